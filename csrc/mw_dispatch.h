@@ -1,0 +1,31 @@
+/* The table of kernels that have, or will have, more than one implementation. A new one (AVX2, integer NEON) is a file
+   mw_<name>.c with an mw_kernels of its own, listed in mw_dispatch.c with the test for the processor. Each must give the bits
+   of the generic one; where it has nothing better it borrows the generic function. On 32-bit ARM no float arithmetic in NEON:
+   it flushes subnormals. */
+#ifndef MW_DISPATCH_H
+#define MW_DISPATCH_H
+
+#include "mw.h"
+
+typedef struct mw_kernels {
+  const char *name;
+  int (*usable)(void); /* can this processor run it */
+  mw_status (*differences)(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at);
+  mw_status (*snap)(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent, int64_t step,
+                    float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count, size_t *clamped, size_t *at);
+  mw_status (*weights_from_q)(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at);
+  mw_status (*q_from_weights)(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
+  void (*fingerprint)(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);
+  uint32_t (*crc32c)(const uint8_t *data, size_t length);
+} mw_kernels;
+
+mw_status mw_generic_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at);
+mw_status mw_generic_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent,
+                          int64_t step, float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count, size_t *clamped,
+                          size_t *at);
+mw_status mw_generic_weights_from_q(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at);
+mw_status mw_generic_q_from_weights(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
+void mw_generic_fingerprint(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);
+uint32_t mw_generic_crc32c(const uint8_t *data, size_t length);
+
+#endif

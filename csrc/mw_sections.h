@@ -1,0 +1,39 @@
+/* Sparse sections of integers to one range-coded stream and back. docs/wire-format.md, "Range coder". */
+#ifndef MW_SECTIONS_H
+#define MW_SECTIONS_H
+
+#include "mw_range.h"
+
+#define MW_BLOCK 32   /* columns that share one flag */
+#define MW_BUCKETS 7  /* classes of density */
+#define MW_ESCAPE 14  /* magnitudes that are counted out; larger ones continue as Exp-Golomb */
+
+/* The adaptive probabilities of one stream. They live on from section to section. */
+typedef struct mw_model {
+  mw_bit any[MW_BUCKETS][4];
+  mw_bit nonzero[MW_BUCKETS][MW_BUCKETS][8];
+  mw_bit sign[9];
+  mw_bit more[2][MW_ESCAPE];
+  mw_bit length[32];
+} mw_model;
+
+typedef struct mw_stream {
+  mw_coder coder;
+  mw_model model;
+} mw_stream;
+
+/* Entries of uint16 scratch that sections of so many columns need. */
+static inline size_t mw_scratch(uint32_t columns) { return columns + ((size_t)columns + MW_BLOCK - 1) / MW_BLOCK; }
+
+void mw_encode_begin(mw_stream *s, uint8_t *out, size_t capacity);
+mw_status mw_encode_section(mw_stream *s, uint32_t rows, uint32_t columns, const uint32_t *index, const int32_t *value, size_t count,
+                            uint16_t *scratch, size_t scratch_length, size_t *at);
+mw_status mw_encode_end(mw_stream *s, size_t *length);
+
+void mw_decode_begin(mw_stream *s, const uint8_t *in, size_t length);
+/* index and value hold count entries each, and are all written when the status is MW_OK. */
+mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
+                            uint16_t *scratch, size_t scratch_length);
+mw_status mw_decode_end(const mw_stream *s);
+
+#endif

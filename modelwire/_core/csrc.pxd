@@ -1,0 +1,67 @@
+# All of the C that Python sees. The text of record is csrc/mw.h and csrc/mw_sections.h.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "mw.h" nogil:
+    ctypedef enum mw_status:
+        MW_OK
+        MW_ROUNDING
+        MW_UNKNOWN_KERNEL
+        MW_EXPONENT
+        MW_STEP
+        MW_THRESHOLD
+        MW_INDEX
+        MW_VALUE
+        MW_RANGE
+        MW_TRAINED_NOT_FINITE
+        MW_DIFFERENCE_NOT_FINITE
+        MW_WEIGHT_NOT_FINITE
+        MW_RESIDUAL_NOT_FINITE
+        MW_OFF_LATTICE
+        MW_SHAPE
+        MW_STREAM_SHORT
+        MW_STREAM_LONG
+        MW_STREAM_DAMAGED
+        MW_NO_ROOM
+        MW_STATUS_END
+
+    mw_status mw_choose(const char *name)
+    const char *mw_chosen()
+    const char *mw_kernel_name(size_t i)
+    mw_status mw_check_rounding()
+    uint32_t mw_crc32c(const uint8_t *data, size_t length)
+    mw_status mw_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at)
+    mw_status mw_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent,
+                      int64_t step, float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count,
+                      size_t *clamped, size_t *at)
+    mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n,
+                       const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, size_t *at)
+    mw_status mw_check_lattice(const float *base, const int32_t *q, size_t n, const uint32_t *index, const int32_t *value,
+                               size_t count, int exponent, int64_t step, size_t *at)
+    mw_status mw_apply_lattice(const float *base, float *w, int32_t *q, size_t n, const uint32_t *index, const int32_t *value,
+                               size_t count, int exponent, int64_t step, size_t *at)
+    mw_status mw_check_verbatim(const uint32_t *base, const int32_t *q, size_t n, const uint32_t *index, const int32_t *value,
+                                size_t count, size_t *at)
+    mw_status mw_apply_verbatim(const uint32_t *base, uint32_t *w, int32_t *q, size_t n, const uint32_t *index,
+                                const int32_t *value, size_t count, size_t *at)
+    mw_status mw_weights_from_q(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at)
+    mw_status mw_q_from_weights(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at)
+    void mw_fingerprint(const int32_t *q, size_t n, uint64_t start, bint verbatim, uint64_t *lanes)
+    mw_status mw_fingerprint_sparse(const uint32_t *index, const int32_t *value, size_t count, int64_t step, uint64_t start,
+                                    bint verbatim, uint64_t *lanes)
+
+
+cdef extern from "mw_sections.h" nogil:
+    ctypedef struct mw_stream:
+        pass
+
+    size_t mw_scratch(uint32_t columns)
+    void mw_encode_begin(mw_stream *s, uint8_t *out, size_t capacity)
+    mw_status mw_encode_section(mw_stream *s, uint32_t rows, uint32_t columns, const uint32_t *index, const int32_t *value,
+                                size_t count, uint16_t *scratch, size_t scratch_length, size_t *at)
+    mw_status mw_encode_end(mw_stream *s, size_t *length)
+    void mw_decode_begin(mw_stream *s, const uint8_t *data, size_t length)
+    mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
+                                uint16_t *scratch, size_t scratch_length)
+    mw_status mw_decode_end(const mw_stream *s)

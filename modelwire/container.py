@@ -1,0 +1,235 @@
+"""The container: one update as bytes, sealed and signed; and the strict reader for it. docs/wire-format.md has the layout.
+
+Reading goes in two phases. `parse` checks the envelope alone: digest, lengths, header, section table. `Container.sections`
+checks the content against a schema and gives typed sections. Nothing is written anywhere before both have passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from . import _core, cbor, limits, signing
+from .errors import DigestMismatch, IndexOutOfRange, Malformed, TooLarge, UnsupportedWire, WrongBase
+from .tensors import Schema, check_name
+from .update import Kind, Section, Sections, split_step
+
+MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high bit or a swapped line end damage it
+MAJOR, MINOR = 1, 0
+SHA256 = 1
+CODEC_RANGE = 1
+
+_PREAMBLE = struct.Struct("<8sBBHIIIII")  # magic, major, minor, flags, header, extension, sections, total, crc32c
+_HEADER = struct.Struct("<BBBBIQ32s32s32s16s")  # kind, hash, name lengths, epoch, version, schema, parent, root, fingerprint
+_SECTION = struct.Struct("<HBBBbHI")  # tensor, codec, m, j, exponent, reserved, count
+TRAILER = 32 + signing.SIGNATURE_BYTES
+SMALLEST = _PREAMBLE.size + _HEADER.size + 2 + TRAILER
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an update says of itself."""
+
+    kind: Kind
+    device: str
+    model: str
+    epoch: int  # >= 1, granted by the centre; counts losses of state
+    version: int  # >= 1, chosen by the device, strictly rising
+    parent: bytes  # commit of the parent, 32 bytes; the base's commit for a first update
+    schema_id: bytes
+    root: bytes  # of the weights after the update
+    fingerprint: tuple[int, int]  # after the update
+    base: bytes = b""  # commit of the base; snapshots alone name it
+    extension: Mapping[str, cbor.Value] = field(default_factory=dict)  # metrics; never needed to rebuild
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the section table, checked against no schema yet."""
+
+    tensor: int
+    step: int
+    exponent: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A parsed update. Its commit is proven; its signature and its content are not yet."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+    stream: bytes
+    commit: bytes
+    signature: bytes
+    size: int  # bytes of the whole container
+
+    def verify(self, public: bytes) -> None:
+        """Raise BadSignature unless the device that `public` belongs to sealed this."""
+        what = f"{self.header.device}/{self.header.model}@{self.header.version}"
+        signing.verify(public, signing.UPDATE, self.commit, self.signature, what=what, signer=self.header.device)
+
+    def sections(self, schema: Schema) -> Sections:
+        """Return the content, every count and index checked against `schema`.
+
+        Raises WrongBase, IndexOutOfRange or Malformed. Work and memory are bounded by the schema's size.
+        """
+        if self.header.schema_id != schema.id:
+            raise WrongBase(
+                what="the update", kind="schema", expected=schema.id.hex()[:16], got=self.header.schema_id.hex()[:16]
+            )
+        # Each entry costs a raw sign bit at least: a count that the stream can't hold is refused before memory is taken.
+        if sum(e.count for e in self.entries) > 8 * (len(self.stream) + 4):
+            raise Malformed(what="section table", reason="it counts more entries than its stream can hold")
+        shapes = []
+        for e in self.entries:
+            if e.tensor >= len(schema.tensors):
+                raise IndexOutOfRange(tensor=e.tensor, index=0, size=len(schema.tensors))
+            spec = schema.tensors[e.tensor]
+            if e.count > spec.size:
+                raise IndexOutOfRange(tensor=spec.name, index=e.count, size=spec.size)
+            shapes.append((spec.rows, spec.columns, e.count))
+        decoded = _core.decode_sections(self.stream, shapes)
+        return tuple(
+            Section(e.tensor, index, value, e.step, e.exponent)
+            for e, (index, value) in zip(self.entries, decoded, strict=True)
+        )
+
+
+def seal(header: Header, sections: Sequence[Section], schema: Schema, key: signing.PrivateKey) -> bytes:
+    """Return the signed container. Raises Malformed when a header field is out of range."""
+    _check_header(header)
+    device, model = header.device.encode(), header.model.encode()
+    lanes = struct.pack("<QQ", *header.fingerprint)
+    fixed = _HEADER.pack(
+        header.kind, SHA256, len(device), len(model), header.epoch, header.version,
+        header.schema_id, header.parent, header.root, lanes,
+    )  # fmt: skip
+    head = fixed + header.base + device + model
+    extension = cbor.encode(dict(header.extension)) if header.extension else b""
+    table = b"".join(
+        _SECTION.pack(s.tensor, CODEC_RANGE, *split_step(s.step), s.exponent, 0, len(s.index)) for s in sections
+    )
+    stream = _stream(sections, schema)
+    total = _PREAMBLE.size + len(head) + len(extension) + len(table) + len(stream) + TRAILER
+    front = _PREAMBLE.pack(MAGIC, MAJOR, MINOR, 0, len(head), len(extension), len(sections), total, 0)[:-4]
+    body = front + struct.pack("<I", _core.crc32c(front)) + head + extension + table + stream
+    commit = hashlib.sha256(body).digest()
+    return body + commit + key.sign(signing.UPDATE, commit)
+
+
+def size_of(sections: Sequence[Section], schema: Schema) -> int:
+    """Return the bytes of a delta's container without names and extension."""
+    return _PREAMBLE.size + _HEADER.size + _SECTION.size * len(sections) + len(_stream(sections, schema)) + TRAILER
+
+
+def commit_of(data: bytes) -> bytes:
+    """Return the commit that a container carries, unproven. Raises Malformed when it is too short to be one."""
+    if len(data) < SMALLEST:
+        raise Malformed(what="container", reason=f"{len(data)} bytes are fewer than the smallest has")
+    return bytes(data[-TRAILER : -signing.SIGNATURE_BYTES])
+
+
+def parse(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Container:
+    """Return the container that `data` holds, exactly.
+
+    Raises TooLarge, Malformed, DigestMismatch or UnsupportedWire. The digest comes first: damage is told from malice.
+    """
+    if len(data) > limit.container:
+        raise TooLarge(what="the container", size=len(data), limit=limit.container)
+    commit = commit_of(data)
+    if hashlib.sha256(memoryview(data)[:-TRAILER]).digest() != commit:
+        raise DigestMismatch(what="the container")
+    magic, major, minor, flags, head_len, ext_len, count, total, crc = _PREAMBLE.unpack_from(data)
+    if magic != MAGIC:
+        raise Malformed(what="container", reason="it does not start as one")
+    if crc != _core.crc32c(data[: _PREAMBLE.size - 4]):
+        raise Malformed(what="container", reason="the preamble's crc32c does not match")
+    if major != MAJOR:
+        raise UnsupportedWire(what="wire version", got=f"{major}.{minor}", reads=MAJOR)
+    if flags:
+        raise UnsupportedWire(what="wire flags", got=f"{flags:#06x}", reads="0x0000")
+    if total != len(data):
+        raise Malformed(what="container", reason=f"it says {total} bytes and has {len(data)}")
+    for what, size, bound in (
+        ("the header", head_len, limit.header),
+        ("the extension", ext_len, limit.extension),
+        ("the section table", count, limit.tensors),
+    ):
+        if size > bound:
+            raise TooLarge(what=what, size=size, limit=bound)
+    at_ext = _PREAMBLE.size + head_len
+    at_table = at_ext + ext_len
+    at_stream = at_table + _SECTION.size * count
+    end = len(data) - TRAILER
+    if at_stream > end or head_len < _HEADER.size + 2:
+        raise Malformed(what="container", reason="its parts do not fit in its length")
+    extension = cbor.decode(data[at_ext:at_table], "extension", limit) if ext_len else {}
+    if not isinstance(extension, dict) or (ext_len and not extension):
+        raise Malformed(what="container", reason="the extension is not a map with content")
+    header = _read_header(data[_PREAMBLE.size : at_ext], extension)
+    entries = _read_table(data[at_table:at_stream], header.kind)
+    return Container(header, entries, bytes(data[at_stream:end]), commit, bytes(data[end + 32 :]), len(data))
+
+
+def _stream(sections: Sequence[Section], schema: Schema) -> bytes:
+    rows = [schema.tensors[s.tensor] for s in sections]
+    return _core.encode_sections([(r.rows, r.columns, s.index, s.value) for r, s in zip(rows, sections, strict=True)])
+
+
+def _check_header(h: Header) -> None:
+    check_name("device name", h.device)
+    check_name("model name", h.model)
+    if not 0 < h.epoch < 1 << 32:
+        raise Malformed(what="container", reason=f"epoch {h.epoch} is out of range")
+    if not 0 < h.version < 1 << 63:
+        raise Malformed(what="container", reason=f"version {h.version} is out of range")
+    if len(h.base) != (32 if h.kind is Kind.SNAPSHOT else 0):
+        raise Malformed(what="container", reason="a snapshot names its base, a delta does not")
+    if any(len(d) != 32 for d in (h.parent, h.schema_id, h.root)):
+        raise Malformed(what="container", reason="a digest is not 32 bytes")
+
+
+def _read_header(data: bytes, extension: dict[str, cbor.Value]) -> Header:
+    kind, digest, n_device, n_model, epoch, version, schema_id, parent, root, lanes = _HEADER.unpack_from(data)
+    if digest != SHA256:
+        raise UnsupportedWire(what="digest algorithm", got=digest, reads=SHA256)
+    if kind not in (Kind.SNAPSHOT, Kind.DELTA):
+        raise UnsupportedWire(what="kind of update", got=kind, reads="0 (snapshot), 1 (delta)")
+    n_base = 32 if kind == Kind.SNAPSHOT else 0
+    names = _HEADER.size + n_base
+    if names + n_device + n_model != len(data):
+        raise Malformed(what="container", reason="the header's parts do not fill it exactly")
+    try:
+        device, model = data[names : names + n_device].decode("ascii"), data[names + n_device :].decode("ascii")
+    except UnicodeDecodeError:
+        raise Malformed(what="container", reason="a name is not ASCII") from None
+    fingerprint = struct.unpack("<QQ", lanes)
+    header = Header(
+        Kind(kind), device, model, epoch, version, parent, schema_id, root,
+        (fingerprint[0], fingerprint[1]), data[_HEADER.size : names], extension,
+    )  # fmt: skip
+    _check_header(header)
+    return header
+
+
+def _read_table(data: bytes, kind: Kind) -> tuple[Entry, ...]:
+    out: list[Entry] = []
+    for tensor, codec, m, j, exponent, reserved, count in _SECTION.iter_unpack(data):
+        if codec != CODEC_RANGE:
+            raise UnsupportedWire(what="section codec", got=codec, reads=CODEC_RANGE)
+        if out and tensor <= out[-1].tensor:
+            raise Malformed(what="section table", reason=f"tensor {tensor} does not follow tensor {out[-1].tensor}")
+        if m % 2 == 0 or j > limits.STEP_SHIFT_MAX:
+            raise Malformed(what="section table", reason=f"tensor {tensor}: step {m} * 2^{j} is not in its one form")
+        if not limits.EXPONENT_MIN <= exponent <= limits.EXPONENT_MAX:
+            raise Malformed(what="section table", reason=f"tensor {tensor}: unit 2^{exponent} is out of range")
+        if reserved:
+            raise UnsupportedWire(what="section flags", got=f"{reserved:#06x}", reads="0x0000")
+        # An empty section says one thing alone: a snapshot's tensor is at its base, with a unit that is not the manifest's.
+        if count == 0 and (kind is not Kind.SNAPSHOT or (m, j) != (1, 0)):
+            raise Malformed(what="section table", reason=f"tensor {tensor} has a section without content")
+        out.append(Entry(tensor, m << j, exponent, count))
+    return tuple(out)

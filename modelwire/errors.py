@@ -1,0 +1,274 @@
+"""Every error the project raises: who, what, and what to do next.
+
+One hierarchy. `code` is the exit code of the command line, stable and append-only; docs/errors.md lists all of them.
+A class is named by who can act on it: the operator, the model's author, the network, the sender, the registry.
+"""
+
+from __future__ import annotations
+
+
+class ModelWireError(Exception):
+    """Base of all errors. Facts are keyword arguments, kept as attributes in `facts` and filled into `text` and `hint`."""
+
+    code = 1
+    text = "{reason}"
+    hint = ""
+
+    def __init__(self, **facts: object) -> None:
+        self.facts = facts
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        return self.text.format_map(_Facts(self.facts))
+
+    @property
+    def next_step(self) -> str:
+        return self.hint.format_map(_Facts(self.facts))
+
+
+class _Facts(dict[str, object]):
+    def __missing__(self, key: str) -> str:
+        return f"<{key}>"
+
+
+# The operator can act: settings, files, permissions.
+
+
+class ConfigError(ModelWireError):
+    """A setting, an argument or a file that the operator gave is wrong."""
+
+    code = 10
+    hint = "edgeagent config check"
+
+
+class UnknownKey(ConfigError):
+    code = 11
+    text = "{where}: there is no setting {key!r}{suggestion}"
+
+
+class MissingFile(ConfigError):
+    code = 12
+    text = "{path}: {what} is not there"
+    hint = "check the path, or run the init command again"
+
+
+class StateBusy(ConfigError):
+    code = 13
+    text = "{path} is in use by another process"
+    hint = "stop the other process first"
+
+
+class StateDamaged(ConfigError):
+    """The device's own state is not what its database says: a disk that lost or changed bytes."""
+
+    code = 14
+    text = "{path}: {reason}"
+    hint = "keep the folder aside and run edgeagent init with the same key: the centre grants a new epoch and keeps the old history"
+
+
+# The model's author can act.
+
+
+class ModelError(ModelWireError):
+    """A model file or a set of weights is not what the project can work with."""
+
+    code = 20
+    text = "{model}: {reason}"
+
+
+class TrainingDiverged(ModelError):
+    code = 21
+    text = "{model}: training gave {what} after {steps} steps; the weights from before the round are kept"
+    hint = "lower the learning rate, or look at the samples: edgeagent samples list"
+
+
+class NotTrainable(ModelError):
+    code = 22
+    text = "{model} can't be trained on a device: {reason}"
+    hint = "docs/trainable-models.md says what a trainable file holds"
+
+
+class ShapeMismatch(ModelError):
+    code = 23
+    text = "{tensor}: expected {expected}, got {got}"
+
+
+class RuntimeUnusable(ModelError):
+    code = 24
+    text = "no TFLite runtime on this machine can open a model: {reason}"
+    hint = "pip install 'edgeagent[litert]'   (Python 3.10-3.14, 64 bit)   or   pip install 'edgeagent[tflite]'   (Python <= 3.11)"
+
+
+class NotEnoughSamples(ModelError):
+    code = 25
+    text = "{model} has {have} samples and needs {need} to train"
+    hint = "edgeagent samples add {model} FILE.npz"
+
+
+# The network can act.
+
+
+class LinkError(ModelWireError):
+    """The broker could not be reached, or refused."""
+
+    code = 30
+    text = "{broker}: {reason}"
+    hint = "edgeagent doctor"
+
+
+class NotWelcome(LinkError):
+    code = 31
+    text = "{device}/{model}: the centre has granted no epoch yet ({status}), so there is nothing to number an update with"
+    hint = "{next}"
+
+
+# The sender can act: what came over the wire or from a file is not acceptable.
+
+
+class WireError(ModelWireError):
+    """Bytes that came over the wire or from a file were refused; nothing was written."""
+
+    code = 40
+    text = "{reason}"
+
+
+class Malformed(WireError):
+    code = 41
+    text = "{what}: {reason}"
+
+
+class TooLarge(WireError):
+    code = 42
+    text = "{what} is {size} bytes or entries, the limit is {limit}"
+
+
+class UnsupportedWire(WireError):
+    code = 43
+    text = "{what} {got} is not one that this release reads ({reads})"
+    hint = "upgrade the side that reads"
+
+
+class DigestMismatch(WireError):
+    code = 44
+    text = "{what}: the digest does not match the bytes; they were damaged or changed on the way"
+
+
+class BadSignature(WireError):
+    code = 45
+    text = "{what}: the signature does not belong to {signer}"
+
+
+class IndexOutOfRange(WireError):
+    code = 46
+    text = "tensor {tensor}: index {index} is outside the tensor's {size} entries, or indices do not rise"
+
+
+class RangeOverflow(WireError):
+    code = 47
+    text = "tensor {tensor}: entry {index} would leave the lattice's range of +-2^22 units"
+
+
+class NonFinite(WireError):
+    code = 48
+    text = "{what}, tensor {tensor}: entry {index} is not a finite number"
+
+
+class RootMismatch(WireError):
+    code = 49
+    text = "{what}: the rebuilt weights have another {kind} than the sender's"
+    hint = "ask for a snapshot: edgecloud snapshot request {device}"
+
+
+# The registry, or the lineage, can act.
+
+
+class LineageError(ModelWireError):
+    """An update does not fit the history that the registry holds."""
+
+    code = 50
+
+
+class UnknownParent(LineageError):
+    code = 51
+    text = "{device} sent version {version} on parent {parent}, which this registry does not hold"
+    hint = "edgecloud snapshot request {device}"
+
+
+class Conflict(LineageError):
+    code = 52
+    text = "{device}/{model}@{version} is already held with another commit"
+    hint = "edgecloud log {device}/{model} shows both; the device sends a snapshot on the last good commit"
+
+
+class WrongBase(LineageError):
+    code = 53
+    text = "{what} was made for another {kind}: expected {expected}, got {got}"
+    hint = "deploy the same base model on both sides: edgecloud bases list"
+
+
+class UnknownVersion(LineageError):
+    code = 54
+    text = "{name}: no such device, model or version in this registry"
+    hint = "edgecloud log DEVICE lists the versions; edgecloud devices lists the devices"
+
+
+class NotServed(LineageError):
+    code = 55
+    text = "{name} is held but was refused, so it is never served: {reason}"
+    hint = "edgecloud log {device} lists the versions that are served"
+
+
+class RegistryDamaged(LineageError):
+    code = 56
+    text = "{path}: {reason}"
+    hint = "edgecloud restore BACKUP {path}"
+
+
+class UnknownDevice(LineageError):
+    code = 57
+    text = "{device} is not registered, or signed with a key that is not its own"
+    hint = "edgecloud devices add {device} PUBLIC_KEY"
+
+
+# Not a fault: wait, or give more room.
+
+
+class BudgetExhausted(ModelWireError):
+    code = 60
+    text = "{what} does not fit in {budget} bytes"
+    hint = "raise the budget in the settings"
+
+
+class OutboxFull(BudgetExhausted):
+    code = 61
+    text = "the outbox holds {held} bytes of {budget}; nothing more is queued until the centre answers"
+    hint = "edgeagent status"
+
+
+# The build or the processor is at fault: a bug, or a machine on which exactness can't be had.
+
+
+class KernelError(ModelWireError):
+    code = 70
+    text = "{what}: {reason}"
+    hint = "please report this; it is a bug"
+
+
+class RoundingMode(KernelError):
+    code = 71
+    text = "the processor does not round to nearest even; exact weights can't be had in this mode"
+    hint = "some library changed the floating-point control word of this process"
+
+
+def all_errors() -> list[type[ModelWireError]]:
+    """Return every error class, parents before children, in order of definition."""
+    found: list[type[ModelWireError]] = []
+
+    def walk(cls: type[ModelWireError]) -> None:
+        found.append(cls)
+        for child in cls.__subclasses__():
+            walk(child)
+
+    walk(ModelWireError)
+    return found

@@ -1,0 +1,136 @@
+"""The base's manifest: file digest, tensors, classes, units and root. Its SHA-256 is the commit of version 0."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import cbor, limits
+from .errors import Malformed, ModelError, NonFinite, TooLarge
+from .identity import root_of
+from .tensors import F32, Dtype, Schema, TensorClass, TensorSpec
+from .tflite_file import read_weights
+
+# Statistics that are not trained by a gradient. Sparse lossy coding drove a running variance below zero: facts in
+# docs/decisions/0001-why-the-lattice.md.
+VERBATIM_NAME = re.compile(r"(moving|running)_(mean|variance|var)(_\d+)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What both sides must hold in common before a device's updates mean anything."""
+
+    file_sha256: bytes
+    file_size: int  # bytes
+    schema: Schema
+    classes: tuple[TensorClass, ...]
+    exponents: tuple[int, ...]  # unit 2^e a tensor; 0 where verbatim
+    root: bytes  # of the base's weights
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        rows: list[cbor.Value] = [
+            [t.name, int(t.dtype), list(t.shape), int(c), e]
+            for t, c, e in zip(self.schema.tensors, self.classes, self.exponents, strict=True)
+        ]
+        wide = limits.Limits(cbor_items=limits.DEFAULT.tensors * 16)
+        return cbor.encode(
+            {"manifest": 1, "file": self.file_sha256, "size": self.file_size, "tensors": rows, "root": self.root}, wide
+        )
+
+    @property
+    def commit(self) -> bytes:
+        """The commit of version 0, 32 bytes."""
+        return hashlib.sha256(self.encode()).digest()
+
+    def verbatim(self, tensor: int) -> bool:
+        return self.classes[tensor] is TensorClass.VERBATIM
+
+
+def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None) -> Manifest:
+    """Return the manifest of a trainable `.tflite`.
+
+    exponents: units chosen by the model's author, by tensor name, in place of the default.
+    Raises NotTrainable, NonFinite (a base with NaN is no base) or ModelError for a unit that is too fine or too coarse.
+    """
+    weights = read_weights(file)
+    schema = Schema(tuple(TensorSpec(n, tuple(weights[n].shape)) for n in sorted(weights)))
+    return manifest_for(
+        schema, schema.flat(weights), file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}
+    )
+
+
+def manifest_for(
+    schema: Schema, flat: Sequence[F32], *, file_sha256: bytes, file_size: int, exponents: Mapping[str, int]
+) -> Manifest:
+    """Return the manifest of weights that are already flat arrays in schema order."""
+    classes, units = [], []
+    for i, (spec, w) in enumerate(zip(schema.tensors, flat, strict=True)):
+        bad = np.flatnonzero(~np.isfinite(w))
+        if len(bad):
+            raise NonFinite(what="the base model", tensor=spec.name, index=int(bad[0]))
+        peak = float(np.abs(w).max(initial=0.0))
+        lattice = not VERBATIM_NAME.search(spec.name) and coarsest_safe(peak) <= limits.EXPONENT_MAX
+        e = exponents.get(spec.name, default_exponent(peak)) if lattice else 0
+        if lattice and not max(limits.EXPONENT_MIN, coarsest_safe(peak)) <= e <= limits.EXPONENT_MAX:
+            raise ModelError(model=f"tensor {schema.tensors[i].name}", reason=f"a unit of 2^{e} does not suit weights of up to {peak:g}")
+        classes.append(TensorClass.LATTICE if lattice else TensorClass.VERBATIM)
+        units.append(e)
+    return Manifest(file_sha256, file_size, schema, tuple(classes), tuple(units), root_of(schema, flat))
+
+
+def default_exponent(peak: float) -> int:
+    """Return e of the unit 2^e for a tensor whose largest |w| is `peak`: 2^-14 of it, range +-256 times it.
+
+    The floor of 2^-4 keeps room for heads that start near zero: one grew 179-fold (measured).
+    """
+    return min(max(_ceil_log2(max(peak, 2.0**-4)) - 14, limits.EXPONENT_MIN), limits.EXPONENT_MAX)
+
+
+def coarsest_safe(peak: float) -> int:
+    """Return the least e for which Q always follows back from base and w: |w| < 2^(e+23) has ulp <= u/2."""
+    return _ceil_log2(peak) - 22 if peak > 0 else limits.EXPONENT_MIN
+
+
+def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manifest:
+    """Return the manifest that `data` holds. Raises Malformed or TooLarge; the canonical form is the only one read."""
+    if len(data) > limit.manifest:
+        raise TooLarge(what="the manifest", size=len(data), limit=limit.manifest)
+    wide = limits.Limits(cbor_items=limit.tensors * 16)
+    top = cbor.decode(data, "manifest", wide)
+    if not isinstance(top, dict) or sorted(top) != ["file", "manifest", "root", "size", "tensors"] or top["manifest"] != 1:
+        raise Malformed(what="manifest", reason="it has not the keys of a manifest of release 1")
+    file, size, root, rows = top["file"], top["size"], top["root"], top["tensors"]
+    if not _digest(file) or not _digest(root) or not isinstance(size, int) or not 0 < size <= limit.model_file:
+        raise Malformed(what="manifest", reason="file digest, size or root is out of range")
+    if not isinstance(rows, list):
+        raise Malformed(what="manifest", reason="no table of tensors")
+    specs, classes, units = [], [], []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 5:
+            raise Malformed(what="manifest", reason="a row of tensors has not five entries")
+        name, dtype, shape, klass, e = row
+        if not isinstance(name, str) or dtype != Dtype.FLOAT32 or klass not in (0, 1) or not isinstance(shape, list):
+            raise Malformed(what="manifest", reason=f"tensor {name!r} has a dtype or class that this release does not read")
+        dims = tuple(d for d in shape if isinstance(d, int) and not isinstance(d, bool))
+        if len(dims) != len(shape) or not isinstance(e, int) or not limits.EXPONENT_MIN <= e <= limits.EXPONENT_MAX:
+            raise Malformed(what="manifest", reason=f"tensor {name!r} has a shape or unit out of range")
+        specs.append(TensorSpec(name, dims))
+        classes.append(TensorClass(int(klass)))
+        units.append(e)
+    assert isinstance(file, bytes) and isinstance(root, bytes)
+    return Manifest(file, size, Schema(tuple(specs)), tuple(classes), tuple(units), root)
+
+
+def _digest(value: cbor.Value) -> bool:
+    return isinstance(value, bytes) and len(value) == 32
+
+
+def _ceil_log2(x: float) -> int:
+    m, e = math.frexp(x)  # x = m * 2^e, 0.5 <= m < 1: exact, unlike log2
+    return e - 1 if m == 0.5 else e

@@ -1,0 +1,222 @@
+"""Snap a trained model to the lattice: choose the step, adopt the result, keep the residual. Only a device does this.
+
+Nothing here is normative for a reader: threshold, dead zone and rounding are the sender's choice, the integers are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import _core, limits
+from .container import size_of
+from .errors import BudgetExhausted, NonFinite
+from .manifest import Manifest
+from .state import ModelState
+from .tensors import F32, U16
+from .update import Kind, Section, Sections, verbatim_section
+
+DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts behind decision 0001)
+WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
+PROBES = 12
+STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
+
+Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for verbatim tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One absolute step, m * 2^s in weight units, that drives all tensors."""
+
+    m: int  # 1..255
+    s: int
+
+    @property
+    def size(self) -> float:
+        return math.ldexp(self.m, self.s)
+
+    def units(self, exponent: int) -> int:
+        """Return the step of a tensor with unit 2^exponent, in units: at least 1, at most what the wire can say."""
+        shift = self.s - exponent
+        if shift >= 0:
+            return self.m << min(shift, STEP_SHIFT_USED)
+        return max(1, round(math.ldexp(self.m, shift)))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapped:
+    """What one round gives: the state that the device runs from now on, and the update that says so."""
+
+    kind: Kind
+    sections: Sections
+    state: ModelState
+    residual: Residual
+    step: Step
+    clamped: tuple[int, ...]  # tensors that met the end of the lattice's range: the next update is a snapshot
+
+
+def no_residual(manifest: Manifest) -> Residual:
+    """Return the residual of a fresh, rolled-back or newly deployed model: nothing."""
+    return [
+        np.zeros(0 if manifest.verbatim(t) else spec.size, np.uint16) for t, spec in enumerate(manifest.schema.tensors)
+    ]
+
+
+def snap(
+    state: ModelState,
+    trained: Sequence[F32],
+    residual: Residual,
+    *,
+    density: float,
+    max_bytes: int,
+    widen: Sequence[int] = (),
+    overhead: int = 0,
+) -> Snapped:
+    """Return the snapped round: a delta of about `density` (kept / all), never above `max_bytes` as a container.
+
+    state and residual are left as they are; the caller takes the new ones when its guard agrees.
+    widen: tensors that were clamped last time; the update is then a snapshot with larger units, whatever its size.
+    overhead: bytes of names and extension that the container will carry.
+    Raises NonFinite, and BudgetExhausted when not even the largest difference fits.
+    """
+    manifest = state.manifest
+    magnitudes = _magnitudes(state, trained, residual)
+    if widen:
+        step = _step_for(magnitudes, density)
+        return _widened(state, trained, residual, step, widen)
+    verbatim = _verbatim_sections(state, trained)
+    count = max(1, int(density * len(magnitudes)))
+    for _ in range(PROBES):
+        step = _step_for(magnitudes, count / max(1, len(magnitudes)))
+        sections, clamped = _lattice_sections(state, trained, residual, step)
+        merged = tuple(sorted((*sections, *verbatim), key=lambda s: s.tensor))
+        size = size_of(merged, manifest.schema) + overhead
+        if size <= max_bytes:
+            adopted, left = _adopt(state, trained, residual, sections, verbatim, step)
+            return Snapped(Kind.DELTA, merged, adopted, left, step, clamped)
+        sent = sum(len(s.index) for s in sections)
+        if sent <= 1:
+            break
+        # Bytes grow a little slower than the count: aim a tenth below the proportional guess, and always go down.
+        fixed = size_of(verbatim, manifest.schema) + overhead
+        count = max(1, min(sent - 1, int(sent * 0.9 * max(0, max_bytes - fixed) / max(1, size - fixed))))
+    raise BudgetExhausted(what="the smallest delta of this round", budget=max_bytes)
+
+
+def _magnitudes(state: ModelState, trained: Sequence[F32], residual: Residual) -> F32:
+    parts = []
+    for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
+        if state.manifest.verbatim(t):
+            bad = np.flatnonzero(~np.isfinite(new))
+            if len(bad):
+                raise NonFinite(what="the trained model", tensor=state.manifest.schema.tensors[t].name, index=int(bad[0]))
+            continue
+        d = np.empty_like(w)
+        _core.differences(w, new, residual[t], d)
+        parts.append(np.abs(d))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _step_for(magnitudes: F32, density: float) -> Step:
+    """Return the largest step that leaves `density` of the entries outside the dead zone, and one entry at least."""
+    n = len(magnitudes)
+    k = min(n, max(1, int(density * n)))
+    edge = float(np.partition(magnitudes, n - k)[n - k]) if n else 0.0
+    if edge <= 0.0:
+        edge = float(magnitudes[magnitudes > 0].min(initial=1.0)) if n else 1.0
+    fraction, exponent = math.frexp(edge / DEAD_ZONE)  # 0.5 <= fraction < 1
+    step = Step(int(fraction * 256), exponent - 8)  # m in 128..255: under a percent of control over the size
+    # Past these ends a step is no unit of any tensor: the finest and the coarsest lattice bound it.
+    return Step(step.m, min(max(step.s, limits.EXPONENT_MIN), limits.EXPONENT_MAX + 14))
+
+
+def _lattice_sections(
+    state: ModelState, trained: Sequence[F32], residual: Residual, step: Step
+) -> tuple[list[Section], tuple[int, ...]]:
+    sections, clamped = [], []
+    for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
+        if state.manifest.verbatim(t):
+            continue
+        e = state.exponents[t]
+        units = step.units(e)
+        threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
+        index, value, clipped = _core.snap(
+            w, new, residual[t], state.integers[t], exponent=e, step=units, threshold=threshold
+        )
+        if clipped:
+            clamped.append(t)
+        if len(index):
+            sections.append(Section(t, index, value, units, e))
+    return sections, tuple(clamped)
+
+
+def _verbatim_sections(state: ModelState, trained: Sequence[F32]) -> tuple[Section, ...]:
+    out = []
+    for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
+        if state.manifest.verbatim(t):
+            section = verbatim_section(t, (new.view(np.uint32) - w.view(np.uint32)).view(np.int32))
+            if section is not None:
+                out.append(section)
+    return tuple(out)
+
+
+def _adopt(
+    state: ModelState,
+    trained: Sequence[F32],
+    residual: Residual,
+    sections: Sequence[Section],
+    verbatim: Sequence[Section],
+    step: Step,
+) -> tuple[ModelState, Residual]:
+    after = state.copy()
+    left = [r.copy() for r in residual]
+    sent = {s.tensor: s for s in sections}
+    lanes = state.fingerprint_after([*sections, *verbatim])
+    for t, new in enumerate(trained):
+        if state.manifest.verbatim(t):
+            continue
+        e = state.exponents[t]
+        s = sent.get(t) or Section(t, np.zeros(0, np.uint32), np.zeros(0, np.int32), step.units(e), e)
+        _core.adopt(
+            after.base[t], after.weights[t], new, left[t], after.integers[t], s.index, s.value, exponent=e, step=s.step
+        )
+    after.fingerprint = lanes
+    for s in verbatim:
+        _core.apply_verbatim(
+            after.base[s.tensor].view(np.uint32), after.weights[s.tensor].view(np.uint32), after.integers[s.tensor], s.index, s.value
+        )
+    return after, left
+
+
+def _widened(
+    state: ModelState, trained: Sequence[F32], residual: Residual, step: Step, widen: Sequence[int]
+) -> Snapped:
+    """Snap with larger units for the clamped tensors: their whole state is written anew on the coarser lattice."""
+    rest = state.copy()
+    sections, clamped = _lattice_sections(rest, trained, residual, step)
+    others = [s for s in sections if s.tensor not in widen]
+    verbatim = _verbatim_sections(state, trained)
+    kept = [state.weights[t] if t in widen else new for t, new in enumerate(trained)]
+    after, left = _adopt(state, kept, residual, others, verbatim, step)
+    for t in widen:
+        e = min(state.exponents[t] + WIDEN_BY, limits.EXPONENT_MAX)
+        d = np.empty_like(state.weights[t])
+        _core.differences(state.weights[t], trained[t], residual[t], d)
+        target = state.weights[t].astype(np.float64) + d
+        q = np.rint((target - state.base[t].astype(np.float64)) * math.ldexp(1.0, -e))
+        after.exponents[t] = e
+        after.integers[t] = np.clip(q, -limits.Q_MAX, limits.Q_MAX).astype(np.int32)
+        _core.weights_from_q(after.base[t], after.integers[t], after.weights[t], exponent=e)
+        left[t] = _bf16((target - after.weights[t].astype(np.float64)).astype(np.float32))
+    after.fingerprint = after.measure_fingerprint()
+    still = tuple(t for t in clamped if t not in widen)
+    return Snapped(Kind.SNAPSHOT, after.snapshot(), after, left, step, still)
+
+
+def _bf16(x: F32) -> U16:
+    """Return finite float32 as bfloat16 bits, rounded to nearest even."""
+    bits = x.view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -1,0 +1,169 @@
+"""Tensors by name, dtype and shape, in one fixed order, and the schema id that stands for that table on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from math import prod
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import limits
+from .errors import Malformed, ShapeMismatch, TooLarge
+
+F32: TypeAlias = NDArray[np.float32]
+I32: TypeAlias = NDArray[np.int32]
+U32: TypeAlias = NDArray[np.uint32]
+U16: TypeAlias = NDArray[np.uint16]
+Weights: TypeAlias = dict[str, F32]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+
+
+class Dtype(IntEnum):
+    """Storage types by their number on the wire. Wire 1 writes FLOAT32 alone; the others are reserved."""
+
+    FLOAT32 = 1
+    FLOAT16 = 2
+    BFLOAT16 = 3
+    INT8 = 4
+    INT32 = 5
+
+
+class TensorClass(IntEnum):
+    """How a tensor moves, fixed per tensor and base.
+
+    LATTICE: base + Q * 2^e, snapped and adopted. VERBATIM: the difference of bit patterns mod 2^32, exact and dense
+    enough only for small tensors such as batch-norm statistics, which sparse coding would drive out of their range.
+    """
+
+    LATTICE = 0
+    VERBATIM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor's place in the table."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype = Dtype.FLOAT32
+
+    @property
+    def size(self) -> int:
+        """Entries, 1 for a scalar."""
+        return prod(self.shape)
+
+    @property
+    def rows(self) -> int:
+        """Rows as the coder sees them: everything but the last axis."""
+        return self.size // self.columns if self.size else 0
+
+    @property
+    def columns(self) -> int:
+        return self.shape[-1] if len(self.shape) else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The ordered table of tensors. Order is by name; `starts[i]` is tensor i's first global index."""
+
+    tensors: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        check_table(self.tensors)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        at, out = 0, []
+        for t in self.tensors:
+            out.append(at)
+            at += t.size
+        return tuple(out)
+
+    @property
+    def size(self) -> int:
+        """Weights of the whole model."""
+        return sum(t.size for t in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole float32 state."""
+        return 4 * self.size
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes: SHA-256 of the ordered (name, dtype, shape) table. docs/wire-format.md, "Schema id"."""
+        h = hashlib.sha256(b"modelwire schema 1\0" + struct.pack("<I", len(self.tensors)))
+        for t in self.tensors:
+            name = t.name.encode()
+            h.update(struct.pack("<H", len(name)) + name + struct.pack("<BB", t.dtype, len(t.shape)))
+            h.update(struct.pack(f"<{len(t.shape)}I", *t.shape))
+        return h.digest()
+
+    def index(self, name: str) -> int:
+        """Return the place of the tensor `name`. Raises KeyError."""
+        for i, t in enumerate(self.tensors):
+            if t.name == name:
+                return i
+        raise KeyError(name)
+
+    def flat(self, weights: Mapping[str, NDArray[np.generic]]) -> list[F32]:
+        """Return `weights` as contiguous flat float32 arrays in schema order; no copy where none is needed.
+
+        Raises ShapeMismatch when a tensor is missing, has another shape or dtype, or when there is one too many.
+        """
+        extra = sorted(set(weights) - {t.name for t in self.tensors})
+        if extra:
+            raise ShapeMismatch(tensor=extra[0], expected="no such tensor", got="a tensor")
+        out = []
+        for t in self.tensors:
+            if t.name not in weights:
+                raise ShapeMismatch(tensor=t.name, expected=f"float32{list(t.shape)}", got="nothing")
+            a = np.asarray(weights[t.name])
+            if a.dtype != np.float32 or a.shape != t.shape:
+                raise ShapeMismatch(tensor=t.name, expected=f"float32{list(t.shape)}", got=f"{a.dtype}{list(a.shape)}")
+            out.append(np.ascontiguousarray(a).reshape(-1))
+        return out
+
+    def shaped(self, flat: list[F32]) -> Weights:
+        """Return the flat arrays as a mapping by name, in their shapes, without copies."""
+        return {t.name: a.reshape(t.shape) for t, a in zip(self.tensors, flat, strict=True)}
+
+
+def schema_of(weights: Mapping[str, NDArray[np.generic]]) -> Schema:
+    """Return the schema of float32 arrays by name, in the order of sorted names."""
+    return Schema(tuple(TensorSpec(n, tuple(int(d) for d in weights[n].shape)) for n in sorted(weights)))
+
+
+def check_table(tensors: tuple[TensorSpec, ...], limit: limits.Limits = limits.DEFAULT) -> None:
+    """Raise Malformed or TooLarge when the table is not one that a schema may hold."""
+    if not tensors:
+        raise Malformed(what="schema", reason="it holds no tensor")
+    if len(tensors) > limit.tensors:
+        raise TooLarge(what="the schema", size=len(tensors), limit=limit.tensors)
+    names = [t.name for t in tensors]
+    if names != sorted(set(names)):
+        raise Malformed(what="schema", reason="tensor names are not unique and sorted")
+    total = 0
+    for t in tensors:
+        if not t.name or len(t.name) > limit.tensor_name or not t.name.isascii() or not t.name.isprintable():
+            raise Malformed(what="schema", reason=f"{t.name[:40]!r} is not a tensor name")
+        if len(t.shape) > limit.rank or any(not 0 < d < 1 << 31 for d in t.shape):
+            raise Malformed(what="schema", reason=f"{t.name}: shape {list(t.shape)} is out of range")
+        total += t.size
+        if total > limit.elements:
+            raise TooLarge(what="the model", size=total, limit=limit.elements)
+
+
+def check_name(what: str, name: str) -> str:
+    """Return `name` when it may stand in a topic, a container and a file name. Raises Malformed."""
+    if not isinstance(name, str) or not NAME.match(name):
+        raise Malformed(what=what, reason=f"{str(name)[:80]!r} is not 1 to 64 of a-z 0-9 . _ - with a letter or digit first")
+    return name

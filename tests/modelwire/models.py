@@ -1,0 +1,72 @@
+"""Small models with every awkward value, for tests of the lattice and the wire."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modelwire import signing
+from modelwire.container import Header, seal
+from modelwire.manifest import Manifest, manifest_for
+from modelwire.state import ModelState
+from modelwire.tensors import F32, Schema, TensorSpec
+from modelwire.update import Kind, Section
+
+KEY = signing.PrivateKey(bytes(range(32)))
+
+
+def awkward(rng: np.random.Generator, n: int, peak: float) -> F32:
+    """Return n weights up to `peak` with -0.0, 0.0, subnormals and the least float among them."""
+    w = (rng.standard_normal(n) * peak / 4).clip(-peak, peak).astype(np.float32)
+    special = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-39, -1.17e-38, 1.1754944e-38], np.float32)
+    at = rng.random(n) < 0.2
+    w[at] = rng.choice(special, int(at.sum()))
+    if n:
+        w[0] = peak
+    return w
+
+
+def model(seed: int = 0, peak: float = 1.0) -> tuple[Manifest, list[F32]]:
+    """Return a base of four tensors: kernel, bias, all zeros, and a running variance (verbatim)."""
+    rng = np.random.default_rng(seed)
+    schema = Schema(
+        (
+            TensorSpec("bn_moving_variance", (12,)),
+            TensorSpec("dense_bias", (40,)),
+            TensorSpec("dense_kernel", (37, 40)),
+            TensorSpec("zeros", (8, 5)),
+        )
+    )
+    base = [
+        rng.random(12).astype(np.float32) + np.float32(0.5),
+        awkward(rng, 40, peak),
+        awkward(rng, 37 * 40, peak),
+        np.zeros(40, np.float32),
+    ]
+    return manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base
+
+
+def sealed(
+    state: ModelState,
+    sections: tuple[Section, ...],
+    *,
+    kind: Kind = Kind.DELTA,
+    version: int = 1,
+    parent: bytes | None = None,
+    device: str = "pi-7",
+    **header: object,
+) -> bytes:
+    """Return the signed container that leads to `state`."""
+    manifest = state.manifest
+    fields: dict[str, object] = {
+        "kind": kind,
+        "device": device,
+        "model": "digits",
+        "epoch": 1,
+        "version": version,
+        "parent": parent or manifest.commit,
+        "schema_id": manifest.schema.id,
+        "root": state.root,
+        "fingerprint": state.fingerprint,
+        "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
+    }
+    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY)  # type: ignore[arg-type]
