@@ -11,7 +11,7 @@ import os
 _WANTED = os.environ.get("MODELWIRE_KERNEL", "")
 
 if _WANTED == "reference":
-    from .._reference import (
+    from modelwire._reference import (
         adopt,
         apply_lattice,
         apply_verbatim,

@@ -12,12 +12,11 @@ from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
-import os
 from operator import index as whole
 
 import numpy as np
 
-from ..errors import ConfigError, IndexOutOfRange, KernelError, Malformed, NonFinite, RangeOverflow, RoundingMode
+from modelwire.errors import ConfigError, IndexOutOfRange, KernelError, Malformed, NonFinite, RangeOverflow, RoundingMode
 
 from .csrc cimport *
 

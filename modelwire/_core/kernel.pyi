@@ -1,0 +1,69 @@
+"""The compiled kernels. All arrays are 1-D, C-contiguous, aligned, and of one length n; index and value of another.
+
+Errors of the caller's own making (wrong dtype, length, layout) are KernelError. Nothing is written when anything is raised.
+"""
+
+from collections.abc import Iterable
+
+from modelwire.errors import ModelWireError
+from modelwire.tensors import F32, I32, U16, U32
+
+STATUS_END: int
+
+def error_of(status: int, *, tensor: int = 0, index: int = 0, size: int = 0) -> ModelWireError: ...
+def choose(name: str) -> None: ...
+def kernel_name() -> str: ...
+def kernel_names() -> tuple[str, ...]: ...
+def check_rounding() -> None:
+    """Raise RoundingMode unless float32 additions round to nearest even."""
+
+def crc32c(data: bytes | bytearray | memoryview) -> int:
+    """Return CRC-32C (Castagnoli), initial and final value all ones."""
+
+def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
+    """Write (trained - w) + residual. residual: bf16 bits. Raises NonFinite."""
+
+def snap(w: F32, trained: F32, residual: U16, q: I32, *, exponent: int, step: int, threshold: float) -> tuple[U32, I32, int]:
+    """Return index and value, in steps, of what is worth sending, and how many entries the lattice's range cut.
+
+    Entries with |(trained - w) + residual| >= threshold (float32, in weight units) count. step: units of 2^exponent.
+    Raises NonFinite, RangeOverflow when q is out of range, Malformed.
+    """
+
+def adopt(
+    base: F32, w: F32, trained: F32, residual: U16, q: I32, index: U32, value: I32, *, exponent: int, step: int
+) -> None:
+    """Move w and q by value * step at index, and keep in residual what w lacks of trained.
+
+    Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed.
+    """
+
+def check_lattice(base: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
+    """Raise what apply_lattice would: IndexOutOfRange, RangeOverflow, NonFinite, Malformed."""
+
+def apply_lattice(base: F32, w: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
+    """Move w and q by value * step at index."""
+
+def check_verbatim(base: U32, q: I32, index: U32, value: I32) -> None:
+    """Raise what apply_verbatim would: IndexOutOfRange, NonFinite, Malformed."""
+
+def apply_verbatim(base: U32, w: U32, q: I32, index: U32, value: I32) -> None:
+    """Move the bit patterns w and their difference q to base by value, mod 2^32."""
+
+def weights_from_q(base: F32, q: I32, w: F32, *, exponent: int) -> None:
+    """Write base + q * 2^exponent, and base's own bits where q is 0. Raises RangeOverflow, NonFinite, Malformed."""
+
+def q_from_weights(base: F32, w: F32, q: I32, *, exponent: int) -> None:
+    """Write the q that gives w. Raises NonFinite, and Malformed when no q gives w to the bit."""
+
+def fingerprint(q: I32, *, start: int, verbatim: bool) -> tuple[int, int]:
+    """Return the two lanes of a whole tensor whose first entry has the global index start."""
+
+def fingerprint_sparse(index: U32, value: I32, *, step: int, start: int, verbatim: bool) -> tuple[int, int]:
+    """Return what value * step at index adds to the two lanes. Raises Malformed."""
+
+def encode_sections(sections: Iterable[tuple[int, int, U32, I32]]) -> bytes:
+    """Return the sections (rows, columns, index, value) as one stream. Raises IndexOutOfRange and Malformed."""
+
+def decode_sections(data: bytes | bytearray | memoryview, shapes: Iterable[tuple[int, int, int]]) -> list[tuple[U32, I32]]:
+    """Return index and value of each section; shapes: rows, columns, count. Raises Malformed unless the stream is exactly these."""

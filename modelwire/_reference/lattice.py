@@ -1,0 +1,252 @@
+"""The lattice: differences, snap, adopt, apply, and the way between Q and weights, with whole-array numpy.
+
+Every check comes before the first write. Of several faults the first entry's is raised, and of one entry's the first that is
+checked: index, zero value, range, finiteness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
+from modelwire.limits import Q_MAX
+from modelwire.tensors import F32, I32, U16, U32
+from .arrays import Array, Mask, sparse, take, unit, whole_step
+
+Fault: TypeAlias = Callable[[int], ModelWireError]
+
+
+def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
+    w = take("w", w, np.float32)
+    trained = take("trained", trained, np.float32, n=len(w))
+    residual = take("residual", residual, np.uint16, n=len(w))
+    out = take("out", out, np.float32, n=len(w), writable=True)
+    d = _difference(w, trained, residual)
+    _first([(~np.isfinite(d), _not_finite(trained))])
+    out[:] = d
+
+
+def snap(
+    w: F32, trained: F32, residual: U16, q: I32, *, exponent: int, step: int, threshold: float
+) -> tuple[U32, I32, int]:
+    w = take("w", w, np.float32)
+    trained = take("trained", trained, np.float32, n=len(w))
+    residual = take("residual", residual, np.uint16, n=len(w))
+    q = take("q", q, np.int32, n=len(w))
+    u, step = unit(exponent), whole_step(step)
+    with np.errstate(all="ignore"):
+        least = np.float32(threshold)
+        step_size = np.float32(step) * u
+    if not least >= 0:
+        raise Malformed(what="threshold", reason="it is negative or not a number")
+    d = _difference(w, trained, residual)
+    magnitude = np.abs(d)
+    sent = (magnitude >= least) & (magnitude > 0)
+    _first([(~np.isfinite(d), _not_finite(trained)), (sent & ~_in_range(q), _overflow)])
+    i = np.flatnonzero(sent)
+    with np.errstate(all="ignore"):
+        ratio = np.minimum(magnitude[i] / step_size, np.float32(2**31))
+    steps = np.maximum(1, np.rint(ratio).astype(np.int64))
+    sign = np.where(d[i] > 0, 1, -1)
+    room = (Q_MAX - sign * q[i].astype(np.int64)) // step
+    kept = np.minimum(steps, room)
+    some = kept > 0
+    return i[some].astype(np.uint32), (sign * kept)[some].astype(np.int32), int(np.count_nonzero(steps > room))
+
+
+def adopt(
+    base: F32, w: F32, trained: F32, residual: U16, q: I32, index: U32, value: I32, *, exponent: int, step: int
+) -> None:
+    base = take("base", base, np.float32)
+    w = take("w", w, np.float32, n=len(base), writable=True)
+    trained = take("trained", trained, np.float32, n=len(base))
+    residual = take("residual", residual, np.uint16, n=len(base), writable=True)
+    q = take("q", q, np.int32, n=len(base), writable=True)
+    index, value = sparse(index, value)
+    moved = _checked_lattice(base, q, index, value, exponent, step)
+    d = _difference(w, trained, residual)
+    weights = w.copy()
+    weights[index] = _weights(base[index], moved, exponent)
+    left = d.copy()
+    with np.errstate(all="ignore"):
+        left[index] = d[index] - (weights[index] - w[index])
+    rounded = _to_bf16(left)
+    overflowed = ~np.isfinite(left) | ~np.isfinite(_from_bf16(rounded))
+    _first([(~np.isfinite(d), _not_finite(trained)), (overflowed, _not_finite_as("the residual"))])
+    q[index] = moved
+    w[index] = weights[index]
+    residual[:] = rounded
+
+
+def check_lattice(base: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
+    base = take("base", base, np.float32)
+    q = take("q", q, np.int32, n=len(base))
+    index, value = sparse(index, value)
+    _checked_lattice(base, q, index, value, exponent, step)
+
+
+def apply_lattice(base: F32, w: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
+    base = take("base", base, np.float32)
+    w = take("w", w, np.float32, n=len(base), writable=True)
+    q = take("q", q, np.int32, n=len(base), writable=True)
+    index, value = sparse(index, value)
+    moved = _checked_lattice(base, q, index, value, exponent, step)
+    q[index] = moved
+    w[index] = _weights(base[index], moved, exponent)
+
+
+def check_verbatim(base: U32, q: I32, index: U32, value: I32) -> None:
+    base = take("base", base, np.uint32)
+    q = take("q", q, np.int32, n=len(base))
+    index, value = sparse(index, value)
+    _checked_verbatim(base, q, index, value)
+
+
+def apply_verbatim(base: U32, w: U32, q: I32, index: U32, value: I32) -> None:
+    base = take("base", base, np.uint32)
+    w = take("w", w, np.uint32, n=len(base), writable=True)
+    q = take("q", q, np.int32, n=len(base), writable=True)
+    index, value = sparse(index, value)
+    bits = _checked_verbatim(base, q, index, value)
+    w[index] = bits
+    q[index] = (bits - base[index]).view(np.int32)
+
+
+def weights_from_q(base: F32, q: I32, w: F32, *, exponent: int) -> None:
+    base = take("base", base, np.float32)
+    q = take("q", q, np.int32, n=len(base))
+    w = take("w", w, np.float32, n=len(base), writable=True)
+    unit(exponent)
+    weights = _weights(base, q, exponent)
+    _first([(~_in_range(q), _overflow), (~np.isfinite(weights), _not_finite_as("the weights"))])
+    w.view(np.uint32)[:] = weights.view(np.uint32)
+
+
+def q_from_weights(base: F32, w: F32, q: I32, *, exponent: int) -> None:
+    base = take("base", base, np.float32)
+    w = take("w", w, np.float32, n=len(base))
+    q = take("q", q, np.int32, n=len(base), writable=True)
+    unit(exponent)
+    bad = ~(np.isfinite(base) & np.isfinite(w))
+    with np.errstate(all="ignore"):
+        units = np.rint((w.astype(np.float64) - base.astype(np.float64)) * 2.0**-exponent)
+    near = np.abs(units) <= Q_MAX
+    found = np.where(near, units, 0).astype(np.int32)
+    same = _weights(base, found, exponent).view(np.uint32) == w.view(np.uint32)
+    _first([(bad, _not_finite_as("the weights")), (~(near & same), _off_lattice)])
+    q[:] = found
+
+
+# The formulas.
+
+
+def _difference(w: F32, trained: F32, residual: U16) -> F32:
+    with np.errstate(all="ignore"):
+        return (trained - w) + _from_bf16(residual)
+
+
+def _weights(base: F32, q: Array, exponent: int) -> F32:
+    """Return base where Q is 0, to the bit, and base + Q * u elsewhere."""
+    with np.errstate(all="ignore"):
+        moved = base + q.astype(np.float32) * unit(exponent)
+    return np.where(q == 0, base.view(np.uint32), moved.view(np.uint32)).view(np.float32)
+
+
+def _from_bf16(bits: U16) -> F32:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _to_bf16(x: F32) -> U16:
+    """Return x rounded to bfloat16, half to even; meaningless where x is not finite."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def _in_range(q: Array) -> Mask:
+    near: Mask = np.abs(q.astype(np.int64)) <= Q_MAX
+    return near
+
+
+# The checks.
+
+
+def _first(faults: list[tuple[Mask, Fault]]) -> None:
+    """Raise the fault of the first entry that has one; of several at one entry, the one listed first."""
+    hits = [(int(np.argmax(mask)), order) for order, (mask, _) in enumerate(faults) if mask.any()]
+    if hits:
+        entry, order = min(hits)
+        raise faults[order][1](entry)
+
+
+def _checked_index(index: U32, value: I32, n: int) -> list[tuple[Mask, Fault]]:
+    """Return the faults of index and value, and stop at once when an index could not be followed."""
+    outside = index >= n
+    outside[1:] |= index[1:] <= index[:-1]
+    zero = value == 0
+    bad = outside | zero
+    faults: list[tuple[Mask, Fault]] = [
+        (outside, lambda k: IndexOutOfRange(tensor=0, index=int(index[k]), size=n)),
+        (zero, lambda k: Malformed(what="value", reason="a zero was sent")),
+    ]
+    # Entries behind the first bad one are never reached, whatever else is wrong with them.
+    good = int(np.argmax(bad)) if bad.any() else len(index)
+    return [(mask[: good + 1], fault) for mask, fault in faults]
+
+
+def _checked_lattice(base: F32, q: I32, index: U32, value: I32, exponent: int, step: int) -> Array:
+    """Return Q of the entries that the update touches as int32, or raise what is wrong with the update."""
+    unit(exponent)
+    whole_step(step)
+    faults = _checked_index(index, value, len(base))
+    reach = _reachable(index, faults)
+    moved = q[index[:reach]].astype(np.int64) + value[:reach].astype(np.int64) * step
+    over = ~_in_range(moved)
+    weights = _weights(base[index[:reach]], np.where(over, 0, moved), exponent)
+    faults.append((over, lambda k: RangeOverflow(tensor=0, index=int(index[k]))))
+    faults.append((~np.isfinite(weights), lambda k: _not_finite_as("the weights")(int(index[k]))))
+    _first(faults)
+    new: Array = moved.astype(np.int32)
+    return new
+
+
+def _checked_verbatim(base: U32, q: I32, index: U32, value: I32) -> Array:
+    """Return the new bit patterns of the entries that the update touches, or raise what is wrong with the update."""
+    faults = _checked_index(index, value, len(base))
+    reach = _reachable(index, faults)
+    touched = index[:reach]
+    bits: Array = base[touched] + q[touched].view(np.uint32) + value[:reach].view(np.uint32)
+    faults.append((~np.isfinite(bits.view(np.float32)), lambda k: _not_finite_as("the weights")(int(index[k]))))
+    _first(faults)
+    return bits
+
+
+def _reachable(index: U32, faults: list[tuple[Mask, Fault]]) -> int:
+    """Return how many entries come before the first with a bad index or a zero."""
+    bad = np.zeros(len(index), bool)
+    for mask, _ in faults:
+        bad[: len(mask)] |= mask
+    return int(np.argmax(bad)) if bad.any() else len(index)
+
+
+def _not_finite(trained: F32) -> Fault:
+    def fault(entry: int) -> ModelWireError:
+        broken = not np.isfinite(trained[entry])
+        what = "the trained weights" if broken else "the difference to the trained weights"
+        return NonFinite(what=what, tensor=0, index=entry)
+
+    return fault
+
+
+def _not_finite_as(what: str) -> Fault:
+    return lambda entry: NonFinite(what=what, tensor=0, index=entry)
+
+
+def _overflow(entry: int) -> ModelWireError:
+    return RangeOverflow(tensor=0, index=entry)
+
+
+def _off_lattice(entry: int) -> ModelWireError:
+    return Malformed(what="weights", reason=f"entry {entry} is not on the lattice of this base")
