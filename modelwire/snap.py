@@ -21,6 +21,7 @@ from .update import Kind, Section, Sections, verbatim_section
 
 DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts behind decision 0001)
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
+LOOKAHEAD = 0.5  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
 PROBES = 12
 STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
 
@@ -63,6 +64,24 @@ def no_residual(manifest: Manifest) -> Residual:
     return [
         np.zeros(0 if manifest.verbatim(t) else spec.size, np.uint16) for t, spec in enumerate(manifest.schema.tensors)
     ]
+
+
+def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Residual]:
+    """Return (weights from which to train a round, residual to give to `snap` with the trained weights).
+
+    Training sees half of the residual, the other half is only carried: from the adopted weights alone a round learns anew
+    what still waits to be sent and overshoots; from all of it the device trains a model that it does not run. Decision 0005.
+    """
+    start, left = [], []
+    for t, (w, r) in enumerate(zip(state.weights, residual, strict=True)):
+        if state.manifest.verbatim(t):
+            start.append(w.copy())
+            left.append(r)
+            continue
+        half = _float32(r) * np.float32(LOOKAHEAD)
+        start.append(w + half)
+        left.append(_bf16(half))
+    return start, left
 
 
 def snap(
@@ -214,6 +233,11 @@ def _widened(
     after.fingerprint = after.measure_fingerprint()
     still = tuple(t for t in clamped if t not in widen)
     return Snapped(Kind.SNAPSHOT, after.snapshot(), after, left, step, still)
+
+
+def _float32(x: U16) -> F32:
+    """Return bfloat16 bits as float32."""
+    return (x.astype(np.uint32) << 16).view(np.float32)
 
 
 def _bf16(x: F32) -> U16:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from modelwire import signing
 from modelwire.container import Header, parse, seal
 from modelwire.manifest import Manifest, manifest_for
-from modelwire.snap import no_residual, snap
+from modelwire.snap import no_residual, snap, training_start
 from modelwire.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
 from tests.worlds import MODELS, world
@@ -132,8 +132,9 @@ def chain(dims: tuple[int, ...], seed: int, density: float) -> tuple[Manifest, l
     free, parent, sizes = [a.copy() for a in base], manifest.commit, []
     for version in range(1, UPDATES + 1):
         free = train(net, free, shifted.x, shifted.y, STEPS, RATE, 100 + version)
-        trained = train(net, state.weights, shifted.x, shifted.y, STEPS, RATE, 100 + version)
-        snapped = snap(state, trained, residual, density=density, max_bytes=96 * 1024)
+        start, carried = training_start(state, residual)
+        trained = train(net, start, shifted.x, shifted.y, STEPS, RATE, 100 + version)
+        snapped = snap(state, trained, carried, density=density, max_bytes=96 * 1024)
         state, residual = snapped.state, snapped.residual
         header = Header(
             snapped.kind, f"pi-{seed}", "digits", 1, version, parent, net.schema.id, state.root, state.fingerprint
@@ -200,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--seeds", type=int, default=3, help="seeds to average over (default 3)")
-    parser.add_argument("--density", type=float, default=0.003, help="kept / all of an update (default 0.003)")
+    parser.add_argument("--density", type=float, default=0.005, help="kept / all of an update (default 0.005, as the agent's)")
     parser.add_argument("--net", action="append", choices=sorted(NETS), help="only this net; may be repeated")
     args = parser.parse_args(argv)
     results = list(run(args.net or list(NETS), args.seeds, args.density))
