@@ -13,7 +13,7 @@ from typing import TypeAlias, Union
 from . import limits
 from .errors import Malformed, TooLarge
 
-Value: TypeAlias = Union[None, bool, int, float, bytes, str, "list[Value]", "dict[str, Value]"]
+Value: TypeAlias = Union[bool, int, float, bytes, str, "list[Value]", "dict[str, Value]", None]
 
 _FALSE, _TRUE, _NULL, _FLOAT64 = 0xF4, 0xF5, 0xF6, 0xFB
 

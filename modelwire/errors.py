@@ -67,6 +67,14 @@ class StateDamaged(ConfigError):
     hint = "keep the folder aside and run edgeagent init with the same key: the centre grants a new epoch and keeps the old history"
 
 
+class BadArgument(ConfigError):
+    """An argument, or what it points to, can't be used."""
+
+    code = 15
+    text = "{reason}"
+    hint = "{fix}"
+
+
 # The model's author can act.
 
 
@@ -121,6 +129,13 @@ class NotWelcome(LinkError):
     code = 31
     text = "{device}/{model}: the centre has granted no epoch yet ({status}), so there is nothing to number an update with"
     hint = "{next}"
+
+
+class BrokerUnreachable(LinkError):
+    """The centre found no broker to listen on."""
+
+    code = 32
+    hint = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 
 
 # The sender can act: what came over the wire or from a file is not acceptable.
@@ -222,13 +237,19 @@ class NotServed(LineageError):
 class RegistryDamaged(LineageError):
     code = 56
     text = "{path}: {reason}"
-    hint = "edgecloud restore BACKUP {path}"
+    hint = "edgecloud restore BACKUP --db {path}"
 
 
 class UnknownDevice(LineageError):
     code = 57
     text = "{device} is not registered, or signed with a key that is not its own"
     hint = "edgecloud devices add {device} PUBLIC_KEY"
+
+
+class AmbiguousName(LineageError):
+    code = 58
+    text = "{device} has several models: {models}"
+    hint = "name one of them: {example}"
 
 
 # Not a fault: wait, or give more room.

@@ -24,7 +24,7 @@ def root_of(schema: Schema, flat: Sequence[F32]) -> bytes:
 
 def tensor_node(index: int, spec: TensorSpec, array: F32) -> bytes:
     """Return the digest of one tensor: its leaves, bound to its place, dtype and shape."""
-    data = memoryview(array).cast("B")
+    data = array.data.cast("B")
     if len(data) != 4 * spec.size:
         raise ShapeMismatch(tensor=spec.name, expected=f"{4 * spec.size} bytes", got=f"{len(data)} bytes")
     leaves = [hashlib.sha256(_LEAF + data[at : at + LEAF_BYTES]).digest() for at in range(0, len(data), LEAF_BYTES)]

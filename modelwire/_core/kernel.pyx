@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=False
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False
 """Binds csrc to numpy arrays: checks the arrays, drops the GIL, calls, turns the status into an error."""
 
 from cpython.buffer cimport (

@@ -10,6 +10,7 @@ import numpy as np
 
 from modelwire.errors import IndexOutOfRange, Malformed
 from modelwire.tensors import I32, U32
+
 from .arrays import octets, sparse
 
 BLOCK = 32

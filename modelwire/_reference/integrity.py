@@ -6,6 +6,7 @@ import numpy as np
 
 from modelwire.errors import RoundingMode
 from modelwire.tensors import I32, U32
+
 from .arrays import Array, octets, sparse, take, whole_step
 
 _MASK = (1 << 64) - 1

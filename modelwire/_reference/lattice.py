@@ -14,6 +14,7 @@ import numpy as np
 from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
 from modelwire.limits import Q_MAX
 from modelwire.tensors import F32, I32, U16, U32
+
 from .arrays import Array, Mask, sparse, take, unit, whole_step
 
 Fault: TypeAlias = Callable[[int], ModelWireError]
@@ -181,27 +182,27 @@ def _first(faults: list[tuple[Mask, Fault]]) -> None:
         raise faults[order][1](entry)
 
 
-def _checked_index(index: U32, value: I32, n: int) -> list[tuple[Mask, Fault]]:
-    """Return the faults of index and value, and stop at once when an index could not be followed."""
+def _checked_index(index: U32, value: I32, n: int) -> tuple[list[tuple[Mask, Fault]], int]:
+    """Return the faults of index and value, and how many entries come before the first of them.
+
+    Entries behind it are never reached, whatever else is wrong with them.
+    """
     outside = index >= n
     outside[1:] |= index[1:] <= index[:-1]
     zero = value == 0
     bad = outside | zero
-    faults: list[tuple[Mask, Fault]] = [
-        (outside, lambda k: IndexOutOfRange(tensor=0, index=int(index[k]), size=n)),
-        (zero, lambda k: Malformed(what="value", reason="a zero was sent")),
-    ]
-    # Entries behind the first bad one are never reached, whatever else is wrong with them.
-    good = int(np.argmax(bad)) if bad.any() else len(index)
-    return [(mask[: good + 1], fault) for mask, fault in faults]
+    reach = int(np.argmax(bad)) if bad.any() else len(index)
+    return [
+        (outside[: reach + 1], lambda k: IndexOutOfRange(tensor=0, index=int(index[k]), size=n)),
+        (zero[: reach + 1], lambda k: Malformed(what="value", reason="a zero was sent")),
+    ], reach
 
 
 def _checked_lattice(base: F32, q: I32, index: U32, value: I32, exponent: int, step: int) -> Array:
     """Return Q of the entries that the update touches as int32, or raise what is wrong with the update."""
     unit(exponent)
     whole_step(step)
-    faults = _checked_index(index, value, len(base))
-    reach = _reachable(index, faults)
+    faults, reach = _checked_index(index, value, len(base))
     moved = q[index[:reach]].astype(np.int64) + value[:reach].astype(np.int64) * step
     over = ~_in_range(moved)
     weights = _weights(base[index[:reach]], np.where(over, 0, moved), exponent)
@@ -214,21 +215,12 @@ def _checked_lattice(base: F32, q: I32, index: U32, value: I32, exponent: int, s
 
 def _checked_verbatim(base: U32, q: I32, index: U32, value: I32) -> Array:
     """Return the new bit patterns of the entries that the update touches, or raise what is wrong with the update."""
-    faults = _checked_index(index, value, len(base))
-    reach = _reachable(index, faults)
+    faults, reach = _checked_index(index, value, len(base))
     touched = index[:reach]
     bits: Array = base[touched] + q[touched].view(np.uint32) + value[:reach].view(np.uint32)
     faults.append((~np.isfinite(bits.view(np.float32)), lambda k: _not_finite_as("the weights")(int(index[k]))))
     _first(faults)
     return bits
-
-
-def _reachable(index: U32, faults: list[tuple[Mask, Fault]]) -> int:
-    """Return how many entries come before the first with a bad index or a zero."""
-    bad = np.zeros(len(index), bool)
-    for mask, _ in faults:
-        bad[: len(mask)] |= mask
-    return int(np.argmax(bad)) if bad.any() else len(index)
 
 
 def _not_finite(trained: F32) -> Fault:

@@ -10,6 +10,7 @@ up to 16 x 16 for the larger nets, each seed its own base and its own shifted wo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Net:
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         specs = []
-        for i, (a, b) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for i, (a, b) in enumerate(itertools.pairwise(dims)):
             specs += [TensorSpec(f"dense{i}_bias", (b,)), TensorSpec(f"dense{i}_kernel", (a, b))]
         self.schema = Schema(tuple(specs))
         self.layers = len(dims) - 1

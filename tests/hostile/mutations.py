@@ -253,9 +253,8 @@ def attacks() -> list[Attack]:
     add("unsorted sections", lambda o: replace(o, rows=(o.rows[1], o.rows[0], *o.rows[2:])), e.Malformed)
     add("the same tensor twice", lambda o: replace(o, rows=(o.rows[0], o.rows[0], *o.rows[1:])), e.Malformed)
     add("a section without content", of_row(1, count=0), e.Malformed)
-    for more in (1, 2):
-        add(f"count above by {more}", lambda o, more=more: replace(o, rows=(*o.rows[:-1], replace(o.rows[-1], count=o.rows[-1].count + more))), e.WireError)  # type: ignore[misc]
-    add("count below", lambda o: replace(o, rows=(*o.rows[:-1], replace(o.rows[-1], count=o.rows[-1].count - 1))), e.WireError)
+    for more in (1, 2, -1, -2):
+        add(f"count off by {more}", last_count(more), e.WireError)
     add("count above the tensor's size", of_row(1, count=41), e.IndexOutOfRange)
     for count in (1 << 16, 1 << 24, 0xFFFFFFFF):
         add(f"bomb: {count} entries in a short stream", of_row(1, count=count), e.Malformed)
@@ -264,12 +263,16 @@ def attacks() -> list[Attack]:
     add("one step out of the range, down", with_dq(2, {7: -(1 << 22) - 1}), e.RangeOverflow)
     add("far out of the range by the step", with_dq(2, {7: 1 << 15}, (255, 8)), e.RangeOverflow)
     add("the largest values there are", with_dq(2, {0: -(1 << 31), 1479: (1 << 31) - 1}, (255, 22)), e.RangeOverflow)
-    manifest, base = model(0)
+    _manifest, base = model(0)
     variance = int(base[0].view(np.uint32)[0])
     for name, bits in (("NaN", 0x7FC00000), ("infinity", 0x7F800000), ("-infinity", 0xFF800000), ("signalling NaN", 0x7F800001)):
         difference = (bits - variance + (1 << 31)) % (1 << 32) - (1 << 31)
         add(f"{name} in a verbatim tensor", with_dq(0, {0: difference}), e.NonFinite)
     return out
+
+
+def last_count(more: int) -> Callable[[Open], Open]:
+    return lambda o: replace(o, rows=(*o.rows[:-1], replace(o.rows[-1], count=o.rows[-1].count + more)))
 
 
 def flip(data: bytes, i: int) -> bytes:

@@ -75,7 +75,7 @@ def test_a_signed_update_of_one_section_costs_300_bytes_at_most_beside_its_conte
 
 
 def test_another_key_or_another_use_of_the_key_is_refused() -> None:
-    state, sections, data = one_update()
+    _state, _sections, data = one_update()
     got = parse(data)
     with pytest.raises(BadSignature):
         got.verify(signing.PrivateKey(bytes(32)).public)

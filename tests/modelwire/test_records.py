@@ -152,7 +152,10 @@ def test_a_part_that_is_not_the_one_named_is_refused() -> None:
         parts.check(transfer, parts.Part(good.id, 99, good.data))
 
 
-@pytest.mark.parametrize(("size", "part_size", "hashes"), [(0, 10, 0), (1 << 40, 10, 1), (100, 0, 1), (100, 1 << 30, 1), (100, 10, 9), (20000, 1, 20000)])
+@pytest.mark.parametrize(
+    ("size", "part_size", "hashes"),
+    [(0, 10, 0), (1 << 40, 10, 1), (100, 0, 1), (100, 1 << 30, 1), (100, 10, 9), (20000, 1, 20000)],
+)
 def test_a_transfer_whose_numbers_lie_is_refused(size: int, part_size: int, hashes: int) -> None:
     with pytest.raises((Malformed, TooLarge)):
         parts.count(Transfer(*WHO, bytes(32), size, part_size, bytes(32 * hashes)))

@@ -1,0 +1,39 @@
+"""What devices and the centre agree on: tensors, the integer lattice, updates as signed bytes, and how to rebuild from them.
+
+No network, no clock, no disk. The names here are what a notebook needs; the modules beside hold the rest.
+"""
+
+from __future__ import annotations
+
+from .container import Container, Header, parse, seal
+from .errors import ModelWireError
+from .manifest import Manifest, manifest_of, parse_manifest
+from .rebuild import rebuild
+from .snap import no_residual, snap, training_start
+from .state import ModelState
+from .tensors import Schema, TensorSpec
+from .tflite_file import read_weights, write_weights
+from .update import Kind, add, invert
+
+__all__ = [
+    "Container",
+    "Header",
+    "Kind",
+    "Manifest",
+    "ModelState",
+    "ModelWireError",
+    "Schema",
+    "TensorSpec",
+    "add",
+    "invert",
+    "manifest_of",
+    "no_residual",
+    "parse",
+    "parse_manifest",
+    "read_weights",
+    "rebuild",
+    "seal",
+    "snap",
+    "training_start",
+    "write_weights",
+]
