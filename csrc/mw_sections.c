@@ -3,102 +3,128 @@
 
 #include "mw_bits.h"
 
-/* A column's state, 16 bits: density in the low 12, what stood above, the sign of its last value. */
+/* State of a column or block, 16 bits: density out of 4096 in the low 12, was it non-zero in the row above, last sign. */
 #define DENSITY 0x0fffu
 #define ABOVE 0x1000u
-#define SIGN_SHIFT 14
+#define SIGN_SHIFT 13
 
-static const uint8_t BUCKET[64] = {0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5,
-                                   6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6};
+#define DENSITY_START 200
+#define BLOCK_DENSITY_START 800
+#define COLUMN_SHIFT 4
+#define ROW_SHIFT 5
+#define BLOCK_SHIFT 4
 
-static inline unsigned bucket(uint32_t density) { return BUCKET[density >> 6]; }
+/* Classes of density are 2.5 times as wide as the one before; LEAST is where each begins, TYPICAL its geometric mean. */
+static const uint16_t LEAST[MW_CLASSES] = {0, 52, 131, 328, 819, 2048};
+static const uint16_t TYPICAL[MW_CLASSES] = {30, 83, 207, 518, 1295, 2896};
+#define EXPECTED_SEEN 6 /* how much a probability that starts at the class's density is believed */
 
-static inline uint32_t drift(uint32_t density, int bit, int slowness) {
-  return (uint32_t)((int32_t)density + ((bit ? 4095 : 0) - (int32_t)density) / slowness);
+static inline unsigned class_of(uint32_t density) {
+  unsigned class = 0;
+  while (class < MW_CLASSES - 1 && density >= LEAST[class + 1]) class++;
+  return class;
+}
+
+static inline uint32_t moved(uint32_t density, int bit, int shift) {
+  return bit ? density + ((4095 - density) >> shift) : density - (density >> shift);
+}
+
+/* A flag that is 1 with the probability ones / 4096. */
+static mw_bit expect(unsigned ones) {
+  uint16_t zero = (uint16_t)(0x10000u - (ones << 4));
+  return (mw_bit){zero, zero, EXPECTED_SEEN};
 }
 
 static void begin(mw_model *m) {
   mw_bit *p = (mw_bit *)m;
-  for (size_t i = 0; i < sizeof *m / sizeof *p; i++) p[i] = (mw_bit){0x8000, 0x8000};
+  for (size_t i = 0; i < sizeof *m / sizeof *p; i++) p[i] = (mw_bit){0x8000, 0x8000, 0};
+  for (unsigned c = 0; c < MW_CLASSES; c++) {
+    for (unsigned i = 0; i < 4; i++) m->any[c][i] = expect(TYPICAL[c]);
+    for (unsigned r = 0; r < MW_CLASSES; r++)
+      for (unsigned i = 0; i < 8; i++) m->nonzero[c][r][i] = expect((TYPICAL[c] + TYPICAL[r]) / 2u);
+  }
+}
+
+/* A number >= 1 as Exp-Golomb: its length in bits, then the bits below the first. Reading gives less than 2^31. */
+static inline uint32_t code_golomb(mw_stream *s, uint32_t number, int reading) {
+  int length = 0;
+  while (length < MW_LENGTHS - 1 && mw_code(&s->coder, &s->model.length[length], !reading && number >> (length + 1), reading)) length++;
+  uint32_t got = 1;
+  int below = length;
+  for (; below > 0 && length - below < MW_TREE; below--)
+    got = got << 1 | (uint32_t)mw_code(&s->coder, &s->model.digit[length][got], (int)(number >> (below - 1) & 1), reading);
+  return got << below | mw_code_raw(&s->coder, number, below, reading);
 }
 
 /* Sign and magnitude of a value that is not zero; returns it. */
-static inline int32_t code_value(mw_stream *s, int32_t value, unsigned above, mw_bit *sign, int reading) {
-  mw_coder *c = &s->coder;
-  int negative = mw_code(c, sign, value < 0, reading);
+static inline int32_t code_value(mw_stream *s, int32_t value, mw_bit *sign, int reading) {
+  int negative = mw_code(&s->coder, sign, value < 0, reading);
   uint32_t magnitude = negative ? 0u - (uint32_t)value : (uint32_t)value; /* 1 .. 2^31 */
-  uint32_t counted = 0;
-  while (counted < MW_ESCAPE && mw_code(c, &s->model.more[above][counted], magnitude - 1 > counted, reading)) counted++;
-  if (counted == MW_ESCAPE) {
-    /* rest >= 1 as Exp-Golomb: its length in bits, then the bits below the first */
-    uint32_t rest = magnitude - MW_ESCAPE;
-    int length = 0;
-    while (length < 30 && mw_code(c, &s->model.length[length], !reading && rest >> (length + 1), reading)) length++;
-    rest = (uint32_t)1 << length | mw_code_raw(c, rest, length, reading);
-    if (reading) counted += rest;
-  }
+  uint32_t counted = 1;
+  while (counted <= MW_ESCAPE && mw_code(&s->coder, &s->model.more[counted - 1], magnitude > counted, reading)) counted++;
+  if (counted > MW_ESCAPE) counted = MW_ESCAPE + code_golomb(s, magnitude - MW_ESCAPE, reading);
   if (!reading) return value;
-  magnitude = counted + (counted < MW_ESCAPE ? 1 : 0);
-  if (magnitude > (uint32_t)INT32_MAX + (uint32_t)negative) mw_coder_fail(c, MW_STREAM_DAMAGED);
-  return negative ? (int32_t)(0u - magnitude) : (int32_t)magnitude;
+  if (counted > (uint32_t)INT32_MAX + (uint32_t)negative) mw_coder_fail(&s->coder, MW_STREAM_DAMAGED);
+  return negative ? -(int32_t)((counted - 1) & INT32_MAX) - 1 : (int32_t)(counted & INT32_MAX);
 }
 
-/* Walk one section. Flags that can only have one value are not coded, so every stream that reads is one that a writer makes. */
-static mw_status walk(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, const size_t count, uint16_t *scratch,
-                      const int reading) {
+/* Walk one section, row by row, until its last value. Flags that can only have one value are not coded: what reads without an
+   error is exactly what a writer writes. index and value are written only when reading. */
+static inline mw_status walk(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, const size_t count,
+                             uint16_t *scratch, const int reading) {
   mw_coder *c = &s->coder;
   const uint64_t size = (uint64_t)rows * columns;
-  const uint32_t blocks = (columns + MW_BLOCK - 1) / MW_BLOCK;
+  const uint32_t blocks = columns / MW_BLOCK + (columns % MW_BLOCK != 0);
   uint16_t *column = scratch, *block = scratch + columns;
-  if (!count) return MW_OK;
-  for (uint32_t i = 0; i < columns; i++) column[i] = 100;
-  for (uint32_t i = 0; i < blocks; i++) block[i] = 800;
-  uint32_t row_density = 100;
+  uint32_t row_density = DENSITY_START;
   unsigned row_sign = 0;
   size_t k = 0;
-  for (uint64_t start = 0; k < count; start += columns) {
-    int left_any = 0;
+  if (!count) return MW_OK;
+  for (uint32_t i = 0; i < columns; i++) column[i] = DENSITY_START;
+  for (uint32_t i = 0; i < blocks; i++) block[i] = BLOCK_DENSITY_START;
+  for (uint64_t start = 0; start < size; start += columns) {
+    int left_block = 0;
     for (uint32_t b = 0; b < blocks; b++) {
       const uint32_t first = b * MW_BLOCK, last = columns - first < MW_BLOCK ? columns : first + MW_BLOCK;
-      const uint64_t after = size - start - last;
+      const uint32_t density = block[b] & DENSITY;
+      const int above_block = (block[b] & ABOVE) != 0;
       int any = 1;
-      if (count - k <= after)
-        any = mw_code(c, &s->model.any[bucket(block[b] & DENSITY)][left_any * 2 + (block[b] & ABOVE ? 1 : 0)],
-                      !reading && index[k] < start + last, reading);
-      const int above_any = block[b] & ABOVE ? 1 : 0;
-      block[b] = (uint16_t)(drift(block[b] & DENSITY, any, 8) | (any ? ABOVE : 0));
-      left_any = any;
+      if (count - k <= size - start - last)
+        any = mw_code(c, &s->model.any[class_of(density)][left_block * 2 + above_block], !reading && index[k] < start + last, reading);
+      block[b] = (uint16_t)(moved(density, any, BLOCK_SHIFT) | (any ? ABOVE : 0));
+      left_block = any;
       if (!any) {
-        if (above_any)
+        if (above_block)
           for (uint32_t i = first; i < last; i++) column[i] &= (uint16_t)~ABOVE;
         continue;
       }
       const size_t before = k;
-      int left1 = 0, left2 = 0;
+      int left = 0, left2 = 0;
       for (uint32_t i = first; i < last; i++) {
-        const uint32_t state = column[i];
-        const unsigned above = state & ABOVE ? 1 : 0;
+        const uint32_t column_density = column[i] & DENSITY;
+        const int above = (column[i] & ABOVE) != 0;
+        unsigned column_sign = column[i] >> SIGN_SHIFT;
+        const int last_chance = k == before && i == last - 1;
         int nonzero = 1;
-        if (count - k < size - start - i && !(k == before && i == last - 1))
-          nonzero = mw_code(c, &s->model.nonzero[bucket(state & DENSITY)][bucket(row_density)][above * 4 + (unsigned)left1 * 2 + (unsigned)left2],
+        if (count - k < size - start - i && !last_chance)
+          nonzero = mw_code(c, &s->model.nonzero[class_of(column_density)][class_of(row_density)][above * 4 + left * 2 + left2],
                             !reading && index[k] == start + i, reading);
-        row_density = drift(row_density, nonzero, 32);
-        left2 = left1;
-        left1 = nonzero;
-        unsigned column_sign = state >> SIGN_SHIFT;
         if (nonzero) {
           if (reading) index[k] = (uint32_t)(start + i);
-          value[k] = code_value(s, reading ? 0 : value[k], above, &s->model.sign[row_sign * 3 + column_sign], reading);
-          row_sign = column_sign = value[k] < 0 ? 2 : 1;
-          if (c->status) return c->status;
-          if (++k == count) return MW_OK;
+          int32_t v = code_value(s, reading ? 0 : value[k], &s->model.sign[row_sign * 3 + column_sign], reading);
+          if (reading) value[k] = v;
+          row_sign = column_sign = v < 0 ? 2 : 1;
+          if (++k == count || c->status) return c->status;
         }
-        column[i] = (uint16_t)(drift(state & DENSITY, nonzero, 16) | (nonzero ? ABOVE : 0) | column_sign << SIGN_SHIFT);
+        row_density = moved(row_density, nonzero, ROW_SHIFT);
+        column[i] = (uint16_t)(moved(column_density, nonzero, COLUMN_SHIFT) | (nonzero ? ABOVE : 0) | column_sign << SIGN_SHIFT);
+        left2 = left;
+        left = nonzero;
       }
     }
     if (c->status) return c->status;
   }
-  return c->status;
+  return c->status; /* not reached: the last entries are forced */
 }
 
 static mw_status check_shape(uint32_t rows, uint32_t columns, size_t count, size_t scratch_length) {
@@ -118,7 +144,6 @@ mw_status mw_encode_section(mw_stream *s, uint32_t rows, uint32_t columns, const
   *at = 0;
   for (size_t k = 0; !status && k < count; k++) status = mw_check_entry(index, value, k, (size_t)rows * columns, at);
   if (status) return status;
-  /* The walk writes index and value only when it reads a stream. */
   return walk(s, rows, columns, (uint32_t *)index, (int32_t *)value, count, scratch, 0);
 }
 

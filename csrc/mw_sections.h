@@ -4,17 +4,20 @@
 
 #include "mw_range.h"
 
-#define MW_BLOCK 32   /* columns that share one flag */
-#define MW_BUCKETS 7  /* classes of density */
-#define MW_ESCAPE 14  /* magnitudes that are counted out; larger ones continue as Exp-Golomb */
+#define MW_BLOCK 32  /* columns that share one flag */
+#define MW_CLASSES 6 /* of density */
+#define MW_ESCAPE 4  /* magnitudes up to this are counted out; larger ones continue as Exp-Golomb */
+#define MW_LENGTHS 31
+#define MW_TREE 6    /* leading bits below the first that are modelled; the rest is raw */
 
 /* The adaptive probabilities of one stream. They live on from section to section. */
 typedef struct mw_model {
-  mw_bit any[MW_BUCKETS][4];
-  mw_bit nonzero[MW_BUCKETS][MW_BUCKETS][8];
-  mw_bit sign[9];
-  mw_bit more[2][MW_ESCAPE];
-  mw_bit length[32];
+  mw_bit any[MW_CLASSES][4];                 /* by density of the block; left, above */
+  mw_bit nonzero[MW_CLASSES][MW_CLASSES][8]; /* by density of column and row; above, left, left of that */
+  mw_bit sign[9];                            /* by last sign in the row and in the column: none, plus, minus */
+  mw_bit more[MW_ESCAPE];
+  mw_bit length[MW_LENGTHS];
+  mw_bit digit[MW_LENGTHS][1 << MW_TREE];    /* by length and the bits before */
 } mw_model;
 
 typedef struct mw_stream {
@@ -23,7 +26,7 @@ typedef struct mw_stream {
 } mw_stream;
 
 /* Entries of uint16 scratch that sections of so many columns need. */
-static inline size_t mw_scratch(uint32_t columns) { return columns + ((size_t)columns + MW_BLOCK - 1) / MW_BLOCK; }
+static inline size_t mw_scratch(uint32_t columns) { return (size_t)columns + columns / MW_BLOCK + 1; }
 
 void mw_encode_begin(mw_stream *s, uint8_t *out, size_t capacity);
 mw_status mw_encode_section(mw_stream *s, uint32_t rows, uint32_t columns, const uint32_t *index, const int32_t *value, size_t count,

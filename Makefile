@@ -1,0 +1,97 @@
+# The project's verbs. People and .ci/run use the same ones; `make` alone lists them.
+
+# Debian's own Python first: 3.11 is the one release that both TFLite runtimes run on.
+PYTHONS := /usr/bin/python3.11 python3.11 /usr/bin/python3 python3 python3.12 python3.13 python3.10
+FITS := import ensurepip, os, sqlite3, ssl, sys, sysconfig, venv; \
+	sys.exit(sys.version_info < (3, 10) or not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))
+ifndef PYTHON
+PYTHON := $(shell for p in $(PYTHONS); do $$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
+endif
+
+VENV := .venv
+VENV_TFLITE := .venv-tflite
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd)
+PIP := -m pip --quiet --disable-pip-version-check --no-input install
+RESULTS := build/test
+
+# Debian keeps brokers where a user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHONUNBUFFERED := 1
+# One thread a process: boards train beside other work, and results do not hang on the number of cores.
+export OPENBLAS_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help venv demo test lint bench docs clean
+
+help: ## list the verbs
+	@echo "make VERB, with one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@echo "PYTHON=python3.12 (or another >= 3.10) chooses the interpreter; now: $(or $(PYTHON),none that fits)"
+
+venv: $(VENV)/.ready ## make the environment .venv alone (a second run does nothing)
+
+demo: $(VENV)/.ready ## a broker, the ingester and devices as processes on this machine, killed and restarted; a table and a chart
+	$(VENV)/bin/python -m tests.system.demo
+
+test: $(VENV)/.ready tflite-runtime ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
+	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
+	run() { \
+		results=$(RESULTS)/$$1.xml; echo; echo "== $$1"; shift; \
+		"$$@" -q --junitxml=$$results </dev/null || failed=1; \
+		test -e $$results || { echo "this run ended without a result" >&2; failed=1; }; \
+	}; \
+	run litert $(VENV)/bin/python -m pytest tests; \
+	if test -e $(VENV_TFLITE)/.ready; then \
+		run tflite-runtime $(VENV_TFLITE)/bin/python -m pytest tests/modelwire tests/edgeagent tests/models; \
+	fi; \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python -m pytest tests/modelwire; \
+	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
+
+lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub, and the import rules
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m mypy.stubtest modelwire._core.kernel
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.ready ## 20-update chains against full float32 fine-tuning
+	$(VENV)/bin/python tests/bench/chain.py
+
+docs: $(VENV)/.ready ## write docs/cli.md anew from the commands' --help
+	$(VENV)/bin/python docs/generate_cli.py
+
+clean: ## remove environments, builds and caches
+	rm -rf build dist *.egg-info $(VENV) $(VENV_TFLITE) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -f modelwire/_core/*.so modelwire/_core/kernel.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready: $(SOURCES)
+	@$(call check-python)
+	@echo "$(VENV): installing with $(PYTHON); the first time this takes a minute or two"
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python $(PIP) --editable '.[litert,cloud,demo,test]'
+	@touch $@; echo "$(VENV): ready"
+
+$(VENV)/.lint: $(VENV)/.ready
+	@$(VENV)/bin/python $(PIP) --editable '.[lint]'
+	@touch $@
+
+.PHONY: tflite-runtime
+# The other runtime has wheels up to Python 3.11 only; elsewhere its half of the tests is left out, and that is said.
+tflite-runtime:
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+		echo "tflite-runtime has no wheel for this Python (> 3.11): its tests are left out; make PYTHON=python3.11 runs them"; \
+	else $(MAKE) --no-print-directory $(VENV_TFLITE)/.ready; fi
+
+$(VENV_TFLITE)/.ready: $(SOURCES)
+	@$(call check-python)
+	@echo "$(VENV_TFLITE): installing tflite-runtime and numpy 1 with $(PYTHON)"
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV_TFLITE)
+	@$(VENV_TFLITE)/bin/python $(PIP) --editable '.[tflite,test]'
+	@touch $@; echo "$(VENV_TFLITE): ready"
+
+define check-python
+test -n "$(PYTHON)" || { \
+	echo "no Python >= 3.10 with venv and headers here: apt-get install python3-venv python3-dev gcc" >&2; exit 1; }
+endef

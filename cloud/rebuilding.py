@@ -1,0 +1,120 @@
+"""Rebuilds what was stored, in lineage order, and says verified or refused. Never on the way to an acknowledgement."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from modelwire.errors import ModelWireError, StateBusy
+from modelwire.state import ModelState
+
+from . import linking, materialise
+from .outcome import OURS, Bounds, Context, Reply, clean
+from .registry import Head, Lineage, Store, Version
+
+log = logging.getLogger("edgecloud.rebuild")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one stored version."""
+
+    name: str
+    ok: bool
+    reason: str
+    replies: tuple[Reply, ...]
+
+
+class Rebuilder:
+    """The rebuild of one registry, for one thread with a store of its own. Keeps the newest states in memory, bounded."""
+
+    def __init__(self, store: Store, *, kept_bytes: int = 512 * 1024 * 1024, bounds: Bounds | None = None) -> None:
+        self.store = store
+        self._bounds = bounds if bounds is not None else Bounds()
+        self._bases = materialise.Bases(store)
+        self._kept: OrderedDict[bytes, ModelState] = OrderedDict()
+        self._room = kept_bytes
+        self._damaged: set[int] = set()  # lineages that this registry can't rebuild: set aside until it is restored
+
+    def run(self, now: int, limit: int = 64) -> list[Judged]:
+        """Return what came of the next stored versions, committed in one transaction; empty when nothing waits."""
+        results: list[tuple[Version, Lineage, ModelWireError | None]] = []
+        bad: set[int] = set()
+        for version in self._waiting(limit):
+            if version.parent_id in bad:  # refused together with its parent, below
+                bad.add(version.id)
+                continue
+            lineage = self.store.lineages.by_id(version.lineage)
+            try:
+                self._build(lineage, version)
+                results.append((version, lineage, None))
+            except StateBusy:
+                raise  # it passes; nothing is lost but the work
+            except OURS as error:
+                # The registry is at fault, not the device: its versions stay stored, everybody else's go on.
+                log.error("%s can't be rebuilt and is set aside: %s", lineage, error)
+                self._damaged.add(lineage.id)
+            except ModelWireError as error:
+                bad.add(version.id)
+                results.append((version, lineage, error))
+        context = Context(self.store, self._bounds, now)
+        out: list[Judged] = []
+        if results:
+            with self.store.transaction():
+                for version, lineage, found in results:
+                    out += [self._accept(context, lineage, version)] if found is None else refuse_tree(context, version, found)
+        return out
+
+    def _waiting(self, limit: int) -> list[Version]:
+        after, out = 0, []
+        while True:
+            batch = self.store.versions.unverified(limit, after)
+            out += [v for v in batch if v.lineage not in self._damaged]
+            if out or not batch:
+                return out
+            after = batch[-1].id
+
+    def _build(self, lineage: Lineage, version: Version) -> None:
+        state = self._kept.pop(version.parent, None)
+        if version.kind == "snapshot":
+            state = self._bases[version.base].state()
+        if state is None:
+            materialise.require_served(lineage, version)
+            state = materialise.rebuild(self.store, version, self._bases)
+        else:
+            materialise.step(self.store, lineage, version, state)
+        self._kept[version.commit] = state
+        size = 12 * state.manifest.schema.size  # weights, integers, and a share of the base
+        while len(self._kept) > max(1, self._room // max(1, size)):
+            self._kept.popitem(last=False)
+
+    def _accept(self, context: Context, lineage: Lineage, version: Version) -> Judged:
+        self.store.versions.verify(version.id)
+        row = self.store.versions.by_id(version.id)
+        assert row is not None
+        return Judged(f"{lineage}@{version.version}", True, "", (linking.current_receipt(context, row),))
+
+
+def refuse_tree(context: Context, version: Version, error: ModelWireError) -> list[Judged]:
+    """Refuse a version and all that were built on it, and move the head back to the last good commit, in one transaction."""
+    store = context.store
+    lineage = store.lineages.by_id(version.lineage)
+    condemned = [version]
+    for one in condemned:
+        condemned += store.versions.served_children(one.id)
+    reason = clean(str(error))
+    reasons = [reason] + [clean(f"version {version.version}, before it, was refused: {reason}")] * (len(condemned) - 1)
+    for one, reason in zip(condemned, reasons, strict=True):
+        store.versions.refuse(one.id, reason)
+    head = store.lineages.head(lineage.id, version.epoch)
+    if head is not None and head.version_id in {one.id for one in condemned}:
+        parent = store.versions.by_id(version.parent_id) if version.parent_id is not None else None
+        good = Head(parent.id, parent.commit, parent.version) if parent else Head(None, version.base, 0)
+        store.lineages.move_head(lineage.id, version.epoch, head.commit, good)
+    out = []
+    for one, reason in zip(condemned, reasons, strict=True):
+        receipt = linking.refused_receipt(context, lineage, one.epoch, one.version, one.commit, reason)
+        orphans = linking.refuse_orphans(context, lineage, one.commit, f"version {one.version} was refused")
+        out.append(Judged(f"{lineage}@{one.version}", False, reason, (receipt, *orphans)))
+    return out

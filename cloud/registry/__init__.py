@@ -1,0 +1,49 @@
+"""What the centre remembers: the Store and BlobStore seams, and the registry in SQLite."""
+
+from __future__ import annotations
+
+from .blobs import BlobStore
+from .rows import (
+    Annotation,
+    Base,
+    DeviceKey,
+    Epoch,
+    Head,
+    Lineage,
+    NewVersion,
+    OpenTransfer,
+    Parked,
+    Presence,
+    Refusal,
+    Request,
+    Status,
+    Version,
+    Waiting,
+)
+from .sqlite_store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
+from .store import Store
+
+__all__ = [
+    "FILES_FROM",
+    "Annotation",
+    "Base",
+    "BlobStore",
+    "DeviceKey",
+    "Epoch",
+    "Head",
+    "Lineage",
+    "NewVersion",
+    "OpenTransfer",
+    "Parked",
+    "Presence",
+    "Refusal",
+    "Request",
+    "SqliteStore",
+    "Status",
+    "Store",
+    "Version",
+    "Waiting",
+    "blob_folder",
+    "create_registry",
+    "open_registry",
+]

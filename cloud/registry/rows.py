@@ -1,0 +1,195 @@
+"""What the registry holds, as frozen rows. Digests and commits are 32 bytes, times are Unix seconds of the centre's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Status(str, Enum):
+    """How far a version has come. It moves once, from stored to one of the other two, and never back."""
+
+    STORED = "stored"  # committed and linked to its parent, not rebuilt yet
+    VERIFIED = "verified"  # rebuilt, fingerprint and root equal
+    REFUSED = "refused"  # listed, never served
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model that devices start from."""
+
+    commit: bytes  # SHA-256 of the manifest: version 0 of every lineage on it
+    name: str
+    manifest: bytes
+    file: bytes  # digest of the .tflite in the blob store
+    size: int  # bytes of the file
+    added_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKey:
+    """A public key that speaks, or spoke, for a device."""
+
+    id: int  # rises with each key that is added
+    device: str
+    key: bytes
+    added_at: int
+    revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """One model of one device."""
+
+    id: int
+    device: str
+    model: str
+    last_version: int  # the highest number the device has ever used, in any epoch
+
+    def __str__(self) -> str:
+        return f"{self.device}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One life of a device's state, from a base on. A newer one closes it."""
+
+    lineage: int
+    epoch: int
+    state: bytes  # 16 bytes, random, made with the device's state folder
+    base: bytes
+    floor: int  # the highest number used before it began: its versions are above
+    granted_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the next update of an epoch must link: its last good version, or the base."""
+
+    version_id: int | None  # None: the base
+    commit: bytes
+    version: int  # 0: the base
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What ingest hands over to be kept."""
+
+    lineage: int
+    epoch: int
+    version: int
+    kind: str  # "snapshot" or "delta"
+    commit: bytes
+    parent: bytes
+    parent_id: int | None  # None: the parent is the base
+    base: bytes
+    root: bytes
+    fingerprint: bytes  # 16 bytes, two little-endian lanes
+    blob: bytes  # digest of the whole container in the blob store
+    size: int  # bytes of the whole container
+    received_at: int
+    extension: bytes  # CBOR, empty when there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Version(NewVersion):
+    """A kept version. Everything but status and reason is write-once."""
+
+    id: int  # rises in order of linking: a child's is above its parent's
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An update whose parent has not come yet."""
+
+    commit: bytes
+    device: str
+    lineage: int
+    epoch: int
+    version: int
+    parent: bytes
+    digest: bytes  # of the whole container
+    bytes: bytes
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that waits for the operator: of an unknown key, or on an unknown base."""
+
+    id: int
+    device: str
+    model: str
+    kind: str  # "hello" or "update"
+    reason: str  # "unknown-key" or "unknown-base"
+    mark: bytes  # a hello's public key, an update's digest: what tells it from the others
+    base: bytes  # of a hello; empty otherwise
+    bytes: bytes
+    received_at: int
+    looked: int  # the newest DeviceKey.id that has been tried on it
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A message that was not accepted. The last ones are kept; the bytes are not."""
+
+    digest: bytes  # of the whole message
+    device: str  # as the topic says
+    model: str
+    error: str  # name of the error class
+    reason: str
+    at: int
+    size: int  # bytes of the message
+    epoch: int = 0  # these three are set when the message is an update with a good signature: it gets a receipt
+    version: int = 0
+    commit: bytes = b""
+    repeats: int = 0  # how often the same message came again
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something the operator asks a device for."""
+
+    id: int
+    lineage: int
+    verb: str
+    created_at: int
+    answered_at: int | None
+    ok: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransfer:
+    """A container that is coming in parts."""
+
+    id: bytes  # SHA-256 of the whole container
+    device: str
+    model: str
+    record: bytes  # the signed Transfer, as it came
+    size: int  # bytes of the whole container
+    touched_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Whether a device is on line, as it or its last will says."""
+
+    online: bool
+    boot: int
+    received_at: int
+    runtime: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A free note on anything that has a name."""
+
+    id: int
+    kind: str  # "device", "model", "version" or "base"
+    object: str  # DEVICE, DEVICE/MODEL, DEVICE/MODEL@VERSION or a base's name
+    text: str
+    at: int

@@ -1,0 +1,250 @@
+"""The registry's tables, as migrations that are applied in order. Rows are write-once: triggers refuse what the words forbid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelwire.errors import RegistryDamaged, UnsupportedWire
+
+from .database import Database
+
+APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
+SCHEMA = 1  # number of migrations below; kept in user_version, so that opening costs no query on tables
+
+_FIRST = """
+CREATE TABLE registry (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  fleet TEXT NOT NULL,
+  public_key BLOB NOT NULL CHECK (length(public_key) = 32),
+  files_from INTEGER NOT NULL CHECK (files_from >= 0),
+  created_at INTEGER NOT NULL
+);
+CREATE TABLE blob (
+  sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32),
+  size INTEGER NOT NULL,
+  bytes BLOB NOT NULL
+);
+CREATE TABLE base (
+  "commit" BLOB PRIMARY KEY CHECK (length("commit") = 32),
+  name TEXT NOT NULL UNIQUE,
+  manifest BLOB NOT NULL,
+  file BLOB NOT NULL CHECK (length(file) = 32),
+  size INTEGER NOT NULL,
+  added_at INTEGER NOT NULL
+);
+CREATE TABLE device (
+  name TEXT PRIMARY KEY,
+  added_at INTEGER NOT NULL
+);
+CREATE TABLE device_key (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  device TEXT NOT NULL REFERENCES device (name),
+  key BLOB NOT NULL CHECK (length(key) = 32),
+  added_at INTEGER NOT NULL,
+  revoked_at INTEGER
+);
+CREATE UNIQUE INDEX device_key_speaks ON device_key (key) WHERE revoked_at IS NULL;
+CREATE INDEX device_key_device ON device_key (device);
+CREATE TABLE lineage (
+  id INTEGER PRIMARY KEY,
+  device TEXT NOT NULL REFERENCES device (name),
+  model TEXT NOT NULL,
+  last_version INTEGER NOT NULL DEFAULT 0,
+  online INTEGER NOT NULL DEFAULT 0,
+  boot INTEGER NOT NULL DEFAULT 0,
+  seen_at INTEGER,
+  runtime TEXT NOT NULL DEFAULT '',
+  agent TEXT NOT NULL DEFAULT '',
+  UNIQUE (device, model)
+);
+CREATE TABLE epoch (
+  lineage INTEGER NOT NULL REFERENCES lineage (id),
+  epoch INTEGER NOT NULL CHECK (epoch > 0),
+  state BLOB NOT NULL CHECK (length(state) = 16),
+  base BLOB NOT NULL REFERENCES base ("commit"),
+  floor INTEGER NOT NULL,
+  granted_at INTEGER NOT NULL,
+  PRIMARY KEY (lineage, epoch),
+  UNIQUE (lineage, state, base)
+);
+CREATE TABLE version (
+  id INTEGER PRIMARY KEY,
+  lineage INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  version INTEGER NOT NULL CHECK (version > 0),
+  kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'delta')),
+  "commit" BLOB NOT NULL UNIQUE CHECK (length("commit") = 32),
+  parent BLOB NOT NULL CHECK (length(parent) = 32),
+  parent_id INTEGER REFERENCES version (id) CHECK (parent_id < id),
+  base BLOB NOT NULL REFERENCES base ("commit"),
+  root BLOB NOT NULL CHECK (length(root) = 32),
+  fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 16),
+  blob BLOB NOT NULL CHECK (length(blob) = 32),
+  size INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  extension BLOB NOT NULL,
+  status TEXT NOT NULL DEFAULT 'stored' CHECK (status IN ('stored', 'verified', 'refused')),
+  reason TEXT NOT NULL DEFAULT '',
+  UNIQUE (lineage, version),
+  FOREIGN KEY (lineage, epoch) REFERENCES epoch (lineage, epoch),
+  CHECK ((parent_id IS NULL) = (parent = base))
+);
+CREATE INDEX version_stored ON version (id) WHERE status = 'stored';
+CREATE INDEX version_parent ON version (parent_id);
+CREATE INDEX version_blob ON version (blob);
+CREATE TABLE head (
+  lineage INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  version_id INTEGER REFERENCES version (id),
+  "commit" BLOB NOT NULL CHECK (length("commit") = 32),
+  version INTEGER NOT NULL,
+  PRIMARY KEY (lineage, epoch),
+  FOREIGN KEY (lineage, epoch) REFERENCES epoch (lineage, epoch)
+);
+CREATE TABLE skipped (
+  version_id INTEGER NOT NULL REFERENCES version (id),
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL CHECK (last >= first),
+  PRIMARY KEY (version_id, first)
+);
+CREATE TABLE parked (
+  "commit" BLOB PRIMARY KEY CHECK (length("commit") = 32),
+  device TEXT NOT NULL,
+  lineage INTEGER NOT NULL REFERENCES lineage (id),
+  epoch INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  parent BLOB NOT NULL,
+  digest BLOB NOT NULL,
+  bytes BLOB NOT NULL,
+  received_at INTEGER NOT NULL
+);
+CREATE INDEX parked_digest ON parked (digest);
+CREATE INDEX parked_parent ON parked (parent);
+CREATE INDEX parked_device ON parked (device);
+CREATE INDEX parked_received ON parked (received_at);
+CREATE TABLE quarantine (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('hello', 'update')),
+  reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
+  mark BLOB NOT NULL,
+  base BLOB NOT NULL,
+  bytes BLOB NOT NULL,
+  received_at INTEGER NOT NULL,
+  looked INTEGER NOT NULL,
+  UNIQUE (device, model, kind, mark)
+);
+CREATE TABLE refusal (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  digest BLOB NOT NULL UNIQUE,
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  error TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  "commit" BLOB NOT NULL,
+  repeats INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX refusal_commit ON refusal ("commit");
+CREATE INDEX refusal_device ON refusal (device, model);
+CREATE TABLE command (
+  id INTEGER PRIMARY KEY,
+  lineage INTEGER NOT NULL REFERENCES lineage (id),
+  verb TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  answered_at INTEGER,
+  ok INTEGER,
+  text TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX command_open ON command (lineage) WHERE answered_at IS NULL;
+CREATE TABLE transfer (
+  id BLOB PRIMARY KEY CHECK (length(id) = 32),
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  record BLOB NOT NULL,
+  size INTEGER NOT NULL,
+  touched_at INTEGER NOT NULL
+);
+CREATE INDEX transfer_device ON transfer (device);
+CREATE TABLE transfer_part (
+  transfer BLOB NOT NULL REFERENCES transfer (id) ON DELETE CASCADE,
+  part INTEGER NOT NULL,
+  bytes BLOB NOT NULL,
+  UNIQUE (transfer, part)
+);
+CREATE TABLE annotation (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL CHECK (kind IN ('device', 'model', 'version', 'base')),
+  object TEXT NOT NULL,
+  text TEXT NOT NULL,
+  at INTEGER NOT NULL
+);
+CREATE INDEX annotation_object ON annotation (kind, object);
+"""
+
+_WRITE_ONCE = ("registry", "blob", "base", "device", "epoch", "skipped", "annotation")
+_NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command")
+# Table: the columns that may change, and the condition under which they may.
+_ONLY = {
+    "device_key": ("revoked_at", "OLD.revoked_at IS NULL"),
+    "version": ("status, reason", "OLD.status = 'stored'"),
+    "command": ("answered_at, ok, text", "OLD.answered_at IS NULL"),
+}
+
+
+def migrate(database: Database) -> None:
+    """Bring a new or older registry to this release's schema."""
+    from sqlite_utils import Database as Tables
+    from sqlite_utils import Migrations
+
+    migrations = Migrations("edgecloud")
+
+    @migrations(name="m001_registry")
+    def m001_registry(tables: Any) -> None:
+        for statement in _FIRST.split(";\n"):
+            if statement.strip():
+                tables.execute(statement)
+        for statement in _triggers(tables):
+            tables.execute(statement)
+
+    migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
+    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.run(f"PRAGMA user_version = {SCHEMA}")
+
+
+def check(database: Database) -> bool:
+    """Return whether the file is a registry of this release; False means that it is older and `migrate` would bring it here.
+
+    Raises RegistryDamaged for another kind of file, UnsupportedWire for a newer registry.
+    """
+    if database.number("PRAGMA application_id") != APPLICATION_ID:
+        raise RegistryDamaged(path=database.path, reason="it is not a registry")
+    found = database.number("PRAGMA user_version")
+    if found > SCHEMA:
+        raise UnsupportedWire(what="registry schema", got=found, reads=SCHEMA)
+    return found == SCHEMA
+
+
+def _triggers(tables: Any) -> list[str]:
+    out = []
+    for table in _NEVER_DELETED:
+        out.append(_trigger(table, "no_delete", "DELETE", "1"))
+    for table in _WRITE_ONCE:
+        out.append(_trigger(table, "no_update", "UPDATE", "1"))
+    for table, (columns, condition) in _ONLY.items():
+        free = {c.strip() for c in columns.split(",")}
+        fixed = ", ".join(f'"{c.name}"' for c in tables[table].columns if c.name not in free)
+        out.append(_trigger(table, "write_once", f"UPDATE OF {fixed}", "1"))
+        out.append(_trigger(table, "once", f"UPDATE OF {columns}", f"NOT ({condition})"))
+    return out
+
+
+def _trigger(table: str, name: str, event: str, when: str) -> str:
+    return (
+        f"CREATE TRIGGER {table}_{name} BEFORE {event} ON {table} WHEN {when} "
+        f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are write-once'); END"
+    )

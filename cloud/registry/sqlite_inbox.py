@@ -1,0 +1,226 @@
+"""What waits, was refused or is under way, in SQLite: bounded, and forgotten when it is done."""
+
+from __future__ import annotations
+
+from .database import Database, Row
+from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, Waiting
+
+
+class SqliteInbox:
+    """Implements Inbox."""
+
+    _PARKED = 'SELECT "commit", device, lineage, epoch, version, parent, digest, bytes, received_at FROM parked'
+    _HELD = "SELECT id, device, model, kind, reason, mark, base, bytes, received_at, looked FROM quarantine"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def park(self, orphan: Parked) -> None:
+        o = orphan
+        self._database.run(
+            "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            o.commit, o.device, o.lineage, o.epoch, o.version, o.parent, o.digest, o.bytes, o.received_at,
+        )  # fmt: skip
+
+    def parked(self, commit: bytes) -> Parked | None:
+        row = self._database.one(f'{self._PARKED} WHERE "commit" = ?', commit)
+        return None if row is None else Parked(*row)
+
+    def orphans(self, device: str) -> list[Parked]:
+        return [Parked(*row) for row in self._database.all(f"{self._PARKED} WHERE device = ? ORDER BY version", device)]
+
+    def children(self, parent: bytes) -> list[Parked]:
+        return [Parked(*row) for row in self._database.all(f"{self._PARKED} WHERE parent = ? ORDER BY version", parent)]
+
+    def overdue(self, before: int) -> list[Parked]:
+        return [Parked(*row) for row in self._database.all(f"{self._PARKED} WHERE received_at < ? ORDER BY version", before)]
+
+    def unpark(self, commit: bytes) -> None:
+        self._database.run('DELETE FROM parked WHERE "commit" = ?', commit)
+
+    def parked_sizes(self, device: str) -> list[tuple[bytes, int, int]]:
+        rows = self._database.all('SELECT "commit", version, length(bytes) FROM parked WHERE device = ? ORDER BY version', device)
+        return [(bytes(commit), version, size) for commit, version, size in rows]
+
+    def is_parked(self, digest: bytes) -> bool:
+        return self._database.one("SELECT 1 FROM parked WHERE digest = ?", digest) is not None
+
+    def hold(self, message: Waiting) -> None:
+        m = message
+        self._database.run(
+            "INSERT OR REPLACE INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked,
+        )  # fmt: skip
+
+    def held(self, device: str | None = None) -> list[Waiting]:
+        where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
+        return [Waiting(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
+
+    def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool:
+        where = "device = ? AND model = ? AND kind = ? AND mark = ?"
+        return self._database.one(f"SELECT 1 FROM quarantine WHERE {where}", device, model, kind, mark) is not None
+
+    def held_size(self, device: str, kind: str) -> tuple[int, int]:
+        return self._size("FROM quarantine WHERE device = ? AND kind = ?", device, kind)
+
+    def held_total(self, kind: str) -> tuple[int, int]:
+        return self._size("FROM quarantine WHERE kind = ?", kind)
+
+    def expire(self, before: int) -> int:
+        return self._database.run("DELETE FROM quarantine WHERE received_at < ?", before)
+
+    def drop_oldest(self, kind: str) -> None:
+        self._database.run("DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine WHERE kind = ?)", kind)
+
+    def release(self, message: int) -> None:
+        self._database.run("DELETE FROM quarantine WHERE id = ?", message)
+
+    def released(self, limit: int) -> list[Waiting]:
+        rows = self._database.all(
+            f"{self._HELD} q WHERE (q.reason = 'unknown-base' AND EXISTS (SELECT 1 FROM base b WHERE b.\"commit\" = q.base))"
+            " OR (q.reason = 'unknown-key' AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = q.device"
+            " AND k.revoked_at IS NULL AND (q.kind = 'update' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark)))"
+            " ORDER BY q.kind, q.id LIMIT ?",  # hellos first: an update needs the epoch that its hello brings
+            limit,
+        )
+        return [Waiting(*row) for row in rows]
+
+    def _size(self, where: str, *values: object) -> tuple[int, int]:
+        row = self._database.one(f"SELECT count(*), coalesce(sum(length(bytes)), 0) {where}", *values)
+        assert row is not None
+        return int(row[0]), int(row[1])
+
+
+class SqliteRefusals:
+    """Implements Refusals."""
+
+    _ALL = 'SELECT digest, device, model, error, reason, at, size, epoch, version, "commit", repeats FROM refusal'
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, refusal: Refusal, keep: int) -> None:
+        r = refusal
+        # The tenth-thousandth copy of one message is a number, not a row: nobody can push the others out with it.
+        again = self._database.run("UPDATE refusal SET repeats = repeats + 1, at = ? WHERE digest = ?", r.at, r.digest)
+        if again:
+            return
+        id = self._database.insert(
+            'INSERT INTO refusal (digest, device, model, error, reason, at, size, epoch, version, "commit")'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            r.digest, r.device, r.model, r.error, r.reason, r.at, r.size, r.epoch, r.version, r.commit,
+        )  # fmt: skip
+        self._database.run("DELETE FROM refusal WHERE id <= ?", id - keep)
+
+    def by_commit(self, commit: bytes) -> Refusal | None:
+        return self._first('WHERE "commit" = ? AND epoch > 0', commit)
+
+    def by_digest(self, digest: bytes) -> Refusal | None:
+        return self._first("WHERE digest = ?", digest)
+
+    def last(self, limit: int, device: str | None = None, model: str | None = None) -> list[Refusal]:
+        wanted = [(column, value) for column, value in (("device", device), ("model", model)) if value is not None]
+        where = "WHERE " + " AND ".join(f"{column} = ?" for column, _ in wanted) if wanted else ""
+        rows = self._database.all(f"{self._ALL} {where} ORDER BY id DESC LIMIT ?", *(value for _, value in wanted), limit)
+        return [Refusal(*row) for row in rows]
+
+    def count(self) -> int:
+        return self._database.number("SELECT count(*) FROM refusal")
+
+    def _first(self, where: str, *values: object) -> Refusal | None:
+        row = self._database.one(f"{self._ALL} {where}", *values)
+        return None if row is None else Refusal(*row)
+
+
+class SqliteRequests:
+    """Implements Requests, in the table `command`."""
+
+    _ALL = "SELECT id, lineage, verb, created_at, answered_at, ok, text FROM command"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, request: Request) -> None:
+        r = request
+        self._database.run(
+            "INSERT INTO command (id, lineage, verb, created_at) VALUES (?, ?, ?, ?)", r.id, r.lineage, r.verb, r.created_at
+        )
+
+    def open(self, lineage: int | None = None) -> list[Request]:
+        where, values = (" AND lineage = ?", [lineage]) if lineage is not None else ("", [])
+        rows = self._database.all(f"{self._ALL} WHERE answered_at IS NULL{where} ORDER BY created_at, id", *values)
+        return [_request(row) for row in rows]
+
+    def of(self, lineage: int) -> list[Request]:
+        return [_request(row) for row in self._database.all(f"{self._ALL} WHERE lineage = ? ORDER BY created_at, id", lineage)]
+
+    def answer(self, request: int, lineage: int, ok: bool, text: str, now: int) -> bool:
+        changed = self._database.run(
+            "UPDATE command SET answered_at = ?, ok = ?, text = ? WHERE id = ? AND lineage = ? AND answered_at IS NULL",
+            now, ok, text, request, lineage,
+        )  # fmt: skip
+        return changed == 1
+
+
+class SqliteTransfers:
+    """Implements Transfers."""
+
+    _ALL = "SELECT id, device, model, record, size, touched_at FROM transfer"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(self, transfer: OpenTransfer) -> None:
+        t = transfer
+        self._database.run(
+            "INSERT INTO transfer VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at",
+            t.id, t.device, t.model, t.record, t.size, t.touched_at,
+        )  # fmt: skip
+
+    def get(self, transfer: bytes) -> OpenTransfer | None:
+        row = self._database.one(f"{self._ALL} WHERE id = ?", transfer)
+        return None if row is None else OpenTransfer(*row)
+
+    def of(self, device: str) -> list[OpenTransfer]:
+        rows = self._database.all(f"{self._ALL} WHERE device = ? ORDER BY touched_at, rowid", device)
+        return [OpenTransfer(*row) for row in rows]
+
+    def all(self) -> list[OpenTransfer]:
+        return [OpenTransfer(*row) for row in self._database.all(f"{self._ALL} ORDER BY touched_at, rowid")]
+
+    def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None:
+        self._database.run("INSERT INTO transfer_part VALUES (?, ?, ?) ON CONFLICT DO NOTHING", transfer, index, data)
+        self._database.run("UPDATE transfer SET touched_at = ? WHERE id = ?", now, transfer)
+
+    def held(self, transfer: bytes) -> set[int]:
+        return {int(part) for (part,) in self._database.all("SELECT part FROM transfer_part WHERE transfer = ?", transfer)}
+
+    def pieces(self, transfer: bytes) -> dict[int, bytes]:
+        rows = self._database.all("SELECT part, bytes FROM transfer_part WHERE transfer = ?", transfer)
+        return {int(part): bytes(data) for part, data in rows}
+
+    def close(self, transfer: bytes) -> None:
+        self._database.run("DELETE FROM transfer WHERE id = ?", transfer)
+
+
+class SqliteAnnotations:
+    """Implements Annotations."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, kind: str, object: str, text: str, now: int) -> Annotation:
+        id = self._database.insert("INSERT INTO annotation (kind, object, text, at) VALUES (?, ?, ?, ?)", kind, object, text, now)
+        return Annotation(id, kind, object, text, now)
+
+    def of(self, kind: str, object: str) -> list[Annotation]:
+        rows = self._database.all(
+            "SELECT id, kind, object, text, at FROM annotation WHERE kind = ? AND object = ? ORDER BY id", kind, object
+        )
+        return [Annotation(*row) for row in rows]
+
+
+def _request(row: Row) -> Request:
+    id, lineage, verb, created_at, answered_at, ok, text = row
+    return Request(id, lineage, verb, created_at, answered_at, None if ok is None else bool(ok), text)

@@ -1,0 +1,230 @@
+"""Bases, devices, lineages and versions in SQLite: what is never forgotten."""
+
+from __future__ import annotations
+
+from modelwire.errors import LineageError
+
+from .database import Database, Row
+from .rows import Base, DeviceKey, Epoch, Head, Lineage, NewVersion, Presence, Status, Version
+
+
+class SqliteBases:
+    """Implements Bases."""
+
+    _ALL = 'SELECT "commit", name, manifest, file, size, added_at FROM base'
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, base: Base) -> None:
+        self._database.run(
+            "INSERT INTO base VALUES (?, ?, ?, ?, ?, ?)", base.commit, base.name, base.manifest, base.file, base.size, base.added_at
+        )
+
+    def get(self, commit: bytes) -> Base | None:
+        row = self._database.one(f'{self._ALL} WHERE "commit" = ?', commit)
+        return None if row is None else Base(*row)
+
+    def named(self, name: str) -> Base | None:
+        row = self._database.one(f"{self._ALL} WHERE name = ?", name)
+        return None if row is None else Base(*row)
+
+    def all(self) -> list[Base]:
+        return [Base(*row) for row in self._database.all(f"{self._ALL} ORDER BY name")]
+
+
+class SqliteDevices:
+    """Implements Devices."""
+
+    _KEYS = "SELECT id, device, key, added_at, revoked_at FROM device_key"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, device: str, key: bytes, now: int) -> None:
+        with self._database.transaction():
+            self._database.run("INSERT INTO device VALUES (?, ?) ON CONFLICT DO NOTHING", device, now)
+            self._database.run("INSERT INTO device_key (device, key, added_at) VALUES (?, ?, ?)", device, key, now)
+
+    def keys(self, device: str) -> list[DeviceKey]:
+        return [DeviceKey(*row) for row in self._database.all(f"{self._KEYS} WHERE device = ? ORDER BY id", device)]
+
+    def revoke(self, device: str, now: int) -> int:
+        return self._database.run("UPDATE device_key SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL", now, device)
+
+    def owner(self, key: bytes) -> str | None:
+        row = self._database.one("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
+        return None if row is None else str(row[0])
+
+    def names(self) -> list[str]:
+        return [str(name) for (name,) in self._database.all("SELECT name FROM device ORDER BY name")]
+
+
+class SqliteLineages:
+    """Implements Lineages."""
+
+    _ALL = "SELECT id, device, model, last_version FROM lineage"
+    _EPOCH = "SELECT lineage, epoch, state, base, floor, granted_at FROM epoch"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, device: str, model: str) -> Lineage | None:
+        row = self._database.one(f"{self._ALL} WHERE device = ? AND model = ?", device, model)
+        return None if row is None else Lineage(*row)
+
+    def by_id(self, lineage: int) -> Lineage:
+        row = self._database.one(f"{self._ALL} WHERE id = ?", lineage)
+        if row is None:
+            raise LineageError(reason=f"there is no lineage {lineage}")
+        return Lineage(*row)
+
+    def ensure(self, device: str, model: str) -> Lineage:
+        self._database.run("INSERT INTO lineage (device, model) VALUES (?, ?) ON CONFLICT DO NOTHING", device, model)
+        found = self.get(device, model)
+        assert found is not None
+        return found
+
+    def of(self, device: str) -> list[Lineage]:
+        return [Lineage(*row) for row in self._database.all(f"{self._ALL} WHERE device = ? ORDER BY model", device)]
+
+    def all(self) -> list[Lineage]:
+        return [Lineage(*row) for row in self._database.all(f"{self._ALL} ORDER BY device, model")]
+
+    def used(self, lineage: int, version: int) -> None:
+        self._database.run("UPDATE lineage SET last_version = max(last_version, ?) WHERE id = ?", version, lineage)
+
+    def epoch_of(self, lineage: int, state: bytes, base: bytes) -> Epoch | None:
+        return self._epoch("WHERE lineage = ? AND state = ? AND base = ?", lineage, state, base)
+
+    def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
+        with self._database.transaction():
+            last = self.current(lineage)
+            epoch = Epoch(lineage, last.epoch + 1 if last else 1, state, base, self.by_id(lineage).last_version, now)
+            self._database.run("INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?)", lineage, epoch.epoch, state, base, epoch.floor, now)
+            self._database.run("INSERT INTO head VALUES (?, ?, NULL, ?, 0)", lineage, epoch.epoch, base)
+        return epoch
+
+    def epoch(self, lineage: int, epoch: int) -> Epoch | None:
+        return self._epoch("WHERE lineage = ? AND epoch = ?", lineage, epoch)
+
+    def current(self, lineage: int) -> Epoch | None:
+        return self._epoch("WHERE lineage = ? ORDER BY epoch DESC LIMIT 1", lineage)
+
+    def _epoch(self, where: str, *values: object) -> Epoch | None:
+        row = self._database.one(f"{self._EPOCH} {where}", *values)
+        return None if row is None else Epoch(*row)
+
+    def head(self, lineage: int, epoch: int) -> Head | None:
+        row = self._database.one('SELECT version_id, "commit", version FROM head WHERE lineage = ? AND epoch = ?', lineage, epoch)
+        return None if row is None else Head(*row)
+
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: Head) -> bool:
+        moved = self._database.run(
+            'UPDATE head SET version_id = ?, "commit" = ?, version = ? WHERE lineage = ? AND epoch = ? AND "commit" = ?',
+            to.version_id, to.commit, to.version, lineage, epoch, expect,
+        )  # fmt: skip
+        return moved == 1
+
+    def presence(self, lineage: int) -> Presence | None:
+        row = self._database.one("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
+        if row is None or row[2] is None:
+            return None
+        return Presence(bool(row[0]), row[1], row[2], row[3], row[4])
+
+    def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
+        self._database.run("UPDATE lineage SET runtime = ?, agent = ?, seen_at = ? WHERE id = ?", runtime, agent, now, lineage)
+
+    def seen(self, lineage: int, online: bool, boot: int, now: int) -> bool:
+        # A retained word of the present boot comes again with every start of the ingester; a late will is of an older one.
+        changed = self._database.run(
+            "UPDATE lineage SET online = ?, boot = ?, seen_at = ? WHERE id = ? AND boot <= ?", online, boot, now, lineage, boot
+        )
+        return changed == 1
+
+
+class SqliteVersions:
+    """Implements Versions."""
+
+    _COLUMNS = (
+        'lineage, epoch, version, kind, "commit", parent, parent_id, base, root, fingerprint, blob, size, received_at, extension,'
+        " id, status, reason"
+    )
+    _ALL = f"SELECT {_COLUMNS} FROM version"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, version: NewVersion) -> Version:
+        v = version
+        id = self._database.insert(
+            'INSERT INTO version (lineage, epoch, version, kind, "commit", parent, parent_id, base, root, fingerprint, blob, size,'
+            " received_at, extension) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            v.lineage, v.epoch, v.version, v.kind, v.commit, v.parent, v.parent_id, v.base, v.root, v.fingerprint, v.blob, v.size,
+            v.received_at, v.extension,
+        )  # fmt: skip
+        found = self.by_id(id)
+        assert found is not None
+        return found
+
+    def by_id(self, version: int) -> Version | None:
+        return self._first("WHERE id = ?", version)
+
+    def by_commit(self, commit: bytes) -> Version | None:
+        return self._first('WHERE "commit" = ?', commit)
+
+    def by_blob(self, blob: bytes) -> Version | None:
+        return self._first("WHERE blob = ?", blob)
+
+    def numbered(self, lineage: int, version: int) -> Version | None:
+        return self._first("WHERE lineage = ? AND version = ?", lineage, version)
+
+    def of(self, lineage: int) -> list[Version]:
+        return self._many("WHERE lineage = ? ORDER BY id", lineage)
+
+    def chain(self, version: Version) -> list[Version]:
+        rows = self._database.all(
+            "WITH RECURSIVE chain (id, parent_id, kind) AS ("
+            " SELECT id, parent_id, kind FROM version WHERE id = ?"
+            " UNION ALL SELECT v.id, v.parent_id, v.kind FROM version v JOIN chain c ON v.id = c.parent_id WHERE c.kind <> 'snapshot'"
+            f") {self._ALL} WHERE id IN (SELECT id FROM chain) ORDER BY id",
+            version.id,
+        )
+        return [_version(row) for row in rows]
+
+    def unverified(self, limit: int, after: int = 0) -> list[Version]:
+        return self._many("WHERE status = 'stored' AND id > ? ORDER BY id LIMIT ?", after, limit)
+
+    def served_children(self, version: int) -> list[Version]:
+        return self._many("WHERE parent_id = ? AND status <> 'refused' ORDER BY id", version)
+
+    def verify(self, version: int) -> None:
+        self._database.run("UPDATE version SET status = 'verified' WHERE id = ?", version)
+
+    def refuse(self, version: int, reason: str) -> None:
+        self._database.run("UPDATE version SET status = 'refused', reason = ? WHERE id = ?", reason, version)
+
+    def verified(self, lineage: int, epoch: int) -> int:
+        return self._database.number(
+            "SELECT coalesce(max(version), 0) FROM version WHERE lineage = ? AND epoch = ? AND status = 'verified'", lineage, epoch
+        )
+
+    def skip(self, version: int, first: int, last: int) -> None:
+        self._database.run("INSERT INTO skipped VALUES (?, ?, ?) ON CONFLICT DO NOTHING", version, first, last)
+
+    def skipped(self, version: int) -> list[tuple[int, int]]:
+        rows = self._database.all("SELECT first, last FROM skipped WHERE version_id = ? ORDER BY first", version)
+        return [(first, last) for first, last in rows]
+
+    def _first(self, where: str, *values: object) -> Version | None:
+        row = self._database.one(f"{self._ALL} {where}", *values)
+        return None if row is None else _version(row)
+
+    def _many(self, where: str, *values: object) -> list[Version]:
+        return [_version(row) for row in self._database.all(f"{self._ALL} {where}", *values)]
+
+
+def _version(row: Row) -> Version:
+    values = [*row]
+    values[-2] = Status(values[-2])
+    return Version(*values)

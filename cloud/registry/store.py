@@ -1,0 +1,274 @@
+"""The Store seam: what a registry must be able to do. tests/cloud/conformance holds the suite that every implementation passes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from .blobs import BlobStore
+from .rows import (
+    Annotation,
+    Base,
+    DeviceKey,
+    Epoch,
+    Head,
+    Lineage,
+    NewVersion,
+    OpenTransfer,
+    Parked,
+    Presence,
+    Refusal,
+    Request,
+    Version,
+    Waiting,
+)
+
+
+class Bases(Protocol):
+    """Base models; write-once."""
+
+    def add(self, base: Base) -> None:
+        """Keep a base. Raises LineageError when its name or commit is held already."""
+
+    def get(self, commit: bytes) -> Base | None: ...
+
+    def named(self, name: str) -> Base | None: ...
+
+    def all(self) -> list[Base]: ...
+
+
+class Devices(Protocol):
+    """Devices and their keys. A key belongs to one device; a revoked key stays listed."""
+
+    def add(self, device: str, key: bytes, now: int) -> None:
+        """Let `key` speak for `device`. Raises LineageError when the key speaks for a device already."""
+
+    def keys(self, device: str) -> list[DeviceKey]:
+        """Return all keys of a device, oldest first; empty when the device is unknown."""
+
+    def revoke(self, device: str, now: int) -> int:
+        """Revoke every key of a device and return how many that were."""
+
+    def owner(self, key: bytes) -> str | None:
+        """Return the device that `key` speaks for now."""
+
+    def names(self) -> list[str]: ...
+
+
+class Lineages(Protocol):
+    """Models of devices, their epochs and heads."""
+
+    def get(self, device: str, model: str) -> Lineage | None: ...
+
+    def by_id(self, lineage: int) -> Lineage: ...
+
+    def ensure(self, device: str, model: str) -> Lineage: ...
+
+    def of(self, device: str) -> list[Lineage]: ...
+
+    def all(self) -> list[Lineage]: ...
+
+    def used(self, lineage: int, version: int) -> None:
+        """Remember that a device has used this number: it is never granted again."""
+
+    def epoch_of(self, lineage: int, state: bytes, base: bytes) -> Epoch | None: ...
+
+    def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
+        """Open the next epoch, with its head at the base."""
+
+    def epoch(self, lineage: int, epoch: int) -> Epoch | None: ...
+
+    def current(self, lineage: int) -> Epoch | None:
+        """Return the newest epoch; all others are closed."""
+
+    def head(self, lineage: int, epoch: int) -> Head | None: ...
+
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: Head) -> bool:
+        """Compare and set: move the head when it still is the commit `expect`, and return whether it was."""
+
+    def presence(self, lineage: int) -> Presence | None: ...
+
+    def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
+        """Keep what the last Hello said of the device's runtime and agent."""
+
+    def seen(self, lineage: int, online: bool, boot: int, now: int) -> bool:
+        """Keep a presence unless it is of an older boot, and return whether it was kept."""
+
+
+class Versions(Protocol):
+    """Versions; everything but the status is write-once."""
+
+    def add(self, version: NewVersion) -> Version:
+        """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held."""
+
+    def by_id(self, version: int) -> Version | None: ...
+
+    def by_commit(self, commit: bytes) -> Version | None: ...
+
+    def by_blob(self, blob: bytes) -> Version | None: ...
+
+    def numbered(self, lineage: int, version: int) -> Version | None: ...
+
+    def of(self, lineage: int) -> list[Version]:
+        """Return all versions of a lineage in the order of linking."""
+
+    def chain(self, version: Version) -> list[Version]:
+        """Return the nearest snapshot at or above `version` and all from there down to it; without one, from the base on."""
+
+    def unverified(self, limit: int, after: int = 0) -> list[Version]:
+        """Return `stored` versions with an id above `after` in the order of linking: no child before its parent."""
+
+    def served_children(self, version: int) -> list[Version]:
+        """Return the children of a version that are not refused."""
+
+    def verify(self, version: int) -> None:
+        """Mark a stored version verified."""
+
+    def refuse(self, version: int, reason: str) -> None:
+        """Mark a stored version refused."""
+
+    def verified(self, lineage: int, epoch: int) -> int:
+        """Return the number of the last verified version of an epoch, 0 when there is none."""
+
+    def skip(self, version: int, first: int, last: int) -> None:
+        """Remember that the version with this id carries the numbers first..last that were never sent alone."""
+
+    def skipped(self, version: int) -> list[tuple[int, int]]: ...
+
+
+class Inbox(Protocol):
+    """What can't be linked yet: orphans, and messages that wait for the operator."""
+
+    def park(self, orphan: Parked) -> None:
+        """Keep an orphan; one with the same commit is left as it is."""
+
+    def parked(self, commit: bytes) -> Parked | None: ...
+
+    def orphans(self, device: str) -> list[Parked]:
+        """Return a device's orphans, the lowest version first."""
+
+    def children(self, parent: bytes) -> list[Parked]:
+        """Return the orphans that wait for this commit, the lowest version first."""
+
+    def overdue(self, before: int) -> list[Parked]:
+        """Return orphans that came before this time, the lowest version first."""
+
+    def unpark(self, commit: bytes) -> None: ...
+
+    def parked_sizes(self, device: str) -> list[tuple[bytes, int, int]]:
+        """Return commit, version and bytes of a device's orphans, the lowest version first."""
+
+    def is_parked(self, digest: bytes) -> bool:
+        """Return whether the container with this digest is an orphan."""
+
+    def hold(self, message: Waiting) -> None:
+        """Keep a message; one with the same device, model, kind and mark is replaced. `message.id` is ignored."""
+
+    def held(self, device: str | None = None) -> list[Waiting]: ...
+
+    def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool: ...
+
+    def held_size(self, device: str, kind: str) -> tuple[int, int]:
+        """Return how many messages of this kind a device has waiting and their bytes."""
+
+    def held_total(self, kind: str) -> tuple[int, int]:
+        """Return how many messages of this kind wait in all and their bytes."""
+
+    def expire(self, before: int) -> int:
+        """Forget messages that came before this time, and return how many that were."""
+
+    def drop_oldest(self, kind: str) -> None: ...
+
+    def release(self, message: int) -> None: ...
+
+    def released(self, limit: int) -> list[Waiting]:
+        """Return messages whose device has a key that was not tried on them yet, or whose base has come."""
+
+
+class Refusals(Protocol):
+    """The last refusals; one message has one row."""
+
+    def add(self, refusal: Refusal, keep: int) -> None:
+        """Keep a refusal, or count a repeat, and forget all but the last `keep`."""
+
+    def by_commit(self, commit: bytes) -> Refusal | None:
+        """Return the refusal of an update whose signature was good."""
+
+    def by_digest(self, digest: bytes) -> Refusal | None: ...
+
+    def last(self, limit: int, device: str | None = None, model: str | None = None) -> list[Refusal]:
+        """Return the newest refusals first."""
+
+    def count(self) -> int: ...
+
+
+class Requests(Protocol):
+    """What the operator asks devices for."""
+
+    def add(self, request: Request) -> None: ...
+
+    def open(self, lineage: int | None = None) -> list[Request]:
+        """Return requests without an answer, oldest first."""
+
+    def of(self, lineage: int) -> list[Request]: ...
+
+    def answer(self, request: int, lineage: int, ok: bool, text: str, now: int) -> bool:
+        """Keep the answer to an open request of this lineage, and return whether there was one."""
+
+
+class Transfers(Protocol):
+    """Containers that come in parts."""
+
+    def open(self, transfer: OpenTransfer) -> None:
+        """Keep a transfer; one with the same id keeps its parts."""
+
+    def get(self, transfer: bytes) -> OpenTransfer | None: ...
+
+    def of(self, device: str) -> list[OpenTransfer]:
+        """Return a device's transfers, the one longest untouched first."""
+
+    def all(self) -> list[OpenTransfer]:
+        """Return all transfers, the one longest untouched first."""
+
+    def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None: ...
+
+    def held(self, transfer: bytes) -> set[int]: ...
+
+    def pieces(self, transfer: bytes) -> dict[int, bytes]: ...
+
+    def close(self, transfer: bytes) -> None:
+        """Forget a transfer and its parts."""
+
+
+class Annotations(Protocol):
+    """Free notes."""
+
+    def add(self, kind: str, object: str, text: str, now: int) -> Annotation: ...
+
+    def of(self, kind: str, object: str) -> list[Annotation]: ...
+
+
+class Store(Protocol):
+    """A registry. One store is used by one thread; several stores may be open on one registry."""
+
+    bases: Bases
+    devices: Devices
+    lineages: Lineages
+    versions: Versions
+    inbox: Inbox
+    refusals: Refusals
+    requests: Requests
+    transfers: Transfers
+    annotations: Annotations
+    blobs: BlobStore
+
+    @property
+    def fleet(self) -> str: ...
+
+    @property
+    def public_key(self) -> bytes: ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing, durable at its end. Inside another one it is a savepoint: it can fail alone."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,56 @@
+"""Settings of the centre: a flag wins over the environment (EDGECLOUD_*), the environment over the default."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelwire.errors import BadArgument
+
+PREFIX = "EDGECLOUD_"
+DATABASE = "fleet.db"
+BROKER = "mqtt://127.0.0.1:1883"
+
+
+def from_environment(name: str, default: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return EDGECLOUD_<NAME>, or the default when it is not set or empty."""
+    return environment.get(PREFIX + name) or default
+
+
+def seconds(text: str) -> float:
+    """Return a time in seconds, more than 0. Raises BadArgument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise BadArgument(reason=f"{text!r} is not a time in seconds", fix="write a number above 0, such as 2.5")
+    return value
+
+
+def registry_path(flag: str | None) -> Path:
+    """Return where the registry is."""
+    return Path(flag or from_environment("DB", DATABASE))
+
+
+def start_log(style: str, level: str) -> None:
+    """Send log lines to standard error. style: "text", or "json" for one object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger("edgecloud")
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        import json
+
+        line = {"at": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

@@ -1,0 +1,48 @@
+"""The Transport seam: how messages of the fleet reach the ingester and its answers go back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that came, and what its transport needs to acknowledge it."""
+
+    topic: str
+    data: bytes
+    token: object = None
+
+
+class Transport(Protocol):
+    """At least once, in any order, never lost between two acknowledgements of a living broker; all else is the receipts' work.
+
+    tests/cloud/conformance/test_transport.py is what every implementation passes.
+    """
+
+    @property
+    def name(self) -> str:
+        """Where it listens, as an error says it."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    def start(self, receive: Callable[[Delivery], None]) -> None:
+        """Begin to listen and return at once; connecting goes on in the background, for ever.
+
+        receive: called on another thread, one message after the other; it may block to hold the flow back.
+        """
+
+    def publish(self, topic: str, data: bytes) -> None:
+        """Send, or queue while there is no link. What is lost is asked for again by those who miss it."""
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Say that a message is safe: it never comes again. Of an older connection it means nothing, and it comes again."""
+
+    def drain(self, seconds: float) -> bool:
+        """Return whether everything published has left within this time."""
+
+    def stop(self) -> None:
+        """Leave in peace. What was not acknowledged comes again after the next start."""

@@ -1,0 +1,286 @@
+"""The agent's one loop: it owns time, the link and the order of things; trains a few steps at a time between messages."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modelwire import records, topics
+from modelwire.errors import LinkError, NotEnoughSamples, NotWelcome, OutboxFull, WireError
+from modelwire.records import Presence
+
+from . import rounds
+from .device import Device
+from .lineage import OK, Lineage
+from .rounds import OpenModel, Report
+from .session import Session
+from .settings import Model
+from .transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
+
+_log = logging.getLogger("edgeagent")
+IDLE = 1.0  # seconds between two looks at the spool and at commands from outside
+SLICE = 0.05  # seconds of training between two looks at the link
+MESSAGES = 64  # handled before the next step of training
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from. monotonic: for pauses; wall: Unix seconds, for what is said and for days apart."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """When to train, and when to be done. The default trains as the settings say and is never done."""
+
+    rounds: int | None = None  # so many rounds of each model since its folder was made, then all updates verified
+    fresh: bool = False  # with `rounds`: each waits for new samples, as many as the settings say
+    pause: float = 0.0  # with `rounds`: seconds between two of one model
+    once: bool = False  # one round of each model, then all updates stored
+    publish: bool = False  # no round; welcomed, and all updates stored
+    timeout: float = 0.0  # seconds after which a goal that is not reached is an error; 0: never
+
+    @property
+    def endless(self) -> bool:
+        return self.rounds is None and not self.once and not self.publish
+
+
+@dataclass
+class Agent:
+    """One run over an opened state folder."""
+
+    device: Device
+    transport: Transport
+    open_model: OpenModel
+    release: str  # of the agent, said in hello
+    clock: Clock = field(default_factory=Clock)
+    rng: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self.reports: list[Report] = []
+        self.stopping = ""
+        self._round: tuple[Lineage, rounds.Round, int, float] | None = None
+        self._done_once: set[str] = set()
+        self._told: dict[str, str] = {}
+        self._trouble = ""
+        self._began = self.clock.monotonic()
+        self._nudges = self.device.nudges()
+        link = self.device.settings.link
+        self.sessions = {
+            name: Session(
+                lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
+                rng=self.rng, wall=self.clock.wall,
+            )
+            for name, lineage in self.device.lineages.items()
+        }  # fmt: skip
+
+    def stop(self, why: str) -> None:
+        """End `run` soon; a round under way is abandoned and counts as not begun. May be called from a signal handler."""
+        self.stopping = why
+        self.transport.wake()
+
+    def run(self, goal: Goal) -> None:
+        """Work until the goal is reached or `stop` is called. Raises what keeps the goal from being reached."""
+        boot = self.device.count_boot()
+        self._began = self.clock.monotonic()
+        if self.device.swept:
+            _log.info("swept away what a kill had left: %s", ", ".join(self.device.swept))
+        board = self.device.board
+        self.transport.open(self._presence(boot, False), topics.all_down(board.fleet, board.device))
+        try:
+            while not self.stopping and not self._reached(goal):
+                self._check_time(goal)
+                self._listen(boot)
+                now = self.clock.monotonic()
+                self._look_outside(now)
+                for session in self.sessions.values():
+                    session.tick(now)
+                self._train(goal)
+        finally:
+            self._abandon()
+            self.transport.close(self._presence(boot, False))
+        if self.stopping:
+            _log.info("stopped: %s", self.stopping)
+
+    # The link.
+
+    def _listen(self, boot: int) -> None:
+        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
+        wait = 0.0 if self._round else max(0.0, min(IDLE, due - self.clock.monotonic()))
+        event = self.transport.poll(wait)
+        for _ in range(MESSAGES):
+            if event is None:
+                return
+            self._take(event, boot)
+            event = self.transport.poll(0.0)
+        if event is not None:
+            self._take(event, boot)
+
+    def _take(self, event: Event, boot: int) -> None:
+        now = self.clock.monotonic()
+        if isinstance(event, Connected):
+            _log.info("connected to %s", self.device.settings.link.broker)
+            self._trouble = ""
+            for session in self.sessions.values():
+                session.connected(now)
+                session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
+            here = self._presence(boot, True)
+            try:
+                self.transport.send(here.topic, here.data, retain=True)
+            except LinkError as e:
+                _log.debug("%s", e.message)
+        elif isinstance(event, Lost):
+            if event.reason != self._trouble:  # said once, not at every attempt
+                _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
+            self._trouble = event.reason
+            for session in self.sessions.values():
+                session.lost()
+        elif isinstance(event, Accepted):
+            for session in self.sessions.values():
+                session.accepted(event.ticket)
+        elif isinstance(event, Arrived):
+            self._read(event, now)
+
+    def _read(self, message: Arrived, now: float) -> None:
+        try:
+            topic = topics.parse(message.topic)
+            session = self.sessions.get(topic.model)
+            if session is None or topic.way != "dn" or (topic.fleet, topic.device) != (self.device.board.fleet, self.device.board.device):
+                _log.warning("ignored a message on %s", message.topic)
+            else:
+                session.arrived(topic, message.data, now)
+        except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
+            _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
+        self.transport.acknowledge(message)  # after all that follows from it is durable
+
+    def _presence(self, boot: int, online: bool) -> Will:
+        """Return the device's word on whether it is on line, on the one topic that the will can have: the first model's."""
+        board, model = self.device.board, next(iter(self.device.lineages))
+        record = Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
+        return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key))
+
+    def _look_outside(self, now: float) -> None:
+        """Do what another process asked for through the database."""
+        nudges = self.device.nudges()
+        if nudges != self._nudges:
+            self._nudges = nudges
+            for session in self.sessions.values():
+                session.nudge(now)
+
+    # Training.
+
+    def _train(self, goal: Goal) -> None:
+        if self._round is None:
+            self._begin_round(goal)
+        if self._round is None:
+            return
+        lineage, steps, count, began = self._round
+        until = self.clock.monotonic() + SLICE
+        while not self.stopping:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._round = None
+                self._finish(end.value)
+                return
+            count += 1
+            if self.clock.monotonic() >= until:
+                break
+        self._round = (lineage, steps, count, began)
+
+    def _begin_round(self, goal: Goal) -> None:
+        for name, lineage in self.device.lineages.items():
+            settings = self.device.settings.model(name)
+            if self.stopping or not self._due(goal, lineage, settings):
+                continue
+            try:
+                rounds.check_due(lineage, self.device.spool, settings, self.device.settings.outbox.max_bytes)
+            except (NotEnoughSamples, OutboxFull, NotWelcome) as e:
+                if goal.once and not (isinstance(e, NotWelcome) and not self.sessions[name].answered):
+                    raise
+                self._tell(name, e.message)
+                continue
+            self._told.pop(name, None)
+            samples = self.device.spool.count(name)
+            _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, samples, settings.train.epochs)
+            steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall)
+            self._round = (lineage, steps, 0, self.clock.monotonic())
+            return
+
+    def _due(self, goal: Goal, lineage: Lineage, settings: Model) -> bool:
+        head = lineage.head()
+        if goal.publish or head.blocked:
+            return False
+        if goal.once:
+            return lineage.name not in self._done_once
+        waited = self._waited(head.trained_at)
+        new = self.device.spool.count(lineage.name, after=head.trained_id)
+        enough = new >= settings.train.min_new_samples > 0
+        if goal.rounds is not None:
+            ready = head.rounds < goal.rounds and (head.rounds == 0 or waited >= goal.pause)
+            return ready and (enough or not goal.fresh)
+        return enough or waited >= settings.train.every
+
+    def _waited(self, trained_at: int) -> float:
+        """Return the seconds since the last round; by this run's own clock where the wall clock was set back (boards without a battery)."""
+        apart = self.clock.wall() - trained_at
+        return apart if apart >= 0 else self.clock.monotonic() - self._began
+
+    def _finish(self, report: Report) -> None:
+        self.reports.append(report)
+        self._done_once.add(report.model)
+        o = report.outcome
+        speed = f"{o.steps} steps, {o.steps / max(report.seconds, 1e-9):.0f} a second"
+        if not report.accepted:
+            _log.warning("%s: round %d rejected: %s (%s)", report.model, report.round, report.reason, speed)
+            return
+        assert o.before is not None and o.after is not None
+        accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
+        _log.info(
+            "%s: round %d is @%d: held-out loss %.4f -> %.4f%s; %s of %d bytes, %d of %d weights; %s",
+            report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
+            report.weights, speed,
+        )  # fmt: skip
+
+    def _abandon(self) -> None:
+        if self._round is not None:
+            lineage, steps, count, _ = self._round
+            steps.close()
+            self._round = None
+            _log.info("%s: abandoned the round under way after %d steps; the model is as before it", lineage.name, count)
+
+    def _tell(self, name: str, what: str) -> None:
+        if self._told.get(name) != what:
+            self._told[name] = what
+            _log.info("%s", what)
+
+    # The goal.
+
+    def _reached(self, goal: Goal) -> bool:
+        if goal.endless or self._round is not None:
+            return False
+        return all(self._settled(goal, session) for session in self.sessions.values())
+
+    def _settled(self, goal: Goal, session: Session) -> bool:
+        lineage = session.lineage
+        head = lineage.head()
+        if head.blocked and not goal.endless:
+            raise LinkError(broker=f"{self.device.board.device}/{lineage.name}", reason=f"the centre refused for good: {head.blocked}")
+        if goal.rounds is not None:
+            return head.rounds >= goal.rounds and not lineage.outbox.waiting()
+        if session.answered and head.welcome != OK:
+            lineage.check_welcome(head)
+        if goal.once and lineage.name not in self._done_once:
+            return False
+        return session.welcomed and not lineage.outbox.waiting("queued", "offered")
+
+    def _check_time(self, goal: Goal) -> None:
+        if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
+            open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
+            why = self._trouble or "the centre has not answered in time"
+            raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")

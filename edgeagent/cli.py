@@ -1,0 +1,97 @@
+"""The command `edgeagent`: reads the arguments, runs one command, prints its answer, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from modelwire.errors import ModelWireError
+
+from . import __version__
+from .commands import COMMANDS
+from .commands.answer import Answer
+
+USAGE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, the code of an error's class, 2 for usage, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser("--json" in words).parse_args(words)
+    except SystemExit as e:  # --help and usage errors have said what they have to say
+        return int(e.code or 0)
+    try:
+        answer: Answer = args.run(args)
+        print_answer(answer, as_json=args.json)
+        return answer.code
+    except ModelWireError as e:
+        print_error(type(e).__name__, e.code, e.message, e.next_step, as_json=args.json)
+        return e.code
+    except BrokenPipeError:  # `edgeagent log | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print_error("Interrupted", INTERRUPTED, "stopped by the keyboard", "", as_json=args.json)
+        return INTERRUPTED
+
+
+def parser(json_errors: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of all commands. json_errors: usage errors are one JSON object, like the others."""
+    Parser.json_errors = json_errors
+    top = Parser(
+        prog="edgeagent", description="Trains models on this device and tells the centre what changed, bit for bit.",
+        epilog=_epilog(["edgeagent init --help", "edgeagent status", "edgeagent --version"]), formatter_class=_Help,
+    )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"edgeagent {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for command in COMMANDS:
+        one = commands.add_parser(
+            command.NAME, help=command.HELP, description=command.HELP, epilog=_epilog(command.EXAMPLES), formatter_class=_Help
+        )
+        command.add(one)
+        one.add_argument("--json", action="store_true", help="print one JSON document; errors are one JSON object on standard error")
+        one.set_defaults(run=command.run)
+    return top
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors follow the same contract as all others."""
+
+    json_errors = False
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"{self.prog} --help"
+        if not self.json_errors:
+            self.print_usage(sys.stderr)
+        print_error("Usage", USAGE, message, hint, as_json=self.json_errors)
+        raise SystemExit(USAGE)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def print_answer(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer.document, indent=2))
+    elif answer.text:
+        print(answer.text)
+    sys.stdout.flush()
+
+
+def print_error(error: str, code: int, message: str, hint: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": error, "code": code, "message": message, "hint": hint}), file=sys.stderr)
+        return
+    print(f"edgeagent: {message}", file=sys.stderr)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "examples:\n" + "\n".join(f"  {line}" for line in examples)

@@ -1,0 +1,54 @@
+"""`edgeagent config`: what settings hold, where each comes from, and whether a file is right."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from ..configuration import Loaded
+from ..settings import PER_MODEL, SECTIONS
+from ..template import literal, say
+from .answer import Answer, add_folder, load
+
+NAME = "config"
+HELP = "Show the settings that hold, or check a settings file."
+EXAMPLES = ("edgeagent config show", "edgeagent config show --origin --json", "edgeagent config check edgeagent.toml")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("show", "check"))
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a settings file (default: edgeagent.toml in the folder)")
+    parser.add_argument("--origin", action="store_true", help="say where each setting comes from")
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    loaded = load(args, Path(args.file) if args.file else None)
+    if args.action == "check":
+        models = [m.name for m in loaded.settings.models]
+        return Answer({"file": str(loaded.path), "ok": True, "models": models}, f"{loaded.path}: right, {len(models)} models")
+    rows = _rows(loaded)
+    document: dict[str, object] = {key: value for key, value, _, _ in rows}
+    if args.origin:
+        document = {key: {"value": value, "origin": origin} for key, value, _, origin in rows}
+    width = max(len(f"{key} = {text}") for key, _, text, _ in rows)
+    lines = [f"{f'{key} = {text}':{width if args.origin else 0}}{f'  # {origin}' if args.origin else ''}" for key, _, text, origin in rows]
+    return Answer({"file": str(loaded.path), "settings": document}, "\n".join(lines))
+
+
+def _rows(loaded: Loaded) -> list[tuple[str, object, str, str]]:
+    """Return (key, value, value as TOML, origin) of every setting; a model's own where it differs from the common one."""
+    out = []
+    for section, cls in SECTIONS.items():
+        for f in fields(cls):
+            value = getattr(getattr(loaded.settings, section), f.name)
+            out.append((f"{section}.{f.name}", value, literal(f, say(f, value)), loaded.origins[f"{section}.{f.name}"]))
+    for model in loaded.settings.models:
+        for section in PER_MODEL:
+            for f in fields(SECTIONS[section]):
+                key = f"model.{model.name}.{section}.{f.name}"
+                if key in loaded.origins:
+                    value = getattr(getattr(model, section), f.name)
+                    out.append((key, value, literal(f, say(f, value)), loaded.origins[key]))
+    return out

@@ -1,0 +1,132 @@
+"""`edgeagent doctor`: looks for what would keep the agent from working, and says what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from modelwire import kernels
+from modelwire.errors import ModelWireError
+
+from .. import device, files, link
+from ..configuration import Loaded
+from ..device import Device
+from .answer import Answer, add_folder, load
+
+NAME = "doctor"
+HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; say ok or what to do. Exits 1 when something is wrong."
+EXAMPLES = ("edgeagent doctor", "edgeagent doctor --dir pi-7 --json")
+LONG_AGO = 1_700_000_000  # Unix seconds, November 2023: a clock before it was never set
+SPARE = 64 * 1024 * 1024  # bytes that should be free besides what the models take
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. hint: what to do; empty when it is well."""
+
+    what: str
+    ok: bool
+    text: str
+    hint: str = ""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    found = list(examine(args))
+    document = {"ok": all(f.ok for f in found), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in found]}
+    lines = []
+    for f in found:
+        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<9} {f.text}")
+        if not f.ok and f.hint:
+            lines.append(f"       try: {f.hint}")
+    return Answer(document, "\n".join(lines), 0 if document["ok"] else 1)
+
+
+def examine(args: argparse.Namespace) -> Iterator[Finding]:
+    """Yield the findings in the order in which a person would look."""
+    yield _check("kernels", lambda: f"{kernels.describe()}, rounds to nearest even")
+    yield _check("runtime", _runtime)
+    try:
+        loaded = load(args)
+    except ModelWireError as e:
+        yield Finding("settings", False, e.message, e.next_step)
+        return
+    yield Finding("settings", True, str(loaded.path))
+    yield _check("clock", _clock)
+    yield _check("key", lambda: _key(loaded))
+    yield _check("broker", lambda: _broker(loaded))
+    try:
+        with device.opened(loaded, alone=False) as opened:
+            yield _check("state", lambda: _state(loaded, opened))
+            yield _check("disk", lambda: _disk(loaded, opened))
+            for name in opened.lineages:
+                yield _check(name, lambda name=name: _model(opened, name))  # type: ignore[misc]
+    except ModelWireError as e:
+        yield Finding("state", False, e.message, e.next_step)
+
+
+def _check(what: str, look: Callable[[], str | Finding]) -> Finding:
+    """Return what `look` found: a text when it is well, a Finding when it isn't."""
+    try:
+        found = look()
+        return found if isinstance(found, Finding) else Finding(what, True, found)
+    except ModelWireError as e:
+        return Finding(what, False, e.message, e.next_step)
+
+
+def _runtime() -> str:
+    from .. import runtime
+
+    found = runtime.load()
+    return f"{found.package} {found.version}, {found.delegate}"
+
+
+def _clock() -> str | Finding:
+    if time.time() < LONG_AGO:
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", "set it, or let NTP: timedatectl")
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+
+def _key(loaded: Loaded) -> str | Finding:
+    board = device.read_board(loaded)
+    path = loaded.resolve(loaded.settings.device.key)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return Finding("key", False, f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
+    return f"{board.key.public.hex()}, readable by its owner alone"
+
+
+def _broker(loaded: Loaded) -> str:
+    return link.reach(loaded.settings.link, loaded.folder)
+
+
+def _state(loaded: Loaded, opened: Device) -> str:
+    opened.database.check()
+    pid = files.holder(loaded.state / device.LOCK)
+    return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
+
+
+def _disk(loaded: Loaded, opened: Device) -> str | Finding:
+    need = SPARE + sum(3 * len(m.store.base()) for m in opened.lineages.values())
+    free = shutil.disk_usage(loaded.state).free
+    if free < need:
+        text = f"{free // 2**20} MiB are free at {loaded.state}, {need // 2**20} should be"
+        return Finding("disk", False, text, "make room, or lower store.history and spool.max_bytes")
+    return f"{free // 2**20} MiB free"
+
+
+def _model(opened: Device, name: str) -> str:
+    from .. import runtime
+
+    lineage = opened.lineages[name]
+    model = runtime.load().open(lineage.load().file, model=name)
+    fallback = f" (without the default delegate: {model.fallback})" if model.fallback else ""
+    return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"

@@ -1,0 +1,64 @@
+"""`edgeagent estimate`: what the next update would cost, measured by encoding it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from modelwire.errors import NotEnoughSamples
+from modelwire.update import Kind
+
+from .. import device, rounds
+from ..device import Device
+from ..lineage import Lineage
+from .answer import Answer, add_folder, chosen, load, table
+from .reports import opener
+from .train import finish
+
+NAME = "estimate"
+HELP = "Measure what a snapshot of the present model, and a delta of one more round, would cost. Nothing is kept."
+EXAMPLES = ("edgeagent estimate", "edgeagent estimate digits --no-train --json", "edgeagent estimate --set update.density=0.01")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="*", metavar="MODEL", help="which models (default: all)")
+    parser.add_argument("--no-train", action="store_true", help="only the snapshot: no trial round")
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    with device.opened(load(args), alone=False) as opened:
+        rows = [_estimate(opened, m, trial=not args.no_train) for m in chosen(opened, args.model)]
+    cells = [
+        (r["model"], kind, r[kind]["bytes"], f"{100 * r[kind]['bytes'] / r['float32_bytes']:.2f} %", r[kind]["changed"])
+        for r in rows
+        for kind in ("snapshot", "delta")
+        if r[kind] and r[kind]["bytes"]
+    ]
+    notes = [f"{r['model']}: no delta: {r['note']}" for r in rows if r["note"]]
+    text = "\n".join([table(("model", "kind", "bytes", "of float32", "weights"), cells), *notes])
+    return Answer({"models": rows}, text)
+
+
+def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
+    head, held = lineage.head(), lineage.load()
+    sections = held.state.snapshot()
+    body = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
+    out: dict[str, Any] = {
+        "model": lineage.name, "version": head.version, "float32_bytes": lineage.manifest.schema.nbytes,
+        "snapshot": {"bytes": len(body), "changed": sum(len(s.index) for s in sections)}, "delta": None, "note": "",
+    }  # fmt: skip
+    if not trial:
+        return out
+    settings = opened.settings.model(lineage.name)
+    if (have := opened.spool.count(lineage.name)) < settings.train.min_samples:
+        out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
+        return out
+    steps = rounds.run(lineage, opened.spool, settings, opener(opened, eager=False), now=time.time, keep=False)
+    report = finish(steps)
+    out["note"] = report.reason
+    if report.bytes:
+        out["delta"] = {"bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}
+    return out

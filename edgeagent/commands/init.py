@@ -1,0 +1,102 @@
+"""`edgeagent init`: sets a device up: settings, keys, and the base models in their store."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from pathlib import Path
+
+from modelwire import limits, signing
+from modelwire.errors import ConfigError, Malformed, MissingFile, TooLarge
+from modelwire.manifest import manifest_of
+from modelwire.tensors import check_name
+
+from .. import configuration, device, template
+from .answer import Answer, add_set, flags, folder
+
+NAME = "init"
+HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."
+EXAMPLES = (
+    "edgeagent init --device pi-7 --fleet home --broker mqtt://127.0.0.1:1883 --fleet-key fleet.pub --model digits=digits.tflite",
+    "edgeagent init --device pi-7 --fleet home --broker mqtts://mqtt.example --fleet-key fleet.pub --model a=a.tflite --model b=b.tflite",
+    "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", required=True, metavar="NAME", help="this device's name")
+    parser.add_argument("--fleet", required=True, metavar="NAME", help="the fleet that it belongs to")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    parser.add_argument("--fleet-key", required=True, metavar="FILE", help="the fleet's public key, from edgecloud init")
+    parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help="a trainable .tflite; repeatable")
+    parser.add_argument("--key", metavar="FILE", help="use this private key, of the same device before it lost its state")
+    parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
+    add_set(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    place = folder(args)
+    given = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
+    if args.broker:
+        given["link.broker"] = args.broker
+    models = _models(args.model)
+    path = place / configuration.FILE
+    # The text is checked as it will be read, so that init can't write what run refuses.
+    configuration.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
+    text = template.render(given, list(models))
+    loaded = configuration.build(configuration.parse(text), where="init", path=path, environment={}, flags={})
+    seed = device.read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
+    fleet_key = device.read_key(Path(args.fleet_key), "the fleet's public key")
+    device.create(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key)
+    public = signing.PrivateKey(seed).public.hex()
+    add_line = f"edgecloud devices add {args.device} {public}"
+    bases = {name: manifest_of(data) for name, data in models.items()}
+    document = {
+        "settings": str(path),
+        "device": args.device,
+        "fleet": args.fleet,
+        "public_key": public,
+        "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}" for n in bases), add_line],
+        "models": [
+            {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
+        ],
+    }
+    lines = [f"wrote {path}"]
+    for n, m in bases.items():
+        lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
+    lines += [f"public key: {public}", "", "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
+    where = f" --dir {place}" if str(place) != "." else ""
+    lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}"]
+    return Answer(document, "\n".join(lines))
+
+
+def _models(texts: list[str]) -> dict[str, bytes]:
+    out: dict[str, bytes] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise ConfigError(reason=f"--model {text!r} is not NAME=FILE")
+        try:
+            check_name("model name", name)
+        except Malformed as e:
+            raise ConfigError(reason=f"--model: {e.message}") from None
+        if name in out:
+            raise ConfigError(reason=f"--model: {name!r} is there twice")
+        out[name] = _read(Path(file))
+    return out
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limits.DEFAULT.model_file:
+            raise TooLarge(what=str(path), size=size, limit=limits.DEFAULT.model_file)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MissingFile(path=path, what="the base model") from None
+    except OSError as e:
+        raise ConfigError(reason=f"{path}: {e.strerror}") from None
+
+
+def _file_of(texts: list[str], name: str) -> str:
+    return next(t.partition("=")[2] for t in texts if t.partition("=")[0] == name)

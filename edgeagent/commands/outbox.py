@@ -1,0 +1,46 @@
+"""`edgeagent outbox`: what waits for the centre, and what can be done about it."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import device, files
+from .answer import Answer, add_folder, chosen, load, short, table
+
+NAME = "outbox"
+HELP = "List what waits for the centre; send it again now; or make all updates that never left into one."
+EXAMPLES = ("edgeagent outbox", "edgeagent outbox list digits --json", "edgeagent outbox retry", "edgeagent outbox coalesce digits")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "retry", "coalesce"), help="(default: list)")
+    parser.add_argument("model", nargs="*", metavar="MODEL", help="which models (default: all)")
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    loaded = load(args)
+    if args.action == "coalesce":
+        with device.opened(loaded, alone=True) as opened:
+            done = {m.name: m.coalesce() for m in chosen(opened, args.model)}
+            heads = {name: opened.lineages[name].head().version for name in done}
+        lines = [f"{n}: {len(c) + 1} updates became @{heads[n]}" if c else f"{n}: nothing to join" for n, c in done.items()]
+        return Answer({"carried": done}, "\n".join(lines))
+    with device.opened(loaded, alone=False) as opened:
+        lineages = chosen(opened, args.model)
+        if args.action == "retry":
+            opened.nudge()
+            running = files.holder(loaded.state / device.LOCK) is not None
+            text = "the agent sends again what has no receipt" if running else "everything goes again when the agent starts"
+            return Answer({"agent_running": running}, text)
+        rows = [(m.name, w) for m in lineages for w in m.outbox.waiting()]
+    document = [
+        {
+            "model": name, "version": w.version, "epoch": w.epoch, "state": w.state, "kind": w.kind, "bytes": w.size,
+            "commit": w.commit.hex(), "parent": w.parent.hex(),
+        }
+        for name, w in rows
+    ]  # fmt: skip
+    cells = [(n, f"@{w.version}", w.state, w.kind, w.size, short(w.commit), short(w.parent)) for n, w in rows]
+    text = table(("model", "version", "state", "kind", "bytes", "commit", "parent"), cells) if rows else "nothing waits"
+    return Answer({"waiting": document}, text)

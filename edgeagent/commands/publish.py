@@ -1,0 +1,24 @@
+"""`edgeagent publish`: send what waits, and end when the centre holds it."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..agent import Goal
+from .answer import Answer, add_folder, load
+from .run import seconds, serve
+
+NAME = "publish"
+HELP = "Connect, let the centre welcome this device, send what waits, and end when all of it is stored there."
+EXAMPLES = ("edgeagent publish", "edgeagent publish --timeout 30s --json")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=seconds, default=120.0, metavar="TIME", help="give up after so long (default: 2min)")
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    answer = serve(load(args), Goal(publish=True, timeout=args.timeout))
+    lines = [f"{m['name']}: stored up to @{m['stored']}, verified up to @{m['verified']}" for m in answer.document["models"]]
+    return Answer(answer.document, "\n".join(lines), answer.code)

@@ -1,0 +1,57 @@
+"""What a round came to, as text and as a document; and how rounds get at the runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..device import Device
+from ..guard import Score
+from ..rounds import OpenModel, Report
+from ..trainer import Trainable
+
+
+def opener(device: Device, *, eager: bool) -> OpenModel:
+    """Return what opens a model for a round. eager: find the runtime now, and what it will be known as in hello.
+
+    Raises RuntimeUnusable, at once or at the first round.
+    """
+    from .. import runtime  # a runtime takes 10 to 60 MB: commands that don't train never load it
+
+    found: list[runtime.Runtime] = []
+
+    def open_model(file: bytes, name: str) -> Trainable:
+        if not found:
+            found.append(runtime.load())
+        return found[0].open(file, model=name)
+
+    if eager:
+        for name, lineage in device.lineages.items():
+            lineage.set_runtime(open_model(lineage.load().file, name).runtime_key)
+    return open_model
+
+
+def as_document(r: Report) -> dict[str, Any]:
+    o = r.outcome
+    return {
+        "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind,
+        "bytes": r.bytes, "kept": r.kept, "weights": r.weights, "samples": o.samples, "steps": o.steps, "seconds": round(r.seconds, 3),
+        "loss_before": _loss(o.before), "loss_after": _loss(o.after),
+        "accuracy_before": o.before.accuracy if o.before else None, "accuracy_after": o.after.accuracy if o.after else None,
+    }  # fmt: skip
+
+
+def as_text(r: Report) -> str:
+    o = r.outcome
+    if not r.accepted:
+        return f"{r.model}: round {r.round} rejected: {r.reason}"
+    assert o.before is not None and o.after is not None
+    accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
+    return (
+        f"{r.model}: round {r.round} is @{r.version}: loss {o.before.loss:.4f} -> {o.after.loss:.4f}{accuracy}; "
+        f"{r.kind} of {r.bytes} bytes ({100 * r.bytes / (4 * r.weights):.2f} % of float32)"
+    )
+
+
+def _loss(score: Score | None) -> float | None:
+    """Return the loss, or None where there is none: JSON has no NaN."""
+    return score.loss if score is not None and score.loss == score.loss and abs(score.loss) != float("inf") else None

@@ -1,0 +1,98 @@
+"""`edgeagent run`: the service."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+
+from modelwire.errors import ConfigError
+
+from .. import __version__, device, units
+from ..agent import Agent, Goal
+from ..configuration import Loaded
+from ..link import MqttLink
+from .answer import Answer, add_folder, load
+from .reports import as_document, as_text, opener
+
+NAME = "run"
+HELP = "Run the service: connect, train when due, publish, until it is stopped; or until a number of rounds is done."
+EXAMPLES = (
+    "edgeagent run",
+    "edgeagent run --dir /var/lib/edgeagent --set link.resend=10s",
+    "edgeagent run --once --timeout 2min",
+    "edgeagent run --rounds 6 --pause 2s --timeout 5min --json",
+    "edgeagent run --rounds 6 --fresh --set train.min_new_samples=100",
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--once", action="store_true", help="one round of each model; end when its update is stored")
+    group.add_argument(
+        "--rounds", type=_count, metavar="N", help="end when each model has had N rounds since init and all its updates are verified"
+    )
+    parser.add_argument("--fresh", action="store_true", help="with --rounds: each round waits for train.min_new_samples new samples")
+    parser.add_argument("--pause", type=seconds, default=0.0, metavar="TIME", help="with --rounds: at least so long between two rounds")
+    parser.add_argument("--timeout", type=seconds, default=0.0, metavar="TIME", help="give up after so long (default: never; --once: 5min)")
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    if (args.fresh or args.pause) and args.rounds is None:
+        raise ConfigError(reason="--fresh and --pause belong to --rounds")
+    goal = Goal(
+        rounds=args.rounds, fresh=args.fresh, pause=args.pause, once=args.once, timeout=args.timeout or (300.0 if args.once else 0.0)
+    )
+    return serve(load(args), goal)
+
+
+def serve(loaded: Loaded, goal: Goal) -> Answer:
+    """Run the agent until its goal, SIGTERM or SIGINT, and say what it did."""
+    with device.opened(loaded, alone=True) as opened:
+        board = opened.board
+        link = MqttLink(opened.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
+        agent = Agent(opened, link, opener(opened, eager=not goal.publish), __version__, rng=random.Random())
+        stopped_by: list[int] = []
+
+        def on_signal(number: int, frame: object) -> None:
+            stopped_by.append(number)
+            agent.stop(signal.Signals(number).name)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            agent.run(goal)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        document = {
+            "stopped": agent.stopping,
+            "rounds": [as_document(r) for r in agent.reports],
+            "models": [
+                {
+                    "name": name,
+                    "rounds": lineage.head().rounds,
+                    "version": lineage.head().version,
+                    "verified": lineage.known()[0],
+                    "stored": lineage.known()[1],
+                    "waiting": len(lineage.outbox.waiting("queued", "offered")),
+                }
+                for name, lineage in opened.lineages.items()
+            ],
+        }
+        text = "\n".join(as_text(r) for r in agent.reports) if not goal.endless else ""
+        return Answer(document, text, 130 if signal.SIGINT in stopped_by else 0)
+
+
+def _count(text: str) -> int:
+    n = int(text)
+    if n < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return n
+
+
+def seconds(text: str) -> float:
+    try:
+        return units.seconds(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None

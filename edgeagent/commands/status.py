@@ -1,0 +1,75 @@
+"""`edgeagent status`: what this device serves, and what of it the centre knows."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timezone
+from typing import Any
+
+from .. import device, files
+from ..device import Device
+from ..lineage import Lineage
+from .answer import Answer, add_folder, load
+
+NAME = "status"
+HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
+EXAMPLES = ("edgeagent status", "edgeagent status --dir pi-7 --json")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    loaded = load(args)
+    with device.opened(loaded, alone=False) as opened:
+        pid = files.holder(loaded.state / device.LOCK)
+        models = [_model(opened, m) for m in opened.lineages.values()]
+        document = {
+            "device": opened.board.device, "fleet": opened.board.fleet, "broker": opened.settings.link.broker,
+            "public_key": opened.board.key.public.hex(), "agent_pid": pid, "models": models,
+        }  # fmt: skip
+    running = f"running as process {pid}" if pid else "not running"
+    lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
+    for m in models:
+        lines += ["", *_lines(m)]
+    return Answer(document, "\n".join(lines))
+
+
+def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
+    head, (verified, stored) = lineage.head(), lineage.known()
+    waiting = lineage.outbox.waiting()
+    last = next((r for r in lineage.versions(50) if r["round"] and r["steps"] is not None), None)
+    new = opened.spool.count(lineage.name, after=head.trained_id)
+    return {
+        "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
+        "served": str(lineage.store.served), "file_sha256": head.file_sha256.hex(), "epoch": head.epoch, "welcome": head.welcome,
+        "blocked": head.blocked, "hint": lineage.next_step(head), "verified": verified, "stored": stored,
+        "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
+        "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
+        "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
+        "last_round": None if last is None or not last["steps"] else {
+            "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
+            "loss_before": last["loss_before"], "loss_after": last["loss_after"],
+            "accuracy_before": last["accuracy_before"], "accuracy_after": last["accuracy_after"],
+        },
+    }  # fmt: skip
+
+
+def _lines(m: dict[str, Any]) -> list[str]:
+    out = [f"{m['name']}@{m['version']}   epoch {m['epoch'] or 'none yet'}   {m['rounds']} rounds   {m['served']}"]
+    out.append(f"  known at the centre up to @{m['verified']} (verified), @{m['stored']} (stored)")
+    out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
+    out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
+    if (last := m["last_round"]) is not None:
+        at = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        if last["accepted"]:
+            accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
+            out.append(f"  last round {at}: held-out loss {last['loss_before']:.4f} -> {last['loss_after']:.4f}{accuracy}")
+        else:
+            out.append(f"  last round {at}: rejected: {last['reason']}")
+    if m["blocked"]:
+        out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
+    elif m["hint"]:
+        out.append(f"  the centre {'says ' + m['welcome'] if m['welcome'] else 'has not answered yet'}; try: {m['hint']}")
+    return out

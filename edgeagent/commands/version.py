@@ -1,0 +1,29 @@
+"""`edgeagent version`: which release of what works here."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import numpy as np
+
+from modelwire import container, kernels
+
+from .. import __version__
+from .answer import Answer
+
+NAME = "version"
+HELP = "Say the releases of the agent, the wire, the kernels and Python."
+EXAMPLES = ("edgeagent version", "edgeagent version --json")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(args: argparse.Namespace) -> Answer:
+    document = {
+        "edgeagent": __version__, "wire": f"{container.MAJOR}.{container.MINOR}", "kernels": kernels.describe(),
+        "python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(),
+    }  # fmt: skip
+    return Answer(document, "\n".join(f"{key:<10} {value}" for key, value in document.items()))

@@ -1,0 +1,112 @@
+"""The agent's SQLite files: opened the same way everywhere, changed in one transaction at a time, refused when of another release."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modelwire.errors import MissingFile, StateDamaged
+
+Row = sqlite3.Row
+BUSY = 30.0  # seconds to wait for another process's transaction
+
+
+class Database:
+    """One SQLite file in WAL mode. Not for use from two threads."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def create(cls, path: Path, schema: str, release: int) -> Database:
+        """Return a new file with the tables of `schema`; it must not exist yet."""
+        made = cls(path, _connect(path, "rwc"))
+        made.run("PRAGMA journal_mode=WAL")
+        made.run("PRAGMA synchronous=FULL")
+        made._connection.executescript(f"BEGIN; {schema} PRAGMA user_version={release}; COMMIT;")
+        return made
+
+    @classmethod
+    def open(cls, path: Path, release: int, *, durable: bool = True) -> Database:
+        """Return the file at `path`. durable=False: the last commits may be lost when the power is cut, never more.
+
+        Raises MissingFile, or StateDamaged when it is not a file of this release.
+        """
+        if not path.exists():
+            raise MissingFile(path=path, what="the agent's state")
+        try:
+            opened = cls(path, _connect(path, "rw"))
+            found = opened.one("PRAGMA user_version")[0]
+            opened.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        except sqlite3.DatabaseError as e:
+            raise StateDamaged(path=path, reason=str(e)) from None
+        if found != release:
+            raise StateDamaged(path=path, reason=f"its tables are of release {found}, this agent reads {release}")
+        return opened
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything in the block one transaction: all of it is there afterwards, or nothing. A block inside joins it."""
+        if self._connection.in_transaction:
+            yield
+            return
+        # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def run(self, sql: str, *values: Any) -> int:
+        """Run a statement; return how many rows it changed."""
+        return self._connection.execute(sql, values).rowcount
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Insert one row; return its rowid. Table and columns are named in the source, never by anyone else."""
+        columns = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        at = self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values())).lastrowid
+        assert at is not None
+        return at
+
+    def all(self, sql: str, *values: Any) -> list[Row]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: Any) -> Row:
+        """Return the one row; KeyError when there is none."""
+        row = self._connection.execute(sql, values).fetchone()
+        if row is None:
+            raise KeyError(sql)
+        found: Row = row
+        return found
+
+    def maybe(self, sql: str, *values: Any) -> Row | None:
+        """Return the first row, or None."""
+        row: Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def check(self) -> None:
+        """Raise StateDamaged when SQLite finds the file broken."""
+        try:
+            found = self.one("PRAGMA quick_check")[0]
+        except sqlite3.DatabaseError as e:
+            found = str(e)
+        if found != "ok":
+            raise StateDamaged(path=self.path, reason=found)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection

@@ -1,0 +1,101 @@
+"""Files that survive a power cut: written beside, flushed to the disk, then renamed; and the lock on a state folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelwire.errors import StateBusy
+
+TEMPORARY = ".part"  # what a kill in the middle of a write leaves; swept at the next start
+
+
+def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` at `path` so that a reader, or a power cut, sees the old file or the new one, never a mixture."""
+    beside = path.with_name(path.name + TEMPORARY)
+    beside.unlink(missing_ok=True)
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(beside, path)
+    flush_folder(path.parent)
+
+
+def point(link: Path, target: str) -> None:
+    """Make the symbolic link `link` lead to `target`, in one step."""
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    beside = link.with_name(link.name + TEMPORARY)
+    beside.unlink(missing_ok=True)
+    os.symlink(target, beside)
+    os.replace(beside, link)
+    flush_folder(link.parent)
+
+
+def share(source: Path, target: Path) -> None:
+    """Give the file `source` a second name, `target`; a copy where the file system has no hard links."""
+    beside = target.with_name(target.name + TEMPORARY)
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        write(target, source.read_bytes())
+        return
+    os.replace(beside, target)
+    beside.unlink(missing_ok=True)  # renaming one hard link of a file over another of the same file does nothing at all
+    flush_folder(target.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's entries: a rename is durable only then."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` for as long as the block runs; a kill releases it. Raises StateBusy."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StateBusy(path=path.parent) from None
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def holder(path: Path) -> int | None:
+    """Return the process that holds the lock file `path`, or None. For people: whoever needs to know takes the lock."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        pid = os.read(handle, 20).strip()
+        if not pid.isdigit():
+            return None
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass  # it is alive and another user's
+    finally:
+        os.close(handle)
+    return int(pid)

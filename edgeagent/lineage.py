@@ -1,0 +1,383 @@
+"""One model's history on this device: seals each update on its parent, and moves the head in the transaction that queues it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelwire import cbor, container, signing, update
+from modelwire.container import Header
+from modelwire.errors import ConfigError, NotWelcome
+from modelwire.manifest import Manifest, parse_manifest
+from modelwire.records import Welcome
+from modelwire.snap import Snapped
+from modelwire.state import ModelState
+from modelwire.update import Kind, Section, Sections
+
+from .database import Database, Row
+from .guard import Score
+from .outbox import Outbox, Waiting
+from .store import Held, ModelStore, Written
+
+QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Who speaks: the names in every topic and header, and the keys."""
+
+    fleet: str
+    device: str
+    key: signing.PrivateKey
+    fleet_key: bytes  # the fleet's public key
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The row of a model: what is served now, and where its numbers stand."""
+
+    slot: str
+    file_sha256: bytes
+    private_sha256: bytes
+    version: int  # 0 is the base
+    commit: bytes
+    last_version: int
+    epoch: int
+    welcome: str
+    blocked: str
+    widen: tuple[int, ...]
+    rounds: int
+    trained_id: int
+    trained_at: int
+    runtime: str
+
+    @property
+    def next_version(self) -> int:
+        return max(self.last_version, self.version) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round of training came to, accepted or not."""
+
+    round: int
+    before: Score | None
+    after: Score | None
+    samples: int
+    steps: int
+    trained_id: int
+    at: int  # Unix seconds
+
+
+class Lineage:
+    """The history of one model. All that changes it goes through here, one transaction each."""
+
+    def __init__(self, database: Database, board: Board, name: str, folder: Path, *, history: int = 0) -> None:
+        """Raises ConfigError when this device has no model `name`."""
+        row = database.maybe("SELECT manifest, base_commit FROM model WHERE name=?", name)
+        if row is None:
+            names = ", ".join(r["name"] for r in database.all("SELECT name FROM model ORDER BY name"))
+            raise ConfigError(reason=f"there is no model {name!r} on this device; it has {names or 'none'}")
+        self.name = name
+        self.board = board
+        self.manifest: Manifest = parse_manifest(row["manifest"])
+        self.base_commit: bytes = row["base_commit"]
+        self.store = ModelStore(folder / "models" / name, self.manifest)
+        self.outbox = Outbox(database, name)
+        self.history = history
+        self._db = database
+
+    def head(self) -> Head:
+        r = self._db.one("SELECT * FROM model WHERE name=?", self.name)
+        return Head(
+            r["slot"], r["file_sha256"], r["private_sha256"], r["head_version"], r["head_commit"], r["last_version"], r["epoch"],
+            r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), r["rounds"], r["trained_id"], r["trained_at"], r["runtime"],
+        )  # fmt: skip
+
+    def load(self) -> Held:
+        """Return the head's model. Raises StateDamaged."""
+        head = self.head()
+        return self.store.load(head.slot, head.file_sha256, head.private_sha256)
+
+    def versions(self, limit: int = -1) -> list[Row]:
+        """Return the rows of the log, newest first."""
+        return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
+
+    def known(self) -> tuple[int, int]:
+        """Return (verified, stored): up to which version the centre has said so. stored is never below verified."""
+        row = self._db.one(
+            "SELECT coalesce(max(CASE state WHEN 'verified' THEN version END), 0) v, coalesce(max(version), 0) s"
+            " FROM version WHERE model=? AND state IN ('verified', 'stored')",
+            self.name,
+        )
+        return row["v"], row["s"]
+
+    def repair(self) -> list[str]:
+        """Bring the files in line with the database after a kill, and return what was swept away. Raises StateDamaged."""
+        self.load()
+        gone = self.store.tidy(self.head().slot)
+        self.serve()
+        return gone
+
+    def serve(self) -> None:
+        """Let the served file, and the history, follow the head. Called after each change; a kill before it is made good at start."""
+        head = self.head()
+        self.store.serve(head.slot, head.version, self.history)
+
+    def set_runtime(self, key: str) -> None:
+        self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
+
+    # Rounds.
+
+    def seal(
+        self, head: Head, kind: Kind, sections: Sequence[Section], after: ModelState, extension: Mapping[str, cbor.Value], *,
+        parent: bytes | None = None, version: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch."""
+        self.check_welcome(head)
+        header = Header(
+            kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
+            self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
+        )  # fmt: skip
+        return container.seal(header, sections, self.manifest.schema, self.board.key)
+
+    def check_welcome(self, head: Head) -> None:
+        """Raise NotWelcome while the centre has granted no epoch."""
+        if not head.epoch:
+            raise NotWelcome(device=self.board.device, model=self.name, status=self.why_unwelcome(head), next=self.next_step(head))
+
+    def why_unwelcome(self, head: Head) -> str:
+        said = {QUARANTINE: "it does not know this key", UNKNOWN_BASE: "it does not hold this base"}
+        return said.get(head.welcome, "it has not answered yet")
+
+    def next_step(self, head: Head) -> str:
+        """Return the command that makes the centre welcome this model; empty when it has."""
+        if head.welcome == OK:
+            return ""
+        if head.welcome == UNKNOWN_BASE:
+            return f"edgecloud bases add {self.name}.tflite"
+        add = f"edgecloud devices add {self.board.device} {self.board.key.public.hex()}"
+        return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
+
+    def adopt(self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome) -> int:
+        """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already."""
+        with self._db.transaction():
+            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256)
+            self._db.run(
+                "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=? WHERE name=?",
+                written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)), self.name,
+            )  # fmt: skip
+            self._count_round(outcome)
+        return version
+
+    def reject(self, head: Head, outcome: Outcome, reason: str) -> None:
+        """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed."""
+        with self._db.transaction():
+            self._db.insert(
+                "version", model=self.name, epoch=head.epoch, state="rejected", reason=reason, parent=head.commit, **_columns(outcome)
+            )
+            self._count_round(outcome)
+
+    # Snapshots and sums.
+
+    def snapshot(self, at: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
+        """Queue the whole present state, on `parent` or the head, and return its version.
+
+        command: the id of the command that asked for it; the same id again changes nothing and returns the same version.
+        """
+        with self._db.transaction():
+            done = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
+            if done is not None:
+                return int(done["version"])
+            head, held = self.head(), self.load()
+            extension: dict[str, cbor.Value] = {"note": note} if note else {}
+            body = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
+            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, at)
+            version = self._enqueue(body, head, outcome, file_sha256=head.file_sha256, note=note)
+            if command is not None:
+                self._db.insert("command", model=self.name, id=command, version=version)
+        return version
+
+    def coalesce(self) -> list[int]:
+        """Make all updates that were never offered into one, the last one's number; return the numbers that it carries.
+
+        The head's commit changes with it, in the same transaction: the last update's container is another one now.
+        """
+        with self._db.transaction():
+            queued = self.outbox.waiting("queued")
+            if len(queued) < 2:
+                return []
+            head, last = self.head(), queued[-1]
+            assert last.version == head.version and last.commit == head.commit
+            bodies = [container.parse(self.outbox.body(w.version)) for w in queued]
+            held = self.load()
+            kind, sections = self._sum(queued, bodies, held)
+            extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
+            body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+            carried = [w.version for w in queued[:-1]]
+            self.outbox.carry(carried, last.version)
+            commit = container.commit_of(body)
+            self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
+            self._db.run("UPDATE model SET head_commit=? WHERE name=?", commit, self.name)
+        return carried
+
+    def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
+        if any(b.header.kind is Kind.SNAPSHOT for b in bodies):
+            return Kind.SNAPSHOT, held.state.snapshot()
+        total = bodies[0].sections(self.manifest.schema)
+        for b in bodies[1:]:
+            total = update.add(total, b.sections(self.manifest.schema), self.manifest)
+        return Kind.DELTA, total
+
+    # What the centre says.
+
+    def refused(self, row: Row, reason: str, good: bytes, at: int) -> list[int]:
+        """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
+
+        The model itself never goes back. Without a good commit there is nothing to build on: sending stops in this epoch.
+        """
+        with self._db.transaction():
+            news = self.outbox.refuse(row, reason)
+            if self.head().version in news:
+                if good:
+                    self.snapshot(at, note=f"after the refusal of @{row['version']}", parent=good)
+                else:
+                    self._db.run("UPDATE model SET blocked=? WHERE name=?", reason or "refused without a good commit", self.name)
+        return news
+
+    def welcome(self, w: Welcome, at: int) -> str:
+        """Take the centre's answer to a hello, and return what it means, for the log.
+
+        "rewound" in it: the centre holds less than it once said; `rewind` is for when it says so again.
+        """
+        with self._db.transaction():
+            before = self.head()
+            self._db.run("UPDATE model SET welcome=? WHERE name=?", w.status, self.name)
+            if w.status != OK or not w.epoch:
+                return f"{w.status}; {self.next_step(self.head())}"
+            self._db.run("UPDATE model SET last_version=max(last_version, ?) WHERE name=?", w.version, self.name)
+            if w.epoch != before.epoch:
+                self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
+                if before.epoch:
+                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", at)
+                return f"epoch {w.epoch}, counting on from @{w.version}"
+            return self._reconcile(w)
+
+    def rewind(self, w: Welcome, at: int) -> str:
+        """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head."""
+        with self._db.transaction():
+            if self._reconcile(w) != "rewound":
+                return "in line again"
+            missing = self._db.all(
+                "SELECT * FROM version WHERE model=? AND version>? AND state IN ('queued','offered','stored','verified') ORDER BY version",
+                self.name, w.head_version,
+            )  # fmt: skip
+            chain = [w.head, *(r["commit_id"] for r in missing)]
+            whole = all(r["state"] != "verified" and r["parent"] == parent for r, parent in zip(missing, chain, strict=False))
+            if whole:
+                self.outbox.offer_again(r["version"] for r in missing)
+                return f"the centre went back to @{w.head_version}; {len(missing)} updates go again"
+            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", at)
+            return f"the centre went back to @{w.head_version}; a snapshot goes"
+
+    def _reconcile(self, w: Welcome) -> str:
+        known, stored = self.known(), self._stored_row(w)
+        if stored is None and w.head_version:
+            return f"the centre's head @{w.head_version} is none of ours; waiting for receipts"
+        if stored is not None:
+            self.outbox.stored(stored)
+            proven = self._db.maybe(
+                "SELECT * FROM version WHERE model=? AND epoch=? AND version<=? AND state='stored' ORDER BY version DESC",
+                self.name, w.epoch, w.verified,
+            )  # fmt: skip
+            if proven is not None:
+                self.outbox.verified(proven)
+        return "rewound" if max(known) > w.head_version else f"known up to @{w.head_version}, verified up to @{w.verified}"
+
+    def _stored_row(self, w: Welcome) -> Row | None:
+        return self.outbox.find(w.epoch, w.head_version, w.head) if w.head_version else None
+
+    def _start_over(self, parent: bytes, above: int, reason: str, at: int) -> None:
+        self.outbox.drop_all(above, reason)
+        if self.head().version:
+            self.snapshot(at, note=reason, parent=parent)
+
+    def _enqueue(self, body: bytes, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
+        h, commit = container.parse(body).header, container.commit_of(body)
+        self._db.insert(
+            "version", model=self.name, version=h.version, epoch=h.epoch, state="queued", reason=note, kind=h.kind.name.lower(),
+            commit_id=commit, parent=h.parent, root=h.root, file_sha256=file_sha256, bytes=len(body), **_columns(outcome),
+        )  # fmt: skip
+        self.outbox.enqueue(h.version, body)
+        moved = self._db.run(
+            "UPDATE model SET head_version=?, head_commit=?, last_version=? WHERE name=? AND head_commit=?",
+            h.version, commit, h.version, self.name, head.commit,
+        )  # fmt: skip
+        assert moved == 1, "the head moved while an update was sealed on it"
+        return h.version
+
+    def _count_round(self, outcome: Outcome) -> None:
+        self._db.run(
+            "UPDATE model SET rounds=?, trained_id=?, trained_at=? WHERE name=?", outcome.round, outcome.trained_id, outcome.at, self.name
+        )
+
+
+def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
+    """Return what an update says of its round beside the weights."""
+    out: dict[str, cbor.Value] = {"samples": outcome.samples, "steps": outcome.steps}
+    for name, score in (("before", outcome.before), ("after", outcome.after)):
+        if score is not None and score.loss == score.loss:
+            out[f"loss_{name}"] = score.loss
+        if score is not None and score.accuracy is not None:
+            out[f"accuracy_{name}"] = score.accuracy
+    if clamped:
+        out["clamped"] = list(clamped)
+    return out
+
+
+def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[int]) -> dict[str, cbor.Value]:
+    """Return the extension of one update that carries several: from the first one's `before` to the last one's `after`."""
+    out: dict[str, cbor.Value] = {}
+    skipped = set(versions[:-1])
+    clamped: set[int] = set()
+    for e in extensions:
+        for key, value in e.items():
+            if key == "skipped" and isinstance(value, list):
+                skipped.update(n for first, last in _pairs(value) for n in range(first, last + 1))
+            elif key == "clamped" and isinstance(value, list):
+                clamped.update(n for n in value if isinstance(n, int))
+            elif key == "steps" and isinstance(value, int):
+                known = out.get("steps", 0)
+                out["steps"] = value + (known if isinstance(known, int) else 0)
+            elif key not in out or not key.endswith("_before"):
+                out[key] = value
+    if clamped:
+        out["clamped"] = sorted(clamped)  # type: ignore[assignment]
+    out["skipped"] = [list(pair) for pair in ranges(sorted(skipped))]
+    return out
+
+
+def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return rising numbers as (first, last) runs."""
+    out: list[tuple[int, int]] = []
+    for n in numbers:
+        if out and out[-1][1] == n - 1:
+            out[-1] = (out[-1][0], n)
+        else:
+            out.append((n, n))
+    return out
+
+
+def _pairs(value: list[cbor.Value]) -> list[tuple[int, int]]:
+    return [(p[0], p[1]) for p in value if isinstance(p, list) and len(p) == 2 and isinstance(p[0], int) and isinstance(p[1], int)]
+
+
+def _columns(outcome: Outcome) -> dict[str, object]:
+    before, after = outcome.before, outcome.after
+    return {
+        "round": outcome.round, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
+        "loss_before": before.loss if before else None, "accuracy_before": before.accuracy if before else None,
+        "loss_after": after.loss if after else None, "accuracy_after": after.accuracy if after else None,
+    }  # fmt: skip

@@ -1,0 +1,147 @@
+"""One round: train on what the device saw, snap to the lattice, let the guard judge, then queue the update or leave all as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from modelwire import cbor
+from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TrainingDiverged
+from modelwire.snap import Residual, Snapped, snap, training_start
+from modelwire.update import Kind
+
+from . import guard, trainer
+from .lineage import Head, Lineage, Outcome, metrics
+from .settings import Model
+from .spool import Samples, Spool
+from .store import Held
+from .trainer import Trainable
+
+OpenModel = Callable[[bytes, str], Trainable]
+_SPARE = 64  # bytes kept for what is known only after the snap: the list of clamped tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a round came to. `version` is None when the guard rejected it, or when it was only tried."""
+
+    model: str
+    round: int
+    accepted: bool
+    reason: str
+    version: int | None
+    kind: str
+    outcome: Outcome
+    bytes: int  # of the container
+    kept: int  # weights that the update changes
+    weights: int  # of the whole model
+    seconds: float
+    error: ModelWireError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """A round up to the guard's verdict; nothing is written yet."""
+
+    outcome: Outcome
+    snapped: Snapped | None
+    verdict: guard.Verdict
+    error: ModelWireError | None = None
+
+
+Round = Generator[float, None, Report]
+
+
+def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
+    """Raise NotWelcome, NotEnoughSamples or OutboxFull when a round can't be done now."""
+    lineage.check_welcome(lineage.head())
+    have = spool.count(lineage.name)
+    if have < settings.train.min_samples:
+        raise NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples)
+    if 0 in spool.sides(lineage.name, settings.train.held_out):
+        raise NotEnoughSamples(model=lineage.name, have=have, need=have + 1)
+    try:
+        lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
+    except BudgetExhausted:
+        lineage.coalesce()
+        lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
+
+
+def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True) -> Round:
+    """Do one round, yielding each step's loss, and return its report. Closing the generator abandons it: nothing was changed.
+
+    keep=False: only find out what the round would cost. now: Unix seconds.
+    """
+    began = time.monotonic()
+    until = spool.last_id(lineage.name)
+    held = lineage.load()
+    trained = yield from _train(lineage, spool, settings, open_model, held, until)
+    outcome = replace(trained.outcome, at=int(now()))
+    head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
+    if not keep and not head.epoch:
+        head = replace(head, epoch=1)  # any number: the size is the same
+    size = kept = 0
+    version, kind, verdict = None, "", trained.verdict
+    if trained.snapped is not None and verdict.accepted:
+        snapped = trained.snapped
+        body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, metrics(outcome, snapped.clamped))
+        size, kept, kind = len(body), sum(len(s.index) for s in snapped.sections), snapped.kind.name.lower()
+        budget = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
+        assert outcome.before is not None and outcome.after is not None
+        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=budget)
+        if verdict.accepted and keep:
+            written = lineage.store.write(head.slot, snapped.state, snapped.residual)
+            version = lineage.adopt(head, snapped, written, body, outcome)
+            lineage.serve()
+    if not verdict.accepted and keep:
+        lineage.reject(head, outcome, verdict.reason)
+    return Report(
+        lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
+        lineage.manifest.schema.size, time.monotonic() - began, trained.error,
+    )  # fmt: skip
+
+
+def _train(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, held: Held, until: int
+) -> Generator[float, None, _Trained]:
+    head = lineage.head()
+    training, judging = spool.split(lineage.name, settings.train.held_out, until=until)
+    if not len(training) or not len(judging):
+        raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
+    model = open_model(held.file, lineage.name)
+    lineage.set_runtime(model.runtime_key)
+    outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0)
+    count = 0
+    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
+    start, residual = training_start(held.state, held.residual)
+    model.set_weights(lineage.manifest.schema.shaped(start))
+    try:
+        for loss in trainer.steps(
+            model, training, name=lineage.name, epochs=settings.train.epochs, learning_rate=settings.train.learning_rate, seed=seed
+        ):
+            count += 1
+            yield loss
+        outcome = replace(outcome, steps=count)
+        snapped = _snap(lineage, settings, head, held, residual, model, outcome)
+    except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
+        return _Trained(replace(outcome, steps=count), None, guard.Verdict(False, e.message), e)
+    if not snapped.sections and snapped.kind is Kind.DELTA:
+        return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
+    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, judging)), snapped, guard.Verdict(True))
+
+
+def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, model: Trainable, outcome: Outcome) -> Snapped:
+    # As if there were a second score: what the extension will take, known before the update is.
+    extension = metrics(replace(outcome, after=outcome.before))
+    overhead = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension)) + _SPARE
+    trained = lineage.manifest.schema.flat(model.get_weights())
+    update = settings.update
+    return snap(
+        held.state, trained, residual, density=update.density, max_bytes=update.max_bytes, widen=head.widen, overhead=overhead
+    )
+
+
+def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:
+    model.set_weights(snapped.state.named())
+    return guard.measure(model, judging)

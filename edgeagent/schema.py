@@ -1,0 +1,70 @@
+"""The tables of the agent's database: which model is served, every round's outcome, and the updates that wait for a receipt."""
+
+from __future__ import annotations
+
+FILE = "edgeagent.db"
+RELEASE = 1
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+    -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend
+
+CREATE TABLE model (
+    name TEXT PRIMARY KEY,
+    manifest BLOB NOT NULL,                     -- of the base, as modelwire encodes it
+    base_commit BLOB NOT NULL,
+    slot TEXT NOT NULL,                         -- 'a' or 'b': where the head's files are
+    file_sha256 BLOB NOT NULL,
+    private_sha256 BLOB NOT NULL,
+    head_version INTEGER NOT NULL DEFAULT 0,    -- 0 is the base
+    head_commit BLOB NOT NULL,
+    last_version INTEGER NOT NULL DEFAULT 0,    -- the highest number ever used, here or as the centre said
+    epoch INTEGER NOT NULL DEFAULT 0,           -- 0: none granted yet
+    welcome TEXT NOT NULL DEFAULT '',           -- what the centre last said: ok, quarantine, unknown-base
+    blocked TEXT NOT NULL DEFAULT '',           -- why nothing more can be sent in this epoch; empty otherwise
+    widen TEXT NOT NULL DEFAULT '[]',           -- JSON: tensors that met the end of their range in the last round
+    rounds INTEGER NOT NULL DEFAULT 0,          -- accepted or rejected, since the folder was made
+    trained_id INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the last round saw
+    trained_at INTEGER NOT NULL DEFAULT 0,      -- Unix seconds
+    runtime TEXT NOT NULL DEFAULT ''            -- replay class, as last found
+);
+
+CREATE TABLE version (                          -- one row a round or snapshot; only `state` and what follows from it changes
+    id INTEGER PRIMARY KEY,
+    model TEXT NOT NULL REFERENCES model(name),
+    version INTEGER,                            -- NULL where the guard rejected the round: it used no number
+    epoch INTEGER NOT NULL,
+    round INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('rejected', 'queued', 'offered', 'stored', 'verified', 'refused', 'skipped')),
+    reason TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL DEFAULT '',
+    commit_id BLOB,
+    parent BLOB,
+    root BLOB,
+    file_sha256 BLOB,                           -- of the file that is served at this version
+    bytes INTEGER NOT NULL DEFAULT 0,           -- of the whole container
+    loss_before REAL, loss_after REAL, accuracy_before REAL, accuracy_after REAL,
+    samples INTEGER, steps INTEGER,
+    carried_by INTEGER,                         -- the version that tells the centre what a skipped one changed
+    at INTEGER NOT NULL,                        -- Unix seconds
+    UNIQUE (model, version)
+);
+CREATE INDEX version_by_state ON version (model, state, version);
+CREATE INDEX version_by_parent ON version (model, parent);
+
+CREATE TABLE outbox (                           -- the bytes of updates that are queued, offered or stored
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (model, version),
+    FOREIGN KEY (model, version) REFERENCES version (model, version)
+);
+
+CREATE TABLE command (                          -- commands that were carried out: a repeated one is answered, not done again
+    model TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (model, id)
+) WITHOUT ROWID;
+"""

@@ -1,0 +1,262 @@
+"""The samples that a device has seen: appended by the application, bounded, split for good into training and held-out ones.
+
+Several processes may append while the agent runs. A kill loses nothing that `append` has returned from; a power cut may take
+the last few samples, never the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.tensors import F32
+
+from . import configuration
+from .database import Database, Row
+
+FILE = "samples.db"
+RELEASE = 1
+SCHEMA = """
+CREATE TABLE model (
+    name TEXT PRIMARY KEY,
+    x_shape TEXT NOT NULL,          -- JSON list, without the batch
+    y_shape TEXT NOT NULL,          -- JSON list: [classes], or the shape of a target
+    max_samples INTEGER NOT NULL,
+    max_bytes INTEGER NOT NULL
+);
+CREATE TABLE sample (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never reused: the held-out split goes by it
+    model TEXT NOT NULL REFERENCES model(name),
+    class INTEGER NOT NULL,                 -- -1 where the sample has a target instead
+    x BLOB NOT NULL,                        -- float32, little-endian
+    target BLOB,
+    bytes INTEGER NOT NULL,
+    at INTEGER NOT NULL
+);
+CREATE INDEX sample_by_class ON sample (model, class, id);
+CREATE TABLE held (                          -- kept with each append, so that no append counts the whole table
+    model TEXT NOT NULL, class INTEGER NOT NULL, samples INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (model, class)
+) WITHOUT ROWID;
+"""
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: ids times this spread evenly over 2^64, whatever the order of the classes
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one model's samples look like."""
+
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+
+    @property
+    def classes(self) -> int:
+        return self.y[0] if len(self.y) == 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many samples there are of one class; class -1 counts samples with a target."""
+
+    cls: int
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples in memory. x: [n, ...]; y: what the `train` signature is told, one-hot or target, [n, ...]."""
+
+    x: F32
+    y: F32
+    labelled: bool  # y is one-hot
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Spool:
+    """The samples of one device. `place`: its edgeagent.toml, the folder of that file, or the state folder itself."""
+
+    def __init__(self, place: str | Path) -> None:
+        """Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read."""
+        given = Path(place)
+        if not (given / FILE).exists():
+            given = configuration.load(given / configuration.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
+        if not (given / FILE).exists():
+            raise MissingFile(path=given / FILE, what="the agent's spool of samples")
+        self._db = Database.open(given / FILE, RELEASE, durable=False)
+
+    @staticmethod
+    def create(folder: Path) -> None:
+        """Make an empty spool in a new state folder."""
+        Database.create(folder / FILE, SCHEMA, RELEASE).close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # For the application.
+
+    def append(self, model: str, x: ArrayLike, label: int | None = None, *, target: ArrayLike | None = None) -> int:
+        """Add one sample and return its id. label: its class number; or target: what the model should have answered.
+
+        Raises ModelError or ShapeMismatch when the sample does not suit the model; nothing is kept then.
+        """
+        targets = None if target is None else np.asarray(target)[None]
+        return self.extend(model, np.asarray(x)[None], None if label is None else [label], targets=targets)[0]
+
+    def extend(
+        self, model: str, x: ArrayLike, labels: Sequence[int] | NDArray[Any] | None = None, *, targets: ArrayLike | None = None
+    ) -> list[int]:
+        """Add many samples, [n, ...], all or none, and return their ids."""
+        shape = self.shape(model)
+        xs = _floats(model, "x", x, shape.x)
+        ys = None if targets is None else _floats(model, "target", targets, shape.y)
+        classes = _classes(model, labels, shape) if labels is not None else np.full(len(xs), -1)
+        if (labels is None) == (ys is None):
+            raise ModelError(model=model, reason="a sample has a label or a target, one of the two")
+        if len(classes) != len(xs) or (ys is not None and len(ys) != len(xs)):
+            raise ModelError(model=model, reason=f"{len(xs)} samples and {len(classes) if ys is None else len(ys)} labels")
+        now, out = int(time.time()), []
+        with self._db.transaction():
+            self._same_kind(model, labels is not None)
+            for i, one in enumerate(xs):
+                target = None if ys is None else ys[i].tobytes()
+                out.append(self._insert(model, int(classes[i]), one.tobytes(), target, now))
+            self._make_room(model)
+        return out
+
+    # For the agent.
+
+    def register(self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int) -> None:
+        """Say what a model's samples look like and how many are kept; the bounds may change later."""
+        with self._db.transaction():
+            self._db.run(
+                "INSERT INTO model VALUES (?,?,?,?,?) ON CONFLICT (name) DO UPDATE SET max_samples=excluded.max_samples,"
+                " max_bytes=excluded.max_bytes",
+                model, json.dumps(list(x_shape)), json.dumps(list(y_shape)), max_samples, max_bytes,
+            )  # fmt: skip
+            self._make_room(model)
+
+    def shape(self, model: str) -> Shape:
+        """Return what the samples of `model` look like. Raises ConfigError."""
+        row = self._db.maybe("SELECT * FROM model WHERE name=?", model)
+        if row is None:
+            names = [r["name"] for r in self._db.all("SELECT name FROM model ORDER BY name")]
+            raise ConfigError(reason=f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}")
+        return Shape(tuple(json.loads(row["x_shape"])), tuple(json.loads(row["y_shape"])))
+
+    def count(self, model: str, *, after: int = 0) -> int:
+        """Return how many samples there are with an id above `after`."""
+        if after == 0:
+            return int(self._db.one("SELECT coalesce(sum(samples), 0) FROM held WHERE model=?", model)[0])
+        return int(self._db.one("SELECT count(*) FROM sample WHERE id > ? AND model=?", after, model)[0])
+
+    def last_id(self, model: str) -> int:
+        return int(self._db.one("SELECT coalesce(max(id), 0) FROM sample WHERE model=?", model)[0])
+
+    def sides(self, model: str, held_out: float) -> tuple[int, int]:
+        """Return how many samples are for (training, judging)."""
+        ids = [r["id"] for r in self._db.all("SELECT id FROM sample WHERE model=?", model)]
+        judging = sum(is_held_out(i, held_out) for i in ids)
+        return len(ids) - judging, judging
+
+    def classes(self, model: str) -> list[Count]:
+        """Return the samples per class."""
+        rows = self._db.all("SELECT * FROM held WHERE model=? AND samples>0 ORDER BY class", model)
+        return [Count(r["class"], r["samples"], r["bytes"]) for r in rows]
+
+    def split(self, model: str, held_out: float, *, until: int) -> tuple[Samples, Samples]:
+        """Return (training, held-out) samples with ids up to `until`. A sample stays on its side for its whole life."""
+        shape = self.shape(model)
+        rows = self._db.all("SELECT id, class, x, target FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)
+        apart = [is_held_out(r["id"], held_out) for r in rows]
+        return (
+            _collect([r for r, held in zip(rows, apart, strict=True) if not held], shape),
+            _collect([r for r, held in zip(rows, apart, strict=True) if held], shape),
+        )
+
+    def _insert(self, model: str, cls: int, x: bytes, target: bytes | None, now: int) -> int:
+        size = len(x) + len(target or b"")
+        self._db.run(
+            "INSERT INTO held VALUES (?,?,1,?) ON CONFLICT (model, class) DO UPDATE SET samples=samples+1, bytes=bytes+excluded.bytes",
+            model, cls, size,
+        )  # fmt: skip
+        return self._db.insert("sample", model=model, **{"class": cls}, x=x, target=target, bytes=size, at=now)
+
+    def _same_kind(self, model: str, labelled: bool) -> None:
+        row = self._db.maybe("SELECT class FROM held WHERE model=? AND samples>0 LIMIT 1", model)
+        if row is not None and (row["class"] >= 0) != labelled:
+            raise ModelError(model=model, reason=f"its samples have {'targets' if labelled else 'labels'}; the two don't mix")
+
+    def _make_room(self, model: str) -> None:
+        """Drop the oldest samples of the most frequent class until the model is within its bounds."""
+        bound = self._db.one("SELECT max_samples, max_bytes FROM model WHERE name=?", model)
+        while True:
+            total = self._db.one("SELECT coalesce(sum(samples),0) n, coalesce(sum(bytes),0) b FROM held WHERE model=?", model)
+            if total["n"] <= 1 or (total["n"] <= bound["max_samples"] and total["b"] <= bound["max_bytes"]):
+                return
+            most = self._db.one("SELECT class FROM held WHERE model=? ORDER BY samples DESC, class LIMIT 1", model)["class"]
+            oldest = self._db.one("SELECT id, bytes FROM sample WHERE model=? AND class=? ORDER BY id LIMIT 1", model, most)
+            self._db.run("DELETE FROM sample WHERE id=?", oldest["id"])
+            self._db.run("UPDATE held SET samples=samples-1, bytes=bytes-? WHERE model=? AND class=?", oldest["bytes"], model, most)
+
+
+def is_held_out(sample: int, share: float) -> bool:
+    """Return whether the sample with this id judges and is never trained on; for good, as long as `share` is the same."""
+    return (sample * _GOLDEN) % (1 << 64) < share * (1 << 64)
+
+
+def _floats(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> F32:
+    a = np.asarray(value)
+    if a.dtype.kind not in "fiub":
+        raise ModelError(model=model, reason=f"{what} holds {a.dtype}, not numbers")
+    if a.shape[1:] != shape:
+        if a.ndim and a[0].size == int(np.prod(shape)):  # flat rows of a table are in order
+            a = a.reshape(len(a), *shape)
+        else:
+            raise ShapeMismatch(tensor=f"{model}: {what}", expected=list(shape), got=list(a.shape[1:]))
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(a, "<f4")
+    if not np.isfinite(out).all():
+        raise ModelError(model=model, reason=f"{what} holds a value that is not a finite float32")
+    return out
+
+
+def _classes(model: str, labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
+    a = np.asarray(labels)
+    if a.ndim != 1 or (a.dtype.kind not in "iub" and not (a.dtype.kind == "f" and np.array_equal(a, np.rint(a)))):
+        raise ModelError(model=model, reason="labels are whole class numbers, one a sample")
+    out = a.astype(np.int64)
+    if not shape.classes:
+        raise ModelError(model=model, reason=f"it learns targets of shape {list(shape.y)}, not classes")
+    if len(out) and (out.min() < 0 or out.max() >= shape.classes):
+        raise ModelError(model=model, reason=f"a label is outside 0 to {shape.classes - 1}")
+    return out
+
+
+def _collect(rows: Sequence[Row], shape: Shape) -> Samples:
+    x = np.zeros((len(rows), *shape.x), np.float32)
+    y = np.zeros((len(rows), *shape.y), np.float32)
+    for i, row in enumerate(rows):
+        x[i] = np.frombuffer(row["x"], "<f4").reshape(shape.x)
+        if row["class"] >= 0:
+            y[i, row["class"]] = 1.0
+        else:
+            y[i] = np.frombuffer(row["target"], "<f4").reshape(shape.y)
+    return Samples(x, y, bool(rows) and rows[0]["class"] >= 0)

@@ -1,0 +1,83 @@
+"""What the agent needs of a link to the centre, so that its logic runs over MQTT and, in tests, over a centre in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says for the device when the link is lost without a word."""
+
+    topic: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The link is up and the device's answers are subscribed to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The link went down, or an attempt to bring it up failed. The transport tries again by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message from the centre. It comes again until it is acknowledged."""
+
+    topic: str
+    data: bytes
+    token: object = None  # the transport's own
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The broker took a message. It proves nothing about the centre: only a receipt does."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Nothing happened, but somebody called `wake`."""
+
+
+Event = Connected | Lost | Arrived | Accepted | Woken
+
+
+class Transport(Protocol):
+    """A link that comes and goes. Used from one thread, but for `wake`."""
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest message that may be sent now."""
+        ...
+
+    def open(self, will: Will, listen: str) -> None:
+        """Start to connect, listening to the topic filter `listen`; `poll` tells how it goes."""
+        ...
+
+    def poll(self, timeout: float) -> Event | None:
+        """Return the next event, or None after `timeout` seconds."""
+        ...
+
+    def send(self, topic: str, data: bytes, *, retain: bool = False) -> int:
+        """Hand a message to the link and return its ticket. Raises LinkError while the link is down, TooLarge."""
+        ...
+
+    def acknowledge(self, message: Arrived) -> None:
+        """Say that a message was dealt with, durably."""
+        ...
+
+    def wake(self) -> None:
+        """Make `poll` return now; may be called from a signal handler."""
+        ...
+
+    def close(self, farewell: Will | None = None) -> None:
+        """Say farewell if the link is up, and close it."""
+        ...

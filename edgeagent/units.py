@@ -1,0 +1,58 @@
+"""Durations and sizes as people write them in settings: "30s", "6h", "4KiB", "2 MiB"."""
+
+from __future__ import annotations
+
+import re
+
+SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)\Z")
+
+
+def seconds(text: str | int | float) -> float:
+    """Return the seconds that `text` says; a plain number is seconds. Raises ValueError."""
+    number, unit = _split(text)
+    if unit and unit not in SECONDS:
+        raise ValueError(f"{unit!r} is not a unit of time ({', '.join(SECONDS)})")
+    return number * SECONDS.get(unit, 1.0)
+
+
+def size(text: str | int | float) -> int:
+    """Return the bytes that `text` says; a plain number is bytes. Raises ValueError."""
+    number, unit = _split(text)
+    if unit and unit not in BYTES:
+        raise ValueError(f"{unit!r} is not a unit of size ({', '.join(BYTES)})")
+    whole = number * BYTES.get(unit, 1)
+    if whole != int(whole):
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return int(whole)
+
+
+def say_seconds(value: float) -> str:
+    """Return a duration as `seconds` reads it back, in the largest unit that keeps it whole."""
+    for unit in ("d", "h", "min", "s"):
+        if value >= SECONDS[unit] and value % SECONDS[unit] == 0:
+            return f"{value / SECONDS[unit]:g}{unit}"
+    return f"{value:g}s"
+
+
+def say_size(value: int) -> str:
+    """Return a size as `size` reads it back, in the largest unit that keeps it whole."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if value and value % BYTES[unit] == 0:
+            return f"{value // BYTES[unit]}{unit}"
+    return f"{value}B"
+
+
+def _split(text: str | int | float) -> tuple[float, str]:
+    if isinstance(text, bool):
+        raise ValueError("true and false are not quantities")
+    if isinstance(text, (int, float)):
+        if not 0 <= text < float("inf"):
+            raise ValueError(f"{text} is negative or not finite")
+        return float(text), ""
+    found = _QUANTITY.match(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a number with a unit, such as 30s or 4KiB")
+    return float(found[1]), found[2]

@@ -1,0 +1,228 @@
+"""The hash that csrc/selftest.c prints, computed by the numpy twin alone."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwire import _reference as twin
+from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
+from modelwire.limits import Q_MAX
+
+HEADER = Path(__file__).parents[2] / "csrc" / "mw.h"
+STATUS = {name: i for i, name in enumerate(re.findall(r"^  (MW_\w+)(?: = 0)?,", HEADER.read_text(), re.MULTILINE))}
+N = 768
+EXPONENTS = (-96, -95, -40, -14, 0, 31, 99, 100)
+STEPS = (96, 255 << 3, 1)
+COLUMNS = (32, 768, 5)
+START = 1000003
+
+
+class Run:
+    """One pass over the fixed stream of awkward numbers; `hash` is FNV-1a 64 over all that came out."""
+
+    def __init__(self) -> None:
+        self.hash = 0xCBF29CE484222325
+        self.state = 0
+
+    def rnd(self) -> int:
+        x = self.state
+        x ^= x << 13 & (1 << 64) - 1
+        x ^= x >> 7
+        x ^= x << 17 & (1 << 64) - 1
+        self.state = x
+        return x >> 16 & 0xFFFFFFFF
+
+    def feed(self, data: bytes) -> None:
+        h = self.hash
+        for byte in data:
+            h = (h ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+        self.hash = h
+
+    def number(self, *numbers: int) -> None:
+        for number in numbers:
+            self.feed(struct.pack("<Q", number))
+
+    def status(self, call: Callable[[], Any]) -> Any:
+        """Feed how the call ended, and return what it returned, or the error."""
+        try:
+            result = call()
+        except ModelWireError as error:
+            status = status_of(error)
+            self.number(status)
+            if "index" in error.facts:
+                self.number(int(str(error.facts["index"])))
+            elif status == STATUS["MW_OFF_LATTICE"]:
+                self.number(int(str(error.facts["reason"]).split()[1]))
+            return error
+        self.number(0)
+        return result
+
+    def tensor(self, e: int) -> None:
+        """Make base, q and residual: subnormals, -0.0, exact and near cancellations, weights far from the unit."""
+        base, q, residual = [], [], []
+        unit = np.float32(2.0**e)
+        for _ in range(N):
+            kind = self.rnd()
+            units = self.rnd() % (2 * Q_MAX + 1) - Q_MAX
+            if kind & 7 == 0:
+                units = 0
+            if kind & 7 == 1:
+                units = self.rnd() % 7 - 3
+            if 2 <= kind & 7 <= 4:
+                by = 1 << self.rnd() % 22
+                units = units // by if units >= 0 else -(-units // by)
+            q.append(units)
+            cancel = int((np.float32(-units) * unit).view(np.uint32))
+            exponent = min(250, max(1, e + 127 + self.rnd() % 48 - 20))
+            plain = self.rnd() & 0x807FFFFF | exponent << 23
+            case = kind >> 3 & 7
+            if case == 0:
+                plain = self.rnd() & 0x807FFFFF
+            elif case == 1:
+                plain = 0x80000000
+            elif case == 2:
+                plain = cancel
+            elif case == 3:
+                plain = cancel + self.rnd() % 7 - 3 if cancel & 0x7F800000 else cancel
+            base.append(plain)
+            residual.append(int((np.float32(self.rnd() % 65 - 32) * unit).view(np.uint32)) >> 16)
+        self.base = np.array(base, np.uint32).view(np.float32)
+        self.q = np.array(q, np.int32)
+        self.residual = np.array(residual, np.uint16)
+
+    def train(self, e: int, step: int) -> Any:
+        trained = self.w.copy()
+        bits = trained.view(np.uint32)
+        unit = np.float32(2.0**e)
+        for i in range(N):
+            kind = self.rnd() & 15
+            product = (self.rnd() % 257 - 128) * step
+            moved = product // 32 if product >= 0 else -(-product // 32)
+            wild = self.rnd() & 0x807FFFFF | (e + 127 + 24 if e < 100 else 250) << 23
+            subnormal = self.rnd() & 0x807FFFFF
+            if kind >= 4:
+                trained[i] = self.w[i] + np.float32(moved) * unit
+            if kind == 1:
+                bits[i] = wild
+            if kind == 2:
+                bits[i] = subnormal
+        return trained
+
+    def fingerprint(self, q: Any, verbatim: bool) -> tuple[int, int]:
+        lanes = twin.fingerprint(q, start=START, verbatim=verbatim)
+        self.number(*lanes)
+        return lanes
+
+    def round_trip(self, e: int, step: int) -> Any:
+        threshold = np.float32(0.6) * (np.float32(step) * np.float32(2.0**e))
+        trained = self.train(e, step)
+        out = self.out
+        self.status(lambda: twin.differences(self.w, trained, self.residual, out))
+        self.feed(out.tobytes())
+        index, value, clamped = self.status(
+            lambda: twin.snap(self.w, trained, self.residual, self.q, exponent=e, step=step, threshold=float(threshold))
+        )
+        self.number(len(index), clamped)
+        self.feed(index.tobytes() + value.tobytes())
+        self.fingerprint(self.q, False)
+        twin.adopt(self.base, self.w, trained, self.residual, self.q, index, value, exponent=e, step=step)
+        self.feed(self.w.tobytes() + self.residual.tobytes() + self.q.tobytes())
+        self.fingerprint(self.q, False)
+        return index, value
+
+    def decode(self, data: bytes, shapes: list[tuple[int, int, int]]) -> None:
+        for index, value in twin.decode_sections(data, shapes):
+            self.feed(index.tobytes() + value.tobytes())
+
+    def code(self, sections: list[Any]) -> None:
+        shaped = [(N // c + 1, c, index, value) for c, (index, value) in zip(COLUMNS, sections, strict=True)]
+        shapes = [(rows, columns, len(index)) for rows, columns, index, _ in shaped]
+        coded = twin.encode_sections(shaped)
+        self.number(len(coded))
+        self.feed(coded)
+        self.decode(coded, shapes)
+        for _ in range(4):
+            mutated = bytearray(coded)
+            place = self.rnd() % len(coded)
+            mutated[place] ^= 1 << self.rnd() % 8
+            data = bytes(mutated[: len(coded) - self.rnd() % 3])
+            self.status(lambda data=data: self.decode(data, shapes))
+
+    def refuse(self, difference: Any, bits: Any) -> None:
+        for round_ in range(8):
+            count = 1 + self.rnd() % 6
+            place = self.rnd() % N
+            index, value = np.zeros(count, np.uint32), np.zeros(count, np.int32)
+            for k in range(count):
+                index[k] = place
+                noise = self.rnd()
+                value[k] = np.uint32(noise >> self.rnd() % 32).view(np.int32)
+                place += self.rnd() % 200 + (round_ > 4)
+            step = STEPS[self.rnd() % len(STEPS)]
+            step <<= self.rnd() % 20
+            self.status(lambda i=index, v=value, s=step: twin.check_lattice(self.base, self.q, i, v, exponent=self.exponent, step=s))
+            self.status(lambda i=index, v=value: twin.apply_verbatim(self.base.view(np.uint32), bits, difference, i, v))
+            self.feed(bits.tobytes() + difference.tobytes())
+
+    def all(self) -> int:
+        self.out = np.zeros(N, np.float32)
+        for k, e in enumerate(EXPONENTS):
+            self.exponent = e
+            self.state = 88172645463325252 + k
+            self.tensor(e)
+            self.w = np.zeros(N, np.float32)
+            self.status(lambda e=e: twin.weights_from_q(self.base, self.q, self.w, exponent=e))
+            self.feed(self.base.tobytes() + self.w.tobytes())
+            sections = [self.round_trip(e, step) for step in STEPS]
+            found = np.zeros(N, np.int32)
+            self.status(lambda e=e, f=found: twin.q_from_weights(self.base, self.w, f, exponent=e))
+            self.feed(found.tobytes())
+            self.code(sections)
+            bits = self.w.view(np.uint32).copy()
+            difference = (bits - self.base.view(np.uint32)).view(np.int32)
+            self.fingerprint(difference, True)
+            self.refuse(difference, bits)
+            self.number(twin.crc32c(self.w.tobytes()))
+        return self.hash
+
+
+def status_of(error: ModelWireError) -> int:
+    """Return the number of the C core's status that stands for this error."""
+    by_what = {
+        "the trained weights": "MW_TRAINED_NOT_FINITE",
+        "the difference to the trained weights": "MW_DIFFERENCE_NOT_FINITE",
+        "the weights": "MW_WEIGHT_NOT_FINITE",
+        "the residual": "MW_RESIDUAL_NOT_FINITE",
+        "exponent": "MW_EXPONENT",
+        "step": "MW_STEP",
+        "value": "MW_VALUE",
+        "weights": "MW_OFF_LATTICE",
+    }
+    by_reason = {
+        "the bytes end too early": "MW_STREAM_SHORT",
+        "there are more bytes than needed": "MW_STREAM_LONG",
+        "no encoder writes these bytes": "MW_STREAM_DAMAGED",
+    }
+    if isinstance(error, IndexOutOfRange):
+        return STATUS["MW_INDEX"]
+    if isinstance(error, RangeOverflow):
+        return STATUS["MW_RANGE"]
+    if isinstance(error, NonFinite | Malformed):
+        return STATUS[by_reason.get(str(error.facts.get("reason")), by_what.get(str(error.facts["what"]), ""))]
+    raise error
+
+
+def selftest_hash() -> str:
+    """Return what every build of csrc/selftest.c prints first."""
+    with np.errstate(all="ignore"):
+        return f"{Run().all():016x}"
+
+
+if __name__ == "__main__":
+    print(selftest_hash())

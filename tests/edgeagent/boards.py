@@ -1,0 +1,128 @@
+"""A device in a temporary folder for tests: made as `init` makes it, with a model whose training is scripted."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from edgeagent import configuration, device, template
+from edgeagent.agent import Agent, Clock, Goal
+from edgeagent.configuration import Loaded
+from edgeagent.device import Device
+from edgeagent.trainer import Trainable
+from modelwire import signing
+from modelwire.manifest import manifest_of
+from modelwire.tensors import F32, Weights
+from modelwire.tflite_file import read_weights
+
+from .centre import Centre, FakeClock
+
+TINY = (Path(__file__).parents[1] / "models" / "tiny.tflite").read_bytes()
+FLEET_SEED, DEVICE_SEED = bytes(range(32)), bytes(range(32, 64))
+PUBLIC = signing.PrivateKey(DEVICE_SEED).public
+
+SETTINGS = {
+    "device.name": "pi-7", "device.fleet": "home", "link.resend": "10s", "link.resend_max": "1h", "train.min_samples": "8",
+    "train.min_new_samples": "8", "train.epochs": "1", "train.margin": "100", "update.density": "0.2", "store.history": "50",
+}  # fmt: skip
+
+
+class ScriptedModel:
+    """A model whose steps add noise, and whose answers are even: any round is accepted."""
+
+    batch = 16
+    runtime_key = "scripted 1 threads=1"
+
+    def __init__(self, file: bytes, *, scale: float = 0.02, answer: Callable[[F32, Weights], F32] | None = None) -> None:
+        self.weights = read_weights(file)
+        self._rng = np.random.default_rng(zlib.crc32(file))
+        self._scale = scale
+        self._answer = answer
+
+    def train(self, x: F32, y: F32, lr: float) -> float:
+        for w in self.weights.values():
+            w += self._rng.normal(0, self._scale, w.shape).astype(np.float32)
+        return 1.0
+
+    def evaluate(self, x: F32) -> F32:
+        if self._answer is not None:
+            return self._answer(x, self.weights)
+        return np.full((len(x), 3), 1 / 3, np.float32)
+
+    def get_weights(self) -> Weights:
+        return {name: w.copy() for name, w in self.weights.items()}
+
+    def set_weights(self, weights: Weights) -> None:
+        self.weights = {name: w.copy() for name, w in weights.items()}
+
+
+def scripted(file: bytes, name: str) -> Trainable:
+    return ScriptedModel(file)
+
+
+def make(folder: Path, *, models: dict[str, bytes] | None = None, seed: bytes = DEVICE_SEED, **changes: str) -> Loaded:
+    """Make a device in `folder` and return its settings. changes: section__key="text"."""
+    given = {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}
+    models = models or {"tiny": TINY}
+    path = folder / configuration.FILE
+    loaded = configuration.build(
+        configuration.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
+    )
+    fleet_key = signing.PrivateKey(FLEET_SEED).public
+    device.create(folder, loaded, template.render(given, list(models)), models=models, seed=seed, fleet_key=fleet_key)
+    return configuration.load(path, environment={}, flags={})
+
+
+def fill(opened: Device, count: int = 40, model: str = "tiny", seed: int = 0) -> None:
+    """Append `count` samples whose class is the largest of the first three numbers."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 4)).astype(np.float32)
+    opened.spool.extend(model, x, x[:, :3].argmax(1))
+
+
+def centre(clock: FakeClock, *, known: bool = True, file: bytes = TINY) -> Centre:
+    """Return a centre that holds the tiny base, and the device's key when it is `known`."""
+    made = Centre(FLEET_SEED, clock)
+    manifest = manifest_of(file)
+    made.bases[manifest.commit] = (manifest, manifest.schema.flat(read_weights(file)))
+    if known:
+        made.keys["pi-7"] = PUBLIC
+    return made
+
+
+class Rig:
+    """An agent on an opened folder, with a centre in memory."""
+
+    def __init__(self, opened: Device, centre: Centre, open_model: Callable[[bytes, str], Trainable] = scripted) -> None:
+        self.device, self.centre = opened, centre
+        self.agent = Agent(
+            opened, centre, open_model, "test", clock=Clock(centre.clock.monotonic, centre.clock.wall), rng=random.Random(1)
+        )
+        self.lineage = next(iter(opened.lineages.values()))
+
+    def run(self, goal: Goal) -> None:
+        self.agent.run(goal)
+
+    def serve(self, seconds: float) -> None:
+        """Run the service for so long."""
+        self.centre.after(seconds, lambda: self.agent.stop("test"))
+        self.agent.stopping = ""
+        self.agent.run(Goal())
+
+    def states(self) -> dict[int, str]:
+        """Return the state of each version."""
+        return {r["version"]: r["state"] for r in reversed(self.lineage.versions()) if r["version"] is not None}
+
+
+@contextmanager
+def rig(folder: Path, centre: Centre, open_model: Callable[[bytes, str], Trainable] = scripted, **changes: str) -> Iterator[Rig]:
+    """Make a device when there is none in `folder`, open it and yield it with an agent."""
+    path = folder / configuration.FILE
+    loaded = configuration.load(path, environment={}, flags={}) if path.exists() else make(folder, **changes)
+    with device.opened(loaded, alone=True) as opened:
+        yield Rig(opened, centre, open_model)

@@ -1,0 +1,311 @@
+"""A whole centre in memory, and the link to it, on a clock of its own: parses what the agent says and answers with signed records.
+
+It rebuilds every version for real, so `verified` means here what it means in the field. Faults are functions that a test sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edgeagent.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
+from modelwire import container, parts, records, rebuild, signing, topics
+from modelwire.errors import LinkError, ModelWireError, TooLarge, WireError
+from modelwire.manifest import Manifest
+from modelwire.records import Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
+from modelwire.state import ModelState
+from modelwire.tensors import F32
+from modelwire.update import Kind
+
+
+class FakeClock:
+    """Time that moves only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 1_800_000_000.0 + self.now
+
+
+@dataclass
+class Held:
+    """One version at the centre."""
+
+    version: int
+    commit: bytes
+    parent: bytes
+    kind: Kind
+    level: Level
+    header: container.Header
+    state: ModelState | None
+    size: int
+    reason: str = ""
+    good: bytes = b""
+    good_version: int = 0
+
+
+@dataclass
+class Lineage:
+    """What the centre knows of one model of one device."""
+
+    base: bytes = b""
+    epochs: dict[bytes, int] = field(default_factory=dict)
+    versions: dict[int, dict[int, Held]] = field(default_factory=dict)  # by epoch and version
+    heads: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    last: int = 0
+
+
+class Centre:
+    """The centre and the transport to it. `up` and `down` list all that was said, in order."""
+
+    def __init__(self, seed: bytes, clock: FakeClock, fleet: str = "home") -> None:
+        self.key, self.clock, self.fleet = signing.PrivateKey(seed), clock, fleet
+        self.keys: dict[str, bytes] = {}
+        self.bases: dict[bytes, tuple[Manifest, list[F32]]] = {}
+        self.lineages: dict[tuple[str, str], Lineage] = {}
+        self.commands: list[Command] = []
+        self.answers: list[Response] = []
+        self.presence: list[Presence] = []
+        self.up: list[tuple[str, object]] = []
+        self.down: list[Record] = []
+        self.pieces: dict[bytes, tuple[Transfer, dict[int, bytes]]] = {}
+        self.drop_up: Callable[[str, object], bool] = lambda leaf, said: False
+        self.drop_down: Callable[[Record], bool] = lambda record: False
+        self.refuse: Callable[[container.Header], str] = lambda header: ""
+        self.verifies = True
+        self.most = 96 * 1024
+        self.online = True
+        self._at: list[tuple[float, Callable[[], None]]] = []
+        self._queue: list[Event] = []
+        self._unacknowledged: dict[int, Arrived] = {}
+        self._up = False
+        self._will: Will | None = None
+        self._tickets = 0
+
+    # For tests.
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        self._at.append((self.clock.now + seconds, do))
+
+    def cut(self) -> None:
+        """Take the link down; messages that were not acknowledged come again later."""
+        self.online = False
+        if self._up:
+            self._up = False
+            self._queue = [Lost("cut"), *(e for e in self._queue if isinstance(e, Woken))]
+
+    def mend(self) -> None:
+        self.online = True
+
+    def said(self, leaf: str) -> list[object]:
+        """Return what came on up/`leaf`, in order."""
+        return [s for at, s in self.up if at == leaf]
+
+    def updates(self) -> list[container.Container]:
+        return [s for s in self.said("update") if isinstance(s, container.Container)]
+
+    def held(self, device: str, model: str, epoch: int | None = None) -> dict[int, Held]:
+        lineage = self.lineages[device, model]
+        return lineage.versions[epoch or max(lineage.versions)]
+
+    def push(self, record: Record, leaf: str = "cmd") -> None:
+        """Say something to the device unasked."""
+        self._say(record, leaf)
+
+    # As a transport.
+
+    @property
+    def largest(self) -> int:
+        return self.most
+
+    def open(self, will: Will, listen: str) -> None:
+        self._will = will
+
+    def poll(self, timeout: float) -> Event | None:
+        end = self.clock.now + timeout
+        while True:
+            for at, do in sorted(self._at, key=lambda a: a[0]):
+                if at <= self.clock.now:
+                    self._at.remove((at, do))
+                    do()
+            if self.online and not self._up and self._will is not None:
+                self._up = True
+                self._queue = [Connected(), *self._unacknowledged.values(), *self._queue]
+            if self._queue:
+                return self._queue.pop(0)
+            soonest = min([end, *(at for at, _ in self._at)])
+            if self.clock.now >= end:
+                return None
+            self.clock.now = max(self.clock.now, soonest)
+
+    def send(self, topic: str, data: bytes, *, retain: bool = False) -> int:
+        if not self._up:
+            raise LinkError(broker="memory", reason="the link is down")
+        if len(data) > self.most:
+            raise TooLarge(what="a message", size=len(data), limit=self.most)
+        self._tickets += 1
+        self._queue.append(Accepted(self._tickets))
+        place = topics.parse(topic)
+        said = _read(data)
+        if not self.drop_up(place.leaf, said):
+            self.up.append((place.leaf, said))
+            self._take(place, said, data)
+        return self._tickets
+
+    def acknowledge(self, message: Arrived) -> None:
+        assert isinstance(message.token, int)
+        self._unacknowledged.pop(message.token, None)
+
+    def wake(self) -> None:
+        self._queue.append(Woken())
+
+    def close(self, farewell: Will | None = None) -> None:
+        if self._up and farewell is not None:
+            self.send(farewell.topic, farewell.data, retain=True)
+        self._up = False
+        self._will = None
+        self._queue.clear()
+
+    # As a centre.
+
+    def _take(self, place: topics.Topic, said: object, data: bytes) -> None:
+        if isinstance(said, container.Container):
+            said.verify(self.keys.get(said.header.device, bytes(32)))
+            self._ingest(place, said)
+        elif isinstance(said, parts.Part):
+            transfer, have = self.pieces[said.id]
+            parts.check(transfer, said)
+            have[said.index] = said.data
+            if len(have) == parts.count(transfer):
+                whole = parts.join(transfer, have)
+                self.up.append(("update", container.parse(whole)))
+                self._ingest(place, container.parse(whole))
+        elif isinstance(said, Hello):
+            self._welcome(said)
+        elif isinstance(said, Response):
+            self.answers.append(said)
+            self.commands = [c for c in self.commands if c.id != said.id]
+        elif isinstance(said, Presence):
+            self.presence.append(said)
+        elif isinstance(said, Transfer):
+            transfer, have = self.pieces.setdefault(said.id, (said, {}))
+            if len(have) == parts.count(transfer):
+                self._ingest(place, container.parse(parts.join(transfer, have)))
+            else:
+                self._say(Wanted(*_names(said), self._now(), said.id, parts.bitmap(set(have), parts.count(transfer))), "part")
+
+    def _welcome(self, h: Hello) -> None:
+        names = (*_names(h), self._now())
+        lineage = self.lineages.setdefault((h.device, h.model), Lineage())
+        if self.keys.get(h.device) != h.key:
+            self._say(Welcome(*names, h.state, "quarantine", 0, 0, h.base, 0, 0), "cmd")
+            return
+        if h.base not in self.bases:
+            self._say(Welcome(*names, h.state, "unknown-base", 0, 0, h.base, 0, 0), "cmd")
+            return
+        lineage.base = h.base
+        if h.state not in lineage.epochs:
+            epoch = max(lineage.epochs.values(), default=0) + 1
+            lineage.epochs[h.state] = epoch
+            lineage.versions[epoch] = {}
+            lineage.heads[epoch] = (0, h.base)
+        epoch = lineage.epochs[h.state]
+        version, commit = lineage.heads[epoch]
+        verified = 0
+        for n, v in sorted(lineage.versions[epoch].items()):
+            if v.level is Level.STORED:
+                break
+            verified = n if v.level is Level.VERIFIED else verified
+        self._say(Welcome(*names, h.state, "ok", epoch, lineage.last, commit, version, verified), "cmd")
+        for c in self.commands:
+            if (c.device, c.model) == (h.device, h.model):
+                self._say(c, "cmd")
+
+    def _ingest(self, place: topics.Topic, c: container.Container) -> None:
+        h = c.header
+        assert (h.device, h.model) == (place.device, place.model)
+        lineage = self.lineages.get((h.device, h.model))
+        if lineage is None or not lineage.base:
+            return
+        if h.epoch != max(lineage.epochs.values()):
+            self._receipt(h, c.commit, Level.REFUSED, f"epoch {h.epoch} is closed")
+            return
+        versions = lineage.versions[h.epoch]
+        known = versions.get(h.version)
+        if known is not None:
+            if known.commit == c.commit:
+                self._repeat(known)
+            else:
+                self._receipt(h, c.commit, Level.REFUSED, "conflict", lineage.heads[h.epoch])
+            return
+        head_version, head = lineage.heads[h.epoch]
+        if h.parent != head:
+            if h.parent in {v.commit for v in versions.values()} | {lineage.base}:
+                self._receipt(h, c.commit, Level.REFUSED, "stale parent", (head_version, head))
+            return  # an orphan
+        made = Held(h.version, c.commit, h.parent, h.kind, Level.STORED, h, None, c.size)
+        versions[h.version] = made
+        lineage.heads[h.epoch] = (h.version, c.commit)
+        lineage.last = max(lineage.last, h.version)
+        self._repeat(made)
+        if self.verifies:
+            self._verify(lineage, made, c, head_version, head)
+
+    def _verify(self, lineage: Lineage, made: Held, c: container.Container, good_version: int, good: bytes) -> None:
+        manifest, base = self.bases[lineage.base]
+        parent = next((v.state for v in lineage.versions[made.header.epoch].values() if v.commit == made.parent), None)
+        reason = self.refuse(made.header)
+        if not reason:
+            try:
+                made.state = rebuild(parent or ModelState.of_base(manifest, base), c)
+            except ModelWireError as e:
+                reason = e.message
+        if reason:
+            made.level, made.reason, made.good, made.good_version = Level.REFUSED, reason, good, good_version
+            lineage.heads[made.header.epoch] = (good_version, good)
+        else:
+            made.level = Level.VERIFIED
+        self._repeat(made)
+
+    def _repeat(self, v: Held) -> None:
+        self._receipt(v.header, v.commit, v.level, v.reason, (v.good_version, v.good))
+
+    def _receipt(self, h: container.Header, commit: bytes, level: Level, reason: str = "", good: tuple[int, bytes] = (0, b"")) -> None:
+        refused = level is Level.REFUSED
+        self._say(
+            Receipt(
+                self.fleet, h.device, h.model, self._now(), h.epoch, h.version, commit, level, reason, good[1] if refused else b"",
+                good[0] if refused else 0,
+            ),
+            "receipt",
+        )  # fmt: skip
+
+    def _say(self, record: Record, leaf: str) -> None:
+        if self.drop_down(record):
+            return
+        self.down.append(record)
+        self._tickets += 1
+        message = Arrived(topics.down(record.fleet, record.device, record.model, leaf), records.encode(record, self.key), self._tickets)
+        self._unacknowledged[self._tickets] = message
+        if self._up:
+            self._queue.append(message)
+
+    def _now(self) -> int:
+        return int(self.clock.wall())
+
+
+def _names(record: Record) -> tuple[str, str, str]:
+    return record.fleet, record.device, record.model
+
+
+def _read(data: bytes) -> object:
+    for parse in (container.parse, parts.parse):
+        try:
+            return parse(data)
+        except WireError:
+            continue
+    return records.parse(data).record

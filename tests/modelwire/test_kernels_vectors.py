@@ -1,0 +1,55 @@
+"""The golden vectors of wire 1: the compiled kernels and their twin both give them, to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelwire import _reference as twin
+from modelwire._core import kernel
+
+FOLDER = Path(__file__).parents[1] / "vectors" / "wire-1" / "kernels"
+BOTH = pytest.mark.parametrize("core", [kernel, twin], ids=["compiled", "twin"])
+
+
+def vectors(name: str) -> Any:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def array(shown: str) -> Any:
+    dtype, _, data = shown.partition(" ")
+    return np.frombuffer(bytearray.fromhex(data), dtype)
+
+
+@BOTH
+@pytest.mark.parametrize("case", [*vectors("lattice"), *vectors("verbatim")], ids=lambda case: case["kernel"])
+def test_kernels_give_the_golden_results(core: Any, case: Any) -> None:
+    arrays = {name: array(shown) for name, shown in case["before"].items()}
+    result = getattr(core, case["kernel"])(*arrays.values(), **case["facts"])
+    if isinstance(case["result"], list):
+        result = [f"{r.dtype.name} {r.tobytes().hex()}" if isinstance(r, np.ndarray) else r for r in result]
+    assert result == case["result"]
+    for name, now in arrays.items():
+        assert now.tobytes() == array(case["after"].get(name, case["before"][name])).tobytes(), name
+
+
+@BOTH
+@pytest.mark.parametrize("case", vectors("coder"), ids=lambda case: case["what"])
+def test_streams_are_the_golden_bytes_and_read_back(core: Any, case: Any) -> None:
+    sections = [
+        (s["rows"], s["columns"], np.array(s["index"], np.uint32), np.array(s["value"], np.int32)) for s in case["sections"]
+    ]
+    assert core.encode_sections(sections).hex() == case["stream"]
+    shapes = [(rows, columns, len(index)) for rows, columns, index, _ in sections]
+    decoded = core.decode_sections(bytes.fromhex(case["stream"]), shapes)
+    assert [(i.tolist(), v.tolist()) for i, v in decoded] == [(s["index"], s["value"]) for s in case["sections"]]
+
+
+@BOTH
+@pytest.mark.parametrize("case", vectors("checksum"), ids=lambda case: str(case["crc32c"]))
+def test_checksums_are_the_golden_ones(core: Any, case: Any) -> None:
+    assert core.crc32c(bytes.fromhex(case["data"])) == case["crc32c"]

@@ -1,0 +1,141 @@
+"""A whole fleet on this machine, each part a process of its own: broker, ingester, devices. The demo and the kill tests use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import edgeagent
+from tests.worlds import MODELS
+
+END_SECONDS = 20.0
+
+
+class Process:
+    """One program that can be started, killed as by a power cut, and started again."""
+
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
+        self.name, self.command, self.log = name, command, log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.kills = 0
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None while it runs or before it was started."""
+        return self._process.poll() if self._process is not None else None
+
+    def start(self) -> None:
+        assert not self.running, f"{self.name} runs already"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=one_thread(os.environ)
+            )
+
+    def kill(self) -> bool:
+        """End it with SIGKILL; return whether it was running."""
+        if not self.running:
+            return False
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self.kills += 1
+        return True
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        assert self._process is not None, f"{self.name} was never started"
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError(f"{self.name} did not end within {END_SECONDS:g} s; its log is {self.log}") from None
+
+    def tail(self, lines: int = 20) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Fleet:
+    """Registry, ingester and devices under one folder, all talking to the broker at `url`."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        self.db = folder / "centre" / "fleet.db"
+        self.devices: dict[str, Process] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.db.parent.mkdir()
+        cloud("init", "--db", str(self.db), "--fleet", "demo")
+        command = [sys.executable, "-m", "cloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
+        self.ingester = Process("ingester", command, folder / "ingester.log")
+
+    def add_base(self, model: str, file: Path | None = None) -> None:
+        """Let the registry know a base model; the file is tests/models/MODEL.tflite unless another is given."""
+        cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, "--db", str(self.db))
+
+    def add_device(self, name: str, models: dict[str, Path], settings: dict[str, str], *run: str) -> Process:
+        """Make a device, register its key, and return its agent, not started. run: arguments of `edgeagent run`."""
+        home = self.home(name)
+        arguments = ["init", "--device", name, "--fleet", "demo", "--broker", self.url, "--dir", str(home)]
+        arguments += ["--fleet-key", str(self.db.parent / "fleet.pub")]
+        for model, file in models.items():
+            arguments += ["--model", f"{model}={file}"]
+        for key, value in settings.items():
+            arguments += ["--set", f"{key}={value}"]
+        made = agent(*arguments)
+        cloud("devices", "add", name, made["public_key"], "--db", str(self.db))
+        command = [sys.executable, "-m", "edgeagent", "run", "--dir", str(home), *run]
+        self.devices[name] = Process(name, command, self.folder / f"{name}.log")
+        return self.devices[name]
+
+    def home(self, device: str) -> Path:
+        return self.folder / "devices" / device
+
+    def spool(self, device: str) -> edgeagent.Spool:
+        """Return the device's sample spool, as an application on it would open it."""
+        return edgeagent.Spool(self.home(device))
+
+    def agent(self, device: str, *arguments: str) -> Any:
+        """Run an `edgeagent` command on a device, and return its JSON document."""
+        return agent(*arguments, "--dir", str(self.home(device)))
+
+    def cloud(self, *arguments: str) -> Any:
+        """Run an `edgecloud` command on the registry, and return its JSON document."""
+        return cloud(*arguments, "--db", str(self.db))
+
+    def close(self) -> None:
+        """End everything that still runs."""
+        for process in (*self.devices.values(), self.ingester):
+            process.kill()
+
+
+def agent(*arguments: str) -> Any:
+    """Run `edgeagent` to its end, and return its JSON document. Raises RuntimeError with what it said."""
+    return _run("edgeagent", *arguments)
+
+
+def cloud(*arguments: str) -> Any:
+    """Run `edgecloud` to its end, and return its JSON document. Raises RuntimeError with what it said."""
+    return _run("cloud", *arguments)
+
+
+def one_thread(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+    """Return the environment of a process that leaves the other cores to the rest of the fleet."""
+    return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _run(module: str, *arguments: str) -> Any:
+    command = [sys.executable, "-m", module, *arguments, "--json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=one_thread(os.environ))
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout)

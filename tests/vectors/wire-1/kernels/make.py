@@ -1,0 +1,138 @@
+"""Makes the golden vectors of the kernels with the numpy twin. Files are only ever added: one that exists is left alone.
+
+    python tests/vectors/wire-1/kernels/make.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[3]))
+
+from modelwire import _reference as twin  # noqa: E402
+
+Case = dict[str, Any]
+
+
+def shown(array: Any) -> str:
+    """Return an array as its dtype and its little-endian bytes in hexadecimal."""
+    return f"{array.dtype.name} {array.tobytes().hex()}"
+
+
+def call(name: str, arrays: dict[str, Any], facts: Case) -> Case:
+    """Return one call as a vector: the arrays before and after, the facts, and what came back."""
+    before = {n: shown(a) for n, a in arrays.items()}
+    result = getattr(twin, name)(*arrays.values(), **facts)
+    if isinstance(result, tuple):
+        result = [shown(r) if isinstance(r, np.ndarray) else r for r in result]
+    after = {n: shown(a) for n, a in arrays.items() if shown(a) != before[n]}
+    return {"kernel": name, "before": before, "facts": facts, "result": result, "after": after}
+
+
+def tensor(seed: int, exponent: int, n: int = 40) -> tuple[Any, Any, Any]:
+    """Return base, w and q with awkward bases among ordinary ones."""
+    rng = np.random.default_rng(seed)
+    unit = np.float32(2.0**exponent)
+    base = (rng.standard_normal(n).astype(np.float32) * np.float32(2.0**12)) * unit
+    q = rng.integers(-(2**14), 2**14, n).astype(np.int32)
+    q[rng.random(n) < 0.4] = 0
+    q[:4] = [0, 5, 0, -7]
+    base[:4] = np.array([0x80000000, 0x80000000, 0x807FFFFF, 0x00000001], np.uint32).view(np.float32)
+    q[4], base[4] = 1234, np.float32(-1234) * unit  # cancels exactly
+    w = np.empty_like(base)
+    twin.weights_from_q(base, q, w, exponent=exponent)
+    return base, w, q
+
+
+def lattice() -> list[Case]:
+    cases = []
+    for seed, (exponent, step) in enumerate([(-14, 96), (-96, 255 << 3), (100, 1), (0, 1 << 12)]):
+        base, w, q = tensor(seed, exponent)
+        rng = np.random.default_rng(100 + seed)
+        size = np.float32(step) * np.float32(2.0**exponent)
+        trained = w + (rng.standard_normal(len(w)).astype(np.float32) * size)
+        residual = ((rng.standard_normal(len(w)).astype(np.float32) * size / np.float32(4)).view(np.uint32) >> 16).astype(np.uint16)
+        facts: Case = {"exponent": exponent, "step": step}
+        cases.append(call("differences", {"w": w, "trained": trained, "residual": residual, "out": np.zeros_like(w)}, {}))
+        sent = {"w": w, "trained": trained, "residual": residual, "q": q}
+        cases.append(call("snap", sent, {**facts, "threshold": float(np.float32(0.6) * size)}))
+        index, value, _ = twin.snap(w, trained, residual, q, **facts, threshold=float(np.float32(0.6) * size))
+        entries = {"index": index, "value": value}
+        cases.append(call("apply_lattice", {"base": base, "w": w.copy(), "q": q.copy(), **entries}, facts))
+        adopted = {"base": base, "w": w, "trained": trained, "residual": residual, "q": q, **entries}
+        cases.append(call("adopt", adopted, facts))
+        cases.append(call("weights_from_q", {"base": base, "q": q, "w": np.zeros_like(w)}, {"exponent": exponent}))
+        cases.append(call("q_from_weights", {"base": base, "w": w, "q": np.zeros_like(q)}, {"exponent": exponent}))
+        cases.append(call("fingerprint", {"q": q}, {"start": 1000 * seed, "verbatim": False}))
+        cases.append(call("fingerprint_sparse", entries, {"step": step, "start": 1000 * seed, "verbatim": False}))
+    return cases
+
+
+def verbatim() -> list[Case]:
+    rng = np.random.default_rng(7)
+    base = rng.random(12).astype(np.float32).view(np.uint32)
+    new = rng.random(12).astype(np.float32)
+    new[:3] = [-0.0, 1e-42, 3e38]
+    w, q = base.copy(), np.zeros(12, np.int32)
+    index = np.arange(12, dtype=np.uint32)
+    value = (new.view(np.uint32) - w).view(np.int32)
+    cases = [call("apply_verbatim", {"base": base, "w": w, "q": q, "index": index, "value": value}, {})]
+    cases.append(call("fingerprint", {"q": q}, {"start": 3, "verbatim": True}))
+    cases.append(call("fingerprint_sparse", {"index": index, "value": value}, {"step": 1, "start": 3, "verbatim": True}))
+    return cases
+
+
+def checksum() -> list[Case]:
+    texts = [b"", b"123456789", bytes(32), bytes(range(256))]
+    return [{"data": text.hex(), "crc32c": twin.crc32c(text)} for text in texts]
+
+
+def coder() -> list[Case]:
+    rng = np.random.default_rng(11)
+
+    def clustered(rows: int, columns: int, share: float, spread: int) -> tuple[int, int, Any, Any]:
+        chance = rng.random((rows, 1)) ** 3 * rng.random((1, columns)) ** 3 * share
+        index = np.flatnonzero(rng.random((rows, columns)) < chance).astype(np.uint32)
+        value = rng.integers(1, spread + 1, len(index)) * rng.choice([-1, 1], len(index))
+        return rows, columns, index, value.astype(np.int32)
+
+    ends = np.array([1, -1, 4, 5, -5, 6, 2**22, -(2**22), 2**31 - 1, -(2**31)], np.int32)
+    streams: dict[str, list[tuple[int, int, Any, Any]]] = {
+        "no section": [],
+        "an empty section": [(7, 5, np.zeros(0, np.uint32), np.zeros(0, np.int32))],
+        "one entry": [(1, 1, np.zeros(1, np.uint32), np.full(1, -3, np.int32))],
+        "the last of many": [(100, 100, np.full(1, 9999, np.uint32), np.ones(1, np.int32))],
+        "a full row with the ends of the range": [(1, 10, np.arange(10, dtype=np.uint32), ends)],
+        "one column": [clustered(300, 1, 1.0, 2)],
+        "a delta of three tensors": [clustered(64, 256, 0.2, 2), clustered(1, 128, 2.0, 3), clustered(128, 10, 1.0, 2)],
+        "a dense section of large values": [clustered(20, 33, 1e9, 2**20)],
+    }
+    return [
+        {
+            "what": what,
+            "sections": [{"rows": r, "columns": c, "index": i.tolist(), "value": v.tolist()} for r, c, i, v in sections],
+            "stream": twin.encode_sections(sections).hex(),
+        }
+        for what, sections in streams.items()
+    ]
+
+
+def main() -> None:
+    for make in (lattice, verbatim, checksum, coder):
+        path = FOLDER / f"{make.__name__}.json"
+        if path.exists():
+            print(f"{path.name} is there already and stays as it is")
+            continue
+        lines = ",\n".join(json.dumps(case) for case in make())
+        path.write_text(f"[\n{lines}\n]\n")
+        print(f"{path.name} added")
+
+
+if __name__ == "__main__":
+    main()
