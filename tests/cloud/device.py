@@ -23,7 +23,7 @@ TINY = Path(__file__).parents[1] / "models" / "tiny.tflite"
 FLEET = "orchard"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Base:
     """A base file, read once for many devices."""
 

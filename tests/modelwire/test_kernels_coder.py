@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
+from modelwire._reference import coder
 
 SIDES = st.one_of(st.integers(1, 9), st.sampled_from([31, 32, 33, 64, 100, 257]))
 VALUES = st.one_of(
@@ -41,6 +42,9 @@ def sections(draw: st.DrawFn) -> Any:
         value = np.random.default_rng(spread).integers(1, spread + 1, len(index))
         value *= np.random.default_rng(rows).choice([-1, 1], len(index))
     return rows, columns, np.array(sorted(index), np.uint32), value.astype(np.int32)
+
+
+DAMAGED = {"what": "coded sections", "reason": "no encoder writes these bytes"}
 
 
 def shapes(of: Any) -> list[tuple[int, int, int]]:
@@ -159,6 +163,39 @@ def test_a_full_section_of_ones_codes_no_index_at_all(core: Any) -> None:
     """Every flag is forced; what is left is signs and magnitudes, which soon cost next to nothing."""
     index, value = np.arange(4096, dtype=np.uint32), np.ones(4096, np.int32)
     assert len(core.encode_sections([(64, 64, index, value)])) < 16
+
+
+def test_a_magnitude_that_is_no_int32_is_refused() -> None:
+    for negative, magnitude, fits in ((0, 2**31 - 1, True), (0, 2**31, False), (1, 2**31, True), (1, 2**31 + 1, False)):
+        out, model = coder._Writer(), coder._Model()
+        out.code(model.sign[0][0], negative)
+        for p in model.more:
+            out.code(p, 1)
+        coder._golomb(out, model, magnitude - coder.ESCAPE)
+        data = out.finish()
+        seen = outcome(kernel, data, [(1, 1, 1)])
+        assert seen == outcome(twin, data, [(1, 1, 1)])
+        assert seen == ([([0], [-magnitude if negative else magnitude])] if fits else DAMAGED)
+
+
+def test_the_number_that_halving_an_odd_range_leaves_over_is_refused() -> None:
+    """No writer uses it; the reader sees it at the raw bit itself."""
+
+    class Odd(coder._Writer):
+        def raw(self, bits: int, count: int) -> int:
+            for place in reversed(range(count)):
+                if self.width % 2 and not hasattr(self, "spoilt"):
+                    self.spoilt = (bytes(self.bytes), self.low + self.width - 1)
+                super().raw(bits >> place & 1, 1)
+            return bits & ((1 << count) - 1)
+
+    out = Odd()
+    coder._walk(out, coder._Model(), 1, 8, 8, {i: 10**9 + i for i in range(8)})
+    settled, number = out.spoilt
+    number += int.from_bytes(settled, "big") << 32
+    data = number.to_bytes(len(settled) + 4, "big") + b"\1" * 4
+    for core in (kernel, twin):
+        assert outcome(core, data, [(1, 8, 8)]) == DAMAGED
 
 
 def test_a_huge_tensor_with_a_lying_count_is_refused_quickly() -> None:

@@ -309,6 +309,22 @@ def test_chains_of_200_updates_stay_exact_at_every_scale(scale: float, seed: int
     assert centre_w.tobytes() == base.tobytes()
 
 
+def test_steps_are_rounded_half_to_even_over_the_whole_range() -> None:
+    whole = np.concatenate([np.arange(1, 2000), 2 ** np.arange(11, 22) - 1, 2 ** np.arange(11, 22)]).astype(np.float32)
+    halves = whole + np.float32(0.5)
+    trained = np.concatenate([halves, np.nextafter(halves, np.float32(0)), np.nextafter(halves, np.float32(1e9)), whole])
+    trained = np.concatenate([trained, -trained])
+    w, residual, q = np.zeros_like(trained), np.zeros(len(trained), np.uint16), np.zeros(len(trained), np.int32)
+    for step, exponent in ((1, 0), (4, -96), (1, 100)):
+        scaled = trained * np.float32(step) * np.float32(2.0**exponent)
+        facts = {"exponent": exponent, "step": step, "threshold": 0.0}
+        same("snap", w, scaled, residual, q, **facts)
+        index, value, _ = kernel.snap(w, scaled, residual, q, **facts)
+        expected = np.clip(np.rint(trained), -(Q_MAX // step), Q_MAX // step)
+        assert (value == expected[index]).all()
+        assert len(index) == len(trained)
+
+
 def test_the_clamp_cuts_to_whole_steps_and_the_rest_stays_in_the_residual() -> None:
     base = np.zeros(3, np.float32)
     q = np.array([Q_MAX - 250, Q_MAX - 50, -Q_MAX], np.int32)

@@ -12,7 +12,7 @@ from cloud.registry.blobs import PARTIAL, BlobStore, DatabaseBlobs, FileBlobs, T
 from cloud.registry.database import Database
 from modelwire.errors import RegistryDamaged
 
-from ..conftest import make_registry
+from ..centre import make_registry
 
 Damage = Callable[[bytes], None]
 
