@@ -10,11 +10,10 @@ import numpy as np
 
 from modelwire import parts, signing
 from modelwire.container import Header, parse, seal
-from modelwire.manifest import Manifest, manifest_of
+from modelwire.manifest import manifest_of
 from modelwire.records import Hello, Level, Presence, Receipt, Record, Response, Transfer, Welcome, encode
 from modelwire.snap import Residual, no_residual, snap
 from modelwire.state import ModelState
-from modelwire.tensors import F32
 from modelwire.tflite_file import read_weights, write_weights
 from modelwire.topics import up
 from modelwire.update import Kind, Sections
@@ -23,19 +22,19 @@ TINY = Path(__file__).parents[1] / "models" / "tiny.tflite"
 FLEET = "orchard"
 
 
-@dataclass(frozen=True, repr=False)
 class Base:
     """A base file, read once for many devices."""
 
-    file: bytes
-    manifest: Manifest
-    weights: tuple[F32, ...]
+    def __init__(self, file: bytes) -> None:
+        self.file, self.manifest = file, manifest_of(file)
+        self.weights = tuple(self.manifest.schema.flat(read_weights(file)))
+
+    def __repr__(self) -> str:
+        return f"<base {self.manifest.commit.hex()[:8]}>"
 
     @classmethod
     def of(cls, path: Path = TINY) -> Base:
-        file = path.read_bytes()
-        manifest = manifest_of(file)
-        return cls(file, manifest, tuple(manifest.schema.flat(read_weights(file))))
+        return cls(path.read_bytes())
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,7 @@ def test_orphans_wait_by_parent_device_and_time(store, lineage):
     assert store.inbox.parked_sizes("pi-7") == [(digest(n), n, 10) for n in (3, 4, 5)]
     assert store.inbox.children(digest(3)) == [orphan(lineage, 4, at=104)]
     assert [o.version for o in store.inbox.overdue(105)] == [3, 4]
+    assert [o.version for o in store.inbox.outrun(lineage, 4)] == [3, 4] and store.inbox.outrun(lineage + 1, 9) == []
     assert store.inbox.parked(digest(5)).version == 5 and store.inbox.is_parked(digest(1005))
     store.inbox.unpark(digest(5))
     assert store.inbox.parked(digest(5)) is None and not store.inbox.is_parked(digest(1005))
