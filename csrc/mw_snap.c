@@ -14,15 +14,15 @@ static mw_status not_finite(const float *trained, size_t i, size_t *at) {
 }
 
 /* Write the differences of one tile to d and return the largest magnitude as bits: it orders like the floats, and infinities and
-   NaNs come above every finite one. */
+   NaNs come above every finite one. Signed, because plain SSE2 compares only those. */
 static uint32_t tile(const float *w, const float *trained, const uint16_t *residual, size_t length, float *d) {
-  uint32_t largest = 0;
+  int32_t largest = 0;
   for (size_t i = 0; i < length; i++) {
     d[i] = difference(w[i], trained[i], residual[i]);
-    uint32_t magnitude = mw_bits(d[i]) & MAGNITUDE;
+    int32_t magnitude = (int32_t)(mw_bits(d[i]) & MAGNITUDE);
     largest = magnitude > largest ? magnitude : largest;
   }
-  return largest;
+  return (uint32_t)largest;
 }
 
 static inline size_t tile_length(size_t start, size_t n) { return n - start < TILE ? n - start : TILE; }
@@ -87,20 +87,32 @@ mw_status mw_generic_snap(const float *w, const float *trained, const uint16_t *
   return MW_OK;
 }
 
-/* What entry i becomes when dq units are added to it. */
-typedef struct adopted {
-  float weight;
-  float left; /* the new residual before rounding */
-} adopted;
+/* From here on rounding to bfloat16 gives an infinity. */
+#define BF16_OVERFLOW 0x7f7f8000u
 
-static inline adopted adopt_entry(float base, float w, float trained, uint16_t residual, int32_t q, int touched, float unit) {
-  float d = difference(w, trained, residual);
-  adopted a = {w, d};
-  if (touched) {
-    a.weight = mw_weight(base, q, unit);
-    a.left = d - (a.weight - w);
+static inline int fits_bf16(float x) { return (mw_bits(x) & MAGNITUDE) < BF16_OVERFLOW; }
+
+/* What is left of d when w has moved to the new weight. */
+static inline float left_over(float d, float w, float weight) { return d - (weight - w); }
+
+/* Name the first entry of a tile whose difference, or what is left of it, is not to be kept; MW_OK when there is none. k is the
+   first update at or behind the tile's start. */
+static mw_status fault_of_tile(const float *base, const float *w, const float *trained, const int32_t *q, const float *d, size_t start,
+                               size_t length, const uint32_t *index, const int32_t *value, size_t count, size_t k, float unit,
+                               int64_t step, size_t *at) {
+  for (size_t i = start; i < start + length; i++) {
+    float left = d[i - start];
+    if (!mw_finite(left)) return not_finite(trained, i, at);
+    if (k < count && index[k] == i) {
+      left = left_over(left, w[i], mw_weight(base[i], (int32_t)(q[i] + value[k] * step), unit));
+      k++;
+    }
+    if (!fits_bf16(left)) {
+      *at = i;
+      return MW_RESIDUAL_NOT_FINITE;
+    }
   }
-  return a;
+  return MW_OK;
 }
 
 mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n, const uint32_t *index,
@@ -108,22 +120,28 @@ mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *
   mw_status status = mw_check_lattice(base, q, n, index, value, count, exponent, step, at);
   if (status) return status;
   const float unit = mw_power(exponent);
-  for (size_t i = 0, k = 0; i < n; i++) {
-    int touched = k < count && index[k] == i;
-    int32_t moved = touched ? (int32_t)(q[i] + value[k++] * step) : q[i];
-    if (!mw_finite(difference(w[i], trained[i], residual[i]))) return not_finite(trained, i, at);
-    float left = adopt_entry(base[i], w[i], trained[i], residual[i], moved, touched, unit).left;
-    if (!mw_finite(left) || !mw_finite(mw_from_bf16(mw_to_bf16(left)))) {
-      *at = i;
-      return MW_RESIDUAL_NOT_FINITE;
+  float d[TILE];
+  for (size_t start = 0, k = 0; start < n; start += TILE) {
+    size_t length = tile_length(start, n), first = k;
+    int suspect = tile(w + start, trained + start, residual + start, length, d) >= BF16_OVERFLOW;
+    for (; k < count && index[k] < start + length; k++) {
+      size_t i = index[k];
+      suspect |= !fits_bf16(left_over(d[i - start], w[i], mw_weight(base[i], (int32_t)(q[i] + value[k] * step), unit)));
     }
+    if (suspect && (status = fault_of_tile(base, w, trained, q, d, start, length, index, value, count, first, unit, step, at)))
+      return status;
   }
-  for (size_t i = 0, k = 0; i < n; i++) {
-    int touched = k < count && index[k] == i;
-    if (touched) q[i] = (int32_t)(q[i] + value[k++] * step);
-    adopted a = adopt_entry(base[i], w[i], trained[i], residual[i], q[i], touched, unit);
-    residual[i] = mw_to_bf16(a.left);
-    if (touched) w[i] = a.weight;
+  for (size_t start = 0, k = 0; start < n; start += TILE) {
+    size_t length = tile_length(start, n);
+    tile(w + start, trained + start, residual + start, length, d);
+    for (size_t i = 0; i < length; i++) residual[start + i] = mw_to_bf16(d[i]);
+    for (; k < count && index[k] < start + length; k++) {
+      size_t i = index[k];
+      q[i] = (int32_t)(q[i] + value[k] * step);
+      float weight = mw_weight(base[i], q[i], unit);
+      residual[i] = mw_to_bf16(left_over(d[i - start], w[i], weight));
+      w[i] = weight;
+    }
   }
   return MW_OK;
 }

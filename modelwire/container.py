@@ -20,6 +20,7 @@ MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high b
 MAJOR, MINOR = 1, 0
 SHA256 = 1
 CODEC_RANGE = 1
+ENTRIES_PER_BYTE = 16_000  # the cheapest decision takes a 2000th of a bit (docs/wire-format.md, "Range coder")
 
 _PREAMBLE = struct.Struct("<8sBBHIIIII")  # magic, major, minor, flags, header, extension, sections, total, crc32c
 _HEADER = struct.Struct("<BBBBIQ32s32s32s16s")  # kind, hash, name lengths, epoch, version, schema, parent, root, fingerprint
@@ -80,9 +81,6 @@ class Container:
             raise WrongBase(
                 what="the update", kind="schema", expected=schema.id.hex()[:16], got=self.header.schema_id.hex()[:16]
             )
-        # Each entry costs a raw sign bit at least: a count that the stream can't hold is refused before memory is taken.
-        if sum(e.count for e in self.entries) > 8 * (len(self.stream) + 4):
-            raise Malformed(what="section table", reason="it counts more entries than its stream can hold")
         shapes = []
         for e in self.entries:
             if e.tensor >= len(schema.tensors):
@@ -91,6 +89,8 @@ class Container:
             if e.count > spec.size:
                 raise IndexOutOfRange(tensor=spec.name, index=e.count, size=spec.size)
             shapes.append((spec.rows, spec.columns, e.count))
+        if sum(e.count for e in self.entries) > ENTRIES_PER_BYTE * (len(self.stream) + 4):
+            raise Malformed(what="section table", reason="it counts more entries than its stream can hold")  # before memory is taken
         decoded = _core.decode_sections(self.stream, shapes)
         return tuple(
             Section(e.tensor, index, value, e.step, e.exponent)

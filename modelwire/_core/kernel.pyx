@@ -16,46 +16,13 @@ from operator import index as whole
 
 import numpy as np
 
-from modelwire.errors import ConfigError, IndexOutOfRange, KernelError, Malformed, NonFinite, RangeOverflow, RoundingMode
+from modelwire.errors import ConfigError, KernelError
 
 from .csrc cimport *
+from .statuses import error_of
 
 
-# What each status becomes. A class alone takes tensor, index and size; a class with facts is raised with them.
-_ERRORS = {
-    MW_ROUNDING: (RoundingMode, {}),
-    MW_UNKNOWN_KERNEL: (ConfigError, {"reason": "MODELWIRE_KERNEL names a kernel that this build or processor does not have"}),
-    MW_EXPONENT: (Malformed, {"what": "exponent", "reason": "it is not within -96..100"}),
-    MW_STEP: (Malformed, {"what": "step", "reason": "it is not m * 2^j with an odd m of 1..255 and j of 0..22"}),
-    MW_THRESHOLD: (Malformed, {"what": "threshold", "reason": "it is negative or not a number"}),
-    MW_INDEX: (IndexOutOfRange, None),
-    MW_VALUE: (Malformed, {"what": "value", "reason": "a zero was sent"}),
-    MW_RANGE: (RangeOverflow, None),
-    MW_TRAINED_NOT_FINITE: (NonFinite, {"what": "the trained weights"}),
-    MW_DIFFERENCE_NOT_FINITE: (NonFinite, {"what": "the difference to the trained weights"}),
-    MW_WEIGHT_NOT_FINITE: (NonFinite, {"what": "the weights"}),
-    MW_RESIDUAL_NOT_FINITE: (NonFinite, {"what": "the residual"}),
-    MW_OFF_LATTICE: (Malformed, {"what": "weights", "reason": "entry {index} is not on the lattice of this base"}),
-    MW_SHAPE: (Malformed, {"what": "section", "reason": "rows, columns and count do not fit together"}),
-    MW_STREAM_SHORT: (Malformed, {"what": "coded sections", "reason": "the bytes end too early"}),
-    MW_STREAM_LONG: (Malformed, {"what": "coded sections", "reason": "there are more bytes than needed"}),
-    MW_STREAM_DAMAGED: (Malformed, {"what": "coded sections", "reason": "no encoder writes these bytes"}),
-    MW_NO_ROOM: (KernelError, {"what": "kernel", "reason": "an output is too small"}),
-}
 STATUS_END = int(MW_STATUS_END)
-
-
-def error_of(status, *, tensor=0, index=0, size=0):
-    """Return the error that stands for a status of the C core."""
-    kind, facts = _ERRORS[status]
-    place = {"tensor": tensor, "index": index}
-    if kind is IndexOutOfRange:
-        return kind(**place, size=size)
-    if kind is RangeOverflow:
-        return kind(**place)
-    if kind is NonFinite:
-        return kind(**facts, **place)
-    return kind(**{name: fact.format_map(place) for name, fact in facts.items()})
 
 
 cdef int _check(mw_status status, size_t at=0, size_t size=0, size_t tensor=0) except -1:

@@ -28,7 +28,7 @@ PUBLIC = signing.PrivateKey(DEVICE_SEED).public
 
 SETTINGS = {
     "device.name": "pi-7", "device.fleet": "home", "link.resend": "10s", "link.resend_max": "1h", "train.min_samples": "8",
-    "train.min_new_samples": "8", "train.epochs": "1", "train.margin": "100", "update.density": "0.2", "store.history": "50",
+    "train.min_new_samples": "0", "train.every": "30d", "train.epochs": "1", "train.margin": "100", "update.density": "0.2", "store.history": "50",
 }  # fmt: skip
 
 
