@@ -170,10 +170,14 @@ def _link(context: Context, lineage: Lineage, container: Container, data: bytes,
         store.versions.skip(row.id, first, last)
     store.inbox.unpark(row.commit)
     replies = [_receipt(context, lineage, row.epoch, row.version, row.commit, Level.STORED)]
+    # Numbers only rise: an orphan that the head has outrun waits for a parent that its device gave up.
+    for lost in store.inbox.outrun(lineage.id, row.version):
+        replies.append(_refuse_parked(context, lineage, lost, "UnknownParent", f"version {row.version} came without its parent"))
+    waited = len(replies)
     orphans = store.inbox.children(row.commit)
     for orphan in orphans:
         replies += _unpark(context, orphan)
-    also = f"with {len(replies) - 1} that waited for it" if orphans else ""
+    also = f"with {len(replies) - waited} that waited for it" if orphans else ""
     return Outcome(Result.STORED, lineage.device, lineage.model, row.version, also, tuple(replies))
 
 

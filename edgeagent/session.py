@@ -139,8 +139,11 @@ class Session:
             _log.debug("%s: %s", self.name, e.message)
 
     def next_due(self) -> float:
-        """Return when `tick` has something to do, at the latest."""
-        return min(self._hello_due, self._resend_due, self._verify_due) if self._online else float("inf")
+        """Return when `tick` has something to do by the clock alone."""
+        if not self._online:
+            return float("inf")
+        head = self.lineage.head()
+        return min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
 
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""

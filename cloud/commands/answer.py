@@ -58,7 +58,7 @@ def dump(document: Document) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> str:
     """Return rows as text: drawn by rich on a terminal, aligned by spaces elsewhere."""
-    cells = [["" if c is None else str(c) for c in row] for row in rows]
+    cells = [["" if c is None else visible(str(c)) for c in row] for row in rows]
     if not cells:
         return f"{title}: none" if title else "none"
     if sys.stdout.isatty():
@@ -88,7 +88,12 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
     """Return names and values, one a line; what is None or empty is left out."""
     shown = [(name, value) for name, value in pairs if value not in (None, "", [])]
     width = max((len(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+    return "\n".join(f"{visible(name).ljust(width)}  {visible(str(value))}" for name, value in shown)
+
+
+def visible(text: str) -> str:
+    """Return text without what would move the cursor or change colours: some of it was written by devices."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def when(at: int | None) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelwire import _core
+from modelwire import kernels
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
 from .. import keys, link, materialise, naming
@@ -98,7 +98,7 @@ def doctor(args: argparse.Namespace) -> Answer:
     """Look at everything that an ingester needs."""
     path = registry_path(args.db)
     checks = [
-        _check("kernel", _core.check_rounding, "rounds to nearest even"),
+        _check("kernel", kernels.describe, "rounds to nearest even"),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
         _check("key", lambda: _key_fits(path, args.key), "is the fleet's, and nobody else may read it"),
         _check("disk", lambda: _room(path), "has room"),

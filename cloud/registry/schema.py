@@ -121,6 +121,7 @@ CREATE TABLE parked (
 CREATE INDEX parked_digest ON parked (digest);
 CREATE INDEX parked_parent ON parked (parent);
 CREATE INDEX parked_device ON parked (device);
+CREATE INDEX parked_lineage ON parked (lineage, version);
 CREATE INDEX parked_received ON parked (received_at);
 CREATE TABLE quarantine (
   id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -32,6 +32,10 @@ class SqliteInbox:
     def children(self, parent: bytes) -> list[Parked]:
         return [Parked(*row) for row in self._database.all(f"{self._PARKED} WHERE parent = ? ORDER BY version", parent)]
 
+    def outrun(self, lineage: int, version: int) -> list[Parked]:
+        where = "WHERE lineage = ? AND version <= ? ORDER BY version"
+        return [Parked(*row) for row in self._database.all(f"{self._PARKED} {where}", lineage, version)]
+
     def overdue(self, before: int) -> list[Parked]:
         return [Parked(*row) for row in self._database.all(f"{self._PARKED} WHERE received_at < ? ORDER BY version", before)]
 

@@ -150,6 +150,9 @@ class Inbox(Protocol):
     def children(self, parent: bytes) -> list[Parked]:
         """Return the orphans that wait for this commit, the lowest version first."""
 
+    def outrun(self, lineage: int, version: int) -> list[Parked]:
+        """Return a lineage's orphans with a number up to this one, the lowest first."""
+
     def overdue(self, before: int) -> list[Parked]:
         """Return orphans that came before this time, the lowest version first."""
 

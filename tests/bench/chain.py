@@ -1,7 +1,7 @@
 """Twenty updates on the lattice against full float32 fine-tuning: bytes of whole signed containers, and held-out loss.
 
-    python -m tests.bench.chain            a table
-    python -m tests.bench.chain --json     {"nets": [{"net", "weights", "ratio", "loss", "loss_float32"}]}
+    python tests/bench/chain.py            a table
+    python tests/bench/chain.py --json     {"nets": [{"net", "weights", "ratio", "loss", "loss_float32"}]}
 
 The trainer is plain numpy (SGD with momentum, cross-entropy), so that the codec alone is judged. Real data: the digits,
 up to 16 x 16 for the larger nets, each seed its own base and its own shifted world. Both sides see the same batches.
@@ -15,9 +15,13 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+if __package__ in (None, ""):  # run as a script: the tree's root is what `tests` is imported from
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modelwire import signing
 from modelwire.container import Header, parse, seal
