@@ -27,11 +27,16 @@ def hello(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcom
     if base is None:
         _wait(context, said, data, "unknown-base")
         return _welcome(context, said, "unknown-base", Result.QUARANTINED, f"its base {said.base.hex()[:16]} is not registered")
+    if store.lineages.get(said.device, said.model) is None and len(store.lineages.of(said.device)) >= context.bounds.models_of_device:
+        raise LineageError(reason=f"{said.device} has {context.bounds.models_of_device} models; no more are taken")
     lineage = store.lineages.ensure(said.device, said.model)
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     epoch = store.lineages.epoch_of(lineage.id, said.state, said.base)
     closed: tuple[Reply, ...] = ()
     if epoch is None:
+        newest = store.lineages.current(lineage.id)
+        if newest is not None and newest.epoch >= context.bounds.epochs:
+            raise LineageError(reason=f"{lineage} has lost its state {newest.epoch} times; no more epochs are granted")
         epoch = store.lineages.grant(lineage.id, said.state, said.base, context.now)
         closed = linking.close_older(context, lineage, epoch.epoch)
     head = store.lineages.head(lineage.id, epoch.epoch)
@@ -46,13 +51,18 @@ def hello(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcom
     )
 
 
-def presence(context: Context, topic: Topic, signed: Signed) -> Outcome:
+def presence(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcome:
     """Keep whether a device is on line. It is retained by the broker, so it comes again and again."""
     said = expect(signed, Presence)
     check_topic(topic, said)
     lineage = context.store.lineages.get(said.device, said.model)
-    if lineage is None or standing(context.store, said.device, lambda key: signed.verify(key, said.device)) is not Standing.KNOWN:
-        return Outcome(Result.DROPPED, said.device, said.model, reason="presence of a device that is not registered")
+    signer = standing(context.store, said.device, lambda key: signed.verify(key, said.device))
+    if signer is Standing.UNKNOWN:
+        looked = max((k.id for k in context.store.devices.keys(said.device)), default=0)
+        _hold(context, Waiting(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
+        return Outcome(Result.QUARANTINED, said.device, said.model, reason="presence under a key that is not registered")
+    if signer is Standing.REVOKED or lineage is None:
+        return Outcome(Result.DROPPED, said.device, said.model, reason="presence of a device that is not welcome")
     kept = context.store.lineages.seen(lineage.id, said.online, said.boot, context.now)
     word = ("on line" if said.online else "off line") if kept else "late word of an older start"
     return Outcome(Result.NOTED, said.device, said.model, reason=word)
@@ -89,12 +99,16 @@ def _welcome(context: Context, said: Hello, status: str, result: Result, reason:
 
 def _wait(context: Context, said: Hello, data: bytes, reason: str) -> None:
     """Keep the hello until the operator adds the key or the base; then it is answered again at once."""
-    inbox = context.store.inbox
-    if not inbox.holds(said.device, said.model, "hello", said.key):
-        waiting, _ = inbox.held_size(said.device, "hello")
-        if waiting >= context.bounds.held_count:
-            raise BadSignature(what="hello", signer=f"one of the {waiting} keys that already wait for {said.device}")
-        # Boards repeat their hello and strangers' floods pass: the oldest makes room.
-        if inbox.held_total("hello")[0] >= context.bounds.held_total:
-            inbox.drop_oldest("hello")
-    inbox.hold(Waiting(0, said.device, said.model, "hello", reason, said.key, said.base, data, context.now, 0))
+    _hold(context, Waiting(0, said.device, said.model, "hello", reason, said.key, said.base, data, context.now, 0))
+
+
+def _hold(context: Context, message: Waiting) -> None:
+    inbox, bounds = context.store.inbox, context.bounds
+    if not inbox.holds(message.device, message.model, message.kind, message.mark):
+        waiting, _ = inbox.held_size(message.device, message.kind)
+        if waiting >= bounds.held_count:
+            raise BadSignature(what=message.kind, signer=f"one of the {waiting} that already wait for {message.device}")
+        # Boards repeat themselves and strangers' floods pass: the oldest makes room.
+        if inbox.held_total(message.kind)[0] >= bounds.held_total:
+            inbox.drop_oldest(message.kind)
+    inbox.hold(message)

@@ -47,20 +47,9 @@ class Ingest:
         self.store.inbox.expire(now - self.bounds.held_seconds)
         out = []
         for message in self.store.inbox.released(limit=100):
-            leaf = "hello" if message.kind == "hello" else "update"
             with self.store.transaction():
                 self.store.inbox.release(message.id)
-                out.append(self.take(topics.up(self.store.fleet, message.device, message.model, leaf), message.bytes, now))
-        return out
-
-    def overdue(self, now: int) -> list[Outcome]:
-        """Return what became of orphans whose parent never came: refused, so that the device sends a snapshot."""
-        context = Context(self.store, self.bounds, now)
-        out = []
-        for orphan in self.store.inbox.overdue(now - self.bounds.orphan_seconds):
-            if self.store.inbox.parked(orphan.commit) is not None:  # it may have gone with the one before
-                with self.store.transaction():
-                    out.append(linking.refuse_overdue(context, orphan))
+                out.append(self.take(topics.up(self.store.fleet, message.device, message.model, message.kind), message.bytes, now))
         return out
 
     def commands(self, lineage: int | None = None, now: int = 0) -> list[tuple[Request, Reply]]:
@@ -93,7 +82,7 @@ class Ingest:
 
 _ROUTES: dict[str, Callable[[Context, topics.Topic, bytes], Outcome]] = {
     "hello": lambda c, t, d: greeting.hello(c, t, records.parse(d), d),
-    "state": lambda c, t, d: greeting.presence(c, t, records.parse(d)),
+    "state": lambda c, t, d: greeting.presence(c, t, records.parse(d), d),
     "rsp": lambda c, t, d: greeting.response(c, t, records.parse(d)),
     "part": lambda c, t, d: joining.transfer(c, t, records.parse(d), d),
     "update": linking.update,

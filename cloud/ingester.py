@@ -183,7 +183,6 @@ class Ingester:
         now, clock = int(self._clock()), time.monotonic()
         try:
             self._after(ingest.released(now))
-            self._after(ingest.overdue(now))
         except StateBusy as error:
             log.warning("%s; looking again", error)
         for request, reply in ingest.commands(now=now):

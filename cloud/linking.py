@@ -92,15 +92,6 @@ def close_older(context: Context, lineage: Lineage, newest: int) -> tuple[Reply,
     return tuple(_refuse_parked(context, lineage, o, "LineageError", _closed(o.epoch)) for o in stale)
 
 
-def refuse_overdue(context: Context, orphan: Parked) -> Outcome:
-    """Refuse an orphan whose parent never came, with all that wait for it: the device sends a snapshot on the head."""
-    lineage = context.store.lineages.by_id(orphan.lineage)
-    error = UnknownParent(device=lineage.device, version=orphan.version, parent=orphan.parent.hex()[:16])
-    first = _refuse_parked(context, lineage, orphan, "UnknownParent", str(error))
-    rest = refuse_orphans(context, lineage, orphan.commit, f"version {orphan.version} was refused")
-    return Outcome(Result.REFUSED, lineage.device, lineage.model, orphan.version, str(error), (first, *rest))
-
-
 def _place(context: Context, lineage: Lineage, container: Container, data: bytes) -> Outcome:
     """Decide about an update that is signed by its device and that nobody has decided about before."""
     store, header = context.store, container.header
@@ -199,7 +190,13 @@ def _unpark(context: Context, orphan: Parked) -> tuple[Reply, ...]:
 def _park(context: Context, lineage: Lineage, container: Container, data: bytes) -> Outcome:
     """Keep an orphan, bounded by device; the lowest versions stay, because they will be linked first."""
     store, header, bounds = context.store, container.header, context.bounds
-    if store.inbox.parked(container.commit) is None:
+    known = store.inbox.parked(container.commit)
+    if known is not None and context.now - known.received_at >= bounds.orphan_seconds:
+        # A device sends again in order: this one came again and its parent did not. After restoring an older copy of the
+        # registry it never will, for its receipt was out. The refusal names the head, and a snapshot on that goes on.
+        error = UnknownParent(device=lineage.device, version=header.version, parent=header.parent.hex()[:16])
+        return _refused(context, lineage, container, data, "UnknownParent", str(error))
+    if known is None:
         orphans = store.inbox.parked_sizes(lineage.device)
         while len(orphans) >= bounds.parked_count or sum(size for _, _, size in orphans) + len(data) > bounds.parked_bytes:
             if not orphans or orphans[-1][1] < header.version:

@@ -24,13 +24,15 @@ class Bounds:
 
     parked_count: int = 64  # orphans of one device
     parked_bytes: int = 16 * MIB
-    orphan_seconds: int = 900  # then its parent is taken for lost and the device is asked for a snapshot
+    orphan_seconds: int = 120  # an orphan that comes again after this has a parent that is lost: a snapshot mends it
     held_count: int = 64  # quarantined updates of one device
     held_bytes: int = 16 * MIB
     held_total: int = 1024  # of all devices, hellos and updates each
     held_total_bytes: int = 256 * MIB
     held_seconds: int = 30 * 24 * 3600
     refusals: int = 10_000
+    models_of_device: int = 64
+    epochs: int = 10_000  # of one model of a device
     transfers_of_device: int = 4
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten

@@ -66,7 +66,7 @@ def add_device(args: argparse.Namespace) -> Answer:
             store.devices.revoke(name, now())
         if store.devices.owner(key) is None:
             store.devices.add(name, key, now())
-        waiting = len(store.inbox.held(name))
+        waiting = sum(m.kind != "state" for m in store.inbox.held(name))
     document: Document = {"device": name, "key": key, "replaced": [k.key for k in others], "waiting": waiting}
     lines = [f"{name} speaks with {key.hex()}"] + [f"revoked {k.key.hex()}" for k in others]
     if waiting:
@@ -169,7 +169,7 @@ def _device(store: SqliteStore, name: str) -> Document:
 
 def _waiting(store: SqliteStore) -> list[Document]:
     out: dict[tuple[str, str], Document] = {}
-    for message in store.inbox.held():
+    for message in (m for m in store.inbox.held() if m.kind != "state"):
         one = out.setdefault(
             (message.device, message.model),
             {

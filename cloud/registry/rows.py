@@ -122,9 +122,9 @@ class Waiting:
     id: int
     device: str
     model: str
-    kind: str  # "hello" or "update"
+    kind: str  # "hello", "state" or "update", as the last level of its topic
     reason: str  # "unknown-key" or "unknown-base"
-    mark: bytes  # a hello's public key, an update's digest: what tells it from the others
+    mark: bytes  # a hello's public key, an update's digest, nothing for a presence: what tells it from the others
     base: bytes  # of a hello; empty otherwise
     bytes: bytes
     received_at: int

@@ -122,12 +122,11 @@ CREATE INDEX parked_digest ON parked (digest);
 CREATE INDEX parked_parent ON parked (parent);
 CREATE INDEX parked_device ON parked (device);
 CREATE INDEX parked_lineage ON parked (lineage, version);
-CREATE INDEX parked_received ON parked (received_at);
 CREATE TABLE quarantine (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   device TEXT NOT NULL,
   model TEXT NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('hello', 'update')),
+  kind TEXT NOT NULL CHECK (kind IN ('hello', 'state', 'update')),
   reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
   mark BLOB NOT NULL,
   base BLOB NOT NULL,

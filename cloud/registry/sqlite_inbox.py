@@ -36,9 +36,6 @@ class SqliteInbox:
         where = "WHERE lineage = ? AND version <= ? ORDER BY version"
         return [Parked(*row) for row in self._database.all(f"{self._PARKED} {where}", lineage, version)]
 
-    def overdue(self, before: int) -> list[Parked]:
-        return [Parked(*row) for row in self._database.all(f"{self._PARKED} WHERE received_at < ? ORDER BY version", before)]
-
     def unpark(self, commit: bytes) -> None:
         self._database.run('DELETE FROM parked WHERE "commit" = ?', commit)
 
@@ -84,8 +81,8 @@ class SqliteInbox:
         rows = self._database.all(
             f"{self._HELD} q WHERE (q.reason = 'unknown-base' AND EXISTS (SELECT 1 FROM base b WHERE b.\"commit\" = q.base))"
             " OR (q.reason = 'unknown-key' AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = q.device"
-            " AND k.revoked_at IS NULL AND (q.kind = 'update' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark)))"
-            " ORDER BY q.kind, q.id LIMIT ?",  # hellos first: an update needs the epoch that its hello brings
+            " AND k.revoked_at IS NULL AND (q.kind <> 'hello' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark)))"
+            " ORDER BY q.kind, q.id LIMIT ?",  # hello, state, update: all else needs the lineage that a hello brings
             limit,
         )
         return [Waiting(*row) for row in rows]

@@ -153,9 +153,6 @@ class Inbox(Protocol):
     def outrun(self, lineage: int, version: int) -> list[Parked]:
         """Return a lineage's orphans with a number up to this one, the lowest first."""
 
-    def overdue(self, before: int) -> list[Parked]:
-        """Return orphans that came before this time, the lowest version first."""
-
     def unpark(self, commit: bytes) -> None: ...
 
     def parked_sizes(self, device: str) -> list[tuple[bytes, int, int]]:

@@ -52,7 +52,7 @@ class Centre:
         return self._kept(self.ingest.take(*message, self.now))
 
     def tick(self) -> list[Outcome]:
-        return [self._kept(o) for o in (*self.ingest.released(self.now), *self.ingest.overdue(self.now))]
+        return [self._kept(o) for o in self.ingest.released(self.now)]
 
     def rebuild(self) -> list[Judged]:
         out: list[Judged] = []

@@ -149,9 +149,10 @@ def test_restoring_moves_the_registry_before_it_aside_with_its_log(tmp_path, bas
     assert (exact(path), exact(aside)) == (1, 2)
     # The device goes on where its own head is: the centre asks it for a snapshot in the end.
     again = Centre(open_registry(path, synchronous="OFF"))
-    again.deliver(device, device.train())
-    again.now += 10_000
-    again.tick()
+    orphan = device.train()
+    again.deliver(device, orphan)
+    again.now += 200
+    again.deliver(device, orphan)
     snapshots = [s for s in (device.hear(r) for r in again.said()) if s]
     again.deliver(device, *snapshots)
     again.rebuild()

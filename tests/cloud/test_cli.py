@@ -250,7 +250,7 @@ def test_materialise_writes_nothing_unless_it_is_exact(grown):
 
 
 def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(grown, base):
-    desk, device = grown
+    desk, _ = grown
     assert desk.json("materialise", "pi-7", "-o", "a.tflite")["name"] == "pi-7/digits@6"
     desk.ok("materialise", "pi-7@base", "-o", "b.tflite")
     assert (desk.folder / "b.tflite").read_bytes() == base.file

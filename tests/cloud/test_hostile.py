@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 
 from cloud.outcome import Result
-from modelwire import _core, container, signing
+from modelwire import _core, signing
 from modelwire.container import _HEADER, _PREAMBLE, _SECTION, TRAILER
 from modelwire.records import Level, Receipt
 from modelwire.update import Kind, Section
 
-from .centre import Centre
 from .device import ScriptedDevice
-
-MIB = 1024 * 1024
 
 
 def reseal(front: bytes, key: signing.PrivateKey) -> bytes:
@@ -50,17 +47,17 @@ def lie_about_sections(data: bytes, key: signing.PrivateKey, **changes: int) -> 
 
 
 STRUCTURE = {
-    "a tensor that is not there": ({"tensor": 4000}, "IndexOutOfRange"),
-    "more entries than the tensor has": ({"count": 1 << 30}, "IndexOutOfRange"),
-    "one entry more than there are": ({"count": 3}, "Malformed"),
-    "another unit": ({"exponent": 5}, "Malformed"),
-    "a step that takes it out of range": ({"m": 255, "j": 22}, "RangeOverflow"),
+    "a tensor that is not there": ({"tensor": 4000}, "is outside"),
+    "more entries than the tensor has": ({"count": 1 << 30}, "is outside"),
+    "one entry more than there are": ({"count": 3}, ""),
+    "another unit": ({"exponent": 5}, "has unit 2^5"),
+    "a step that takes it out of range": ({"m": 255, "j": 22}, "range of +-2^22"),
 }
 
 
 @pytest.mark.parametrize("what", STRUCTURE)
 def test_a_signed_lie_in_the_section_table_is_stored_then_refused_and_never_served(centre, device, what):
-    changes, _ = STRUCTURE[what]
+    changes, reason = STRUCTURE[what]
     honest = device.train()
     centre.deliver(device, honest)
     sent = device.train()
@@ -68,8 +65,9 @@ def test_a_signed_lie_in_the_section_table_is_stored_then_refused_and_never_serv
     assert centre.take((device.topic("update"), lie)).result is Result.STORED
     centre.rebuild()
     assert centre.statuses(device) == {1: "verified", 2: "refused"}
-    refusal = [r for r in centre.said() if isinstance(r, Receipt) and r.level is Level.REFUSED][0]
+    refusal = next(r for r in centre.said() if isinstance(r, Receipt) and r.level is Level.REFUSED)
     assert (refusal.good, refusal.good_version) == (honest.commit, 1)
+    assert reason in refusal.reason
     assert centre.head(device) == 1
 
 
@@ -134,18 +132,11 @@ def test_a_parent_of_another_device_is_stale_not_adopted(centre, device, base):
     assert outcome.result is Result.REFUSED and centre.statuses(other) == {}
 
 
-def test_a_result_that_is_not_finite_is_refused(centre, device):
-    """base + Q * u must stay a number for every entry, whatever Q a device signs."""
-    spec = device.base.manifest.schema.tensors[1]
-    huge = Section(1, np.arange(spec.size, dtype=np.uint32), np.full(spec.size, 1 << 22, np.int32), 1, 100)
-    device.state.exponents[1] = 100
-    data = device.seal(Kind.SNAPSHOT, (huge,)).data
-    assert centre.take((device.topic("update"), data)).result is Result.STORED
-    assert [j.ok for j in centre.rebuild()] == [True]  # 2^122 is a number; what is beyond it is not of this lattice
+def test_a_snapshot_beyond_the_lattice_is_refused(centre, device):
     beyond = Section(1, np.array([0], np.uint32), np.array([(1 << 22) + 1], np.int32), 1, 100)
-    centre.take((device.topic("update"), device.seal(Kind.SNAPSHOT, (beyond,)).data))
+    assert centre.deliver(device, device.seal(Kind.SNAPSHOT, (beyond,)))[0].result is Result.STORED
     (judged,) = centre.rebuild()
-    assert not judged.ok and "range of +-2^22" in judged.reason
+    assert not judged.ok and "range of +-2^22" in judged.reason and "hidden1_kernel" in judged.reason
 
 
 def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_bounded_time_and_memory(centre, device):
@@ -161,7 +152,7 @@ def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_boun
         if n % 3 == 0:
             data = data[: int(rng.integers(_PREAMBLE.size + _HEADER.size, len(data)))]
         message = reseal(bytes(data), device.key)
-        if container.commit_of(message) == honest.commit:
+        if message == honest.data:
             continue
         names.add(centre.take((device.topic("update"), message)).result.value)
         centre.rebuild()
@@ -184,7 +175,3 @@ def test_a_refused_flood_from_a_known_device_leaves_others_alone(centre, device,
     assert centre.deliver(other, other.train())[0].result is Result.STORED
     centre.rebuild()
     assert centre.statuses(other) == {1: "verified"}
-
-
-def test_centre_is_used_by_these_tests(centre: Centre) -> None:
-    assert centre.store.refusals.count() == 0

@@ -177,14 +177,15 @@ def test_the_park_is_bounded_in_bytes(store, base):
     assert [o.version for o in held] == [2, 3]
 
 
-def test_orphans_whose_parent_never_comes_are_refused_after_a_while_and_a_snapshot_mends_the_lineage(centre, device):
+def test_orphans_that_come_again_without_their_parent_are_refused_and_a_snapshot_mends_the_lineage(centre, device):
     sent = [device.train() for _ in range(5)]
     centre.deliver(device, sent[0], *sent[2:])  # version 2 is gone for good, as after restoring an older registry
     device.waiting.pop(2)
+    centre.now += 119
+    assert centre.deliver(device, sent[2])[0].result is Result.PARKED
     centre.said()
-    assert centre.tick() == []
-    centre.now += 901
-    (outcome,) = centre.tick()
+    centre.now += 1
+    (outcome,) = centre.deliver(device, sent[2])
     receipts = [r for r in centre.said() if isinstance(r, Receipt)]
     assert outcome.result is Result.REFUSED and "does not hold" in outcome.reason
     assert [(r.version, r.level, r.good) for r in receipts] == [(n, REFUSED, sent[0].commit) for n in (3, 4, 5)]
@@ -304,6 +305,19 @@ def test_a_version_below_its_parents_is_refused(centre, device):
     centre.deliver(device, device.train(version=7))
     (outcome,) = centre.deliver(device, device.train(version=3))
     assert outcome.result is Result.REFUSED and "numbers only rise" in outcome.reason
+
+
+def test_a_device_can_not_open_models_and_epochs_without_end(store, base):
+    centre = Centre(store, Bounds(models_of_device=2, epochs=3))
+    for model in ("a", "b"):
+        centre.meet(ScriptedDevice(base, model=model))
+    third = ScriptedDevice(base, model="c")
+    assert centre.take(third.hello()).result is Result.DROPPED
+    one = ScriptedDevice(base, model="a")
+    for life in (1, 2, 3):
+        one.life = life
+        assert centre.take(one.hello()).result is (Result.WELCOMED if life < 3 else Result.DROPPED)
+    assert [x.model for x in store.lineages.all()] == ["a", "b"]
 
 
 def test_gaps_in_the_numbers_are_allowed(centre, device):
@@ -447,11 +461,11 @@ def test_presence_and_answers_are_kept_for_registered_devices_alone(centre, devi
     assert centre.take(device.presence(False, 2)).reason == "late word of an older start"
     assert centre.store.lineages.presence(1).online
     stranger = ScriptedDevice(base, name="pi-9")
-    assert centre.take(stranger.presence(True, 3)).result is Result.DROPPED
+    assert centre.take(stranger.presence(True, 3)).result is Result.QUARANTINED
     assert centre.take(stranger.response(5)).result is Result.DROPPED
     forged = ScriptedDevice(base)
     forged.key = stranger.key
-    assert centre.take(forged.presence(False, 9)).result is Result.DROPPED
+    assert centre.take(forged.presence(False, 9)).result is Result.QUARANTINED
     assert centre.store.lineages.presence(1).online
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import cloud
-from cloud import materialise
-from cloud.registry import SqliteStore, open_registry
+from cloud import comparing, materialise
 from cloud.rebuilding import Rebuilder
+from cloud.registry import SqliteStore, open_registry
 from modelwire.errors import AmbiguousName, BadSignature, MissingFile, NotServed, RegistryDamaged, RootMismatch, UnknownVersion, WrongBase
 from modelwire.records import Level
 
@@ -151,15 +151,15 @@ def test_units_that_were_widened_are_measured_on_the_finer_lattice(base):
     one.integers[0][:] = [1, 2, -3]
     other.integers[0][:] = [1, 0, 4_000_000]
     other.exponents[0] += 60
-    (first, *_) = cloud.api.comparing.distance(one, other).tensors
+    (first, *_) = comparing.distance(one, other).tensors
     assert first.units == abs(1 - 2**60) + 2 + 3 + 4_000_000 * 2**60
 
 
 def test_versions_of_another_schema_can_not_be_compared(grown, base, tmp_path):
     motion = Base.of(MOTION)
-    one, other = materialise.LoadedBase(base.manifest, base.weights, base.file), materialise.LoadedBase(motion.manifest, motion.weights, motion.file)
+    one, other = (materialise.LoadedBase(b.manifest, b.weights, b.file).state() for b in (base, motion))
     with pytest.raises(WrongBase):
-        cloud.api.comparing.distance(one.state(), other.state())
+        comparing.distance(one, other)
 
 
 def test_verify_proves_every_served_version_one_step_each(grown, monkeypatch):

@@ -27,6 +27,15 @@ def test_an_unknown_device_is_told_that_it_waits_and_is_welcomed_when_it_is_adde
     assert centre.tick() == [] and centre.store.inbox.held() == []
 
 
+def test_a_device_that_is_added_is_on_line_when_it_said_so_while_it_waited(centre, base):
+    device = ScriptedDevice(base)
+    centre.take(device.presence(True, 4))
+    centre.take(device.hello())
+    centre.store.devices.add("pi-7", device.key.public, 5)
+    assert [o.result for o in centre.tick()] == [Result.WELCOMED, Result.NOTED]
+    assert centre.store.lineages.presence(1).online
+
+
 def test_another_key_for_a_known_device_waits_like_a_stranger(centre, device, base):
     stranger = ScriptedDevice(base, life=1)
     stranger.key = key_of("mallory")

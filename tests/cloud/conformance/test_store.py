@@ -254,14 +254,13 @@ def orphan(lineage: int, n: int, *, device: str = "pi-7", size: int = 10, at: in
     return Parked(digest(n), device, lineage, 1, n, digest(n - 1), digest(1000 + n), b"o" * size, at)
 
 
-def test_orphans_wait_by_parent_device_and_time(store, lineage):
+def test_orphans_wait_by_parent_device_and_number(store, lineage):
     for n in (5, 3, 4):
         store.inbox.park(orphan(lineage, n, at=100 + n))
     store.inbox.park(orphan(lineage, 3, size=99))  # the same commit again
     assert [o.version for o in store.inbox.orphans("pi-7")] == [3, 4, 5]
     assert store.inbox.parked_sizes("pi-7") == [(digest(n), n, 10) for n in (3, 4, 5)]
     assert store.inbox.children(digest(3)) == [orphan(lineage, 4, at=104)]
-    assert [o.version for o in store.inbox.overdue(105)] == [3, 4]
     assert [o.version for o in store.inbox.outrun(lineage, 4)] == [3, 4] and store.inbox.outrun(lineage + 1, 9) == []
     assert store.inbox.parked(digest(5)).version == 5 and store.inbox.is_parked(digest(1005))
     store.inbox.unpark(digest(5))
