@@ -43,6 +43,16 @@ def _head(major: int, number: int) -> bytes:
     raise Malformed(what="record", reason=f"{number} does not fit in 64 bits")
 
 
+def _text(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise Malformed(what="record", reason=f"a key of type {type(value).__name__} can't be encoded")
+    try:
+        text = value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: what a command line gives for bytes that are no UTF-8
+        raise Malformed(what="record", reason="text that is not Unicode can't be encoded") from None
+    return _head(3, len(text)) + text
+
+
 def _write(value: Value, out: bytearray, depth: int) -> None:
     if value is None or isinstance(value, bool):
         out.append(_NULL if value is None else _TRUE if value else _FALSE)
@@ -55,8 +65,7 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
     elif isinstance(value, bytes):
         out += _head(2, len(value)) + value
     elif isinstance(value, str):
-        text = value.encode()
-        out += _head(3, len(text)) + text
+        out += _text(value)
     elif depth == 0:
         raise Malformed(what="record", reason="it is nested too deep")
     elif isinstance(value, list):
@@ -65,7 +74,7 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
             _write(item, out, depth - 1)
     elif isinstance(value, dict):
         out += _head(5, len(value))
-        for key, item in sorted((_head(3, len(k.encode())) + k.encode(), v) for k, v in value.items()):
+        for key, item in sorted(((_text(k), v) for k, v in value.items()), key=lambda entry: entry[0]):
             out += key
             _write(item, out, depth - 1)
     else:

@@ -98,8 +98,10 @@ class Container:
         )
 
 
-def seal(header: Header, sections: Sequence[Section], schema: Schema, key: signing.PrivateKey) -> bytes:
-    """Return the signed container. Raises Malformed when a header field is out of range."""
+def seal(
+    header: Header, sections: Sequence[Section], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT
+) -> bytes:
+    """Return the signed container. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever."""
     _check_header(header)
     device, model = header.device.encode(), header.model.encode()
     lanes = struct.pack("<QQ", *header.fingerprint)
@@ -112,8 +114,14 @@ def seal(header: Header, sections: Sequence[Section], schema: Schema, key: signi
     table = b"".join(
         _SECTION.pack(s.tensor, CODEC_RANGE, *split_step(s.step), s.exponent, 0, len(s.index)) for s in sections
     )
+    _read_table(table, header.kind)
+    if extension:
+        cbor.decode(extension, "extension", limit)
     stream = _stream(sections, schema)
     total = _PREAMBLE.size + len(head) + len(extension) + len(table) + len(stream) + TRAILER
+    _check_sizes(limit, len(head), len(extension), len(sections))
+    if total > limit.container:
+        raise TooLarge(what="the container", size=total, limit=limit.container)
     front = _PREAMBLE.pack(MAGIC, MAJOR, MINOR, 0, len(head), len(extension), len(sections), total, 0)[:-4]
     body = front + struct.pack("<I", _core.crc32c(front)) + head + extension + table + stream
     commit = hashlib.sha256(body).digest()
@@ -153,13 +161,7 @@ def parse(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Container:
         raise UnsupportedWire(what="wire flags", got=f"{flags:#06x}", reads="0x0000")
     if total != len(data):
         raise Malformed(what="container", reason=f"it says {total} bytes and has {len(data)}")
-    for what, size, bound in (
-        ("the header", head_len, limit.header),
-        ("the extension", ext_len, limit.extension),
-        ("the section table", count, limit.tensors),
-    ):
-        if size > bound:
-            raise TooLarge(what=what, size=size, limit=bound)
+    _check_sizes(limit, head_len, ext_len, count)
     at_ext = _PREAMBLE.size + head_len
     at_table = at_ext + ext_len
     at_stream = at_table + _SECTION.size * count
@@ -177,6 +179,16 @@ def parse(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Container:
 def _stream(sections: Sequence[Section], schema: Schema) -> bytes:
     rows = [schema.tensors[s.tensor] for s in sections]
     return _core.encode_sections([(r.rows, r.columns, s.index, s.value) for r, s in zip(rows, sections, strict=True)])
+
+
+def _check_sizes(limit: limits.Limits, header: int, extension: int, sections: int) -> None:
+    for what, size, bound in (
+        ("the header", header, limit.header),
+        ("the extension", extension, limit.extension),
+        ("the section table", sections, limit.tensors),
+    ):
+        if size > bound:
+            raise TooLarge(what=what, size=size, limit=bound)
 
 
 def _check_header(h: Header) -> None:

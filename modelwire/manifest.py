@@ -70,14 +70,19 @@ def manifest_for(
 ) -> Manifest:
     """Return the manifest of weights that are already flat arrays in schema order."""
     classes, units = [], []
+    strange = sorted(set(exponents) - {spec.name for spec in schema.tensors})
+    if strange:
+        raise ModelError(model=f"tensor {strange[0]}", reason="a unit was chosen for it, and the model does not have it")
     for i, (spec, w) in enumerate(zip(schema.tensors, flat, strict=True)):
         bad = np.flatnonzero(~np.isfinite(w))
         if len(bad):
             raise NonFinite(what="the base model", tensor=spec.name, index=int(bad[0]))
         peak = float(np.abs(w).max(initial=0.0))
         lattice = not VERBATIM_NAME.search(spec.name) and coarsest_safe(peak) <= limits.EXPONENT_MAX
+        if not lattice and spec.name in exponents:
+            raise ModelError(model=f"tensor {spec.name}", reason="it is verbatim, so it takes no unit")
         e = exponents.get(spec.name, default_exponent(peak)) if lattice else 0
-        if lattice and not max(limits.EXPONENT_MIN, coarsest_safe(peak)) <= e <= limits.EXPONENT_MAX:
+        if lattice and not suits(peak, e):
             raise ModelError(model=f"tensor {schema.tensors[i].name}", reason=f"a unit of 2^{e} does not suit weights of up to {peak:g}")
         classes.append(TensorClass.LATTICE if lattice else TensorClass.VERBATIM)
         units.append(e)
@@ -97,16 +102,21 @@ def coarsest_safe(peak: float) -> int:
     return _ceil_log2(peak) - 22 if peak > 0 else limits.EXPONENT_MIN
 
 
+def suits(peak: float, e: int) -> bool:
+    """Return whether a tensor whose largest |w| in the base is `peak` may have the unit 2^e."""
+    return max(limits.EXPONENT_MIN, coarsest_safe(peak)) <= e <= limits.EXPONENT_MAX
+
+
 def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manifest:
     """Return the manifest that `data` holds. Raises Malformed or TooLarge; the canonical form is the only one read."""
     if len(data) > limit.manifest:
         raise TooLarge(what="the manifest", size=len(data), limit=limit.manifest)
     wide = limits.Limits(cbor_items=limit.tensors * 16)
     top = cbor.decode(data, "manifest", wide)
-    if not isinstance(top, dict) or sorted(top) != ["file", "manifest", "root", "size", "tensors"] or top["manifest"] != 1:
+    if not isinstance(top, dict) or sorted(top) != ["file", "manifest", "root", "size", "tensors"] or not _same(top["manifest"], 1):
         raise Malformed(what="manifest", reason="it has not the keys of a manifest of release 1")
     file, size, root, rows = top["file"], top["size"], top["root"], top["tensors"]
-    if not _digest(file) or not _digest(root) or not isinstance(size, int) or not 0 < size <= limit.model_file:
+    if not _digest(file) or not _digest(root) or type(size) is not int or not 0 < size <= limit.model_file:
         raise Malformed(what="manifest", reason="file digest, size or root is out of range")
     if not isinstance(rows, list):
         raise Malformed(what="manifest", reason="no table of tensors")
@@ -115,16 +125,26 @@ def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manife
         if not isinstance(row, list) or len(row) != 5:
             raise Malformed(what="manifest", reason="a row of tensors has not five entries")
         name, dtype, shape, klass, e = row
-        if not isinstance(name, str) or dtype != Dtype.FLOAT32 or klass not in (0, 1) or not isinstance(shape, list):
-            raise Malformed(what="manifest", reason=f"tensor {name!r} has a dtype or class that this release does not read")
-        dims = tuple(d for d in shape if isinstance(d, int) and not isinstance(d, bool))
-        if len(dims) != len(shape) or not isinstance(e, int) or not limits.EXPONENT_MIN <= e <= limits.EXPONENT_MAX:
-            raise Malformed(what="manifest", reason=f"tensor {name!r} has a shape or unit out of range")
+        tensor = f"tensor {str(name)[:40]!r}"
+        if not isinstance(name, str) or not _same(dtype, Dtype.FLOAT32) or not isinstance(shape, list):
+            raise Malformed(what="manifest", reason=f"{tensor} has a name, dtype or shape that this release does not read")
+        if not _same(klass, TensorClass.LATTICE) and not _same(klass, TensorClass.VERBATIM):
+            raise Malformed(what="manifest", reason=f"{tensor} has a class that this release does not read")
+        dims = tuple(d for d in shape if type(d) is int)
+        if len(dims) != len(shape) or type(e) is not int or not limits.EXPONENT_MIN <= e <= limits.EXPONENT_MAX:
+            raise Malformed(what="manifest", reason=f"{tensor} has a shape or unit out of range")
+        if klass == TensorClass.VERBATIM and e != 0:
+            raise Malformed(what="manifest", reason=f"{tensor} is verbatim and has a unit")
         specs.append(TensorSpec(name, dims))
-        classes.append(TensorClass(int(klass)))
+        classes.append(TensorClass.VERBATIM if klass == TensorClass.VERBATIM else TensorClass.LATTICE)
         units.append(e)
     assert isinstance(file, bytes) and isinstance(root, bytes)
     return Manifest(file, size, Schema(tuple(specs)), tuple(classes), tuple(units), root)
+
+
+def _same(value: cbor.Value, number: int) -> bool:
+    # In Python true and 1.0 equal 1; in CBOR they are other bytes, and so another commit.
+    return type(value) is int and value == number
 
 
 def _digest(value: cbor.Value) -> bool:

@@ -27,6 +27,8 @@ class Part:
 def describe(container: bytes, *, fleet: str, device: str, model: str, at: int, part: int) -> Transfer:
     """Return the manifest of `container` cut into messages of at most `part` bytes. Raises TooLarge."""
     size = part - HEAD_BYTES
+    if size < 1:
+        raise TooLarge(what="a part with one byte", size=HEAD_BYTES + 1, limit=part)
     pieces = [container[i : i + size] for i in range(0, len(container), size)]
     if len(pieces) > limits.DEFAULT.parts:
         raise TooLarge(what="the transfer in parts", size=len(pieces), limit=limits.DEFAULT.parts)
@@ -72,6 +74,10 @@ def check(transfer: Transfer, part: Part) -> None:
         raise Malformed(what="part", reason=f"part {part.index} is not of this transfer")
     if hashlib.sha256(part.data).digest() != transfer.hashes[32 * part.index : 32 * part.index + 32]:
         raise DigestMismatch(what=f"part {part.index}")
+    # A transfer may name the hashes of parts that are longer than it says: what is kept would outgrow the limit of the whole.
+    expected = min(transfer.part_size, transfer.size - part.index * transfer.part_size)
+    if len(part.data) != expected:
+        raise Malformed(what="part", reason=f"part {part.index} has {len(part.data)} bytes instead of {expected}")
 
 
 def join(transfer: Transfer, pieces: dict[int, bytes]) -> bytes:
@@ -96,6 +102,6 @@ def bitmap(held: set[int], n: int) -> bytes:
 
 def missing(have: bytes, n: int) -> list[int]:
     """Return the parts that a bitmap does not name. Raises Malformed when it is not one of `n` parts."""
-    if len(have) != -(-n // 8):
-        raise Malformed(what="bitmap", reason=f"{len(have)} bytes for {n} parts")
+    if len(have) != -(-n // 8) or int.from_bytes(have, "little") >> n:
+        raise Malformed(what="bitmap", reason=f"{len(have)} bytes for {n} parts, or a part beyond them")
     return [i for i in range(n) if not have[i // 8] >> i % 8 & 1]

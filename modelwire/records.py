@@ -157,14 +157,17 @@ class Signed:
         signing.verify(public, signing.RECORD, self.body, self.signature, what=self.record.KIND, signer=signer)
 
 
-def encode(record: Record, key: signing.PrivateKey) -> bytes:
-    """Return the signed record as bytes. Raises Malformed when a field is out of range."""
+def encode(record: Record, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT) -> bytes:
+    """Return the signed record as bytes. Raises Malformed when a field is out of range, TooLarge when no reader would take it."""
     _check(record)
     values: dict[str, cbor.Value] = {"kind": record.KIND}
     for f in fields(record):
         value = getattr(record, f.name)
         values[f.name] = value.value if isinstance(value, Level) else value
     content = cbor.encode(values)
+    size = _HEAD.size + len(content) + signing.SIGNATURE_BYTES
+    if size > limit.record:
+        raise TooLarge(what="the record", size=size, limit=limit.record)
     body = _HEAD.pack(MAGIC, VERSION, len(content)) + content
     return body + key.sign(signing.RECORD, body)
 

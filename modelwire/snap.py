@@ -15,7 +15,7 @@ from . import _core, limits
 from .container import size_of
 from .errors import BudgetExhausted, NonFinite
 from .manifest import Manifest
-from .state import ModelState
+from .state import ModelState, naming
 from .tensors import F32, U16
 from .update import Kind, Section, Sections, verbatim_section
 
@@ -23,6 +23,7 @@ DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts 
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
 LOOKAHEAD = 0.5  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
 PROBES = 12
+BF16_INFINITY = 0x7F80
 STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
 
 Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for verbatim tensors
@@ -56,7 +57,7 @@ class Snapped:
     state: ModelState
     residual: Residual
     step: Step
-    clamped: tuple[int, ...]  # tensors that met the end of the lattice's range: the next update is a snapshot
+    clamped: tuple[int, ...]  # tensors that met the end of the lattice's range: what to widen next
 
 
 def no_residual(manifest: Manifest) -> Residual:
@@ -97,31 +98,38 @@ def snap(
     """Return the snapped round: a delta of about `density` (kept / all), never above `max_bytes` as a container.
 
     state and residual are left as they are; the caller takes the new ones when its guard agrees.
-    widen: tensors that were clamped last time; the update is then a snapshot with larger units, whatever its size.
+    widen: tensors that were clamped last time; where a larger unit exists, the update is a snapshot with it, whatever its size.
     overhead: bytes of names and extension that the container will carry.
     Raises NonFinite, and BudgetExhausted when not even the largest difference fits.
     """
+    _core.check_rounding()
     manifest = state.manifest
+    widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
     magnitudes = _magnitudes(state, trained, residual)
     if widen:
         step = _step_for(magnitudes, density)
         return _widened(state, trained, residual, step, widen)
     verbatim = _verbatim_sections(state, trained)
+    fixed = size_of(verbatim, manifest.schema) + overhead
     count = max(1, int(density * len(magnitudes)))
-    for _ in range(PROBES):
+    for probe in range(PROBES):
         step = _step_for(magnitudes, count / max(1, len(magnitudes)))
         sections, clamped = _lattice_sections(state, trained, residual, step)
+        sent = sum(len(s.index) for s in sections)
+        if probe >= PROBES // 2 and sent > count:
+            # No step tells equal differences apart, nor those of a tensor whose range lies below the step.
+            sections, sent = _largest(sections, count), count
         merged = tuple(sorted((*sections, *verbatim), key=lambda s: s.tensor))
         size = size_of(merged, manifest.schema) + overhead
         if size <= max_bytes:
             adopted, left = _adopt(state, trained, residual, sections, verbatim, step)
             return Snapped(Kind.DELTA, merged, adopted, left, step, clamped)
-        sent = sum(len(s.index) for s in sections)
-        if sent <= 1:
+        if sent <= 1 and count == 1:
             break
         # Bytes grow a little slower than the count: aim a tenth below the proportional guess, and always go down.
-        fixed = size_of(verbatim, manifest.schema) + overhead
         count = max(1, min(sent - 1, int(sent * 0.9 * max(0, max_bytes - fixed) / max(1, size - fixed))))
+        if probe == PROBES - 2:
+            count = 1
     raise BudgetExhausted(what="the smallest delta of this round", budget=max_bytes)
 
 
@@ -134,7 +142,8 @@ def _magnitudes(state: ModelState, trained: Sequence[F32], residual: Residual) -
                 raise NonFinite(what="the trained model", tensor=state.manifest.schema.tensors[t].name, index=int(bad[0]))
             continue
         d = np.empty_like(w)
-        _core.differences(w, new, residual[t], d)
+        with naming(state.manifest.schema.tensors[t].name):
+            _core.differences(w, new, residual[t], d)
         parts.append(np.abs(d))
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
@@ -162,14 +171,24 @@ def _lattice_sections(
         e = state.exponents[t]
         units = step.units(e)
         threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
-        index, value, clipped = _core.snap(
-            w, new, residual[t], state.integers[t], exponent=e, step=units, threshold=threshold
-        )
+        with naming(state.manifest.schema.tensors[t].name):
+            index, value, clipped = _core.snap(
+                w, new, residual[t], state.integers[t], exponent=e, step=units, threshold=threshold
+            )
         if clipped:
             clamped.append(t)
         if len(index):
             sections.append(Section(t, index, value, units, e))
     return sections, tuple(clamped)
+
+
+def _largest(sections: Sequence[Section], count: int) -> list[Section]:
+    """Return the `count` entries that move their weights most; of equal ones the first."""
+    moves = np.concatenate([np.ldexp(np.abs(s.dq).astype(np.float64), s.exponent) for s in sections])
+    kept = np.zeros(len(moves), bool)
+    kept[np.argsort(-moves, kind="stable")[:count]] = True
+    parts = zip(sections, np.split(kept, np.cumsum([len(s.index) for s in sections])[:-1]), strict=True)
+    return [Section(s.tensor, s.index[keep], s.value[keep], s.step, s.exponent) for s, keep in parts if keep.any()]
 
 
 def _verbatim_sections(state: ModelState, trained: Sequence[F32]) -> tuple[Section, ...]:
@@ -199,9 +218,10 @@ def _adopt(
             continue
         e = state.exponents[t]
         s = sent.get(t) or Section(t, np.zeros(0, np.uint32), np.zeros(0, np.int32), step.units(e), e)
-        _core.adopt(
-            after.base[t], after.weights[t], new, left[t], after.integers[t], s.index, s.value, exponent=e, step=s.step
-        )
+        with naming(state.manifest.schema.tensors[t].name):
+            _core.adopt(
+                after.base[t], after.weights[t], new, left[t], after.integers[t], s.index, s.value, exponent=e, step=s.step
+            )
     after.fingerprint = lanes
     for s in verbatim:
         _core.apply_verbatim(
@@ -216,6 +236,7 @@ def _widened(
     """Snap with larger units for the clamped tensors: their whole state is written anew on the coarser lattice."""
     rest = state.copy()
     sections, clamped = _lattice_sections(rest, trained, residual, step)
+    still = {t for t in clamped if t not in widen}
     others = [s for s in sections if s.tensor not in widen]
     verbatim = _verbatim_sections(state, trained)
     kept = [state.weights[t] if t in widen else new for t, new in enumerate(trained)]
@@ -229,10 +250,15 @@ def _widened(
         after.exponents[t] = e
         after.integers[t] = np.clip(q, -limits.Q_MAX, limits.Q_MAX).astype(np.int32)
         _core.weights_from_q(after.base[t], after.integers[t], after.weights[t], exponent=e)
-        left[t] = _bf16((target - after.weights[t].astype(np.float64)).astype(np.float32))
+        if bool((np.abs(q) > limits.Q_MAX).any()):
+            still.add(t)
+        with np.errstate(over="ignore"):
+            left[t] = _bf16((target - after.weights[t].astype(np.float64)).astype(np.float32))
+        infinite = np.flatnonzero(left[t] & BF16_INFINITY == BF16_INFINITY)
+        if len(infinite):  # kept, it would turn every later round into NaN
+            raise NonFinite(what="the residual", tensor=state.manifest.schema.tensors[t].name, index=int(infinite[0]))
     after.fingerprint = after.measure_fingerprint()
-    still = tuple(t for t in clamped if t not in widen)
-    return Snapped(Kind.SNAPSHOT, after.snapshot(), after, left, step, still)
+    return Snapped(Kind.SNAPSHOT, after.snapshot(), after, left, step, tuple(sorted(still)))
 
 
 def _float32(x: U16) -> F32:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _core, limits
+from . import _core
 from .errors import IndexOutOfRange, Malformed, NonFinite, RangeOverflow, RootMismatch, WrongBase
 from .identity import root_of
-from .manifest import Manifest, coarsest_safe
+from .manifest import Manifest, suits
 from .tensors import F32, I32, Weights
 from .update import Kind, Section, Sections, section_of, verbatim_section
 
@@ -34,9 +34,14 @@ class ModelState:
 
     @classmethod
     def of_base(cls, manifest: Manifest, base: Sequence[F32]) -> ModelState:
-        """Return version 0. Raises WrongBase when the weights are not the manifest's."""
+        """Return version 0. Raises WrongBase when the weights are not the manifest's, Malformed when its units do not suit them."""
         if root_of(manifest.schema, base) != manifest.root:
             raise WrongBase(what="the base's weights", kind="root", expected=manifest.root.hex()[:16], got="another")
+        for t, (b, e) in enumerate(zip(base, manifest.exponents, strict=True)):
+            peak = float(np.abs(b).max(initial=0.0))
+            if not np.isfinite(peak) or not (manifest.verbatim(t) or suits(peak, e)):
+                name = manifest.schema.tensors[t].name
+                raise Malformed(what="manifest", reason=f"tensor {name}: a unit of 2^{e} does not suit weights of up to {peak:g}")
         return cls(
             manifest,
             list(base),
@@ -52,13 +57,17 @@ class ModelState:
     ) -> ModelState:
         """Return the state whose weights are `weights`: the integers follow back from base and weights.
 
-        Raises Malformed when an entry is not on the lattice of this base.
+        Raises Malformed when an entry is not on the lattice of this base, NonFinite when it is no number.
         """
+        _core.check_rounding()
         state = cls.of_base(manifest, base)
         state.exponents = list(exponents if exponents is not None else manifest.exponents)
         state.weights = [np.array(a, np.float32) for a in weights]
         for t, (b, w, q) in enumerate(zip(state.base, state.weights, state.integers, strict=True)):
             if manifest.verbatim(t):
+                bad = np.flatnonzero(~np.isfinite(w))
+                if len(bad):
+                    raise NonFinite(what="the weights", tensor=manifest.schema.tensors[t].name, index=int(bad[0]))
                 np.subtract(w.view(np.uint32), b.view(np.uint32), out=q.view(np.uint32))
             else:
                 _core.q_from_weights(b, w, q, exponent=state.exponents[t])
@@ -113,8 +122,11 @@ class ModelState:
         """Move to the state after the update, or raise and leave everything as it was.
 
         expect: the fingerprint that the sender says the result has; RootMismatch when it is another.
-        Raises IndexOutOfRange, RangeOverflow, NonFinite or Malformed.
+        Raises IndexOutOfRange, RangeOverflow, NonFinite or Malformed; RoundingMode where exact sums can't be had.
         """
+        _core.check_rounding()
+        if len({s.tensor for s in sections}) < len(sections):  # each alone might stay within the range, and both together leave it
+            raise Malformed(what="update", reason="a tensor has two sections")
         if kind is Kind.SNAPSHOT:
             self._apply_snapshot(sections, expect)
         else:
@@ -138,7 +150,7 @@ class ModelState:
         if not 0 <= s.tensor < len(self.base):
             raise IndexOutOfRange(tensor=s.tensor, index=0, size=len(self.base))
         base, q = self.base[s.tensor], self.integers[s.tensor]
-        with _named(self.manifest.schema.tensors[s.tensor].name):
+        with naming(self.manifest.schema.tensors[s.tensor].name):
             if self.manifest.verbatim(s.tensor):
                 if s.step != 1 or s.exponent != 0:
                     raise Malformed(what="section", reason=f"tensor {s.tensor} is verbatim and has a step or unit")
@@ -158,9 +170,10 @@ class ModelState:
         fresh.weights = [b.copy() for b in self.base]
         fresh.fingerprint = (0, 0)
         for s in sections:
+            if not len(s.index) and 0 <= s.tensor < len(self.base) and s.exponent == self.manifest.exponents[s.tensor]:
+                raise Malformed(what="section", reason=f"tensor {s.tensor} has one that says nothing")
             if 0 <= s.tensor < len(self.base) and not self.manifest.verbatim(s.tensor):
-                peak = float(np.abs(self.base[s.tensor]).max(initial=0.0))
-                if not max(coarsest_safe(peak), limits.EXPONENT_MIN) <= s.exponent <= limits.EXPONENT_MAX:
+                if not suits(float(np.abs(self.base[s.tensor]).max(initial=0.0)), s.exponent):
                     raise Malformed(what="section", reason=f"a unit of 2^{s.exponent} does not suit tensor {s.tensor}")
                 fresh.exponents[s.tensor] = s.exponent
         fresh._apply_delta(sections, expect)
@@ -184,7 +197,7 @@ def _plus(a: Fingerprint, b: Fingerprint) -> Fingerprint:
     return (a[0] + b[0]) & _LANE, (a[1] + b[1]) & _LANE
 
 
-class _named:
+class naming:
     """Put the tensor's name into an error that a kernel raised about one array."""
 
     def __init__(self, tensor: str) -> None:

@@ -223,10 +223,11 @@ def _assignments(graph: Graph) -> list[tuple[tuple[str, str] | None, int]]:
 
 def _check_overlap(m: Model, model: str, variables: list[Variable]) -> None:
     names = {(v.offset, v.nbytes): v.name for v in variables}
+    known = set(names.values())
     end, last = 0, "another buffer"
     for offset, nbytes in sorted(b for b in m.buffers if b[1]):
         name = names.get((offset, nbytes), "another buffer")
-        if offset < end and (name in names.values() or last in names.values()):
+        if offset < end and (name in known or last in known):
             _refuse(model, f"the bytes of {name!r} and {last!r} overlap")
         if offset + nbytes > end:
             end, last = offset + nbytes, name
@@ -278,15 +279,17 @@ def _check_state(m: Model, model: str) -> None:
     """Every variable has a first value wherever it is used, and what training changes and inference reads is in get_weights."""
     initial = _initial_values(m, model)
     listed = set(_listed(m, model, m.signatures["get_weights"]).values())
+    usage = {i: {op.variable for op in g.operators if op.variable is not None} for i, g in enumerate(m.graphs)}
+    judged: set[int] = set()  # thousands of signatures may name one subgraph
     changed = {handle for handle, _ in _assignments(m.graphs[m.signatures["train"].graph])}
     for name, signature in sorted(m.signatures.items()):
-        graph = m.graphs[signature.graph]
-        used = {op.variable for op in graph.operators if op.variable is not None}
-        blank = sorted(used - set(initial))
+        used = usage[signature.graph]
+        blank = sorted(used - initial.keys()) if signature.graph not in judged else []
         if blank:
             _refuse(model, f"the variable {blank[0][1]!r} {NO_VALUE}")
-        if used and not any(op.code == CALL_ONCE for op in graph.operators):
+        if used and signature.graph not in judged and not any(op.code == CALL_ONCE for op in m.graphs[signature.graph].operators):
             _refuse(model, f"its signature {name!r} does not initialise the variables (CALL_ONCE), so the order of calls would matter")
+        judged.add(signature.graph)
         if name in ("infer", "eval"):
             lost = sorted((used & changed) - listed)
             if lost:

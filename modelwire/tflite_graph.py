@@ -65,11 +65,17 @@ class Graph:
 
     def is_constant(self, tensor: int) -> bool:
         """Return whether the tensor's value stands in the file."""
-        return tensor not in self.source and tensor not in self._fed and self.tensors[tensor].buffer != 0
+        return tensor not in self.source and tensor not in self.fed and self.tensors[tensor].buffer != 0
+
+    # Sets once a subgraph, not once a signature: thousands of signatures may name one subgraph.
 
     @cached_property
-    def _fed(self) -> frozenset[int]:
+    def fed(self) -> frozenset[int]:
         return frozenset(self.inputs)
+
+    @cached_property
+    def given(self) -> frozenset[int]:
+        return frozenset(self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
         if index >= len(graphs) or key in signatures:
             raise reader.malformed(f"signature {key[:40]!r} is there twice or names subgraph {index} of {len(graphs)}")
         graph = graphs[index]
-        signatures[key] = Signature(index, _names(t, 0, frozenset(graph.inputs)), _names(t, 1, frozenset(graph.outputs)))
+        signatures[key] = Signature(index, _names(t, 0, graph.fed), _names(t, 1, graph.given))
     metadata = tuple(t.integer(1, U32) for t in root.tables(6)) + root.integers(5)
     return Model(graphs, signatures, buffers, metadata)
 
