@@ -22,6 +22,7 @@ from .transport import Accepted, Arrived, Connected, Event, Lost, Transport, Wil
 
 _log = logging.getLogger("edgeagent")
 IDLE = 1.0  # seconds between two looks at the spool and at commands from outside
+PROGRESS = 10.0  # seconds between two lines about a round that takes longer
 SLICE = 0.05  # seconds of training between two looks at the link
 MESSAGES = 64  # handled before the next step of training
 
@@ -51,6 +52,18 @@ class Goal:
 
 
 @dataclass
+class _UnderWay:
+    """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
+
+    lineage: Lineage
+    steps: rounds.Round
+    began: float
+    said: float
+    count: int = 0
+    loss: float = float("nan")
+
+
+@dataclass
 class Agent:
     """One run over an opened state folder."""
 
@@ -64,7 +77,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.reports: list[Report] = []
         self.stopping = ""
-        self._round: tuple[Lineage, rounds.Round, int, float] | None = None
+        self._round: _UnderWay | None = None
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
         self._trouble = ""
@@ -89,7 +102,7 @@ class Agent:
         boot = self.device.count_boot()
         self._began = self.clock.monotonic()
         if self.device.swept:
-            _log.info("swept away what a kill had left: %s", ", ".join(self.device.swept))
+            _log.debug("tidied the state folder: %s", ", ".join(self.device.swept))
         board = self.device.board
         self.transport.open(self._presence(boot, False), topics.all_down(board.fleet, board.device))
         try:
@@ -104,6 +117,8 @@ class Agent:
         finally:
             self._abandon()
             self.transport.close(self._presence(boot, False))
+            for session in self.sessions.values():
+                session.lost()
         if self.stopping:
             _log.info("stopped: %s", self.stopping)
 
@@ -179,19 +194,22 @@ class Agent:
             self._begin_round(goal)
         if self._round is None:
             return
-        lineage, steps, count, began = self._round
+        at = self._round
         until = self.clock.monotonic() + SLICE
         while not self.stopping:
             try:
-                next(steps)
+                at.loss = next(at.steps)
             except StopIteration as end:
                 self._round = None
                 self._finish(end.value)
                 return
-            count += 1
+            at.count += 1
             if self.clock.monotonic() >= until:
                 break
-        self._round = (lineage, steps, count, began)
+        now = self.clock.monotonic()
+        if now - at.said >= PROGRESS:
+            at.said = now
+            _log.info("%s: %d steps, %.1f a second, loss %.4f", at.lineage.name, at.count, at.count / (now - at.began), at.loss)
 
     def _begin_round(self, goal: Goal) -> None:
         for name, lineage in self.device.lineages.items():
@@ -209,7 +227,8 @@ class Agent:
             samples = self.device.spool.count(name)
             _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, samples, settings.train.epochs)
             steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall)
-            self._round = (lineage, steps, 0, self.clock.monotonic())
+            now = self.clock.monotonic()
+            self._round = _UnderWay(lineage, steps, now, now)
             return
 
     def _due(self, goal: Goal, lineage: Lineage, settings: Model) -> bool:
@@ -249,10 +268,9 @@ class Agent:
 
     def _abandon(self) -> None:
         if self._round is not None:
-            lineage, steps, count, _ = self._round
-            steps.close()
-            self._round = None
-            _log.info("%s: abandoned the round under way after %d steps; the model is as before it", lineage.name, count)
+            at, self._round = self._round, None
+            at.steps.close()
+            _log.info("%s: abandoned the round under way after %d steps; the model is as before it", at.lineage.name, at.count)
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

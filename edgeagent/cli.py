@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from modelwire.errors import ModelWireError
+from modelwire.errors import ConfigError, ModelWireError
 
 from . import __version__
 from .commands import COMMANDS
@@ -32,9 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModelWireError as e:
         print_error(type(e).__name__, e.code, e.message, e.next_step, as_json=args.json)
         return e.code
-    except BrokenPipeError:  # `edgeagent log | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as e:  # a full disk, a folder that may not be written
+        if isinstance(e, BrokenPipeError):  # `edgeagent log | head`: the reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        message = f"{e.filename}: {e.strerror}" if e.filename else str(e)
+        print_error("ConfigError", ConfigError.code, message, "edgeagent doctor", as_json=args.json)
+        return ConfigError.code
     except KeyboardInterrupt:
         print_error("Interrupted", INTERRUPTED, "stopped by the keyboard", "", as_json=args.json)
         return INTERRUPTED

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelwire.errors import MissingFile, StateDamaged
+from modelwire.errors import ConfigError, MissingFile, StateBusy, StateDamaged
 
 Row = sqlite3.Row
 BUSY = 30.0  # seconds to wait for another process's transaction
@@ -38,12 +38,9 @@ class Database:
         """
         if not path.exists():
             raise MissingFile(path=path, what="the agent's state")
-        try:
-            opened = cls(path, _connect(path, "rw"))
-            found = opened.one("PRAGMA user_version")[0]
-            opened.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        except sqlite3.DatabaseError as e:
-            raise StateDamaged(path=path, reason=str(e)) from None
+        opened = cls(path, _connect(path, "rw"))
+        found = opened.one("PRAGMA user_version")[0]
+        opened.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         if found != release:
             raise StateDamaged(path=path, reason=f"its tables are of release {found}, this agent reads {release}")
         return opened
@@ -51,62 +48,89 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make everything in the block one transaction: all of it is there afterwards, or nothing. A block inside joins it."""
-        if self._connection.in_transaction:
+        if self._begun():
             yield
             return
         # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._begun():  # SQLite takes some back by itself: a full disk
+                self._execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def run(self, sql: str, *values: Any) -> int:
         """Run a statement; return how many rows it changed."""
-        return self._connection.execute(sql, values).rowcount
+        return self._execute(sql, values).rowcount
 
     def insert(self, table: str, **values: Any) -> int:
         """Insert one row; return its rowid. Table and columns are named in the source, never by anyone else."""
         columns = ", ".join(values)
         marks = ", ".join("?" * len(values))
-        at = self._connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values())).lastrowid
+        at = self._execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values())).lastrowid
         assert at is not None
         return at
 
     def all(self, sql: str, *values: Any) -> list[Row]:
-        return self._connection.execute(sql, values).fetchall()
+        with self._naming():  # SQLite looks for the rows as they are fetched
+            return self._connection.execute(sql, values).fetchall()
 
     def one(self, sql: str, *values: Any) -> Row:
         """Return the one row; KeyError when there is none."""
-        row = self._connection.execute(sql, values).fetchone()
+        row = self.maybe(sql, *values)
         if row is None:
             raise KeyError(sql)
-        found: Row = row
-        return found
+        return row
 
     def maybe(self, sql: str, *values: Any) -> Row | None:
         """Return the first row, or None."""
-        row: Row | None = self._connection.execute(sql, values).fetchone()
+        with self._naming():
+            row: Row | None = self._connection.execute(sql, values).fetchone()
         return row
 
     def check(self) -> None:
         """Raise StateDamaged when SQLite finds the file broken."""
-        try:
-            found = self.one("PRAGMA quick_check")[0]
-        except sqlite3.DatabaseError as e:
-            found = str(e)
+        found = self.one("PRAGMA quick_check")[0]
         if found != "ok":
             raise StateDamaged(path=self.path, reason=found)
 
     def close(self) -> None:
         self._connection.close()
 
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        with self._naming():
+            return self._connection.execute(sql, values)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Turn what is wrong with the file into StateBusy, ConfigError or StateDamaged; a fault of ours stays what it is."""
+        try:
+            yield
+        except sqlite3.OperationalError as e:
+            if "locked" in str(e) or "busy" in str(e):
+                raise StateBusy(path=self.path) from None
+            if "full" in str(e) or "readonly" in str(e) or "unable to open" in str(e):
+                raise ConfigError(reason=f"{self.path}: {e}") from None
+            if "disk I/O" in str(e):
+                raise StateDamaged(path=self.path, reason=str(e)) from None
+            raise
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise
+        except sqlite3.DatabaseError as e:
+            raise StateDamaged(path=self.path, reason=str(e)) from None
+
+    def _begun(self) -> bool:
+        return self._connection.in_transaction
+
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys=ON")
+    try:
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys=ON")
+    except sqlite3.OperationalError as e:  # a folder that may not be read
+        raise ConfigError(reason=f"{path}: {e}") from None
     return connection

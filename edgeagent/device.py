@@ -37,7 +37,7 @@ class Device:
     database: Database
     spool: Spool
     lineages: Mapping[str, Lineage]  # by model, in the order of the settings
-    swept: tuple[str, ...]  # what a kill had left behind
+    swept: tuple[str, ...]  # what was tidied away at opening: the version before the head, and what a kill had left
 
     def count_boot(self) -> int:
         """Return how often an agent was started on this folder, this start included."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelwire import cbor, container, signing, update
 from modelwire.container import Header
-from modelwire.errors import ConfigError, NotWelcome
+from modelwire.errors import ConfigError, NotWelcome, StateDamaged
 from modelwire.manifest import Manifest, parse_manifest
 from modelwire.records import Welcome
 from modelwire.snap import Snapped
@@ -98,8 +98,14 @@ class Lineage:
 
     def load(self) -> Held:
         """Return the head's model. Raises StateDamaged."""
-        head = self.head()
-        return self.store.load(head.slot, head.file_sha256, head.private_sha256)
+        while True:
+            head = self.head()
+            try:
+                return self.store.load(head.slot, head.file_sha256, head.private_sha256)
+            except StateDamaged:
+                if self.head().file_sha256 == head.file_sha256:
+                    raise
+                # A reader beside a running agent: two rounds have passed meanwhile, and the slot was written again.
 
     def versions(self, limit: int = -1) -> list[Row]:
         """Return the rows of the log, newest first."""

@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from modelwire import limits
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
 
 from .backoff import Backoff
@@ -32,6 +33,7 @@ INBOUND = 64 * 1024  # bytes of the largest message that the centre may send: re
 INBOUND_PENDING = 20  # messages that the broker may deliver before the first of them is acknowledged
 FRAME = 16  # bytes of an MQTT PUBLISH around topic and message, at most
 FAREWELL = 2.0  # seconds that closing may take, twice
+SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that takes less is of no use
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PASSWORD_MAX = 64 * 1024
 
@@ -144,9 +146,10 @@ class MqttLink:
 
     def send(self, topic: str, data: bytes, *, retain: bool = False) -> int:
         # Over the limit a QoS 1 message gets no PUBACK, only a disconnect, and would be sent for ever: it must not leave.
-        limit = self._announced or self.settings.part_bytes + FRAME + 256
-        if len(data) > self.settings.part_bytes or len(data) + len(topic) + FRAME > limit:
-            raise TooLarge(what=f"a message to {topic}", size=len(data), limit=self.largest)
+        # Records are small but for the manifest of a transfer, so `part_bytes` alone does not bound them.
+        limit = self._announced or max(self.settings.part_bytes, limits.DEFAULT.record) + FRAME + 256
+        if len(data) + len(topic) + FRAME > limit:
+            raise TooLarge(what=f"a message to {topic}", size=len(data), limit=limit)
         if self._client is None or not self._up:
             raise LinkError(broker=self.settings.broker, reason="the link is down")
         return self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
@@ -225,6 +228,9 @@ class MqttLink:
                 self._events.put(_Down(generation, f"the broker refused: {code}", refused))
                 return
             announced = getattr(properties, "MaximumPacketSize", 0) if properties is not None else 0
+            if 0 < announced < SMALLEST:
+                self._events.put(_Down(generation, f"the broker takes no message above {announced} bytes", False))
+                return
             self._announced = int(announced or 0)
             c.subscribe(self._listen, qos=1)
 

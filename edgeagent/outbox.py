@@ -131,7 +131,10 @@ class Outbox:
         for version in news:
             if state in ("verified", "refused"):
                 self._free(version)
-            self._db.run("UPDATE version SET state=?, reason=? WHERE model=? AND version=?", state, reason, self.model, version)
+            self._db.run(
+                "UPDATE version SET state=?, reason=coalesce(nullif(?, ''), reason) WHERE model=? AND version=?",
+                state, reason, self.model, version,
+            )  # fmt: skip
         return news
 
     def _free(self, version: int) -> None:

@@ -76,7 +76,10 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
     began = time.monotonic()
     until = spool.last_id(lineage.name)
     held = lineage.load()
-    trained = yield from _train(lineage, spool, settings, open_model, held, until)
+    model = open_model(held.file, lineage.name)
+    if keep:
+        lineage.set_runtime(model.runtime_key)
+    trained = yield from _train(lineage, spool, settings, model, held, until)
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -103,14 +106,12 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
 
 
 def _train(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, held: Held, until: int
+    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, until: int
 ) -> Generator[float, None, _Trained]:
     head = lineage.head()
     training, judging = spool.split(lineage.name, settings.train.held_out, until=until)
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    model = open_model(held.file, lineage.name)
-    lineage.set_runtime(model.runtime_key)
     outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0)
     count = 0
     seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from modelwire import parts, records, topics
-from modelwire.errors import LinkError, Malformed
+from modelwire.errors import LinkError, Malformed, TooLarge
 from modelwire.records import Command, Hello, Level, Receipt, Record, Response, Wanted, Welcome
 
 from .backoff import Backoff
@@ -137,6 +137,9 @@ class Session:
                     upload.push(self._transport)
         except LinkError as e:  # the transport will say Lost by itself, and everything goes again on the next connection
             _log.debug("%s: %s", self.name, e.message)
+        except TooLarge as e:  # this broker never takes it; another one, or other settings, may
+            _log.error("%s: %s", self.name, e.message)
+            self._resend_due = now + self._resend.next()
 
     def next_due(self) -> float:
         """Return when `tick` has something to do by the clock alone."""
@@ -176,7 +179,8 @@ class Session:
         offered = self.lineage.outbox.waiting("offered")
         again = 0
         for w in offered:
-            if w.version not in self._on_the_way:
+            upload = self._uploads.get(w.version)
+            if w.version not in self._on_the_way and not (upload is not None and upload.busy):
                 again += w.version in self._sent
                 self._hand_over(w)
         if again:
@@ -262,7 +266,8 @@ class Session:
             with outbox.transaction():
                 news = outbox.stored(row) if r.level is Level.STORED else outbox.verified(row)
             if news:
-                self._refusals.reset()
+                if r.level is Level.VERIFIED:  # `stored` proves nothing: a refusal comes after it
+                    self._refusals.reset()
                 self._verify.reset()
                 self._verify_due = now + self._link.resend
                 _log.info("%s: %s: @%s", self.name, r.level.value, ", @".join(map(str, news)))

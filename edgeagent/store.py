@@ -106,7 +106,7 @@ class ModelStore:
                 path.unlink()
 
     def tidy(self, active: str) -> list[str]:
-        """Remove what a kill left behind, and return its names: half-written files, and a slot that no head leads to."""
+        """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written."""
         gone = []
         for root, _, names in os.walk(self.folder):
             for name in names:

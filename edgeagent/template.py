@@ -39,7 +39,7 @@ def say(f: Field[Any], value: Any) -> str:
         return units.say_seconds(value)
     if f.metadata["unit"] == "bytes":
         return units.say_size(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def literal(f: Field[Any], text: str) -> str:

@@ -7,7 +7,7 @@ import re
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)\Z")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\Z")
 
 
 def seconds(text: str | int | float) -> float:
@@ -33,8 +33,8 @@ def say_seconds(value: float) -> str:
     """Return a duration as `seconds` reads it back, in the largest unit that keeps it whole."""
     for unit in ("d", "h", "min", "s"):
         if value >= SECONDS[unit] and value % SECONDS[unit] == 0:
-            return f"{value / SECONDS[unit]:g}{unit}"
-    return f"{value:g}s"
+            return f"{value / SECONDS[unit]:.12g}{unit}"
+    return f"{value:.12g}s"
 
 
 def say_size(value: int) -> str:

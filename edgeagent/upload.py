@@ -19,6 +19,11 @@ class Upload:
         self._missing: list[int] = []  # nothing is sent before the centre has said what it lacks
         self._tickets: dict[int, int] = {}  # ticket -> part
 
+    @property
+    def busy(self) -> bool:
+        """Whether parts that were asked for are still on their way: asking again would only have them sent twice."""
+        return bool(self._missing or self._tickets)
+
     def wanted(self, have: bytes) -> None:
         """Take the centre's bitmap of the parts that it holds. Raises Malformed."""
         under_way = set(self._tickets.values())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import shutil
 import stat
 import time
@@ -61,6 +63,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
+    yield _check("fleet key", lambda: device.read_key(loaded.resolve(loaded.settings.device.fleet_key), "the fleet's public key").hex())
     yield _check("broker", lambda: _broker(loaded))
     try:
         with device.opened(loaded, alone=False) as opened:
@@ -108,7 +111,9 @@ def _broker(loaded: Loaded) -> str:
     return link.reach(loaded.settings.link, loaded.folder)
 
 
-def _state(loaded: Loaded, opened: Device) -> str:
+def _state(loaded: Loaded, opened: Device) -> str | Finding:
+    if not os.access(loaded.state, os.W_OK | os.X_OK):
+        return Finding("state", False, f"{loaded.state} may not be written by this user", f"chown -R {getpass.getuser()} {loaded.state}")
     opened.database.check()
     pid = files.holder(loaded.state / device.LOCK)
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> Answer:
 def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
     waiting = lineage.outbox.waiting()
-    last = next((r for r in lineage.versions(50) if r["round"] and r["steps"] is not None), None)
+    last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = opened.spool.count(lineage.name, after=head.trained_id)
     return {
         "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
@@ -48,7 +48,7 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
         "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
-        "last_round": None if last is None or not last["steps"] else {
+        "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "loss_before": last["loss_before"], "loss_after": last["loss_after"],
             "accuracy_before": last["accuracy_before"], "accuracy_after": last["accuracy_after"],

@@ -28,7 +28,8 @@ PUBLIC = signing.PrivateKey(DEVICE_SEED).public
 
 SETTINGS = {
     "device.name": "pi-7", "device.fleet": "home", "link.resend": "10s", "link.resend_max": "1h", "train.min_samples": "8",
-    "train.min_new_samples": "0", "train.every": "30d", "train.epochs": "1", "train.margin": "100", "update.density": "0.2", "store.history": "50",
+    "train.min_new_samples": "0", "train.every": "30d", "train.epochs": "1", "train.margin": "100", "update.density": "0.2",
+    "store.history": "50",
 }  # fmt: skip
 
 
@@ -65,16 +66,19 @@ def scripted(file: bytes, name: str) -> Trainable:
     return ScriptedModel(file)
 
 
-def make(folder: Path, *, models: dict[str, bytes] | None = None, seed: bytes = DEVICE_SEED, **changes: str) -> Loaded:
+def make(folder: Path, models: dict[str, bytes] | None = None, **changes: str) -> Loaded:
     """Make a device in `folder` and return its settings. changes: section__key="text"."""
-    given = {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}
-    models = models or {"tiny": TINY}
+    return make_with(folder, {k.replace("__", "."): v for k, v in changes.items()}, models)
+
+
+def make_with(folder: Path, changes: dict[str, str], models: dict[str, bytes] | None = None) -> Loaded:
+    given, models = {**SETTINGS, **changes}, models or {"tiny": TINY}
     path = folder / configuration.FILE
     loaded = configuration.build(
         configuration.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
     )
     fleet_key = signing.PrivateKey(FLEET_SEED).public
-    device.create(folder, loaded, template.render(given, list(models)), models=models, seed=seed, fleet_key=fleet_key)
+    device.create(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet_key=fleet_key)
     return configuration.load(path, environment={}, flags={})
 
 
@@ -123,6 +127,8 @@ class Rig:
 def rig(folder: Path, centre: Centre, open_model: Callable[[bytes, str], Trainable] = scripted, **changes: str) -> Iterator[Rig]:
     """Make a device when there is none in `folder`, open it and yield it with an agent."""
     path = folder / configuration.FILE
-    loaded = configuration.load(path, environment={}, flags={}) if path.exists() else make(folder, **changes)
+    if not path.exists():
+        make_with(folder, {k.replace("__", "."): v for k, v in changes.items()})
+    loaded = configuration.load(path, environment={}, flags={})
     with device.opened(loaded, alone=True) as opened:
         yield Rig(opened, centre, open_model)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgeagent.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
-from modelwire import container, parts, records, rebuild, signing, topics
+from modelwire import container, parts, rebuild, records, signing, topics
 from modelwire.errors import LinkError, ModelWireError, TooLarge, WireError
 from modelwire.manifest import Manifest
 from modelwire.records import Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
@@ -76,7 +76,6 @@ class Centre:
         self.drop_up: Callable[[str, object], bool] = lambda leaf, said: False
         self.drop_down: Callable[[Record], bool] = lambda record: False
         self.refuse: Callable[[container.Header], str] = lambda header: ""
-        self.verifies = True
         self.most = 96 * 1024
         self.online = True
         self._at: list[tuple[float, Callable[[], None]]] = []
@@ -252,8 +251,7 @@ class Centre:
         lineage.heads[h.epoch] = (h.version, c.commit)
         lineage.last = max(lineage.last, h.version)
         self._repeat(made)
-        if self.verifies:
-            self._verify(lineage, made, c, head_version, head)
+        self._verify(lineage, made, c, head_version, head)
 
     def _verify(self, lineage: Lineage, made: Held, c: container.Container, good_version: int, good: bytes) -> None:
         manifest, base = self.bases[lineage.base]

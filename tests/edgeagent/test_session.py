@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeagent import rounds
 from edgeagent.agent import Goal
 from edgeagent.commands.train import finish
 from edgeagent.transport import Arrived
-from modelwire import records, signing, topics
+from modelwire import cbor, records, signing, topics
 from modelwire.errors import LinkError, NotWelcome
 from modelwire.records import Command, Hello, Level, Presence, Receipt, Record, Transfer, Wanted, Welcome
 from modelwire.update import Kind
@@ -134,8 +139,8 @@ def test_an_update_without_a_receipt_goes_again_with_growing_pauses(tmp_path: Pa
         c.drop_up = lose
         r.serve(400)
         assert r.states() == {1: "offered"}
-        pauses = [b - a for a, b in zip(times, times[1:], strict=False)][1:]  # the first resend is that of the reconnect
-        assert 4 <= len(pauses) <= 6 and all(1.2 < b / a < 3.4 for a, b in zip(pauses, pauses[1:], strict=False)), pauses
+        pauses = [b - a for a, b in itertools.pairwise(times)][1:]  # the first resend is that of the reconnect
+        assert 4 <= len(pauses) <= 6 and all(1.2 < b / a < 3.4 for a, b in itertools.pairwise(pauses)), pauses
         c.drop_up = lambda leaf, said: False
         r.serve(1)
         assert r.states() == {1: "verified"}
@@ -256,7 +261,7 @@ def test_a_command_for_a_snapshot_is_carried_out_once_and_answered_each_time(tmp
         held = c.held("pi-7", "tiny")
         assert sorted(held) == [1, 2, 3]
         assert held[3].kind is Kind.SNAPSHOT and held[3].parent == held[2].commit and held[3].level is Level.VERIFIED
-        assert held[3].header.extension["note"] == "asked for by command 7"
+        assert held[3].header.extension["note"] == "asked for by command 7" == r.lineage.versions(1)[0]["reason"]
 
 
 def test_an_unknown_command_is_answered_and_changes_nothing(tmp_path: Path, clock: FakeClock) -> None:
@@ -317,7 +322,7 @@ def test_a_fresh_state_gets_a_new_epoch_and_numbers_go_on(tmp_path: Path, clock:
 
 def test_a_registry_restored_from_an_older_backup_gets_what_the_device_still_holds(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
-    c.verifies = False
+    c.drop_down = lambda record: isinstance(record, Receipt) and record.level is Level.VERIFIED
     with rig(tmp_path / "d", c) as r:
         fill(r.device)
         r.run(Goal(publish=True, timeout=60))
@@ -325,7 +330,7 @@ def test_a_registry_restored_from_an_older_backup_gets_what_the_device_still_hol
         r.serve(5)
         assert set(r.states().values()) == {"stored"}
         lose_versions_above(c, 2)
-        c.verifies = True
+        c.drop_down = lambda record: False
         r.serve(60)
         assert sorted(c.held("pi-7", "tiny")) == [1, 2, 3, 4]
         assert r.states()[4] == "verified" and receipts(c, Level.REFUSED) == []
@@ -406,6 +411,35 @@ def test_everything_offered_goes_again_after_a_reconnect(tmp_path: Path, clock: 
         c.after(11, c.mend)
         r.serve(20)
         assert r.states() == {1: "verified", 2: "verified"}
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**32), loss=st.floats(0, 0.6))
+def test_whatever_is_lost_every_update_ends_stored_exactly_once(tmp_path_factory: pytest.TempPathFactory, seed: int, loss: float) -> None:
+    rng, c = random.Random(seed), centre(FakeClock())
+    c.drop_up = lambda leaf, said: rng.random() < loss
+    c.drop_down = lambda record: rng.random() < loss
+    for n in range(rng.randrange(4)):
+        c.after(10 + 40 * n + rng.uniform(0, 30), c.cut)
+        c.after(30 + 40 * n + rng.uniform(0, 30), c.mend)
+    c.after(200, c.mend)
+    with rig(tmp_path_factory.mktemp("d") / "d", c, link__window=str(rng.randint(1, 8)), update__coalesce_after="2") as r:
+        fill(r.device)
+        r.run(Goal(rounds=8, pause=rng.choice([0, 5, 20]), timeout=10**6))
+        states = r.states()
+        assert set(states.values()) <= {"verified", "skipped"} and states[8] == "verified"
+        held = c.held("pi-7", "tiny")
+        assert sorted(held) == [n for n, s in states.items() if s == "verified"], "no more, no less"
+        assert receipts(c, Level.REFUSED) == []
+        carried = {n for h in held.values() for first, last in skipped(h.header.extension) for n in range(first, last + 1)}
+        assert carried == {n for n, s in states.items() if s == "skipped"}
+        assert held[8].state is not None and held[8].state.root == r.lineage.load().state.root
+
+
+def skipped(extension: Mapping[str, cbor.Value]) -> list[tuple[int, int]]:
+    pairs = extension.get("skipped", [])
+    assert isinstance(pairs, list)
+    return [(p[0], p[1]) for p in pairs if isinstance(p, list) and isinstance(p[0], int) and isinstance(p[1], int)]
 
 
 def test_a_wide_tensor_ends_as_a_snapshot_with_larger_units_and_the_fleet_follows(tmp_path: Path, clock: FakeClock) -> None:

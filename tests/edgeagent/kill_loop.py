@@ -1,0 +1,56 @@
+"""A device that trains, joins, sends snapshots and starts over as fast as it can, until somebody kills it. test_kill.py does.
+
+Its centre lives in this process and so forgets everything with each kill: as if the registry had been restored from nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+from edgeagent.agent import Goal
+from edgeagent.rounds import Report
+from modelwire.records import Command
+
+from .boards import centre, rig
+from .centre import Centre, FakeClock
+
+
+def main(folder: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    c = centre(FakeClock())
+    trouble(c, rng)
+    with rig(folder, c) as r:
+
+        class Told(list[Report]):
+            def append(self, report: Report) -> None:
+                super().append(report)
+                print(report.round, flush=True)  # after the commit: whoever reads this may rely on it
+
+        r.agent.reports = Told()
+        print("started", flush=True)
+        r.run(Goal(rounds=10**9))
+
+
+def trouble(c: Centre, rng: random.Random) -> None:
+    """Let the link come and go, and let the centre ask for snapshots and refuse versions, for ever."""
+
+    def next_one() -> None:
+        kind = rng.randrange(4)
+        if kind == 0:
+            c.cut()
+            c.after(rng.uniform(0, 20), c.mend)
+        elif kind == 1:
+            c.push(Command("home", "pi-7", "tiny", 0, rng.randrange(1, 1 << 40), "snapshot"))
+        elif kind == 2:
+            c.refuse = lambda h: "no" if rng.random() < 0.5 else ""
+        else:
+            c.refuse = lambda h: ""
+        c.after(rng.uniform(0, 2), next_one)
+
+    c.after(rng.uniform(0, 5), next_one)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
