@@ -13,6 +13,7 @@ VENV_TFLITE := .venv-tflite
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd)
 PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
+HANGS := 600 # seconds after which one test counts as hanging, and fails with its stack
 
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -39,7 +40,7 @@ test: $(VENV)/.ready tflite-runtime ## all tests: on LiteRT with numpy 2, on tfl
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
 	run() { \
 		results=$(RESULTS)/$$1.xml; echo; echo "== $$1"; shift; \
-		"$$@" -q --junitxml=$$results </dev/null || failed=1; \
+		"$$@" -q --timeout=$(HANGS) --junitxml=$$results </dev/null || failed=1; \
 		test -e $$results || { echo "this run ended without a result" >&2; failed=1; }; \
 	}; \
 	run litert $(VENV)/bin/python -m pytest tests; \
@@ -50,10 +51,8 @@ test: $(VENV)/.ready tflite-runtime ## all tests: on LiteRT with numpy 2, on tfl
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
 lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub, and the import rules
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m mypy.stubtest modelwire._core.kernel
-	$(VENV)/bin/lint-imports
+	@failed=0; run() { echo "== $$*"; $(VENV)/bin/"$$@" || failed=1; }; \
+	run ruff check .; run mypy; run stubtest modelwire._core.kernel; run lint-imports; exit $$failed
 
 bench: $(VENV)/.ready ## 20-update chains against full float32 fine-tuning
 	$(VENV)/bin/python tests/bench/chain.py

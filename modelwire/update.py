@@ -66,7 +66,7 @@ def section_of(tensor: int, dq: NDArray[np.int64], exponent: int, *, index: U32 
     common = int(np.gcd.reduce(np.abs(values)))
     shift = min((common & -common).bit_length() - 1, limits.STEP_SHIFT_MAX)
     odd = common >> shift
-    step = (odd if odd <= limits.STEP_MANTISSA_MAX and odd % 2 else 1) << shift
+    step = next(m for m in range(limits.STEP_MANTISSA_MAX, 0, -2) if odd % m == 0) << shift
     values = values // step
     wide = np.flatnonzero((values < -(1 << 31)) | (values >= 1 << 31))
     if len(wide):

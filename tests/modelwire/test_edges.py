@@ -26,7 +26,7 @@ from modelwire.records import Transfer, Wanted
 from modelwire.snap import no_residual, snap
 from modelwire.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
-from modelwire.update import Kind, Section, add, invert
+from modelwire.update import Kind, Section, add, invert, section_of
 
 from .models import KEY, model, sealed
 from .test_lattice_laws import bits, noisy
@@ -423,3 +423,10 @@ def _many_signatures(inputs: int, signatures: int) -> bytes:
 
 def test_the_units_of_the_extremes_are_those_of_the_page() -> None:
     assert coarsest_safe(2.0**122) == EXPONENT_MAX and coarsest_safe(math.nextafter(2.0**122, math.inf)) == EXPONENT_MAX + 1
+
+
+@pytest.mark.parametrize(("common", "step"), [(1, 1), (2, 2), (255, 255), (257, 1), (771, 3), (257 * 5 << 4, 5 << 4), (1 << 22, 1 << 22)])
+def test_a_section_carries_the_largest_common_step_that_the_wire_can_say(common: int, step: int) -> None:
+    section = section_of(0, np.array([common, 0, -2 * common], np.int64), 0)
+    assert section is not None and section.step == step
+    assert section.dq.tolist() == [common, -2 * common]
