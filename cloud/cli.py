@@ -198,7 +198,7 @@ def _say(error: ModelWireError, as_json: bool) -> int:
         said = {"error": type(error).__name__, "code": error.code, "message": error.message, "hint": error.next_step}
         print(json.dumps(said), file=sys.stderr, flush=True)
     else:
-        hint = f"\n  {error.next_step}" if error.next_step else ""
+        hint = f"\n  try: {error.next_step}" if error.next_step else ""
         print(f"edgecloud: {error.message}{hint}", file=sys.stderr, flush=True)
     return error.code
 

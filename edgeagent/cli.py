@@ -15,7 +15,7 @@ from . import __version__
 from .commands import COMMANDS
 from .commands.answer import Answer
 
-USAGE, INTERRUPTED = 2, 130
+USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as e:  # a full disk, a folder that may not be written
         if isinstance(e, BrokenPipeError):  # `edgeagent log | head`: the reader has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return CLOSED_PIPE
         message = f"{e.filename}: {e.strerror}" if e.filename else str(e)
         print_error("ConfigError", ConfigError.code, message, "edgeagent doctor", as_json=args.json)
         return ConfigError.code
