@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from modelwire.errors import ModelWireError
+from modelwire.errors import BadArgument, ModelWireError
 
 from .commands import fleet, ingest, models, registry
 from .commands.answer import Answer, dump
@@ -38,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read us has gone, as `| head` does. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # Files are named where they are known; this is for the surroundings that nobody has thought of.
+        reason = error.strerror or str(error)
+        where = f"{error.filename}: {reason}" if error.filename is not None else reason
+        return _say(BadArgument(reason=where, fix="check the path, who may use it, and the room on its disk"), as_json)
 
 
 def parser() -> argparse.ArgumentParser:

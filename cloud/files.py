@@ -14,15 +14,16 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        put_in_place(partial, path, replace=replace)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            put_in_place(partial, path, replace=replace)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def put_in_place(partial: Path, path: Path, *, replace: bool) -> None:

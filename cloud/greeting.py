@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelwire.errors import BadSignature, LineageError, Malformed
+from modelwire.errors import LineageError, Malformed
 from modelwire.records import Command, Hello, Presence, Record, Response, Signed, Welcome, expect
 from modelwire.topics import Topic
 
@@ -105,10 +105,9 @@ def _wait(context: Context, said: Hello, data: bytes, reason: str) -> None:
 def _hold(context: Context, message: Waiting) -> None:
     inbox, bounds = context.store.inbox, context.bounds
     if not inbox.holds(message.device, message.model, message.kind, message.mark):
-        waiting, _ = inbox.held_size(message.device, message.kind)
-        if waiting >= bounds.held_count:
-            raise BadSignature(what=message.kind, signer=f"one of the {waiting} that already wait for {message.device}")
         # Boards repeat themselves and strangers' floods pass: the oldest makes room.
+        if inbox.held_size(message.device, message.kind)[0] >= bounds.held_count:
+            inbox.drop_oldest(message.kind, message.device)
         if inbox.held_total(message.kind)[0] >= bounds.held_total:
             inbox.drop_oldest(message.kind)
     inbox.hold(message)

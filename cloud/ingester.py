@@ -35,7 +35,8 @@ class Pace:
 
     batch: int = 100  # messages a commit; one power-safe commit of many costs what one of one does
     batch_seconds: float = 0.05
-    queue: int = 1000
+    queue: int = 1000  # messages that wait for their batch
+    queue_bytes: int = 256 * 1024 * 1024  # of them together; a broker would send hundreds of the largest at once
     tick: float = 1.0  # how often the operator's additions and requests are looked for
     resend: float = 30.0  # a command without an answer goes out again
     busy: float = 30.0  # how long another writer may hold the registry
@@ -75,7 +76,9 @@ class Ingester:
         self._synchronous = synchronous
         # Messages, and what the rebuild has to say: only one thread answers, so `verified` never overtakes `stored`.
         self._queue: queue.Queue[Delivery | Reply] = queue.Queue(self._pace.queue)
-        self._stop = threading.Event()
+        self._waiting_bytes = 0  # of messages taken from the transport and not committed yet
+        self._counting = threading.Lock()
+        self._stopping = False
         self._work = threading.Event()  # something was stored
         self._idle = threading.Event()  # the rebuild has nothing left
         self._failure: BaseException | None = None
@@ -84,8 +87,8 @@ class Ingester:
 
     def stop(self) -> None:
         """Ask `run` to end after the batch in hand."""
-        self._stop.set()
-        self._work.set()
+        # No event, no lock: a signal handler may run in the middle of one that this very thread holds.
+        self._stopping = True
 
     def run(self, once: float | None = None) -> Tally:
         """Take messages in until stopped; with `once`, until nothing has come for so many seconds and all is rebuilt.
@@ -106,6 +109,7 @@ class Ingester:
                 self._serve(store, once)
             finally:
                 self.stop()
+                self._work.set()
                 if rebuild.ident is not None:
                     rebuild.join()
                 self._transport.drain(5.0 if self._transport.connected else 0.0)
@@ -119,7 +123,7 @@ class Ingester:
         ingest = Ingest(store, self._bounds)
         last_tick = last_message = started = time.monotonic()
         met: float | None = None  # when the broker was first reached
-        while not self._stop.is_set():
+        while not self._stopping:
             batch, said = self._collect()
             now = time.monotonic()
             if batch:
@@ -139,7 +143,16 @@ class Ingester:
 
     def _take_in(self, item: Delivery | Reply) -> None:
         """Runs on the transport's thread and the rebuild's: a full queue holds them back."""
-        while not self._stop.is_set():
+        size = len(item.data) if isinstance(item, Delivery) else 0
+        while not self._stopping:
+            with self._counting:
+                # What is larger than all the room comes alone: it is read only to be refused.
+                fits = not size or not self._waiting_bytes or self._waiting_bytes + size <= self._pace.queue_bytes
+                self._waiting_bytes += size if fits else 0
+            if fits:
+                break
+            time.sleep(0.02)
+        while not self._stopping:
             try:
                 self._queue.put(item, timeout=0.2)
                 return
@@ -151,7 +164,7 @@ class Ingester:
         batch: list[Delivery] = []
         said: list[Reply] = []
         end = time.monotonic() + 0.2
-        while len(batch) < self._pace.batch and not self._stop.is_set():
+        while len(batch) < self._pace.batch and not self._stopping:
             try:
                 item = self._queue.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
@@ -173,11 +186,20 @@ class Ingester:
                 break
             except StateBusy as error:
                 log.warning("%s; the batch waits", error)
-                if self._stop.wait(1.0):
+                if self._rest(1.0):
                     return  # nothing of it was acknowledged: it comes again
+        with self._counting:
+            self._waiting_bytes -= sum(len(d.data) for d in batch)
         for delivery in batch:
             self._transport.acknowledge(delivery)
         self._after(outcomes)
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait, and return whether it was asked to stop meanwhile."""
+        end = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < end:
+            time.sleep(0.05)
+        return self._stopping
 
     def _tick(self, ingest: Ingest) -> None:
         now, clock = int(self._clock()), time.monotonic()
@@ -214,17 +236,17 @@ class Ingester:
                 store.close()
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
             self._failure = error
-            self._stop.set()
+            self.stop()
 
     def _rebuild_all(self, rebuilder: Rebuilder) -> None:
-        while not self._stop.is_set():
+        while not self._stopping:
             self._work.clear()
             self._idle.clear()
             try:
-                judged = rebuilder.run(int(self._clock()))
+                judged = rebuilder.run(int(self._clock()), stopping=lambda: self._stopping)
             except StateBusy as error:
                 log.warning("%s; the rebuild waits", error)
-                self._stop.wait(1.0)
+                self._rest(1.0)
                 continue
             for one in judged:
                 self.tally.verified += one.ok

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from modelwire import topics
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, ModelWireError
 
 from .transport import Delivery
 
@@ -28,6 +29,8 @@ log = logging.getLogger("edgecloud.link")
 
 CONNECT_SECONDS = 5.0  # from an open socket to the broker's answer
 SESSION_SECONDS = 7 * 24 * 3600  # how long the broker keeps messages for a centre that is down
+AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
+LISTEN_SECONDS = 30.0  # after a broker that does not let the centre listen: its operator may change that
 IN_FLIGHT = 200  # unacknowledged messages that the broker may send; at least a batch, or the flow stops dead
 QUEUED = 10_000  # answers kept while the link is down; a lost one is asked for again
 _UNSUPPORTED = {mqtt.MQTTv5: (0x84, 0x01), mqtt.MQTTv311: (0x01, 0x84)}
@@ -59,6 +62,7 @@ def parse_broker(
     try:
         parts = urlsplit(url if "//" in url else f"mqtt://{url}")
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as every resolver will
     except ValueError:
         host, port = None, None
         parts = urlsplit("")
@@ -81,6 +85,26 @@ class _Token:
     qos: int
 
 
+class _Client(mqtt.Client):
+    """Paho's client with a thread that outlives what goes wrong on it: paho's own ends in silence."""
+
+    on_fault: Callable[[], bool] = staticmethod(lambda: False)  # whether to go on
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        while True:
+            try:
+                return super().loop_forever(timeout, retry_first_connection)
+            except Exception:
+                log.exception("a fault on the link; connecting anew")
+                time.sleep(AGAIN_SECONDS)
+            if not self.on_fault():
+                return MQTTErrorCode.MQTT_ERR_UNKNOWN
+            try:
+                self.reconnect()  # what was half read goes
+            except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
+                log.warning("it can't be reached: %s", error)
+
+
 class MqttTransport:
     """Implements Transport: one persistent session, QoS 1, acknowledged by hand."""
 
@@ -94,7 +118,8 @@ class MqttTransport:
         self._lock = threading.Lock()
         self._out = 0  # answers that the broker has not taken yet
         self._generation = 0  # counts connections: an id of an older one means another message today
-        self._connected = threading.Event()
+        self._connected = threading.Event()  # greeted, and allowed to listen
+        self._greeted = threading.Event()
         self._refused = threading.Event()
         self._opened = threading.Event()
         self._stopping = threading.Event()
@@ -155,6 +180,7 @@ class MqttTransport:
             self._out = 0
         self._refused.clear()
         self._opened.clear()
+        self._greeted.clear()
         # A new client numbers its connections on: what an old one delivered is never acknowledged to this one.
         client = self._build()
         self._client = client
@@ -176,7 +202,7 @@ class MqttTransport:
 
     def _build(self) -> mqtt.Client:
         five = self._protocol == mqtt.MQTTv5
-        client = mqtt.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if five else False,
@@ -190,6 +216,7 @@ class MqttTransport:
         client.max_inflight_messages_set(IN_FLIGHT)
         client.max_queued_messages_set(QUEUED)
         client.reconnect_delay_set(min_delay=1, max_delay=30)
+        client.on_fault = lambda: self._mend(client)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
@@ -211,15 +238,31 @@ class MqttTransport:
             log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
             self._end()
             self._protocol = other
-            self._begin()
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                return self._begin()
+            except ModelWireError as error:  # certificates that are being replaced
+                log.error("%s; trying again", error)
+                self._stopping.wait(self._connect_seconds)
+
+    def _mend(self, client: mqtt.Client) -> bool:
+        """Forget a connection that met a fault, and return whether another one is wanted."""
+        if client is not self._client or self._stopping.is_set():
+            return False
+        self._connected.clear()
+        self._generation += 1
+        return True
 
     def _wait_welcome(self) -> bool:
         left = self._connect_seconds
         while left > 0 and not self._refused.is_set() and not self._stopping.is_set():
-            if self._connected.wait(0.05):
+            if self._greeted.wait(0.05):
                 return True
             left -= 0.05
-        return self._connected.is_set() or self._stopping.is_set()
+        return self._greeted.is_set() or self._stopping.is_set()
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if client is not self._client:
@@ -230,9 +273,8 @@ class MqttTransport:
                 self._refused.set()
             return
         self._generation += 1
+        self._greeted.set()
         client.subscribe(self._filter, qos=1)
-        self._connected.set()
-        log.info("connected to %s, listening on %s", self._broker.url, self._filter)
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self._opened.clear()
@@ -246,16 +288,35 @@ class MqttTransport:
                 log.warning("the link to %s is lost: %s", self._broker.url, reason)
 
     def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        if client is self._client:
-            self._receive(Delivery(message.topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
+        if client is not self._client:
+            return
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # no broker should pass it on, and it would come again for ever
+            log.warning("a message on a topic that is no text is dropped")
+            client.ack(message.mid, message.qos)
+        else:
+            self._receive(Delivery(topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
 
     def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, _reason: Any, _properties: Any) -> None:
         if client is self._client:
             self._count(-1)
 
-    def _on_subscribe(self, _client: mqtt.Client, _data: Any, _id: int, reasons: Any, _properties: Any) -> None:
+    def _on_subscribe(self, client: mqtt.Client, _data: Any, _id: int, reasons: Any, _properties: Any) -> None:
+        if client is not self._client:
+            return
         if any(r.is_failure for r in reasons):
-            log.error("%s does not let this centre listen on %s", self._broker.url, self._filter)
+            log.error("%s does not let this centre listen on %s; asking again", self._broker.url, self._filter)
+            again = threading.Timer(LISTEN_SECONDS, lambda: self._listen_again(client))
+            again.daemon = True
+            again.start()
+            return
+        self._connected.set()
+        log.info("connected to %s, listening on %s", self._broker.url, self._filter)
+
+    def _listen_again(self, client: mqtt.Client) -> None:
+        if client is self._client and not self._connected.is_set() and not self._stopping.is_set():
+            client.subscribe(self._filter, qos=1)
 
     def _count(self, change: int) -> None:
         with self._lock:

@@ -75,13 +75,14 @@ def refused_receipt(context: Context, lineage: Lineage, epoch: int, version: int
     return _receipt(context, lineage, epoch, version, commit, Level.REFUSED, reason, good, number)
 
 
-def refuse_orphans(context: Context, lineage: Lineage, parent: bytes, reason: str) -> tuple[Reply, ...]:
+def refuse_orphans(context: Context, parent: bytes, reason: str) -> tuple[Reply, ...]:
     """Refuse every orphan that waits, directly or not, for a commit that will never be linked."""
     replies: list[Reply] = []
     waiting = [parent]
     while waiting:
         for orphan in context.store.inbox.children(waiting.pop()):
-            replies.append(_refuse_parked(context, lineage, orphan, "UnknownParent", reason))
+            of = context.store.lineages.by_id(orphan.lineage)  # whoever saw the commit may have named it as a parent
+            replies.append(_refuse_parked(context, of, orphan, "UnknownParent", reason))
             waiting.append(orphan.commit)
     return tuple(replies)
 
@@ -191,7 +192,10 @@ def _park(context: Context, lineage: Lineage, container: Container, data: bytes)
     """Keep an orphan, bounded by device; the lowest versions stay, because they will be linked first."""
     store, header, bounds = context.store, container.header, context.bounds
     known = store.inbox.parked(container.commit)
-    if known is not None and context.now - known.received_at >= bounds.orphan_seconds:
+    since = context.now - bounds.orphan_seconds
+    # A large parent may take long over a slow link: while its parts come, nothing is lost.
+    coming = any(t.model == lineage.model and t.touched_at > since for t in store.transfers.of(lineage.device))
+    if known is not None and known.received_at <= since and not coming:
         # A device sends again in order: this one came again and its parent did not. After restoring an older copy of the
         # registry it never will, for its receipt was out. The refusal names the head, and a snapshot on that goes on.
         error = UnknownParent(device=lineage.device, version=header.version, parent=header.parent.hex()[:16])
@@ -235,7 +239,7 @@ def _refused(context: Context, lineage: Lineage, container: Container, data: byt
     _remember(context, lineage, data, error, reason, header.epoch, header.version, container.commit)
     context.store.inbox.unpark(container.commit)
     first = refused_receipt(context, lineage, header.epoch, header.version, container.commit, reason)
-    rest = refuse_orphans(context, lineage, container.commit, f"version {header.version} was refused")
+    rest = refuse_orphans(context, container.commit, f"version {header.version} was refused")
     return Outcome(Result.REFUSED, lineage.device, lineage.model, header.version, reason, (first, *rest))
 
 

@@ -36,6 +36,7 @@ class Bounds:
     transfers_of_device: int = 4
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten
+    transfer_rest: int = 600  # untouched for so long, it makes room when all places are taken
     wire: limits.Limits = limits.DEFAULT
 
 

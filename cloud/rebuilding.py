@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelwire.errors import ModelWireError, StateBusy
@@ -29,19 +31,26 @@ class Judged:
 class Rebuilder:
     """The rebuild of one registry, for one thread with a store of its own. Keeps the newest states in memory, bounded."""
 
-    def __init__(self, store: Store, *, kept_bytes: int = 512 * 1024 * 1024, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, store: Store, *, kept_bytes: int = 512 * 1024 * 1024, bounds: Bounds | None = None, seconds: float = 2.0
+    ) -> None:
+        """seconds: after so much work what is proven is committed; a version deep in its chain may take that long alone."""
         self.store = store
+        self._seconds = seconds
         self._bounds = bounds if bounds is not None else Bounds()
         self._bases = materialise.Bases(store)
         self._kept: OrderedDict[bytes, ModelState] = OrderedDict()
-        self._room = kept_bytes
+        self._room, self._held = kept_bytes, 0
         self._damaged: set[int] = set()  # lineages that this registry can't rebuild: set aside until it is restored
 
-    def run(self, now: int, limit: int = 64) -> list[Judged]:
+    def run(self, now: int, limit: int = 64, stopping: Callable[[], bool] = lambda: False) -> list[Judged]:
         """Return what came of the next stored versions, committed in one transaction; empty when nothing waits."""
+        end = time.monotonic() + self._seconds
         results: list[tuple[Version, Lineage, ModelWireError | None]] = []
         bad: set[int] = set()
         for version in self._waiting(limit):
+            if results and (time.monotonic() > end or stopping()):
+                break
             if version.parent_id in bad:  # refused together with its parent, below
                 bad.add(version.id)
                 continue
@@ -77,6 +86,7 @@ class Rebuilder:
 
     def _build(self, lineage: Lineage, version: Version) -> None:
         state = self._kept.pop(version.parent, None)
+        self._held -= _size(state) if state is not None else 0
         if version.kind == "snapshot":
             state = self._bases[version.base].state()
         if state is None:
@@ -85,15 +95,19 @@ class Rebuilder:
         else:
             materialise.step(self.store, lineage, version, state)
         self._kept[version.commit] = state
-        size = 12 * state.manifest.schema.size  # weights, integers, and a share of the base
-        while len(self._kept) > max(1, self._room // max(1, size)):
-            self._kept.popitem(last=False)
+        self._held += _size(state)
+        while len(self._kept) > 1 and self._held > self._room:  # models of all sizes share the room
+            self._held -= _size(self._kept.popitem(last=False)[1])
 
     def _accept(self, context: Context, lineage: Lineage, version: Version) -> Judged:
         self.store.versions.verify(version.id)
         row = self.store.versions.by_id(version.id)
         assert row is not None
         return Judged(f"{lineage}@{version.version}", True, "", (linking.current_receipt(context, row),))
+
+
+def _size(state: ModelState) -> int:
+    return 12 * state.manifest.schema.size  # weights, integers, and a share of the base
 
 
 def refuse_tree(context: Context, version: Version, error: ModelWireError) -> list[Judged]:
@@ -115,6 +129,6 @@ def refuse_tree(context: Context, version: Version, error: ModelWireError) -> li
     out = []
     for one, reason in zip(condemned, reasons, strict=True):
         receipt = linking.refused_receipt(context, lineage, one.epoch, one.version, one.commit, reason)
-        orphans = linking.refuse_orphans(context, lineage, one.commit, f"version {one.version} was refused")
+        orphans = linking.refuse_orphans(context, one.commit, f"version {one.version} was refused")
         out.append(Judged(f"{lineage}@{one.version}", False, reason, (receipt, *orphans)))
     return out

@@ -118,6 +118,8 @@ def annotate(args: argparse.Namespace) -> Answer:
     """Keep a free note on a device, a model, a version or a base."""
     if not args.text.strip() or len(args.text) > 4000:
         raise BadArgument(reason="a note has 1 to 4000 characters", fix="put longer ones elsewhere and note where")
+    if any("\ud800" <= c <= "\udfff" for c in args.text):  # what a command line gives for bytes that are no UTF-8
+        raise BadArgument(reason="a note is text", fix="write it in UTF-8")
     with opened(args, readonly=False) as store, store.transaction():
         kind, object = _object(store, args.name)
         note = store.annotations.add(kind, object, args.text, now())

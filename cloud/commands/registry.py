@@ -28,6 +28,8 @@ def init(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
     if not path.absolute().parent.is_dir():
         raise BadArgument(reason=f"{path.parent} is no folder", fix=f"mkdir -p {path.parent}")
+    if args.files_from < 0:
+        raise BadArgument(reason=f"{args.files_from} is no number of bytes", fix="write 0 or more after --files-from")
     key = keys.make_keys(path.absolute().parent)
     create_registry(path, fleet=args.fleet, public_key=key.public, now=now(), files_from=args.files_from)
     private, public = path.parent / keys.PRIVATE, path.parent / keys.PUBLIC
@@ -157,6 +159,8 @@ def _check(what: str, look: object, fine: str) -> Document:
         look()
     except ModelWireError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
+    except OSError as error:
+        return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
     return {"what": what, "ok": True, "found": fine, "fix": ""}
 
 

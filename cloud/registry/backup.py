@@ -26,8 +26,14 @@ def backup(source: Path, target: Path, *, progress: Progress, replace: bool = Fa
     """
     if not source.exists():
         raise MissingFile(path=source, what="the registry")
+    source = source.resolve()
     _require_free(target, replace)
-    return _copy(source, target, progress, replace=replace)
+    if not target.exists():
+        return _copy(source, target, progress, replace=False)
+    if target.samefile(source):  # its writers would go on into a file without a name
+        raise BadArgument(reason=f"{target} is the registry itself", fix="name another file for the copy")
+    with lock_registry(target):
+        return _copy(source, target, progress, replace=True)
 
 
 def restore(source: Path, target: Path, *, progress: Progress, replace: bool = False) -> Path | None:
@@ -37,6 +43,7 @@ def restore(source: Path, target: Path, *, progress: Progress, replace: bool = F
     """
     if not source.exists():
         raise MissingFile(path=source, what="the copy")
+    target = target.resolve()
     _require_free(target, replace)
     with lock_registry(target):
         if not target.exists():
@@ -51,6 +58,8 @@ def restore(source: Path, target: Path, *, progress: Progress, replace: bool = F
             old = target.with_name(target.name + end)
             if old.exists():
                 old.rename(aside.with_name(aside.name + end))
+        if blob_folder(target).exists():  # the copy holds all in one file
+            blob_folder(target).rename(blob_folder(aside))
         put_in_place(fresh, target, replace=True)
         return aside
 

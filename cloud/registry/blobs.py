@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from modelwire.errors import RegistryDamaged
+from modelwire.errors import BadArgument, RegistryDamaged
 
 from ..files import sync_folder
 from .database import Database
@@ -63,24 +63,39 @@ class FileBlobs:
     def put(self, data: bytes) -> bytes:
         digest = hashlib.sha256(data).digest()
         path = self._path(digest)
-        if path.exists():
-            return digest
-        made = [d for d in (self.folder, path.parent) if not d.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # Power can fail between the two lines: rename last, so a name always stands for whole bytes.
-        partial.rename(path)
-        for folder in (path.parent, *(d.parent for d in made)):
-            sync_folder(folder)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                self._write(path, data)
+            # Also when it was there: whoever wrote it may have been killed before this line.
+            for folder in (path.parent, self.folder, self.folder.parent):
+                sync_folder(folder)
+        except OSError as error:
+            # The place is at fault, never the message that brought the bytes.
+            raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="make room there, or check who may write") from error
         return digest
+
+    def _write(self, path: Path, data: bytes) -> None:
+        partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # Power can fail between the two lines: rename last, so a name always stands for whole bytes.
+            partial.rename(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # a full disk should not be filled with pieces
+            raise
 
     def get(self, digest: bytes) -> bytes:
         path = self._path(digest)
-        return _proven(digest, path.read_bytes() if path.exists() else None, path)
+        try:
+            return _proven(digest, path.read_bytes(), path)
+        except FileNotFoundError:
+            return _proven(digest, None, path)
+        except OSError as error:
+            raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="check who may read it") from error
 
     def has(self, digest: bytes) -> bool:
         return self._path(digest).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged, StateBusy
 
 BUSY_SECONDS = 30.0
+FULL = 64 * 1024  # bytes of free disk below which SQLite's "disk I/O error" means that it is full: not even an index of the log fits
 Row = tuple[Any, ...]
 
 
@@ -30,11 +32,16 @@ class Database:
         try:
             self.run("PRAGMA foreign_keys = ON")
             if not readonly:
-                self.run("PRAGMA journal_mode = WAL")
                 self.run(f"PRAGMA synchronous = {synchronous}")
+            if create:
+                self.keep_log()
         except ModelWireError:
             self.connection.close()
             raise
+
+    def keep_log(self) -> None:
+        """Write ahead from now on. It changes the file, so it comes after a look at whose file it is."""
+        self.run("PRAGMA journal_mode = WAL")
 
     def run(self, sql: str, *values: object) -> int:
         """Run one statement and return how many rows it changed."""
@@ -114,9 +121,16 @@ class Database:
             yield
         except sqlite3.IntegrityError as error:
             raise LineageError(reason=f"the registry keeps its rows as they are: {error}") from error
+        except sqlite3.ProgrammingError as error:  # another thread's connection, or one that is closed
+            fix = "open the registry once on each thread, and use nothing of it after it was closed"
+            raise BadArgument(reason=f"{self.path}: {error}", fix=fix) from error
         except sqlite3.OperationalError as error:
             if error_is_busy(error):
                 raise StateBusy(path=self.path) from error
+            if self.path.is_dir():
+                raise BadArgument(reason=f"{self.path} is a folder", fix="name the registry's file") from error
+            if "is full" in str(error) or ("disk I/O" in str(error) and shutil.disk_usage(self.path.parent).free < FULL):
+                raise BadArgument(reason=f"{self.path}: its disk is full: {error}", fix="make room there; nothing is damaged") from error
             if "readonly" in str(error) or "unable to open" in str(error):
                 raise BadArgument(reason=f"{self.path}: {error}", fix="check who may write the file and its folder") from error
             raise RegistryDamaged(path=self.path, reason=str(error)) from error

@@ -13,6 +13,7 @@ from modelwire.errors import BadArgument, StateBusy
 @contextmanager
 def lock_registry(path: Path) -> Iterator[None]:
     """Hold the registry alone. Raises StateBusy when another process does."""
+    path = path.resolve()  # under all its names it is one registry
     try:
         file = path.with_name(path.name + ".lock").open("ab")
     except OSError as error:

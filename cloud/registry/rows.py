@@ -135,7 +135,7 @@ class Waiting:
 class Refusal:
     """A message that was not accepted. The last ones are kept; the bytes are not."""
 
-    digest: bytes  # of the whole message
+    digest: bytes  # of the whole message; of a container in parts, where its transfer is kept
     device: str  # as the topic says
     model: str
     error: str  # name of the error class
@@ -165,7 +165,7 @@ class Request:
 class OpenTransfer:
     """A container that is coming in parts."""
 
-    id: bytes  # SHA-256 of the whole container
+    id: bytes  # its own among those of all devices
     device: str
     model: str
     record: bytes  # the signed Transfer, as it came

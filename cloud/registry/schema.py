@@ -130,9 +130,9 @@ CREATE TABLE quarantine (
   reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
   mark BLOB NOT NULL,
   base BLOB NOT NULL,
-  bytes BLOB NOT NULL,
   received_at INTEGER NOT NULL,
   looked INTEGER NOT NULL,
+  bytes BLOB NOT NULL, -- last: SQLite walks through it to reach what stands behind
   UNIQUE (device, model, kind, mark)
 );
 CREATE TABLE refusal (

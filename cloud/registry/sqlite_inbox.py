@@ -71,8 +71,9 @@ class SqliteInbox:
     def expire(self, before: int) -> int:
         return self._database.run("DELETE FROM quarantine WHERE received_at < ?", before)
 
-    def drop_oldest(self, kind: str) -> None:
-        self._database.run("DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine WHERE kind = ?)", kind)
+    def drop_oldest(self, kind: str, device: str | None = None) -> None:
+        where, values = ("kind = ?", [kind]) if device is None else ("device = ? AND kind = ?", [device, kind])
+        self._database.run(f"DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine WHERE {where})", *values)
 
     def release(self, message: int) -> None:
         self._database.run("DELETE FROM quarantine WHERE id = ?", message)

@@ -86,11 +86,15 @@ def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FUL
     """
     if not path.exists():
         raise MissingFile(path=path, what="the registry")
+    path = path.resolve()  # a link to it has no blobs beside itself
     database = Database(path, readonly=readonly, synchronous=synchronous, busy=busy)
     try:
-        if not schema.check(database):
-            if readonly:
-                raise BadArgument(reason=f"{path} was made by an older release", fix=f"edgecloud ingest --once --db {path} brings it here")
+        current = schema.check(database)
+        if not current and readonly:
+            raise BadArgument(reason=f"{path} was made by an older release", fix=f"edgecloud ingest --once --db {path} brings it here")
+        if not readonly:
+            database.keep_log()
+        if not current:
             schema.migrate(database)
         return SqliteStore(database)
     except BaseException:

@@ -177,7 +177,8 @@ class Inbox(Protocol):
     def expire(self, before: int) -> int:
         """Forget messages that came before this time, and return how many that were."""
 
-    def drop_oldest(self, kind: str) -> None: ...
+    def drop_oldest(self, kind: str, device: str | None = None) -> None:
+        """Forget the longest held message of a kind, of one device or of all."""
 
     def release(self, message: int) -> None: ...
 

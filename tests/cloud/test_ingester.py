@@ -186,7 +186,7 @@ def test_the_registrys_own_trouble_ends_it_and_loses_nothing(path, device, monke
 
 def test_trouble_in_the_rebuild_ends_it_too(path, device, monkeypatch):
     broker = MemoryBroker()
-    monkeypatch.setattr("cloud.rebuilding.Rebuilder.run", lambda *_: 1 / 0)
+    monkeypatch.setattr("cloud.rebuilding.Rebuilder.run", lambda *_, **_k: 1 / 0)
     assert isinstance(Running(path, broker).start().wait().error, ZeroDivisionError)
 
 

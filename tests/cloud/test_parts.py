@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.outcome import Bounds, Result
-from modelwire import parts
+from modelwire import parts, records
 from modelwire.records import Level, Receipt, Wanted, encode
 
 from .centre import Centre, make_registry
@@ -149,7 +149,7 @@ def test_a_device_has_a_few_transfers_open_and_the_longest_untouched_goes_first(
     for n, (_, manifest, _) in enumerate(manifests):
         centre.now += n
         centre.take(manifest)
-    assert [t.id for t in store.transfers.all()] == [said.id for said, _, _ in manifests[1:]]
+    assert [records.parse(t.record).record.id for t in store.transfers.all()] == [said.id for said, _, _ in manifests[1:]]
 
 
 def test_all_transfers_together_are_bounded_and_the_abandoned_ones_go(store, base):
