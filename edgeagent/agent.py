@@ -25,6 +25,7 @@ IDLE = 1.0  # seconds between two looks at the spool and at commands from outsid
 PROGRESS = 10.0  # seconds between two lines about a round that takes longer
 SLICE = 0.05  # seconds of training between two looks at the link
 MESSAGES = 64  # handled before the next step of training
+REPORTS = 1000  # of rounds, kept for the end of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Agent:
         self.reports: list[Report] = []
         self.stopping = ""
         self._round: _UnderWay | None = None
+        self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
         self._trouble = ""
@@ -203,6 +205,10 @@ class Agent:
                 self._round = None
                 self._finish(end.value)
                 return
+            except NotEnoughSamples as e:  # another process made room in the spool since the round was due
+                self._round = None
+                self._tell(at.lineage.name, e.message)
+                return
             at.count += 1
             if self.clock.monotonic() >= until:
                 break
@@ -212,7 +218,7 @@ class Agent:
             _log.info("%s: %d steps, %.1f a second, loss %.4f", at.lineage.name, at.count, at.count / (now - at.began), at.loss)
 
     def _begin_round(self, goal: Goal) -> None:
-        for name, lineage in self.device.lineages.items():
+        for name, lineage in self._in_turn():
             settings = self.device.settings.model(name)
             if self.stopping or not self._due(goal, lineage, settings):
                 continue
@@ -229,7 +235,14 @@ class Agent:
             steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall)
             now = self.clock.monotonic()
             self._round = _UnderWay(lineage, steps, now, now)
+            self._last = name
             return
+
+    def _in_turn(self) -> list[tuple[str, Lineage]]:
+        """Return the models, the one that trained last at the end: one that is always due must not keep the others from it."""
+        order = list(self.device.lineages.items())
+        at = [name for name, _ in order].index(self._last) + 1 if self._last else 0
+        return order[at:] + order[:at]
 
     def _due(self, goal: Goal, lineage: Lineage, settings: Model) -> bool:
         head = lineage.head()
@@ -252,6 +265,7 @@ class Agent:
 
     def _finish(self, report: Report) -> None:
         self.reports.append(report)
+        del self.reports[:-REPORTS]
         self._done_once.add(report.model)
         o = report.outcome
         speed = f"{o.steps} steps, {o.steps / max(report.seconds, 1e-9):.0f} a second"

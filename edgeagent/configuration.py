@@ -24,6 +24,7 @@ FILE = "edgeagent.toml"
 PREFIX = "EDGEAGENT_"
 NOT_SETTINGS = {"EDGEAGENT_DIR"}  # says which folder, before there are settings
 FILE_MAX = 256 * 1024  # bytes
+BEYOND = 1 << 53  # no setting makes sense above it, and files and clocks can't hold much more
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,10 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
                 raise ValueError(f"{value!r} is not a line of text")
         else:
             value = _number(kind, value)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, OverflowError) as e:
         raise ConfigError(reason=f"{where}: {e}") from None
+    if not isinstance(value, str) and abs(value) > BEYOND:
+        raise ConfigError(reason=f"{where}: that is beyond all measure")
     choices, least, most = f.metadata["choices"], f.metadata["least"], f.metadata["most"]
     if choices and value not in choices:
         raise ConfigError(reason=f"{where}: {value!r} is not one of {', '.join(choices)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from modelwire.errors import ConfigError, MissingFile, StateBusy, StateDamaged
 
 Row = sqlite3.Row
 BUSY = 30.0  # seconds to wait for another process's transaction
+FULL = 256 * 1024  # bytes; SQLite's own files beside a database need some of them
 
 
 class Database:
@@ -114,6 +116,8 @@ class Database:
             if "full" in str(e) or "readonly" in str(e) or "unable to open" in str(e):
                 raise ConfigError(reason=f"{self.path}: {e}") from None
             if "disk I/O" in str(e):
+                if _free(self.path.parent) < FULL:  # not every write of SQLite's says so
+                    raise ConfigError(reason=f"{self.path}: the disk is full") from None
                 raise StateDamaged(path=self.path, reason=str(e)) from None
             raise
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
@@ -123,6 +127,11 @@ class Database:
 
     def _begun(self) -> bool:
         return self._connection.in_transaction
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free in the file system of `folder`."""
+    return shutil.disk_usage(folder).free
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

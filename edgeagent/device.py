@@ -117,25 +117,36 @@ def create(folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, byte
     """
     device = loaded.settings.device
     places = [device.key, device.fleet_key, device.dir, loaded.path.name]  # the settings last: with them the folder is complete
+    staging = folder / ".edgeagent-init"
     for place in places:
         if Path(place).is_absolute() or ".." in Path(place).parts or len(Path(place).parts) != 1:
             raise ConfigError(reason=f"{place!r} is not a plain name beside the settings; move it after init and change the setting")
+    _take_back(folder, staging, places)
+    for place in places:
         if os.path.lexists(folder / place):
             raise ConfigError(reason=f"{folder / place} is there already; init never overwrites")
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
     folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / ".edgeagent-init"
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
     staging.mkdir(mode=0o700)
+    files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)
     _create_state(staging / device.dir, loaded, models)
     files.write(staging / device.fleet_key, f"{fleet_key.hex()}\n".encode())
-    files.write(staging / loaded.path.name, text.encode())
-    files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)
+    files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
     for place in places:
         os.rename(staging / place, folder / place)
     files.flush_folder(folder)
     staging.rmdir()
+
+
+def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
+    """Undo the renames of an init that was killed among them; what it did not move itself stays where it is."""
+    if not (staging / places[-1]).exists():
+        return  # killed before the first rename, or not at all
+    for place in places:
+        if not os.path.lexists(staging / place) and os.path.lexists(folder / place):
+            os.rename(folder / place, staging / place)
 
 
 def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes]) -> None:
@@ -156,3 +167,5 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes]) -> N
             bounds = loaded.settings.spool
             spool.register(name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes)
     database.close()
+    files.flush_folder(state / "models")
+    files.flush_folder(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modelwire.errors import StateBusy
@@ -23,6 +23,9 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         while view:
             view = view[os.write(handle, view) :]
         os.fsync(handle)
+    except OSError as e:
+        beside.unlink(missing_ok=True)  # on a full disk the half of it takes room that others need
+        raise OSError(e.errno, e.strerror, str(path)) from None
     finally:
         os.close(handle)
     os.replace(beside, path)
@@ -74,7 +77,8 @@ def locked(path: Path) -> Iterator[None]:
         raise StateBusy(path=path.parent) from None
     try:
         os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # the number is for people; a full disk must not keep a start from sweeping files away
+            os.write(handle, f"{os.getpid()}\n".encode())
         yield
         os.ftruncate(handle, 0)
     finally:

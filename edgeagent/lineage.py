@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelwire import cbor, container, signing, update
 from modelwire.container import Header
-from modelwire.errors import ConfigError, NotWelcome, StateDamaged
+from modelwire.errors import ConfigError, NotWelcome, StateDamaged, TooLarge
 from modelwire.manifest import Manifest, parse_manifest
 from modelwire.records import Welcome
 from modelwire.snap import Snapped
@@ -17,8 +17,8 @@ from modelwire.state import ModelState
 from modelwire.update import Kind, Section, Sections
 
 from .database import Database, Row
-from .guard import Score
 from .outbox import Outbox, Waiting
+from .outcome import Outcome, merged
 from .store import Held, ModelStore, Written
 
 QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
@@ -58,19 +58,6 @@ class Head:
         return max(self.last_version, self.version) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a round of training came to, accepted or not."""
-
-    round: int
-    before: Score | None
-    after: Score | None
-    samples: int
-    steps: int
-    trained_id: int
-    at: int  # Unix seconds
-
-
 class Lineage:
     """The history of one model. All that changes it goes through here, one transaction each."""
 
@@ -88,6 +75,7 @@ class Lineage:
         self.outbox = Outbox(database, name)
         self.history = history
         self._db = database
+        self._apart = b""  # commit of the last of a queue whose sum no container holds: it is not tried over and over
 
     def head(self) -> Head:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)
@@ -123,9 +111,8 @@ class Lineage:
     def repair(self) -> list[str]:
         """Bring the files in line with the database after a kill, and return what was swept away. Raises StateDamaged."""
         self.load()
-        gone = self.store.tidy(self.head().slot)
-        self.serve()
-        return gone
+        self.serve()  # before the other slot goes: the link may lead there still
+        return self.store.tidy(self.head().slot)
 
     def serve(self) -> None:
         """Let the served file, and the history, follow the head. Called after each change; a kill before it is made good at start."""
@@ -178,9 +165,13 @@ class Lineage:
             self._count_round(outcome)
         return version
 
-    def reject(self, head: Head, outcome: Outcome, reason: str) -> None:
-        """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed."""
+    def reject(self, head: Head, outcome: Outcome, reason: str, *, widen: Sequence[int]) -> None:
+        """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed.
+
+        widen: the tensors that the next round gives larger units.
+        """
         with self._db.transaction():
+            self._db.run("UPDATE model SET widen=? WHERE name=?", json.dumps(list(widen)), self.name)
             self._db.insert(
                 "version", model=self.name, epoch=head.epoch, state="rejected", reason=reason, parent=head.commit, **_columns(outcome)
             )
@@ -192,6 +183,7 @@ class Lineage:
         """Queue the whole present state, on `parent` or the head, and return its version.
 
         command: the id of the command that asked for it; the same id again changes nothing and returns the same version.
+        Raises TooLarge when no container holds it.
         """
         with self._db.transaction():
             done = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
@@ -210,10 +202,11 @@ class Lineage:
         """Make all updates that were never offered into one, the last one's number; return the numbers that it carries.
 
         The head's commit changes with it, in the same transaction: the last update's container is another one now.
+        Raises TooLarge, once for each queue, when no container holds their sum; they stay apart then.
         """
         with self._db.transaction():
             queued = self.outbox.waiting("queued")
-            if len(queued) < 2:
+            if len(queued) < 2 or queued[-1].commit == self._apart:
                 return []
             head, last = self.head(), queued[-1]
             assert last.version == head.version and last.commit == head.commit
@@ -221,7 +214,11 @@ class Lineage:
             held = self.load()
             kind, sections = self._sum(queued, bodies, held)
             extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
-            body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+            try:
+                body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+            except TooLarge:
+                self._apart = last.commit
+                raise
             carried = [w.version for w in queued[:-1]]
             self.outbox.carry(carried, last.version)
             commit = container.commit_of(body)
@@ -248,10 +245,19 @@ class Lineage:
             news = self.outbox.refuse(row, reason)
             if self.head().version in news:
                 if good:
-                    self.snapshot(at, note=f"after the refusal of @{row['version']}", parent=good)
+                    self._snapshot_or_block(at, note=f"after the refusal of @{row['version']}", parent=good)
                 else:
-                    self._db.run("UPDATE model SET blocked=? WHERE name=?", reason or "refused without a good commit", self.name)
+                    self._block(reason or "refused without a good commit")
         return news
+
+    def _snapshot_or_block(self, at: int, *, note: str, parent: bytes) -> None:
+        try:
+            self.snapshot(at, note=note, parent=parent)
+        except TooLarge as e:
+            self._block(f"{note}, no snapshot can be sent: {e.message}")
+
+    def _block(self, why: str) -> None:
+        self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
 
     def welcome(self, w: Welcome, at: int) -> str:
         """Take the centre's answer to a hello, and return what it means, for the log.
@@ -308,7 +314,7 @@ class Lineage:
     def _start_over(self, parent: bytes, above: int, reason: str, at: int) -> None:
         self.outbox.drop_all(above, reason)
         if self.head().version:
-            self.snapshot(at, note=reason, parent=parent)
+            self._snapshot_or_block(at, note=reason, parent=parent)
 
     def _enqueue(self, body: bytes, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
         h, commit = container.parse(body).header, container.commit_of(body)
@@ -328,56 +334,6 @@ class Lineage:
         self._db.run(
             "UPDATE model SET rounds=?, trained_id=?, trained_at=? WHERE name=?", outcome.round, outcome.trained_id, outcome.at, self.name
         )
-
-
-def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
-    """Return what an update says of its round beside the weights."""
-    out: dict[str, cbor.Value] = {"samples": outcome.samples, "steps": outcome.steps}
-    for name, score in (("before", outcome.before), ("after", outcome.after)):
-        if score is not None and score.loss == score.loss:
-            out[f"loss_{name}"] = score.loss
-        if score is not None and score.accuracy is not None:
-            out[f"accuracy_{name}"] = score.accuracy
-    if clamped:
-        out["clamped"] = list(clamped)
-    return out
-
-
-def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[int]) -> dict[str, cbor.Value]:
-    """Return the extension of one update that carries several: from the first one's `before` to the last one's `after`."""
-    out: dict[str, cbor.Value] = {}
-    skipped = set(versions[:-1])
-    clamped: set[int] = set()
-    for e in extensions:
-        for key, value in e.items():
-            if key == "skipped" and isinstance(value, list):
-                skipped.update(n for first, last in _pairs(value) for n in range(first, last + 1))
-            elif key == "clamped" and isinstance(value, list):
-                clamped.update(n for n in value if isinstance(n, int))
-            elif key == "steps" and isinstance(value, int):
-                known = out.get("steps", 0)
-                out["steps"] = value + (known if isinstance(known, int) else 0)
-            elif key not in out or not key.endswith("_before"):
-                out[key] = value
-    if clamped:
-        out["clamped"] = sorted(clamped)  # type: ignore[assignment]
-    out["skipped"] = [list(pair) for pair in ranges(sorted(skipped))]
-    return out
-
-
-def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return rising numbers as (first, last) runs."""
-    out: list[tuple[int, int]] = []
-    for n in numbers:
-        if out and out[-1][1] == n - 1:
-            out[-1] = (out[-1][0], n)
-        else:
-            out.append((n, n))
-    return out
-
-
-def _pairs(value: list[cbor.Value]) -> list[tuple[int, int]]:
-    return [(p[0], p[1]) for p in value if isinstance(p, list) and len(p) == 2 and isinstance(p[0], int) and isinstance(p[1], int)]
 
 
 def _columns(outcome: Outcome) -> dict[str, object]:

@@ -34,6 +34,7 @@ INBOUND_PENDING = 20  # messages that the broker may deliver before the first of
 FRAME = 16  # bytes of an MQTT PUBLISH around topic and message, at most
 FAREWELL = 2.0  # seconds that closing may take, twice
 SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that takes less is of no use
+STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PASSWORD_MAX = 64 * 1024
 
@@ -114,6 +115,8 @@ class MqttLink:
         self._up_at = 0.0
         self._begun_at = 0.0
         self._retry_at = 0.0
+        self._not_taken: set[int] = set()  # tickets of messages that the broker has not taken yet
+        self._progress_at = 0.0  # when it last took one, or was sent the first
         self._announced = 0  # the broker's own limit on a packet, 0 when it named none
         self._proven = settings.protocol != "auto"
         self._will: Will | None = None
@@ -152,7 +155,11 @@ class MqttLink:
             raise TooLarge(what=f"a message to {topic}", size=len(data), limit=limit)
         if self._client is None or not self._up:
             raise LinkError(broker=self.settings.broker, reason="the link is down")
-        return self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
+        ticket = self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
+        if not self._not_taken:
+            self._progress_at = time.monotonic()
+        self._not_taken.add(ticket)
+        return ticket
 
     def acknowledge(self, message: Arrived) -> None:
         token = message.token
@@ -190,6 +197,9 @@ class MqttLink:
         elif self._client is not None and not self._up and now - self._begun_at > self.settings.connect_timeout + 1:
             # Some brokers answer a CONNECT of a version that they don't know with silence.
             self._events.put(_Down(self._generation, "no answer to CONNECT", True))
+        elif self._up and self._not_taken and now - self._progress_at > STALLED * self.settings.keepalive:
+            # It answers pings, so nothing else ends this; on a connection that lives nothing may be sent again.
+            self._events.put(_Down(self._generation, f"the broker has taken none of {len(self._not_taken)} messages", False))
 
     def _next_step(self) -> float:
         now = time.monotonic()
@@ -271,11 +281,15 @@ class MqttLink:
             if event.generation != self._generation or self._client is None:
                 return None
             self._up, self._up_at, self._proven = True, time.monotonic(), True
+            self._not_taken.clear()
             return Connected()
         if isinstance(event, _Down):
             if event.generation != self._generation or self._client is None:
                 return None
             return self._went_down(event)
+        if isinstance(event, Accepted):
+            self._progress_at = time.monotonic()
+            self._not_taken.discard(event.ticket)
         if isinstance(event, Arrived) and isinstance(event.token, _Token) and event.token.generation != self._generation:
             return None
         return event
@@ -310,7 +324,7 @@ def reach(settings: Link, folder: Path) -> str:
             if broker.tls:
                 with _tls(folder, settings).wrap_socket(plain, server_hostname=broker.host) as wrapped:
                     secured = f", {wrapped.version()}"
-    except OSError as e:
+    except (OSError, UnicodeError) as e:  # UnicodeError: a name that no host can have
         raise LinkError(broker=settings.broker, reason=f"{e}; check link.broker, and that the broker runs") from None
     return f"{settings.broker} answers in {1000 * (time.monotonic() - began):.0f} ms{secured}"
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 from modelwire import cbor
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TrainingDiverged
+from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
 from modelwire.snap import Residual, Snapped, snap, training_start
 from modelwire.update import Kind
 
 from . import guard, trainer
-from .lineage import Head, Lineage, Outcome, metrics
+from .lineage import Head, Lineage
+from .outcome import Outcome, metrics
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
 
 OpenModel = Callable[[bytes, str], Trainable]
-_SPARE = 64  # bytes kept for what is known only after the snap: the list of clamped tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
     try:
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
     except BudgetExhausted:
-        lineage.coalesce()
+        with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
+            lineage.coalesce()
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
@@ -85,10 +87,14 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
     size = kept = 0
-    version, kind, verdict = None, "", trained.verdict
-    if trained.snapped is not None and verdict.accepted:
-        snapped = trained.snapped
-        body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, metrics(outcome, snapped.clamped))
+    version, kind, verdict, error, body = None, "", trained.verdict, trained.error, b""
+    snapped = trained.snapped
+    if snapped is not None and verdict.accepted:
+        try:
+            body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, metrics(outcome, snapped.clamped))
+        except TooLarge as e:
+            verdict, error = guard.Verdict(False, e.message), e
+    if snapped is not None and body:
         size, kept, kind = len(body), sum(len(s.index) for s in snapped.sections), snapped.kind.name.lower()
         budget = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
         assert outcome.before is not None and outcome.after is not None
@@ -98,10 +104,11 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
             version = lineage.adopt(head, snapped, written, body, outcome)
             lineage.serve()
     if not verdict.accepted and keep:
-        lineage.reject(head, outcome, verdict.reason)
+        # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
+        lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, trained.error,
+        lineage.manifest.schema.size, time.monotonic() - began, error,
     )  # fmt: skip
 
 
@@ -133,14 +140,24 @@ def _train(
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, model: Trainable, outcome: Outcome) -> Snapped:
-    # As if there were a second score: what the extension will take, known before the update is.
-    extension = metrics(replace(outcome, after=outcome.before))
-    overhead = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension)) + _SPARE
     trained = lineage.manifest.schema.flat(model.get_weights())
     update = settings.update
-    return snap(
-        held.state, trained, residual, density=update.density, max_bytes=update.max_bytes, widen=head.widen, overhead=overhead
-    )
+    overhead = _overhead(lineage, outcome, ())
+    while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
+        snapped = snap(
+            held.state, trained, residual, density=update.density, max_bytes=update.max_bytes, widen=head.widen, overhead=overhead
+        )
+        need = _overhead(lineage, outcome, snapped.clamped)
+        if need <= overhead or snapped.kind is Kind.SNAPSHOT:
+            return snapped
+        overhead = need
+
+
+def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> int:
+    """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
+    score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
+    extension = metrics(replace(outcome, before=score, after=score), clamped)
+    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
 
 
 def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from modelwire.errors import ConfigError, MissingFile, ModelError
 MAX_BYTES = 512 * limits.MIB  # of a file, and of an array in it
 
 Array = NDArray[Any]
+
+# What zipfile, zlib, numpy and csv raise for a file that is not what it says. RuntimeError: an encrypted .npz; MemoryError: a shape
+# that no file of this size holds.
+_BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, csv.Error)
 
 
 def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Array | None, Array | None]:
@@ -37,7 +42,7 @@ def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Arr
             return _columns(_csv(path), label, model)
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of samples") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as e:
+    except _BROKEN as e:
         raise ConfigError(reason=f"{path}: {e}") from None
     raise ConfigError(reason=f"{path}: samples come as .npz, .npy or .csv")
 
@@ -50,6 +55,8 @@ def _npz(path: Path, label: int | None, model: str) -> tuple[Array, Array | None
         if "x" not in arrays or (label is None and "y" not in arrays):
             raise ConfigError(reason=f"{path}: it holds {', '.join(arrays.files) or 'nothing'}; x and y belong there")
         x = np.asarray(arrays["x"])
+        if not x.ndim:
+            raise ConfigError(reason=f"{path}: x is one number, not a list of samples")
         if label is not None:
             return x, np.full(len(x), label), None
         y = np.asarray(arrays["y"])
@@ -80,6 +87,8 @@ def _numbers(row: list[str]) -> bool:
 
 
 def _columns(rows: Array, label: int | None, model: str) -> tuple[Array, Array | None, Array | None]:
+    if not rows.ndim:
+        raise ModelError(model=model, reason="the file holds one number, not a list of samples")
     if label is not None:
         return rows, np.full(len(rows), label), None
     if rows.ndim != 2 or rows.shape[1] < 2:

@@ -21,6 +21,7 @@ from .transport import Transport
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
+EPOCHS, VERSIONS = 1 << 32, 1 << 62  # no container holds more; versions leave room to count on
 
 
 class Session:
@@ -48,7 +49,8 @@ class Session:
         self._verify_due = 0.0
         self._refusals = Backoff(link.resend, link.resend_max, rng)
         self._hold_until = 0.0
-        self._rewound = False
+        self._rewound = False  # a welcome said that the centre holds less than it once did
+        self._asked = False  # and a hello has gone since
 
     @property
     def name(self) -> str:
@@ -123,8 +125,7 @@ class Session:
         head = self.lineage.head()
         if not self._online:
             if len(self.lineage.outbox.waiting("queued")) > self.settings.update.coalesce_after:
-                carried = self.lineage.coalesce()
-                _log.info("%s: %d waiting updates became one, @%d", self.name, len(carried) + 1, head.version)
+                self._coalesce(head.version)
             return
         try:
             if now >= self._hello_due:
@@ -140,6 +141,15 @@ class Session:
         except TooLarge as e:  # this broker never takes it; another one, or other settings, may
             _log.error("%s: %s", self.name, e.message)
             self._resend_due = now + self._resend.next()
+
+    def _coalesce(self, version: int) -> None:
+        try:
+            carried = self.lineage.coalesce()
+        except TooLarge as e:
+            _log.warning("%s: the waiting updates stay apart: as one, %s", self.name, e.message)
+            return
+        if carried:
+            _log.info("%s: %d waiting updates became one, @%d", self.name, len(carried) + 1, version)
 
     def next_due(self) -> float:
         """Return when `tick` has something to do by the clock alone."""
@@ -159,6 +169,7 @@ class Session:
                 head.runtime or "none", self._agent,
             ),
         )  # fmt: skip
+        self._asked = True
         unanswered = self._hello.next() if self._answered else self._link.resend
         self._hello_due = now + (self._link.hello_every if self._welcomed else unanswered)
 
@@ -226,17 +237,21 @@ class Session:
         if w.state != self._state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
+        if w.epoch >= EPOCHS or w.version >= VERSIONS:
+            raise Malformed(what=w.KIND, reason=f"no update can be of epoch {w.epoch} after @{w.version}")
         self._answered = True
         before = self.lineage.head()
         said = self.lineage.welcome(w, int(self._wall()))
         if said == "rewound":
-            # A welcome may have been overtaken by receipts; only one that repeats it is believed.
-            if self._rewound:
+            # A welcome may have been overtaken by receipts, or be delivered again; only one that answers another hello is believed.
+            if self._rewound and self._asked:
                 said = self.lineage.rewind(w, int(self._wall()))
                 self._resend_due = now
+                self._rewound = False
             else:
                 said = f"the centre says @{w.head_version}, less than it once had; asking again"
-            self._rewound = not self._rewound
+                self._asked = self._asked and self._rewound
+                self._rewound = True
         else:
             self._rewound = False
         if w.status == OK:
@@ -271,8 +286,9 @@ class Session:
                 self._verify.reset()
                 self._verify_due = now + self._link.resend
                 _log.info("%s: %s: @%s", self.name, r.level.value, ", @".join(map(str, news)))
-        self._resend.reset()
-        self._resend_due = now + self._resend.next()
+        if news:  # one that says nothing new must not put off what still waits
+            self._resend.reset()
+            self._resend_due = now + self._resend.next()
         self._forget_settled()
 
     def _take_command(self, c: Command) -> None:
@@ -283,7 +299,12 @@ class Session:
         if not head.epoch:
             _log.info("%s: a snapshot was asked for before the first epoch; it waits", self.name)
             return  # the centre asks again at each hello
-        version = self.lineage.snapshot(int(self._wall()), note=f"asked for by command {c.id}", command=c.id)
+        try:
+            version = self.lineage.snapshot(int(self._wall()), note=f"asked for by command {c.id}", command=c.id)
+        except TooLarge as e:
+            _log.error("%s: command %d: %s", self.name, c.id, e.message)
+            self._answer(c, False, e.message)
+            return
         _log.info("%s: command %d: snapshot @%d", self.name, c.id, version)
         self._answer(c, True, f"snapshot @{version}")
 

@@ -227,7 +227,7 @@ def _floats(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> 
     if a.dtype.kind not in "fiub":
         raise ModelError(model=model, reason=f"{what} holds {a.dtype}, not numbers")
     if a.shape[1:] != shape:
-        if a.ndim and a[0].size == int(np.prod(shape)):  # flat rows of a table are in order
+        if a.ndim and len(a) and a[0].size == int(np.prod(shape)):  # flat rows of a table are in order
             a = a.reshape(len(a), *shape)
         else:
             raise ShapeMismatch(tensor=f"{model}: {what}", expected=list(shape), got=list(a.shape[1:]))

@@ -10,6 +10,7 @@ from ..database import Row
 from .answer import Answer, add_folder, chosen, load, short, table
 
 NAME = "log"
+ROWS = 1 << 62  # more than there can be
 HELP = "List the versions of a model, newest first, with the rounds that the guard rejected. Works while the agent runs."
 EXAMPLES = ("edgeagent log", "edgeagent log digits -n 5", "edgeagent log --json")
 
@@ -22,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     with device.opened(load(args), alone=False) as opened:
-        found = [(m.name, [_row(r) for r in m.versions(args.n)]) for m in chosen(opened, args.model)]
+        found = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(opened, args.model)]
     text = []
     for name, rows in found:
         text += [name, table(_HEAD, [_cells(r) for r in rows]), ""]

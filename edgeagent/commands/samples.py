@@ -9,7 +9,7 @@ from modelwire.errors import ConfigError
 from .. import device
 from ..sample_files import read
 from ..spool import Spool
-from .answer import Answer, add_folder, load, table
+from .answer import Answer, add_folder, chosen, load, table
 
 NAME = "samples"
 HELP = "Add samples from a file, or list what there is of each class. Works while the agent runs."
@@ -44,11 +44,9 @@ def run(args: argparse.Namespace) -> Answer:
         return Answer(document, f"{args.model}: {len(added)} samples added, {held} held")
     with device.opened(loaded, alone=False) as opened:
         rows = []
-        for name, lineage in opened.lineages.items():
-            if args.model in (None, name):
-                new = opened.spool.count(name, after=lineage.head().trained_id)
-                shape = opened.spool.shape(name)
-                rows.append((name, shape, opened.spool.classes(name), new))
+        for lineage in chosen(opened, [args.model] if args.model else []):
+            new = opened.spool.count(lineage.name, after=lineage.head().trained_id)
+            rows.append((lineage.name, opened.spool.shape(lineage.name), opened.spool.classes(lineage.name), new))
     document = {
         "models": [
             {

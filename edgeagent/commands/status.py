@@ -65,7 +65,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
         at = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
-            out.append(f"  last round {at}: held-out loss {last['loss_before']:.4f} -> {last['loss_after']:.4f}{accuracy}")
+            before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
+            out.append(f"  last round {at}: held-out loss {before} -> {after}{accuracy}")
         else:
             out.append(f"  last round {at}: rejected: {last['reason']}")
     if m["blocked"]:
