@@ -13,6 +13,7 @@ VENV_TFLITE := .venv-tflite
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd)
 PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
+RUNS ?= 1000000
 HANGS := 600 # seconds after which one test counts as hanging, and fails with its stack
 
 # Debian keeps brokers where a user's PATH does not look.
@@ -24,7 +25,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint bench docs clean
+.PHONY: help venv demo test lint bench fuzz docs clean
 
 help: ## list the verbs
 	@echo "make VERB, with one of:"
@@ -57,6 +58,10 @@ lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub
 bench: $(VENV)/.ready ## 20-update chains against full float32 fine-tuning
 	$(VENV)/bin/python tests/bench/chain.py
 
+fuzz: $(VENV)/.fuzz ## the harnesses of csrc/fuzz and the Python door, RUNS executions each (default a million)
+	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \
+	$(VENV)/bin/python -m tests.hostile.fuzz_door --runs $(RUNS) || failed=1; exit $$failed
+
 docs: $(VENV)/.ready ## write docs/cli.md anew from the commands' --help
 	$(VENV)/bin/python docs/generate_cli.py
 
@@ -74,6 +79,11 @@ $(VENV)/.ready: $(SOURCES)
 
 $(VENV)/.lint: $(VENV)/.ready
 	@$(VENV)/bin/python $(PIP) --editable '.[lint]'
+	@touch $@
+
+# atheris has wheels for Linux on x86-64 alone, and not for every Python: the doors say so when it is not there.
+$(VENV)/.fuzz: $(VENV)/.ready
+	@$(VENV)/bin/python $(PIP) --editable '.[fuzz]' || echo "atheris can't be installed here: the Python door is left out" >&2
 	@touch $@
 
 .PHONY: tflite-runtime

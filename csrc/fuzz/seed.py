@@ -1,0 +1,110 @@
+"""Write the first inputs of each harness, out of the golden vectors. Files are only ever added.
+
+    python csrc/fuzz/seed.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from modelwire import container, manifest  # noqa: E402
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+VECTORS = ROOT / "tests" / "vectors" / "wire-1"
+Shape = tuple[int, int, int]
+
+
+def add(harness: str, data: bytes) -> None:
+    """Put one input into the corpus, by libFuzzer's own kind of name; longer ones than a run takes are left out."""
+    if len(data) > 4096:
+        return
+    folder = CORPUS / harness
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / hashlib.sha1(data).hexdigest()
+    if not file.exists():
+        file.write_bytes(data)
+
+
+def decoding(shapes: list[Shape], stream: bytes) -> bytes:
+    """Return an input of fuzz_decode."""
+    return bytes([len(shapes) - 1]) + b"".join(struct.pack("<HHH", *s) for s in shapes) + stream
+
+
+def encoding(rows: int, columns: int, index: list[int], value: list[int]) -> bytes:
+    """Return an input of fuzz_encode with entries in full."""
+    entries = b"".join(struct.pack("<Ii", i, v) for i, v in zip(index, value, strict=True))
+    return struct.pack("<BHB", min(rows, 255), columns, 1) + entries
+
+
+def array(shown: str) -> np.ndarray:
+    """Return an array of the vectors: its dtype, then its bytes in hexadecimal."""
+    dtype, _, content = shown.partition(" ")
+    return np.frombuffer(bytes.fromhex(content), dtype)
+
+
+def step_of(step: int) -> bytes:
+    """Return a step as the harnesses read it: odd mantissa, shift."""
+    shift = (step & -step).bit_length() - 1
+    return bytes([step >> shift, shift])
+
+
+def from_coder() -> None:
+    """The coder's vectors: streams for the decoder, entries for the encoder."""
+    for case in json.loads((VECTORS / "kernels" / "coder.json").read_text()):
+        sections = case["sections"]
+        if 0 < len(sections) <= 6:
+            add("decode", decoding([(s["rows"], s["columns"], len(s["index"])) for s in sections], bytes.fromhex(case["stream"])))
+        for s in sections:
+            add("encode", encoding(s["rows"], s["columns"], s["index"], s["value"]))
+
+
+def from_updates() -> None:
+    """The streams of the golden updates, as a decoder meets them."""
+    schema = manifest.parse_manifest((VECTORS / "updates" / "manifest.bin").read_bytes()).schema
+    for file in sorted((VECTORS / "updates").glob("*-*.bin")):
+        update = container.parse(file.read_bytes())
+        rows = [schema.tensors[e.tensor] for e in update.entries]
+        add("decode", decoding([(r.rows, r.columns, e.count) for r, e in zip(rows, update.entries, strict=True)], update.stream))
+        for section, row in zip(update.sections(schema), rows, strict=True):
+            add("encode", encoding(row.rows, row.columns, section.index.tolist(), section.value.tolist()))
+
+
+def from_arrays() -> None:
+    """The vectors of the lattice and of verbatim tensors."""
+    for file in ("lattice.json", "verbatim.json"):
+        for case in json.loads((VECTORS / "kernels" / file).read_text()):
+            arrays = {name: array(shown) for name, shown in case["before"].items()}
+            facts = case["facts"]
+            unit = struct.pack("<b", facts.get("exponent", 0))
+            step = step_of(facts.get("step", 1))
+            if {"base", "q", "index"} <= set(arrays):
+                verbatim = int("verbatim" in case["kernel"])
+                head = bytes([verbatim]) + unit + step + bytes([min(len(arrays["base"]), 64), len(arrays["index"])])
+                add("apply", head + b"".join(arrays[k].tobytes() for k in ("base", "q", "index", "value") if k in arrays))
+            if "trained" in arrays and "q" in arrays:
+                head = unit + step + b"\0" + struct.pack("<fB", facts.get("threshold", 0.0), len(arrays["w"]))
+                base = arrays.get("base", arrays["w"])
+                add("snap", head + b"".join(a.tobytes() for a in (base, arrays["q"], arrays["trained"], arrays["residual"])))
+            if "q" in arrays:
+                add("integrity", step + struct.pack("<BIB", "verbatim" in case["kernel"], 1000, 7) + arrays["q"].tobytes())
+
+
+def main() -> None:
+    """Write every seed that is not there yet."""
+    from_coder()
+    from_updates()
+    from_arrays()
+    add("integrity", b"123456789")  # the checksum's own test word
+
+
+if __name__ == "__main__":
+    main()
