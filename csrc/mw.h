@@ -64,10 +64,11 @@ mw_status mw_kth_magnitude(const float *d, size_t n, size_t k, float *edge);
 mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const float *d, size_t candidates, int exponent, int64_t step,
                       float threshold, uint32_t *sent, int32_t *value, size_t *count, size_t *clamped, size_t *at);
 
-/* What mw_adopt does, when left already holds what mw_collect wrote: the entries that were sent, in place on w, q and left. */
+/* What mw_adopt does, when left already holds what mw_collect wrote: the entries that were sent, in place on w, q and left.
+   old_w and old_left hold count entries each, for what has to be put back when an entry is refused. */
 mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
                         const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
-                        size_t *at);
+                        float *old_w, uint16_t *old_left, size_t *at);
 
 /* Write what of d = (trained - w) + residual is worth sending: entries with |d| >= threshold become
    sign(d) * max(1, rint(|d| / (step * 2^exponent))), cut to whole steps that keep Q inside its range. *clamped counts the cut

@@ -104,6 +104,9 @@ static inline mw_status mw_check_step(int64_t step) {
   return step <= MW_STEP_MANTISSA_MAX && shift <= MW_STEP_SHIFT_MAX ? MW_OK : MW_STEP;
 }
 
+/* Sparse loops touch a new cache line an entry: they ask for it this many entries ahead, or wait for memory at each. */
+#define MW_AHEAD 24
+
 /* Entry k of a sparse list: inside the tensor, after its predecessor, not zero. */
 static inline mw_status mw_check_entry(const uint32_t *index, const int32_t *value, size_t k, size_t n, size_t *at) {
   *at = index[k];

@@ -102,6 +102,8 @@ mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const f
   for (size_t k = 0; k < candidates; k++) {
     const size_t i = index[k];
     const uint32_t magnitude = mw_bits(d[k]) & MW_MAGNITUDE;
+    const size_t soon = candidates - k > MW_AHEAD ? index[k + MW_AHEAD] : n;
+    if (soon < n) __builtin_prefetch(q + soon);
     *at = i;
     if (i >= n || (k && i <= index[k - 1])) return MW_INDEX;
     if (magnitude >= MW_EXPONENT_BITS) return MW_DIFFERENCE_NOT_FINITE;
@@ -119,38 +121,58 @@ mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const f
 
 mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
                         const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
-                        size_t *at) {
-  mw_status status, later = MW_OK;
-  size_t later_at = 0;
+                        float *old_w, uint16_t *old_left, size_t *at) {
+  mw_status status = MW_OK, later = MW_OK;
+  size_t later_at = 0, k = 0, done = 0;
   *at = 0;
   if ((status = mw_check_unit(exponent)) || (status = mw_check_step(step))) return status;
   const float unit = mw_power(exponent);
-  for (size_t k = 0; k < count; k++) {
-    if ((status = mw_check_entry(index, value, k, n, at))) return status;
+  /* One pass that writes as it checks, because each entry is a walk to memory of its own; what it wrote before a fault goes back. */
+  for (; k < count; k++) {
+    const size_t soon = count - k > MW_AHEAD ? index[k + MW_AHEAD] : n;
+    if (soon < n) {
+      __builtin_prefetch(base + soon);
+      __builtin_prefetch(w + soon, 1);
+      __builtin_prefetch(q + soon, 1);
+      __builtin_prefetch(trained + soon);
+      __builtin_prefetch(residual + soon);
+      __builtin_prefetch(left + soon, 1);
+    }
+    if ((status = mw_check_entry(index, value, k, n, at))) break;
     const size_t i = index[k];
     const int64_t moved = q[i] + value[k] * step;
-    if (!mw_in_range(moved)) return MW_RANGE;
+    if (!mw_in_range(moved)) {
+      status = MW_RANGE;
+      break;
+    }
     const float weight = mw_weight(base[i], (int32_t)moved, unit);
-    if (!mw_finite(weight)) return MW_WEIGHT_NOT_FINITE;
-    const float d = mw_difference(w[i], trained[i], residual[i]);
-    /* Faults of the update come before those of the arrays, as in mw_adopt. */
-    if (mw_fits_bf16(mw_left_over(d, w[i], weight)) || later) continue;
-    later_at = i;
-    later = mw_finite(d) ? MW_RESIDUAL_NOT_FINITE : mw_difference_fault(trained, i, at);
-  }
-  if (later) {
-    *at = later_at;
-    return later;
-  }
-  for (size_t k = 0; k < count; k++) {
-    const size_t i = index[k];
-    const float d = mw_difference(w[i], trained[i], residual[i]);
-    q[i] = (int32_t)(q[i] + value[k] * step);
-    const float weight = mw_weight(base[i], q[i], unit);
-    left[i] = mw_to_bf16(mw_left_over(d, w[i], weight));
+    if (!mw_finite(weight)) {
+      status = MW_WEIGHT_NOT_FINITE;
+      break;
+    }
+    if (later) continue;
+    const float d = mw_difference(w[i], trained[i], residual[i]), rest = mw_left_over(d, w[i], weight);
+    if (!mw_fits_bf16(rest)) {
+      /* Faults of the update come before those of the arrays, as in mw_adopt: look at the rest of it first. */
+      later = mw_finite(d) ? MW_RESIDUAL_NOT_FINITE : mw_difference_fault(trained, i, at);
+      later_at = i;
+      continue;
+    }
+    old_w[done] = w[i];
+    old_left[done++] = left[i];
     w[i] = weight;
+    q[i] = (int32_t)moved;
+    left[i] = mw_to_bf16(rest);
   }
-  return MW_OK;
+  if (!status && !later) return MW_OK;
+  if (!status) *at = later_at;
+  while (done--) {
+    const size_t i = index[done];
+    w[i] = old_w[done];
+    q[i] = (int32_t)(q[i] - value[done] * step);
+    left[i] = old_left[done];
+  }
+  return status ? status : later;
 }
 
 /* Radix selection over a range of magnitudes that shrinks: each round counts the entries of 4096 equal parts of it and goes on

@@ -51,7 +51,7 @@ static float base[N], w[N], centre[N], trained[N], out[N];
 static int32_t q[N], centre_q[N], found_q[N];
 static float collected[N], other_w[N];
 static int32_t other_q[N];
-static uint16_t residual[N], left[N], scratch[2 * N];
+static uint16_t residual[N], left[N], other_left[N], scratch[2 * N];
 static uint32_t index_of[ROUNDS][N], decoded_index[ROUNDS][N], noise_index[N], bits[N], base_bits[N];
 static int32_t value_of[ROUNDS][N], decoded_value[ROUNDS][N], noise_value[N];
 static size_t counts[ROUNDS];
@@ -127,7 +127,8 @@ static void collect_and_adopt(int e, size_t r, float threshold) {
       "what was collected quantises to something else");
   memcpy(other_w, w, sizeof w);
   memcpy(other_q, q, sizeof q);
-  law(!mw_adopt_sent(base, other_w, trained, residual, other_q, N, noise_index, noise_value, sent, e, STEPS[r], left, &at),
+  law(!mw_adopt_sent(base, other_w, trained, residual, other_q, N, noise_index, noise_value, sent, e, STEPS[r], left, collected, other_left,
+                     &at),
       "what was collected is refused");
 }
 

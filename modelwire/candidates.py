@@ -68,7 +68,7 @@ class Candidates:
 
     def _collect(self, k: int, wider: int) -> None:
         """Collect at a bar that k entries should reach; wider: 1, 4 for a bar lower than that, 0 for all entries but zeros."""
-        self._bar = _bar(self._magnitudes, wider * k / max(1, self.count)) if wider else 0.0
+        self._bar = bar_of(self._magnitudes, wider * k / max(1, self.count)) if wider else 0.0
         room = min(self.count, 2 * wider * k + SAMPLE) if self._bar > 0.0 else self.count
         if not self._fill(room):
             self._fill(self.count)
@@ -109,7 +109,7 @@ class Candidates:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def _bar(magnitudes: F32, density: float) -> float:
+def bar_of(magnitudes: F32, density: float) -> float:
     """Return a magnitude that somewhat more than `density` of all entries reach, judged by a sample; 0 when it can't tell."""
     n = len(magnitudes)
     expected = density * n

@@ -39,7 +39,7 @@ cdef extern from "mw.h" nogil:
                           int64_t step, float threshold, uint32_t *sent, int32_t *value, size_t *count, size_t *clamped, size_t *at)
     mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
                             const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
-                            size_t *at)
+                            float *old_w, uint16_t *old_left, size_t *at)
     mw_status mw_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent,
                       int64_t step, float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count,
                       size_t *clamped, size_t *at)

@@ -269,9 +269,13 @@ def adopt_sent(base, w, trained, residual, q, left, index, value, *, exponent, s
     cdef size_t n = a.n, at = 0
     cdef int e = _exponent(exponent)
     cdef int64_t units = _step(step)
+    cdef _Arrays scratch = _Arrays()
+    cdef float *p_old_w = <float *>scratch.take(np.empty(s.count, np.float32), "old_w", _F32, 4, True)
+    cdef uint16_t *p_old_left = <uint16_t *>scratch.take(np.empty(s.count, np.uint16), "old_left", _U16, 2, True)
     cdef mw_status status
     with nogil:
-        status = mw_adopt_sent(p_base, p_w, p_trained, p_residual, p_q, n, s.index, s.value, s.count, e, units, p_left, &at)
+        status = mw_adopt_sent(p_base, p_w, p_trained, p_residual, p_q, n, s.index, s.value, s.count, e, units, p_left, p_old_w,
+                               p_old_left, &at)
     _check(status, at, n)
 
 
