@@ -40,6 +40,8 @@ MW_TARGET static mw_status avx2_collect(const float *w, const float *trained, co
     /* Listed without a branch: which groups hold something is not to be predicted. */
     size_t listed = 0;
     for (size_t g = 0; g < BLOCK && n - i >= 32; g++, i += 32) {
+      ASK_AHEAD(w, trained, residual, i, n)
+      ASK_AHEAD(w, trained, residual, i + LINE, n)
       EIGHT(0) EIGHT(1) EIGHT(2) EIGHT(3)
       STORE(0, b0, b1)
       STORE(16, b2, b3)

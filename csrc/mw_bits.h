@@ -80,16 +80,14 @@ static inline mw_status mw_difference_fault(const float *trained, size_t i, size
   return mw_finite(trained[i]) ? MW_DIFFERENCE_NOT_FINITE : MW_TRAINED_NOT_FINITE;
 }
 
-/* Whole steps of one entry, cut to the range; sets *clamped when it had to cut. |q| is within range. */
-static inline int64_t mw_steps(float d, int32_t q, int64_t step, float step_size, size_t *clamped) {
+/* Whole steps of one entry, cut to the range; *cut tells that it had to be. |q| is within range. */
+static inline int64_t mw_steps(float d, int32_t q, int64_t step, float step_size, int *cut) {
   float ratio = mw_float(mw_bits(d) & MW_MAGNITUDE) / step_size;
   int64_t whole = mw_rint(ratio < 2147483648.0f ? ratio : 2147483648.0f);
-  int64_t room = (MW_Q_MAX + (d > 0 ? -(int64_t)q : (int64_t)q)) / step;
+  int64_t room = MW_Q_MAX + (d > 0 ? -(int64_t)q : (int64_t)q);
   if (whole < 1) whole = 1;
-  if (whole > room) {
-    whole = room;
-    ++*clamped;
-  }
+  *cut = whole * step > room;
+  if (*cut) whole = room / step; /* a division only here: it takes longer than all the rest */
   return d > 0 ? whole : -whole;
 }
 

@@ -29,6 +29,8 @@ static mw_status neon_collect(const float *w, const float *trained, const uint16
   size_t found = 0, i = 0;
   for (; i + 32 <= n; i += 32) {
     uint32x4_t largest = vdupq_n_u32(0);
+    ASK_AHEAD(w, trained, residual, i, n)
+    ASK_AHEAD(w, trained, residual, i + LINE, n)
     EIGHT(0, 1) EIGHT(2, 3) EIGHT(4, 5) EIGHT(6, 7)
     if (vmaxvq_u32(largest) < alarm) continue;
     const float32x4_t all[8] = {d0, d1, d2, d3, d4, d5, d6, d7};

@@ -28,6 +28,7 @@ static mw_status generic_collect(const float *w, const float *trained, const uin
     size_t listed = 0;
     uint32_t worst = 0;
     for (size_t g = 0; g < BLOCK && n - start >= GROUP; g++, start += GROUP) {
+      ASK_AHEAD(w, trained, residual, start, n)
       const uint32_t largest = look(w + start, trained + start, residual + start, left + start);
       again[listed] = start;
       listed += largest >= alarm;
@@ -98,21 +99,25 @@ mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const f
   if (!(threshold >= 0)) return MW_THRESHOLD;
   const uint32_t least = mw_bits(threshold) & MW_MAGNITUDE;
   const float step_size = (float)step * mw_power(exponent);
-  size_t found = 0, cut = 0;
+  size_t found = 0, cut = 0, before = 0;
   for (size_t k = 0; k < candidates; k++) {
     const size_t i = index[k];
     const uint32_t magnitude = mw_bits(d[k]) & MW_MAGNITUDE;
     const size_t soon = candidates - k > MW_AHEAD ? index[k + MW_AHEAD] : n;
     if (soon < n) __builtin_prefetch(q + soon);
     *at = i;
-    if (i >= n || (k && i <= index[k - 1])) return MW_INDEX;
+    if (i >= n || (k && i <= before)) return MW_INDEX;
     if (magnitude >= MW_EXPONENT_BITS) return MW_DIFFERENCE_NOT_FINITE;
-    if (magnitude < least || !magnitude) continue;
-    if (!mw_in_range(q[i])) return MW_RANGE;
-    int64_t whole = mw_steps(d[k], q[i], step, step_size, &cut);
-    if (!whole) continue;
+    /* Every candidate is worked out and written, and stays only when it counts: which ones do is not to be predicted. */
+    const int counts = (magnitude >= least) & (magnitude != 0);
+    int beyond;
+    if (counts & !mw_in_range(q[i])) return MW_RANGE;
+    const int64_t whole = mw_steps(d[k], q[i], step, step_size, &beyond);
     sent[found] = (uint32_t)i;
-    value[found++] = (int32_t)whole;
+    value[found] = (int32_t)whole;
+    found += (size_t)(counts & (whole != 0));
+    cut += (size_t)(counts & beyond);
+    before = i;
   }
   *count = found;
   *clamped = cut;
