@@ -17,11 +17,17 @@ static inline uint64_t weight(uint64_t i, unsigned lane, int verbatim) {
 
 void mw_generic_fingerprint(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]) {
   uint64_t a = 0, b = 0;
-  for (size_t i = 0; i < n; i++) {
-    if (!q[i]) continue;
-    uint64_t term = (uint64_t)(int64_t)q[i];
-    a += term * weight(start + i, 0, verbatim);
-    b += term * weight(start + i, 1, verbatim);
+  for (size_t from = 0; from < n; from += 16) {
+    const size_t to = n - from < 16 ? n : from + 16;
+    int32_t any = 0;
+    for (size_t i = from; i < to; i++) any |= q[i];
+    if (!any) continue; /* most of a model never moved */
+    for (size_t i = from; i < to; i++) {
+      if (!q[i]) continue;
+      uint64_t term = (uint64_t)(int64_t)q[i];
+      a += term * weight(start + i, 0, verbatim);
+      b += term * weight(start + i, 1, verbatim);
+    }
   }
   lanes[0] = a;
   lanes[1] = b;
