@@ -27,7 +27,7 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what `tests
 
 from modelwire import signing
 from modelwire.container import Header, parse, seal
-from modelwire.manifest import Manifest, manifest_for
+from modelwire.manifest import manifest_for
 from modelwire.snap import no_residual, snap, training_start
 from modelwire.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec

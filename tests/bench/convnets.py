@@ -139,9 +139,10 @@ class MaxPool(Layer):
         squares = x.reshape(n, h // 2, 2, v // 2, 2, c)
         top = squares.max((2, 4), keepdims=True)
         first = squares == top
+        share = first / first.sum((2, 4), keepdims=True, dtype=x.dtype)  # equal neighbours, as in a blank corner, share
 
         def back(g: F32) -> F32:
-            return (first * g[:, :, None, :, None]).reshape(x.shape)
+            return (share * g[:, :, None, :, None]).reshape(x.shape)
 
         return top[:, :, 0, :, 0], back
 
@@ -253,13 +254,13 @@ def mobilenet(last: int = 1280, blocks: Sequence[tuple[int, int, int, int]] | No
 
 
 def _images(x: F32) -> F32:
-    side = int(round(x.shape[1] ** 0.5))
+    side = round(x.shape[1] ** 0.5)
     return x.reshape(len(x), side, side, 1)
 
 
 def _windows(x: F32, size: int, stride: int) -> tuple[F32, Back]:
     """Return [n, h, v, size * size, c] for every place of a window, and what adds such an array back into an image's shape."""
-    n, h, v, c = x.shape
+    h, v = x.shape[1:3]
     if size == 1 and stride == 1:
         return x[:, :, :, None], lambda g: g[:, :, :, 0]
     edge = size // 2
