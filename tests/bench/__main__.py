@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def show(report: Report) -> None:
     """Print the table."""
-    block("Time over one memcpy of the model, one thread, CPU time", [*report.speed_cases, "mean"], report.speeds)
+    block("Time over one memcpy of the model, one thread, CPU time", [*report.speed_cases, "geo. mean"], report.speeds)
     block("Bytes, % of the new file", report.size_cases, report.sizes)
     if report.coder:
         block("Range coder against DeepCABAC, the same integers", report.coder_cases, report.coder)

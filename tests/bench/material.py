@@ -72,7 +72,7 @@ FULL = Size(
 QUICK = Size(
     Recipe(lambda: Net((256, 512, 256, 10)), 256, base_steps=150, steps=10),
     Recipe(cnn, 256, base_steps=60, steps=5),
-    Recipe(mobilenet, 256, base_steps=30, steps=3),
+    Recipe(mobilenet, 256, base_steps=60, steps=3),
     Recipe(lambda: Net((256, 4096, 1024, 10)), 256, base_steps=6, steps=3),
 )
 TINY = Size(
@@ -109,7 +109,7 @@ def large_case(size: Size) -> Case:
     net, base, shifted = base_of(size.large, 0)
     state = _state_of(net.schema, base)
     trained = train(net, base, shifted.x, shifted.y, size.large.steps, RATE, 3)
-    return Case("mlp-13m all", state, trained, no_residual(state.manifest), 0.01)
+    return Case(f"mlp-{round(net.schema.size / 1e6)}m all", state, trained, no_residual(state.manifest), 0.01)
 
 
 def stored(weights: list[F32], base: list[F32], dtype: str) -> bytes:

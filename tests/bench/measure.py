@@ -43,7 +43,7 @@ class Plan:
     slow_rivals: bool  # those that take seconds to minutes on the MobileNet
 
 
-FULL_PLAN = Plan(FULL, 3, chain.UPDATES, 15, (0.001, 0.003, 0.005, 0.01, 0.03), True)
+FULL_PLAN = Plan(FULL, 3, chain.UPDATES, 7, (0.001, 0.003, 0.005, 0.01, 0.03), True)
 QUICK_PLAN = Plan(QUICK, 1, 5, 5, (0.002, 0.01), False)
 TINY_PLAN = Plan(TINY, 1, 2, 2, (0.01, 0.05), True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import chain, convnets, rivals, timing
+from tests.bench import chain, convnets, ours, rivals, timing
 from tests.bench.material import TINY, small_cases
 from tests.bench.measure import KEYS, NOT_YET
 
@@ -140,3 +140,18 @@ def test_temporary_memory_is_what_a_call_frees_again() -> None:
         return np.ones(3_000_000, np.uint8)[::3].copy()
 
     assert 2_900_000 < timing.temporary_bytes(call) < 3_100_000
+
+
+def test_the_pass_that_is_timed_does_what_snap_does_and_the_apply_is_taken_back(cases: list) -> None:  # type: ignore[type-arg]
+    for case in cases:
+        adopting, applying, snapped = ours.Adopting(case), ours.Applying(case), ours.encode(case)
+        for run in (adopting.exact_count, adopting.known_step):
+            adopting.reset()
+            run()
+            for i, t in enumerate(adopting.tensors):
+                assert adopting.w[i].tobytes() == snapped.state.weights[t].tobytes()
+                assert adopting.q[i].tobytes() == snapped.state.integers[t].tobytes()
+        applying.apply()
+        assert applying.state.root == snapped.state.root
+        applying.reset()
+        assert applying.state.root == case.state.root
