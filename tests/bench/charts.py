@@ -13,6 +13,7 @@ matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same 
 from matplotlib import pyplot  # noqa: E402
 
 from tests.bench.measure import Report  # noqa: E402
+from tests.bench.rivals import LOSSLESS  # noqa: E402
 
 OURS, THEIRS = "#0072b2", "#777777"
 
@@ -20,6 +21,7 @@ OURS, THEIRS = "#0072b2", "#777777"
 def bytes_and_loss(report: Report, path: Path) -> None:
     """Write the chart of held-out loss at the end of a chain against the bytes of an update."""
     figure, axes = pyplot.subplots(1, len(report.chains), figsize=(4.2 * len(report.chains), 3.8), constrained_layout=True)
+    colors = {rival.name: f"C{number + 1}" for number, rival in enumerate(LOSSLESS)}  # alike in all panels: one legend serves them
     for axis, result in zip(axes, report.chains, strict=True):
         net = result.net
         sweep = report.sweeps.get(net) or [(0.0, 100 / result.ratio, result.loss)]
@@ -28,8 +30,8 @@ def bytes_and_loss(report: Report, path: Path) -> None:
         for density, percent, loss in sweep if len(sweep) > 1 else []:
             axis.annotate(f"{100 * density:g} %", (percent, loss), xytext=(5, 5), textcoords="offset points", fontsize=7, color=OURS)
         # Whatever is lossless has the loss of float32; only its bytes differ.
-        for number, (name, percent) in enumerate(sorted(report.patches.get(net, {}).items(), key=lambda item: item[1])):
-            axis.plot([percent], [result.loss_float32], "x", color=f"C{number + 1}", label=name)
+        for name, percent in report.patches.get(net, {}).items():
+            axis.plot([percent], [result.loss_float32], "x", color=colors[name], label=name)
         axis.plot([100], [result.loss_float32], "s", color=THEIRS, label="the whole file")
         axis.set(xscale="log", xlabel="bytes of an update, % of the float32 file", title=f"{net}, {result.weights:,} weights")
     axes[0].set_ylabel("held-out loss after the last update\n(dashed: full float32 fine-tuning)")
