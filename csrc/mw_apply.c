@@ -15,6 +15,11 @@ mw_status mw_check_lattice(const float *base, const int32_t *q, size_t n, const 
   if ((status = mw_check_unit(exponent)) || (status = mw_check_step(step))) return status;
   const float unit = mw_power(exponent);
   for (size_t k = 0; k < count; k++) {
+    const size_t soon = count - k > MW_AHEAD ? index[k + MW_AHEAD] : n;
+    if (soon < n) {
+      __builtin_prefetch(base + soon);
+      __builtin_prefetch(q + soon);
+    }
     if ((status = mw_check_entry(index, value, k, n, at))) return status;
     int64_t moved = q[index[k]] + value[k] * step;
     if (!mw_in_range(moved)) return MW_RANGE;
@@ -29,6 +34,11 @@ mw_status mw_apply_lattice(const float *base, float *w, int32_t *q, size_t n, co
   if (status) return status;
   const float unit = mw_power(exponent);
   for (size_t k = 0; k < count; k++) {
+    if (count - k > MW_AHEAD) {
+      __builtin_prefetch(base + index[k + MW_AHEAD]);
+      __builtin_prefetch(q + index[k + MW_AHEAD], 1);
+      __builtin_prefetch(w + index[k + MW_AHEAD], 1);
+    }
     size_t i = index[k];
     q[i] = (int32_t)(q[i] + value[k] * step);
     w[i] = mw_weight(base[i], q[i], unit);

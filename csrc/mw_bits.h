@@ -18,6 +18,9 @@
 #endif
 
 #define MW_EXPONENT_BITS 0x7f800000u
+#define MW_MAGNITUDE 0x7fffffffu
+/* From this magnitude on rounding to bfloat16 gives an infinity. */
+#define MW_BF16_OVERFLOW 0x7f7f8000u
 
 static inline uint32_t mw_bits(float f) {
   uint32_t u;
@@ -63,6 +66,33 @@ static inline int64_t mw_rint(float x) {
   return t + (rest > 0.5f || (rest == 0.5f && (t & 1)));
 }
 
+/* What a device would move an entry by. */
+static inline float mw_difference(float w, float trained, uint16_t residual) { return (trained - w) + mw_from_bf16(residual); }
+
+/* What is left of d when w has moved to the new weight. */
+static inline float mw_left_over(float d, float w, float weight) { return d - (weight - w); }
+
+static inline int mw_fits_bf16(float x) { return (mw_bits(x) & MW_MAGNITUDE) < MW_BF16_OVERFLOW; }
+
+/* Say why the difference of entry i is no number. */
+static inline mw_status mw_difference_fault(const float *trained, size_t i, size_t *at) {
+  *at = i;
+  return mw_finite(trained[i]) ? MW_DIFFERENCE_NOT_FINITE : MW_TRAINED_NOT_FINITE;
+}
+
+/* Whole steps of one entry, cut to the range; sets *clamped when it had to cut. |q| is within range. */
+static inline int64_t mw_steps(float d, int32_t q, int64_t step, float step_size, size_t *clamped) {
+  float ratio = mw_float(mw_bits(d) & MW_MAGNITUDE) / step_size;
+  int64_t whole = mw_rint(ratio < 2147483648.0f ? ratio : 2147483648.0f);
+  int64_t room = (MW_Q_MAX + (d > 0 ? -(int64_t)q : (int64_t)q)) / step;
+  if (whole < 1) whole = 1;
+  if (whole > room) {
+    whole = room;
+    ++*clamped;
+  }
+  return d > 0 ? whole : -whole;
+}
+
 static inline mw_status mw_check_unit(int exponent) {
   return exponent >= MW_EXPONENT_MIN && exponent <= MW_EXPONENT_MAX ? MW_OK : MW_EXPONENT;
 }
@@ -73,6 +103,9 @@ static inline mw_status mw_check_step(int64_t step) {
   for (; !(step & 1); step >>= 1) shift++;
   return step <= MW_STEP_MANTISSA_MAX && shift <= MW_STEP_SHIFT_MAX ? MW_OK : MW_STEP;
 }
+
+/* Sparse loops touch a new cache line an entry: they ask for it this many entries ahead, or wait for memory at each. */
+#define MW_AHEAD 24
 
 /* Entry k of a sparse list: inside the tensor, after its predecessor, not zero. */
 static inline mw_status mw_check_entry(const uint32_t *index, const int32_t *value, size_t k, size_t n, size_t *at) {

@@ -1,147 +1,208 @@
-/* The device's side of the lattice: what changed, what of it is worth sending, and taking over what was sent. */
-#include "mw_bits.h"
-#include "mw_dispatch.h"
+/* The device's side of the lattice: what changed, what of it is worth sending, and taking over what was sent. The dense pass in
+   portable C; what follows it costs time by the entries that stand out, and is the same for every processor. */
+#define MW_TARGET
+#include "mw_tiles.h"
 
-/* Differences are looked at in tiles of this many: one vectorised pass, and a second look only where something stands out. */
-#define TILE 64
-#define MAGNITUDE 0x7fffffffu
+/* Groups are looked at for whether anything in them stands out; those where something does are listed, without a branch, because
+   which ones do is not to be predicted, and looked at again when a block of them is full. */
+#define GROUP 16
+#define BLOCK 32
 
-static inline float difference(float w, float trained, uint16_t residual) { return (trained - w) + mw_from_bf16(residual); }
-
-static mw_status not_finite(const float *trained, size_t i, size_t *at) {
-  *at = i;
-  return mw_finite(trained[i]) ? MW_DIFFERENCE_NOT_FINITE : MW_TRAINED_NOT_FINITE;
-}
-
-/* Write the differences of one tile to d and return the largest magnitude as bits: it orders like the floats, and infinities and
-   NaNs come above every finite one. Signed, because plain SSE2 compares only those. */
-static uint32_t tile(const float *w, const float *trained, const uint16_t *residual, size_t length, float *d) {
+/* Round the differences of one group to bfloat16 and return the largest magnitude. */
+static inline uint32_t look(const float *w, const float *trained, const uint16_t *restrict residual, uint16_t *restrict left) {
   int32_t largest = 0;
-  for (size_t i = 0; i < length; i++) {
-    d[i] = difference(w[i], trained[i], residual[i]);
-    int32_t magnitude = (int32_t)(mw_bits(d[i]) & MAGNITUDE);
+  for (size_t i = 0; i < GROUP; i++) {
+    const float d = mw_difference(w[i], trained[i], residual[i]);
+    const int32_t magnitude = (int32_t)(mw_bits(d) & MW_MAGNITUDE);
+    left[i] = mw_to_bf16(d);
     largest = magnitude > largest ? magnitude : largest;
   }
   return (uint32_t)largest;
 }
 
-static inline size_t tile_length(size_t start, size_t n) { return n - start < TILE ? n - start : TILE; }
-
-mw_status mw_generic_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at) {
-  float d[TILE];
-  for (size_t start = 0; start < n; start += TILE) {
-    size_t length = tile_length(start, n);
-    if (tile(w + start, trained + start, residual + start, length, d) < MW_EXPONENT_BITS) continue;
-    for (size_t i = 0; i < length; i++)
-      if (!mw_finite(d[i])) return not_finite(trained, start + i, at);
+static mw_status generic_collect(const float *w, const float *trained, const uint16_t *residual, size_t n, uint32_t bar, uint16_t *left,
+                                 uint32_t *index, float *d, size_t capacity, size_t *count, int *huge, size_t *at) {
+  const uint32_t alarm = bar < MW_BF16_OVERFLOW ? bar : MW_BF16_OVERFLOW;
+  size_t found = 0, start = 0, again[BLOCK];
+  while (n - start >= GROUP) {
+    size_t listed = 0;
+    uint32_t worst = 0;
+    for (size_t g = 0; g < BLOCK && n - start >= GROUP; g++, start += GROUP) {
+      const uint32_t largest = look(w + start, trained + start, residual + start, left + start);
+      again[listed] = start;
+      listed += largest >= alarm;
+      worst = largest > worst ? largest : worst;
+    }
+    if (worst >= MW_BF16_OVERFLOW) {
+      const size_t first = listed ? again[0] : start;
+      mw_status status = mw_collect_rest(w, trained, residual, start, bar, left, index, d, capacity, first, found, &found, huge, at);
+      if (status) return status;
+      continue;
+    }
+    for (size_t g = 0; g < listed; g++) {
+      const size_t from = again[g];
+      if (capacity - found < GROUP) {
+        mw_status status =
+            mw_collect_rest(w, trained, residual, from + GROUP, bar, left, index, d, capacity, from, found, &found, huge, at);
+        if (status) return status;
+        continue;
+      }
+      for (size_t i = from; i < from + GROUP; i++) {
+        const float x = mw_difference(w[i], trained[i], residual[i]);
+        index[found] = (uint32_t)i;
+        d[found] = x;
+        found += (mw_bits(x) & MW_MAGNITUDE) >= bar;
+      }
+    }
   }
-  for (size_t i = 0; i < n; i++) out[i] = difference(w[i], trained[i], residual[i]);
+  return mw_collect_rest(w, trained, residual, n, bar, left, index, d, capacity, start, found, count, huge, at);
+}
+
+mw_status mw_collect_rest(const float *w, const float *trained, const uint16_t *residual, size_t n, uint32_t bar, uint16_t *left,
+                          uint32_t *index, float *d, size_t capacity, size_t i, size_t found, size_t *count, int *huge, size_t *at) {
+  for (; i < n; i++) {
+    const float x = mw_difference(w[i], trained[i], residual[i]);
+    const uint32_t magnitude = mw_bits(x) & MW_MAGNITUDE;
+    if (magnitude >= MW_EXPONENT_BITS) return mw_difference_fault(trained, i, at);
+    *huge |= magnitude >= MW_BF16_OVERFLOW;
+    left[i] = mw_to_bf16(x);
+    if (magnitude < bar) continue;
+    if (found == capacity) return MW_NO_ROOM;
+    index[found] = (uint32_t)i;
+    d[found++] = x;
+  }
+  *count = found;
   return MW_OK;
 }
 
-/* Whole steps of one entry, cut to the range; sets *clamped when it had to cut. |q| is within range. */
-static int64_t steps(float d, int32_t q, int64_t step, float step_size, size_t *clamped) {
-  float ratio = mw_float(mw_bits(d) & MAGNITUDE) / step_size;
-  int64_t whole = mw_rint(ratio < 2147483648.0f ? ratio : 2147483648.0f);
-  int64_t room = (MW_Q_MAX + (d > 0 ? -(int64_t)q : (int64_t)q)) / step;
-  if (whole < 1) whole = 1;
-  if (whole > room) {
-    whole = room;
-    ++*clamped;
-  }
-  return d > 0 ? whole : -whole;
-}
+static int always(void) { return 1; }
 
-mw_status mw_generic_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent,
-                          int64_t step, float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count, size_t *clamped,
-                          size_t *at) {
+const mw_kernels mw_generic = {
+    "generic",
+    always,
+    tiled_differences,
+    generic_collect,
+    tiled_snap,
+    tiled_adopt,
+    mw_generic_weights_from_q,
+    mw_generic_q_from_weights,
+    mw_generic_fingerprint,
+    mw_generic_crc32c,
+};
+
+mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const float *d, size_t candidates, int exponent, int64_t step,
+                      float threshold, uint32_t *sent, int32_t *value, size_t *count, size_t *clamped, size_t *at) {
   mw_status status;
   *count = *clamped = *at = 0;
   if ((status = mw_check_unit(exponent)) || (status = mw_check_step(step))) return status;
   if (!(threshold >= 0)) return MW_THRESHOLD;
-  if (n > UINT32_MAX) return MW_SHAPE;
-  const uint32_t least = mw_bits(threshold) & MAGNITUDE;
+  const uint32_t least = mw_bits(threshold) & MW_MAGNITUDE;
   const float step_size = (float)step * mw_power(exponent);
-  float d[TILE];
   size_t found = 0, cut = 0;
-  for (size_t start = 0; start < n; start += TILE) {
-    size_t length = tile_length(start, n);
-    if (tile(w + start, trained + start, residual + start, length, d) < least) continue;
-    for (size_t i = 0; i < length; i++) {
-      uint32_t magnitude = mw_bits(d[i]) & MAGNITUDE;
-      if (magnitude >= MW_EXPONENT_BITS) return not_finite(trained, start + i, at);
-      if (magnitude < least || !magnitude) continue;
-      if (!mw_in_range(q[start + i])) {
-        *at = start + i;
-        return MW_RANGE;
-      }
-      int64_t whole = steps(d[i], q[start + i], step, step_size, &cut);
-      if (!whole) continue;
-      if (found == capacity) return MW_NO_ROOM;
-      index[found] = (uint32_t)(start + i);
-      value[found++] = (int32_t)whole;
-    }
+  for (size_t k = 0; k < candidates; k++) {
+    const size_t i = index[k];
+    const uint32_t magnitude = mw_bits(d[k]) & MW_MAGNITUDE;
+    const size_t soon = candidates - k > MW_AHEAD ? index[k + MW_AHEAD] : n;
+    if (soon < n) __builtin_prefetch(q + soon);
+    *at = i;
+    if (i >= n || (k && i <= index[k - 1])) return MW_INDEX;
+    if (magnitude >= MW_EXPONENT_BITS) return MW_DIFFERENCE_NOT_FINITE;
+    if (magnitude < least || !magnitude) continue;
+    if (!mw_in_range(q[i])) return MW_RANGE;
+    int64_t whole = mw_steps(d[k], q[i], step, step_size, &cut);
+    if (!whole) continue;
+    sent[found] = (uint32_t)i;
+    value[found++] = (int32_t)whole;
   }
   *count = found;
   *clamped = cut;
   return MW_OK;
 }
 
-/* From here on rounding to bfloat16 gives an infinity. */
-#define BF16_OVERFLOW 0x7f7f8000u
-
-static inline int fits_bf16(float x) { return (mw_bits(x) & MAGNITUDE) < BF16_OVERFLOW; }
-
-/* What is left of d when w has moved to the new weight. */
-static inline float left_over(float d, float w, float weight) { return d - (weight - w); }
-
-/* Name the first entry of a tile whose difference, or what is left of it, is not to be kept; MW_OK when there is none. k is the
-   first update at or behind the tile's start. */
-static mw_status fault_of_tile(const float *base, const float *w, const float *trained, const int32_t *q, const float *d, size_t start,
-                               size_t length, const uint32_t *index, const int32_t *value, size_t count, size_t k, float unit,
-                               int64_t step, size_t *at) {
-  for (size_t i = start; i < start + length; i++) {
-    float left = d[i - start];
-    if (!mw_finite(left)) return not_finite(trained, i, at);
-    if (k < count && index[k] == i) {
-      left = left_over(left, w[i], mw_weight(base[i], (int32_t)(q[i] + value[k] * step), unit));
-      k++;
+mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
+                        const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
+                        float *old_w, uint16_t *old_left, size_t *at) {
+  mw_status status = MW_OK, later = MW_OK;
+  size_t later_at = 0, k = 0, done = 0;
+  *at = 0;
+  if ((status = mw_check_unit(exponent)) || (status = mw_check_step(step))) return status;
+  const float unit = mw_power(exponent);
+  /* One pass that writes as it checks, because each entry is a walk to memory of its own; what it wrote before a fault goes back. */
+  for (; k < count; k++) {
+    const size_t soon = count - k > MW_AHEAD ? index[k + MW_AHEAD] : n;
+    if (soon < n) {
+      __builtin_prefetch(base + soon);
+      __builtin_prefetch(w + soon, 1);
+      __builtin_prefetch(q + soon, 1);
+      __builtin_prefetch(trained + soon);
+      __builtin_prefetch(residual + soon);
+      __builtin_prefetch(left + soon, 1);
     }
-    if (!fits_bf16(left)) {
-      *at = i;
-      return MW_RESIDUAL_NOT_FINITE;
+    if ((status = mw_check_entry(index, value, k, n, at))) break;
+    const size_t i = index[k];
+    const int64_t moved = q[i] + value[k] * step;
+    if (!mw_in_range(moved)) {
+      status = MW_RANGE;
+      break;
     }
+    const float weight = mw_weight(base[i], (int32_t)moved, unit);
+    if (!mw_finite(weight)) {
+      status = MW_WEIGHT_NOT_FINITE;
+      break;
+    }
+    if (later) continue;
+    const float d = mw_difference(w[i], trained[i], residual[i]), rest = mw_left_over(d, w[i], weight);
+    if (!mw_fits_bf16(rest)) {
+      /* Faults of the update come before those of the arrays, as in mw_adopt: look at the rest of it first. */
+      later = mw_finite(d) ? MW_RESIDUAL_NOT_FINITE : mw_difference_fault(trained, i, at);
+      later_at = i;
+      continue;
+    }
+    old_w[done] = w[i];
+    old_left[done++] = left[i];
+    w[i] = weight;
+    q[i] = (int32_t)moved;
+    left[i] = mw_to_bf16(rest);
   }
-  return MW_OK;
+  if (!status && !later) return MW_OK;
+  if (!status) *at = later_at;
+  while (done--) {
+    const size_t i = index[done];
+    w[i] = old_w[done];
+    q[i] = (int32_t)(q[i] - value[done] * step);
+    left[i] = old_left[done];
+  }
+  return status ? status : later;
 }
 
-mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n, const uint32_t *index,
-                   const int32_t *value, size_t count, int exponent, int64_t step, size_t *at) {
-  mw_status status = mw_check_lattice(base, q, n, index, value, count, exponent, step, at);
-  if (status) return status;
-  const float unit = mw_power(exponent);
-  float d[TILE];
-  for (size_t start = 0, k = 0; start < n; start += TILE) {
-    size_t length = tile_length(start, n), first = k;
-    int suspect = tile(w + start, trained + start, residual + start, length, d) >= BF16_OVERFLOW;
-    for (; k < count && index[k] < start + length; k++) {
-      size_t i = index[k];
-      suspect |= !fits_bf16(left_over(d[i - start], w[i], mw_weight(base[i], (int32_t)(q[i] + value[k] * step), unit)));
-    }
-    if (suspect && (status = fault_of_tile(base, w, trained, q, d, start, length, index, value, count, first, unit, step, at)))
-      return status;
+/* Radix selection over a range of magnitudes that shrinks: each round counts the entries of 4096 equal parts of it and goes on
+   in the part that holds the k-th. Counts do not depend on an order, so neither does the result. */
+#define PARTS 4096
+
+mw_status mw_kth_magnitude(const float *d, size_t n, size_t k, float *edge) {
+  if (!k || k > n || n > UINT32_MAX) return MW_SHAPE;
+  uint32_t low = UINT32_MAX, high = 0, counts[PARTS];
+  for (size_t i = 0; i < n; i++) {
+    uint32_t magnitude = mw_bits(d[i]) & MW_MAGNITUDE;
+    low = magnitude < low ? magnitude : low;
+    high = magnitude > high ? magnitude : high;
   }
-  for (size_t start = 0, k = 0; start < n; start += TILE) {
-    size_t length = tile_length(start, n);
-    tile(w + start, trained + start, residual + start, length, d);
-    for (size_t i = 0; i < length; i++) residual[start + i] = mw_to_bf16(d[i]);
-    for (; k < count && index[k] < start + length; k++) {
-      size_t i = index[k];
-      q[i] = (int32_t)(q[i] + value[k] * step);
-      float weight = mw_weight(base[i], q[i], unit);
-      residual[i] = mw_to_bf16(left_over(d[i - start], w[i], weight));
-      w[i] = weight;
+  for (;;) {
+    const uint32_t span = high - low;
+    unsigned shift = 0;
+    while (span >> shift >= PARTS) shift++;
+    memset(counts, 0, sizeof counts);
+    for (size_t i = 0; i < n; i++) {
+      uint32_t above = (mw_bits(d[i]) & MW_MAGNITUDE) - low;
+      if (above <= span) counts[above >> shift]++;
     }
+    uint32_t part = span >> shift;
+    while (counts[part] < k) k -= counts[part--];
+    low += part << shift;
+    if (!shift) break;
+    const uint32_t last = low + ((uint32_t)1 << shift) - 1;
+    high = last < high ? last : high;
   }
+  *edge = mw_float(low);
   return MW_OK;
 }

@@ -49,7 +49,9 @@ static int same(const void *a, const void *b, size_t length) { return !memcmp(a,
 
 static float base[N], w[N], centre[N], trained[N], out[N];
 static int32_t q[N], centre_q[N], found_q[N];
-static uint16_t residual[N], scratch[2 * N];
+static float collected[N], other_w[N];
+static int32_t other_q[N];
+static uint16_t residual[N], left[N], other_left[N], scratch[2 * N];
 static uint32_t index_of[ROUNDS][N], decoded_index[ROUNDS][N], noise_index[N], bits[N], base_bits[N];
 static int32_t value_of[ROUNDS][N], decoded_value[ROUNDS][N], noise_value[N];
 static size_t counts[ROUNDS];
@@ -100,6 +102,36 @@ static void feed_fingerprint(const int32_t *of, uint64_t lanes[2], int verbatim)
   feed(lanes, 2 * sizeof *lanes);
 }
 
+/* The other way to what snap and adopt give: collect with a lower bar, choose, adopt what was sent alone. */
+static void collect_and_adopt(int e, size_t r, float threshold) {
+  size_t at = 0, found = 0, sent = 0, clamped = 0;
+  int huge = 0;
+  float edge = 0;
+  law(mw_collect(w, trained, residual, N, 0, left, noise_index, collected, N / 2, &found, &huge, &at) == MW_NO_ROOM,
+      "collect finds room where there is none");
+  law(!feed_status(mw_collect(w, trained, residual, N, 0.5f * threshold, left, noise_index, collected, N, &found, &huge, &at), &at) &&
+          !huge,
+      "collect refuses what snap took");
+  feed_number(found);
+  feed(noise_index, found * sizeof *noise_index);
+  feed(collected, found * sizeof *collected);
+  feed(left, sizeof left);
+  for (size_t k = 1; k <= found; k += 1 + k / 2) {
+    law(!mw_kth_magnitude(collected, found, k, &edge), "the k-th magnitude is refused");
+    feed(&edge, sizeof edge);
+  }
+  law(!mw_quantise(q, N, noise_index, collected, found, e, STEPS[r], threshold, noise_index, noise_value, &sent, &clamped, &at),
+      "quantise refuses what was collected");
+  law(sent == counts[r] && same(noise_index, index_of[r], sent * sizeof *noise_index) &&
+          same(noise_value, value_of[r], sent * sizeof *noise_value),
+      "what was collected quantises to something else");
+  memcpy(other_w, w, sizeof w);
+  memcpy(other_q, q, sizeof q);
+  law(!mw_adopt_sent(base, other_w, trained, residual, other_q, N, noise_index, noise_value, sent, e, STEPS[r], left, collected, other_left,
+                     &at),
+      "what was collected is refused");
+}
+
 static void round_trip(int e, size_t r) {
   size_t at = 0, clamped = 0;
   const int64_t step = STEPS[r];
@@ -115,7 +147,10 @@ static void round_trip(int e, size_t r) {
   feed(index_of[r], counts[r] * sizeof **index_of);
   feed(value_of[r], counts[r] * sizeof **value_of);
   feed_fingerprint(q, before, 0);
+  collect_and_adopt(e, r, threshold);
   law(!mw_adopt(base, w, trained, residual, q, N, index_of[r], value_of[r], counts[r], e, step, &at), "adopt refuses what was snapped");
+  law(same(w, other_w, sizeof w) && same(q, other_q, sizeof q), "adopting what was collected gives another model");
+  law(same(residual, left, sizeof left), "adopting what was collected leaves something else");
   feed(w, sizeof w);
   feed(residual, sizeof residual);
   feed(q, sizeof q);

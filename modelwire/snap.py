@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import _core, limits
+from .candidates import Candidates, Residual
 from .container import size_of
 from .errors import BudgetExhausted, NonFinite
 from .manifest import Manifest
@@ -25,8 +26,6 @@ LOOKAHEAD = 0.5  # of the residual; 0 adopts, 1 would train a shadow copy (decis
 PROBES = 12
 BF16_INFINITY = 0x7F80
 STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
-
-Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for verbatim tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +104,16 @@ def snap(
     _core.check_rounding()
     manifest = state.manifest
     widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
-    magnitudes = _magnitudes(state, trained, residual)
+    candidates = Candidates(state, trained, residual, density=density)
     if widen:
-        step = _step_for(magnitudes, density)
-        return _widened(state, trained, residual, step, widen)
+        step = _step_for(candidates, density)
+        return _widened(state, trained, residual, candidates, step, widen)
     verbatim = _verbatim_sections(state, trained)
     fixed = size_of(verbatim, manifest.schema) + overhead
-    count = max(1, int(density * len(magnitudes)))
+    count = max(1, int(density * candidates.count))
     for probe in range(PROBES):
-        step = _step_for(magnitudes, count / max(1, len(magnitudes)))
-        sections, clamped = _lattice_sections(state, trained, residual, step)
+        step = _step_for(candidates, count / max(1, candidates.count))
+        sections, clamped = _lattice_sections(state, candidates, step)
         sent = sum(len(s.index) for s in sections)
         if probe >= PROBES // 2 and sent > count:
             # No step tells equal differences apart, nor those of a tensor whose range lies below the step.
@@ -122,7 +121,7 @@ def snap(
         merged = tuple(sorted((*sections, *verbatim), key=lambda s: s.tensor))
         size = size_of(merged, manifest.schema) + overhead
         if size <= max_bytes:
-            adopted, left = _adopt(state, trained, residual, sections, verbatim, step)
+            adopted, left = _adopt(state, trained, residual, candidates, sections, verbatim)
             return Snapped(Kind.DELTA, merged, adopted, left, step, clamped)
         if sent <= 1 and count == 1:
             break
@@ -133,48 +132,25 @@ def snap(
     raise BudgetExhausted(what="the smallest delta of this round", budget=max_bytes)
 
 
-def _magnitudes(state: ModelState, trained: Sequence[F32], residual: Residual) -> F32:
-    parts = []
-    for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
-        if state.manifest.verbatim(t):
-            bad = np.flatnonzero(~np.isfinite(new))
-            if len(bad):
-                raise NonFinite(what="the trained model", tensor=state.manifest.schema.tensors[t].name, index=int(bad[0]))
-            continue
-        d = np.empty_like(w)
-        with naming(state.manifest.schema.tensors[t].name):
-            _core.differences(w, new, residual[t], d)
-        parts.append(np.abs(d))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def _step_for(magnitudes: F32, density: float) -> Step:
+def _step_for(candidates: Candidates, density: float) -> Step:
     """Return the largest step that leaves `density` of the entries outside the dead zone, and one entry at least."""
-    n = len(magnitudes)
+    n = candidates.count
     k = min(n, max(1, int(density * n)))
-    edge = float(np.partition(magnitudes, n - k)[n - k]) if n else 0.0
-    if edge <= 0.0:
-        edge = float(magnitudes[magnitudes > 0].min(initial=1.0)) if n else 1.0
+    edge = (candidates.edge(k) or candidates.least()) if n else 1.0
     fraction, exponent = math.frexp(edge / DEAD_ZONE)  # 0.5 <= fraction < 1
     step = Step(int(fraction * 256), exponent - 8)  # m in 128..255: under a percent of control over the size
     # Past these ends a step is no unit of any tensor: the finest and the coarsest lattice bound it.
     return Step(step.m, min(max(step.s, limits.EXPONENT_MIN), limits.EXPONENT_MAX + 14))
 
 
-def _lattice_sections(
-    state: ModelState, trained: Sequence[F32], residual: Residual, step: Step
-) -> tuple[list[Section], tuple[int, ...]]:
+def _lattice_sections(state: ModelState, candidates: Candidates, step: Step) -> tuple[list[Section], tuple[int, ...]]:
     sections, clamped = [], []
-    for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
+    for t, e in enumerate(state.exponents):
         if state.manifest.verbatim(t):
             continue
-        e = state.exponents[t]
         units = step.units(e)
         threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
-        with naming(state.manifest.schema.tensors[t].name):
-            index, value, clipped = _core.snap(
-                w, new, residual[t], state.integers[t], exponent=e, step=units, threshold=threshold
-            )
+        index, value, clipped = candidates.snapped(t, step=units, threshold=threshold)
         if clipped:
             clamped.append(t)
         if len(index):
@@ -205,23 +181,26 @@ def _adopt(
     state: ModelState,
     trained: Sequence[F32],
     residual: Residual,
+    candidates: Candidates,
     sections: Sequence[Section],
     verbatim: Sequence[Section],
-    step: Step,
+    leave: Sequence[int] = (),
 ) -> tuple[ModelState, Residual]:
+    """Return the state and the residual after the sections; tensors in `leave` stay, and get no residual of use."""
     after = state.copy()
-    left = [r.copy() for r in residual]
-    sent = {s.tensor: s for s in sections}
+    left = candidates.left
     lanes = state.fingerprint_after([*sections, *verbatim])
-    for t, new in enumerate(trained):
-        if state.manifest.verbatim(t):
-            continue
+    sent = {s.tensor: s for s in sections}
+    for t in sorted((sent.keys() | candidates.huge) - set(leave)):
         e = state.exponents[t]
-        s = sent.get(t) or Section(t, np.zeros(0, np.uint32), np.zeros(0, np.int32), step.units(e), e)
+        s = sent.get(t) or Section(t, np.zeros(0, np.uint32), np.zeros(0, np.int32), 1, e)
+        base, w, q = after.base[t], after.weights[t], after.integers[t]
         with naming(state.manifest.schema.tensors[t].name):
-            _core.adopt(
-                after.base[t], after.weights[t], new, left[t], after.integers[t], s.index, s.value, exponent=e, step=s.step
-            )
+            if t in candidates.huge:
+                left[t] = residual[t].copy()
+                _core.adopt(base, w, trained[t], left[t], q, s.index, s.value, exponent=e, step=s.step)
+            else:
+                _core.adopt_sent(base, w, trained[t], residual[t], q, left[t], s.index, s.value, exponent=e, step=s.step)
     after.fingerprint = lanes
     for s in verbatim:
         _core.apply_verbatim(
@@ -231,16 +210,14 @@ def _adopt(
 
 
 def _widened(
-    state: ModelState, trained: Sequence[F32], residual: Residual, step: Step, widen: Sequence[int]
+    state: ModelState, trained: Sequence[F32], residual: Residual, candidates: Candidates, step: Step, widen: Sequence[int]
 ) -> Snapped:
     """Snap with larger units for the clamped tensors: their whole state is written anew on the coarser lattice."""
-    rest = state.copy()
-    sections, clamped = _lattice_sections(rest, trained, residual, step)
+    sections, clamped = _lattice_sections(state, candidates, step)
     still = {t for t in clamped if t not in widen}
     others = [s for s in sections if s.tensor not in widen]
     verbatim = _verbatim_sections(state, trained)
-    kept = [state.weights[t] if t in widen else new for t, new in enumerate(trained)]
-    after, left = _adopt(state, kept, residual, others, verbatim, step)
+    after, left = _adopt(state, trained, residual, candidates, others, verbatim, leave=widen)
     for t in widen:
         e = min(state.exponents[t] + WIDEN_BY, limits.EXPONENT_MAX)
         d = np.empty_like(state.weights[t])

@@ -1,7 +1,7 @@
 """The one door to the kernels: the same functions from C, or from their numpy twin when MODELWIRE_KERNEL=reference.
 
-MODELWIRE_KERNEL chooses once, at import: empty for the best of this processor, `generic` for portable C, `reference` for the
-twin. Any other name raises ConfigError.
+MODELWIRE_KERNEL chooses once, at import: empty for the best of this processor, `generic` for portable C, `avx2` and `neon`
+for a processor that has them, `reference` for the twin. Any other name, and a kernel that this processor lacks, raises ConfigError.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ _WANTED = os.environ.get("MODELWIRE_KERNEL", "")
 if _WANTED == "reference":
     from modelwire._reference import (
         adopt,
+        adopt_sent,
         apply_lattice,
         apply_verbatim,
         check_lattice,
         check_rounding,
         check_verbatim,
+        collect,
         crc32c,
         decode_sections,
         differences,
@@ -25,19 +27,23 @@ if _WANTED == "reference":
         fingerprint,
         fingerprint_sparse,
         kernel_name,
+        kth_magnitude,
         q_from_weights,
+        quantise,
         snap,
         weights_from_q,
     )
 else:
     from .kernel import (
         adopt,
+        adopt_sent,
         apply_lattice,
         apply_verbatim,
         check_lattice,
         check_rounding,
         check_verbatim,
         choose,
+        collect,
         crc32c,
         decode_sections,
         differences,
@@ -45,7 +51,9 @@ else:
         fingerprint,
         fingerprint_sparse,
         kernel_name,
+        kth_magnitude,
         q_from_weights,
+        quantise,
         snap,
         weights_from_q,
     )
@@ -54,11 +62,13 @@ else:
 
 __all__ = [
     "adopt",
+    "adopt_sent",
     "apply_lattice",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
     "check_verbatim",
+    "collect",
     "crc32c",
     "decode_sections",
     "differences",
@@ -66,7 +76,9 @@ __all__ = [
     "fingerprint",
     "fingerprint_sparse",
     "kernel_name",
+    "kth_magnitude",
     "q_from_weights",
+    "quantise",
     "snap",
     "weights_from_q",
 ]

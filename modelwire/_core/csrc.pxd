@@ -32,6 +32,14 @@ cdef extern from "mw.h" nogil:
     mw_status mw_check_rounding()
     uint32_t mw_crc32c(const uint8_t *data, size_t length)
     mw_status mw_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at)
+    mw_status mw_collect(const float *w, const float *trained, const uint16_t *residual, size_t n, float least, uint16_t *left,
+                         uint32_t *index, float *d, size_t capacity, size_t *count, int *huge, size_t *at)
+    mw_status mw_kth_magnitude(const float *d, size_t n, size_t k, float *edge)
+    mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const float *d, size_t candidates, int exponent,
+                          int64_t step, float threshold, uint32_t *sent, int32_t *value, size_t *count, size_t *clamped, size_t *at)
+    mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
+                            const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
+                            float *old_w, uint16_t *old_left, size_t *at)
     mw_status mw_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent,
                       int64_t step, float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count,
                       size_t *clamped, size_t *at)

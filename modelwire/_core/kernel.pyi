@@ -21,6 +21,22 @@ def crc32c(data: bytes | bytearray | memoryview) -> int:
 def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
     """Write (trained - w) + residual. residual: bf16 bits. Raises NonFinite."""
 
+def collect(w: F32, trained: F32, residual: U16, left: U16, index: U32, d: F32, *, least: float) -> tuple[int, bool] | None:
+    """Return how many entries have |d| >= least and d != 0, for d = (trained - w) + residual, and whether any is too large for a bf16.
+
+    These entries go to the front of index and d, in order; every d, rounded to bf16, goes to left, which is of no use when one is
+    too large. None when more entries stand out than index and d hold. Raises NonFinite, Malformed; the outputs then mean nothing.
+    """
+
+def kth_magnitude(d: F32, k: int) -> float:
+    """Return the k-th largest |d|, 1 <= k <= len(d)."""
+
+def quantise(q: I32, index: U32, d: F32, *, exponent: int, step: int, threshold: float) -> tuple[U32, I32, int]:
+    """Return what `snap` does, from entries collected with least <= threshold.
+
+    Raises IndexOutOfRange, RangeOverflow when q is out of range, NonFinite, Malformed.
+    """
+
 def snap(w: F32, trained: F32, residual: U16, q: I32, *, exponent: int, step: int, threshold: float) -> tuple[U32, I32, int]:
     """Return index and value, in steps, of what is worth sending, and how many entries the lattice's range cut.
 
@@ -34,6 +50,14 @@ def adopt(
     """Move w and q by value * step at index, and keep in residual what w lacks of trained.
 
     Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed.
+    """
+
+def adopt_sent(
+    base: F32, w: F32, trained: F32, residual: U16, q: I32, left: U16, index: U32, value: I32, *, exponent: int, step: int
+) -> None:
+    """Do what `adopt` does in w and q, and in left instead of residual: it holds what `collect` wrote of these arrays.
+
+    Costs time by the entries sent. Raises as `adopt` does, about these entries alone.
     """
 
 def check_lattice(base: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:

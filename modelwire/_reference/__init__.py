@@ -9,23 +9,29 @@ from .coder import decode_sections, encode_sections
 from .integrity import check_rounding, crc32c, fingerprint, fingerprint_sparse, kernel_name
 from .lattice import (
     adopt,
+    adopt_sent,
     apply_lattice,
     apply_verbatim,
     check_lattice,
     check_verbatim,
+    collect,
     differences,
+    kth_magnitude,
     q_from_weights,
+    quantise,
     snap,
     weights_from_q,
 )
 
 __all__ = [
     "adopt",
+    "adopt_sent",
     "apply_lattice",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
     "check_verbatim",
+    "collect",
     "crc32c",
     "decode_sections",
     "differences",
@@ -33,7 +39,9 @@ __all__ = [
     "fingerprint",
     "fingerprint_sparse",
     "kernel_name",
+    "kth_magnitude",
     "q_from_weights",
+    "quantise",
     "snap",
     "weights_from_q",
 ]

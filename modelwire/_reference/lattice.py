@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
+from modelwire.errors import IndexOutOfRange, KernelError, Malformed, ModelWireError, NonFinite, RangeOverflow
 from modelwire.limits import Q_MAX
 from modelwire.tensors import F32, I32, U16, U32
 
@@ -30,6 +30,59 @@ def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
     out[:] = d
 
 
+def collect(
+    w: F32, trained: F32, residual: U16, left: U16, index: U32, d: F32, *, least: float
+) -> tuple[int, bool] | None:
+    w = take("w", w, np.float32)
+    trained = take("trained", trained, np.float32, n=len(w))
+    residual = take("residual", residual, np.uint16, n=len(w))
+    left = take("left", left, np.uint16, n=len(w), writable=True)
+    index = take("index", index, np.uint32, writable=True)
+    d = take("d", d, np.float32, n=len(index), writable=True)
+    bar = _threshold(least)
+    every = _difference(w, trained, residual)
+    _first([(~np.isfinite(every), _not_finite(trained))])
+    magnitude = np.abs(every)
+    kept = np.flatnonzero((magnitude >= bar) & (magnitude > 0))
+    if len(kept) > len(index):
+        return None
+    left[:] = _to_bf16(every)
+    index[: len(kept)] = kept
+    d[: len(kept)] = every[kept]
+    return len(kept), not bool(np.isfinite(_from_bf16(left)).all())
+
+
+def kth_magnitude(d: F32, k: int) -> float:
+    d = take("d", d, np.float32)
+    if not 1 <= k <= len(d):
+        raise KernelError(what="k", reason=f"expected 1 to {len(d)}, got {k}")
+    bits = d.view(np.uint32) & np.uint32(0x7FFFFFFF)  # magnitudes order like their bits, NaNs included
+    return float(np.sort(bits)[len(d) - k : len(d) - k + 1].view(np.float32)[0])
+
+
+def quantise(
+    q: I32, index: U32, d: F32, *, exponent: int, step: int, threshold: float
+) -> tuple[U32, I32, int]:
+    q = take("q", q, np.int32)
+    index = take("index", index, np.uint32)
+    d = take("d", d, np.float32, n=len(index))
+    u, step = unit(exponent), whole_step(step)
+    least = _threshold(threshold)
+    with np.errstate(all="ignore"):
+        step_size = np.float32(step) * u
+    magnitude = np.abs(d)
+    sent = (magnitude >= least) & (magnitude > 0)
+    outside = index >= len(q)
+    outside[1:] |= index[1:] <= index[:-1]
+    over = sent & ~_in_range(q[np.where(outside, 0, index)] if len(q) else np.zeros(len(index), np.int32))
+    _first([
+        (outside, lambda k: IndexOutOfRange(tensor=0, index=int(index[k]), size=len(q))),
+        (~np.isfinite(d), lambda k: _not_finite_as("the difference to the trained weights")(int(index[k]))),
+        (over, lambda k: _overflow(int(index[k]))),
+    ])
+    return _whole_steps(index[sent].astype(np.int64), d[sent], q, step, step_size)
+
+
 def snap(
     w: F32, trained: F32, residual: U16, q: I32, *, exponent: int, step: int, threshold: float
 ) -> tuple[U32, I32, int]:
@@ -38,24 +91,15 @@ def snap(
     residual = take("residual", residual, np.uint16, n=len(w))
     q = take("q", q, np.int32, n=len(w))
     u, step = unit(exponent), whole_step(step)
+    least = _threshold(threshold)
     with np.errstate(all="ignore"):
-        least = np.float32(threshold)
         step_size = np.float32(step) * u
-    if not least >= 0:
-        raise Malformed(what="threshold", reason="it is negative or not a number")
     d = _difference(w, trained, residual)
     magnitude = np.abs(d)
     sent = (magnitude >= least) & (magnitude > 0)
     _first([(~np.isfinite(d), _not_finite(trained)), (sent & ~_in_range(q), _overflow)])
     i = np.flatnonzero(sent)
-    with np.errstate(all="ignore"):
-        ratio = np.minimum(magnitude[i] / step_size, np.float32(2**31))
-    steps = np.maximum(1, np.rint(ratio).astype(np.int64))
-    sign = np.where(d[i] > 0, 1, -1)
-    room = (Q_MAX - sign * q[i].astype(np.int64)) // step
-    kept = np.minimum(steps, room)
-    some = kept > 0
-    return i[some].astype(np.uint32), (sign * kept)[some].astype(np.int32), int(np.count_nonzero(steps > room))
+    return _whole_steps(i, d[i], q, step, step_size)
 
 
 def adopt(
@@ -80,6 +124,32 @@ def adopt(
     q[index] = moved
     w[index] = weights[index]
     residual[:] = rounded
+
+
+def adopt_sent(
+    base: F32, w: F32, trained: F32, residual: U16, q: I32, left: U16, index: U32, value: I32, *, exponent: int, step: int
+) -> None:
+    base = take("base", base, np.float32)
+    w = take("w", w, np.float32, n=len(base), writable=True)
+    trained = take("trained", trained, np.float32, n=len(base))
+    residual = take("residual", residual, np.uint16, n=len(base))
+    q = take("q", q, np.int32, n=len(base), writable=True)
+    left = take("left", left, np.uint16, n=len(base), writable=True)
+    index, value = sparse(index, value)
+    moved = _checked_lattice(base, q, index, value, exponent, step)
+    d = _difference(w[index], trained[index], residual[index])
+    weights = _weights(base[index], moved, exponent)
+    with np.errstate(all="ignore"):
+        rest = d - (weights - w[index])
+    rounded = _to_bf16(rest)
+    overflowed = ~np.isfinite(rest) | ~np.isfinite(_from_bf16(rounded))
+    _first([
+        (~np.isfinite(d), lambda k: _not_finite(trained)(int(index[k]))),
+        (overflowed, lambda k: _not_finite_as("the residual")(int(index[k]))),
+    ])
+    q[index] = moved
+    w[index] = weights
+    left[index] = rounded
 
 
 def check_lattice(base: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
@@ -147,6 +217,27 @@ def q_from_weights(base: F32, w: F32, q: I32, *, exponent: int) -> None:
 def _difference(w: F32, trained: F32, residual: U16) -> F32:
     with np.errstate(all="ignore"):
         return (trained - w) + _from_bf16(residual)
+
+
+def _whole_steps(i: Array, d: F32, q: I32, step: int, step_size: F32) -> tuple[U32, I32, int]:
+    """Return index, value and the number of clamped entries, for entries i that are outside the dead zone by d."""
+    with np.errstate(all="ignore"):
+        ratio = np.minimum(np.abs(d) / step_size, np.float32(2**31))
+    steps = np.maximum(1, np.rint(ratio).astype(np.int64))
+    sign = np.where(d > 0, 1, -1)
+    room = (Q_MAX - sign * q[i].astype(np.int64)) // step
+    kept = np.minimum(steps, room)
+    some = kept > 0
+    return i[some].astype(np.uint32), (sign * kept)[some].astype(np.int32), int(np.count_nonzero(steps > room))
+
+
+def _threshold(threshold: float) -> np.float32:
+    """Return the threshold as float32. Raises Malformed."""
+    with np.errstate(all="ignore"):
+        least = np.float32(threshold)
+    if not least >= 0:
+        raise Malformed(what="threshold", reason="it is negative or not a number")
+    return least
 
 
 def _weights(base: F32, q: Array, exponent: int) -> F32:

@@ -131,10 +131,22 @@ class Run:
         self.number(len(index), clamped)
         self.feed(index.tobytes() + value.tobytes())
         self.fingerprint(self.q, False)
+        self.collect(trained, threshold)
         twin.adopt(self.base, self.w, trained, self.residual, self.q, index, value, exponent=e, step=step)
         self.feed(self.w.tobytes() + self.residual.tobytes() + self.q.tobytes())
         self.fingerprint(self.q, False)
         return index, value
+
+    def collect(self, trained: Any, threshold: Any) -> None:
+        left, kept, d = np.zeros(N, np.uint16), np.zeros(N, np.uint32), np.zeros(N, np.float32)
+        least = float(np.float32(0.5) * threshold)
+        found, _ = self.status(lambda: twin.collect(self.w, trained, self.residual, left, kept, d, least=least))
+        self.number(found)
+        self.feed(kept[:found].tobytes() + d[:found].tobytes() + left.tobytes())
+        k = 1
+        while k <= found:
+            self.feed(np.float32(twin.kth_magnitude(d[:found].copy(), k)).tobytes())
+            k += 1 + k // 2
 
     def decode(self, data: bytes, shapes: list[tuple[int, int, int]]) -> None:
         for index, value in twin.decode_sections(data, shapes):
