@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from modelwire import _core, kernels
+from modelwire.candidates import Candidates
 from modelwire.container import Header, parse, seal
 from modelwire.snap import DEAD_ZONE, Snapped, Step, snap
 from modelwire.update import Kind, Sections, invert
@@ -25,39 +26,42 @@ class Adopting:
         self.tensors = [t for t in range(len(manifest.schema.tensors)) if not manifest.verbatim(t)]
         self.w = [case.state.weights[t].copy() for t in self.tensors]
         self.q = [case.state.integers[t].copy() for t in self.tensors]
-        self.residual = [case.residual[t].copy() for t in self.tensors]
+        self.left = [np.empty_like(case.residual[t]) for t in self.tensors]
+        size = max(len(w) for w in self.w)
+        self.index, self.d = np.empty(size, np.uint32), np.empty(size, np.float32)
         self.step = snap(case.state, case.trained, case.residual, density=case.density, max_bytes=MAX_BYTES).step
 
     def reset(self) -> None:
         for i, t in enumerate(self.tensors):
             self.w[i][:], self.q[i][:] = self.case.state.weights[t], self.case.state.integers[t]
-            self.residual[i][:] = self.case.residual[t]
 
     def known_step(self) -> None:
         """Adopt with the step of an earlier round."""
-        self._adopt(self.step)
-
-    def exact_count(self) -> None:
-        """Adopt with the step that keeps exactly the case's density: what snap does of itself today."""
-        parts = []
-        for i, t in enumerate(self.tensors):
-            d = np.empty_like(self.w[i])
-            _core.differences(self.w[i], self.case.trained[t], self.residual[i], d)
-            parts.append(np.abs(d))
-        magnitudes = np.concatenate(parts)
-        count = max(1, int(self.case.density * len(magnitudes)))
-        edge = float(np.partition(magnitudes, len(magnitudes) - count)[len(magnitudes) - count])
-        fraction, exponent = math.frexp(edge / DEAD_ZONE)
-        self._adopt(Step(max(1, int(fraction * 256)), exponent - 8) if edge > 0 else self.step)
-
-    def _adopt(self, step: Step) -> None:
         for i, t in enumerate(self.tensors):
             e = self.case.state.exponents[t]
+            units = self.step.units(e)
+            threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
+            w, new, residual = self.w[i], self.case.trained[t], self.case.residual[t]
+            kept = _core.collect(w, new, residual, self.left[i], self.index, self.d, least=threshold)
+            assert kept is not None  # there is room for all of it
+            found, q = kept[0], self.q[i]
+            index, value, _ = _core.quantise(q, self.index[:found], self.d[:found], exponent=e, step=units, threshold=threshold)
+            _core.adopt_sent(self.case.state.base[t], w, new, residual, q, self.left[i], index, value, exponent=e, step=units)
+
+    def exact_count(self) -> None:
+        """Adopt with the step that keeps exactly the case's density."""
+        case = self.case
+        candidates = Candidates(case.state, case.trained, case.residual, density=case.density)
+        edge = candidates.edge(max(1, int(case.density * candidates.count)))
+        fraction, exponent = math.frexp(edge / DEAD_ZONE)
+        step = Step(max(1, int(fraction * 256)), exponent - 8) if edge > 0 else self.step
+        for i, t in enumerate(self.tensors):
+            e = case.state.exponents[t]
             units = step.units(e)
             threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
-            new, base = self.case.trained[t], self.case.state.base[t]
-            index, value, _ = _core.snap(self.w[i], new, self.residual[i], self.q[i], exponent=e, step=units, threshold=threshold)
-            _core.adopt(base, self.w[i], new, self.residual[i], self.q[i], index, value, exponent=e, step=units)
+            index, value, _ = candidates.snapped(t, step=units, threshold=threshold)
+            base, w, q = case.state.base[t], self.w[i], self.q[i]
+            _core.adopt_sent(base, w, case.trained[t], case.residual[t], q, candidates.left[t], index, value, exponent=e, step=units)
 
 
 class Applying:
