@@ -55,8 +55,8 @@ lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub
 	@failed=0; run() { echo "== $$*"; $(VENV)/bin/"$$@" || failed=1; }; \
 	run ruff check .; run mypy; run stubtest modelwire._core.kernel; run lint-imports; exit $$failed
 
-bench: $(VENV)/.ready ## 20-update chains against full float32 fine-tuning
-	$(VENV)/bin/python tests/bench/chain.py
+bench: $(VENV)/.bench ## speeds, bytes and 20-update chains against memcpy, numpy, torch, zstd, bsdiff and others; QUICK=1 for less
+	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
 
 fuzz: $(VENV)/.fuzz ## the harnesses of csrc/fuzz and the Python door, RUNS executions each (default a million)
 	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \
@@ -85,6 +85,10 @@ $(VENV)/.lint: $(VENV)/.ready
 $(VENV)/.fuzz: $(VENV)/.ready
 	@$(VENV)/bin/python $(PIP) --editable '.[fuzz]' || echo "atheris can't be installed here: the Python door is left out" >&2
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/.ready
+	@echo "$(VENV): installing the rivals of the bench; what cannot be had is left out of the table, and that is said"
+	@if $(VENV)/bin/python $(PIP) --editable '.[bench]'; then touch $@; else echo "not all rivals could be installed" >&2; fi
 
 .PHONY: tflite-runtime
 # The other runtime has wheels up to Python 3.11 only; elsewhere its half of the tests is left out, and that is said.

@@ -5,6 +5,7 @@
 
 The trainer is plain numpy (SGD with momentum, cross-entropy), so that the codec alone is judged. Real data: the digits,
 up to 16 x 16 for the larger nets, each seed its own base and its own shifted world. Both sides see the same batches.
+Batch normalisation learns its statistics with the base; fine-tuning leaves them frozen, on both sides.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +27,36 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what `tests
 
 from modelwire import signing
 from modelwire.container import Header, parse, seal
-from modelwire.manifest import Manifest, manifest_for
+from modelwire.manifest import manifest_for
 from modelwire.snap import no_residual, snap, training_start
 from modelwire.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
+from tests.bench.convnets import cnn, mobilenet
 from tests.worlds import MODELS, world
 
-NETS = {"mlp-51k": (64, 256, 128, 10), "mlp-268k": (256, 512, 256, 10), "mlp-658k": (256, 896, 448, 64, 10)}
-UPDATES, STEPS, BATCH = 20, 30, 32
-BASE_STEPS, BASE_RATE, RATE = 500, 0.05, 0.01
+UPDATES, BATCH = 20, 32
+BASE_RATE, RATE = 0.05, 0.01
+KEY = signing.PrivateKey(bytes(31) + b"\1")
+
+
+class Trainable(Protocol):
+    """What a net must offer. Weights are flat, in schema order."""
+
+    @property
+    def schema(self) -> Schema: ...
+    def initial(self, rng: np.random.Generator) -> list[F32]: ...
+    def gradients(self, flat: list[F32], x: F32, y: NDArray[np.int64], live: bool = False) -> list[F32]: ...
+    def judge(self, flat: list[F32], x: F32, y: NDArray[np.int64]) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A net and how it is trained."""
+
+    make: Callable[[], Trainable]
+    inputs: int  # pixels
+    base_steps: int = 500
+    steps: int = 30  # an update
 
 
 @dataclass(frozen=True)
@@ -89,7 +112,7 @@ class Net:
             h.append(np.maximum(z, 0) if i + 1 < self.layers else z)
         return h
 
-    def gradients(self, flat: list[F32], x: F32, y: NDArray[np.int64]) -> list[F32]:
+    def gradients(self, flat: list[F32], x: F32, y: NDArray[np.int64], live: bool = False) -> list[F32]:
         h = self.forward(flat, x)
         e = np.exp(h[-1] - h[-1].max(1, keepdims=True))
         g = e / e.sum(1, keepdims=True)
@@ -111,49 +134,93 @@ class Net:
         return float(loss.mean()), float((z.argmax(1) == y).mean())
 
 
-def train(net: Net, start: list[F32], x: F32, y: NDArray[np.int64], steps: int, rate: float, seed: int) -> list[F32]:
-    """Return new weights after `steps` of SGD with momentum 0.9."""
+NETS = {
+    "mlp-51k": Recipe(lambda: Net((64, 256, 128, 10)), 64),
+    "mlp-265k": Recipe(lambda: Net((256, 512, 256, 10)), 256),
+    "mlp-658k": Recipe(lambda: Net((256, 896, 448, 64, 10)), 256),
+    "cnn-284k": Recipe(cnn, 256, base_steps=300, steps=10),
+    "mobilenet-2m": Recipe(mobilenet, 256, base_steps=200, steps=8),
+}
+SMALL = ("mlp-51k", "mlp-265k", "mlp-658k")
+
+
+def train(
+    net: Trainable,
+    start: list[F32],
+    x: F32,
+    y: NDArray[np.int64],
+    steps: int,
+    rate: float,
+    seed: int,
+    *,
+    live: bool = False,
+    only: str = "",
+) -> list[F32]:
+    """Return new weights after `steps` of SGD with momentum 0.9; `only`: of the tensors whose name starts so."""
     rng = np.random.default_rng(seed)
     flat = [a.copy() for a in start]
     velocity = [np.zeros_like(a) for a in flat]
     for _ in range(steps):
         pick = rng.integers(0, len(y), BATCH)
-        for a, v, g in zip(flat, velocity, net.gradients(flat, x[pick], y[pick]), strict=True):
+        gradients = net.gradients(flat, x[pick], y[pick], live)
+        for spec, a, v, g in zip(net.schema.tensors, flat, velocity, gradients, strict=True):
+            if not spec.name.startswith(only):
+                continue
             v *= np.float32(0.9)
             v += g
             a -= np.float32(rate) * v
     return flat
 
 
-def chain(dims: tuple[int, ...], seed: int, density: float) -> tuple[Manifest, list[int], tuple[float, float], float, float]:
-    """Return (manifest, container sizes, (loss, accuracy) on the lattice, float32 loss, accuracy before)."""
-    net = Net(dims)
-    plain, shifted = data(seed, dims[0])
-    base = train(net, net.initial(np.random.default_rng(seed)), plain.x, plain.y, BASE_STEPS, BASE_RATE, 1)
+Watch = Callable[[int, list[F32], list[F32], bytes], None]  # version, freely trained weights before and after, the container
+
+
+@dataclass(frozen=True)
+class Course:
+    """One seed of one net."""
+
+    schema: Schema
+    sizes: list[int]  # bytes of each container
+    lattice: tuple[float, float]  # held-out loss and accuracy of what the centre rebuilt last
+    loss_float32: float
+    accuracy_before: float
+
+
+def base_of(recipe: Recipe, seed: int) -> tuple[Trainable, list[F32], Split]:
+    """Return (net, the base's weights, the world that it does not know yet)."""
+    net = recipe.make()
+    plain, shifted = data(seed, recipe.inputs)
+    start = net.initial(np.random.default_rng(seed))
+    return net, train(net, start, plain.x, plain.y, recipe.base_steps, BASE_RATE, 1, live=True), shifted
+
+
+def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, watch: Watch | None = None) -> Course:
+    """Return how a device and full float32 fine-tuning fare over `updates` updates from one base."""
+    net, base, shifted = base_of(recipe, seed)
     manifest = manifest_for(net.schema, base, file_sha256=bytes(32), file_size=1, exponents={})
-    key = signing.PrivateKey(bytes(31) + b"\1")
     state, residual = ModelState.of_base(manifest, base), no_residual(manifest)
     cloud = ModelState.of_base(manifest, base)
     free, parent, sizes = [a.copy() for a in base], manifest.commit, []
-    for version in range(1, UPDATES + 1):
-        free = train(net, free, shifted.x, shifted.y, STEPS, RATE, 100 + version)
+    for version in range(1, updates + 1):
+        before, free = free, train(net, free, shifted.x, shifted.y, recipe.steps, RATE, 100 + version)
         start, carried = training_start(state, residual)
-        trained = train(net, start, shifted.x, shifted.y, STEPS, RATE, 100 + version)
+        trained = train(net, start, shifted.x, shifted.y, recipe.steps, RATE, 100 + version)
         snapped = snap(state, trained, carried, density=density, max_bytes=96 * 1024)
         state, residual = snapped.state, snapped.residual
         header = Header(
             snapped.kind, f"pi-{seed}", "digits", 1, version, parent, net.schema.id, state.root, state.fingerprint
         )
-        sealed = seal(header, snapped.sections, net.schema, key)
+        sealed = seal(header, snapped.sections, net.schema, KEY)
         received = parse(sealed)
-        received.verify(key.public)
+        received.verify(KEY.public)
         cloud.apply(received.header.kind, received.sections(net.schema), expect=received.header.fingerprint)
         if cloud.root != state.root:
             raise SystemExit(f"seed {seed}, update {version}: the rebuilt weights are not the device's")
         parent, sizes = received.commit, [*sizes, len(sealed)]
-    before = net.judge(base, shifted.test_x, shifted.test_y)[1]
-    full = net.judge(free, shifted.test_x, shifted.test_y)[0]
-    return manifest, sizes, net.judge(cloud.weights, shifted.test_x, shifted.test_y), full, before
+        if watch:
+            watch(version, before, free, sealed)
+    test = shifted.test_x, shifted.test_y
+    return Course(net.schema, sizes, net.judge(cloud.weights, *test), net.judge(free, *test)[0], net.judge(base, *test)[1])
 
 
 def data(seed: int, inputs: int) -> tuple[Split, Split]:
@@ -185,21 +252,26 @@ def run(names: list[str], seeds: int, density: float) -> Iterator[Result]:
         for seed in range(seeds):
             print(f"{name}, seed {seed}: {UPDATES} updates ...", file=sys.stderr, flush=True)
             runs.append(chain(NETS[name], seed, density))
-        schema = runs[0][0].schema
-        sizes = [s for r in runs for s in r[1]]
-        yield Result(
-            name,
-            schema.size,
-            round(schema.nbytes / float(np.mean(sizes)), 1),
-            round(float(np.mean([r[2][0] for r in runs])), 4),
-            round(float(np.mean([r[3] for r in runs])), 4),
-            round(float(np.mean([r[2][1] for r in runs])), 4),
-            round(float(np.mean([r[4] for r in runs])), 4),
-            round(float(np.mean(sizes)), 1),
-            max(sizes),
-            [round(r[2][0], 4) for r in runs],
-            [round(r[3], 4) for r in runs],
-        )
+        yield result_of(name, runs)
+
+
+def result_of(name: str, runs: list[Course]) -> Result:
+    """Return the mean over the seeds of one net."""
+    schema = runs[0].schema
+    sizes = [s for r in runs for s in r.sizes]
+    return Result(
+        name,
+        schema.size,
+        round(schema.nbytes / float(np.mean(sizes)), 1),
+        round(float(np.mean([r.lattice[0] for r in runs])), 4),
+        round(float(np.mean([r.loss_float32 for r in runs])), 4),
+        round(float(np.mean([r.lattice[1] for r in runs])), 4),
+        round(float(np.mean([r.accuracy_before for r in runs])), 4),
+        round(float(np.mean(sizes)), 1),
+        max(sizes),
+        [round(r.lattice[0], 4) for r in runs],
+        [round(r.loss_float32, 4) for r in runs],
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -207,16 +279,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--seeds", type=int, default=3, help="seeds to average over (default 3)")
     parser.add_argument("--density", type=float, default=0.005, help="kept / all of an update (default 0.005, as the agent's)")
-    parser.add_argument("--net", action="append", choices=sorted(NETS), help="only this net; may be repeated")
+    parser.add_argument("--net", action="append", choices=sorted(NETS), help="only this net; may be repeated (default: the dense nets)")
     args = parser.parse_args(argv)
-    results = list(run(args.net or list(NETS), args.seeds, args.density))
+    results = list(run(args.net or list(SMALL), args.seeds, args.density))
     if args.json:
         print(json.dumps({"nets": [asdict(r) for r in results]}))
         return
-    print(f"{'net':10} {'weights':>8} {'bytes':>7} {'1/ratio':>8} {'accuracy':>18} {'loss':>8} {'float32':>8}")
+    print(f"{'net':12} {'weights':>8} {'bytes':>7} {'1/ratio':>8} {'accuracy':>18} {'loss':>8} {'float32':>8}")
     for r in results:
         accuracy = f"{r.accuracy_before:.3f} -> {r.accuracy:.3f}"
-        print(f"{r.net:10} {r.weights:8} {r.bytes:7.0f} {r.ratio:8.0f} {accuracy:>18} {r.loss:8.4f} {r.loss_float32:8.4f}")
+        print(f"{r.net:12} {r.weights:8} {r.bytes:7.0f} {r.ratio:8.0f} {accuracy:>18} {r.loss:8.4f} {r.loss_float32:8.4f}")
 
 
 if __name__ == "__main__":
