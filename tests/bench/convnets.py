@@ -6,6 +6,7 @@ depthwise [height, width, channels, 1]. Images are [n, height, width, channels].
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,15 +20,15 @@ Back = Callable[[F32], F32]  # gradient by the output -> gradient by the input; 
 Specs = list[tuple[str, tuple[int, ...]]]
 
 
-class Layer:
+class Layer(ABC):
     """One step of a net; without weights unless `specs` names some."""
 
     def specs(self) -> Specs:
         return []
 
+    @abstractmethod
     def forward(self, x: F32, w: Arrays, grads: Arrays, live: bool) -> tuple[F32, Back]:
         """Return (output, back). live: batch normalisation uses the batch's statistics and moves its averages."""
-        raise NotImplementedError
 
 
 class Dense(Layer):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from tests.bench import timing
 from tests.bench.material import Case
 
 
-class Rival:
+class Rival(ABC):
     """A rival's name, and what it needs."""
 
     name: ClassVar[str]
@@ -40,16 +41,17 @@ class Lossless(Rival):
 
     most: ClassVar[int] = 1 << 40  # bytes of file above which it takes minutes
 
+    @abstractmethod
     def encode(self, old: bytes, new: bytes, width: int) -> tuple[int, float]:
         """Return (bytes of the difference, CPU seconds). width: bytes of one weight."""
-        raise NotImplementedError
 
 
 class _ByFiles(Lossless):
     command = True
 
+    @abstractmethod
     def line(self, old: str, new: str, out: str) -> list[str]:
-        raise NotImplementedError
+        ...
 
     def encode(self, old: bytes, new: bytes, width: int) -> tuple[int, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,8 +83,9 @@ class Xdelta3(_ByFiles):
 class _InProcess(Lossless):
     clock: ClassVar[Callable[[], float]] = time.process_time  # some of them start threads
 
+    @abstractmethod
     def compress(self, old: bytes, new: bytes, width: int) -> int:
-        raise NotImplementedError
+        ...
 
     def encode(self, old: bytes, new: bytes, width: int) -> tuple[int, float]:
         least, size = float("inf"), 0
