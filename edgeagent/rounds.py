@@ -8,8 +8,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 from modelwire import cbor
+from modelwire.candidates import Residual
 from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
-from modelwire.snap import Residual, Snapped, snap, training_start
+from modelwire.snap import Snapped, snap, training_start
 from modelwire.update import Kind
 
 from . import guard, trainer

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from modelwire.candidates import Residual
 from modelwire.errors import Malformed, StateDamaged
 from modelwire.manifest import Manifest
-from modelwire.snap import Residual
 from modelwire.state import ModelState
 from modelwire.tflite_file import read_weights, write_weights
 

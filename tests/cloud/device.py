@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from modelwire import parts, signing
+from modelwire.candidates import Residual
 from modelwire.container import Header, parse, seal
 from modelwire.manifest import manifest_of
 from modelwire.records import Hello, Level, Presence, Receipt, Record, Response, Transfer, Welcome, encode
-from modelwire.snap import Residual, no_residual, snap
+from modelwire.snap import no_residual, snap
 from modelwire.state import ModelState
 from modelwire.tflite_file import read_weights, write_weights
 from modelwire.topics import up

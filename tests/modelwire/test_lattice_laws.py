@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwire import limits
+from modelwire.candidates import Residual
 from modelwire.errors import ModelWireError, NonFinite
 from modelwire.manifest import default_exponent, manifest_for, parse_manifest
-from modelwire.snap import Residual, Snapped, no_residual, snap
+from modelwire.snap import Snapped, no_residual, snap
 from modelwire.state import ModelState, fingerprint_of
 from modelwire.tensors import F32, Schema, TensorSpec
 from modelwire.update import Kind, add, invert
