@@ -10,7 +10,7 @@ endif
 
 VENV := .venv
 VENV_TFLITE := .venv-tflite
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd)
+SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd modelwire/_core/*.pxi)
 PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
 RUNS ?= 1000000

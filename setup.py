@@ -16,7 +16,7 @@ SOURCES = ["mw_apply", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", 
 kernel = Extension(
     "modelwire._core.kernel",
     sources=["modelwire/_core/kernel.pyx", *(f"csrc/{name}.c" for name in SOURCES)],
-    depends=["modelwire/_core/csrc.pxd", *sorted(str(p) for p in Path("csrc").glob("*.h"))],
+    depends=["modelwire/_core/csrc.pxd", *(str(p) for d, ext in (("modelwire/_core", "*.pxi"), ("csrc", "*.h")) for p in sorted(Path(d).glob(ext)))],
     include_dirs=["csrc"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED else [],
     py_limited_api=LIMITED,
