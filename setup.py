@@ -12,11 +12,12 @@ from setuptools import Extension, setup
 LIMITED = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 # The sources by name: csrc/ also holds a self test with a main() of its own.
 SOURCES = ["mw_apply", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_neon", "mw_sections", "mw_snap"]
+HEADERS = [str(p) for room, kind in (("modelwire/_core", "*.pxi"), ("csrc", "*.h")) for p in sorted(Path(room).glob(kind))]
 
 kernel = Extension(
     "modelwire._core.kernel",
     sources=["modelwire/_core/kernel.pyx", *(f"csrc/{name}.c" for name in SOURCES)],
-    depends=["modelwire/_core/csrc.pxd", *(str(p) for d, ext in (("modelwire/_core", "*.pxi"), ("csrc", "*.h")) for p in sorted(Path(d).glob(ext)))],
+    depends=["modelwire/_core/csrc.pxd", *HEADERS],
     include_dirs=["csrc"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED else [],
     py_limited_api=LIMITED,
