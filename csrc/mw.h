@@ -30,6 +30,8 @@ typedef enum mw_status {
   MW_STREAM_LONG,             /* the coded bytes go on after the sections */
   MW_STREAM_DAMAGED,          /* bytes that no encoder writes */
   MW_NO_ROOM,                 /* an output or the scratch is too small: the caller's fault */
+  MW_NOT_STORED,              /* a held weight that its storage type does not have */
+  MW_PLANES,                  /* the bits that say which entries changed, and their number, do not agree */
   MW_STATUS_END
 } mw_status;
 

@@ -21,6 +21,8 @@ F32: TypeAlias = NDArray[np.float32]
 I32: TypeAlias = NDArray[np.int32]
 U32: TypeAlias = NDArray[np.uint32]
 U16: TypeAlias = NDArray[np.uint16]
+U8: TypeAlias = NDArray[np.uint8]
+Stored: TypeAlias = NDArray[np.uint32] | NDArray[np.uint16] | NDArray[np.uint8]  # bits of one storage type
 Weights: TypeAlias = dict[str, F32]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")

@@ -1,4 +1,4 @@
-# All of the C that Python sees. The text of record is csrc/mw.h and csrc/mw_sections.h.
+# All of the C that Python sees. The text of record is csrc/mw.h, csrc/mw_planes.h and csrc/mw_sections.h.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -24,6 +24,8 @@ cdef extern from "mw.h" nogil:
         MW_STREAM_LONG
         MW_STREAM_DAMAGED
         MW_NO_ROOM
+        MW_NOT_STORED
+        MW_PLANES
         MW_STATUS_END
 
     mw_status mw_choose(const char *name)
@@ -58,6 +60,17 @@ cdef extern from "mw.h" nogil:
     void mw_fingerprint(const int32_t *q, size_t n, uint64_t start, bint verbatim, uint64_t *lanes)
     mw_status mw_fingerprint_sparse(const uint32_t *index, const int32_t *value, size_t count, int64_t step, uint64_t start,
                                     bint verbatim, uint64_t *lanes)
+
+
+cdef extern from "mw_planes.h" nogil:
+    mw_status mw_to_storage(const float *held, size_t n, uint8_t dtype, void *stored, size_t *at)
+    mw_status mw_from_storage(const void *stored, size_t n, uint8_t dtype, float *held, size_t *at)
+    mw_status mw_round_stored(const float *sum, size_t n, uint8_t dtype, float *held, size_t *at)
+    mw_status mw_ordered_differences(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, int32_t *d)
+    mw_status mw_split_planes(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, uint8_t *changed,
+                              uint8_t *planes, size_t stride, size_t *count, size_t *at)
+    mw_status mw_join_planes(const uint8_t *changed, const uint8_t *planes, size_t stride, size_t count, const void *parent, size_t n,
+                             uint32_t width, uint32_t infinity, void *fresh, size_t *at)
 
 
 cdef extern from "mw_sections.h" nogil:

@@ -33,6 +33,8 @@ _ERRORS: tuple[tuple[str, type[ModelWireError], dict[str, str]], ...] = (
     ("MW_STREAM_LONG", Malformed, {"what": _STREAM, "reason": "there are more bytes than needed"}),
     ("MW_STREAM_DAMAGED", Malformed, {"what": _STREAM, "reason": "no encoder writes these bytes"}),
     ("MW_NO_ROOM", KernelError, {"what": "kernel", "reason": "an output is too small"}),
+    ("MW_NOT_STORED", Malformed, {"what": "weights", "reason": "entry {index} is no value of the tensor's storage type"}),
+    ("MW_PLANES", Malformed, {"what": "planes", "reason": "the changed entries are not as many as they say"}),
 )
 NAMES = ("MW_OK", *(name for name, _, _ in _ERRORS), "MW_STATUS_END")
 

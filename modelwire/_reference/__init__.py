@@ -22,6 +22,7 @@ from .lattice import (
     snap,
     weights_from_q,
 )
+from .planes import from_storage, join_planes, ordered_differences, round_stored, split_planes, to_storage
 
 __all__ = [
     "adopt",
@@ -38,10 +39,16 @@ __all__ = [
     "encode_sections",
     "fingerprint",
     "fingerprint_sparse",
+    "from_storage",
+    "join_planes",
     "kernel_name",
     "kth_magnitude",
+    "ordered_differences",
     "q_from_weights",
     "quantise",
+    "round_stored",
     "snap",
+    "split_planes",
+    "to_storage",
     "weights_from_q",
 ]
