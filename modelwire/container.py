@@ -11,15 +11,16 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from . import _core, cbor, limits, signing
+from . import _core, cbor, limits, planes, signing
 from .errors import DigestMismatch, IndexOutOfRange, Malformed, TooLarge, UnsupportedWire, WrongBase
 from .tensors import Schema, check_name
-from .update import Kind, Section, Sections, split_step
+from .update import AnySection, Kind, PlaneSection, Section, Sections, dense, sparse, split_step
 
 MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high bit or a swapped line end damage it
 MAJOR, MINOR = 1, 0
 SHA256 = 1
-CODEC_RANGE = 1
+CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3
+CODECS = {Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES, CODEC_RAW), Kind.DELTA: (CODEC_RANGE, CODEC_PLANES), Kind.EXACT: (CODEC_PLANES,)}
 ENTRIES_PER_BYTE = 16_000  # the cheapest decision takes a 2000th of a bit (docs/wire-format.md, "Range coder")
 
 _PREAMBLE = struct.Struct("<8sBBHIIIII")  # magic, major, minor, flags, header, extension, sections, total, crc32c
@@ -51,9 +52,10 @@ class Entry:
     """One row of the section table, checked against no schema yet."""
 
     tensor: int
+    codec: int
     step: int
     exponent: int
-    count: int
+    count: int  # entries in the stream; bytes where they are planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Container:
 
     header: Header
     entries: tuple[Entry, ...]
-    stream: bytes
+    stream: bytes  # of the range coder
+    planes: bytes  # of the other sections, one after the other
     commit: bytes
     signature: bytes
     size: int  # bytes of the whole container
@@ -82,24 +85,31 @@ class Container:
                 what="the update", kind="schema", expected=schema.id.hex()[:16], got=self.header.schema_id.hex()[:16]
             )
         shapes = []
+        exact: dict[int, PlaneSection] = {}
+        at = 0
         for e in self.entries:
             if e.tensor >= len(schema.tensors):
                 raise IndexOutOfRange(tensor=e.tensor, index=0, size=len(schema.tensors))
             spec = schema.tensors[e.tensor]
+            if e.codec != CODEC_RANGE:
+                raw = e.codec == CODEC_RAW
+                exact[e.tensor] = PlaneSection(e.tensor, spec.dtype, spec.size, self.planes[at : at + e.count], raw)
+                planes.check(exact[e.tensor].planes, spec.size, spec.dtype.width, always=raw)
+                at += e.count
+                continue
             if e.count > spec.size:
                 raise IndexOutOfRange(tensor=spec.name, index=e.count, size=spec.size)
             shapes.append((spec.rows, spec.columns, e.count))
-        if sum(e.count for e in self.entries) > ENTRIES_PER_BYTE * (len(self.stream) + 4):
+        if sum(count for _, _, count in shapes) > ENTRIES_PER_BYTE * (len(self.stream) + 4):
             raise Malformed(what="section table", reason="it counts more entries than its stream can hold")  # before memory is taken
-        decoded = _core.decode_sections(self.stream, shapes)
+        decoded = iter(_core.decode_sections(self.stream, shapes))
         return tuple(
-            Section(e.tensor, index, value, e.step, e.exponent)
-            for e, (index, value) in zip(self.entries, decoded, strict=True)
+            exact[e.tensor] if e.tensor in exact else Section(e.tensor, *next(decoded), e.step, e.exponent) for e in self.entries
         )
 
 
 def seal(
-    header: Header, sections: Sequence[Section], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT
+    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT
 ) -> bytes:
     """Return the signed container. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever."""
     _check_header(header)
@@ -111,13 +121,11 @@ def seal(
     )  # fmt: skip
     head = fixed + header.base + device + model
     extension = cbor.encode(dict(header.extension)) if header.extension else b""
-    table = b"".join(
-        _SECTION.pack(s.tensor, CODEC_RANGE, *split_step(s.step), s.exponent, 0, len(s.index)) for s in sections
-    )
+    table = b"".join(_row(s) for s in sections)
     _read_table(table, header.kind)
     if extension:
         cbor.decode(extension, "extension", limit)
-    stream = _stream(sections, schema)
+    stream = _data(sections, schema)
     total = _PREAMBLE.size + len(head) + len(extension) + len(table) + len(stream) + TRAILER
     _check_sizes(limit, len(head), len(extension), len(sections))
     if total > limit.container:
@@ -128,9 +136,9 @@ def seal(
     return body + commit + key.sign(signing.UPDATE, commit)
 
 
-def size_of(sections: Sequence[Section], schema: Schema) -> int:
+def size_of(sections: Sequence[AnySection], schema: Schema) -> int:
     """Return the bytes of a delta's container without names and extension."""
-    return _PREAMBLE.size + _HEADER.size + _SECTION.size * len(sections) + len(_stream(sections, schema)) + TRAILER
+    return _PREAMBLE.size + _HEADER.size + _SECTION.size * len(sections) + len(_data(sections, schema)) + TRAILER
 
 
 def commit_of(data: bytes) -> bytes:
@@ -173,12 +181,25 @@ def parse(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Container:
         raise Malformed(what="container", reason="the extension is not a map with content")
     header = _read_header(data[_PREAMBLE.size : at_ext], extension)
     entries = _read_table(data[at_table:at_stream], header.kind)
-    return Container(header, entries, bytes(data[at_stream:end]), commit, bytes(data[end + 32 :]), len(data))
+    at_planes = end - sum(e.count for e in entries if e.codec != CODEC_RANGE)
+    if at_planes < at_stream:
+        raise Malformed(what="container", reason="its planes do not fit in its length")
+    return Container(
+        header, entries, bytes(data[at_stream:at_planes]), bytes(data[at_planes:end]), commit, bytes(data[end + 32 :]), len(data)
+    )
 
 
-def _stream(sections: Sequence[Section], schema: Schema) -> bytes:
-    rows = [schema.tensors[s.tensor] for s in sections]
-    return _core.encode_sections([(r.rows, r.columns, s.index, s.value) for r, s in zip(rows, sections, strict=True)])
+def _row(s: AnySection) -> bytes:
+    if isinstance(s, PlaneSection):
+        return _SECTION.pack(s.tensor, CODEC_RAW if s.raw else CODEC_PLANES, 1, 0, 0, 0, len(s.planes))
+    return _SECTION.pack(s.tensor, CODEC_RANGE, *split_step(s.step), s.exponent, 0, len(s.index))
+
+
+def _data(sections: Sequence[AnySection], schema: Schema) -> bytes:
+    """Return the coded stream and the planes behind it."""
+    coded = [(schema.tensors[s.tensor], s) for s in sparse(sections)]
+    stream = _core.encode_sections([(spec.rows, spec.columns, s.index, s.value) for spec, s in coded])
+    return b"".join([stream, *(s.planes for s in dense(sections))])
 
 
 def _check_sizes(limit: limits.Limits, header: int, extension: int, sections: int) -> None:
@@ -199,7 +220,7 @@ def _check_header(h: Header) -> None:
     if not 0 < h.version < 1 << 63:
         raise Malformed(what="container", reason=f"version {h.version} is out of range")
     if len(h.base) != (32 if h.kind is Kind.SNAPSHOT else 0):
-        raise Malformed(what="container", reason="a snapshot names its base, a delta does not")
+        raise Malformed(what="container", reason="a snapshot names its base, other updates do not")
     if any(len(d) != 32 for d in (h.parent, h.schema_id, h.root)):
         raise Malformed(what="container", reason="a digest is not 32 bytes")
 
@@ -208,8 +229,8 @@ def _read_header(data: bytes, extension: dict[str, cbor.Value]) -> Header:
     kind, digest, n_device, n_model, epoch, version, schema_id, parent, root, lanes = _HEADER.unpack_from(data)
     if digest != SHA256:
         raise UnsupportedWire(what="digest algorithm", got=digest, reads=SHA256)
-    if kind not in (Kind.SNAPSHOT, Kind.DELTA):
-        raise UnsupportedWire(what="kind of update", got=kind, reads="0 (snapshot), 1 (delta)")
+    if kind not in CODECS:
+        raise UnsupportedWire(what="kind of update", got=kind, reads="0 (snapshot), 1 (delta), 2 (exact)")
     n_base = 32 if kind == Kind.SNAPSHOT else 0
     names = _HEADER.size + n_base
     if names + n_device + n_model != len(data):
@@ -230,8 +251,10 @@ def _read_header(data: bytes, extension: dict[str, cbor.Value]) -> Header:
 def _read_table(data: bytes, kind: Kind) -> tuple[Entry, ...]:
     out: list[Entry] = []
     for tensor, codec, m, j, exponent, reserved, count in _SECTION.iter_unpack(data):
-        if codec != CODEC_RANGE:
-            raise UnsupportedWire(what="section codec", got=codec, reads=CODEC_RANGE)
+        if codec not in (CODEC_RANGE, CODEC_PLANES, CODEC_RAW):
+            raise UnsupportedWire(what="section codec", got=codec, reads="1 (range coder), 2 (planes), 3 (raw planes)")
+        if codec not in CODECS[kind]:
+            raise Malformed(what="section table", reason=f"tensor {tensor}: codec {codec} is none of {kind.name.lower()} updates")
         if out and tensor <= out[-1].tensor:
             raise Malformed(what="section table", reason=f"tensor {tensor} does not follow tensor {out[-1].tensor}")
         if m % 2 == 0 or j > limits.STEP_SHIFT_MAX:
@@ -240,8 +263,10 @@ def _read_table(data: bytes, kind: Kind) -> tuple[Entry, ...]:
             raise Malformed(what="section table", reason=f"tensor {tensor}: unit 2^{exponent} is out of range")
         if reserved:
             raise UnsupportedWire(what="section flags", got=f"{reserved:#06x}", reads="0x0000")
+        if codec != CODEC_RANGE and (m, j, exponent) != (1, 0, 0):
+            raise Malformed(what="section table", reason=f"tensor {tensor}: planes have a step or unit")
         # An empty section says one thing alone: a snapshot's tensor is at its base, with a unit that is not the manifest's.
-        if count == 0 and (kind is not Kind.SNAPSHOT or (m, j) != (1, 0)):
+        if count == 0 and (kind is not Kind.SNAPSHOT or (m, j) != (1, 0) or codec != CODEC_RANGE):
             raise Malformed(what="section table", reason=f"tensor {tensor} has a section without content")
-        out.append(Entry(tensor, m << j, exponent, count))
+        out.append(Entry(tensor, codec, m << j, exponent, count))
     return tuple(out)

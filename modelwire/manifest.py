@@ -170,25 +170,23 @@ def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manife
             raise Malformed(what="manifest", reason="a row of tensors has not five entries")
         name, dtype, shape, klass, e = row
         tensor = f"tensor {str(name)[:40]!r}"
-        if not isinstance(name, str) or not any(_same(dtype, d) for d in Dtype) or not isinstance(shape, list):
+        kind = next((d for d in Dtype if _same(dtype, d)), None)
+        if not isinstance(name, str) or kind is None or not isinstance(shape, list):
             raise Malformed(what="manifest", reason=f"{tensor} has a name, dtype or shape that this release does not read")
-        kind = Dtype(dtype)
-        if not any(_same(klass, c) for c in CLASSES[kind]):
+        moves = next((c for c in CLASSES[kind] if _same(klass, c)), None)
+        if moves is None:
             raise Malformed(what="manifest", reason=f"{tensor} has a class that this release does not read for {kind.name.lower()}")
         dims = tuple(d for d in shape if type(d) is int)
         if len(dims) != len(shape) or type(e) is not int or not limits.EXPONENT_MIN <= e <= limits.EXPONENT_MAX:
             raise Malformed(what="manifest", reason=f"{tensor} has a shape or unit out of range")
-        if e != 0 and (klass != TensorClass.LATTICE or kind is Dtype.INT8):
-            raise Malformed(what="manifest", reason=f"{tensor} is {_described(klass, kind)} and has a unit")
+        if e != 0 and (moves is not TensorClass.LATTICE or kind is Dtype.INT8):
+            what = kind if moves is TensorClass.LATTICE else moves
+            raise Malformed(what="manifest", reason=f"{tensor} is {what.name.lower()} and has a unit")
         specs.append(TensorSpec(name, dims, kind))
-        classes.append(TensorClass(klass))
+        classes.append(moves)
         units.append(e)
     assert isinstance(file, bytes) and isinstance(root, bytes)
     return Manifest(file, size, Schema(tuple(specs)), tuple(classes), tuple(units), root)
-
-
-def _described(klass: cbor.Value, kind: Dtype) -> str:
-    return kind.name.lower() if klass == TensorClass.LATTICE else TensorClass(klass).name.lower()
 
 
 def _same(value: cbor.Value, number: int) -> bool:

@@ -114,7 +114,8 @@ def join_planes(changed: U8, planes: U8, parent: Stored | None, fresh: Stored, *
     at = np.flatnonzero(bits)
     z = np.zeros_like(fresh)
     for p in range(width):
-        z[at] |= planes[p * stride : p * stride + count].astype(fresh.dtype) << (8 * p)
+        byte: Array = planes[p * stride : p * stride + count].astype(fresh.dtype)
+        z[at] |= byte << (8 * p)
     d = (z >> 1) ^ (np.zeros_like(z) - (z & 1))
     o = _ordered(parent, infinity) + d
     found = _ordered(o, infinity)
