@@ -37,8 +37,8 @@ class Block:
 
     def unpack(self, width: int) -> tuple[U8, U8]:
         """Return (a bit an entry, the planes one after the other). Raises Malformed."""
-        if self.count == self.entries:
-            changed = np.packbits(np.ones(self.entries, bool), bitorder="little")
+        if self.count in (0, self.entries):
+            changed = np.packbits(np.full(self.entries, self.count > 0), bitorder="little")
             return changed, self._planes(self.words, self.count)
         return self._planes(self.words[:1], (self.entries + 7) // 8), self._planes(self.words[1:], self.count)
 
