@@ -159,7 +159,7 @@ def test_a_refused_update_leaves_every_bit_as_it_was() -> None:
     infinite = PlaneSection(t, Dtype.FLOAT32, len(d), planes.encode(d, None, 0))
     before = [w.tobytes() for w in after.weights], after.fingerprint
     with pytest.raises(NonFinite) as caught:
-        after.apply(Kind.EXACT, (planed(near)[0], infinite))
+        after.apply(Kind.EXACT, (planed(invert(near))[0], infinite))
     assert caught.value.facts["tensor"] == "float32_matrix" and caught.value.facts["index"] == 5
     assert ([w.tobytes() for w in after.weights], after.fingerprint) == before
 
