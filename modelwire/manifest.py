@@ -66,6 +66,16 @@ class Manifest:
     def lattice(self, tensor: int) -> bool:
         return self.classes[tensor] is TensorClass.LATTICE
 
+    def stepped(self, tensor: int) -> bool:
+        """Whether the step of an update drives this tensor: those on the lattice, but for int8, where every changed code is sent."""
+        return self.lattice(tensor) and self.schema.tensors[tensor].dtype is not Dtype.INT8
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The tensors whose Q does not follow back from base and weights, because their stored sums have fewer bits."""
+        short = (Dtype.FLOAT16, Dtype.BFLOAT16)
+        return tuple(t for t, spec in enumerate(self.schema.tensors) if self.lattice(t) and spec.dtype in short)
+
     @property
     def all_exact(self) -> bool:
         """Whether devices of this base send exact updates and adopt nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _core, exact, storage
+from . import _core, exact, narrow
 from .errors import IndexOutOfRange, Malformed, NonFinite, RangeOverflow, RootMismatch, WrongBase
 from .identity import root_of
 from .manifest import Manifest, peak_of, suits
@@ -76,7 +76,7 @@ class ModelState:
                     raise NonFinite(what="the weights", tensor=spec.name, index=int(bad[0]))
                 if manifest.verbatim(t):
                     np.subtract(w.view(np.uint32), b.view(np.uint32), out=q.view(np.uint32))
-            elif spec.dtype in (Dtype.FLOAT16, Dtype.BFLOAT16):
+            elif t in manifest.kept:
                 state.integers[t] = _given(spec.name, spec.dtype, (integers or {}).get(t), b, w, state.exponents[t])
             else:
                 _core.q_from_weights(b, w, q, exponent=state.exponents[t])
@@ -164,16 +164,23 @@ class ModelState:
                 self._check(s)
         if expect is not None and after != expect:
             raise RootMismatch(what="delta", kind="fingerprint", device="DEVICE")
+        self.move(sections)
+        self.fingerprint = after
+
+    def move(self, sections: Sequence[AnySection]) -> None:
+        """Move weights and integers by sections that have been checked; the fingerprint is the caller's to move."""
         for s in sections:
             if isinstance(s, PlaneSection):
                 exact.put(self.manifest.schema.tensors[s.tensor], s, self.weights[s.tensor])
                 continue
             base, w, q = self.base[s.tensor], self.weights[s.tensor], self.integers[s.tensor]
-            if self.manifest.verbatim(s.tensor):
+            if base.dtype == np.int32:
+                narrow.move_whole(base, w, q, s)
+            elif self.manifest.verbatim(s.tensor):
                 _core.apply_verbatim(base.view(np.uint32), w.view(np.uint32), q, s.index, s.value)
             else:
                 _core.apply_lattice(base, w, q, s.index, s.value, exponent=s.exponent, step=s.step)
-        self.fingerprint = after
+                narrow.store(self.manifest.schema.tensors[s.tensor], w, s.index)
 
     def _look(self, s: PlaneSection, raw: bool) -> Fingerprint:
         """Return what planes add to the fingerprint, having checked all that they could be refused for."""
@@ -196,13 +203,17 @@ class ModelState:
             if self.manifest.verbatim(s.tensor):
                 if s.step != 1 or s.exponent != 0:
                     raise Malformed(what="section", reason=f"tensor {s.tensor} is verbatim and has a step or unit")
-                _core.check_verbatim(base.view(np.uint32), q, s.index, s.value)
+                if base.dtype == np.int32:
+                    narrow.check_whole(len(base), s)
+                else:
+                    _core.check_verbatim(base.view(np.uint32), q, s.index, s.value)
             elif s.exponent != self.exponents[s.tensor]:
                 raise Malformed(
                     what="section", reason=f"tensor {s.tensor} has unit 2^{s.exponent}, the parent has 2^{self.exponents[s.tensor]}"
                 )
             else:
                 _core.check_lattice(base, q, s.index, s.value, exponent=s.exponent, step=s.step)
+                narrow.check(self.manifest.schema.tensors[s.tensor], base, q, s)
 
     def _apply_snapshot(self, sections: Sequence[AnySection], expect: Fingerprint | None) -> None:
         fresh = ModelState.__new__(ModelState)
@@ -246,9 +257,7 @@ def _given(name: str, dtype: Dtype, q: I32 | None, base: Held, w: Held, exponent
     """Return a copy of the Q that was given, when it gives these weights. Raises Malformed."""
     if q is None:
         raise Malformed(what="weights", reason=f"tensor {name} is {dtype.name.lower()}: its Q does not follow from them, so give it")
-    sums = np.empty_like(base)
-    _core.weights_from_q(base, q, sums, exponent=exponent)
-    if storage.rounded(dtype, sums).tobytes() != w.tobytes():
+    if narrow.sums(dtype, base, q, exponent).tobytes() != w.tobytes():
         raise Malformed(what="weights", reason=f"tensor {name} is not what its Q gives")
     return q.copy()
 
