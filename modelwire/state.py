@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from . import _core
-from .errors import IndexOutOfRange, Malformed, NonFinite, RangeOverflow, RootMismatch, WrongBase
+from .container import Container, Entry, Header
+from .errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow, RootMismatch, WrongBase
 from .identity import root_of
 from .manifest import Manifest, suits
 from .tensors import F32, I32, Weights
@@ -20,7 +21,7 @@ Fingerprint = tuple[int, int]
 
 @dataclass(slots=True)
 class ModelState:
-    """Base, units and integers, with the weights that follow from them. Changed only by `apply` and by adoption.
+    """Base, units and integers, with the weights that follow from them. Changed only by `apply_container`, `apply` and adoption.
 
     base, weights: float32 flat arrays in schema order; integers: Q (lattice) or difference of bits mod 2^32 (verbatim).
     """
@@ -31,6 +32,7 @@ class ModelState:
     integers: list[I32]
     weights: list[F32]
     fingerprint: Fingerprint
+    _held: _core.Model | None = field(default=None, init=False, repr=False, compare=False)  # the arrays as the kernels take them
 
     @classmethod
     def of_base(cls, manifest: Manifest, base: Sequence[F32]) -> ModelState:
@@ -42,14 +44,16 @@ class ModelState:
             if not np.isfinite(peak) or not (manifest.verbatim(t) or suits(peak, e)):
                 name = manifest.schema.tensors[t].name
                 raise Malformed(what="manifest", reason=f"tensor {name}: a unit of 2^{e} does not suit weights of up to {peak:g}")
-        return cls(
-            manifest,
-            list(base),
-            list(manifest.exponents),
-            [np.zeros(len(a), np.int32) for a in base],
-            [a.copy() for a in base],
-            (0, 0),
-        )
+        return cls._at_base(manifest, list(base))
+
+    @classmethod
+    def _at_base(cls, manifest: Manifest, base: list[F32]) -> ModelState:
+        zeros = [np.zeros(len(b), np.int32) for b in base]
+        return cls(manifest, base, list(manifest.exponents), zeros, [b.copy() for b in base], (0, 0))
+
+    def at_base(self) -> ModelState:
+        """Return version 0, to be changed alone; the base is shared, and was proven when it was first read."""
+        return self._at_base(self.manifest, self.base)
 
     @classmethod
     def of_weights(
@@ -118,6 +122,64 @@ class ModelState:
                 out.append(section)
         return tuple(out)
 
+    def apply_container(self, update: Container) -> None:
+        """Move to the state after a parsed update, in place and as its stream is read, or raise and leave every bit as it was.
+
+        The state: of the parent (delta), or of any version of the same base (snapshot). Raises WrongBase, RootMismatch when the
+        fingerprint is not the sender's, and what `apply` raises. Takes no memory that grows with the model.
+        """
+        header, snapshot = update.header, update.header.kind is Kind.SNAPSHOT
+        update.check_schema(self.manifest.schema)
+        if snapshot and header.base != self.manifest.commit:
+            raise WrongBase(
+                what="the snapshot", kind="base", expected=self.manifest.commit.hex()[:16], got=header.base.hex()[:16]
+            )
+        exponents = self._units_of_snapshot(update.entries) if snapshot else self.exponents
+        try:
+            self.fingerprint = _core.apply_stream(
+                self._model(), exponents, update.table, update.stream,
+                snapshot=snapshot, lanes=self.fingerprint, expect=header.fingerprint, progress=update.stream_progress,
+            )  # fmt: skip
+        except (IndexOutOfRange, RangeOverflow, NonFinite, RootMismatch) as error:
+            raise self._named(error, header) from None
+        self.exponents = exponents
+
+    def _model(self) -> _core.Model:
+        """Return the arrays as the kernels take them: checked once, not at every update."""
+        if self._held is None or not self._held.holds(self.base, self.weights, self.integers):
+            tensors = self.manifest.schema.tensors
+            self._held = _core.Model(
+                self.base, self.weights, self.integers,
+                dtypes=bytes(t.dtype for t in tensors), kinds=bytes(self.manifest.classes), shapes=[(t.rows, t.columns) for t in tensors],
+            )  # fmt: skip
+        return self._held
+
+    def _named(self, error: ModelWireError, header: Header) -> ModelWireError:
+        """Return the error with names in the place of the kernels' numbers."""
+        facts, names = dict(error.facts), self.manifest.schema.tensors
+        if "tensor" in facts:
+            place = int(str(facts["tensor"]))
+            facts["tensor"] = names[place].name if place < len(names) else place
+        if isinstance(error, RootMismatch):
+            facts["device"] = f"{header.device}/{header.model}"
+            facts["what"] = f"{facts['device']}@{header.version}"
+        return type(error)(**facts)
+
+    def _units_of_snapshot(self, sections: Sequence[Entry | Section]) -> list[int]:
+        """Return each tensor's exponent after a snapshot. Raises Malformed for a unit that does not suit, or a section too many."""
+        exponents = list(self.manifest.exponents)
+        for s in sections:
+            if not 0 <= s.tensor < len(exponents):
+                continue
+            if s.exponent == exponents[s.tensor]:
+                if not s.count:
+                    raise Malformed(what="section", reason=f"tensor {s.tensor} has one that says nothing")
+            elif not self.manifest.verbatim(s.tensor):
+                if not suits(float(np.abs(self.base[s.tensor]).max(initial=0.0)), s.exponent):
+                    raise Malformed(what="section", reason=f"a unit of 2^{s.exponent} does not suit tensor {s.tensor}")
+                exponents[s.tensor] = s.exponent
+        return exponents
+
     def apply(self, kind: Kind, sections: Sequence[Section], *, expect: Fingerprint | None = None) -> None:
         """Move to the state after the update, or raise and leave everything as it was.
 
@@ -163,19 +225,8 @@ class ModelState:
                 _core.check_lattice(base, q, s.index, s.value, exponent=s.exponent, step=s.step)
 
     def _apply_snapshot(self, sections: Sequence[Section], expect: Fingerprint | None) -> None:
-        fresh = ModelState.__new__(ModelState)
-        fresh.manifest, fresh.base = self.manifest, self.base
-        fresh.exponents = list(self.manifest.exponents)
-        fresh.integers = [np.zeros(len(b), np.int32) for b in self.base]
-        fresh.weights = [b.copy() for b in self.base]
-        fresh.fingerprint = (0, 0)
-        for s in sections:
-            if not len(s.index) and 0 <= s.tensor < len(self.base) and s.exponent == self.manifest.exponents[s.tensor]:
-                raise Malformed(what="section", reason=f"tensor {s.tensor} has one that says nothing")
-            if 0 <= s.tensor < len(self.base) and not self.manifest.verbatim(s.tensor):
-                if not suits(float(np.abs(self.base[s.tensor]).max(initial=0.0)), s.exponent):
-                    raise Malformed(what="section", reason=f"a unit of 2^{s.exponent} does not suit tensor {s.tensor}")
-                fresh.exponents[s.tensor] = s.exponent
+        fresh = self.at_base()
+        fresh.exponents = self._units_of_snapshot(sections)
         fresh._apply_delta(sections, expect)
         self.exponents, self.integers = fresh.exponents, fresh.integers
         self.weights, self.fingerprint = fresh.weights, fresh.fingerprint

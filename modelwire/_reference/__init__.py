@@ -22,14 +22,18 @@ from .lattice import (
     snap,
     weights_from_q,
 )
+from .model import Model, apply_stream, check_table
 
 __all__ = [
+    "Model",
     "adopt",
     "adopt_sent",
     "apply_lattice",
+    "apply_stream",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
+    "check_table",
     "check_verbatim",
     "collect",
     "crc32c",
