@@ -107,6 +107,10 @@ def plus(a: Lanes, b: Lanes) -> Lanes:
     return (a[0] + b[0]) & _LANE, (a[1] + b[1]) & _LANE
 
 
+def minus(a: Lanes, b: Lanes) -> Lanes:
+    return (a[0] - b[0]) & _LANE, (a[1] - b[1]) & _LANE
+
+
 def _lanes(dtype: Dtype, after: Stored, before: Stored, start: int, *, infinity: int | None = None) -> Lanes:
     d = np.empty(len(after), np.int32)
     _core.ordered_differences(after, before, d, infinity=dtype.infinity if infinity is None else infinity)

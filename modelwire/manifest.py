@@ -77,6 +77,10 @@ class Manifest:
         return tuple(t for t, spec in enumerate(self.schema.tensors) if self.lattice(t) and spec.dtype in short)
 
     @property
+    def some_exact(self) -> bool:
+        return TensorClass.EXACT in self.classes
+
+    @property
     def all_exact(self) -> bool:
         """Whether devices of this base send exact updates and adopt nothing."""
         return all(c is TensorClass.EXACT for c in self.classes)

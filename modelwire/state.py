@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from . import _core, exact, narrow
-from .errors import IndexOutOfRange, Malformed, NonFinite, RangeOverflow, RootMismatch, WrongBase
+from .container import CODEC_RANGE, Container, Entry, Header
+from .errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow, RootMismatch, WrongBase
 from .identity import root_of
 from .manifest import Manifest, peak_of, suits
 from .tensors import I32, Dtype, Held, Weights
@@ -19,7 +20,7 @@ Fingerprint = tuple[int, int]
 
 @dataclass(slots=True)
 class ModelState:
-    """Base, units and integers, with the weights that follow from them. Changed only by `apply` and by adoption.
+    """Base, units and integers, with the weights that follow from them. Changed only by `apply_container`, `apply` and adoption.
 
     base, weights: flat arrays in schema order, held as their types are (storage.py); integers: Q (lattice), difference of bits
     mod 2^32 (verbatim), or none (exact: they follow from the two).
@@ -31,6 +32,7 @@ class ModelState:
     integers: list[I32]
     weights: list[Held]
     fingerprint: Fingerprint
+    _held: _core.Model | None = field(default=None, init=False, repr=False, compare=False)  # the arrays as the kernels take them
 
     @classmethod
     def of_base(cls, manifest: Manifest, base: Sequence[Held]) -> ModelState:
@@ -41,14 +43,16 @@ class ModelState:
             peak, spec = peak_of(b), manifest.schema.tensors[t]
             if not np.isfinite(peak) or (manifest.lattice(t) and not suits(peak, e, spec.dtype)):
                 raise Malformed(what="manifest", reason=f"tensor {spec.name}: a unit of 2^{e} does not suit weights of up to {peak:g}")
-        return cls(
-            manifest,
-            list(base),
-            list(manifest.exponents),
-            [_no_integers(manifest, t) for t in range(len(base))],
-            [a.copy() for a in base],
-            (0, 0),
-        )
+        return cls._at_base(manifest, list(base))
+
+    @classmethod
+    def _at_base(cls, manifest: Manifest, base: list[Held]) -> ModelState:
+        zeros = [np.zeros(0 if manifest.exact(t) else len(b), np.int32) for t, b in enumerate(base)]
+        return cls(manifest, base, list(manifest.exponents), zeros, [b.copy() for b in base], (0, 0))
+
+    def at_base(self) -> ModelState:
+        """Return version 0, to be changed alone; the base is shared, and was proven when it was first read."""
+        return self._at_base(self.manifest, self.base)
 
     @classmethod
     def of_weights(
@@ -139,6 +143,105 @@ class ModelState:
         """Return the whole state as sections that need no base to be read."""
         return tuple(exact.raw_section(t, spec, self.weights[t]) for t, spec in enumerate(self.manifest.schema.tensors))
 
+    def apply_container(self, update: Container) -> None:
+        """Move to the state after a parsed update, in place and as its stream is read, or raise and leave every bit as it was.
+
+        The state: of the parent (delta), or of any version of the same base (snapshot). Raises WrongBase, RootMismatch when the
+        fingerprint is not the sender's, and what `apply` raises. Takes no memory that grows with the model.
+        """
+        header, snapshot = update.header, update.header.kind is Kind.SNAPSHOT
+        update.check_schema(self.manifest.schema)
+        if snapshot and header.base != self.manifest.commit:
+            raise WrongBase(
+                what="the snapshot", kind="base", expected=self.manifest.commit.hex()[:16], got=header.base.hex()[:16]
+            )
+        self._check_kind(header.kind)
+        exponents = self._units_of_snapshot(update.entries) if snapshot else self.exponents
+        planes, lanes = self._look_at_planes(update)
+        wanted = exact.minus(header.fingerprint, lanes)
+        try:
+            _core.apply_stream(
+                self._model(), exponents, update.coded_table, update.stream,
+                snapshot=snapshot, lanes=self.fingerprint, expect=wanted, progress=update.stream_progress,
+            )  # fmt: skip
+        except (IndexOutOfRange, RangeOverflow, NonFinite, RootMismatch) as error:
+            raise self._named(error, header) from None
+        self.fingerprint = header.fingerprint
+        self.exponents = exponents
+        self._put_planes(planes, snapshot)
+
+    def _look_at_planes(self, update: Container) -> tuple[dict[int, PlaneSection], Fingerprint]:
+        """Return an update's planes, by tensor, and what they add to the fingerprint, having checked all they could be refused for."""
+        manifest, snapshot = self.manifest, update.header.kind is Kind.SNAPSHOT
+        planes = update.plane_sections(manifest.schema)
+        if planes or manifest.some_exact:
+            for e in update.entries:
+                if e.tensor < len(self.base) and (e.codec == CODEC_RANGE) is manifest.exact(e.tensor):
+                    raise Malformed(what="section", reason=f"tensor {e.tensor} is {manifest.classes[e.tensor].name.lower()}: another codec")
+        lanes = (0, 0)
+        for s in planes.values():
+            lanes = exact.plus(lanes, self._look(s, snapshot))
+        return planes, lanes
+
+    def _put_planes(self, planes: Mapping[int, PlaneSection], snapshot: bool) -> None:
+        """Move the exact tensors by planes that were looked at; a snapshot moves all of them, from the base."""
+        for t, spec in enumerate(self.manifest.schema.tensors if planes or snapshot else ()):
+            if snapshot and self.manifest.exact(t):
+                self.weights[t][:] = self.base[t]
+            if t in planes:
+                exact.put(spec, planes[t], self.weights[t])
+
+    def _look(self, s: PlaneSection, snapshot: bool) -> Fingerprint:
+        """Return what planes add to the fingerprint, having checked all that they could be refused for."""
+        if not 0 <= s.tensor < len(self.base):
+            raise IndexOutOfRange(tensor=s.tensor, index=0, size=len(self.base))
+        schema = self.manifest.schema
+        spec = schema.tensors[s.tensor]
+        if not self.manifest.exact(s.tensor) or (s.dtype, s.entries) != (spec.dtype, spec.size) or (s.raw and not snapshot):
+            raise Malformed(what="section", reason=f"tensor {s.tensor} has planes that it can't take")
+        with naming(spec.name):
+            return exact.look(spec, s, (self.base if snapshot else self.weights)[s.tensor], schema.starts[s.tensor])
+
+    def _check_kind(self, kind: Kind) -> None:
+        if kind is not Kind.SNAPSHOT and (kind is Kind.EXACT) is not self.manifest.all_exact:
+            raise Malformed(what="update", reason=f"{kind.name.lower()} is no kind of update that this base's tensors take")
+
+    def _model(self) -> _core.Model:
+        """Return the arrays as the kernels take them: checked once, not at every update."""
+        if self._held is None or not self._held.holds(self.base, self.weights, self.integers):
+            tensors = self.manifest.schema.tensors
+            self._held = _core.Model(
+                self.base, self.weights, self.integers,
+                dtypes=bytes(t.dtype for t in tensors), kinds=bytes(self.manifest.classes), shapes=[(t.rows, t.columns) for t in tensors],
+            )  # fmt: skip
+        return self._held
+
+    def _named(self, error: ModelWireError, header: Header) -> ModelWireError:
+        """Return the error with names in the place of the kernels' numbers."""
+        facts, names = dict(error.facts), self.manifest.schema.tensors
+        if "tensor" in facts:
+            place = int(str(facts["tensor"]))
+            facts["tensor"] = names[place].name if place < len(names) else place
+        if isinstance(error, RootMismatch):
+            facts["device"] = f"{header.device}/{header.model}"
+            facts["what"] = f"{facts['device']}@{header.version}"
+        return type(error)(**facts)
+
+    def _units_of_snapshot(self, sections: Sequence[Entry | Section]) -> list[int]:
+        """Return each tensor's exponent after a snapshot. Raises Malformed for a unit that does not suit, or a section too many."""
+        exponents = list(self.manifest.exponents)
+        for s in sections:
+            if not 0 <= s.tensor < len(exponents) or self.manifest.exact(s.tensor):
+                continue
+            if s.exponent == exponents[s.tensor]:
+                if not s.count:
+                    raise Malformed(what="section", reason=f"tensor {s.tensor} has one that says nothing")
+            elif not self.manifest.verbatim(s.tensor):
+                if not suits(peak_of(self.base[s.tensor]), s.exponent, self.manifest.schema.tensors[s.tensor].dtype):
+                    raise Malformed(what="section", reason=f"a unit of 2^{s.exponent} does not suit tensor {s.tensor}")
+                exponents[s.tensor] = s.exponent
+        return exponents
+
     def apply(self, kind: Kind, sections: Sequence[AnySection], *, expect: Fingerprint | None = None) -> None:
         """Move to the state after the update, or raise and leave everything as it was.
 
@@ -151,15 +254,14 @@ class ModelState:
         if kind is Kind.SNAPSHOT:
             self._apply_snapshot(sections, expect)
             return
-        if (kind is Kind.EXACT) is not self.manifest.all_exact:
-            raise Malformed(what="update", reason=f"{kind.name.lower()} is no kind of update that this base's tensors take")
+        self._check_kind(kind)
         self._apply_delta(sections, expect)
 
-    def _apply_delta(self, sections: Sequence[AnySection], expect: Fingerprint | None, *, raw: bool = False) -> None:
+    def _apply_delta(self, sections: Sequence[AnySection], expect: Fingerprint | None, *, snapshot: bool = False) -> None:
         after = exact.plus(self.fingerprint, fingerprint_of(sparse(sections), self.manifest))
         for s in sections:  # phase one: nothing is written
             if isinstance(s, PlaneSection):
-                after = exact.plus(after, self._look(s, raw))
+                after = exact.plus(after, self._look(s, snapshot))
             else:
                 self._check(s)
         if expect is not None and after != expect:
@@ -181,17 +283,6 @@ class ModelState:
             else:
                 _core.apply_lattice(base, w, q, s.index, s.value, exponent=s.exponent, step=s.step)
                 narrow.store(self.manifest.schema.tensors[s.tensor], w, s.index)
-
-    def _look(self, s: PlaneSection, raw: bool) -> Fingerprint:
-        """Return what planes add to the fingerprint, having checked all that they could be refused for."""
-        if not 0 <= s.tensor < len(self.base):
-            raise IndexOutOfRange(tensor=s.tensor, index=0, size=len(self.base))
-        schema = self.manifest.schema
-        spec = schema.tensors[s.tensor]
-        if not self.manifest.exact(s.tensor) or (s.dtype, s.entries) != (spec.dtype, spec.size) or (s.raw and not raw):
-            raise Malformed(what="section", reason=f"tensor {s.tensor} has planes that it can't take")
-        with naming(spec.name):
-            return exact.look(spec, s, self.weights[s.tensor], schema.starts[s.tensor])
 
     def _check(self, s: Section) -> None:
         if not 0 <= s.tensor < len(self.base):
@@ -216,20 +307,9 @@ class ModelState:
                 narrow.check(self.manifest.schema.tensors[s.tensor], base, q, s)
 
     def _apply_snapshot(self, sections: Sequence[AnySection], expect: Fingerprint | None) -> None:
-        fresh = ModelState.__new__(ModelState)
-        fresh.manifest, fresh.base = self.manifest, self.base
-        fresh.exponents = list(self.manifest.exponents)
-        fresh.integers = [_no_integers(self.manifest, t) for t in range(len(self.base))]
-        fresh.weights = [b.copy() for b in self.base]
-        fresh.fingerprint = (0, 0)
-        for s in sparse(sections):
-            if not len(s.index) and 0 <= s.tensor < len(self.base) and s.exponent == self.manifest.exponents[s.tensor]:
-                raise Malformed(what="section", reason=f"tensor {s.tensor} has one that says nothing")
-            if 0 <= s.tensor < len(self.base) and self.manifest.lattice(s.tensor):
-                if not suits(peak_of(self.base[s.tensor]), s.exponent, self.manifest.schema.tensors[s.tensor].dtype):
-                    raise Malformed(what="section", reason=f"a unit of 2^{s.exponent} does not suit tensor {s.tensor}")
-                fresh.exponents[s.tensor] = s.exponent
-        fresh._apply_delta(sections, expect, raw=True)
+        fresh = self.at_base()
+        fresh.exponents = self._units_of_snapshot(sparse(sections))
+        fresh._apply_delta(sections, expect, snapshot=True)
         self.exponents, self.integers = fresh.exponents, fresh.integers
         self.weights, self.fingerprint = fresh.weights, fresh.fingerprint
 
@@ -247,10 +327,6 @@ def fingerprint_of(sections: Sequence[AnySection], manifest: Manifest) -> Finger
         )
         lanes = exact.plus(lanes, part)
     return lanes
-
-
-def _no_integers(manifest: Manifest, tensor: int) -> I32:
-    return np.zeros(0 if manifest.exact(tensor) else manifest.schema.tensors[tensor].size, np.int32)
 
 
 def _given(name: str, dtype: Dtype, q: I32 | None, base: Held, w: Held, exponent: int) -> I32:

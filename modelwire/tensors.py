@@ -6,8 +6,9 @@ import hashlib
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 from math import prod
 from typing import Any, TypeAlias
 
@@ -96,17 +97,14 @@ class Schema:
     """The ordered table of tensors. Order is by name; `starts[i]` is tensor i's first global index."""
 
     tensors: tuple[TensorSpec, ...]
+    id: bytes = field(init=False, compare=False, repr=False)  # 32 bytes. docs/wire-format.md, "Schema id"
+    starts: tuple[int, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_table(self.tensors)
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        at, out = 0, []
-        for t in self.tensors:
-            out.append(at)
-            at += t.size
-        return tuple(out)
+        # Once, not at every update: both cost more than applying a small one.
+        object.__setattr__(self, "id", self._id())
+        object.__setattr__(self, "starts", (0, *accumulate(t.size for t in self.tensors))[:-1])
 
     @property
     def size(self) -> int:
@@ -123,9 +121,7 @@ class Schema:
         """Bytes of the whole model as it is stored."""
         return sum(t.size * t.dtype.width for t in self.tensors)
 
-    @property
-    def id(self) -> bytes:
-        """32 bytes: SHA-256 of the ordered (name, dtype, shape) table. docs/wire-format.md, "Schema id"."""
+    def _id(self) -> bytes:
         h = hashlib.sha256(b"modelwire schema 1\0" + struct.pack("<I", len(self.tensors)))
         for t in self.tensors:
             name = t.name.encode()

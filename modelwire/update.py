@@ -38,6 +38,10 @@ class Section:
     exponent: int  # unit 2^e of the tensor, 0 where verbatim
 
     @property
+    def count(self) -> int:
+        return len(self.index)
+
+    @property
     def dq(self) -> NDArray[np.int64]:
         return self.value.astype(np.int64) * self.step
 

@@ -12,12 +12,15 @@ _WANTED = os.environ.get("MODELWIRE_KERNEL", "")
 
 if _WANTED == "reference":
     from modelwire._reference import (
+        Model,
         adopt,
         adopt_sent,
         apply_lattice,
+        apply_stream,
         apply_verbatim,
         check_lattice,
         check_rounding,
+        check_table,
         check_verbatim,
         collect,
         crc32c,
@@ -41,12 +44,15 @@ if _WANTED == "reference":
     )
 else:
     from .kernel import (
+        Model,
         adopt,
         adopt_sent,
         apply_lattice,
+        apply_stream,
         apply_verbatim,
         check_lattice,
         check_rounding,
+        check_table,
         check_verbatim,
         choose,
         collect,
@@ -73,12 +79,15 @@ else:
     choose(_WANTED)
 
 __all__ = [
+    "Model",
     "adopt",
     "adopt_sent",
     "apply_lattice",
+    "apply_stream",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
+    "check_table",
     "check_verbatim",
     "collect",
     "crc32c",

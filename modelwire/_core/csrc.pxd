@@ -26,6 +26,12 @@ cdef extern from "mw.h" nogil:
         MW_NO_ROOM
         MW_NOT_STORED
         MW_PLANES
+        MW_ROW
+        MW_UNIT
+        MW_VERBATIM_STEP
+        MW_CROWDED
+        MW_FINGERPRINT
+        MW_CHANGED
         MW_STATUS_END
 
     mw_status mw_choose(const char *name)
@@ -86,3 +92,39 @@ cdef extern from "mw_sections.h" nogil:
     mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
                                 uint16_t *scratch, size_t scratch_length)
     mw_status mw_decode_end(const mw_stream *s)
+
+
+cdef extern from "mw_model.h" nogil:
+    ctypedef struct mw_tensor:
+        const float *base
+        float *w
+        int32_t *q
+        size_t n
+        uint64_t start
+        uint32_t rows
+        uint32_t columns
+        int exponent
+        uint8_t dtype
+        uint8_t kind
+
+
+cdef extern from "mw_apply.h" nogil:
+    ctypedef struct mw_update:
+        const uint8_t *table
+        size_t rows
+        const uint8_t *stream
+        size_t length
+        int snapshot
+
+    ctypedef struct mw_place:
+        size_t tensor
+        size_t at
+        size_t size
+
+    ctypedef void (*mw_progress)(void *context, size_t read) noexcept nogil
+
+    enum: MW_ROW_BYTES
+    mw_status mw_check_table(const uint8_t *table, size_t rows, int snapshot)
+    mw_status mw_apply_stream(const mw_tensor *tensors, size_t count, const mw_update *update, const uint64_t *expect,
+                              uint64_t *lanes, uint16_t *scratch, size_t scratch_length, mw_place *place, mw_progress progress,
+                              void *context)

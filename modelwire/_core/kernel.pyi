@@ -3,7 +3,7 @@
 Errors of the caller's own making (wrong dtype, length, layout) are KernelError. Nothing is written when anything is raised.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from modelwire.tensors import F32, I32, U8, U16, U32, Stored
 
@@ -116,4 +116,31 @@ def join_planes(changed: U8, planes: U8, parent: Stored | None, fresh: Stored, *
     """Write what `split_planes` was given, from parent and the planes, each a width-th of `planes`; fresh may be parent.
 
     Raises Malformed and NonFinite; fresh then means nothing.
+    """
+
+class Model:
+    """The arrays of one model, checked once and held; model-wide kernels read and write them without asking again."""
+
+    def __init__(
+        self, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32], *, dtypes: bytes, kinds: bytes,
+        shapes: Sequence[tuple[int, int]],
+    ) -> None:
+        """dtypes, kinds: wire numbers, one a tensor; shapes: rows and columns as the coder sees them."""
+
+    def holds(self, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32]) -> bool:
+        """Return whether these lists still have the very arrays that were taken."""
+
+def check_table(table: bytes | bytearray | memoryview, *, snapshot: bool) -> bool:
+    """Return whether every row is a range-coded section in its one form and the tensors rise."""
+
+def apply_stream(
+    model: Model, exponents: Sequence[int], table: bytes | bytearray | memoryview, stream: bytes | bytearray | memoryview, *,
+    snapshot: bool, lanes: tuple[int, int], expect: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None,
+) -> tuple[int, int]:
+    """Apply an update as its stream is read, and return the fingerprint after it. On any error every bit is as it was.
+
+    exponents: of the units after the update. lanes: the fingerprint before it; expect: what it then has to be.
+    progress: told now and then how many bytes of the stream are done with; it may be told the same ones twice.
+    Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed, RootMismatch, RoundingMode; KernelError when the stream changed
+    while it was read: the model is of no use then.
     """
