@@ -146,12 +146,12 @@ MW_TARGET static size_t narrow_tile(const float *held, size_t length, int half, 
   if (half) {
     for (size_t i = 0; i < length; i++) {
       stored[i] = mw_to_f16(held[i]);
-      lost += (mw_bits(mw_from_f16(stored[i])) != mw_bits(held[i])) | !mw_finite(held[i]);
+      lost += (unsigned)(mw_bits(mw_from_f16(stored[i])) != mw_bits(held[i])) | (unsigned)!mw_finite(held[i]);
     }
   } else {
     for (size_t i = 0; i < length; i++) {
       stored[i] = (uint16_t)(mw_bits(held[i]) >> 16);
-      lost += ((mw_bits(held[i]) & 0xffffu) != 0) | !mw_finite(held[i]);
+      lost += (unsigned)((mw_bits(held[i]) & 0xffffu) != 0) | (unsigned)!mw_finite(held[i]);
     }
   }
   return lost;
