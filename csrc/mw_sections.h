@@ -30,17 +30,17 @@ static inline size_t mw_scratch(uint32_t columns) { return (size_t)columns + col
 
 /* How far one section has come, so that it can be coded in pieces. Other sections of the stream wait until it is at its end. */
 typedef struct mw_walk {
-  uint64_t size;      /* rows * columns */
-  uint64_t start;     /* global index of the row's first entry */
-  size_t count, done; /* entries in all, and coded so far */
-  uint32_t columns, blocks;
-  uint32_t block;         /* of the row: where it goes on */
-  uint32_t inside, next;  /* behind an entry inside that block, and the column where it goes on */
-  uint32_t some;          /* whether the block had an entry */
-  uint32_t left, left2;   /* whether the two entries before were non-zero */
-  uint32_t left_block;    /* the flag of the block to the left */
+  uint16_t *scratch; /* a state a column, then one a block */
+  size_t left;       /* entries to come */
+  uint64_t zeros;    /* entries that are zero, from the block where it stands to the section's end */
+  uint32_t columns;
+  uint32_t at;                    /* index of the block's first entry */
+  uint32_t block;                 /* of the row */
+  uint32_t inside;                /* it stands behind an entry of that block; the next four are of use then */
+  uint32_t next, nonzero, minus;  /* column where it goes on; a bit a column */
+  uint32_t left_entries;          /* whether the two entries before were zero */
+  uint32_t left_block;            /* the flag of the block to the left */
   uint32_t row_density, row_sign;
-  uint16_t *scratch;
 } mw_walk;
 
 /* Begin a section whose shape was checked (mw_check_shape). scratch stays the walk's until its end; count entries are to come. */
