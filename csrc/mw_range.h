@@ -13,9 +13,11 @@
 
 #if defined(__GNUC__)
 #define MW_INLINE static inline __attribute__((always_inline))
+#define MW_APART __attribute__((noinline))
 #define MW_LIKELY(x) __builtin_expect(!!(x), 1)
 #else
 #define MW_INLINE static inline
+#define MW_APART
 #define MW_LIKELY(x) (x)
 #endif
 
@@ -27,8 +29,8 @@
    65536 less these: the rounding is the same, and a 0, the usual bit, takes fewer operations.) */
 typedef struct mw_bit {
   uint16_t fast, slow;
-  uint16_t seen; /* updates so far, up to MW_SEEN_MAX */
-  uint16_t none; /* makes it 8 bytes */
+  uint8_t fast_shift, slow_shift; /* how far the next update moves them */
+  uint16_t seen;                  /* updates so far, up to MW_SEEN_MAX */
 } mw_bit;
 
 #define MW_FAST_SHIFT 5
@@ -138,21 +140,28 @@ MW_INLINE void mw_move_on(mw_coder *c, const int reading) {
   }
 }
 
-/* How far an estimate moves after so many updates: floor(log2(seen + 3)). */
-extern const uint8_t mw_shift_of[MW_SEEN_MAX + 1];
-
-MW_INLINE uint32_t mw_shift(const mw_bit *p) { return mw_shift_of[p->seen]; }
-
-MW_INLINE uint32_t mw_bound(const mw_coder *c, const mw_bit *p) {
-  return (c->range >> 16) * (0x10000u - (((uint32_t)p->fast + p->slow + 1) >> 1));
+MW_INLINE void mw_grow(mw_bit *p) {
+  if (MW_LIKELY(p->seen == MW_SEEN_MAX)) return;
+  /* floor(log2(seen + 3)) */
+  if (++p->seen + 3u < 2u << p->slow_shift) return;
+  p->slow_shift++;
+  p->fast_shift = p->slow_shift < MW_FAST_SHIFT ? p->slow_shift : MW_FAST_SHIFT;
 }
 
+/* A probability of so many ones of 2^16, believed as if seen so often. */
+static inline mw_bit mw_bit_at(uint16_t ones, uint32_t seen) {
+  mw_bit p = {ones, ones, 1, 1, 0};
+  while (p.seen < seen) mw_grow(&p);
+  return p;
+}
+
+MW_INLINE uint32_t mw_bound(const mw_coder *c, const mw_bit *p) { return (c->range >> 16) * ((0x20000u - p->fast - p->slow) >> 1); }
+
 MW_INLINE void mw_learn(mw_bit *p, const uint32_t bit) {
-  const uint32_t slow = mw_shift(p), fast = slow < MW_FAST_SHIFT ? slow : MW_FAST_SHIFT;
   const uint32_t f = p->fast, s = p->slow;
-  p->seen = (uint16_t)(p->seen + (p->seen < MW_SEEN_MAX));
-  p->fast = (uint16_t)(bit ? f + ((0x10000u - f) >> fast) : f - (f >> fast));
-  p->slow = (uint16_t)(bit ? s + ((0x10000u - s) >> slow) : s - (s >> slow));
+  p->fast = (uint16_t)(bit ? f + ((0x10000u - f) >> p->fast_shift) : f - (f >> p->fast_shift));
+  p->slow = (uint16_t)(bit ? s + ((0x10000u - s) >> p->slow_shift) : s - (s >> p->slow_shift));
+  mw_grow(p);
 }
 
 /* A bit that is 0 most of the time: branches, which are guessed, keep the next bit from waiting for this one. */

@@ -3,27 +3,24 @@
 
 #include "mw_bits.h"
 
-/* State of a column or block, 16 bits: density out of 4096 in the low 12, was it non-zero in the row above, last sign. */
-#define DENSITY 0x0fffu
-#define ABOVE 0x1000u
+/* State of a column or block, 16 bits: density out of 4096 in the low 12, was it non-zero in the row above; then the last sign of a
+   column, the class of a block's density. */
+#define DENSITY 0x0fff
+#define ABOVE 0x1000
+#define ABOVE_SHIFT 12
 #define SIGN_SHIFT 13
-#define SIGN (3u << SIGN_SHIFT)
+#define PLUS 0x2000 /* twice that is minus */
+#define SIGN 0x6000
 
 #define DENSITY_START 200
 #define BLOCK_DENSITY_START 800
-#define COLUMN_SHIFT 4
+#define DENSITY_SHIFT 4 /* of columns and blocks */
 #define ROW_SHIFT 5
-#define BLOCK_SHIFT 4
 
 /* Classes of density are 2.5 times as wide as the one before; LEAST is where each begins, TYPICAL its geometric mean. */
 static const uint16_t LEAST[MW_CLASSES + 1] = {0, 52, 131, 328, 819, 2048, 4096};
 static const uint16_t TYPICAL[MW_CLASSES] = {30, 83, 207, 518, 1295, 2896};
 #define EXPECTED_SEEN 6 /* how much a probability that starts at the class's density is believed */
-
-#define EIGHT(k) k, k, k, k, k, k, k, k
-#define SIXTY_FOUR(k) EIGHT(k), EIGHT(k), EIGHT(k), EIGHT(k), EIGHT(k), EIGHT(k), EIGHT(k), EIGHT(k)
-const uint8_t mw_shift_of[MW_SEEN_MAX + 1] = {
-    1, 2, 2, 2, 2, EIGHT(3), EIGHT(4), EIGHT(4), EIGHT(5), EIGHT(5), EIGHT(5), EIGHT(5), SIXTY_FOUR(6), SIXTY_FOUR(7), SIXTY_FOUR(7), 8};
 
 /* Sums of comparisons: no branch to guess, and a vector's work for the columns of a block. */
 MW_INLINE uint32_t class_of(uint32_t density) {
@@ -32,23 +29,14 @@ MW_INLINE uint32_t class_of(uint32_t density) {
   return class;
 }
 
-MW_INLINE uint32_t moved(uint32_t density, int bit, int shift) {
-  return bit ? density + ((4095 - density) >> shift) : density - (density >> shift);
-}
-
-/* A flag that is 1 with the probability ones / 4096. */
-static mw_bit expect(unsigned ones) {
-  uint16_t one = (uint16_t)(ones << 4);
-  return (mw_bit){one, one, EXPECTED_SEEN, 0};
-}
-
 static void begin(mw_model *m) {
+  const mw_bit unknown = mw_bit_at(0x8000, 0);
   mw_bit *p = (mw_bit *)m;
-  for (size_t i = 0; i < sizeof *m / sizeof *p; i++) p[i] = (mw_bit){0x8000, 0x8000, 0, 0};
+  for (size_t i = 0; i < sizeof *m / sizeof *p; i++) p[i] = unknown;
   for (unsigned c = 0; c < MW_CLASSES; c++) {
-    for (unsigned i = 0; i < 4; i++) m->any[c][i] = expect(TYPICAL[c]);
+    for (unsigned i = 0; i < 4; i++) m->any[c][i] = mw_bit_at((uint16_t)(TYPICAL[c] << 4), EXPECTED_SEEN);
     for (unsigned r = 0; r < MW_CLASSES; r++)
-      for (unsigned i = 0; i < 8; i++) m->nonzero[c][r][i] = expect((TYPICAL[c] + TYPICAL[r]) / 2u);
+      for (unsigned i = 0; i < 8; i++) m->nonzero[c][r][i] = mw_bit_at((uint16_t)((TYPICAL[c] + TYPICAL[r]) / 2u << 4), EXPECTED_SEEN);
   }
 }
 
@@ -77,110 +65,41 @@ MW_INLINE int32_t code_value(mw_coder *c, mw_model *m, int32_t value, mw_bit *si
   return negative ? -(int32_t)((counted - 1) & INT32_MAX) - 1 : (int32_t)(counted & INT32_MAX);
 }
 
-/* The columns of a block do not change within their row: the part of each flag's context that comes from them is computed ahead
-   for all of them, and what they learn is written behind for all of them. With a constant width both become vector code. */
-MW_INLINE void look_up(const uint16_t *column, const uint32_t width, uint16_t *context) {
-  for (uint32_t i = 0; i < width; i++) {
-    const uint16_t state = column[i];
-    const int16_t density = (int16_t)(state & DENSITY);
-    int16_t class = 0;
-    for (int c = 1; c < MW_CLASSES; c++) class = (int16_t)(class + (density >= (int16_t)LEAST[c]));
-    context[i] = (uint16_t)(class * (MW_CLASSES * 8) + ((state & ABOVE) >> 10));
+/* The states of a block's columns do not change within their row, nor do those of its blocks: the part of a flag's context that
+   comes from them is computed ahead for 32 of them, and what they learn is written behind for all. Both go by eights, in the
+   vectors of the compiler's own (where the processor has none they are taken apart); what is beyond n in the last eight is written
+   but of no use. A comparison gives -1 for true. */
+#define EIGHT 8
+typedef int16_t eight __attribute__((vector_size(16)));
+
+MW_INLINE eight eight_at(const uint16_t *from) {
+  eight x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+
+MW_INLINE void look_up(const uint16_t *state, const uint32_t n, const int16_t above, const int16_t each_class, const int above_shift,
+                       uint16_t *context) {
+  for (uint32_t i = 0; i < n; i += EIGHT) {
+    const eight s = eight_at(state + i), density = s & DENSITY;
+    eight class = {0};
+    for (int c = 1; c < MW_CLASSES; c++) class -= density >= (int16_t)LEAST[c];
+    const eight found = class * each_class + ((s & above) >> above_shift);
+    memcpy(context + i, &found, sizeof found);
   }
 }
 
-static const uint16_t PLACE[16] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-
-/* nonzero, minus: a bit a column. */
-MW_INLINE void learn(uint16_t *column, const uint32_t width, uint32_t nonzero, uint32_t minus) {
-  const uint16_t some = (uint16_t)nonzero, negative = (uint16_t)minus;
-  for (uint32_t i = 0; i < width; i++) {
-    const uint16_t state = column[i], density = state & DENSITY;
-    const uint16_t hit = (some & PLACE[i]) ? 0xffff : 0, below = (negative & PLACE[i]) ? 0xffff : 0;
-    const uint16_t up = (uint16_t)(density + ((uint16_t)(4095 - density) >> COLUMN_SHIFT));
-    const uint16_t down = (uint16_t)(density - (density >> COLUMN_SHIFT));
-    const uint16_t sign = (uint16_t)((1u << SIGN_SHIFT) + (below & (1u << SIGN_SHIFT)));
-    column[i] = (uint16_t)((hit & (up | ABOVE | sign)) | (uint16_t)(~hit & (down | (state & SIGN))));
+/* nonzero, minus: a bit a state. */
+MW_INLINE void learn(uint16_t *state, const uint32_t n, uint32_t nonzero, uint32_t minus) {
+  const eight place = {1, 2, 4, 8, 16, 32, 64, 128};
+  for (uint32_t i = 0; i < n; i += EIGHT, nonzero >>= EIGHT, minus >>= EIGHT) {
+    const eight s = eight_at(state + i), density = s & DENSITY;
+    const eight hit = (place & (int16_t)(nonzero & 0xff)) == place, negative = (place & (int16_t)(minus & 0xff)) == place;
+    const eight up = density + ((4095 - density) >> DENSITY_SHIFT) + (ABOVE | PLUS) + (negative & PLUS);
+    const eight down = density - (density >> DENSITY_SHIFT) + (s & SIGN);
+    const eight next = (hit & up) | (~hit & down);
+    memcpy(state + i, &next, sizeof next);
   }
-}
-
-/* The row so far, as the flags of its entries see it. */
-typedef struct row_state {
-  uint32_t density, class, sign;
-  uint32_t left; /* 2: the entry before was not zero, 1: the one before that */
-} row_state;
-
-MW_INLINE void pass_zero(row_state *row) {
-  row->left >>= 1;
-  row->density -= row->density >> ROW_SHIFT;
-  row->class -= row->density < LEAST[row->class];
-}
-
-MW_INLINE void pass_value(row_state *row, int32_t value) {
-  row->left = row->left >> 1 | 2;
-  row->density += (4095 - row->density) >> ROW_SHIFT;
-  row->class = class_of(row->density);
-  row->sign = value < 0 ? 2 : 1;
-}
-
-/* What is known of a block while it is walked; kept in the walk when it stops inside. */
-typedef struct part {
-  uint32_t next;           /* column of the block that comes next */
-  uint32_t nonzero, minus; /* a bit a column, of those passed */
-} part;
-
-/* Entries of one block from where it stands, until its end or until n entries were coded in all; returns how many those are now.
-   forced: the zeros left in the section may end in this block; zeros: how many are left. */
-MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, row_state *row_, part *part_, const uint16_t *column, const uint32_t width, const uint32_t at,
-                            uint64_t zeros, uint32_t *index, int32_t *value, size_t k, const size_t n, const int forced, const int reading) {
-  mw_bit *flags = &m->nonzero[0][0][0];
-  mw_coder c = *coder;
-  row_state row = *row_;
-  part p = *part_;
-  uint16_t context[MW_BLOCK];
-  if (width == MW_BLOCK)
-    look_up(column, MW_BLOCK, context);
-  else
-    look_up(column, width, context);
-  uint32_t i = p.next;
-  for (;;) {
-    /* The last entry must be the one, when all before it were zero: it has no flag. */
-    const uint32_t flagged = p.nonzero ? width : width - 1;
-    if (reading) {
-      uint32_t bit = 1;
-      for (; i < flagged; i++) {
-        if (forced && !zeros) break;
-        bit = mw_code_rare(&c, &flags[context[i] + row.class * 8 + row.left], 0, 1);
-        if (!MW_LIKELY(!bit)) break;
-        pass_zero(&row);
-        if (forced) zeros--;
-      }
-      if (i == width) break;
-      index[k] = at + i;
-    } else {
-      if (k == n) break;
-      const uint32_t stop = index[k] - at < width ? index[k] - at : width;
-      for (; i < stop; i++) {
-        mw_code_rare(&c, &flags[context[i] + row.class * 8 + row.left], 0, 0);
-        pass_zero(&row);
-        if (forced) zeros--;
-      }
-      if (i == width) break;
-      if (i < flagged && !(forced && !zeros)) mw_code_rare(&c, &flags[context[i] + row.class * 8 + row.left], 1, 0);
-    }
-    mw_bit *sign = &m->sign[row.sign * 3 + (column[i] >> SIGN_SHIFT)];
-    const int32_t v = code_value(&c, m, reading ? 0 : value[k], sign, reading);
-    if (reading) value[k] = v;
-    pass_value(&row, v);
-    p.nonzero |= 1u << i;
-    p.minus |= (uint32_t)(v < 0) << i;
-    i++;
-    k++;
-    if (reading && k == n) break;
-  }
-  p.next = i;
-  *coder = c, *row_ = row, *part_ = p;
-  return k;
 }
 
 MW_INLINE uint32_t ones_of(uint32_t x) {
@@ -189,82 +108,152 @@ MW_INLINE uint32_t ones_of(uint32_t x) {
   return ((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
 }
 
-MW_INLINE void learn_block(uint16_t *column, uint32_t width, const part *p) {
-  if (width == MW_BLOCK) {
-    learn(column, 16, p->nonzero, p->minus);
-    learn(column + 16, 16, p->nonzero >> 16, p->minus >> 16);
-  } else {
-    learn(column, width < 16 ? width : 16, p->nonzero, p->minus);
-    if (width > 16) learn(column + 16, width - 16, p->nonzero >> 16, p->minus >> 16);
+MW_INLINE uint32_t least_of(uint64_t a, uint32_t b) { return a < b ? (uint32_t)a : b; }
+
+/* Entries of one block from where the walk stands, until the block's end or until n entries were coded in all; returns how many
+   those are now. forced: the zeros left in the section may end in this block. */
+MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const uint16_t *column, const uint32_t width, uint32_t *index,
+                            int32_t *value, size_t k, const size_t n, const int forced, const int reading) {
+  mw_coder c = *coder;
+  const uint32_t at = walk->at;
+  uint32_t density = walk->row_density, class = class_of(density), row_sign = walk->row_sign;
+  uint32_t nonzero = walk->nonzero, minus = walk->minus, i = walk->next;
+  uint64_t zeros = forced ? walk->zeros - (i - ones_of(nonzero)) : 0;
+  uint16_t context[MW_BLOCK + 2];
+  look_up(column, width, walk->above ? ABOVE : 0, MW_CLASSES * 8, ABOVE_SHIFT - 2, context);
+  if (i && nonzero >> (i - 1) & 1) context[i] += 2, context[i + 1] += 1;
+  if (i > 1 && nonzero >> (i - 2) & 1) context[i] += 1;
+  mw_bit *flags = m->nonzero[0][class];
+  for (;;) {
+    /* The last entry must be the one, when all before it were zero: it has no flag. */
+    const uint32_t flagged = nonzero ? width : width - 1;
+    uint32_t stop = flagged;
+    if (!reading) {
+      if (k == n) break;
+      if (index[k] - at < width) stop = index[k] - at;
+    }
+    uint32_t bit = 0;
+    for (; i < stop; i++) {
+      if (forced && !zeros) break;
+      bit = mw_code_rare(&c, &flags[context[i]], 0, reading);
+      if (reading && !MW_LIKELY(!bit)) break;
+      density -= density >> ROW_SHIFT;
+      if (!MW_LIKELY(density >= LEAST[class])) flags = m->nonzero[0][--class];
+      if (forced) zeros--;
+    }
+    if (i == width) break;
+    if (!reading && i < flagged && !(forced && !zeros)) mw_code_rare(&c, &flags[context[i]], 1, 0);
+    if (reading) index[k] = at + i;
+    const int32_t v = code_value(&c, m, reading ? 0 : value[k], &m->sign[row_sign * 3 + (column[i] >> SIGN_SHIFT)], reading);
+    if (reading) value[k] = v;
+    nonzero |= 1u << i;
+    minus |= (uint32_t)(v < 0) << i;
+    row_sign = v < 0 ? 2 : 1;
+    density += (4095 - density) >> ROW_SHIFT;
+    class = class_of(density);
+    flags = m->nonzero[0][class];
+    i++;
+    k++;
+    context[i] += 2, context[i + 1] += 1;
+    if (reading && k == n) break;
+    if (i == width) break;
   }
+  *coder = c;
+  walk->row_density = density, walk->row_sign = row_sign;
+  walk->nonzero = nonzero, walk->minus = minus, walk->next = i;
+  return k;
+}
+
+/* The flags of up to 32 blocks, from where the walk stands until one is 1 or all are passed; returns whether one is. */
+MW_INLINE uint32_t code_flags(mw_coder *coder, mw_model *m, mw_walk *walk, const uint32_t n, const uint32_t next, const int reading) {
+  mw_coder c = *coder;
+  mw_bit *flags = m->any[0];
+  const uint32_t from = walk->flag, columns = walk->columns - (walk->chunk + from) * MW_BLOCK;
+  const uint16_t *context = walk->context;
+  uint32_t j = from, stop = n;
+  /* A block that is longer than the zeros left must have an entry: it has no flag. */
+  if (walk->zeros < columns) {
+    stop = least_of(from + walk->zeros / MW_BLOCK, n);
+    if (stop < n && walk->zeros % MW_BLOCK >= columns - (stop - from) * MW_BLOCK) stop++;
+  }
+  if (reading) {
+    for (; j < stop; j++) {
+      if (mw_code_rare(&c, &flags[context[j]], 0, 1)) break;
+    }
+  } else {
+    const uint32_t ahead = next - walk->at, block = ahead < columns ? least_of(from + ahead / MW_BLOCK, n) : n;
+    for (; j < stop && j < block; j++) mw_code_rare(&c, &flags[context[j]], 0, 0);
+    if (j < stop) mw_code_rare(&c, &flags[context[j]], 1, 0);
+  }
+  *coder = c;
+  const uint32_t passed = least_of((uint64_t)(j - from) * MW_BLOCK, columns);
+  walk->zeros -= passed;
+  walk->at += passed;
+  walk->flag = j;
+  if (j == n) return 0;
+  walk->some |= 1u << j;
+  walk->above = context[j] & 1;
+  walk->context[j + 1] += 2;
+  return 1;
 }
 
 void mw_walk_begin(mw_walk *walk, uint32_t rows, uint32_t columns, size_t count, uint16_t *scratch) {
   const uint32_t blocks = columns / MW_BLOCK + (columns % MW_BLOCK != 0);
-  *walk = (mw_walk){.left = count, .zeros = (uint64_t)rows * columns - count, .columns = columns, .row_density = DENSITY_START, .scratch = scratch};
+  *walk = (mw_walk){.scratch = scratch, .left = count, .columns = columns, .blocks = blocks, .row_density = DENSITY_START};
+  walk->zeros = (uint64_t)rows * columns - count;
   if (!count) return;
-  for (uint32_t i = 0; i < columns; i++) scratch[i] = DENSITY_START;
-  for (uint32_t i = 0; i < blocks; i++) scratch[columns + i] = BLOCK_DENSITY_START;
+  const size_t states = MW_WHOLE(columns);
+  for (size_t i = 0; i < states; i++) scratch[i] = DENSITY_START;
+  for (size_t i = states; i < mw_scratch(columns); i++) scratch[i] = BLOCK_DENSITY_START;
 }
 
-/* Walk on, row by row and block by block, for n entries. Flags that can only have one value are not coded: what reads without an
+/* Walk on, row by row, 32 blocks by 32 blocks, for n entries. Flags that can only have one value are not coded: what reads without an
    error is exactly what a writer writes. index and value are written only when reading. The walk stops right behind an entry. */
 MW_INLINE mw_status walk_on(mw_stream *s, mw_walk *walk, uint32_t *index, int32_t *value, const size_t n, const int reading) {
-  mw_model *m = &s->model;
+  uint16_t *columns = walk->scratch, *blocks = columns + MW_WHOLE(walk->columns);
   mw_coder c = s->coder;
-  const uint32_t columns = walk->columns, blocks = columns / MW_BLOCK + (columns % MW_BLOCK != 0);
-  uint16_t *column = walk->scratch, *block = walk->scratch + columns;
-  row_state row = {walk->row_density, class_of(walk->row_density), walk->row_sign, walk->left_entries};
-  part p = {walk->next, walk->nonzero, walk->minus};
-  uint64_t zeros = walk->zeros;
-  uint32_t at = walk->at, b = walk->block, left_block = walk->left_block, inside = walk->inside;
+  mw_model *m = &s->model;
   size_t k = 0;
   while (k < n) {
-    const uint32_t first = b * MW_BLOCK, width = columns - first < MW_BLOCK ? columns - first : MW_BLOCK;
-    if (!inside) {
-      const uint32_t state = block[b];
-      uint32_t any = 1;
-      if (zeros >= width) {
-        mw_bit *flag = &m->any[class_of(state & DENSITY)][left_block * 2 + ((state & ABOVE) != 0)];
-        any = mw_code_rare(&c, flag, !reading && index[k] - at < width, reading);
-      }
-      block[b] = (uint16_t)(moved(state & DENSITY, (int)any, BLOCK_SHIFT) | (any ? ABOVE : 0));
-      left_block = any;
-      if (!any) {
-        if (state & ABOVE)
-          for (uint32_t i = first; i < first + width; i++) column[i] &= (uint16_t)~ABOVE;
-        zeros -= width;
-      } else {
-        inside = 1;
-        row.left = 0;
-        p = (part){0, 0, 0};
-      }
+    const uint32_t flags = least_of(walk->blocks - walk->chunk, MW_BLOCK);
+    if (!walk->begun) {
+      look_up(blocks + walk->chunk, flags, ABOVE, 4, ABOVE_SHIFT, walk->context);
+      walk->context[0] = (uint16_t)(walk->context[0] + (walk->some >> 31) * 2 * (walk->chunk > 0));
+      walk->begun = 1;
+      walk->flag = walk->some = 0;
     }
-    if (inside) {
-      if (zeros >= width)
-        k = code_block(&c, m, &row, &p, column + first, width, at, zeros, index, value, k, n, 0, reading);
+    while (k < n && walk->flag < flags) {
+      if (!walk->inside) {
+        if (!code_flags(&c, m, walk, flags, reading ? 0 : index[k], reading)) break;
+        walk->inside = 1;
+        walk->next = walk->nonzero = walk->minus = 0;
+      }
+      const uint32_t first = (walk->chunk + walk->flag) * MW_BLOCK, width = least_of(walk->columns - first, MW_BLOCK);
+      if (walk->zeros >= width)
+        k = code_block(&c, m, walk, columns + first, width, index, value, k, n, 0, reading);
       else
-        k = code_block(&c, m, &row, &p, column + first, width, at, zeros - (p.next - ones_of(p.nonzero)), index, value, k, n, 1, reading);
-      if (p.next < width) break;
-      inside = 0;
-      zeros -= width - ones_of(p.nonzero);
-      learn_block(column + first, width, &p);
+        k = code_block(&c, m, walk, columns + first, width, index, value, k, n, 1, reading);
+      if (walk->next < width) break;
+      walk->inside = 0;
+      walk->zeros -= width - ones_of(walk->nonzero);
+      walk->at += width;
+      walk->flag++;
+      learn(columns + first, width, walk->nonzero, walk->minus);
       if (c.status) break;
     }
-    at += width;
-    if (++b == blocks) {
-      b = left_block = 0;
+    if (walk->flag < flags) break;
+    learn(blocks + walk->chunk, flags, walk->some, 0);
+    walk->begun = 0;
+    walk->chunk += flags;
+    if (walk->chunk == walk->blocks) {
+      walk->chunk = 0;
       if (reading) mw_coder_overrun(&c);
-      if (c.status) break;
     }
+    if (c.status) break;
   }
   if (reading) mw_coder_overrun(&c);
   s->coder = c;
   walk->left -= k;
-  walk->zeros = zeros;
-  walk->at = at, walk->block = b, walk->left_block = left_block, walk->inside = inside;
-  walk->row_density = row.density, walk->row_sign = row.sign, walk->left_entries = row.left;
-  walk->next = p.next, walk->nonzero = p.nonzero, walk->minus = p.minus;
   return c.status;
 }
 
