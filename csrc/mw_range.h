@@ -140,11 +140,10 @@ MW_INLINE void mw_move_on(mw_coder *c, const int reading) {
   }
 }
 
-MW_INLINE void mw_grow(mw_bit *p) {
+extern const uint8_t mw_shift_of[254];MW_INLINE void mw_grow(mw_bit *p) {
   if (MW_LIKELY(p->seen == MW_SEEN_MAX)) return;
-  /* floor(log2(seen + 3)) */
-  if (++p->seen + 3u < 2u << p->slow_shift) return;
-  p->slow_shift++;
+  p->seen++;
+  p->slow_shift = mw_shift_of[p->seen];
   p->fast_shift = p->slow_shift < MW_FAST_SHIFT ? p->slow_shift : MW_FAST_SHIFT;
 }
 

@@ -22,6 +22,11 @@ static const uint16_t LEAST[MW_CLASSES + 1] = {0, 52, 131, 328, 819, 2048, 4096}
 static const uint16_t TYPICAL[MW_CLASSES] = {30, 83, 207, 518, 1295, 2896};
 #define EXPECTED_SEEN 6 /* how much a probability that starts at the class's density is believed */
 
+
+#define EIGHTS(k) k, k, k, k, k, k, k, k
+#define SIXTY_FOUR(k) EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k)
+const uint8_t mw_shift_of[MW_SEEN_MAX + 1] = {
+    1, 2, 2, 2, 2, EIGHTS(3), EIGHTS(4), EIGHTS(4), EIGHTS(5), EIGHTS(5), EIGHTS(5), EIGHTS(5), SIXTY_FOUR(6), SIXTY_FOUR(7), SIXTY_FOUR(7), 8};
 /* Sums of comparisons: no branch to guess, and a vector's work for the columns of a block. */
 MW_INLINE uint32_t class_of(uint32_t density) {
   uint32_t class = 0;
@@ -123,7 +128,7 @@ MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const u
   look_up(column, width, walk->above ? ABOVE : 0, MW_CLASSES * 8, ABOVE_SHIFT - 2, context);
   if (i && nonzero >> (i - 1) & 1) context[i] += 2, context[i + 1] += 1;
   if (i > 1 && nonzero >> (i - 2) & 1) context[i] += 1;
-  mw_bit *flags = m->nonzero[0][class];
+  mw_bit *flags = m->nonzero[0][0];
   for (;;) {
     /* The last entry must be the one, when all before it were zero: it has no flag. */
     const uint32_t flagged = nonzero ? width : width - 1;
@@ -135,14 +140,14 @@ MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const u
     uint32_t bit = 0;
     for (; i < stop; i++) {
       if (forced && !zeros) break;
-      bit = mw_code_rare(&c, &flags[context[i]], 0, reading);
+      bit = mw_code_rare(&c, &flags[context[i] + class * 8], 0, reading);
       if (reading && !MW_LIKELY(!bit)) break;
       density -= density >> ROW_SHIFT;
-      if (!MW_LIKELY(density >= LEAST[class])) flags = m->nonzero[0][--class];
+      class -= density < LEAST[class];
       if (forced) zeros--;
     }
     if (i == width) break;
-    if (!reading && i < flagged && !(forced && !zeros)) mw_code_rare(&c, &flags[context[i]], 1, 0);
+    if (!reading && i < flagged && !(forced && !zeros)) mw_code_rare(&c, &flags[context[i] + class * 8], 1, 0);
     if (reading) index[k] = at + i;
     const int32_t v = code_value(&c, m, reading ? 0 : value[k], &m->sign[row_sign * 3 + (column[i] >> SIGN_SHIFT)], reading);
     if (reading) value[k] = v;
@@ -151,7 +156,6 @@ MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const u
     row_sign = v < 0 ? 2 : 1;
     density += (4095 - density) >> ROW_SHIFT;
     class = class_of(density);
-    flags = m->nonzero[0][class];
     i++;
     k++;
     context[i] += 2, context[i + 1] += 1;
