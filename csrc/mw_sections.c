@@ -214,6 +214,7 @@ void mw_walk_begin(mw_walk *walk, uint32_t rows, uint32_t columns, size_t count,
 /* Walk on, row by row, 32 blocks by 32 blocks, for n entries. Flags that can only have one value are not coded: what reads without an
    error is exactly what a writer writes. index and value are written only when reading. The walk stops right behind an entry. */
 MW_INLINE mw_status walk_on(mw_stream *s, mw_walk *walk, uint32_t *index, int32_t *value, const size_t n, const int reading) {
+  if (!n) return s->coder.status;
   uint16_t *columns = walk->scratch, *blocks = columns + MW_WHOLE(walk->columns);
   mw_coder c = s->coder;
   mw_model *m = &s->model;

@@ -29,7 +29,7 @@ typedef struct mw_stream {
 #define MW_WHOLE(n) (((size_t)(n) + MW_BLOCK - 1) / MW_BLOCK * MW_BLOCK)
 static inline size_t mw_scratch(uint32_t columns) {
   if ((uint64_t)columns * 2 > SIZE_MAX / 2) return SIZE_MAX; /* more than there can be */
-  return MW_WHOLE(columns) + MW_WHOLE(MW_WHOLE(columns) / MW_BLOCK);
+  return MW_WHOLE(columns) + MW_WHOLE(columns / MW_BLOCK + 1);
 }
 
 /* How far one section has come, so that it can be coded in pieces. Other sections of the stream wait until it is at its end. */
