@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from modelwire import container, limits
+from modelwire import limits
 from modelwire.container import Container
 from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, RootMismatch
 from modelwire.manifest import Manifest, parse_manifest
@@ -66,7 +66,7 @@ class Bases:
 
 def open_container(store: Store, lineage: Lineage, version: Version) -> Container:
     """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
-    found = container.parse(store.blobs.get(version.blob), limits.LARGE)
+    found = store.blobs.container(version.blob, limits.LARGE)
     header = found.header
     row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
     said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), found.commit, header.parent, header.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -313,24 +314,15 @@ def test_applying_takes_no_more_memory_than_the_container() -> None:
 
 def test_two_threads_on_two_states_give_what_one_gives() -> None:
     made = [large(seed, 1 << 18) for seed in (6, 7)]
-    failures: list[BaseException] = []
     gate = threading.Barrier(2)
 
-    def work(state: ModelState, body: bytes) -> None:
-        try:
-            gate.wait(10)
-            for _ in range(20):
-                mine = state.at_base()
-                mine.apply_container(parse(body))
-            results.append(bits(mine))
-        except BaseException as problem:  # told to the main thread
-            failures.append(problem)
+    def work(state: ModelState, body: bytes) -> list[bytes]:
+        gate.wait(10)
+        for _ in range(20):
+            mine = state.at_base()
+            mine.apply_container(parse(body))
+        return bits(mine)
 
-    results: list[list[bytes]] = []
-    threads = [threading.Thread(target=work, args=(state, body)) for state, body, _ in made]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
-    assert not failures
-    assert sorted(results) == sorted(bits(after) for _, _, after in made)
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(work, *zip(*((state, body) for state, body, _ in made), strict=True)))
+    assert results == [bits(after) for _, _, after in made]
