@@ -140,10 +140,13 @@ MW_INLINE void mw_move_on(mw_coder *c, const int reading) {
   }
 }
 
-extern const uint8_t mw_shift_of[254];MW_INLINE void mw_grow(mw_bit *p) {
+/* How far the slow estimate moves after so many updates: floor(log2(seen + 3)). In mw_sections.c. */
+extern const uint8_t mw_shift_after[MW_SEEN_MAX + 1];
+
+MW_INLINE void mw_grow(mw_bit *p) {
   if (MW_LIKELY(p->seen == MW_SEEN_MAX)) return;
   p->seen++;
-  p->slow_shift = mw_shift_of[p->seen];
+  p->slow_shift = mw_shift_after[p->seen];
   p->fast_shift = p->slow_shift < MW_FAST_SHIFT ? p->slow_shift : MW_FAST_SHIFT;
 }
 

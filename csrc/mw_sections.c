@@ -4,7 +4,7 @@
 #include "mw_bits.h"
 
 /* State of a column or block, 16 bits: density out of 4096 in the low 12, was it non-zero in the row above; then the last sign of a
-   column, the class of a block's density. */
+   column. When a block was all zero in the row above, its columns' ABOVE are of an older row, and not looked at. */
 #define DENSITY 0x0fff
 #define ABOVE 0x1000
 #define ABOVE_SHIFT 12
@@ -22,26 +22,31 @@ static const uint16_t LEAST[MW_CLASSES + 1] = {0, 52, 131, 328, 819, 2048, 4096}
 static const uint16_t TYPICAL[MW_CLASSES] = {30, 83, 207, 518, 1295, 2896};
 #define EXPECTED_SEEN 6 /* how much a probability that starts at the class's density is believed */
 
+#define TIMES_8(k) k, k, k, k, k, k, k, k
+#define TIMES_64(k) TIMES_8(k), TIMES_8(k), TIMES_8(k), TIMES_8(k), TIMES_8(k), TIMES_8(k), TIMES_8(k), TIMES_8(k)
+const uint8_t mw_shift_after[MW_SEEN_MAX + 1] = {
+    1,          2,          2,          2,          2,           TIMES_8(3),  TIMES_8(4),  TIMES_8(4), TIMES_8(5),
+    TIMES_8(5), TIMES_8(5), TIMES_8(5), TIMES_64(6), TIMES_64(7), TIMES_64(7), 8,
+};
 
-#define EIGHTS(k) k, k, k, k, k, k, k, k
-#define SIXTY_FOUR(k) EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k), EIGHTS(k)
-const uint8_t mw_shift_of[MW_SEEN_MAX + 1] = {
-    1, 2, 2, 2, 2, EIGHTS(3), EIGHTS(4), EIGHTS(4), EIGHTS(5), EIGHTS(5), EIGHTS(5), EIGHTS(5), SIXTY_FOUR(6), SIXTY_FOUR(7), SIXTY_FOUR(7), 8};
-/* Sums of comparisons: no branch to guess, and a vector's work for the columns of a block. */
+/* A sum of comparisons: there is no branch to guess. */
 MW_INLINE uint32_t class_of(uint32_t density) {
   uint32_t class = 0;
   for (int c = 1; c < MW_CLASSES; c++) class += density >= LEAST[c];
   return class;
 }
 
+/* A flag that is 1 with the probability ones / 4096. */
+static mw_bit expect(unsigned ones) { return mw_bit_at((uint16_t)(ones << 4), EXPECTED_SEEN); }
+
 static void begin(mw_model *m) {
   const mw_bit unknown = mw_bit_at(0x8000, 0);
   mw_bit *p = (mw_bit *)m;
   for (size_t i = 0; i < sizeof *m / sizeof *p; i++) p[i] = unknown;
   for (unsigned c = 0; c < MW_CLASSES; c++) {
-    for (unsigned i = 0; i < 4; i++) m->any[c][i] = mw_bit_at((uint16_t)(TYPICAL[c] << 4), EXPECTED_SEEN);
+    for (unsigned i = 0; i < 4; i++) m->any[c * 4 + i] = expect(TYPICAL[c]);
     for (unsigned r = 0; r < MW_CLASSES; r++)
-      for (unsigned i = 0; i < 8; i++) m->nonzero[c][r][i] = mw_bit_at((uint16_t)((TYPICAL[c] + TYPICAL[r]) / 2u << 4), EXPECTED_SEEN);
+      for (unsigned i = 0; i < 8; i++) m->nonzero[(c * MW_CLASSES + r) * 8 + i] = expect((TYPICAL[c] + TYPICAL[r]) / 2u);
   }
 }
 
@@ -107,6 +112,7 @@ MW_INLINE void learn(uint16_t *state, const uint32_t n, uint32_t nonzero, uint32
   }
 }
 
+/* How many bits are set. */
 MW_INLINE uint32_t ones_of(uint32_t x) {
   x -= x >> 1 & 0x55555555u;
   x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
@@ -126,9 +132,9 @@ MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const u
   uint64_t zeros = forced ? walk->zeros - (i - ones_of(nonzero)) : 0;
   uint16_t context[MW_BLOCK + 2];
   look_up(column, width, walk->above ? ABOVE : 0, MW_CLASSES * 8, ABOVE_SHIFT - 2, context);
+  context[width] = context[width + 1] = 0; /* what is added behind the last entry has to land somewhere */
   if (i && nonzero >> (i - 1) & 1) context[i] += 2, context[i + 1] += 1;
   if (i > 1 && nonzero >> (i - 2) & 1) context[i] += 1;
-  mw_bit *flags = m->nonzero[0][0];
   for (;;) {
     /* The last entry must be the one, when all before it were zero: it has no flag. */
     const uint32_t flagged = nonzero ? width : width - 1;
@@ -137,17 +143,15 @@ MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const u
       if (k == n) break;
       if (index[k] - at < width) stop = index[k] - at;
     }
-    uint32_t bit = 0;
     for (; i < stop; i++) {
       if (forced && !zeros) break;
-      bit = mw_code_rare(&c, &flags[context[i] + class * 8], 0, reading);
-      if (reading && !MW_LIKELY(!bit)) break;
+      if (mw_code_rare(&c, &m->nonzero[context[i] + class * 8], 0, reading)) break;
       density -= density >> ROW_SHIFT;
       class -= density < LEAST[class];
       if (forced) zeros--;
     }
     if (i == width) break;
-    if (!reading && i < flagged && !(forced && !zeros)) mw_code_rare(&c, &flags[context[i] + class * 8], 1, 0);
+    if (!reading && i < flagged && !(forced && !zeros)) mw_code_rare(&c, &m->nonzero[context[i] + class * 8], 1, 0);
     if (reading) index[k] = at + i;
     const int32_t v = code_value(&c, m, reading ? 0 : value[k], &m->sign[row_sign * 3 + (column[i] >> SIGN_SHIFT)], reading);
     if (reading) value[k] = v;
@@ -171,7 +175,6 @@ MW_INLINE size_t code_block(mw_coder *coder, mw_model *m, mw_walk *walk, const u
 /* The flags of up to 32 blocks, from where the walk stands until one is 1 or all are passed; returns whether one is. */
 MW_INLINE uint32_t code_flags(mw_coder *coder, mw_model *m, mw_walk *walk, const uint32_t n, const uint32_t next, const int reading) {
   mw_coder c = *coder;
-  mw_bit *flags = m->any[0];
   const uint32_t from = walk->flag, columns = walk->columns - (walk->chunk + from) * MW_BLOCK;
   const uint16_t *context = walk->context;
   uint32_t j = from, stop = n;
@@ -180,15 +183,10 @@ MW_INLINE uint32_t code_flags(mw_coder *coder, mw_model *m, mw_walk *walk, const
     stop = least_of(from + walk->zeros / MW_BLOCK, n);
     if (stop < n && walk->zeros % MW_BLOCK >= columns - (stop - from) * MW_BLOCK) stop++;
   }
-  if (reading) {
-    for (; j < stop; j++) {
-      if (mw_code_rare(&c, &flags[context[j]], 0, 1)) break;
-    }
-  } else {
-    const uint32_t ahead = next - walk->at, block = ahead < columns ? least_of(from + ahead / MW_BLOCK, n) : n;
-    for (; j < stop && j < block; j++) mw_code_rare(&c, &flags[context[j]], 0, 0);
-    if (j < stop) mw_code_rare(&c, &flags[context[j]], 1, 0);
-  }
+  const uint32_t ahead = next - walk->at, block = ahead < columns ? least_of(from + ahead / MW_BLOCK, n) : n;
+  for (; j < stop && (reading || j < block); j++)
+    if (mw_code_rare(&c, &m->any[context[j]], 0, reading)) break;
+  if (!reading && j < stop) mw_code_rare(&c, &m->any[context[j]], 1, 0);
   *coder = c;
   const uint32_t passed = least_of((uint64_t)(j - from) * MW_BLOCK, columns);
   walk->zeros -= passed;
@@ -238,6 +236,7 @@ MW_INLINE mw_status walk_on(mw_stream *s, mw_walk *walk, uint32_t *index, int32_
         k = code_block(&c, m, walk, columns + first, width, index, value, k, n, 0, reading);
       else
         k = code_block(&c, m, walk, columns + first, width, index, value, k, n, 1, reading);
+      if (reading) mw_coder_overrun(&c);
       if (walk->next < width) break;
       walk->inside = 0;
       walk->zeros -= width - ones_of(walk->nonzero);
@@ -250,13 +249,10 @@ MW_INLINE mw_status walk_on(mw_stream *s, mw_walk *walk, uint32_t *index, int32_
     learn(blocks + walk->chunk, flags, walk->some, 0);
     walk->begun = 0;
     walk->chunk += flags;
-    if (walk->chunk == walk->blocks) {
-      walk->chunk = 0;
-      if (reading) mw_coder_overrun(&c);
-    }
+    if (walk->chunk == walk->blocks) walk->chunk = 0;
+    if (reading) mw_coder_overrun(&c);
     if (c.status) break;
   }
-  if (reading) mw_coder_overrun(&c);
   s->coder = c;
   walk->left -= k;
   return c.status;

@@ -12,12 +12,12 @@
 
 /* The adaptive probabilities of one stream. They live on from section to section. */
 typedef struct mw_model {
-  mw_bit any[MW_CLASSES][4];                 /* by density of the block; left, above */
-  mw_bit nonzero[MW_CLASSES][MW_CLASSES][8]; /* by density of column and row; above, left, left of that */
-  mw_bit sign[9];                            /* by last sign in the row and in the column: none, plus, minus */
+  mw_bit any[MW_CLASSES * 4];                  /* by density of the block; left, above */
+  mw_bit nonzero[MW_CLASSES * MW_CLASSES * 8]; /* by density of column and row; above, left, left of that */
+  mw_bit sign[9];                              /* by last sign in the row and in the column: none, plus, minus */
   mw_bit more[MW_ESCAPE];
   mw_bit length[MW_LENGTHS];
-  mw_bit digit[MW_LENGTHS][1 << MW_TREE];    /* by length and the bits before */
+  mw_bit digit[MW_LENGTHS][1 << MW_TREE];      /* by length and the bits before */
 } mw_model;
 
 typedef struct mw_stream {

@@ -175,6 +175,36 @@ static mw_status decode(const uint8_t *data, size_t length) {
   return status;
 }
 
+/* The same stream, read and written in pieces of any size. */
+static void code_in_pieces(size_t length) {
+  size_t again = 0;
+  mw_walk walk;
+  mw_decode_begin(&stream, stream_bytes, length);
+  for (size_t r = 0; r < ROUNDS; r++) {
+    size_t got = 0;
+    mw_walk_begin(&walk, N / COLUMNS[r] + 1, COLUMNS[r], counts[r], scratch);
+    for (size_t k = 0, room; k < counts[r]; k += got) {
+      room = 1 + rnd() % 60;
+      law(!mw_decode_some(&stream, &walk, noise_index, noise_value, room, &got), "a piece is refused");
+      law(got == room || k + got == counts[r], "a piece ends too early");
+      law(same(noise_index, index_of[r] + k, got * sizeof *noise_index) && same(noise_value, value_of[r] + k, got * sizeof *noise_value),
+          "a piece holds something else");
+    }
+  }
+  law(!mw_decode_end(&stream), "the pieces do not end");
+  mw_encode_begin(&stream, mutated, sizeof mutated);
+  for (size_t r = 0; r < ROUNDS; r++) {
+    mw_walk_begin(&walk, N / COLUMNS[r] + 1, COLUMNS[r], counts[r], scratch);
+    for (size_t k = 0, n; k < counts[r]; k += n) {
+      n = 1 + rnd() % 60;
+      if (n > counts[r] - k) n = counts[r] - k;
+      law(!mw_encode_some(&stream, &walk, index_of[r] + k, value_of[r] + k, n), "a piece is not written");
+    }
+    law(mw_encode_some(&stream, &walk, index_of[r], value_of[r], 1) == MW_SHAPE, "more is written than was announced");
+  }
+  law(!mw_encode_end(&stream, &again) && again == length && same(mutated, stream_bytes, length), "pieces give another stream");
+}
+
 static void code(void) {
   size_t at = 0, length = 0;
   mw_encode_begin(&stream, stream_bytes, sizeof stream_bytes);
@@ -186,6 +216,9 @@ static void code(void) {
   feed_number(length);
   feed(stream_bytes, length);
   law(!decode(stream_bytes, length), "decode refuses what was encoded");
+  const uint64_t drawn = state; /* how pieces are cut is nothing that the hash knows of */
+  code_in_pieces(length);
+  state = drawn;
   for (int round = 0; round < 4; round++) {
     memcpy(mutated, stream_bytes, length);
     const size_t place = rnd() % length; /* one draw a statement: C leaves the order within one open */
