@@ -37,16 +37,16 @@ cdef class Model:
             raise MemoryError
         cdef uint64_t start = 0
         cdef mw_tensor *tensor
-        cdef _Piece piece
+        cdef _Shape shape
         cdef str held
         cdef Py_ssize_t t
         for t in range(self.count):
             tensor = &self.tensors[t]
-            rows, columns = shapes[t]
-            _shape(rows, columns, &piece, &self.scratch)
-            tensor.rows, tensor.columns = piece.rows, piece.columns
+            shape = _Shape(*shapes[t])
+            tensor.rows, tensor.columns = shape.rows, shape.columns
+            self.scratch = max(self.scratch, mw_scratch(shape.columns))
             tensor.dtype, tensor.kind = dtypes[t], kinds[t]
-            tensor.n = <size_t>piece.rows * piece.columns
+            tensor.n = <size_t>shape.rows * shape.columns
             tensor.start = start
             start += tensor.n
             if tensor.kind == 2:  # planes move an exact tensor: to the kernels it has no entries

@@ -11,16 +11,19 @@ cdef struct _Piece:
     int held  # how many of the views are to be released
 
 
-cdef int _shape(object given_rows, object given_columns, _Piece *piece, size_t *scratch) except -1:
-    """Take over rows and columns, and let scratch be enough for them."""
-    rows, columns = whole(given_rows), whole(given_columns)
-    # The scratch grows with the columns: refuse before it is allocated. An index names 2^32 - 1 entries at most.
-    if rows < 0 or columns < 0 or rows * columns > 0xFFFFFFFF:
-        raise error_of(MW_SHAPE)
-    piece.rows = rows if columns else 0
-    piece.columns = columns if rows else 0
-    scratch[0] = max(scratch[0], mw_scratch(piece.columns))
-    return 0
+cdef class _Shape:
+    """Rows and columns as uint32."""
+
+    cdef uint32_t rows
+    cdef uint32_t columns
+
+    def __cinit__(self, rows, columns):
+        rows, columns = whole(rows), whole(columns)
+        # The scratch grows with the columns: refuse before it is allocated. An index names 2^32 - 1 entries at most.
+        if rows < 0 or columns < 0 or rows * columns > 0xFFFFFFFF:
+            raise error_of(MW_SHAPE)
+        self.rows = rows if columns else 0
+        self.columns = columns if rows else 0
 
 
 cdef bint _plain(const Py_buffer *view, char first, char second):
@@ -61,6 +64,13 @@ cdef class _Pieces:
                 PyBuffer_Release(&self.pieces[i].value_view)
         PyMem_Free(self.pieces)
 
+    cdef int shape(self, size_t place, object rows, object columns) except -1:
+        """Take over rows and columns of one section, and let scratch be enough for them."""
+        cdef _Shape shape = _Shape(rows, columns)
+        self.pieces[place].rows, self.pieces[place].columns = shape.rows, shape.columns
+        self.scratch = max(self.scratch, mw_scratch(shape.columns))
+        return 0
+
     cdef int take(self, size_t place, object index, object value) except -1:
         """Take the entries of one section."""
         cdef _Piece *piece = &self.pieces[place]
@@ -89,7 +99,7 @@ def encode_sections(sections):
     cdef _Pieces all = _Pieces(len(sections))
     cdef size_t place = 0
     for place, (rows, columns, index, value) in enumerate(sections):
-        _shape(rows, columns, &all.pieces[place], &all.scratch)
+        all.shape(place, rows, columns)
         try:
             all.take(place, index, value)
         except (BufferError, TypeError, ValueError):
@@ -132,7 +142,7 @@ def decode_sections(data, shapes):
     cdef size_t place = 0, entries = 0
     for place, (rows, columns, wanted) in enumerate(shapes):
         piece = &all.pieces[place]
-        _shape(rows, columns, piece, &all.scratch)
+        all.shape(place, rows, columns)
         wanted = whole(wanted)
         if not 0 <= wanted <= <uint64_t>piece.rows * piece.columns:
             raise error_of(MW_SHAPE)
