@@ -74,7 +74,7 @@ static const uint8_t NO_PARENT[PLANES_TILE * 4];
         memset(bits, 0, (length + 7) / 8);                                                                                         \
       }                                                                                                                            \
       for (size_t i = 0; WIDTH == 1 && i < some; i++) planes[found + i] = (uint8_t)from[i];                                        \
-      for (size_t b = 0; b < WIDTH / 2; b++) {                                                                                     \
+      for (size_t b = 0; 2 * b + 1 < WIDTH; b++) {                                                                                 \
         uint8_t *low = planes + 2 * b * stride + found, *high = low + stride;                                                      \
         for (size_t i = 0; i < some; i++) {                                                                                        \
           low[i] = (uint8_t)(from[i] >> (16 * b));                                                                                 \
@@ -172,12 +172,12 @@ MW_TARGET static size_t narrow_tile(const float *held, size_t length, int half, 
   if (half) {
     for (size_t i = 0; i < length; i++) {
       stored[i] = mw_to_f16(held[i]);
-      lost += (mw_bits(mw_from_f16(stored[i])) != mw_bits(held[i])) | !mw_finite(held[i]);
+      lost += (size_t)(mw_bits(mw_from_f16(stored[i])) != mw_bits(held[i])) | (size_t)!mw_finite(held[i]);
     }
   } else {
     for (size_t i = 0; i < length; i++) {
       stored[i] = (uint16_t)(mw_bits(held[i]) >> 16);
-      lost += ((mw_bits(held[i]) & 0xffffu) != 0) | !mw_finite(held[i]);
+      lost += (size_t)((mw_bits(held[i]) & 0xffffu) != 0) | (size_t)!mw_finite(held[i]);
     }
   }
   return lost;
