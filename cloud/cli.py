@@ -95,9 +95,13 @@ def _registry_commands(commands: Any) -> None:
 
 def _fleet_commands(commands: Any) -> None:
     bases = _group(commands, "bases", "Base models that devices start from.", fleet.list_bases, "edgecloud bases list")
-    one = _command(bases, "add", fleet.add_base, "edgecloud bases add digits.tflite", "edgecloud bases add model.tflite --name doorbell")
+    one = _command(
+        bases, "add", fleet.add_base, "edgecloud bases add digits.tflite", "edgecloud bases add model.tflite --name doorbell",
+        "edgecloud bases add model.tflite --name free --exact",
+    )  # fmt: skip
     one.add_argument("file", metavar="FILE.tflite", help="a trainable model file")
     one.add_argument("--name", help="what to call it (default: the file's name)")
+    one.add_argument("--exact", action="store_true", help="for devices that were set up with --exact: they adopt nothing")
     _command(bases, "list", fleet.list_bases, "edgecloud bases list --json")
     devices = _group(commands, "devices", "Devices, their keys, and those that wait.", fleet.list_devices, "edgecloud devices")
     key = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"

@@ -142,7 +142,7 @@ def check_lineage(store: Store, lineage: Lineage, bases: Bases) -> Iterator[Chec
         if version.status is Status.REFUSED:
             continue
         try:
-            if version.kind == "delta" and version.parent_id in lost:
+            if version.kind != "snapshot" and version.parent_id in lost:
                 raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact")
             check_signature(store, lineage, open_container(store, lineage, version))
             if version.parent_id is None or version.kind == "snapshot":

@@ -62,24 +62,27 @@ enum { MW_FLOAT32 = 1, MW_FLOAT16 = 2, MW_BFLOAT16 = 3, MW_INT8 = 4, MW_INT32 = 
 /* From this magnitude on rounding to float16 gives an infinity: 65520. */
 #define MW_F16_OVERFLOW 0x477ff000u
 
-/* Round a finite float32 to float16, half to even, subnormals included; infinite from MW_F16_OVERFLOW on. In integers and without
-   a branch: the same bits on every processor, and a loop over it vectorises. */
+/* a where the condition (0 or 1) holds, else b: by masks, because gcc turns some conditional expressions back into branches, and
+   then does not vectorise the loop around them. */
+static inline uint32_t mw_select(uint32_t condition, uint32_t a, uint32_t b) { return b ^ ((a ^ b) & (0u - condition)); }
+
+/* Round a finite float32 to float16, half to even, subnormals included; infinite from MW_F16_OVERFLOW on. Without a branch, so that
+   a loop over it vectorises. The one sum is a single rounding to nearest of normal numbers, which no mode but another rounding
+   (mw_check_rounding) and no fusing changes: the same bits on every processor. */
 static inline uint16_t mw_to_f16(float f) {
   const uint32_t u = mw_bits(f), m = u & MW_MAGNITUDE;
   const uint32_t normal = (m - 0x38000000u + 0xfffu + (m >> 13 & 1)) >> 13; /* the exponent's bias is 15 instead of 127 */
-  /* Below 2^-14: multiples of 2^-24. Below 2^-25 the shift only has to be long enough. */
-  const int32_t place = 126 - (int32_t)(m >> 23);
-  const uint32_t shift = (uint32_t)(place < 1 ? 1 : place > 31 ? 31 : place), whole = (m & 0x7fffffu) | 0x800000u;
-  const uint32_t subnormal = (whole + (1u << (shift - 1)) - 1 + (whole >> shift & 1)) >> shift;
-  const uint32_t h = m >= MW_F16_OVERFLOW ? 0x7c00u : m >= 0x38800000u ? normal : subnormal;
+  /* Below 2^-14: multiples of 2^-24, which is the last bit of numbers from 0.5 on. */
+  const uint32_t subnormal = mw_bits(mw_float(m) + 0.5f) - 0x3f000000u;
+  const uint32_t h = mw_select(m >= MW_F16_OVERFLOW, 0x7c00u, mw_select(m >= 0x38800000u, normal, subnormal));
   return (uint16_t)((u >> 16 & 0x8000u) | h);
 }
 
 static inline float mw_from_f16(uint16_t h) {
   const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, m = h & 0x7fffu;
   /* A subnormal's product is exact and a normal float32: no mode of the processor changes it. */
-  const uint32_t small = mw_bits((float)(int32_t)m * 0x1p-24f), large = (m << 13) + (m >= 0x7c00u ? 0x70000000u : 0x38000000u);
-  return mw_float(sign | (m < 0x400u ? small : large));
+  const uint32_t small = mw_bits((float)(int32_t)m * 0x1p-24f), large = (m << 13) + mw_select(m >= 0x7c00u, 0x70000000u, 0x38000000u);
+  return mw_float(sign | mw_select(m < 0x400u, small, large));
 }
 
 /* What becomes of a finite sum when it is stored: the nearest value of the storage type, half to even. Infinite where there is none,

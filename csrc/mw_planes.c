@@ -17,8 +17,7 @@ mw_status mw_generic_join_planes(const uint8_t *changed, const uint8_t *planes, 
 size_t mw_generic_narrow(const float *held, size_t n, int half, uint16_t *stored) { return tiled_narrow(held, n, half, stored); }
 
 mw_status mw_check_changed(const uint8_t *changed, size_t n, size_t count) {
-  size_t bits = 0;
-  for (size_t i = 0; i < (n + 7) / 8; i++) bits += (size_t)__builtin_popcount(changed[i]);
+  const size_t bits = bits_in(changed, (n + 7) / 8);
   if (bits != count || (n % 8 && changed[n / 8] >> n % 8)) return MW_PLANES;
   return MW_OK;
 }

@@ -9,6 +9,18 @@
 
 #define PLANES_TILE 512 /* entries: a tile and what comes of it stay in the nearest cache */
 
+/* Ones in n bytes, without an instruction for it, which plain x86-64 does not have. */
+static inline size_t bits_in(const uint8_t *bytes, size_t n) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t b = bytes[i];
+    b -= b >> 1 & 0x55u;
+    b = (b & 0x33u) + (b >> 2 & 0x33u);
+    count += (b + (b >> 4)) & 15u;
+  }
+  return count;
+}
+
 static const uint8_t NO_PARENT[PLANES_TILE * 4];
 
 /* Every function once for each width: U the unsigned, S the signed integer of WIDTH bytes. Signed maxima, because plain SSE2
@@ -61,9 +73,13 @@ static const uint8_t NO_PARENT[PLANES_TILE * 4];
       } else {                                                                                                                     \
         memset(bits, 0, (length + 7) / 8);                                                                                         \
       }                                                                                                                            \
-      for (size_t b = 0; b < WIDTH; b++) {                                                                                         \
-        uint8_t *out = planes + b * stride + found;                                                                                \
-        for (size_t i = 0; i < some; i++) out[i] = (uint8_t)(from[i] >> (8 * b));                                                  \
+      for (size_t i = 0; WIDTH == 1 && i < some; i++) planes[found + i] = (uint8_t)from[i];                                        \
+      for (size_t b = 0; 2 * b + 1 < WIDTH; b++) {                                                                                 \
+        uint8_t *low = planes + 2 * b * stride + found, *high = low + stride;                                                      \
+        for (size_t i = 0; i < some; i++) {                                                                                        \
+          low[i] = (uint8_t)(from[i] >> (16 * b));                                                                                 \
+          high[i] = (uint8_t)((uint32_t)from[i] >> (16 * b + 8));                                                                  \
+        }                                                                                                                          \
       }                                                                                                                            \
       found += some;                                                                                                               \
     }                                                                                                                              \
@@ -81,25 +97,35 @@ static const uint8_t NO_PARENT[PLANES_TILE * 4];
       const U *p = parent ? parent + start : (const U *)(const void *)NO_PARENT;                                                   \
       const uint8_t *bits = changed + start / 8;                                                                                   \
       size_t some = 0, zeros = 0;                                                                                                  \
-      for (size_t i = 0; i < (length + 7) / 8; i++) some += (size_t)__builtin_popcount(bits[i]);                                   \
-      for (size_t i = 0; i < some; i++) kept[i] = 0;                                                                               \
-      for (size_t b = 0; b < WIDTH; b++) {                                                                                         \
-        const uint8_t *in = planes + b * stride + found;                                                                           \
-        for (size_t i = 0; i < some; i++) kept[i] = (U)(kept[i] | (U)((U)in[i] << (8 * b)));                                       \
+      some = bits_in(bits, (length + 7) / 8);                                                                                      \
+      /* A plane that there is not stands for the last one, and is not read. */                                                    \
+      const uint8_t *in0 = planes + found, *in1 = in0 + (WIDTH > 1) * stride, *in2 = in1 + (WIDTH > 2) * stride,                   \
+                    *in3 = in2 + (WIDTH > 2) * stride;                                                                             \
+      for (size_t i = 0; i < some; i++) {                                                                                          \
+        const uint32_t low = WIDTH > 1 ? (uint32_t)in0[i] | (uint32_t)in1[i] << 8 : in0[i];                                        \
+        kept[i] = (U)(WIDTH > 2 ? low | (uint32_t)in2[i] << 16 | (uint32_t)in3[i] << 24 : low);                                    \
       }                                                                                                                            \
       for (size_t i = 0; i < some; i++) zeros += kept[i] == 0;                                                                     \
       const U *from = kept;                                                                                                        \
       if (zeros || some != length) {                                                                                               \
         size_t k = 0;                                                                                                              \
         kept[some] = 0;                                                                                                            \
-        for (size_t i = 0; i < length; i++) {                                                                                      \
-          const U is = (U)(bits[i / 8] >> (i % 8) & 1);                                                                            \
-          z[i] = (U)(kept[k] & (U)-is);                                                                                            \
-          if (zeros && is && !kept[k]) {                                                                                           \
-            *at = start + i;                                                                                                       \
-            return MW_VALUE;                                                                                                       \
+        if (zeros) {                                                                                                               \
+          *at = start; /* the tile's: what is wrong is the update, not an entry of it */                                           \
+          return MW_VALUE;                                                                                                         \
+        }                                                                                                                          \
+        for (size_t i = 0; i < length; i += 8) {                                                                                   \
+          const uint32_t byte = bits[i / 8];                                                                                       \
+          if (byte == 0xff) {                                                                                                      \
+            memcpy(z + i, kept + k, 8 * sizeof(U));                                                                                \
+            k += 8;                                                                                                                \
+          } else {                                                                                                                 \
+            for (uint32_t j = 0; j < 8; j++) {                                                                                     \
+              const uint32_t is = byte >> j & 1;                                                                                   \
+              z[i + j] = (U)(kept[k] & (U)(0 - is));                                                                               \
+              k += is;                                                                                                             \
+            }                                                                                                                      \
           }                                                                                                                        \
-          k += is;                                                                                                                 \
         }                                                                                                                          \
         from = z;                                                                                                                  \
       }                                                                                                                            \
@@ -146,12 +172,12 @@ MW_TARGET static size_t narrow_tile(const float *held, size_t length, int half, 
   if (half) {
     for (size_t i = 0; i < length; i++) {
       stored[i] = mw_to_f16(held[i]);
-      lost += (unsigned)(mw_bits(mw_from_f16(stored[i])) != mw_bits(held[i])) | (unsigned)!mw_finite(held[i]);
+      lost += (size_t)(mw_bits(mw_from_f16(stored[i])) != mw_bits(held[i])) | (size_t)!mw_finite(held[i]);
     }
   } else {
     for (size_t i = 0; i < length; i++) {
       stored[i] = (uint16_t)(mw_bits(held[i]) >> 16);
-      lost += (unsigned)((mw_bits(held[i]) & 0xffffu) != 0) | (unsigned)!mw_finite(held[i]);
+      lost += (size_t)((mw_bits(held[i]) & 0xffffu) != 0) | (size_t)!mw_finite(held[i]);
     }
   }
   return lost;

@@ -109,9 +109,11 @@ def read_key(path: Path, what: str) -> bytes:
         raise ConfigError(reason=f"{path}: {e}") from None
 
 
-def create(folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet_key: bytes) -> None:
+def create(
+    folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet_key: bytes, exact: bool = False
+) -> None:
     """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
-    seed: the private key's 32 bytes.
+    seed: the private key's 32 bytes; exact: the device adopts nothing.
 
     Raises NotTrainable for a base that can't be trained, ConfigError when anything of the kind is there already.
     """
@@ -131,7 +133,7 @@ def create(folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, byte
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
     staging.mkdir(mode=0o700)
     files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)
-    _create_state(staging / device.dir, loaded, models)
+    _create_state(staging / device.dir, loaded, models, exact)
     files.write(staging / device.fleet_key, f"{fleet_key.hex()}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
     for place in places:
@@ -149,7 +151,7 @@ def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
             os.rename(folder / place, staging / place)
 
 
-def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes]) -> None:
+def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool) -> None:
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
     (state / "models").mkdir()
     Spool.create(state)
@@ -158,7 +160,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes]) -> N
         for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0)):
             database.insert("meta", key=key, value=value)
         for name, base in models.items():
-            manifest, contract = manifest_of(base), tflite_file.contract(base, model=name)
+            manifest, contract = manifest_of(base, exact=exact), tflite_file.contract(base, model=name)
             _, written = ModelStore.create(state / "models" / name, base, manifest, no_residual(manifest))
             database.insert(
                 "model", name=name, manifest=manifest.encode(), base_commit=manifest.commit, head_commit=manifest.commit,

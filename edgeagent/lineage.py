@@ -232,7 +232,7 @@ class Lineage:
         total = bodies[0].sections(self.manifest.schema)
         for b in bodies[1:]:
             total = update.add(total, b.sections(self.manifest.schema), self.manifest)
-        return Kind.DELTA, total
+        return Kind.EXACT if self.manifest.all_exact else Kind.DELTA, total
 
     # What the centre says.
 

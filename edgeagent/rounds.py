@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from modelwire import cbor
 from modelwire.candidates import Residual
 from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
-from modelwire.snap import Snapped, snap, training_start
+from modelwire.snap import Snapped, exactly, snap, training_start
 from modelwire.update import Kind, changed
 
 from . import guard, trainer
@@ -135,13 +135,15 @@ def _train(
         snapped = _snap(lineage, settings, head, held, residual, model, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=count), None, guard.Verdict(False, e.message), e)
-    if not snapped.sections and snapped.kind is Kind.DELTA:
+    if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
     return _Trained(replace(outcome, after=_measure_snapped(model, snapped, judging)), snapped, guard.Verdict(True))
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, model: Trainable, outcome: Outcome) -> Snapped:
     trained = lineage.manifest.schema.flat(model.get_weights())
+    if lineage.manifest.all_exact:
+        return exactly(held.state, trained, residual)
     update = settings.update
     overhead = _overhead(lineage, outcome, ())
     while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends

@@ -181,7 +181,7 @@ class IndexOutOfRange(WireError):
 
 class RangeOverflow(WireError):
     code = 47
-    text = "tensor {tensor}: entry {index} would leave the lattice's range of +-2^22 units"
+    text = "tensor {tensor}: entry {index} would leave the lattice's range of +-2^22 units, or +-127 of an int8"
 
 
 class NonFinite(WireError):

@@ -55,8 +55,17 @@ class Snapped:
     sections: Sections
     state: ModelState
     residual: Residual
-    step: Step
+    step: Step | None  # None for an exact update
     clamped: tuple[int, ...]  # tensors that met the end of the lattice's range: what to widen next
+
+
+def exactly(state: ModelState, trained: Sequence[Held], residual: Residual) -> Snapped:
+    """Return the round of a device that adopts nothing: the state with the trained weights themselves, as an exact update.
+
+    Raises WrongBase unless all tensors of the base are exact, NonFinite when a weight is no number.
+    """
+    kind, sections, after = exact.exact_update(state, trained)
+    return Snapped(kind, sections, after, residual, None, ())
 
 
 def no_residual(manifest: Manifest) -> Residual:

@@ -21,7 +21,8 @@ import pytest
 
 import cloud.cli
 import edgeagent.cli
-from modelwire import container, errors, limits, parts, records, signing, topics
+from modelwire import container, errors, limits, parts, planes, records, signing, topics
+from modelwire.exact import exact_update
 from modelwire.manifest import parse_manifest
 from modelwire.state import ModelState
 from modelwire.update import Kind
@@ -316,6 +317,24 @@ def test_the_worked_example_reads_as_it_says_and_is_written_again() -> None:
     assert f"is then\n{', '.join(f'{w:.8g}' for w in state.weights[0].tolist())}.".replace("-0,", "-0.0,") in text
     assert f"`{read.stream.hex()}`" in text and f"this update has {len(update)}\nbytes" in text
     assert container.seal(read.header, sections, manifest.schema, key) == update
+
+
+def test_the_worked_exact_update_reads_as_it_says_and_is_written_again() -> None:
+    text = section(WIRE, "An exact update")
+    manifest_bytes, update = (bytes.fromhex(block) for block in re.findall(r"(?:^ {4}[0-9a-f ]+\n)+", text, re.M))
+    manifest, key = parse_manifest(manifest_bytes), signing.PrivateKey(bytes(range(32)))
+    state = ModelState.of_base(manifest, [np.array([1, -2, 0.5, 0], np.float32)])
+    trained = [np.array([1 + 2**-10, -2, 0.5, -0.0], np.float32)]
+    kind, sections, _ = exact_update(state, trained)
+
+    read = container.parse(update)
+    state.apply_container(read)
+
+    assert state.weights[0].tobytes() == trained[0].tobytes() and state.root == read.header.root
+    assert "1.0009766, -2, 0.5, -0:" in text and f"this update has {len(update)} bytes" in text
+    assert bytes(read.planes).hex() == "".join(re.findall(r"`((?:[0-9a-f]{2})+(?: [0-9a-f]+)?)`[:;]", text)).replace(" ", "")
+    assert container.seal(read.header, sections, manifest.schema, key) == update and kind is read.header.kind
+    assert f"{planes.BLOCK:,} entries" in WIRE
 
 
 # Boards

@@ -27,7 +27,7 @@ def add_base(args: argparse.Namespace) -> Answer:
         raise TooLarge(what=str(path), size=path.stat().st_size, limit=DEFAULT.model_file)
     file = path.read_bytes()
     check_trainable(file, model=name)
-    manifest = manifest_of(file)
+    manifest = manifest_of(file, exact=args.exact)
     with opened(args, readonly=False) as store, store.transaction():
         known = store.bases.get(manifest.commit)
         if known is None:
@@ -35,7 +35,7 @@ def add_base(args: argparse.Namespace) -> Answer:
                 raise BadArgument(reason=f"another base is named {name!r}", fix=f"give this one a name: --name {name}-2")
             known = Base(manifest.commit, name, manifest.encode(), store.blobs.put(file), len(file), now())
             store.bases.add(known)
-    document = {**_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors)}
+    document = {**_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact}
     text = facts((("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes")))
     return Answer(document, text)
 

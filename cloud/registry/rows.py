@@ -78,7 +78,7 @@ class NewVersion:
     lineage: int
     epoch: int
     version: int
-    kind: str  # "snapshot" or "delta"
+    kind: str  # "snapshot", "delta" or "exact"
     commit: bytes
     parent: bytes
     parent_id: int | None  # None: the parent is the base

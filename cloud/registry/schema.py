@@ -9,7 +9,7 @@ from modelwire.errors import RegistryDamaged, UnsupportedWire
 from .database import Database
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 1  # number of migrations below; kept in user_version, so that opening costs no query on tables
+SCHEMA = 2  # number of migrations below; kept in user_version, so that opening costs no query on tables
 
 _FIRST = """
 CREATE TABLE registry (
@@ -210,6 +210,16 @@ def migrate(database: Database) -> None:
                 tables.execute(statement)
         for statement in _triggers(tables):
             tables.execute(statement)
+
+    @migrations(name="m002_exact_updates")
+    def m002_exact_updates(tables: Any) -> None:
+        # A condition alone changes, and it takes more than before: the table's text is all there is to write anew. RESET reads it.
+        tables.execute("PRAGMA writable_schema = ON")
+        tables.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'version'",
+            ["kind IN ('snapshot', 'delta')", "kind IN ('snapshot', 'delta', 'exact')"],
+        )
+        tables.execute("PRAGMA writable_schema = RESET")
 
     migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
     database.run(f"PRAGMA application_id = {APPLICATION_ID}")

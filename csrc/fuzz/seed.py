@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from modelwire import container, manifest  # noqa: E402
+from modelwire import container, manifest, planes  # noqa: E402
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 VECTORS = ROOT / "tests" / "vectors" / "wire-1"
@@ -98,11 +98,28 @@ def from_arrays() -> None:
                 add("integrity", step + struct.pack("<BIB", "verbatim" in case["kernel"], 1000, 7) + arrays["q"].tobytes())
 
 
+def from_planes() -> None:
+    """The golden exact updates: the first tensors' bits and planes, behind a base of their size."""
+    schema = manifest.parse_manifest((VECTORS / "exact" / "manifest.bin").read_bytes()).schema
+    raw, starts = (VECTORS / "exact" / "base.bin").read_bytes(), [0]
+    for spec in schema.tensors:
+        starts.append(starts[-1] + spec.size * spec.dtype.width)
+    for file in sorted((VECTORS / "exact").glob("*-*.bin")):
+        for section in container.parse(file.read_bytes()).plane_sections(schema).values():
+            width = section.dtype.width
+            block = next(planes.blocks(section.planes, section.entries, width))
+            changed, packed = block.unpack(width)
+            head = struct.pack("<BBHH", section.dtype - 1, section.raw, section.entries, block.count)
+            base = raw[starts[section.tensor] : starts[section.tensor + 1]]
+            add("planes", head + base + base[::-1] + changed.tobytes() + packed.tobytes())
+
+
 def main() -> None:
     """Write every seed that is not there yet."""
     from_coder()
     from_updates()
     from_arrays()
+    from_planes()
     add("integrity", b"123456789")  # the checksum's own test word
 
 

@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet-key", required=True, metavar="FILE", help="the fleet's public key, from edgecloud init")
     parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help="a trainable .tflite; repeatable")
     parser.add_argument("--key", metavar="FILE", help="use this private key, of the same device before it lost its state")
+    parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
     add_set(parser)
 
@@ -47,16 +48,16 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = configuration.build(configuration.parse(text), where="init", path=path, environment={}, flags={})
     seed = device.read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet_key = device.read_key(Path(args.fleet_key), "the fleet's public key")
-    device.create(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key)
+    device.create(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key, exact=args.exact)
     public = signing.PrivateKey(seed).public.hex()
     add_line = f"edgecloud devices add {args.device} {public}"
-    bases = {name: manifest_of(data) for name, data in models.items()}
+    bases = {name: manifest_of(data, exact=args.exact) for name, data in models.items()}
     document = {
         "settings": str(path),
         "device": args.device,
         "fleet": args.fleet,
         "public_key": public,
-        "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}" for n in bases), add_line],
+        "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), add_line],
         "models": [
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
         ],

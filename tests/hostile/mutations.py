@@ -103,7 +103,7 @@ def opened(data: bytes) -> Open:
         rows.append(Row(*struct.unpack_from("<HBBBbHI", data, at + extension_len + 12 * i)))
     return Open(
         h.kind, h.epoch, h.version, h.schema_id, h.parent, h.root, struct.pack("<QQ", *h.fingerprint), h.base,
-        h.device.encode(), h.model.encode(), data[at : at + extension_len], tuple(rows), bytes(c.stream),
+        h.device.encode(), h.model.encode(), data[at : at + extension_len], tuple(rows), bytes(c.stream) + bytes(c.planes),
     )  # fmt: skip
 
 
@@ -204,7 +204,8 @@ def attacks() -> list[Attack]:
     add("stream of ones", lambda o: replace(o, stream=b"\xff" * len(o.stream)), e.WireError)
     add("stream reversed", lambda o: replace(o, stream=o.stream[::-1]), e.WireError)
     # Header fields
-    for kind in (2, 3, 4, 255):
+    add("kind 2", of(kind=2), e.Malformed)  # exact updates have no coded sections
+    for kind in (3, 4, 255):
         add(f"kind {kind}", of(kind=kind), e.UnsupportedWire)
     add("a delta that says it is a snapshot", of(kind=0), e.Malformed)
     add("a snapshot that says it is a delta", of(kind=1), e.Malformed, True)
@@ -233,8 +234,10 @@ def attacks() -> list[Attack]:
         add(f"extension {n}: {bad[:6].hex()}", of(extension=bad), e.Malformed)
     add("extension of 10,000 items", of(extension=b"\xa1\x61a\x99\x27\x10" + b"\x00" * 10000), e.TooLarge)
     # Section table
-    for codec in (0, 2, 3, 255):
+    for codec in (0, 4, 255):
         add(f"codec {codec}", of_row(0, codec=codec), e.UnsupportedWire)
+    for codec in (2, 3):  # planes.py has what becomes of these where they belong
+        add(f"codec {codec}", of_row(0, codec=codec), e.Malformed)
     for m in (0, 2, 128, 254):
         add(f"step mantissa {m}", of_row(1, m=m), e.Malformed)
     for j in (23, 24, 31, 64, 255):

@@ -78,15 +78,17 @@ class Fleet:
         command = [sys.executable, "-m", "cloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
         self.ingester = Process("ingester", command, folder / "ingester.log")
 
-    def add_base(self, model: str, file: Path | None = None) -> None:
+    def add_base(self, model: str, file: Path | None = None, *, exact: bool = False) -> None:
         """Let the registry know a base model; the file is tests/models/MODEL.tflite unless another is given."""
-        cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, "--db", str(self.db))
+        how = ["--exact"] if exact else []
+        cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, "--db", str(self.db), *how)
 
-    def add_device(self, name: str, models: dict[str, Path], settings: dict[str, str], *run: str) -> Process:
+    def add_device(self, name: str, models: dict[str, Path], settings: dict[str, str], *run: str, exact: bool = False) -> Process:
         """Make a device, register its key, and return its agent, not started. run: arguments of `edgeagent run`."""
         home = self.home(name)
         arguments = ["init", "--device", name, "--fleet", "demo", "--broker", self.url, "--dir", str(home)]
         arguments += ["--fleet-key", str(self.db.parent / "fleet.pub")]
+        arguments += ["--exact"] if exact else []
         for model, file in models.items():
             arguments += ["--model", f"{model}={file}"]
         for key, value in settings.items():

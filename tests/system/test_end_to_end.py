@@ -104,6 +104,25 @@ def test_a_device_with_two_models_is_materialised_bit_for_bit(fleet: Fleet, tmp_
     assert fleet.ingester.stop() == 0
 
 
+def test_a_device_that_adopts_nothing_is_materialised_bit_for_bit(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.add_base("free", MODELS / "digits.tflite", exact=True)
+    fleet.add_device("pi-9", files("digits"), QUICK, exact=True)
+    fill(fleet, "pi-9", "digits")
+    fleet.agent("pi-9", *RUN, "--rounds", "3")
+    base = read_weights((MODELS / "digits.tflite").read_bytes())
+    for version in (1, 2, 3):
+        out = tmp_path / f"{version}.tflite"
+        fleet.cloud("materialise", f"pi-9@{version}", "-o", str(out))
+        mine = served(fleet, "pi-9", "digits", version)
+        assert out.read_bytes() == mine
+        changed = sum(int((w != base[n]).sum()) for n, w in read_weights(mine).items())
+        assert changed > sum(w.size for w in base.values()) // 4  # free training moves far more than a delta would
+    said = fleet.cloud("log", "pi-9")
+    assert [v["kind"] for v in said["versions"]] == ["exact"] * 3
+    assert exact(fleet)["exact"] == 3
+    assert fleet.ingester.stop() == 0
+
+
 def test_a_snapshot_that_was_asked_for_comes_in_parts(fleet: Fleet) -> None:
     device = fleet.add_device("pi-7", files("digits"), {**QUICK, "link.part_bytes": "1KiB", "update.density": "0.05"})
     fill(fleet, "pi-7", "digits")

@@ -1,0 +1,73 @@
+"""An older registry is brought to this release's schema with everything that it holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cloud.registry import create_registry, open_registry
+from cloud.registry.schema import SCHEMA
+
+from .centre import Centre, add_base, make_registry
+from .device import Base, ScriptedDevice
+
+OLD, NEW = "kind IN ('snapshot', 'delta')", "kind IN ('snapshot', 'delta', 'exact')"
+
+
+def make_older(path: Path) -> None:
+    """Take a registry back to schema 1, as release 0.1 made it."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute("UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = 'version'", (NEW, OLD))
+    database.execute("PRAGMA writable_schema = RESET")
+    database.execute("DELETE FROM _sqlite_migrations WHERE name = 'm002_exact_updates'")
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+
+
+def text_of(path: Path) -> str:
+    database = sqlite3.connect(path)
+    (text,) = database.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'version'").fetchone()
+    assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    database.close()
+    return str(text)
+
+
+def test_a_registry_of_the_first_schema_takes_exact_updates_after_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    base = Base.of()
+    store = make_registry(path, base)
+    device, centre = ScriptedDevice(base), Centre(store)
+    centre.meet(device)
+    centre.deliver(device, device.train())
+    centre.rebuild()
+    before = store.database.all('SELECT version, kind, "commit", status FROM version')
+    assert len(before) == 1
+    store.close()
+    make_older(path)
+    assert OLD in text_of(path)
+    old = sqlite3.connect(path)
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        old.execute('INSERT INTO version SELECT 99, lineage, epoch, 99, \'exact\', randomblob(32), parent, parent_id, base, root, '
+                    "fingerprint, blob, size, received_at, extension, status, reason FROM version")  # fmt: skip
+    old.close()
+
+    store = open_registry(path)
+    assert store.database.number("PRAGMA user_version") == SCHEMA
+    assert store.database.all('SELECT version, kind, "commit", status FROM version') == before
+    assert NEW in text_of(path)
+    centre = Centre(store)
+    centre.deliver(device, device.train())
+    centre.rebuild()
+    assert [row[3] for row in store.database.all('SELECT version, kind, "commit", status FROM version')] == ["verified"] * 2
+    store.close()
+
+
+def test_a_new_registry_has_the_same_text(tmp_path: Path) -> None:
+    create_registry(tmp_path / "new.db", fleet="demo", public_key=bytes(32), now=1)
+    assert NEW in text_of(tmp_path / "new.db")
+    store = open_registry(tmp_path / "new.db")
+    add_base(store, Base.of())
+    store.close()
