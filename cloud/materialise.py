@@ -6,8 +6,9 @@ import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from modelwire import container
+from modelwire import limits
 from modelwire.container import Container
 from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, RootMismatch
 from modelwire.manifest import Manifest, parse_manifest
@@ -20,16 +21,20 @@ from .registry import Lineage, Status, Store, Version
 BASES_KEPT = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoadedBase:
-    """A base with its weights read and proven against its manifest."""
+    """A base with its weights, proven against its manifest once, whatever the number of states around it."""
 
     manifest: Manifest
     weights: tuple[F32, ...]
     file: bytes
 
     def state(self) -> ModelState:
-        """Return version 0, to be changed by its owner alone."""
+        """Return version 0, to be changed by its owner alone; the base's arrays are shared by all states."""
+        return self._proven.at_base()
+
+    @cached_property
+    def _proven(self) -> ModelState:
         return ModelState.of_base(self.manifest, self.weights)
 
 
@@ -61,7 +66,7 @@ class Bases:
 
 def open_container(store: Store, lineage: Lineage, version: Version) -> Container:
     """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
-    found = container.parse(store.blobs.get(version.blob))
+    found = store.blobs.container(version.blob, limits.LARGE)
     header = found.header
     row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
     said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), found.commit, header.parent, header.root)
@@ -70,28 +75,31 @@ def open_container(store: Store, lineage: Lineage, version: Version) -> Containe
     return found
 
 
-def step(store: Store, lineage: Lineage, version: Version, state: ModelState) -> None:
-    """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and root.
+def step(store: Store, lineage: Lineage, version: Version, state: ModelState, *, prove: bool = True) -> None:
+    """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
     Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
     """
     found = open_container(store, lineage, version)
     name = f"{lineage}@{version.version}"
     try:
-        state.apply(found.header.kind, found.sections(state.manifest.schema), expect=found.header.fingerprint)
+        state.apply_container(found)
     except RootMismatch as error:
         raise RootMismatch(what=name, kind=error.facts["kind"], device=str(lineage)) from None
-    if state.root != version.root:
+    if prove and state.root != version.root:
         raise RootMismatch(what=name, kind="root", device=str(lineage))
 
 
 def rebuild(store: Store, version: Version, bases: Bases) -> ModelState:
-    """Return the state of a version. Raises NotServed for a refused one, and any error that keeps it from being exact."""
+    """Return the state of a version. Raises NotServed for a refused one, and any error that keeps it from being exact.
+
+    Its own root is proven. Of the versions on the way the fingerprints are: their roots would take longer than all the rest.
+    """
     lineage = store.lineages.by_id(version.lineage)
     require_served(lineage, version)
     state = bases[version.base].state()
     for link in store.versions.chain(version):
-        step(store, lineage, link, state)
+        step(store, lineage, link, state, prove=link.id == version.id)
     return state
 
 

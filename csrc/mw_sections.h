@@ -12,12 +12,12 @@
 
 /* The adaptive probabilities of one stream. They live on from section to section. */
 typedef struct mw_model {
-  mw_bit any[MW_CLASSES][4];                 /* by density of the block; left, above */
-  mw_bit nonzero[MW_CLASSES][MW_CLASSES][8]; /* by density of column and row; above, left, left of that */
-  mw_bit sign[9];                            /* by last sign in the row and in the column: none, plus, minus */
+  mw_bit any[MW_CLASSES * 4];                  /* by density of the block; left, above */
+  mw_bit nonzero[MW_CLASSES * MW_CLASSES * 8]; /* by density of column and row; above, left, left of that */
+  mw_bit sign[9];                              /* by last sign in the row and in the column: none, plus, minus */
   mw_bit more[MW_ESCAPE];
   mw_bit length[MW_LENGTHS];
-  mw_bit digit[MW_LENGTHS][1 << MW_TREE];    /* by length and the bits before */
+  mw_bit digit[MW_LENGTHS][1 << MW_TREE];      /* by length and the bits before */
 } mw_model;
 
 typedef struct mw_stream {
@@ -25,22 +25,26 @@ typedef struct mw_stream {
   mw_model model;
 } mw_stream;
 
-/* Entries of uint16 scratch that sections of so many columns need. */
-static inline size_t mw_scratch(uint32_t columns) { return (size_t)columns + columns / MW_BLOCK + 1; }
+/* Scratch, uint16 each: a state a column, then one a block, both filled up to whole 32. */
+#define MW_WHOLE(n) (((size_t)(n) + MW_BLOCK - 1) / MW_BLOCK * MW_BLOCK)
+static inline size_t mw_scratch(uint32_t columns) {
+  if ((uint64_t)columns * 2 > SIZE_MAX / 2) return SIZE_MAX; /* more than there can be */
+  return MW_WHOLE(columns) + MW_WHOLE(columns / MW_BLOCK + 1);
+}
 
 /* How far one section has come, so that it can be coded in pieces. Other sections of the stream wait until it is at its end. */
 typedef struct mw_walk {
-  uint64_t size;      /* rows * columns */
-  uint64_t start;     /* global index of the row's first entry */
-  size_t count, done; /* entries in all, and coded so far */
-  uint32_t columns, blocks;
-  uint32_t block;         /* of the row: where it goes on */
-  uint32_t inside, next;  /* behind an entry inside that block, and the column where it goes on */
-  uint32_t some;          /* whether the block had an entry */
-  uint32_t left, left2;   /* whether the two entries before were non-zero */
-  uint32_t left_block;    /* the flag of the block to the left */
-  uint32_t row_density, row_sign;
   uint16_t *scratch;
+  size_t left;    /* entries to come */
+  uint64_t zeros; /* entries that are zero, from where it stands to the section's end */
+  uint32_t columns, blocks;
+  uint32_t at;                   /* index of the block's first entry */
+  uint32_t row_density, row_sign;
+  uint32_t chunk, begun;         /* first of 32 blocks, and whether context is of them */
+  uint32_t flag, some;           /* which of them it is; a bit a block that had an entry */
+  uint32_t inside, above;        /* whether it stands inside that block, and whether the block had an entry in the row above */
+  uint32_t next, nonzero, minus; /* column of the block that is next; a bit a column */
+  uint16_t context[MW_BLOCK + 1];
 } mw_walk;
 
 /* Begin a section whose shape was checked (mw_check_shape). scratch stays the walk's until its end; count entries are to come. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "mw_bits.h"
+#include "mw_apply.h"
 #include "mw_planes.h"
 #include "mw_sections.h"
 
@@ -176,6 +177,36 @@ static mw_status decode(const uint8_t *data, size_t length) {
   return status;
 }
 
+/* The same stream, read and written in pieces of any size. */
+static void code_in_pieces(size_t length) {
+  size_t again = 0;
+  mw_walk walk;
+  mw_decode_begin(&stream, stream_bytes, length);
+  for (size_t r = 0; r < ROUNDS; r++) {
+    size_t got = 0;
+    mw_walk_begin(&walk, N / COLUMNS[r] + 1, COLUMNS[r], counts[r], scratch);
+    for (size_t k = 0, room; k < counts[r]; k += got) {
+      room = 1 + rnd() % 60;
+      law(!mw_decode_some(&stream, &walk, noise_index, noise_value, room, &got), "a piece is refused");
+      law(got == room || k + got == counts[r], "a piece ends too early");
+      law(same(noise_index, index_of[r] + k, got * sizeof *noise_index) && same(noise_value, value_of[r] + k, got * sizeof *noise_value),
+          "a piece holds something else");
+    }
+  }
+  law(!mw_decode_end(&stream), "the pieces do not end");
+  mw_encode_begin(&stream, mutated, sizeof mutated);
+  for (size_t r = 0; r < ROUNDS; r++) {
+    mw_walk_begin(&walk, N / COLUMNS[r] + 1, COLUMNS[r], counts[r], scratch);
+    for (size_t k = 0, n; k < counts[r]; k += n) {
+      n = 1 + rnd() % 60;
+      if (n > counts[r] - k) n = counts[r] - k;
+      law(!mw_encode_some(&stream, &walk, index_of[r] + k, value_of[r] + k, n), "a piece is not written");
+    }
+    law(mw_encode_some(&stream, &walk, index_of[r], value_of[r], 1) == MW_SHAPE, "more is written than was announced");
+  }
+  law(!mw_encode_end(&stream, &again) && again == length && same(mutated, stream_bytes, length), "pieces give another stream");
+}
+
 static void code(void) {
   size_t at = 0, length = 0;
   mw_encode_begin(&stream, stream_bytes, sizeof stream_bytes);
@@ -187,6 +218,9 @@ static void code(void) {
   feed_number(length);
   feed(stream_bytes, length);
   law(!decode(stream_bytes, length), "decode refuses what was encoded");
+  const uint64_t drawn = state; /* how pieces are cut is nothing that the hash knows of */
+  code_in_pieces(length);
+  state = drawn;
   for (int round = 0; round < 4; round++) {
     memcpy(mutated, stream_bytes, length);
     const size_t place = rnd() % length; /* one draw a statement: C leaves the order within one open */
@@ -284,6 +318,80 @@ static void stored(uint8_t dtype) {
   }
 }
 
+#define TENSORS 4
+static float model_base[TENSORS][N], model_w[TENSORS][N], kept_w[TENSORS][N];
+static int32_t model_q[TENSORS][N], kept_q[TENSORS][N];
+static const uint32_t MODEL_COLUMNS[TENSORS] = {32, 768, 4, 96};
+static const uint8_t MODEL_DTYPES[TENSORS] = {MW_FLOAT32, MW_FLOAT32, MW_FLOAT16, MW_INT8};
+
+/* The base of a model of all classes, and what entry i of each tensor is to move by, in steps of 1, 1, 3 and 1. */
+static void make_model(size_t i, int32_t moves[TENSORS]) {
+  const uint32_t difference = mw_bits(w[i]) - mw_bits(base[i]);
+  model_base[0][i] = model_base[1][i] = base[i];
+  moves[0] = q[i];
+  memcpy(&moves[1], &difference, sizeof difference);
+  model_base[2][i] = mw_from_f16((uint16_t)(rnd() & 0xbfffu));
+  moves[2] = (int32_t)(rnd() % 2001) - 1000;
+  const int32_t code = (int32_t)(rnd() % 255) - 127;
+  model_base[3][i] = (float)code;
+  moves[3] = (int32_t)(rnd() % 255) - 127 - code;
+}
+
+static void feed_model(void) {
+  for (size_t t = 0; t < TENSORS; t++) {
+    feed(model_w[t], sizeof *model_w);
+    feed(model_q[t], sizeof *model_q);
+  }
+}
+
+/* A whole update of a whole model, as one stream, and the same with a bit of it changed. */
+static void whole_update(int e) {
+  mw_tensor tensors[TENSORS];
+  mw_row rows[TENSORS];
+  mw_place place = {0, 0, 0};
+  uint64_t lanes[2] = {0, 0};
+  size_t at = 0, length = 0;
+  static int32_t moves[N][TENSORS];
+  for (size_t i = 0; i < N; i++) make_model(i, moves[i]);
+  mw_encode_begin(&stream, stream_bytes, sizeof stream_bytes);
+  for (size_t t = 0; t < TENSORS; t++) {
+    const int exponent = t == 0 ? e : t == 2 ? -14 : 0;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < N; i++)
+      if (moves[i][t]) noise_index[count] = i, noise_value[count++] = moves[i][t];
+    tensors[t] = (mw_tensor){.base = model_base[t], .w = model_w[t], .q = model_q[t], .n = N, .start = t * N,
+                             .rows = N / MODEL_COLUMNS[t], .columns = MODEL_COLUMNS[t], .exponent = exponent,
+                             .dtype = MODEL_DTYPES[t], .kind = t == 1 ? MW_KIND_VERBATIM : MW_KIND_LATTICE};
+    rows[t] = (mw_row){(uint16_t)t, MW_CODEC_RANGE, t == 2 ? 3 : 1, 0, (int8_t)exponent, 0, count};
+    law(!mw_encode_section(&stream, tensors[t].rows, tensors[t].columns, noise_index, noise_value, count, scratch,
+                           sizeof scratch / sizeof *scratch, &at),
+        "encode refuses a model");
+    memcpy(model_w[t], model_base[t], sizeof *model_w);
+    memset(model_q[t], 0, sizeof *model_q);
+  }
+  law(!mw_encode_end(&stream, &length), "encode refuses to end a model");
+  mw_update update = {(const uint8_t *)rows, TENSORS, stream_bytes, length, 0};
+  const size_t room = sizeof scratch / sizeof *scratch;
+  law(!mw_apply_stream(tensors, TENSORS, &update, NULL, lanes, scratch, room, &place, NULL, NULL), "a whole update is refused");
+  law(same(model_w[0], w, sizeof w) && same(model_w[1], w, sizeof w), "a whole update gives other weights");
+  feed(lanes, sizeof lanes);
+  feed_model();
+  update.stream = mutated;
+  for (int round = 0; round < 6; round++) {
+    memcpy(mutated, stream_bytes, length);
+    const size_t byte = rnd() % length;
+    mutated[byte] ^= (uint8_t)(1 << rnd() % 8);
+    update.length = length - rnd() % 2;
+    update.snapshot = round & 1;
+    memcpy(kept_w, model_w, sizeof kept_w);
+    memcpy(kept_q, model_q, sizeof kept_q);
+    if (feed_status(mw_apply_stream(tensors, TENSORS, &update, NULL, lanes, scratch, room, &place, NULL, NULL), &place.at))
+      law(same(kept_w, model_w, sizeof kept_w) && same(kept_q, model_q, sizeof kept_q), "a refused update leaves a trace");
+    feed(lanes, sizeof lanes);
+    feed_model();
+  }
+}
+
 int main(int argc, char **argv) {
   size_t at = 0;
   if (mw_choose(argc > 1 ? argv[1] : "")) return 2;
@@ -313,6 +421,7 @@ int main(int argc, char **argv) {
     feed_fingerprint(found_q, lanes, 1);
     refuse(e);
     feed_number(mw_crc32c((const uint8_t *)w, sizeof w));
+    whole_update(e);
   }
   state = 88172645463325252u;
   planes(MW_FLOAT32, 4, 0x7f800000u);

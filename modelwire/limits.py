@@ -39,3 +39,5 @@ class Limits:
 
 
 DEFAULT = Limits()
+# What the centre reads from its own registry: snapshots of models of up to 500 MB.
+LARGE = Limits(container=600 * MIB)

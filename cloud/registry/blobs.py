@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from modelwire.errors import BadArgument, RegistryDamaged
+from modelwire.container import Container, parse
+from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
+from modelwire.limits import Limits
 
 from ..files import sync_folder
+from ..mapping import open_container
 from .database import Database
 
 PARTIAL = ".partial"
@@ -25,6 +28,12 @@ class BlobStore(Protocol):
 
     def get(self, digest: bytes) -> bytes:
         """Return the bytes. Raises RegistryDamaged when they are gone or are not what the digest says."""
+
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        """Return the container that is kept there. Its own digest is proven; its stream may be read later, from a file.
+
+        Raises RegistryDamaged when it is gone, and what `parse` raises.
+        """
 
     def has(self, digest: bytes) -> bool: ...
 
@@ -45,6 +54,9 @@ class DatabaseBlobs:
     def get(self, digest: bytes) -> bytes:
         row = self._database.one("SELECT bytes FROM blob WHERE sha256 = ?", digest)
         return _proven(digest, None if row is None else bytes(row[0]), self._database.path)
+
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        return parse(self.get(digest), limit)
 
     def has(self, digest: bytes) -> bool:
         return self._database.one("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
@@ -97,6 +109,15 @@ class FileBlobs:
         except OSError as error:
             raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="check who may read it") from error
 
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        path = self._path(digest)
+        try:
+            return open_container(path, limit)
+        except MissingFile:
+            raise _gone(digest, path) from None
+        except (Malformed, DigestMismatch) as error:
+            raise RegistryDamaged(path=path, reason=f"the bytes {digest.hex()[:16]} have changed: {error.message}") from None
+
     def has(self, digest: bytes) -> bool:
         return self._path(digest).exists()
 
@@ -130,6 +151,9 @@ class TieredBlobs:
         # A restored registry has everything in the database, whatever its size.
         return (self.database if self.database.has(digest) else self.files).get(digest)
 
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        return (self.database if self.database.has(digest) else self.files).container(digest, limit)
+
     def has(self, digest: bytes) -> bool:
         return self.database.has(digest) or self.files.has(digest)
 
@@ -139,7 +163,11 @@ class TieredBlobs:
 
 def _proven(digest: bytes, data: bytes | None, where: Path) -> bytes:
     if data is None:
-        raise RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} are gone")
+        raise _gone(digest, where)
     if hashlib.sha256(data).digest() != digest:
         raise RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} have changed")
     return data
+
+
+def _gone(digest: bytes, where: Path) -> RegistryDamaged:
+    return RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} are gone")

@@ -44,6 +44,33 @@ static mw_status decode(const uint8_t *data, size_t length, section *sections, s
   return status;
 }
 
+/* The same in pieces of any size; what a piece gives before a refusal is well-formed. */
+static mw_status decode_pieces(const uint8_t *data, size_t length, section *sections, size_t n, uint32_t draw, mw_status *end) {
+  static mw_stream stream;
+  mw_status status = MW_OK;
+  mw_decode_begin(&stream, data, length);
+  for (size_t i = 0; i < n && !status; i++) {
+    size_t scratch_length, got;
+    uint16_t *scratch = scratch_of(&sections[i], &scratch_length);
+    mw_walk walk;
+    mw_walk_begin(&walk, sections[i].rows, sections[i].columns, sections[i].count, scratch);
+    for (size_t k = 0; k < sections[i].count && !status; k += got) {
+      size_t some = 1 + (draw = draw * 1664525u + 1013904223u) / 65536 % 70;
+      if (some > sections[i].count - k) some = sections[i].count - k;
+      uint32_t *index = room(some, sizeof *index);
+      int32_t *value = room(some, sizeof *value);
+      status = mw_decode_some(&stream, &walk, index, value, some, &got);
+      LAW(got == (status ? 0 : some));
+      memcpy(sections[i].index + k, index, got * sizeof *index);
+      memcpy(sections[i].value + k, value, got * sizeof *value);
+      free(index), free(value);
+    }
+    free(scratch);
+  }
+  *end = mw_decode_end(&stream);
+  return status;
+}
+
 static uint8_t *encode(const section *sections, size_t n, size_t *length) {
   static mw_stream stream;
   size_t capacity = 64, at;
@@ -86,9 +113,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     again[i] = s;
   }
   uint8_t *stream = copy_of(in.data, in.left, 1);
-  mw_status end;
-  if (!decode(stream, in.left, read, n, &end)) {
-    for (size_t i = 0; i < n; i++) well_formed(&read[i]);
+  mw_status end, end_of_pieces, whole = decode(stream, in.left, read, n, &end);
+  mw_status pieces = decode_pieces(stream, in.left, again, n, (uint32_t)size * 2654435761u, &end_of_pieces);
+  LAW((whole ? whole : end) == (pieces ? pieces : end_of_pieces));
+  if (!whole) {
+    for (size_t i = 0; i < n; i++) {
+      well_formed(&read[i]);
+      LAW(same(read[i].index, again[i].index, read[i].count, sizeof(uint32_t)));
+      LAW(same(read[i].value, again[i].value, read[i].count, sizeof(int32_t)));
+    }
     size_t length;
     uint8_t *written = encode(read, n, &length);
     LAW((end == MW_OK) == (length == in.left && same(written, stream, length, 1)));

@@ -43,7 +43,8 @@ if _WANTED == "reference":
         weights_from_q,
     )
 else:
-    from .kernel import (
+    # The two classes have the same methods, which a checker of names can't see.
+    from .kernel import (  # type: ignore[assignment]
         Model,
         adopt,
         adopt_sent,

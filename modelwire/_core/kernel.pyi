@@ -5,6 +5,8 @@ Errors of the caller's own making (wrong dtype, length, layout) are KernelError.
 
 from collections.abc import Callable, Iterable, Sequence
 
+from typing_extensions import disjoint_base
+
 from modelwire.tensors import F32, I32, U8, U16, U32, Stored
 
 STATUS_END: int
@@ -118,13 +120,14 @@ def join_planes(changed: U8, planes: U8, parent: Stored | None, fresh: Stored, *
     Raises Malformed and NonFinite; fresh then means nothing.
     """
 
+@disjoint_base
 class Model:
     """The arrays of one model, checked once and held; model-wide kernels read and write them without asking again."""
 
-    def __init__(
-        self, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32], *, dtypes: bytes, kinds: bytes,
+    def __new__(
+        cls, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32], *, dtypes: bytes, kinds: bytes,
         shapes: Sequence[tuple[int, int]],
-    ) -> None:
+    ) -> Model:
         """dtypes, kinds: wire numbers, one a tensor; shapes: rows and columns as the coder sees them."""
 
     def holds(self, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32]) -> bool:

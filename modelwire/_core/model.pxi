@@ -37,15 +37,16 @@ cdef class Model:
             raise MemoryError
         cdef uint64_t start = 0
         cdef mw_tensor *tensor
-        cdef _Shape shape
+        cdef _Piece piece
         cdef str held
         cdef Py_ssize_t t
         for t in range(self.count):
             tensor = &self.tensors[t]
-            shape = _Shape(*shapes[t])
-            tensor.rows, tensor.columns = shape.rows, shape.columns
+            rows, columns = shapes[t]
+            _shape(rows, columns, &piece, &self.scratch)
+            tensor.rows, tensor.columns = piece.rows, piece.columns
             tensor.dtype, tensor.kind = dtypes[t], kinds[t]
-            tensor.n = <size_t>shape.rows * shape.columns
+            tensor.n = <size_t>piece.rows * piece.columns
             tensor.start = start
             start += tensor.n
             if tensor.kind == 2:  # planes move an exact tensor: to the kernels it has no entries
@@ -55,7 +56,6 @@ cdef class Model:
             tensor.base = <const float *>self._take(arrays[0][t], "base", held, tensor.n, False)
             tensor.w = <float *>self._take(arrays[1][t], "w", held, tensor.n, True)
             tensor.q = <int32_t *>self._take(arrays[2][t], "q", _I32, tensor.n, True)
-            self.scratch = max(self.scratch, mw_scratch(shape.columns))
 
     def __dealloc__(self):
         cdef Py_ssize_t i

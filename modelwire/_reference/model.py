@@ -84,11 +84,12 @@ class Model:
 
 def check_table(table: bytes | bytearray | memoryview, *, snapshot: bool) -> bool:
     """Return whether every row is a range-coded section in its one form and the tensors rise."""
+    data = octets(table)
     try:
-        _read_table(octets(table), snapshot)
+        _read_table(data, snapshot)
     except Malformed:
         return False
-    return True
+    return len(data) % _ROW.size == 0
 
 
 def apply_stream(

@@ -213,7 +213,7 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
         sealed = seal(header, snapped.sections, net.schema, KEY)
         received = parse(sealed)
         received.verify(KEY.public)
-        cloud.apply(received.header.kind, received.sections(net.schema), expect=received.header.fingerprint)
+        cloud.apply_container(received)
         if cloud.root != state.root:
             raise SystemExit(f"seed {seed}, update {version}: the rebuilt weights are not the device's")
         parent, sizes = received.commit, [*sizes, len(sealed)]

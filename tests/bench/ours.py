@@ -71,14 +71,12 @@ class Applying:
         self.state = case.state.copy()
         self.fingerprint = self.state.fingerprint
         sections = case.sections()
-        self.schema = case.manifest.schema
         self.sealed = sealed(case, sections)
         self.back = invert(sections)
         self.applied = False
 
     def apply(self) -> None:
-        container = parse(self.sealed)
-        self.state.apply(container.header.kind, container.sections(self.schema), expect=container.header.fingerprint)
+        self.state.apply_container(parse(self.sealed))
         self.applied = True
 
     def reset(self) -> None:

@@ -50,7 +50,7 @@ STRUCTURE = {
     "a tensor that is not there": ({"tensor": 4000}, "is outside"),
     "more entries than the tensor has": ({"count": 1 << 30}, "is outside"),
     "one entry more than there are": ({"count": 3}, ""),
-    "another unit": ({"exponent": 5}, "has unit 2^5"),
+    "another unit": ({"exponent": 5}, "another unit"),
     "a step that takes it out of range": ({"m": 255, "j": 22}, "range of +-2^22"),
 }
 

@@ -273,9 +273,9 @@ def test_a_version_stored_while_its_parent_is_being_refused_is_refused_too(centr
     centre.deliver(device, lie)
     step = materialise.step
 
-    def slow(*args: object) -> None:
+    def slow(*args: object, **facts: object) -> None:
         centre.deliver(device, child)  # the ingester goes on while the rebuild computes
-        step(*args)
+        step(*args, **facts)
 
     monkeypatch.setattr(materialise, "step", slow)
     centre.rebuild()

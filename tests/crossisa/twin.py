@@ -231,6 +231,50 @@ class Run:
             if not isinstance(self.status(lambda t=total, h=held: twin.round_stored(t, h, dtype=dtype)), ModelWireError):
                 self.feed(held.tobytes())
 
+    def whole_update(self, e: int) -> None:
+        """A model of all classes, one stream for all of it, and the same with a bit of it changed."""
+        halves, wide, codes, steps = [], [], [], []
+        for _ in range(N):
+            halves.append(self.rnd() & 0xBFFF)
+            wide.append(self.rnd() % 2001 - 1000)
+            codes.append(self.rnd() % 255 - 127)
+            steps.append(self.rnd() % 255 - 127 - codes[-1])
+        half = np.array(halves, np.uint16).view(np.float16).astype(np.float32)
+        bases = [self.base, self.base, half, np.array(codes, np.float32)]
+        difference = (self.w.view(np.uint32) - self.base.view(np.uint32)).view(np.int32)
+        moves = [self.q, difference, np.array(wide, np.int32), np.array(steps, np.int32)]
+        exponents = [e, 0, -14, 0]
+        shapes = [(N // columns, columns) for columns in (32, 768, 4, 96)]
+        sections, table = [], b""
+        for t, (shape, move) in enumerate(zip(shapes, moves, strict=True)):
+            index = np.flatnonzero(move).astype(np.uint32)
+            sections.append((*shape, index, move[index]))
+            table += struct.pack("<HBBBbHI", t, 1, 3 if t == 2 else 1, 0, exponents[t], 0, len(index))
+        coded = twin.encode_sections(sections)
+        w, q = [b.copy() for b in bases], [np.zeros(N, np.int32) for _ in bases]
+        model = twin.Model(bases, w, q, dtypes=bytes([1, 1, 2, 4]), kinds=bytes([0, 1, 0, 0]), shapes=shapes)
+        lanes = twin.apply_stream(model, exponents, table, coded, snapshot=False, lanes=(0, 0))
+
+        def feed() -> None:
+            self.number(*lanes)
+            for pair in zip(w, q, strict=True):
+                for a in pair:
+                    self.feed(a.tobytes())
+
+        feed()
+        for round_ in range(6):
+            mutated = bytearray(coded)
+            place = self.rnd() % len(coded)
+            mutated[place] ^= 1 << self.rnd() % 8
+            data, now = bytes(mutated[: len(coded) - self.rnd() % 2]), lanes
+            result = self.status(
+                lambda data=data, now=now, snapshot=bool(round_ & 1): twin.apply_stream(
+                    model, exponents, table, data, snapshot=snapshot, lanes=now
+                )
+            )
+            lanes = lanes if isinstance(result, ModelWireError) else result
+            feed()
+
     def all(self) -> int:
         self.out = np.zeros(N, np.float32)
         for k, e in enumerate(EXPONENTS):
@@ -250,6 +294,7 @@ class Run:
             self.fingerprint(difference, True)
             self.refuse(difference, bits)
             self.number(twin.crc32c(self.w.tobytes()))
+            self.whole_update(e)
         self.state = 88172645463325252
         for dtype, width, infinity in ((1, 4, 0x7F800000), (2, 2, 0x7C00), (3, 2, 0x7F80), (4, 1, 0), (5, 4, 0)):
             self.planes(dtype, width, infinity)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from modelwire import _reference as twin
+from modelwire import errors
 from modelwire._core import kernel
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "wire-1" / "kernels"
@@ -47,6 +48,14 @@ def test_streams_are_the_golden_bytes_and_read_back(core: Any, case: Any) -> Non
     shapes = [(rows, columns, len(index)) for rows, columns, index, _ in sections]
     decoded = core.decode_sections(bytes.fromhex(case["stream"]), shapes)
     assert [(i.tolist(), v.tolist()) for i, v in decoded] == [(s["index"], s["value"]) for s in case["sections"]]
+
+
+@BOTH
+@pytest.mark.parametrize("case", vectors("refused"), ids=lambda case: case["what"])
+def test_streams_that_no_encoder_writes_are_refused_for_the_golden_reason(core: Any, case: Any) -> None:
+    with pytest.raises(errors.Malformed) as refused:
+        core.decode_sections(bytes.fromhex(case["stream"]), [(case["rows"], case["columns"], case["count"])])
+    assert refused.value.facts == {"what": "coded sections", "reason": case["reason"]}
 
 
 @BOTH

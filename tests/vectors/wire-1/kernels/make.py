@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[3]))
 
 from modelwire import _reference as twin  # noqa: E402
+from modelwire._reference import coder as twin_coder  # noqa: E402
+from modelwire.errors import Malformed  # noqa: E402
 
 Case = dict[str, Any]
 
@@ -123,8 +126,76 @@ def coder() -> list[Case]:
     ]
 
 
+def refused() -> list[Case]:
+    """Streams that every reader refuses, whatever the entries: what it is told to expect, and why it refuses."""
+    large = np.array([10**9 + i for i in range(8)], np.int32)
+    good = twin.encode_sections([(1, 8, np.arange(8, dtype=np.uint32), large)])
+    short = "the bytes end too early"
+    longer = "there are more bytes than needed"
+    damaged = "no encoder writes these bytes"
+    return [
+        {"what": what, "rows": 1, "columns": columns, "count": count, "stream": stream.hex(), "reason": reason}
+        for what, columns, count, stream, reason in [
+            ("the number that halving an odd range for a raw bit leaves over", 8, 8, odd_one_out(large), damaged),
+            ("the number behind the whole range", 8, 8, b"\xff" * 4 + good[4:], damaged),
+            ("a stream cut by five bytes", 8, 8, good[:-5], short),
+            ("a zero byte that could be left off", 8, 8, good + b"\0", longer),
+            ("bytes behind the end", 8, 8, good + bytes(8) + b"\1", longer),
+            ("a number other than the roundest", 8, 8, not_the_roundest(good), damaged),
+            ("plus 2^31", 1, 1, one_value(0, 2**31), damaged),
+            ("2^31 + 1 below zero", 1, 1, one_value(1, 2**31 + 1), damaged),
+            ("bytes for a section without entries", 8, 0, b"\0\0\0\0\1", longer),
+        ]
+    ]
+
+
+def odd_one_out(values: Any) -> bytes:
+    """Return the stream of the number that no raw bit uses, at the first range that is odd; what follows may be anything."""
+
+    class Odd(twin_coder._Writer):
+        spoilt: tuple[bytes, int] | None = None
+
+        def raw(self, bits: int, count: int) -> int:
+            for place in reversed(range(count)):
+                if self.width % 2 and not self.spoilt:
+                    self.spoilt = (bytes(self.bytes), self.low + self.width - 1)
+                super().raw(bits >> place & 1, 1)
+            return bits & ((1 << count) - 1)
+
+    out = Odd()
+    twin_coder._walk(out, twin_coder._Model(), 1, len(values), len(values), dict(enumerate(values.tolist())))
+    assert out.spoilt
+    settled, number = out.spoilt
+    number += int.from_bytes(settled, "big") << 32
+    return number.to_bytes(len(settled) + 4, "big") + b"\1" * 4
+
+
+def one_value(negative: int, magnitude: int) -> bytes:
+    """Return the stream of one value, which need not be an int32, in a section of one entry."""
+    out, model = twin_coder._Writer(), twin_coder._Model()
+    out.code(model.sign[0][0], negative)
+    for p in model.more:
+        out.code(p, 1)
+    twin_coder._golomb(out, model, magnitude - twin_coder.ESCAPE)
+    return out.finish()
+
+
+def not_the_roundest(stream: bytes) -> bytes:
+    """Return a longer stream of the same entries: a number beside the roundest of the last range."""
+    for tail in range(1, 256):
+        longer = stream + bytes([tail])
+        with contextlib.suppress(Malformed):
+            twin.decode_sections(longer, [(1, 8, 8)])
+            raise AssertionError("a longer stream was taken")
+        reader = twin_coder._Reader(longer)
+        twin_coder._walk(reader, twin_coder._Model(), 1, 8, 8, None)
+        if reader.used >= len(longer):
+            return longer
+    raise AssertionError("there is no room beside the roundest")
+
+
 def main() -> None:
-    for make in (lattice, verbatim, checksum, coder):
+    for make in (lattice, verbatim, checksum, coder, refused):
         path = FOLDER / f"{make.__name__}.json"
         if path.exists():
             print(f"{path.name} is there already and stays as it is")
