@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import lz4.block
+import lz4.block  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
