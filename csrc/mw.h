@@ -30,6 +30,12 @@ typedef enum mw_status {
   MW_STREAM_LONG,             /* the coded bytes go on after the sections */
   MW_STREAM_DAMAGED,          /* bytes that no encoder writes */
   MW_NO_ROOM,                 /* an output or the scratch is too small: the caller's fault */
+  MW_SUBNORMALS,              /* the processor flushes subnormals to zero */
+  MW_FUSED,                   /* this build fuses multiplications with additions */
+  MW_HEAD,                    /* a head's settings are out of range */
+  MW_FEATURE_NOT_FINITE,      /* a feature of a row */
+  MW_LABEL,                   /* a row's label is no class, or its target no number */
+  MW_DIVERGED,                /* training gave what is no number */
   MW_STATUS_END
 } mw_status;
 

@@ -4,7 +4,11 @@ Errors of the caller's own making (wrong dtype, length, layout) are KernelError.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
+from numpy.typing import NDArray
+
+from modelwire.head_settings import HeadSettings
 from modelwire.tensors import F32, I32, U16, U32
 
 STATUS_END: int
@@ -89,3 +93,21 @@ def encode_sections(sections: Iterable[tuple[int, int, U32, I32]]) -> bytes:
 
 def decode_sections(data: bytes | bytearray | memoryview, shapes: Iterable[tuple[int, int, int]]) -> list[tuple[U32, I32]]:
     """Return index and value of each section; shapes: rows, columns, count. Raises Malformed unless the stream is exactly these."""
+
+def check_arithmetic() -> None:
+    """Raise RoundingMode, SubnormalsFlushed or KernelError unless training gives the same bits here as anywhere."""
+
+def head_train(
+    settings: HeadSettings, features: NDArray[Any], wanted: NDArray[Any], weights: F32, slots: F32, *, scale: float, step: int, count: int
+) -> F32:
+    """Return the loss of each of `count` steps from step `step` on; weights and slots move.
+
+    features: rows of float32, float16, or int8 that count times scale. wanted: labels (uint32) or targets (float32), by the loss.
+    Raises NonFinite, Malformed for settings and labels, TrainingDiverged; nothing has moved then.
+    """
+
+def head_infer(settings: HeadSettings, features: NDArray[Any], weights: F32, *, scale: float) -> F32:
+    """Return the outputs of the last layer for each row, before softmax or logistic."""
+
+def permutation(seed: int, epoch: int, n: int) -> U32:
+    """Return the order of n rows in an epoch."""

@@ -11,6 +11,8 @@ from modelwire.errors import (
     NonFinite,
     RangeOverflow,
     RoundingMode,
+    SubnormalsFlushed,
+    TrainingDiverged,
 )
 
 _STREAM = "coded sections"
@@ -33,6 +35,12 @@ _ERRORS: tuple[tuple[str, type[ModelWireError], dict[str, str]], ...] = (
     ("MW_STREAM_LONG", Malformed, {"what": _STREAM, "reason": "there are more bytes than needed"}),
     ("MW_STREAM_DAMAGED", Malformed, {"what": _STREAM, "reason": "no encoder writes these bytes"}),
     ("MW_NO_ROOM", KernelError, {"what": "kernel", "reason": "an output is too small"}),
+    ("MW_SUBNORMALS", SubnormalsFlushed, {}),
+    ("MW_FUSED", KernelError, {"what": "kernel", "reason": "this build fuses multiplications with additions"}),
+    ("MW_HEAD", Malformed, {"what": "head", "reason": "its settings are out of range"}),
+    ("MW_FEATURE_NOT_FINITE", NonFinite, {"what": "the features"}),
+    ("MW_LABEL", Malformed, {"what": "labels", "reason": "that of row {index} is no class, or its target is not a finite number"}),
+    ("MW_DIVERGED", TrainingDiverged, {"model": "the head", "what": "a loss or weight that is not finite", "steps": "{index}"}),
 )
 NAMES = ("MW_OK", *(name for name, _, _ in _ERRORS), "MW_STATUS_END")
 

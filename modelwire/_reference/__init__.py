@@ -6,6 +6,7 @@ The door `modelwire._core` hands these out when MODELWIRE_KERNEL=reference.
 from __future__ import annotations
 
 from .coder import decode_sections, encode_sections
+from .head import check_arithmetic, head_infer, head_train, permutation
 from .integrity import check_rounding, crc32c, fingerprint, fingerprint_sparse, kernel_name
 from .lattice import (
     adopt,
@@ -28,6 +29,7 @@ __all__ = [
     "adopt_sent",
     "apply_lattice",
     "apply_verbatim",
+    "check_arithmetic",
     "check_lattice",
     "check_rounding",
     "check_verbatim",
@@ -38,8 +40,11 @@ __all__ = [
     "encode_sections",
     "fingerprint",
     "fingerprint_sparse",
+    "head_infer",
+    "head_train",
     "kernel_name",
     "kth_magnitude",
+    "permutation",
     "q_from_weights",
     "quantise",
     "snap",
