@@ -13,34 +13,42 @@
 typedef float lanes;
 #else
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float quad_of __attribute__((vector_size(16), aligned(4), may_alias));
 #endif
 
-INLINE void load(lanes *to, const float *from) { memcpy(to, from, sizeof *to); }
-INLINE void store(float *to, const lanes *from) { memcpy(to, from, sizeof *from); }
-
 /* The first steps of the tree, from 16 stripes to 4. */
-INLINE void fold(const lanes *sums, float *quad) {
-  float s[MW_STRIPES];
-  memcpy(s, sums, sizeof s);
-  for (int k = 0; k < 8; k++) s[k] += s[k + 8];
-  for (int k = 0; k < 4; k++) quad[k] = s[k] + s[k + 4];
+INLINE void fold(const lanes *s, float *quad) {
+#if LANES == 8
+  const lanes eight = s[0] + s[1];
+  float both[8];
+  *(lanes *)both = eight;
+  *(quad_of *)quad = *(const quad_of *)both + *(const quad_of *)(both + 4);
+#elif LANES == 4
+  *(quad_of *)quad = (s[0] + s[2]) + (s[1] + s[3]);
+#else
+  for (int k = 0; k < 4; k++) quad[k] = (s[k] + s[k + 8]) + (s[k + 4] + s[k + 12]);
+#endif
 }
 
 /* Sums of `rows` rows of x with `neurons` rows of w, four partial sums each. */
 INLINE void dots(const float *x, size_t stride, const float *w, size_t wide, float *quads, size_t quad_stride, const int rows,
                  const int neurons) {
   lanes sums[ROWS][NEURONS][PARTS];
-  memset(sums, 0, sizeof sums);
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 16
+    for (int j = 0; j < neurons; j++)
+#pragma GCC unroll 16
+      for (int p = 0; p < PARTS; p++) sums[r][j][p] = (lanes){0};
   for (size_t i = 0; i < wide; i += MW_STRIPES)
 #pragma GCC unroll 16
     for (int p = 0; p < PARTS; p++) {
       lanes in[ROWS];
 #pragma GCC unroll 16
-      for (int r = 0; r < rows; r++) load(&in[r], x + (size_t)r * stride + i + (size_t)(p * LANES));
+      for (int r = 0; r < rows; r++) in[r] = *(const lanes *)(x + (size_t)r * stride + i + (size_t)(p * LANES));
 #pragma GCC unroll 16
       for (int j = 0; j < neurons; j++) {
-        lanes weight;
-        load(&weight, w + (size_t)j * wide + i + (size_t)(p * LANES));
+        const lanes weight = *(const lanes *)(w + (size_t)j * wide + i + (size_t)(p * LANES));
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
           const lanes product = in[r] * weight;
@@ -81,11 +89,14 @@ TARGET static void forward(const mw_layer *l, size_t batch, float *z, size_t z_s
 INLINE void tile(const float *factor, size_t factor_stride, size_t factor_step, const float *from, size_t from_stride, size_t n,
                  float *out, size_t out_stride, const int many) {
   lanes sums[HIGH][PARTS];
-  memset(sums, 0, sizeof sums);
+#pragma GCC unroll 16
+  for (int r = 0; r < many; r++)
+#pragma GCC unroll 16
+    for (int p = 0; p < PARTS; p++) sums[r][p] = (lanes){0};
   for (size_t k = 0; k < n; k++) {
     lanes in[PARTS];
 #pragma GCC unroll 16
-    for (int p = 0; p < PARTS; p++) load(&in[p], from + k * from_stride + (size_t)(p * LANES));
+    for (int p = 0; p < PARTS; p++) in[p] = *(const lanes *)(from + k * from_stride + (size_t)(p * LANES));
 #pragma GCC unroll 16
     for (int r = 0; r < many; r++) {
       const float f = factor[k * factor_stride + (size_t)r * factor_step];
@@ -99,7 +110,7 @@ INLINE void tile(const float *factor, size_t factor_stride, size_t factor_step, 
 #pragma GCC unroll 16
   for (int r = 0; r < many; r++)
 #pragma GCC unroll 16
-    for (int p = 0; p < PARTS; p++) store(out + (size_t)r * out_stride + (size_t)(p * LANES), &sums[r][p]);
+    for (int p = 0; p < PARTS; p++) *(lanes *)(out + (size_t)r * out_stride + (size_t)(p * LANES)) = sums[r][p];
 }
 
 TARGET static void backward(const mw_layer *l, size_t batch, float *below) {

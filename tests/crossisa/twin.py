@@ -13,6 +13,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
 from modelwire.limits import Q_MAX
+from tests.crossisa.twin_head import head_hash
 
 HEADER = Path(__file__).parents[2] / "csrc" / "mw.h"
 STATUS = {name: i for i, name in enumerate(re.findall(r"^  (MW_\w+)(?: = 0)?,", HEADER.read_text(), re.MULTILINE))}
@@ -201,6 +202,7 @@ class Run:
             self.fingerprint(difference, True)
             self.refuse(difference, bits)
             self.number(twin.crc32c(self.w.tobytes()))
+        self.number(head_hash())
         return self.hash
 
 
