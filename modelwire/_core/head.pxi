@@ -12,33 +12,33 @@ cdef uint32_t _count(object number, uint32_t most=0xFFFFFFFF):
 
 
 cdef class _Head:
-    """A head's settings as C takes them."""
+    """A head's recipe as C takes it."""
 
     cdef mw_head c
 
-    def __cinit__(self, settings):
-        cdef tuple hidden = tuple(settings.hidden)
-        self.c.features = _count(settings.features)
+    def __cinit__(self, recipe):
+        cdef tuple hidden = tuple(recipe.hidden)
+        self.c.features = _count(recipe.features)
         self.c.hidden[0] = _count(hidden[0]) if hidden else 0
         self.c.hidden[1] = _count(hidden[1]) if len(hidden) > 1 else 0
-        self.c.outputs = _count(settings.outputs)
+        self.c.outputs = _count(recipe.outputs)
         if len(hidden) > 2 or 0 in self.c.hidden[:min(len(hidden), 2)]:
             raise error_of(MW_HEAD)
-        self.c.activation = _count(settings.activation, 255)
-        self.c.loss = _count(settings.loss, 255)
-        self.c.optimiser = _count(settings.optimiser, 255)
-        self.c.schedule = _count(settings.schedule, 255)
-        self.c.batch = _count(settings.batch)
-        self.c.steps = _count(settings.steps)
-        self.c.every = _count(settings.every)
-        self.c.seed = whole(settings.seed) & 0xFFFFFFFFFFFFFFFF
-        self.c.rate = settings.rate
-        self.c.rate_end = settings.rate_end
-        self.c.factor = settings.factor
-        self.c.decay = settings.decay
-        self.c.beta1 = settings.beta1
-        self.c.beta2 = settings.beta2
-        self.c.epsilon = settings.epsilon
+        self.c.activation = _count(recipe.activation, 255)
+        self.c.loss = _count(recipe.loss, 255)
+        self.c.optimiser = _count(recipe.optimiser, 255)
+        self.c.schedule = _count(recipe.schedule, 255)
+        self.c.batch = _count(recipe.batch)
+        self.c.steps = _count(recipe.steps)
+        self.c.every = _count(recipe.every)
+        self.c.seed = whole(recipe.seed) & 0xFFFFFFFFFFFFFFFF
+        self.c.rate = recipe.rate
+        self.c.rate_end = recipe.rate_end
+        self.c.factor = recipe.factor
+        self.c.decay = recipe.decay
+        self.c.beta1 = recipe.beta1
+        self.c.beta2 = recipe.beta2
+        self.c.epsilon = recipe.epsilon
         if not mw_head_size(&self.c):
             raise error_of(MW_HEAD)
 
@@ -86,8 +86,8 @@ def check_arithmetic():
     _check(mw_check_arithmetic())
 
 
-def head_train(settings, features, wanted, weights, slots, *, scale, step, count):
-    cdef _Head head = _Head(settings)
+def head_train(recipe, features, wanted, weights, slots, *, scale, step, count):
+    cdef _Head head = _Head(recipe)
     cdef _Rows rows = _Rows(head, features, scale)
     rows.expect(head, wanted)
     cdef _Arrays a = _Arrays()
@@ -110,8 +110,8 @@ def head_train(settings, features, wanted, weights, slots, *, scale, step, count
     return losses
 
 
-def head_infer(settings, features, weights, *, scale):
-    cdef _Head head = _Head(settings)
+def head_infer(recipe, features, weights, *, scale):
+    cdef _Head head = _Head(recipe)
     cdef _Rows rows = _Rows(head, features, scale)
     cdef _Arrays a = _Arrays()
     cdef const float *p_weights = <const float *>a.take(weights, "weights", _F32, 4, False, mw_head_size(&head.c))

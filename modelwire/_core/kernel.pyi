@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from modelwire.head_settings import HeadSettings
+from modelwire.head_recipe import HeadRecipe
 from modelwire.tensors import F32, I32, U16, U32
 
 STATUS_END: int
@@ -98,7 +98,7 @@ def check_arithmetic() -> None:
     """Raise RoundingMode, SubnormalsFlushed or KernelError unless training gives the same bits here as anywhere."""
 
 def head_train(
-    settings: HeadSettings, features: NDArray[Any], wanted: NDArray[Any], weights: F32, slots: F32, *, scale: float, step: int, count: int
+    recipe: HeadRecipe, features: NDArray[Any], wanted: NDArray[Any], weights: F32, slots: F32, *, scale: float, step: int, count: int
 ) -> F32:
     """Return the loss of each of `count` steps from step `step` on; weights and slots move.
 
@@ -106,7 +106,7 @@ def head_train(
     Raises NonFinite, Malformed for settings and labels, TrainingDiverged; nothing has moved then.
     """
 
-def head_infer(settings: HeadSettings, features: NDArray[Any], weights: F32, *, scale: float) -> F32:
+def head_infer(recipe: HeadRecipe, features: NDArray[Any], weights: F32, *, scale: float) -> F32:
     """Return the outputs of the last layer for each row, before softmax or logistic."""
 
 def permutation(seed: int, epoch: int, n: int) -> U32:

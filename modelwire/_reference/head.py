@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from modelwire import head_settings as known
 from modelwire.errors import KernelError, Malformed, NonFinite, SubnormalsFlushed, TrainingDiverged
-from modelwire.head_settings import Activation, HeadSettings, Loss, Optimiser, Schedule
+from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, Schedule
 from modelwire.tensors import F32, U32
 
 from .arrays import Array, take
@@ -23,7 +22,7 @@ from .integrity import check_rounding
 STRIPES = 16
 _MASK = (1 << 64) - 1
 _F = np.float32
-_FLT_MIN, _FLT_MAX, _BELOW_ONE = 2.0**-126, float(np.finfo(np.float32).max), 1 - 2.0**-24
+_FLT_MIN = 2.0**-126
 
 
 def check_arithmetic() -> None:
@@ -49,7 +48,8 @@ def exp(x: Array) -> Array:
     n = shifted.view(np.uint32) - np.uint32(0x4B400000)
     half = ((n + np.uint32(512)) >> np.uint32(1)) - np.uint32(256)
     first, second = ((part + np.uint32(127)) << np.uint32(23) for part in (half, n - half))
-    return p * first.view(_F) * second.view(_F)
+    result: Array = p * first.view(_F) * second.view(_F)
+    return result
 
 
 def log(x: Array) -> Array:
@@ -63,7 +63,8 @@ def log(x: Array) -> Array:
     even = w * (_F(0.40000972152) + w * _F(0.24279078841))
     odd = z * (_F(0.66666662693) + w * _F(0.28498786688))
     half_square = _F(0.5) * f * f
-    return s * (half_square + (odd + even)) + k * _F(9.0580006145e-06) - half_square + f + k * _F(6.9313812256e-01)
+    result: Array = s * (half_square + (odd + even)) + k * _F(9.0580006145e-06) - half_square + f + k * _F(6.9313812256e-01)
+    return result
 
 
 def tanh(x: Array) -> Array:
@@ -100,20 +101,19 @@ def _mixed(z: int) -> int:
 
 
 def head_train(
-    settings: HeadSettings, features: Array, wanted: Array, weights: F32, slots: F32, *, scale: float, step: int, count: int
+    recipe: HeadRecipe, features: Array, wanted: Array, weights: F32, slots: F32, *, scale: float, step: int, count: int
 ) -> F32:
     """Return the loss of each of `count` steps from step `step` on; weights and slots move. Raises as the compiled one does."""
-    _check(settings)
-    rows = _Rows(settings, features, scale)
+    rows = _Rows(recipe, features, scale)
     rows.expect(wanted)
-    take("weights", weights, np.float32, n=settings.size, writable=True)
-    take("slots", slots, np.float32, n=settings.slots * settings.size, writable=True)
-    if not 0 <= index(step) <= settings.steps or not 0 <= index(count) <= settings.steps - step:
+    take("weights", weights, np.float32, n=recipe.size, writable=True)
+    take("slots", slots, np.float32, n=recipe.slots * recipe.size, writable=True)
+    if not 0 <= index(step) <= recipe.steps or not 0 <= index(count) <= recipe.steps - step:
         raise _out_of_range()
     check_arithmetic()
     _weights_finite(weights, slots)
-    layers = _layers(settings, weights.copy(), slots.copy())
-    a_round = -(-rows.n // settings.batch)
+    layers = _layers(recipe, weights.copy(), slots.copy())
+    a_round = -(-rows.n // recipe.batch)
     losses = np.empty(index(count), np.float32)
     order = np.zeros(0, np.uint32)
     with np.errstate(all="ignore"):
@@ -121,60 +121,36 @@ def head_train(
             now = step + k
             epoch, place = divmod(now, a_round)
             if not k or not place:
-                order = permutation(settings.seed, epoch, rows.n)
-            batch = order[place * settings.batch : (place + 1) * settings.batch]
-            values = _look(settings, layers, rows.take(batch))
-            losses[k], delta = _judge(settings, values[-1], rows, batch)
+                order = permutation(recipe.seed, epoch, rows.n)
+            batch = order[place * recipe.batch : (place + 1) * recipe.batch]
+            values = _look(recipe, layers, rows.take(batch))
+            losses[k], delta = _judge(recipe, values[-1], rows, batch)
             if not np.isfinite(losses[k]):
                 raise _diverged(now)
-            _learn(settings, layers, values, delta, now)
+            _learn(recipe, layers, values, delta, now)
     after, slots_after = (np.concatenate([getattr(layer, name) for layer in layers]) for name in ("flat", "flat_slots"))
     if not np.isfinite(after).all() or not np.isfinite(slots_after).all():
         raise _diverged(now if len(losses) else 0)
     weights[:] = after
-    for s in range(settings.slots):  # layer by layer in each slot
-        slots[s * settings.size : (s + 1) * settings.size] = np.concatenate([layer.slot(s) for layer in layers])
+    for s in range(recipe.slots):  # layer by layer in each slot
+        slots[s * recipe.size : (s + 1) * recipe.size] = np.concatenate([layer.slot(s) for layer in layers])
     return losses
 
 
-def head_infer(settings: HeadSettings, features: Array, weights: F32, *, scale: float) -> F32:
+def head_infer(recipe: HeadRecipe, features: Array, weights: F32, *, scale: float) -> F32:
     """Return the outputs of the last layer for each row, before softmax or logistic."""
-    _check(settings)
-    rows = _Rows(settings, features, scale)
-    take("weights", weights, np.float32, n=settings.size)
+    rows = _Rows(recipe, features, scale)
+    take("weights", weights, np.float32, n=recipe.size)
     check_arithmetic()
     _weights_finite(weights, np.zeros(0, np.float32))
-    layers = _layers(settings, weights.copy(), np.zeros(settings.slots * settings.size, np.float32))
+    layers = _layers(recipe, weights.copy(), np.zeros(recipe.slots * recipe.size, np.float32))
     with np.errstate(all="ignore"):
-        out: F32 = _look(settings, layers, rows.take(np.arange(rows.n)))[-1].reshape(-1)
+        out: F32 = _look(recipe, layers, rows.take(np.arange(rows.n)))[-1].reshape(-1)
     return out
 
 
-def _check(s: HeadSettings) -> None:
-    rate, rate_end, factor, decay, epsilon = (float(_F(x)) for x in (s.rate, s.rate_end, s.factor, s.decay, s.epsilon))
-    fits = (
-        1 <= s.features <= known.FEATURES_MAX
-        and len(s.hidden) <= 2
-        and all(1 <= width <= known.WIDTH_MAX for width in s.hidden)
-        and (2 if s.loss == Loss.SOFTMAX else 1) <= s.outputs <= known.WIDTH_MAX
-        and (not s.hidden or s.activation in tuple(Activation))
-        and s.loss in tuple(Loss)
-        and s.optimiser in tuple(Optimiser)
-        and s.schedule in tuple(Schedule)
-        and 1 <= s.batch <= known.BATCH_MAX
-        and 1 <= s.steps <= known.STEPS_MAX
-        and (s.schedule != Schedule.STAIRS or 1 <= s.every <= known.STEPS_MAX)
-        and all(0 <= x <= _FLT_MAX for x in (rate, rate_end, decay))
-        and 0 <= factor <= 1
-        and all(0 <= float(_F(x)) <= _BELOW_ONE for x in (s.beta1, s.beta2))
-        and _FLT_MIN <= epsilon <= _FLT_MAX
-    )
-    if not fits:
-        raise _out_of_range()
-
-
 def _out_of_range() -> Malformed:
-    return Malformed(what="head", reason="its settings are out of range")
+    return Malformed(what="head", reason="its recipe are out of range")
 
 
 def _diverged(step: int) -> TrainingDiverged:
@@ -187,24 +163,24 @@ def _weights_finite(weights: F32, slots: F32) -> None:
 
 
 class _Rows:
-    def __init__(self, settings: HeadSettings, features: Array, scale: float) -> None:
+    def __init__(self, recipe: HeadRecipe, features: Array, scale: float) -> None:
         dtype = getattr(features, "dtype", np.dtype(np.float32))
         kind = dtype.type if dtype in (np.int8, np.float16) else np.float32
         self.raw = take("features", features, kind)
-        self.n = len(self.raw) // settings.features
-        if not self.n or self.n * settings.features != len(self.raw):
-            raise KernelError(what="features", reason=f"expected whole rows of {settings.features}, got {len(self.raw)} entries")
-        self.raw = self.raw.reshape(self.n, settings.features)
-        self.settings, self.scale = settings, _F(scale)
+        self.n = len(self.raw) // recipe.features
+        if not self.n or self.n * recipe.features != len(self.raw):
+            raise KernelError(what="features", reason=f"expected whole rows of {recipe.features}, got {len(self.raw)} entries")
+        self.raw = self.raw.reshape(self.n, recipe.features)
+        self.recipe, self.scale = recipe, _F(scale)
         if kind is np.int8 and not _FLT_MIN <= self.scale <= 2.0**100:
             raise _out_of_range()
         self.wanted: Array = np.zeros(0)
 
     def expect(self, wanted: Array) -> None:
-        if self.settings.loss == Loss.SOFTMAX:
+        if self.recipe.loss == Loss.SOFTMAX:
             self.wanted = take("labels", wanted, np.uint32, n=self.n)
         else:
-            self.wanted = take("targets", wanted, np.float32, n=self.n * self.settings.outputs).reshape(self.n, -1)
+            self.wanted = take("targets", wanted, np.float32, n=self.n * self.recipe.outputs).reshape(self.n, -1)
 
     def take(self, order: Array) -> Array:
         raw = self.raw[order]
@@ -234,11 +210,11 @@ class _Layer:
         return self.flat_slots[s * len(self.flat) : (s + 1) * len(self.flat)]
 
 
-def _layers(settings: HeadSettings, weights: F32, slots: F32) -> list[_Layer]:
+def _layers(recipe: HeadRecipe, weights: F32, slots: F32) -> list[_Layer]:
     out, at = [], 0
-    for inputs, neurons in zip(settings.widths, settings.widths[1:], strict=False):
+    for inputs, neurons in zip(recipe.widths, recipe.widths[1:], strict=False):
         size = neurons * (inputs + 1)
-        kept = [slots[s * settings.size + at : s * settings.size + at + size] for s in range(settings.slots)]
+        kept = [slots[s * recipe.size + at : s * recipe.size + at + size] for s in range(recipe.slots)]
         out.append(_Layer(inputs, neurons, weights[at : at + size].copy(), np.concatenate([*kept, np.zeros(0, np.float32)])))
         at += size
     return out
@@ -270,7 +246,7 @@ def _in_order(terms: Any, shape: tuple[int, ...]) -> Array:
     return total
 
 
-def _look(settings: HeadSettings, layers: list[_Layer], x: Array) -> list[Array]:
+def _look(recipe: HeadRecipe, layers: list[_Layer], x: Array) -> list[Array]:
     """Return what goes into each layer, and what comes out of the last."""
     values = [x]
     for k, layer in enumerate(layers):
@@ -280,21 +256,21 @@ def _look(settings: HeadSettings, layers: list[_Layer], x: Array) -> list[Array]
             sums[..., : part.shape[-1]] += part
         z = _tree(sums) + layer.bias
         if k + 1 < len(layers):
-            z = tanh(z) if settings.activation == Activation.TANH else np.where(z > 0, z, _F(0))
+            z = tanh(z) if recipe.activation == Activation.TANH else np.where(z > 0, z, _F(0))
         values.append(z)
     return values
 
 
-def _judge(settings: HeadSettings, z: Array, rows: _Rows, batch: Array) -> tuple[np.float32, Array]:
+def _judge(recipe: HeadRecipe, z: Array, rows: _Rows, batch: Array) -> tuple[np.float32, Array]:
     """Return the batch's loss, and its slope by each output."""
-    n = settings.outputs
+    n = recipe.outputs
     part = _F(1) / _F(len(batch))
     wanted = rows.wanted[batch]
-    bad = np.flatnonzero(wanted >= n) if settings.loss == Loss.SOFTMAX else np.flatnonzero(~np.isfinite(wanted).all(axis=1))
+    bad = np.flatnonzero(wanted >= n) if recipe.loss == Loss.SOFTMAX else np.flatnonzero(~np.isfinite(wanted).all(axis=1))
     if len(bad):
         reason = f"that of row {int(batch[bad[0]])} is no class, or its target is not a finite number"
         raise Malformed(what="labels", reason=reason)
-    if settings.loss == Loss.SOFTMAX:
+    if recipe.loss == Loss.SOFTMAX:
         each = np.arange(len(batch))
         top = z.max(axis=1)
         e = exp(z - top[:, None])
@@ -303,7 +279,7 @@ def _judge(settings: HeadSettings, z: Array, rows: _Rows, batch: Array) -> tuple
         delta[each, wanted] -= _F(1)
         delta = delta * part
         losses = log(whole) - (z[each, wanted] - top)
-    elif settings.loss == Loss.MSE:
+    elif recipe.loss == Loss.MSE:
         error = z - wanted
         losses = _striped(error * error) / _F(n)
         delta = error * (_F(2) * (part / _F(n)))
@@ -312,39 +288,41 @@ def _judge(settings: HeadSettings, z: Array, rows: _Rows, batch: Array) -> tuple
         more = _F(1) + e
         losses = _striped((np.where(z > 0, z, _F(0)) - z * wanted) + log(more)) / _F(n)
         delta = (np.where(z >= 0, _F(1), e) / more - wanted) * (part / _F(n))
-    return _in_order(losses, ())[()] * part, delta
+    loss = np.float32(_in_order(losses, ())[()] * part)
+    slope: Array = delta
+    return loss, slope
 
 
-def _learn(settings: HeadSettings, layers: list[_Layer], values: list[Array], delta: Array, now: int) -> None:
+def _learn(recipe: HeadRecipe, layers: list[_Layer], values: list[Array], delta: Array, now: int) -> None:
     for k in range(len(layers) - 1, -1, -1):
         layer, x = layers[k], values[k]
         below = _in_order((delta[:, j, None] * layer.w[None, j] for j in range(layer.neurons)), x.shape) if k else delta
         grads = _in_order((delta[b, :, None] * x[None, b] for b in range(len(x))), layer.w.shape)
         bias_grads = _in_order(delta, (layer.neurons,))
-        _move(settings, layer, np.concatenate([grads.reshape(-1), bias_grads]), now)
-        if k and settings.activation == Activation.TANH:
+        _move(recipe, layer, np.concatenate([grads.reshape(-1), bias_grads]), now)
+        if k and recipe.activation == Activation.TANH:
             below = below * (_F(1) - x * x)
         elif k:
             below = np.where(x > 0, below, _F(0))
         delta = below
 
 
-def _move(settings: HeadSettings, layer: _Layer, d: Array, now: int) -> None:
-    rate = float(_F(settings.rate))
-    if settings.schedule == Schedule.LINEAR:
-        rate = rate + (float(_F(settings.rate_end)) - rate) * (now / settings.steps)
-    elif settings.schedule == Schedule.STAIRS:
-        rate = rate * _power(float(_F(settings.factor)), now // settings.every)
+def _move(recipe: HeadRecipe, layer: _Layer, d: Array, now: int) -> None:
+    rate = float(_F(recipe.rate))
+    if recipe.schedule == Schedule.LINEAR:
+        rate = rate + (float(_F(recipe.rate_end)) - rate) * (now / recipe.steps)
+    elif recipe.schedule == Schedule.STAIRS:
+        rate = rate * _power(float(_F(recipe.factor)), now // recipe.every)
     plain = _F(rate)
-    beta1, beta2 = _F(settings.beta1), _F(settings.beta2)
-    if settings.optimiser == Optimiser.ADAM:
+    beta1, beta2 = _F(recipe.beta1), _F(recipe.beta2)
+    if recipe.optimiser == Optimiser.ADAM:
         rate = rate * math.sqrt(1.0 - _power(float(beta2), now + 1)) / (1.0 - _power(float(beta1), now + 1))
     w = layer.flat
     decay = np.zeros(len(w), np.float32)
-    decay[: layer.inputs * layer.neurons] = plain * _F(settings.decay)
-    if settings.optimiser == Optimiser.SGD:
+    decay[: layer.inputs * layer.neurons] = plain * _F(recipe.decay)
+    if recipe.optimiser == Optimiser.SGD:
         by = d
-    elif settings.optimiser == Optimiser.MOMENTUM:
+    elif recipe.optimiser == Optimiser.MOMENTUM:
         one = layer.slot(0)
         one[:] = beta1 * one + d
         by = one
@@ -352,7 +330,7 @@ def _move(settings: HeadSettings, layer: _Layer, d: Array, now: int) -> None:
         one, two = layer.slot(0), layer.slot(1)
         one[:] = beta1 * one + (_F(1) - beta1) * d
         two[:] = beta2 * two + (_F(1) - beta2) * (d * d)
-        by = one / (np.sqrt(two) + _F(settings.epsilon))
+        by = one / (np.sqrt(two) + _F(recipe.epsilon))
     layer.flat = w - (_F(rate) * by + decay * w)
 
 

@@ -10,13 +10,9 @@ time, the least of many.
 
 from __future__ import annotations
 
-import os
-
-for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when numpy is imported
-    os.environ[threads] = "1"
-
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,14 +23,14 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what the pa
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modelwire._core import kernel
-from modelwire.head_settings import HeadSettings, Optimiser
+from modelwire.head_recipe import HeadRecipe, Optimiser
 from tests.bench.kernels import paths
 from tests.bench.timing import Timed, fastest
 
 BATCH, ROWS, STEPS = 32, 256, 16
 HEADS = {
-    f"{features} features, {'hidden 64, ' if hidden else ''}{classes} classes, {optimiser.name.lower()}": (features, hidden, classes, optimiser)
-    for features, hidden, classes, optimiser in (
+    f"{widths[0]} features, {'hidden 64, ' if widths[1] else ''}{widths[2]} classes, {optimiser.name.lower()}": (*widths, optimiser)
+    for *widths, optimiser in (
         (64, (), 10, Optimiser.SGD),
         (64, (), 100, Optimiser.SGD),
         (256, (), 10, Optimiser.SGD),
@@ -51,11 +47,12 @@ HEADS = {
 class InNumpy:
     """The same training as one would write it in numpy."""
 
-    def __init__(self, s: HeadSettings, x: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, s: HeadRecipe, x: np.ndarray, y: np.ndarray) -> None:
         rng = np.random.default_rng(1)
         self.s, self.x, self.y, self.rng = s, x, y, rng
         self.layers = [
-            [(rng.standard_normal((i, o)) * 0.1).astype(np.float32), np.zeros(o, np.float32)] for i, o in zip(s.widths, s.widths[1:], strict=False)
+            ((rng.standard_normal((i, o)) * 0.1).astype(np.float32), np.zeros(o, np.float32))
+            for i, o in zip(s.widths, s.widths[1:], strict=False)
         ]
         self.slots = [[(np.zeros_like(p), np.zeros_like(p)) for p in layer] for layer in self.layers]
         self.step, self.each = 0, np.arange(BATCH)
@@ -113,7 +110,7 @@ class InNumpy:
         p -= g
 
 
-def ours(path: str, s: HeadSettings, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
+def ours(path: str, s: HeadRecipe, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
     rng = np.random.default_rng(1)
     w, slots = (rng.standard_normal(s.size) * 0.1).astype(np.float32), np.zeros(s.slots * s.size, np.float32)
     flat = x.reshape(-1).copy()
@@ -132,7 +129,7 @@ def measure(repeats: int) -> dict[str, dict[str, float]]:
         rng = np.random.default_rng(features + classes)
         x = rng.standard_normal((ROWS, features)).astype(np.float32)
         y = rng.integers(0, classes, ROWS).astype(np.uint32)
-        s = HeadSettings(features, classes, STEPS, hidden, optimiser=optimiser, batch=BATCH, rate=0.001)
+        s = HeadRecipe(features, classes, STEPS, hidden, optimiser=optimiser, batch=BATCH, rate=0.001)
         calls = {"numpy": Timed(InNumpy(s, x, y).run)} | {path: Timed(ours(path, s, x, y)) for path in ratios}
         least = fastest(calls, repeats)
         for path in ratios:
@@ -146,6 +143,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repeats", type=int, default=60)
     args = parser.parse_args()
+    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read once, when numpy is imported
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
     ratios = measure(args.repeats)
     if args.json:
         print(json.dumps({"kernels": ratios}))

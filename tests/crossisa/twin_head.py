@@ -10,7 +10,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire._reference import head
 from modelwire.errors import TrainingDiverged
-from modelwire.head_settings import Activation, HeadSettings, Loss, Optimiser, Schedule
+from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, Schedule
 
 MOST_ROWS = 100
 
@@ -48,7 +48,7 @@ class Run:
         results[near, 0], results[near, 1], results[positive, 2] = head.exp(x[near]), head.tanh(x[near]), head.log(x[positive])
         self.feed(results)
 
-    def one(self, s: HeadSettings, dtype: int, n: int, first: int, steps: int) -> None:
+    def one(self, s: HeadRecipe, dtype: int, n: int, first: int, steps: int) -> None:
         features, halves, small = [], [], []
         for _ in range(n * s.features):
             bits = self.rnd()
@@ -69,7 +69,8 @@ class Run:
                 start.view(np.uint32)[i] = self.rnd() & 0x807FFFFF
         weights, slots = start.copy(), np.zeros(s.slots * s.size, np.float32)
         losses = [
-            twin.head_train(s, rows, wanted, weights, slots, scale=2.0**-6, step=at, count=count) for at, count in ((0, first), (first, steps - first))
+            twin.head_train(s, rows, wanted, weights, slots, scale=2.0**-6, step=at, count=count)
+            for at, count in ((0, first), (first, steps - first))
         ]
         self.feed(weights)
         self.feed(slots)
@@ -86,7 +87,7 @@ class Run:
         self.functions()
         for n in range(1, MOST_ROWS + 1, 33):
             self.feed(twin.permutation(0x0123456789ABCDEF, n, n))
-        s = HeadSettings(
+        s = HeadRecipe(
             50, 10, 300, optimiser=Optimiser.SGD, schedule=Schedule.LINEAR, batch=32, every=7, seed=0xFEDCBA9876543210, rate=0.5,
             rate_end=0.01, factor=0.75, decay=0.001, beta1=0.9, beta2=0.999, epsilon=1e-7,
         )  # fmt: skip
@@ -94,7 +95,8 @@ class Run:
         s = replace(s, features=21, hidden=(19,), outputs=7, activation=Activation.TANH, optimiser=Optimiser.MOMENTUM)
         s = replace(s, schedule=Schedule.STAIRS, batch=8, rate=0.05)
         self.one(s, 4, 37, 13, 60)
-        s = replace(s, features=16, hidden=(17, 12), outputs=5, activation=Activation.RELU, optimiser=Optimiser.ADAM, loss=Loss.MSE, batch=16)
+        s = replace(s, features=16, hidden=(17, 12), outputs=5, activation=Activation.RELU, optimiser=Optimiser.ADAM)
+        s = replace(s, loss=Loss.MSE, batch=16)
         self.one(s, 2, 33, 59, 60)
         s = replace(s, features=33, hidden=(), outputs=3, loss=Loss.LOGISTIC, schedule=Schedule.CONSTANT)
         self.one(s, 1, 40, 1, 60)
