@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,14 +24,19 @@ from modelwire.state import ModelState
 from modelwire.tensors import Schema, TensorSpec
 from modelwire.update import Kind, invert
 
+from .test_vectors import base as version_0
+
 ROOT = Path(__file__).parents[2]
+VECTORS = ROOT / "tests" / "vectors" / "wire-1" / "recipes"
+EXPECTED = json.loads((VECTORS / "expected.json").read_text())
 
 
 def parent(widths: tuple[int, ...], seed: int, *, inputs_first: bool = False, verbatim_bias: bool = False) -> ModelState:
     """Return version 0 of a model that holds a backbone and a head with these widths."""
     rng = np.random.default_rng(seed)
     specs = [TensorSpec("backbone_kernel", (7, 5))]
-    for k, (inputs, neurons) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k in range(len(widths) - 1):
+        inputs, neurons = widths[k : k + 2]
         bias = f"layer{k}_running_mean" if verbatim_bias and not k else f"layer{k}_bias"
         matrix = (inputs, neurons) if inputs_first else (neurons, 1, 1, inputs)
         specs += [TensorSpec(bias, (neurons,)), TensorSpec(f"layer{k}_kernel", matrix)]
@@ -183,6 +189,14 @@ def test_a_recipe_reads_back_as_it_was() -> None:
         again = parse_recipe(recipe.encode())
         assert (again.head, again.layers) == (recipe.head, recipe.layers)
         assert again.encode() == recipe.encode()
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_golden_recipes_give_the_golden_roots_and_are_written_the_same_way(name: str) -> None:
+    data = (VECTORS / f"{name}.bin").read_bytes()
+    recipe = parse_recipe(data)
+    assert recipe.encode() == data
+    assert replay(version_0(), recipe).root.hex() == EXPECTED[name]
 
 
 def spoilt(change: Any) -> bytes:
