@@ -9,8 +9,8 @@
 #endif
 #define TARGET
 #define ROWS 1
-#define NEURONS 2
-#define HIGH 2
+#define NEURONS 3
+#define HIGH 3
 #include "mw_head_lanes.h"
 
 const mw_head_kernels mw_head_generic = {forward, backward, update, activate, slope, exponentials};
