@@ -362,7 +362,10 @@ mw_status mw_head_infer(const mw_head *h, const mw_rows *rows, const float *weig
   for (size_t first = 0; first < rows->n; first += h->batch) {
     const size_t batch = rows->n - first < h->batch ? rows->n - first : h->batch;
     if ((status = look(&f, rows, NULL, first, batch, at))) return status;
-    carry(out + first * h->outputs, batch, h->outputs, last->delta, last->high, 1);
+    float *to = out + first * h->outputs;
+    carry(to, batch, h->outputs, last->delta, last->high, 1);
+    for (size_t i = 0; i < batch * h->outputs; i++)
+      if (to[i] != to[i]) to[i] = mw_float(0x7fc00000u); /* processors differ in the sign of a NaN that they make */
   }
   return MW_OK;
 }

@@ -59,7 +59,8 @@ size_t mw_head_workspace(const mw_head *head, size_t n);
 mw_status mw_head_train(const mw_head *head, const mw_rows *rows, float *weights, float *slots, uint64_t *step, uint32_t count,
                         float *losses, uint8_t *workspace, size_t length, size_t *at);
 
-/* Outputs [n][outputs] of the last layer, before softmax or logistic. labels and targets are not looked at. */
+/* Outputs [n][outputs] of the last layer, before softmax or logistic; what overflows is an infinity or the NaN 0x7fc00000.
+   labels and targets are not looked at. */
 mw_status mw_head_infer(const mw_head *head, const mw_rows *rows, const float *weights, float *out, uint8_t *workspace, size_t length,
                         size_t *at);
 

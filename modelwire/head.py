@@ -13,6 +13,9 @@ from .head_recipe import HeadRecipe
 from .rows import Rows
 from .tensors import F32
 
+# A call of the kernel hears no interrupt: it should end within about a second, on a board too.
+WORK_OF_A_CALL = 1 << 28  # multiply-adds
+
 
 @dataclass(slots=True)
 class HeadState:
@@ -64,7 +67,9 @@ def advance(recipe: HeadRecipe, state: HeadState, rows: Rows, steps: int) -> F32
 def train_head(recipe: HeadRecipe, rows: Rows, layers: Sequence[tuple[F32, F32]]) -> list[tuple[F32, F32]]:
     """Return the layers after all steps of the recipe. Raises as `advance` does."""
     state = start_of(recipe, layers)
-    advance(recipe, state, rows, recipe.steps)
+    whole = max(1, WORK_OF_A_CALL * recipe.steps // recipe.work(len(rows)))
+    while state.step < recipe.steps:
+        advance(recipe, state, rows, min(whole, recipe.steps - state.step))
     return layers_of(recipe, state.weights)
 
 

@@ -104,6 +104,10 @@ class HeadRecipe:
         """Arrays of that size which the optimiser keeps."""
         return {Optimiser.SGD: 0, Optimiser.MOMENTUM: 1, Optimiser.ADAM: 2}[self.optimiser]
 
+    def work(self, rows: int) -> int:
+        """Return the multiply-adds of all forward passes over `rows` rows; the rest of a training takes about twice as many more."""
+        return self.steps * min(self.batch, rows) * self.size
+
     def as_value(self) -> cbor.Value:
         """Return what stands for the recipe in a record: one value a field, in order, behind the format's number."""
         values: list[cbor.Value] = [1]

@@ -96,15 +96,17 @@ def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]
     return tuple(layers)
 
 
-def update_of(state: ModelState, recipe: Recipe) -> Sections:
+def update_of(state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT) -> Sections:
     """Return the delta that the recipe comes to on this parent: the trained head, snapped to the nearest point of its lattice.
 
     Tensors of the lattice move to the nearest multiple of their unit within the range, half to even; verbatim ones to the trained
-    bits. The same sections on every processor. Raises ModelError when the recipe's layers are not in this model, and what
-    `train_head` raises.
+    bits. The same sections on every processor. Raises ModelError when the recipe's layers are not in this model, TooLarge when its
+    training is longer than a centre replays, and what `train_head` raises.
     """
     schema = state.manifest.schema
     _check_places(schema, recipe.head, recipe.layers)
+    if recipe.head.work(len(recipe.rows)) > limit.training:
+        raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
     start = []
     for k, layer in enumerate(recipe.layers):
         inputs, neurons = recipe.head.widths[k : k + 2]
@@ -118,13 +120,15 @@ def update_of(state: ModelState, recipe: Recipe) -> Sections:
     return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))
 
 
-def replay(state: ModelState, recipe: Recipe, *, root: bytes | None = None) -> ModelState:
+def replay(
+    state: ModelState, recipe: Recipe, *, root: bytes | None = None, limit: limits.Limits = limits.DEFAULT
+) -> ModelState:
     """Return the version that the recipe makes of the parent `state`, which is left as it is.
 
     root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
     """
     after = state.copy()
-    after.apply(Kind.DELTA, update_of(state, recipe))
+    after.apply(Kind.DELTA, update_of(state, recipe, limit))
     if root is not None and after.root != root:
         raise RootMismatch(what="the replayed recipe", kind="root", device="DEVICE")
     return after

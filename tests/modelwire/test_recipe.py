@@ -224,6 +224,22 @@ def test_a_recipe_beyond_the_limit_is_not_looked_at() -> None:
         parse_recipe(bytes(200), limits.Limits(container=100))
 
 
+def test_a_training_longer_than_a_centre_replays_is_refused_before_it_starts() -> None:
+    state, recipe = case(2)
+    for replayed in (replay, update_of):
+        with pytest.raises(errors.TooLarge):
+            replayed(state, recipe.with_settings(steps=2**32 - 1))
+        with pytest.raises(errors.TooLarge):
+            replayed(state, recipe, limit=limits.Limits(training=100))
+
+
+def test_a_long_training_is_cut_into_calls_and_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, recipe = case(8)
+    whole = replay(state, recipe).root
+    monkeypatch.setattr("modelwire.head.WORK_OF_A_CALL", 1)
+    assert replay(state, recipe).root == whole
+
+
 def test_a_recipe_for_another_model_is_refused_before_anything_is_trained() -> None:
     state, recipe = case(2)
     other, _ = case(3)
