@@ -12,8 +12,8 @@ from setuptools import Extension, setup
 LIMITED = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 # The sources by name: csrc/ also holds a self test with a main() of its own.
 SOURCES = [
-    "mw_apply", "mw_apply_stream", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_neon", "mw_planes", "mw_sections",
-    "mw_snap",
+    "mw_apply", "mw_apply_stream", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_head", "mw_head_avx2",
+    "mw_head_generic", "mw_neon", "mw_planes", "mw_sections", "mw_snap",
 ]  # fmt: skip
 HEADERS = [str(p) for room, kind in (("modelwire/_core", "*.pxi"), ("csrc", "*.h")) for p in sorted(Path(room).glob(kind))]
 
@@ -26,6 +26,7 @@ kernel = Extension(
     py_limited_api=LIMITED,
     # -ffast-math and its kin change the bits; a fused multiply-add would not (docs/decisions), but is not asked for either.
     extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-g0"],
+    libraries=["m"],  # where a square root is no instruction
     extra_link_args=["-Wl,-s"],
 )
 

@@ -38,6 +38,12 @@ typedef enum mw_status {
   MW_CROWDED,                 /* a section table counts more entries than the stream's bytes can hold */
   MW_FINGERPRINT,             /* what was applied gives another fingerprint */
   MW_CHANGED,                 /* the stream changed between two readings: the model is of no use any more */
+  MW_SUBNORMALS,              /* the processor flushes subnormals to zero */
+  MW_FUSED,                   /* this build fuses multiplications with additions */
+  MW_HEAD,                    /* a head's settings are out of range */
+  MW_FEATURE_NOT_FINITE,      /* a feature of a row */
+  MW_LABEL,                   /* a row's label is no class, or its target no number */
+  MW_DIVERGED,                /* training gave what is no number */
   MW_STATUS_END
 } mw_status;
 

@@ -12,6 +12,8 @@
 #define ROUNDS 3
 #define STREAM (1 << 16)
 
+uint64_t selftest_head(void); /* selftest_head.c */
+
 static const int EXPONENTS[] = {-96, -95, -40, -14, 0, 31, 99, 100};
 static const int64_t STEPS[ROUNDS] = {96, 255 << 3, 1};
 static const uint32_t COLUMNS[ROUNDS] = {32, 768, 5};
@@ -430,6 +432,7 @@ int main(int argc, char **argv) {
   planes(MW_INT8, 1, 0);
   planes(MW_INT32, 4, 0);
   for (uint8_t dtype = MW_FLOAT32; dtype <= MW_INT8; dtype++) stored(dtype);
+  feed_number(selftest_head());
   printf("%016llx %s\n", (unsigned long long)hash, mw_chosen());
   return 0;
 }

@@ -282,6 +282,12 @@ class RoundingMode(KernelError):
     hint = "some library changed the floating-point control word of this process"
 
 
+class SubnormalsFlushed(KernelError):
+    code = 72
+    text = "the processor takes the smallest floats for zero; training would give other bits here than elsewhere"
+    hint = "some library built with -ffast-math changed the floating-point control word of this process"
+
+
 def all_errors() -> list[type[ModelWireError]]:
     """Return every error class, parents before children, in order of definition."""
     found: list[type[ModelWireError]] = []

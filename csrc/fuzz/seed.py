@@ -114,12 +114,33 @@ def from_planes() -> None:
             add("planes", head + base + base[::-1] + changed.tobytes() + packed.tobytes())
 
 
+def from_heads() -> None:
+    """Heads of every loss, optimiser and depth, with features of each type and weights of a usual size."""
+    for k in range(9):
+        rng = np.random.default_rng(k)
+        depth, dtype = k % 3, (0, 8, 16)[k // 3]
+        features, outputs, n = 5 + 9 * depth, 2 + k, 6
+        hidden = [int(x) for x in rng.integers(1, 20, depth)]
+        widths = [features, *hidden, outputs]
+        size = sum(widths[i + 1] * (widths[i] + 1) for i in range(depth + 1))
+        flags = dtype | (2 if depth else 0) | (4 if depth > 1 else 0)
+        settings = [flags, features, outputs, *hidden, k, k, k // 2, k // 3, 3, 5, 2]
+        rates = [int(x * 2**31) for x in (0.1, 0.01, 0.001, 0.5, 0.9, 0.99)]
+        front = bytes(settings) + struct.pack("<I6I", k, *rates) + bytes([n, 2]) + struct.pack("<I", 2**25)
+        x = rng.standard_normal(n * features)
+        rows = (x * 40).clip(-128, 127).astype(np.int8) if dtype == 8 else x.astype(np.float16 if dtype == 16 else np.float32)
+        labels = rng.integers(0, outputs, n).astype(np.uint32)
+        targets, weights = rng.random(n * outputs, np.float32), (rng.standard_normal(size) * 0.3).astype(np.float32)
+        add("head", front + b"".join(a.tobytes() for a in (rows, labels, targets, weights)))
+
+
 def main() -> None:
     """Write every seed that is not there yet."""
     from_coder()
     from_updates()
     from_arrays()
     from_planes()
+    from_heads()
     add("integrity", b"123456789")  # the checksum's own test word
 
 

@@ -32,6 +32,12 @@ cdef extern from "mw.h" nogil:
         MW_CROWDED
         MW_FINGERPRINT
         MW_CHANGED
+        MW_SUBNORMALS
+        MW_FUSED
+        MW_HEAD
+        MW_FEATURE_NOT_FINITE
+        MW_LABEL
+        MW_DIVERGED
         MW_STATUS_END
 
     mw_status mw_choose(const char *name)
@@ -128,3 +134,43 @@ cdef extern from "mw_apply.h" nogil:
     mw_status mw_apply_stream(const mw_tensor *tensors, size_t count, const mw_update *update, const uint64_t *expect,
                               uint64_t *lanes, uint16_t *scratch, size_t scratch_length, mw_place *place, mw_progress progress,
                               void *context)
+
+
+cdef extern from "mw_head.h" nogil:
+    ctypedef struct mw_head:
+        uint32_t features
+        uint32_t hidden[2]
+        uint32_t outputs
+        uint8_t activation
+        uint8_t loss
+        uint8_t optimiser
+        uint8_t schedule
+        uint32_t batch
+        uint32_t steps
+        uint32_t every
+        uint64_t seed
+        float rate
+        float rate_end
+        float factor
+        float decay
+        float beta1
+        float beta2
+        float epsilon
+
+    ctypedef struct mw_rows:
+        const void *features
+        uint8_t dtype
+        float scale
+        const uint32_t *labels
+        const float *targets
+        size_t n
+
+    mw_status mw_check_arithmetic()
+    size_t mw_head_size(const mw_head *head)
+    size_t mw_head_slots(const mw_head *head)
+    size_t mw_head_workspace(const mw_head *head, size_t n)
+    mw_status mw_head_train(const mw_head *head, const mw_rows *rows, float *weights, float *slots, uint64_t *step, uint32_t count,
+                            float *losses, uint8_t *workspace, size_t length, size_t *at)
+    mw_status mw_head_infer(const mw_head *head, const mw_rows *rows, const float *weights, float *out, uint8_t *workspace,
+                            size_t length, size_t *at)
+    void mw_permutation(uint64_t seed, uint64_t epoch, uint32_t *order, size_t n)

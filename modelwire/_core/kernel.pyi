@@ -4,9 +4,12 @@ Errors of the caller's own making (wrong dtype, length, layout) are KernelError.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
+from modelwire.head_recipe import HeadRecipe
 from modelwire.tensors import F32, I32, U8, U16, U32, Stored
 
 STATUS_END: int
@@ -147,3 +150,21 @@ def apply_stream(
     Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed, RootMismatch, RoundingMode; KernelError when the stream changed
     while it was read: the model is of no use then.
     """
+
+def check_arithmetic() -> None:
+    """Raise RoundingMode, SubnormalsFlushed or KernelError unless training gives the same bits here as anywhere."""
+
+def head_train(
+    recipe: HeadRecipe, features: NDArray[Any], wanted: NDArray[Any], weights: F32, slots: F32, *, scale: float, step: int, count: int
+) -> F32:
+    """Return the loss of each of `count` steps from step `step` on; weights and slots move.
+
+    features: rows of float32, float16, or int8 that count times scale. wanted: labels (uint32) or targets (float32), by the loss.
+    Raises NonFinite, Malformed for settings and labels, TrainingDiverged; nothing has moved then.
+    """
+
+def head_infer(recipe: HeadRecipe, features: NDArray[Any], weights: F32, *, scale: float) -> F32:
+    """Return the outputs of the last layer for each row, before softmax or logistic."""
+
+def permutation(seed: int, epoch: int, n: int) -> U32:
+    """Return the order of n rows in an epoch."""

@@ -12,6 +12,8 @@ from modelwire.errors import (
     RangeOverflow,
     RootMismatch,
     RoundingMode,
+    SubnormalsFlushed,
+    TrainingDiverged,
 )
 
 _STREAM = "coded sections"
@@ -42,6 +44,12 @@ _ERRORS: tuple[tuple[str, type[ModelWireError], dict[str, str]], ...] = (
     ("MW_CROWDED", Malformed, {"what": "section table", "reason": "it counts more entries than its stream can hold"}),
     ("MW_FINGERPRINT", RootMismatch, {"what": "the update", "kind": "fingerprint", "device": "DEVICE"}),
     ("MW_CHANGED", KernelError, {"what": "stream", "reason": "it changed while it was applied; the model is of no use any more"}),
+    ("MW_SUBNORMALS", SubnormalsFlushed, {}),
+    ("MW_FUSED", KernelError, {"what": "kernel", "reason": "this build fuses multiplications with additions"}),
+    ("MW_HEAD", Malformed, {"what": "head", "reason": "its settings are out of range"}),
+    ("MW_FEATURE_NOT_FINITE", NonFinite, {"what": "the features"}),
+    ("MW_LABEL", Malformed, {"what": "labels", "reason": "that of row {index} is no class, or its target is not a finite number"}),
+    ("MW_DIVERGED", TrainingDiverged, {"model": "the head", "what": "a loss or weight that is not finite", "steps": "{index}"}),
 )
 NAMES = ("MW_OK", *(name for name, _, _ in _ERRORS), "MW_STATUS_END")
 

@@ -6,6 +6,7 @@ The door `modelwire._core` hands these out when MODELWIRE_KERNEL=reference.
 from __future__ import annotations
 
 from .coder import decode_sections, encode_sections
+from .head import check_arithmetic, head_infer, head_train, permutation
 from .integrity import check_rounding, crc32c, fingerprint, fingerprint_sparse, kernel_name
 from .lattice import (
     adopt,
@@ -32,6 +33,7 @@ __all__ = [
     "apply_lattice",
     "apply_stream",
     "apply_verbatim",
+    "check_arithmetic",
     "check_lattice",
     "check_rounding",
     "check_table",
@@ -44,10 +46,13 @@ __all__ = [
     "fingerprint",
     "fingerprint_sparse",
     "from_storage",
+    "head_infer",
+    "head_train",
     "join_planes",
     "kernel_name",
     "kth_magnitude",
     "ordered_differences",
+    "permutation",
     "q_from_weights",
     "quantise",
     "round_stored",

@@ -67,7 +67,7 @@ def run(compiler: str, emulators: tuple[str, ...], flags: list[str], into: Path)
     if emulators and not emulator:
         missing(" or ".join(emulators))
     program = into / "selftest"
-    built = subprocess.run([compiler, *flags, *SOURCES, "-o", str(program)], capture_output=True, text=True, check=False)
+    built = subprocess.run([compiler, *flags, *SOURCES, "-lm", "-o", str(program)], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     hashes = {}
     for kernel in kernels:

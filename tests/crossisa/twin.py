@@ -13,6 +13,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
 from modelwire.limits import Q_MAX
+from tests.crossisa.twin_head import head_hash
 
 HEADER = Path(__file__).parents[2] / "csrc" / "mw.h"
 STATUS = {name: i for i, name in enumerate(re.findall(r"^  (MW_\w+)(?: = 0)?,", HEADER.read_text(), re.MULTILINE))}
@@ -300,6 +301,7 @@ class Run:
             self.planes(dtype, width, infinity)
         for dtype in (1, 2, 3, 4):
             self.stored(dtype)
+        self.number(head_hash())
         return self.hash
 
 

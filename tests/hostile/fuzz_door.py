@@ -24,22 +24,24 @@ if __name__ == "__main__" and "--inside" in sys.argv:
     import atheris
 
     with atheris.instrument_imports(include=["modelwire"]):
-        from modelwire import container, manifest, records, signing, tflite_file
+        from modelwire import card, container, manifest, recipe, records, signing, tflite_file
         from modelwire.rebuild import rebuild
 else:
-    from modelwire import container, manifest, records, signing, tflite_file
+    from modelwire import card, container, manifest, recipe, records, signing, tflite_file
     from modelwire.rebuild import rebuild
 
 import numpy as np
 
 from modelwire import _core
 from modelwire.errors import ModelWireError
+from modelwire.limits import Limits
 from modelwire.state import ModelState
 from tests.modelwire.models import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "wire-1"
 MODELS = ROOT / "tests" / "models"
+SMALL = Limits(training=10_000_000)
 
 
 @functools.cache
@@ -131,6 +133,48 @@ def try_tflite(data: bytes) -> None:
         pass
 
 
+def try_recipe(data: bytes) -> None:
+    """A recipe; what is read is written to something that reads the same, and a short one is replayed or refused."""
+    try:
+        read = recipe.parse_recipe(data, SMALL)
+    except ModelWireError:
+        return
+    again = recipe.parse_recipe(read.encode())
+    assert again.encode() == read.encode(), "two forms of one recipe"
+    before = untouched()
+    with contextlib.suppress(ModelWireError):
+        after = recipe.replay(parent(), read, limit=SMALL)
+        assert after.fingerprint == after.measure_fingerprint()
+        assert all(np.isfinite(w).all() for w in after.weights)
+    assert bits(parent()) == before, "the parent was written to"
+
+
+def try_card(data: bytes) -> None:
+    """A data card; what is read is written the same, and merges with itself."""
+    try:
+        read = card.parse_card(data)
+    except ModelWireError:
+        return
+    assert read.encode() == data, "two forms of one card"
+    twice = card.merge(read, read)
+    assert twice.samples == 2 * read.samples
+    for sketch in twice.sketches:
+        assert not sketch.variance < 0 and not np.isinf(sketch.quantile(0.5))
+
+
+def recipe_seeds() -> list[bytes]:
+    return [f.read_bytes() for f in sorted((VECTORS / "recipes").glob("*.bin"))]
+
+
+def card_seeds() -> list[bytes]:
+    whole = card.card_of(
+        6, labels=np.array([0, 1, 1, 2, 9, 9]), hours=np.array([0, 7, 7, 8, 23, 23]), tags={"sky": list("aabbbc"), "board": ["pi-4"]},
+        channels=[card.Channel("blur"), card.Channel("heat", 290.0, 3, 4)], values=np.linspace(-9, 300, 12).reshape(6, 2),
+        judged=4, loss_before=0.5, loss_after=0.25,
+    )  # fmt: skip
+    return [whole.encode(), card.merge(whole, whole).encode(), card.Card().encode()]
+
+
 def container_seeds() -> list[bytes]:
     return [f.read_bytes()[: -container.TRAILER] for f in sorted((VECTORS / "updates").glob("*-*.bin"))]
 
@@ -160,6 +204,8 @@ class Door:
 DOORS = {
     "container": Door(try_container, container_seeds, 8192),
     "records": Door(try_records, record_seeds, 2048),
+    "recipe": Door(try_recipe, recipe_seeds, 4096, 4),
+    "card": Door(try_card, card_seeds, 1024),
     "manifest": Door(try_manifest, manifest_seeds, 2048),
     "tflite": Door(try_tflite, tflite_seeds, 24576, 10),  # a parse of 20 KB takes milliseconds
 }

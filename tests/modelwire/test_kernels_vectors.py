@@ -12,6 +12,8 @@ import pytest
 from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
+from modelwire.errors import ConfigError
+from modelwire.head_recipe import parse_head_recipe
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "wire-1" / "kernels"
 BOTH = pytest.mark.parametrize("core", [kernel, twin], ids=["compiled", "twin"])
@@ -62,3 +64,22 @@ def test_streams_that_no_encoder_writes_are_refused_for_the_golden_reason(core: 
 @pytest.mark.parametrize("case", vectors("checksum"), ids=lambda case: str(case["crc32c"]))
 def test_checksums_are_the_golden_ones(core: Any, case: Any) -> None:
     assert core.crc32c(bytes.fromhex(case["data"])) == case["crc32c"]
+
+
+@pytest.mark.parametrize("case", vectors("head"), ids=lambda case: case["recipe"][:16])
+def test_heads_train_to_the_golden_bits(case: Any) -> None:
+    recipe = parse_head_recipe(bytes.fromhex(case["recipe"]))
+    assert recipe.encode().hex() == case["recipe"]
+    for name in ("", *kernel.kernel_names(), "twin"):
+        core: Any = twin if name == "twin" else kernel
+        if name != "twin":
+            try:
+                kernel.choose(name)
+            except ConfigError:  # not for this processor
+                continue
+        features, wanted, weights, slots = (array(shown) for shown in case["before"].values())
+        losses = core.head_train(recipe, features, wanted, weights, slots, scale=case["scale"], step=0, count=recipe.steps)
+        outputs = core.head_infer(recipe, features, weights, scale=case["scale"])
+        for got, shown in zip((weights, slots, losses, outputs), case["after"].values(), strict=True):
+            assert got.tobytes() == array(shown).tobytes(), name
+    kernel.choose("")

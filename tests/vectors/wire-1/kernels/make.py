@@ -19,6 +19,7 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire import _reference as twin  # noqa: E402
 from modelwire._reference import coder as twin_coder  # noqa: E402
 from modelwire.errors import Malformed  # noqa: E402
+from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, Schedule  # noqa: E402
 
 Case = dict[str, Any]
 
@@ -194,8 +195,34 @@ def not_the_roundest(stream: bytes) -> bytes:
     raise AssertionError("there is no room beside the roundest")
 
 
+def head() -> list[Case]:
+    adam = {"optimiser": Optimiser.ADAM, "rate": 0.01}
+    recipes = [
+        HeadRecipe(50, 10, 300, schedule=Schedule.LINEAR, rate=0.5, rate_end=0.01, decay=1e-3, seed=2**64 - 1),
+        HeadRecipe(21, 7, 40, (19,), Activation.TANH, Loss.SOFTMAX, Optimiser.MOMENTUM, Schedule.STAIRS, batch=8, every=7, seed=1),
+        HeadRecipe(16, 5, 40, (17, 12), Activation.RELU, Loss.MSE, batch=16, **adam),
+        HeadRecipe(33, 3, 40, loss=Loss.LOGISTIC, batch=5, **adam),
+    ]
+    cases = []
+    for seed, (recipe, n, dtype) in enumerate(zip(recipes, (100, 37, 33, 12), ("float32", "int8", "float16", "int8"), strict=True)):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal(n * recipe.features)
+        features = (x * 40).clip(-128, 127).astype(np.int8) if dtype == "int8" else x.astype(dtype)
+        targets = rng.random(n * recipe.outputs, np.float32)
+        wanted: Any = rng.integers(0, recipe.outputs, n).astype(np.uint32) if recipe.loss is Loss.SOFTMAX else targets
+        weights = (rng.standard_normal(recipe.size) * 0.3).astype(np.float32)
+        weights[:3] = [-0.0, 1e-45, -1e-39]
+        arrays = {"features": features, "wanted": wanted, "weights": weights, "slots": np.zeros(recipe.slots * recipe.size, np.float32)}
+        before = {name: shown(a) for name, a in arrays.items()}
+        losses = twin.head_train(recipe, *arrays.values(), scale=0.03125, step=0, count=recipe.steps)
+        outputs = twin.head_infer(recipe, features, weights, scale=0.03125)
+        after = {"weights": shown(weights), "slots": shown(arrays["slots"]), "losses": shown(losses), "outputs": shown(outputs)}
+        cases.append({"recipe": recipe.encode().hex(), "scale": 0.03125, "before": before, "after": after})
+    return cases
+
+
 def main() -> None:
-    for make in (lattice, verbatim, checksum, coder, refused):
+    for make in (lattice, verbatim, checksum, coder, refused, head):
         path = FOLDER / f"{make.__name__}.json"
         if path.exists():
             print(f"{path.name} is there already and stays as it is")
