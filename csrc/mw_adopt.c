@@ -89,7 +89,7 @@ static mw_status adopt_chunk(const mw_tensor *t, const rule *r, const mw_chunk *
 
 /* Take back the entries from..to of one tensor. */
 static mw_status retract_tensor(const mw_tensor *t, int64_t step, const uint32_t *index, int32_t *value, size_t from, size_t to, size_t *at) {
-  const float unit = mw_power(t->exponent);
+  const float unit = lattice(t) ? mw_power(t->exponent) : 0;
   for (size_t k = from; k < to; k++) {
     const size_t i = index[k];
     *at = i;
@@ -129,8 +129,8 @@ mw_status mw_retract(const mw_tensor *tensors, size_t count, const mw_choice *ch
   for (size_t t = 0, from = 0; t < count; from = choices[t++].end) {
     if (choices[t].end == from) continue;
     fault->tensor = t;
-    mw_status status = choices[t].end < from ? MW_SHAPE : mw_check_unit(tensors[t].exponent);
-    if (!status && lattice(tensors + t)) status = mw_check_step(choices[t].step);
+    mw_status status = choices[t].end < from ? MW_SHAPE : MW_OK;
+    if (!status && lattice(tensors + t) && !(status = mw_check_unit(tensors[t].exponent))) status = mw_check_step(choices[t].step);
     if (!status) status = retract_tensor(tensors + t, choices[t].step, index, value, from, choices[t].end, &fault->index);
     if (status) return status;
   }

@@ -116,15 +116,16 @@ class Round:
             if start == end:
                 continue
             i, by = index[start:end], value[start:end]
-            unit(self._exponents[t])
-            step = whole_step(steps[t]) if self._kinds[t] == LATTICE else 1
+            if self._kinds[t] == LATTICE:
+                unit(self._exponents[t])
+                whole_step(steps[t])
             self._ordered(t, i)
             q = self._q[t]
             if self._kinds[t] == VERBATIM:
                 self._w[t].view(np.uint32)[i] -= by.view(np.uint32)
                 q.view(np.uint32)[i] -= by.view(np.uint32)
                 continue
-            q[i] = (q[i].astype(np.int64) - by.astype(np.int64) * step).astype(np.int32)
+            q[i] = (q[i].astype(np.int64) - by.astype(np.int64) * steps[t]).astype(np.int32)
             self._w[t][i] = weights_at(self._base[t][i], q[i], self._exponents[t])
             d = difference(self._w[t][i], self._trained[t][i], self._residual[t][i])
             self._left[t][i] = to_bf16(d)
