@@ -24,8 +24,9 @@ __all__ = ["DEAD_ZONE", "Snapped", "Step", "no_residual", "snap", "training_star
 
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
 LOOKAHEAD = 0.5  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
-AIM = 0.95  # of the budget, where the second probe aims: bits an entry differ a little from what the first one says
+AIM = 0.97  # of the budget, where the second probe aims: bits an entry differ a little from what the first one says
 ENOUGH = 0.88  # of the budget: with this much of it used there is no second probe
+APART = 0.3  # bits more an entry takes when there are half as many; 1 if the coder knew nothing of where they lie (measured)
 BITS_GUESSED = 6.0  # an entry sent, before the first probe has told: 5.4 clustered, 10 alone in its tensor
 BF16_INFINITY = 0x7F80
 
@@ -199,7 +200,7 @@ def _fitting(bits: float, sent: int, each: float) -> int:
     low, high = 1.0, max(2.0, bits)
     for _ in range(60):
         middle = (low + high) / 2
-        if middle * max(1.0, each + math.log2(sent / middle)) > bits:
+        if middle * max(1.0, each + APART * math.log2(sent / middle)) > bits:
             high = middle
         else:
             low = middle

@@ -30,8 +30,8 @@ if _WANTED == "reference":
         weights_from_q,
     )
 else:
-    from .kernel import (
-        Round,  # type: ignore[assignment]
+    from .kernel import (  # type: ignore[assignment]  # two classes with one stub
+        Round,
         apply_lattice,
         apply_verbatim,
         check_lattice,

@@ -216,7 +216,7 @@ cdef class Round:
 
 cdef size_t _room(size_t entries):
     """Return for how many entries to make room when about `entries` of them will be kept."""
-    return entries + entries // 4 + 4 * MW_STRETCH
+    return entries + entries // 6 + 4 * MW_STRETCH
 
 
 cdef object _grown(object array):

@@ -243,7 +243,8 @@ def test_a_pass_goes_on_with_more_room_where_more_stands_out_than_was_thought() 
 def test_the_largest_are_found_whatever_the_sample_says_and_however_they_lie(order: str) -> None:
     n = 200_000
     size = np.linspace(0.1, 1, n, dtype=np.float32)
-    size = {"rising": size, "falling": size[::-1].copy(), "equal": np.ones(n, np.float32), "late": np.where(np.arange(n) % 500, 0, size)}[order]
+    late = np.where(np.arange(n) % 500, 0, size)
+    size = {"rising": size, "falling": size[::-1].copy(), "equal": np.ones(n, np.float32), "late": late}[order]
     w = np.zeros(n, np.float32)
     arrays = one(w, w.copy(), np.zeros(n, np.int32), size.astype(np.float32), np.zeros(n, np.uint16), -14)
     for k in (1, 300, 2000, n // 2):
@@ -379,7 +380,7 @@ def test_arrays_that_c_could_not_read_are_refused(core: Any) -> None:
     for name, same in (("trained", "w"), ("residual", "left")):
         arrays = trained_model((5, 8), 1)
         getattr(arrays, name)[1] = getattr(arrays, same)[1]
-        with pytest.raises(errors.KernelError, match="itself|themselves"):
+        with pytest.raises(errors.KernelError, match=r"itself|themselves"):
             arrays.round(core)
     empty = Arrays([], [], [], [], [], [], [])
     assert [len(x) for x in empty.round(core).collect(1)[:3]] == [0, 0, 0]
