@@ -183,8 +183,12 @@ def _within(budget: int, adopting: _Adopting, wanted: int) -> Snapped:
     fixed = adopting.size_of(adopting.candidates.sections([adopting.verbatim]))
     room = max(0, budget - fixed)
     if adopting.step is None and room:
-        sent = max(1, adopting.sent)
-        adopting.probe(min(wanted, _fitting(8 * AIM * room, sent, 8 * (adopting.size - fixed) / sent)))
+        sent, first = max(1, adopting.sent), adopting.size
+        second = min(wanted, _fitting(8 * AIM * room, sent, 8 * (first - fixed) / sent))
+        adopting.probe(second)
+        if adopting.size < ENOUGH * budget and second < wanted:
+            # Steps of few units are far apart: none comes near the budget from below, so one above it is cut.
+            adopting.probe(count if first > budget else min(wanted, 2 * second))
     # Where the probes were off, or no step tells equal differences apart: the largest moves of what they chose, until they fit.
     while adopting.size > budget:
         sent = adopting.sent
