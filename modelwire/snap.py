@@ -15,6 +15,7 @@ from . import _core, limits
 from .candidates import Candidates, Residual
 from .container import size_of
 from .errors import BudgetExhausted, NonFinite
+from .held_step import FEWEST, edge_to_send
 from .manifest import Manifest
 from .state import ModelState, naming
 from .tensors import F32, U16
@@ -22,7 +23,7 @@ from .update import Kind, Section, Sections, verbatim_section
 
 DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts behind decision 0001)
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
-LOOKAHEAD = 0.5  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
+LOOKAHEAD = 0.2  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
 PROBES = 12
 BF16_INFINITY = 0x7F80
 STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
@@ -69,7 +70,7 @@ def no_residual(manifest: Manifest) -> Residual:
 def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Residual]:
     """Return (weights from which to train a round, residual to give to `snap` with the trained weights).
 
-    Training sees half of the residual, the other half is only carried: from the adopted weights alone a round learns anew
+    Training sees a part of the residual, the rest is only carried: from the adopted weights alone a round learns anew
     what still waits to be sent and overshoots; from all of it the device trains a model that it does not run. Decision 0005.
     """
     start, left = [], []
@@ -78,9 +79,10 @@ def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Re
             start.append(w.copy())
             left.append(r)
             continue
-        half = _float32(r) * np.float32(LOOKAHEAD)
-        start.append(w + half)
-        left.append(_bf16(half))
+        whole = _float32(r)
+        seen = whole * np.float32(LOOKAHEAD)
+        start.append(w + seen)
+        left.append(_bf16(whole - seen))
     return start, left
 
 
@@ -91,12 +93,15 @@ def snap(
     *,
     density: float,
     max_bytes: int,
+    held: Step | None = None,
     widen: Sequence[int] = (),
     overhead: int = 0,
 ) -> Snapped:
-    """Return the snapped round: a delta of about `density` (kept / all), never above `max_bytes` as a container.
+    """Return the snapped round: a delta of at most about `density` (kept / all), never above `max_bytes` as a container.
 
     state and residual are left as they are; the caller takes the new ones when its guard agrees.
+    held: the step of the last round that was adopted. It is used again while it sends FEWEST * density to density; without it,
+    about `density` is sent.
     widen: tensors that were clamped last time; where a larger unit exists, the update is a snapshot with it, whatever its size.
     overhead: bytes of names and extension that the container will carry.
     Raises NonFinite, and BudgetExhausted when not even the largest difference fits.
@@ -106,13 +111,13 @@ def snap(
     widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
     candidates = Candidates(state, trained, residual, density=density)
     if widen:
-        step = _step_for(candidates, density)
+        step = _first_step(candidates, max(1, int(density * candidates.count)), held)
         return _widened(state, trained, residual, candidates, step, widen)
     verbatim = _verbatim_sections(state, trained)
     fixed = size_of(verbatim, manifest.schema) + overhead
     count = max(1, int(density * candidates.count))
     for probe in range(PROBES):
-        step = _step_for(candidates, count / max(1, candidates.count))
+        step = _step_for(candidates, count) if probe else _first_step(candidates, count, held)
         sections, clamped = _lattice_sections(state, candidates, step)
         sent = sum(len(s.index) for s in sections)
         if probe >= PROBES // 2 and sent > count:
@@ -132,11 +137,24 @@ def snap(
     raise BudgetExhausted(what="the smallest delta of this round", budget=max_bytes)
 
 
-def _step_for(candidates: Candidates, density: float) -> Step:
-    """Return the largest step that leaves `density` of the entries outside the dead zone, and one entry at least."""
+def _first_step(candidates: Candidates, count: int, held: Step | None) -> Step:
+    """Return the held step, or the nearest that leaves FEWEST * count to count entries outside the dead zone."""
+    if held is None or not candidates.count:
+        return _step_for(candidates, count)
+    most, fewest = (candidates.edge(max(1, min(k, candidates.count))) for k in (count, int(FEWEST * count)))
+    drawn = DEAD_ZONE * held.size
+    edge = edge_to_send(drawn, most, fewest)
+    return held if edge == drawn else _step_at(edge or candidates.least())
+
+
+def _step_for(candidates: Candidates, count: int) -> Step:
+    """Return the largest step that leaves `count` entries outside the dead zone, and one entry at least."""
     n = candidates.count
-    k = min(n, max(1, int(density * n)))
-    edge = (candidates.edge(k) or candidates.least()) if n else 1.0
+    return _step_at((candidates.edge(max(1, min(count, n))) or candidates.least()) if n else 1.0)
+
+
+def _step_at(edge: float) -> Step:
+    """Return the largest step whose dead zone ends at `edge` or below."""
     fraction, exponent = math.frexp(edge / DEAD_ZONE)  # 0.5 <= fraction < 1
     step = Step(int(fraction * 256), exponent - 8)  # m in 128..255: under a percent of control over the size
     # Past these ends a step is no unit of any tensor: the finest and the coarsest lattice bound it.
