@@ -9,10 +9,9 @@ from __future__ import annotations
 FEWEST = 0.25  # of the density: fewer entries than this, and the step falls
 
 
-def edge_to_send(held: float | None, most: float, fewest: float) -> float:
-    """Return the magnitude from which differences are sent: the held one, or the nearer of the two that bound it.
+def count_to_send(sent: int, most: int) -> int:
+    """Return how many entries a round sends: as many as with the held step, or the nearer of the two counts that bound it.
 
-    held: where the last round drew the line, None without one. most and fewest: the magnitudes that `density` and FEWEST * density
-    of all entries reach; most <= fewest, since fewer entries reach more.
+    sent: what the held step would send. most: what the density allows, >= 1; FEWEST * most, and one at least, is the other bound.
     """
-    return most if held is None else min(max(held, most), fewest)
+    return min(max(sent, int(FEWEST * most), 1), most)

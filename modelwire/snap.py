@@ -12,52 +12,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import _core, limits
-from .candidates import Candidates, Residual
+from .candidates import DEAD_ZONE, Candidates, Residual, Step, Taken
 from .container import size_of
-from .errors import BudgetExhausted, NonFinite
-from .held_step import FEWEST, edge_to_send
+from .errors import BudgetExhausted, ModelWireError, NonFinite
+from .held_step import count_to_send
 from .manifest import Manifest
 from .state import ModelState, naming
-from .tensors import F32, U16
-from .update import Kind, Section, Sections, verbatim_section
+from .tensors import F32, I32, U16
+from .update import Kind, Section, Sections, invert
 
-DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts behind decision 0001)
+__all__ = ["DEAD_ZONE", "Snapped", "Step", "no_residual", "snap", "training_start"]
+
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
 LOOKAHEAD = 0.2  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
-PROBES = 12
+AIM = 0.95  # of the budget, where the second probe aims: bits an entry differ a little from what the first one says
+ENOUGH = 0.88  # of the budget: with this much of it used there is no second probe
+BITS_GUESSED = 6.0  # an entry sent, before the first probe has told: 5.4 clustered, 10 alone in its tensor
 BF16_INFINITY = 0x7F80
-STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One absolute step, m * 2^s in weight units, that drives all tensors."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """A tensor as it was before it got larger units."""
 
-    m: int  # 1..255
-    s: int
-
-    @property
-    def size(self) -> float:
-        return math.ldexp(self.m, self.s)
-
-    def units(self, exponent: int) -> int:
-        """Return the step of a tensor with unit 2^exponent, in units: at least 1, at most what the wire can say."""
-        shift = self.s - exponent
-        if shift >= 0:
-            return self.m << min(shift, STEP_SHIFT_USED)
-        return max(1, round(math.ldexp(self.m, shift)))
+    tensor: int
+    exponent: int
+    integers: I32
+    weights: F32
 
 
 @dataclass(frozen=True, slots=True)
 class Snapped:
-    """What one round gives: the state that the device runs from now on, and the update that says so."""
+    """What one round gives: the state, moved, that the device runs from now on, and the update that says so."""
 
     kind: Kind
     sections: Sections
-    state: ModelState
+    state: ModelState  # the one that was given to `snap`
     residual: Residual
     step: Step
     clamped: tuple[int, ...]  # tensors that met the end of the lattice's range: what to widen next
+    moved: Sections  # how the state was moved; the update itself, unless it is a snapshot
+    widened: tuple[Before, ...] = ()
+
+    def undo(self) -> None:
+        """Take the round back: the state has every bit that it had before. Only the last round of a state can be taken back."""
+        for b in self.widened:
+            t = b.tensor
+            self.state.exponents[t], self.state.integers[t], self.state.weights[t] = b.exponent, b.integers, b.weights
+        if self.widened:  # larger units give no difference that could be subtracted
+            self.state.fingerprint = self.state.measure_fingerprint()
+        self.state.apply(Kind.DELTA, invert(self.moved))
 
 
 def no_residual(manifest: Manifest) -> Residual:
@@ -91,169 +95,193 @@ def snap(
     trained: Sequence[F32],
     residual: Residual,
     *,
-    density: float,
-    max_bytes: int,
+    density: float = 1.0,
+    max_bytes: int = limits.DEFAULT.container,
+    step: Step | None = None,
     held: Step | None = None,
     widen: Sequence[int] = (),
     overhead: int = 0,
 ) -> Snapped:
-    """Return the snapped round: a delta of at most about `density` (kept / all), never above `max_bytes` as a container.
+    """Move `state` by what of the training is worth sending, and return it with the update that says so.
 
-    state and residual are left as they are; the caller takes the new ones when its guard agrees.
-    held: the step of the last round that was adopted. It is used again while it sends FEWEST * density to density; without it,
-    about `density` is sent.
+    The update is a delta of at most about `density` (kept / all), never above `max_bytes` as a container: where the density wants more
+    than that, it uses most of it. step: of the whole model, where it is known beforehand, in place of one for the density.
+    held: the step of the last round that was adopted; it is used again while it sends `held_step.FEWEST` of the density to all of it.
+    residual and trained are left as they are; `Snapped.undo` takes the round back. When anything is raised the state is as before.
     widen: tensors that were clamped last time; where a larger unit exists, the update is a snapshot with it, whatever its size.
     overhead: bytes of names and extension that the container will carry.
     Raises NonFinite, and BudgetExhausted when not even the largest difference fits.
     """
     _core.check_rounding()
-    manifest = state.manifest
-    widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
-    candidates = Candidates(state, trained, residual, density=density)
-    if widen:
-        step = _first_step(candidates, max(1, int(density * candidates.count)), held)
-        return _widened(state, trained, residual, candidates, step, widen)
-    verbatim = _verbatim_sections(state, trained)
-    fixed = size_of(verbatim, manifest.schema) + overhead
+    candidates = Candidates(state, trained, residual)
     count = max(1, int(density * candidates.count))
-    for probe in range(PROBES):
-        step = _step_for(candidates, count) if probe else _first_step(candidates, count, held)
-        sections, clamped = _lattice_sections(state, candidates, step)
-        sent = sum(len(s.index) for s in sections)
-        if probe >= PROBES // 2 and sent > count:
-            # No step tells equal differences apart, nor those of a tensor whose range lies below the step.
-            sections, sent = _largest(sections, count), count
-        merged = tuple(sorted((*sections, *verbatim), key=lambda s: s.tensor))
-        size = size_of(merged, manifest.schema) + overhead
-        if size <= max_bytes:
-            adopted, left = _adopt(state, trained, residual, candidates, sections, verbatim)
-            return Snapped(Kind.DELTA, merged, adopted, left, step, clamped)
-        if sent <= 1 and count == 1:
-            break
-        # Bytes grow a little slower than the count: aim a tenth below the proportional guess, and always go down.
-        count = max(1, min(sent - 1, int(sent * 0.9 * max(0, max_bytes - fixed) / max(1, size - fixed))))
-        if probe == PROBES - 2:
-            count = 1
-    raise BudgetExhausted(what="the smallest delta of this round", budget=max_bytes)
+    widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
+    if widen:
+        return _widened(state, trained, residual, candidates, count, step or held, widen)
+    verbatim = candidates.adopt_verbatim()
+    try:
+        return _within(max_bytes, _Adopting(state, candidates, verbatim, step, held, overhead), count)
+    except ModelWireError:
+        candidates.retract([verbatim])
+        raise
 
 
-def _first_step(candidates: Candidates, count: int, held: Step | None) -> Step:
-    """Return the held step, or the nearest that leaves FEWEST * count to count entries outside the dead zone."""
-    if held is None or not candidates.count:
-        return _step_for(candidates, count)
-    most, fewest = (candidates.edge(max(1, min(k, candidates.count))) for k in (count, int(FEWEST * count)))
-    drawn = DEAD_ZONE * held.size
-    edge = edge_to_send(drawn, most, fewest)
-    return held if edge == drawn else _step_at(edge or candidates.least())
+@dataclass(slots=True, eq=False)
+class _Adopting:
+    """What a round has adopted so far, with its coded size."""
 
+    state: ModelState
+    candidates: Candidates
+    verbatim: Taken
+    step: Step | None
+    held: Step | None
+    overhead: int
+    kept: bool = False  # the held step serves
+    taken: Sequence[Taken] = ()
+    sections: Sections = ()
+    size: int = 0
+    clamped: tuple[int, ...] = ()
 
-def _step_for(candidates: Candidates, count: int) -> Step:
-    """Return the largest step that leaves `count` entries outside the dead zone, and one entry at least."""
-    n = candidates.count
-    return _step_at((candidates.edge(max(1, min(count, n))) or candidates.least()) if n else 1.0)
+    @property
+    def sent(self) -> int:
+        return sum(len(part.index) for part in self.taken)
 
+    def probe(self, count: int) -> None:
+        """Adopt about `count` entries and code them."""
+        self.drop()
+        if self.step is not None:
+            self.taken = self.candidates.adopt_step(self.step, expect=count)
+        else:
+            self._hold_or_choose(count)
+        self.clamped = tuple(t for t in range(len(self.state.weights)) if any(part.clamped[t] for part in self.taken))
+        self._code()
 
-def _step_at(edge: float) -> Step:
-    """Return the largest step whose dead zone ends at `edge` or below."""
-    fraction, exponent = math.frexp(edge / DEAD_ZONE)  # 0.5 <= fraction < 1
-    step = Step(int(fraction * 256), exponent - 8)  # m in 128..255: under a percent of control over the size
-    # Past these ends a step is no unit of any tensor: the finest and the coarsest lattice bound it.
-    return Step(step.m, min(max(step.s, limits.EXPONENT_MIN), limits.EXPONENT_MAX + 14))
+    def _hold_or_choose(self, count: int) -> None:
+        held, self.held, self.kept = self.held, None, False  # it is tried once: after that the budget speaks
+        if held is not None:
+            self.taken = self.candidates.adopt_step(held, expect=count)
+            wanted, sent = count_to_send(self.sent, count), self.sent
+            if wanted == sent:
+                self.kept = True
+                return
+            self.drop()
+            count = wanted
+        self.taken = self.candidates.adopt_count(count)
 
+    def cut(self, count: int) -> None:
+        """Keep the `count` largest moves of those that were adopted, and code them."""
+        self.taken = self.candidates.keep_largest(self.taken, count)
+        self._code()
 
-def _lattice_sections(state: ModelState, candidates: Candidates, step: Step) -> tuple[list[Section], tuple[int, ...]]:
-    sections, clamped = [], []
-    for t, e in enumerate(state.exponents):
-        if state.manifest.verbatim(t):
-            continue
-        units = step.units(e)
-        threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
-        index, value, clipped = candidates.snapped(t, step=units, threshold=threshold)
-        if clipped:
-            clamped.append(t)
-        if len(index):
-            sections.append(Section(t, index, value, units, e))
-    return sections, tuple(clamped)
+    def drop(self) -> None:
+        self.candidates.retract(self.taken)
+        self.taken = ()
 
+    def _code(self) -> None:
+        self.sections = tuple(self.candidates.sections([*self.taken, self.verbatim]))
+        self.size = self.size_of(self.sections)
 
-def _largest(sections: Sequence[Section], count: int) -> list[Section]:
-    """Return the `count` entries that move their weights most; of equal ones the first."""
-    moves = np.concatenate([np.ldexp(np.abs(s.dq).astype(np.float64), s.exponent) for s in sections])
-    kept = np.zeros(len(moves), bool)
-    kept[np.argsort(-moves, kind="stable")[:count]] = True
-    parts = zip(sections, np.split(kept, np.cumsum([len(s.index) for s in sections])[:-1]), strict=True)
-    return [Section(s.tensor, s.index[keep], s.value[keep], s.step, s.exponent) for s, keep in parts if keep.any()]
+    def size_of(self, sections: Sequence[Section]) -> int:
+        return size_of(sections, self.state.manifest.schema) + self.overhead
 
-
-def _verbatim_sections(state: ModelState, trained: Sequence[F32]) -> tuple[Section, ...]:
-    out = []
-    for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
-        if state.manifest.verbatim(t):
-            section = verbatim_section(t, (new.view(np.uint32) - w.view(np.uint32)).view(np.int32))
-            if section is not None:
-                out.append(section)
-    return tuple(out)
-
-
-def _adopt(
-    state: ModelState,
-    trained: Sequence[F32],
-    residual: Residual,
-    candidates: Candidates,
-    sections: Sequence[Section],
-    verbatim: Sequence[Section],
-    leave: Sequence[int] = (),
-) -> tuple[ModelState, Residual]:
-    """Return the state and the residual after the sections; tensors in `leave` stay, and get no residual of use."""
-    after = state.copy()
-    left = candidates.left
-    lanes = state.fingerprint_after([*sections, *verbatim])
-    sent = {s.tensor: s for s in sections}
-    for t in sorted((sent.keys() | candidates.huge) - set(leave)):
-        e = state.exponents[t]
-        s = sent.get(t) or Section(t, np.zeros(0, np.uint32), np.zeros(0, np.int32), 1, e)
-        base, w, q = after.base[t], after.weights[t], after.integers[t]
-        with naming(state.manifest.schema.tensors[t].name):
-            if t in candidates.huge:
-                left[t] = residual[t].copy()
-                _core.adopt(base, w, trained[t], left[t], q, s.index, s.value, exponent=e, step=s.step)
-            else:
-                _core.adopt_sent(base, w, trained[t], residual[t], q, left[t], s.index, s.value, exponent=e, step=s.step)
-    after.fingerprint = lanes
-    for s in verbatim:
-        _core.apply_verbatim(
-            after.base[s.tensor].view(np.uint32), after.weights[s.tensor].view(np.uint32), after.integers[s.tensor], s.index, s.value
+    def done(self) -> Snapped:
+        assert self.candidates.step is not None
+        return Snapped(
+            Kind.DELTA, self.sections, self.state, self.candidates.left, self.candidates.step, self.clamped, moved=self.sections
         )
-    return after, left
+
+
+def _within(budget: int, adopting: _Adopting, wanted: int) -> Snapped:
+    """Return the round that sends `wanted` entries, or as many as the budget holds; the state is as before when anything is raised."""
+    count = max(1, min(wanted, int(8 * max(0, budget) / BITS_GUESSED)))
+    adopting.probe(count)
+    if adopting.size <= budget and (count >= wanted or adopting.kept or adopting.size >= ENOUGH * budget):
+        return adopting.done()
+    fixed = adopting.size_of(adopting.candidates.sections([adopting.verbatim]))
+    room = max(0, budget - fixed)
+    if adopting.step is None and room:
+        sent = max(1, adopting.sent)
+        adopting.probe(min(wanted, _fitting(8 * AIM * room, sent, 8 * (adopting.size - fixed) / sent)))
+    # Where the probes were off, or no step tells equal differences apart: the largest moves of what they chose, until they fit.
+    while adopting.size > budget:
+        sent = adopting.sent
+        if sent <= 1:
+            adopting.drop()
+            raise BudgetExhausted(what="the smallest delta of this round", budget=budget)
+        adopting.cut(max(1, min(sent - 1, int(0.97 * sent * room / max(1, adopting.size - fixed)))))
+    return adopting.done()
+
+
+def _fitting(bits: float, sent: int, each: float) -> int:
+    """Return how many entries take `bits`, when `sent` took `each` of them: fewer lie further apart, and take more bits each."""
+    low, high = 1.0, max(2.0, bits)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if middle * max(1.0, each + math.log2(sent / middle)) > bits:
+            high = middle
+        else:
+            low = middle
+    return max(1, int(low))
 
 
 def _widened(
-    state: ModelState, trained: Sequence[F32], residual: Residual, candidates: Candidates, step: Step, widen: Sequence[int]
-) -> Snapped:
+    state: ModelState, trained: Sequence[F32], residual: Residual, candidates: Candidates, count: int, step: Step | None,
+    widen: Sequence[int],
+) -> Snapped:  # fmt: skip
     """Snap with larger units for the clamped tensors: their whole state is written anew on the coarser lattice."""
-    sections, clamped = _lattice_sections(state, candidates, step)
-    still = {t for t in clamped if t not in widen}
-    others = [s for s in sections if s.tensor not in widen]
-    verbatim = _verbatim_sections(state, trained)
-    after, left = _adopt(state, trained, residual, candidates, others, verbatim, leave=widen)
-    for t in widen:
-        e = min(state.exponents[t] + WIDEN_BY, limits.EXPONENT_MAX)
-        d = np.empty_like(state.weights[t])
-        _core.differences(state.weights[t], trained[t], residual[t], d)
-        target = state.weights[t].astype(np.float64) + d
-        q = np.rint((target - state.base[t].astype(np.float64)) * math.ldexp(1.0, -e))
-        after.exponents[t] = e
-        after.integers[t] = np.clip(q, -limits.Q_MAX, limits.Q_MAX).astype(np.int32)
-        _core.weights_from_q(after.base[t], after.integers[t], after.weights[t], exponent=e)
-        if bool((np.abs(q) > limits.Q_MAX).any()):
+    coarser = [_coarser(state, t, trained[t], residual[t]) for t in widen]  # before anything moves: what is refused changes nothing
+    verbatim = candidates.adopt_verbatim()
+    try:
+        taken = candidates.adopt_step(step, expect=count, leave=widen) if step else candidates.adopt_count(count, leave=widen)
+    except ModelWireError:
+        candidates.retract([verbatim])
+        raise
+    moved = tuple(candidates.sections([*taken, verbatim]))
+    still = {t for part in taken for t, cut in enumerate(part.clamped) if cut}
+    before = []
+    for c in coarser:
+        t = c.tensor
+        before.append(Before(t, state.exponents[t], state.integers[t], state.weights[t]))
+        state.exponents[t], state.integers[t], state.weights[t] = c.exponent, c.integers, c.weights
+        candidates.left[t][:] = c.left
+        if c.clamped:
             still.add(t)
-        with np.errstate(over="ignore"):
-            left[t] = _bf16((target - after.weights[t].astype(np.float64)).astype(np.float32))
-        infinite = np.flatnonzero(left[t] & BF16_INFINITY == BF16_INFINITY)
-        if len(infinite):  # kept, it would turn every later round into NaN
-            raise NonFinite(what="the residual", tensor=state.manifest.schema.tensors[t].name, index=int(infinite[0]))
-    after.fingerprint = after.measure_fingerprint()
-    return Snapped(Kind.SNAPSHOT, after.snapshot(), after, left, step, tuple(sorted(still)))
+    state.fingerprint = state.measure_fingerprint()
+    assert candidates.step is not None
+    return Snapped(
+        Kind.SNAPSHOT, state.snapshot(), state, candidates.left, candidates.step, tuple(sorted(still)), moved=moved, widened=tuple(before)
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Coarser:
+    """A tensor on a lattice of larger units."""
+
+    tensor: int
+    exponent: int
+    integers: I32
+    weights: F32
+    left: U16
+    clamped: bool
+
+
+def _coarser(state: ModelState, t: int, trained: F32, residual: U16) -> _Coarser:
+    name = state.manifest.schema.tensors[t].name
+    e = min(state.exponents[t] + WIDEN_BY, limits.EXPONENT_MAX)
+    d, w = np.empty_like(state.weights[t]), np.empty_like(state.weights[t])
+    with naming(name):
+        _core.differences(state.weights[t], trained, residual, d)
+    target = state.weights[t].astype(np.float64) + d
+    q = np.rint((target - state.base[t].astype(np.float64)) * math.ldexp(1.0, -e))
+    integers = np.clip(q, -limits.Q_MAX, limits.Q_MAX).astype(np.int32)
+    with naming(name):
+        _core.weights_from_q(state.base[t], integers, w, exponent=e)
+    with np.errstate(over="ignore"):
+        left = _bf16((target - w.astype(np.float64)).astype(np.float32))
+    infinite = np.flatnonzero(left & BF16_INFINITY == BF16_INFINITY)
+    if len(infinite):  # kept, it would turn every later round into NaN
+        raise NonFinite(what="the residual", tensor=name, index=int(infinite[0]))
+    return _Coarser(t, e, integers, w, left, bool((np.abs(q) > limits.Q_MAX).any()))
 
 
 def _float32(x: U16) -> F32:

@@ -12,14 +12,12 @@ _WANTED = os.environ.get("MODELWIRE_KERNEL", "")
 
 if _WANTED == "reference":
     from modelwire._reference import (
-        adopt,
-        adopt_sent,
+        Round,
         apply_lattice,
         apply_verbatim,
         check_lattice,
         check_rounding,
         check_verbatim,
-        collect,
         crc32c,
         decode_sections,
         differences,
@@ -29,21 +27,17 @@ if _WANTED == "reference":
         kernel_name,
         kth_magnitude,
         q_from_weights,
-        quantise,
-        snap,
         weights_from_q,
     )
 else:
     from .kernel import (
-        adopt,
-        adopt_sent,
+        Round,  # type: ignore[assignment]
         apply_lattice,
         apply_verbatim,
         check_lattice,
         check_rounding,
         check_verbatim,
         choose,
-        collect,
         crc32c,
         decode_sections,
         differences,
@@ -53,22 +47,18 @@ else:
         kernel_name,
         kth_magnitude,
         q_from_weights,
-        quantise,
-        snap,
         weights_from_q,
     )
 
     choose(_WANTED)
 
 __all__ = [
-    "adopt",
-    "adopt_sent",
+    "Round",
     "apply_lattice",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
     "check_verbatim",
-    "collect",
     "crc32c",
     "decode_sections",
     "differences",
@@ -78,7 +68,5 @@ __all__ = [
     "kernel_name",
     "kth_magnitude",
     "q_from_weights",
-    "quantise",
-    "snap",
     "weights_from_q",
 ]

@@ -8,30 +8,23 @@ from __future__ import annotations
 from .coder import decode_sections, encode_sections
 from .integrity import check_rounding, crc32c, fingerprint, fingerprint_sparse, kernel_name
 from .lattice import (
-    adopt,
-    adopt_sent,
     apply_lattice,
     apply_verbatim,
     check_lattice,
     check_verbatim,
-    collect,
     differences,
-    kth_magnitude,
     q_from_weights,
-    quantise,
-    snap,
     weights_from_q,
 )
+from .round import Round, kth_magnitude
 
 __all__ = [
-    "adopt",
-    "adopt_sent",
+    "Round",
     "apply_lattice",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
     "check_verbatim",
-    "collect",
     "crc32c",
     "decode_sections",
     "differences",
@@ -41,7 +34,5 @@ __all__ = [
     "kernel_name",
     "kth_magnitude",
     "q_from_weights",
-    "quantise",
-    "snap",
     "weights_from_q",
 ]

@@ -7,40 +7,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwire.held_step import FEWEST, edge_to_send
+from modelwire.held_step import FEWEST, count_to_send
 from modelwire.manifest import manifest_for
 from modelwire.snap import Step, no_residual, snap
 from modelwire.state import ModelState
-from modelwire.tensors import Schema, TensorSpec
+from modelwire.tensors import F32, Schema, TensorSpec
 
 N, DENSITY = 40_000, 0.02
 ENOUGH = 1 << 20  # bytes
-magnitude = st.floats(min_value=0, allow_infinity=False)
 
 
-@given(magnitude, magnitude, magnitude)
-def test_the_held_edge_stays_or_moves_to_the_nearer_bound(held: float, one: float, other: float) -> None:
-    most, fewest = sorted((one, other))
-    edge = edge_to_send(held, most, fewest)
-    assert most <= edge <= fewest
-    assert edge == held or (held < most == edge) or (held > fewest == edge)
+@given(st.integers(0, 1 << 32), st.integers(1, 1 << 32))
+def test_what_the_held_step_sends_stays_or_moves_to_the_nearer_bound(sent: int, most: int) -> None:
+    count = count_to_send(sent, most)
+    least = max(1, int(FEWEST * most))
+    assert least <= count <= most
+    assert count == sent or (sent < least == count) or (sent > most == count)
 
 
-def test_without_a_held_edge_the_density_decides() -> None:
-    assert edge_to_send(None, 0.25, 0.5) == 0.25
+def start() -> tuple[ModelState, list[F32]]:
+    schema = Schema((TensorSpec("kernel", (200, N // 200)),))
+    base = [np.full(N, 0.5, np.float32)]
+    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base), base
 
 
 def rounds(*scales: float) -> list[tuple[Step, int]]:
     """Return (step, entries sent) of rounds whose differences are normal with these deviations, each from the same state."""
-    schema = Schema((TensorSpec("kernel", (200, N // 200)),))
-    base = [np.full(N, 0.5, np.float32)]
-    state = ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base)
+    state, base = start()
     out: list[tuple[Step, int]] = []
     for number, scale in enumerate(scales):
         change = np.random.default_rng(number).standard_normal(N, np.float32) * np.float32(scale)
         held = out[-1][0] if out else None
         got = snap(state, [base[0] + change], no_residual(state.manifest), density=DENSITY, max_bytes=ENOUGH, held=held)
         out.append((got.step, sum(len(s.index) for s in got.sections)))
+        got.undo()
     return out
 
 
@@ -67,11 +67,10 @@ def test_a_round_without_any_difference_sends_nothing_with_a_held_step_either() 
 
 
 def test_a_budget_is_kept_with_a_held_step_that_would_pass_it() -> None:
-    schema = Schema((TensorSpec("kernel", (200, N // 200)),))
-    base = [np.full(N, 0.5, np.float32)]
-    state = ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base)
+    state, base = start()
     change = np.random.default_rng(0).standard_normal(N, np.float32) * np.float32(0.01)
     free = snap(state, [base[0] + change], no_residual(state.manifest), density=DENSITY, max_bytes=ENOUGH)
+    free.undo()
     tight = snap(state, [base[0] + change], no_residual(state.manifest), density=DENSITY, max_bytes=600, held=free.step)
     assert tight.step.size > free.step.size
     assert 0 < sum(len(s.index) for s in tight.sections) < sum(len(s.index) for s in free.sections)
