@@ -148,8 +148,9 @@ def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: R
     overhead = _overhead(lineage, outcome, ())
     while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
         snapped = snap(
-            held.state, trained, residual, density=update.density, max_bytes=update.max_bytes, widen=head.widen, overhead=overhead
-        )
+            held.state, trained, residual,
+            density=update.density, max_bytes=update.max_bytes, held=head.step, widen=head.widen, overhead=overhead,
+        )  # fmt: skip
         need = _overhead(lineage, outcome, snapped.clamped)
         if need <= overhead or snapped.kind is Kind.SNAPSHOT:
             return snapped

@@ -72,7 +72,7 @@ class Train:
 class Update:
     """What an update may cost. A model may override each."""
 
-    density: float = setting(0.005, "Share of the weights that one update changes.", least=1e-6, most=1)
+    density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
     max_bytes: int = setting(
         90 * limits.KIB, "Largest update of one round: a size, or what a link charges by: 1 part (96 KiB), 3 units (of 5 kB).",
         unit="budget", least=512, most=limits.DEFAULT.container,

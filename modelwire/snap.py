@@ -15,6 +15,7 @@ from . import _core, limits
 from .candidates import DEAD_ZONE, Candidates, Residual, Step, Taken
 from .container import size_of
 from .errors import BudgetExhausted, ModelWireError, NonFinite
+from .held_step import count_to_send
 from .manifest import Manifest
 from .state import ModelState, naming
 from .tensors import F32, I32, U16
@@ -23,7 +24,7 @@ from .update import Kind, Section, Sections, invert
 __all__ = ["DEAD_ZONE", "Snapped", "Step", "no_residual", "snap", "training_start"]
 
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
-LOOKAHEAD = 0.5  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
+LOOKAHEAD = 0.2  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
 AIM = 0.97  # of the budget, where the second probe aims: bits an entry differ a little from what the first one says
 ENOUGH = 0.88  # of the budget: with this much of it used there is no second probe
 APART = 0.3  # bits more an entry takes when there are half as many; 1 if the coder knew nothing of where they lie (measured)
@@ -74,7 +75,7 @@ def no_residual(manifest: Manifest) -> Residual:
 def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Residual]:
     """Return (weights from which to train a round, residual to give to `snap` with the trained weights).
 
-    Training sees half of the residual, the other half is only carried: from the adopted weights alone a round learns anew
+    Training sees a part of the residual, the rest is only carried: from the adopted weights alone a round learns anew
     what still waits to be sent and overshoots; from all of it the device trains a model that it does not run. Decision 0005.
     """
     start, left = [], []
@@ -83,9 +84,10 @@ def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Re
             start.append(w.copy())
             left.append(r)
             continue
-        half = _float32(r) * np.float32(LOOKAHEAD)
-        start.append(w + half)
-        left.append(_bf16(half))
+        whole = _float32(r)
+        seen = whole * np.float32(LOOKAHEAD)
+        start.append(w + seen)
+        left.append(_bf16(whole - seen))
     return start, left
 
 
@@ -97,13 +99,15 @@ def snap(
     density: float = 1.0,
     max_bytes: int = limits.DEFAULT.container,
     step: Step | None = None,
+    held: Step | None = None,
     widen: Sequence[int] = (),
     overhead: int = 0,
 ) -> Snapped:
     """Move `state` by what of the training is worth sending, and return it with the update that says so.
 
-    The update is a delta of about `density` (kept / all), never above `max_bytes` as a container: where the density wants more
+    The update is a delta of at most about `density` (kept / all), never above `max_bytes` as a container: where the density wants more
     than that, it uses most of it. step: of the whole model, where it is known beforehand, in place of one for the density.
+    held: the step of the last round that was adopted; it is used again while it sends `held_step.FEWEST` of the density to all of it.
     residual and trained are left as they are; `Snapped.undo` takes the round back. When anything is raised the state is as before.
     widen: tensors that were clamped last time; where a larger unit exists, the update is a snapshot with it, whatever its size.
     overhead: bytes of names and extension that the container will carry.
@@ -114,10 +118,10 @@ def snap(
     count = max(1, int(density * candidates.count))
     widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
     if widen:
-        return _widened(state, trained, residual, candidates, count, step, widen)
+        return _widened(state, trained, residual, candidates, count, step or held, widen)
     verbatim = candidates.adopt_verbatim()
     try:
-        return _within(max_bytes, _Adopting(state, candidates, verbatim, step, overhead), count)
+        return _within(max_bytes, _Adopting(state, candidates, verbatim, step, held, overhead), count)
     except ModelWireError:
         candidates.retract([verbatim])
         raise
@@ -131,7 +135,9 @@ class _Adopting:
     candidates: Candidates
     verbatim: Taken
     step: Step | None
+    held: Step | None
     overhead: int
+    kept: bool = False  # the held step serves
     taken: Sequence[Taken] = ()
     sections: Sections = ()
     size: int = 0
@@ -147,9 +153,21 @@ class _Adopting:
         if self.step is not None:
             self.taken = self.candidates.adopt_step(self.step, expect=count)
         else:
-            self.taken = self.candidates.adopt_count(count)
+            self._hold_or_choose(count)
         self.clamped = tuple(t for t in range(len(self.state.weights)) if any(part.clamped[t] for part in self.taken))
         self._code()
+
+    def _hold_or_choose(self, count: int) -> None:
+        held, self.held, self.kept = self.held, None, False  # it is tried once: after that the budget speaks
+        if held is not None:
+            self.taken = self.candidates.adopt_step(held, expect=count)
+            wanted, sent = count_to_send(self.sent, count), self.sent
+            if wanted == sent:
+                self.kept = True
+                return
+            self.drop()
+            count = wanted
+        self.taken = self.candidates.adopt_count(count)
 
     def cut(self, count: int) -> None:
         """Keep the `count` largest moves of those that were adopted, and code them."""
@@ -178,7 +196,7 @@ def _within(budget: int, adopting: _Adopting, wanted: int) -> Snapped:
     """Return the round that sends `wanted` entries, or as many as the budget holds; the state is as before when anything is raised."""
     count = max(1, min(wanted, int(8 * max(0, budget) / BITS_GUESSED)))
     adopting.probe(count)
-    if adopting.size <= budget and (count >= wanted or adopting.size >= ENOUGH * budget):
+    if adopting.size <= budget and (count >= wanted or adopting.kept or adopting.size >= ENOUGH * budget):
         return adopting.done()
     fixed = adopting.size_of(adopting.candidates.sections([adopting.verbatim]))
     room = max(0, budget - fixed)
