@@ -12,8 +12,8 @@ from setuptools import Extension, setup
 LIMITED = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 # The sources by name: csrc/ also holds a self test with a main() of its own.
 SOURCES = [
-    "mw_apply", "mw_apply_stream", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_head", "mw_head_avx2",
-    "mw_head_generic", "mw_neon", "mw_planes", "mw_sections", "mw_snap",
+    "mw_adopt", "mw_apply", "mw_apply_stream", "mw_avx2", "mw_collect", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_head",
+    "mw_head_avx2", "mw_head_generic", "mw_neon", "mw_planes", "mw_scan", "mw_sections",
 ]  # fmt: skip
 HEADERS = [str(p) for room, kind in (("modelwire/_core", "*.pxi"), ("csrc", "*.h")) for p in sorted(Path(room).glob(kind))]
 

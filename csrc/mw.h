@@ -64,36 +64,6 @@ uint32_t mw_crc32c(const uint8_t *data, size_t length); /* Castagnoli, initial a
 /* out = (trained - w) + residual. */
 mw_status mw_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at);
 
-/* One pass over the whole tensor: left = d rounded to bfloat16, where d = (trained - w) + residual, and the entries with
-   |d| >= least, never those with d = 0, go to index and d, in order. *huge tells that some |d| is too large for a bfloat16: then
-   left is of no use. MW_NO_ROOM when more than capacity entries stand out. What a refusal leaves in the outputs means nothing. */
-mw_status mw_collect(const float *w, const float *trained, const uint16_t *residual, size_t n, float least, uint16_t *left, uint32_t *index,
-                     float *d, size_t capacity, size_t *count, int *huge, size_t *at);
-
-/* The k-th largest magnitude of n collected ones, 1 <= k <= n. */
-mw_status mw_kth_magnitude(const float *d, size_t n, size_t k, float *edge);
-
-/* What mw_snap gives, from entries that were collected with least <= threshold. sent and value hold as many as index; sent may
-   be index. */
-mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const float *d, size_t candidates, int exponent, int64_t step,
-                      float threshold, uint32_t *sent, int32_t *value, size_t *count, size_t *clamped, size_t *at);
-
-/* What mw_adopt does, when left already holds what mw_collect wrote: the entries that were sent, in place on w, q and left.
-   old_w and old_left hold count entries each, for what has to be put back when an entry is refused. */
-mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
-                        const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
-                        float *old_w, uint16_t *old_left, size_t *at);
-
-/* Write what of d = (trained - w) + residual is worth sending: entries with |d| >= threshold become
-   sign(d) * max(1, rint(|d| / (step * 2^exponent))), cut to whole steps that keep Q inside its range. *clamped counts the cut
-   ones; those cut to zero are left out. index and value hold capacity entries each; n of them are always enough. */
-mw_status mw_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent, int64_t step,
-                  float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count, size_t *clamped, size_t *at);
-
-/* Take over what was sent: Q += value * step, w = base + Q * u, residual = d - (w' - w). In place on w, residual and q. */
-mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n, const uint32_t *index,
-                   const int32_t *value, size_t count, int exponent, int64_t step, size_t *at);
-
 mw_status mw_check_lattice(const float *base, const int32_t *q, size_t n, const uint32_t *index, const int32_t *value, size_t count,
                            int exponent, int64_t step, size_t *at);
 mw_status mw_apply_lattice(const float *base, float *w, int32_t *q, size_t n, const uint32_t *index, const int32_t *value, size_t count,

@@ -1,11 +1,11 @@
-/* The dense passes for x86-64 with AVX2: the plain C in registers of eight, and a collect that looks at 32 entries a test. */
-#include "mw_dispatch.h"
+/* The dense pass for x86-64 with AVX2: 32 entries a test, and what it writes need not pass through the caches. */
+#include "mw_scan.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
 
-#define MW_TARGET __attribute__((target("avx2,bmi")))
-#include "mw_tiles.h"
+#define TARGET __attribute__((target("avx2,bmi")))
+#define MW_TARGET TARGET
 #include "mw_planes_tiles.h"
 
 /* Load eight differences, add "does it ring the alarm" to the mask of 32, round to bfloat16 in 32-bit lanes. */
@@ -27,48 +27,43 @@
   (uint32_t) _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(                                                             \
       _mm256_packs_epi16(_mm256_packs_epi32(hit0, hit1), _mm256_packs_epi32(hit2, hit3)), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
 
-#define BLOCK 32 /* groups of 32 entries: what they hold is still in the nearest cache at the second look */
-
-MW_TARGET static mw_status avx2_collect(const float *w, const float *trained, const uint16_t *residual, size_t n, uint32_t bar,
-                                        uint16_t *left, uint32_t *index, float *d, size_t capacity, size_t *count, int *huge,
-                                        size_t *at) {
-  const uint32_t alarm = bar < MW_BF16_OVERFLOW ? bar : MW_BF16_OVERFLOW;
+TARGET static size_t avx2_scan(const float *w, const float *trained, const uint16_t *residual, size_t length, size_t rest, uint32_t alarm,
+                               uint32_t first, uint16_t *left, uint32_t *index, float *d) {
   const __m256i magnitude = _mm256_set1_epi32(MW_MAGNITUDE), below = _mm256_set1_epi32((int)alarm - 1);
   const __m256i half = _mm256_set1_epi32(0x7fff), one = _mm256_set1_epi32(1);
-  size_t found = 0, i = 0, again[BLOCK];
-  uint32_t masks[BLOCK];
-  while (n - i >= 32) {
-    /* Listed without a branch: which groups hold something is not to be predicted. */
-    size_t listed = 0;
-    for (size_t g = 0; g < BLOCK && n - i >= 32; g++, i += 32) {
-      ASK_AHEAD(w, trained, residual, i, n)
-      ASK_AHEAD(w, trained, residual, i + LINE, n)
-      EIGHT(0) EIGHT(1) EIGHT(2) EIGHT(3)
-      STORE(0, b0, b1)
-      STORE(16, b2, b3)
-      const uint32_t mask = MASK();
-      again[listed] = i;
-      masks[listed] = mask;
-      listed += mask != 0;
-    }
-    for (size_t g = 0; g < listed; g++) {
-      uint32_t mask = masks[g];
-      do {
-        const size_t place = again[g] + (unsigned)__builtin_ctz(mask);
-        const float x = mw_difference(w[place], trained[place], residual[place]);
-        const uint32_t bits = mw_bits(x) & MW_MAGNITUDE;
-        if (__builtin_expect(bits >= MW_BF16_OVERFLOW, 0)) {
-          if (bits >= MW_EXPONENT_BITS) return mw_difference_fault(trained, place, at);
-          *huge = 1;
-          if (bits < bar) continue;
-        }
-        if (found == capacity) return MW_NO_ROOM;
-        index[found] = (uint32_t)place;
-        d[found++] = x;
-      } while (mask &= mask - 1);
-    }
+  size_t found = 0, listed = 0, i = 0;
+  uint32_t masks[MW_STRETCH / 32];
+  uint16_t again[MW_STRETCH / 32];
+  /* Listed without a branch: which groups hold something is not to be predicted. */
+  for (; i + 32 <= length; i += 32) {
+    MW_ASK_AHEAD(w, trained, residual, i, rest)
+    MW_ASK_AHEAD(w, trained, residual, i + MW_LINE, rest)
+    EIGHT(0) EIGHT(1) EIGHT(2) EIGHT(3)
+    STORE(0, b0, b1)
+    STORE(16, b2, b3)
+    const uint32_t mask = MASK();
+    again[listed] = (uint16_t)i;
+    masks[listed] = mask;
+    listed += mask != 0;
   }
-  return mw_collect_rest(w, trained, residual, n, bar, left, index, d, capacity, i, found, count, huge, at);
+  for (size_t g = 0; g < listed; g++) {
+    uint32_t mask = masks[g];
+    do {
+      const size_t place = again[g] + (unsigned)__builtin_ctz(mask);
+      index[found] = first + (uint32_t)place;
+      d[found++] = mw_difference(w[place], trained[place], residual[place]);
+    } while (mask &= mask - 1);
+  }
+  return mw_scan_rest(w, trained, residual, length, alarm, first, left, index, d, i, found);
+}
+
+TARGET static void avx2_put(uint16_t *to, const uint16_t *left, size_t length, int far) {
+  if (!far || (uintptr_t)to % 32 || length % 16) {
+    mw_generic_put(to, left, length, far);
+    return;
+  }
+  for (size_t i = 0; i < length; i += 16) _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(left + i)));
+  _mm_sfence(); /* before another thread is told that it is there */
 }
 
 static int usable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"); }
@@ -76,10 +71,8 @@ static int usable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu
 const mw_kernels mw_avx2 = {
     "avx2",
     usable,
-    tiled_differences,
-    avx2_collect,
-    tiled_snap,
-    tiled_adopt,
+    avx2_scan,
+    avx2_put,
     mw_generic_weights_from_q,
     mw_generic_q_from_weights,
     mw_generic_fingerprint,

@@ -104,13 +104,11 @@ static inline mw_status mw_stored_fault(uint8_t dtype) { return dtype == MW_INT8
 
 static inline int mw_in_range(int64_t q) { return q >= -MW_Q_MAX && q <= MW_Q_MAX; }
 
-/* rintf for 0 <= x <= 2^31 without the C library. Below 2^23 the whole part fits in an int and the rest x - t is exact, so the
-   comparison with one half decides as the standard does; from 2^23 on every float32 is whole already. */
+/* rintf for 0 <= x <= 2^31 without the C library. From 2^23 on every float32 is whole already; below, a sum with 2^23 has no bits
+   left for a fraction, and is rounded as the standard asks. */
 static inline int64_t mw_rint(float x) {
   if (!(x < 8388608.0f)) return (int64_t)x;
-  int32_t t = (int32_t)x;
-  float rest = x - (float)t;
-  return t + (rest > 0.5f || (rest == 0.5f && (t & 1)));
+  return (int64_t)(mw_bits(x + 8388608.0f) - 0x4b000000u);
 }
 
 /* What a device would move an entry by. */
@@ -129,13 +127,14 @@ static inline mw_status mw_difference_fault(const float *trained, size_t i, size
 
 /* Whole steps of one entry, cut to the range; *cut tells that it had to be. |q| is within range. */
 static inline int64_t mw_steps(float d, int32_t q, int64_t step, float step_size, int *cut) {
+  const int64_t minus = -(int64_t)(mw_bits(d) >> 31); /* -1 or 0; not branched on: a difference's sign is not to be predicted */
   float ratio = mw_float(mw_bits(d) & MW_MAGNITUDE) / step_size;
   int64_t whole = mw_rint(ratio < 2147483648.0f ? ratio : 2147483648.0f);
-  int64_t room = MW_Q_MAX + (d > 0 ? -(int64_t)q : (int64_t)q);
-  if (whole < 1) whole = 1;
+  int64_t room = MW_Q_MAX - ((q ^ minus) - minus);
+  whole += whole < 1;
   *cut = whole * step > room;
   if (*cut) whole = room / step; /* a division only here: it takes longer than all the rest */
-  return d > 0 ? whole : -whole;
+  return (whole ^ minus) - minus;
 }
 
 static inline mw_status mw_check_unit(int exponent) {

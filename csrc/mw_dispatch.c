@@ -30,33 +30,7 @@ const char *mw_chosen(void) { return chosen->name; }
 
 const char *mw_kernel_name(size_t i) { return i < KNOWN_COUNT ? KNOWN[i]->name : NULL; }
 
-mw_status mw_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at) {
-  return chosen->differences(w, trained, residual, n, out, at);
-}
-
-mw_status mw_collect(const float *w, const float *trained, const uint16_t *residual, size_t n, float least, uint16_t *left, uint32_t *index,
-                     float *d, size_t capacity, size_t *count, int *huge, size_t *at) {
-  *count = *at = 0;
-  *huge = 0;
-  if (!(least >= 0)) return MW_THRESHOLD;
-  if (n > UINT32_MAX) return MW_SHAPE;
-  const uint32_t bar = mw_bits(least) & MW_MAGNITUDE;
-  mw_status status = chosen->collect(w, trained, residual, n, bar ? bar : 1, left, index, d, capacity, count, huge, at);
-  /* Which comes first, too many entries or one that is no number, would hang on how many a kernel looks at together. */
-  for (size_t i = 0; status == MW_NO_ROOM && i < n; i++)
-    if (!mw_finite(mw_difference(w[i], trained[i], residual[i]))) status = mw_difference_fault(trained, i, at);
-  return status;
-}
-
-mw_status mw_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent, int64_t step,
-                  float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count, size_t *clamped, size_t *at) {
-  return chosen->snap(w, trained, residual, q, n, exponent, step, threshold, index, value, capacity, count, clamped, at);
-}
-
-mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n, const uint32_t *index,
-                   const int32_t *value, size_t count, int exponent, int64_t step, size_t *at) {
-  return chosen->adopt(base, w, trained, residual, q, n, index, value, count, exponent, step, at);
-}
+const mw_kernels *mw_kernels_in_use(void) { return chosen; }
 
 mw_status mw_weights_from_q(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at) {
   return chosen->weights_from_q(base, q, n, exponent, w, at);

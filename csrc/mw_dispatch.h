@@ -1,7 +1,6 @@
-/* The table of kernels that have more than one implementation: portable C (mw_snap.c), AVX2 (mw_avx2.c), NEON on 64-bit ARM
-   (mw_neon.c). A new one is a file mw_<name>.c with an mw_kernels of its own, listed in mw_dispatch.c. Each must give the bits of
-   the generic one; where it has nothing better it borrows the generic function. On 32-bit ARM no float arithmetic in NEON:
-   it flushes subnormals. */
+/* One table of kernels for each implementation. A faster one is an mw_<name>.c with an mw_kernels of its own, listed in
+   mw_dispatch.c. Each must give the bits of the generic one; where it has nothing better it borrows the generic function. On
+   32-bit ARM no float arithmetic in NEON: it flushes subnormals. */
 #ifndef MW_DISPATCH_H
 #define MW_DISPATCH_H
 
@@ -10,14 +9,12 @@
 typedef struct mw_kernels {
   const char *name;
   int (*usable)(void); /* can this processor run it */
-  mw_status (*differences)(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at);
-  /* As mw_collect, after its checks; bar: the magnitude's bits, at least 1. */
-  mw_status (*collect)(const float *w, const float *trained, const uint16_t *residual, size_t n, uint32_t bar, uint16_t *left,
-                       uint32_t *index, float *d, size_t capacity, size_t *count, int *huge, size_t *at);
-  mw_status (*snap)(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent, int64_t step,
-                    float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count, size_t *clamped, size_t *at);
-  mw_status (*adopt)(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n, const uint32_t *index,
-                     const int32_t *value, size_t count, int exponent, int64_t step, size_t *at);
+  /* Write bf16(d) of `length` entries, MW_STRETCH at most, to left, and those whose magnitude's bits are at least `alarm`, in order,
+     to index (counted from `first`) and d; return how many. rest: entries of the tensor from here on, to ask memory for ahead. */
+  size_t (*scan)(const float *w, const float *trained, const uint16_t *residual, size_t length, size_t rest, uint32_t alarm,
+                 uint32_t first, uint16_t *left, uint32_t *index, float *d);
+  /* Copy what scan wrote to where it stays. far: the model is larger than the caches, so it need not pass through them. */
+  void (*put)(uint16_t *to, const uint16_t *left, size_t length, int far);
   mw_status (*weights_from_q)(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at);
   mw_status (*q_from_weights)(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
   void (*fingerprint)(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);
@@ -35,10 +32,11 @@ extern const mw_kernels mw_generic;
 extern const mw_kernels mw_avx2; /* x86-64 alone */
 extern const mw_kernels mw_neon; /* 64-bit ARM alone */
 
-/* The last entries of a collect, from i on, when found entries were kept before them: fewer than a register's worth. */
-mw_status mw_collect_rest(const float *w, const float *trained, const uint16_t *residual, size_t n, uint32_t bar, uint16_t *left,
-                          uint32_t *index, float *d, size_t capacity, size_t i, size_t found, size_t *count, int *huge, size_t *at);
+const mw_kernels *mw_kernels_in_use(void);
 
+size_t mw_generic_scan(const float *w, const float *trained, const uint16_t *residual, size_t length, size_t rest, uint32_t alarm,
+                       uint32_t first, uint16_t *left, uint32_t *index, float *d);
+void mw_generic_put(uint16_t *to, const uint16_t *left, size_t length, int far);
 mw_status mw_generic_weights_from_q(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at);
 mw_status mw_generic_q_from_weights(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
 void mw_generic_fingerprint(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);

@@ -6,6 +6,7 @@
 #include "mw_bits.h"
 #include "mw_apply.h"
 #include "mw_planes.h"
+#include "mw_round.h"
 #include "mw_sections.h"
 
 #define N 768
@@ -53,7 +54,7 @@ static int same(const void *a, const void *b, size_t length) { return !memcmp(a,
 
 static float base[N], w[N], centre[N], trained[N], out[N];
 static int32_t q[N], centre_q[N], found_q[N];
-static float collected[N], other_w[N];
+static float other_w[N];
 static int32_t other_q[N];
 static uint16_t residual[N], left[N], other_left[N], scratch[2 * N];
 static uint32_t index_of[ROUNDS][N], decoded_index[ROUNDS][N], noise_index[N], bits[N], base_bits[N];
@@ -106,61 +107,103 @@ static void feed_fingerprint(const int32_t *of, uint64_t lanes[2], int verbatim)
   feed(lanes, 2 * sizeof *lanes);
 }
 
-/* The other way to what snap and adopt give: collect with a lower bar, choose, adopt what was sent alone. */
-static void collect_and_adopt(int e, size_t r, float threshold) {
-  size_t at = 0, found = 0, sent = 0, clamped = 0;
-  int huge = 0;
-  float edge = 0;
-  law(mw_collect(w, trained, residual, N, 0, left, noise_index, collected, N / 2, &found, &huge, &at) == MW_NO_ROOM,
-      "collect finds room where there is none");
-  law(!feed_status(mw_collect(w, trained, residual, N, 0.5f * threshold, left, noise_index, collected, N, &found, &huge, &at), &at) &&
-          !huge,
-      "collect refuses what snap took");
-  feed_number(found);
-  feed(noise_index, found * sizeof *noise_index);
-  feed(collected, found * sizeof *collected);
-  feed(left, sizeof left);
-  for (size_t k = 1; k <= found; k += 1 + k / 2) {
-    law(!mw_kth_magnitude(collected, found, k, &edge), "the k-th magnitude is refused");
-    feed(&edge, sizeof edge);
+/* The tensor as two tensors of one model, for the passes that take a model. */
+static void as_model(mw_tensor model[2], int e, float *weights, int32_t *integers, uint16_t *rest) {
+  const size_t first = N / 2 - 100;
+  for (size_t t = 0; t < 2; t++) {
+    const size_t from = t ? first : 0;
+    const mw_tensor tensor = {base + from, weights + from, integers + from, trained + from, residual + from, rest + from,
+                              t ? N - first : first, 1000003 + from, 0, 0, e, 1, 0};
+    model[t] = tensor;
   }
-  law(!mw_quantise(q, N, noise_index, collected, found, e, STEPS[r], threshold, noise_index, noise_value, &sent, &clamped, &at),
-      "quantise refuses what was collected");
-  law(sent == counts[r] && same(noise_index, index_of[r], sent * sizeof *noise_index) &&
-          same(noise_value, value_of[r], sent * sizeof *noise_value),
-      "what was collected quantises to something else");
+}
+
+/* Indices within the whole tensor again. */
+static void indexed(uint32_t *index, size_t from, size_t to) {
+  for (size_t k = from; k < to; k++) index[k] += N / 2 - 100;
+}
+
+static mw_status feed_fault(mw_status status, const mw_fault *fault) {
+  feed_number((uint64_t)status);
+  if (status) {
+    feed_number(fault->tensor);
+    feed_number(fault->index);
+  }
+  return status;
+}
+
+/* Collect the k largest and adopt them, and see that it is what one pass gives that knows the step; then take all of it back. */
+static void collect_and_adopt(int e, size_t r, float threshold, size_t k) {
+  static mw_pass pass;
+  static uint32_t index[N + 2 * MW_STRETCH];
+  static int32_t value[N + 2 * MW_STRETCH];
+  mw_tensor model[2];
+  mw_choice choices[2] = {{STEPS[r], threshold, 0, 0}, {STEPS[r], threshold, 0, 0}}, known[2] = {choices[0], choices[1]};
+  mw_fault fault = {0, 0};
+  size_t ends[2] = {0, 0}, found = 0;
+  uint64_t lanes[2];
+  float edge = 0;
   memcpy(other_w, w, sizeof w);
   memcpy(other_q, q, sizeof q);
-  law(!mw_adopt_sent(base, other_w, trained, residual, other_q, N, noise_index, noise_value, sent, e, STEPS[r], left, collected, other_left,
-                     &at),
-      "what was collected is refused");
+  as_model(model, e, other_w, other_q, other_left);
+  memset(&pass, 0, sizeof pass);
+  law(!feed_fault(mw_collect(model, 2, k, &pass, index, value, sizeof index / sizeof *index, ends, &edge, &fault), &fault),
+      "collect refuses what is finite");
+  feed(&edge, sizeof edge);
+  feed(other_left, sizeof other_left);
+  if (choices[0].threshold < edge) choices[0].threshold = choices[1].threshold = edge;
+  known[0].threshold = known[1].threshold = choices[0].threshold;
+  law(!feed_fault(mw_adopt(model, 2, choices, ends, index, value, &found, lanes, &fault), &fault), "what was collected is refused");
+  feed_number(found);
+  feed(lanes, sizeof lanes);
+  feed(other_w, sizeof other_w);
+  feed(other_left, sizeof other_left);
+  memcpy(left, other_left, sizeof left);
+  memcpy(out, other_w, sizeof out);
+  law(!mw_retract(model, 2, choices, index, value, &fault), "what was adopted can't be taken back");
+  law(same(w, other_w, sizeof w) && same(q, other_q, sizeof q), "what was taken back is not what was there before");
+  memset(&pass, 0, sizeof pass);
+  law(!mw_adopt_known(model, 2, known, &pass, index, value, sizeof index / sizeof *index, &fault), "a known step is refused");
+  law(pass.found == found && same(lanes, pass.lanes, sizeof lanes), "a known step sends something else");
+  law(same(out, other_w, sizeof out) && same(left, other_left, sizeof left), "a known step gives another model");
 }
 
 static void round_trip(int e, size_t r) {
-  size_t at = 0, clamped = 0;
+  static mw_pass pass;
+  static uint32_t index[N + 2 * MW_STRETCH];
+  static int32_t value[N + 2 * MW_STRETCH];
+  size_t at = 0;
   const int64_t step = STEPS[r];
   const float threshold = 0.6f * ((float)step * mw_power(e));
   uint64_t before[2], change[2], after[2];
+  mw_tensor model[2];
+  mw_choice choices[2] = {{step, threshold, 0, 0}, {step, threshold, 0, 0}};
+  mw_fault fault = {0, 0};
   train(e, step);
   feed_status(mw_differences(w, trained, residual, N, out, &at), &at);
   feed(out, sizeof out);
-  law(!feed_status(mw_snap(w, trained, residual, q, N, e, step, threshold, index_of[r], value_of[r], N, &counts[r], &clamped, &at), &at),
-      "snap refuses what it should take");
+  feed_fingerprint(q, before, 0);
+  for (size_t k = 1; k <= N; k *= 5) collect_and_adopt(e, r, threshold, k);
+  as_model(model, e, w, q, left);
+  memset(&pass, 0, sizeof pass);
+  law(!feed_fault(mw_adopt_known(model, 2, choices, &pass, index, value, sizeof index / sizeof *index, &fault), &fault),
+      "a round is refused that should be taken");
+  counts[r] = pass.found;
+  indexed(index, choices[0].end, pass.found);
+  memcpy(index_of[r], index, counts[r] * sizeof *index);
+  memcpy(value_of[r], value, counts[r] * sizeof *value);
+  memcpy(residual, left, sizeof left);
   feed_number(counts[r]);
-  feed_number(clamped);
+  feed_number(choices[0].clamped + choices[1].clamped);
   feed(index_of[r], counts[r] * sizeof **index_of);
   feed(value_of[r], counts[r] * sizeof **value_of);
-  feed_fingerprint(q, before, 0);
-  collect_and_adopt(e, r, threshold);
-  law(!mw_adopt(base, w, trained, residual, q, N, index_of[r], value_of[r], counts[r], e, step, &at), "adopt refuses what was snapped");
-  law(same(w, other_w, sizeof w) && same(q, other_q, sizeof q), "adopting what was collected gives another model");
-  law(same(residual, left, sizeof left), "adopting what was collected leaves something else");
   feed(w, sizeof w);
   feed(residual, sizeof residual);
   feed(q, sizeof q);
   feed_fingerprint(q, after, 0);
   mw_fingerprint_sparse(index_of[r], value_of[r], counts[r], step, 1000003, 0, change);
   law(before[0] + change[0] == after[0] && before[1] + change[1] == after[1], "the fingerprint is not linear");
+  law(change[0] == pass.lanes[0] && change[1] == pass.lanes[1], "a pass adds something else to the fingerprint");
   law(!mw_apply_lattice(base, centre, centre_q, N, index_of[r], value_of[r], counts[r], e, step, &at), "apply refuses what was adopted");
   law(same(w, centre, sizeof w) && same(q, centre_q, sizeof q), "the centre's weights differ from the device's");
 }

@@ -102,6 +102,8 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
             value = units.seconds(value)
         elif f.metadata["unit"] == "bytes":
             value = units.size(value)
+        elif f.metadata["unit"] == "budget":
+            value = units.budget(value)
         elif kind == "str":
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{value!r} is not a line of text")

@@ -12,7 +12,7 @@ from modelwire.container import Header
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged, TooLarge
 from modelwire.manifest import Manifest, parse_manifest
 from modelwire.records import Welcome
-from modelwire.snap import Snapped
+from modelwire.snap import Snapped, Step
 from modelwire.state import ModelState
 from modelwire.update import AnySection, Kind, Sections
 
@@ -48,6 +48,7 @@ class Head:
     welcome: str
     blocked: str
     widen: tuple[int, ...]
+    step: Step | None  # of the last adopted round
     rounds: int
     trained_id: int
     trained_at: int
@@ -81,7 +82,8 @@ class Lineage:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)
         return Head(
             r["slot"], r["file_sha256"], r["private_sha256"], r["head_version"], r["head_commit"], r["last_version"], r["epoch"],
-            r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), r["rounds"], r["trained_id"], r["trained_at"], r["runtime"],
+            r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), _step(r["step"]),
+            r["rounds"], r["trained_id"], r["trained_at"], r["runtime"],
         )  # fmt: skip
 
     def load(self) -> Held:
@@ -159,8 +161,9 @@ class Lineage:
         with self._db.transaction():
             version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256)
             self._db.run(
-                "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=? WHERE name=?",
-                written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)), self.name,
+                "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
+                written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
+                json.dumps([snapped.step.m, snapped.step.s] if snapped.step else []), self.name,
             )  # fmt: skip
             self._count_round(outcome)
         return version
@@ -334,6 +337,11 @@ class Lineage:
         self._db.run(
             "UPDATE model SET rounds=?, trained_id=?, trained_at=? WHERE name=?", outcome.round, outcome.trained_id, outcome.at, self.name
         )
+
+
+def _step(text: str) -> Step | None:
+    parts = json.loads(text)
+    return Step(*parts) if parts else None
 
 
 def _columns(outcome: Outcome) -> dict[str, object]:

@@ -44,7 +44,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """A round up to the guard's verdict; nothing is written yet."""
+    """A round up to the guard's verdict; nothing is written yet, and the held state has moved when there is an update."""
 
     outcome: Outcome
     snapped: Snapped | None
@@ -104,6 +104,8 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome)
             lineage.serve()
+    if snapped is not None and not verdict.accepted:
+        snapped.undo()
     if not verdict.accepted and keep:
         # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
@@ -148,11 +150,13 @@ def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: R
     overhead = _overhead(lineage, outcome, ())
     while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
         snapped = snap(
-            held.state, trained, residual, density=update.density, max_bytes=update.max_bytes, widen=head.widen, overhead=overhead
-        )
+            held.state, trained, residual,
+            density=update.density, max_bytes=update.max_bytes, held=head.step, widen=head.widen, overhead=overhead,
+        )  # fmt: skip
         need = _overhead(lineage, outcome, snapped.clamped)
         if need <= overhead or snapped.kind is Kind.SNAPSHOT:
             return snapped
+        snapped.undo()
         overhead = need
 
 

@@ -23,6 +23,7 @@ CREATE TABLE model (
     welcome TEXT NOT NULL DEFAULT '',           -- what the centre last said: ok, quarantine, unknown-base
     blocked TEXT NOT NULL DEFAULT '',           -- why nothing more can be sent in this epoch; empty otherwise
     widen TEXT NOT NULL DEFAULT '[]',           -- JSON: tensors that met the end of their range in the last round
+    step TEXT NOT NULL DEFAULT '[]',            -- JSON: [m, s] of the last adopted round's step m * 2^s; [] before the first
     rounds INTEGER NOT NULL DEFAULT 0,          -- accepted or rejected, since the folder was made
     trained_id INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the last round saw
     trained_at INTEGER NOT NULL DEFAULT 0,      -- Unix seconds

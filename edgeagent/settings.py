@@ -13,7 +13,7 @@ T = TypeVar("T")
 def setting(
     default: T, doc: str, *, unit: str = "", least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
 ) -> T:
-    """Return a dataclass field that knows what it is for. unit: "seconds" or "bytes" for values that are written with one."""
+    """Return a dataclass field that knows what it is for. unit: "seconds", "bytes" or "budget" for values with one."""
     made: Any = field(default=default, metadata={"doc": doc, "unit": unit, "least": least, "most": most, "choices": choices})
     return made  # type: ignore[no-any-return]
 
@@ -72,8 +72,11 @@ class Train:
 class Update:
     """What an update may cost. A model may override each."""
 
-    density: float = setting(0.005, "Share of the weights that one update changes.", least=1e-6, most=1)
-    max_bytes: int = setting(90 * limits.KIB, "Largest update of one round.", unit="bytes", least=512, most=limits.DEFAULT.container)
+    density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
+    max_bytes: int = setting(
+        90 * limits.KIB, "Largest update of one round: a size, or what a link charges by: 1 part (96 KiB), 3 units (of 5 kB).",
+        unit="budget", least=512, most=limits.DEFAULT.container,
+    )  # fmt: skip
     coalesce_after: int = setting(8, "More waiting updates than this become one while the link is down.", least=1)
 
 

@@ -37,7 +37,7 @@ def say(f: Field[Any], value: Any) -> str:
     """Return a setting's value as text that reads back as the same."""
     if f.metadata["unit"] == "seconds":
         return units.say_seconds(value)
-    if f.metadata["unit"] == "bytes":
+    if f.metadata["unit"] in ("bytes", "budget"):
         return units.say_size(value)
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 

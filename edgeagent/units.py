@@ -1,11 +1,16 @@
-"""Durations and sizes as people write them in settings: "30s", "6h", "4KiB", "2 MiB"."""
+"""Durations, sizes and budgets as people write them in settings: "30s", "6h", "4KiB", "2 MiB", "1 part", "3 units"."""
 
 from __future__ import annotations
 
 import re
 
+from modelwire import limits
+
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+# What links charge by: a part is the largest message; a metering unit is 5 KiB at the largest broker that counts them, of which the
+# 120 bytes beyond 5 kB are left for the topic.
+BUDGETS = {"part": limits.DEFAULT.part, "parts": limits.DEFAULT.part, "unit": 5000, "units": 5000}
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\Z")
 
@@ -27,6 +32,16 @@ def size(text: str | int | float) -> int:
     if whole != int(whole):
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(whole)
+
+
+def budget(text: str | int | float) -> int:
+    """Return the bytes that `text` allows: a size, or "1 part", "3 units". Raises ValueError."""
+    number, unit = _split(text)
+    if unit not in BUDGETS:
+        return size(text)
+    if number != int(number):
+        raise ValueError(f"{text!r} is not a whole number of {unit.rstrip('s')}s")
+    return int(number) * BUDGETS[unit]
 
 
 def say_seconds(value: float) -> str:

@@ -28,15 +28,20 @@ def exact_update(state: ModelState, weights: Sequence[Held]) -> tuple[Kind, Sect
     weights: flat arrays in schema order, held as their types are. Raises WrongBase unless all tensors of the base are exact,
     NonFinite for a weight that is no number, Malformed for one that its storage type does not have.
     """
-    manifest = state.manifest
-    if not manifest.all_exact:
-        raise WrongBase(what="an exact update", kind="class", expected="a base whose tensors are all exact", got="one on the lattice")
-    sections = tuple(
-        s for t, spec in enumerate(manifest.schema.tensors) if (s := section_of(t, spec, state.weights[t], weights[t])) is not None
-    )
+    sections = exact_sections(state, weights)
     after = state.copy()
     after.apply(Kind.EXACT, sections)
     return Kind.EXACT, sections, after
+
+
+def exact_sections(state: ModelState, weights: Sequence[Held]) -> Sections:
+    """Return what moves `state` to `weights`. Raises as `exact_update`."""
+    manifest = state.manifest
+    if not manifest.all_exact:
+        raise WrongBase(what="an exact update", kind="class", expected="a base whose tensors are all exact", got="one on the lattice")
+    return tuple(
+        s for t, spec in enumerate(manifest.schema.tensors) if (s := section_of(t, spec, state.weights[t], weights[t])) is not None
+    )
 
 
 def section_of(tensor: int, spec: TensorSpec, before: Held, after: Held) -> PlaneSection | None:

@@ -1,16 +1,13 @@
-"""Lattice tensors that are stored in fewer bits than they are held in: sums are rounded as they are stored, and int8 moves by codes."""
+"""Lattice tensors that are stored in fewer bits than they are held in: sums are rounded as they are stored."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from . import _core, storage
-from .errors import ModelWireError, NonFinite
-from .manifest import CODE_MAX
-from .tensors import F32, I32, U16, U32, Dtype, TensorSpec
+from .errors import ModelWireError
+from .tensors import F32, I32, U32, Dtype, TensorSpec
 from .update import Section
-
-BF16_INFINITY = 0x7F80
 
 
 def sums(dtype: Dtype, base: F32, q: I32, exponent: int) -> F32:
@@ -49,34 +46,3 @@ def move_whole(base: I32, w: I32, q: I32, s: Section) -> None:
     """Move a verbatim int32 tensor by a section that `check_whole` has taken; in place, mod 2^32."""
     q[s.index] += s.value
     w[s.index] = base[s.index] + q[s.index]
-
-
-def left_over(w: F32, trained: F32, residual: U16, after: F32, index: U32) -> U16:
-    """Return what adopting `after` leaves of the differences at `index`, as bfloat16. Raises NonFinite."""
-    d = np.empty(len(index), np.float32)
-    before = w[index]
-    _core.differences(before, trained[index], residual[index], d)
-    return _bf16(d - (after[index] - before), index)
-
-
-def changed_codes(w: F32, trained: F32, residual: U16) -> tuple[U32, I32, U16]:
-    """Return (index, change of the code, residual) of all entries of an int8 tensor whose nearest code is another.
-
-    trained: in codes, as float32. Beyond +-127 the code stops there, and what is left stays in the residual. Raises NonFinite.
-    """
-    d = np.empty_like(w)
-    _core.differences(w, trained, residual, d)
-    codes = np.rint(np.clip(w + d, -CODE_MAX, CODE_MAX))
-    change = codes - w
-    index = np.flatnonzero(change).astype(np.uint32)
-    every = np.arange(len(w), dtype=np.uint32)
-    return index, change[index].astype(np.int32), _bf16(d - change, every)
-
-
-def _bf16(x: F32, index: U32) -> U16:
-    bits = x.view(np.uint32)
-    left = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    infinite = np.flatnonzero(left & BF16_INFINITY == BF16_INFINITY)
-    if len(infinite):
-        raise NonFinite(what="the residual", tensor=0, index=int(index[infinite[0]]))
-    return left

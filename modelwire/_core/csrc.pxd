@@ -46,19 +46,6 @@ cdef extern from "mw.h" nogil:
     mw_status mw_check_rounding()
     uint32_t mw_crc32c(const uint8_t *data, size_t length)
     mw_status mw_differences(const float *w, const float *trained, const uint16_t *residual, size_t n, float *out, size_t *at)
-    mw_status mw_collect(const float *w, const float *trained, const uint16_t *residual, size_t n, float least, uint16_t *left,
-                         uint32_t *index, float *d, size_t capacity, size_t *count, int *huge, size_t *at)
-    mw_status mw_kth_magnitude(const float *d, size_t n, size_t k, float *edge)
-    mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const float *d, size_t candidates, int exponent,
-                          int64_t step, float threshold, uint32_t *sent, int32_t *value, size_t *count, size_t *clamped, size_t *at)
-    mw_status mw_adopt_sent(const float *base, float *w, const float *trained, const uint16_t *residual, int32_t *q, size_t n,
-                            const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, uint16_t *left,
-                            float *old_w, uint16_t *old_left, size_t *at)
-    mw_status mw_snap(const float *w, const float *trained, const uint16_t *residual, const int32_t *q, size_t n, int exponent,
-                      int64_t step, float threshold, uint32_t *index, int32_t *value, size_t capacity, size_t *count,
-                      size_t *clamped, size_t *at)
-    mw_status mw_adopt(const float *base, float *w, const float *trained, uint16_t *residual, int32_t *q, size_t n,
-                       const uint32_t *index, const int32_t *value, size_t count, int exponent, int64_t step, size_t *at)
     mw_status mw_check_lattice(const float *base, const int32_t *q, size_t n, const uint32_t *index, const int32_t *value,
                                size_t count, int exponent, int64_t step, size_t *at)
     mw_status mw_apply_lattice(const float *base, float *w, int32_t *q, size_t n, const uint32_t *index, const int32_t *value,
@@ -85,6 +72,56 @@ cdef extern from "mw_planes.h" nogil:
                              uint32_t width, uint32_t infinity, void *fresh, size_t *at)
 
 
+cdef extern from "mw_model.h" nogil:
+    ctypedef struct mw_tensor:
+        const float *base
+        float *w
+        int32_t *q
+        const float *trained
+        const uint16_t *residual
+        uint16_t *left
+        size_t n
+        uint64_t start
+        uint32_t rows
+        uint32_t columns
+        int exponent
+        uint8_t dtype
+        uint8_t kind
+
+
+cdef extern from "mw_round.h" nogil:
+    const size_t MW_STRETCH
+
+    ctypedef struct mw_fault:
+        size_t tensor
+        size_t index
+
+    ctypedef struct mw_choice:
+        int64_t step
+        float threshold
+        size_t end
+        size_t clamped
+
+    ctypedef struct mw_pass:
+        size_t found
+        uint32_t bar
+        uint64_t lanes[2]
+
+    mw_status mw_collect(const mw_tensor *tensors, size_t count, size_t k, mw_pass *state, uint32_t *index, int32_t *d,
+                         size_t capacity, size_t *ends, float *edge, mw_fault *fault)
+    mw_status mw_adopt(const mw_tensor *tensors, size_t count, mw_choice *choices, const size_t *ends, uint32_t *index,
+                       int32_t *value, size_t *found, uint64_t *lanes, mw_fault *fault)
+    mw_status mw_adopt_known(const mw_tensor *tensors, size_t count, mw_choice *choices, mw_pass *state, uint32_t *index,
+                             int32_t *value, size_t capacity, mw_fault *fault)
+    void mw_abandon(const mw_tensor *tensors, size_t count, mw_choice *choices, const mw_pass *state, const uint32_t *index,
+                    int32_t *value)
+    mw_status mw_adopt_verbatim(const mw_tensor *tensors, size_t count, uint32_t *index, int32_t *value, size_t capacity,
+                                size_t *ends, uint64_t *lanes, mw_fault *fault)
+    mw_status mw_retract(const mw_tensor *tensors, size_t count, const mw_choice *choices, const uint32_t *index, int32_t *value,
+                         mw_fault *fault)
+    mw_status mw_kth_magnitude(const int32_t *d, size_t n, size_t k, float *edge)
+
+
 cdef extern from "mw_sections.h" nogil:
     ctypedef struct mw_stream:
         pass
@@ -98,20 +135,6 @@ cdef extern from "mw_sections.h" nogil:
     mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
                                 uint16_t *scratch, size_t scratch_length)
     mw_status mw_decode_end(const mw_stream *s)
-
-
-cdef extern from "mw_model.h" nogil:
-    ctypedef struct mw_tensor:
-        const float *base
-        float *w
-        int32_t *q
-        size_t n
-        uint64_t start
-        uint32_t rows
-        uint32_t columns
-        int exponent
-        uint8_t dtype
-        uint8_t kind
 
 
 cdef extern from "mw_apply.h" nogil:

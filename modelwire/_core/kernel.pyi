@@ -26,44 +26,56 @@ def crc32c(data: bytes | bytearray | memoryview) -> int:
 def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
     """Write (trained - w) + residual. residual: bf16 bits. Raises NonFinite."""
 
-def collect(w: F32, trained: F32, residual: U16, left: U16, index: U32, d: F32, *, least: float) -> tuple[int, bool] | None:
-    """Return how many entries have |d| >= least and d != 0, for d = (trained - w) + residual, and whether any is too large for a bf16.
+class Round:
+    """The arrays of one round, whole lists of them, taken once. kinds: 0 lattice, 1 verbatim; tensors of others are not looked at.
 
-    These entries go to the front of index and d, in order; every d, rounded to bf16, goes to left, which is of no use when one is
-    too large. None when more entries stand out than index and d hold. Raises NonFinite, Malformed; the outputs then mean nothing.
+    dtypes: as on the wire. starts: of the fingerprint. Residuals and what is left are bf16 bits, of lattice tensors alone.
+    d, everywhere: (trained - w) + residual, as the bits of a float32. ends: where a tensor's part ends, all tensors.
+    Errors name tensors by their numbers.
     """
 
-def kth_magnitude(d: F32, k: int) -> float:
-    """Return the k-th largest |d|, 1 <= k <= len(d)."""
+    def __init__(
+        self,
+        base: Sequence[F32],
+        w: Sequence[F32],
+        q: Sequence[I32],
+        trained: Sequence[F32],
+        residual: Sequence[U16],
+        left: Sequence[U16],
+        *,
+        exponents: Sequence[int],
+        kinds: Sequence[int],
+        dtypes: Sequence[int],
+        starts: Sequence[int],
+    ) -> None: ...
+    def collect(self, k: int) -> tuple[U32, I32, list[int], float, float]:
+        """Return index, d, ends, the k-th largest |d| (0 when fewer differ from 0) and the bar: every |d| >= it is there.
 
-def quantise(q: I32, index: U32, d: F32, *, exponent: int, step: int, threshold: float) -> tuple[U32, I32, int]:
-    """Return what `snap` does, from entries collected with least <= threshold.
+        Writes d, rounded to bf16, to left. Raises NonFinite; what left holds then means nothing.
+        """
 
-    Raises IndexOutOfRange, RangeOverflow when q is out of range, NonFinite, Malformed.
-    """
+    def adopt(
+        self, index: U32, d: I32, ends: Sequence[int], *, steps: Sequence[int], thresholds: Sequence[float]
+    ) -> tuple[U32, I32, list[int], list[int], tuple[int, int]]:
+        """Take over what was collected and is worth sending; return index, whole steps, ends, cut entries a tensor, and lanes.
 
-def snap(w: F32, trained: F32, residual: U16, q: I32, *, exponent: int, step: int, threshold: float) -> tuple[U32, I32, int]:
-    """Return index and value, in steps, of what is worth sending, and how many entries the lattice's range cut.
+        Entries with |d| >= threshold (float32, in weights) count; steps: in units, 0 leaves a tensor out. index and d are used up.
+        Raises NonFinite, RangeOverflow, IndexOutOfRange, Malformed; w and q are then as before.
+        """
 
-    Entries with |(trained - w) + residual| >= threshold (float32, in weight units) count. step: units of 2^exponent.
-    Raises NonFinite, RangeOverflow when q is out of range, Malformed.
-    """
+    def adopt_known(
+        self, *, steps: Sequence[int], thresholds: Sequence[float], room: int = 0
+    ) -> tuple[U32, I32, list[int], list[int], tuple[int, int]]:
+        """Do both in one pass, for steps that are known beforehand. room: about how many entries will be sent."""
 
-def adopt(
-    base: F32, w: F32, trained: F32, residual: U16, q: I32, index: U32, value: I32, *, exponent: int, step: int
-) -> None:
-    """Move w and q by value * step at index, and keep in residual what w lacks of trained.
+    def adopt_verbatim(self) -> tuple[U32, I32, list[int], tuple[int, int]]:
+        """Take over the verbatim tensors; return index, differences of bits mod 2^32, ends and lanes. Raises NonFinite."""
 
-    Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed.
-    """
+    def retract(self, index: U32, value: I32, ends: Sequence[int], *, steps: Sequence[int]) -> None:
+        """Take back what was adopted: w, q and left get their bits again, and value of lattice tensors those of d."""
 
-def adopt_sent(
-    base: F32, w: F32, trained: F32, residual: U16, q: I32, left: U16, index: U32, value: I32, *, exponent: int, step: int
-) -> None:
-    """Do what `adopt` does in w and q, and in left instead of residual: it holds what `collect` wrote of these arrays.
-
-    Costs time by the entries sent. Raises as `adopt` does, about these entries alone.
-    """
+def kth_magnitude(d: I32, k: int) -> float:
+    """Return the k-th largest |d|, 1 <= k <= len(d); d as the bits of float32."""
 
 def check_lattice(base: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
     """Raise what apply_lattice would: IndexOutOfRange, RangeOverflow, NonFinite, Malformed."""

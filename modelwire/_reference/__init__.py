@@ -9,27 +9,21 @@ from .coder import decode_sections, encode_sections
 from .head import check_arithmetic, head_infer, head_train, permutation
 from .integrity import check_rounding, crc32c, fingerprint, fingerprint_sparse, kernel_name
 from .lattice import (
-    adopt,
-    adopt_sent,
     apply_lattice,
     apply_verbatim,
     check_lattice,
     check_verbatim,
-    collect,
     differences,
-    kth_magnitude,
     q_from_weights,
-    quantise,
-    snap,
     weights_from_q,
 )
 from .model import Model, apply_stream, check_table
 from .planes import from_storage, join_planes, ordered_differences, round_stored, split_planes, to_storage
+from .round import Round, kth_magnitude
 
 __all__ = [
     "Model",
-    "adopt",
-    "adopt_sent",
+    "Round",
     "apply_lattice",
     "apply_stream",
     "apply_verbatim",
@@ -38,7 +32,6 @@ __all__ = [
     "check_rounding",
     "check_table",
     "check_verbatim",
-    "collect",
     "crc32c",
     "decode_sections",
     "differences",
@@ -54,9 +47,7 @@ __all__ = [
     "ordered_differences",
     "permutation",
     "q_from_weights",
-    "quantise",
     "round_stored",
-    "snap",
     "split_planes",
     "to_storage",
     "weights_from_q",

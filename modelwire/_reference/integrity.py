@@ -37,16 +37,17 @@ def crc32c(data: bytes | bytearray | memoryview) -> int:
 def fingerprint(q: I32, *, start: int, verbatim: bool) -> tuple[int, int]:
     """Return the two lanes of a whole tensor: the sum of Q times the mixed index mod 2^64."""
     q = take("q", q, np.int32)
-    return _lanes(np.arange(len(q), dtype=np.uint64), q.astype(np.int64), start, verbatim)
+    return lanes_of(np.arange(len(q), dtype=np.uint64), q.astype(np.int64), start, verbatim)
 
 
 def fingerprint_sparse(index: U32, value: I32, *, step: int, start: int, verbatim: bool) -> tuple[int, int]:
     """Return what value * step at index adds to the two lanes."""
     index, value = sparse(index, value)
-    return _lanes(index.astype(np.uint64), value.astype(np.int64) * whole_step(step), start, verbatim)
+    return lanes_of(index.astype(np.uint64), value.astype(np.int64) * whole_step(step), start, verbatim)
 
 
-def _lanes(index: Array, units: Array, start: int, verbatim: bool) -> tuple[int, int]:
+def lanes_of(index: Array, units: Array, start: int, verbatim: bool, before: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """Return the two lanes `before` with `units` at `index` added to them."""
     place = (index + np.uint64(start & _MASK)) * np.uint64(2)
     terms = units.view(np.uint64)
     lanes = []
@@ -54,7 +55,7 @@ def _lanes(index: Array, units: Array, start: int, verbatim: bool) -> tuple[int,
         r = _mix(place + np.uint64((0x9E3779B97F4A7C15 + lane) & _MASK)) | np.uint64(1)
         if verbatim:
             r = r << np.uint64(32)
-        lanes.append(int((terms * r).sum(dtype=np.uint64)))
+        lanes.append((before[lane] + int((terms * r).sum(dtype=np.uint64))) & _MASK)
     return lanes[0], lanes[1]
 
 

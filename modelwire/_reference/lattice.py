@@ -1,4 +1,4 @@
-"""The lattice: differences, snap, adopt, apply, and the way between Q and weights, with whole-array numpy.
+"""The lattice: differences, apply, and the way between Q and weights, with whole-array numpy.
 
 Every check comes before the first write. Of several faults the first entry's is raised, and of one entry's the first that is
 checked: index, zero value, range, finiteness.
@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from modelwire.errors import IndexOutOfRange, KernelError, Malformed, ModelWireError, NonFinite, RangeOverflow
+from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
 from modelwire.limits import Q_MAX
 from modelwire.tensors import F32, I32, U16, U32
 
@@ -25,131 +25,9 @@ def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
     trained = take("trained", trained, np.float32, n=len(w))
     residual = take("residual", residual, np.uint16, n=len(w))
     out = take("out", out, np.float32, n=len(w), writable=True)
-    d = _difference(w, trained, residual)
-    _first([(~np.isfinite(d), _not_finite(trained))])
+    d = difference(w, trained, residual)
+    first_fault([(~np.isfinite(d), not_finite(trained))])
     out[:] = d
-
-
-def collect(
-    w: F32, trained: F32, residual: U16, left: U16, index: U32, d: F32, *, least: float
-) -> tuple[int, bool] | None:
-    w = take("w", w, np.float32)
-    trained = take("trained", trained, np.float32, n=len(w))
-    residual = take("residual", residual, np.uint16, n=len(w))
-    left = take("left", left, np.uint16, n=len(w), writable=True)
-    index = take("index", index, np.uint32, writable=True)
-    d = take("d", d, np.float32, n=len(index), writable=True)
-    bar = _threshold(least)
-    every = _difference(w, trained, residual)
-    _first([(~np.isfinite(every), _not_finite(trained))])
-    magnitude = np.abs(every)
-    kept = np.flatnonzero((magnitude >= bar) & (magnitude > 0))
-    if len(kept) > len(index):
-        return None
-    left[:] = _to_bf16(every)
-    index[: len(kept)] = kept
-    d[: len(kept)] = every[kept]
-    return len(kept), not bool(np.isfinite(_from_bf16(left)).all())
-
-
-def kth_magnitude(d: F32, k: int) -> float:
-    d = take("d", d, np.float32)
-    if not 1 <= k <= len(d):
-        raise KernelError(what="k", reason=f"expected 1 to {len(d)}, got {k}")
-    bits = d.view(np.uint32) & np.uint32(0x7FFFFFFF)  # magnitudes order like their bits, NaNs included
-    return float(np.sort(bits)[len(d) - k : len(d) - k + 1].view(np.float32)[0])
-
-
-def quantise(
-    q: I32, index: U32, d: F32, *, exponent: int, step: int, threshold: float
-) -> tuple[U32, I32, int]:
-    q = take("q", q, np.int32)
-    index = take("index", index, np.uint32)
-    d = take("d", d, np.float32, n=len(index))
-    u, step = unit(exponent), whole_step(step)
-    least = _threshold(threshold)
-    with np.errstate(all="ignore"):
-        step_size = np.float32(step) * u
-    magnitude = np.abs(d)
-    sent = (magnitude >= least) & (magnitude > 0)
-    outside = index >= len(q)
-    outside[1:] |= index[1:] <= index[:-1]
-    over = sent & ~_in_range(q[np.where(outside, 0, index)] if len(q) else np.zeros(len(index), np.int32))
-    _first([
-        (outside, lambda k: IndexOutOfRange(tensor=0, index=int(index[k]), size=len(q))),
-        (~np.isfinite(d), lambda k: _not_finite_as("the difference to the trained weights")(int(index[k]))),
-        (over, lambda k: _overflow(int(index[k]))),
-    ])
-    return _whole_steps(index[sent].astype(np.int64), d[sent], q, step, step_size)
-
-
-def snap(
-    w: F32, trained: F32, residual: U16, q: I32, *, exponent: int, step: int, threshold: float
-) -> tuple[U32, I32, int]:
-    w = take("w", w, np.float32)
-    trained = take("trained", trained, np.float32, n=len(w))
-    residual = take("residual", residual, np.uint16, n=len(w))
-    q = take("q", q, np.int32, n=len(w))
-    u, step = unit(exponent), whole_step(step)
-    least = _threshold(threshold)
-    with np.errstate(all="ignore"):
-        step_size = np.float32(step) * u
-    d = _difference(w, trained, residual)
-    magnitude = np.abs(d)
-    sent = (magnitude >= least) & (magnitude > 0)
-    _first([(~np.isfinite(d), _not_finite(trained)), (sent & ~_in_range(q), _overflow)])
-    i = np.flatnonzero(sent)
-    return _whole_steps(i, d[i], q, step, step_size)
-
-
-def adopt(
-    base: F32, w: F32, trained: F32, residual: U16, q: I32, index: U32, value: I32, *, exponent: int, step: int
-) -> None:
-    base = take("base", base, np.float32)
-    w = take("w", w, np.float32, n=len(base), writable=True)
-    trained = take("trained", trained, np.float32, n=len(base))
-    residual = take("residual", residual, np.uint16, n=len(base), writable=True)
-    q = take("q", q, np.int32, n=len(base), writable=True)
-    index, value = sparse(index, value)
-    moved = _checked_lattice(base, q, index, value, exponent, step)
-    d = _difference(w, trained, residual)
-    weights = w.copy()
-    weights[index] = _weights(base[index], moved, exponent)
-    left = d.copy()
-    with np.errstate(all="ignore"):
-        left[index] = d[index] - (weights[index] - w[index])
-    rounded = _to_bf16(left)
-    overflowed = ~np.isfinite(left) | ~np.isfinite(_from_bf16(rounded))
-    _first([(~np.isfinite(d), _not_finite(trained)), (overflowed, _not_finite_as("the residual"))])
-    q[index] = moved
-    w[index] = weights[index]
-    residual[:] = rounded
-
-
-def adopt_sent(
-    base: F32, w: F32, trained: F32, residual: U16, q: I32, left: U16, index: U32, value: I32, *, exponent: int, step: int
-) -> None:
-    base = take("base", base, np.float32)
-    w = take("w", w, np.float32, n=len(base), writable=True)
-    trained = take("trained", trained, np.float32, n=len(base))
-    residual = take("residual", residual, np.uint16, n=len(base))
-    q = take("q", q, np.int32, n=len(base), writable=True)
-    left = take("left", left, np.uint16, n=len(base), writable=True)
-    index, value = sparse(index, value)
-    moved = _checked_lattice(base, q, index, value, exponent, step)
-    d = _difference(w[index], trained[index], residual[index])
-    weights = _weights(base[index], moved, exponent)
-    with np.errstate(all="ignore"):
-        rest = d - (weights - w[index])
-    rounded = _to_bf16(rest)
-    overflowed = ~np.isfinite(rest) | ~np.isfinite(_from_bf16(rounded))
-    _first([
-        (~np.isfinite(d), lambda k: _not_finite(trained)(int(index[k]))),
-        (overflowed, lambda k: _not_finite_as("the residual")(int(index[k]))),
-    ])
-    q[index] = moved
-    w[index] = weights
-    left[index] = rounded
 
 
 def check_lattice(base: F32, q: I32, index: U32, value: I32, *, exponent: int, step: int) -> None:
@@ -166,7 +44,7 @@ def apply_lattice(base: F32, w: F32, q: I32, index: U32, value: I32, *, exponent
     index, value = sparse(index, value)
     moved = _checked_lattice(base, q, index, value, exponent, step)
     q[index] = moved
-    w[index] = _weights(base[index], moved, exponent)
+    w[index] = weights_at(base[index], moved, exponent)
 
 
 def check_verbatim(base: U32, q: I32, index: U32, value: I32) -> None:
@@ -191,8 +69,8 @@ def weights_from_q(base: F32, q: I32, w: F32, *, exponent: int) -> None:
     q = take("q", q, np.int32, n=len(base))
     w = take("w", w, np.float32, n=len(base), writable=True)
     unit(exponent)
-    weights = _weights(base, q, exponent)
-    _first([(~_in_range(q), _overflow), (~np.isfinite(weights), _not_finite_as("the weights"))])
+    weights = weights_at(base, q, exponent)
+    first_fault([(~in_range(q), overflow), (~np.isfinite(weights), not_finite_as("the weights"))])
     w.view(np.uint32)[:] = weights.view(np.uint32)
 
 
@@ -206,58 +84,37 @@ def q_from_weights(base: F32, w: F32, q: I32, *, exponent: int) -> None:
         units = np.rint((w.astype(np.float64) - base.astype(np.float64)) * 2.0**-exponent)
     near = np.abs(units) <= Q_MAX
     found = np.where(near, units, 0).astype(np.int32)
-    same = _weights(base, found, exponent).view(np.uint32) == w.view(np.uint32)
-    _first([(bad, _not_finite_as("the weights")), (~(near & same), _off_lattice)])
+    same = weights_at(base, found, exponent).view(np.uint32) == w.view(np.uint32)
+    first_fault([(bad, not_finite_as("the weights")), (~(near & same), _off_lattice)])
     q[:] = found
 
 
 # The formulas.
 
 
-def _difference(w: F32, trained: F32, residual: U16) -> F32:
+def difference(w: F32, trained: F32, residual: U16) -> F32:
     with np.errstate(all="ignore"):
-        return (trained - w) + _from_bf16(residual)
+        return (trained - w) + from_bf16(residual)
 
 
-def _whole_steps(i: Array, d: F32, q: I32, step: int, step_size: F32) -> tuple[U32, I32, int]:
-    """Return index, value and the number of clamped entries, for entries i that are outside the dead zone by d."""
-    with np.errstate(all="ignore"):
-        ratio = np.minimum(np.abs(d) / step_size, np.float32(2**31))
-    steps = np.maximum(1, np.rint(ratio).astype(np.int64))
-    sign = np.where(d > 0, 1, -1)
-    room = (Q_MAX - sign * q[i].astype(np.int64)) // step
-    kept = np.minimum(steps, room)
-    some = kept > 0
-    return i[some].astype(np.uint32), (sign * kept)[some].astype(np.int32), int(np.count_nonzero(steps > room))
-
-
-def _threshold(threshold: float) -> np.float32:
-    """Return the threshold as float32. Raises Malformed."""
-    with np.errstate(all="ignore"):
-        least = np.float32(threshold)
-    if not least >= 0:
-        raise Malformed(what="threshold", reason="it is negative or not a number")
-    return least
-
-
-def _weights(base: F32, q: Array, exponent: int) -> F32:
+def weights_at(base: F32, q: Array, exponent: int) -> F32:
     """Return base where Q is 0, to the bit, and base + Q * u elsewhere."""
     with np.errstate(all="ignore"):
         moved = base + q.astype(np.float32) * unit(exponent)
     return np.where(q == 0, base.view(np.uint32), moved.view(np.uint32)).view(np.float32)
 
 
-def _from_bf16(bits: U16) -> F32:
+def from_bf16(bits: U16) -> F32:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _to_bf16(x: F32) -> U16:
+def to_bf16(x: F32) -> U16:
     """Return x rounded to bfloat16, half to even; meaningless where x is not finite."""
     bits = x.view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
-def _in_range(q: Array) -> Mask:
+def in_range(q: Array) -> Mask:
     near: Mask = np.abs(q.astype(np.int64)) <= Q_MAX
     return near
 
@@ -265,7 +122,7 @@ def _in_range(q: Array) -> Mask:
 # The checks.
 
 
-def _first(faults: list[tuple[Mask, Fault]]) -> None:
+def first_fault(faults: list[tuple[Mask, Fault]]) -> None:
     """Raise the fault of the first entry that has one; of several at one entry, the one listed first."""
     hits = [(int(np.argmax(mask)), order) for order, (mask, _) in enumerate(faults) if mask.any()]
     if hits:
@@ -295,11 +152,11 @@ def _checked_lattice(base: F32, q: I32, index: U32, value: I32, exponent: int, s
     whole_step(step)
     faults, reach = _checked_index(index, value, len(base))
     moved = q[index[:reach]].astype(np.int64) + value[:reach].astype(np.int64) * step
-    over = ~_in_range(moved)
-    weights = _weights(base[index[:reach]], np.where(over, 0, moved), exponent)
+    over = ~in_range(moved)
+    weights = weights_at(base[index[:reach]], np.where(over, 0, moved), exponent)
     faults.append((over, lambda k: RangeOverflow(tensor=0, index=int(index[k]))))
-    faults.append((~np.isfinite(weights), lambda k: _not_finite_as("the weights")(int(index[k]))))
-    _first(faults)
+    faults.append((~np.isfinite(weights), lambda k: not_finite_as("the weights")(int(index[k]))))
+    first_fault(faults)
     new: Array = moved.astype(np.int32)
     return new
 
@@ -309,26 +166,26 @@ def _checked_verbatim(base: U32, q: I32, index: U32, value: I32) -> Array:
     faults, reach = _checked_index(index, value, len(base))
     touched = index[:reach]
     bits: Array = base[touched] + q[touched].view(np.uint32) + value[:reach].view(np.uint32)
-    faults.append((~np.isfinite(bits.view(np.float32)), lambda k: _not_finite_as("the weights")(int(index[k]))))
-    _first(faults)
+    faults.append((~np.isfinite(bits.view(np.float32)), lambda k: not_finite_as("the weights")(int(index[k]))))
+    first_fault(faults)
     return bits
 
 
-def _not_finite(trained: F32) -> Fault:
+def not_finite(trained: F32, tensor: int = 0) -> Fault:
     def fault(entry: int) -> ModelWireError:
         broken = not np.isfinite(trained[entry])
         what = "the trained weights" if broken else "the difference to the trained weights"
-        return NonFinite(what=what, tensor=0, index=entry)
+        return NonFinite(what=what, tensor=tensor, index=entry)
 
     return fault
 
 
-def _not_finite_as(what: str) -> Fault:
-    return lambda entry: NonFinite(what=what, tensor=0, index=entry)
+def not_finite_as(what: str, tensor: int = 0) -> Fault:
+    return lambda entry: NonFinite(what=what, tensor=tensor, index=entry)
 
 
-def _overflow(entry: int) -> ModelWireError:
-    return RangeOverflow(tensor=0, index=entry)
+def overflow(entry: int, tensor: int = 0) -> ModelWireError:
+    return RangeOverflow(tensor=tensor, index=entry)
 
 
 def _off_lattice(entry: int) -> ModelWireError:

@@ -28,7 +28,7 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what `tests
 from modelwire import signing
 from modelwire.container import Header, parse, seal
 from modelwire.manifest import manifest_for
-from modelwire.snap import no_residual, snap, training_start
+from modelwire.snap import Step, no_residual, snap, training_start
 from modelwire.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
 from tests.bench.convnets import cnn, mobilenet
@@ -36,6 +36,7 @@ from tests.worlds import MODELS, world
 
 UPDATES, BATCH = 20, 32
 BASE_RATE, RATE = 0.05, 0.01
+DENSITY = 0.0075  # the agent's
 KEY = signing.PrivateKey(bytes(31) + b"\1")
 
 
@@ -197,6 +198,7 @@ def base_of(recipe: Recipe, seed: int) -> tuple[Trainable, list[F32], Split]:
 def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, watch: Watch | None = None) -> Course:
     """Return how a device and full float32 fine-tuning fare over `updates` updates from one base."""
     net, base, shifted = base_of(recipe, seed)
+    held: Step | None = None
     manifest = manifest_for(net.schema, base, file_sha256=bytes(32), file_size=1, exponents={})
     state, residual = ModelState.of_base(manifest, base), no_residual(manifest)
     cloud = ModelState.of_base(manifest, base)
@@ -205,8 +207,8 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
         before, free = free, train(net, free, shifted.x, shifted.y, recipe.steps, RATE, 100 + version)
         start, carried = training_start(state, residual)
         trained = train(net, start, shifted.x, shifted.y, recipe.steps, RATE, 100 + version)
-        snapped = snap(state, trained, carried, density=density, max_bytes=96 * 1024)
-        state, residual = snapped.state, snapped.residual
+        snapped = snap(state, trained, carried, density=density, max_bytes=96 * 1024, held=held)
+        state, residual, held = snapped.state, snapped.residual, snapped.step
         header = Header(
             snapped.kind, f"pi-{seed}", "digits", 1, version, parent, net.schema.id, state.root, state.fingerprint
         )
@@ -278,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--seeds", type=int, default=3, help="seeds to average over (default 3)")
-    parser.add_argument("--density", type=float, default=0.005, help="kept / all of an update (default 0.005, as the agent's)")
+    parser.add_argument("--density", type=float, default=DENSITY, help="most entries of an update by all (default 0.0075, as the agent's)")
     parser.add_argument("--net", action="append", choices=sorted(NETS), help="only this net; may be repeated (default: the dense nets)")
     args = parser.parse_args(argv)
     results = list(run(args.net or list(SMALL), args.seeds, args.density))

@@ -46,7 +46,7 @@ class Case:
         return self.manifest.schema.nbytes
 
     def sections(self) -> Sections:
-        return snap(self.state, self.trained, self.residual, density=self.density, max_bytes=MAX_BYTES).sections
+        return snap(self.state.copy(), self.trained, self.residual, density=self.density, max_bytes=MAX_BYTES).sections
 
     def files(self, dtype: str = "float32") -> tuple[bytes, bytes]:
         """Return (before, after) as files of bare weights: float32, float16 or int8."""
@@ -94,7 +94,7 @@ def small_cases(size: Size) -> Iterator[Case]:
         head = "top" if name == "mbn" else sorted(t.name for t in net.schema.tensors if t.name.startswith("dense"))[-1].split("_")[0]
         head_only = train(net, base, shifted.x, shifted.y, min(HEAD_STEPS, 6 * recipe.steps), RATE, 3, only=head)
         yield Case(f"{name} head", state, head_only, no_residual(state.manifest), 0.005)
-        residual = no_residual(state.manifest)
+        state, residual = state.copy(), no_residual(state.manifest)
         for version in range(1, CHAIN_UPDATES + 1):
             start, carried = training_start(state, residual)
             trained = train(net, start, shifted.x, shifted.y, recipe.steps, RATE, 100 + version)

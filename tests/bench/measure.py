@@ -28,7 +28,6 @@ NOT_YET = {
 }
 Keys = dict[str, float | None]
 Kept = list[tuple[list[F32], list[F32]]]
-DENSITY = 0.005  # the agent's
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Plan:
     slow_rivals: bool  # those that take seconds to minutes on the MobileNet
 
 
-FULL_PLAN = Plan(FULL, 3, chain.UPDATES, 7, (0.001, 0.003, 0.005, 0.01, 0.03), True)
+FULL_PLAN = Plan(FULL, 3, chain.UPDATES, 7, (0.001, 0.003, 0.0075, 0.015, 0.04), True)
 QUICK_PLAN = Plan(QUICK, 1, 5, 5, (0.002, 0.01), False)
 TINY_PLAN = Plan(TINY, 1, 2, 2, (0.01, 0.05), True)
 
@@ -227,7 +226,7 @@ def measure_chains(report: Report, plan: Plan, say: Callable[[str], None]) -> No
         runs = []
         for seed in range(plan.seeds):
             say(f"chain of {plan.updates} updates: {short}, seed {seed}")
-            runs.append(chain.chain(recipe, seed, DENSITY, updates=plan.updates, watch=_keep(kept, max(1, plan.updates // 2))))
+            runs.append(chain.chain(recipe, seed, chain.DENSITY, updates=plan.updates, watch=_keep(kept, max(1, plan.updates // 2))))
         result = chain.result_of(short, runs)
         report.chains.append(result)
         percent = 100 * result.bytes / runs[0].schema.nbytes
@@ -244,7 +243,8 @@ def measure_chains(report: Report, plan: Plan, say: Callable[[str], None]) -> No
             sweep = []
             for density in plan.sweep:
                 say(f"chart: {short}, density {100 * density:g} %")
-                at = runs if density == DENSITY else [chain.chain(recipe, s, density, updates=plan.updates) for s in range(plan.seeds)]
+                given = density == chain.DENSITY
+                at = runs if given else [chain.chain(recipe, s, density, updates=plan.updates) for s in range(plan.seeds)]
                 one = chain.result_of(short, at)
                 sweep.append((density, 100 * one.bytes / at[0].schema.nbytes, one.loss))
             report.sweeps[short] = sweep

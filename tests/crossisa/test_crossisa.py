@@ -101,7 +101,7 @@ def test_flags_that_change_results_do_not_compile(tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         missing("gcc")
     done = subprocess.run(
-        ["gcc", "-Ofast", "-c", str(CSRC / "mw_snap.c"), "-o", str(tmp_path / "snap.o")], capture_output=True, text=True, check=False
+        ["gcc", "-Ofast", "-c", str(CSRC / "mw_adopt.c"), "-o", str(tmp_path / "adopt.o")], capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
     assert "-ffast-math and -Ofast change results" in done.stderr

@@ -22,6 +22,7 @@ EXPONENTS = (-96, -95, -40, -14, 0, 31, 99, 100)
 STEPS = (96, 255 << 3, 1)
 COLUMNS = (32, 768, 5)
 START = 1000003
+FIRST = N // 2 - 100  # where the second of two tensors starts, for the passes that take a model
 
 
 class Run:
@@ -126,28 +127,48 @@ class Run:
         out = self.out
         self.status(lambda: twin.differences(self.w, trained, self.residual, out))
         self.feed(out.tobytes())
-        index, value, clamped = self.status(
-            lambda: twin.snap(self.w, trained, self.residual, self.q, exponent=e, step=step, threshold=float(threshold))
-        )
-        self.number(len(index), clamped)
-        self.feed(index.tobytes() + value.tobytes())
         self.fingerprint(self.q, False)
-        self.collect(trained, threshold)
-        twin.adopt(self.base, self.w, trained, self.residual, self.q, index, value, exponent=e, step=step)
+        k = 1
+        while k <= N:
+            self.collect(trained, e, step, threshold, k)
+            k *= 5
+        left = np.zeros(N, np.uint16)
+        index, value, ends, clamped, _ = self.whole(lambda: self.round(self.w, self.q, trained, left, e).adopt_known(
+            steps=[step] * 2, thresholds=[float(threshold)] * 2
+        ))  # fmt: skip
+        index[ends[0] :] += FIRST
+        self.residual = left
+        self.number(len(index), sum(clamped))
+        self.feed(index.tobytes() + value.tobytes())
         self.feed(self.w.tobytes() + self.residual.tobytes() + self.q.tobytes())
         self.fingerprint(self.q, False)
         return index, value
 
-    def collect(self, trained: Any, threshold: Any) -> None:
-        left, kept, d = np.zeros(N, np.uint16), np.zeros(N, np.uint32), np.zeros(N, np.float32)
-        least = float(np.float32(0.5) * threshold)
-        found, _ = self.status(lambda: twin.collect(self.w, trained, self.residual, left, kept, d, least=least))
-        self.number(found)
-        self.feed(kept[:found].tobytes() + d[:found].tobytes() + left.tobytes())
-        k = 1
-        while k <= found:
-            self.feed(np.float32(twin.kth_magnitude(d[:found].copy(), k)).tobytes())
-            k += 1 + k // 2
+    def round(self, w: Any, q: Any, trained: Any, left: Any, e: int) -> Any:
+        """Return the tensor as two tensors of one model."""
+        def parts(a: Any) -> list[Any]:
+            return [a[:FIRST], a[FIRST:]]
+
+        return twin.Round(
+            parts(self.base), parts(w), parts(q), parts(trained), parts(self.residual), parts(left),
+            exponents=[e] * 2, kinds=[0] * 2, dtypes=[1] * 2, starts=[START, START + FIRST],
+        )  # fmt: skip
+
+    def whole(self, call: Callable[[], Any]) -> Any:
+        """Feed how a call on the whole model ended; in this stream they all end well."""
+        result = call()
+        self.number(0)
+        return result
+
+    def collect(self, trained: Any, e: int, step: int, threshold: Any, k: int) -> None:
+        w, q, left = self.w.copy(), self.q.copy(), np.zeros(N, np.uint16)
+        round = self.round(w, q, trained, left, e)
+        index, d, ends, edge, _ = self.whole(lambda: round.collect(k))
+        self.feed(np.float32(edge).tobytes() + left.tobytes())
+        least = max(float(threshold), edge)
+        index, _, _, _, lanes = self.whole(lambda: round.adopt(index, d, ends, steps=[step] * 2, thresholds=[least] * 2))
+        self.number(len(index), *lanes)
+        self.feed(w.tobytes() + left.tobytes())
 
     def decode(self, data: bytes, shapes: list[tuple[int, int, int]]) -> None:
         for index, value in twin.decode_sections(data, shapes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from edgeagent.guard import Score
 from edgeagent.rounds import OpenModel, Report
 from edgeagent.spool import Samples
 from modelwire.errors import NotEnoughSamples, NotWelcome, OutboxFull, TrainingDiverged
+from modelwire.snap import Snapped, Step, snap
 from modelwire.tensors import F32
 
 from .boards import TINY, Rig, ScriptedModel, centre, fill, rig, scripted
@@ -40,7 +42,7 @@ def whole(r: Rig) -> tuple[object, ...]:
     head, held = r.lineage.head(), r.lineage.load()
     state = held.state
     return (
-        head.version, head.commit, head.slot, head.file_sha256, head.private_sha256, head.last_version, head.widen,
+        head.version, head.commit, head.slot, head.file_sha256, head.private_sha256, head.last_version, head.widen, head.step,
         state.root, state.fingerprint, [q.tobytes() for q in state.integers], [x.tobytes() for x in held.residual],
         held.file, r.lineage.outbox.waiting(),
     )  # fmt: skip
@@ -229,6 +231,27 @@ def test_divergence_in_the_last_step_is_found_in_the_weights() -> None:
     samples = Samples(np.zeros((20, 4), np.float32), np.zeros((20, 3), np.float32), True)
     with pytest.raises(TrainingDiverged, match="a weight in"):
         list(trainer.steps(RuinsQuietly(TINY), samples, name="tiny", epochs=1, learning_rate=0.1, seed=1))
+
+
+def test_the_step_of_the_last_adopted_round_is_held_also_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Step | None] = []
+
+    def watched(*args: Any, held: Step | None, **others: Any) -> Snapped:
+        given.append(held)
+        return snap(*args, held=held, **others)
+
+    monkeypatch.setattr(rounds, "snap", watched)
+    steps: list[Step | None] = [None]
+    for _ in range(2):
+        with rig(tmp_path / "d", centre(FakeClock()), train__margin="0.5") as r:
+            if steps == [None]:
+                welcomed(r)
+            for kind in (ScriptedModel, Worse):
+                one(r, opens(kind))
+                assert given[-1] == steps[-1]
+                if kind is ScriptedModel:
+                    steps.append(r.lineage.head().step)
+    assert len(given) == 4 and None not in steps[1:]
 
 
 def test_the_residual_is_carried_from_round_to_round(tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def test_sizes(text: Any, value: int) -> None:
     assert units.size(text) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("4 KiB", 4096), ("512B", 512), (700, 700), ("1 part", 96 * 1024), ("2parts", 192 * 1024), ("3 units", 15_000)]
+)
+def test_budgets_are_sizes_parts_or_metering_units(text: str | int, value: int) -> None:
+    assert units.budget(text) == value
+
+
+@pytest.mark.parametrize("text", ["1.5 parts", "half a part", "-1 unit", "unit", "3 Units"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        units.budget(text)
+
+
+
 @pytest.mark.parametrize("text", ["", "KiB", "1 2", "1.00001KiB", "-1", "1e3", "0x10", "4 kib", "\u0664s"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a number with a unit|not a unit of size|not a whole number"):

@@ -123,7 +123,7 @@ def victim(seed: int = 0) -> tuple[ModelState, bytes, bytes]:
     parent = ModelState.of_base(manifest, base)
     rng = np.random.default_rng(seed)
     trained = [(w + rng.standard_normal(len(w)).astype(np.float32) * np.float32(0.02)).astype(np.float32) for w in parent.weights]
-    s = snap(parent, trained, no_residual(manifest), density=0.05, max_bytes=1 << 20)
+    s = snap(parent.copy(), trained, no_residual(manifest), density=0.05, max_bytes=1 << 20)
     extension = {"loss_after": 0.5, "samples": 64}
     delta = sealed(s.state, s.sections, extension=extension)
     snapshot = sealed(s.state, s.state.snapshot(), kind=Kind.SNAPSHOT, extension=extension)

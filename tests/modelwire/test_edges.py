@@ -166,7 +166,7 @@ def test_a_budget_is_met_when_all_differences_are_equal(budget: int) -> None:
     state = flat([1.0] * 4096)
     up = np.random.default_rng(0).random(4096) < 0.5
     trained = [state.weights[0] + np.where(up, np.float32(0.0625), np.float32(-0.0625))]
-    s = snap(state, trained, no_residual(state.manifest), density=0.003, max_bytes=budget)
+    s = snap(state.copy(), trained, no_residual(state.manifest), density=0.003, max_bytes=budget)
     assert size_of(s.sections, state.manifest.schema) <= budget
     sent = len(s.sections[0].index)
     assert 0 < sent < 4096
@@ -182,12 +182,12 @@ def test_the_largest_difference_is_sent_when_only_one_fits() -> None:
     up = np.random.default_rng(1).random(4096) < 0.5
     trained = [state.weights[0] + np.where(up, np.float32(0.0625), np.float32(-0.0625))]
     alone = [np.where(np.arange(4096) == 9, trained[0], state.weights[0])]
-    one = snap(state, alone, no_residual(state.manifest), density=1.0, max_bytes=4096)
+    one = snap(state.copy(), alone, no_residual(state.manifest), density=1.0, max_bytes=4096)
     least = size_of(one.sections, state.manifest.schema)
-    s = snap(state, trained, no_residual(state.manifest), density=1.0, max_bytes=least)
+    s = snap(state.copy(), trained, no_residual(state.manifest), density=1.0, max_bytes=least)
     assert 1 <= len(s.sections[0].index) <= 2 and size_of(s.sections, state.manifest.schema) <= least
     with pytest.raises(BudgetExhausted):
-        snap(state, trained, no_residual(state.manifest), density=1.0, max_bytes=250)
+        snap(state.copy(), trained, no_residual(state.manifest), density=1.0, max_bytes=250)
 
 
 def test_a_single_difference_is_coarsened_before_a_budget_counts_as_exhausted() -> None:
@@ -195,11 +195,11 @@ def test_a_single_difference_is_coarsened_before_a_budget_counts_as_exhausted() 
     state = flat([1.0] * 64, e=-14)
     trained = [state.weights[0] + np.float32(0.1 * 2.0**-14)]
     trained[0][5] += np.float32(1.0)
-    fine = snap(state, trained, no_residual(state.manifest), density=1.0, max_bytes=4096)
-    coarse = snap(state, trained, no_residual(state.manifest), density=1 / 64, max_bytes=4096)
+    fine = snap(state.copy(), trained, no_residual(state.manifest), density=1.0, max_bytes=4096)
+    coarse = snap(state.copy(), trained, no_residual(state.manifest), density=1 / 64, max_bytes=4096)
     least = size_of(coarse.sections, state.manifest.schema)
     assert len(fine.sections[0].index) == 1 and least < size_of(fine.sections, state.manifest.schema)
-    s = snap(state, trained, no_residual(state.manifest), density=1.0, max_bytes=least)
+    s = snap(state.copy(), trained, no_residual(state.manifest), density=1.0, max_bytes=least)
     assert s.sections[0].index.tolist() == [5]
 
 
@@ -247,10 +247,10 @@ def test_a_model_of_one_weight_of_any_rank_and_class_travels(shape: tuple[int, .
     schema = Schema((TensorSpec(name, shape),))
     manifest = manifest_for(schema, just(0.5), file_sha256=bytes(32), file_size=1, exponents={})
     state = ModelState.of_base(manifest, just(0.5))
-    s = snap(state, just(0.75), no_residual(manifest), density=density, max_bytes=4096)
+    s = snap(state.copy(), just(0.75), no_residual(manifest), density=density, max_bytes=4096)
     after = rebuild(state, parse(sealed(s.state, s.sections)))
     assert bits(after) == bits(s.state) and 0 < float(after.weights[0][0]) - 0.5 <= s.step.size
-    nothing = snap(s.state, s.state.weights, no_residual(manifest), density=density, max_bytes=4096)
+    nothing = snap(s.state.copy(), s.state.weights, no_residual(manifest), density=density, max_bytes=4096)
     assert nothing.sections == () and bits(nothing.state) == bits(s.state)
 
 

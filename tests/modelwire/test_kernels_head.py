@@ -22,7 +22,7 @@ from modelwire._core import kernel
 from modelwire._reference import head as formulas
 from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, Schedule
 
-from .test_kernels_paths import PATHS
+from .test_kernels_round import PATHS
 
 ROOT = Path(__file__).parents[2]
 

@@ -84,6 +84,21 @@ def outcome(function: Any, arrays: tuple[Any, ...], facts: dict[str, Any]) -> An
     return result, [a.tobytes() for a in copies]
 
 
+def adopt(base: Any, w: Any, trained: Any, residual: Any, q: Any, *, exponent: int, step: int, threshold: float) -> Any:
+    """Adopt at a known step, in place on w, q and residual; return index, value and how many entries were cut."""
+    left = np.zeros_like(residual)
+    kept = []
+    for core, arrays in ((twin, (w.copy(), q.copy(), left.copy())), (kernel, (w, q, left))):
+        round = core.Round(
+            [base], [arrays[0]], [arrays[1]], [trained], [residual], [arrays[2]], exponents=[exponent], kinds=[0], dtypes=[1], starts=[0]
+        )
+        index, value, _, cut, lanes = round.adopt_known(steps=[step], thresholds=[threshold])
+        kept.append([index.tolist(), value.tolist(), cut, lanes, *(a.tobytes() for a in arrays)])
+    assert kept[0] == kept[1]
+    residual[:] = left
+    return index, value, cut[0]
+
+
 def same(name: str, *arrays: Any, **facts: Any) -> Any:
     compiled = outcome(getattr(kernel, name), arrays, facts)
     assert compiled == outcome(getattr(twin, name), arrays, facts)
@@ -96,47 +111,6 @@ def test_differences_agree_with_the_twin_to_the_bit(data: st.DataObject, n: int)
     w, trained = data.draw(floats(n, bits)), data.draw(floats(n, bits))
     residual = data.draw(hnp.arrays(np.uint16, n, elements=st.integers(0, 0xFFFF)))
     same("differences", w, trained, residual, np.full(n, 7, np.float32))
-
-
-@given(st.data(), st.integers(0, 140), ANY_EXPONENT, ANY_STEP)
-def test_snap_agrees_with_the_twin_to_the_bit(data: st.DataObject, n: int, exponent: int, step: int) -> None:
-    bits = data.draw(st.sampled_from([FLOAT_BITS, FINITE_BITS, FINITE_BITS.filter(lambda b: b & 0x7F800000 < 0x7E000000)]))
-    w, trained = data.draw(floats(n, bits)), data.draw(floats(n, bits))
-    residual = data.draw(hnp.arrays(np.uint16, n, elements=st.sampled_from([0, 0x8000, 1, 0x3F80, 0xBF81, 0x7F80])))
-    q = data.draw(integers(n, st.one_of(QS, st.integers(-Q_MAX - 2, Q_MAX + 2))))
-    threshold = data.draw(st.one_of(st.floats(0, 1e30), st.sampled_from([0.0, -0.0, 1e300, float("inf"), float("nan"), -1.0])))
-    same("snap", w, trained, residual, q, exponent=exponent, step=step, threshold=threshold)
-
-
-@given(states(1), st.data(), STEPS)
-def test_snap_then_adopt_agree_with_the_twin_and_stay_on_the_lattice(state: Any, data: st.DataObject, step: int) -> None:
-    base, w, q, exponent = state
-    unit = np.float32(2.0**exponent)
-    moved = data.draw(hnp.arrays(np.int32, len(w), elements=st.integers(-(2**12), 2**12)))
-    with np.errstate(all="ignore"):
-        trained = w + moved.astype(np.float32) * unit * np.float32(step) / np.float32(64)
-    assume(np.isfinite(trained).all())
-    residual = (unit * data.draw(hnp.arrays(np.float32, len(w), elements=st.floats(-4, 4, width=32)))).view(np.uint32) >> 16
-    residual = residual.astype(np.uint16)
-    threshold = float(np.float32(0.6) * unit * np.float32(step))
-    same("snap", w, trained, residual, q, exponent=exponent, step=step, threshold=threshold)
-    index, value, _ = kernel.snap(w, trained, residual, q, exponent=exponent, step=step, threshold=threshold)
-    seen = same("adopt", base, w, trained, residual, q, index, value, exponent=exponent, step=step)
-    if seen[0] is None:
-        after_w, after_q = np.frombuffer(seen[1][1], np.float32), np.frombuffer(seen[1][4], np.int32)
-        rebuilt = np.empty_like(w)
-        kernel.weights_from_q(base, after_q, rebuilt, exponent=exponent)
-        assert rebuilt.tobytes() == after_w.tobytes()
-        assert np.abs(after_q).max(initial=0) <= Q_MAX
-
-
-@given(st.data(), st.integers(0, 12), ANY_EXPONENT, ANY_STEP)
-def test_adopt_agrees_with_the_twin_on_anything(data: st.DataObject, n: int, exponent: int, step: int) -> None:
-    bits = data.draw(st.sampled_from([FLOAT_BITS, FINITE_BITS, FINITE_BITS.filter(lambda b: b & 0x7F800000 < 0x7E000000)]))
-    base, w, trained = (data.draw(floats(n, bits)) for _ in range(3))
-    residual = data.draw(hnp.arrays(np.uint16, n, elements=st.sampled_from([0, 0x8000, 1, 0x3F80, 0xBF81])))
-    index, value = data.draw(updates(n, hostile=True))
-    same("adopt", base, w, trained, residual, data.draw(integers(n, QS)), index, value, exponent=exponent, step=step)
 
 
 @given(st.data(), st.integers(0, 12), ANY_EXPONENT, ANY_STEP)
@@ -292,11 +266,10 @@ def test_chains_of_200_updates_stay_exact_at_every_scale(scale: float, seed: int
     size = np.float32(step) * np.float32(2.0**exponent)
     for _ in range(200):
         trained = device_w + (rng.standard_normal(n).astype(np.float32) * size)
-        index, value, clamped = kernel.snap(
-            device_w, trained, residual, device_q, exponent=exponent, step=step, threshold=float(np.float32(0.6) * size)
+        index, value, clamped = adopt(
+            base, device_w, trained, residual, device_q, exponent=exponent, step=step, threshold=float(np.float32(0.6) * size)
         )
         assert clamped == 0
-        kernel.adopt(base, device_w, trained, residual, device_q, index, value, exponent=exponent, step=step)
         kernel.apply_lattice(base, centre_w, centre_q, index, value, exponent=exponent, step=step)
         total[index] += value.astype(np.int64) * step
     assert centre_w.tobytes() == device_w.tobytes()
@@ -317,9 +290,8 @@ def test_steps_are_rounded_half_to_even_over_the_whole_range() -> None:
     w, residual, q = np.zeros_like(trained), np.zeros(len(trained), np.uint16), np.zeros(len(trained), np.int32)
     for step, exponent in ((1, 0), (4, -96), (1, 100)):
         scaled = trained * np.float32(step) * np.float32(2.0**exponent)
-        facts = {"exponent": exponent, "step": step, "threshold": 0.0}
-        same("snap", w, scaled, residual, q, **facts)
-        index, value, _ = kernel.snap(w, scaled, residual, q, **facts)
+        facts: dict[str, Any] = {"exponent": exponent, "step": step, "threshold": 0.0}
+        index, value, _ = adopt(w.copy(), w.copy(), scaled, residual.copy(), q.copy(), **facts)
         expected = np.clip(np.rint(trained), -(Q_MAX // step), Q_MAX // step)
         assert (value == expected[index]).all()
         assert len(index) == len(trained)
@@ -331,9 +303,8 @@ def test_the_clamp_cuts_to_whole_steps_and_the_rest_stays_in_the_residual() -> N
     w = q.astype(np.float32)
     trained = w + np.array([1000, 1000, -1000], np.float32)
     residual = np.zeros(3, np.uint16)
-    index, value, clamped = kernel.snap(w, trained, residual, q, exponent=0, step=100, threshold=60.0)
+    index, value, clamped = adopt(base, w, trained, residual, q, exponent=0, step=100, threshold=60.0)
     assert (index.tolist(), value.tolist(), clamped) == ([0], [2], 3)
-    kernel.adopt(base, w, trained, residual, q, index, value, exponent=0, step=100)
     assert q.tolist() == [Q_MAX - 50, Q_MAX - 50, -Q_MAX]
     assert (residual.astype(np.uint32) << 16).view(np.float32).tolist() == [800.0, 1000.0, -1000.0]
 

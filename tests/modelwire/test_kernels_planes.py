@@ -14,7 +14,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 
-from .test_kernels_paths import PATHS
+from .test_kernels_round import PATHS
 
 INFINITY = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80, "int8": 0, "int32": 0}
 UNSIGNED: dict[str, Any] = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16, "int8": np.uint8, "int32": np.uint32}

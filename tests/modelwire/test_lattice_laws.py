@@ -44,7 +44,7 @@ def rounds(state: ModelState, residual: Residual, seed: int, n: int, density: fl
     for i in range(n):
         widen = out[-1].clamped if out else ()
         s = snap(
-            state, noisy(state, seed + i, 0.01), residual, density=density, max_bytes=1 << 20, widen=widen
+            state.copy(), noisy(state, seed + i, 0.01), residual, density=density, max_bytes=1 << 20, widen=widen
         )
         state, residual = s.state, s.residual
         out.append(s)
@@ -200,7 +200,7 @@ def test_a_clamp_keeps_the_rest_in_the_residual_and_the_next_update_is_a_snapsho
     left = (first.residual[bias].astype(np.uint32) << 16).view(np.float32)[3]
     assert abs(float(first.state.weights[bias][3]) + float(left) - 300.0) < 1.0
 
-    second = snap(first.state, first.state.weights, first.residual, density=0.0007, max_bytes=4096, widen=first.clamped)
+    second = snap(first.state.copy(), first.state.weights, first.residual, density=0.0007, max_bytes=4096, widen=first.clamped)
     assert second.kind is Kind.SNAPSHOT and second.clamped == ()
     assert second.state.exponents[bias] > first.state.exponents[bias]
     assert abs(float(second.state.weights[bias][3]) - 300.0) < 1.0
@@ -208,7 +208,7 @@ def test_a_clamp_keeps_the_rest_in_the_residual_and_the_next_update_is_a_snapsho
     cloud.apply(Kind.DELTA, first.sections)
     cloud.apply(Kind.SNAPSHOT, second.sections, expect=second.state.fingerprint)
     assert bits(cloud) == bits(second.state) and cloud.exponents == second.state.exponents
-    third = snap(second.state, noisy(second.state, 9, 0.01), second.residual, density=0.05, max_bytes=1 << 20)
+    third = snap(second.state.copy(), noisy(second.state, 9, 0.01), second.residual, density=0.05, max_bytes=1 << 20)
     cloud.apply(third.kind, third.sections, expect=third.state.fingerprint)
     assert bits(cloud) == bits(third.state)
 

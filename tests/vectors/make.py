@@ -39,7 +39,7 @@ def main() -> None:
         trained = [(w + rng.standard_normal(len(w)).astype(np.float32) * size).astype(np.float32) for w in state.weights]
         trained[0] = np.abs(trained[0])
         widen = made[-1].clamped if made else ()
-        s = snap(state, trained, residual, density=0.05, max_bytes=1 << 20, widen=widen)
+        s = snap(state.copy(), trained, residual, density=0.05, max_bytes=1 << 20, widen=widen)
         made.append(s)
         data = sealed(s.state, s.sections, kind=s.kind, version=version, parent=parent, extension={"loss_after": 1.0 / version})
         state, residual, parent = s.state, s.residual, parse(data).commit
