@@ -61,8 +61,9 @@ TARGET static void avx2_put(uint16_t *to, const uint16_t *left, size_t length, i
     return;
   }
   for (size_t i = 0; i < length; i += 16) _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(left + i)));
-  _mm_sfence(); /* before another thread is told that it is there */
 }
+
+static void avx2_settle(void) { _mm_sfence(); }
 
 static int usable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"); }
 
@@ -71,6 +72,7 @@ const mw_kernels mw_avx2 = {
     usable,
     avx2_scan,
     avx2_put,
+    avx2_settle,
     mw_generic_weights_from_q,
     mw_generic_q_from_weights,
     mw_generic_fingerprint,

@@ -112,7 +112,7 @@ def measure_speed(report: Report, cases: Sequence[Case], repeats: int) -> None:
             found.setdefault(name, []).append(ratio)
     case = cases[-1]
     for name, call in (
-        ("encode with range coder", lambda: ours.encode(case)),
+        ("encode with range coder", ours.Encoding(case).encode),
         (rivals.NumpyPipeline.name, rivals.NumpyPipeline().prepare(case)),
         ("apply, 1 %", ours.Applying(case).apply),
     ):
