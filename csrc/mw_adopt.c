@@ -163,7 +163,7 @@ static mw_status check_choices(const mw_tensor *tensors, size_t count, const mw_
   return MW_OK;
 }
 
-#define AT_A_TIME 256 /* candidates whose memory is asked for while those before them are adopted */
+#define AT_A_TIME 24 /* candidates whose memory is asked for while those before them are adopted */
 
 mw_status mw_adopt(const mw_tensor *tensors, size_t count, mw_choice *choices, const size_t *ends, uint32_t *index, int32_t *value,
                    size_t *found, uint64_t lanes[2], mw_fault *fault) {
@@ -236,7 +236,7 @@ mw_status mw_adopt(const mw_tensor *tensors, size_t count, mw_choice *choices, c
 }
 
 /* Adopt the chunk that waits and write what is left of its block to where it stays. The tensors up to `next` end with it, or go on. */
-static mw_status settle(const mw_kernels *kernels, const mw_tensor *tensors, mw_choice *choices, mw_pass *pass, mw_chunk *c, size_t next,
+static mw_status finish(const mw_kernels *kernels, const mw_tensor *tensors, mw_choice *choices, mw_pass *pass, mw_chunk *c, size_t next,
                         int far, uint32_t *index, int32_t *value, mw_fault *fault) {
   const mw_tensor *t = tensors + c->tensor;
   mw_status status = MW_OK;
@@ -267,7 +267,10 @@ mw_status mw_adopt_known(const mw_tensor *tensors, size_t count, mw_choice *choi
   if (!pass->tensor && !pass->entry)
     for (size_t t = 0; t < count; t++) choices[t].end = choices[t].clamped = 0;
   for (;;) {
-    if (capacity - pass->found < 2 * MW_STRETCH) return MW_NO_ROOM; /* the chunk that waits, and the one that is filled now */
+    if (capacity - pass->found < 2 * MW_STRETCH) { /* the chunk that waits, and the one that is filled now */
+      status = MW_NO_ROOM;
+      break;
+    }
     while (pass->tensor < count) {
       const mw_tensor *t = tensors + pass->tensor;
       if (lattice(t) && choices[pass->tensor].step && pass->entry < t->n) break;
@@ -291,11 +294,12 @@ mw_status mw_adopt_known(const mw_tensor *tensors, size_t count, mw_choice *choi
       }
       pass->entry += c->length;
     }
-    if (waiting->length && (status = settle(kernels, tensors, choices, pass, waiting, pass->tensor, far, index, value, fault)))
-      return status;
-    if (pass->tensor == count) return MW_OK;
+    if (waiting->length && (status = finish(kernels, tensors, choices, pass, waiting, pass->tensor, far, index, value, fault))) break;
+    if (pass->tensor == count) break;
     pass->which = !pass->which;
   }
+  kernels->settle();
+  return status;
 }
 
 void mw_abandon(const mw_tensor *tensors, size_t count, mw_choice *choices, const mw_pass *pass, const uint32_t *index, int32_t *value) {

@@ -4,8 +4,7 @@
 #ifdef __x86_64__
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx2,bmi")))
-#define MW_TARGET TARGET
+#define MW_TARGET __attribute__((target("avx2,bmi")))
 #include "mw_planes_tiles.h"
 
 /* Load eight differences, add "does it ring the alarm" to the mask of 32, round to bfloat16 in 32-bit lanes. */
@@ -27,7 +26,7 @@
   (uint32_t) _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(                                                             \
       _mm256_packs_epi16(_mm256_packs_epi32(hit0, hit1), _mm256_packs_epi32(hit2, hit3)), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
 
-TARGET static size_t avx2_scan(const float *w, const float *trained, const uint16_t *residual, size_t length, size_t rest, uint32_t alarm,
+MW_TARGET static size_t avx2_scan(const float *w, const float *trained, const uint16_t *residual, size_t length, size_t rest, uint32_t alarm,
                                uint32_t first, uint16_t *left, uint32_t *index, float *d) {
   const __m256i magnitude = _mm256_set1_epi32(MW_MAGNITUDE), below = _mm256_set1_epi32((int)alarm - 1);
   const __m256i half = _mm256_set1_epi32(0x7fff), one = _mm256_set1_epi32(1);
@@ -57,14 +56,15 @@ TARGET static size_t avx2_scan(const float *w, const float *trained, const uint1
   return mw_scan_rest(w, trained, residual, length, alarm, first, left, index, d, i, found);
 }
 
-TARGET static void avx2_put(uint16_t *to, const uint16_t *left, size_t length, int far) {
+MW_TARGET static void avx2_put(uint16_t *to, const uint16_t *left, size_t length, int far) {
   if (!far || (uintptr_t)to % 32 || length % 16) {
     mw_generic_put(to, left, length, far);
     return;
   }
   for (size_t i = 0; i < length; i += 16) _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(left + i)));
-  _mm_sfence(); /* before another thread is told that it is there */
 }
+
+static void avx2_settle(void) { _mm_sfence(); }
 
 static int usable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"); }
 
@@ -73,6 +73,7 @@ const mw_kernels mw_avx2 = {
     usable,
     avx2_scan,
     avx2_put,
+    avx2_settle,
     mw_generic_weights_from_q,
     mw_generic_q_from_weights,
     mw_generic_fingerprint,

@@ -98,7 +98,10 @@ mw_status mw_collect(const mw_tensor *tensors, size_t count, size_t k, mw_pass *
       if (x->n > UINT32_MAX) return MW_SHAPE;
       while (looked_at(x) && pass->entry < x->n) {
         const size_t start = pass->entry, rest = x->n - start, length = rest < MW_STRETCH ? rest : MW_STRETCH;
-        if (capacity - pass->found < MW_STRETCH && !make_room(pass, k, index, d, capacity, ends)) return MW_NO_ROOM;
+        if (capacity - pass->found < MW_STRETCH && !make_room(pass, k, index, d, capacity, ends)) {
+          kernels->settle();
+          return MW_NO_ROOM;
+        }
         float found[MW_STRETCH];
         const size_t n = kernels->scan(x->w + start, x->trained + start, x->residual + start, length, rest, pass->bar, (uint32_t)start,
                                        c->left, index + pass->found, found);
@@ -120,6 +123,7 @@ mw_status mw_collect(const mw_tensor *tensors, size_t count, size_t k, mw_pass *
     pass->bar = pass->widened++ ? 1 : lower(guess(tensors, count, k > SIZE_MAX / 4 ? k : 4 * k));
     pass->tensor = pass->entry = pass->found = 0;
   }
+  kernels->settle();
   return pass->found >= k ? mw_kth_magnitude(d, pass->found, k, edge) : MW_OK;
 }
 

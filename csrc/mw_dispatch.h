@@ -15,6 +15,7 @@ typedef struct mw_kernels {
                  uint32_t first, uint16_t *left, uint32_t *index, float *d);
   /* Copy what scan wrote to where it stays. far: the model is larger than the caches, so it need not pass through them. */
   void (*put)(uint16_t *to, const uint16_t *left, size_t length, int far);
+  void (*settle)(void); /* after the last put: what went past the caches is there for other threads */
   mw_status (*weights_from_q)(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at);
   mw_status (*q_from_weights)(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
   void (*fingerprint)(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);
@@ -36,6 +37,7 @@ const mw_kernels *mw_kernels_in_use(void);
 
 size_t mw_generic_scan(const float *w, const float *trained, const uint16_t *residual, size_t length, size_t rest, uint32_t alarm,
                        uint32_t first, uint16_t *left, uint32_t *index, float *d);
+void mw_generic_settle(void);
 void mw_generic_put(uint16_t *to, const uint16_t *left, size_t length, int far);
 mw_status mw_generic_weights_from_q(const float *base, const int32_t *q, size_t n, int exponent, float *w, size_t *at);
 mw_status mw_generic_q_from_weights(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);

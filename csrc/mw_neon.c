@@ -50,6 +50,7 @@ const mw_kernels mw_neon = {
     usable,
     neon_scan,
     mw_generic_put,
+    mw_generic_settle,
     mw_generic_weights_from_q,
     mw_generic_q_from_weights,
     mw_generic_fingerprint,

@@ -60,6 +60,8 @@ void mw_generic_put(uint16_t *to, const uint16_t *left, size_t length, int far) 
   memcpy(to, left, length * sizeof *to);
 }
 
+void mw_generic_settle(void) {}
+
 static int always(void) { return 1; }
 
 const mw_kernels mw_generic = {
@@ -67,6 +69,7 @@ const mw_kernels mw_generic = {
     always,
     mw_generic_scan,
     mw_generic_put,
+    mw_generic_settle,
     mw_generic_weights_from_q,
     mw_generic_q_from_weights,
     mw_generic_fingerprint,

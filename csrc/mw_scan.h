@@ -11,7 +11,7 @@
 #define MW_LINE 16 /* floats */
 #define MW_PAGE 1024
 /* Entries from which on a model does not fit in the caches: 12 bytes of each are read or written. */
-#define MW_FAR (1u << 22)
+#define MW_FAR (3u << 20)
 #define MW_ASK_AHEAD(w, trained, residual, i, rest)   \
   if ((rest) - (i) >= MW_PAGE + MW_LINE) {            \
     __builtin_prefetch((w) + (i) + MW_PAGE);          \

@@ -87,7 +87,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda text: print(text, fi
     say("memory and threads")
     measure_memory(report, large)
     twin = _copy(mobile)
-    work = [lambda: ours.encode(mobile), lambda: ours.encode(twin)]
+    work = [ours.Encoding(mobile).again, ours.Encoding(twin).again]
     report.keys["threads2_speedup"] = timing.threads_speedup(work, plan.repeats)
     say("bytes")
     measure_sizes(report, cases, plan.slow_rivals)
@@ -111,7 +111,7 @@ def measure_speed(report: Report, cases: Sequence[Case], repeats: int) -> None:
             found.setdefault(name, []).append(ratio)
     case = cases[-1]
     for name, call in (
-        ("encode with range coder", lambda: ours.encode(case)),
+        ("encode with range coder", ours.Encoding(case).encode),
         (rivals.NumpyPipeline.name, rivals.NumpyPipeline().prepare(case)),
         ("apply, 1 %", ours.Applying(case).apply),
     ):
@@ -136,12 +136,12 @@ def measure_speed(report: Report, cases: Sequence[Case], repeats: int) -> None:
 
 
 def _speeds(case: Case, repeats: int) -> dict[str, float]:
-    adopting, applying = ours.Adopting(case), ours.Applying(case)
+    adopting, encoding, applying = ours.Adopting(case), ours.Encoding(case), ours.Applying(case)
     calls = {
         "memcpy": timing.Timed(rivals.Memcpy().prepare(case)),
         "adopt pass, known step": timing.Timed(adopting.known_step, adopting.reset),
         "adopt pass, exact count": timing.Timed(adopting.exact_count, adopting.reset),
-        "encode with range coder": timing.Timed(lambda: ours.encode(case)),
+        "encode with range coder": timing.Timed(encoding.encode, encoding.reset),
         "apply, 1 %": timing.Timed(applying.apply, applying.reset),
         rivals.NumpyPipeline.name: timing.Timed(rivals.NumpyPipeline().prepare(case)),
     }
@@ -166,7 +166,7 @@ def _against_memcpy(case: Case, call: timing.Call, before: timing.Call | None, r
 
 def measure_memory(report: Report, case: Case) -> None:
     sent = sum(len(s.index) for s in case.sections())
-    report.keys["temp_bytes_per_sent_weight"] = timing.temporary_bytes(lambda: ours.encode(case)) / sent
+    report.keys["temp_bytes_per_sent_weight"] = timing.temporary_bytes(ours.Encoding(case).encode) / sent
 
 
 def measure_sizes(report: Report, cases: Sequence[Case], slow: bool) -> None:
@@ -192,7 +192,8 @@ def measure_points(report: Report, case: Case, plan: Plan) -> None:
     memcpy = timing.fastest({"memcpy": timing.Timed(rivals.Memcpy().prepare(case))}, plan.repeats)["memcpy"]
     for density in (0.001, 0.01, 0.1):
         at = replace(case, density=density)
-        ratio = _against_memcpy(at, lambda at=at: ours.encode(at), None, max(3, plan.repeats // 3))  # type: ignore[misc]
+        encoding = ours.Encoding(at)
+        ratio = _against_memcpy(at, encoding.encode, encoding.reset, max(3, plan.repeats // 3))
         report.points.append((f"modelwire {100 * density:g} %", 100 * len(ours.payload(at, at.sections())) / case.nbytes, ratio))
     old, new = case.files()
     for rival in rivals.LOSSLESS:

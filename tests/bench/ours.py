@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-
 from modelwire import _core, kernels
-from modelwire.candidates import Candidates
+from modelwire.candidates import Candidates, Taken
 from modelwire.container import Header, parse, seal
-from modelwire.snap import DEAD_ZONE, Snapped, Step, snap
+from modelwire.snap import Snapped, snap
 from modelwire.update import Kind, Sections, invert
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case
@@ -23,45 +20,29 @@ class Adopting:
     def __init__(self, case: Case) -> None:
         manifest = case.manifest
         self.case = case
+        self.state = case.state.copy()
         self.tensors = [t for t in range(len(manifest.schema.tensors)) if not manifest.verbatim(t)]
-        self.w = [case.state.weights[t].copy() for t in self.tensors]
-        self.q = [case.state.integers[t].copy() for t in self.tensors]
-        self.left = [np.empty_like(case.residual[t]) for t in self.tensors]
-        size = max(len(w) for w in self.w)
-        self.index, self.d = np.empty(size, np.uint32), np.empty(size, np.float32)
-        self.step = snap(case.state, case.trained, case.residual, density=case.density, max_bytes=MAX_BYTES).step
+        self.w = [self.state.weights[t] for t in self.tensors]
+        self.q = [self.state.integers[t] for t in self.tensors]
+        self.step = snap(case.state.copy(), case.trained, case.residual, density=case.density, max_bytes=MAX_BYTES).step
+        self.count = max(1, int(case.density * sum(map(len, self.w))))
+        self.adopted: tuple[Candidates, Sequence[Taken]] | None = None
 
     def reset(self) -> None:
-        for i, t in enumerate(self.tensors):
-            self.w[i][:], self.q[i][:] = self.case.state.weights[t], self.case.state.integers[t]
+        if self.adopted is not None:
+            candidates, taken = self.adopted
+            candidates.retract(taken)
+            self.adopted = None
 
     def known_step(self) -> None:
         """Adopt with the step of an earlier round."""
-        for i, t in enumerate(self.tensors):
-            e = self.case.state.exponents[t]
-            units = self.step.units(e)
-            threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
-            w, new, residual = self.w[i], self.case.trained[t], self.case.residual[t]
-            kept = _core.collect(w, new, residual, self.left[i], self.index, self.d, least=threshold)
-            assert kept is not None  # there is room for all of it
-            found, q = kept[0], self.q[i]
-            index, value, _ = _core.quantise(q, self.index[:found], self.d[:found], exponent=e, step=units, threshold=threshold)
-            _core.adopt_sent(self.case.state.base[t], w, new, residual, q, self.left[i], index, value, exponent=e, step=units)
+        candidates = Candidates(self.state, self.case.trained, self.case.residual)
+        self.adopted = candidates, candidates.adopt_step(self.step, expect=self.count)
 
     def exact_count(self) -> None:
         """Adopt with the step that keeps exactly the case's density."""
-        case = self.case
-        candidates = Candidates(case.state, case.trained, case.residual, density=case.density)
-        edge = candidates.edge(max(1, int(case.density * candidates.count)))
-        fraction, exponent = math.frexp(edge / DEAD_ZONE)
-        step = Step(max(1, int(fraction * 256)), exponent - 8) if edge > 0 else self.step
-        for i, t in enumerate(self.tensors):
-            e = case.state.exponents[t]
-            units = step.units(e)
-            threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
-            index, value, _ = candidates.snapped(t, step=units, threshold=threshold)
-            base, w, q = case.state.base[t], self.w[i], self.q[i]
-            _core.adopt_sent(base, w, case.trained[t], case.residual[t], q, candidates.left[t], index, value, exponent=e, step=units)
+        candidates = Candidates(self.state, self.case.trained, self.case.residual)
+        self.adopted = candidates, candidates.adopt_count(self.count)
 
 
 class Applying:
@@ -85,9 +66,30 @@ class Applying:
             self.applied = False
 
 
-def encode(case: Case) -> Snapped:
-    """Return the whole encode as a device runs it: choice of the step, adopt pass, range coder, the size against the budget."""
-    return snap(case.state, case.trained, case.residual, density=case.density, max_bytes=MAX_BYTES)
+class Encoding:
+    """The whole encode as a device runs it: choice of the step, adopt pass, range coder, the size against the budget.
+
+    It moves the state; `reset` takes the round back.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.state = case.state.copy()
+        self.snapped: Snapped | None = None
+
+    def encode(self) -> Snapped:
+        case = self.case
+        self.snapped = snap(self.state, case.trained, case.residual, density=case.density, max_bytes=MAX_BYTES)
+        return self.snapped
+
+    def reset(self) -> None:
+        if self.snapped is not None:
+            self.snapped.undo()
+            self.snapped = None
+
+    def again(self) -> None:
+        self.encode()
+        self.reset()
 
 
 def sealed(case: Case, sections: Sections) -> bytes:

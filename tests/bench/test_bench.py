@@ -144,13 +144,15 @@ def test_temporary_memory_is_what_a_call_frees_again() -> None:
 
 def test_the_pass_that_is_timed_does_what_snap_does_and_the_apply_is_taken_back(cases: list) -> None:  # type: ignore[type-arg]
     for case in cases:
-        adopting, applying, snapped = ours.Adopting(case), ours.Applying(case), ours.encode(case)
+        adopting, applying, snapped = ours.Adopting(case), ours.Applying(case), ours.Encoding(case).encode()
         for run in (adopting.exact_count, adopting.known_step):
             adopting.reset()
             run()
             for i, t in enumerate(adopting.tensors):
                 assert adopting.w[i].tobytes() == snapped.state.weights[t].tobytes()
                 assert adopting.q[i].tobytes() == snapped.state.integers[t].tobytes()
+        adopting.reset()
+        assert adopting.state.root == case.state.root
         applying.apply()
         assert applying.state.root == snapped.state.root
         applying.reset()

@@ -16,8 +16,10 @@ from edgeagent.commands.train import finish
 from edgeagent.guard import Score
 from edgeagent.rounds import OpenModel, Report
 from edgeagent.spool import Samples
+from modelwire.candidates import Residual
 from modelwire.errors import NotEnoughSamples, NotWelcome, OutboxFull, TrainingDiverged
 from modelwire.snap import Snapped, Step, snap
+from modelwire.state import ModelState
 from modelwire.tensors import F32
 
 from .boards import TINY, Rig, ScriptedModel, centre, fill, rig, scripted
@@ -105,6 +107,31 @@ def test_a_rejected_round_leaves_everything_as_it_was_and_says_why(tmp_path: Pat
         assert (row["state"], row["version"], row["round"]) == ("rejected", None, 2) and said in row["reason"]
         assert r.lineage.head().rounds == 2, "it counts as a round"
         assert one(r).version == 2, "and took no number"
+
+
+def test_the_guard_s_no_gives_the_model_in_memory_every_bit_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Snapped, object, object]] = []
+
+    def bits(state: ModelState, residual: Residual) -> object:
+        arrays = [a.tobytes() for a in (*state.weights, *state.integers, *residual)]
+        return arrays, state.fingerprint, state.measure_fingerprint(), state.exponents
+
+    def watched(state: ModelState, trained: list[F32], residual: Residual, **facts: Any) -> Snapped:
+        before = bits(state, residual)
+        snapped = snap(state, trained, residual, **facts)
+        seen.append((snapped, before, lambda: bits(state, residual)))
+        assert before != bits(state, residual)
+        return snapped
+
+    monkeypatch.setattr(rounds, "snap", watched)
+    with rig(tmp_path / "d", centre(FakeClock()), train__margin="0.02", update__density="1") as r:
+        welcomed(r)
+        assert one(r, opens(ScriptedModel)).accepted
+        seen.clear()
+        assert not one(r, opens(Worse)).accepted
+        assert seen
+        for _, before, now in seen:
+            assert now() == before  # type: ignore[operator]
 
 
 def test_a_round_that_changes_nothing_sends_nothing(tmp_path: Path) -> None:

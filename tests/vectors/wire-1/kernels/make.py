@@ -66,8 +66,9 @@ def lattice() -> list[Case]:
         cases.append(call("differences", {"w": w, "trained": trained, "residual": residual, "out": np.zeros_like(w)}, {}))
         # What is sent and adopted of a tensor was a kernel of its own ("snap", "adopt") when lattice.json was made.
         round_ = twin.Round(
-            [base], [w.copy()], [q.copy()], [trained], [residual], [residual.copy()], exponents=[exponent], kinds=[0], dtypes=[1], starts=[0]
-        )
+            [base], [w.copy()], [q.copy()], [trained], [residual], [residual.copy()],
+            exponents=[exponent], kinds=[0], dtypes=[1], starts=[0],
+        )  # fmt: skip
         index, value, *_ = round_.adopt_known(steps=[step], thresholds=[float(np.float32(0.6) * size)])
         entries = {"index": index, "value": value}
         cases.append(call("apply_lattice", {"base": base, "w": w.copy(), "q": q.copy(), **entries}, facts))
