@@ -4,6 +4,7 @@ Errors of the caller's own making (wrong dtype, length, layout) are KernelError.
 """
 
 from collections.abc import Iterable, Sequence
+
 from typing_extensions import Self, disjoint_base
 
 from modelwire.tensors import F32, I32, U16, U32
