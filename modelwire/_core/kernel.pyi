@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 
 from modelwire.head_recipe import HeadRecipe
 from modelwire.tensors import F32, I32, U8, U16, U32, Stored
@@ -26,6 +26,7 @@ def crc32c(data: bytes | bytearray | memoryview) -> int:
 def differences(w: F32, trained: F32, residual: U16, out: F32) -> None:
     """Write (trained - w) + residual. residual: bf16 bits. Raises NonFinite."""
 
+@disjoint_base
 class Round:
     """The arrays of one round, whole lists of them, taken once. kinds: 0 lattice, 1 verbatim; tensors of others are not looked at.
 
@@ -34,8 +35,8 @@ class Round:
     Errors name tensors by their numbers.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         base: Sequence[F32],
         w: Sequence[F32],
         q: Sequence[I32],
@@ -47,7 +48,7 @@ class Round:
         kinds: Sequence[int],
         dtypes: Sequence[int],
         starts: Sequence[int],
-    ) -> None: ...
+    ) -> Self: ...
     def collect(self, k: int) -> tuple[U32, I32, list[int], float, float]:
         """Return index, d, ends, the k-th largest |d| (0 when fewer differ from 0) and the bar: every |d| >= it is there.
 
