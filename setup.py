@@ -11,7 +11,10 @@ from setuptools import Extension, setup
 # The buffer protocol entered the limited API with 3.11: one build serves 3.11 and later, 3.10 gets one of its own.
 LIMITED = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 # The sources by name: csrc/ also holds a self test with a main() of its own.
-SOURCES = ["mw_apply", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_neon", "mw_sections", "mw_snap"]
+SOURCES = [
+    "mw_apply", "mw_apply_stream", "mw_avx2", "mw_crc32c", "mw_dispatch", "mw_fingerprint", "mw_neon", "mw_planes", "mw_sections",
+    "mw_snap",
+]  # fmt: skip
 HEADERS = [str(p) for room, kind in (("modelwire/_core", "*.pxi"), ("csrc", "*.h")) for p in sorted(Path(room).glob(kind))]
 
 kernel = Extension(

@@ -30,6 +30,14 @@ typedef enum mw_status {
   MW_STREAM_LONG,             /* the coded bytes go on after the sections */
   MW_STREAM_DAMAGED,          /* bytes that no encoder writes */
   MW_NO_ROOM,                 /* an output or the scratch is too small: the caller's fault */
+  MW_NOT_STORED,              /* a held weight that its storage type does not have */
+  MW_PLANES,                  /* the bits that say which entries changed, and their number, do not agree */
+  MW_ROW,                     /* a row of a section table that is not in its one form, or of a codec or class not applied so */
+  MW_UNIT,                    /* a section has another unit than its tensor */
+  MW_VERBATIM_STEP,           /* a verbatim tensor's section has a step or a unit */
+  MW_CROWDED,                 /* a section table counts more entries than the stream's bytes can hold */
+  MW_FINGERPRINT,             /* what was applied gives another fingerprint */
+  MW_CHANGED,                 /* the stream changed between two readings: the model is of no use any more */
   MW_STATUS_END
 } mw_status;
 

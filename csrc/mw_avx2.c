@@ -6,6 +6,7 @@
 
 #define MW_TARGET __attribute__((target("avx2,bmi")))
 #include "mw_tiles.h"
+#include "mw_planes_tiles.h"
 
 /* Load eight differences, add "does it ring the alarm" to the mask of 32, round to bfloat16 in 32-bit lanes. */
 #define EIGHT(j)                                                                                                                 \
@@ -83,5 +84,8 @@ const mw_kernels mw_avx2 = {
     mw_generic_q_from_weights,
     mw_generic_fingerprint,
     mw_generic_crc32c,
+    tiled_split_planes,
+    tiled_join_planes,
+    tiled_narrow,
 };
 #endif

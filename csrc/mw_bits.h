@@ -55,6 +55,50 @@ static inline float mw_weight(float base, int32_t q, float unit) {
   return q ? sum : base;
 }
 
+/* Storage types by their number on the wire. A tensor is held as float32 whose values its storage type has exactly; int32 alone
+   is held as it is stored. */
+enum { MW_FLOAT32 = 1, MW_FLOAT16 = 2, MW_BFLOAT16 = 3, MW_INT8 = 4, MW_INT32 = 5 };
+#define MW_INT8_MAX 127 /* and -127: narrow range, so that a code and its opposite both exist */
+/* From this magnitude on rounding to float16 gives an infinity: 65520. */
+#define MW_F16_OVERFLOW 0x477ff000u
+
+/* Round a finite float32 to float16, half to even, subnormals included; infinite from MW_F16_OVERFLOW on. In integers and without
+   a branch: the same bits on every processor, and a loop over it vectorises. */
+static inline uint16_t mw_to_f16(float f) {
+  const uint32_t u = mw_bits(f), m = u & MW_MAGNITUDE;
+  const uint32_t normal = (m - 0x38000000u + 0xfffu + (m >> 13 & 1)) >> 13; /* the exponent's bias is 15 instead of 127 */
+  /* Below 2^-14: multiples of 2^-24. Below 2^-25 the shift only has to be long enough. */
+  const int32_t place = 126 - (int32_t)(m >> 23);
+  const uint32_t shift = (uint32_t)(place < 1 ? 1 : place > 31 ? 31 : place), whole = (m & 0x7fffffu) | 0x800000u;
+  const uint32_t subnormal = (whole + (1u << (shift - 1)) - 1 + (whole >> shift & 1)) >> shift;
+  const uint32_t h = m >= MW_F16_OVERFLOW ? 0x7c00u : m >= 0x38800000u ? normal : subnormal;
+  return (uint16_t)((u >> 16 & 0x8000u) | h);
+}
+
+static inline float mw_from_f16(uint16_t h) {
+  const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, m = h & 0x7fffu;
+  /* A subnormal's product is exact and a normal float32: no mode of the processor changes it. */
+  const uint32_t small = mw_bits((float)(int32_t)m * 0x1p-24f), large = (m << 13) + (m >= 0x7c00u ? 0x70000000u : 0x38000000u);
+  return mw_float(sign | (m < 0x400u ? small : large));
+}
+
+/* What becomes of a finite sum when it is stored: the nearest value of the storage type, half to even. Infinite where there is none,
+   beyond the type's end; for int8 that is a code beyond +-127 (int8's sums are whole: its unit is 1). */
+static inline float mw_stored(float sum, uint8_t dtype) {
+  if (dtype == MW_FLOAT16) return mw_from_f16(mw_to_f16(sum));
+  if (dtype == MW_BFLOAT16) return mw_from_bf16(mw_to_bf16(sum));
+  if (dtype == MW_INT8 && (mw_bits(sum) & MW_MAGNITUDE) > 0x42fe0000u) return mw_float(MW_EXPONENT_BITS);
+  return sum;
+}
+
+/* The lattice's formula for a tensor of any storage type; what it gives is finite or refused with mw_stored_fault. */
+static inline float mw_weight_as(float base, int32_t q, float unit, uint8_t dtype) {
+  return q ? mw_stored(base + (float)q * unit, dtype) : base;
+}
+
+/* Say why mw_weight_as gave no finite number. */
+static inline mw_status mw_stored_fault(uint8_t dtype) { return dtype == MW_INT8 ? MW_RANGE : MW_WEIGHT_NOT_FINITE; }
+
 static inline int mw_in_range(int64_t q) { return q >= -MW_Q_MAX && q <= MW_Q_MAX; }
 
 /* rintf for 0 <= x <= 2^31 without the C library. Below 2^23 the whole part fits in an int and the rest x - t is exact, so the

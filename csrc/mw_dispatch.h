@@ -22,6 +22,13 @@ typedef struct mw_kernels {
   mw_status (*q_from_weights)(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
   void (*fingerprint)(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);
   uint32_t (*crc32c)(const uint8_t *data, size_t length);
+  mw_status (*split_planes)(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, uint8_t *changed,
+                            uint8_t *planes, size_t stride, size_t *count, size_t *at);
+  /* As mw_join_planes, after its checks. */
+  mw_status (*join_planes)(const uint8_t *changed, const uint8_t *planes, size_t stride, const void *parent, size_t n, uint32_t width,
+                           uint32_t infinity, void *fresh, size_t *at);
+  /* Write held as float16 (half) or bfloat16; n, or the start of a tile in which an entry is not of that type. */
+  size_t (*narrow)(const float *held, size_t n, int half, uint16_t *stored);
 } mw_kernels;
 
 extern const mw_kernels mw_generic;
@@ -36,5 +43,11 @@ mw_status mw_generic_weights_from_q(const float *base, const int32_t *q, size_t 
 mw_status mw_generic_q_from_weights(const float *base, const float *w, size_t n, int exponent, int32_t *q, size_t *at);
 void mw_generic_fingerprint(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]);
 uint32_t mw_generic_crc32c(const uint8_t *data, size_t length);
+mw_status mw_generic_split_planes(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, uint8_t *changed,
+                                  uint8_t *planes, size_t stride, size_t *count, size_t *at);
+mw_status mw_generic_join_planes(const uint8_t *changed, const uint8_t *planes, size_t stride, const void *parent, size_t n,
+                                 uint32_t width, uint32_t infinity, void *fresh, size_t *at);
+size_t mw_generic_narrow(const float *held, size_t n, int half, uint16_t *stored);
+mw_status mw_check_changed(const uint8_t *changed, size_t n, size_t count);
 
 #endif

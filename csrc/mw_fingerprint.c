@@ -1,19 +1,7 @@
 /* The linear fingerprint: two sums of Q times mixed indices mod 2^64. It adds like the deltas and is no cryptographic hash. */
 #include "mw_bits.h"
 #include "mw_dispatch.h"
-
-/* The finaliser of splitmix64. */
-static inline uint64_t mix(uint64_t z) {
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
-}
-
-/* Odd, so that no single non-zero entry can vanish. A verbatim tensor's entries count mod 2^32: the shift keeps just that. */
-static inline uint64_t weight(uint64_t i, unsigned lane, int verbatim) {
-  uint64_t r = mix(i * 2 + lane + 0x9e3779b97f4a7c15u) | 1;
-  return verbatim ? r << 32 : r;
-}
+#include "mw_fingerprint.h"
 
 void mw_generic_fingerprint(const int32_t *q, size_t n, uint64_t start, int verbatim, uint64_t lanes[2]) {
   uint64_t a = 0, b = 0;
@@ -24,9 +12,7 @@ void mw_generic_fingerprint(const int32_t *q, size_t n, uint64_t start, int verb
     if (!any) continue; /* most of a model never moved */
     for (size_t i = from; i < to; i++) {
       if (!q[i]) continue;
-      uint64_t term = (uint64_t)(int64_t)q[i];
-      a += term * weight(start + i, 0, verbatim);
-      b += term * weight(start + i, 1, verbatim);
+      mw_lanes_add(&a, &b, q[i], start + i, verbatim);
     }
   }
   lanes[0] = a;
@@ -38,11 +24,7 @@ mw_status mw_fingerprint_sparse(const uint32_t *index, const int32_t *value, siz
   mw_status status = mw_check_step(step);
   if (status) return status;
   uint64_t a = 0, b = 0;
-  for (size_t k = 0; k < count; k++) {
-    uint64_t term = (uint64_t)(value[k] * step);
-    a += term * weight(start + index[k], 0, verbatim);
-    b += term * weight(start + index[k], 1, verbatim);
-  }
+  for (size_t k = 0; k < count; k++) mw_lanes_add(&a, &b, value[k] * step, start + index[k], verbatim);
   lanes[0] = a;
   lanes[1] = b;
   return MW_OK;

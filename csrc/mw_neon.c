@@ -65,5 +65,8 @@ const mw_kernels mw_neon = {
     mw_generic_q_from_weights,
     mw_generic_fingerprint,
     mw_generic_crc32c,
+    mw_generic_split_planes,
+    mw_generic_join_planes,
+    mw_generic_narrow,
 };
 #endif

@@ -68,66 +68,88 @@ static inline int32_t code_value(mw_stream *s, int32_t value, mw_bit *sign, int 
   return negative ? -(int32_t)((counted - 1) & INT32_MAX) - 1 : (int32_t)(counted & INT32_MAX);
 }
 
-/* Walk one section, row by row, until its last value. Flags that can only have one value are not coded: what reads without an
-   error is exactly what a writer writes. index and value are written only when reading. */
-static inline mw_status walk(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, const size_t count,
-                             uint16_t *scratch, const int reading) {
-  mw_coder *c = &s->coder;
-  const uint64_t size = (uint64_t)rows * columns;
-  const uint32_t blocks = columns / MW_BLOCK + (columns % MW_BLOCK != 0);
-  uint16_t *column = scratch, *block = scratch + columns;
-  uint32_t row_density = DENSITY_START;
-  unsigned row_sign = 0;
+void mw_walk_begin(mw_walk *walk, uint32_t rows, uint32_t columns, size_t count, uint16_t *scratch) {
+  *walk = (mw_walk){.size = (uint64_t)rows * columns, .count = count, .columns = columns, .row_density = DENSITY_START, .scratch = scratch};
+  walk->blocks = columns / MW_BLOCK + (columns % MW_BLOCK != 0);
+  if (!count) return;
+  for (uint32_t i = 0; i < columns; i++) scratch[i] = DENSITY_START;
+  for (uint32_t i = 0; i < walk->blocks; i++) scratch[columns + i] = BLOCK_DENSITY_START;
+}
+
+/* The block's own flag. */
+static inline int code_any(mw_stream *s, mw_walk *walk, uint16_t *block, uint64_t behind, size_t open, uint64_t next, int reading) {
+  const uint32_t density = *block & DENSITY;
+  const unsigned context = walk->left_block * 2u + ((*block & ABOVE) != 0);
+  int any = 1;
+  if (open <= walk->size - behind) any = mw_code(&s->coder, &s->model.any[class_of(density)][context], next < behind, reading);
+  *block = (uint16_t)(moved(density, any, BLOCK_SHIFT) | (any ? ABOVE : 0));
+  walk->left_block = (uint32_t)any;
+  return any;
+}
+
+/* Walk on, row by row, for n entries. Flags that can only have one value are not coded: what reads without an error is exactly
+   what a writer writes. index and value are written only when reading. The walk stops right behind an entry. */
+static inline mw_status walk_on(mw_stream *s, mw_walk *walk, uint32_t *index, int32_t *value, const size_t n, const int reading) {
+  const uint32_t columns = walk->columns;
+  const uint64_t size = walk->size;
+  uint16_t *column = walk->scratch, *block = walk->scratch + columns;
   size_t k = 0;
-  if (!count) return MW_OK;
-  for (uint32_t i = 0; i < columns; i++) column[i] = DENSITY_START;
-  for (uint32_t i = 0; i < blocks; i++) block[i] = BLOCK_DENSITY_START;
-  for (uint64_t start = 0; start < size; start += columns) {
-    int left_block = 0;
-    for (uint32_t b = 0; b < blocks; b++) {
-      const uint32_t first = b * MW_BLOCK, last = columns - first < MW_BLOCK ? columns : first + MW_BLOCK;
-      const uint32_t density = block[b] & DENSITY;
-      const int above_block = (block[b] & ABOVE) != 0;
-      int any = 1;
-      if (count - k <= size - start - last)
-        any = mw_code(c, &s->model.any[class_of(density)][left_block * 2 + above_block], !reading && index[k] < start + last, reading);
-      block[b] = (uint16_t)(moved(density, any, BLOCK_SHIFT) | (any ? ABOVE : 0));
-      left_block = any;
-      if (!any) {
-        if (above_block)
-          for (uint32_t i = first; i < last; i++) column[i] &= (uint16_t)~ABOVE;
-        continue;
+  while (k < n) {
+    const size_t open = walk->count - walk->done; /* entries not coded when this block goes on */
+    const size_t k0 = k;
+    const uint32_t first = walk->block * MW_BLOCK, last = columns - first < MW_BLOCK ? columns : first + MW_BLOCK;
+    const uint64_t start = walk->start;
+    if (!walk->inside) {
+      const uint64_t next = reading ? 0 : index[k];
+      const int above_block = (block[walk->block] & ABOVE) != 0;
+      if (code_any(s, walk, &block[walk->block], start + last, open, next, reading)) {
+        walk->inside = 1;
+        walk->next = first;
+        walk->some = walk->left = walk->left2 = 0;
+      } else if (above_block) {
+        for (uint32_t i = first; i < last; i++) column[i] &= (uint16_t)~ABOVE;
       }
-      const size_t before = k;
-      int left = 0, left2 = 0;
-      for (uint32_t i = first; i < last; i++) {
+    }
+    if (walk->inside) {
+      uint32_t i = walk->next;
+      for (; i < last && k < n; i++) {
         const uint32_t column_density = column[i] & DENSITY;
         const int above = (column[i] & ABOVE) != 0;
         unsigned column_sign = column[i] >> SIGN_SHIFT;
-        const int last_chance = k == before && i == last - 1;
-        int nonzero = 1;
-        if (count - k < size - start - i && !last_chance)
-          nonzero = mw_code(c, &s->model.nonzero[class_of(column_density)][class_of(row_density)][above * 4 + left * 2 + left2],
-                            !reading && index[k] == start + i, reading);
+        unsigned nonzero = 1;
+        if (open - (k - k0) < size - start - i && (walk->some || i != last - 1))
+          nonzero = (unsigned)mw_code(&s->coder,
+                                      &s->model.nonzero[class_of(column_density)][class_of(walk->row_density)][above * 4 + walk->left * 2 + walk->left2],
+                                      !reading && index[k] == start + i, reading);
         if (nonzero) {
           if (reading) index[k] = (uint32_t)(start + i);
-          int32_t v = code_value(s, reading ? 0 : value[k], &s->model.sign[row_sign * 3 + column_sign], reading);
+          int32_t v = code_value(s, reading ? 0 : value[k], &s->model.sign[walk->row_sign * 3 + column_sign], reading);
           if (reading) value[k] = v;
-          row_sign = column_sign = v < 0 ? 2 : 1;
-          if (++k == count || c->status) return c->status;
+          walk->row_sign = column_sign = v < 0 ? 2 : 1;
+          walk->some = 1;
+          k++;
         }
-        row_density = moved(row_density, nonzero, ROW_SHIFT);
-        column[i] = (uint16_t)(moved(column_density, nonzero, COLUMN_SHIFT) | (nonzero ? ABOVE : 0) | column_sign << SIGN_SHIFT);
-        left2 = left;
-        left = nonzero;
+        walk->row_density = moved(walk->row_density, (int)nonzero, ROW_SHIFT);
+        column[i] = (uint16_t)(moved(column_density, (int)nonzero, COLUMN_SHIFT) | (nonzero ? ABOVE : 0) | column_sign << SIGN_SHIFT);
+        walk->left2 = walk->left;
+        walk->left = nonzero;
+        if (s->coder.status) return s->coder.status;
       }
+      walk->next = i;
+      walk->inside = i < last;
+      walk->done += k - k0;
     }
-    if (c->status) return c->status;
+    if (!walk->inside && ++walk->block == walk->blocks) {
+      walk->block = 0;
+      walk->left_block = 0;
+      walk->start += columns;
+      if (s->coder.status) return s->coder.status;
+    }
   }
-  return c->status; /* not reached: the last entries are forced */
+  return s->coder.status;
 }
 
-static mw_status check_shape(uint32_t rows, uint32_t columns, size_t count, size_t scratch_length) {
+mw_status mw_check_shape(uint32_t rows, uint32_t columns, size_t count, size_t scratch_length) {
   const uint64_t size = (uint64_t)rows * columns;
   if (size > UINT32_MAX || count > size) return MW_SHAPE;
   return scratch_length < mw_scratch(columns) ? MW_NO_ROOM : MW_OK;
@@ -138,13 +160,21 @@ void mw_encode_begin(mw_stream *s, uint8_t *out, size_t capacity) {
   begin(&s->model);
 }
 
+mw_status mw_encode_some(mw_stream *s, mw_walk *walk, const uint32_t *index, const int32_t *value, size_t n) {
+  if (s->coder.status) return s->coder.status;
+  if (n > walk->count - walk->done) return MW_SHAPE;
+  return walk_on(s, walk, (uint32_t *)index, (int32_t *)value, n, 0);
+}
+
 mw_status mw_encode_section(mw_stream *s, uint32_t rows, uint32_t columns, const uint32_t *index, const int32_t *value, size_t count,
                             uint16_t *scratch, size_t scratch_length, size_t *at) {
-  mw_status status = check_shape(rows, columns, count, scratch_length);
+  mw_walk walk;
+  mw_status status = mw_check_shape(rows, columns, count, scratch_length);
   *at = 0;
   for (size_t k = 0; !status && k < count; k++) status = mw_check_entry(index, value, k, (size_t)rows * columns, at);
   if (status) return status;
-  return walk(s, rows, columns, (uint32_t *)index, (int32_t *)value, count, scratch, 0);
+  mw_walk_begin(&walk, rows, columns, count, scratch);
+  return mw_encode_some(s, &walk, index, value, count);
 }
 
 mw_status mw_encode_end(mw_stream *s, size_t *length) { return mw_coder_finish(&s->coder, length); }
@@ -154,10 +184,23 @@ void mw_decode_begin(mw_stream *s, const uint8_t *in, size_t length) {
   begin(&s->model);
 }
 
+mw_status mw_decode_some(mw_stream *s, mw_walk *walk, uint32_t *index, int32_t *value, size_t room, size_t *got) {
+  const size_t before = walk->done;
+  *got = 0;
+  if (s->coder.status) return s->coder.status;
+  mw_status status = walk_on(s, walk, index, value, room < walk->count - before ? room : walk->count - before, 1);
+  if (!status) *got = walk->done - before;
+  return status;
+}
+
 mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
                             uint16_t *scratch, size_t scratch_length) {
-  mw_status status = check_shape(rows, columns, count, scratch_length);
-  return status ? status : walk(s, rows, columns, index, value, count, scratch, 1);
+  mw_walk walk;
+  size_t got;
+  mw_status status = mw_check_shape(rows, columns, count, scratch_length);
+  if (status) return status;
+  mw_walk_begin(&walk, rows, columns, count, scratch);
+  return mw_decode_some(s, &walk, index, value, count, &got);
 }
 
 mw_status mw_decode_end(const mw_stream *s) { return mw_coder_end(&s->coder); }

@@ -28,15 +28,38 @@ typedef struct mw_stream {
 /* Entries of uint16 scratch that sections of so many columns need. */
 static inline size_t mw_scratch(uint32_t columns) { return (size_t)columns + columns / MW_BLOCK + 1; }
 
+/* How far one section has come, so that it can be coded in pieces. Other sections of the stream wait until it is at its end. */
+typedef struct mw_walk {
+  uint64_t size;      /* rows * columns */
+  uint64_t start;     /* global index of the row's first entry */
+  size_t count, done; /* entries in all, and coded so far */
+  uint32_t columns, blocks;
+  uint32_t block;         /* of the row: where it goes on */
+  uint32_t inside, next;  /* behind an entry inside that block, and the column where it goes on */
+  uint32_t some;          /* whether the block had an entry */
+  uint32_t left, left2;   /* whether the two entries before were non-zero */
+  uint32_t left_block;    /* the flag of the block to the left */
+  uint32_t row_density, row_sign;
+  uint16_t *scratch;
+} mw_walk;
+
+/* Begin a section whose shape was checked (mw_check_shape). scratch stays the walk's until its end; count entries are to come. */
+void mw_walk_begin(mw_walk *walk, uint32_t rows, uint32_t columns, size_t count, uint16_t *scratch);
+mw_status mw_check_shape(uint32_t rows, uint32_t columns, size_t count, size_t scratch_length);
+
 void mw_encode_begin(mw_stream *s, uint8_t *out, size_t capacity);
 mw_status mw_encode_section(mw_stream *s, uint32_t rows, uint32_t columns, const uint32_t *index, const int32_t *value, size_t count,
                             uint16_t *scratch, size_t scratch_length, size_t *at);
+/* Write n further entries of a section. They were checked: rising, inside, after those before, not zero. */
+mw_status mw_encode_some(mw_stream *s, mw_walk *walk, const uint32_t *index, const int32_t *value, size_t n);
 mw_status mw_encode_end(mw_stream *s, size_t *length);
 
 void mw_decode_begin(mw_stream *s, const uint8_t *in, size_t length);
 /* index and value hold count entries each, and are all written when the status is MW_OK. */
 mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
                             uint16_t *scratch, size_t scratch_length);
+/* Read up to room further entries; *got < room only at the section's end, and 0 when the status is not MW_OK. */
+mw_status mw_decode_some(mw_stream *s, mw_walk *walk, uint32_t *index, int32_t *value, size_t room, size_t *got);
 mw_status mw_decode_end(const mw_stream *s);
 
 #endif

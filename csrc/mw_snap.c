@@ -89,6 +89,9 @@ const mw_kernels mw_generic = {
     mw_generic_q_from_weights,
     mw_generic_fingerprint,
     mw_generic_crc32c,
+    mw_generic_split_planes,
+    mw_generic_join_planes,
+    mw_generic_narrow,
 };
 
 mw_status mw_quantise(const int32_t *q, size_t n, const uint32_t *index, const float *d, size_t candidates, int exponent, int64_t step,

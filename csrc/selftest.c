@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "mw_bits.h"
+#include "mw_planes.h"
 #include "mw_sections.h"
 
 #define N 768
@@ -226,6 +227,63 @@ static void refuse(int e) {
   }
 }
 
+/* A finite entry of a stored type: every bit drawn, and cut down to its sign where that is no number. */
+static uint32_t stored_bits(uint32_t drawn, uint32_t width, uint32_t infinity) {
+  const uint32_t top = 1u << (8 * width - 1);
+  drawn &= top | (top - 1);
+  return infinity && (drawn & (top - 1)) >= infinity ? drawn & top : drawn;
+}
+
+static uint8_t parent_bits[4 * N], fresh_bits[4 * N], joined[4 * N], changed[N / 8], byte_planes[4 * N];
+
+static void planes(uint8_t dtype, uint32_t width, uint32_t infinity) {
+  size_t at = 0, count = 0;
+  for (size_t i = 0; i < N; i++) {
+    const uint32_t parent = stored_bits(rnd(), width, infinity), kind = rnd(), by = rnd();
+    uint32_t fresh = parent;
+    if (kind & 3) fresh = stored_bits(parent + by % 200 - 100, width, infinity);
+    if ((kind & 31) == 31) fresh = stored_bits(by, width, infinity);
+    memcpy(parent_bits + i * width, &parent, width); /* little-endian */
+    memcpy(fresh_bits + i * width, &fresh, width);
+  }
+  law(!mw_split_planes(fresh_bits, parent_bits, N, width, infinity, changed, byte_planes, N, &count, &at), "planes refuse a number");
+  feed_number(count);
+  feed(changed, sizeof changed);
+  for (uint32_t p = 0; p < width; p++) feed(byte_planes + p * N, count);
+  law(!mw_join_planes(changed, byte_planes, N, count, parent_bits, N, width, infinity, joined, &at) &&
+          same(joined, fresh_bits, N * width),
+      "planes do not give back what was split");
+  mw_ordered_differences(fresh_bits, parent_bits, N, width, infinity, found_q);
+  feed(found_q, sizeof found_q);
+  if (dtype == MW_FLOAT16 || dtype == MW_BFLOAT16 || dtype == MW_INT8) {
+    law(!mw_from_storage(fresh_bits, N, dtype, out, &at), "what is stored can't be held");
+    feed(out, sizeof out);
+    law(!mw_to_storage(out, N, dtype, joined, &at) && same(joined, fresh_bits, N * width), "what is held is not what was stored");
+  }
+  for (int round = 0; round < 8; round++) {
+    const uint32_t place = rnd() % N, bit = rnd() % 8, which = rnd();
+    uint8_t *byte = which & 1 ? changed + place / 8 : byte_planes + place;
+    *byte ^= (uint8_t)(1 << bit);
+    if (!feed_status(mw_join_planes(changed, byte_planes, N, count, parent_bits, N, width, infinity, joined, &at), &at))
+      feed(joined, N * width);
+    *byte ^= (uint8_t)(1 << bit);
+  }
+}
+
+/* Sums around where 16 bits round, overflow and have subnormals. */
+static void stored(uint8_t dtype) {
+  for (size_t i = 0; i < N; i++) {
+    size_t at = 0;
+    const uint32_t noise = rnd(), kind = rnd();
+    uint32_t sum = (noise & 0x807fffffu) | (0x60u + kind % 48) << 23;
+    if ((kind & 0xf000) == 0) sum = (noise & 0x807fffffu) | 0x7f000000u;
+    if ((kind & 0xf000) == 0x1000) sum &= 0xffffe000u + (noise & 0x2000u);
+    float whole = mw_float(sum), held = 0;
+    if (dtype == MW_INT8) whole = (float)((int32_t)(noise % 300) - 150);
+    if (!feed_status(mw_round_stored(&whole, 1, dtype, &held, &at), &at)) feed(&held, sizeof held);
+  }
+}
+
 int main(int argc, char **argv) {
   size_t at = 0;
   if (mw_choose(argc > 1 ? argv[1] : "")) return 2;
@@ -256,6 +314,13 @@ int main(int argc, char **argv) {
     refuse(e);
     feed_number(mw_crc32c((const uint8_t *)w, sizeof w));
   }
+  state = 88172645463325252u;
+  planes(MW_FLOAT32, 4, 0x7f800000u);
+  planes(MW_FLOAT16, 2, 0x7c00u);
+  planes(MW_BFLOAT16, 2, 0x7f80u);
+  planes(MW_INT8, 1, 0);
+  planes(MW_INT32, 4, 0);
+  for (uint8_t dtype = MW_FLOAT32; dtype <= MW_INT8; dtype++) stored(dtype);
   printf("%016llx %s\n", (unsigned long long)hash, mw_chosen());
   return 0;
 }

@@ -14,7 +14,7 @@ from modelwire.manifest import Manifest, parse_manifest
 from modelwire.records import Welcome
 from modelwire.snap import Snapped, Step
 from modelwire.state import ModelState
-from modelwire.update import Kind, Section, Sections
+from modelwire.update import AnySection, Kind, Sections
 
 from .database import Database, Row
 from .outbox import Outbox, Waiting
@@ -127,7 +127,7 @@ class Lineage:
     # Rounds.
 
     def seal(
-        self, head: Head, kind: Kind, sections: Sequence[Section], after: ModelState, extension: Mapping[str, cbor.Value], *,
+        self, head: Head, kind: Kind, sections: Sequence[AnySection], after: ModelState, extension: Mapping[str, cbor.Value], *,
         parent: bytes | None = None, version: int | None = None,
     ) -> bytes:  # fmt: skip
         """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch."""

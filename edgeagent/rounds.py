@@ -11,7 +11,7 @@ from modelwire import cbor
 from modelwire.candidates import Residual
 from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
 from modelwire.snap import Snapped, snap, training_start
-from modelwire.update import Kind
+from modelwire.update import Kind, changed
 
 from . import guard, trainer
 from .lineage import Head, Lineage
@@ -96,7 +96,7 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
     if snapped is not None and body:
-        size, kept, kind = len(body), sum(len(s.index) for s in snapped.sections), snapped.kind.name.lower()
+        size, kept, kind = len(body), changed(snapped.sections), snapped.kind.name.lower()
         budget = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
         assert outcome.before is not None and outcome.after is not None
         verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=budget)

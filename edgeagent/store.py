@@ -19,6 +19,7 @@ from modelwire.candidates import Residual
 from modelwire.errors import Malformed, StateDamaged
 from modelwire.manifest import Manifest
 from modelwire.state import ModelState
+from modelwire.tensors import I32
 from modelwire.tflite_file import read_weights, write_weights
 
 from . import files
@@ -60,7 +61,8 @@ class ModelStore:
         for part in (folder, *(folder / s for s in SLOTS)):
             part.mkdir()
         files.write(folder / "base.tflite", base)
-        written = made._write(SLOTS[0], base, pack(manifest.exponents, residual))
+        blank = [np.zeros(manifest.schema.tensors[t].size, np.int32) for t in manifest.kept]
+        written = made._write(SLOTS[0], base, pack(manifest.exponents, residual, blank))
         files.point(folder / "served.tflite", f"{SLOTS[0]}/model.tflite")
         return made, written
 
@@ -80,9 +82,9 @@ class ModelStore:
         private = self._read(path / "private", private_sha256)
         schema = self.manifest.schema
         try:
-            exponents, residual = unpack(private, self.manifest)
+            exponents, residual, integers = unpack(private, self.manifest)
             base, now = schema.flat(read_weights(self.base())), schema.flat(read_weights(file))
-            state = ModelState.of_weights(self.manifest, base, now, exponents)
+            state = ModelState.of_weights(self.manifest, base, now, exponents, integers)
         except Malformed as e:
             raise StateDamaged(path=path, reason=e.message) from None
         return Held(state, residual, file)
@@ -90,7 +92,8 @@ class ModelStore:
     def write(self, active: str, state: ModelState, residual: Residual) -> Written:
         """Write the slot that is not `active`, down to the disk. The head does not change."""
         file = write_weights(self.base(), state.named())
-        return self._write(SLOTS[1 - SLOTS.index(active)], file, pack(state.exponents, residual))
+        private = pack(state.exponents, residual, [state.integers[t] for t in self.manifest.kept])
+        return self._write(SLOTS[1 - SLOTS.index(active)], file, private)
 
     def serve(self, slot: str, version: int, history: int) -> None:
         """Let `served.tflite` lead to `slot`, and keep its file as `version` where history is kept. Done again at each start."""
@@ -132,21 +135,27 @@ class ModelStore:
         return data
 
 
-def pack(exponents: Sequence[int], residual: Residual) -> bytes:
-    """Return the private part of a model: a unit's exponent and a residual a tensor."""
+def pack(exponents: Sequence[int], residual: Residual, integers: Sequence[I32] = ()) -> bytes:
+    """Return the private part of a model: a unit's exponent and a residual a tensor, and Q of those where it has to be kept."""
     parts = [_HEAD.pack(_MAGIC, len(residual)), struct.pack(f"<{len(exponents)}b", *exponents)]
-    return b"".join([*parts, *(r.astype("<u2", copy=False).tobytes() for r in residual)])
+    parts += [r.astype("<u2", copy=False).tobytes() for r in residual]
+    return b"".join([*parts, *(q.astype("<i4", copy=False).tobytes() for q in integers)])
 
 
-def unpack(data: bytes, manifest: Manifest) -> tuple[list[int], Residual]:
-    """Return (exponents, residual). Raises Malformed unless `data` is the private part of a model with this manifest."""
-    sizes = [0 if manifest.verbatim(t) else s.size for t, s in enumerate(manifest.schema.tensors)]
+def unpack(data: bytes, manifest: Manifest) -> tuple[list[int], Residual, dict[int, I32]]:
+    """Return (exponents, residual, Q by tensor). Raises Malformed unless `data` is the private part of a model with this manifest."""
+    tensors = manifest.schema.tensors
+    sizes = [s.size if manifest.lattice(t) else 0 for t, s in enumerate(tensors)]
     n = len(sizes)
-    if len(data) != _HEAD.size + n + 2 * sum(sizes) or _HEAD.unpack_from(data) != (_MAGIC, n):
+    whole = _HEAD.size + n + 2 * sum(sizes) + 4 * sum(sizes[t] for t in manifest.kept)
+    if len(data) != whole or _HEAD.unpack_from(data) != (_MAGIC, n):
         raise Malformed(what="private part", reason="it is not one of this model")
     exponents = list(struct.unpack_from(f"<{n}b", data, _HEAD.size))
-    at, residual = _HEAD.size + n, []
+    at, residual, integers = _HEAD.size + n, [], {}
     for size in sizes:
         residual.append(np.frombuffer(data, "<u2", size, at).astype(np.uint16))
         at += 2 * size
-    return exponents, residual
+    for t in manifest.kept:
+        integers[t] = np.frombuffer(data, "<i4", sizes[t], at).astype(np.int32)
+        at += 4 * sizes[t]
+    return exponents, residual, integers

@@ -13,28 +13,28 @@ import numpy as np
 from . import _core
 from .errors import NonFinite
 from .state import ModelState, naming
-from .tensors import F32, I32, U16, U32
+from .tensors import F32, I32, U16, U32, Held
 
-Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for verbatim tensors
+Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for tensors that are not on the lattice
 SAMPLE = 1 << 14  # entries from which the bar is guessed
 BLOCK = 16  # neighbours taken together: one cache line of float32
 WIDER = (1, 4)  # when the guess was too high: this many times the rank, and everything after that
 
 
 class Candidates:
-    """All d = (trained - w) + residual of the lattice tensors whose magnitude reaches a bar, and what is left when none is sent.
+    """All d = (trained - w) + residual of the tensors that move by steps whose magnitude reaches a bar, and what is left when none is sent.
 
     Raises NonFinite when a trained weight or a difference is no number. The arrays must not change while this lives.
     """
 
-    count: int  # entries of all lattice tensors
+    count: int  # entries of all tensors that move by steps
     left: Residual  # every d as bf16; `adopted` takes it over
     huge: set[int]  # tensors whose `left` is of no use: a difference there is too large for a bf16
 
-    def __init__(self, state: ModelState, trained: Sequence[F32], residual: Residual, *, density: float) -> None:
+    def __init__(self, state: ModelState, trained: Sequence[Held], residual: Residual, *, density: float) -> None:
         self._state, self._trained, self._residual = state, trained, residual
         manifest = state.manifest
-        self._tensors = [t for t in range(len(trained)) if not manifest.verbatim(t)]
+        self._tensors = [t for t in range(len(trained)) if manifest.stepped(t)]
         self.count = sum(len(state.weights[t]) for t in self._tensors)
         self.left = [np.empty_like(r) for r in residual]
         self.huge = set()
@@ -78,7 +78,7 @@ class Candidates:
         self._parts, self.huge, end = {}, set(), 0
         schema = self._state.manifest.schema
         for t, new in enumerate(self._trained):
-            if self._state.manifest.verbatim(t):
+            if not self._state.manifest.stepped(t):
                 bad = np.flatnonzero(~np.isfinite(new))
                 if len(bad):
                     raise NonFinite(what="the trained model", tensor=schema.tensors[t].name, index=int(bad[0]))

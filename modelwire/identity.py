@@ -9,25 +9,32 @@ import hashlib
 import struct
 from collections.abc import Sequence
 
+from . import storage
 from .errors import ShapeMismatch
-from .tensors import F32, Schema, TensorSpec
+from .tensors import Held, Schema, TensorSpec
 
 LEAF_BYTES = 64 * 1024
 _LEAF, _NODE, _TENSOR, _MODEL = b"\x00", b"\x01", b"\x02", b"\x03"
 
 
-def root_of(schema: Schema, flat: Sequence[F32]) -> bytes:
-    """Return the 32-byte root of a model. flat: one contiguous little-endian array a tensor, in schema order."""
+def root_of(schema: Schema, flat: Sequence[Held]) -> bytes:
+    """Return the 32-byte root of a model. flat: one contiguous array a tensor, held as its type is, in schema order.
+
+    Raises Malformed for a weight that its storage type does not have, NonFinite for one that is no number in it.
+    """
     nodes = [tensor_node(i, spec, a) for i, (spec, a) in enumerate(zip(schema.tensors, flat, strict=True))]
     return hashlib.sha256(_MODEL + schema.id + merkle(nodes)).digest()
 
 
-def tensor_node(index: int, spec: TensorSpec, array: F32) -> bytes:
-    """Return the digest of one tensor: its leaves, bound to its place, dtype and shape."""
-    data = array.data.cast("B")
-    if len(data) != 4 * spec.size:
-        raise ShapeMismatch(tensor=spec.name, expected=f"{4 * spec.size} bytes", got=f"{len(data)} bytes")
-    leaves = [hashlib.sha256(_LEAF + data[at : at + LEAF_BYTES]).digest() for at in range(0, len(data), LEAF_BYTES)]
+def tensor_node(index: int, spec: TensorSpec, array: Held) -> bytes:
+    """Return the digest of one tensor as it is stored: its leaves, bound to its place, dtype and shape."""
+    if len(array) != spec.size or array.dtype != spec.dtype.held:
+        raise ShapeMismatch(tensor=spec.name, expected=f"{spec.size} entries", got=f"{len(array)} of {array.dtype}")
+    leaves = []
+    for piece in storage.pieces(spec.dtype, array, LEAF_BYTES):
+        leaf = hashlib.sha256(_LEAF)
+        leaf.update(piece)
+        leaves.append(leaf.digest())
     head = struct.pack(f"<IBB{len(spec.shape)}I", index, spec.dtype, len(spec.shape), *spec.shape)
     return hashlib.sha256(_TENSOR + head + merkle(leaves)).digest()
 

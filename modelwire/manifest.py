@@ -13,11 +13,20 @@ import numpy as np
 from . import cbor, limits
 from .errors import Malformed, ModelError, NonFinite, TooLarge
 from .identity import root_of
-from .tensors import F32, Dtype, Schema, TensorClass, TensorSpec
-from .tflite_file import read_weights
+from .tensors import Dtype, Held, Schema, TensorClass, TensorSpec
+from .tflite_file import read_tensors
 
 # Statistics that are not trained by a gradient. Sparse lossy coding drove a running variance below zero: facts in
 # docs/decisions/0001-why-the-lattice.md.
+# Which classes a tensor of each type may have. A 16-bit or 8-bit statistic is exact: its bits do not add mod 2^32.
+CLASSES = {
+    Dtype.FLOAT32: (TensorClass.LATTICE, TensorClass.VERBATIM, TensorClass.EXACT),
+    Dtype.FLOAT16: (TensorClass.LATTICE, TensorClass.EXACT),
+    Dtype.BFLOAT16: (TensorClass.LATTICE, TensorClass.EXACT),
+    Dtype.INT8: (TensorClass.LATTICE, TensorClass.EXACT),
+    Dtype.INT32: (TensorClass.VERBATIM, TensorClass.EXACT),
+}
+CODE_MAX = 127  # of an int8 tensor on the lattice, and -127: narrow range
 VERBATIM_NAME = re.compile(r"(moving|running)_(mean|variance|var)(_\d+)?\Z")
 
 
@@ -29,7 +38,7 @@ class Manifest:
     file_size: int  # bytes
     schema: Schema
     classes: tuple[TensorClass, ...]
-    exponents: tuple[int, ...]  # unit 2^e a tensor; 0 where verbatim
+    exponents: tuple[int, ...]  # unit 2^e a tensor; 0 where it is not on the lattice, and for int8
     root: bytes  # of the base's weights
 
     def encode(self) -> bytes:
@@ -51,42 +60,89 @@ class Manifest:
     def verbatim(self, tensor: int) -> bool:
         return self.classes[tensor] is TensorClass.VERBATIM
 
+    def exact(self, tensor: int) -> bool:
+        return self.classes[tensor] is TensorClass.EXACT
 
-def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None) -> Manifest:
+    def lattice(self, tensor: int) -> bool:
+        return self.classes[tensor] is TensorClass.LATTICE
+
+    def stepped(self, tensor: int) -> bool:
+        """Whether the step of an update drives this tensor: those on the lattice, but for int8, where every changed code is sent."""
+        return self.lattice(tensor) and self.schema.tensors[tensor].dtype is not Dtype.INT8
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The tensors whose Q does not follow back from base and weights, because their stored sums have fewer bits."""
+        short = (Dtype.FLOAT16, Dtype.BFLOAT16)
+        return tuple(t for t, spec in enumerate(self.schema.tensors) if self.lattice(t) and spec.dtype in short)
+
+    @property
+    def some_exact(self) -> bool:
+        return TensorClass.EXACT in self.classes
+
+    @property
+    def all_exact(self) -> bool:
+        """Whether devices of this base send exact updates and adopt nothing."""
+        return all(c is TensorClass.EXACT for c in self.classes)
+
+
+def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exact: bool = False) -> Manifest:
     """Return the manifest of a trainable `.tflite`.
 
-    exponents: units chosen by the model's author, by tensor name, in place of the default.
+    exponents: units chosen by the model's author, by tensor name, in place of the default. exact: all tensors are exact.
     Raises NotTrainable, NonFinite (a base with NaN is no base) or ModelError for a unit that is too fine or too coarse.
     """
-    weights = read_weights(file)
-    schema = Schema(tuple(TensorSpec(n, tuple(weights[n].shape)) for n in sorted(weights)))
+    schema, flat = read_tensors(file)
     return manifest_for(
-        schema, schema.flat(weights), file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}
+        schema, flat, file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}, exact=exact
     )
 
 
 def manifest_for(
-    schema: Schema, flat: Sequence[F32], *, file_sha256: bytes, file_size: int, exponents: Mapping[str, int]
+    schema: Schema, flat: Sequence[Held], *, file_sha256: bytes, file_size: int, exponents: Mapping[str, int], exact: bool = False
 ) -> Manifest:
-    """Return the manifest of weights that are already flat arrays in schema order."""
+    """Return the manifest of weights that are already flat arrays in schema order, held as their types are.
+
+    Raises NonFinite, ModelError for a unit that does not suit, and Malformed for a weight that its storage type does not have.
+    """
     classes, units = [], []
     strange = sorted(set(exponents) - {spec.name for spec in schema.tensors})
     if strange:
         raise ModelError(model=f"tensor {strange[0]}", reason="a unit was chosen for it, and the model does not have it")
-    for i, (spec, w) in enumerate(zip(schema.tensors, flat, strict=True)):
+    for spec, w in zip(schema.tensors, flat, strict=True):
         bad = np.flatnonzero(~np.isfinite(w))
         if len(bad):
             raise NonFinite(what="the base model", tensor=spec.name, index=int(bad[0]))
-        peak = float(np.abs(w).max(initial=0.0))
-        lattice = not VERBATIM_NAME.search(spec.name) and coarsest_safe(peak) <= limits.EXPONENT_MAX
-        if not lattice and spec.name in exponents:
-            raise ModelError(model=f"tensor {spec.name}", reason="it is verbatim, so it takes no unit")
-        e = exponents.get(spec.name, default_exponent(peak)) if lattice else 0
-        if lattice and not suits(peak, e):
-            raise ModelError(model=f"tensor {schema.tensors[i].name}", reason=f"a unit of 2^{e} does not suit weights of up to {peak:g}")
-        classes.append(TensorClass.LATTICE if lattice else TensorClass.VERBATIM)
+        peak = peak_of(w)
+        klass = TensorClass.EXACT if exact else class_of(spec, peak)
+        if klass is not TensorClass.LATTICE and spec.name in exponents:
+            raise ModelError(model=f"tensor {spec.name}", reason=f"it is {klass.name.lower()}, so it takes no unit")
+        e = exponents.get(spec.name, default_unit(spec.dtype, peak)) if klass is TensorClass.LATTICE else 0
+        if klass is TensorClass.LATTICE and not suits(peak, e, spec.dtype):
+            raise ModelError(model=f"tensor {spec.name}", reason=f"a unit of 2^{e} does not suit weights of up to {peak:g}")
+        classes.append(klass)
         units.append(e)
     return Manifest(file_sha256, file_size, schema, tuple(classes), tuple(units), root_of(schema, flat))
+
+
+def class_of(spec: TensorSpec, peak: float) -> TensorClass:
+    """Return the class that a tensor gets unless the whole base is exact: a reader takes it from the manifest alone."""
+    statistic = VERBATIM_NAME.search(spec.name) is not None
+    if spec.dtype is Dtype.INT8:
+        return TensorClass.EXACT if statistic or peak > CODE_MAX else TensorClass.LATTICE
+    if spec.dtype is not Dtype.INT32 and not statistic and coarsest_safe(peak) <= limits.EXPONENT_MAX:
+        return TensorClass.LATTICE
+    return TensorClass.VERBATIM if TensorClass.VERBATIM in CLASSES[spec.dtype] else TensorClass.EXACT
+
+
+def peak_of(held: Held) -> float:
+    """Return the largest magnitude of a tensor."""
+    return max(float(held.max(initial=0)), -float(held.min(initial=0)))
+
+
+def default_unit(dtype: Dtype, peak: float) -> int:
+    """Return e of the default unit 2^e of a tensor on the lattice."""
+    return 0 if dtype is Dtype.INT8 else default_exponent(peak)
 
 
 def default_exponent(peak: float) -> int:
@@ -102,8 +158,10 @@ def coarsest_safe(peak: float) -> int:
     return _ceil_log2(peak) - 22 if peak > 0 else limits.EXPONENT_MIN
 
 
-def suits(peak: float, e: int) -> bool:
-    """Return whether a tensor whose largest |w| in the base is `peak` may have the unit 2^e."""
+def suits(peak: float, e: int, dtype: Dtype = Dtype.FLOAT32) -> bool:
+    """Return whether a tensor whose largest |w| in the base is `peak` may have the unit 2^e. int8 has codes for a unit."""
+    if dtype is Dtype.INT8:
+        return e == 0 and peak <= CODE_MAX
     return max(limits.EXPONENT_MIN, coarsest_safe(peak)) <= e <= limits.EXPONENT_MAX
 
 
@@ -126,17 +184,20 @@ def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manife
             raise Malformed(what="manifest", reason="a row of tensors has not five entries")
         name, dtype, shape, klass, e = row
         tensor = f"tensor {str(name)[:40]!r}"
-        if not isinstance(name, str) or not _same(dtype, Dtype.FLOAT32) or not isinstance(shape, list):
+        kind = next((d for d in Dtype if _same(dtype, d)), None)
+        if not isinstance(name, str) or kind is None or not isinstance(shape, list):
             raise Malformed(what="manifest", reason=f"{tensor} has a name, dtype or shape that this release does not read")
-        if not _same(klass, TensorClass.LATTICE) and not _same(klass, TensorClass.VERBATIM):
-            raise Malformed(what="manifest", reason=f"{tensor} has a class that this release does not read")
+        moves = next((c for c in CLASSES[kind] if _same(klass, c)), None)
+        if moves is None:
+            raise Malformed(what="manifest", reason=f"{tensor} has a class that this release does not read for {kind.name.lower()}")
         dims = tuple(d for d in shape if type(d) is int)
         if len(dims) != len(shape) or type(e) is not int or not limits.EXPONENT_MIN <= e <= limits.EXPONENT_MAX:
             raise Malformed(what="manifest", reason=f"{tensor} has a shape or unit out of range")
-        if klass == TensorClass.VERBATIM and e != 0:
-            raise Malformed(what="manifest", reason=f"{tensor} is verbatim and has a unit")
-        specs.append(TensorSpec(name, dims))
-        classes.append(TensorClass.VERBATIM if klass == TensorClass.VERBATIM else TensorClass.LATTICE)
+        if e != 0 and (moves is not TensorClass.LATTICE or kind is Dtype.INT8):
+            what = kind if moves is TensorClass.LATTICE else moves
+            raise Malformed(what="manifest", reason=f"{tensor} is {what.name.lower()} and has a unit")
+        specs.append(TensorSpec(name, dims, kind))
+        classes.append(moves)
         units.append(e)
     assert isinstance(file, bytes) and isinstance(root, bytes)
     return Manifest(file, size, Schema(tuple(specs)), tuple(classes), tuple(units), root)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import _core, limits
+from . import _core, exact, limits, narrow
 from .candidates import Candidates, Residual
 from .container import size_of
 from .errors import BudgetExhausted, NonFinite
 from .held_step import FEWEST, edge_to_send
 from .manifest import Manifest
 from .state import ModelState, naming
-from .tensors import F32, U16
-from .update import Kind, Section, Sections, verbatim_section
+from .tensors import F32, U16, Dtype, Held
+from .update import AnySection, Kind, Section, Sections, verbatim_section
 
 DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts behind decision 0001)
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
@@ -63,19 +63,20 @@ class Snapped:
 def no_residual(manifest: Manifest) -> Residual:
     """Return the residual of a fresh, rolled-back or newly deployed model: nothing."""
     return [
-        np.zeros(0 if manifest.verbatim(t) else spec.size, np.uint16) for t, spec in enumerate(manifest.schema.tensors)
+        np.zeros(spec.size if manifest.lattice(t) else 0, np.uint16) for t, spec in enumerate(manifest.schema.tensors)
     ]
 
 
-def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Residual]:
+def training_start(state: ModelState, residual: Residual) -> tuple[list[Held], Residual]:
     """Return (weights from which to train a round, residual to give to `snap` with the trained weights).
 
     Training sees a part of the residual, the rest is only carried: from the adopted weights alone a round learns anew
     what still waits to be sent and overshoots; from all of it the device trains a model that it does not run. Decision 0005.
     """
-    start, left = [], []
+    start: list[Held] = []
+    left: Residual = []
     for t, (w, r) in enumerate(zip(state.weights, residual, strict=True)):
-        if state.manifest.verbatim(t):
+        if not state.manifest.stepped(t):  # int8 trains on codes: half of one is none
             start.append(w.copy())
             left.append(r)
             continue
@@ -88,7 +89,7 @@ def training_start(state: ModelState, residual: Residual) -> tuple[list[F32], Re
 
 def snap(
     state: ModelState,
-    trained: Sequence[F32],
+    trained: Sequence[Held],
     residual: Residual,
     *,
     density: float,
@@ -108,13 +109,14 @@ def snap(
     """
     _core.check_rounding()
     manifest = state.manifest
-    widen = [t for t in widen if state.exponents[t] < limits.EXPONENT_MAX]  # otherwise every second update would be a snapshot in vain
+    # Otherwise every second update would be a snapshot in vain.
+    widen = [t for t in widen if manifest.stepped(t) and state.exponents[t] < limits.EXPONENT_MAX]
     candidates = Candidates(state, trained, residual, density=density)
     if widen:
         step = _first_step(candidates, max(1, int(density * candidates.count)), held)
         return _widened(state, trained, residual, candidates, step, widen)
-    verbatim = _verbatim_sections(state, trained)
-    fixed = size_of(verbatim, manifest.schema) + overhead
+    whole = _whole_sections(state, trained, residual, candidates)
+    fixed = size_of(whole, manifest.schema) + overhead
     count = max(1, int(density * candidates.count))
     for probe in range(PROBES):
         step = _step_for(candidates, count) if probe else _first_step(candidates, count, held)
@@ -123,10 +125,10 @@ def snap(
         if probe >= PROBES // 2 and sent > count:
             # No step tells equal differences apart, nor those of a tensor whose range lies below the step.
             sections, sent = _largest(sections, count), count
-        merged = tuple(sorted((*sections, *verbatim), key=lambda s: s.tensor))
+        merged = tuple(sorted((*sections, *whole), key=lambda s: s.tensor))
         size = size_of(merged, manifest.schema) + overhead
         if size <= max_bytes:
-            adopted, left = _adopt(state, trained, residual, candidates, sections, verbatim)
+            adopted, left = _adopt(state, trained, residual, candidates, sections, whole)
             return Snapped(Kind.DELTA, merged, adopted, left, step, clamped)
         if sent <= 1 and count == 1:
             break
@@ -164,7 +166,7 @@ def _step_at(edge: float) -> Step:
 def _lattice_sections(state: ModelState, candidates: Candidates, step: Step) -> tuple[list[Section], tuple[int, ...]]:
     sections, clamped = [], []
     for t, e in enumerate(state.exponents):
-        if state.manifest.verbatim(t):
+        if not state.manifest.stepped(t):
             continue
         units = step.units(e)
         threshold = float(np.float32(DEAD_ZONE) * np.float32(math.ldexp(units, e)))
@@ -185,29 +187,35 @@ def _largest(sections: Sequence[Section], count: int) -> list[Section]:
     return [Section(s.tensor, s.index[keep], s.value[keep], s.step, s.exponent) for s, keep in parts if keep.any()]
 
 
-def _verbatim_sections(state: ModelState, trained: Sequence[F32]) -> tuple[Section, ...]:
-    out = []
+def _whole_sections(state: ModelState, trained: Sequence[Held], residual: Residual, candidates: Candidates) -> tuple[AnySection, ...]:
+    """Return what no step drives: verbatim and exact tensors, and all changed codes of int8, whose residual goes to `left`."""
+    out: list[AnySection | None] = []
     for t, (w, new) in enumerate(zip(state.weights, trained, strict=True)):
-        if state.manifest.verbatim(t):
-            section = verbatim_section(t, (new.view(np.uint32) - w.view(np.uint32)).view(np.int32))
-            if section is not None:
-                out.append(section)
-    return tuple(out)
+        spec = state.manifest.schema.tensors[t]
+        with naming(spec.name):
+            if state.manifest.exact(t):
+                out.append(exact.section_of(t, spec, w, new))
+            elif state.manifest.verbatim(t):
+                out.append(verbatim_section(t, (new.view(np.uint32) - w.view(np.uint32)).view(np.int32)))
+            elif spec.dtype is Dtype.INT8:
+                index, value, candidates.left[t] = narrow.changed_codes(w, new, residual[t])
+                out.append(Section(t, index, value, 1, 0) if len(index) else None)
+    return tuple(s for s in out if s is not None)
 
 
 def _adopt(
     state: ModelState,
-    trained: Sequence[F32],
+    trained: Sequence[Held],
     residual: Residual,
     candidates: Candidates,
     sections: Sequence[Section],
-    verbatim: Sequence[Section],
+    whole: Sequence[AnySection],
     leave: Sequence[int] = (),
 ) -> tuple[ModelState, Residual]:
     """Return the state and the residual after the sections; tensors in `leave` stay, and get no residual of use."""
     after = state.copy()
     left = candidates.left
-    lanes = state.fingerprint_after([*sections, *verbatim])
+    lanes = state.fingerprint_after([*sections, *whole])
     sent = {s.tensor: s for s in sections}
     for t in sorted((sent.keys() | candidates.huge) - set(leave)):
         e = state.exponents[t]
@@ -219,23 +227,24 @@ def _adopt(
                 _core.adopt(base, w, trained[t], left[t], q, s.index, s.value, exponent=e, step=s.step)
             else:
                 _core.adopt_sent(base, w, trained[t], residual[t], q, left[t], s.index, s.value, exponent=e, step=s.step)
+            spec = state.manifest.schema.tensors[t]
+            if spec.dtype is not Dtype.FLOAT32:
+                narrow.store(spec, w, s.index)
+                left[t][s.index] = narrow.left_over(state.weights[t], trained[t], residual[t], w, s.index)
+    after.move(whole)
     after.fingerprint = lanes
-    for s in verbatim:
-        _core.apply_verbatim(
-            after.base[s.tensor].view(np.uint32), after.weights[s.tensor].view(np.uint32), after.integers[s.tensor], s.index, s.value
-        )
     return after, left
 
 
 def _widened(
-    state: ModelState, trained: Sequence[F32], residual: Residual, candidates: Candidates, step: Step, widen: Sequence[int]
+    state: ModelState, trained: Sequence[Held], residual: Residual, candidates: Candidates, step: Step, widen: Sequence[int]
 ) -> Snapped:
     """Snap with larger units for the clamped tensors: their whole state is written anew on the coarser lattice."""
     sections, clamped = _lattice_sections(state, candidates, step)
     still = {t for t in clamped if t not in widen}
     others = [s for s in sections if s.tensor not in widen]
-    verbatim = _verbatim_sections(state, trained)
-    after, left = _adopt(state, trained, residual, candidates, others, verbatim, leave=widen)
+    whole = _whole_sections(state, trained, residual, candidates)
+    after, left = _adopt(state, trained, residual, candidates, others, whole, leave=widen)
     for t in widen:
         e = min(state.exponents[t] + WIDEN_BY, limits.EXPONENT_MAX)
         d = np.empty_like(state.weights[t])
@@ -244,7 +253,8 @@ def _widened(
         q = np.rint((target - state.base[t].astype(np.float64)) * math.ldexp(1.0, -e))
         after.exponents[t] = e
         after.integers[t] = np.clip(q, -limits.Q_MAX, limits.Q_MAX).astype(np.int32)
-        _core.weights_from_q(after.base[t], after.integers[t], after.weights[t], exponent=e)
+        dtype = state.manifest.schema.tensors[t].dtype
+        after.weights[t] = narrow.sums(dtype, after.base[t], after.integers[t], e)
         if bool((np.abs(q) > limits.Q_MAX).any()):
             still.add(t)
         with np.errstate(over="ignore"):

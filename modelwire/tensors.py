@@ -6,10 +6,11 @@ import hashlib
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,17 @@ F32: TypeAlias = NDArray[np.float32]
 I32: TypeAlias = NDArray[np.int32]
 U32: TypeAlias = NDArray[np.uint32]
 U16: TypeAlias = NDArray[np.uint16]
-Weights: TypeAlias = dict[str, F32]
+U8: TypeAlias = NDArray[np.uint8]
+Stored: TypeAlias = NDArray[np.uint32] | NDArray[np.uint16] | NDArray[np.uint8]  # bits of one storage type
+# A tensor as it is held: float32 whose values its storage type has exactly, and int32 as it is stored. storage.py goes between.
+Held: TypeAlias = NDArray[Any]
+Weights: TypeAlias = dict[str, Held]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
 
 class Dtype(IntEnum):
-    """Storage types by their number on the wire. Wire 1 writes FLOAT32 alone; the others are reserved."""
+    """Storage types by their number on the wire."""
 
     FLOAT32 = 1
     FLOAT16 = 2
@@ -35,16 +40,33 @@ class Dtype(IntEnum):
     INT8 = 4
     INT32 = 5
 
+    @property
+    def width(self) -> int:
+        """Bytes of one stored entry."""
+        return {Dtype.FLOAT16: 2, Dtype.BFLOAT16: 2, Dtype.INT8: 1}.get(self, 4)
+
+    @property
+    def infinity(self) -> int:
+        """The bits of its infinity, 0 for integers: all that tells the orders of two types of one width apart."""
+        return {Dtype.FLOAT32: 0x7F800000, Dtype.FLOAT16: 0x7C00, Dtype.BFLOAT16: 0x7F80}.get(self, 0)
+
+    @property
+    def held(self) -> type[np.float32] | type[np.int32]:
+        """The type of the arrays in which it is held."""
+        return np.int32 if self is Dtype.INT32 else np.float32
+
 
 class TensorClass(IntEnum):
     """How a tensor moves, fixed per tensor and base.
 
-    LATTICE: base + Q * 2^e, snapped and adopted. VERBATIM: the difference of bit patterns mod 2^32, exact and dense
-    enough only for small tensors such as batch-norm statistics, which sparse coding would drive out of their range.
+    LATTICE: base + Q * 2^e, snapped and adopted. VERBATIM: the difference of bit patterns mod 2^32, for small tensors such as
+    batch-norm statistics, which sparse coding would drive out of their range. EXACT: the difference of ordered integers mod 2^width,
+    dense: what a device sends that trains freely and adopts nothing.
     """
 
     LATTICE = 0
     VERBATIM = 1
+    EXACT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +97,14 @@ class Schema:
     """The ordered table of tensors. Order is by name; `starts[i]` is tensor i's first global index."""
 
     tensors: tuple[TensorSpec, ...]
+    id: bytes = field(init=False, compare=False, repr=False)  # 32 bytes. docs/wire-format.md, "Schema id"
+    starts: tuple[int, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_table(self.tensors)
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        at, out = 0, []
-        for t in self.tensors:
-            out.append(at)
-            at += t.size
-        return tuple(out)
+        # Once, not at every update: both cost more than applying a small one.
+        object.__setattr__(self, "id", self._id())
+        object.__setattr__(self, "starts", (0, *accumulate(t.size for t in self.tensors))[:-1])
 
     @property
     def size(self) -> int:
@@ -94,12 +113,15 @@ class Schema:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole float32 state."""
+        """Bytes of the whole model as float32, which is what updates are compared with."""
         return 4 * self.size
 
     @property
-    def id(self) -> bytes:
-        """32 bytes: SHA-256 of the ordered (name, dtype, shape) table. docs/wire-format.md, "Schema id"."""
+    def stored_bytes(self) -> int:
+        """Bytes of the whole model as it is stored."""
+        return sum(t.size * t.dtype.width for t in self.tensors)
+
+    def _id(self) -> bytes:
         h = hashlib.sha256(b"modelwire schema 1\0" + struct.pack("<I", len(self.tensors)))
         for t in self.tensors:
             name = t.name.encode()
@@ -114,8 +136,8 @@ class Schema:
                 return i
         raise KeyError(name)
 
-    def flat(self, weights: Mapping[str, NDArray[np.generic]]) -> list[F32]:
-        """Return `weights` as contiguous flat float32 arrays in schema order; no copy where none is needed.
+    def flat(self, weights: Mapping[str, NDArray[np.generic]]) -> list[Held]:
+        """Return `weights`, held as their types are, as contiguous flat arrays in schema order; no copy where none is needed.
 
         Raises ShapeMismatch when a tensor is missing, has another shape or dtype, or when there is one too many.
         """
@@ -124,22 +146,24 @@ class Schema:
             raise ShapeMismatch(tensor=extra[0], expected="no such tensor", got="a tensor")
         out = []
         for t in self.tensors:
+            expected = f"{np.dtype(t.dtype.held)}{list(t.shape)}"
             if t.name not in weights:
-                raise ShapeMismatch(tensor=t.name, expected=f"float32{list(t.shape)}", got="nothing")
+                raise ShapeMismatch(tensor=t.name, expected=expected, got="nothing")
             a = np.asarray(weights[t.name])
-            if a.dtype != np.float32 or a.shape != t.shape:
-                raise ShapeMismatch(tensor=t.name, expected=f"float32{list(t.shape)}", got=f"{a.dtype}{list(a.shape)}")
+            if a.dtype != t.dtype.held or a.shape != t.shape:
+                raise ShapeMismatch(tensor=t.name, expected=expected, got=f"{a.dtype}{list(a.shape)}")
             out.append(np.ascontiguousarray(a).reshape(-1))
         return out
 
-    def shaped(self, flat: list[F32]) -> Weights:
+    def shaped(self, flat: list[Held]) -> Weights:
         """Return the flat arrays as a mapping by name, in their shapes, without copies."""
         return {t.name: a.reshape(t.shape) for t, a in zip(self.tensors, flat, strict=True)}
 
 
-def schema_of(weights: Mapping[str, NDArray[np.generic]]) -> Schema:
-    """Return the schema of float32 arrays by name, in the order of sorted names."""
-    return Schema(tuple(TensorSpec(n, tuple(int(d) for d in weights[n].shape)) for n in sorted(weights)))
+def schema_of(weights: Mapping[str, NDArray[np.generic]], dtypes: Mapping[str, Dtype] | None = None) -> Schema:
+    """Return the schema of arrays by name, in the order of sorted names. dtypes: storage types of those that are not float32."""
+    types = dtypes or {}
+    return Schema(tuple(TensorSpec(n, tuple(int(d) for d in weights[n].shape), types.get(n, Dtype.FLOAT32)) for n in sorted(weights)))
 
 
 def check_table(tensors: tuple[TensorSpec, ...], limit: limits.Limits = limits.DEFAULT) -> None:

@@ -15,16 +15,20 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from . import limits
+from . import limits, storage
 from .errors import NotTrainable, ShapeMismatch
-from .tensors import Dtype, Weights
+from .tensors import Dtype, Held, Schema, TensorSpec, Weights
 from .tflite_graph import (
     ADD_N,
     ASSIGN_VARIABLE,
+    BFLOAT16,
     CALL_ONCE,
     CUSTOM,
     ELU,
+    FLOAT16,
     FLOAT32,
+    INT8,
+    INT32,
     READ_VARIABLE,
     Buffer,
     Graph,
@@ -40,6 +44,7 @@ REFUSED = {
     ADD_N: "ADD_N, whose result depends on the number of threads; add in a chain",
     ELU: "ELU, which is missing from the reference kernels; use another activation",
 }
+STORED = {FLOAT32: Dtype.FLOAT32, FLOAT16: Dtype.FLOAT16, BFLOAT16: Dtype.BFLOAT16, INT8: Dtype.INT8, INT32: Dtype.INT32}
 NO_VALUE = "has no initial value in the file; a runtime would train on whatever lies in memory"
 
 
@@ -78,15 +83,26 @@ def read_variables(file: Buffer, *, model: str = "the model") -> tuple[Variable,
 
 
 def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
-    """Return the initial values as float32 arrays by name, in sorted order; copies, bit for bit as they stand in the file."""
+    """Return the initial values by name, in sorted order, held as their types are; copies, bit for bit as they stand in the file.
+
+    Raises NonFinite for a float16 or bfloat16 that is no number: only float32 can be held whatever its bits say.
+    """
+    schema, flat = read_tensors(file, model=model)
+    return schema.shaped(flat)
+
+
+def read_tensors(file: Buffer, *, model: str = "the model") -> tuple[Schema, list[Held]]:
+    """Return the schema of what `get_weights` lists and the initial values as flat arrays. Raises as `read_weights`."""
     data = memoryview(file).cast("B")
-    return {v.name: _float32(data[v.offset : v.offset + v.nbytes], v.shape) for v in read_variables(data, model=model)}
+    variables = read_variables(data, model=model)
+    flat = [storage.from_bytes(v.dtype, data[v.offset : v.offset + v.nbytes]) for v in variables]
+    return Schema(tuple(TensorSpec(v.name, v.shape, v.dtype) for v in variables)), flat
 
 
 def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, model: str = "the model") -> bytes:
     """Return the file with `weights` as its initial values: of the same length, every other byte untouched.
 
-    Raises ShapeMismatch unless `weights` holds exactly the file's tensors in their shapes, as float32.
+    Raises ShapeMismatch unless `weights` holds exactly the file's tensors in their shapes, held as their types are.
     """
     parsed = parse(file)
     variables = _variables(parsed, model)
@@ -96,10 +112,10 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     out = bytearray(file)
     for v in variables:
         value = np.asarray(weights[v.name]) if v.name in weights else None
-        if value is None or value.dtype != np.float32 or value.shape != v.shape:
+        if value is None or value.dtype != v.dtype.held or value.shape != v.shape:
             got = "nothing" if value is None else f"{value.dtype}{list(value.shape)}"
-            raise ShapeMismatch(tensor=v.name, expected=f"float32{list(v.shape)}", got=got)
-        out[v.offset : v.offset + v.nbytes] = value.astype("<f4", copy=False).tobytes()
+            raise ShapeMismatch(tensor=v.name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
+        out[v.offset : v.offset + v.nbytes] = storage.to_bytes(v.dtype, np.ascontiguousarray(value).reshape(-1))
     written = bytes(out)
     if parse(written) != parsed:
         _refuse(model, "its variables lie over other parts of the file")
@@ -132,10 +148,6 @@ def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
 
 
-def _float32(data: memoryview, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
-
-
 # Which variable each weight is: signature output <- READ_VARIABLE <- VAR_HANDLE; and its value: the constant that the
 # CALL_ONCE subgraph assigns to that handle. Nothing may stand between; a converter has no reason to put anything there.
 
@@ -153,16 +165,18 @@ def _variables(m: Model, model: str) -> tuple[Variable, ...]:
         if handle not in initial:
             _refuse(model, f"{name!r} {NO_VALUE}")
         value = initial[handle]
-        if tensor.type != FLOAT32 or value.type != FLOAT32:
-            _refuse(model, f"{name!r} is not float32")
+        dtype = STORED.get(value.type)
+        if dtype is None or tensor.type != value.type:
+            _refuse(model, f"{name!r} is of none of the types {', '.join(d.name.lower() for d in STORED.values())}")
         if tensor.shape != value.shape or not tensor.fixed:
             _refuse(model, f"{name!r} is read as {list(tensor.shape)} and initialised as {list(value.shape)}")
         if readers[value.buffer] > 1:
             _refuse(model, f"the initial value of {name!r} shares its bytes with another tensor; give each its own buffer")
         offset, nbytes = m.buffers[value.buffer]
-        if nbytes != 4 * prod(value.shape):
-            _refuse(model, f"the initial value of {name!r} takes {nbytes} bytes; {list(value.shape)} takes {4 * prod(value.shape)}")
-        out.append(Variable(name, value.shape, Dtype.FLOAT32, offset, nbytes))
+        needed = dtype.width * prod(value.shape)
+        if nbytes != needed:
+            _refuse(model, f"the initial value of {name!r} takes {nbytes} bytes; {list(value.shape)} takes {needed}")
+        out.append(Variable(name, value.shape, dtype, offset, nbytes))
     if not out:
         _refuse(model, "its get_weights lists nothing")
     _check_overlap(m, model, out)
@@ -271,7 +285,9 @@ def _check_setter(m: Model, model: str, variables: tuple[Variable, ...]) -> None
         at = setter.inputs[v.name]
         if assigned.get(at) != listed[v.name]:
             _refuse(model, f"set_weights does not put {v.name!r} into the variable that get_weights reads")
-        if graph.tensors[at].shape != v.shape or graph.tensors[at].type != FLOAT32:
+        if v.dtype is Dtype.BFLOAT16:
+            _refuse(model, f"{v.name!r} is bfloat16, which no runtime hands to Python")
+        if graph.tensors[at].shape != v.shape or STORED.get(graph.tensors[at].type) is not v.dtype:
             _refuse(model, f"set_weights takes {v.name!r} in another shape or type than get_weights gives it")
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import limits
+from . import limits, planes
 from .errors import Malformed, RangeOverflow
 from .manifest import Manifest
-from .tensors import I32, U32
+from .tensors import I32, U32, Dtype
 
 
 class Kind(IntEnum):
-    """Kinds of update by their number on the wire; `exact` and `recipe` are reserved in wire 1."""
+    """Kinds of update by their number on the wire; `recipe`, 3, is reserved."""
 
     SNAPSHOT = 0  # the whole state: full Q against the base
     DELTA = 1  # sparse dQ against the parent
+    EXACT = 2  # what a delta is where all tensors of the base are exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +38,47 @@ class Section:
     exponent: int  # unit 2^e of the tensor, 0 where verbatim
 
     @property
+    def count(self) -> int:
+        return len(self.index)
+
+    @property
     def dq(self) -> NDArray[np.int64]:
         return self.value.astype(np.int64) * self.step
 
 
-Sections = tuple[Section, ...]
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneSection:
+    """One exact tensor's part of an update: the differences of its ordered integers, coded. docs/wire-format.md, "Planes"."""
+
+    tensor: int
+    dtype: Dtype
+    entries: int  # of the tensor
+    planes: bytes | memoryview
+    raw: bool = False  # ordered integers themselves instead of differences: readable without the base, in snapshots alone
+
+    @property
+    def count(self) -> int:
+        """Entries that change. Raises Malformed when the planes are not those of such a tensor."""
+        return planes.check(self.planes, self.entries, self.dtype.width)
+
+
+AnySection: TypeAlias = Section | PlaneSection
+Sections: TypeAlias = tuple[AnySection, ...]
+
+
+def sparse(sections: Sequence[AnySection]) -> list[Section]:
+    """Return those that the range coder carries."""
+    return [s for s in sections if isinstance(s, Section)]
+
+
+def dense(sections: Sequence[AnySection]) -> list[PlaneSection]:
+    """Return those that planes carry."""
+    return [s for s in sections if isinstance(s, PlaneSection)]
+
+
+def changed(sections: Sequence[AnySection]) -> int:
+    """Return how many weights an update changes."""
+    return sum(s.count if isinstance(s, PlaneSection) else len(s.index) for s in sections)
 
 
 def split_step(step: int) -> tuple[int, int]:
@@ -80,20 +118,25 @@ def verbatim_section(tensor: int, difference: I32) -> Section | None:
     return Section(tensor, keep, difference[keep], 1, 0) if len(keep) else None
 
 
-def add(first: Sequence[Section], second: Sequence[Section], manifest: Manifest) -> Sections:
+def add(first: Sequence[AnySection], second: Sequence[AnySection], manifest: Manifest) -> Sections:
     """Return one update that does what `first` and then `second` do. Exact, in any grouping.
 
     Raises Malformed when a tensor's unit changed in between: a snapshot with larger units is a barrier for sums.
     """
     a = {s.tensor: s for s in first}
     b = {s.tensor: s for s in second}
-    out = []
+    out: list[AnySection] = []
     for t in sorted(a.keys() | b.keys()):
         x, y = a.get(t), b.get(t)
         if x is None or y is None:
             one = x or y
             assert one is not None
             out.append(one)
+            continue
+        if isinstance(x, PlaneSection) or isinstance(y, PlaneSection):
+            summed = _sum_of_planes(x, y)
+            if summed is not None:
+                out.append(summed)
             continue
         if x.exponent != y.exponent:
             raise Malformed(what="sum of updates", reason=f"tensor {t} changed its unit in between")
@@ -113,9 +156,33 @@ def add(first: Sequence[Section], second: Sequence[Section], manifest: Manifest)
     return tuple(out)
 
 
-def invert(sections: Sequence[Section]) -> Sections:
-    """Return the update that takes `sections` back, exactly."""
-    return tuple(Section(s.tensor, s.index, _wrap(-s.value.astype(np.int64)), s.step, s.exponent) for s in sections)
+def invert(sections: Sequence[AnySection]) -> Sections:
+    """Return the update that takes `sections` back, exactly. Raises Malformed for raw planes, which are no differences."""
+    return tuple(
+        _inverse_planes(s)
+        if isinstance(s, PlaneSection)
+        else Section(s.tensor, s.index, _wrap(-s.value.astype(np.int64)), s.step, s.exponent)
+        for s in sections
+    )
+
+
+def _sum_of_planes(x: AnySection, y: AnySection) -> PlaneSection | None:
+    if not isinstance(x, PlaneSection) or not isinstance(y, PlaneSection) or (x.dtype, x.entries) != (y.dtype, y.entries):
+        raise Malformed(what="sum of updates", reason=f"tensor {x.tensor} is not coded alike in both")
+    total = _differences(x)
+    total += _differences(y)  # unsigned: mod 2^width
+    data = planes.encode(total, None, 0)
+    return PlaneSection(x.tensor, x.dtype, x.entries, data) if data else None
+
+
+def _inverse_planes(s: PlaneSection) -> PlaneSection:
+    return PlaneSection(s.tensor, s.dtype, s.entries, planes.encode(0 - _differences(s), None, 0))
+
+
+def _differences(s: PlaneSection) -> NDArray[Any]:
+    if s.raw:
+        raise Malformed(what="sum of updates", reason=f"tensor {s.tensor} has raw planes, which are no differences")
+    return planes.differences(s.planes, s.entries, s.dtype)
 
 
 def _wrap(x: NDArray[np.int64]) -> I32:

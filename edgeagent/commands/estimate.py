@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from modelwire.errors import NotEnoughSamples
-from modelwire.update import Kind
+from modelwire.update import Kind, changed
 
 from .. import device, rounds
 from ..device import Device
@@ -48,7 +48,7 @@ def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any
     body = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
     out: dict[str, Any] = {
         "model": lineage.name, "version": head.version, "float32_bytes": lineage.manifest.schema.nbytes,
-        "snapshot": {"bytes": len(body), "changed": sum(len(s.index) for s in sections)}, "delta": None, "note": "",
+        "snapshot": {"bytes": len(body), "changed": changed(sections)}, "delta": None, "note": "",
     }  # fmt: skip
     if not trial:
         return out

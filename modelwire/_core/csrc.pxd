@@ -1,4 +1,4 @@
-# All of the C that Python sees. The text of record is csrc/mw.h and csrc/mw_sections.h.
+# All of the C that Python sees. The text of record is csrc/mw.h, csrc/mw_planes.h and csrc/mw_sections.h.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -24,6 +24,14 @@ cdef extern from "mw.h" nogil:
         MW_STREAM_LONG
         MW_STREAM_DAMAGED
         MW_NO_ROOM
+        MW_NOT_STORED
+        MW_PLANES
+        MW_ROW
+        MW_UNIT
+        MW_VERBATIM_STEP
+        MW_CROWDED
+        MW_FINGERPRINT
+        MW_CHANGED
         MW_STATUS_END
 
     mw_status mw_choose(const char *name)
@@ -60,6 +68,17 @@ cdef extern from "mw.h" nogil:
                                     bint verbatim, uint64_t *lanes)
 
 
+cdef extern from "mw_planes.h" nogil:
+    mw_status mw_to_storage(const float *held, size_t n, uint8_t dtype, void *stored, size_t *at)
+    mw_status mw_from_storage(const void *stored, size_t n, uint8_t dtype, float *held, size_t *at)
+    mw_status mw_round_stored(const float *sum, size_t n, uint8_t dtype, float *held, size_t *at)
+    mw_status mw_ordered_differences(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, int32_t *d)
+    mw_status mw_split_planes(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, uint8_t *changed,
+                              uint8_t *planes, size_t stride, size_t *count, size_t *at)
+    mw_status mw_join_planes(const uint8_t *changed, const uint8_t *planes, size_t stride, size_t count, const void *parent, size_t n,
+                             uint32_t width, uint32_t infinity, void *fresh, size_t *at)
+
+
 cdef extern from "mw_sections.h" nogil:
     ctypedef struct mw_stream:
         pass
@@ -73,3 +92,39 @@ cdef extern from "mw_sections.h" nogil:
     mw_status mw_decode_section(mw_stream *s, uint32_t rows, uint32_t columns, uint32_t *index, int32_t *value, size_t count,
                                 uint16_t *scratch, size_t scratch_length)
     mw_status mw_decode_end(const mw_stream *s)
+
+
+cdef extern from "mw_model.h" nogil:
+    ctypedef struct mw_tensor:
+        const float *base
+        float *w
+        int32_t *q
+        size_t n
+        uint64_t start
+        uint32_t rows
+        uint32_t columns
+        int exponent
+        uint8_t dtype
+        uint8_t kind
+
+
+cdef extern from "mw_apply.h" nogil:
+    ctypedef struct mw_update:
+        const uint8_t *table
+        size_t rows
+        const uint8_t *stream
+        size_t length
+        int snapshot
+
+    ctypedef struct mw_place:
+        size_t tensor
+        size_t at
+        size_t size
+
+    ctypedef void (*mw_progress)(void *context, size_t read) noexcept nogil
+
+    enum: MW_ROW_BYTES
+    mw_status mw_check_table(const uint8_t *table, size_t rows, int snapshot)
+    mw_status mw_apply_stream(const mw_tensor *tensors, size_t count, const mw_update *update, const uint64_t *expect,
+                              uint64_t *lanes, uint16_t *scratch, size_t scratch_length, mw_place *place, mw_progress progress,
+                              void *context)

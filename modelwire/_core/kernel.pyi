@@ -3,9 +3,9 @@
 Errors of the caller's own making (wrong dtype, length, layout) are KernelError. Nothing is written when anything is raised.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from modelwire.tensors import F32, I32, U16, U32
+from modelwire.tensors import F32, I32, U8, U16, U32, Stored
 
 STATUS_END: int
 
@@ -89,3 +89,58 @@ def encode_sections(sections: Iterable[tuple[int, int, U32, I32]]) -> bytes:
 
 def decode_sections(data: bytes | bytearray | memoryview, shapes: Iterable[tuple[int, int, int]]) -> list[tuple[U32, I32]]:
     """Return index and value of each section; shapes: rows, columns, count. Raises Malformed unless the stream is exactly these."""
+
+def to_storage(held: F32, stored: Stored, *, dtype: int) -> None:
+    """Write held as it is stored; dtype: 2 float16, 3 bfloat16, 4 int8 (as uint16, uint16, uint8).
+
+    Raises NonFinite, and Malformed when the type does not have a value; stored then means nothing.
+    """
+
+def from_storage(stored: Stored, held: F32, *, dtype: int) -> None:
+    """Write the numbers that stored bits mean. Raises NonFinite; held then means nothing."""
+
+def round_stored(sums: F32, held: F32, *, dtype: int) -> None:
+    """Write sums rounded to what dtype stores, half to even. Raises NonFinite, and RangeOverflow for a code beyond +-127."""
+
+def ordered_differences(fresh: Stored, parent: Stored, d: I32, *, infinity: int) -> None:
+    """Write ordered(fresh) - ordered(parent), shifted left until its first bit is that of an int32."""
+
+def split_planes(fresh: Stored, parent: Stored | None, changed: U8, planes: U8, *, infinity: int) -> int:
+    """Return how many entries differ from parent (None: zeros), and write which, and the byte planes of their zigzag differences.
+
+    changed: a bit an entry, lowest first; planes: the width of an entry times n, plane p from p * n on. infinity: the bits of the
+    type's infinity, 0 for integers. Raises NonFinite for an entry of fresh; the outputs then mean nothing.
+    """
+
+def join_planes(changed: U8, planes: U8, parent: Stored | None, fresh: Stored, *, count: int, infinity: int) -> None:
+    """Write what `split_planes` was given, from parent and the planes, each a width-th of `planes`; fresh may be parent.
+
+    Raises Malformed and NonFinite; fresh then means nothing.
+    """
+
+class Model:
+    """The arrays of one model, checked once and held; model-wide kernels read and write them without asking again."""
+
+    def __init__(
+        self, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32], *, dtypes: bytes, kinds: bytes,
+        shapes: Sequence[tuple[int, int]],
+    ) -> None:
+        """dtypes, kinds: wire numbers, one a tensor; shapes: rows and columns as the coder sees them."""
+
+    def holds(self, base: Sequence[F32], w: Sequence[F32], q: Sequence[I32]) -> bool:
+        """Return whether these lists still have the very arrays that were taken."""
+
+def check_table(table: bytes | bytearray | memoryview, *, snapshot: bool) -> bool:
+    """Return whether every row is a range-coded section in its one form and the tensors rise."""
+
+def apply_stream(
+    model: Model, exponents: Sequence[int], table: bytes | bytearray | memoryview, stream: bytes | bytearray | memoryview, *,
+    snapshot: bool, lanes: tuple[int, int], expect: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None,
+) -> tuple[int, int]:
+    """Apply an update as its stream is read, and return the fingerprint after it. On any error every bit is as it was.
+
+    exponents: of the units after the update. lanes: the fingerprint before it; expect: what it then has to be.
+    progress: told now and then how many bytes of the stream are done with; it may be told the same ones twice.
+    Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed, RootMismatch, RoundingMode; KernelError when the stream changed
+    while it was read: the model is of no use then.
+    """

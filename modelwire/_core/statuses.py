@@ -10,6 +10,7 @@ from modelwire.errors import (
     ModelWireError,
     NonFinite,
     RangeOverflow,
+    RootMismatch,
     RoundingMode,
 )
 
@@ -33,6 +34,14 @@ _ERRORS: tuple[tuple[str, type[ModelWireError], dict[str, str]], ...] = (
     ("MW_STREAM_LONG", Malformed, {"what": _STREAM, "reason": "there are more bytes than needed"}),
     ("MW_STREAM_DAMAGED", Malformed, {"what": _STREAM, "reason": "no encoder writes these bytes"}),
     ("MW_NO_ROOM", KernelError, {"what": "kernel", "reason": "an output is too small"}),
+    ("MW_NOT_STORED", Malformed, {"what": "weights", "reason": "entry {index} is no value of the tensor's storage type"}),
+    ("MW_PLANES", Malformed, {"what": "planes", "reason": "the changed entries are not as many as they say"}),
+    ("MW_ROW", Malformed, {"what": "section table", "reason": "the row of tensor {tensor} is not one of this wire, or not for its class"}),
+    ("MW_UNIT", Malformed, {"what": "section", "reason": "tensor {tensor} has another unit than its parent"}),
+    ("MW_VERBATIM_STEP", Malformed, {"what": "section", "reason": "tensor {tensor} is verbatim and has a step or unit"}),
+    ("MW_CROWDED", Malformed, {"what": "section table", "reason": "it counts more entries than its stream can hold"}),
+    ("MW_FINGERPRINT", RootMismatch, {"what": "the update", "kind": "fingerprint", "device": "DEVICE"}),
+    ("MW_CHANGED", KernelError, {"what": "stream", "reason": "it changed while it was applied; the model is of no use any more"}),
 )
 NAMES = ("MW_OK", *(name for name, _, _ in _ERRORS), "MW_STATUS_END")
 

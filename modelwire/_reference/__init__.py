@@ -22,14 +22,19 @@ from .lattice import (
     snap,
     weights_from_q,
 )
+from .model import Model, apply_stream, check_table
+from .planes import from_storage, join_planes, ordered_differences, round_stored, split_planes, to_storage
 
 __all__ = [
+    "Model",
     "adopt",
     "adopt_sent",
     "apply_lattice",
+    "apply_stream",
     "apply_verbatim",
     "check_lattice",
     "check_rounding",
+    "check_table",
     "check_verbatim",
     "collect",
     "crc32c",
@@ -38,10 +43,16 @@ __all__ = [
     "encode_sections",
     "fingerprint",
     "fingerprint_sparse",
+    "from_storage",
+    "join_planes",
     "kernel_name",
     "kth_magnitude",
+    "ordered_differences",
     "q_from_weights",
     "quantise",
+    "round_stored",
     "snap",
+    "split_planes",
+    "to_storage",
     "weights_from_q",
 ]

@@ -182,6 +182,55 @@ class Run:
             self.status(lambda i=index, v=value: twin.apply_verbatim(self.base.view(np.uint32), bits, difference, i, v))
             self.feed(bits.tobytes() + difference.tobytes())
 
+    def planes(self, dtype: int, width: int, infinity: int) -> None:
+        kind_of: Any = np.dtype(f"u{width}")
+        top = 1 << 8 * width - 1
+
+        def finite(bits: int) -> int:
+            bits &= 2 * top - 1
+            return bits & top if infinity and bits & top - 1 >= infinity else bits
+
+        parent, fresh = np.zeros(N, kind_of), np.zeros(N, kind_of)
+        for i in range(N):
+            parent[i], kind, by = finite(self.rnd()), self.rnd(), self.rnd()
+            fresh[i] = finite(int(parent[i]) + by % 200 - 100) if kind & 3 else parent[i]
+            if kind & 31 == 31:
+                fresh[i] = finite(by)
+        changed, planes = np.zeros(N // 8, np.uint8), np.zeros(width * N, np.uint8)
+        count = twin.split_planes(fresh, parent, changed, planes, infinity=infinity)
+        self.number(count)
+        self.feed(changed.tobytes() + planes.reshape(width, N)[:, :count].tobytes())
+        difference = np.zeros(N, np.int32)
+        twin.ordered_differences(fresh, parent, difference, infinity=infinity)
+        self.feed(difference.tobytes())
+        if dtype in (2, 3, 4):
+            held = np.zeros(N, np.float32)
+            twin.from_storage(fresh, held, dtype=dtype)
+            self.feed(held.tobytes())
+        joined = np.zeros(N, kind_of)
+        for _ in range(8):
+            place, bit, which = self.rnd() % N, self.rnd() % 8, self.rnd()
+            of, at = (changed, place // 8) if which & 1 else (planes, place)
+            of[at] ^= 1 << bit
+            if not isinstance(
+                self.status(lambda: twin.join_planes(changed, planes, parent, joined, count=count, infinity=infinity)), ModelWireError
+            ):
+                self.feed(joined.tobytes())
+            of[at] ^= 1 << bit
+
+    def stored(self, dtype: int) -> None:
+        for _ in range(N):
+            noise, kind = self.rnd(), self.rnd()
+            bits = noise & 0x807FFFFF | 0x60 + kind % 48 << 23
+            if kind & 0xF000 == 0:
+                bits = noise & 0x807FFFFF | 0x7F000000
+            if kind & 0xF000 == 0x1000:
+                bits &= 0xFFFFE000 + (noise & 0x2000) & 0xFFFFFFFF
+            total = np.array([bits], np.uint32).view(np.float32) if dtype != 4 else np.array([noise % 300 - 150], np.float32)
+            held = np.zeros(1, np.float32)
+            if not isinstance(self.status(lambda t=total, h=held: twin.round_stored(t, h, dtype=dtype)), ModelWireError):
+                self.feed(held.tobytes())
+
     def all(self) -> int:
         self.out = np.zeros(N, np.float32)
         for k, e in enumerate(EXPONENTS):
@@ -201,6 +250,11 @@ class Run:
             self.fingerprint(difference, True)
             self.refuse(difference, bits)
             self.number(twin.crc32c(self.w.tobytes()))
+        self.state = 88172645463325252
+        for dtype, width, infinity in ((1, 4, 0x7F800000), (2, 2, 0x7C00), (3, 2, 0x7F80), (4, 1, 0), (5, 4, 0)):
+            self.planes(dtype, width, infinity)
+        for dtype in (1, 2, 3, 4):
+            self.stored(dtype)
         return self.hash
 
 
@@ -220,6 +274,7 @@ def status_of(error: ModelWireError) -> int:
         "the bytes end too early": "MW_STREAM_SHORT",
         "there are more bytes than needed": "MW_STREAM_LONG",
         "no encoder writes these bytes": "MW_STREAM_DAMAGED",
+        "the changed entries are not as many as they say": "MW_PLANES",
     }
     if isinstance(error, IndexOutOfRange):
         return STATUS["MW_INDEX"]

@@ -184,7 +184,7 @@ def test_the_private_part_reads_back_and_any_other_length_is_refused() -> None:
     for i, r in enumerate(residual):
         r[:] = range(i, i + len(r))
     data = pack(manifest.exponents, residual)
-    exponents, again = unpack(data, manifest)
+    exponents, again, _ = unpack(data, manifest)
     assert tuple(exponents) == manifest.exponents
     assert [r.tobytes() for r in again] == [r.tobytes() for r in residual]
     for bad in (data[:-1], data + b"\0", b"\0" + data[1:], b""):

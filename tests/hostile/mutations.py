@@ -103,7 +103,7 @@ def opened(data: bytes) -> Open:
         rows.append(Row(*struct.unpack_from("<HBBBbHI", data, at + extension_len + 12 * i)))
     return Open(
         h.kind, h.epoch, h.version, h.schema_id, h.parent, h.root, struct.pack("<QQ", *h.fingerprint), h.base,
-        h.device.encode(), h.model.encode(), data[at : at + extension_len], tuple(rows), c.stream,
+        h.device.encode(), h.model.encode(), data[at : at + extension_len], tuple(rows), bytes(c.stream),
     )  # fmt: skip
 
 
