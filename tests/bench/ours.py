@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from modelwire import _core, kernels
 from modelwire.candidates import Candidates
 from modelwire.container import Header, parse, seal
+from modelwire.rebuild import apply_many
 from modelwire.snap import DEAD_ZONE, Snapped, Step, snap
+from modelwire.state import ModelState
 from modelwire.update import Kind, Sections, invert
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case
@@ -85,6 +87,19 @@ class Applying:
         if self.applied:
             self.state.apply(Kind.DELTA, self.back, expect=self.fingerprint)
             self.applied = False
+
+
+class ApplyingChain:
+    """The centre's walk along sealed updates, with all validation but signatures and roots. `reset` goes back to the base."""
+
+    def __init__(self, base: ModelState, sealed: Sequence[bytes]) -> None:
+        self.base, self.sealed, self.state = base, sealed, base.copy()
+
+    def apply(self) -> None:
+        apply_many(self.state, (parse(body) for body in self.sealed))
+
+    def reset(self) -> None:
+        self.state = self.base.copy()
 
 
 def encode(case: Case) -> Snapped:
