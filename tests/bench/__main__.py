@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelwire import kernels
 from tests.bench import charts
-from tests.bench.measure import FULL_PLAN, QUICK_PLAN, TINY_PLAN, Report, Row, measure
+from tests.bench.measure import EXACT, FULL_PLAN, INT8, QUICK_PLAN, TINY_PLAN, Report, Row, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANS = {"full": FULL_PLAN, "quick": QUICK_PLAN, "tiny": TINY_PLAN}
@@ -42,13 +42,16 @@ def show(report: Report) -> None:
     block("Bytes, % of the new file", report.size_cases, report.sizes)
     if report.coder:
         block("Range coder against DeepCABAC, the same integers", report.coder_cases, report.coder)
-    columns = ["% float32", "loss", "loss float32", "over zstd -19"]
+    block("To the bit: exact updates of models trained freely", list(EXACT), report.exact)
+    block("To the bit: int8", list(INT8), report.int8)
+    columns = ["% float32", "loss", "loss float32", "over zstd -19", "apply of the chain"]
     rows = []
     for r in report.chains:
         patch = report.patches[r.net].get("zstd -19 --patch-from")
         percent = 100 / r.ratio
-        rows.append(Row(r.net, [percent, r.loss, r.loss_float32, percent / patch if patch else None], f"{r.weights:,} weights"))
-    block("Chains: whole signed containers, held-out loss of what the centre rebuilt", columns, rows)
+        values = [percent, r.loss, r.loss_float32, percent / patch if patch else None, report.walks[r.net]]
+        rows.append(Row(r.net, values, f"{r.weights:,} weights"))
+    block("Chains: whole signed containers, held-out loss of what the centre rebuilt, an update of its walk over memcpy", columns, rows)
     print("\nbench.json")
     for key, value in report.keys.items():
         print(f"  {key:36} {'null' if value is None else f'{value:.4g}'}")

@@ -181,10 +181,15 @@ class Course:
     """One seed of one net."""
 
     schema: Schema
-    sizes: list[int]  # bytes of each container
+    base: ModelState
+    sealed: list[bytes]  # the containers
     lattice: tuple[float, float]  # held-out loss and accuracy of what the centre rebuilt last
     loss_float32: float
     accuracy_before: float
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(body) for body in self.sealed]
 
 
 def base_of(recipe: Recipe, seed: int) -> tuple[Trainable, list[F32], Split]:
@@ -202,7 +207,7 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
     manifest = manifest_for(net.schema, base, file_sha256=bytes(32), file_size=1, exponents={})
     state, residual = ModelState.of_base(manifest, base), no_residual(manifest)
     cloud = ModelState.of_base(manifest, base)
-    free, parent, sizes = [a.copy() for a in base], manifest.commit, []
+    free, parent, bodies = [a.copy() for a in base], manifest.commit, list[bytes]()
     for version in range(1, updates + 1):
         before, free = free, train(net, free, shifted.x, shifted.y, recipe.steps, RATE, 100 + version)
         start, carried = training_start(state, residual)
@@ -218,11 +223,13 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
         cloud.apply_container(received)
         if cloud.root != state.root:
             raise SystemExit(f"seed {seed}, update {version}: the rebuilt weights are not the device's")
-        parent, sizes = received.commit, [*sizes, len(sealed)]
+        parent = received.commit
+        bodies.append(sealed)
         if watch:
             watch(version, before, free, sealed)
     test = shifted.test_x, shifted.test_y
-    return Course(net.schema, sizes, net.judge(cloud.weights, *test), net.judge(free, *test)[0], net.judge(base, *test)[1])
+    origin = ModelState.of_base(manifest, base)
+    return Course(net.schema, origin, bodies, net.judge(cloud.weights, *test), net.judge(free, *test)[0], net.judge(base, *test)[1])
 
 
 def data(seed: int, inputs: int) -> tuple[Split, Split]:

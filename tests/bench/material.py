@@ -115,9 +115,15 @@ def large_case(size: Size) -> Case:
 def stored(weights: list[F32], base: list[F32], dtype: str) -> bytes:
     """Return weights as they lie in a file of that type; int8 with one scale a tensor, the base's."""
     if dtype == "int8":
-        scales = [max(float(np.abs(b).max(initial=0.0)) / 127, 1e-12) for b in base]
-        return b"".join(np.clip(np.rint(w / s), -127, 127).astype(np.int8).tobytes() for w, s in zip(weights, scales, strict=True))
+        return b"".join(w.astype(np.int8).tobytes() for w in codes(weights, base))
     return b"".join(w.astype(dtype).tobytes() for w in weights)
+
+
+def codes(weights: list[F32], base: list[F32]) -> list[F32]:
+    """Return weights as int8 codes, held as float32; one scale a tensor, the base's."""
+    scales = [max(float(np.abs(b).max(initial=0.0)) / 127, 1e-12) for b in base]
+    zero = np.float32(0)  # -0.0 is no code; added to it, this makes 0.0
+    return [np.clip(np.rint(w / s), -127, 127).astype(np.float32) + zero for w, s in zip(weights, scales, strict=True)]
 
 
 def _state_of(schema: Schema, base: list[F32]) -> ModelState:

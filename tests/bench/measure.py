@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from modelwire.tensors import F32
-from tests.bench import chain, ours, rivals, timing
+from tests.bench import chain, ours, rivals, timing, typed
 from tests.bench.material import FULL, QUICK, TINY, Case, Size, large_case, small_cases, stored
 
 KEYS = (
@@ -20,12 +20,8 @@ KEYS = (
     "exact_bytes_over_zstd_patch", "exact_speed_over_zstd_patch", "int8_bytes_over_best", "temp_bytes_per_sent_weight",
     "threads2_speedup",
 )  # fmt: skip
-# What the issue of these keys asks for and this release does not have: null, and a line that says why.
-NOT_YET = {
-    "exact_bytes_over_zstd_patch": "wire 1 has no `exact` kind of update",
-    "exact_speed_over_zstd_patch": "wire 1 has no `exact` kind of update",
-    "int8_bytes_over_best": "wire 1 has no int8 tensors",
-}
+EXACT = ("bytes over zstd -3 patch", "times its speed", "encode over memcpy", "raw planes, % of file")
+INT8 = ("whole container, %", "best of bsdiff4, bitshuffle+zstd, %", "over the best")
 Keys = dict[str, float | None]
 Kept = list[tuple[list[F32], list[F32]]]
 
@@ -64,10 +60,12 @@ class Report:
     speed_cases: list[str] = field(default_factory=list)
     sizes: list[Row] = field(default_factory=list)  # percent of the file, a column a case
     size_cases: list[str] = field(default_factory=list)
+    exact: list[Row] = field(default_factory=list)  # a row a case and float type, columns EXACT
+    int8: list[Row] = field(default_factory=list)  # a row a case, columns INT8
     coder: list[Row] = field(default_factory=list)  # bytes of ours over DeepCABAC's, a column a case
     coder_cases: list[str] = field(default_factory=list)
     chains: list[chain.Result] = field(default_factory=list)
-    chain_names: list[str] = field(default_factory=list)
+    walks: dict[str, float] = field(default_factory=dict)  # net -> apply of a whole chain, an update's share, times memcpy
     patches: dict[str, dict[str, float]] = field(default_factory=dict)  # net -> rival -> percent of float32 an update, freely trained
     sweeps: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)  # net -> (density, percent, loss)
     points: list[tuple[str, float, float]] = field(default_factory=list)  # (method, percent, times memcpy), of the MobileNet
@@ -87,15 +85,14 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda text: print(text, fi
     say("memory and threads")
     measure_memory(report, large)
     twin = _copy(mobile)
-    work = [ours.Encoding(mobile).again, ours.Encoding(twin).again]
-    report.keys["threads2_speedup"] = timing.threads_speedup(work, plan.repeats)
+    report.keys["threads2_speedup"] = timing.threads_speedup([_round_trip(mobile), _round_trip(twin)], plan.repeats)
     say("bytes")
     measure_sizes(report, cases, plan.slow_rivals)
     measure_points(report, mobile, plan)
+    measure_exact(report, [*cases, large], plan.repeats)
+    measure_int8(report, [c for c in cases if c.name.endswith(("all", "chain"))])
     measure_coder(report, [*cases, large])
     measure_chains(report, plan, say)
-    for key, why in NOT_YET.items():
-        report.notes.append(f"{key}: null, {why}")
     report.notes += rivals.missing()
     return report
 
@@ -115,7 +112,9 @@ def measure_speed(report: Report, cases: Sequence[Case], repeats: int) -> None:
         (rivals.NumpyPipeline.name, rivals.NumpyPipeline().prepare(case)),
         ("apply, 1 %", ours.Applying(case).apply),
     ):
-        memory[name] = f"temporary memory {timing.temporary_bytes(call) / case.nbytes:.3f} of the model"
+        peak = timing.peak_rss(call)
+        said = f", peak of the process +{peak / case.nbytes:.3f}" if peak is not None else ""
+        memory[name] = f"temporary memory {timing.temporary_bytes(call) / case.nbytes:.3f} of the model{said}"
     report.speed_cases = [c.name for c in cases]
     report.speeds = [Row(n, [*values, mean(values)], memory.get(n, "")) for n, values in found.items()]
     rows = {row.name: row.values[-1] for row in report.speeds}
@@ -187,6 +186,34 @@ def measure_sizes(report: Report, cases: Sequence[Case], slow: bool) -> None:
         report.sizes.append(Row(rival.name, values))
 
 
+def measure_exact(report: Report, cases: Sequence[Case], repeats: int) -> None:
+    """Exact planes of freely trained floats: bytes of all cases, speed of those of all layers; 16-bit types of those alone."""
+    rival = rivals.ZstdPatch3()
+    for t in (typed.floats(c, d) for c in cases for d in (typed.FLOATS if c.name.endswith("all") else typed.FLOATS[:1])):
+        old, new = t.files()
+        source = np.frombuffer(new, np.uint8)
+        copy = np.empty_like(source)
+        calls = {"memcpy": timing.Timed(lambda: np.copyto(copy, source)), "own": timing.Timed(lambda: typed.planes(t))}  # noqa: B023
+        seconds = timing.fastest(calls, repeats)
+        size, spent = rival.encode(old, new, t.dtype.width) if rival.available() else (None, None)
+        faster = over(spent, seconds["own"]) if t.all_layers else None
+        raw = 100 * typed.raw_bytes(t) / len(new)
+        report.exact.append(Row(t.name, [over(typed.exact_bytes(t), size), faster, seconds["own"] / seconds["memcpy"], raw]))
+    report.keys["exact_bytes_over_zstd_patch"] = mean([row.values[0] for row in report.exact])
+    report.keys["exact_speed_over_zstd_patch"] = mean([row.values[1] for row in report.exact])
+
+
+def measure_int8(report: Report, cases: Sequence[Case]) -> None:
+    """Every changed code, in whole signed containers, over the better of bsdiff4 and bitshuffle+zstd."""
+    for t in map(typed.int8, cases):
+        old, new = t.files()
+        own = typed.int8_bytes(t)
+        sizes = [r.encode(old, new, 1)[0] for r in rivals.INT8 if r.available()]
+        best = own / min(sizes) if len(sizes) == len(rivals.INT8) else None
+        report.int8.append(Row(t.name, [100 * own / len(new), 100 * min(sizes) / len(new) if sizes else None, best]))
+    report.keys["int8_bytes_over_best"] = mean([row.values[2] for row in report.int8])
+
+
 def measure_points(report: Report, case: Case, plan: Plan) -> None:
     """Speed against bytes of each method, on all layers of the MobileNet."""
     memcpy = timing.fastest({"memcpy": timing.Timed(rivals.Memcpy().prepare(case))}, plan.repeats)["memcpy"]
@@ -229,6 +256,7 @@ def measure_chains(report: Report, plan: Plan, say: Callable[[str], None]) -> No
             say(f"chain of {plan.updates} updates: {short}, seed {seed}")
             runs.append(chain.chain(recipe, seed, chain.DENSITY, updates=plan.updates, watch=_keep(kept, max(1, plan.updates // 2))))
         result = chain.result_of(short, runs)
+        report.walks[short] = _walk(runs[0], plan.repeats)
         report.chains.append(result)
         percent = 100 * result.bytes / runs[0].schema.nbytes
         report.keys[f"chain_percent_float32_{short}"] = percent
@@ -260,6 +288,30 @@ def _keep(kept: Kept, which: int) -> chain.Watch:
             kept.append((before, after))
 
     return watch
+
+
+def _walk(course: chain.Course, repeats: int) -> float:
+    walking = ours.ApplyingChain(course.base, course.sealed)
+    source = np.concatenate(course.base.weights)
+    copy = np.empty_like(source)
+    calls = {
+        "memcpy": timing.Timed(lambda: np.copyto(copy, source)),
+        "walk": timing.Timed(walking.apply, walking.reset),
+    }
+    seconds = timing.fastest(calls, repeats)
+    return seconds["walk"] / len(course.sealed) / seconds["memcpy"]
+
+
+def _round_trip(case: Case) -> timing.Call:
+    """Return what a device and the centre do with one model: encode, apply, and take it back."""
+    encoding, applying = ours.Encoding(case), ours.Applying(case)
+
+    def call() -> None:
+        encoding.again()
+        applying.apply()
+        applying.reset()
+
+    return call
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from modelwire import _core, kernels
 from modelwire.candidates import Candidates, Taken
 from modelwire.container import Header, parse, seal
+from modelwire.rebuild import apply_many
 from modelwire.snap import Snapped, snap
+from modelwire.state import ModelState
 from modelwire.update import Kind, Sections, invert
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case
@@ -90,6 +92,19 @@ class Encoding:
     def again(self) -> None:
         self.encode()
         self.reset()
+
+
+class ApplyingChain:
+    """The centre's walk along sealed updates, with all validation but signatures and roots. `reset` goes back to the base."""
+
+    def __init__(self, base: ModelState, sealed: Sequence[bytes]) -> None:
+        self.base, self.sealed, self.state = base, sealed, base.copy()
+
+    def apply(self) -> None:
+        apply_many(self.state, (parse(body) for body in self.sealed))
+
+    def reset(self) -> None:
+        self.state = self.base.copy()
 
 
 def sealed(case: Case, sections: Sections) -> bytes:

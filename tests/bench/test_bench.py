@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import chain, convnets, ours, rivals, timing
+from modelwire import exact
+from modelwire.container import parse
+from modelwire.tensors import Dtype
+from modelwire.update import Kind, dense
+from tests.bench import chain, convnets, ours, rivals, timing, typed
 from tests.bench.material import TINY, small_cases
-from tests.bench.measure import KEYS, NOT_YET
+from tests.bench.measure import KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMISED = re.findall(r"\w+", """encode_known_step_over_memcpy encode_total_over_memcpy encode_topk_over_memcpy
@@ -44,15 +48,16 @@ def test_a_run_writes_every_key_as_a_positive_ratio_or_null_with_a_line_that_say
         assert f"  {key} " in done.stdout
     never_null = ("encode_known", "encode_total", "encode_topk_over", "apply", "numpy", "chain", "temp", "threads")
     assert all(keys[k] is not None for k in PROMISED if k.startswith(never_null))
-    for key in NOT_YET:
-        assert keys[key] is None and f"{key}: null, " in done.stdout
     for key, rival in (
         ("topk_torch_over_encode", rivals.TorchTopk()),
         ("bytes_over_deepcabac", rivals.DeepCabac()),
         ("bytes_over_zstd_patch", rivals.ZstdPatch19()),
+        ("exact_bytes_over_zstd_patch", rivals.ZstdPatch3()),
+        ("exact_speed_over_zstd_patch", rivals.ZstdPatch3()),
     ):
         assert (keys[key] is not None) == rival.available()
         assert rival.available() or f"{rival.name}: not installed" in done.stdout
+    assert (keys["int8_bytes_over_best"] is not None) == all(r.available() for r in rivals.INT8)
     for chart in ("bench-bytes-loss.svg", "bench-speed-bytes.svg"):
         assert (tmp_path / chart).read_text().startswith("<?xml")
 
@@ -104,6 +109,43 @@ def test_a_lossless_rival_sees_what_changed(rival: rivals.Lossless, cases: list)
     assert 0 < small < large and seconds >= 0
 
 
+@pytest.mark.parametrize("rival", rivals.INT8, ids=lambda r: r.name)
+def test_a_rival_on_codes_sees_what_changed(rival: rivals.Lossless, cases: list) -> None:  # type: ignore[type-arg]
+    if not rival.available():
+        pytest.skip(f"{rival.needs} is not installed")
+    old, new = typed.int8(next(c for c in cases if c.name == "cnn head")).files()
+    assert 0 < rival.encode(old, new, 1)[0] < rival.encode(np.random.default_rng(0).bytes(len(new)), new, 1)[0]
+
+
+@pytest.mark.parametrize("dtype", typed.FLOATS)
+def test_exact_updates_and_raw_snapshots_give_the_trained_weights_to_the_bit(dtype: Dtype, cases: list) -> None:  # type: ignore[type-arg]
+    case = typed.floats(next(c for c in cases if c.name == "mlp all"), dtype)
+    after = case.state.copy()
+    after.apply(Kind.EXACT, typed.planes(case))
+    whole = exact.raw_weights(typed.raw(case), case.state.manifest.schema)
+    assert [w.tobytes() for w in after.weights] == [w.tobytes() for w in case.trained] == [w.tobytes() for w in whole]
+    old, new = case.files()
+    assert len(old) == len(new) == dtype.width * case.state.manifest.schema.size and old != new
+    assert typed.exact_bytes(case) > sum(len(s.planes) for s in dense(typed.planes(case)))
+
+
+def test_an_int8_case_is_sent_whole(cases: list) -> None:  # type: ignore[type-arg]
+    case = typed.int8(next(c for c in cases if c.name == "mlp all"))
+    old, new = case.files()
+    assert len(new) == case.state.manifest.schema.size and old != new
+    assert 0 < typed.int8_bytes(case) < len(new)  # which checks that it gives the trained codes
+
+
+def test_a_walk_along_a_chain_ends_where_the_last_update_says() -> None:
+    course = chain.chain(TINY.dense, 0, 0.05, updates=3)
+    walking = ours.ApplyingChain(course.base, course.sealed)
+    for _ in range(2):
+        walking.apply()
+        assert walking.state.root == parse(course.sealed[-1]).header.root
+        walking.reset()
+        assert walking.state.root == course.base.root
+
+
 @pytest.mark.parametrize("skip", [False, True])
 def test_deepcabac_codes_integers_that_its_own_decoder_gives_back(skip: bool) -> None:
     if not rivals.DeepCabac().available():
@@ -140,6 +182,28 @@ def test_temporary_memory_is_what_a_call_frees_again() -> None:
         return np.ones(3_000_000, np.uint8)[::3].copy()
 
     assert 2_900_000 < timing.temporary_bytes(call) < 3_100_000
+
+
+def test_the_peak_of_a_call_is_that_of_its_process_and_the_call_changes_nothing_here() -> None:
+    seen: list[int] = []
+
+    def call() -> None:
+        seen.append(int(np.ones(30_000_000, np.uint8).sum()))
+
+    peak = timing.peak_rss(call)
+    if peak is None:
+        pytest.skip("no /proc/self/clear_refs here")
+    assert 29_000_000 < peak < 45_000_000 and not seen
+
+
+def test_a_call_that_fails_in_the_measured_process_is_no_figure() -> None:
+    def call() -> None:
+        raise ValueError
+
+    if timing.peak_rss(lambda: None) is None:
+        pytest.skip("no /proc/self/clear_refs here")
+    with pytest.raises(ChildProcessError):
+        timing.peak_rss(call)
 
 
 def test_the_pass_that_is_timed_does_what_snap_does_and_the_apply_is_taken_back(cases: list) -> None:  # type: ignore[type-arg]
