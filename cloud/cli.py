@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 from modelwire.errors import BadArgument, ModelWireError
 
-from .commands import fleet, ingest, models, registry
+from .commands import authoring, fleet, ingest, models, registry
 from .commands.answer import Answer, dump
+from .graft.loss import LOSSES
+from .graft.optimizers import OPTIMIZERS
 from .registry import FILES_FROM
 
 USAGE_ERROR = 2
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _fleet_commands(commands)
     _model_commands(commands)
     _ingest_command(commands)
+    _author_commands(commands)
     return top
 
 
@@ -154,6 +157,24 @@ def _ingest_command(commands: Any) -> None:
     one.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
     one.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
+
+
+def _author_commands(commands: Any) -> None:
+    one = _command(
+        commands, "graft", authoring.graft_to,
+        "edgecloud graft stock.tflite -o trainable.tflite", "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
+        "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam -o turbine.tflite",
+    )  # fmt: skip
+    one.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
+    one.add_argument(
+        "--train", nargs="+", default=["head"], metavar="LAYER",
+        help="head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+    )  # fmt: skip
+    one.add_argument("--loss", choices=LOSSES, default="auto", help="auto: cross-entropy behind a softmax or logistic, else mse (default)")
+    one.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")
+    one.add_argument("--batch", type=int, default=16, metavar="B", help="samples of one training step (default: 16)")
+    one.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
 
 
 class _Parser(argparse.ArgumentParser):
