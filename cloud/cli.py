@@ -161,6 +161,13 @@ def _ingest_command(commands: Any) -> None:
 
 def _author_commands(commands: Any) -> None:
     one = _command(
+        commands, "inspect", authoring.inspect,
+        "edgecloud inspect stock.tflite", "edgecloud inspect stock.tflite --optimizer adam --batch 8 --gmacs 2.5 --json",
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE.tflite", help="any model file; nothing of it is run")
+    _step_arguments(one)
+    one.add_argument("--gmacs", type=float, metavar="N", help="what the board's core multiplies: 10^9 a second (default: this machine's)")
+    one = _command(
         commands, "graft", authoring.graft_to,
         "edgecloud graft stock.tflite -o trainable.tflite", "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
         "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam -o turbine.tflite",
@@ -170,11 +177,15 @@ def _author_commands(commands: Any) -> None:
         "--train", nargs="+", default=["head"], metavar="LAYER",
         help="head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
     )  # fmt: skip
+    _step_arguments(one)
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
+
+
+def _step_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument("--loss", choices=LOSSES, default="auto", help="auto: cross-entropy behind a softmax or logistic, else mse (default)")
     one.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")
     one.add_argument("--batch", type=int, default=16, metavar="B", help="samples of one training step (default: 16)")
     one.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
-    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
 
 
 class _Parser(argparse.ArgumentParser):

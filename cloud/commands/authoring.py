@@ -1,4 +1,4 @@
-"""Commands of a model's author: graft, which makes trainable files out of stock ones."""
+"""Commands of a model's author: inspect, which looks at a .tflite, and graft, which makes a trainable one of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,77 @@ from modelwire import tflite_file
 from modelwire.errors import BadArgument, MissingFile
 
 from ..files import write_whole
+from ..graft import ops
+from ..graft.costs import Cost
 from ..graft.grafting import Grafted, Wish, graft
-from .answer import Answer, Document, facts
+from ..graft.inspecting import Looked, look
+from .answer import Answer, Document, facts, table
+
+
+def inspect(args: argparse.Namespace) -> Answer:
+    """Say what a .tflite holds, what of it can be trained and why not, and what a training step would take."""
+    if args.gmacs is not None and not 0 < args.gmacs < 1e6:
+        raise BadArgument(reason=f"{args.gmacs} thousand million multiplications a second", fix="--gmacs 4.5")
+    wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
+    found = look(_read(args.file), wish, rate=1e9 * (args.gmacs or 0))
+    document: Document = {
+        "file": args.file, "bytes": len(found.stock.data), "sha256": found.stock.sha256, "signatures": list(found.signatures),
+        "inputs": _tensors(found, found.stock.inputs), "outputs": _tensors(found, found.stock.outputs), "reason": found.reason,
+        "operators": [{"operator": name, "count": n, "gradient": rule} for name, n, rule in found.operators],
+        "layers": [
+            {"name": one.name, "kind": one.kind, "operator": one.operator,
+             "weights": {name: list(found.stock.tensors[t].shape) for name, t in one.weights.items()}}
+            for one in found.layers
+        ],
+        "batch": args.batch, "multiplications_per_second": found.rate,
+        "modes": [
+            {"train": m.train, "layers": m.layers, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
+             **_cost(m.cost)}
+            for m in found.modes
+        ],
+    }  # fmt: skip
+    return Answer(document, _inspected(args, found))
+
+
+def _tensors(found: Looked, which: tuple[int, ...]) -> list[Document]:
+    tensors = [found.stock.tensors[t] for t in which]
+    return [{"name": t.name, "shape": list(t.shape), "type": ops.TYPE_NAMES.get(t.type, str(t.type))} for t in tensors]
+
+
+def _cost(cost: Cost | None) -> Document:
+    if cost is None:
+        return {"operators": None, "multiplications": None, "peak_bytes": None, "constant_bytes": None}
+    return {
+        "operators": cost.operators, "multiplications": cost.multiplications, "peak_bytes": cost.peak_bytes,
+        "constant_bytes": cost.constant_bytes,
+    }  # fmt: skip
+
+
+def _inspected(args: argparse.Namespace, found: Looked) -> str:
+    stock, mib = found.stock, 1024 * 1024
+    ends = [", ".join(f"{t['type']}{t['shape']}" for t in _tensors(found, which)) for which in (stock.inputs, stock.outputs)]
+    lines = [
+        facts(
+            (
+                ("file", args.file), ("bytes", len(stock.data)), ("signatures", ", ".join(found.signatures)), ("takes", ends[0]),
+                ("gives", ends[1]), ("can't be trained", found.reason),
+            )
+        ),
+        table(("operator", "count", "gradient"), [(name, n, "yes" if rule else "no") for name, n, rule in found.operators]),
+    ]  # fmt: skip
+    if found.layers:
+        weights = [" ".join(f"{n}{list(stock.tensors[t].shape)}" for n, t in one.weights.items()) for one in found.layers]
+        rows = [(one.name, one.kind, said) for one, said in zip(found.layers, weights, strict=True)]
+        lines.append(table(("layer", "operator", "weights"), rows))
+    if found.modes:
+        modes = [
+            (m.train, m.layers, m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
+            else (m.train, m.layers, m.entries, "", "", m.reason)
+            for m in found.modes
+        ]  # fmt: skip
+        title = f"a step of {args.batch} samples, at {found.rate / 1e9:.1f} thousand million multiplications a second"
+        lines.append(table(("--train", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
+    return "\n\n".join(lines)
 
 
 def graft_to(args: argparse.Namespace) -> Answer:

@@ -60,14 +60,19 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
     stock = read(data)
-    _check_stock(stock, wish)
-    output = _output(stock, wish)
+    check_stock(stock, wish)
+    output = output_of(stock, wish)
     found = layers(stock, output)
     chosen = select(stock, found, wish.train)
     try:
         return _Graft(stock, output, chosen, wish).made()
     except NoRule as refused:
         raise _refusal(stock, output, found, wish, refused) from None
+
+
+def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> Graph:
+    """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
+    return _Graft(stock, output_of(stock, wish), chosen, wish).train()
 
 
 def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> int:
@@ -90,7 +95,9 @@ def _refusal(stock: Stock, output: int, found: Sequence[Layer], wish: Wish, refu
     return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")
 
 
-def _check_stock(stock: Stock, wish: Wish) -> None:
+def check_stock(stock: Stock, wish: Wish) -> None:
+    """Raise NotTrainable for a file that can't be grafted at all."""
+
     def refuse(reason: str) -> NotTrainable:
         return NotTrainable(model=wish.model, reason=reason)
 
@@ -117,7 +124,8 @@ _UNUSABLE = {
 }  # fmt: skip
 
 
-def _output(stock: Stock, wish: Wish) -> int:
+def output_of(stock: Stock, wish: Wish) -> int:
+    """Return the output that is trained."""
     names = {stock.tensors[t].name: t for t in stock.outputs}
     if wish.output and wish.output not in names:
         raise BadArgument(reason=f"no output is called {wish.output!r}", fix=f"name one of: {', '.join(names)}")

