@@ -181,6 +181,15 @@ def _author_commands(commands: Any) -> None:
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
 
 
+    one = _command(
+        commands, "pack", authoring.pack_to,
+        "edgecloud pack converted.tflite -o doorbell.tflite", "edgecloud pack converted.tflite --name doorbell -o doorbell.tflite",
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE.tflite", help="a model with train signatures, as a converter made it")
+    one.add_argument("--name", help="a name for people, written into the file")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
+
+
 def _step_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument("--loss", choices=LOSSES, default="auto", help="auto: cross-entropy behind a softmax or logistic, else mse (default)")
     one.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")

@@ -1,4 +1,4 @@
-"""Commands of a model's author: inspect, which looks at a .tflite, and graft, which makes a trainable one of it."""
+"""Commands of a model's author: inspect looks at a .tflite, graft makes a trainable one of it, pack makes a converter's ready."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..graft import ops
 from ..graft.costs import Cost
 from ..graft.grafting import Grafted, Wish, graft
 from ..graft.inspecting import Looked, look
+from ..graft.packing import pack
 from .answer import Answer, Document, facts, table
 
 
@@ -89,6 +90,27 @@ def graft_to(args: argparse.Namespace) -> Answer:
     made = graft(data, wish)
     write_whole(Path(args.output), made.file)
     return Answer(_document(args, made, len(data)), _text(args, made, len(data)))
+
+
+def pack_to(args: argparse.Namespace) -> Answer:
+    """Make a trainable .tflite ready to deploy: checked, each initial value in a buffer of its own, its notes written."""
+    data = _read(args.file)
+    made = pack(data, name=args.name or "", model=Path(args.file).name)
+    write_whole(Path(args.output), made.file)
+    fixed = tflite_file.contract(made.file)
+    weights = {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)}
+    document: Document = {
+        "file": args.output, "bytes": len(made.file), "changed": made.changed, "separated": list(made.separated),
+        "renamed": dict(made.renamed), "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "weights": weights,
+    }  # fmt: skip
+    text = facts(
+        (
+            ("file", args.output), ("bytes", f"{len(made.file)} ({len(data)} before)"), ("buffers of their own", ", ".join(made.separated)),
+            ("renamed", ", ".join(f"{a} -> {b}" for a, b in made.renamed.items())), ("weights", ", ".join(weights)),
+            ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
+        )
+    )  # fmt: skip
+    return Answer(document, text)
 
 
 def _read(name: str) -> bytes:
