@@ -171,6 +171,7 @@ def _author_commands(commands: Any) -> None:
         commands, "graft", authoring.graft_to,
         "edgecloud graft stock.tflite -o trainable.tflite", "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
         "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam -o turbine.tflite",
+        "edgecloud graft visitors.tflite --add-class postman --add-class cat -o visitors2.tflite",
     )  # fmt: skip
     one.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
     one.add_argument(
@@ -178,6 +179,7 @@ def _author_commands(commands: Any) -> None:
         help="head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
     )  # fmt: skip
     _step_arguments(one)
+    one.add_argument("--add-class", action="append", default=[], metavar="NAME", help="a class to learn besides; may be repeated")
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from modelwire import tflite_file
@@ -86,10 +87,12 @@ def _inspected(args: argparse.Namespace, found: Looked) -> str:
 def graft_to(args: argparse.Namespace) -> Answer:
     """Put the signatures that train it onto a stock .tflite, without TensorFlow."""
     data = _read(args.file)
-    wish = Wish(tuple(args.train), args.loss, args.optimizer, args.batch, args.target or "", Path(args.file).name)
+    wish = Wish(
+        tuple(args.train), args.loss, args.optimizer, args.batch, args.target or "", tuple(args.add_class), Path(args.file).name
+    )
     made = graft(data, wish)
     write_whole(Path(args.output), made.file)
-    return Answer(_document(args, made, len(data)), _text(args, made, len(data)))
+    return Answer(_document(args, made, data), _text(args, made, len(data)))
 
 
 def pack_to(args: argparse.Namespace) -> Answer:
@@ -105,7 +108,8 @@ def pack_to(args: argparse.Namespace) -> Answer:
     }  # fmt: skip
     text = facts(
         (
-            ("file", args.output), ("bytes", f"{len(made.file)} ({len(data)} before)"), ("buffers of their own", ", ".join(made.separated)),
+            ("file", args.output), ("bytes", f"{len(made.file)} ({len(data)} before)"),
+            ("buffers of their own", ", ".join(made.separated)),
             ("renamed", ", ".join(f"{a} -> {b}" for a, b in made.renamed.items())), ("weights", ", ".join(weights)),
             ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
         )
@@ -123,10 +127,11 @@ def _read(name: str) -> bytes:
         raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="name a .tflite file") from error
 
 
-def _document(args: argparse.Namespace, made: Grafted, before: int) -> Document:
+def _document(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
     fixed = tflite_file.contract(made.file)
     return {
-        "file": args.output, "bytes": len(made.file), "stock": args.file, "stock_bytes": before, "stock_sha256": made.stock.sha256,
+        "file": args.output, "bytes": len(made.file),
+        "stock": args.file, "stock_bytes": len(data), "stock_sha256": hashlib.sha256(data).hexdigest(),
         "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "loss": made.loss, "optimizer": args.optimizer,
         "weights": {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)},
         "layers": [layer.name for layer in made.layers], "features": made.features, "signatures": list(made.signatures),

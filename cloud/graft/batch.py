@@ -105,7 +105,8 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     if any(i != place for i in found) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
         raise refuse("does something to the batch that is not known")
     # Convolutions, pools and whatever else there is look at the axes behind the first.
-    if op.code not in _POINTWISE and place > (len(to) - 1 - _FREE_AXES[op.code] if op.code in _FREE_AXES else 0):
+    last = len(to) - 1 - _FREE_AXES[op.code] if op.code in _FREE_AXES else 0 if len(to) == len(shape) else -1
+    if op.code not in _POINTWISE and max(place, axis) > last:
         raise refuse("works along the axis of the batch")
     return place
 

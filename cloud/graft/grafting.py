@@ -20,8 +20,9 @@ from .batch import Batched, batched, forward, stock_tensors
 from .build import File, Graph, Shape, tensor_table
 from .faster import instead_of
 from .layers import Layer, layers, select
-from .stock import Stock, read
+from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
+from .widening import widen
 
 NOTES = "edgeagent.trainable"  # name of the metadata entry
 CONTRACT = 1  # of docs/trainable-models.md
@@ -37,6 +38,7 @@ class Wish:
     optimizer: str = "sgd"
     batch: int = 16
     output: str = ""  # name of the output that is trained; empty: the first
+    add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
     model: str = "the model"  # its name, for errors
 
 
@@ -59,13 +61,20 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     Raises NotTrainable, naming the operator and the deepest cut that works, where a gradient would have to pass what has none;
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
-    stock = read(data)
+    with consistent():
+        return _grafted(read(data), wish)
+
+
+def _grafted(stock: Stock, wish: Wish) -> Grafted:
     check_stock(stock, wish)
     output = output_of(stock, wish)
+    origin = stock.sha256
+    if wish.add_classes:
+        stock = read(widen(stock, output, wish.add_classes))
     found = layers(stock, output)
     chosen = select(stock, found, wish.train)
     try:
-        return _Graft(stock, output, chosen, wish).made()
+        return _Graft(stock, output, chosen, wish, origin).made()
     except NoRule as refused:
         raise _refusal(stock, output, found, wish, refused) from None
 
@@ -142,6 +151,7 @@ class _Graft:
     output: int
     chosen: tuple[Layer, ...]
     wish: Wish
+    origin: str = ""  # SHA-256 of the file that the author has
     file: File = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each
 
@@ -279,8 +289,11 @@ class _Graft:
         """Return what the file says of itself, as JSON."""
         tensors = {name: self.stock.tensors[t] for name, t in self.weights.items()}
         weights = {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()}
-        said = {
-            "contract": CONTRACT, "stock_sha256": self.stock.sha256, "batch": self.wish.batch, "loss": self.place.kind,
+        said: dict[str, object] = {
+            "contract": CONTRACT, "stock_sha256": self.origin, "batch": self.wish.batch, "loss": self.place.kind,
             "optimizer": self.wish.optimizer, "output": self.stock.tensors[self.output].name, "features": features, "weights": weights,
         }  # fmt: skip
+        if self.wish.add_classes:
+            classes = self.stock.tensors[self.output].shape[-1]
+            said["added_classes"] = {name: classes - len(self.wish.add_classes) + i for i, name in enumerate(self.wish.add_classes)}
         return json.dumps(said, separators=(",", ":")).encode()

@@ -10,7 +10,7 @@ from modelwire.errors import BadArgument, NotTrainable
 from .costs import Cost, cost, machine_rate
 from .grafting import Wish, check_stock, output_of, training
 from .layers import Layer, layers, select
-from .stock import Stock, read
+from .stock import Stock, consistent, read
 from .tape import RULES, NoRule
 
 
@@ -44,8 +44,11 @@ def look(data: bytes, wish: Wish, *, rate: float = 0.0) -> Looked:
 
     Raises Malformed for no .tflite, BadArgument for an output that is not there. A file that can't be trained is looked at all the same.
     """
-    stock = read(data)
-    rate = rate or machine_rate()
+    with consistent():
+        return _looked(read(data), wish, rate or machine_rate())
+
+
+def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
     counted = Counter(op.name for op in stock.operators)
     rules = {op.name: op.code in RULES for op in stock.operators}
     operators = tuple((name, n, rules[name]) for name, n in counted.most_common())

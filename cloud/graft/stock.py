@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire.errors import ModelError
+from modelwire import limits
+from modelwire.errors import Malformed, ModelError
 from modelwire.flatbuffer import I8, I32, U8, U32, File, Table
 
 from . import ops
@@ -147,6 +150,19 @@ class Stock:
         return frozenset(found)
 
 
+@contextmanager
+def consistent() -> Iterator[None]:
+    """Tell a file whose operators and tensors contradict each other as what it is.
+
+    Rules look at shapes, options and constants that a sound file has; what each of them may miss is checked here, once.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError, AssertionError, struct.error) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Malformed(what="model file", reason=f"its operators and tensors do not fit together ({said})") from error
+
+
 def read(data: bytes) -> Stock:
     """Return the parsed model. Raises Malformed for anything that is not a .tflite."""
     file = File(memoryview(data), what="model file", entries=max(1000, len(data)))
@@ -178,6 +194,9 @@ def _tensor(t: Table, buffers: int) -> Tensor:
     buffer = t.integer(2, U32)
     if buffer >= buffers:
         raise t.file.malformed(f"a tensor names buffer {buffer} of {buffers}")
+    shape = t.integers(0)
+    if min(shape, default=1) < 0 or prod(shape) > limits.DEFAULT.elements or len(shape) > limits.DEFAULT.rank + 2:
+        raise t.file.malformed(f"a tensor of the shape {list(shape)}")
     quantization = t.table(4)
     scales: tuple[float, ...] = ()
     zeros: tuple[int, ...] = ()
@@ -186,7 +205,7 @@ def _tensor(t: Table, buffers: int) -> Tensor:
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
         zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
-    return Tensor(t.at, t.text(3) or "", t.integers(0), t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
+    return Tensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:
