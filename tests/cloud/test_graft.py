@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +287,18 @@ def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path, capsys):
     assert "walks" in str(notes((tmp_path / "packed.tflite").read_bytes()))
     assert cli.main(["graft", str(STOCK / "har.tflite"), "--train", "nothing", "-o", str(out)]) == BadArgument.code
     assert cli.main(["graft", str(tmp_path / "absent.tflite"), "-o", str(out)]) == 12
+
+
+def test_the_page_for_authors_shows_code_that_runs_and_prints_what_it_says(monkeypatch, capsys):
+    page = (MODELS.parents[1] / "docs" / "trainable-models.md").read_text()
+    monkeypatch.chdir(MODELS.parents[1])
+    runtime()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "docs/trainable-models.md", "exec"), {})
+        said = capsys.readouterr().out.splitlines()
+        promised = re.findall(r"^print\(.*\)  # (.*)$", block, re.M)
+        assert len(said) == len(promised) > 0
+        for got, wanted in zip(said, promised, strict=True):
+            assert got == wanted or "runtime" in wanted or "litert" in wanted  # the last differs from machine to machine
