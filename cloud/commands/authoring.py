@@ -23,7 +23,7 @@ def inspect(args: argparse.Namespace) -> Answer:
     if args.gmacs is not None and not 0 < args.gmacs < 1e6:
         raise BadArgument(reason=f"{args.gmacs} thousand million multiplications a second", fix="--gmacs 4.5")
     wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
-    found = look(_read(args.file), wish, rate=1e9 * (args.gmacs or 0))
+    found = look(read_file(args.file), wish, rate=1e9 * (args.gmacs or 0))
     document: Document = {
         "file": args.file, "bytes": len(found.stock.data), "sha256": found.stock.sha256, "signatures": list(found.signatures),
         "inputs": _tensors(found, found.stock.inputs), "outputs": _tensors(found, found.stock.outputs), "reason": found.reason,
@@ -86,7 +86,7 @@ def _inspected(args: argparse.Namespace, found: Looked) -> str:
 
 def graft_to(args: argparse.Namespace) -> Answer:
     """Put the signatures that train it onto a stock .tflite, without TensorFlow."""
-    data = _read(args.file)
+    data = read_file(args.file)
     wish = Wish(
         tuple(args.train), args.loss, args.optimizer, args.batch, args.target or "", tuple(args.add_class), Path(args.file).name
     )
@@ -97,7 +97,7 @@ def graft_to(args: argparse.Namespace) -> Answer:
 
 def pack_to(args: argparse.Namespace) -> Answer:
     """Make a trainable .tflite ready to deploy: checked, each initial value in a buffer of its own, its notes written."""
-    data = _read(args.file)
+    data = read_file(args.file)
     made = pack(data, name=args.name or "", model=Path(args.file).name)
     write_whole(Path(args.output), made.file)
     fixed = tflite_file.contract(made.file)
@@ -117,7 +117,8 @@ def pack_to(args: argparse.Namespace) -> Answer:
     return Answer(document, text)
 
 
-def _read(name: str) -> bytes:
+def read_file(name: str) -> bytes:
+    """Return the bytes of a file that the command line names."""
     path = Path(name)
     try:
         return path.read_bytes()

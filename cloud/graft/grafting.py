@@ -112,14 +112,15 @@ def check_stock(stock: Stock, wish: Wish) -> None:
 
     if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
         raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
-    if len(stock.subgraphs) > 1:
-        raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
     if len(stock.inputs) != 1:
         raise refuse(f"it takes {len(stock.inputs)} inputs; train(x, y, lr) has one")
     x = stock.tensors[stock.inputs[0]]
     if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
         kind = ops.TYPE_NAMES.get(x.type, "of another type")
-        raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1")
+        way = "; edgecloud head fit retrains the head of an int8 classifier" if x.type in (ops.INT8, ops.UINT8) else ""
+        raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
+    if len(stock.subgraphs) > 1:
+        raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
     for op in stock.operators:
         if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
             raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
@@ -133,12 +134,17 @@ _UNUSABLE = {
 }  # fmt: skip
 
 
+def output_named(stock: Stock, name: str) -> int:
+    """Return the output of this name. Raises BadArgument when there is none."""
+    names = {stock.tensors[t].name: t for t in stock.outputs}
+    if name not in names:
+        raise BadArgument(reason=f"no output is called {name!r}", fix=f"name one of: {', '.join(names)}")
+    return names[name]
+
+
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
-    names = {stock.tensors[t].name: t for t in stock.outputs}
-    if wish.output and wish.output not in names:
-        raise BadArgument(reason=f"no output is called {wish.output!r}", fix=f"name one of: {', '.join(names)}")
-    chosen = names[wish.output] if wish.output else stock.outputs[0]
+    chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
     found = stock.tensors[chosen]
     if found.type != ops.FLOAT32 or not found.shape or found.shape[0] != 1:
         raise NotTrainable(model=wish.model, reason=f"its output {found.name!r} is not float32 with one sample on its first axis")

@@ -25,7 +25,7 @@ from modelwire.flatbuffer import U32
 
 MODELS = Path(__file__).parents[1] / "models"
 STOCK = MODELS / "stock"
-EVERY = sorted(p.stem for p in STOCK.glob("*.tflite"))
+EVERY = sorted(p.stem for p in STOCK.glob("*.tflite") if not p.stem.startswith("int8"))
 
 
 @functools.cache

@@ -319,6 +319,37 @@ def shapes() -> Any:
     return Shapes()
 
 
+def int8(model: Any, *, per_channel: bool) -> bytes:
+    """Return the net with weights, activations, inputs and outputs as int8, calibrated on noise."""
+    rng = np.random.default_rng(8)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    shape = (1, *model.input_shape[1:])
+    converter.representative_dataset = lambda: ([rng.standard_normal(shape).astype(np.float32)] for _ in range(64))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter._experimental_disable_per_channel = not per_channel
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = not per_channel
+    return bytes(converter.convert())
+
+
+def int8_softmax() -> bytes:
+    """A conv net of int8 for four classes, with a scale for each class of its head."""
+
+    def build(x: Any) -> Any:
+        x = kl.Conv2D(8, 3, strides=2, activation="relu")(x)
+        x = kl.DepthwiseConv2D(3, activation="relu6")(x)
+        return head(kl.GlobalAveragePooling2D()(x))
+
+    return int8(net((12, 12, 2), build), per_channel=True)
+
+
+def int8_logistic() -> bytes:
+    """A dense net of int8 with one logistic output, and one scale for its whole head."""
+    model = net((20,), lambda x: kl.Dense(1, activation="sigmoid", name="head")(kl.Dense(24, activation="relu")(x)))
+    return int8(model, per_channel=False)
+
+
 def half() -> bytes:
     """The net of `residual` with its weights stored as float16."""
     return convert(residual(), half=True)
@@ -326,9 +357,10 @@ def half() -> bytes:
 
 def main(wanted: list[str]) -> None:
     STOCK.mkdir(exist_ok=True)
-    for name in (*MODELS, "half"):
+    others = {"half": half, "int8_softmax": int8_softmax, "int8_logistic": int8_logistic}
+    for name in (*MODELS, *others):
         if not wanted or name in wanted:
-            file = half() if name == "half" else convert(MODELS[name]())
+            file = others[name]() if name in others else convert(MODELS[name]())
             (STOCK / f"{name}.tflite").write_bytes(file)
             print(f"{name}.tflite: {len(file)} bytes", flush=True)
 
