@@ -192,13 +192,13 @@ def _author_commands(commands: Any) -> None:
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
 
 
-    shown = "edgecloud head expose wakeword.tflite -o seen.tflite"
-    group = _group(commands, "head", "The head of an int8 classifier, retrained in place.", None, shown)
+    shown = "edgecloud int8-head expose wakeword.tflite -o seen.tflite"
+    group = _group(commands, "int8-head", "The head of an int8 classifier, retrained in place.", None, shown)
     one = _command(group, "expose", heads.expose, shown)
     one.add_argument("file", metavar="FILE.tflite", help="a classifier of int8, with or without state from call to call")
     one.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
-    one = _command(group, "fit", heads.fit, "edgecloud head fit wakeword.tflite rows.npz -o newword.tflite")
+    one = _command(group, "fit", heads.fit, "edgecloud int8-head fit wakeword.tflite rows.npz -o newword.tflite")
     one.add_argument("file", metavar="FILE.tflite", help="the classifier whose head is retrained")
     one.add_argument("rows", metavar="ROWS.npz", help="x: rows that the exposed model gave, int8 or what they stand for; y: the classes")
     one.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")

@@ -23,7 +23,7 @@ HELD_OUT = 4  # one row of so many judges the fit
 
 
 def expose(args: argparse.Namespace) -> Answer:
-    """Write an int8 model with what its head sees as one output more: run it to gather rows for `head fit`."""
+    """Write an int8 model with what its head sees as one output more: run it to gather rows for `int8-head fit`."""
     with consistent():
         stock, of = _head(args)
         file = quantized.exposing(stock, of)
@@ -89,7 +89,7 @@ def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     x, y = found["x"], found["y"].astype(np.int64)
     if len(x) != len(y) or x.dtype.kind not in "if" or x.size != len(x) * size:
         reason = f"{path}: x is {x.dtype}{list(x.shape)}; int8[{len(y)}, {size}] is needed"
-        raise BadArgument(reason=reason, fix="run the file that edgecloud head expose writes: its last output gives rows")
+        raise BadArgument(reason=reason, fix="run the file that edgecloud int8-head expose writes: its last output gives rows")
     return x.reshape(len(x), -1), y
 
 

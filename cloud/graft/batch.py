@@ -39,6 +39,11 @@ class Batched:
     axes: tuple[int | None, ...]
 
 
+def single(stock: Stock) -> Batched:
+    """Return the shapes of one sample, as the file has them: nothing needs to be known of its operators."""
+    return Batched(tuple(t.shape for t in stock.tensors), (None,) * len(stock.tensors))
+
+
 def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
     """Return the shape of every tensor for `batch` samples. wanted: the operators that will be computed, by index.
 

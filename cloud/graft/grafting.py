@@ -16,7 +16,7 @@ from modelwire.flatbuffer import U32
 
 from . import loss as losses
 from . import ops, optimizers, rules_conv, rules_dense, rules_pointwise, rules_shape
-from .batch import Batched, batched, forward, stock_tensors
+from .batch import Batched, batched, forward, single, stock_tensors
 from .build import File, Graph, Shape, tensor_table
 from .faster import instead_of
 from .layers import Layer, layers, select
@@ -117,7 +117,7 @@ def check_stock(stock: Stock, wish: Wish) -> None:
     x = stock.tensors[stock.inputs[0]]
     if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
         kind = ops.TYPE_NAMES.get(x.type, "of another type")
-        way = "; edgecloud head fit retrains the head of an int8 classifier" if x.type in (ops.INT8, ops.UINT8) else ""
+        way = "; edgecloud int8-head fit retrains the head of an int8 classifier" if x.type in (ops.INT8, ops.UINT8) else ""
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if len(stock.subgraphs) > 1:
         raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
@@ -176,7 +176,7 @@ class _Graft:
 
     def made(self) -> Grafted:
         self.initialise()
-        one = batched(self.stock, 1, wanted=frozenset(op.index for op in self.stock.operators))
+        one = single(self.stock)
         everything = frozenset(op.index for op in self.stock.operators)
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())

@@ -129,26 +129,26 @@ def test_a_wake_word_learns_another_word(name):
 
 def test_the_commands_expose_and_fit(tmp_path, capsys):
     source, rows = STOCK / "int8_softmax.tflite", tmp_path / "rows.npz"
-    assert cli.main(["head", "expose", str(source), "-o", str(tmp_path / "seen.tflite"), "--json"]) == 0
+    assert cli.main(["int8-head", "expose", str(source), "-o", str(tmp_path / "seen.tflite"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     clips, y = clips_of((12, 12, 2), 4, 80)
     np.savez(rows, x=outputs((tmp_path / "seen.tflite").read_bytes(), clips)[said["output"]], y=y)
     out = tmp_path / "new.tflite"
-    assert cli.main(["head", "fit", str(source), str(rows), "-o", str(out), "--json"]) == 0
+    assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["rows"], said["held_out"]) == (80, 20)
     assert said["accuracy"] >= 0.9 > said["accuracy_before"]
     assert out.stat().st_size == source.stat().st_size
     for wrong in ({"x": np.zeros((3, 5), np.int8), "y": np.arange(3)}, {"x": np.zeros((3, 8), np.int8)}):
         np.savez(rows, **wrong)
-        assert cli.main(["head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
+        assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
     np.savez(rows, x=np.zeros((4, 8), np.int8), y=np.array([0, 1, 2, 7]))
-    assert cli.main(["head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
+    assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
 
 
 def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go():
     with pytest.raises(NotTrainable, match="float32, not int8"):
         stock = read((STOCK / "dense.tflite").read_bytes())
         head(stock, stock.outputs[0])
-    with pytest.raises(NotTrainable, match="edgecloud head fit"):
+    with pytest.raises(NotTrainable, match="edgecloud int8-head fit"):
         graft(stock_file("int8_softmax"), Wish())
