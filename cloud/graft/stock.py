@@ -60,9 +60,9 @@ class Op:
 
     def number(self, number: int, default: float = 0.0) -> float:
         """Return a float option."""
-        at = None if self.options is None else self.options.field(number, 4)
-        assert self.options is not None or at is None
-        return default if at is None or self.options is None else float(np.frombuffer(self.options.file.data, "<f4", 1, at)[0])
+        if self.options is None or (at := self.options.field(number, 4)) is None:
+            return default
+        return float(np.frombuffer(self.options.file.data, "<f4", 1, at)[0])
 
     @property
     def fused(self) -> int:
