@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 from modelwire.errors import BadArgument, ModelWireError
 
-from .commands import fleet, ingest, models, registry
+from .commands import authoring, fleet, heads, ingest, models, registry
 from .commands.answer import Answer, dump
+from .graft.loss import LOSSES
+from .graft.optimizers import OPTIMIZERS
 from .registry import FILES_FROM
 
 USAGE_ERROR = 2
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _fleet_commands(commands)
     _model_commands(commands)
     _ingest_command(commands)
+    _author_commands(commands)
     return top
 
 
@@ -158,6 +161,59 @@ def _ingest_command(commands: Any) -> None:
     one.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
     one.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
+
+
+def _author_commands(commands: Any) -> None:
+    one = _command(
+        commands, "inspect", authoring.inspect,
+        "edgecloud inspect stock.tflite", "edgecloud inspect stock.tflite --optimizer adam --batch 8 --gmacs 2.5 --json",
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE.tflite", help="any model file; nothing of it is run")
+    _step_arguments(one)
+    one.add_argument("--gmacs", type=float, metavar="N", help="what the board's core multiplies: 10^9 a second (default: this machine's)")
+    one = _command(
+        commands, "graft", authoring.graft_to,
+        "edgecloud graft stock.tflite -o trainable.tflite", "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
+        "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam -o turbine.tflite",
+        "edgecloud graft visitors.tflite --add-class postman --add-class cat -o visitors2.tflite",
+    )  # fmt: skip
+    one.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
+    one.add_argument(
+        "--train", nargs="+", default=["head"], metavar="LAYER",
+        help="head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+    )  # fmt: skip
+    _step_arguments(one)
+    one.add_argument("--add-class", action="append", default=[], metavar="NAME", help="a class to learn besides; may be repeated")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
+
+
+    one = _command(
+        commands, "pack", authoring.pack_to,
+        "edgecloud pack converted.tflite -o doorbell.tflite", "edgecloud pack converted.tflite --name doorbell -o doorbell.tflite",
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE.tflite", help="a model with train signatures, as a converter made it")
+    one.add_argument("--name", help="a name for people, written into the file")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
+
+
+    shown = "edgecloud int8-head expose wakeword.tflite -o seen.tflite"
+    group = _group(commands, "int8-head", "The head of an int8 classifier, retrained in place.", None, shown)
+    one = _command(group, "expose", heads.expose, shown)
+    one.add_argument("file", metavar="FILE.tflite", help="a classifier of int8, with or without state from call to call")
+    one.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
+    one = _command(group, "fit", heads.fit, "edgecloud int8-head fit wakeword.tflite rows.npz -o newword.tflite")
+    one.add_argument("file", metavar="FILE.tflite", help="the classifier whose head is retrained")
+    one.add_argument("rows", metavar="ROWS.npz", help="x: rows that the exposed model gave, int8 or what they stand for; y: the classes")
+    one.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
+
+
+def _step_arguments(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--loss", choices=LOSSES, default="auto", help="auto: cross-entropy behind a softmax or logistic, else mse (default)")
+    one.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")
+    one.add_argument("--batch", type=int, default=16, metavar="B", help="samples of one training step (default: 16)")
+    one.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
 
 
 class _Parser(argparse.ArgumentParser):

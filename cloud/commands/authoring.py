@@ -1,0 +1,155 @@
+"""Commands of a model's author: inspect looks at a .tflite, graft makes a trainable one of it, pack makes a converter's ready."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from modelwire import tflite_file
+from modelwire.errors import BadArgument, MissingFile
+
+from ..files import write_whole
+from ..graft import ops
+from ..graft.costs import Cost
+from ..graft.grafting import Grafted, Wish, graft
+from ..graft.inspecting import Looked, look
+from ..graft.packing import pack
+from .answer import Answer, Document, facts, table
+
+
+def inspect(args: argparse.Namespace) -> Answer:
+    """Say what a .tflite holds, what of it can be trained and why not, and what a training step would take."""
+    if args.gmacs is not None and not 0 < args.gmacs < 1e6:
+        raise BadArgument(reason=f"{args.gmacs} thousand million multiplications a second", fix="--gmacs 4.5")
+    wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
+    found = look(read_file(args.file), wish, rate=1e9 * (args.gmacs or 0))
+    document: Document = {
+        "file": args.file, "bytes": len(found.stock.data), "sha256": found.stock.sha256, "signatures": list(found.signatures),
+        "inputs": _tensors(found, found.stock.inputs), "outputs": _tensors(found, found.stock.outputs), "reason": found.reason,
+        "operators": [{"operator": name, "count": n, "gradient": rule} for name, n, rule in found.operators],
+        "layers": [
+            {"name": one.name, "kind": one.kind, "operator": one.operator,
+             "weights": {name: list(found.stock.tensors[t].shape) for name, t in one.weights.items()}}
+            for one in found.layers
+        ],
+        "batch": args.batch, "multiplications_per_second": found.rate,
+        "modes": [
+            {"train": m.train, "layers": m.layers, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
+             **_cost(m.cost)}
+            for m in found.modes
+        ],
+    }  # fmt: skip
+    return Answer(document, _inspected(args, found))
+
+
+def _tensors(found: Looked, which: tuple[int, ...]) -> list[Document]:
+    tensors = [found.stock.tensors[t] for t in which]
+    return [{"name": t.name, "shape": list(t.shape), "type": ops.TYPE_NAMES.get(t.type, str(t.type))} for t in tensors]
+
+
+def _cost(cost: Cost | None) -> Document:
+    if cost is None:
+        return {"operators": None, "multiplications": None, "peak_bytes": None, "constant_bytes": None}
+    return {
+        "operators": cost.operators, "multiplications": cost.multiplications, "peak_bytes": cost.peak_bytes,
+        "constant_bytes": cost.constant_bytes,
+    }  # fmt: skip
+
+
+def _inspected(args: argparse.Namespace, found: Looked) -> str:
+    stock, mib = found.stock, 1024 * 1024
+    ends = [", ".join(f"{t['type']}{t['shape']}" for t in _tensors(found, which)) for which in (stock.inputs, stock.outputs)]
+    lines = [
+        facts(
+            (
+                ("file", args.file), ("bytes", len(stock.data)), ("signatures", ", ".join(found.signatures)), ("takes", ends[0]),
+                ("gives", ends[1]), ("can't be trained", found.reason),
+            )
+        ),
+        table(("operator", "count", "gradient"), [(name, n, "yes" if rule else "no") for name, n, rule in found.operators]),
+    ]  # fmt: skip
+    if found.layers:
+        weights = [" ".join(f"{n}{list(stock.tensors[t].shape)}" for n, t in one.weights.items()) for one in found.layers]
+        rows = [(one.name, one.kind, said) for one, said in zip(found.layers, weights, strict=True)]
+        lines.append(table(("layer", "operator", "weights"), rows))
+    if found.modes:
+        modes = [
+            (m.train, m.layers, m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
+            else (m.train, m.layers, m.entries, "", "", m.reason)
+            for m in found.modes
+        ]  # fmt: skip
+        title = f"a step of {args.batch} samples, at {found.rate / 1e9:.1f} thousand million multiplications a second"
+        lines.append(table(("--train", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
+    return "\n\n".join(lines)
+
+
+def graft_to(args: argparse.Namespace) -> Answer:
+    """Put the signatures that train it onto a stock .tflite, without TensorFlow."""
+    data = read_file(args.file)
+    wish = Wish(
+        tuple(args.train), args.loss, args.optimizer, args.batch, args.target or "", tuple(args.add_class), Path(args.file).name
+    )
+    made = graft(data, wish)
+    write_whole(Path(args.output), made.file)
+    return Answer(_document(args, made, data), _text(args, made, len(data)))
+
+
+def pack_to(args: argparse.Namespace) -> Answer:
+    """Make a trainable .tflite ready to deploy: checked, each initial value in a buffer of its own, its notes written."""
+    data = read_file(args.file)
+    made = pack(data, name=args.name or "", model=Path(args.file).name)
+    write_whole(Path(args.output), made.file)
+    fixed = tflite_file.contract(made.file)
+    weights = {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)}
+    document: Document = {
+        "file": args.output, "bytes": len(made.file), "changed": made.changed, "separated": list(made.separated),
+        "renamed": dict(made.renamed), "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "weights": weights,
+    }  # fmt: skip
+    text = facts(
+        (
+            ("file", args.output), ("bytes", f"{len(made.file)} ({len(data)} before)"),
+            ("buffers of their own", ", ".join(made.separated)),
+            ("renamed", ", ".join(f"{a} -> {b}" for a, b in made.renamed.items())), ("weights", ", ".join(weights)),
+            ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
+        )
+    )  # fmt: skip
+    return Answer(document, text)
+
+
+def read_file(name: str) -> bytes:
+    """Return the bytes of a file that the command line names."""
+    path = Path(name)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MissingFile(path=path, what="the model file") from None
+    except OSError as error:
+        raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="name a .tflite file") from error
+
+
+def _document(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
+    fixed = tflite_file.contract(made.file)
+    return {
+        "file": args.output, "bytes": len(made.file),
+        "stock": args.file, "stock_bytes": len(data), "stock_sha256": hashlib.sha256(data).hexdigest(),
+        "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "loss": made.loss, "optimizer": args.optimizer,
+        "weights": {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)},
+        "layers": [layer.name for layer in made.layers], "features": made.features, "signatures": list(made.signatures),
+    }  # fmt: skip
+
+
+def _text(args: argparse.Namespace, made: Grafted, before: int) -> str:
+    fixed = tflite_file.contract(made.file)
+    entries = sum(layer.entries(made.stock) for layer in made.layers)
+    names = {"ce": "cross-entropy", "binary": "binary cross-entropy", "mse": "mean squared error"}
+    return facts(
+        (
+            ("file", args.output), ("bytes", f"{len(made.file)} ({before} before)"),
+            ("trains", f"{entries} weights in {', '.join(layer.name for layer in made.layers)}"),
+            ("loss", names[made.loss]), ("optimizer", args.optimizer),
+            ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
+            ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
+            ("signatures", ", ".join(made.signatures)),
+        )
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Says what a .tflite holds and what of it can be trained: operators, layers, and what each cut would cost in memory and time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from modelwire.errors import BadArgument, NotTrainable
+
+from .costs import Cost, cost, machine_rate
+from .grafting import Wish, check_stock, output_of, training
+from .layers import Layer, layers, select
+from .stock import Stock, consistent, read
+from .tape import RULES, NoRule
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One cut: what it trains and what a step of it costs; or why it can't be made."""
+
+    train: str
+    layers: int
+    entries: int
+    cost: Cost | None
+    milliseconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found in a file."""
+
+    stock: Stock
+    signatures: tuple[str, ...]
+    operators: tuple[tuple[str, int, bool], ...]  # name, how many, whether a gradient can pass
+    layers: tuple[Layer, ...]
+    modes: tuple[Mode, ...]
+    reason: str  # why nothing of it can be trained as it is; empty otherwise
+    rate: float  # multiplications a second that the estimates are for
+
+
+def look(data: bytes, wish: Wish, *, rate: float = 0.0) -> Looked:
+    """Return what a file holds. rate: multiplications a second of the board; 0 measures this machine.
+
+    Raises Malformed for no .tflite, BadArgument for an output that is not there. A file that can't be trained is looked at all the same.
+    """
+    with consistent():
+        return _looked(read(data), wish, rate or machine_rate())
+
+
+def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
+    counted = Counter(op.name for op in stock.operators)
+    rules = {op.name: op.code in RULES for op in stock.operators}
+    operators = tuple((name, n, rules[name]) for name, n in counted.most_common())
+    signatures = tuple(t.text(2) or "" for t in stock.root.tables(7))
+    found: tuple[Layer, ...] = ()
+    modes: tuple[Mode, ...] = ()
+    reason = ""
+    try:
+        check_stock(stock, wish)
+        found = layers(stock, output_of(stock, wish))
+        modes = _modes(stock, found, wish, rate)
+    except NotTrainable as error:
+        reason = str(error.facts["reason"])
+    return Looked(stock, signatures, operators, found, modes, reason, rate)
+
+
+def _modes(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[Mode, ...]:
+    """Return the head, doublings of it, and all; up to the first that can't be made."""
+    kernels = sum(layer.kernel for layer in found)
+    if not kernels:
+        raise NotTrainable(model=wish.model, reason="it has no layer with float weights that leads to its output")
+    counts = [1, *(n for n in (2, 3, 5, 10, 20, 50, 100) if n < kernels), *([kernels] if kernels > 1 else [])]
+    modes = []
+    for count in counts:
+        name = "head" if count == 1 else "all" if count == kernels else f"last:{count}"
+        modes.append(mode(stock, found, replace(wish, train=(name,)), rate))
+        if modes[-1].cost is None:
+            break
+    return tuple(modes)
+
+
+def mode(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> Mode:
+    """Return what one cut costs."""
+    chosen = select(stock, found, wish.train)
+    entries, name = sum(layer.entries(stock) for layer in chosen), " ".join(wish.train)
+    try:
+        graph = training(stock, chosen, wish)
+    except NoRule as refused:
+        where = f"{refused.op.name} (operator {refused.op.index}, giving {stock.tensors[refused.op.outputs[0]].name!r})"
+        return Mode(name, len(chosen), entries, None, 0.0, f"{where} {refused.why}")
+    except (NotTrainable, BadArgument) as error:
+        return Mode(name, len(chosen), entries, None, 0.0, str(error.facts["reason"]))
+    taken = cost(graph)
+    return Mode(name, len(chosen), entries, taken, taken.milliseconds(rate))

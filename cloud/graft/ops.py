@@ -1,0 +1,55 @@
+"""Numbers of the TFLite schema that grafting speaks of: operators, their options, types; and what an operator's fused activation is.
+
+From schema_v3c; numbers never change there.
+"""
+
+from __future__ import annotations
+
+ADD, AVERAGE_POOL_2D, CONCATENATION, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE = 0, 1, 2, 3, 4, 6
+FULLY_CONNECTED, LOGISTIC, MAX_POOL_2D, MUL, RELU, RELU_N1_TO_1, RELU6 = 9, 14, 17, 18, 19, 20, 21
+RESHAPE, RESIZE_BILINEAR, SOFTMAX, TANH, CUSTOM, PAD, GATHER = 22, 23, 25, 28, 32, 34, 36
+TRANSPOSE, MEAN, SUB, DIV, SQUEEZE, STRIDED_SLICE, EXP, SPLIT, LOG_SOFTMAX, CAST, PRELU = 39, 40, 41, 42, 43, 45, 47, 49, 50, 53, 54
+MAXIMUM, ARG_MAX, MINIMUM, LESS, NEG, PADV2, GREATER, GREATER_EQUAL, SELECT, SLICE = 55, 56, 57, 58, 59, 60, 61, 62, 64, 65
+TRANSPOSE_CONV, TILE, EXPAND_DIMS, EQUAL, LOG, SUM, SQRT, RSQRT, SHAPE, ARG_MIN = 67, 69, 70, 71, 73, 74, 75, 76, 77, 79
+REDUCE_PROD, REDUCE_MAX, PACK, LOGICAL_AND, UNPACK, REDUCE_MIN, SQUARE, ZEROS_LIKE, FILL = 81, 82, 83, 86, 88, 89, 92, 93, 94
+RESIZE_NEAREST_NEIGHBOR, LEAKY_RELU, SQUARED_DIFFERENCE, MIRROR_PAD, ABS, SPLIT_V, REVERSE_V2 = 97, 98, 99, 100, 101, 102, 105
+ADD_N, ELU, QUANTIZE, HARD_SWISH, SELECT_V2, DENSIFY, BATCH_MATMUL, CALL_ONCE, BROADCAST_TO = 106, 111, 114, 117, 123, 124, 126, 129, 130
+VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 142, 143, 144
+
+NAMES = {number: name for name, number in list(globals().items()) if isinstance(number, int) and name.isupper()}
+# Met in stock files, frozen or refused; named so that messages can name them.
+NAMES |= {
+    5: "DEPTH_TO_SPACE", 7: "EMBEDDING_LOOKUP", 8: "FLOOR", 11: "L2_NORMALIZATION", 12: "L2_POOL_2D", 13: "LOCAL_RESPONSE_NORMALIZATION",
+    16: "LSTM", 24: "RNN", 26: "SPACE_TO_DEPTH", 27: "SVDF", 35: "UNIDIRECTIONAL_SEQUENCE_RNN", 37: "BATCH_TO_SPACE_ND",
+    38: "SPACE_TO_BATCH_ND", 44: "UNIDIRECTIONAL_SEQUENCE_LSTM", 48: "TOPK_V2", 52: "BIDIRECTIONAL_SEQUENCE_LSTM", 63: "LESS_EQUAL",
+    66: "SIN", 72: "NOT_EQUAL", 78: "POW", 84: "LOGICAL_OR", 85: "ONE_HOT", 87: "LOGICAL_NOT", 90: "FLOOR_DIV", 96: "RANGE",
+    107: "GATHER_ND", 108: "COS", 109: "WHERE", 118: "IF", 119: "WHILE", 128: "CUMSUM", 132: "CONV_3D", 150: "GELU", 158: "SIGN",
+}  # fmt: skip
+
+# BuiltinOptions: (type, or 0 where an operator takes none).
+OPTIONS = {
+    ADD: 11, AVERAGE_POOL_2D: 5, CONCATENATION: 10, CONV_2D: 1, DEPTHWISE_CONV_2D: 2, FULLY_CONNECTED: 8, LOGISTIC: 0, MAX_POOL_2D: 5,
+    MUL: 21, RELU: 0, RELU6: 0, RELU_N1_TO_1: 0, RESHAPE: 17, SOFTMAX: 9, TANH: 0, PAD: 22, GATHER: 23, TRANSPOSE: 26, MEAN: 27,
+    SUB: 28, DIV: 29, STRIDED_SLICE: 32, EXP: 33, LOG_SOFTMAX: 36, CAST: 37, MAXIMUM: 39, MINIMUM: 39, LESS: 41, NEG: 42, PADV2: 43,
+    GREATER: 44, GREATER_EQUAL: 45, SLICE: 48, TRANSPOSE_CONV: 49, EQUAL: 53, LOG: 0, SUM: 27, SQRT: 0, PACK: 59, LOGICAL_AND: 61,
+    UNPACK: 64, SQUARE: 66, ABS: 78, REVERSE_V2: 81, SELECT_V2: 98, BATCH_MATMUL: 101, CALL_ONCE: 103, BROADCAST_TO: 104, VAR_HANDLE: 111,
+    READ_VARIABLE: 112, ASSIGN_VARIABLE: 113,
+}  # fmt: skip
+VERSIONS = {BROADCAST_TO: 2}  # the lowest that takes what is asked of it here, where that is not 1
+
+FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT8, RESOURCE = 0, 1, 2, 3, 4, 6, 9, 13  # TensorType
+TYPE_NAMES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16", 9: "int8", 13: "resource"}
+TYPE_BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8}
+
+NONE, FUSED_RELU, FUSED_RELU_N1_TO_1, FUSED_RELU6, FUSED_TANH = 0, 1, 2, 3, 4  # ActivationFunctionType
+FUSED_AS = {RELU: FUSED_RELU, RELU6: FUSED_RELU6, RELU_N1_TO_1: FUSED_RELU_N1_TO_1, TANH: FUSED_TANH}
+FUSED = {  # the field of its options in which an operator keeps the activation fused into it
+    ADD: 0, AVERAGE_POOL_2D: 5, CONCATENATION: 1, CONV_2D: 3, DEPTHWISE_CONV_2D: 4, FULLY_CONNECTED: 0, MAX_POOL_2D: 5, MUL: 0, SUB: 0,
+    DIV: 0, TRANSPOSE_CONV: 3,
+}  # fmt: skip
+SAME, VALID = 0, 1  # Padding
+
+
+def name(code: int) -> str:
+    """Return an operator's name."""
+    return NAMES.get(code, f"operator {code}")

@@ -1,0 +1,154 @@
+"""The head of an int8 classifier: exposed, retrained, put back in place; the layers in front give the same bits as before."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloud import cli
+from cloud.graft.grafting import Wish, graft
+from cloud.graft.quantized import LARGEST, exposing, fit, head, put
+from cloud.graft.stock import read
+from edgeagent.runtime import Runtime, interpreter_for, load
+from modelwire.errors import BadArgument, NotTrainable, RuntimeUnusable
+
+ROOT = Path(__file__).parents[2]
+STOCK = ROOT / "tests" / "models" / "stock"
+OTHERS = ROOT / "build" / "stock"
+BOTH = pytest.mark.parametrize("name", ["int8_softmax", "int8_logistic"])
+
+
+@functools.cache
+def runtime() -> Runtime:
+    try:
+        return load()
+    except RuntimeUnusable as e:
+        pytest.skip(str(e))
+
+
+def stock_file(name: str) -> bytes:
+    path = next((p for p in (STOCK / f"{name}.tflite", OTHERS / f"{name}.tflite") if p.exists()), None)
+    if path is None:
+        pytest.skip(f"{name}.tflite comes from another project; python tests/models/fetch_stock.py brings it")
+    return path.read_bytes()
+
+
+def outputs(file, clips):
+    """Return all outputs after the last frame of each clip [frames, ...], from a fresh interpreter a clip: state starts anew."""
+    out = []
+    for clip in clips:
+        interpreter = interpreter_for(runtime().interpreter, file, delegates=True)
+        for frame in clip:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame[None])
+            interpreter.invoke()
+        out.append([interpreter.get_tensor(d["index"]).ravel().copy() for d in interpreter.get_output_details()])
+    return [np.array(each) for each in zip(*out, strict=True)]
+
+
+def clips_of(shape, classes, count, frames=1):
+    """Return noisy copies of one random clip for each class, as int8, and which class each is."""
+    rng = np.random.default_rng(21)
+    patterns = rng.normal(0, 50, (classes, frames, *shape))
+    y = np.arange(count) % classes
+    return [np.clip(patterns[k] + rng.normal(0, 25, patterns[k].shape), -128, 127).astype(np.int8) for k in y], y
+
+
+@BOTH
+def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name):
+    stock = read(stock_file(name))
+    of = head(stock, stock.outputs[0])
+    clips, _ = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 6)
+    (before,) = outputs(stock.data, clips)
+    after, rows = outputs(exposing(stock, of), clips)
+    assert before.tobytes() == after.tobytes()
+    z = of.numbers(rows) @ of.kernel_of(stock).T + of.bias_of(stock)
+    p = 1 / (1 + np.exp(-z)) if of.binary else np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    given = stock.tensors[stock.outputs[0]]
+    np.testing.assert_allclose((after.astype(float) - given.zeros[0]) * given.scales[0], p, atol=0.04)  # the logits are rounded too
+
+
+@BOTH
+def test_a_retrained_head_is_learnt_and_nothing_else_moves(name):
+    stock = read(stock_file(name))
+    of = head(stock, stock.outputs[0])
+    classes = 2 if of.binary else len(of.scales)
+    clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], classes, 160)
+    _, rows = outputs(exposing(stock, of), clips)
+    kernel, bias = fit(of, of.numbers(rows[:100]), y[:100])
+    made = put(stock, of, kernel, bias, of.numbers(rows[:100]))
+    assert len(made.file) == len(stock.data)
+    assert made.changed <= 2 * (kernel.size + 8 * classes)
+    after, again = outputs(exposing(read(made.file), of), clips[100:])
+    assert again.tobytes() == rows[100:].tobytes()
+    said = (after[:, 0] > 0).astype(int) if of.binary else after.argmax(1)
+    z = of.numbers(rows[100:]) @ kernel.T + bias
+    in_float = (z[:, 0] > 0).astype(int) if of.binary else z.argmax(1)
+    assert (in_float == y[100:]).mean() >= 0.85
+    assert (said == in_float).mean() >= 0.97
+
+
+@BOTH
+def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(name):
+    stock = read(stock_file(name))
+    of = head(stock, stock.outputs[0])
+    kernel, bias = of.kernel_of(stock), of.bias_of(stock)
+    none = np.zeros((0, kernel.shape[1]))
+    same = put(stock, of, kernel, bias, none)
+    assert same.file == stock.data and not same.rescaled
+    for factor in (0.5, 3.7, 1e4):
+        made = put(stock, of, kernel * factor, bias * factor, none)
+        after = read(made.file)
+        now = head(after, after.outputs[0])
+        assert made.rescaled == (factor > 1)
+        assert np.abs(after.value(now.kernel)).max() <= LARGEST
+        assert np.abs(now.kernel_of(after) - kernel * factor).max() <= 0.51 * now.scales.max()
+        held = after.tensors[now.bias].scales
+        np.testing.assert_allclose(held, (now.scales * now.feature_scale)[: len(held)], rtol=1e-6)  # as the runtimes demand
+        assert len(outputs(made.file, [np.zeros((1, *stock.tensors[stock.inputs[0]].shape[1:]), np.int8)])) == 1
+
+
+@pytest.mark.parametrize("name", ["okay_nabu", "hey_jarvis"])
+def test_a_wake_word_learns_another_word(name):
+    """Streaming models of another project, with their state; synthetic sounds: patterns of noise over 20 frames."""
+    stock = read(stock_file(name))
+    of = head(stock, stock.outputs[0])
+    clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 140, frames=20)
+    before = outputs(exposing(stock, of), clips)
+    kernel, bias = fit(of, of.numbers(before[1][:100]), y[:100])
+    made = put(stock, of, kernel, bias, of.numbers(before[1][:100]))
+    assert len(made.file) == len(stock.data)
+    assert made.changed < 600
+    after = outputs(exposing(read(made.file), of), clips[100:])
+    assert after[1].tobytes() == before[1][100:].tobytes()
+    assert ((after[0][:, 0] > 127) == y[100:]).mean() >= 0.95
+
+
+def test_the_commands_expose_and_fit(tmp_path, capsys):
+    source, rows = STOCK / "int8_softmax.tflite", tmp_path / "rows.npz"
+    assert cli.main(["int8-head", "expose", str(source), "-o", str(tmp_path / "seen.tflite"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    clips, y = clips_of((12, 12, 2), 4, 80)
+    np.savez(rows, x=outputs((tmp_path / "seen.tflite").read_bytes(), clips)[said["output"]], y=y)
+    out = tmp_path / "new.tflite"
+    assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["rows"], said["held_out"]) == (80, 20)
+    assert said["accuracy"] >= 0.9 > said["accuracy_before"]
+    assert out.stat().st_size == source.stat().st_size
+    for wrong in ({"x": np.zeros((3, 5), np.int8), "y": np.arange(3)}, {"x": np.zeros((3, 8), np.int8)}):
+        np.savez(rows, **wrong)
+        assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
+    np.savez(rows, x=np.zeros((4, 8), np.int8), y=np.array([0, 1, 2, 7]))
+    assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
+
+
+def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go():
+    with pytest.raises(NotTrainable, match="float32, not int8"):
+        stock = read((STOCK / "dense.tflite").read_bytes())
+        head(stock, stock.outputs[0])
+    with pytest.raises(NotTrainable, match="edgecloud int8-head fit"):
+        graft(stock_file("int8_softmax"), Wish())
