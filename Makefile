@@ -37,7 +37,7 @@ venv: $(VENV)/.ready ## make the environment .venv alone (a second run does noth
 demo: $(VENV)/.ready ## a broker, the ingester and devices as processes on this machine, killed and restarted; a table and a chart
 	$(VENV)/bin/python -m tests.system.demo
 
-test: $(VENV)/.ready tflite-runtime ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
+test: $(VENV)/.ready tflite-runtime stock ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
 	run() { \
 		results=$(RESULTS)/$$1.xml; echo; echo "== $$1"; shift; \
@@ -89,6 +89,12 @@ $(VENV)/.fuzz: $(VENV)/.ready
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "$(VENV): installing the rivals of the bench; what cannot be had is left out of the table, and that is said"
 	@if $(VENV)/bin/python $(PIP) --editable '.[bench]'; then touch $@; else echo "not all rivals could be installed" >&2; fi
+
+# Files of other projects that the tests graft. They are not ours to copy: the wheels that hold them are asked for once.
+.PHONY: stock
+stock: $(VENV)/.ready
+	@test -e build/stock/.ready || { $(VENV)/bin/python tests/models/fetch_stock.py && touch build/stock/.ready; } || \
+		echo "the stock files of other projects can't be had: their tests are skipped" >&2
 
 .PHONY: tflite-runtime
 # The other runtime has wheels up to Python 3.11 only; elsewhere its half of the tests is left out, and that is said.
