@@ -15,7 +15,7 @@ from . import _core, exact, limits
 from .errors import IndexOutOfRange, ModelWireError, NonFinite, RangeOverflow
 from .manifest import Manifest
 from .state import Fingerprint, ModelState, fingerprint_of, naming
-from .tensors import I32, U16, U32, Dtype, Held
+from .tensors import I32, U16, U32, Dtype, Held, TensorClass
 from .update import AnySection, PlaneSection, Section, Sections, invert
 
 Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for tensors that are not on the lattice
@@ -85,15 +85,20 @@ class Candidates:
     def __init__(self, state: ModelState, trained: Sequence[Held], residual: Residual) -> None:
         manifest = state.manifest
         self._state, self._trained = state, trained
-        self._stepped = [manifest.stepped(t) for t in range(len(trained))]
-        self._codes = [manifest.lattice(t) and s.dtype is Dtype.INT8 for t, s in enumerate(manifest.schema.tensors)]
+        dtypes = [spec.dtype for spec in manifest.schema.tensors]
+        lattice = [c is TensorClass.LATTICE for c in manifest.classes]
+        self._codes = [on and dtype is Dtype.INT8 for on, dtype in zip(lattice, dtypes, strict=True)]
+        self._stepped = [on and not codes for on, codes in zip(lattice, self._codes, strict=True)]
         self.count = sum(len(w) for w, stepped in zip(state.weights, self._stepped, strict=True) if stepped)
-        self.left = room_for(manifest)
+        self.left = room_for([len(w) if on else 0 for w, on in zip(state.weights, lattice, strict=True)])
         # Whoever gives the weights themselves asks what is left of the residual alone; they move while the round is taken over.
-        apart = [new.copy() if np.may_share_memory(new, w) else new for new, w in zip(trained, state.weights, strict=True)]
+        apart = [
+            new.copy() if new is w or ((new.base is not None or w.base is not None) and np.may_share_memory(new, w)) else new
+            for new, w in zip(trained, state.weights, strict=True)
+        ]
         self._round = _core.Round(
             state.base, state.weights, state.integers, apart, residual, self.left, exponents=state.exponents,
-            kinds=[int(c) for c in manifest.classes], dtypes=[int(s.dtype) for s in manifest.schema.tensors], starts=manifest.schema.starts,
+            kinds=manifest.classes, dtypes=dtypes, starts=manifest.schema.starts,
         )  # fmt: skip
         self.step: Step | None = None
 
@@ -249,9 +254,8 @@ class naming_tensors:
                 error.args = (error.message,)
 
 
-def room_for(manifest: Manifest) -> Residual:
-    """Return room for a residual: one piece of memory, each tensor at the start of a cache line."""
-    sizes = [spec.size if manifest.lattice(t) else 0 for t, spec in enumerate(manifest.schema.tensors)]
+def room_for(sizes: Sequence[int]) -> Residual:
+    """Return room for a residual of these entries: one piece of memory, each tensor at the start of a cache line."""
     whole = np.empty(sum(-(-n // LINE) * LINE for n in sizes) + LINE, np.uint16)
     at = -whole.ctypes.data // 2 % LINE
     out = []

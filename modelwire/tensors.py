@@ -76,20 +76,15 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: Dtype = Dtype.FLOAT32
+    size: int = field(init=False, repr=False, compare=False)  # entries, 1 for a scalar
+    rows: int = field(init=False, repr=False, compare=False)  # as the coder sees them: everything but the last axis
+    columns: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def size(self) -> int:
-        """Entries, 1 for a scalar."""
-        return prod(self.shape)
-
-    @property
-    def rows(self) -> int:
-        """Rows as the coder sees them: everything but the last axis."""
-        return self.size // self.columns if self.size else 0
-
-    @property
-    def columns(self) -> int:
-        return self.shape[-1] if len(self.shape) else 1
+    def __post_init__(self) -> None:
+        # Worked out once: a round asks for them thousands of times.
+        size, columns = prod(self.shape), self.shape[-1] if self.shape else 1
+        for name, value in (("size", size), ("columns", columns), ("rows", size // columns if size else 0)):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)

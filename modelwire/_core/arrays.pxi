@@ -1,5 +1,7 @@
 # The buffers of a call: checked, taken, and released when it ends.
 
+from libc.string cimport strlen
+
 cdef class _Arrays:
     """The buffers of one call, released when it ends. All that are taken without a length of their own hold n entries."""
 
@@ -79,3 +81,32 @@ cdef int _exponent(object exponent) except? -1000:
 
 cdef uint64_t _start(object start) except? 0:
     return whole(start) & 0xFFFFFFFFFFFFFFFF
+
+
+cdef bint _fits(Py_buffer *view, const char *kinds, Py_ssize_t itemsize, Py_ssize_t n) noexcept:
+    """Return whether a buffer is what `_Arrays.take` asks for: aligned, 1-D, n entries of one of these formats."""
+    cdef const char *format = view.format
+    if format is NULL or view.itemsize != itemsize or view.ndim != 1 or view.len != n * itemsize:
+        return False
+    if n and <uintptr_t>view.buf % <uintptr_t>itemsize:
+        return False
+    if format[0] in b"<=@":
+        format += 1
+    return strlen(format) == 1 and (format[0] == kinds[0] or format[0] == kinds[1])
+
+
+cdef void *_pointer(object array, str name, str kinds, Py_ssize_t itemsize, bint writable, Py_ssize_t n) except? NULL:
+    """Return what `_Arrays.take` does, of an array that is held by others for as long as the pointer is used; n: entries, -1 for any."""
+    cdef Py_buffer view
+    cdef void *found
+    cdef bint fits
+    try:
+        PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
+    except (BufferError, TypeError, ValueError) as problem:
+        raise KernelError(what=name, reason=str(problem)) from None
+    fits = _fits(&view, b"f" if kinds is _F32 else b"H" if kinds is _U16 else b"il", itemsize, view.len // itemsize if n < 0 else n)
+    found = view.buf
+    PyBuffer_Release(&view)
+    if not fits:
+        _Arrays().take(array, name, kinds, itemsize, writable, n)  # says what is wrong
+    return found

@@ -1,19 +1,6 @@
 # A whole model's arrays, taken once and held, and what is done to all of them in one call.
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport strlen
-
-
-cdef bint _fits(Py_buffer *view, const char *kinds, Py_ssize_t itemsize, Py_ssize_t n) noexcept:
-    """Return whether a buffer is what `_Arrays.take` asks for: aligned, 1-D, n entries of one of these formats."""
-    cdef const char *format = view.format
-    if format is NULL or view.itemsize != itemsize or view.ndim != 1 or view.len != n * itemsize:
-        return False
-    if n and <uintptr_t>view.buf % <uintptr_t>itemsize:
-        return False
-    if format[0] in b"<=@":
-        format += 1
-    return strlen(format) == 1 and format[0] in kinds[:2]
 
 
 cdef class Model:

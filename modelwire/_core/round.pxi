@@ -24,9 +24,9 @@ cdef class Round:
     cdef object held
 
     def __cinit__(self, base, w, q, trained, residual, left, *, exponents, kinds, dtypes, starts):
-        cdef Py_ssize_t t
+        cdef Py_ssize_t t, n
         cdef mw_tensor *x
-        cdef _Arrays a
+        cdef str kinds_of
         cdef int lattice
         self.count = len(kinds)
         self.held = lists = tuple(list(arrays) for arrays in (base, w, q, trained, residual, left))
@@ -40,22 +40,21 @@ cdef class Round:
             raise MemoryError
         for t in range(self.count):
             x = &self.tensors[t]
-            a = _Arrays()
             x.kind, x.dtype, x.exponent, x.start = kinds[t], dtypes[t], _exponent(exponents[t]), _start(starts[t])
             if x.kind > 1:
                 continue
             lattice = x.kind == 0
             kinds_of = _I32 if x.dtype == 5 else _F32
-            x.base = <const float *>a.take(lists[0][t], "base", kinds_of, 4)
-            x.w = <float *>a.take(lists[1][t], "w", kinds_of, 4, True)
-            x.q = <int32_t *>a.take(lists[2][t], "q", _I32, 4, True)
-            x.trained = <const float *>a.take(lists[3][t], "trained", kinds_of, 4)
-            x.n = a.n
+            x.n = n = len(lists[0][t])
+            x.base = <const float *>_pointer(lists[0][t], "base", kinds_of, 4, False, n)
+            x.w = <float *>_pointer(lists[1][t], "w", kinds_of, 4, True, n)
+            x.q = <int32_t *>_pointer(lists[2][t], "q", _I32, 4, True, n)
+            x.trained = <const float *>_pointer(lists[3][t], "trained", kinds_of, 4, False, n)
             if x.n and x.trained == x.w:
                 raise KernelError(what="trained", reason="it is the weights themselves, which the round changes")
             if lattice:
-                x.residual = <const uint16_t *>a.take(lists[4][t], "residual", _U16, 2)
-                x.left = <uint16_t *>a.take(lists[5][t], "left", _U16, 2, True)
+                x.residual = <const uint16_t *>_pointer(lists[4][t], "residual", _U16, 2, False, n)
+                x.left = <uint16_t *>_pointer(lists[5][t], "left", _U16, 2, True, n)
                 if x.n and x.residual == x.left:
                     raise KernelError(what="left", reason="it is the residual itself, which the round reads")
 
