@@ -247,7 +247,8 @@ def _native(dtype: Dtype, held: NDArray[Any]) -> NDArray[Any]:
     if dtype is Dtype.FLOAT16:
         return np.ascontiguousarray(held, np.float16)
     if dtype is Dtype.INT8:
-        return np.clip(np.rint(held), -128, 127).astype(np.int8)
+        codes: NDArray[np.int8] = np.clip(np.rint(held), -128, 127).astype(np.int8)
+        return codes
     return np.ascontiguousarray(held)
 
 
