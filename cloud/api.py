@@ -183,7 +183,7 @@ class Version:
         return materialise.open_container(self._fleet._store, self._place.lineage, self._row) if self._row else None
 
     def weights(self) -> Weights:
-        """Return float32 arrays by name, bit for bit what the device runs. Raises NotServed for a refused version."""
+        """Return arrays by name, held as their types are, bit for bit what the device runs. Raises NotServed for a refused version."""
         return self.state().named()
 
     def file(self) -> bytes:

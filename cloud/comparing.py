@@ -17,7 +17,7 @@ class TensorDistance:
     name: str
     entries: int
     changed: int  # entries whose bits differ
-    units: int | None  # sum of |Q - Q'| in units of 2^exponent; None where the bases differ or the tensor is verbatim
+    units: int | None  # sum of |Q - Q'| in units of 2^exponent; None where the bases differ or the tensor is not on the lattice
     exponent: int | None  # of the finer of both lattices
     largest: float  # max |w - w'|
     l2: float
@@ -61,7 +61,7 @@ def _tensor(a: ModelState, b: ModelState, t: int, same_base: bool) -> TensorDist
     difference = a.weights[t].astype(np.float64) - b.weights[t].astype(np.float64)
     changed = int(np.count_nonzero(a.weights[t].view(np.uint32) != b.weights[t].view(np.uint32)))
     units = exponent = None
-    if same_base and not a.manifest.verbatim(t):
+    if same_base and a.manifest.lattice(t):
         exponent = min(a.exponents[t], b.exponents[t])
         units = _units(a, t, exponent, b)
     largest = float(np.abs(difference).max(initial=0.0))

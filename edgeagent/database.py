@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,19 @@ class Database:
         return made
 
     @classmethod
-    def open(cls, path: Path, release: int, *, durable: bool = True) -> Database:
+    def open(cls, path: Path, release: int, *, durable: bool = True, migrate: Callable[[Database], None] | None = None) -> Database:
         """Return the file at `path`. durable=False: the last commits may be lost when the power is cut, never more.
 
-        Raises MissingFile, or StateDamaged when it is not a file of this release.
+        migrate: brings a file of an earlier release to this one. Raises MissingFile, or StateDamaged when it is of another release.
         """
         if not path.exists():
             raise MissingFile(path=path, what="the agent's state")
         opened = cls(path, _connect(path, "rw"))
         found = opened.one("PRAGMA user_version")[0]
         opened.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        if found < release and migrate is not None:
+            migrate(opened)
+            found = opened.one("PRAGMA user_version")[0]
         if found != release:
             raise StateDamaged(path=path, reason=f"its tables are of release {found}, this agent reads {release}")
         return opened

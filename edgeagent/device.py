@@ -73,7 +73,7 @@ def opened(loaded: Loaded, *, alone: bool) -> Iterator[Device]:
 @contextmanager
 def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
     settings, board = loaded.settings, read_board(loaded)
-    database = Database.open(loaded.state / schema.FILE, schema.RELEASE)
+    database = Database.open(loaded.state / schema.FILE, schema.RELEASE, migrate=schema.migrate)
     try:
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelwire import tflite_file
 from modelwire.errors import NotTrainable, RuntimeUnusable, ShapeMismatch, TrainingDiverged
-from modelwire.tensors import F32, Weights
+from modelwire.tensors import F32, Dtype, Weights
 
 THREADS = 1  # on a loaded 2-core board two spinning threads made a step up to 46 x slower
 PACKAGES = {"litert": ("ai-edge-litert", "ai_edge_litert"), "tflite": ("tflite-runtime", "tflite_runtime")}
@@ -69,7 +69,7 @@ class Model:
         self.contract = tflite_file.contract(file, model=name)
         self.steps = 0  # of training since the weights were last set
         self._interpreter = interpreter  # the signature runners refer into it
-        self._shapes = {v.name: v.shape for v in tflite_file.read_variables(file, model=name)}
+        self._variables = {v.name: v for v in tflite_file.read_variables(file, model=name)}
         self._call: dict[str, Callable[..., Mapping[str, Any]]] = {}
         for signature in ("infer", "train", "get_weights", "set_weights", "eval"):
             if signature != "eval" or self.contract.evaluates:
@@ -128,21 +128,24 @@ class Model:
         return loss
 
     def get_weights(self) -> Weights:
-        """Return the present weights by name, in sorted order; copies."""
+        """Return the present weights by name, in sorted order, held as their types are; copies."""
         out = self._call["get_weights"]()
-        return {name: np.array(out[name], np.float32).reshape(shape) for name, shape in self._shapes.items()}
+        return {name: np.array(out[name], v.dtype.held).reshape(v.shape) for name, v in self._variables.items()}
 
     def set_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        """Put `weights` in place, to the bit. Raises ShapeMismatch unless they are exactly the file's tensors, as float32."""
-        odd = sorted(set(weights) ^ set(self._shapes))
+        """Put `weights` in place, to the bit; what a float16 or int8 variable does not have is rounded to what it has.
+
+        Raises ShapeMismatch unless they are exactly the file's tensors, held as their types are.
+        """
+        odd = sorted(set(weights) ^ set(self._variables))
         if odd:
-            known = odd[0] in self._shapes
+            known = odd[0] in self._variables
             raise ShapeMismatch(tensor=odd[0], expected="a tensor" if known else "no such tensor", got="nothing" if known else "a tensor")
-        for name, shape in self._shapes.items():
-            if weights[name].dtype != np.float32 or weights[name].shape != shape:
+        for name, v in self._variables.items():
+            if weights[name].dtype != v.dtype.held or weights[name].shape != v.shape:
                 got = f"{weights[name].dtype}{list(weights[name].shape)}"
-                raise ShapeMismatch(tensor=name, expected=f"float32{list(shape)}", got=got)
-        self._call["set_weights"](**{name: np.ascontiguousarray(weights[name]).reshape(s) for name, s in self._shapes.items()})
+                raise ShapeMismatch(tensor=name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
+        self._call["set_weights"](**{name: _native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
         self.steps = 0
 
     def _input(self, what: str, value: NDArray[Any], shape: tuple[int, ...]) -> F32:
@@ -237,6 +240,16 @@ def _probe(name: str) -> Runtime | str:
 def _numpy_hint(name: str) -> str:
     too_new = name == "tflite" and int(np.__version__.split(".")[0]) >= 2
     return f" (it needs numpy<2, numpy {np.__version__} is installed)" if too_new else ""
+
+
+def _native(dtype: Dtype, held: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as the runtimes want it for a variable of this type."""
+    if dtype is Dtype.FLOAT16:
+        return np.ascontiguousarray(held, np.float16)
+    if dtype is Dtype.INT8:
+        codes: NDArray[np.int8] = np.clip(np.rint(held), -128, 127).astype(np.int8)
+        return codes
+    return np.ascontiguousarray(held)
 
 
 def _line(e: BaseException) -> str:

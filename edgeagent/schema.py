@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .database import Database
+
 FILE = "edgeagent.db"
-RELEASE = 1
+RELEASE = 2
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -69,3 +71,14 @@ CREATE TABLE command (                          -- commands that were carried ou
     PRIMARY KEY (model, id)
 ) WITHOUT ROWID;
 """
+
+
+def migrate(database: Database) -> None:
+    """Bring a folder's database of an earlier release to this one, in one transaction; one of this release stays as it is."""
+    with database.transaction():
+        found = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
+        if found == 1:
+            # Builds on the way to 0.1 had the column and not the number.
+            if all(column["name"] != "step" for column in database.all("PRAGMA table_info(model)")):
+                database.run("ALTER TABLE model ADD COLUMN step TEXT NOT NULL DEFAULT '[]'")
+            database.run(f"PRAGMA user_version={RELEASE}")

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import cbor, limits, rows
+from . import cbor, exact, limits, rows
 from .errors import Malformed, ModelError, RootMismatch, ShapeMismatch, TooLarge
 from .head import train_head
 from .head_recipe import HeadRecipe, head_recipe_of
 from .rows import Rows
 from .state import ModelState
 from .tensors import F32, Dtype, Schema, TensorSpec
-from .update import Kind, Section, Sections, section_of, verbatim_section
+from .update import AnySection, Kind, Sections, section_of, verbatim_section
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]
 def update_of(state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT) -> Sections:
     """Return the delta that the recipe comes to on this parent: the trained head, snapped to the nearest point of its lattice.
 
-    Tensors of the lattice move to the nearest multiple of their unit within the range, half to even; verbatim ones to the trained
-    bits. The same sections on every processor. Raises ModelError when the recipe's layers are not in this model, TooLarge when its
+    Tensors of the lattice move to the nearest multiple of their unit within the range, half to even; verbatim and exact ones to the
+    trained bits. The same weights on every processor. Raises ModelError when the recipe's layers are not in this model, TooLarge when its
     training is longer than a centre replays, and what `train_head` raises.
     """
     schema = state.manifest.schema
@@ -128,14 +128,16 @@ def replay(
     root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
     """
     after = state.copy()
-    after.apply(Kind.DELTA, update_of(state, recipe, limit))
+    after.apply(Kind.EXACT if state.manifest.all_exact else Kind.DELTA, update_of(state, recipe, limit))
     if root is not None and after.root != root:
         raise RootMismatch(what="the replayed recipe", kind="root", device="DEVICE")
     return after
 
 
-def _moved(state: ModelState, tensor: int, trained: F32) -> Section | None:
+def _moved(state: ModelState, tensor: int, trained: F32) -> AnySection | None:
     w, q = state.weights[tensor], state.integers[tensor]
+    if state.manifest.exact(tensor):
+        return exact.section_of(tensor, state.manifest.schema.tensors[tensor], w, trained)
     if state.manifest.verbatim(tensor):
         return verbatim_section(tensor, (trained.view(np.uint32) - w.view(np.uint32)).view(np.int32))
     e = state.exponents[tensor]

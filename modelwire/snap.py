@@ -24,7 +24,7 @@ from .update import AnySection, Kind, Sections, invert
 __all__ = ["DEAD_ZONE", "Snapped", "Step", "no_residual", "snap", "training_start"]
 
 WIDEN_BY = 3  # a clamped tensor's next unit is 2^3 times as large
-LOOKAHEAD = 0.2  # of the residual; 0 adopts, 1 would train a shadow copy (decision 0005 has the figures)
+LOOKAHEAD = 0.2  # of the residual; 0 adopts, 1 would train a shadow copy (decisions 0005 and 0007 have the figures)
 AIM = 0.97  # of the budget, where the second probe aims: bits an entry differ a little from what the first one says
 ENOUGH = 0.88  # of the budget: with this much of it used there is no second probe
 APART = 0.3  # bits more an entry takes when there are half as many; 1 if the coder knew nothing of where they lie (measured)

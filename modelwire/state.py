@@ -118,10 +118,6 @@ class ModelState:
             lanes = exact.plus(lanes, part)
         return lanes
 
-    def fingerprint_after(self, sections: Sequence[AnySection]) -> Fingerprint:
-        """Return the fingerprint that this state will have after the delta `sections`."""
-        return exact.plus(self.fingerprint, fingerprint_of(sections, self.manifest))
-
     def snapshot(self) -> Sections:
         """Return the whole state as sections against the base."""
         out: list[AnySection] = []

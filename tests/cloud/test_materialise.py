@@ -13,7 +13,12 @@ from cloud import comparing, materialise
 from cloud.rebuilding import Rebuilder
 from cloud.registry import SqliteStore, open_registry
 from modelwire.errors import AmbiguousName, BadSignature, MissingFile, NotServed, RegistryDamaged, RootMismatch, UnknownVersion, WrongBase
+from modelwire.exact import exact_sections
+from modelwire.manifest import manifest_of
 from modelwire.records import Level
+from modelwire.state import ModelState
+from modelwire.tflite_file import read_weights
+from modelwire.update import Kind
 
 from .centre import Centre, add_base, make_registry
 from .device import TINY, Base, ScriptedDevice, key_of
@@ -310,3 +315,13 @@ def test_the_fingerprint_in_a_row_is_two_little_endian_lanes(grown, device):
     lineage = grown.store.lineages.get("pi-7", "digits")
     row = grown.store.versions.numbered(lineage.id, 13)
     assert struct.unpack("<QQ", row.fingerprint) == device.state.fingerprint
+
+
+def test_exact_tensors_differ_in_entries_and_not_in_units():
+    manifest = manifest_of(TINY.read_bytes(), exact=True)
+    flat = manifest.schema.flat(read_weights(TINY.read_bytes()))
+    one, other = ModelState.of_base(manifest, flat), ModelState.of_base(manifest, flat)
+    other.apply(Kind.EXACT, exact_sections(other, [w * np.float32(1.5) for w in flat]))
+    found = comparing.distance(one, other)
+    assert found.changed == sum(np.count_nonzero(w) for w in flat) and found.largest > 0
+    assert [(t.units, t.exponent) for t in found.tensors] == [(None, None)] * len(flat)

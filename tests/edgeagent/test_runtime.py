@@ -155,6 +155,25 @@ def test_a_wrong_shape_is_named_and_changes_nothing(call: Any, what: str) -> Non
     assert bits(model.get_weights()) == before
 
 
+def test_integer_variables_are_trained_and_set_as_the_integers_that_they_are() -> None:
+    file = (MODELS / "mixed.tflite").read_bytes()
+    model = RUNTIME.open(file)
+    base = model.get_weights()
+    assert bits(base) == bits(read_weights(file))
+    assert [base[name].dtype for name in ("codes", "count")] == [np.float32, np.int32]
+    x, y = np.arange(16, dtype=np.float32).reshape(4, 4) / 16, np.eye(3)[[0, 1, 2, 0]]
+    model.train(x, y, 0.5)
+    trained = model.get_weights()
+    assert trained["count"].tolist() == [8] and trained["codes"].tolist() != base["codes"].tolist()
+    large = {**trained, "count": np.array([2**31 - 1], np.int32), "codes": np.array([126.6, -127, -0.4], np.float32)}
+    model.set_weights(large)  # 2^31 - 1 is no float32
+    assert bits(model.get_weights()) == bits({**large, "codes": np.array([127, -127, 0], np.float32)})
+    model.set_weights(trained)
+    assert bits(RUNTIME.open(write_weights(file, trained)).get_weights()) == bits(model.get_weights()) == bits(trained)
+    with pytest.raises(ShapeMismatch, match=r"count.*int32.*float32"):
+        model.set_weights({**trained, "count": trained["count"].astype(np.float32)})
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_is_an_error_and_old_weights_heal_the_model(poison: float) -> None:
     model = RUNTIME.open(TINY, model="doorbell")

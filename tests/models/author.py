@@ -78,10 +78,12 @@ class Trainable(tf.Module):
     def __init__(self, forward: Forward, initial: dict[str, Any], x: tuple[int, ...], classes: int, batch: int) -> None:
         super().__init__()
         self.forward, self.classes, self.batch = forward, classes, batch
-        self.w = {name: tf.Variable(value, dtype=F32, name=name) for name, value in sorted(initial.items())}
+        kept = (np.int8, np.int32)  # all else is float32
+        types = {name: value.dtype if getattr(value, "dtype", None) in kept else F32 for name, value in initial.items()}
+        self.w = {name: tf.Variable(value, dtype=types[name], name=name) for name, value in sorted(initial.items())}
         one, many = tf.TensorSpec((1, *x), F32, name="x"), tf.TensorSpec((batch, *x), F32, name="x")
         labels, lr = tf.TensorSpec((batch, classes), F32, name="y"), tf.TensorSpec((), F32, name="lr")
-        specs = {name: tf.TensorSpec(v.shape, F32, name=name) for name, v in self.w.items()}
+        specs = {name: tf.TensorSpec(v.shape, v.dtype, name=name) for name, v in self.w.items()}
         self.exported = {
             "infer": tf.function(self.infer).get_concrete_function(x=one),
             "eval": tf.function(self.infer).get_concrete_function(x=many),
@@ -120,6 +122,22 @@ class Trainable(tf.Module):
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             converter.experimental_enable_resource_variables = True
             return bytes(converter.convert())
+
+
+class Mixed(Trainable):
+    """A net whose int8 codes move with the gradient of its biases, and that counts its steps in an int32."""
+
+    def train(self, x: Any, y: Any, lr: Any) -> dict[str, Any]:
+        trained = {name: v for name, v in self.w.items() if v.dtype == F32}
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, self.forward(self.w, x)))
+        gradients = tape.gradient(loss, trained)
+        updated = {name: v - lr * gradients[name] for name, v in trained.items()}
+        updated["codes"] = tf.cast(tf.cast(self.w["codes"], F32) - 100.0 * lr * gradients["output_bias"], tf.int8)
+        updated["count"] = self.w["count"] + 1
+        for name, value in updated.items():
+            self.w[name].assign(value)
+        return {"loss": loss}
 
 
 def dense(w: dict[str, Any], layer: str, x: Any) -> Any:
@@ -219,8 +237,20 @@ def tiny() -> bytes:
     return Trainable(mlp, initial, (4,), 3, batch=16).convert()
 
 
+def mixed() -> bytes:
+    """One layer 4-3 with codes in int8 beside its biases and a counter of steps in int32, for tests of the runtimes."""
+    initial = he_normal(np.random.default_rng(5), layers(output=(4, 3)))
+    initial |= {"codes": np.array([1, -2, 3], np.int8), "count": np.array([7], np.int32)}
+    initial["output_bias"] = np.array([0.01, 0.02, 0.03], np.float32)
+
+    def forward(w: dict[str, Any], x: Any) -> Any:
+        return dense(w, "output", x) + 0.01 * tf.cast(w["codes"], F32)
+
+    return Mixed(forward, initial, (4,), 3, batch=4).convert()
+
+
 def main(wanted: list[str]) -> None:
-    for name, make in {"digits": digits, "motion": motion, "tiny": tiny}.items():
+    for name, make in {"digits": digits, "motion": motion, "tiny": tiny, "mixed": mixed}.items():
         if wanted and name not in wanted:
             continue
         raw = make()

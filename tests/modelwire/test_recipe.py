@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from modelwire.manifest import manifest_for
 from modelwire.recipe import Recipe, layers_in, parse_recipe, replay, update_of
 from modelwire.rows import Rows, quantised
 from modelwire.state import ModelState
-from modelwire.tensors import Schema, TensorSpec
+from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update import Kind, invert
 
 from .test_vectors import base as version_0
@@ -142,6 +143,23 @@ def test_a_verbatim_tensor_of_the_head_gets_the_trained_bits() -> None:
     assert state.manifest.verbatim(recipe.layers[0].biases)
     trained = train_head(recipe.head, recipe.rows, layers_before(state, recipe))
     assert replay(state, recipe).weights[recipe.layers[0].biases].tobytes() == trained[0][1].tobytes()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_exact_tensors_of_the_head_get_the_trained_bits(whole: bool) -> None:
+    state, recipe = case(5)
+    manifest = state.manifest
+    exact = [whole or t == recipe.layers[0].matrix for t in range(len(state.base))]
+    classes = tuple(TensorClass.EXACT if e else c for e, c in zip(exact, manifest.classes, strict=True))
+    units = tuple(0 if e else unit for e, unit in zip(exact, manifest.exponents, strict=True))
+    state = ModelState.of_base(replace(manifest, classes=classes, exponents=units), state.base)
+    trained = train_head(recipe.head, recipe.rows, layers_before(state, recipe))
+    after = replay(state, recipe)
+    flat = trained[0][0].T if recipe.layers[0].inputs_first else trained[0][0]
+    assert after.weights[recipe.layers[0].matrix].tobytes() == flat.tobytes()
+    assert after.fingerprint == after.measure_fingerprint() != state.fingerprint
+    after.apply(Kind.EXACT if whole else Kind.DELTA, invert(update_of(state, recipe)))
+    assert (after.root, after.fingerprint) == (state.root, state.fingerprint)
 
 
 def test_what_a_recipe_does_can_be_taken_back_like_any_delta() -> None:
