@@ -132,9 +132,11 @@ def snap(
     if widen:
         return _widened(state, trained, residual, candidates, count, step or held, widen)
     whole = candidates.adopt_whole()
+    adopting = _Adopting(state, candidates, whole, step, held, overhead)
     try:
-        return _within(max_bytes, _Adopting(state, candidates, whole, step, held, overhead), count)
+        return _within(max_bytes, adopting, count)
     except ModelWireError:
+        adopting.drop()
         candidates.retract_whole(whole)
         raise
 
