@@ -11,6 +11,9 @@ from modelwire.errors import BadArgument
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
     """Write `data` durably under its final name in one step. replace: False refuses a name that is taken."""
+    if not path.name or (path.exists() and not path.is_file()):
+        # A rename would put a file in the place of a device such as /dev/null.
+        raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire.errors import BadArgument, MissingFile
+from modelwire import limits
+from modelwire.errors import BadArgument, MissingFile, TooLarge
 
 from ..files import write_whole
 from ..graft import quantized
@@ -24,7 +27,7 @@ HELD_OUT = 4  # one row of so many judges the fit
 
 def expose(args: argparse.Namespace) -> Answer:
     """Write an int8 model with what its head sees as one output more: run it to gather rows for `int8-head fit`."""
-    with consistent():
+    with consistent(Path(args.file).name):
         stock, of = _head(args)
         file = quantized.exposing(stock, of)
     write_whole(Path(args.output), file)
@@ -39,7 +42,7 @@ def expose(args: argparse.Namespace) -> Answer:
 
 def fit(args: argparse.Namespace) -> Answer:
     """Retrain the head of an int8 model on rows of what it sees, and write the model with it: of the same size."""
-    with consistent():
+    with consistent(Path(args.file).name):
         stock, of = _head(args)
         rows, labels = _rows(Path(args.rows), stock.tensors[of.features].size)
         features = of.numbers(rows) if rows.dtype == np.int8 else rows.astype(np.float64)
@@ -70,7 +73,7 @@ def fit(args: argparse.Namespace) -> Answer:
 
 
 def _head(args: argparse.Namespace) -> tuple[Stock, quantized.Head]:
-    stock = read(read_file(args.file))
+    stock = read(read_file(args.file), Path(args.file).name)
     wish = Wish(output=args.target or "", model=Path(args.file).name)
     output = stock.outputs[0] if not wish.output else output_named(stock, wish.output)
     return stock, quantized.head(stock, output, model=wish.model)
@@ -78,11 +81,15 @@ def _head(args: argparse.Namespace) -> tuple[Stock, quantized.Head]:
 
 def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(each.file_size for each in packed.infolist())
+        if unpacked > limits.DEFAULT.model_file:
+            raise TooLarge(what=path, size=unpacked, limit=limits.DEFAULT.model_file)
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in ("x", "y") if name in file.files}
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of rows") from None
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadArgument(reason=f"{path} is no .npz file of arrays", fix="numpy.savez('rows.npz', x=rows, y=labels)") from error
     if set(found) != {"x", "y"} or found["x"].ndim < 1 or found["y"].dtype.kind not in "iu" or found["y"].ndim != 1:
         raise BadArgument(reason=f"{path} does not hold rows x and whole numbers y", fix="numpy.savez('rows.npz', x=rows, y=labels)")
@@ -90,7 +97,9 @@ def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if len(x) != len(y) or x.dtype.kind not in "if" or x.size != len(x) * size:
         reason = f"{path}: x is {x.dtype}{list(x.shape)}; int8[{len(y)}, {size}] is needed"
         raise BadArgument(reason=reason, fix="run the file that edgecloud int8-head expose writes: its last output gives rows")
-    return x.reshape(len(x), -1), y
+    if not len(x):
+        raise BadArgument(reason=f"{path} holds no rows", fix="numpy.savez('rows.npz', x=rows, y=labels)")
+    return x.reshape(len(x), size), y
 
 
 def _accuracy(features: F64, labels: NDArray[np.int64], kernel: F64, bias: F64) -> float | None:

@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelwire import limits
+from modelwire.errors import NotTrainable
+from modelwire.tflite_graph import MAX_ENTRIES
+
 from . import flat, ops
 from .flat import At, Node, Number, Table, Vector, Vectors
 from .stock import Stock
 
 _TYPES = {np.dtype("<f4"): ops.FLOAT32, np.dtype("<i4"): ops.INT32, np.dtype("?"): ops.BOOL, np.dtype("i1"): ops.INT8}
 Shape = tuple[int, ...]
+TENSORS = MAX_ENTRIES // 2  # that a file may get: a reader spends at least a table and an index on each
 
 
 @dataclass
@@ -26,6 +31,7 @@ class File:
     """A file in the making: the stock file's operator codes and buffers, and what is new."""
 
     stock: Stock
+    model: str = "the model"  # its name, for errors
     codes: list[Node] = field(init=False)
     buffers: list[Node] = field(init=False)
     graphs: list[Node | Graph] = field(default_factory=list)
@@ -36,6 +42,14 @@ class File:
         self.buffers = [At(at) for at in self.stock.buffer_tables]
         self._code: dict[tuple[int, int], int] = {}
         self._buffer: dict[bytes, int] = {}
+        self._tensors = self._bytes = 0
+
+    def spend(self, *, tensors: int = 0, bytes: int = 0) -> None:
+        """Take note of what a graph makes. Raises NotTrainable where the file would be one that no device reads."""
+        self._tensors, self._bytes = self._tensors + tensors, self._bytes + bytes
+        if self._tensors > TENSORS or self._bytes > limits.DEFAULT.model_file:
+            reason = f"its training step would need more than {TENSORS} tensors or {limits.DEFAULT.model_file} bytes of constants"
+            raise NotTrainable(model=self.model, reason=f"{reason}; train fewer layers")
 
     def code(self, code: int) -> int:
         """Return the index of an operator code; the stock file's own may ask for a later version, so they are not used."""
@@ -51,11 +65,17 @@ class File:
     def buffer(self, value: bytes, *, own: bool = False) -> int:
         """Return the index of a buffer with these bytes. own: of one that nothing else uses."""
         if own or value not in self._buffer:
+            self.spend(bytes=len(value))
             self.buffers.append(Table({0: flat.data(value)}))
             if own:
                 return len(self.buffers) - 1
             self._buffer[value] = len(self.buffers) - 1
         return self._buffer[value]
+
+    def room(self, entries: int) -> None:
+        """Raise NotTrainable where a constant of so many float32 would find no room: asked before it is made."""
+        self.spend(bytes=4 * entries)
+        self._bytes -= 4 * entries
 
     def sign(self, key: str, graph: Graph, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         """Give a subgraph a name by which it is called, and its inputs and outputs theirs."""
@@ -109,6 +129,7 @@ class Graph:
     # Tensors.
 
     def tensor(self, shape: Shape, type: int = ops.FLOAT32, *, name: str = "", buffer: int = 0) -> int:
+        self.file.spend(tensors=1)
         self.tensors.append(tensor_table(shape, type, name, buffer))
         self.shapes.append(tuple(shape))
         self.types.append(type)
@@ -124,6 +145,11 @@ class Graph:
             self.constant.add(made)
             self._constants[key] = made
         return self._constants[key]
+
+    def filled(self, shape: Shape, value: float) -> int:
+        """Return a constant of float32 that has the same entry everywhere."""
+        self.file.room(prod(shape))
+        return self.constant_of(np.full(shape, value, np.float32))
 
     # Operators.
 

@@ -61,8 +61,8 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     Raises NotTrainable, naming the operator and the deepest cut that works, where a gradient would have to pass what has none;
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
-    with consistent():
-        return _grafted(read(data), wish)
+    with consistent(wish.model):
+        return _grafted(read(data, wish.model), wish)
 
 
 def _grafted(stock: Stock, wish: Wish) -> Grafted:
@@ -162,9 +162,10 @@ class _Graft:
     weights: dict[str, int] = field(init=False)  # the stock tensor of each
 
     def __post_init__(self) -> None:
-        self.file = File(self.stock)
+        self.file = File(self.stock, self.wish.model)
         self.weights = dict(sorted({name: t for layer in self.chosen for name, t in layer.weights.items()}.items()))
-        shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
+        # As the file holds them: a shape alone says nothing about how much there is.
+        shapes = {name: self.stock.value(t).shape for name, t in self.weights.items()}
         self.slots = optimizers.slots(self.wish.optimizer, shapes)
         self.variables = frozenset(self.weights.values())
         self.leading = self.stock.leading_to(self.output)

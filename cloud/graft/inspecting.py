@@ -44,8 +44,8 @@ def look(data: bytes, wish: Wish, *, rate: float = 0.0) -> Looked:
 
     Raises Malformed for no .tflite, BadArgument for an output that is not there. A file that can't be trained is looked at all the same.
     """
-    with consistent():
-        return _looked(read(data), wish, rate or machine_rate())
+    with consistent(wish.model):
+        return _looked(read(data, wish.model), wish, rate or machine_rate())
 
 
 def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:

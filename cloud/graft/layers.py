@@ -121,7 +121,7 @@ def _count(what: str, kernels: int) -> int | None:
     if not what.startswith("last:"):
         return None
     count = what.removeprefix("last:")
-    if not count.isdigit() or not 1 <= int(count) <= kernels:
+    if not count.isdecimal() or not count.isascii() or len(count) > 9 or not 1 <= int(count) <= kernels:
         raise BadArgument(reason=f"{what!r} names no number of layers", fix=f"last:1 to last:{kernels}, which is all")
     return int(count)
 

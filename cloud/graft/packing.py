@@ -123,7 +123,7 @@ def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root
     for t in root.tables(6):
         if t.text(0) == NOTES:
             start, size = parsed.buffers[t.integer(1, U32)]
-            said = dict(json.loads(data[start : start + size]))
+            said = _said(data[start : start + size])
     fixed = tflite_file.contract(bare)
     said |= {"contract": CONTRACT, "batch": fixed.batch}
     said.setdefault("packed_sha256", hashlib.sha256(data).hexdigest())
@@ -132,3 +132,11 @@ def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root
         said["name"] = name
     return json.dumps(said, separators=(",", ":")).encode()
 
+
+def _said(notes: bytes) -> dict[str, object]:
+    """Return what notes say; nothing where they are not what this project writes."""
+    try:
+        found = json.loads(notes)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

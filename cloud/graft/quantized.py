@@ -110,9 +110,13 @@ def exposing(stock: Stock, of: Head) -> bytes:
 def check(of: Head, features: F64, labels: NDArray[np.int64]) -> None:
     """Raise BadArgument unless there is a label that the head can give for each row."""
     rows, most = len(features), 1 if len(of.scales) == 1 else len(of.scales) - 1
-    if rows != len(labels) or rows == 0 or labels.min() < 0 or labels.max() > most or not np.isfinite(features).all():
-        fix = f"one label from 0 to {most} for each row of finite numbers"
+    fix = f"one label from 0 to {most} for each row of finite numbers"
+    if rows != len(labels) or rows == 0:
         raise BadArgument(reason=f"{len(labels)} labels for {rows} rows of features", fix=fix)
+    if labels.min() < 0 or labels.max() > most:
+        raise BadArgument(reason=f"labels from {labels.min()} to {labels.max()} for a head of {len(of.scales)} outputs", fix=fix)
+    if not np.abs(features).max(initial=0) <= np.finfo(np.float32).max:  # also what is no number
+        raise BadArgument(reason="an entry of the rows is not a finite number of float32", fix=fix)
 
 
 def fit(of: Head, features: F64, labels: NDArray[np.int64]) -> tuple[F64, F64]:

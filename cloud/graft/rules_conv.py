@@ -124,10 +124,11 @@ def average_pool(tape: Tape, op: Op, dy: int) -> None:
         share = graph.scale(dy, 1 / prod(at.size))
         tape.give(op.inputs[0], interleaved(graph, [share] * prod(at.size), at, shape))
     else:
+        graph.file.room(prod(at.count))
         # Padding is not counted: each window divides by the entries that it really saw.
         down, across = (_counts(n, k, s, b, c) for n, k, s, b, c in zip(shape[1:3], at.size, at.stride, at.before, at.count, strict=True))
         share = graph.mul(dy, graph.constant_of((1 / np.outer(down, across)).astype(np.float32)[None, :, :, None]))
-        ones = graph.constant_of(np.ones((1, *at.size, shape[3]), np.float32))
+        ones = graph.filled((1, *at.size, shape[3]), 1.0)
         tape.give(op.inputs[0], depthwise(graph, facing(graph, share, at, shape), ones, (1, 1)))
 
 

@@ -102,7 +102,7 @@ def split(tape: Tape, op: Op, dy: int) -> None:
 
 def _or_zeros(tape: Tape, out: int) -> int:
     found = tape.gradients.get(out)
-    return tape.graph.constant_of(np.zeros(tape.shape(out), np.float32)) if found is None else found
+    return tape.graph.filled(tape.shape(out), 0.0) if found is None else found
 
 
 @rule(ops.MEAN, ops.SUM)
@@ -158,6 +158,7 @@ def resize(tape: Tape, op: Op, dy: int) -> None:
     batch, height, width, channels = tape.shape(op.inputs[0])
     to_height, to_width = tape.shape(op.outputs[0])[1:3]
     graph = tape.graph
+    graph.file.room(height * to_height + width * to_width)
     down = _weights(height, to_height, bilinear=bilinear, corners=corners, centers=centers)
     across = _weights(width, to_width, bilinear=bilinear, corners=corners, centers=centers)
     dy = _multiply(graph, down.T, graph.reshape(dy, (batch, to_height, to_width * channels)), (batch * height, to_width, channels))

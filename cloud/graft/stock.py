@@ -151,21 +151,21 @@ class Stock:
 
 
 @contextmanager
-def consistent() -> Iterator[None]:
+def consistent(model: str = "model file") -> Iterator[None]:
     """Tell a file whose operators and tensors contradict each other as what it is.
 
     Rules look at shapes, options and constants that a sound file has; what each of them may miss is checked here, once.
     """
     try:
         yield
-    except (LookupError, ValueError, TypeError, ArithmeticError, AssertionError, struct.error) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, AssertionError, MemoryError, struct.error) as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise Malformed(what="model file", reason=f"its operators and tensors do not fit together ({said})") from error
+        raise Malformed(what=model, reason=f"its operators and tensors do not fit together ({said})") from error
 
 
-def read(data: bytes) -> Stock:
-    """Return the parsed model. Raises Malformed for anything that is not a .tflite."""
-    file = File(memoryview(data), what="model file", entries=max(1000, len(data)))
+def read(data: bytes, model: str = "model file") -> Stock:
+    """Return the parsed model. model: its name, for errors. Raises Malformed for anything that is not a .tflite."""
+    file = File(memoryview(data), what=model, entries=max(1000, len(data)))
     root = file.root(b"TFL3")
     codes, tables = [], []
     for t in root.tables(1):
@@ -185,9 +185,21 @@ def read(data: bytes) -> Stock:
     inputs, outputs = graph.integers(1), graph.integers(2)
     if any(not 0 <= t < len(tensors) for t in inputs + outputs):
         raise file.malformed("an input or output is not one of its tensors")
+    _check_order(file, inputs, operators)
     return Stock(
         data, root, graph, tuple(tables), tuple(g.at for g in graphs), tuple(buffers), tuple(places), tensors, inputs, outputs, operators
     )
+
+
+def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
+    """Raise Malformed where walks from a tensor to its source would not end: each is given once, and before it is taken."""
+    given, computed = set(inputs), {t for op in operators for t in op.outputs}
+    for op in operators:
+        if any(t in computed and t not in given for t in op.inputs):
+            raise file.malformed(f"operator {op.index} takes a tensor before it is computed")
+        if len(set(op.outputs)) < len(op.outputs) or not given.isdisjoint(op.outputs):
+            raise file.malformed(f"operator {op.index} gives a tensor that is given already")
+        given.update(op.outputs)
 
 
 def _tensor(t: Table, buffers: int) -> Tensor:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from . import flat, ops
 from .build import Graph, Shape
 from .stock import Op
@@ -133,7 +131,7 @@ def depthwise(graph: Graph, x: int, filters: int, dilation: Pair) -> int:
     options = {
         0: flat.i8(ops.VALID), 1: flat.i32(1), 2: flat.i32(1), 3: flat.i32(1), 5: flat.i32(dilation[1]), 6: flat.i32(dilation[0]),
     }  # fmt: skip
-    bias = graph.constant_of(np.zeros(channels, np.float32))
+    bias = graph.filled((channels,), 0.0)
     return graph.op(ops.DEPTHWISE_CONV_2D, (x, filters, bias), shape, options)
 
 
@@ -143,7 +141,7 @@ def conv(graph: Graph, x: int, filters: int, *, stride: Pair, dilation: Pair, pa
         0: flat.i8(padding), 1: flat.i32(stride[1]), 2: flat.i32(stride[0]), 4: flat.i32(dilation[1]), 5: flat.i32(dilation[0]),
     }  # fmt: skip
     channels = graph.shape(filters)[0]
-    bias = graph.constant_of(np.zeros(channels, np.float32))
+    bias = graph.filled((channels,), 0.0)
     return graph.op(ops.CONV_2D, (x, filters, bias), (graph.shape(x)[0], *count, channels), options)
 
 

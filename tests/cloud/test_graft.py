@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cloud import cli
-from cloud.graft import flat, ops
+from cloud.graft import build, flat, ops
 from cloud.graft.flat import At
 from cloud.graft.grafting import NOTES, Wish, graft
 from cloud.graft.inspecting import look
@@ -302,3 +305,75 @@ def test_the_page_for_authors_shows_code_that_runs_and_prints_what_it_says(monke
         assert len(said) == len(promised) > 0
         for got, wanted in zip(said, promised, strict=True):
             assert got == wanted or "runtime" in wanted or "litert" in wanted  # the last differs from machine to machine
+
+
+def with_inputs(name: str, index: int, inputs: tuple[int, ...]) -> bytes:
+    """Return a stock file in which one operator takes other tensors."""
+    stock = read(stock_file(name))
+    op = stock.operators[index]
+    (table,) = (t for t in stock.graph.tables(3) if t.at == op.at)
+    node = flat.Table({0: flat.u32(table.integer(0, U32)), 1: flat.integers(inputs), 2: flat.integers(op.outputs)})
+    return rewritten(stock, operators={index: node})
+
+
+@pytest.mark.parametrize("name", ["dense", "int8_softmax"])
+def test_a_file_whose_tensors_go_in_circles_is_refused_at_once(name):
+    """The walk from the output to the layer that gives it would never end."""
+    sound = read(stock_file(name))
+    last = sound.operators[-1]
+    for index, taken in ((last.index, last.outputs[0]), (0, last.outputs[0])):
+        bad = with_inputs(name, index, (taken, *sound.operators[index].inputs[1:]))
+        for wish in (Wish(), Wish(add_classes=("a",))):
+            with pytest.raises(Malformed, match="before it is computed"):
+                graft(bad, wish)
+
+
+def test_a_step_that_no_device_could_read_is_refused_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr(build, "TENSORS", 200)
+    with pytest.raises(NotTrainable, match=r"^har can't be trained.* more than 200 tensors .*; train fewer layers"):
+        graft(stock_file("har"), Wish(train=("all",), model="har"))
+    monkeypatch.setattr(build, "TENSORS", 100)
+    modes = look(stock_file("har"), Wish(), rate=1e9).modes
+    assert modes[0].cost is not None and "train fewer layers" in modes[-1].reason
+
+
+def test_pack_takes_no_notice_of_notes_that_are_not_its_own():
+    data = (MODELS / "tiny.tflite").read_bytes()
+    for said in (b"not JSON", b"[1]", b"[" * 100_000, b"\xff"):
+        noted = pack(data, name="x").file
+        place = noted.index(b'{"contract"')
+        size = len(noted) - len(data) - place
+        end = noted.index(b"}", noted.index(b'"name":"x"')) + 1
+        bad = noted[:place] + said[: end - place].ljust(end - place) + noted[end:]
+        assert size > 0 and notes(pack(bad, name="tiny").file)["name"] == "tiny"
+
+
+def test_the_speed_of_this_machine_is_that_of_one_core():
+    """Threads of numpy would make it the speed of all cores, or of one that waits for another."""
+    measure = "from cloud.graft.costs import machine_rate; print(machine_rate(1.0))"
+    rates = []
+    for threads in ("1", "2"):
+        env = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        said = subprocess.run([sys.executable, "-c", measure], env=env, capture_output=True, text=True, check=True, cwd=MODELS.parents[1])
+        rates.append(float(said.stdout))
+    assert max(rates) < 1.5 * min(rates)
+
+
+def test_commands_refuse_what_is_no_model_and_what_is_no_name_of_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.tflite").write_bytes(b"nothing of the kind")
+    (tmp_path / "cut.tflite").write_bytes(stock_file("dense")[:3000])
+    os.mkfifo(tmp_path / "pipe")
+    out = ["-o", "out.tflite"]
+    for command in (["inspect"], ["graft", *out], ["pack", *out], ["int8-head", "expose", *out]):
+        assert cli.main([*command, "wrong.tflite"]) == BadArgument.code
+        assert "wrong.tflite is no .tflite" in capsys.readouterr().err
+        assert cli.main([*command, "cut.tflite"]) == Malformed.code
+        assert cli.main([*command, "."]) == BadArgument.code
+    for place in ("", ".", "/", "..", "pipe", "absent/out.tflite"):
+        assert cli.main(["graft", str(STOCK / "dense.tflite"), "-o", place]) == BadArgument.code, place
+    capsys.readouterr()
+    assert cli.main(["graft", str(STOCK / "dense.tflite"), *out, "--train", "last:²"]) == BadArgument.code
+    assert "last:1 to last:" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.tflite", "pipe", "wrong.tflite"]
+    assert (tmp_path / "pipe").is_fifo()

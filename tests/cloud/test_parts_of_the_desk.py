@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_whole(path, b"two", replace=False)
     write_whole(path, b"two")
     assert path.read_bytes() == b"two"
+
+
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path):
+    """A rename puts a file where a device such as /dev/null stands, for whoever may write there."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, Path(), Path("/")):
+        with pytest.raises(BadArgument, match="is no file that could be written"):
+            write_whole(place, b"bytes")
+    assert (tmp_path / "pipe").is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
 
 
 @pytest.mark.parametrize(

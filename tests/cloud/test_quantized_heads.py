@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from cloud.graft.grafting import Wish, graft
 from cloud.graft.quantized import LARGEST, exposing, fit, head, put
 from cloud.graft.stock import read
 from edgeagent.runtime import Runtime, interpreter_for, load
+from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable, RuntimeUnusable
 
 ROOT = Path(__file__).parents[2]
@@ -152,3 +155,48 @@ def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go():
         head(stock, stock.outputs[0])
     with pytest.raises(NotTrainable, match="edgecloud int8-head fit"):
         graft(stock_file("int8_softmax"), Wish())
+
+
+def test_rows_that_can_not_be_read_are_refused_and_nothing_is_written(tmp_path, capsys):
+    """A copy that broke off, a bit that fell over, an array that claims more than any memory holds, and no rows at all."""
+    model, out = str(STOCK / "int8_softmax.tflite"), tmp_path / "new.tflite"
+    stock = read(stock_file("int8_softmax"))
+    size = stock.tensors[head(stock, stock.outputs[0]).features].size
+    good = io.BytesIO()
+    np.savez(good, x=np.arange(40 * size, dtype=np.int8).reshape(40, size), y=np.arange(40) % 2)
+    whole = good.getvalue()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"NUMPY") + 200] ^= 1
+    claim, many = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(claim, {"descr": "|i1", "fortran_order": False, "shape": (10**13, size)})
+    with zipfile.ZipFile(many, "w") as packed:
+        packed.writestr("x.npy", claim.getvalue())
+        packed.writestr("y.npy", b"")
+    plain, none = io.BytesIO(), io.BytesIO()
+    np.save(plain, np.zeros((40, size)))
+    np.savez(none, x=np.zeros((0, size), np.int8), y=np.zeros(0, int))
+    for bad in (whole[: len(whole) // 2], bytes(flipped), many.getvalue(), plain.getvalue(), none.getvalue(), b""):
+        (tmp_path / "rows.npz").write_bytes(bad)
+        assert cli.main(["int8-head", "fit", model, str(tmp_path / "rows.npz"), "-o", str(out)]) == BadArgument.code
+        assert "operators" not in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.npz"]
+
+
+@pytest.mark.parametrize(
+    ("x", "label", "said"),
+    [(np.nan, 0, "not a finite number"), (1e300, 0, "not a finite number"), (0.0, 9, "labels from 0 to 9 for a head of 4 outputs")],
+)
+def test_rows_and_labels_that_no_head_learns_from_are_named(tmp_path, capsys, x, label, said):
+    rows, labels = np.zeros((40, 8)), np.zeros(40, int)
+    rows[3, 3], labels[7] = x, label
+    np.savez(tmp_path / "rows.npz", x=rows, y=labels)
+    assert cli.main(["int8-head", "fit", str(STOCK / "int8_softmax.tflite"), str(tmp_path / "rows.npz"), "-o", str(tmp_path / "o")]) == 15
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_rows_that_would_unpack_to_more_than_a_model_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "DEFAULT", limits.Limits(model_file=100_000))
+    np.savez_compressed(tmp_path / "rows.npz", x=np.zeros((100_000, 8), np.int8), y=np.zeros(100_000, int))
+    assert cli.main(["int8-head", "fit", str(STOCK / "int8_softmax.tflite"), str(tmp_path / "rows.npz"), "-o", str(tmp_path / "o")]) == 42
+    assert not (tmp_path / "o").exists()
