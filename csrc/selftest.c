@@ -8,6 +8,7 @@
 #include "mw_planes.h"
 #include "mw_round.h"
 #include "mw_sections.h"
+#include "selftest.h"
 
 #define N 768
 #define ROUNDS 3
@@ -20,21 +21,6 @@ static const int64_t STEPS[ROUNDS] = {96, 255 << 3, 1};
 static const uint32_t COLUMNS[ROUNDS] = {32, 768, 5};
 #define EXPONENT_COUNT (sizeof EXPONENTS / sizeof *EXPONENTS)
 
-static uint64_t state, hash = 0xcbf29ce484222325u;
-
-static uint32_t rnd(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return (uint32_t)(state >> 16);
-}
-
-/* FNV-1a. */
-static void feed(const void *data, size_t length) {
-  const uint8_t *bytes = data;
-  for (size_t i = 0; i < length; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
-}
-
 static void feed_number(uint64_t number) { feed(&number, sizeof number); }
 
 /* at as a pointer: an argument beside the call that sets it could be read before. */
@@ -42,12 +28,6 @@ static mw_status feed_status(mw_status status, const size_t *at) {
   feed_number((uint64_t)status);
   if (status >= MW_INDEX && status <= MW_OFF_LATTICE && status != MW_VALUE) feed_number(*at);
   return status;
-}
-
-static void law(int holds, const char *what) {
-  if (holds) return;
-  printf("broken: %s\n", what);
-  exit(1);
 }
 
 static int same(const void *a, const void *b, size_t length) { return !memcmp(a, b, length); }

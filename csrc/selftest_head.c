@@ -2,11 +2,9 @@
    tests/crossisa/twin_head.py computes the same in numpy. */
 #include "mw_exact.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "mw_head.h"
 #include "mw_math.h"
+#include "selftest.h"
 
 uint64_t selftest_head(void);
 
@@ -15,26 +13,6 @@ uint64_t selftest_head(void);
 #define MOST_WEIGHTS 1024
 #define MOST_STEPS 300
 #define WORKSPACE (1 << 18)
-
-static uint64_t state, hash;
-
-static uint32_t rnd(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return (uint32_t)(state >> 16);
-}
-
-static void feed(const void *data, size_t length) {
-  const uint8_t *bytes = data;
-  for (size_t i = 0; i < length; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
-}
-
-static void law(int holds, const char *what) {
-  if (holds) return;
-  printf("broken: %s\n", what);
-  exit(1);
-}
 
 /* A multiple of 2^-15 in -1..1, all of them exact. */
 static float even(void) { return (float)((int32_t)(rnd() & 0xffffu) - 32768) * 0x1p-15f; }

@@ -12,15 +12,16 @@ import numpy as np
 from modelwire.errors import IndexOutOfRange, KernelError, Malformed, ModelWireError, NonFinite, RangeOverflow, RootMismatch
 from modelwire.limits import EXPONENT_MAX, EXPONENT_MIN, Q_MAX, STEP_SHIFT_MAX
 
-from .arrays import Array, octets, take, unit
+from .arrays import Array, octets, take
 from .coder import decode_sections
 from .integrity import check_rounding, fingerprint_sparse
+from .planes import rounded, stored_weights_at
 
 _ROW = struct.Struct("<HBBBbHI")  # tensor, codec, m, j, exponent, reserved, count
 _CODEC_RANGE = 1
 _ENTRIES_PER_BYTE, _VIRTUAL_BYTES = 16_000, 4
 _LATTICE, _VERBATIM = 0, 1
-_FLOAT32, _FLOAT16, _BFLOAT16, _INT8, _INT32 = 1, 2, 3, 4, 5
+_FLOAT32, _INT8, _INT32 = 1, 4, 5
 _LANE = (1 << 64) - 1
 Lanes: TypeAlias = tuple[int, int]
 
@@ -176,7 +177,7 @@ def _moved(row: _Row, t: _Tensor, before: Array, index: Any, value: Any) -> tupl
         return difference.view(np.int32), bits
     moved = before.astype(np.int64) + value.astype(np.int64) * row.step
     over = np.abs(moved) > Q_MAX
-    weights = _weights(base, np.where(over, 0, moved), row.exponent, t.dtype)
+    weights = stored_weights_at(base, np.where(over, 0, moved), row.exponent, t.dtype)
     unfit = ~np.isfinite(weights)
     if t.dtype == _INT8:
         over, unfit = over | unfit, np.zeros(len(over), bool)
@@ -187,29 +188,10 @@ def _moved(row: _Row, t: _Tensor, before: Array, index: Any, value: Any) -> tupl
     return moved.astype(np.int32), weights.view(np.uint32)
 
 
-def _weights(base: Array, q: Array, exponent: int, dtype: int) -> Array:
-    """Return what the lattice gives in a tensor of that storage type: base's own bits where Q is 0."""
-    with np.errstate(all="ignore"):
-        sums = _stored(base + q.astype(np.float32) * unit(exponent), dtype)
-    kept: Array = np.where(q == 0, base.view(np.uint32), sums.view(np.uint32)).view(np.float32)
-    return kept
-
-
-def _stored(sums: Array, dtype: int) -> Array:
-    """Return the nearest values of the storage type, half to even, as float32; infinite beyond its end."""
-    if dtype == _FLOAT16:
-        return sums.astype(np.float16).astype(np.float32)
-    if dtype == _BFLOAT16:
-        bits = sums.view(np.uint32).astype(np.uint64)
-        rounded: Array = (((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint32) << 16).view(np.float32)
-        return rounded
-    return np.where(np.abs(sums) > 127, np.float32(np.inf), sums) if dtype == _INT8 else sums
-
-
 def _storable(w: Array, dtype: int) -> Array:
     """Return where weights are finite and have no more digits than their storage type."""
     with np.errstate(all="ignore"):
-        same: Array = np.isfinite(w) & (_stored(w, dtype).view(np.uint32) == w.view(np.uint32))
+        same: Array = np.isfinite(w) & (rounded(w, dtype).view(np.uint32) == w.view(np.uint32))
     return same
 
 

@@ -12,6 +12,7 @@ from modelwire.errors import KernelError, Malformed, ModelWireError, NonFinite, 
 from modelwire.tensors import F32, I32, U8, Dtype, Stored
 
 from .arrays import Array, take
+from .lattice import weights_at
 
 CODE_MAX = 127  # of an int8 on the lattice, and -127
 INFINITIES = {4: (0, 0x7F800000), 2: (0, 0x7C00, 0x7F80), 1: (0,)}
@@ -72,6 +73,12 @@ def rounded(sums: F32, dtype: int) -> F32:
     if dtype == Dtype.INT8:
         return np.where(np.abs(sums) > CODE_MAX, np.float32(np.inf), sums).astype(np.float32)
     return sums
+
+
+def stored_weights_at(base: F32, q: Array, exponent: int, dtype: int) -> F32:
+    """Return what the lattice gives in a tensor of that storage type: base's own bits where Q is 0."""
+    sums = weights_at(base, q, exponent)
+    return np.where(q == 0, base.view(np.uint32), rounded(sums, dtype).view(np.uint32)).view(np.float32)
 
 
 def ordered_differences(fresh: Stored, parent: Stored, d: I32, *, infinity: int) -> None:

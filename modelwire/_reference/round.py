@@ -12,8 +12,8 @@ from modelwire.tensors import F32, I32, U16, U32
 
 from .arrays import Array, take, unit, whole_step
 from .integrity import lanes_of
-from .lattice import difference, first_fault, from_bf16, in_range, not_finite, not_finite_as, overflow, to_bf16, weights_at
-from .planes import rounded
+from .lattice import difference, first_fault, from_bf16, in_range, not_finite, not_finite_as, overflow, to_bf16
+from .planes import stored_weights_at
 
 Lanes = tuple[int, int]
 Kept = tuple[U32, I32, list[int], list[int], Lanes]
@@ -139,9 +139,7 @@ class Round:
 
     def _weights_at(self, t: int, index: Array, q: Array) -> F32:
         """Return the weights of some entries as they are stored."""
-        base = self._base[t][index]
-        sums = weights_at(base, q, self._exponents[t])
-        return np.where(q == 0, base.view(np.uint32), rounded(sums, self._dtypes[t]).view(np.uint32)).view(np.float32)
+        return stored_weights_at(self._base[t][index], q, self._exponents[t], self._dtypes[t])
 
     def _choices(self, steps: Sequence[int], thresholds: Sequence[float]) -> list[tuple[int, np.float32] | None]:
         n = len(self._kinds)

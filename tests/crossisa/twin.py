@@ -13,6 +13,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
 from modelwire.limits import Q_MAX
+from tests.crossisa.stream import Stream
 from tests.crossisa.twin_head import head_hash
 
 HEADER = Path(__file__).parents[2] / "csrc" / "mw.h"
@@ -25,26 +26,11 @@ START = 1000003
 FIRST = N // 2 - 100  # where the second of two tensors starts, for the passes that take a model
 
 
-class Run:
-    """One pass over the fixed stream of awkward numbers; `hash` is FNV-1a 64 over all that came out."""
+class Run(Stream):
+    """One pass over the fixed stream of awkward numbers."""
 
     def __init__(self) -> None:
-        self.hash = 0xCBF29CE484222325
-        self.state = 0
-
-    def rnd(self) -> int:
-        x = self.state
-        x ^= x << 13 & (1 << 64) - 1
-        x ^= x >> 7
-        x ^= x << 17 & (1 << 64) - 1
-        self.state = x
-        return x >> 16 & 0xFFFFFFFF
-
-    def feed(self, data: bytes) -> None:
-        h = self.hash
-        for byte in data:
-            h = (h ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-        self.hash = h
+        super().__init__(0)
 
     def number(self, *numbers: int) -> None:
         for number in numbers:

@@ -11,33 +11,22 @@ from modelwire import _reference as twin
 from modelwire._reference import head
 from modelwire.errors import TrainingDiverged
 from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, Schedule
+from tests.crossisa.stream import Stream
 
 MOST_ROWS = 100
 
 
-class Run:
-    """One pass over the fixed stream; `hash` is FNV-1a 64 over all that came out."""
+class Run(Stream):
+    """One pass over the fixed stream."""
 
     def __init__(self) -> None:
-        self.hash = 0xCBF29CE484222325
-        self.state = 88172645463325252
-
-    def rnd(self) -> int:
-        x = self.state
-        x ^= x << 13 & (1 << 64) - 1
-        x ^= x >> 7
-        x ^= x << 17 & (1 << 64) - 1
-        self.state = x
-        return x >> 16 & 0xFFFFFFFF
+        super().__init__(88172645463325252)
 
     def even(self) -> float:
         return ((self.rnd() & 0xFFFF) - 32768) * 2.0**-15
 
-    def feed(self, array: Any) -> None:
-        h = self.hash
-        for byte in array.tobytes():
-            h = (h ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-        self.hash = h
+    def array(self, array: Any) -> None:
+        self.feed(array.tobytes())
 
     def functions(self) -> None:
         x = (np.arange(4096, dtype=np.uint64) * 0x00100021).astype(np.uint32).view(np.float32)
@@ -46,7 +35,7 @@ class Run:
         positive = (x.view(np.uint32) == magnitude) & (magnitude >= 0x00800000) & (magnitude < 0x7F800000)
         results = np.zeros((4096, 3), np.float32)
         results[near, 0], results[near, 1], results[positive, 2] = head.exp(x[near]), head.tanh(x[near]), head.log(x[positive])
-        self.feed(results)
+        self.array(results)
 
     def one(self, s: HeadRecipe, dtype: int, n: int, first: int, steps: int) -> None:
         features, halves, small = [], [], []
@@ -72,21 +61,21 @@ class Run:
             twin.head_train(s, rows, wanted, weights, slots, scale=2.0**-6, step=at, count=count)
             for at, count in ((0, first), (first, steps - first))
         ]
-        self.feed(weights)
-        self.feed(slots)
-        self.feed(np.concatenate(losses))
-        self.feed(twin.head_infer(s, rows, weights, scale=2.0**-6))
+        self.array(weights)
+        self.array(slots)
+        self.array(np.concatenate(losses))
+        self.array(twin.head_infer(s, rows, weights, scale=2.0**-6))
         wild = replace(s, rate=2.0**120)
         slots[:] = 0
         try:
             twin.head_train(wild, rows, wanted, start, slots, scale=2.0**-6, step=0, count=steps)
         except TrainingDiverged as error:
-            self.feed(np.array([int(str(error.facts["steps"]))], np.uint64))
+            self.array(np.array([int(str(error.facts["steps"]))], np.uint64))
 
     def all(self) -> int:
         self.functions()
         for n in range(1, MOST_ROWS + 1, 33):
-            self.feed(twin.permutation(0x0123456789ABCDEF, n, n))
+            self.array(twin.permutation(0x0123456789ABCDEF, n, n))
         s = HeadRecipe(
             50, 10, 300, optimiser=Optimiser.SGD, schedule=Schedule.LINEAR, batch=32, every=7, seed=0xFEDCBA9876543210, rate=0.5,
             rate_end=0.01, factor=0.75, decay=0.001, beta1=0.9, beta2=0.999, epsilon=1e-7,
