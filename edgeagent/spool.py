@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Samples:
     x: F32
     y: F32
     labelled: bool  # y is one-hot
+    ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [n]; empty where they are not from a spool
 
     def __len__(self) -> int:
         return len(self.x)
@@ -259,4 +260,4 @@ def _collect(rows: Sequence[Row], shape: Shape) -> Samples:
             y[i, row["class"]] = 1.0
         else:
             y[i] = np.frombuffer(row["target"], "<f4").reshape(shape.y)
-    return Samples(x, y, bool(rows) and rows[0]["class"] >= 0)
+    return Samples(x, y, bool(rows) and rows[0]["class"] >= 0, np.array([row["id"] for row in rows], np.int64))
