@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from modelwire import records, topics
 from modelwire.errors import LinkError, NotEnoughSamples, NotWelcome, OutboxFull, WireError
@@ -89,7 +90,7 @@ class Agent:
         self.sessions = {
             name: Session(
                 lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
-                rng=self.rng, wall=self.clock.wall,
+                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt, name),
             )
             for name, lineage in self.device.lineages.items()
         }  # fmt: skip
@@ -285,6 +286,10 @@ class Agent:
             at, self._round = self._round, None
             at.steps.close()
             _log.info("%s: abandoned the round under way after %d steps; the model is as before it", at.lineage.name, at.count)
+
+    def _interrupt(self, name: str) -> None:
+        if self._round is not None and self._round.lineage.name == name:
+            self._abandon()
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

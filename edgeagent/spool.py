@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,20 @@ class Spool:
                 out.append(self._insert(model, int(classes[i]), one.tobytes(), target, now))
             self._make_room(model)
         return out
+
+    def drop(self, model: str, ids: Iterable[int]) -> int:
+        """Forget samples, and return how many of them there were."""
+        dropped = 0
+        with self._db.transaction():
+            for sample in ids:
+                row = self._db.maybe("SELECT class, bytes FROM sample WHERE id=? AND model=?", int(sample), model)
+                if row is not None:
+                    self._db.run("DELETE FROM sample WHERE id=?", int(sample))
+                    self._db.run(
+                        "UPDATE held SET samples=samples-1, bytes=bytes-? WHERE model=? AND class=?", row["bytes"], model, row["class"]
+                    )
+                    dropped += 1
+        return dropped
 
     # For the agent.
 
