@@ -132,8 +132,7 @@ class _Reader:
         return modes
 
     def mode(self, said: Any) -> Mode:
-        keys = [said.get(key) for key in ("name", "signature", "weights")] if isinstance(said, dict) else [None]
-        name, signature, weights = keys if len(keys) == 3 else ("", "", [])
+        name, signature, weights = (said.get(key) if isinstance(said, dict) else None for key in ("name", "signature", "weights"))
         if not isinstance(name, str) or not isinstance(signature, str) or not isinstance(weights, list):
             self.refuse("list a mode without name, signature and weights")
         if not name or not name.isprintable() or len(name) > limits.DEFAULT.tensor_name:

@@ -6,7 +6,7 @@ The stock file is inside the new one, whole and unchanged; constants that are no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from modelwire import tflite_file
@@ -179,6 +179,8 @@ class _Graft:
         self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
         self.infer = Graph(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
         self.init = Graph(self.file, "init")
+        # The optimiser's slots by what moves together: a signature makes room for those that it moves, and inference for none.
+        self.init_slots = [Graph(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
         self.signed: list[str] = []
         if self.wish.score:
             scoring.check(self.stock, self.output, self.place.kind, self.weights)
@@ -194,9 +196,9 @@ class _Graft:
         self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
-        self.access("weights", dict(sorted({**shapes, **({THRESHOLD: (1,)} if self.wish.score else {})}.items())))
+        self.access("weights", dict(sorted({**shapes, **({THRESHOLD: (1,)} if self.wish.score else {})}.items())), [self.init])
         if self.slots:
-            self.access("state", {slot.name: slot.initial.shape for slot in self.slots})
+            self.access("state", {slot.name: slot.initial.shape for slot in self.slots}, self.init_slots)
         features = self.features(one)
         name = self.stock.tensors[features].name if features >= 0 else ""
         if self.wish.score:
@@ -248,7 +250,15 @@ class _Graft:
             buffer = self.file.buffer(scoring.NONE_YET.tobytes(), own=True)
             graph.assign(graph.variable(THRESHOLD), graph.tensor((1,), name=THRESHOLD, buffer=buffer))
         for slot in self.slots:
-            graph.assign(graph.variable(slot.name), graph.constant_of(slot.initial))
+            for group, own in zip(self.moments, self.init_slots, strict=True):
+                if slot.moves & group:
+                    own.assign(own.variable(slot.name), own.constant_of(slot.initial))
+
+    def start_slots(self, graph: Graph, names: Set[str]) -> None:
+        """Append the calls that give the slots of these weights their first values."""
+        for group, own in zip(self.moments, self.init_slots, strict=bool(self.slots)):
+            if group & names:
+                graph.call_once(own)
 
     def continue_stock(self, graph: Graph, at: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()) -> dict[str, int]:
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
@@ -289,6 +299,7 @@ class _Graft:
         lost = [name for name, t in weights.items() if t not in tape.gradients]
         if lost:
             raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        self.start_slots(graph, weights.keys())
         kept = [slot for slot in self.slots if slot.moves & weights.keys()]
         slots = {slot.name: graph.variable(slot.name) for slot in kept}
         state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in kept}
@@ -298,12 +309,13 @@ class _Graft:
         self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
         return graph
 
-    def access(self, what: str, shapes: dict[str, Shape]) -> None:
-        """Write get_... and set_... for the variables of these names."""
+    def access(self, what: str, shapes: dict[str, Shape], first: Sequence[Graph]) -> None:
+        """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""
         get, put = Graph(self.file, f"get_{what}"), Graph(self.file, f"set_{what}")
-        get.call_once(self.init)
+        for graph in (get, put):
+            for init in first:
+                graph.call_once(init)
         self.sign(get, get.name, {}, {name: get.read(get.variable(name), shape) for name, shape in shapes.items()})
-        put.call_once(self.init)
         given = {name: put.tensor(shape, name=name) for name, shape in shapes.items()}
         for name, t in given.items():
             put.assign(put.variable(name), t)

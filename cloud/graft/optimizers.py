@@ -40,7 +40,8 @@ def slots(optimizer: str, weights: Mapping[str, Shape], groups: Sequence[frozens
     parts = {"sgd": (), "momentum": ("momentum",), "adam": ("mean", "variance")}[optimizer]
     out = [Slot(f"{n}_{part}", np.zeros(shape, np.float32), frozenset((n,))) for part in parts for n, shape in weights.items()]
     if optimizer == "adam":
-        out += [Slot(name, np.ones((), np.float32), group) for i, group in enumerate(groups) for name in _powers(i)]
+        # Not of shape []: tflite-runtime 2.14 leaves its delegate out of every signature behind a variable of that shape.
+        out += [Slot(name, np.ones(1, np.float32), group) for i, group in enumerate(groups) for name in _powers(i)]
     return tuple(out)
 
 
