@@ -81,6 +81,7 @@ class SignatureCourse:
     def __init__(self, mode: Mode, model: Trainable, lesson: Lesson) -> None:
         self.mode, self._names = mode.name, mode.weights
         self._model, self._lesson = model, lesson
+        self._done, self._at = 0, 0  # steps of the course; batches of the epoch
         self._per_epoch = trainer.steps_of(len(lesson.samples), model.batch, 1)
         model.use(mode.signature)
         model.set_weights(lesson.start)
@@ -137,7 +138,7 @@ class SignatureCourse:
 
     def _begin(self) -> None:
         self._orders = trainer.orders(self._lesson.samples, seed=self._lesson.seed)
-        self._done: int = 0
+        self._done = 0
         self._next_epoch()
 
     def _next_epoch(self) -> None:
