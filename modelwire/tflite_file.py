@@ -146,6 +146,16 @@ def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozen
     return {key: by_graph[s.graph] for key, s in signatures.items()}
 
 
+def hides_state(file: Buffer, signature: str, *, model: str = "the model") -> bool:
+    """Return whether training by `signature` changes variables that neither get_weights nor get_state and set_state tell of."""
+    m = parse(file)
+    listed = set(_listed(m, model, _signature(m, model, "get_weights")).values())
+    given, taken = m.signatures.get("get_state"), m.signatures.get("set_state")
+    if given is not None and taken is not None and set(given.outputs) == set(taken.inputs):
+        listed |= set(_listed(m, model, given).values())
+    return any(handle not in listed for handle, _ in _assignments(m.graphs[_signature(m, model, signature).graph]))
+
+
 def trains(signature: str) -> bool:
     """Return whether a signature of this name is one that trains."""
     return signature == "train" or signature.startswith("train_")
