@@ -14,7 +14,7 @@ from modelwire.snap import Snapped, exactly, snap, training_start
 from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
 
-from . import guard, trainer
+from . import anomaly, guard, trainer
 from .course import Lesson, courses_for
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
@@ -140,7 +140,9 @@ def _train(
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, judging)), snapped, guard.Verdict(True))
+    after = _measure_snapped(model, snapped, judging)
+    snapped, threshold = anomaly.settle(snapped, model, judging.x, settings.anomaly)
+    return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True))
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
@@ -165,7 +167,8 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
+    threshold = 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
+    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension)) + threshold
 
 
 def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:
