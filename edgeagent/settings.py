@@ -84,7 +84,7 @@ class Update:
 class Anomaly:
     """From which score on a sample is an anomaly, for models that score samples. A model may override each."""
 
-    quantile: float = setting(0.99, "Share of held-out samples whose scores lie below the one that the threshold is made of.", least=0.5, most=1)
+    quantile: float = setting(0.99, "Share of held-out samples with scores below the one that makes the threshold.", least=0.5, most=1)
     margin: float = setting(1.5, "The threshold is this times that score.", least=1, most=1000)
 
 

@@ -1,4 +1,4 @@
-"""Commands of a model's author: inspect looks at a .tflite, graft makes a trainable one of it, pack makes a converter's ready."""
+"""Commands of a model's author: inspect looks at a .tflite; graft, author and pack make a trainable one, each of something else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from modelwire import limits, tflite_file
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 from modelwire.notes import THRESHOLD
 
+from ..author import author
 from ..files import write_whole
 from ..graft import ops
 from ..graft.costs import Cost, cost
@@ -92,6 +93,14 @@ def graft_to(args: argparse.Namespace) -> Answer:
     made = graft(data, wish_of(args))
     write_whole(Path(args.output), made.file)
     return Answer(_document(args, made, data), _text(args, made, len(data)))
+
+
+def author_to(args: argparse.Namespace) -> Answer:
+    """Make a trainable .tflite of a Keras model, with TensorFlow."""
+    made = author(args.file, wish_of(args))
+    write_whole(Path(args.output), made.file)
+    document = {**_document(args, made.grafted, made.stock), "difference": made.difference}
+    return Answer(document, _text(args, made.grafted, len(made.stock)))
 
 
 def wish_of(args: argparse.Namespace) -> Wish:
