@@ -18,8 +18,10 @@ import numpy as np
 
 from modelwire import tflite_file
 from modelwire.errors import BadArgument, MissingFile, NotTrainable
+from modelwire.flatbuffer import U32
 
 from .graft.grafting import Grafted, Wish, graft
+from .graft.stock import read
 
 CLOSE = 1e-5  # of the largest output: what a conversion may change, by another order of additions and by folded scales
 ALMOST_ZERO = np.float32(2.0**-100)  # lost in any sum, and no zero
@@ -54,7 +56,7 @@ def author(model: Any, wish: Wish) -> Authored:
         function = tf.function(call, input_signature=[tf.TensorSpec((1, *shape), tf.float32)]).get_concrete_function()
         stock = _converted(tf, function, wish)
     with _unrolled(source, wish):
-        grafted = graft(stock, replace(wish, output=""))  # the trained one comes first
+        grafted = graft(stock, replace(wish, output=_first_output(stock)))
         grafted = replace(grafted, file=_zeroed(grafted.file))
         difference = 0.0 if wish.add_classes else _difference(tf, call, grafted, shape)
     if difference > CLOSE:
@@ -197,6 +199,14 @@ def _converted(tf: Any, function: Any, wish: Wish) -> bytes:
     except (refused, ValueError) as error:
         reason = f"TensorFlow's converter can't write it with builtin operators: {_line(error)}"
         raise NotTrainable(model=wish.model, reason=reason) from None
+
+
+def _first_output(stock: bytes) -> str:
+    """Return the name of the tensor that the function gave first: the converter lists the outputs in an order of its own."""
+    found = read(stock)
+    signature = next(found.root.tables(7))
+    places = {t.text(0): t.integer(1, U32) for t in signature.tables(1)}
+    return found.tensors[places["output_0"]].name
 
 
 def _difference(tf: Any, call: Call, grafted: Grafted, shape: tuple[int, ...]) -> float:
