@@ -20,7 +20,7 @@ from .budget import Cost, Plan, Work, mib
 from .course import Offer
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
-from .sensors import Sensors
+from .sensors import Memory, Sensors
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
@@ -28,7 +28,6 @@ from .trainer import Trainable
 from .underway import UnderWay
 
 OpenModel = Callable[[bytes, str], Trainable]
-SENSORS = Sensors()
 WATCH = 0.05  # seconds of training between two looks at the memory
 _log = logging.getLogger("edgeagent")
 
@@ -102,17 +101,18 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
 
 def run(
     lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
-    trial: Trial | None = None, sensors: Sensors = SENSORS, idle: int = 0,
+    trial: Trial | None = None, memory: Memory | None = None,
 ) -> Round:  # fmt: skip
     """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
-    round would cost. now: Unix seconds. idle: bytes that this process holds without a round; 0: as many as now.
+    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it.
     """
     began = time.monotonic()
-    idle = idle or sensors.resident()
     held = lineage.load()
     model = open_model(held.file, lineage.name)
+    memory = memory or Memory()
+    idle = memory.idle(lineage.name)
     if keep:
         lineage.set_runtime(model.runtime_key)
     key = model.runtime_key
@@ -124,7 +124,7 @@ def run(
     if at.why:
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
-    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, sensors)
+    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
     trained = yield from _train(lineage, settings, model, held, at, seconds, watch)
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
