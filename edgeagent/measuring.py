@@ -108,6 +108,13 @@ class Measuring:
     def wait(self) -> None:
         self._thread.join()
 
+    def note(self, lineage: Lineage, runtime: str, at: int) -> dict[str, str]:
+        """Write down what was found, and return why modes could not be measured. runtime: its key; at: Unix seconds."""
+        for found in self.found:
+            if found.cost is not None:
+                lineage.costs.note(runtime, found.mode, found.cost, at)
+        return {found.mode: found.trouble for found in self.found if found.cost is None}
+
     def close(self) -> None:
         """Stop measuring; what was found so far stays."""
         self._closed = True

@@ -76,10 +76,7 @@ def _measure(opened: Device, lineage: Lineage, key: str, mode: str | None) -> di
         at_work.wait()
     finally:
         at_work.close()
-    for found in at_work.found:
-        if found.cost is not None:
-            lineage.costs.note(key, found.mode, found.cost, int(time.time()))
-    return {found.mode: found.trouble for found in at_work.found if found.cost is None}
+    return at_work.note(lineage, key, int(time.time()))
 
 
 def _as_document(cost: Cost) -> dict[str, Any]:
