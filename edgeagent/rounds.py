@@ -20,7 +20,7 @@ from .budget import Cost, Plan, Work, mib
 from .course import Offer
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
-from .sensors import Memory, Sensors
+from .sensors import Memory, Sensors, give_back
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
@@ -74,10 +74,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A round that is only tried: how, and on which (training, held-out) samples in place of the spool's."""
+    """A round that is only tried: how, and on which (training, held-out) samples; None: the spool's."""
 
     plan: Plan
-    samples: tuple[Samples, Samples]
+    samples: tuple[Samples, Samples] | None = None
 
 
 Round = Generator[Progress, None, Report]
@@ -112,6 +112,7 @@ def run(
     held = lineage.load()
     model = open_model(held.file, lineage.name)
     memory = memory or Memory()
+    give_back()
     idle = memory.idle(lineage.name)
     if keep:
         lineage.set_runtime(model.runtime_key)
@@ -147,6 +148,8 @@ def run(
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome)
             lineage.serve()
+        elif trial:
+            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
     if snapped is not None and not verdict.accepted:
         snapped.undo()
     if not verdict.accepted and keep:
@@ -214,7 +217,9 @@ def _train(
             journal.after_step(course, time.monotonic() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
-        snapped = _snap(lineage, settings, head, held, at.residual, course.trained(), outcome)
+        weights = course.trained()
+        model.use("")  # what training took goes back before anything else is made
+        snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     except GeneratorExit:
@@ -226,7 +231,9 @@ def _train(
             _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, at.judging)), snapped, guard.Verdict(True))
+    outcome = replace(outcome, after=_measure_snapped(model, snapped, at.judging))
+    model.close()
+    return _Trained(outcome, snapped, guard.Verdict(True))
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:

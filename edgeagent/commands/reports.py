@@ -33,8 +33,8 @@ def opener(device: Device, *, eager: bool) -> OpenModel:
 def as_document(r: Report) -> dict[str, Any]:
     o = r.outcome
     return {
-        "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind, "mode": o.mode,
-        "why": r.why,
+        "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind,
+        "mode": o.mode, "why": r.why,
         "bytes": r.bytes, "kept": r.kept, "weights": r.weights, "samples": o.samples, "steps": o.steps, "seconds": round(r.seconds, 3),
         "loss_before": _loss(o.before), "loss_after": _loss(o.after),
         "accuracy_before": o.before.accuracy if o.before else None, "accuracy_after": o.after.accuracy if o.after else None,
