@@ -15,6 +15,7 @@ from modelwire.card import Card
 from . import cards
 from .channels import channels_of
 from .database import Database, Row
+from .settings import Privacy
 
 PIECE = 256  # samples in memory at once
 
@@ -25,21 +26,33 @@ class CardStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def begin(self, model: str) -> tuple[int, Card]:
-        """Note that a round begins; return its newest sample's id, and the card of all that came since the last `carded`."""
+    def beside(self, model: str, until: int, *, runtime: str, judged: int, privacy: Privacy, room: int, keep: bool) -> Card | None:
+        """Return the card that goes beside the update of a round on the samples up to `until`; None where the settings say so.
+
+        None too where none has come.
+        runtime: its key; judged: held-out samples; room: bytes that it may take; keep=False: the round is only tried.
+        """
+        card = self.begin(model, until) if keep else self.coming(model, until)
+        if not privacy.card or not card.samples:
+            return None
+        return cards.to_leave(card, cards.facts(runtime), privacy.rules(), judged, room)
+
+    def begin(self, model: str, until: int) -> Card:
+        """Note that a round begins on the samples up to `until`, and return the card of all that came since the last `carded`."""
         with self._db.transaction():
-            row, until = self._model(model), self._newest(model)
-            gone = self._gone(row)
+            row = self._model(model)
+            gone = self._gone(row)  # what was dropped and is newer than `until` is told early, and once
             card = cards.together([gone, self.card(model, after=row["carded"], until=until)])
             self._db.run(
-                "UPDATE model SET seen=?, gone=?, gone_since=NULL, coming=? WHERE name=?", until, gone.encode(), card.encode(), model
-            )
-        return until, card
+                "UPDATE model SET seen=max(seen, ?), gone=?, gone_since=NULL, coming=? WHERE name=?",
+                until, gone.encode(), card.encode(), model,
+            )  # fmt: skip
+        return card
 
-    def coming(self, model: str) -> tuple[int, Card]:
+    def coming(self, model: str, until: int) -> Card:
         """Return what `begin` would, and note nothing."""
-        row, until = self._model(model), self._newest(model)
-        return until, cards.together([self._gone(row), self.card(model, after=row["carded"], until=until)])
+        row = self._model(model)
+        return cards.together([self._gone(row), self.card(model, after=row["carded"], until=until)])
 
     def carded(self, model: str, until: int) -> None:
         """Note that an accepted version's card tells of all that `begin` returned with `until`. Once more, it changes nothing."""

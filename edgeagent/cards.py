@@ -14,6 +14,7 @@ import numpy as np
 
 from modelwire import limits
 from modelwire.card import (
+    CARD_MAX,
     CLASSES_MAX,
     TAG_LENGTH,
     TAGS_MAX,
@@ -68,18 +69,18 @@ def read(data: bytes | None) -> Card:
         return Card()
 
 
-def fitted(card: Card) -> Card:
-    """Return the card within the bounds of one that travels: rare values of a tag become `other`, then whole fields go."""
+def fitted(card: Card, room: int = CARD_MAX) -> Card:
+    """Return the card within the bounds of one that travels: rare values of a tag become `other`, then whole fields go. room: bytes."""
     total = {name: sum(values.values()) for name, values in card.tags.items()}
     kept = sorted(sorted(card.tags, key=lambda name: (-total[name], name))[: TAGS_MAX - len(FACTS)])
     kept = [name for name in card.tags if name in FACTS or name in kept]
     card = replace(card, tags={name: _most_frequent(card.tags[name], VALUES_MAX) for name in kept})
     for values in (16, 4, 0):
-        if _fits(card):
+        if _fits(card, room):
             return card
         card = replace(card, tags={name: _most_frequent(of, values) for name, of in card.tags.items() if values})
     for without in (replace(card, sketches=()), replace(card, sketches=(), labels={}), replace(card, sketches=(), labels={}, hours=())):
-        if _fits(card):
+        if _fits(card, room):
             break
         card = without
     return card
@@ -107,13 +108,13 @@ def facts(runtime: str) -> dict[str, str]:
     return {name: _word(value) for name, value in said.items() if _word(value)}
 
 
-def to_leave(card: Card, about: Mapping[str, str], privacy: Privacy, judged: int) -> Card:
+def to_leave(card: Card, about: Mapping[str, str], privacy: Privacy, judged: int, room: int = CARD_MAX) -> Card:
     """Return what of the card leaves beside an update, without its losses yet: `judged` is 0 where they stay.
 
-    about: facts. Each is counted once a sample, so that the least count holds for it as for all.
+    room: bytes that it may take. about: facts. Each is counted once a sample, so that the least count holds for it as for all.
     """
     tagged = replace(card, tags=_sorted({**card.tags, **{name: {value: card.samples} for name, value in about.items() if card.samples}}))
-    return fitted(leaving(replace(tagged, judged=judged), privacy, int.from_bytes(os.urandom(8), "big")))
+    return fitted(leaving(replace(tagged, judged=judged), privacy, int.from_bytes(os.urandom(8), "big")), room)
 
 
 def sealed(card: Card, before: float | None, after: float | None) -> bytes:
@@ -143,10 +144,12 @@ def _loss_sum(loss: float | None, judged: int) -> int | None:
     return round(math.ldexp(loss * judged, 20))
 
 
-def _fits(card: Card) -> bool:
-    """Return whether it is read back: within its bytes, its counts of things and their number."""
+def _fits(card: Card, room: int) -> bool:
+    """Return whether it is read back, with its losses in place: within its bytes, and its number of things."""
     try:
         data = card.encode()
+        if len(data) + LOSSES_ROOM > room:
+            return False
         return len(data) <= limits.DEFAULT.cbor_items or bool(parse_card(data))  # each item takes a byte at least
     except WireError:
         return False

@@ -53,6 +53,9 @@ class Head:
     trained_id: int
     trained_at: int
     runtime: str
+    carded_id: int = 0
+    looked_id: int = 0
+    look: str = ""
 
     @property
     def next_version(self) -> int:
@@ -83,7 +86,7 @@ class Lineage:
         return Head(
             r["slot"], r["file_sha256"], r["private_sha256"], r["head_version"], r["head_commit"], r["last_version"], r["epoch"],
             r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), _step(r["step"]),
-            r["rounds"], r["trained_id"], r["trained_at"], r["runtime"],
+            r["rounds"], r["trained_id"], r["trained_at"], r["runtime"], r["carded_id"], r["looked_id"], r["look"],
         )  # fmt: skip
 
     def load(self) -> Held:
@@ -166,6 +169,8 @@ class Lineage:
                 json.dumps([snapped.step.m, snapped.step.s] if snapped.step else []), self.name,
             )  # fmt: skip
             self._count_round(outcome)
+            if not outcome.untold:
+                self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
         return version
 
     def reject(self, head: Head, outcome: Outcome, reason: str, *, widen: Sequence[int]) -> None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 
 from modelwire import cbor
 from modelwire.candidates import Residual
+from modelwire.card import CARD_MAX
 from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
 from modelwire.snap import Snapped, exactly, snap, training_start
 from modelwire.update import Kind, changed
 
 from . import guard, trainer
+from .cards import LOSSES_ROOM
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
 from .settings import Model
@@ -21,6 +23,7 @@ from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
 
+CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 OpenModel = Callable[[bytes, str], Trainable]
 
 
@@ -82,7 +85,7 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
     model = open_model(held.file, lineage.name)
     if keep:
         lineage.set_runtime(model.runtime_key)
-    trained = yield from _train(lineage, spool, settings, model, held, until)
+    trained = yield from _train(lineage, spool, settings, model, held, until, keep)
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -103,6 +106,7 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome)
+            spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
     if snapped is not None and not verdict.accepted:
         snapped.undo()
@@ -116,13 +120,17 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
 
 
 def _train(
-    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, until: int
+    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, until: int, keep: bool
 ) -> Generator[float, None, _Trained]:
     head = lineage.head()
     training, judging = spool.split(lineage.name, settings.train.held_out, until=until)
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0)
+    card = spool.cards.beside(
+        lineage.name, until, runtime=model.runtime_key, judged=len(judging), privacy=settings.privacy,
+        room=min(CARD_MAX, settings.update.max_bytes // CARD_SHARE), keep=keep,
+    )  # fmt: skip
+    outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0, card)
     count = 0
     seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
     start, residual = training_start(held.state, held.residual)
@@ -134,7 +142,13 @@ def _train(
             count += 1
             yield loss
         outcome = replace(outcome, steps=count)
-        snapped = _snap(lineage, settings, head, held, residual, model, outcome)
+        try:
+            snapped = _snap(lineage, settings, head, held, residual, model, outcome)
+        except BudgetExhausted:
+            if outcome.card is None:
+                raise
+            outcome = replace(outcome, card=None, untold=True)
+            snapped = _snap(lineage, settings, head, held, residual, model, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=count), None, guard.Verdict(False, e.message), e)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
@@ -164,7 +178,8 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
+    size = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
+    return size + (LOSSES_ROOM if outcome.card is not None else 0)
 
 
 def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .database import Database
 
 FILE = "edgeagent.db"
-RELEASE = 2
+RELEASE = 3
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -29,6 +29,9 @@ CREATE TABLE model (
     rounds INTEGER NOT NULL DEFAULT 0,          -- accepted or rejected, since the folder was made
     trained_id INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the last round saw
     trained_at INTEGER NOT NULL DEFAULT 0,      -- Unix seconds
+    carded_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample that the card of an accepted version tells of
+    looked_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample at the last look whether training pays
+    look TEXT NOT NULL DEFAULT '',              -- what that look found; empty when a round came of it
     runtime TEXT NOT NULL DEFAULT ''            -- replay class, as last found
 );
 
@@ -77,8 +80,14 @@ def migrate(database: Database) -> None:
     """Bring a folder's database of an earlier release to this one, in one transaction; one of this release stays as it is."""
     with database.transaction():
         found = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
-        if found == 1:
-            # Builds on the way to 0.1 had the column and not the number.
-            if all(column["name"] != "step" for column in database.all("PRAGMA table_info(model)")):
-                database.run("ALTER TABLE model ADD COLUMN step TEXT NOT NULL DEFAULT '[]'")
+        there = [column["name"] for column in database.all("PRAGMA table_info(model)")]
+        if found == 1 and "step" not in there:  # builds on the way to 0.1 had the column and not the number
+            database.run("ALTER TABLE model ADD COLUMN step TEXT NOT NULL DEFAULT '[]'")
+        if found <= 2:
+            for name, kind in (("carded_id", "INTEGER NOT NULL DEFAULT 0"), ("looked_id", "INTEGER NOT NULL DEFAULT 0")):
+                if name not in there:
+                    database.run(f"ALTER TABLE model ADD COLUMN {name} {kind}")
+            if "look" not in there:
+                database.run("ALTER TABLE model ADD COLUMN look TEXT NOT NULL DEFAULT ''")
+        if found < RELEASE:
             database.run(f"PRAGMA user_version={RELEASE}")

@@ -225,7 +225,7 @@ def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> No
     x = np.zeros((500, 4), np.float32)
     for _ in range(20):  # 10 000 samples, each 500 followed by a round
         s.extend("m", x, [1] * 500)
-        s.cards.begin("m")
+        s.cards.begin("m", s.last_id("m"))
     ids = np.array(kept_ids(s))
     assert len(ids) == 400
     old = ids[ids <= 9500]  # the last 500 came in one go: up to half of a full cell may be newest ones, whatever their rank
@@ -245,7 +245,7 @@ def test_the_lowest_ranks_of_all_that_came_are_there_however_they_came(tmp_path_
     for n in rng.integers(1, 60, 12):
         came += len(s.extend("m", np.zeros((n, 4)), [0] * int(n)))
         if rng.random() < 0.5:
-            s.cards.begin("m")
+            s.cards.begin("m", s.last_id("m"))
     lowest = sorted(range(1, came + 1), key=rank_of)[:20]  # the other half may be taken by samples that no round has seen
     assert set(lowest) <= set(kept_ids(s))
     s.close()
@@ -267,7 +267,7 @@ def test_each_class_and_context_has_an_equal_share_of_a_skewed_stream(tmp_path: 
 def test_a_flood_of_one_class_keeps_the_others_and_half_of_itself_from_before(tmp_path: Path) -> None:
     s = small(tmp_path, max_samples=90)
     before = s.extend("m", np.zeros((90, 4)), [i % 3 for i in range(90)])
-    s.cards.begin("m")
+    s.cards.begin("m", s.last_id("m"))
     flood = s.extend("m", np.zeros((5000, 4)), [0] * 5000)
     assert {c.cls: c.samples for c in s.classes("m")} == {0: 30, 1: 30, 2: 30}
     kept = set(kept_ids(s))
@@ -303,7 +303,7 @@ def test_samples_are_forgotten_by_their_ids(spool: Spool) -> None:
     assert spool.drop("m", [ids[0], ids[1], ids[0], 999]) == 2
     assert kept_ids(spool) == ids[2:]
     assert [(c.cls, c.samples) for c in spool.cells("m")] == [(1, 2), (2, 2)]
-    assert spool.cards.coming("m")[1].labels == {1: 2, 2: 2}, "no card tells of what was forgotten"
+    assert spool.cards.coming("m", 99).labels == {1: 2, 2: 2}, "no card tells of what was forgotten"
     assert spool.append("m", np.zeros(4), 0) == ids[-1] + 1, "an id is never used again"
 
 
