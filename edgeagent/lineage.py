@@ -104,6 +104,16 @@ class Lineage:
         """Return the rows of the log, newest first."""
         return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
 
+    def last_trained(self) -> Row | None:
+        """Return the row of the last accepted round, None before the first."""
+        return self._db.maybe(
+            "SELECT * FROM version WHERE model=? AND version IS NOT NULL AND loss_after IS NOT NULL ORDER BY id DESC LIMIT 1", self.name
+        )
+
+    def looked(self, until: int, waits: str) -> None:
+        """Note a look at the samples up to `until`. waits: why no round came of it; empty when one does."""
+        self._db.run("UPDATE model SET looked_id=?, look=? WHERE name=?", until, waits, self.name)
+
     def known(self) -> tuple[int, int]:
         """Return (verified, stored): up to which version the centre has said so. stored is never below verified."""
         row = self._db.one(
@@ -340,8 +350,9 @@ class Lineage:
 
     def _count_round(self, outcome: Outcome) -> None:
         self._db.run(
-            "UPDATE model SET rounds=?, trained_id=?, trained_at=? WHERE name=?", outcome.round, outcome.trained_id, outcome.at, self.name
-        )
+            "UPDATE model SET rounds=?, trained_id=?, trained_at=?, look='' WHERE name=?",
+            outcome.round, outcome.trained_id, outcome.at, self.name,
+        )  # fmt: skip
 
 
 def _step(text: str) -> Step | None:

@@ -210,6 +210,13 @@ class Spool:
             _collect([r for r, held in zip(rows, apart, strict=True) if held], shape),
         )
 
+    def newest(self, model: str, *, after: int, most: int) -> Samples:
+        """Return the newest samples with ids above `after`, oldest first, at most so many."""
+        rows = self._db.all(
+            "SELECT id, class, x, target FROM sample WHERE model=? AND id>? ORDER BY id DESC LIMIT ?", model, after, most
+        )
+        return _collect(rows[::-1], self.shape(model))
+
     # Rows.
 
     def _insert(self, model: str, cls: int, context: str, x: bytes, target: bytes | None, now: int) -> int:
