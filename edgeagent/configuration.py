@@ -18,6 +18,7 @@ from modelwire.errors import ConfigError, Malformed, MissingFile, UnknownKey
 from modelwire.tensors import check_name
 
 from . import units
+from .channels import channels_of
 from .settings import PER_MODEL, SECTIONS, Model, Settings
 
 FILE = "edgeagent.toml"
@@ -104,6 +105,10 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
             value = units.size(value)
         elif f.metadata["unit"] == "budget":
             value = units.budget(value)
+        elif f.metadata["unit"] == "words":
+            value = units.words(value)
+        elif kind == "bool":
+            value = _truth(value)
         elif kind == "str":
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{value!r} is not a line of text")
@@ -111,6 +116,8 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
             value = _number(kind, value)
     except (ValueError, TypeError, OverflowError) as e:
         raise ConfigError(reason=f"{where}: {e}") from None
+    if isinstance(value, tuple):
+        return value
     if not isinstance(value, str) and abs(value) > BEYOND:
         raise ConfigError(reason=f"{where}: that is beyond all measure")
     choices, least, most = f.metadata["choices"], f.metadata["least"], f.metadata["most"]
@@ -119,6 +126,14 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
     if (least is not None and value < least) or (most is not None and value > most):
         bounds = " and ".join(s for s in (f"at least {least:g}" if least is not None else "", f"at most {most:g}" if most else "") if s)
         raise ConfigError(reason=f"{where}: {value:g} is out of range; it must be {bounds}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
     return value
 
 
@@ -205,6 +220,11 @@ def _check(s: Settings, where: str) -> None:
             units.windows(m.budget.window)
         except ValueError as e:
             raise ConfigError(reason=f"{where}: budget.window: {e}") from None
+        try:
+            channels_of(m.card.channels)
+            m.privacy.rules()
+        except (ConfigError, Malformed) as e:
+            raise ConfigError(reason=f"{where}: {e.message}") from None
         if m.update.max_bytes * 2 > s.outbox.max_bytes:
             raise ConfigError(reason=f"{where}: outbox.max_bytes must hold two updates of {m.name}, {m.update.max_bytes} bytes each")
 

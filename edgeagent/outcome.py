@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modelwire import cbor, row_ids
+from modelwire.card import Card
 
+from . import cards
 from .guard import Score
 
 CLAMPED_MAX = 1000  # tensors that an update names as clamped: a reader takes 16 KiB of extension. The device itself knows all of them
@@ -27,6 +29,8 @@ class Outcome:
     at: int  # Unix seconds
     threshold: float | None = None  # from which score on a sample is an anomaly; None for a model that does not score
     mode: str = ""  # in which it was trained
+    card: Card | None = None  # what may leave of the samples that came; without its losses
+    untold: bool = False  # there was no room for the card: the next one tells of the same samples
 
 
 def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
@@ -43,6 +47,9 @@ def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Val
         out["threshold"] = outcome.threshold
     if clamped:
         out["clamped"] = list(clamped[:CLAMPED_MAX])
+    if outcome.card is not None:
+        losses = (score.loss if score is not None else None for score in (outcome.before, outcome.after))
+        out["card"] = cards.sealed(outcome.card, *losses)
     return out
 
 
@@ -51,6 +58,7 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
     out: dict[str, cbor.Value] = {}
     skipped = set(versions[:-1])
     clamped: set[int] = set()
+    told = [value for e in extensions if isinstance(value := e.get("card"), bytes)]
     for e in extensions:
         for key, value in e.items():
             if key == "skipped" and isinstance(value, list):
@@ -62,6 +70,8 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
                 out["steps"] = value + (known if isinstance(known, int) else 0)
             elif key in OF_RECIPES:
                 continue  # the sum is none
+            elif key == "card":
+                out["card"] = told[0] if len(told) == 1 else cards.merged_bytes(told)
             elif key not in out or not key.endswith("_before"):
                 out[key] = value
     if clamped:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from modelwire import cbor
 from modelwire.candidates import Residual
+from modelwire.card import CARD_MAX, Card
 from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, OverBudget, TooLarge, TrainingDiverged
 from modelwire.snap import Snapped, exactly, snap
 from modelwire.tensors import Weights
@@ -17,6 +18,7 @@ from modelwire.update import Kind, changed
 
 from . import anomaly, budget, guard, trainer, underway
 from .budget import Cost, Plan, Work, mib
+from .cards import LOSSES_ROOM
 from .course import Offer
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics, said
@@ -27,6 +29,7 @@ from .store import Held
 from .trainer import Trainable
 from .underway import UnderWay
 
+CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 OpenModel = Callable[[bytes, str], Trainable]
 WATCH = 0.05  # seconds of training between two looks at the memory
 _log = logging.getLogger("edgeagent")
@@ -139,7 +142,8 @@ def run(
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
-    trained = yield from _train(lineage, settings, model, held, at, seconds, watch)
+    card = _card(lineage, spool, settings, model, at, keep) if trial is None else None
+    trained = yield from _train(lineage, settings, model, held, at, seconds, watch, card)
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -160,6 +164,7 @@ def run(
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome)
+            spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif trial:
             lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
@@ -186,6 +191,14 @@ def _plan(
     costs = lineage.costs.of(model.runtime_key)
     modes = [offer.mode for offer in offers]
     return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
+
+
+def _card(lineage: Lineage, spool: Spool, settings: Model, model: Trainable, at: UnderWay, keep: bool) -> Card | None:
+    """Return what may leave of the samples that came since the last card."""
+    return spool.cards.beside(
+        lineage.name, at.begun.until, runtime=model.runtime_key, judged=len(at.judging), privacy=settings.privacy,
+        room=min(CARD_MAX, settings.update.max_bytes // CARD_SHARE), keep=keep,
+    )  # fmt: skip
 
 
 def _note_cost(lineage: Lineage, runtime: str, at: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
@@ -218,10 +231,10 @@ class _Watch:
 
 
 def _train(
-    lineage: Lineage, settings: Model, model: Trainable, held: Held, at: UnderWay, seconds: float, watch: _Watch
+    lineage: Lineage, settings: Model, model: Trainable, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
 ) -> Generator[Progress, None, _Trained]:
     head, course, journal = lineage.head(), at.course, at.journal
-    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, mode=at.begun.mode)
+    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, mode=at.begun.mode, card=card)
     try:
         while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
             began = time.monotonic()
@@ -232,7 +245,13 @@ def _train(
         outcome = replace(outcome, steps=course.done)
         weights = course.trained()
         model.use("")  # what training took goes back before anything else is made
-        snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
+        try:
+            snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
+        except BudgetExhausted:
+            if outcome.card is None:
+                raise
+            outcome = replace(outcome, card=None, untold=True)
+            snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     except GeneratorExit:
@@ -272,8 +291,9 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    threshold = 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
-    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension)) + threshold
+    size = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
+    size += 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
+    return size + (LOSSES_ROOM if outcome.card is not None else 0)
 
 
 def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:

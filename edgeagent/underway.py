@@ -24,7 +24,7 @@ from .store import Held
 from .trainer import Trainable
 
 # They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
-_ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin"}
+_ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
 Planned = Callable[[tuple[Offer, ...], Samples, Samples], Plan]  # what to do with these training and judging samples
 _log = logging.getLogger("edgeagent")
 

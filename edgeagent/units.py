@@ -59,6 +59,14 @@ def windows(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(out)
 
 
+def words(value: object) -> tuple[str, ...]:
+    """Return the words of a list, or of text with commas or spaces between them. Raises ValueError."""
+    found = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(word, str) and word.isprintable() and word for word in found):
+        raise ValueError(f"{value!r} is not a list of words")
+    return tuple(found)
+
+
 def say_seconds(value: float) -> str:
     """Return a duration as `seconds` reads it back, in the largest unit that keeps it whole."""
     for unit in ("d", "h", "min", "s"):

@@ -48,6 +48,7 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
         "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
+        "waits": head.look,
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "loss_before": last["loss_before"], "loss_after": last["loss_after"],
@@ -69,6 +70,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
             out.append(f"  last round {at}: held-out loss {before} -> {after}{accuracy}")
         else:
             out.append(f"  last round {at}: rejected: {last['reason']}")
+    if m["waits"]:
+        out.append(f"  no round pays yet: {m['waits']}")
     if m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:
