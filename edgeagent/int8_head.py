@@ -1,0 +1,219 @@
+"""Trains the head of an int8 classifier with no runtime: in float by the exact head trainer, then as int8 under the file's scales.
+
+A sample is a row of the int8 codes that the head sees. What is judged is the int8 head, computed as the runtimes' kernels do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modelwire import tflite_file
+from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
+from modelwire.head import HeadState, advance, layers_of, start_of
+from modelwire.head_recipe import STEPS_MAX, HeadRecipe, Loss, Optimiser
+from modelwire.rows import Rows
+from modelwire.tensors import F32, Weights
+from modelwire.tflite_head import BIAS, BIAS_MAX, BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
+
+F64 = NDArray[np.float64]
+ISSUE = "exact-head 1 int8"  # the trainer and the rounding behind it: the same bits on every processor
+UNIT = 128.0  # codes of features for 1.0 as the trainer sees them: it wants numbers of about 1, and float16 has these to the bit
+ROOM = 1.5  # a scale that is written anew leaves so much room above the largest weight: one for each round would be one too many
+RECENT = 16  # batches whose rows say how far the logits reach
+
+
+class Int8Model:
+    """An opened int8 classifier whose head trains. Its weights start as the file's; not safe for use from two threads."""
+
+    def __init__(self, file: bytes, *, model: str = "model") -> None:
+        """Raises NotTrainable when the file is no int8 classifier that can be trained as it is."""
+        found = tflite_file.read_head(file, model=model)
+        if found is None:
+            raise NotTrainable(model=model, reason="it has signatures that train it, and needs a runtime")
+        self.name, self._head = model, found
+        self._shapes = {v.name: (v.shape, v.dtype.held) for v in found.variables}
+        self.contract = found.contract
+        self._recipe = HeadRecipe(
+            features=found.features, outputs=found.outputs, steps=STEPS_MAX, batch=self.batch, optimiser=Optimiser.ADAM,
+            loss=Loss.LOGISTIC if found.logistic else Loss.SOFTMAX,
+        )  # fmt: skip
+        self._recent: deque[NDArray[np.int64]] = deque(maxlen=RECENT)
+        self.set_weights(tflite_file.read_weights(file, model=model))
+
+    @property
+    def batch(self) -> int:
+        """Samples of one `train` call."""
+        return self.contract.batch
+
+    @property
+    def runtime_key(self) -> str:
+        """What must be equal for the same weights and samples to give the same bits."""
+        return ISSUE
+
+    def set_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put `weights` in place, to the bit. Raises ShapeMismatch unless they are exactly the file's tensors."""
+        odd = sorted(set(weights) ^ set(self._shapes))
+        if odd:
+            known = odd[0] in self._shapes
+            raise ShapeMismatch(tensor=odd[0], expected="a tensor" if known else "no such tensor", got="nothing" if known else "a tensor")
+        for name, (shape, held) in self._shapes.items():
+            if weights[name].shape != shape or weights[name].dtype != held:
+                got = f"{weights[name].dtype}{list(weights[name].shape)}"
+                raise ShapeMismatch(tensor=name, expected=f"{np.dtype(held)}{list(shape)}", got=got)
+        self._head = self._head.with_weights(weights, model=self.name)
+        self._weights: Weights = {name: np.array(weights[name]) for name in self._shapes}
+        self._floats: HeadState | None = None  # until the next step: the integers are all there is
+        self._recent.clear()
+
+    def train(self, x: ArrayLike, y: ArrayLike, lr: float) -> float:
+        """Return the loss of one step on exactly `batch` samples; y: one-hot, [batch, classes]; of logistic outputs also 0 to 1.
+
+        Raises ModelError for what can't be samples of this model, TrainingDiverged when loss or weights are no numbers.
+        """
+        codes = self._codes(x, self.batch)
+        wanted = np.asarray(y, np.float32)
+        if wanted.shape != (self.batch, *self.contract.y_shape):
+            raise ShapeMismatch(tensor=f"{self.name}: y", expected=f"[{self.batch}, {self.contract.classes}]", got=str(list(wanted.shape)))
+        if self._floats is None:
+            self._floats = start_of(self._recipe, [self._numbers()])
+        if self._recipe.rate != float(np.float32(lr)):
+            self._recipe = replace(self._recipe, rate=float(lr))
+        features = ((codes - self._head.feature_zero) / UNIT).astype(np.float16)
+        try:
+            (loss,) = advance(self._recipe, self._floats, self._rows(features, wanted), 1)
+        except TrainingDiverged as e:
+            raise TrainingDiverged(model=self.name, what=e.facts["what"], steps=self._floats.step) from None
+        self._recent.append(codes)
+        return float(loss)
+
+    def get_weights(self) -> Weights:
+        """Return the present weights as the file would hold them; copies. Scales are the old ones unless something would be clipped."""
+        if self._floats is None:
+            return {name: value.copy() for name, value in self._weights.items()}
+        ((matrix, biases),) = layers_of(self._recipe, self._floats.weights)
+        kernel = matrix.astype(np.float64) / (UNIT * self._head.feature_scale)
+        weights = self._as_integers(kernel, biases.astype(np.float64))
+        try:
+            self._head.with_weights(weights, model=self.name)
+        except NotTrainable as e:
+            what = f"a head that no int8 holds: {e.facts['reason']}"
+            raise TrainingDiverged(model=self.name, what=what, steps=self._floats.step) from None
+        return weights
+
+    def evaluate(self, x: ArrayLike) -> F32:
+        """Return what the int8 head says of any number of samples, [n, classes]: probabilities. x: codes, [n, features]."""
+        weights = self.get_weights()
+        head = self._head.with_weights(weights, model=self.name)
+        z = (logits(head, weights, self._codes(x)) - head.output_zero) * head.output_scale
+        if head.logistic:
+            p = 0.5 * (1 + np.tanh(0.5 * z))
+            return np.asarray(np.concatenate([1 - p, p], 1) if head.outputs == 1 else p, np.float32)
+        e = np.exp(z - z.max(1, keepdims=True))
+        return np.asarray(e / e.sum(1, keepdims=True), np.float32)
+
+    def _numbers(self) -> tuple[F32, F32]:
+        """Return the layer that the integers stand for, for features of codes / UNIT."""
+        head = self._head
+        scales = np.broadcast_to(np.array(head.kernel_scales), head.outputs)[:, None]
+        kernel = self._weights[KERNEL].astype(np.float64) * scales * (head.feature_scale * UNIT)
+        biases = self._weights[BIAS].astype(np.float64) * np.broadcast_to(np.array(head.bias_scales), head.outputs)
+        return kernel.astype(np.float32), biases.astype(np.float32)
+
+    def _codes(self, x: ArrayLike, rows: int | None = None) -> NDArray[np.int64]:
+        value = np.asarray(x)
+        count = rows if rows is not None else len(value) if value.ndim else 0
+        if value.shape != (count, self._head.features) or value.dtype.kind not in "fiub":
+            expected = f"int8 codes of shape {[count, self._head.features]}"
+            raise ShapeMismatch(tensor=f"{self.name}: x", expected=expected, got=f"{value.dtype}{list(value.shape)}")
+        if not bool(((value == np.rint(value)) & (value >= -128) & (value <= 127)).all()):
+            raise ModelError(model=self.name, reason="a sample is no row of int8 codes, whole numbers from -128 to 127")
+        return value.astype(np.int64)
+
+    def _rows(self, features: NDArray[np.float16], y: F32) -> Rows:
+        if self._recipe.loss is Loss.LOGISTIC:
+            return Rows(features, targets=np.ascontiguousarray(y[:, 1:] if self._head.outputs == 1 else y))
+        if not np.array_equal(np.sort(y, 1)[:, -2:], np.broadcast_to(np.array([0, 1], np.float32), (len(y), 2))):
+            raise ModelError(model=self.name, reason="a softmax head learns one class a sample, not a target")
+        return Rows(features, labels=y.argmax(1).astype(np.uint32))
+
+    # From float to int8: the kept scales first.
+
+    def _as_integers(self, kernel: F64, biases: F64) -> Weights:
+        head, out = self._head, {name: value.copy() for name, value in self._weights.items()}
+        scales = np.broadcast_to(np.array(head.kernel_scales), head.outputs).astype(np.float64)
+        bias_scales = np.broadcast_to(np.array(head.bias_scales), head.outputs).astype(np.float64)
+        over = np.abs(np.rint(kernel / scales[:, None])).max(1) > CODE_MAX
+        if over.any() and KERNEL_SCALE in out:
+            one = len(head.kernel_scales) == 1
+            largest = np.full(head.outputs, np.abs(kernel).max()) if one else np.abs(kernel).max(1)
+            new = (largest * (ROOM / CODE_MAX)).astype(np.float32).astype(np.float64)
+            scales = np.where(over | one, new, scales)
+            bias_scales = np.where(over | one, (scales * head.feature_scale).astype(np.float32), bias_scales).astype(np.float64)
+            out[KERNEL_SCALE] = scales[: len(head.kernel_scales)].astype(np.float32)
+            out[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
+        elif over.any():
+            kernel, biases = self._shrunk(kernel, biases, np.abs(kernel).max(1) / (CODE_MAX * scales))
+        if OUTPUT_SCALE in out:
+            self._widen(out, kernel, biases)
+        elif not head.logistic:
+            reach = self._reach(kernel, biases)
+            low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
+            by = max(reach[1] / high if high > 0 else 1.0, reach[0] / low if low < 0 else 1.0)
+            kernel, biases = self._shrunk(kernel, biases, np.full(head.outputs, by))
+        out[KERNEL] = np.clip(np.rint(kernel / scales[:, None]), -CODE_MAX, CODE_MAX).astype(np.float32)
+        out[BIAS] = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
+        return out
+
+    def _shrunk(self, kernel: F64, biases: F64, by: F64) -> tuple[F64, F64]:
+        """Return the layer made smaller: surer of nothing, and of the same mind. by: for each output, never below 1."""
+        each = np.maximum(by if self._head.logistic else np.full_like(by, by.max()), 1.0)
+        return kernel / each[:, None], biases / each
+
+    def _reach(self, kernel: F64, biases: F64) -> tuple[float, float]:
+        """Return the least and the largest logit of the rows that were trained on last, and 0."""
+        if not self._recent:
+            return 0.0, 0.0
+        seen = (np.concatenate(list(self._recent)) - self._head.feature_zero) * self._head.feature_scale
+        z = np.einsum("rf,of->ro", seen, kernel) + biases  # no BLAS: its sums differ from processor to processor
+        return min(0.0, float(z.min())), max(0.0, float(z.max()))
+
+    def _widen(self, out: Weights, kernel: F64, biases: F64) -> None:
+        """Give the logits a scale that holds them when the old one does not."""
+        head, (least, most) = self._head, self._reach(kernel, biases)
+        low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
+        if low <= least and most <= high:
+            return
+        scale = np.float32((most - least) * (ROOM / 255))
+        zero = int(np.clip(np.rint(-0.5 - (most + least) / (2 * float(scale))), -128, 127))
+        out[OUTPUT_SCALE] = np.array([scale], np.float32)
+        out[OUTPUT_ZERO] = np.array([zero], "<i8").view("<i4").astype(np.int32)
+
+
+def logits(head: Int8Head, weights: Weights, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the codes of the logits, [n, outputs], of rows of codes: integers throughout, as LiteRT's kernels have them to the bit.
+
+    tflite-runtime and LiteRT's kernels without a delegate round twice, and give a neighbouring code in one of some hundred cases.
+    """
+    # Products of int8 summed in float64 are whole numbers below 2^53: exact in any order.
+    sums = (codes - head.feature_zero).astype(np.float64) @ weights[KERNEL].astype(np.float64).T
+    total = sums.astype(np.int64) + weights[BIAS].astype(np.int64)
+    out = np.empty_like(total)
+    for k in range(head.outputs):
+        kernel_scale = head.kernel_scales[k if len(head.kernel_scales) > 1 else 0]
+        fraction, exponent = math.frexp(head.feature_scale * kernel_scale / head.output_scale)
+        factor, shift = math.floor(fraction * 2**31 + 0.5), 31 - exponent
+        if factor == 2**31:
+            factor, shift = factor // 2, shift - 1
+        out[:, k] = (total[:, k] * factor + (1 << (shift - 1))) >> shift
+    return np.clip(out + head.output_zero, -128, 127)
+
+
+def trains(file: bytes, *, model: str = "model") -> bool:
+    """Return whether the file is an int8 classifier that is trained here, and not by a runtime. Raises as `tflite_file.read_head`."""
+    return tflite_file.read_head(file, model=model) is not None
