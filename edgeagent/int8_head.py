@@ -24,7 +24,11 @@ from modelwire.tflite_head import BIAS, BIAS_MAX, BIAS_SCALE, CODE_MAX, KERNEL, 
 F64 = NDArray[np.float64]
 ISSUE = "exact-head 1 int8"  # the trainer and the rounding behind it: the same bits on every processor
 UNIT = 128.0  # codes of features for 1.0 as the trainer sees them: it wants numbers of about 1, and float16 has these to the bit
-ROOM = 1.5  # a scale that is written anew leaves so much room above the largest weight: one for each round would be one too many
+# Weights learn inside +-127 of their scale. Where more than this share of them ended there, the next round has a coarser scale: an
+# update that changes the scale changes every code (decision 0011 has the figures).
+AT_END = 1 / 8
+COARSER = ((1 / 4, 2.0), (1 / 2, 4.0), (1.0, 8.0))  # up to this share at the end: times so much; powers of 2, so that scales stay exact
+ROOM = 1.5  # a new scale of logits leaves so much above the largest
 RECENT = 16  # batches whose rows say how far the logits reach
 
 
@@ -69,6 +73,7 @@ class Int8Model:
         self._head = self._head.with_weights(weights, model=self.name)
         self._weights: Weights = {name: np.array(weights[name]) for name in self._shapes}
         self._floats: HeadState | None = None  # until the next step: the integers are all there is
+        self._scales = self._each(self._head.kernel_scales)
         self._recent.clear()
 
     def train(self, x: ArrayLike, y: ArrayLike, lr: float) -> float:
@@ -81,6 +86,7 @@ class Int8Model:
         if wanted.shape != (self.batch, *self.contract.y_shape):
             raise ShapeMismatch(tensor=f"{self.name}: y", expected=f"[{self.batch}, {self.contract.classes}]", got=str(list(wanted.shape)))
         if self._floats is None:
+            self._scales *= self._coarser()
             self._floats = start_of(self._recipe, [self._numbers()])
         if self._recipe.rate != float(np.float32(lr)):
             self._recipe = replace(self._recipe, rate=float(lr))
@@ -89,11 +95,14 @@ class Int8Model:
             (loss,) = advance(self._recipe, self._floats, self._rows(features, wanted), 1)
         except TrainingDiverged as e:
             raise TrainingDiverged(model=self.name, what=e.facts["what"], steps=self._floats.step) from None
+        ((matrix, _),) = layers_of(self._recipe, self._floats.weights)
+        ends = (CODE_MAX * self._scales * (self._head.feature_scale * UNIT)).astype(np.float32)[:, None]
+        np.clip(matrix, -ends, ends, out=matrix)
         self._recent.append(codes)
         return float(loss)
 
     def get_weights(self) -> Weights:
-        """Return the present weights as the file would hold them; copies. Scales are the old ones unless something would be clipped."""
+        """Return the present weights as the file would hold them; copies. Raises TrainingDiverged when no int8 holds them."""
         if self._floats is None:
             return {name: value.copy() for name, value in self._weights.items()}
         ((matrix, biases),) = layers_of(self._recipe, self._floats.weights)
@@ -117,13 +126,23 @@ class Int8Model:
         e = np.exp(z - z.max(1, keepdims=True))
         return np.asarray(e / e.sum(1, keepdims=True), np.float32)
 
+    def _each(self, scales: tuple[float, ...]) -> F64:
+        """Return a scale for each output."""
+        return np.array(np.broadcast_to(np.array(scales, np.float64), self._head.outputs))
+
+    def _coarser(self) -> F64:
+        """Return by how much the scale of each output grows in this round."""
+        if KERNEL_SCALE not in self._weights:
+            return np.ones(self._head.outputs)
+        ended = np.abs(self._weights[KERNEL]) >= CODE_MAX
+        share = ended.mean(1) if len(self._head.kernel_scales) > 1 else np.full(self._head.outputs, ended.mean())
+        return np.array([next(by for most, by in COARSER if s <= most) if s > AT_END else 1.0 for s in share])
+
     def _numbers(self) -> tuple[F32, F32]:
         """Return the layer that the integers stand for, for features of codes / UNIT."""
         head = self._head
-        scales = np.broadcast_to(np.array(head.kernel_scales), head.outputs)[:, None]
-        kernel = self._weights[KERNEL].astype(np.float64) * scales * (head.feature_scale * UNIT)
-        biases = self._weights[BIAS].astype(np.float64) * np.broadcast_to(np.array(head.bias_scales), head.outputs)
-        return kernel.astype(np.float32), biases.astype(np.float32)
+        kernel = self._weights[KERNEL].astype(np.float64) * self._each(head.kernel_scales)[:, None] * (head.feature_scale * UNIT)
+        return kernel.astype(np.float32), (self._weights[BIAS] * self._each(head.bias_scales)).astype(np.float32)
 
     def _codes(self, x: ArrayLike, rows: int | None = None) -> NDArray[np.int64]:
         value = np.asarray(x)
@@ -142,38 +161,23 @@ class Int8Model:
             raise ModelError(model=self.name, reason="a softmax head learns one class a sample, not a target")
         return Rows(features, labels=y.argmax(1).astype(np.uint32))
 
-    # From float to int8: the kept scales first.
+    # From float to int8.
 
     def _as_integers(self, kernel: F64, biases: F64) -> Weights:
         head, out = self._head, {name: value.copy() for name, value in self._weights.items()}
-        scales = np.broadcast_to(np.array(head.kernel_scales), head.outputs).astype(np.float64)
-        bias_scales = np.broadcast_to(np.array(head.bias_scales), head.outputs).astype(np.float64)
-        over = np.abs(np.rint(kernel / scales[:, None])).max(1) > CODE_MAX
-        if over.any() and KERNEL_SCALE in out:
-            one = len(head.kernel_scales) == 1
-            largest = np.full(head.outputs, np.abs(kernel).max()) if one else np.abs(kernel).max(1)
-            new = (largest * (ROOM / CODE_MAX)).astype(np.float32).astype(np.float64)
-            scales = np.where(over | one, new, scales)
-            bias_scales = np.where(over | one, (scales * head.feature_scale).astype(np.float32), bias_scales).astype(np.float64)
-            out[KERNEL_SCALE] = scales[: len(head.kernel_scales)].astype(np.float32)
+        bias_scales = self._each(head.bias_scales)
+        new = self._scales != self._each(head.kernel_scales)
+        if new.any():
+            bias_scales[new] = (self._scales * head.feature_scale).astype(np.float32)[new]
+            out[KERNEL_SCALE] = self._scales[: len(head.kernel_scales)].astype(np.float32)
             out[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
-        elif over.any():
-            kernel, biases = self._shrunk(kernel, biases, np.abs(kernel).max(1) / (CODE_MAX * scales))
         if OUTPUT_SCALE in out:
             self._widen(out, kernel, biases)
         elif not head.logistic:
-            reach = self._reach(kernel, biases)
-            low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
-            by = max(reach[1] / high if high > 0 else 1.0, reach[0] / low if low < 0 else 1.0)
-            kernel, biases = self._shrunk(kernel, biases, np.full(head.outputs, by))
-        out[KERNEL] = np.clip(np.rint(kernel / scales[:, None]), -CODE_MAX, CODE_MAX).astype(np.float32)
+            kernel, biases = self._within(kernel, biases)
+        out[KERNEL] = np.clip(np.rint(kernel / self._scales[:, None]), -CODE_MAX, CODE_MAX).astype(np.float32)
         out[BIAS] = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
         return out
-
-    def _shrunk(self, kernel: F64, biases: F64, by: F64) -> tuple[F64, F64]:
-        """Return the layer made smaller: surer of nothing, and of the same mind. by: for each output, never below 1."""
-        each = np.maximum(by if self._head.logistic else np.full_like(by, by.max()), 1.0)
-        return kernel / each[:, None], biases / each
 
     def _reach(self, kernel: F64, biases: F64) -> tuple[float, float]:
         """Return the least and the largest logit of the rows that were trained on last, and 0."""
@@ -182,6 +186,13 @@ class Int8Model:
         seen = (np.concatenate(list(self._recent)) - self._head.feature_zero) * self._head.feature_scale
         z = np.einsum("rf,of->ro", seen, kernel) + biases  # no BLAS: its sums differ from processor to processor
         return min(0.0, float(z.min())), max(0.0, float(z.max()))
+
+    def _within(self, kernel: F64, biases: F64) -> tuple[F64, F64]:
+        """Return a softmax head made smaller until its logits fit the scale that they have: less sure, and of the same mind."""
+        head, (least, most) = self._head, self._reach(kernel, biases)
+        low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
+        by = max(1.0, most / high if high > 0 else 1.0, least / low if low < 0 else 1.0)
+        return kernel / by, biases / by
 
     def _widen(self, out: Weights, kernel: F64, biases: F64) -> None:
         """Give the logits a scale that holds them when the old one does not."""
