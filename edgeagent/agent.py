@@ -15,7 +15,7 @@ from modelwire.records import Presence
 from . import rounds
 from .device import Device
 from .lineage import OK, Lineage
-from .rounds import OpenModel, Report
+from .rounds import OpenModel, Progress, Report
 from .session import Session
 from .settings import Model
 from .transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
@@ -60,8 +60,7 @@ class _UnderWay:
     steps: rounds.Round
     began: float
     said: float
-    count: int = 0
-    loss: float = float("nan")
+    progress: Progress | None = None
 
 
 @dataclass
@@ -200,7 +199,7 @@ class Agent:
         until = self.clock.monotonic() + SLICE
         while not self.stopping:
             try:
-                at.loss = next(at.steps)
+                at.progress = next(at.steps)
             except StopIteration as end:
                 self._round = None
                 self._finish(end.value)
@@ -209,13 +208,13 @@ class Agent:
                 self._round = None
                 self._tell(at.lineage.name, e.message)
                 return
-            at.count += 1
             if self.clock.monotonic() >= until:
                 break
         now = self.clock.monotonic()
-        if now - at.said >= PROGRESS:
+        if now - at.said >= PROGRESS and (p := at.progress) is not None:
             at.said = now
-            _log.info("%s: %d steps, %.1f a second, loss %.4f", at.lineage.name, at.count, at.count / (now - at.began), at.loss)
+            speed = p.done / max(p.seconds, 1e-9)
+            _log.info("%s: %s: step %d of %d, %.1f a second, loss %.4f", at.lineage.name, p.mode, p.done, p.steps, speed, p.loss)
 
     def _begin_round(self, goal: Goal) -> None:
         for name, lineage in self._in_turn():
@@ -284,7 +283,8 @@ class Agent:
         if self._round is not None:
             at, self._round = self._round, None
             at.steps.close()
-            _log.info("%s: abandoned the round under way after %d steps; the model is as before it", at.lineage.name, at.count)
+            done = at.progress.done if at.progress else 0
+            _log.info("%s: stopped the round under way after step %d; the next start goes on from there", at.lineage.name, done)
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

@@ -25,7 +25,7 @@ def opener(device: Device, *, eager: bool) -> OpenModel:
             return int8_head.Int8Model(file, model=name)
         if not found:
             found.append(runtime.load())
-        return found[0].open(file, model=name)
+        return found[0].open(file, model=name, signature="")
 
     if eager:
         for name, lineage in device.lineages.items():
