@@ -6,9 +6,9 @@ A sample is a row of the int8 codes that the head sees. What is judged is the in
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +29,8 @@ UNIT = 128.0  # codes of features for 1.0 as the trainer sees them: it wants num
 AT_END = 1 / 8
 COARSER = ((1 / 4, 2.0), (1 / 2, 4.0), (1.0, 8.0))  # up to this share at the end: times so much; powers of 2, so that scales stay exact
 ROOM = 1.5  # a new scale of logits leaves so much above the largest
-RECENT = 16  # batches whose rows say how far the logits reach
+_FROM = "from "  # before the names of the integers that a round began with
+RECENT = 16  # batches that say how far the logits reach
 
 
 class Int8Model:
@@ -47,7 +48,6 @@ class Int8Model:
             features=found.features, outputs=found.outputs, steps=STEPS_MAX, batch=self.batch, optimiser=Optimiser.ADAM,
             loss=Loss.LOGISTIC if found.logistic else Loss.SOFTMAX,
         )  # fmt: skip
-        self._recent: deque[NDArray[np.int64]] = deque(maxlen=RECENT)
         self.set_weights(tflite_file.read_weights(file, model=model))
 
     @property
@@ -72,9 +72,39 @@ class Int8Model:
                 raise ShapeMismatch(tensor=name, expected=f"{np.dtype(held)}{list(shape)}", got=got)
         self._head = self._head.with_weights(weights, model=self.name)
         self._weights: Weights = {name: np.array(weights[name]) for name in self._shapes}
-        self._floats: HeadState | None = None  # until the next step: the integers are all there is
-        self._scales = self._each(self._head.kernel_scales)
-        self._recent.clear()
+        # What training starts from: the same numbers in float, under scales that may have grown.
+        self._scales = self._each(self._head.kernel_scales) * self._coarser()
+        self._floats: HeadState = start_of(self._recipe, [self._numbers()])
+        self._reaches = np.zeros((RECENT, 2))
+
+    @property
+    def state_is_whole(self) -> bool:
+        """Whether `get_state` gives all that training goes by beside the weights."""
+        return True
+
+    def use(self, signature: str) -> None:
+        """Train as by this signature: there is no other way than "train"; "" for a model that is only evaluated."""
+        if signature not in ("", "train"):
+            raise NotTrainable(model=self.name, reason=f"an int8 head has no signature {signature[:40]!r}")
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Return what training goes by beside the weights, copies: the head in float, the optimiser's slots, the integers it began with."""
+        floats, scales, reaches = self._floats, self._scales, self._reaches
+        out: dict[str, NDArray[Any]] = {
+            "float": floats.weights, "slots": floats.slots, "step": np.array([floats.step], np.int64), "scales": scales, "reaches": reaches,
+        }  # fmt: skip
+        return {name: value.copy() for name, value in {**out, **{_FROM + n: w for n, w in self._weights.items()}}.items()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `get_state` gave, to the bit. Raises ShapeMismatch for anything of another kind."""
+        known = self.get_state()
+        for name in sorted(set(known) | set(state)):
+            here, there = (None if name not in of else (of[name].dtype, of[name].shape) for of in (known, state))
+            if here != there:
+                raise ShapeMismatch(tensor=name, expected=here or "no such state", got=there or "nothing")
+        self.set_weights({name.removeprefix(_FROM): value for name, value in state.items() if name.startswith(_FROM)})
+        self._scales, self._reaches = state["scales"].copy(), state["reaches"].copy()
+        self._floats = HeadState(state["float"].copy(), state["slots"].copy(), int(state["step"][0]))
 
     def train(self, x: ArrayLike, y: ArrayLike, lr: float) -> float:
         """Return the loss of one step on exactly `batch` samples; y: one-hot, [batch, classes]; of logistic outputs also 0 to 1.
@@ -85,9 +115,6 @@ class Int8Model:
         wanted = np.asarray(y, np.float32)
         if wanted.shape != (self.batch, *self.contract.y_shape):
             raise ShapeMismatch(tensor=f"{self.name}: y", expected=f"[{self.batch}, {self.contract.classes}]", got=str(list(wanted.shape)))
-        if self._floats is None:
-            self._scales *= self._coarser()
-            self._floats = start_of(self._recipe, [self._numbers()])
         if self._recipe.rate != float(np.float32(lr)):
             self._recipe = replace(self._recipe, rate=float(lr))
         features = ((codes - self._head.feature_zero) / UNIT).astype(np.float16)
@@ -95,15 +122,17 @@ class Int8Model:
             (loss,) = advance(self._recipe, self._floats, self._rows(features, wanted), 1)
         except TrainingDiverged as e:
             raise TrainingDiverged(model=self.name, what=e.facts["what"], steps=self._floats.step) from None
-        ((matrix, _),) = layers_of(self._recipe, self._floats.weights)
+        ((matrix, biases),) = layers_of(self._recipe, self._floats.weights)
         ends = (CODE_MAX * self._scales * (self._head.feature_scale * UNIT)).astype(np.float32)[:, None]
         np.clip(matrix, -ends, ends, out=matrix)
-        self._recent.append(codes)
+        if not self._head.logistic:  # its logits have to fit their scale; no BLAS: its sums differ from processor to processor
+            z = np.einsum("rf,of->ro", features.astype(np.float64), matrix.astype(np.float64)) + biases
+            self._reaches[self._floats.step % RECENT] = z.min(), z.max()
         return float(loss)
 
     def get_weights(self) -> Weights:
         """Return the present weights as the file would hold them; copies. Raises TrainingDiverged when no int8 holds them."""
-        if self._floats is None:
+        if not self._floats.step:
             return {name: value.copy() for name, value in self._weights.items()}
         ((matrix, biases),) = layers_of(self._recipe, self._floats.weights)
         kernel = matrix.astype(np.float64) / (UNIT * self._head.feature_scale)
@@ -172,31 +201,27 @@ class Int8Model:
             out[KERNEL_SCALE] = self._scales[: len(head.kernel_scales)].astype(np.float32)
             out[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
         if OUTPUT_SCALE in out:
-            self._widen(out, kernel, biases)
+            self._widen(out)
         elif not head.logistic:
             kernel, biases = self._within(kernel, biases)
         out[KERNEL] = np.clip(np.rint(kernel / self._scales[:, None]), -CODE_MAX, CODE_MAX).astype(np.float32)
         out[BIAS] = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
         return out
 
-    def _reach(self, kernel: F64, biases: F64) -> tuple[float, float]:
-        """Return the least and the largest logit of the rows that were trained on last, and 0."""
-        if not self._recent:
-            return 0.0, 0.0
-        seen = (np.concatenate(list(self._recent)) - self._head.feature_zero) * self._head.feature_scale
-        z = np.einsum("rf,of->ro", seen, kernel) + biases  # no BLAS: its sums differ from processor to processor
-        return min(0.0, float(z.min())), max(0.0, float(z.max()))
+    def _reach(self) -> tuple[float, float]:
+        """Return the least and the largest logit of the last batches, and 0."""
+        return min(0.0, float(self._reaches[:, 0].min())), max(0.0, float(self._reaches[:, 1].max()))
 
     def _within(self, kernel: F64, biases: F64) -> tuple[F64, F64]:
         """Return a softmax head made smaller until its logits fit the scale that they have: less sure, and of the same mind."""
-        head, (least, most) = self._head, self._reach(kernel, biases)
+        head, (least, most) = self._head, self._reach()
         low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
         by = max(1.0, most / high if high > 0 else 1.0, least / low if low < 0 else 1.0)
         return kernel / by, biases / by
 
-    def _widen(self, out: Weights, kernel: F64, biases: F64) -> None:
+    def _widen(self, out: Weights) -> None:
         """Give the logits a scale that holds them when the old one does not."""
-        head, (least, most) = self._head, self._reach(kernel, biases)
+        head, (least, most) = self._head, self._reach()
         low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
         if low <= least and most <= high:
             return

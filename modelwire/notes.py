@@ -73,7 +73,8 @@ def notes_of(file: bytes, *, model: str = "the model") -> Notes:
     """
     int8 = tflite_file.read_head(file, model=model)
     if int8 is not None:
-        return Notes((Mode("head", "train", tuple(v.name for v in int8.variables)),), None, "adam", "binary" if int8.logistic else "ce", False)
+        mode = Mode("head", "train", tuple(v.name for v in int8.variables))
+        return Notes((mode,), None, "adam", "binary" if int8.logistic else "ce", False)
     m = parse(file)
     return _Reader(file, m, model).notes(_said(file, m, model))
 
