@@ -168,7 +168,9 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
                 slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
             )  # fmt: skip
             bounds = loaded.settings.spool
-            spool.register(name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes)
+            spool.register(
+                name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes, codes=contract.codes
+            )
     database.close()
     files.flush_folder(state / "models")
     files.flush_folder(state)

@@ -120,6 +120,7 @@ class Contract:
     x_shape: tuple[int, ...]
     y_shape: tuple[int, ...]  # what `train` is told: one-hot classes, or a target of this shape
     evaluates: bool  # whether there is an `eval`
+    codes: bool = False  # x is whole numbers from -128 to 127, not any float32; and every sample has a class
 
     @property
     def classes(self) -> int:

@@ -77,7 +77,7 @@ class Int8Head:
     @property
     def contract(self) -> Contract:
         """Rows of codes in, a class out: of one logistic output two, its absence and its presence."""
-        return Contract(BATCH, (self.features,), (2 if self.outputs == 1 else self.outputs,), True)
+        return Contract(BATCH, (self.features,), (2 if self.outputs == 1 else self.outputs,), True, codes=True)
 
     def with_weights(self, weights: Mapping[str, Held], *, model: str = "the model") -> Int8Head:
         """Return the head with the scales that are among `weights`. Raises NotTrainable for scales that a runtime would refuse."""
