@@ -165,8 +165,9 @@ class Spool:
         channels_of(channels)
         with self._db.transaction():
             self._db.run(
-                "INSERT INTO model (name, x_shape, y_shape, max_samples, max_bytes, channels, codes) VALUES (?,?,?,?,?,?,?) ON CONFLICT (name)"
-                " DO UPDATE SET max_samples=excluded.max_samples, max_bytes=excluded.max_bytes, channels=excluded.channels",
+                "INSERT INTO model (name, x_shape, y_shape, max_samples, max_bytes, channels, codes) VALUES (?,?,?,?,?,?,?)"
+                " ON CONFLICT (name) DO UPDATE"
+                " SET max_samples=excluded.max_samples, max_bytes=excluded.max_bytes, channels=excluded.channels",
                 model, json.dumps(list(x_shape)), json.dumps(list(y_shape)), max_samples, max_bytes, " ".join(channels), int(codes),
             )  # fmt: skip
             self._make_room(model)

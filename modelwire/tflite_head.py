@@ -75,6 +75,11 @@ class Int8Head:
         return frozenset(v.name for v in self.variables)
 
     @property
+    def keeps_scales(self) -> bool:
+        """Whether the file shares the layer's scales with others, so that they stay as they are."""
+        return KERNEL_SCALE not in self.names
+
+    @property
     def contract(self) -> Contract:
         """Rows of codes in, a class out: of one logistic output two, its absence and its presence."""
         return Contract(BATCH, (self.features,), (2 if self.outputs == 1 else self.outputs,), True, codes=True)
