@@ -38,12 +38,13 @@ def add_base(args: argparse.Namespace) -> Answer:
             known = Base(manifest.commit, name, manifest.encode(), store.blobs.put(file), len(file), now())
             store.bases.add(known)
     document = {
-        **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact, "int8_head": int8_heads.describe(head),
+        **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact,
+        "int8_head": int8_heads.describe(head),
     }  # fmt: skip
     text = facts(
         (
             ("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes"),
-            ("trains", "" if head is None else int8_heads.say(head)),
+            ("int8 head", "" if head is None else int8_heads.say(head)),
         )
     )  # fmt: skip
     return Answer(document, text)

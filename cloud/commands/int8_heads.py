@@ -33,4 +33,4 @@ def say(head: Int8Head) -> str:
     kept = ", which are shared and stay as they are" if head.keeps_scales else ""
     rows = f"output {head.exposed} gives its rows" if head.exposed is not None else "edgecloud int8-head expose shows its rows"
     kind = "logistic" if head.logistic else "softmax"
-    return f"an int8 head as it is: {head.features} codes to {head.outputs}, {kind}, {scales}{kept}; {rows}"
+    return f"trains as it is: {head.features} codes to {head.outputs}, {kind}, {scales}{kept}; {rows}"
