@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelwire import tflite_file
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
-from modelwire.head import HeadState, advance, layers_of, start_of
+from modelwire.head import HeadState, advance, layers_of, outputs_of, start_of
 from modelwire.head_recipe import STEPS_MAX, HeadRecipe, Loss, Optimiser
 from modelwire.rows import Rows
 from modelwire.tensors import F32, Weights
@@ -118,15 +118,16 @@ class Int8Model:
         if self._recipe.rate != float(np.float32(lr)):
             self._recipe = replace(self._recipe, rate=float(lr))
         features = ((codes - self._head.feature_zero) / UNIT).astype(np.float16)
+        rows = self._rows(features, wanted)
         try:
-            (loss,) = advance(self._recipe, self._floats, self._rows(features, wanted), 1)
+            (loss,) = advance(self._recipe, self._floats, rows, 1)
         except TrainingDiverged as e:
             raise TrainingDiverged(model=self.name, what=e.facts["what"], steps=self._floats.step) from None
-        ((matrix, biases),) = layers_of(self._recipe, self._floats.weights)
+        ((matrix, _),) = layers_of(self._recipe, self._floats.weights)
         ends = (CODE_MAX * self._scales * (self._head.feature_scale * UNIT)).astype(np.float32)[:, None]
         np.clip(matrix, -ends, ends, out=matrix)
-        if not self._head.logistic:  # its logits have to fit their scale; no BLAS: its sums differ from processor to processor
-            z = np.einsum("rf,of->ro", features.astype(np.float64), matrix.astype(np.float64)) + biases
+        if not self._head.logistic:  # its logits have to fit their scale
+            z = outputs_of(self._recipe, self._floats.weights, rows)
             self._reaches[self._floats.step % RECENT] = z.min(), z.max()
         return float(loss)
 
@@ -204,7 +205,8 @@ class Int8Model:
             self._widen(out)
         elif not head.logistic:
             kernel, biases = self._within(kernel, biases)
-        out[KERNEL] = np.clip(np.rint(kernel / self._scales[:, None]), -CODE_MAX, CODE_MAX).astype(np.float32)
+        codes = np.clip(np.rint(kernel / self._scales[:, None]), -CODE_MAX, CODE_MAX)
+        out[KERNEL] = codes.astype(np.float32) + np.float32(0)  # -0 is no int8
         out[BIAS] = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
         return out
 
