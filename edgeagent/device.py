@@ -174,7 +174,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
             bounds = loaded.settings.spool
             spool.register(
                 name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes,
-                channels=loaded.settings.model(name).card.channels,
+                channels=loaded.settings.model(name).card.channels, codes=contract.codes,
             )  # fmt: skip
     database.close()
     files.flush_folder(state / "models")

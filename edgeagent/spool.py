@@ -37,6 +37,7 @@ class Shape:
 
     x: tuple[int, ...]
     y: tuple[int, ...]
+    codes: bool = False  # x is int8 codes, and every sample has a class
 
     @property
     def classes(self) -> int:
@@ -121,6 +122,8 @@ class Spool:
         """Add many samples, [n, ...], all or none, and return their ids. contexts: one for all, or one each."""
         shape = self.shape(model)
         xs = _floats(model, "x", x, shape.x)
+        if shape.codes:
+            _check_codes(model, xs, labels is not None)
         ys = None if targets is None else _floats(model, "target", targets, shape.y)
         classes = _classes(model, labels, shape) if labels is not None else np.full(len(xs), -1)
         if labels is not None and ys is not None:
@@ -155,15 +158,17 @@ class Spool:
     # For the agent.
 
     def register(
-        self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int, channels: Sequence[str] = ()
-    ) -> None:
-        """Say what a model's samples look like, how many are kept, and what cards sketch of them; all but the shapes may change later."""
+        self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int, channels: Sequence[str] = (),
+        codes: bool = False,
+    ) -> None:  # fmt: skip
+        """Say what a model's samples look like, how many are kept, and what cards sketch of them; all but the looks may change later."""
         channels_of(channels)
         with self._db.transaction():
             self._db.run(
-                "INSERT INTO model (name, x_shape, y_shape, max_samples, max_bytes, channels) VALUES (?,?,?,?,?,?) ON CONFLICT (name)"
-                " DO UPDATE SET max_samples=excluded.max_samples, max_bytes=excluded.max_bytes, channels=excluded.channels",
-                model, json.dumps(list(x_shape)), json.dumps(list(y_shape)), max_samples, max_bytes, " ".join(channels),
+                "INSERT INTO model (name, x_shape, y_shape, max_samples, max_bytes, channels, codes) VALUES (?,?,?,?,?,?,?)"
+                " ON CONFLICT (name) DO UPDATE"
+                " SET max_samples=excluded.max_samples, max_bytes=excluded.max_bytes, channels=excluded.channels",
+                model, json.dumps(list(x_shape)), json.dumps(list(y_shape)), max_samples, max_bytes, " ".join(channels), int(codes),
             )  # fmt: skip
             self._make_room(model)
 
@@ -173,7 +178,7 @@ class Spool:
         if row is None:
             names = [r["name"] for r in self._db.all("SELECT name FROM model ORDER BY name")]
             raise ConfigError(reason=f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}")
-        return Shape(tuple(json.loads(row["x_shape"])), tuple(json.loads(row["y_shape"])))
+        return Shape(tuple(json.loads(row["x_shape"])), tuple(json.loads(row["y_shape"])), bool(row["codes"]))
 
     def count(self, model: str, *, after: int = 0) -> int:
         """Return how many samples there are with an id above `after`."""
@@ -277,6 +282,14 @@ def _floats(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> 
     if not np.isfinite(out).all():
         raise ModelError(model=model, reason=f"{what} holds a value that is not a finite float32")
     return out
+
+
+def _check_codes(model: str, xs: F32, labelled: bool) -> None:
+    """Raise ModelError unless the samples are what an int8 head sees, as the integers that a runtime gives, each with its class."""
+    if not labelled:
+        raise ModelError(model=model, reason="its int8 head learns classes: a sample has a label")
+    if not bool(((xs == np.rint(xs)) & (xs >= -128) & (xs <= 127)).all()):
+        raise ModelError(model=model, reason="its int8 head sees int8 codes, whole numbers from -128 to 127, as the runtime gives them")
 
 
 def _classes(model: str, labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:

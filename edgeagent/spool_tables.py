@@ -21,7 +21,8 @@ CREATE TABLE model (
     gone BLOB,                              -- card of dropped samples up to `seen` that no accepted version has told of
     gone_since BLOB,                        -- the same of those above `seen`
     coming BLOB,                            -- card of all that came between `carded` and `seen`
-    known BLOB                              -- card of what accepted rounds had come; a round's weight halves with each one after it
+    known BLOB,                             -- card of what accepted rounds had come; a round's weight halves with each one after it
+    codes INTEGER NOT NULL DEFAULT 0        -- 1: x is int8 codes, and every sample has a class
 );
 CREATE TABLE cell (                         -- kept with each append, so that no append counts the whole table
     id INTEGER PRIMARY KEY,
@@ -50,7 +51,7 @@ CREATE INDEX sample_by_rank ON sample (cell, rank);
 
 _COLUMNS = (
     "channels TEXT NOT NULL DEFAULT ''", "seen INTEGER NOT NULL DEFAULT 0", "carded INTEGER NOT NULL DEFAULT 0",
-    "gone BLOB", "gone_since BLOB", "coming BLOB", "known BLOB",
+    "gone BLOB", "gone_since BLOB", "coming BLOB", "known BLOB", "codes INTEGER NOT NULL DEFAULT 0",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from . import cbor, limits
 from .errors import Malformed, ModelError, NonFinite, TooLarge
 from .identity import root_of
 from .tensors import Dtype, Held, Schema, TensorClass, TensorSpec
-from .tflite_file import read_tensors
+from .tflite_file import read_tensors, read_variables
 
 # What is not trained by a gradient: statistics, and the threshold of anomalies. Sparse lossy coding drove a running variance
 # below zero: facts in docs/decisions/0001-why-the-lattice.md.
@@ -93,15 +93,20 @@ def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exac
     Raises NotTrainable, NonFinite (a base with NaN is no base) or ModelError for a unit that is too fine or too coarse.
     """
     schema, flat = read_tensors(file)
+    verbatim = frozenset(v.name for v in read_variables(file) if v.verbatim)
     return manifest_for(
-        schema, flat, file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}, exact=exact
-    )
+        schema, flat, file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}, exact=exact,
+        verbatim=verbatim,
+    )  # fmt: skip
 
 
 def manifest_for(
-    schema: Schema, flat: Sequence[Held], *, file_sha256: bytes, file_size: int, exponents: Mapping[str, int], exact: bool = False
-) -> Manifest:
+    schema: Schema, flat: Sequence[Held], *, file_sha256: bytes, file_size: int, exponents: Mapping[str, int], exact: bool = False,
+    verbatim: frozenset[str] = frozenset(),
+) -> Manifest:  # fmt: skip
     """Return the manifest of weights that are already flat arrays in schema order, held as their types are.
+
+    verbatim: tensors of float32 that are on no lattice whatever their names say.
 
     Raises NonFinite, ModelError for a unit that does not suit, and Malformed for a weight that its storage type does not have.
     """
@@ -114,7 +119,7 @@ def manifest_for(
         if len(bad):
             raise NonFinite(what="the base model", tensor=spec.name, index=int(bad[0]))
         peak = peak_of(w)
-        klass = TensorClass.EXACT if exact else class_of(spec, peak)
+        klass = TensorClass.EXACT if exact else TensorClass.VERBATIM if spec.name in verbatim else class_of(spec, peak)
         if klass is not TensorClass.LATTICE and spec.name in exponents:
             raise ModelError(model=f"tensor {spec.name}", reason=f"it is {klass.name.lower()}, so it takes no unit")
         e = exponents.get(spec.name, default_unit(spec.dtype, peak)) if klass is TensorClass.LATTICE else 0

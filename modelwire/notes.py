@@ -70,9 +70,14 @@ class Notes:
 def notes_of(file: bytes, *, model: str = "the model") -> Notes:
     """Return the notes of a file that keeps the contract (`tflite_file.check_trainable`).
 
-    A file without notes, or with those of an older release, has one mode: "all", by `train`, of every weight.
+    A file without notes, or with those of an older release, has one mode: "all", by `train`, of every weight. An int8 classifier as it
+    is has the mode "head"; it needs no notes, and none are read.
     Raises NotTrainable for notes that are none, or that disagree with the file's signatures and weights.
     """
+    int8 = tflite_file.read_head(file, model=model)
+    if int8 is not None:
+        mode = Mode("head", "train", tuple(v.name for v in int8.variables))
+        return Notes((mode,), None, "adam", "binary" if int8.logistic else "ce", False)
     m = parse(file)
     return _Reader(m, model).notes(_said(file, m, model))
 

@@ -1,21 +1,20 @@
 """Reads and overwrites, in place, the initial values of the variables of a trainable .tflite; says what keeps a file from being one.
 
-docs/trainable-models.md is the contract. A version of a model is the same file with these bytes replaced: no checkpoint format.
+docs/trainable-models.md is the contract; a file without its signatures is one too when it ends in an int8 head (tflite_head.py).
+A version of a model is the same file with these bytes replaced: no checkpoint format.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import limits, storage
+from . import limits, storage, tflite_head
 from .errors import NotTrainable, ShapeMismatch
 from .tensors import Dtype, Held, Schema, TensorSpec, Weights
 from .tflite_graph import (
@@ -36,7 +35,11 @@ from .tflite_graph import (
     Signature,
     Tensor,
     parse,
+    readers_of,
 )
+from .tflite_graph import Contract as Contract
+from .tflite_graph import Variable as Variable
+from .tflite_head import Int8Head
 
 WEIGHT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")  # the signatures take them as keyword arguments
 REQUIRED = ("get_weights", "infer", "set_weights", "train")
@@ -48,38 +51,20 @@ STORED = {FLOAT32: Dtype.FLOAT32, FLOAT16: Dtype.FLOAT16, BFLOAT16: Dtype.BFLOAT
 NO_VALUE = "has no initial value in the file; a runtime would train on whatever lies in memory"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One trainable tensor: its name in `get_weights`, and where its initial value lies in the file."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: Dtype
-    offset: int  # bytes from the start of the file
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """The shapes that the signatures of a trainable file fix. Shapes are of one sample, without the batch."""
-
-    batch: int  # samples of one `train` or `eval` call
-    x_shape: tuple[int, ...]
-    y_shape: tuple[int, ...]  # what `train` is told: one-hot classes, or a target of this shape
-    evaluates: bool  # whether there is an `eval`
-
-    @property
-    def classes(self) -> int:
-        """Entries of one target; for a classifier, its classes."""
-        return prod(self.y_shape)
-
-
 def read_variables(file: Buffer | Model, *, model: str = "the model") -> tuple[Variable, ...]:
-    """Return everything that the signature `get_weights` lists, sorted by name.
+    """Return everything that the signature `get_weights` lists, or all of an int8 head, sorted by name.
 
     Raises NotTrainable when a variable has no initial value of its own in the file; Malformed or TooLarge for a damaged file.
     """
-    return _variables(parsed(file), model)
+    return _found(file, parsed(file), model)
+
+
+def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
+    """Return the int8 head that is trained of a file without the contract's signatures; None for a file of any other kind.
+
+    Raises as `read_variables`.
+    """
+    return _head(file, parse(file), model)
 
 
 def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
@@ -105,7 +90,8 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     Raises ShapeMismatch unless `weights` holds exactly the file's tensors in their shapes, held as their types are.
     """
     parsed = parse(file)
-    variables = _variables(parsed, model)
+    head = _head(file, parsed, model)
+    variables = head.variables if head is not None else _variables(parsed, model)
     extra = sorted(set(weights) - {v.name for v in variables})
     if extra:
         raise ShapeMismatch(tensor=extra[0], expected="no such tensor", got="a tensor")
@@ -116,6 +102,8 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
             got = "nothing" if value is None else f"{value.dtype}{list(value.shape)}"
             raise ShapeMismatch(tensor=v.name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
         out[v.offset : v.offset + v.nbytes] = storage.to_bytes(v.dtype, np.ascontiguousarray(value).reshape(-1))
+    if head is not None:
+        head.with_weights(weights, model=model)
     written = bytes(out)
     if parse(written) != parsed:
         _refuse(model, "its variables lie over other parts of the file")
@@ -133,8 +121,10 @@ def signature_names(file: Buffer) -> tuple[str, ...]:
 
 
 def contract(file: Buffer | Model, *, model: str = "the model") -> Contract:
-    """Return batch and shapes, read from the `train` signature. Raises NotTrainable when it isn't as the contract says."""
-    return _contract(parsed(file), model)
+    """Return batch and shapes, read from the `train` signature or the int8 head. Raises NotTrainable when it isn't as the contract says."""
+    m = parsed(file)
+    head = _head(file, m, model)
+    return _contract(m, model) if head is None else head.contract
 
 
 def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozenset[str]]:
@@ -164,6 +154,8 @@ def trains(signature: str) -> bool:
 def check_trainable(file: Buffer, *, model: str = "the model") -> None:
     """Raise NotTrainable, naming the first thing found that the contract of docs/trainable-models.md forbids."""
     m = parse(file)
+    if _head(file, m, model) is not None:
+        return
     missing = [name for name in REQUIRED if name not in m.signatures]
     if missing:
         _refuse(model, f"it has no signature {missing[0]!r}")
@@ -175,6 +167,16 @@ def check_trainable(file: Buffer, *, model: str = "the model") -> None:
 
 def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
+
+
+def _head(file: Buffer | Model, m: Model, model: str) -> Int8Head | None:
+    # What was parsed before is a file with signatures: a head is looked for in the bytes.
+    return None if isinstance(file, Model) or m.signatures.keys() & {*REQUIRED, "eval"} else tflite_head.find(file, m, model)
+
+
+def _found(file: Buffer | Model, m: Model, model: str) -> tuple[Variable, ...]:
+    head = _head(file, m, model)
+    return _variables(m, model) if head is None else head.variables
 
 
 def _signature(m: Model, model: str, name: str) -> Signature:
@@ -192,7 +194,7 @@ def _variables(m: Model, model: str) -> tuple[Variable, ...]:
     signature = _signature(m, model, "get_weights")
     _check_custom(m, model)
     initial = _initial_values(m, model)
-    readers = _readers(m)
+    readers = readers_of(m)
     out = []
     for name, handle in sorted(_listed(m, model, signature).items()):
         tensor = m.graphs[signature.graph].tensors[signature.outputs[name]]
@@ -232,17 +234,6 @@ def _listed(m: Model, model: str, signature: Signature) -> dict[str, tuple[str, 
         out[name] = handle
     if len(set(out.values())) != len(out):
         _refuse(model, "get_weights lists one variable under two names")
-    return out
-
-
-def _readers(m: Model) -> Counter[int]:
-    """Return how often each buffer is meant: by tensors, and by the operators and results that a tensor goes to."""
-    out = Counter(m.metadata_buffers)
-    for graph in m.graphs:
-        uses = Counter(t for op in graph.operators for t in op.inputs)
-        uses.update(graph.outputs)
-        for index, tensor in enumerate(graph.tensors):
-            out[tensor.buffer] += max(1, uses[index])
     return out
 
 

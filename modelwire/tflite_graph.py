@@ -5,14 +5,17 @@ Field numbers are those of the TFLite schema (schema_v3c), whose fields never ch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TypeAlias
 
 from . import limits
 from .errors import TooLarge
 from .flatbuffer import I8, I32, U8, U32, U64, File, Table
+from .tensors import Dtype
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -21,6 +24,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 MAX_ENTRIES = 200_000
 
 # BuiltinOperator
+CONV_2D, DEQUANTIZE, FULLY_CONNECTED, LOGISTIC, RESHAPE, SOFTMAX, SQUEEZE, QUANTIZE = 3, 6, 9, 14, 22, 25, 43, 114
 CUSTOM, ADD_N, ELU, CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 32, 106, 111, 129, 142, 143, 144
 _CALL_ONCE_OPTIONS, _VAR_HANDLE_OPTIONS = 103, 111  # BuiltinOptions
 FLOAT32, FLOAT16, INT32, INT8, BFLOAT16 = 0, 1, 2, 9, 18  # TensorType
@@ -96,15 +100,38 @@ class Model:
     metadata_buffers: tuple[int, ...]  # theirs, and those of an older list without names
 
 
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One trainable tensor: its name in `get_weights`, and where its value lies in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype
+    offset: int  # bytes from the start of the file
+    nbytes: int
+    verbatim: bool = False  # float32 that no lattice suits: scales of int8, which are written anew or kept to the bit
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The shapes that a trainable file fixes. Shapes are of one sample, without the batch."""
+
+    batch: int  # samples of one `train` or `eval` call
+    x_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]  # what `train` is told: one-hot classes, or a target of this shape
+    evaluates: bool  # whether there is an `eval`
+    codes: bool = False  # x is whole numbers from -128 to 127, not any float32; and every sample has a class
+
+    @property
+    def classes(self) -> int:
+        """Entries of one target; for a classifier, its classes."""
+        return prod(self.y_shape)
+
+
 def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
     """Return the parsed model. Raises Malformed, or TooLarge for a file beyond `limit.model_file`."""
-    data = memoryview(file).cast("B")
-    if len(data) > limit.model_file:
-        raise TooLarge(what="the model file", size=len(data), limit=limit.model_file)
-    reader = File(data, what="model file", entries=min(len(data), MAX_ENTRIES))
-    root = reader.root(b"TFL3")
-    if root.integer(0, U32) != 3:
-        raise reader.malformed(f"schema version {root.integer(0, U32)} is not 3")
+    root = opened(file, limit)
+    reader = root.file
     codes = tuple((max(t.integer(0, I8), t.integer(3, I32)), t.text(1)) for t in root.tables(1))
     buffers = tuple(_place(t) for t in root.tables(4))
     graphs = tuple(_graph(t, codes, len(buffers)) for t in root.tables(2))
@@ -123,6 +150,29 @@ def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
     if any(buffer >= len(buffers) for _, buffer in metadata):
         raise reader.malformed(f"its metadata name a buffer beyond its {len(buffers)}")
     return Model(graphs, signatures, buffers, metadata, tuple(buffer for _, buffer in metadata) + root.integers(5))
+
+
+def opened(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Table:
+    """Return the root table. Raises as `parse`."""
+    data = memoryview(file).cast("B")
+    if len(data) > limit.model_file:
+        raise TooLarge(what="the model file", size=len(data), limit=limit.model_file)
+    reader = File(data, what="model file", entries=min(len(data), MAX_ENTRIES))
+    root = reader.root(b"TFL3")
+    if root.integer(0, U32) != 3:
+        raise reader.malformed(f"schema version {root.integer(0, U32)} is not 3")
+    return root
+
+
+def readers_of(m: Model) -> Counter[int]:
+    """Return how often each buffer is meant: by tensors, and by the operators and results that a tensor goes to."""
+    out = Counter(m.metadata_buffers)
+    for graph in m.graphs:
+        uses = Counter(t for op in graph.operators for t in op.inputs)
+        uses.update(graph.outputs)
+        for index, tensor in enumerate(graph.tensors):
+            out[tensor.buffer] += max(1, uses[index])
+    return out
 
 
 def _place(table: Table) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from ..graft.costs import Cost, cost
 from ..graft.grafting import Grafted, Wish, graft
 from ..graft.inspecting import Looked, look
 from ..graft.packing import pack
+from . import int8_heads
 from .answer import Answer, Document, facts, table
 
 
@@ -26,7 +27,9 @@ def inspect(args: argparse.Namespace) -> Answer:
     if args.gmacs is not None and not 0 < args.gmacs < 1e6:
         raise BadArgument(reason=f"{args.gmacs} thousand million multiplications a second", fix="--gmacs 4.5")
     wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
-    found = look(read_file(args.file), wish, rate=1e9 * (args.gmacs or 0))
+    data = read_file(args.file)
+    found = look(data, wish, rate=1e9 * (args.gmacs or 0))
+    head, why = int8_heads.found(data, wish.model)
     document: Document = {
         "file": args.file, "bytes": len(found.stock.data), "sha256": found.stock.sha256, "signatures": list(found.signatures),
         "inputs": _tensors(found, found.stock.inputs), "outputs": _tensors(found, found.stock.outputs), "reason": found.reason,
@@ -36,14 +39,14 @@ def inspect(args: argparse.Namespace) -> Answer:
              "weights": {name: list(found.stock.tensors[t].shape) for name, t in one.weights.items()}}
             for one in found.layers
         ],
-        "batch": args.batch, "multiplications_per_second": found.rate,
+        "int8_head": int8_heads.describe(head), "int8_head_reason": why, "batch": args.batch, "multiplications_per_second": found.rate,
         "modes": [
             {"mode": m.name, "layers": m.layers, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
              **_cost(m.cost)}
             for m in found.modes
         ],
     }  # fmt: skip
-    return Answer(document, _inspected(args, found))
+    return Answer(document, _inspected(args, found, int8_heads.say(head) if head is not None else why and f"not as it is: {why}"))
 
 
 def _tensors(found: Looked, which: tuple[int, ...]) -> list[Document]:
@@ -60,14 +63,14 @@ def _cost(cost: Cost | None) -> Document:
     }  # fmt: skip
 
 
-def _inspected(args: argparse.Namespace, found: Looked) -> str:
+def _inspected(args: argparse.Namespace, found: Looked, int8: str) -> str:
     stock, mib = found.stock, 1024 * 1024
     ends = [", ".join(f"{t['type']}{t['shape']}" for t in _tensors(found, which)) for which in (stock.inputs, stock.outputs)]
     lines = [
         facts(
             (
                 ("file", args.file), ("bytes", len(stock.data)), ("signatures", ", ".join(found.signatures)), ("takes", ends[0]),
-                ("gives", ends[1]), ("can't be trained", found.reason),
+                ("gives", ends[1]), ("can't be grafted" if int8 else "can't be trained", found.reason), ("int8 head", int8),
             )
         ),
         table(("operator", "count", "gradient"), [(name, n, "yes" if rule else "no") for name, n, rule in found.operators]),

@@ -10,10 +10,11 @@ from modelwire.errors import BadArgument, MissingFile, TooLarge, UnknownDevice
 from modelwire.limits import DEFAULT
 from modelwire.manifest import manifest_of
 from modelwire.tensors import check_name
-from modelwire.tflite_file import check_trainable
+from modelwire.tflite_file import check_trainable, read_head
 
 from .. import keys, naming
 from ..registry import Base, Request, SqliteStore
+from . import int8_heads
 from .answer import Answer, Document, facts, now, opened, table, when
 
 
@@ -27,6 +28,7 @@ def add_base(args: argparse.Namespace) -> Answer:
         raise TooLarge(what=str(path), size=path.stat().st_size, limit=DEFAULT.model_file)
     file = path.read_bytes()
     check_trainable(file, model=name)
+    head = read_head(file, model=name)
     manifest = manifest_of(file, exact=args.exact)
     with opened(args, readonly=False) as store, store.transaction():
         known = store.bases.get(manifest.commit)
@@ -35,8 +37,16 @@ def add_base(args: argparse.Namespace) -> Answer:
                 raise BadArgument(reason=f"another base is named {name!r}", fix=f"give this one a name: --name {name}-2")
             known = Base(manifest.commit, name, manifest.encode(), store.blobs.put(file), len(file), now())
             store.bases.add(known)
-    document = {**_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact}
-    text = facts((("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes")))
+    document = {
+        **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact,
+        "int8_head": int8_heads.describe(head),
+    }  # fmt: skip
+    text = facts(
+        (
+            ("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes"),
+            ("int8 head", "" if head is None else int8_heads.say(head)),
+        )
+    )  # fmt: skip
     return Answer(document, text)
 
 

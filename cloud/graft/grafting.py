@@ -122,7 +122,8 @@ def check_stock(stock: Stock, wish: Wish) -> None:
     x = stock.tensors[stock.inputs[0]]
     if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
         kind = ops.TYPE_NAMES.get(x.type, "of another type")
-        way = "; edgecloud int8-head fit retrains the head of an int8 classifier" if x.type in (ops.INT8, ops.UINT8) else ""
+        quantized = x.type in (ops.INT8, ops.UINT8)
+        way = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head" if quantized else ""
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if len(stock.subgraphs) > 1:
         raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")

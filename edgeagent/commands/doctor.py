@@ -129,9 +129,12 @@ def _disk(loaded: Loaded, opened: Device) -> str | Finding:
 
 
 def _model(opened: Device, name: str) -> str:
-    from .. import runtime
+    from .. import int8_head, runtime
 
     lineage = opened.lineages[name]
-    model = runtime.load().open(lineage.load().file, model=name)
+    file = lineage.load().file
+    if int8_head.trains(file, model=name):
+        return f"@{lineage.head().version} opens: {int8_head.Int8Model(file, model=name).runtime_key}"
+    model = runtime.load().open(file, model=name)
     fallback = f" (without the default delegate: {model.fallback})" if model.fallback else ""
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import int8_head
 from ..device import Device
 from ..guard import Score
 from ..rounds import OpenModel, Report
@@ -13,13 +14,15 @@ from ..trainer import Trainable
 def opener(device: Device, *, eager: bool) -> OpenModel:
     """Return what opens a model for a round. eager: find the runtime now, and what it will be known as in hello.
 
-    Raises RuntimeUnusable, at once or at the first round.
+    Raises RuntimeUnusable, at once or at the first round; an int8 head needs no runtime.
     """
     from .. import runtime  # a runtime takes 10 to 60 MB: commands that don't train never load it
 
     found: list[runtime.Runtime] = []
 
     def open_model(file: bytes, name: str) -> Trainable:
+        if int8_head.trains(file, model=name):
+            return int8_head.Int8Model(file, model=name)
         if not found:
             found.append(runtime.load())
         return found[0].open(file, model=name, signature="")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,49 +13,15 @@ from cloud import cli
 from cloud.graft.grafting import Wish, graft
 from cloud.graft.quantized import LARGEST, exposing, fit, head, put
 from cloud.graft.stock import read
-from edgeagent.runtime import Runtime, interpreter_for, load
 from modelwire import limits
-from modelwire.errors import BadArgument, NotTrainable, RuntimeUnusable
+from modelwire.errors import BadArgument, NotTrainable
+from tests.int8 import STOCK, clips_of, outputs, stock_path
 
-ROOT = Path(__file__).parents[2]
-STOCK = ROOT / "tests" / "models" / "stock"
-OTHERS = ROOT / "build" / "stock"
 BOTH = pytest.mark.parametrize("name", ["int8_softmax", "int8_logistic"])
 
 
-@functools.cache
-def runtime() -> Runtime:
-    try:
-        return load()
-    except RuntimeUnusable as e:
-        pytest.skip(str(e))
-
-
 def stock_file(name: str) -> bytes:
-    path = next((p for p in (STOCK / f"{name}.tflite", OTHERS / f"{name}.tflite") if p.exists()), None)
-    if path is None:
-        pytest.skip(f"{name}.tflite comes from another project; python tests/models/fetch_stock.py brings it")
-    return path.read_bytes()
-
-
-def outputs(file, clips):
-    """Return all outputs after the last frame of each clip [frames, ...], from a fresh interpreter a clip: state starts anew."""
-    out = []
-    for clip in clips:
-        interpreter = interpreter_for(runtime().interpreter, file, delegates=True)
-        for frame in clip:
-            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame[None])
-            interpreter.invoke()
-        out.append([interpreter.get_tensor(d["index"]).ravel().copy() for d in interpreter.get_output_details()])
-    return [np.array(each) for each in zip(*out, strict=True)]
-
-
-def clips_of(shape, classes, count, frames=1):
-    """Return noisy copies of one random clip for each class, as int8, and which class each is."""
-    rng = np.random.default_rng(21)
-    patterns = rng.normal(0, 50, (classes, frames, *shape))
-    y = np.arange(count) % classes
-    return [np.clip(patterns[k] + rng.normal(0, 25, patterns[k].shape), -128, 127).astype(np.int8) for k in y], y
+    return stock_path(name).read_bytes()
 
 
 @BOTH
