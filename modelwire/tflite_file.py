@@ -132,6 +132,30 @@ def contract(file: Buffer, *, model: str = "the model") -> Contract:
     return _contract(parse(file), model)
 
 
+def moved(file: Buffer, *, model: str = "the model") -> dict[str, frozenset[str]]:
+    """Return which of the weights each training signature changes: `train`, and every other one whose name begins with `train_`."""
+    m = parse(file)
+    names = {handle: name for name, handle in _listed(m, model, _signature(m, model, "get_weights")).items()}
+    signatures = {key: s for key, s in m.signatures.items() if trains(key)}
+    by_graph = {i: frozenset(names[h] for h, _ in _assignments(m.graphs[i]) if h in names) for i in {s.graph for s in signatures.values()}}
+    return {key: by_graph[s.graph] for key, s in signatures.items()}
+
+
+def hides_state(file: Buffer, signature: str, *, model: str = "the model") -> bool:
+    """Return whether training by `signature` changes variables that neither get_weights nor get_state and set_state tell of."""
+    m = parse(file)
+    listed = set(_listed(m, model, _signature(m, model, "get_weights")).values())
+    given, taken = m.signatures.get("get_state"), m.signatures.get("set_state")
+    if given is not None and taken is not None and set(given.outputs) == set(taken.inputs):
+        listed |= set(_listed(m, model, given).values())
+    return any(handle not in listed for handle, _ in _assignments(m.graphs[_signature(m, model, signature).graph]))
+
+
+def trains(signature: str) -> bool:
+    """Return whether a signature of this name is one that trains."""
+    return signature == "train" or signature.startswith("train_")
+
+
 def check_trainable(file: Buffer, *, model: str = "the model") -> None:
     """Raise NotTrainable, naming the first thing found that the contract of docs/trainable-models.md forbids."""
     m = parse(file)
@@ -148,14 +172,19 @@ def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
 
 
+def _signature(m: Model, model: str, name: str) -> Signature:
+    found = m.signatures.get(name)
+    if found is None:
+        _refuse(model, f"it has no signature {name!r}")
+    return found
+
+
 # Which variable each weight is: signature output <- READ_VARIABLE <- VAR_HANDLE; and its value: the constant that the
 # CALL_ONCE subgraph assigns to that handle. Nothing may stand between; a converter has no reason to put anything there.
 
 
 def _variables(m: Model, model: str) -> tuple[Variable, ...]:
-    signature = m.signatures.get("get_weights")
-    if signature is None:
-        _refuse(model, "it has no signature 'get_weights'")
+    signature = _signature(m, model, "get_weights")
     _check_custom(m, model)
     initial = _initial_values(m, model)
     readers = _readers(m)
@@ -334,9 +363,7 @@ def _contract(m: Model, model: str) -> Contract:
 
 def _only(m: Model, model: str, name: str, inputs: tuple[str, ...], output: str) -> dict[str, Tensor]:
     """Return the named tensors of a signature: exactly these inputs and at least this output, all of fixed float32 shapes."""
-    signature = m.signatures.get(name)
-    if signature is None:
-        _refuse(model, f"it has no signature {name!r}")
+    signature = _signature(m, model, name)
     if tuple(sorted(signature.inputs)) != inputs or output not in signature.outputs:
         _refuse(model, f"its signature {name!r} is not {name}({', '.join(inputs)}) -> {output}")
     tensors = m.graphs[signature.graph].tensors
