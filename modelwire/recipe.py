@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from .errors import Malformed, ModelError, RootMismatch, ShapeMismatch, TooLarge
 from .head import train_head
 from .head_recipe import HeadRecipe, head_recipe_of
 from .rows import Rows
-from .state import ModelState
 from .tensors import F32, Dtype, Schema, TensorSpec
 from .update import AnySection, Kind, Sections, section_of, verbatim_section
+
+if TYPE_CHECKING:
+    from .state import ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,11 @@ def update_of(state: ModelState, recipe: Recipe, limit: limits.Limits = limits.D
     return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))
 
 
+def kind_of(state: ModelState) -> Kind:
+    """Return what the sections of `update_of` are on this base: differences, exact ones where all tensors are."""
+    return Kind.EXACT if state.manifest.all_exact else Kind.DELTA
+
+
 def replay(
     state: ModelState, recipe: Recipe, *, root: bytes | None = None, limit: limits.Limits = limits.DEFAULT
 ) -> ModelState:
@@ -128,7 +135,7 @@ def replay(
     root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
     """
     after = state.copy()
-    after.apply(Kind.EXACT if state.manifest.all_exact else Kind.DELTA, update_of(state, recipe, limit))
+    after.apply(kind_of(state), update_of(state, recipe, limit))
     if root is not None and after.root != root:
         raise RootMismatch(what="the replayed recipe", kind="root", device="DEVICE")
     return after

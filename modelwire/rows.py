@@ -107,7 +107,9 @@ def quantised(features: F32, labels: U32 | None = None, targets: F32 | None = No
 
 
 def as_value(rows: Rows) -> cbor.Value:
-    """Return what stands for the rows in a record."""
+    """Return what stands for the rows in a record. Raises TooLarge for more than a reader takes."""
+    if rows.features.size > ENTRIES_MAX:
+        raise TooLarge(what="the rows", size=rows.features.size, limit=ENTRIES_MAX)
     whole = _integers(rows.features)
     coded = min((_coded(whole, layout) for layout in Layout), key=lambda made: len(made[-1]))
     wanted: cbor.Value = None
