@@ -15,6 +15,7 @@ from modelwire.records import Presence
 from . import rounds
 from .device import Device
 from .lineage import OK, Lineage
+from .on_features import Extractors
 from .rounds import OpenModel, Report
 from .session import Session
 from .settings import Model
@@ -74,6 +75,7 @@ class Agent:
     release: str  # of the agent, said in hello
     clock: Clock = field(default_factory=Clock)
     rng: random.Random = field(default_factory=random.Random)
+    extractors: Extractors | None = None  # what mode features needs
 
     def __post_init__(self) -> None:
         self.reports: list[Report] = []
@@ -209,7 +211,7 @@ class Agent:
                 self._round = None
                 self._tell(at.lineage.name, e.message)
                 return
-            at.count += 1
+            at.count += at.loss == at.loss  # it is NaN while the round prepares
             if self.clock.monotonic() >= until:
                 break
         now = self.clock.monotonic()
@@ -232,7 +234,7 @@ class Agent:
             self._told.pop(name, None)
             samples = self.device.spool.count(name)
             _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, samples, settings.train.epochs)
-            steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall)
+            steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall, extractors=self.extractors)
             now = self.clock.monotonic()
             self._round = _UnderWay(lineage, steps, now, now)
             self._last = name
@@ -279,6 +281,8 @@ class Agent:
             report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
             report.weights, speed,
         )  # fmt: skip
+        if report.note:
+            _log.warning("%s: %s", report.model, report.note)
 
     def _abandon(self) -> None:
         if self._round is not None:

@@ -128,15 +128,18 @@ class Lineage:
 
     def seal(
         self, head: Head, kind: Kind, sections: Sequence[AnySection], after: ModelState, extension: Mapping[str, cbor.Value], *,
-        parent: bytes | None = None, version: int | None = None,
+        parent: bytes | None = None, version: int | None = None, recipe: bytes = b"",
     ) -> bytes:  # fmt: skip
-        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch."""
+        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
+
+        recipe: of an update of that kind, in place of sections.
+        """
         self.check_welcome(head)
         header = Header(
             kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
             self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
         )  # fmt: skip
-        return container.seal(header, sections, self.manifest.schema, self.board.key)
+        return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
 
     def check_welcome(self, head: Head) -> None:
         """Raise NotWelcome while the centre has granted no epoch."""
@@ -156,10 +159,10 @@ class Lineage:
         add = f"edgecloud devices add {self.board.device} {self.board.key.public.hex()}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
 
-    def adopt(self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome) -> int:
+    def adopt(self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, note: str = "") -> int:
         """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already."""
         with self._db.transaction():
-            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256)
+            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256, note=note)
             self._db.run(
                 "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 
 from modelwire import cbor
 from modelwire.candidates import Residual
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
+from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, NotTrainable, TooLarge, TrainingDiverged
 from modelwire.snap import Snapped, exactly, snap, training_start
 from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
 
-from . import guard, trainer
-from .course import Lesson, courses_for
+from . import by_recipe, guard, trainer
+from .course import Course, Lesson, courses_for
+from .head_course import MODE as FEATURES
 from .lineage import Head, Lineage
+from .on_features import Extractors, OnFeatures
 from .outcome import Outcome, metrics
 from .settings import Model
 from .spool import Samples, Spool
@@ -42,6 +44,7 @@ class Report:
     weights: int  # of the whole model
     seconds: float
     error: ModelWireError | None = None
+    note: str = ""  # why the round went another way than the settings say
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class _Trained:
     snapped: Snapped | None
     verdict: guard.Verdict
     error: ModelWireError | None = None
+    recipe: by_recipe.Provenance | None = None  # what is sent in the place of the sections
+    note: str = ""  # for the log and the version's row
 
 
 Round = Generator[float, None, Report]
@@ -73,18 +78,33 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
-def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True) -> Round:
+def run(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
+    extractors: Extractors | None = None,
+) -> Round:  # fmt: skip
     """Do one round, yielding each step's loss, and return its report. Closing the generator abandons it: nothing was changed.
 
-    keep=False: only find out what the round would cost. now: Unix seconds.
+    keep=False: only find out what the round would cost. now: Unix seconds. extractors: what mode features needs.
+    While it prepares it yields NaN.
     """
     began = time.monotonic()
     until = spool.last_id(lineage.name)
-    held = lineage.load()
-    model = open_model(held.file, lineage.name)
-    if keep:
-        lineage.set_runtime(model.runtime_key)
-    trained = yield from _train(lineage, spool, settings, model, held, until)
+    if settings.train.mode == FEATURES:
+        if extractors is None:
+            raise NotTrainable(model=lineage.name, reason="mode features: nothing here computes features")
+        gathered = yield from extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until)
+        held = lineage.load()  # after the interpreter has gone
+        if keep:
+            lineage.set_runtime(gathered.runtime_key)
+        trained = yield from _train_on_features(lineage, settings, gathered, held, until)
+    else:
+        held = lineage.load()
+        model = open_model(held.file, lineage.name)
+        if keep:
+            lineage.set_runtime(model.runtime_key)
+        trained = yield from _train(lineage, spool, settings, model, held, until)
+        if settings.update.kind == "recipe":
+            trained = replace(trained, note="no recipe: only mode features trains what a recipe can say")
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -94,17 +114,22 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
-            body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, metrics(outcome, snapped.clamped))
+            extension = metrics(outcome, snapped.clamped)
+            if trained.recipe is None:
+                body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
+            else:
+                extension |= trained.recipe.extension
+                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=trained.recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
     if snapped is not None and body:
-        size, kept, kind = len(body), changed(snapped.sections), snapped.kind.name.lower()
-        budget = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
+        size, kept, kind = len(body), changed(snapped.sections), "recipe" if trained.recipe else snapped.kind.name.lower()
+        budget = settings.update.max_bytes if trained.recipe or snapped.kind is Kind.DELTA else None
         assert outcome.before is not None and outcome.after is not None
         verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=budget)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome)
+            version = lineage.adopt(head, snapped, written, body, outcome, note=trained.note)
             lineage.serve()
     if snapped is not None and not verdict.accepted:
         snapped.undo()
@@ -113,7 +138,7 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error,
+        lineage.manifest.schema.size, time.monotonic() - began, error, trained.note,
     )  # fmt: skip
 
 
@@ -131,16 +156,58 @@ def _train(
         lineage.name, training, lineage.manifest.schema.shaped(start), settings.train.epochs, settings.train.learning_rate, seed
     )
     course = courses_for(held.file, model=lineage.name)[-1].begin(model, lesson)
+
+    def taken(outcome: Outcome) -> Snapped:
+        return _snap(lineage, settings, head, held, residual, course.trained(), outcome)
+
+    def measure(snapped: Snapped) -> guard.Score:
+        return _measure_snapped(model, snapped, judging)
+
+    return (yield from _follow(course, outcome, taken, measure))
+
+
+def _train_on_features(
+    lineage: Lineage, settings: Model, gathered: OnFeatures, held: Held, until: int
+) -> Generator[float, None, _Trained]:
+    gathered.check_front(held.state)
+    head, state = lineage.head(), held.state
+    outcome = Outcome(head.rounds + 1, gathered.measure(state.named()), None, len(gathered.training), 0, until, 0)
+    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
+
+    def measure(snapped: Snapped) -> guard.Score:
+        return gathered.measure(snapped.state.named())
+
+    note = ""
+    if settings.update.kind == "recipe":
+        planned = by_recipe.plan(gathered, state, settings, seed, room=settings.update.max_bytes - _overhead(lineage, outcome, ()))
+        if isinstance(planned, by_recipe.Plan):
+            plan = planned
+            trained = yield from _follow(plan.course, outcome, lambda _: plan.taken(state, head.step), measure)
+            return replace(trained, recipe=plan.provenance)
+        note = f"no recipe: {planned}"
+    start, residual = training_start(state, held.residual)
+    course = gathered.course(lineage.manifest.schema.shaped(start), settings.train, seed)
+
+    def taken(outcome: Outcome) -> Snapped:
+        return _snap(lineage, settings, head, held, residual, course.trained(), outcome)
+
+    return replace((yield from _follow(course, outcome, taken, measure)), note=note)
+
+
+def _follow(
+    course: Course, outcome: Outcome, taken: Callable[[Outcome], Snapped], measure: Callable[[Snapped], guard.Score]
+) -> Generator[float, None, _Trained]:
+    """Take the course to its end, snap what it gave by `taken`, and judge that by `measure`."""
     try:
         while course.done < course.steps:
             yield course.step()
         outcome = replace(outcome, steps=course.done)
-        snapped = _snap(lineage, settings, head, held, residual, course.trained(), outcome)
+        snapped = taken(outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, judging)), snapped, guard.Verdict(True))
+    return _Trained(replace(outcome, after=measure(snapped)), snapped, guard.Verdict(True))
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:

@@ -115,8 +115,13 @@ def update_of(state: ModelState, recipe: Recipe, limit: limits.Limits = limits.D
         held = state.weights[layer.matrix]
         matrix = held.reshape(inputs, neurons).T if layer.inputs_first else held.reshape(neurons, inputs)
         start.append((matrix, state.weights[layer.biases]))
+    return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start))
+
+
+def moved_to(state: ModelState, layers: Sequence[Layer], trained: Sequence[tuple[F32, F32]]) -> Sections:
+    """Return the delta from `state` to the nearest points of its lattice to a trained head, whose matrices are [neurons, inputs]."""
     sections = []
-    for layer, (matrix, biases) in zip(recipe.layers, train_head(recipe.head, recipe.rows, start), strict=True):
+    for layer, (matrix, biases) in zip(layers, trained, strict=True):
         flat = np.ascontiguousarray(matrix.T if layer.inputs_first else matrix).reshape(-1)
         sections += [_moved(state, layer.matrix, flat), _moved(state, layer.biases, np.ascontiguousarray(biases))]
     return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> Answer:
         open_model = opener(opened, eager=False)
         for lineage in lineages:
             settings = opened.settings.model(lineage.name)
-            report = finish(rounds.run(lineage, opened.spool, settings, open_model, now=time.time))
+            steps = rounds.run(lineage, opened.spool, settings, open_model, now=time.time, extractors=open_model.extractors)
+            report = finish(steps)
             if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
                 raise report.error
             reports.append(report)
