@@ -18,10 +18,11 @@ from modelwire.update import AnySection, Kind, Sections
 
 from .database import Database, Row
 from .outbox import Outbox, Waiting
-from .outcome import Outcome, merged
+from .outcome import Outcome, merged, said
 from .store import Held, ModelStore, Written
 
 QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
+RECIPE = Kind.RECIPE.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Lineage:
     ) -> bytes:  # fmt: skip
         """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
 
-        recipe: of an update of that kind, in place of sections.
+        recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then.
         """
         self.check_welcome(head)
         header = Header(
@@ -204,15 +205,24 @@ class Lineage:
                 self._db.insert("command", model=self.name, id=command, version=version)
         return version
 
-    def coalesce(self) -> list[int]:
-        """Make all updates that were never offered into one, the last one's number; return the numbers that it carries.
+    def recipes_queued(self) -> list[int]:
+        """Return the versions that wait as recipes and were never offered."""
+        return [w.version for w in self.outbox.waiting("queued") if w.kind == RECIPE]
 
-        The head's commit changes with it, in the same transaction: the last update's container is another one now.
+    def coalesce(self, *, give_up_recipes: bool = False) -> list[int]:
+        """Make the updates that were never offered into one, the last one's number; return the numbers that it carries.
+
+        A recipe has no sum with anything: it stays, with all before it, unless it is given up; then a snapshot takes their place, and
+        says whose provenance went. The head's commit changes, in the same transaction: the last update's container is another one now.
         Raises TooLarge, once for each queue, when no container holds their sum; they stay apart then.
         """
         with self._db.transaction():
             queued = self.outbox.waiting("queued")
-            if len(queued) < 2 or queued[-1].commit == self._apart:
+            given_up = [w.version for w in queued if w.kind == RECIPE]
+            if given_up and not give_up_recipes:
+                queued = [w for w in queued if w.version > given_up[-1]]
+                given_up = []
+            if (len(queued) < 2 and not given_up) or queued[-1].commit == self._apart:
                 return []
             head, last = self.head(), queued[-1]
             assert last.version == head.version and last.commit == head.commit
@@ -220,20 +230,27 @@ class Lineage:
             held = self.load()
             kind, sections = self._sum(queued, bodies, held)
             extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
+            if given_up:
+                extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
             try:
                 body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
             except TooLarge:
                 self._apart = last.commit
                 raise
+            if given_up and len(body) >= sum(w.size for w in queued):
+                self._apart = last.commit  # nothing would be won by it
+                return []
             carried = [w.version for w in queued[:-1]]
             self.outbox.carry(carried, last.version)
             commit = container.commit_of(body)
             self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
+            if given_up:
+                self.outbox.note(last.version, str(extension["note"]))
             self._db.run("UPDATE model SET head_commit=? WHERE name=?", commit, self.name)
         return carried
 
     def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
-        if any(b.header.kind is Kind.SNAPSHOT for b in bodies):
+        if any(b.header.kind in (Kind.SNAPSHOT, Kind.RECIPE) for b in bodies):
             return Kind.SNAPSHOT, held.state.snapshot()
         total = bodies[0].sections(self.manifest.schema)
         for b in bodies[1:]:

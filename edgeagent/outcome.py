@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelwire import cbor
+from modelwire import cbor, row_ids
 
 from .guard import Score
 
 CLAMPED_MAX = 1000  # tensors that an update names as clamped: a reader takes 16 KiB of extension. The device itself knows all of them
+
+OF_RECIPES = (row_ids.KEY,)  # what is said of a recipe's rows and of nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
             elif key == "steps" and isinstance(value, int):
                 known = out.get("steps", 0)
                 out["steps"] = value + (known if isinstance(known, int) else 0)
+            elif key in OF_RECIPES:
+                continue  # the sum is none
             elif key not in out or not key.endswith("_before"):
                 out[key] = value
     if clamped:
@@ -69,6 +73,11 @@ def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
         else:
             out.append((n, n))
     return out
+
+
+def said(versions: Sequence[int]) -> str:
+    """Return rising versions as a person reads them: @3, @5..@7."""
+    return ", ".join(f"@{a}" if a == b else f"@{a}..@{b}" for a, b in ranges(versions))
 
 
 def _pairs(value: list[cbor.Value]) -> list[tuple[int, int]]:

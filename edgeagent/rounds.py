@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -19,12 +20,13 @@ from .course import Course, Lesson, courses_for
 from .head_course import MODE as FEATURES
 from .lineage import Head, Lineage
 from .on_features import Extractors, OnFeatures
-from .outcome import Outcome, metrics
+from .outcome import Outcome, metrics, said
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
 
+_log = logging.getLogger("edgeagent.rounds")
 OpenModel = Callable[[bytes, str], Trainable]
 
 
@@ -73,9 +75,22 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
     try:
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
     except BudgetExhausted:
-        with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
-            lineage.coalesce()
+        _make_room(lineage, settings, outbox_bytes)
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
+
+
+def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
+    """Let one update take the place of those that were never offered; recipes are given up only when that is not enough."""
+    with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
+        lineage.coalesce()
+        recipes = lineage.recipes_queued()
+        try:
+            lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
+        except BudgetExhausted:
+            if recipes:
+                lineage.coalesce(give_up_recipes=True)
+            if recipes and not lineage.recipes_queued():
+                _log.warning("%s: the outbox is full: a snapshot takes the place of the recipes of %s", lineage.name, said(recipes))
 
 
 def run(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from . import limits
 from .container import Container
-from .errors import KernelError, ModelWireError, RootMismatch
+from .errors import KernelError, ModelWireError, ReplayMismatch, RootMismatch
 from .recipe import kind_of, update_of
 from .state import ModelState
 from .update import Kind, Sections
@@ -77,7 +77,8 @@ def prove_root(state: ModelState, update: Container) -> None:
 
 
 def _other(update: Container, kind: str) -> RootMismatch:
-    return RootMismatch(what=update.name, kind=kind, device=f"{update.header.device}/{update.header.model}")
+    cls = ReplayMismatch if update.header.kind is Kind.RECIPE else RootMismatch
+    return cls(what=update.name, kind=kind, device=f"{update.header.device}/{update.header.model}")
 
 
 def _of(update: Container, error: ModelWireError) -> ModelWireError:
