@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from modelwire import rows as wire_rows
 from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.head import outputs_of, start_of
+from modelwire.head_recipe import HeadRecipe
 from modelwire.notes import Notes
 from modelwire.rows import Rows
 from modelwire.state import ModelState
@@ -23,10 +24,10 @@ from modelwire.tensors import F32, Weights
 from modelwire.tflite_file import read_weights
 
 from . import guard
+from .course import Lesson
 from .features import Features, half
-from .head_course import HeadCourse, Place, place_of, rows_for
+from .head_course import Place, place_of, rows_for
 from .lineage import Lineage
-from .settings import Train
 from .spool import Samples, Spool
 
 if TYPE_CHECKING:
@@ -55,12 +56,9 @@ class OnFeatures:
     known: Known
     training: Samples
     judging: Samples
+    until: int  # the newest sample that counts
     rows: Rows  # to train on
     judged: Rows
-
-    @property
-    def runtime_key(self) -> str:
-        return self.known.runtime_key
 
     def measure(self, weights: Mapping[str, NDArray[Any]]) -> guard.Score:
         """Return the score of a model with these weights on the held-out samples."""
@@ -68,14 +66,12 @@ class OnFeatures:
         shape = place.recipe(rows=len(self.judged), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
         return guard.score(place.answers(shape, weights, self.judged), self.judging)
 
-    def course(self, start: Weights, settings: Train, seed: int, *, rows: Rows | None = None) -> HeadCourse:
-        """Return the training of a round. rows: in place of those that are kept, of the same samples."""
-        rows = rows or self.rows
-        recipe = self.known.place.recipe(
-            rows=len(rows), batch=self.known.batch, epochs=settings.epochs, rate=settings.learning_rate,
-            optimiser=settings.optimiser or self.known.notes.optimizer, seed=seed,
+    def recipe(self, rows: Rows, lesson: Lesson, optimiser: str) -> HeadRecipe:
+        """Return how the lesson trains on these rows. optimiser: a name; "" for the model file's own."""
+        return self.known.place.recipe(
+            rows=len(rows), batch=self.known.batch, epochs=lesson.epochs, rate=lesson.learning_rate,
+            optimiser=optimiser or self.known.notes.optimizer, seed=lesson.seed,
         )  # fmt: skip
-        return HeadCourse(self.known.place, recipe, rows, start)
 
     def quantised(self) -> Rows:
         """Return the rows to train on as a recipe carries them."""
@@ -106,8 +102,8 @@ class Extractors:
         finally:
             opened.close()
 
-    def gather(self, lineage: Lineage, spool: Spool, *, held_out: float, until: int) -> Generator[float, None, OnFeatures]:
-        """Return the samples up to `until` as features, yielding NaN for each one whose features had to be computed.
+    def gather(self, lineage: Lineage, spool: Spool, *, held_out: float, until: int) -> Generator[None, None, OnFeatures]:
+        """Return the samples up to `until` as features, yielding for each one whose features had to be computed.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
@@ -130,7 +126,7 @@ class Extractors:
             if missing:
                 opened = opened or self._open(lineage)
                 for _ in kept.compute(opened, missing):
-                    yield math.nan
+                    yield
         finally:
             if opened is not None:
                 opened.close()
@@ -143,7 +139,7 @@ class Extractors:
             training, judging = spool.outline(lineage.name, held_out, until=until)
             if not len(training) or not len(judging):
                 raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=2)
-            return OnFeatures(lineage.name, known, training, judging, rows_of(training), rows_of(judging))
+            return OnFeatures(lineage.name, known, training, judging, until, rows_of(training), rows_of(judging))
 
     def _open(self, lineage: Lineage) -> Extractor:
         from .extractor import Extractor  # with the seam over the runtimes: only a device that computes features needs it

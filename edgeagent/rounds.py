@@ -5,29 +5,36 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from modelwire import cbor
 from modelwire.candidates import Residual
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, NotTrainable, TooLarge, TrainingDiverged
-from modelwire.snap import Snapped, exactly, snap, training_start
+from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, OverBudget, TooLarge, TrainingDiverged
+from modelwire.snap import Snapped, exactly, snap
 from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
 
-from . import by_recipe, guard, trainer
-from .course import Course, Lesson, courses_for
+from . import budget, guard, trainer, underway
+from .budget import Cost, Plan, Work, mib
+from .by_recipe import Provenance, RecipeCourse
+from .course import Offer
 from .head_course import MODE as FEATURES
+from .head_ground import HeadGround
 from .lineage import Head, Lineage
 from .on_features import Extractors, OnFeatures
+from .opened import Opened
 from .outcome import Outcome, metrics, said
+from .sensors import Memory, Sensors
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
+from .underway import Ground, UnderWay
 
-_log = logging.getLogger("edgeagent.rounds")
 OpenModel = Callable[[bytes, str], Trainable]
+WATCH = 0.05  # seconds of training between two looks at the memory
+_log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,8 @@ class Report:
     weights: int  # of the whole model
     seconds: float
     error: ModelWireError | None = None
-    note: str = ""  # why the round went another way than the settings say
+    why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
+    note: str = ""  # why the update is of another kind than the settings ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +65,29 @@ class _Trained:
     snapped: Snapped | None
     verdict: guard.Verdict
     error: ModelWireError | None = None
-    recipe: by_recipe.Provenance | None = None  # what is sent in the place of the sections
-    note: str = ""  # for the log and the version's row
+    recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
-Round = Generator[float, None, Report]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a round stands after a step; before the first, while features are computed, with no steps at all."""
+
+    mode: str
+    done: int  # steps, those before it was taken up included
+    steps: int
+    loss: float
+    seconds: float  # of training so far
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A round that is only tried: how, and on which (training, held-out) samples in place of the spool's."""
+
+    plan: Plan
+    samples: tuple[Samples, Samples]
+
+
+Round = Generator[Progress, None, Report]
 
 
 def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
@@ -95,32 +121,32 @@ def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
 
 def run(
     lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
-    extractors: Extractors | None = None,
+    trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
 ) -> Round:  # fmt: skip
-    """Do one round, yielding each step's loss, and return its report. Closing the generator abandons it: nothing was changed.
+    """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
-    keep=False: only find out what the round would cost. now: Unix seconds. extractors: what mode features needs.
-    While it prepares it yields NaN.
+    Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
+    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
     """
     began = time.monotonic()
-    until = spool.last_id(lineage.name)
-    if settings.train.mode == FEATURES:
-        if extractors is None:
-            raise NotTrainable(model=lineage.name, reason="mode features: nothing here computes features")
-        gathered = yield from extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until)
-        held = lineage.load()  # after the interpreter has gone
-        if keep:
-            lineage.set_runtime(gathered.runtime_key)
-        trained = yield from _train_on_features(lineage, settings, gathered, held, until)
-    else:
-        held = lineage.load()
-        model = open_model(held.file, lineage.name)
-        if keep:
-            lineage.set_runtime(model.runtime_key)
-        trained = yield from _train(lineage, spool, settings, model, held, until)
-        if settings.update.kind == "recipe":
-            trained = replace(trained, note="no recipe: only mode features trains what a recipe can say")
-    outcome = replace(trained.outcome, at=int(now()))
+    memory = memory or Memory()
+    standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
+    ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
+    if keep:
+        lineage.set_runtime(key)
+
+    def planned(offers: Sequence[Offer], training: Samples, judging: Samples) -> Plan:
+        return trial.plan if trial else _plan(lineage, settings, ground, idle, offers, training, judging)
+
+    at = underway.begin(
+        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep
+    )  # fmt: skip
+    if at.why:
+        _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
+    seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
+    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
+    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch)
+    outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
@@ -129,100 +155,161 @@ def run(
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
-            extension = metrics(outcome, snapped.clamped)
-            if trained.recipe is None:
+            extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
+            if recipe is None:
                 body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
             else:
-                extension |= trained.recipe.extension
-                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=trained.recipe.body)
+                extension |= recipe.extension
+                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
     if snapped is not None and body:
-        size, kept, kind = len(body), changed(snapped.sections), "recipe" if trained.recipe else snapped.kind.name.lower()
-        budget = settings.update.max_bytes if trained.recipe or snapped.kind is Kind.DELTA else None
+        sent = Kind.RECIPE if trained.recipe else snapped.kind
+        size, kept, kind = len(body), changed(snapped.sections), sent.name.lower()
+        most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
         assert outcome.before is not None and outcome.after is not None
-        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=budget)
+        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome, note=trained.note)
+            version = lineage.adopt(head, snapped, written, body, outcome, note=note)
             lineage.serve()
     if snapped is not None and not verdict.accepted:
         snapped.undo()
     if not verdict.accepted and keep:
         # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
+    at.journal.drop()
+    if keep:
+        _note_cost(lineage, key, at, watch.most - idle, outcome, error)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error, trained.note,
+        lineage.manifest.schema.size, time.monotonic() - began, error, at.why, note,
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a round stands on."""
+
+    ground: Ground
+    held: Held
+    idle: int  # bytes that the process held before
+    samples: tuple[Samples, Samples] | None = None  # in place of the spool's
+    until: int = 0
+
+
+def _stand(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    memory: Memory, *, keep: bool,
+) -> Generator[Progress, None, _Standing]:  # fmt: skip
+    """Open the model, or gather its samples as features."""
+    found = underway.left(lineage, settings) if keep else None
+    wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
+    if wish == FEATURES and extractors is not None:
+        idle = memory.idle(lineage.name)
+        gathering = extractors.gather(
+            lineage, spool, held_out=settings.train.held_out, until=found.begun.until if found else spool.last_id(lineage.name)
+        )  # fmt: skip
+        gathered = yield from _preparing(gathering)
+        held = lineage.load()  # the interpreter has gone
+        blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, gathered.until, 0, FEATURES)
+        ground = HeadGround(gathered, held.state, settings, overhead=_overhead(lineage, blank, ()))
+        return _Standing(ground, held, idle, (gathered.training, gathered.judging), gathered.until)
+    held = lineage.load()
+    opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
+    return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
+
+
+def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
+    """Let the link be served while features are computed."""
+    while True:
+        try:
+            next(gathering)
+        except StopIteration as end:
+            gathered: OnFeatures = end.value
+            return gathered
+        yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
+
+
+def _note(ground: Ground, settings: Model) -> str:
+    if isinstance(ground, HeadGround):
+        return ground.note
+    return "no recipe: only mode features trains what a recipe can say" if settings.update.kind == "recipe" else ""
+
+
+def _plan(
+    lineage: Lineage, settings: Model, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
+) -> Plan:
+    work = Work(
+        settings.train.epochs, trainer.steps_of(len(training), ground.batch, 1), underway.loaded(training, judging), idle
+    )  # fmt: skip
+    costs = lineage.costs.of(ground.runtime_key)
+    modes = [offer.mode for offer in offers]
+    return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
+
+
+def _note_cost(lineage: Lineage, runtime: str, at: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
+    """Remember what a real round took: a mode that was found too large is not planned again, and steps are as slow as they are."""
+    known = lineage.costs.of(runtime).get(at.begun.mode)
+    if not at.course.done or (known is None and not isinstance(error, OverBudget)):
+        return  # only `edgeagent measure` sees the peaks between steps
+    step = at.journal.spent / at.course.done
+    if known is None or memory > known.memory + 2 * (at.loaded - known.samples):
+        known = Cost(step, memory, at.loaded)
+    lineage.costs.note(runtime, at.begun.mode, replace(known, seconds=step), outcome.at)
+
+
+class _Watch:
+    """Looks at this process's memory while it trains."""
+
+    def __init__(self, model: str, mode: str, limit: int, sensors: Sensors) -> None:
+        self.most = 0  # bytes
+        self._model, self._mode, self._limit, self._sensors = model, mode, limit, sensors
+        self._looked = 0.0
+
+    def look(self, now: float) -> None:
+        """Raise OverBudget when there is a limit and the memory is above it. now: monotonic seconds."""
+        if not self._limit or now - self._looked < WATCH:
+            return
+        self._looked = now
+        self.most = max(self.most, held := self._sensors.resident())
+        if held > self._limit:
+            raise OverBudget(model=self._model, mode=self._mode, took=f"{mib(held)} MiB", budget=f"{mib(self._limit)} MiB")
+
+
 def _train(
-    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, until: int
-) -> Generator[float, None, _Trained]:
-    head = lineage.head()
-    training, judging = spool.split(lineage.name, settings.train.held_out, until=until)
-    if not len(training) or not len(judging):
-        raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0)
-    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
-    start, residual = training_start(held.state, held.residual)
-    lesson = Lesson(
-        lineage.name, training, lineage.manifest.schema.shaped(start), settings.train.epochs, settings.train.learning_rate, seed
-    )
-    course = courses_for(held.file, model=lineage.name)[-1].begin(model, lesson)
-
-    def taken(outcome: Outcome) -> Snapped:
-        return _snap(lineage, settings, head, held, residual, course.trained(), outcome)
-
-    def measure(snapped: Snapped) -> guard.Score:
-        return _measure_snapped(model, snapped, judging)
-
-    return (yield from _follow(course, outcome, taken, measure))
-
-
-def _train_on_features(
-    lineage: Lineage, settings: Model, gathered: OnFeatures, held: Held, until: int
-) -> Generator[float, None, _Trained]:
-    gathered.check_front(held.state)
-    head, state = lineage.head(), held.state
-    outcome = Outcome(head.rounds + 1, gathered.measure(state.named()), None, len(gathered.training), 0, until, 0)
-    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
-
-    def measure(snapped: Snapped) -> guard.Score:
-        return gathered.measure(snapped.state.named())
-
-    note = ""
-    if settings.update.kind == "recipe":
-        planned = by_recipe.plan(gathered, state, settings, seed, room=settings.update.max_bytes - _overhead(lineage, outcome, ()))
-        if isinstance(planned, by_recipe.Plan):
-            plan = planned
-            trained = yield from _follow(plan.course, outcome, lambda _: plan.taken(state, head.step), measure)
-            return replace(trained, recipe=plan.provenance)
-        note = f"no recipe: {planned}"
-    start, residual = training_start(state, held.residual)
-    course = gathered.course(lineage.manifest.schema.shaped(start), settings.train, seed)
-
-    def taken(outcome: Outcome) -> Snapped:
-        return _snap(lineage, settings, head, held, residual, course.trained(), outcome)
-
-    return replace((yield from _follow(course, outcome, taken, measure)), note=note)
-
-
-def _follow(
-    course: Course, outcome: Outcome, taken: Callable[[Outcome], Snapped], measure: Callable[[Snapped], guard.Score]
-) -> Generator[float, None, _Trained]:
-    """Take the course to its end, snap what it gave by `taken`, and judge that by `measure`."""
+    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch
+) -> Generator[Progress, None, _Trained]:
+    head, course, journal = lineage.head(), at.course, at.journal
+    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, at.begun.mode)
     try:
-        while course.done < course.steps:
-            yield course.step()
+        while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
+            began = time.monotonic()
+            watch.look(began)
+            loss = course.step()
+            journal.after_step(course, time.monotonic() - began)
+            yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
-        snapped = taken(outcome)
+        recipe = None
+        if isinstance(course, RecipeCourse):
+            snapped, recipe = course.snap(held.state, head.step), course.provenance()
+        else:
+            weights = course.trained()
+            ground.rest()
+            snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
+    except GeneratorExit:
+        journal.write(course)
+        journal.close()
+        raise
+    finally:
+        if journal.trouble:
+            _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=measure(snapped)), snapped, guard.Verdict(True))
+    after = ground.score(snapped.state.named(), at.judging)
+    return _Trained(replace(outcome, after=after), snapped, guard.Verdict(True), recipe=recipe)
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
@@ -249,7 +336,3 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     extension = metrics(replace(outcome, before=score, after=score), clamped)
     return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
 
-
-def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:
-    model.set_weights(snapped.state.named())
-    return guard.measure(model, judging)

@@ -74,12 +74,12 @@ class Contract:
         return prod(self.y_shape)
 
 
-def read_variables(file: Buffer, *, model: str = "the model") -> tuple[Variable, ...]:
+def read_variables(file: Buffer | Model, *, model: str = "the model") -> tuple[Variable, ...]:
     """Return everything that the signature `get_weights` lists, sorted by name.
 
     Raises NotTrainable when a variable has no initial value of its own in the file; Malformed or TooLarge for a damaged file.
     """
-    return _variables(parse(file), model)
+    return _variables(parsed(file), model)
 
 
 def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
@@ -122,19 +122,24 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     return written
 
 
+def parsed(file: Buffer | Model) -> Model:
+    """Return the parsed file; what is parsed already is not parsed again, which takes tenths of a second for a large one on a board."""
+    return file if isinstance(file, Model) else parse(file)
+
+
 def signature_names(file: Buffer) -> tuple[str, ...]:
     """Return the names of the file's signatures, sorted."""
     return tuple(sorted(parse(file).signatures))
 
 
-def contract(file: Buffer, *, model: str = "the model") -> Contract:
+def contract(file: Buffer | Model, *, model: str = "the model") -> Contract:
     """Return batch and shapes, read from the `train` signature. Raises NotTrainable when it isn't as the contract says."""
-    return _contract(parse(file), model)
+    return _contract(parsed(file), model)
 
 
-def moved(file: Buffer, *, model: str = "the model") -> dict[str, frozenset[str]]:
+def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozenset[str]]:
     """Return which of the weights each training signature changes: `train`, and every other one whose name begins with `train_`."""
-    m = parse(file)
+    m = parsed(file)
     names = {handle: name for name, handle in _listed(m, model, _signature(m, model, "get_weights")).items()}
     signatures = {key: s for key, s in m.signatures.items() if trains(key)}
     by_graph = {i: frozenset(names[h] for h, _ in _assignments(m.graphs[i]) if h in names) for i in {s.graph for s in signatures.values()}}
@@ -326,7 +331,7 @@ def _check_state(m: Model, model: str) -> None:
     listed = set(_listed(m, model, m.signatures["get_weights"]).values())
     usage = {i: {op.variable for op in g.operators if op.variable is not None} for i, g in enumerate(m.graphs)}
     judged: set[int] = set()  # thousands of signatures may name one subgraph
-    changed = {handle for handle, _ in _assignments(m.graphs[m.signatures["train"].graph])}
+    changed = {handle for i in {s.graph for key, s in m.signatures.items() if trains(key)} for handle, _ in _assignments(m.graphs[i])}
     for name, signature in sorted(m.signatures.items()):
         used = usage[signature.graph]
         blank = sorted(used - initial.keys()) if signature.graph not in judged else []
@@ -350,6 +355,10 @@ def _contract(m: Model, model: str) -> Contract:
         _refuse(model, f"train takes lr of shape {list(lr.shape)}, not a scalar")
     if prod(loss.shape) != 1:
         _refuse(model, f"train gives a loss of shape {list(loss.shape)}, not one number")
+    for name in sorted(n for n in m.signatures if trains(n) and n != "train"):
+        other = _only(m, model, name, ("lr", "x", "y"), "loss")
+        if any(other[what].shape != train[what].shape for what in train):
+            _refuse(model, f"its signature {name!r} takes or gives other shapes than 'train'")
     evaluate = _only(m, model, "eval", ("x",), "output") if "eval" in m.signatures else None
     for name, signature, batch in (("infer", infer, 1), ("eval", evaluate, x.shape[0])):
         if signature is None:

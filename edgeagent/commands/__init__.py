@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("init", "run", "train", "publish", "status", "samples", "log", "outbox", "estimate", "doctor", "config", "version")
+NAMES = ("init", "run", "train", "publish", "status", "samples", "log", "outbox", "estimate", "measure", "doctor", "config", "version")
 
 
 def chosen(words: list[str]) -> tuple[ModuleType, ...]:
