@@ -68,7 +68,7 @@ class Train:
     held_out: float = setting(0.2, "Share of the samples that judges a round and is never trained on.", least=0.01, most=0.9)
     mode: str = setting(
         "auto",
-        "What is trained: features (the head, on kept features), a mode of the file (head, last:3, all), or auto: the deepest in the budget.",
+        "What is trained: features (the head, on kept features), a mode of the file (head, last:3, all), or auto: the deepest that fits.",
     )
     margin: float = setting(0.02, "A round is rejected when its held-out loss is worse by more than this.", least=0)
 

@@ -28,6 +28,7 @@ def learn(lineage: Lineage, ids: Sequence[int], **settings: Any) -> tuple[int, R
     body = lineage.seal(head, Kind.RECIPE, (), state, {"samples": len(ids), KEY: encode_ids(ids)}, recipe=recipe.encode())
     written = lineage.store.write(head.slot, state, residual)
     snapped = Snapped(Kind.RECIPE, sections, state, residual, None, (), moved=sections)
-    version = lineage.adopt(head, snapped, written, body, Outcome(head.rounds + 1, None, None, len(ids), recipe.head.steps, 0, 1_800_001_000))
+    outcome = Outcome(head.rounds + 1, None, None, len(ids), recipe.head.steps, 0, 1_800_001_000)
+    version = lineage.adopt(head, snapped, written, body, outcome)
     lineage.serve()
     return version, recipe
