@@ -48,3 +48,7 @@ class HeadGround:
 
     def rest(self) -> None:
         """Keep everything: there is nothing beyond the rows."""
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        del self._gathered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 from modelwire import tflite_file
 from modelwire.errors import ModelError
 
-from . import rounds, underway
+from . import rounds
 from .budget import Cost, Plan, mib
 from .course import courses_for
 from .device import Device
@@ -56,13 +57,14 @@ def unknown(lineage: Lineage, runtime: str, max_ram: int) -> list[str]:
 def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel) -> Cost:
     """Return what a round in this mode takes, by trying one in this process: it has done nothing else before."""
     settings = opened.settings.model(lineage.name)
-    training, judging = opened.spool.split(lineage.name, settings.train.held_out, until=opened.spool.last_id(lineage.name))
-    if not len(training) or not len(judging):
-        training = judging = _made_up(lineage)
+    count, _ = sides = opened.spool.sides(lineage.name, settings.train.held_out)
+    made_up = None
+    if 0 in sides:
+        made_up = (_made_up(lineage), _made_up(lineage))
+        count = len(made_up[0])
     contract = tflite_file.contract(lineage.store.base(), model=lineage.name)
-    epochs = -(-STEPS // max(1, len(training) // contract.batch))
     memory, taken = Memory(), []
-    trial = Trial(Plan(mode, epochs, seconds=SECONDS), (training, judging))
+    trial = Trial(Plan(mode, -(-STEPS // max(1, count // contract.batch)), seconds=SECONDS), made_up)
     steps = rounds.run(lineage, opened.spool, settings, open_model, now=time.time, keep=False, trial=trial, memory=memory)
     while True:
         began = time.perf_counter()
@@ -73,9 +75,11 @@ def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel) -> 
         taken.append(time.perf_counter() - began)
     if not taken:
         raise ModelError(model=lineage.name, reason=f"the mode {mode} took no step")
+    shape = opened.spool.shape(lineage.name)
+    loaded = (count if made_up else sum(sides)) * 4 * (math.prod(shape.x) + math.prod(shape.y))
     steady = taken[1:] or taken  # the first one opens the model and scores it
     peak = memory.sensors.peak() - memory.floors[lineage.name]
-    return Cost(statistics.median(steady), max(0, peak), underway.loaded(training, judging))
+    return Cost(statistics.median(steady), max(0, peak), loaded)
 
 
 def _made_up(lineage: Lineage) -> Samples:

@@ -36,3 +36,6 @@ class Opened:
 
     def rest(self) -> None:
         self._model.use("")
+
+    def close(self) -> None:
+        self._model.close()

@@ -25,7 +25,7 @@ from .lineage import Head, Lineage
 from .on_features import Extractors, OnFeatures
 from .opened import Opened
 from .outcome import Outcome, metrics, said
-from .sensors import Memory, Sensors
+from .sensors import Memory, Sensors, give_back
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
@@ -81,10 +81,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A round that is only tried: how, and on which (training, held-out) samples in place of the spool's."""
+    """A round that is only tried: how, and on which (training, held-out) samples; None: the spool's."""
 
     plan: Plan
-    samples: tuple[Samples, Samples]
+    samples: tuple[Samples, Samples] | None = None
 
 
 Round = Generator[Progress, None, Report]
@@ -173,6 +173,8 @@ def run(
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome, note=note)
             lineage.serve()
+        elif trial:
+            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
     if snapped is not None and not verdict.accepted:
         snapped.undo()
     if not verdict.accepted and keep:
@@ -206,6 +208,7 @@ def _stand(
     found = underway.left(lineage, settings) if keep else None
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
     if wish == FEATURES and extractors is not None:
+        give_back()
         idle = memory.idle(lineage.name)
         gathering = extractors.gather(
             lineage, spool, held_out=settings.train.held_out, until=found.begun.until if found else spool.last_id(lineage.name)
@@ -217,6 +220,7 @@ def _stand(
         return _Standing(ground, held, idle, (gathered.training, gathered.judging), gathered.until)
     held = lineage.load()
     opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
+    give_back()
     return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
 
 
@@ -309,6 +313,7 @@ def _train(
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
     after = ground.score(snapped.state.named(), at.judging)
+    ground.close()
     return _Trained(replace(outcome, after=after), snapped, guard.Verdict(True), recipe=recipe)
 
 

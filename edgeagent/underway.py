@@ -49,6 +49,9 @@ class Ground(Protocol):
     def rest(self) -> None:
         """Give back what training took beyond scoring."""
 
+    def close(self) -> None:
+        """Give back all: nothing can be asked any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
