@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from modelwire.errors import BadArgument, ModelWireError
 
-from .commands import authoring, fleet, heads, ingest, models, registry
+from .commands import authoring, fleet, heads, ingest, models, recipes, registry
 from .commands.answer import Answer, dump
 from .graft.loss import LOSSES
 from .graft.optimizers import OPTIMIZERS
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     _registry_commands(commands)
     _fleet_commands(commands)
     _model_commands(commands)
+    _recipe_commands(commands)
     _ingest_command(commands)
     _author_commands(commands)
     return top
@@ -141,6 +142,32 @@ def _model_commands(commands: Any) -> None:
     )  # fmt: skip
     one.add_argument("name", metavar="DEVICE[/MODEL][@VERSION]", help="without a version: the latest")
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
+
+
+def _recipe_commands(commands: Any) -> None:
+    one = _command(
+        commands, "replay", recipes.replay,
+        "edgecloud replay pi-7@12", "edgecloud replay pi-7/doorbell@12 --set rate=0.01 --set steps=200 --json",
+        "edgecloud replay pi-7@12 --set optimiser=adam -o adam.tflite",
+    )  # fmt: skip
+    one.add_argument("name", metavar="DEVICE[/MODEL]@VERSION", help="a version that came as a recipe")
+    one.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="train with another setting instead, such as rate (or lr), steps, batch, optimiser, decay, seed; may be repeated",
+    )  # fmt: skip
+    one.add_argument("-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
+    one = _command(
+        commands, "forget", recipes.forget,
+        "edgecloud forget pi-7@12 --rows 3,8,10-20", "edgecloud forget pi-7/doorbell@12 --rows 3 -o without.tflite --json",
+        "edgecloud forget pi-7@12 --rows 3,8 --send", "edgecloud forget pi-7@12 --rows 0-9 --at-version",
+    )  # fmt: skip
+    one.add_argument("name", metavar="DEVICE[/MODEL]@VERSION", help="a version that came as a recipe")
+    one.add_argument("--rows", required=True, metavar="ROWS", help="rows of that recipe, from 0: 3,8,10-20")
+    one.add_argument(
+        "--at-version", action="store_true", help="only what this version would have been without them, on the parent that it has"
+    )
+    one.add_argument("--send", action="store_true", help="ask the device to drop these samples and to take the model over as a new version")
+    one.add_argument("-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
 
 
 def _ingest_command(commands: Any) -> None:

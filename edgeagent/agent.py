@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from modelwire import records, topics
 from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotWelcome, OutboxFull, WireError
@@ -98,7 +99,7 @@ class Agent:
         self.sessions = {
             name: Session(
                 lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
-                rng=self.rng, wall=self.clock.wall,
+                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt, name),
             )
             for name, lineage in self.device.lineages.items()
         }  # fmt: skip
@@ -331,6 +332,10 @@ class Agent:
         if now - at.pauses >= LONG:
             self._interrupt()
         return True
+
+    def _interrupt(self, name: str) -> None:
+        if self._round is not None and self._round.lineage.name == name:
+            self._abandon()
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

@@ -40,7 +40,7 @@ class Extractor:
         if head is None:
             raise NotTrainable(model=model, reason="mode features: the file says of no head that it stands on features")
         if self.notes.score:
-            raise NotTrainable(model=model, reason="mode features: its threshold of anomalies is found with the whole model; mode head does")
+            raise NotTrainable(model=model, reason="mode features: its threshold of anomalies is found with the whole model")
         self.width = head.features
         failed: list[str] = []
         for delegates in (True, False):

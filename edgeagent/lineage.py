@@ -175,8 +175,13 @@ class Lineage:
         add = f"edgecloud devices add {self.board.device} {self.board.key.public.hex()}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
 
-    def adopt(self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, note: str = "") -> int:
-        """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already."""
+    def adopt(
+        self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, command: int | None = None, note: str = ""
+    ) -> int:
+        """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
+
+        command: the id of the command that this carries out; it is no round then.
+        """
         with self._db.transaction():
             version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256, note=note)
             self._db.run(
@@ -184,8 +189,16 @@ class Lineage:
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
                 json.dumps([snapped.step.m, snapped.step.s] if snapped.step else []), self.name,
             )  # fmt: skip
-            self._count_round(outcome)
+            if command is None:
+                self._count_round(outcome)
+            else:
+                self._db.insert("command", model=self.name, id=command, version=version)
         return version
+
+    def done(self, command: int) -> int:
+        """Return the version by which a command was carried out; 0 when it was not."""
+        row = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
+        return 0 if row is None else int(row["version"])
 
     def reject(self, head: Head, outcome: Outcome, reason: str, *, widen: Sequence[int]) -> None:
         """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed.
@@ -208,9 +221,8 @@ class Lineage:
         Raises TooLarge when no container holds it.
         """
         with self._db.transaction():
-            done = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
-            if done is not None:
-                return int(done["version"])
+            if command is not None and self.done(command):
+                return self.done(command)
             head, held = self.head(), self.load()
             extension: dict[str, cbor.Value] = {"note": note} if note else {}
             body = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)

@@ -142,6 +142,20 @@ class Spool:
             self._make_room(model)
         return out
 
+    def drop(self, model: str, ids: Iterable[int]) -> int:
+        """Forget samples, and return how many of them there were."""
+        dropped = 0
+        with self._db.transaction():
+            for sample in ids:
+                row = self._db.maybe("SELECT class, bytes FROM sample WHERE id=? AND model=?", int(sample), model)
+                if row is not None:
+                    self._db.run("DELETE FROM sample WHERE id=?", int(sample))
+                    self._db.run(
+                        "UPDATE held SET samples=samples-1, bytes=bytes-? WHERE model=? AND class=?", row["bytes"], model, row["class"]
+                    )
+                    dropped += 1
+        return dropped
+
     # For the agent.
 
     def register(self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int) -> None:

@@ -178,6 +178,14 @@ def seal(
 
     recipe: what `Recipe.encode` gives; of an update of kind recipe, which has no sections.
     """
+    whole = unsigned(header, sections, schema, limit, recipe=recipe)
+    return whole + key.sign(signing.UPDATE, whole[-32:])
+
+
+def unsigned(
+    header: Header, sections: Sequence[AnySection], schema: Schema, limit: limits.Limits = limits.DEFAULT, *, recipe: bytes = b""
+) -> bytes:
+    """Return a container up to its commit: where a record that is signed carries it. Raises as `seal`."""
     _check_header(header)
     if (header.kind is Kind.RECIPE) is not bool(recipe) or (recipe and sections):
         raise Malformed(what="container", reason="an update carries a recipe and no sections when it is of that kind, and only then")
@@ -200,8 +208,7 @@ def seal(
         raise TooLarge(what="the container", size=total, limit=limit.container)
     front = _PREAMBLE.pack(MAGIC, MAJOR, MINOR, 0, len(head), len(extension), len(sections), total, 0)[:-4]
     body = front + struct.pack("<I", _core.crc32c(front)) + head + extension + table + stream
-    commit = hashlib.sha256(body).digest()
-    return body + commit + key.sign(signing.UPDATE, commit)
+    return body + hashlib.sha256(body).digest()
 
 
 def size_of(sections: Sequence[AnySection], schema: Schema) -> int:
@@ -263,6 +270,11 @@ def parse(data: Buffer, limit: limits.Limits = limits.DEFAULT, *, progress: Prog
     return Container(
         header, table, view[at_stream:at_planes], view[at_planes:end], commit, bytes(view[end + 32 :]), len(view), progress
     )
+
+
+def parse_unsigned(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Container:
+    """Return the container that `unsigned` wrote; who said it is to be known from elsewhere. Raises as `parse`."""
+    return parse(data + bytes(signing.SIGNATURE_BYTES), limit)
 
 
 def _digest(view: memoryview, progress: Progress | None) -> bytes:

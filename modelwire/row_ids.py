@@ -32,9 +32,9 @@ def encode_ids(ids: Iterable[int]) -> bytes:
     return bytes(out)
 
 
-def decode_ids(data: bytes, rows: int) -> tuple[int, ...]:
-    """Return the ids of exactly `rows` rows. Raises Malformed for anything that `encode_ids` does not write."""
-    if not rows <= len(data) <= _LONGEST * rows:
+def decode_ids(data: bytes, rows: int | None = None) -> tuple[int, ...]:
+    """Return the ids, of exactly `rows` rows where that is given. Raises Malformed for anything that `encode_ids` does not write."""
+    if rows is not None and not rows <= len(data) <= _LONGEST * rows:
         raise Malformed(what="the ids of the rows", reason=f"{len(data)} bytes are none of {rows} rows")
     ids, sample, at = [], 0, 0
     while at < len(data):
@@ -54,7 +54,7 @@ def decode_ids(data: bytes, rows: int) -> tuple[int, ...]:
         if sample > ID_MAX:
             raise Malformed(what="the ids of the rows", reason="an id is out of range")
         ids.append(sample)
-    if len(ids) != rows:
+    if rows is not None and len(ids) != rows:
         raise Malformed(what="the ids of the rows", reason=f"they are {len(ids)}, the recipe has {rows} rows")
     return tuple(ids)
 
