@@ -6,7 +6,7 @@ The interpreter is opened for samples whose features are not known yet, and once
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -151,17 +151,18 @@ class Extractors:
         assert head is not None  # an Extractor has one
         with opened.mapped() as file:
             base = read_weights(file)
-        samples = [x for _, x in spool.inputs(lineage.name, ids[: min(opened.batch, CHECKED_MAX)].tolist())]
+        samples = (x for _, x in spool.inputs(lineage.name, ids[: min(opened.batch, CHECKED_MAX)].tolist()))
         place = agreeing(place_of(head, lineage.manifest), opened, base, samples)
         return Known(place, opened.notes, opened.runtime_key, opened.batch)
 
 
-def agreeing(place: Place, opened: Extractor, base: Weights, samples: list[F32]) -> Place:
+def agreeing(place: Place, opened: Extractor, base: Weights, samples: Iterable[F32]) -> Place:
     """Return the place, `logits` as the model has it, having seen that the exact head and the runtime answer alike.
 
     Raises NotTrainable when they don't: the notes say of the head what it is not, or this runtime computes something else.
     """
-    features, wanted = (np.stack([call(x) for x in samples]) for call in (opened.features, opened.answer))
+    both = [(opened.features(x), opened.answer(x)) for x in samples]
+    features, wanted = np.stack([f for f, _ in both]), np.stack([w for _, w in both])
     kept = half(features, model=opened.model)
     recipe = place.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
     exact = outputs_of(recipe, start_of(recipe, place.layers(base)).weights, Rows(kept))
@@ -171,7 +172,7 @@ def agreeing(place: Place, opened: Extractor, base: Weights, samples: list[F32])
         if max(apart, _apart(form.finished(outputs), wanted)) <= AGREE:
             return form
     apart = max(apart, _apart(place.finished(outputs), wanted))
-    reason = f"mode features: the head on its features answers {apart:.2g} apart from the model on {len(samples)} samples, above {AGREE:g}"
+    reason = f"mode features: the head on its features answers {apart:.2g} apart from the model on {len(both)} samples, above {AGREE:g}"
     raise NotTrainable(model=opened.model, reason=reason)
 
 
