@@ -236,12 +236,11 @@ def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: P
         assert all(not r.any() for r in now.residual), "a recipe leaves no residual"
         report = b.agent.reports[0]
         assert (report.kind, report.note) == ("recipe", "") and report.outcome.after.loss < report.outcome.before.loss
-        sent = container.parse(b.centre.bodies["pi-7", "m", 1]) if hasattr(b.centre, "bodies") else None
-        if sent is not None:
-            recipe = sent.recipe()
-            assert replay(parent, recipe).root == now.state.root
-            rows = ids_of(sent.header.extension, len(recipe.rows))
-            assert rows is not None and set(rows) < set(ids) and len(rows) == report.outcome.samples
+        sent = next(said for _, said in b.centre.up if isinstance(said, container.Container))
+        recipe = sent.recipe()
+        assert replay(parent, recipe).root == now.state.root
+        rows = ids_of(sent.header.extension, len(recipe.rows))
+        assert rows is not None and set(rows) < set(ids) and len(rows) == report.outcome.samples
         b.agent.run(Goal(rounds=4, timeout=6000))
         assert [b.centre.held("pi-7", "m")[n].level for n in range(1, 5)] == [Level.VERIFIED] * 4
 
