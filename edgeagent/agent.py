@@ -17,6 +17,7 @@ from . import drift, rounds, underway
 from .allowance import Allowance
 from .device import Device
 from .lineage import OK, Lineage
+from .on_features import Extractors
 from .rounds import OpenModel, Progress, Report
 from .sensors import Memory, Sensors
 from .session import Session
@@ -80,6 +81,7 @@ class Agent:
     clock: Clock = field(default_factory=Clock)
     rng: random.Random = field(default_factory=random.Random)
     sensors: Sensors = field(default_factory=Sensors)
+    extractors: Extractors | None = None  # what mode features needs
 
     def __post_init__(self) -> None:
         self.reports: list[Report] = []
@@ -260,7 +262,9 @@ class Agent:
             self._told.pop(name, None)
             samples = self.device.spool.count(name)
             _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, samples, settings.train.epochs)
-            steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall, memory=self._memory)
+            steps = rounds.run(
+                lineage, self.device.spool, settings, self.open_model, now=self.clock.wall, memory=self._memory, extractors=self.extractors
+            )
             now = self.clock.monotonic()
             self._round = _UnderWay(lineage, steps, now, now)
             self._last = name
@@ -322,6 +326,8 @@ class Agent:
             report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
             report.weights, speed,
         )  # fmt: skip
+        if report.note:
+            _log.warning("%s: %s", report.model, report.note)
 
     def _interrupt(self) -> None:
         """Leave the round under way for another time."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +133,8 @@ def create(
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
     folder.mkdir(parents=True, exist_ok=True)
+    import shutil  # with all the packers that it knows: not in the memory of an agent that runs
+
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
     staging.mkdir(mode=0o700)
     files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)
@@ -157,6 +157,8 @@ def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
 
 
 def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool) -> None:
+    import secrets  # with all of hmac
+
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
     (state / "models").mkdir()
     Spool.create(state)

@@ -18,16 +18,21 @@ from modelwire.update import Kind, changed
 
 from . import anomaly, budget, guard, trainer, underway
 from .budget import Cost, Plan, Work, mib
+from .by_recipe import Provenance, RecipeCourse
 from .cards import LOSSES_ROOM
 from .course import Offer
+from .head_course import MODE as FEATURES
+from .head_ground import HeadGround
 from .lineage import Head, Lineage
+from .on_features import Extractors, OnFeatures
+from .opened import Opened
 from .outcome import Outcome, metrics, said
 from .sensors import Memory, Sensors, give_back
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
-from .underway import UnderWay
+from .underway import Ground, UnderWay
 
 CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 OpenModel = Callable[[bytes, str], Trainable]
@@ -52,6 +57,7 @@ class Report:
     seconds: float
     error: ModelWireError | None = None
     why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
+    note: str = ""  # why the update is of another kind than the settings ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,12 @@ class _Trained:
     snapped: Snapped | None
     verdict: guard.Verdict
     error: ModelWireError | None = None
+    recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a round stands after a step."""
+    """Where a round stands after a step; before the first, while features are computed, with no steps at all."""
 
     mode: str
     done: int  # steps, those before it was taken up included
@@ -117,34 +124,33 @@ def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
 
 def run(
     lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
-    trial: Trial | None = None, memory: Memory | None = None,
+    trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
 ) -> Round:  # fmt: skip
     """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
-    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it.
+    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
     """
     began = time.monotonic()
-    held = lineage.load()
-    model = open_model(held.file, lineage.name)
     memory = memory or Memory()
-    give_back()
-    idle = memory.idle(lineage.name)
+    standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
+    ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
     if keep:
-        lineage.set_runtime(model.runtime_key)
-    key = model.runtime_key
+        lineage.set_runtime(key)
 
     def planned(offers: Sequence[Offer], training: Samples, judging: Samples) -> Plan:
-        return trial.plan if trial else _plan(lineage, settings, model, idle, offers, training, judging)
+        return trial.plan if trial else _plan(lineage, settings, ground, idle, offers, training, judging)
 
-    at = underway.begin(lineage, spool, settings, model, held, planned, samples=trial.samples if trial else None, keep=keep)
+    at = underway.begin(
+        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep
+    )  # fmt: skip
     if at.why:
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
-    card = _card(lineage, spool, settings, model, at, keep) if trial is None else None
-    trained = yield from _train(lineage, settings, model, held, at, seconds, watch, card)
-    outcome = replace(trained.outcome, at=int(now()))
+    card = _card(lineage, spool, settings, ground, at, keep) if trial is None else None
+    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
+    outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
@@ -153,17 +159,23 @@ def run(
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
-            body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, metrics(outcome, snapped.clamped))
+            extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
+            if recipe is None:
+                body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
+            else:
+                extension |= recipe.extension
+                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
     if snapped is not None and body:
-        size, kept, kind = len(body), changed(snapped.sections), snapped.kind.name.lower()
-        most = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
+        sent = Kind.RECIPE if trained.recipe else snapped.kind
+        size, kept, kind = len(body), changed(snapped.sections), sent.name.lower()
+        most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
         assert outcome.before is not None and outcome.after is not None
         verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome)
+            version = lineage.adopt(head, snapped, written, body, outcome, note=note)
             spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif trial:
@@ -178,25 +190,77 @@ def run(
         _note_cost(lineage, key, at, watch.most - idle, outcome, error)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error, at.why,
+        lineage.manifest.schema.size, time.monotonic() - began, error, at.why, note,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a round stands on."""
+
+    ground: Ground
+    held: Held
+    idle: int  # bytes that the process held before
+    samples: tuple[Samples, Samples] | None = None  # in place of the spool's
+    until: int = 0
+
+
+def _stand(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    memory: Memory, *, keep: bool,
+) -> Generator[Progress, None, _Standing]:  # fmt: skip
+    """Open the model, or gather its samples as features."""
+    found = underway.left(lineage, settings) if keep else None
+    wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
+    if wish == FEATURES and extractors is not None:
+        give_back()
+        idle = memory.idle(lineage.name)
+        gathering = extractors.gather(
+            lineage, spool, held_out=settings.train.held_out, until=found.begun.until if found else spool.last_id(lineage.name)
+        )  # fmt: skip
+        gathered = yield from _preparing(gathering)
+        held = lineage.load()  # the interpreter has gone
+        blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, gathered.until, 0, mode=FEATURES)
+        ground = HeadGround(gathered, held.state, settings, overhead=_overhead(lineage, blank, ()))
+        return _Standing(ground, held, idle, (gathered.training, gathered.judging), gathered.until)
+    held = lineage.load()
+    opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
+    give_back()
+    return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
+
+
+def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
+    """Let the link be served while features are computed."""
+    while True:
+        try:
+            next(gathering)
+        except StopIteration as end:
+            gathered: OnFeatures = end.value
+            return gathered
+        yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
+
+
+def _note(ground: Ground, settings: Model) -> str:
+    if isinstance(ground, HeadGround):
+        return ground.note
+    return "no recipe: only mode features trains what a recipe can say" if settings.update.kind == "recipe" else ""
 
 
 def _plan(
-    lineage: Lineage, settings: Model, model: Trainable, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
+    lineage: Lineage, settings: Model, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
 ) -> Plan:
     work = Work(
-        settings.train.epochs, trainer.steps_of(len(training), model.batch, 1), underway.loaded(training, judging), idle
+        settings.train.epochs, trainer.steps_of(len(training), ground.batch, 1), underway.loaded(training, judging), idle
     )  # fmt: skip
-    costs = lineage.costs.of(model.runtime_key)
+    costs = lineage.costs.of(ground.runtime_key)
     modes = [offer.mode for offer in offers]
     return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
 
 
-def _card(lineage: Lineage, spool: Spool, settings: Model, model: Trainable, at: UnderWay, keep: bool) -> Card | None:
+def _card(lineage: Lineage, spool: Spool, settings: Model, ground: Ground, at: UnderWay, keep: bool) -> Card | None:
     """Return what may leave of the samples that came since the last card."""
     return spool.cards.beside(
-        lineage.name, at.begun.until, runtime=model.runtime_key, judged=len(at.judging), privacy=settings.privacy,
+        lineage.name, at.begun.until, runtime=ground.runtime_key, judged=len(at.judging), privacy=settings.privacy,
         room=min(CARD_MAX, settings.update.max_bytes // CARD_SHARE), keep=keep,
     )  # fmt: skip
 
@@ -231,7 +295,7 @@ class _Watch:
 
 
 def _train(
-    lineage: Lineage, settings: Model, model: Trainable, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
+    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
 ) -> Generator[Progress, None, _Trained]:
     head, course, journal = lineage.head(), at.course, at.journal
     outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, mode=at.begun.mode, card=card)
@@ -243,14 +307,19 @@ def _train(
             journal.after_step(course, time.monotonic() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
-        weights = course.trained()
-        model.use("")  # what training took goes back before anything else is made
-        try:
-            snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
-        except BudgetExhausted:
-            if outcome.card is None:
-                raise
-            outcome = replace(outcome, card=None, untold=True)
+        recipe = None
+        if isinstance(course, RecipeCourse):
+            snapped, recipe = course.snap(held.state, head.step), course.provenance()
+        else:
+            weights = course.trained()
+            ground.rest()
+            try:
+                snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
+            except BudgetExhausted:
+                if outcome.card is None:
+                    raise
+                outcome = replace(outcome, card=None, untold=True)
+                snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
             snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
@@ -263,10 +332,10 @@ def _train(
             _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    after = _measure_snapped(model, snapped, at.judging)
-    snapped, threshold = anomaly.settle(snapped, model, at.judging.x, settings.anomaly)
-    model.close()
-    return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True))
+    after = ground.score(snapped.state.named(), at.judging)
+    snapped, threshold = ground.settled(snapped, at.judging, settings.anomaly)
+    ground.close()
+    return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True), recipe=recipe)
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
@@ -294,8 +363,3 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     size = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
     size += 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
     return size + (LOSSES_ROOM if outcome.card is not None else 0)
-
-
-def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:
-    model.set_weights(snapped.state.named())
-    return guard.measure(model, judging)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import importlib
-import importlib.metadata
 import platform
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,9 @@ PACKAGES = {"litert": ("ai-edge-litert", "ai_edge_litert"), "tflite": ("tflite-r
 XNNPACK, PLAIN, UNKNOWN = "xnnpack", "plain", "unknown"  # what computed: the default delegate took part, or the builtin kernels alone
 
 # What an interpreter raises when it can't read, prepare or run a model. SystemError: tflite-runtime on numpy 2.
-_FAILURES = (RuntimeError, ValueError, SystemError, MemoryError)
+FAILURES = (RuntimeError, ValueError, SystemError, MemoryError)
 # A wheel for another C library, processor or numpy adds whatever its loader raises.
-_UNUSABLE = (*_FAILURES, ImportError, OSError, AttributeError, TypeError, LookupError)
+_UNUSABLE = (*FAILURES, ImportError, OSError, AttributeError, TypeError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Runtime:
         opened = Model(self, file, name=model, delegates=delegates)
         opened.use(signature)
         return opened
+
+    def key(self, delegate: str) -> str:
+        """Return what must be equal for the same bits, of a model whose kernels are `delegate`."""
+        return f"{self.package} {self.version} {isa()} {delegate} threads={THREADS}"
 
 
 class Model:
@@ -96,10 +100,10 @@ class Model:
                     )  # fmt: skip
                 give_back()
                 self._interpreter = interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates)
-            except _FAILURES as e:
+            except FAILURES as e:
                 failed.append(" ".join(str(e).split()))
                 continue
-            self.delegate = _delegate(self._interpreter)
+            self.delegate = delegate_of(self._interpreter)
             self._delegates, self._trains_by = with_delegates, signature
             self.fallback = self.fallback or "; ".join(failed)
             if weights is not None:
@@ -136,7 +140,7 @@ class Model:
     @property
     def runtime_key(self) -> str:
         """What must be equal for the same weights and inputs to give the same bits: package, version, ISA, kernels, threads."""
-        return f"{self.runtime.package} {self.runtime.version} {isa()} {self.delegate} threads={THREADS}"
+        return self.runtime.key(self.delegate)
 
     def infer(self, x: ArrayLike) -> F32:
         """Return the output for one sample. x: of `input_shape`, with or without a leading axis of 1; the result has it likewise."""
@@ -256,14 +260,15 @@ def isa() -> str:
     return f"{platform.machine()}/{8 * struct.calcsize('P')}"
 
 
-def interpreter_for(module: Any, file: bytes, *, delegates: bool) -> Any:
-    """Return an interpreter of the file with its tensors allocated.
+def interpreter_for(module: Any, file: bytes | Path, *, delegates: bool) -> Any:
+    """Return an interpreter of the file with its tensors allocated; one that is named is mapped, not read.
 
     Allocation comes before any get_signature_runner: tflite-runtime otherwise never applies XNNPACK to a signature's subgraph.
     """
     kinds = module.OpResolverType
     kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = module.Interpreter(model_content=file, num_threads=THREADS, experimental_op_resolver_type=kind)
+    source: dict[str, Any] = {"model_path": str(file)} if isinstance(file, Path) else {"model_content": file}
+    interpreter = module.Interpreter(**source, num_threads=THREADS, experimental_op_resolver_type=kind)
     interpreter.allocate_tensors()
     return interpreter
 
@@ -303,9 +308,19 @@ def _probe(name: str) -> Runtime | str:
         probe.invoke()
         if probe.get_tensor(probe.get_output_details()[0]["index"]).tolist() != [2, -4, 1, 6]:
             return "computes 1 + 1 wrongly"
-        return Runtime(package, importlib.metadata.version(package), module, _delegate(probe))
+        return Runtime(package, _version(package, folder), module, delegate_of(probe))
     except _UNUSABLE as e:
         return f"can't open a model{_numpy_hint(name)}: {_line(e)}"
+
+
+def _version(package: str, folder: str) -> str:
+    """Return the release of a runtime that is imported; its own word first, since reading it from the installation takes 4 MiB."""
+    said = getattr(importlib.import_module(folder), "__version__", "")
+    if isinstance(said, str) and said:
+        return said
+    from importlib import metadata
+
+    return metadata.version(package)
 
 
 def _numpy_hint(name: str) -> str:
@@ -327,7 +342,7 @@ def _line(e: BaseException) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
 
 
-def _delegate(interpreter: Any) -> str:
+def delegate_of(interpreter: Any) -> str:
     """Return what computes, by looking: a sandbox that hides /sys makes XNNPACK stay away without a word, and the bits change."""
     look = getattr(interpreter, "_get_ops_details", None)  # in both packages, but in neither one's public part
     if look is None:

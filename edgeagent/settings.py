@@ -59,14 +59,16 @@ class Link:
 class Train:
     """When and how a round of training is done, and what its guard lets pass. A model may override each."""
 
-    learning_rate: float = setting(0.05, "Step size of the optimiser that is in the model file.", least=0)
+    optimiser: str = setting("", "In mode features; empty means the model file's own.", choices=("", "sgd", "momentum", "adam"))
+    learning_rate: float = setting(0.05, "Step size of the optimiser.", least=0)
     epochs: int = setting(5, "Passes over the samples in one round.", least=1, most=100000)
     every: float = setting(6 * 3600.0, "A round is due after this, when there are samples.", unit="seconds", least=0)
     min_samples: int = setting(32, "No round with fewer samples than this.", least=2)
     min_new_samples: int = setting(64, "A round is due at once when so many new samples have come; 0 means never.", least=0)
     held_out: float = setting(0.2, "Share of the samples that judges a round and is never trained on.", least=0.01, most=0.9)
     mode: str = setting(
-        "auto", "What is trained: a mode of the file (head, last:3, all; edgeagent measure lists them), or auto: the deepest in the budget."
+        "auto",
+        "What is trained: features (the head, on kept features), a mode of the file (head, last:3, all), or auto: the deepest that fits.",
     )
     margin: float = setting(0.02, "A round is rejected when its held-out loss is worse by more than this.", least=0)
     balance: bool = setting(True, "Where classes are unevenly many, an epoch draws all classes about equally often.")
@@ -99,6 +101,10 @@ class Budget:
 class Update:
     """What an update may cost. A model may override each."""
 
+    kind: str = setting(
+        "delta", "delta sends what changed; recipe sends FEATURES OF THE SAMPLES and how they were trained on (mode features).",
+        choices=("delta", "recipe"),
+    )  # fmt: skip
     density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
     max_bytes: int = setting(
         90 * limits.KIB, "Largest update of one round: a size, or what a link charges by: 1 part (96 KiB), 3 units (of 5 kB).",

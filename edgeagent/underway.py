@@ -7,26 +7,53 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from math import isfinite
+from typing import Protocol
 
 from modelwire.candidates import Residual
 from modelwire.errors import Malformed, NotEnoughSamples
-from modelwire.snap import training_start
+from modelwire.snap import Snapped, training_start
+from modelwire.tensors import Weights
 
-from . import guard, journal, trainer
+from . import journal, trainer
 from .budget import Plan
-from .course import Course, Lesson, Offer, courses_for
+from .course import Course, Lesson, Offer
 from .guard import Score
 from .journal import Begun, Found, Journal
 from .lineage import Head, Lineage
-from .settings import Model
+from .settings import Anomaly, Model
 from .spool import Samples, Spool
 from .store import Held
-from .trainer import Trainable
 
 # They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
 _ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
 Planned = Callable[[tuple[Offer, ...], Samples, Samples], Plan]  # what to do with these training and judging samples
 _log = logging.getLogger("edgeagent")
+
+
+class Ground(Protocol):
+    """What a round trains and judges with: an opened model, or rows of kept features."""
+
+    @property
+    def runtime_key(self) -> str: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def offers(self) -> tuple[Offer, ...]: ...  # the modes in which it can be trained, cheapest first
+
+    def begin(self, mode: str, lesson: Lesson) -> Course:
+        """Return the course of the lesson in one of these modes."""
+
+    def score(self, weights: Weights, judging: Samples) -> Score:
+        """Return the score of the model with these weights, all of get_weights."""
+
+    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
+        """Return the round with its threshold of anomalies, and the threshold: of the model that was scored last."""
+
+    def rest(self) -> None:
+        """Give back what training took beyond scoring."""
+
+    def close(self) -> None:
+        """Give back all: nothing can be asked any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +93,36 @@ def left(lineage: Lineage, settings: Model) -> Found | None:
 
 
 def begin(
-    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, planned: Planned, *,
-    samples: tuple[Samples, Samples] | None = None, keep: bool = True,
+    lineage: Lineage, spool: Spool, settings: Model, ground: Ground, held: Held, planned: Planned, *,
+    samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True,
 ) -> UnderWay:  # fmt: skip
-    """Return the round that was left, or a new one. samples: for a trial, in place of the spool's.
+    """Return the round that was left, or a new one. samples: in place of the spool's; until: the newest of them that counts.
 
     keep=False: only a trial; no journal is read or left. Raises NotEnoughSamples, NoModeFits or NotTrainable.
     """
     found = left(lineage, settings) if keep else None
-    until = found.begun.until if found else spool.last_id(lineage.name)
+    until = found.begun.until if found else until or spool.last_id(lineage.name)
     training, judging = samples or spool.split(lineage.name, settings.train.held_out, until=until)
     if found and found.begun.samples != _ids(training, judging):
         _drop(lineage, found, "samples that it used are gone")
-        return begin(lineage, spool, settings, model, held, planned)
+        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    offers, why = {offer.mode: offer for offer in courses_for(held.file, model=lineage.name)}, ""
+    offers, why = {offer.mode: offer for offer in ground.offers}, ""
     if found:
         begun = found.begun
     else:
         plan = planned(tuple(offers.values()), training, judging)
-        begun, why = _begun(lineage, settings, model, plan, until, training, judging), plan.why
+        begun, why = _begun(lineage, settings, ground, held, plan, until, training, judging), plan.why
     start, residual = training_start(held.state, held.residual)
     weights = lineage.manifest.schema.shaped(start)
     lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed))
-    course = offers[begun.mode].begin(model, lesson) if begun.mode in offers else None
-    if found and (course is None or begun.runtime != model.runtime_key or begun.steps != course.steps):
+    course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
+    if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
         _drop(lineage, found, "it ran on another runtime")
-        return begin(lineage, spool, settings, model, held, planned)
+        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
     assert course is not None
-    begun = replace(begun, runtime=model.runtime_key, steps=course.steps, whole=course.whole)
+    begun = replace(begun, runtime=ground.runtime_key, steps=course.steps, whole=course.whole)
     spent = _take_up(lineage, found, course) if found else 0.0
     writes = Journal(lineage.journal if keep else None, begun, spent=spent)
     return UnderWay(begun, course, writes, judging, len(training), loaded(training, judging), residual, why)
@@ -108,14 +135,17 @@ def loaded(training: Samples, judging: Samples) -> int:
 
 def shaping(settings: Model) -> str:
     """Return the settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
-    return ", ".join(f"{f.name}={getattr(settings.train, f.name)!r}" for f in fields(settings.train) if f.name not in _ELSEWHERE)
+    named = [(f.name, getattr(settings.train, f.name)) for f in fields(settings.train) if f.name not in _ELSEWHERE]
+    if settings.update.kind == "recipe":  # whether the round can be one hangs on its size
+        named += [("kind", "recipe"), ("max_bytes", settings.update.max_bytes)]
+    return ", ".join(f"{name}={value!r}" for name, value in named)
 
 
 def _begun(
-    lineage: Lineage, settings: Model, model: Trainable, plan: Plan, until: int, training: Samples, judging: Samples
+    lineage: Lineage, settings: Model, ground: Ground, held: Held, plan: Plan, until: int, training: Samples, judging: Samples
 ) -> Begun:  # fmt: skip
     head: Head = lineage.head()
-    before = guard.measure(model, judging)
+    before = ground.score(held.state.named(), judging)
     seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, head.rounds + 1)
     return Begun(
         lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1, plan.mode, "", shaping(settings),

@@ -15,7 +15,7 @@ from . import limits, tflite_file
 from .errors import NotTrainable
 from .head_recipe import FEATURES_MAX, WIDTH_MAX
 from .tensors import Dtype
-from .tflite_graph import FLOAT32, Model, parse
+from .tflite_graph import FLOAT32, Buffer, Model, parse
 
 ENTRY = "edgeagent.trainable"  # name of the metadata entry
 CONTRACT = 2  # from which on an entry lists modes
@@ -67,7 +67,7 @@ class Notes:
         return next((mode for mode in self.modes if mode.name == name), None)
 
 
-def notes_of(file: bytes, *, model: str = "the model") -> Notes:
+def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
     """Return the notes of a file that keeps the contract (`tflite_file.check_trainable`).
 
     A file without notes, or with those of an older release, has one mode: "all", by `train`, of every weight. An int8 classifier as it
@@ -82,7 +82,7 @@ def notes_of(file: bytes, *, model: str = "the model") -> Notes:
     return _Reader(m, model).notes(_said(file, m, model))
 
 
-def _said(file: bytes, m: Model, model: str) -> Mapping[str, Any]:
+def _said(file: Buffer, m: Model, model: str) -> Mapping[str, Any]:
     """Return the entry; empty when there is none."""
     found = [buffer for name, buffer in m.metadata if name == ENTRY]
     if not found:

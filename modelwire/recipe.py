@@ -122,8 +122,13 @@ def update_of(
     start = layers_before(state, recipe)
     if recipe.head.work(len(recipe.rows)) > limit.training:
         raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
+    return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start, progress))
+
+
+def moved_to(state: ModelState, layers: Sequence[Layer], trained: Sequence[tuple[F32, F32]]) -> Sections:
+    """Return the delta from `state` to the nearest points of its lattice to a trained head, whose matrices are [neurons, inputs]."""
     sections = []
-    for layer, (matrix, biases) in zip(recipe.layers, train_head(recipe.head, recipe.rows, start, progress), strict=True):
+    for layer, (matrix, biases) in zip(layers, trained, strict=True):
         flat = np.ascontiguousarray(matrix.T if layer.inputs_first else matrix).reshape(-1)
         sections += [_moved(state, layer.matrix, flat), _moved(state, layer.biases, np.ascontiguousarray(biases))]
     return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))

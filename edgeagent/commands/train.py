@@ -38,7 +38,10 @@ def run(args: argparse.Namespace) -> Answer:
         for lineage in lineages:
             settings = opened.settings.model(lineage.name)
             measure_first(opened, lineage, settings, open_model)
-            report = finish(rounds.run(lineage, opened.spool, settings, open_model, now=time.time, memory=memory))
+            steps = rounds.run(
+                lineage, opened.spool, settings, open_model, now=time.time, memory=memory, extractors=open_model.extractors
+            )
+            report = finish(steps)
             if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
                 raise report.error
             reports.append(report)
