@@ -320,7 +320,6 @@ def _train(
                     raise
                 outcome = replace(outcome, card=None, untold=True)
                 snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
-            snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     except GeneratorExit:
