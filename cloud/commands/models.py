@@ -62,7 +62,7 @@ def show(args: argparse.Namespace) -> Answer:
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", _ranges(v["skipped"])),
-            *((key, value) for key, value in v["metrics"].items() if key != "skipped"),
+            *((key, value) for key, value in v["metrics"].items() if key != "skipped" and not isinstance(value, bytes)),
             *(("note", n["text"]) for n in v["annotations"]),
         )
     )  # fmt: skip
