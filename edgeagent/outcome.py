@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelwire import cbor, row_ids
+from modelwire import cbor, forgotten, row_ids
 
 from .guard import Score
 
 CLAMPED_MAX = 1000  # tensors that an update names as clamped: a reader takes 16 KiB of extension. The device itself knows all of them
 
-OF_RECIPES = (row_ids.KEY,)  # what is said of a recipe's rows and of nothing else
+OF_ONE = (row_ids.KEY, forgotten.KEY)  # what is true of one version alone and of no sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
             elif key == "steps" and isinstance(value, int):
                 known = out.get("steps", 0)
                 out["steps"] = value + (known if isinstance(known, int) else 0)
-            elif key in OF_RECIPES:
-                continue  # the sum is none
+            elif key in OF_ONE:
+                continue
             elif key not in out or not key.endswith("_before"):
                 out[key] = value
     if clamped:
