@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelwire import cbor, row_ids
+from modelwire import cbor, forgotten, row_ids
 from modelwire.card import Card
 
 from . import cards
@@ -13,7 +13,7 @@ from .guard import Score
 
 CLAMPED_MAX = 1000  # tensors that an update names as clamped: a reader takes 16 KiB of extension. The device itself knows all of them
 
-OF_RECIPES = (row_ids.KEY,)  # what is said of a recipe's rows and of nothing else
+OF_ONE = (row_ids.KEY, forgotten.KEY)  # what is true of one version alone and of no sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
             elif key == "steps" and isinstance(value, int):
                 known = out.get("steps", 0)
                 out["steps"] = value + (known if isinstance(known, int) else 0)
-            elif key in OF_RECIPES:
-                continue  # the sum is none
+            elif key in OF_ONE:
+                continue
             elif key == "card":
                 out["card"] = told[0] if len(told) == 1 else cards.merged_bytes(told)
             elif key not in out or not key.endswith("_before"):

@@ -195,6 +195,17 @@ class RootMismatch(WireError):
     hint = "ask for a snapshot: edgecloud snapshot request {device}"
 
 
+class ReplayMismatch(RootMismatch):
+    """A recipe, replayed on the parent that it names, did not come to the version that its device says it made of it."""
+
+    code = 59
+    text = (
+        "{what}: its recipe, replayed, comes to another {kind} than its device's. The same recipe gives the same bits on every sound"
+        " machine: run `edgeagent doctor` on {device} and `edgecloud doctor` here, and look at it with `edgecloud replay {what}`"
+    )
+    hint = "edgecloud replay {what}"
+
+
 # The registry, or the lineage, can act.
 
 
@@ -250,17 +261,6 @@ class AmbiguousName(LineageError):
     code = 58
     text = "{device} has several models: {models}"
     hint = "name one of them: {example}"
-
-
-class ReplayMismatch(RootMismatch):
-    """A recipe, replayed on the parent that it names, did not come to the version that its device says it made of it."""
-
-    code = 59
-    text = (
-        "{what}: its recipe, replayed, comes to another {kind} than its device's. The same recipe gives the same bits on every sound"
-        " machine: run `edgeagent doctor` on {device} and `edgecloud doctor` here, and look at it with `edgecloud replay {what}`"
-    )
-    hint = "edgecloud replay {what}"
 
 
 # Not a fault: wait, or give more room.

@@ -69,7 +69,7 @@ def show(args: argparse.Namespace) -> Answer:
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", _ranges(v["skipped"])),
             ("data card", "" if card is None else summary(card, v["name"])),
-            *((key, value) for key, value in v["metrics"].items() if key != "skipped"),
+            *((key, value) for key, value in v["metrics"].items() if key != "skipped" and not isinstance(value, bytes)),
             *(("note", n["text"]) for n in v["annotations"]),
         )
     )  # fmt: skip

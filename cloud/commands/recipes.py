@@ -45,7 +45,9 @@ def replay(args: argparse.Namespace) -> Answer:
         state, title = done.state, str(place)
         if settings:
             state, title = replaying.what_if(done, settings, progress("steps")), f"{place} with {', '.join(args.set)}"
-            document["what_if"] = {**_distance(done.state, state), "set": settings, "loss": done.loss(state)}
+            named = replaying.settings_of(recipe.with_settings(**settings).head)
+            chosen = {name: named[name] for name in settings}
+            document["what_if"] = {**_distance(done.state, state), "set": chosen, "loss": done.loss(state)}
             lines += [
                 ("with", ", ".join(args.set)), ("its root", state.root.hex()), ("differs in", _said(document["what_if"])),
                 ("its loss", f"{document['what_if']['loss']:.6f}"),
@@ -77,11 +79,12 @@ def forget(args: argparse.Namespace) -> Answer:
         }  # fmt: skip
         lines: list[tuple[str, object]] = [
             ("forgotten", found.forgotten),
-            ("in", ", ".join(f"@{d.version} ({d.rows} of {d.of} rows)" for d in found.dropped) or "no recipe on the way"),
+            ("in", _listed([f"@{d.version} ({d.rows} of {d.of} rows)" for d in found.dropped]) or "no recipe on the way"),
             ("replayed", f"{found.replayed} recipes"), ("root", found.state.root.hex()), (f"{found.place} differs in", _said(document)),
         ]  # fmt: skip
         if found.nameless:
-            lines.append(("replayed as they are", f"{', '.join(f'@{n}' for n in found.nameless)} say not which samples their rows are of"))
+            which = _listed([f"@{n}" for n in found.nameless])
+            lines.append(("replayed as they are", f"{which} say not which samples their rows are of"))
         if path is not None:
             _write(path, found.state, bases[found.place.base], f"{found.place} without {found.forgotten}", document)
             lines.append(("file", path))
@@ -145,6 +148,13 @@ def _said(d: Document) -> str:
         return "nothing: bit for bit the same"
     most = f", at most {d['largest_units']} units" if d["largest_units"] is not None else ""
     return f"{d['changed']} of {d['entries']} weights{most} ({d['max_abs']:.6g})"
+
+
+def _listed(what: list[str], most: int = 5) -> str:
+    """Return a list as text, its middle left out where it is long."""
+    if len(what) > most:
+        what = [*what[: most - 1], f"{len(what) - most} more", what[-1]]
+    return ", ".join(what)
 
 
 def _output(name: str | None) -> Path | None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cloud import forgetting, materialise, naming, replaying
 from modelwire.container import parse_unsigned
 from modelwire.errors import BadArgument, Malformed, TooLarge
 from modelwire.forgotten import KEY, Forgotten
+from modelwire.head import advance, start_of
+from modelwire.head_recipe import Loss
 from modelwire.rebuild import rebuild
-from modelwire.recipe import kind_of, update_of
+from modelwire.recipe import kind_of, layers_before, update_of
+from modelwire.rows import Rows
 from modelwire.state import ModelState
 from modelwire.update import Kind
 
@@ -205,11 +210,12 @@ def test_settings_that_are_none_are_refused_with_what_there_is(given: str) -> No
         replaying.parse_settings(given.split(","))
 
 
-def test_mean_losses_are_those_that_the_trainer_says(base: Base) -> None:
-    from modelwire.head import advance, start_of
-    from modelwire.recipe import layers_before
-
+@pytest.mark.parametrize("loss", list(Loss))
+def test_mean_losses_are_those_that_the_trainer_says(base: Base, loss: Loss) -> None:
     state = ModelState.of_base(base.manifest, base.weights)
-    recipe = recipe_on(base, range(16), batch=16, rate=0.0)
+    recipe = recipe_on(base, range(16), batch=16, rate=0.0, loss=loss)
+    if loss is not Loss.SOFTMAX:
+        targets = np.eye(3, dtype=np.float32)[recipe.rows.labels]
+        recipe = replace(recipe, rows=Rows(recipe.rows.features, targets=targets, scale=recipe.rows.scale))
     said = advance(recipe.head, start_of(recipe.head, layers_before(state, recipe)), recipe.rows, 1)
     assert replaying.mean_loss(recipe, state) == pytest.approx(float(said[0]), rel=1e-5)

@@ -9,6 +9,7 @@ import pytest
 
 from edgeagent import rounds
 from edgeagent.agent import Goal
+from edgeagent.outcome import merged
 from modelwire.container import parse
 from modelwire.errors import OutboxFull
 from modelwire.records import Level
@@ -58,6 +59,11 @@ def test_deltas_behind_the_last_recipe_become_one_and_the_recipes_stay(tmp_path:
         r.serve(60)
         assert set(r.states().values()) == {"verified", "skipped"}
         assert at_the_centre(c) == (7, Kind.RECIPE, root)
+
+
+def test_a_sum_says_nothing_that_is_true_of_one_version_alone() -> None:
+    said = merged([{"rows": b"\1", "forgot": b"\1", "note": "forgot 1 samples", "steps": 2}, {"steps": 3}], [4, 5])
+    assert said == {"note": "forgot 1 samples", "steps": 5, "skipped": [[4, 4]]}
 
 
 def test_a_full_outbox_gives_recipes_up_for_a_snapshot_and_says_so(

@@ -143,8 +143,8 @@ ATTACKS: dict[str, Change] = {
     "a feature that is infinite.Malformed": halves(0x7C00),
     "a feature that is not a number.Malformed": halves(0xFE00),
     "a feature past its type.Malformed": halves(0x1FFFF),
-    "the fingerprint of another model.RootMismatch": lambda o: replace(o, fingerprint=flip(o.fingerprint, 3)),
-    "the root of another model.RootMismatch": lambda o: replace(o, root=flip(o.root, 3)),
+    "the fingerprint of another model.ReplayMismatch": lambda o: replace(o, fingerprint=flip(o.fingerprint, 3)),
+    "the root of another model.ReplayMismatch": lambda o: replace(o, root=flip(o.root, 3)),
     "another schema.WrongBase": lambda o: replace(o, schema_id=flip(o.schema_id, 0)),
 }
 

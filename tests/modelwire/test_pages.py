@@ -1,4 +1,4 @@
-"""The Python examples of the pages on heads and cards run as they stand."""
+"""The Python examples of the pages on heads, cards and recipes run as they stand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["head-trainer.md", "data-cards.md"])
+@pytest.mark.parametrize("page", ["head-trainer.md", "data-cards.md", "recipes.md"])
 def test_the_example_of_the_page_runs(page: str) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
     exec(compile(example, page, "exec"), {})

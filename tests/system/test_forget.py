@@ -72,6 +72,7 @@ def test_a_sample_is_forgotten_on_both_sides_and_the_centre_holds_what_the_devic
 
     replayed = fleet.cloud("replay", "pi-7@2", "--set", "lr=0.01", "-o", str(tmp_path / "other.tflite"))
     assert replayed["equal"] and replayed["rows"] == 30 and replayed["what_if"]["changed"] > 0
+    agent.kill()  # it would have done it before it is asked twice
     said = fleet.cloud("forget", "pi-7@2", "--rows", "2,12", "--send", "-o", str(tmp_path / "without.tflite"))
     assert said["samples"] == [12, 22] and [d["rows"] for d in said["dropped"]] == [2, 2, 1]
     assert said["root"] == never_seen({12, 22}).root.hex()
@@ -80,9 +81,9 @@ def test_a_sample_is_forgotten_on_both_sides_and_the_centre_holds_what_the_devic
     rng, end = random.Random(3), time.monotonic() + 60
     while fleet.cloud("devices")["devices"][0]["models"][0]["verified"] < 4:  # the device is killed until it is done
         assert time.monotonic() < end
-        time.sleep(rng.uniform(0.2, 1.5))
         agent.kill()
         agent.start()
+        time.sleep(rng.uniform(0.2, 1.5))
     wait_for(lambda: fleet.cloud("show", "pi-7")["models"][0]["requests"][-1]["ok"] is True)
     log = fleet.cloud("log", "pi-7")["versions"]
     assert [(v["version"], v["kind"], v["status"]) for v in log[3:]] == [(4, "delta", "verified")], "once, and no more"
