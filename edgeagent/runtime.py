@@ -213,7 +213,7 @@ class Model:
             if here != there:
                 raise ShapeMismatch(tensor=name, expected=here or "no such slot", got=there or "nothing")
         if known:
-            self._call("set_state", **{name: np.ascontiguousarray(value) for name, value in state.items()})
+            self._call("set_state", **{name: np.array(value, order="C") for name, value in state.items()})
 
     def _input(self, what: str, value: NDArray[Any], shape: tuple[int, ...]) -> F32:
         """Return `value` as the runtimes want it: exactly float32, and of exactly this shape (a smaller batch fails inside them)."""
