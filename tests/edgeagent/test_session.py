@@ -88,7 +88,7 @@ def test_rounds_are_known_at_the_centre_bit_for_bit(tmp_path: Path, clock: FakeC
         assert last is not None and last.root == r.lineage.load().state.root
         assert r.device.database.one("SELECT count(*) FROM outbox")[0] == 0, "verified bytes are freed"
         extension = held[3].header.extension
-        assert {"loss_before", "loss_after", "accuracy_before", "accuracy_after", "samples", "steps"} == set(extension)
+        assert {"loss_before", "loss_after", "accuracy_before", "accuracy_after", "samples", "steps", "mode"} == set(extension)
 
 
 def test_presence_is_said_on_connecting_and_on_leaving(tmp_path: Path, clock: FakeClock) -> None:
