@@ -10,7 +10,7 @@ import pytest
 from cloud.graft.grafting import Grafted, Wish, graft
 from edgeagent.runtime import interpreter_for
 from modelwire import tflite_file
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, ModelWireError, NotTrainable
 from modelwire.notes import ENTRY, HeadNotes, Notes, notes_of
 from modelwire.tflite_graph import parse
 from tests.models.gradients import BATCH, samples
@@ -112,8 +112,8 @@ def test_a_file_opens_and_its_notes_say_what_it_holds(optimizer: str) -> None:
 
 
 HEADS = [
-    ("binary", "head", 1, 5), ("half", "head", 1, 18), ("depthwise", "head", 1, 8), ("har", "last:2", 2, 576), ("softmax_inside", "head", 1, 6),
-    ("gru", "head", 1, 16), ("iris_landmark", "head", 1, 512), ("sine_float", "last:2", 2, 16),
+    ("binary", "head", 1, 5), ("half", "head", 1, 18), ("depthwise", "head", 1, 8), ("har", "last:2", 2, 576),
+    ("softmax_inside", "head", 1, 6), ("gru", "head", 1, 16), ("iris_landmark", "head", 1, 512), ("sine_float", "last:2", 2, 16),
 ]  # fmt: skip
 
 
@@ -194,6 +194,26 @@ def test_notes_that_the_file_does_not_bear_out_are_refused() -> None:
     for raw in (b"[1]", b"not JSON", b"[" * 2000, b"\xff"):
         with pytest.raises(NotTrainable, match="no JSON object"):
             notes_of(made.file[:offset] + raw[:size].ljust(size) + made.file[offset + size :])
+
+
+def test_damaged_notes_are_refused_or_read_never_followed() -> None:
+    file = grafted("har", "all", ("head", "last:2")).file
+    m = parse(file)
+    (offset, size) = next(m.buffers[b] for name, b in m.metadata if name == ENTRY)
+    rng = np.random.default_rng(8)
+    tokens = [b'"', b"{", b"]", b",", b"null", b"1e999", b"-1", b"\\ud800", b"\x00", b"true", b"NaN"]
+    refused = 0
+    for i in range(300):
+        bad, at = bytearray(file), offset + int(rng.integers(0, size - 8))
+        token = tokens[i % len(tokens)]
+        bad[at : at + len(token)] = token
+        if i % 3 == 0:
+            bad[int(rng.integers(0, len(bad)))] ^= 1 << int(rng.integers(0, 8))
+        try:
+            notes_of(bytes(bad))
+        except ModelWireError:
+            refused += 1
+    assert 100 < refused <= 300
 
 
 def test_every_signature_that_trains_is_held_to_the_contract() -> None:
