@@ -37,6 +37,7 @@ class Device:
     database: Database
     spool: Spool
     lineages: Mapping[str, Lineage]  # by model, in the order of the settings
+    path: Path  # of the settings
     swept: tuple[str, ...]  # what was tidied away at opening: the version before the head, and what a kill had left
 
     def count_boot(self) -> int:
@@ -86,7 +87,7 @@ def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
                     shape = spool.shape(name)
                     spool.register(name, shape.x, shape.y, max_samples=settings.spool.max_samples, max_bytes=settings.spool.max_bytes)
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
-            yield Device(settings, board, state, database, spool, lineages, tuple(swept))
+            yield Device(settings, board, state, database, spool, lineages, loaded.path, tuple(swept))
     finally:
         database.close()
 

@@ -16,6 +16,8 @@ from modelwire.snap import Snapped, Step
 from modelwire.state import ModelState
 from modelwire.update import AnySection, Kind, Sections
 
+from .budget import Wait
+from .costs import Costs
 from .database import Database, Row
 from .outbox import Outbox, Waiting
 from .outcome import Outcome, merged
@@ -74,6 +76,8 @@ class Lineage:
         self.base_commit: bytes = row["base_commit"]
         self.store = ModelStore(folder / "models" / name, self.manifest)
         self.outbox = Outbox(database, name)
+        self.costs = Costs(database, self.base_commit)
+        self.journal = self.store.folder / "round"  # of the round under way
         self.history = history
         self._db = database
         self._apart = b""  # commit of the last of a queue whose sum no container holds: it is not tried over and over
@@ -123,6 +127,17 @@ class Lineage:
 
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
+
+    def set_waiting(self, wait: Wait | None, at: int) -> None:
+        """Note why the running agent does not train this model now, for those who ask from outside."""
+        self._db.run("DELETE FROM waiting WHERE model=?", self.name)
+        if wait is not None:
+            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=at)
+
+    def waiting(self) -> Wait | None:
+        """Return why the running agent does not train this model now."""
+        row = self._db.maybe("SELECT * FROM waiting WHERE model=?", self.name)
+        return Wait(row["reason"], row["until"]) if row is not None else None
 
     # Rounds.
 
@@ -347,7 +362,7 @@ def _step(text: str) -> Step | None:
 def _columns(outcome: Outcome) -> dict[str, object]:
     before, after = outcome.before, outcome.after
     return {
-        "round": outcome.round, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
+        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
         "loss_before": before.loss if before else None, "accuracy_before": before.accuracy if before else None,
         "loss_after": after.loss if after else None, "accuracy_after": after.accuracy if after else None,
     }  # fmt: skip

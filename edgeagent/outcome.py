@@ -23,12 +23,15 @@ class Outcome:
     steps: int
     trained_id: int
     at: int  # Unix seconds
+    mode: str = ""  # in which it was trained
     threshold: float | None = None  # from which score on a sample is an anomaly; None for a model that does not score
 
 
 def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
     """Return what an update says of its round beside the weights."""
     out: dict[str, cbor.Value] = {"samples": outcome.samples, "steps": outcome.steps}
+    if outcome.mode:
+        out["mode"] = outcome.mode
     for name, score in (("before", outcome.before), ("after", outcome.after)):
         if score is not None and score.loss == score.loss:
             out[f"loss_{name}"] = score.loss

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from modelwire import cbor
 from modelwire.candidates import Residual
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
-from modelwire.snap import Snapped, exactly, snap, training_start
+from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, OverBudget, TooLarge, TrainingDiverged
+from modelwire.snap import Snapped, exactly, snap
 from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
 
-from . import anomaly, guard, trainer
-from .course import Lesson, courses_for
+from . import anomaly, budget, guard, trainer, underway
+from .budget import Cost, Plan, Work, mib
+from .course import Offer
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
+from .sensors import Memory, Sensors, give_back
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
+from .underway import UnderWay
 
 OpenModel = Callable[[bytes, str], Trainable]
+WATCH = 0.05  # seconds of training between two looks at the memory
+_log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Report:
     weights: int  # of the whole model
     seconds: float
     error: ModelWireError | None = None
+    why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,26 @@ class _Trained:
     error: ModelWireError | None = None
 
 
-Round = Generator[float, None, Report]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a round stands after a step."""
+
+    mode: str
+    done: int  # steps, those before it was taken up included
+    steps: int
+    loss: float
+    seconds: float  # of training so far
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A round that is only tried: how, and on which (training, held-out) samples; None: the spool's."""
+
+    plan: Plan
+    samples: tuple[Samples, Samples] | None = None
+
+
+Round = Generator[Progress, None, Report]
 
 
 def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
@@ -73,18 +99,34 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
-def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True) -> Round:
-    """Do one round, yielding each step's loss, and return its report. Closing the generator abandons it: nothing was changed.
+def run(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
+    trial: Trial | None = None, memory: Memory | None = None,
+) -> Round:  # fmt: skip
+    """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
-    keep=False: only find out what the round would cost. now: Unix seconds.
+    Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
+    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it.
     """
     began = time.monotonic()
-    until = spool.last_id(lineage.name)
     held = lineage.load()
     model = open_model(held.file, lineage.name)
+    memory = memory or Memory()
+    give_back()
+    idle = memory.idle(lineage.name)
     if keep:
         lineage.set_runtime(model.runtime_key)
-    trained = yield from _train(lineage, spool, settings, model, held, until)
+    key = model.runtime_key
+
+    def planned(offers: Sequence[Offer], training: Samples, judging: Samples) -> Plan:
+        return trial.plan if trial else _plan(lineage, settings, model, idle, offers, training, judging)
+
+    at = underway.begin(lineage, spool, settings, model, held, planned, samples=trial.samples if trial else None, keep=keep)
+    if at.why:
+        _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
+    seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
+    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
+    trained = yield from _train(lineage, settings, model, held, at, seconds, watch)
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -99,49 +141,99 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
             verdict, error = guard.Verdict(False, e.message), e
     if snapped is not None and body:
         size, kept, kind = len(body), changed(snapped.sections), snapped.kind.name.lower()
-        budget = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
+        most = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
         assert outcome.before is not None and outcome.after is not None
-        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=budget)
+        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome)
             lineage.serve()
+        elif trial:
+            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
     if snapped is not None and not verdict.accepted:
         snapped.undo()
     if not verdict.accepted and keep:
         # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
+    at.journal.drop()
+    if keep:
+        _note_cost(lineage, key, at, watch.most - idle, outcome, error)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error,
+        lineage.manifest.schema.size, time.monotonic() - began, error, at.why,
     )  # fmt: skip
 
 
+def _plan(
+    lineage: Lineage, settings: Model, model: Trainable, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
+) -> Plan:
+    work = Work(
+        settings.train.epochs, trainer.steps_of(len(training), model.batch, 1), underway.loaded(training, judging), idle
+    )  # fmt: skip
+    costs = lineage.costs.of(model.runtime_key)
+    modes = [offer.mode for offer in offers]
+    return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
+
+
+def _note_cost(lineage: Lineage, runtime: str, at: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
+    """Remember what a real round took: a mode that was found too large is not planned again, and steps are as slow as they are."""
+    known = lineage.costs.of(runtime).get(at.begun.mode)
+    if not at.course.done or (known is None and not isinstance(error, OverBudget)):
+        return  # only `edgeagent measure` sees the peaks between steps
+    step = at.journal.spent / at.course.done
+    if known is None or memory > known.memory + 2 * (at.loaded - known.samples):
+        known = Cost(step, memory, at.loaded)
+    lineage.costs.note(runtime, at.begun.mode, replace(known, seconds=step), outcome.at)
+
+
+class _Watch:
+    """Looks at this process's memory while it trains."""
+
+    def __init__(self, model: str, mode: str, limit: int, sensors: Sensors) -> None:
+        self.most = 0  # bytes
+        self._model, self._mode, self._limit, self._sensors = model, mode, limit, sensors
+        self._looked = 0.0
+
+    def look(self, now: float) -> None:
+        """Raise OverBudget when there is a limit and the memory is above it. now: monotonic seconds."""
+        if not self._limit or now - self._looked < WATCH:
+            return
+        self._looked = now
+        self.most = max(self.most, held := self._sensors.resident())
+        if held > self._limit:
+            raise OverBudget(model=self._model, mode=self._mode, took=f"{mib(held)} MiB", budget=f"{mib(self._limit)} MiB")
+
+
 def _train(
-    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, until: int
-) -> Generator[float, None, _Trained]:
-    head = lineage.head()
-    training, judging = spool.split(lineage.name, settings.train.held_out, until=until)
-    if not len(training) or not len(judging):
-        raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0)
-    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
-    start, residual = training_start(held.state, held.residual)
-    lesson = Lesson(
-        lineage.name, training, lineage.manifest.schema.shaped(start), settings.train.epochs, settings.train.learning_rate, seed
-    )
-    course = courses_for(held.file, model=lineage.name)[-1].begin(model, lesson)
+    lineage: Lineage, settings: Model, model: Trainable, held: Held, at: UnderWay, seconds: float, watch: _Watch
+) -> Generator[Progress, None, _Trained]:
+    head, course, journal = lineage.head(), at.course, at.journal
+    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, at.begun.mode)
     try:
-        while course.done < course.steps:
-            yield course.step()
+        while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
+            began = time.monotonic()
+            watch.look(began)
+            loss = course.step()
+            journal.after_step(course, time.monotonic() - began)
+            yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
-        snapped = _snap(lineage, settings, head, held, residual, course.trained(), outcome)
+        weights = course.trained()
+        model.use("")  # what training took goes back before anything else is made
+        snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
+    except GeneratorExit:
+        journal.write(course)
+        journal.close()
+        raise
+    finally:
+        if journal.trouble:
+            _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    after = _measure_snapped(model, snapped, judging)
-    snapped, threshold = anomaly.settle(snapped, model, judging.x, settings.anomaly)
+    after = _measure_snapped(model, snapped, at.judging)
+    snapped, threshold = anomaly.settle(snapped, model, at.judging.x, settings.anomaly)
+    model.close()
     return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True))
 
 

@@ -65,7 +65,22 @@ class Train:
     min_samples: int = setting(32, "No round with fewer samples than this.", least=2)
     min_new_samples: int = setting(64, "A round is due at once when so many new samples have come; 0 means never.", least=0)
     held_out: float = setting(0.2, "Share of the samples that judges a round and is never trained on.", least=0.01, most=0.9)
+    mode: str = setting(
+        "auto", "What is trained: a mode of the file (head, last:3, all; edgeagent measure lists them), or auto: the deepest in the budget."
+    )
     margin: float = setting(0.02, "A round is rejected when its held-out loss is worse by more than this.", least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What training may take of the board, and when. A model may override each."""
+
+    max_ram: int = setting(0, "Most resident memory of the agent while it trains; 0 means no limit.", unit="bytes", least=0)
+    max_cpu: float = setting(1.0, "Most of one core that training takes: it rests between steps.", least=0.01, most=1)
+    max_seconds: float = setting(0.0, "Most time that a round's training takes, rests included; 0: no limit.", unit="seconds", least=0)
+    max_celsius: float = setting(0.0, "Training waits at this temperature until it is 5 degrees cooler; 0 means never.", least=0, most=150)
+    on_battery: str = setting("train", "What to do while the board runs on its battery.", choices=("train", "pause"))
+    window: str = setting("", "Local times at which it may train, such as 22:00-06:00, 12:00-13:00; empty means always.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +140,7 @@ class Model:
     name: str
     train: Train
     update: Update
+    budget: Budget = Budget()
     anomaly: Anomaly = Anomaly()
 
 
@@ -135,6 +151,7 @@ class Settings:
     device: Device = Device()
     link: Link = Link()
     train: Train = Train()
+    budget: Budget = Budget()
     update: Update = Update()
     anomaly: Anomaly = Anomaly()
     store: Store = Store()
@@ -149,10 +166,10 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "update": Update, "anomaly": Anomaly,
+    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "anomaly": Anomaly,
     "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
 }  # fmt: skip
-PER_MODEL = ("train", "update", "anomaly")
+PER_MODEL = ("train", "budget", "update", "anomaly")
 
 
 def keys() -> list[str]:

@@ -267,6 +267,18 @@ class OutboxFull(BudgetExhausted):
     hint = "edgeagent status"
 
 
+class NoModeFits(BudgetExhausted):
+    code = 62
+    text = "{model} can't be trained within its budget: {reason}"
+    hint = "raise budget.max_ram or budget.max_seconds, or see what each mode takes: edgeagent measure {model}"
+
+
+class OverBudget(BudgetExhausted):
+    code = 63
+    text = "training {model} in the mode {mode} took {took} of {budget}; the next round takes a cheaper mode"
+    hint = "edgeagent measure {model}"
+
+
 # The build or the processor is at fault: a bug, or a machine on which exactness can't be had.
 
 
