@@ -163,6 +163,21 @@ def _ingest_command(commands: Any) -> None:
     one.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
 
 
+def _graft_arguments(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--train", nargs="+", default=["head"], metavar="LAYER",
+        help="the deepest mode: head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+    )  # fmt: skip
+    one.add_argument(
+        "--modes", nargs="+", default=[], metavar="MODE",
+        help="cheaper modes in the same file, between which the board chooses by its budget: head, last:N, or the name of a layer",
+    )  # fmt: skip
+    _step_arguments(one)
+    one.add_argument("--add-class", action="append", default=[], metavar="NAME", help="a class to learn besides; may be repeated")
+    one.add_argument("--score", action="store_true", help="let an auto-encoder score samples, against a threshold that the device learns")
+    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
+
+
 def _author_commands(commands: Any) -> None:
     one = _command(
         commands, "inspect", authoring.inspect,
@@ -179,18 +194,14 @@ def _author_commands(commands: Any) -> None:
         "edgecloud graft visitors.tflite --add-class postman --add-class cat -o visitors2.tflite",
     )  # fmt: skip
     one.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
-    one.add_argument(
-        "--train", nargs="+", default=["head"], metavar="LAYER",
-        help="the deepest mode: head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+    _graft_arguments(one)
+    one = _command(
+        commands, "author", authoring.author_to,
+        "edgecloud author doorbell.keras --train last:3 --optimizer momentum -o doorbell.tflite",
+        "edgecloud author exported/ --train all --modes head last:3 --batch 8 -o doorbell.tflite --json",
     )  # fmt: skip
-    one.add_argument(
-        "--modes", nargs="+", default=[], metavar="MODE",
-        help="cheaper modes in the same file, between which the board chooses by its budget: head, last:N, or the name of a layer",
-    )  # fmt: skip
-    _step_arguments(one)
-    one.add_argument("--add-class", action="append", default=[], metavar="NAME", help="a class to learn besides; may be repeated")
-    one.add_argument("--score", action="store_true", help="let an auto-encoder score samples, against a threshold that the device learns")
-    one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
+    one.add_argument("file", metavar="MODEL", help="a .keras or .h5 file, or the folder of a SavedModel; needs the extra [author]")
+    _graft_arguments(one)
 
 
     one = _command(

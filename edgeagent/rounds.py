@@ -15,7 +15,7 @@ from modelwire.snap import Snapped, exactly, snap
 from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
 
-from . import budget, guard, trainer, underway
+from . import anomaly, budget, guard, trainer, underway
 from .budget import Cost, Plan, Work, mib
 from .course import Offer
 from .lineage import Head, Lineage
@@ -231,9 +231,10 @@ def _train(
             _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    outcome = replace(outcome, after=_measure_snapped(model, snapped, at.judging))
+    after = _measure_snapped(model, snapped, at.judging)
+    snapped, threshold = anomaly.settle(snapped, model, at.judging.x, settings.anomaly)
     model.close()
-    return _Trained(outcome, snapped, guard.Verdict(True))
+    return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True))
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
@@ -258,7 +259,8 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
+    threshold = 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
+    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension)) + threshold
 
 
 def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:

@@ -96,6 +96,14 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Anomaly:
+    """From which score on a sample is an anomaly, for models that score samples. A model may override each."""
+
+    quantile: float = setting(0.99, "Share of held-out samples with scores below the one that makes the threshold.", least=0.5, most=1)
+    margin: float = setting(1.5, "The threshold is this times that score.", least=1, most=1000)
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """The models on this device."""
 
@@ -133,6 +141,7 @@ class Model:
     train: Train
     update: Update
     budget: Budget = Budget()
+    anomaly: Anomaly = Anomaly()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,7 @@ class Settings:
     train: Train = Train()
     budget: Budget = Budget()
     update: Update = Update()
+    anomaly: Anomaly = Anomaly()
     store: Store = Store()
     outbox: Outbox = Outbox()
     spool: Samples = Samples()
@@ -156,10 +166,10 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update,
+    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "anomaly": Anomaly,
     "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
 }  # fmt: skip
-PER_MODEL = ("train", "budget", "update")
+PER_MODEL = ("train", "budget", "update", "anomaly")
 
 
 def keys() -> list[str]:
