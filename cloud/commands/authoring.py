@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelwire import limits, tflite_file
 from modelwire.errors import BadArgument, MissingFile, TooLarge
-from modelwire.notes import THRESHOLD
+from modelwire.notes import THRESHOLD, Notes
 
 from ..author import author
 from ..files import write_whole
@@ -39,9 +39,12 @@ def inspect(args: argparse.Namespace) -> Answer:
              "weights": {name: list(found.stock.tensors[t].shape) for name, t in one.weights.items()}}
             for one in found.layers
         ],
-        "int8_head": int8_heads.describe(head), "int8_head_reason": why, "batch": args.batch, "multiplications_per_second": found.rate,
+        "int8_head": int8_heads.describe(head), "int8_head_reason": why,
+        "batch": _batch(args, found), "multiplications_per_second": found.rate,
+        "head": None if found.notes is None or found.notes.head is None else asdict(found.notes.head),
+        "score": found.notes is not None and found.notes.score,
         "modes": [
-            {"mode": m.name, "layers": m.layers, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
+            {"mode": m.name, "layers": m.layers or None, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
              **_cost(m.cost)}
             for m in found.modes
         ],
@@ -71,6 +74,7 @@ def _inspected(args: argparse.Namespace, found: Looked, int8: str) -> str:
             (
                 ("file", args.file), ("bytes", len(stock.data)), ("signatures", ", ".join(found.signatures)), ("takes", ends[0]),
                 ("gives", ends[1]), ("can't be grafted" if int8 else "can't be trained", found.reason), ("int8 head", int8),
+                *_noted(found.notes),
             )
         ),
         table(("operator", "count", "gradient"), [(name, n, "yes" if rule else "no") for name, n, rule in found.operators]),
@@ -81,13 +85,25 @@ def _inspected(args: argparse.Namespace, found: Looked, int8: str) -> str:
         lines.append(table(("layer", "operator", "weights"), rows))
     if found.modes:
         modes = [
-            (m.name, m.layers, m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
+            (m.name, m.layers or "", m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
             else (m.name, m.layers, m.entries, "", "", m.reason)
             for m in found.modes
         ]  # fmt: skip
-        title = f"a step of {args.batch} samples, at {found.rate / 1e9:.1f} thousand million multiplications a second"
+        title = f"a step of {_batch(args, found)} samples, at {found.rate / 1e9:.1f} thousand million multiplications a second"
         lines.append(table(("mode", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
     return "\n\n".join(lines)
+
+
+def _batch(args: argparse.Namespace, found: Looked) -> int:
+    """Return the samples of one step: of a trainable file, those that it was made for."""
+    return int(args.batch) if found.notes is None else tflite_file.contract(found.stock.data).batch
+
+
+def _noted(notes: Notes | None) -> tuple[tuple[str, str], ...]:
+    if notes is None:
+        return ()
+    dense = "" if notes.head is None else f"{len(notes.head.layers)} dense on {notes.head.features} features, {notes.head.loss}"
+    return (("optimizer", notes.optimizer), ("head", dense), ("score", f"against {THRESHOLD}" if notes.score else ""))
 
 
 def graft_to(args: argparse.Namespace) -> Answer:

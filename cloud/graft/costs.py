@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+
+from modelwire import tflite_graph
 
 from . import ops
 from .build import Graph, Made
@@ -32,8 +35,28 @@ class Cost:
         return 1e3 * (MULTIPLICATION * self.multiplications + ENTRY * self.entries + OPERATOR * self.operators) / rate
 
 
-def cost(graph: Graph) -> Cost:
-    """Return the cost of a subgraph in the making."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A subgraph of a file, as far as its cost goes."""
+
+    made: Sequence[Made]
+    shapes: Sequence[tuple[int, ...]]
+    types: Sequence[int]
+    constant: Set[int]
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+
+
+def written(graph: tflite_graph.Graph) -> Written:
+    """Return a parsed subgraph for its cost."""
+    made = [Made(op.code, op.inputs, op.outputs) for op in graph.operators]
+    constant = {t for t in range(len(graph.tensors)) if graph.is_constant(t)}
+    shapes, types = [t.shape for t in graph.tensors], [t.type for t in graph.tensors]
+    return Written(made, shapes, types, constant, graph.inputs, graph.outputs)
+
+
+def cost(graph: Graph | Written) -> Cost:
+    """Return the cost of one call of a subgraph, in the making or written."""
     last: dict[int, int] = {}
     for i, made in enumerate(graph.made):
         last.update((t, i) for t in made.inputs if t >= 0)
@@ -53,11 +76,11 @@ def cost(graph: Graph) -> Cost:
     return Cost(len(graph.made), multiplications, entries, peak, sum(_bytes(graph, t) for t in constants))
 
 
-def _bytes(graph: Graph, tensor: int) -> int:
+def _bytes(graph: Graph | Written, tensor: int) -> int:
     return prod(graph.shapes[tensor]) * ops.TYPE_BYTES.get(graph.types[tensor], 0)
 
 
-def _multiplications(graph: Graph, made: Made) -> int:
+def _multiplications(graph: Graph | Written, made: Made) -> int:
     shape = graph.shapes
     if made.code == ops.BATCH_MATMUL:
         a, _ = made.inputs

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import prod
 
+from modelwire import tflite_file, tflite_graph
 from modelwire.errors import BadArgument, NotTrainable
+from modelwire.notes import Notes, notes_of
 
-from .costs import Cost, cost, machine_rate
+from .costs import Cost, cost, machine_rate, written
 from .cuts import named
 from .grafting import Wish, check_stock, output_of, training
 from .layers import Layer, layers, select
@@ -20,7 +23,7 @@ class Mode:
     """One way to train it: what that trains and what a step of it costs; or why it can't be made."""
 
     name: str  # as graft takes it
-    layers: int
+    layers: int  # 0 where the file is a trainable one, which knows its weights alone
     entries: int
     cost: Cost | None
     milliseconds: float
@@ -36,7 +39,8 @@ class Looked:
     operators: tuple[tuple[str, int, bool], ...]  # name, how many, whether a gradient can pass
     layers: tuple[Layer, ...]
     modes: tuple[Mode, ...]
-    reason: str  # why nothing of it can be trained as it is; empty otherwise
+    reason: str  # why nothing of it can be trained; empty otherwise
+    notes: Notes | None  # of a file that is trainable already
     rate: float  # multiplications a second that the estimates are for
 
 
@@ -57,13 +61,29 @@ def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
     found: tuple[Layer, ...] = ()
     modes: tuple[Mode, ...] = ()
     reason = ""
+    notes = None
     try:
+        if "train" in signatures:
+            notes, modes = _trainable(stock.data, wish, rate)
+            return Looked(stock, signatures, operators, found, modes, reason, notes, rate)
         check_stock(stock, wish)
         found = layers(stock, output_of(stock, wish))
         modes = _modes(stock, found, wish, rate)
     except NotTrainable as error:
         reason = str(error.facts["reason"])
-    return Looked(stock, signatures, operators, found, modes, reason, rate)
+    return Looked(stock, signatures, operators, found, modes, reason, notes, rate)
+
+
+def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[Mode, ...]]:
+    """Return what a trainable file says of itself, and what its modes cost. Raises NotTrainable when it breaks the contract."""
+    tflite_file.check_trainable(data, model=wish.model)
+    notes, m = notes_of(data, model=wish.model), tflite_graph.parse(data)
+    sizes = {v.name: prod(v.shape) for v in tflite_file.read_variables(m, model=wish.model)}
+    modes = []
+    for mode in notes.modes:
+        taken = cost(written(m.graphs[m.signatures[mode.signature].graph]))
+        modes.append(Mode(mode.name, 0, sum(sizes[w] for w in mode.weights), taken, taken.milliseconds(rate)))
+    return notes, tuple(modes)
 
 
 def _modes(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[Mode, ...]:

@@ -287,6 +287,20 @@ def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path, capsys):
     assert all(m["peak_bytes"] > 0 and m["milliseconds"] > 0 for m in looked["modes"])
     assert cli.main(["inspect", str(STOCK / "har.tflite")]) == 0
     assert "head_kernel[4, 64]" in capsys.readouterr().out
+    modes = ["--train", "all", "--modes", "head", "last:2", "--optimizer", "adam"]
+    assert cli.main(["graft", str(STOCK / "har.tflite"), *modes, "-o", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(m["mode"], m["signature"]) for m in said["modes"]] == [("head", "train_head"), ("last:2", "train_last_2"), ("all", "train")]
+    assert [m["peak_bytes"] for m in said["modes"]] == sorted(m["peak_bytes"] for m in said["modes"])
+    assert cli.main(["inspect", str(out), "--gmacs", "2", "--json"]) == 0
+    looked = json.loads(capsys.readouterr().out)
+    assert looked["reason"] == "" and looked["batch"] == 16 and looked["head"]["features"] == 64
+    costs = [{k: m[k] for k in ("mode", "operators", "multiplications", "peak_bytes", "constant_bytes")} for m in looked["modes"]]
+    assert costs == [{k: m[k] for k in costs[0]} for m in said["modes"]]
+    assert cli.main(["graft", str(STOCK / "autoencoder.tflite"), "--train", "all", "--score", "-o", str(out)]) == 0
+    assert "anomaly_threshold" in capsys.readouterr().out
+    assert cli.main(["inspect", str(out)]) == 0
+    assert "against anomaly_threshold" in capsys.readouterr().out
     assert cli.main(["pack", str(out), "--name", "walks", "-o", str(tmp_path / "packed.tflite")]) == 0
     assert "walks" in str(notes((tmp_path / "packed.tflite").read_bytes()))
     assert cli.main(["graft", str(STOCK / "har.tflite"), "--train", "nothing", "-o", str(out)]) == BadArgument.code

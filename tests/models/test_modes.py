@@ -10,7 +10,7 @@ import pytest
 from cloud.graft.grafting import Grafted, Wish, graft
 from edgeagent.runtime import interpreter_for
 from modelwire import tflite_file
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, ModelWireError, NotTrainable
 from modelwire.notes import ENTRY, HeadNotes, Notes, notes_of
 from modelwire.tflite_graph import parse
 from tests.models.gradients import BATCH, samples
@@ -111,18 +111,34 @@ def test_a_file_opens_and_its_notes_say_what_it_holds(optimizer: str) -> None:
     assert not runtime().open(made.file, model="har").fallback
 
 
-@pytest.mark.parametrize(
-    ("name", "train", "features"), [("binary", "head", 5), ("half", "head", 18), ("depthwise", "head", 8), ("regression", "head", 0)]
-)
-def test_heads_of_other_files(name: str, train: str, features: int) -> None:
+HEADS = [
+    ("binary", "head", 1, 5), ("half", "head", 1, 18), ("depthwise", "head", 1, 8), ("har", "last:2", 2, 576),
+    ("softmax_inside", "head", 1, 6), ("gru", "head", 1, 16), ("iris_landmark", "head", 1, 512), ("sine_float", "last:2", 2, 16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "train", "count", "features"), HEADS)
+def test_what_the_notes_call_a_head_gives_the_models_output_from_the_features(name: str, train: str, count: int, features: int) -> None:
     made = grafted(name, train)
-    assert (made.head.features if made.head else 0) == features
+    assert made.head is not None and (len(made.head.layers), made.head.features) == (count, features)
+    interpreter, shapes = opened(made), tflite_file.contract(made.file)
+    weights = {n: w.astype(np.float64) for n, w in tflite_file.read_weights(made.file).items()}
+    for x in samples(shapes.x_shape, shapes.y_shape, made.loss)[0]:
+        row = np.asarray(interpreter.get_signature_runner("features")(x=x[None])["features"], np.float64).reshape(-1)
+        for i, (matrix, biases) in enumerate(made.head.layers):
+            row = weights[matrix].reshape(len(weights[biases]), -1) @ row + weights[biases]
+            if i + 1 < count:
+                assert made.head.activation == "relu"
+                row = np.maximum(row, 0)
+        softmax = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        wanted = {"softmax": softmax, "logistic": 1 / (1 + np.exp(-row)), "mse": row}[made.head.loss]
+        got = np.asarray(interpreter.get_signature_runner("infer")(x=x[None])["output"]).reshape(-1)
+        assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-def test_dense_layers_behind_one_another_are_a_head_and_what_stands_in_maps_is_none() -> None:
-    found = grafted("har", "last:2")
-    assert found.head is None or len(found.head.layers) == 2
-    assert grafted("autoencoder", "head").head is None and grafted("mobilenet", "last:3").head is None
+@pytest.mark.parametrize(("name", "train"), [("regression", "head"), ("autoencoder", "head"), ("mobilenet", "last:3"), ("har", "last:3")])
+def test_layers_that_see_more_than_one_row_of_a_sample_or_convolve_are_no_head(name: str, train: str) -> None:
+    assert grafted(name, train).head is None
 
 
 def test_a_mode_that_trains_more_than_the_deepest_is_refused() -> None:
@@ -178,6 +194,26 @@ def test_notes_that_the_file_does_not_bear_out_are_refused() -> None:
     for raw in (b"[1]", b"not JSON", b"[" * 2000, b"\xff"):
         with pytest.raises(NotTrainable, match="no JSON object"):
             notes_of(made.file[:offset] + raw[:size].ljust(size) + made.file[offset + size :])
+
+
+def test_damaged_notes_are_refused_or_read_never_followed() -> None:
+    file = grafted("har", "all", ("head", "last:2")).file
+    m = parse(file)
+    (offset, size) = next(m.buffers[b] for name, b in m.metadata if name == ENTRY)
+    rng = np.random.default_rng(8)
+    tokens = [b'"', b"{", b"]", b",", b"null", b"1e999", b"-1", b"\\ud800", b"\x00", b"true", b"NaN"]
+    refused = 0
+    for i in range(300):
+        bad, at = bytearray(file), offset + int(rng.integers(0, size - 8))
+        token = tokens[i % len(tokens)]
+        bad[at : at + len(token)] = token
+        if i % 3 == 0:
+            bad[int(rng.integers(0, len(bad)))] ^= 1 << int(rng.integers(0, 8))
+        try:
+            notes_of(bytes(bad))
+        except ModelWireError:
+            refused += 1
+    assert 100 < refused <= 300
 
 
 def test_every_signature_that_trains_is_held_to_the_contract() -> None:

@@ -21,6 +21,7 @@ SETTINGS = {"link.resend": "1s", "train.epochs": "2", "train.margin": "1000", "t
 GRAFTS = {
     "walks": (["--train", "last:3", "--optimizer", "momentum", "--batch", "16"], 4),
     "more": (["--train", "head", "--batch", "8", "--add-class", "stairs"], 5),
+    "several": (["--train", "all", "--modes", "head", "last:2", "--optimizer", "adam", "--batch", "8"], 4),
     "adam": (["--train", "all", "--optimizer", "adam", "--batch", "8"], 4),
 }
 
