@@ -84,7 +84,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
         else:
             out.append(f"  last round {at}: rejected: {last['reason']}")
     if m["quiet"]:
-        out.append(f"  no round pays yet: {m["quiet"]}")
+        out.append(f"  no round pays yet: {m['quiet']}")
     if m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:
