@@ -87,6 +87,9 @@ class Int8Model:
         if signature not in ("", "train"):
             raise NotTrainable(model=self.name, reason=f"an int8 head has no signature {signature[:40]!r}")
 
+    def close(self) -> None:
+        """Nothing is held that would have to be given back."""
+
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Return what training goes by beside the weights, copies: the head in float, the optimiser's slots, the integers it began with."""
         floats, scales, reaches = self._floats, self._scales, self._reaches

@@ -20,7 +20,7 @@ from .budget import Cost, Plan, Work, mib
 from .course import Offer
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
-from .sensors import Sensors
+from .sensors import Memory, Sensors, give_back
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
@@ -28,7 +28,6 @@ from .trainer import Trainable
 from .underway import UnderWay
 
 OpenModel = Callable[[bytes, str], Trainable]
-SENSORS = Sensors()
 WATCH = 0.05  # seconds of training between two looks at the memory
 _log = logging.getLogger("edgeagent")
 
@@ -75,10 +74,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A round that is only tried: how, and on which (training, held-out) samples in place of the spool's."""
+    """A round that is only tried: how, and on which (training, held-out) samples; None: the spool's."""
 
     plan: Plan
-    samples: tuple[Samples, Samples]
+    samples: tuple[Samples, Samples] | None = None
 
 
 Round = Generator[Progress, None, Report]
@@ -102,17 +101,19 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
 
 def run(
     lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
-    trial: Trial | None = None, sensors: Sensors = SENSORS, idle: int = 0,
+    trial: Trial | None = None, memory: Memory | None = None,
 ) -> Round:  # fmt: skip
     """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
-    round would cost. now: Unix seconds. idle: bytes that this process holds without a round; 0: as many as now.
+    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it.
     """
     began = time.monotonic()
-    idle = idle or sensors.resident()
     held = lineage.load()
     model = open_model(held.file, lineage.name)
+    memory = memory or Memory()
+    give_back()
+    idle = memory.idle(lineage.name)
     if keep:
         lineage.set_runtime(model.runtime_key)
     key = model.runtime_key
@@ -124,7 +125,7 @@ def run(
     if at.why:
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
-    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, sensors)
+    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
     trained = yield from _train(lineage, settings, model, held, at, seconds, watch)
     outcome = replace(trained.outcome, at=int(now()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
@@ -147,6 +148,8 @@ def run(
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome)
             lineage.serve()
+        elif trial:
+            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
     if snapped is not None and not verdict.accepted:
         snapped.undo()
     if not verdict.accepted and keep:
@@ -214,7 +217,9 @@ def _train(
             journal.after_step(course, time.monotonic() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
-        snapped = _snap(lineage, settings, head, held, at.residual, course.trained(), outcome)
+        weights = course.trained()
+        model.use("")  # what training took goes back before anything else is made
+        snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     except GeneratorExit:
@@ -226,7 +231,9 @@ def _train(
             _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, at.judging)), snapped, guard.Verdict(True))
+    outcome = replace(outcome, after=_measure_snapped(model, snapped, at.judging))
+    model.close()
+    return _Trained(outcome, snapped, guard.Verdict(True))
 
 
 def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:

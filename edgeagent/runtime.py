@@ -22,6 +22,8 @@ from modelwire import tflite_file
 from modelwire.errors import NotTrainable, RuntimeUnusable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import F32, Dtype, Weights
 
+from .sensors import give_back
+
 THREADS = 1  # on a loaded 2-core board two spinning threads made a step up to 46 x slower
 PACKAGES = {"litert": ("ai-edge-litert", "ai_edge_litert"), "tflite": ("tflite-runtime", "tflite_runtime")}
 XNNPACK, PLAIN, UNKNOWN = "xnnpack", "plain", "unknown"  # what computed: the default delegate took part, or the builtin kernels alone
@@ -72,35 +74,43 @@ class Model:
         self._keeps_state = {"get_state", "set_state"} <= set(tflite_file.signature_names(file))
 
     def use(self, signature: str) -> None:
-        """Let `train` go by this signature of the file; "" for none. The weights stay, the optimiser's slots may start anew.
+        """Let `train` go by this signature of the file, "" for none. The weights stay; memory and slots of the one before are given back.
 
-        Raises NotTrainable when no setting of this runtime runs it; the model is then as before.
+        Raises NotTrainable when no setting of this runtime runs it.
         """
         if signature == self._trains_by:
             return
         if signature and not (tflite_file.trains(signature) and signature in tflite_file.signature_names(self._file)):
             raise NotTrainable(model=self.name, reason=f"it has no signature {signature!r} that trains")
+        weights = self.get_weights() if self._interpreter is not None else None
         failed: list[str] = []
         for with_delegates in (True, False) if self._delegates else (False,):
+            self._runners, self._interpreter = {}, None  # two interpreters at once would take twice the memory
             try:
-                rehearse(interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates), self._file, signature)
-                if self._interpreter is None or with_delegates != self._delegates:
-                    self._open(with_delegates)
+                again = weights is not None and with_delegates == self._delegates  # what evaluates was rehearsed before
+                if signature or not again:
+                    give_back()
+                    rehearse(
+                        interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates), self._file, signature,
+                        evaluates=not again,
+                    )  # fmt: skip
+                give_back()
+                self._interpreter = interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates)
             except _FAILURES as e:
                 failed.append(" ".join(str(e).split()))
                 continue
+            self.delegate = _delegate(self._interpreter)
             self._delegates, self._trains_by = with_delegates, signature
             self.fallback = self.fallback or "; ".join(failed)
+            if weights is not None:
+                self.set_weights(weights)
             return
         raise NotTrainable(model=self.name, reason=f"{self.runtime.package} {self.runtime.version} can't run it: {failed[-1][:300]}")
 
-    def _open(self, delegates: bool) -> None:
-        weights = self.get_weights() if self._interpreter is not None else None
-        self._runners = {}
-        self._interpreter = interpreter_for(self.runtime.interpreter, self._file, delegates=delegates)
-        self.delegate = _delegate(self._interpreter)
-        if weights is not None:
-            self.set_weights(weights)
+    def close(self) -> None:
+        """Give back all memory. Nothing can be called any more."""
+        self._runners, self._interpreter = {}, None
+        give_back()
 
     def _call(self, signature: str, **inputs: Any) -> Mapping[str, Any]:
         """Call a signature. Its runner, and the memory of its subgraph, come with the first call."""
@@ -203,7 +213,7 @@ class Model:
             if here != there:
                 raise ShapeMismatch(tensor=name, expected=here or "no such slot", got=there or "nothing")
         if known:
-            self._call("set_state", **{name: np.ascontiguousarray(value) for name, value in state.items()})
+            self._call("set_state", **{name: np.array(value, order="C") for name, value in state.items()})
 
     def _input(self, what: str, value: NDArray[Any], shape: tuple[int, ...]) -> F32:
         """Return `value` as the runtimes want it: exactly float32, and of exactly this shape (a smaller batch fails inside them)."""
@@ -258,18 +268,21 @@ def interpreter_for(module: Any, file: bytes, *, delegates: bool) -> Any:
     return interpreter
 
 
-def rehearse(interpreter: Any, file: bytes, signature: str = "train") -> None:
-    """Call every signature that will be used once, on zeros; the interpreter is spent afterwards. signature: the one that trains, or "".
+def rehearse(interpreter: Any, file: bytes, signature: str = "train", *, evaluates: bool = True) -> None:
+    """Call every signature that will be used once, on zeros; the interpreter is spent afterwards.
+
+    signature: the one that trains, or ""; evaluates: whether the others are called too.
 
     A delegate that claims what it can't prepare (XNNPACK and a SUM of rank 7) fails at the first call, not at opening: a board
     would find out in the middle of a round. The other training signatures are left alone: each takes its memory when it is called.
     """
     shapes = tflite_file.contract(file)
     x, y = np.zeros((shapes.batch, *shapes.x_shape), np.float32), np.zeros((shapes.batch, *shapes.y_shape), np.float32)
-    interpreter.get_signature_runner("infer")(x=x[:1])
-    weights = interpreter.get_signature_runner("get_weights")()
-    interpreter.get_signature_runner("set_weights")(**weights)
-    if shapes.evaluates:
+    if evaluates:
+        interpreter.get_signature_runner("infer")(x=x[:1])
+        weights = interpreter.get_signature_runner("get_weights")()
+        interpreter.get_signature_runner("set_weights")(**weights)
+    if evaluates and shapes.evaluates:
         interpreter.get_signature_runner("eval")(x=x)
     if signature:
         interpreter.get_signature_runner(signature)(x=x, y=y, lr=np.float32(0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -70,6 +72,26 @@ class Sensors:
             return sorted(p for p in folder.iterdir() if p.name.startswith(prefix))
         except OSError:
             return []
+
+
+@dataclass
+class Memory:
+    """This process's resident memory, and the least that it held with each model opened before a round."""
+
+    sensors: Sensors = field(default_factory=Sensors)
+    floors: dict[str, int] = field(default_factory=dict)
+
+    def idle(self, model: str) -> int:
+        """Return the bytes that the process holds without a round of `model`; what a round before left in the heap is used again."""
+        now = self.sensors.resident()
+        self.floors[model] = min(now, self.floors.get(model, now))
+        return self.floors[model]
+
+
+def give_back() -> None:
+    """Give the kernel back what was freed: glibc keeps it in its heap, and the next large thing comes on top of that."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library keeps less
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _text(path: Path) -> str:

@@ -97,7 +97,8 @@ def begin(
     assert course is not None
     begun = replace(begun, runtime=model.runtime_key, steps=course.steps, whole=course.whole)
     spent = _take_up(lineage, found, course) if found else 0.0
-    return UnderWay(begun, course, Journal(lineage.journal if keep else None, begun, spent=spent), judging, len(training), loaded(training, judging), residual, why)
+    writes = Journal(lineage.journal if keep else None, begun, spent=spent)
+    return UnderWay(begun, course, writes, judging, len(training), loaded(training, judging), residual, why)
 
 
 def loaded(training: Samples, judging: Samples) -> int:

@@ -37,9 +37,12 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class HeadNotes:
-    """The trained head as the exact trainer knows it: dense layers on what the signature `features` gives."""
+    """The trained head as the exact trainer knows it: dense layers on what the signature `features` gives, laid out flat.
 
-    layers: tuple[tuple[str, str], ...]  # (matrix [neurons, inputs], biases) by names of weights, from the features on; axes of 1 between
+    A matrix has the shape [neurons, ...]: of what it has behind the first axis (a kernel over a whole map), the flat order is the inputs'.
+    """
+
+    layers: tuple[tuple[str, str], ...]  # (matrix, biases) by names of weights, from the features on
     activation: str  # of the hidden layers, "relu" or "tanh"; "" when there is one layer
     loss: str  # "softmax", "logistic" or "mse"
     features: int  # entries of what `features` gives
@@ -71,12 +74,12 @@ def notes_of(file: bytes, *, model: str = "the model") -> Notes:
     is has the mode "head"; it needs no notes, and none are read.
     Raises NotTrainable for notes that are none, or that disagree with the file's signatures and weights.
     """
-    int8 = tflite_file.read_head(file, model=model)
+    m = parse(file)
+    int8 = tflite_file.head_of(file, m, model=model)
     if int8 is not None:
         mode = Mode("head", "train", tuple(v.name for v in int8.variables))
         return Notes((mode,), None, "adam", "binary" if int8.logistic else "ce", False)
-    m = parse(file)
-    return _Reader(file, m, model).notes(_said(file, m, model))
+    return _Reader(m, model).notes(_said(file, m, model))
 
 
 def _said(file: bytes, m: Model, model: str) -> Mapping[str, Any]:
@@ -99,11 +102,11 @@ def _said(file: bytes, m: Model, model: str) -> Mapping[str, Any]:
 class _Reader:
     """Checks what is said against the file that says it."""
 
-    def __init__(self, file: bytes, m: Model, model: str) -> None:
+    def __init__(self, m: Model, model: str) -> None:
         self.m, self.model = m, model
-        self.contract = tflite_file.contract(file, model=model)
-        self.variables = {v.name: v for v in tflite_file.read_variables(file, model=model)}
-        self.moved = tflite_file.moved(file, model=model)
+        self.contract = tflite_file.contract(m, model=model)
+        self.variables = {v.name: v for v in tflite_file.read_variables(m, model=model)}
+        self.moved = tflite_file.moved(m, model=model)
 
     def refuse(self, reason: str) -> NoReturn:
         raise NotTrainable(model=self.model, reason=f"its notes {reason}")
@@ -134,8 +137,7 @@ class _Reader:
         return modes
 
     def mode(self, said: Any) -> Mode:
-        keys = [said.get(key) for key in ("name", "signature", "weights")] if isinstance(said, dict) else [None]
-        name, signature, weights = keys if len(keys) == 3 else ("", "", [])
+        name, signature, weights = (said.get(key) if isinstance(said, dict) else None for key in ("name", "signature", "weights"))
         if not isinstance(name, str) or not isinstance(signature, str) or not isinstance(weights, list):
             self.refuse("list a mode without name, signature and weights")
         if not name or not name.isprintable() or len(name) > limits.DEFAULT.tensor_name:
@@ -169,9 +171,9 @@ class _Reader:
         return HeadNotes(tuple((m, b) for m, b in layers), activation, loss, features)
 
     def layer(self, matrix: str, biases: str, inputs: int) -> int:
-        """Return how many neurons a layer has. Its shapes must fit; between neurons and inputs a 1x1 kernel has axes of 1."""
+        """Return how many neurons a layer has. Its shapes must fit."""
         shape, bias = self.variables[matrix].shape, self.variables[biases].shape
-        fits = len(shape) >= 2 and shape[0] * shape[-1] == prod(shape) and shape[-1] == inputs and 1 <= shape[0] <= WIDTH_MAX
+        fits = len(shape) >= 2 and prod(shape[1:]) == inputs and 1 <= shape[0] <= WIDTH_MAX
         floats = {self.variables[name].dtype for name in (matrix, biases)} == {Dtype.FLOAT32}
         if not fits or not floats or bias != shape[:1]:
             self.refuse(f"describe a head whose {matrix!r} {list(shape)} and {biases!r} {list(bias)} are no layer on {inputs} inputs")

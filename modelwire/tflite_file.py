@@ -51,12 +51,14 @@ STORED = {FLOAT32: Dtype.FLOAT32, FLOAT16: Dtype.FLOAT16, BFLOAT16: Dtype.BFLOAT
 NO_VALUE = "has no initial value in the file; a runtime would train on whatever lies in memory"
 
 
-def read_variables(file: Buffer, *, model: str = "the model") -> tuple[Variable, ...]:
+def read_variables(file: Buffer | Model, *, model: str = "the model") -> tuple[Variable, ...]:
     """Return everything that the signature `get_weights` lists, or all of an int8 head, sorted by name.
 
     Raises NotTrainable when a variable has no initial value of its own in the file; Malformed or TooLarge for a damaged file.
     """
-    return _found(file, parse(file), model)
+    m = parsed(file)
+    head = head_of(file, m, model=model)
+    return _variables(m, model) if head is None else head.variables
 
 
 def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
@@ -64,7 +66,14 @@ def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
 
     Raises as `read_variables`.
     """
-    return _head(file, parse(file), model)
+    return head_of(file, parse(file), model=model)
+
+
+def head_of(file: Buffer | Model, m: Model, *, model: str) -> Int8Head | None:
+    """Return the same of a file and what was parsed of it. Of the parsed one alone there is none: its scales are not parsed."""
+    if isinstance(file, Model) or m.signatures.keys() & {*REQUIRED, "eval"}:
+        return None
+    return tflite_head.find(file, m, model)
 
 
 def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
@@ -90,7 +99,7 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     Raises ShapeMismatch unless `weights` holds exactly the file's tensors in their shapes, held as their types are.
     """
     parsed = parse(file)
-    head = _head(file, parsed, model)
+    head = head_of(file, parsed, model=model)
     variables = head.variables if head is not None else _variables(parsed, model)
     extra = sorted(set(weights) - {v.name for v in variables})
     if extra:
@@ -110,21 +119,26 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     return written
 
 
+def parsed(file: Buffer | Model) -> Model:
+    """Return the parsed file; what is parsed already is not parsed again, which takes tenths of a second for a large one on a board."""
+    return file if isinstance(file, Model) else parse(file)
+
+
 def signature_names(file: Buffer) -> tuple[str, ...]:
     """Return the names of the file's signatures, sorted."""
     return tuple(sorted(parse(file).signatures))
 
 
-def contract(file: Buffer, *, model: str = "the model") -> Contract:
+def contract(file: Buffer | Model, *, model: str = "the model") -> Contract:
     """Return batch and shapes, read from the `train` signature or the int8 head. Raises NotTrainable when it isn't as the contract says."""
-    m = parse(file)
-    head = _head(file, m, model)
+    m = parsed(file)
+    head = head_of(file, m, model=model)
     return _contract(m, model) if head is None else head.contract
 
 
-def moved(file: Buffer, *, model: str = "the model") -> dict[str, frozenset[str]]:
+def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozenset[str]]:
     """Return which of the weights each training signature changes: `train`, and every other one whose name begins with `train_`."""
-    m = parse(file)
+    m = parsed(file)
     names = {handle: name for name, handle in _listed(m, model, _signature(m, model, "get_weights")).items()}
     signatures = {key: s for key, s in m.signatures.items() if trains(key)}
     by_graph = {i: frozenset(names[h] for h, _ in _assignments(m.graphs[i]) if h in names) for i in {s.graph for s in signatures.values()}}
@@ -149,7 +163,7 @@ def trains(signature: str) -> bool:
 def check_trainable(file: Buffer, *, model: str = "the model") -> None:
     """Raise NotTrainable, naming the first thing found that the contract of docs/trainable-models.md forbids."""
     m = parse(file)
-    if _head(file, m, model) is not None:
+    if head_of(file, m, model=model) is not None:
         return
     missing = [name for name in REQUIRED if name not in m.signatures]
     if missing:
@@ -162,15 +176,6 @@ def check_trainable(file: Buffer, *, model: str = "the model") -> None:
 
 def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
-
-
-def _head(file: Buffer, m: Model, model: str) -> Int8Head | None:
-    return None if m.signatures.keys() & {*REQUIRED, "eval"} else tflite_head.find(file, m, model)
-
-
-def _found(file: Buffer, m: Model, model: str) -> tuple[Variable, ...]:
-    head = _head(file, m, model)
-    return _variables(m, model) if head is None else head.variables
 
 
 def _signature(m: Model, model: str, name: str) -> Signature:
@@ -316,7 +321,7 @@ def _check_state(m: Model, model: str) -> None:
     listed = set(_listed(m, model, m.signatures["get_weights"]).values())
     usage = {i: {op.variable for op in g.operators if op.variable is not None} for i, g in enumerate(m.graphs)}
     judged: set[int] = set()  # thousands of signatures may name one subgraph
-    changed = {handle for handle, _ in _assignments(m.graphs[m.signatures["train"].graph])}
+    changed = {handle for i in {s.graph for key, s in m.signatures.items() if trains(key)} for handle, _ in _assignments(m.graphs[i])}
     for name, signature in sorted(m.signatures.items()):
         used = usage[signature.graph]
         blank = sorted(used - initial.keys()) if signature.graph not in judged else []
@@ -340,6 +345,10 @@ def _contract(m: Model, model: str) -> Contract:
         _refuse(model, f"train takes lr of shape {list(lr.shape)}, not a scalar")
     if prod(loss.shape) != 1:
         _refuse(model, f"train gives a loss of shape {list(loss.shape)}, not one number")
+    for name in sorted(n for n in m.signatures if trains(n) and n != "train"):
+        other = _only(m, model, name, ("lr", "x", "y"), "loss")
+        if any(other[what].shape != train[what].shape for what in train):
+            _refuse(model, f"its signature {name!r} takes or gives other shapes than 'train'")
     evaluate = _only(m, model, "eval", ("x",), "output") if "eval" in m.signatures else None
     for name, signature, batch in (("infer", infer, 1), ("eval", evaluate, x.shape[0])):
         if signature is None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import config, doctor, estimate, init, log, outbox, publish, run, samples, status, train, version
+from . import config, doctor, estimate, init, log, measure, outbox, publish, run, samples, status, train, version
 
-COMMANDS = (init, run, train, publish, status, samples, log, outbox, estimate, doctor, config, version)
+COMMANDS = (init, run, train, publish, status, samples, log, outbox, estimate, measure, doctor, config, version)

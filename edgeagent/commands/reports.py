@@ -37,6 +37,7 @@ def as_document(r: Report) -> dict[str, Any]:
     o = r.outcome
     return {
         "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind,
+        "mode": o.mode, "why": r.why,
         "bytes": r.bytes, "kept": r.kept, "weights": r.weights, "samples": o.samples, "steps": o.steps, "seconds": round(r.seconds, 3),
         "loss_before": _loss(o.before), "loss_after": _loss(o.after),
         "accuracy_before": o.before.accuracy if o.before else None, "accuracy_after": o.after.accuracy if o.after else None,
@@ -50,7 +51,7 @@ def as_text(r: Report) -> str:
     assert o.before is not None and o.after is not None
     accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
     return (
-        f"{r.model}: round {r.round} is @{r.version}: loss {o.before.loss:.4f} -> {o.after.loss:.4f}{accuracy}; "
+        f"{r.model}: round {r.round} ({o.mode}) is @{r.version}: loss {o.before.loss:.4f} -> {o.after.loss:.4f}{accuracy}; "
         f"{r.kind} of {r.bytes} bytes ({100 * r.bytes / (4 * r.weights):.2f} % of float32)"
     )
 
