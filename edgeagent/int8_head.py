@@ -88,7 +88,7 @@ class Int8Model:
             raise NotTrainable(model=self.name, reason=f"an int8 head has no signature {signature[:40]!r}")
 
     def close(self) -> None:
-        """There is no interpreter to let go of."""
+        """Nothing is held that would have to be given back."""
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Return what training goes by beside the weights, copies: the head in float, the optimiser's slots, the integers it began with."""

@@ -74,11 +74,11 @@ def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
     is has the mode "head"; it needs no notes, and none are read.
     Raises NotTrainable for notes that are none, or that disagree with the file's signatures and weights.
     """
-    int8 = tflite_file.read_head(file, model=model)
+    m = parse(file)
+    int8 = tflite_file.head_of(file, m, model=model)
     if int8 is not None:
         mode = Mode("head", "train", tuple(v.name for v in int8.variables))
         return Notes((mode,), None, "adam", "binary" if int8.logistic else "ce", False)
-    m = parse(file)
     return _Reader(m, model).notes(_said(file, m, model))
 
 

@@ -56,7 +56,9 @@ def read_variables(file: Buffer | Model, *, model: str = "the model") -> tuple[V
 
     Raises NotTrainable when a variable has no initial value of its own in the file; Malformed or TooLarge for a damaged file.
     """
-    return _found(file, parsed(file), model)
+    m = parsed(file)
+    head = head_of(file, m, model=model)
+    return _variables(m, model) if head is None else head.variables
 
 
 def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
@@ -64,7 +66,14 @@ def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
 
     Raises as `read_variables`.
     """
-    return _head(file, parse(file), model)
+    return head_of(file, parse(file), model=model)
+
+
+def head_of(file: Buffer | Model, m: Model, *, model: str) -> Int8Head | None:
+    """Return the same of a file and what was parsed of it. Of the parsed one alone there is none: its scales are not parsed."""
+    if isinstance(file, Model) or m.signatures.keys() & {*REQUIRED, "eval"}:
+        return None
+    return tflite_head.find(file, m, model)
 
 
 def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
@@ -90,7 +99,7 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     Raises ShapeMismatch unless `weights` holds exactly the file's tensors in their shapes, held as their types are.
     """
     parsed = parse(file)
-    head = _head(file, parsed, model)
+    head = head_of(file, parsed, model=model)
     variables = head.variables if head is not None else _variables(parsed, model)
     extra = sorted(set(weights) - {v.name for v in variables})
     if extra:
@@ -123,7 +132,7 @@ def signature_names(file: Buffer) -> tuple[str, ...]:
 def contract(file: Buffer | Model, *, model: str = "the model") -> Contract:
     """Return batch and shapes, read from the `train` signature or the int8 head. Raises NotTrainable when it isn't as the contract says."""
     m = parsed(file)
-    head = _head(file, m, model)
+    head = head_of(file, m, model=model)
     return _contract(m, model) if head is None else head.contract
 
 
@@ -164,7 +173,7 @@ def trains(signature: str) -> bool:
 def check_trainable(file: Buffer, *, model: str = "the model") -> None:
     """Raise NotTrainable, naming the first thing found that the contract of docs/trainable-models.md forbids."""
     m = parse(file)
-    if _head(file, m, model) is not None:
+    if head_of(file, m, model=model) is not None:
         return
     missing = [name for name in REQUIRED if name not in m.signatures]
     if missing:
@@ -177,16 +186,6 @@ def check_trainable(file: Buffer, *, model: str = "the model") -> None:
 
 def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
-
-
-def _head(file: Buffer | Model, m: Model, model: str) -> Int8Head | None:
-    # What was parsed before is a file with signatures: a head is looked for in the bytes.
-    return None if isinstance(file, Model) or m.signatures.keys() & {*REQUIRED, "eval"} else tflite_head.find(file, m, model)
-
-
-def _found(file: Buffer | Model, m: Model, model: str) -> tuple[Variable, ...]:
-    head = _head(file, m, model)
-    return _variables(m, model) if head is None else head.variables
 
 
 def _signature(m: Model, model: str, name: str) -> Signature:

@@ -19,7 +19,7 @@ from .answer import Answer, Document, facts, now, opened, table, when
 
 
 def add_base(args: argparse.Namespace) -> Answer:
-    """Register a trainable .tflite as a base that devices start from."""
+    """Register a trainable .tflite, or a stock int8 classifier, as a base that devices start from."""
     path = Path(args.file)
     name = check_name("base name", args.name or path.stem.lower())
     if not path.is_file():

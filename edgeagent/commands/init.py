@@ -28,7 +28,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", required=True, metavar="NAME", help="the fleet that it belongs to")
     parser.add_argument("--broker", metavar="URL", help="mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
     parser.add_argument("--fleet-key", required=True, metavar="FILE", help="the fleet's public key, from edgecloud init")
-    parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help="a trainable .tflite; repeatable")
+    what = "a trainable .tflite, or a stock int8 classifier; repeatable"
+    parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help=what)
     parser.add_argument("--key", metavar="FILE", help="use this private key, of the same device before it lost its state")
     parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")

@@ -164,3 +164,38 @@ def test_rows_that_would_unpack_to_more_than_a_model_are_refused(tmp_path, monke
     np.savez_compressed(tmp_path / "rows.npz", x=np.zeros((100_000, 8), np.int8), y=np.zeros(100_000, int))
     assert cli.main(["int8-head", "fit", str(STOCK / "int8_softmax.tflite"), str(tmp_path / "rows.npz"), "-o", str(tmp_path / "o")]) == 42
     assert not (tmp_path / "o").exists()
+
+
+def test_inspect_and_bases_add_say_that_a_head_trains_as_it_is(tmp_path, capsys):
+    db, source = str(tmp_path / "fleet.db"), STOCK / "int8_softmax.tflite"
+    assert cli.main(["init", "--db", db, "--fleet", "home"]) == 0
+    seen = tmp_path / "seen.tflite"
+    assert cli.main(["int8-head", "expose", str(source), "-o", str(seen)]) == 0
+    capsys.readouterr()
+    for file, exposed in ((source, None), (seen, 1)):
+        wanted = {"features": 8, "outputs": 4, "probability": "softmax", "scales": 4, "scales_kept": False, "exposed": exposed}
+        assert cli.main(["inspect", str(file), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["int8_head"] == wanted and said["int8_head_reason"] == ""
+        assert cli.main(["bases", "add", str(file), "--db", db, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["int8_head"] == wanted
+    assert cli.main(["inspect", str(seen)]) == 0
+    assert "output 1 gives its rows" in capsys.readouterr().out
+    assert cli.main(["inspect", str(STOCK / "dense.tflite"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["int8_head"] is None
+
+
+def test_inspect_and_bases_add_say_why_an_int8_head_does_not_train_as_it_is(tmp_path, capsys):
+    stock = read(stock_file("int8_softmax"))
+    file = bytearray(stock.data)
+    (soft,) = (op for op in stock.operators if op.name == "SOFTMAX")
+    at = soft.options.field(0, 4)
+    file[at : at + 4] = np.float32(2).tobytes()
+    bad = tmp_path / "bad.tflite"
+    bad.write_bytes(file)
+    assert cli.main(["inspect", str(bad), "--json"]) == 0
+    assert "another beta" in json.loads(capsys.readouterr().out)["int8_head_reason"]
+    db = str(tmp_path / "fleet.db")
+    assert cli.main(["init", "--db", db, "--fleet", "home"]) == 0
+    assert cli.main(["bases", "add", str(bad), "--db", db]) == NotTrainable.code
+    assert "another beta" in capsys.readouterr().err

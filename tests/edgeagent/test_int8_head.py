@@ -97,8 +97,10 @@ def test_training_that_goes_on_elsewhere_gives_the_same_bits(file: bytes) -> Non
 
 @pytest.mark.parametrize(
     ("file", "digest"),
-    [(SOFTMAX, "fd31310edbd49fb6124ef9aae1bc46063198c5fa0529d2055f9341d829925b89"),
-     (LOGISTIC, "80fea37bb66e569ef6257541ed5a76cfcda95b306f3380c2026ea1af0bd12c0b")],
+    [
+        (SOFTMAX, "fd31310edbd49fb6124ef9aae1bc46063198c5fa0529d2055f9341d829925b89"),
+        (LOGISTIC, "80fea37bb66e569ef6257541ed5a76cfcda95b306f3380c2026ea1af0bd12c0b"),
+    ],
     ids=["softmax", "logistic"],
 )
 def test_the_same_samples_give_the_same_bytes_on_every_processor(file: bytes, digest: str) -> None:
