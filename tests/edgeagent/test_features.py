@@ -11,15 +11,16 @@ import pytest
 
 from edgeagent import rounds
 from edgeagent.agent import Goal
+from edgeagent.agreement import agreeing
 from edgeagent.extraction import Extraction
 from edgeagent.features import Features, half
 from edgeagent.head_course import MODE, HeadCourse, place_of, rows_for
-from edgeagent.on_features import agreeing, head_of
+from edgeagent.head_file import head_of
 from modelwire import container
 from modelwire.errors import Malformed, NotTrainable, RuntimeUnusable
 from modelwire.notes import notes_of
-from modelwire.records import Level
 from modelwire.recipe import replay
+from modelwire.records import Level
 from modelwire.row_ids import ids_of
 from modelwire.tensors import F32
 from modelwire.tflite_file import read_tensors, read_weights

@@ -1,0 +1,23 @@
+"""What a base file says of its head, checked for mode features; the file is mapped, so that a board does not hold it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelwire import tflite_file
+from modelwire.errors import NotTrainable
+from modelwire.notes import Notes, notes_of
+
+from .files import mapped
+
+
+def head_of(file: Path, model: str) -> tuple[Notes, int]:
+    """Return a base's notes, and the samples of one step. Raises NotTrainable when it can't be trained in mode features."""
+    with mapped(file) as data:
+        tflite_file.check_trainable(data, model=model)
+        said, batch = notes_of(data, model=model), tflite_file.contract(data, model=model).batch
+    if said.head is None:
+        raise NotTrainable(model=model, reason="mode features: the file says of no head that it stands on features")
+    if said.score:
+        raise NotTrainable(model=model, reason="mode features: its threshold of anomalies is found with the whole model")
+    return said, batch
