@@ -110,7 +110,7 @@ class Journal:
             return
         began = time.monotonic()
         try:
-            kept = {name: np.ascontiguousarray(a) for name, a in course.keep().items()}
+            kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
             if self._path is not None:
                 if self._file is None:
                     self._file = self._create(self._path, kept)

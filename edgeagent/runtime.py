@@ -75,6 +75,7 @@ class Model:
         self._interpreter: Any = None  # the signature runners refer into it
         self._variables = {v.name: v for v in tflite_file.read_variables(file, model=name)}
         self._runners: dict[str, Callable[..., Mapping[str, Any]]] = {}
+        self._slots: frozenset[str] = frozenset()  # that the signature moves
         self._keeps_state = {"get_state", "set_state"} <= set(tflite_file.signature_names(file))
 
     def use(self, signature: str) -> None:
@@ -105,6 +106,7 @@ class Model:
                 continue
             self.delegate = delegate_of(self._interpreter)
             self._delegates, self._trains_by = with_delegates, signature
+            self._slots = tflite_file.moved_slots(self._file, signature, model=self.name) if signature else frozenset()
             self.fallback = self.fallback or "; ".join(failed)
             if weights is not None:
                 self.set_weights(weights)
@@ -179,8 +181,8 @@ class Model:
 
     def get_weights(self) -> Weights:
         """Return the present weights by name, in sorted order, held as their types are; copies."""
-        out = self._call("get_weights")
-        return {name: np.array(out[name], v.dtype.held).reshape(v.shape) for name, v in self._variables.items()}
+        out = self._call("get_weights")  # the runner's arrays are copies already
+        return {name: np.asarray(out[name], v.dtype.held).reshape(v.shape) for name, v in self._variables.items()}
 
     def set_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
         """Put `weights` in place, to the bit; what a float16 or int8 variable does not have is rounded to what it has.
@@ -204,20 +206,23 @@ class Model:
         return not (self._trains_by and tflite_file.hides_state(self._file, self._trains_by, model=self.name))
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Return the optimiser's slots by name, copies; none where the file does not give them away."""
-        if not self._keeps_state:
-            return {}
-        return {name: np.array(value) for name, value in sorted(self._call("get_state").items())}
+        """Return the slots that the present training moves by name, copies; none where the file does not give them away."""
+        return {name: value for name, value in self._state().items() if name in self._slots}
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        """Return all slots: set_state wants all of them."""
+        return {name: np.asarray(value) for name, value in sorted(self._call("get_state").items())} if self._keeps_state else {}
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Put the optimiser's slots in place, to the bit: exactly those that `get_state` gives. Raises ShapeMismatch."""
-        known = self.get_state()
+        every = self._state()
+        known = {name: value for name, value in every.items() if name in self._slots}
         for name in sorted(set(known) | set(state)):
             here, there = (None if name not in of else (of[name].dtype, of[name].shape) for of in (known, state))
             if here != there:
                 raise ShapeMismatch(tensor=name, expected=here or "no such slot", got=there or "nothing")
         if known:
-            self._call("set_state", **{name: np.ascontiguousarray(value) for name, value in state.items()})
+            self._call("set_state", **{name: np.array(value, order="C") for name, value in {**every, **state}.items()})
 
     def _input(self, what: str, value: NDArray[Any], shape: tuple[int, ...]) -> F32:
         """Return `value` as the runtimes want it: exactly float32, and of exactly this shape (a smaller batch fails inside them)."""

@@ -146,6 +146,16 @@ def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozen
     return {key: by_graph[s.graph] for key, s in signatures.items()}
 
 
+def moved_slots(file: Buffer, signature: str, *, model: str = "the model") -> frozenset[str]:
+    """Return which of the slots that `get_state` lists training by `signature` changes; none when the file has no get_state."""
+    m = parse(file)
+    given = m.signatures.get("get_state")
+    if given is None:
+        return frozenset()
+    names = {handle: name for name, handle in _listed(m, model, given).items()}
+    return frozenset(names[h] for h, _ in _assignments(m.graphs[_signature(m, model, signature).graph]) if h in names)
+
+
 def hides_state(file: Buffer, signature: str, *, model: str = "the model") -> bool:
     """Return whether training by `signature` changes variables that neither get_weights nor get_state and set_state tell of."""
     m = parse(file)

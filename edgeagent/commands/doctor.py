@@ -15,8 +15,10 @@ from modelwire import kernels
 from modelwire.errors import ModelWireError
 
 from .. import device, files, link
+from ..budget import mib
 from ..configuration import Loaded
 from ..device import Device
+from ..sensors import Sensors
 from .answer import Answer, add_folder, load
 
 NAME = "doctor"
@@ -71,6 +73,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
             yield _check("disk", lambda: _disk(loaded, opened))
             for name in opened.lineages:
                 yield _check(name, lambda name=name: _model(opened, name))  # type: ignore[misc]
+                yield _check("budget", lambda name=name: _budget(opened, name))  # type: ignore[misc]
     except ModelWireError as e:
         yield Finding("state", False, e.message, e.next_step)
 
@@ -135,3 +138,18 @@ def _model(opened: Device, name: str) -> str:
     model = runtime.load().open(lineage.load().file, model=name)
     fallback = f" (without the default delegate: {model.fallback})" if model.fallback else ""
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
+
+
+def _budget(opened: Device, name: str) -> str | Finding:
+    """Say what the board has for the limits that are set; a limit on what it can't measure keeps nothing from anything."""
+    limits, board = opened.settings.model(name).budget, Sensors()
+    degrees, battery = board.celsius(), board.on_battery()
+    if limits.max_celsius and degrees is None:
+        hint = "set budget.max_celsius to 0, or let the kernel show a thermal zone"
+        return Finding("budget", False, f"{name}: max_celsius is set, but no zone in /sys/class/thermal says a temperature", hint)
+    if limits.on_battery == "pause" and battery is None:
+        text = f"{name}: on_battery is pause, but nothing in /sys/class/power_supply says whether it runs on one"
+        return Finding("budget", False, text, "set budget.on_battery to train")
+    heat = "no temperature" if degrees is None else f"{degrees:.0f} °C"
+    power = {None: "no word on power", True: "on battery", False: "on mains"}[battery]
+    return f"{name}: {mib(board.resident())} MiB resident, {heat}, {power}"

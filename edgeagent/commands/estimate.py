@@ -32,14 +32,19 @@ def run(args: argparse.Namespace) -> Answer:
     with device.opened(load(args), alone=False) as opened:
         rows = [_estimate(opened, m, trial=not args.no_train) for m in chosen(opened, args.model)]
     cells = [
-        (r["model"], kind, r[kind]["bytes"], f"{100 * r[kind]['bytes'] / r['float32_bytes']:.2f} %", r[kind]["changed"])
+        (r["model"], kind, r[kind].get("mode"), r[kind]["bytes"], f"{_share(r, kind):.2f} %", r[kind]["changed"])
         for r in rows
         for kind in ("snapshot", "delta")
         if r[kind] and r[kind]["bytes"]
     ]
     notes = [f"{r['model']}: no delta: {r['note']}" for r in rows if r["note"]]
-    text = "\n".join([table(("model", "kind", "bytes", "of float32", "weights"), cells), *notes])
+    text = "\n".join([table(("model", "kind", "mode", "bytes", "of float32", "weights"), cells), *notes])
     return Answer({"models": rows}, text)
+
+
+def _share(row: dict[str, Any], kind: str) -> float:
+    """Return the per cent of float32 that an update takes."""
+    return float(100 * row[kind]["bytes"] / row["float32_bytes"])
 
 
 def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
@@ -61,5 +66,5 @@ def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any
     report = finish(steps)
     out["note"] = report.reason
     if report.bytes:
-        out["delta"] = {"bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}
+        out["delta"] = {"mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}
     return out

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"models": [{"name": n, "versions": rows} for n, rows in found]}, "\n".join(text).rstrip())
 
 
-_HEAD = ("version", "state", "kind", "commit", "bytes", "loss before", "after", "accuracy before", "after", "samples", "reason")
+_HEAD = ("version", "state", "kind", "mode", "commit", "bytes", "loss before", "after", "accuracy before", "after", "samples", "reason")
 
 
 def _row(r: Row) -> dict[str, Any]:
@@ -44,4 +44,4 @@ def _cells(r: dict[str, Any]) -> list[object]:
     scores = [None if r[k] is None else f"{r[k]:.4f}" for k in ("loss_before", "loss_after", "accuracy_before", "accuracy_after")]
     version = "-" if r["version"] is None else f"@{r['version']}"
     commit = short(bytes.fromhex(r["commit"])) if r["commit"] else ""
-    return [version, r["state"], r["kind"], commit, r["bytes"] or None, *scores, r["samples"] or None, reason]
+    return [version, r["state"], r["kind"], r["mode"], commit, r["bytes"] or None, *scores, r["samples"] or None, reason]

@@ -6,7 +6,7 @@ import argparse
 from datetime import datetime, timezone
 from typing import Any
 
-from .. import device, files
+from .. import device, files, journal
 from ..device import Device
 from ..lineage import Lineage
 from .answer import Answer, add_folder, load
@@ -41,6 +41,9 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = opened.spool.count(lineage.name, after=head.trained_id)
+    found, wait = journal.read(lineage.journal), lineage.waiting()
+    if found is not None and found.begun.round != head.rounds + 1:
+        found = None  # of a round that is over
     return {
         "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
         "served": str(lineage.store.served), "file_sha256": head.file_sha256.hex(), "epoch": head.epoch, "welcome": head.welcome,
@@ -48,8 +51,14 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
         "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
+        "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
+        "under_way": None if found is None else {
+            "round": found.begun.round, "mode": found.begun.mode, "done": found.done, "steps": found.begun.steps,
+            "slots_kept": found.begun.whole,
+        },
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
+            "mode": last["mode"],
             "loss_before": last["loss_before"], "loss_after": last["loss_after"],
             "accuracy_before": last["accuracy_before"], "accuracy_after": last["accuracy_after"],
         },
@@ -61,6 +70,11 @@ def _lines(m: dict[str, Any]) -> list[str]:
     out.append(f"  known at the centre up to @{m['verified']} (verified), @{m['stored']} (stored)")
     out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
     out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
+    if (now := m["under_way"]) is not None:
+        slots = "" if now["slots_kept"] else "; the file has no get_state: after an interruption the optimiser's slots start anew"
+        out.append(f"  round {now['round']} under way ({now['mode']}): step {now['done']} of {now['steps']}{slots}")
+    if m["waits"] is not None:
+        out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if (last := m["last_round"]) is not None:
         at = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         if last["accepted"]:
