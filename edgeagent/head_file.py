@@ -1,4 +1,4 @@
-"""What a base file says of its head, checked for mode features; the file is mapped, so that a board does not hold it."""
+"""What a base file says of its head and its modes; the file is mapped, so that a board does not hold it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from modelwire.errors import NotTrainable
 from modelwire.notes import Notes, notes_of
 
 from .files import mapped
+from .head_course import MODE
 
 
 def head_of(file: Path, model: str) -> tuple[Notes, int]:
@@ -21,3 +22,11 @@ def head_of(file: Path, model: str) -> tuple[Notes, int]:
     if said.score:
         raise NotTrainable(model=model, reason="mode features: its threshold of anomalies is found with the whole model")
     return said, batch
+
+
+def modes_of(file: Path, model: str) -> tuple[list[str], int]:
+    """Return the modes in which a base can be trained, cheapest first, and the samples of one step."""
+    with mapped(file) as data:
+        said, batch = notes_of(data, model=model), tflite_file.contract(data, model=model).batch
+    on_features = [MODE] if said.head is not None and not said.score else []
+    return [*on_features, *(mode.name for mode in said.modes)], batch

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from modelwire import cbor
 from modelwire.candidates import Residual
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, OverBudget, TooLarge, TrainingDiverged
+from modelwire.errors import (
+    BudgetExhausted,
+    ModelWireError,
+    NoModeFits,
+    NonFinite,
+    NotEnoughSamples,
+    NotTrainable,
+    OverBudget,
+    TooLarge,
+    TrainingDiverged,
+)
 from modelwire.snap import Snapped, exactly, snap
 from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
@@ -20,6 +31,7 @@ from .budget import Cost, Plan, Work, mib
 from .by_recipe import Provenance, RecipeCourse
 from .course import Offer
 from .head_course import MODE as FEATURES
+from .head_file import modes_of
 from .head_ground import HeadGround
 from .lineage import Head, Lineage
 from .on_features import Extractors, OnFeatures
@@ -207,21 +219,47 @@ def _stand(
     """Open the model, or gather its samples as features."""
     found = underway.left(lineage, settings) if keep else None
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
+    until = found.begun.until if found else spool.last_id(lineage.name)
     if wish == FEATURES and extractors is not None:
-        give_back()
-        idle = memory.idle(lineage.name)
-        gathering = extractors.gather(
-            lineage, spool, held_out=settings.train.held_out, until=found.begun.until if found else spool.last_id(lineage.name)
-        )  # fmt: skip
-        gathered = yield from _preparing(gathering)
-        held = lineage.load()  # the interpreter has gone
-        blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, gathered.until, 0, FEATURES)
-        ground = HeadGround(gathered, held.state, settings, overhead=_overhead(lineage, blank, ()))
-        return _Standing(ground, held, idle, (gathered.training, gathered.judging), gathered.until)
+        return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until))
+    if wish == budget.AUTO and extractors is not None and _ahead(lineage, spool, settings, memory) == FEATURES:
+        try:
+            return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until))
+        except NotTrainable as e:  # then another mode may fit
+            _log.info("%s", e.message)
     held = lineage.load()
     opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
     give_back()
     return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
+
+
+def _stand_on_features(
+    lineage: Lineage, spool: Spool, settings: Model, extractors: Extractors, memory: Memory, until: int
+) -> Generator[Progress, None, _Standing]:
+    give_back()
+    idle = memory.idle(lineage.name)
+    gathered = yield from _preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
+    held = lineage.load()
+    blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, FEATURES)
+    ground = HeadGround(gathered, held.state, settings, overhead=_overhead(lineage, blank, ()))
+    return _Standing(ground, held, idle, (gathered.training, gathered.judging), until)
+
+
+def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
+    """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told."""
+    costs = lineage.costs.of(lineage.head().runtime)
+    if not budget.limited(settings.budget) or FEATURES not in costs:
+        return ""
+    modes, batch = modes_of(lineage.store.folder / "base.tflite", lineage.name)
+    training, judging = spool.sides(lineage.name, settings.train.held_out)
+    shape = spool.shape(lineage.name)
+    size = (training + judging) * 4 * (math.prod(shape.x) + math.prod(shape.y))
+    costs[FEATURES] = replace(costs[FEATURES], samples=size)  # it loads none of them
+    work = Work(settings.train.epochs, trainer.steps_of(training, batch, 1), size, memory.idle(lineage.name))
+    try:
+        return budget.plan(modes, costs, model=lineage.name, wish=budget.AUTO, budget=settings.budget, work=work).mode
+    except NoModeFits:
+        return ""
 
 
 def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
