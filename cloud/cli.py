@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from modelwire.errors import BadArgument, ModelWireError
 
-from .commands import authoring, cards, fleet, heads, ingest, models, registry
+from .commands import authoring, cards, fleet, heads, ingest, models, recipes, registry
 from .commands.answer import Answer, dump
 from .graft.loss import LOSSES
 from .graft.optimizers import OPTIMIZERS
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     _registry_commands(commands)
     _fleet_commands(commands)
     _model_commands(commands)
+    _recipe_commands(commands)
     _ingest_command(commands)
     _author_commands(commands)
     return top
@@ -152,6 +153,32 @@ def _model_commands(commands: Any) -> None:
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
 
 
+def _recipe_commands(commands: Any) -> None:
+    one = _command(
+        commands, "replay", recipes.replay,
+        "edgecloud replay pi-7@12", "edgecloud replay pi-7/doorbell@12 --set rate=0.01 --set steps=200 --json",
+        "edgecloud replay pi-7@12 --set optimiser=adam -o adam.tflite",
+    )  # fmt: skip
+    one.add_argument("name", metavar="DEVICE[/MODEL]@VERSION", help="a version that came as a recipe")
+    one.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="train with another setting instead, such as rate (or lr), steps, batch, optimiser, decay, seed; may be repeated",
+    )  # fmt: skip
+    one.add_argument("-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
+    one = _command(
+        commands, "forget", recipes.forget,
+        "edgecloud forget pi-7@12 --rows 3,8,10-20", "edgecloud forget pi-7/doorbell@12 --rows 3 -o without.tflite --json",
+        "edgecloud forget pi-7@12 --rows 3,8 --send", "edgecloud forget pi-7@12 --rows 0-9 --at-version",
+    )  # fmt: skip
+    one.add_argument("name", metavar="DEVICE[/MODEL]@VERSION", help="a version that came as a recipe")
+    one.add_argument("--rows", required=True, metavar="ROWS", help="rows of that recipe, from 0: 3,8,10-20")
+    one.add_argument(
+        "--at-version", action="store_true", help="only what this version would have been without them, on the parent that it has"
+    )
+    one.add_argument("--send", action="store_true", help="ask the device to drop these samples and to take the model over as a new version")
+    one.add_argument("-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
+
+
 def _ingest_command(commands: Any) -> None:
     one = _command(
         commands, "ingest", ingest.ingest,
@@ -183,16 +210,22 @@ def _author_commands(commands: Any) -> None:
     one = _command(
         commands, "graft", authoring.graft_to,
         "edgecloud graft stock.tflite -o trainable.tflite", "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
-        "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam -o turbine.tflite",
+        "edgecloud graft mobilenet.tflite --train all --modes head last:3 --optimizer adam -o doorbell.tflite",
+        "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam --score -o turbine.tflite",
         "edgecloud graft visitors.tflite --add-class postman --add-class cat -o visitors2.tflite",
     )  # fmt: skip
     one.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
     one.add_argument(
         "--train", nargs="+", default=["head"], metavar="LAYER",
-        help="head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+        help="the deepest mode: head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+    )  # fmt: skip
+    one.add_argument(
+        "--modes", nargs="+", default=[], metavar="MODE",
+        help="cheaper modes in the same file, between which the board chooses by its budget: head, last:N, or the name of a layer",
     )  # fmt: skip
     _step_arguments(one)
     one.add_argument("--add-class", action="append", default=[], metavar="NAME", help="a class to learn besides; may be repeated")
+    one.add_argument("--score", action="store_true", help="let an auto-encoder score samples, against a threshold that the device learns")
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from modelwire.errors import LineageError, Malformed
-from modelwire.records import Command, Hello, Presence, Record, Response, Signed, Welcome, expect
+from modelwire.records import Adopt, Command, Hello, Presence, Record, Response, Signed, Welcome, expect
 from modelwire.topics import Topic
 
 from . import linking
 from .outcome import Context, Outcome, Reply, Result, Standing, require_known, standing
 from .registry import Request, Waiting
+
+ADOPT = Adopt.KIND
 
 
 def hello(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcome:
@@ -83,7 +85,8 @@ def response(context: Context, topic: Topic, signed: Signed) -> Outcome:
 def command(context: Context, request: Request) -> Reply:
     """Return the record that asks a device for what the operator wants."""
     lineage = context.store.lineages.by_id(request.lineage)
-    return Reply("cmd", Command(context.store.fleet, lineage.device, lineage.model, context.now, request.id, request.verb))
+    names = (context.store.fleet, lineage.device, lineage.model, context.now, request.id)
+    return Reply("cmd", Adopt(*names, request.content) if request.verb == ADOPT else Command(*names, request.verb))
 
 
 def check_topic(topic: Topic, record: Record) -> None:

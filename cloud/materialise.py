@@ -1,4 +1,4 @@
-"""Rebuilds any version from the registry: nearest snapshot or base, then deltas. Exact and proven, or an error; nothing between."""
+"""Rebuilds any version from the registry: nearest snapshot or base, then deltas and recipes. Exact and proven, or an error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from functools import cached_property
 
 from modelwire import limits
 from modelwire.container import Container
-from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, RootMismatch
+from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged
 from modelwire.manifest import Manifest, parse_manifest
+from modelwire.rebuild import apply, prove_root
 from modelwire.state import ModelState
 from modelwire.tensors import F32
 from modelwire.tflite_file import read_weights, write_weights
@@ -78,16 +79,12 @@ def open_container(store: Store, lineage: Lineage, version: Version) -> Containe
 def step(store: Store, lineage: Lineage, version: Version, state: ModelState, *, prove: bool = True) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
-    Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
+    A recipe is replayed. Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
     """
     found = open_container(store, lineage, version)
-    name = f"{lineage}@{version.version}"
-    try:
-        state.apply_container(found)
-    except RootMismatch as error:
-        raise RootMismatch(what=name, kind=error.facts["kind"], device=str(lineage)) from None
-    if prove and state.root != version.root:
-        raise RootMismatch(what=name, kind="root", device=str(lineage))
+    apply(state, found, limits.LARGE)
+    if prove:
+        prove_root(state, found)
 
 
 def rebuild(store: Store, version: Version, bases: Bases) -> ModelState:
@@ -137,7 +134,7 @@ def check_lineage(store: Store, lineage: Lineage, bases: Bases) -> Iterator[Chec
     """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain."""
     state: ModelState | None = None
     at = b""
-    lost: set[int] = set()  # deltas on these can't be exact either, and need no work to say so
+    lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
     for version in store.versions.of(lineage.id):
         if version.status is Status.REFUSED:
             continue

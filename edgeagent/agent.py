@@ -7,15 +7,19 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from modelwire import records, topics
-from modelwire.errors import LinkError, NotEnoughSamples, NotWelcome, OutboxFull, WireError
+from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotWelcome, OutboxFull, WireError
 from modelwire.records import Presence
 
-from . import drift, rounds
+from . import drift, rounds, underway
+from .allowance import Allowance
 from .device import Device
 from .lineage import OK, Lineage
-from .rounds import OpenModel, Report
+from .on_features import Extractors
+from .rounds import OpenModel, Progress, Report
+from .sensors import Memory, Sensors
 from .session import Session
 from .settings import Model
 from .transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
@@ -25,6 +29,7 @@ IDLE = 1.0  # seconds between two looks at the spool and at commands from outsid
 PROGRESS = 10.0  # seconds between two lines about a round that takes longer
 SLICE = 0.05  # seconds of training between two looks at the link
 MESSAGES = 64  # handled before the next step of training
+LONG = 60.0  # seconds of waiting after which a round lets go of the model and its memory; its journal stays
 REPORTS = 1000  # of rounds, kept for the end of the run
 
 
@@ -60,8 +65,9 @@ class _UnderWay:
     steps: rounds.Round
     began: float
     said: float
-    count: int = 0
-    loss: float = float("nan")
+    pauses: float | None = None  # monotonic seconds since when it waits
+    rests: float = 0.0  # monotonic seconds until which it leaves the processor to others
+    progress: Progress | None = None
 
 
 @dataclass
@@ -74,11 +80,15 @@ class Agent:
     release: str  # of the agent, said in hello
     clock: Clock = field(default_factory=Clock)
     rng: random.Random = field(default_factory=random.Random)
+    sensors: Sensors = field(default_factory=Sensors)
+    extractors: Extractors | None = None  # what mode features needs
 
     def __post_init__(self) -> None:
         self.reports: list[Report] = []
         self.stopping = ""
         self._round: _UnderWay | None = None
+        self._memory = Memory(self.sensors)
+        self._allowance = Allowance(self.device, self.sensors, monotonic=self.clock.monotonic, wall=self.clock.wall)
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
@@ -89,13 +99,13 @@ class Agent:
         self.sessions = {
             name: Session(
                 lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
-                rng=self.rng, wall=self.clock.wall,
+                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt, name),
             )
             for name, lineage in self.device.lineages.items()
         }  # fmt: skip
 
     def stop(self, why: str) -> None:
-        """End `run` soon; a round under way is abandoned and counts as not begun. May be called from a signal handler."""
+        """End `run` soon; a round under way is taken up by the next one. May be called from a signal handler."""
         self.stopping = why
         self.transport.wake()
 
@@ -117,7 +127,8 @@ class Agent:
                     session.tick(now)
                 self._train(goal)
         finally:
-            self._abandon()
+            self._interrupt()
+            self._allowance.close()
             self.transport.close(self._presence(boot, False))
             for session in self.sessions.values():
                 session.lost()
@@ -128,7 +139,8 @@ class Agent:
 
     def _listen(self, boot: int) -> None:
         due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
-        wait = 0.0 if self._round else max(0.0, min(IDLE, due - self.clock.monotonic()))
+        now = self.clock.monotonic()
+        wait = max(0.0, min(IDLE if self._round is None or self._round.pauses is not None else self._round.rests - now, IDLE, due - now))
         event = self.transport.poll(wait)
         for _ in range(MESSAGES):
             if event is None:
@@ -192,15 +204,20 @@ class Agent:
     # Training.
 
     def _train(self, goal: Goal) -> None:
+        if self._allowance.measuring():
+            return
         if self._round is None:
             self._begin_round(goal)
-        if self._round is None:
+        if self._round is None or self._paused(self._round):
             return
         at = self._round
-        until = self.clock.monotonic() + SLICE
+        began = self.clock.monotonic()
+        if began < at.rests:
+            return
+        until = began + SLICE
         while not self.stopping:
             try:
-                at.loss = next(at.steps)
+                at.progress = next(at.steps)
             except StopIteration as end:
                 self._round = None
                 self._finish(end.value)
@@ -209,13 +226,20 @@ class Agent:
                 self._round = None
                 self._tell(at.lineage.name, e.message)
                 return
-            at.count += 1
+            except NoModeFits as e:
+                self._round = None
+                if not goal.endless:
+                    raise
+                self._allowance.unfit(at.lineage, e.message)
+                return
             if self.clock.monotonic() >= until:
                 break
         now = self.clock.monotonic()
-        if now - at.said >= PROGRESS:
+        at.rests = now + (now - began) * (1 / self.device.settings.model(at.lineage.name).budget.max_cpu - 1)
+        if now - at.said >= PROGRESS and (p := at.progress) is not None:
             at.said = now
-            _log.info("%s: %d steps, %.1f a second, loss %.4f", at.lineage.name, at.count, at.count / (now - at.began), at.loss)
+            speed = p.done / max(p.seconds, 1e-9)
+            _log.info("%s: %s: step %d of %d, %.1f a second, loss %.4f", at.lineage.name, p.mode, p.done, p.steps, speed, p.loss)
 
     def _begin_round(self, goal: Goal) -> None:
         for name, lineage in self._in_turn():
@@ -229,12 +253,18 @@ class Agent:
                     raise
                 self._tell(name, e.message)
                 continue
+            if self._allowance.waits(lineage):
+                continue
             if settings.train.when == "pays" and goal.endless and not self._pays(lineage, settings):
                 continue
+            if self._allowance.measures_first(lineage, settings):
+                return
             self._told.pop(name, None)
             samples = self.device.spool.count(name)
             _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, samples, settings.train.epochs)
-            steps = rounds.run(lineage, self.device.spool, settings, self.open_model, now=self.clock.wall)
+            steps = rounds.run(
+                lineage, self.device.spool, settings, self.open_model, now=self.clock.wall, memory=self._memory, extractors=self.extractors
+            )
             now = self.clock.monotonic()
             self._round = _UnderWay(lineage, steps, now, now)
             self._last = name
@@ -252,6 +282,8 @@ class Agent:
             return False
         if goal.once:
             return lineage.name not in self._done_once
+        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, settings) is not None:
+            return True  # it was due when it began
         waited = self._waited(head.trained_at)
         new = self.device.spool.count(lineage.name, after=head.trained_id)
         enough = new >= settings.train.min_new_samples > 0
@@ -294,12 +326,31 @@ class Agent:
             report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
             report.weights, speed,
         )  # fmt: skip
+        if report.note:
+            _log.warning("%s: %s", report.model, report.note)
 
-    def _abandon(self) -> None:
+    def _interrupt(self) -> None:
+        """Leave the round under way for another time."""
         if self._round is not None:
             at, self._round = self._round, None
             at.steps.close()
-            _log.info("%s: abandoned the round under way after %d steps; the model is as before it", at.lineage.name, at.count)
+            done = at.progress.done if at.progress else 0
+            _log.info("%s: left the round under way after step %d; it goes on from there", at.lineage.name, done)
+
+    def _paused(self, at: _UnderWay) -> bool:
+        """Return whether the round under way waits. A long wait ends in closing the model: the memory goes back."""
+        if not self._allowance.waits(at.lineage):
+            at.pauses = None
+            return False
+        now = self.clock.monotonic()
+        at.pauses = now if at.pauses is None else at.pauses
+        if now - at.pauses >= LONG:
+            self._interrupt()
+        return True
+
+    def _interrupt(self, name: str) -> None:
+        if self._round is not None and self._round.lineage.name == name:
+            self._abandon()
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

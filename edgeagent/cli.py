@@ -11,8 +11,7 @@ from typing import NoReturn
 
 from modelwire.errors import ConfigError, ModelWireError
 
-from . import __version__
-from .commands import COMMANDS
+from . import __version__, commands
 from .commands.answer import Answer
 
 USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
@@ -22,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, the code of an error's class, 2 for usage, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser("--json" in words).parse_args(words)
+        args = parser("--json" in words, words).parse_args(words)
     except SystemExit as e:  # --help and usage errors have said what they have to say
         return int(e.code or 0)
     try:
@@ -44,17 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def parser(json_errors: bool = False) -> argparse.ArgumentParser:
-    """Return the parser of all commands. json_errors: usage errors are one JSON object, like the others."""
+def parser(json_errors: bool = False, words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of all commands, or of the one that `words` begins with.
+
+    json_errors: usage errors are one JSON object, like the others.
+    """
     Parser.json_errors = json_errors
     top = Parser(
         prog="edgeagent", description="Trains models on this device and tells the centre what changed, bit for bit.",
         epilog=_epilog(["edgeagent init --help", "edgeagent status", "edgeagent --version"]), formatter_class=_Help,
     )  # fmt: skip
     top.add_argument("--version", action="version", version=f"edgeagent {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in COMMANDS:
-        one = commands.add_parser(
+    below = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for command in commands.chosen(list(words)):
+        one = below.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, epilog=_epilog(command.EXAMPLES), formatter_class=_Help
         )
         command.add(one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,7 +134,8 @@ class Database:
 
 def _free(folder: Path) -> int:
     """Return the bytes that are free in the file system of `folder`."""
-    return shutil.disk_usage(folder).free
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ class Device:
     database: Database
     spool: Spool
     lineages: Mapping[str, Lineage]  # by model, in the order of the settings
+    path: Path  # of the settings
     swept: tuple[str, ...]  # what was tidied away at opening: the version before the head, and what a kill had left
 
     def count_boot(self) -> int:
@@ -90,7 +90,7 @@ def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
                     )  # fmt: skip
                     spool.cards.carded(name, lineage.head().carded_id)  # a kill may have come between the two databases
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
-            yield Device(settings, board, state, database, spool, lineages, tuple(swept))
+            yield Device(settings, board, state, database, spool, lineages, loaded.path, tuple(swept))
     finally:
         database.close()
 
@@ -134,6 +134,8 @@ def create(
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
     folder.mkdir(parents=True, exist_ok=True)
+    import shutil  # with all the packers that it knows: not in the memory of an agent that runs
+
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
     staging.mkdir(mode=0o700)
     files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)

@@ -14,6 +14,7 @@ from . import guard
 from .database import Row
 from .lineage import Lineage
 from .rounds import OpenModel
+from .sensors import give_back
 from .settings import Model
 from .spool import Samples, Spool
 
@@ -44,7 +45,10 @@ def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel)
     fresh = spool.newest(name, after=head.trained_id, most=NEWEST)
     if not len(fresh):
         return Look(False, "no sample has come since the last round", until)
-    output = open_model(lineage.load().file, name).evaluate(fresh.x)
+    model = open_model(lineage.load().file, name)
+    output = model.evaluate(fresh.x)
+    model.close()
+    give_back()
     known = spool.cards.known(name)
     quiet: list[str] = []
     for after in sorted({head.trained_id, max(head.trained_id, head.looked_id)}):

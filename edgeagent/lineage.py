@@ -16,12 +16,15 @@ from modelwire.snap import Snapped, Step
 from modelwire.state import ModelState
 from modelwire.update import AnySection, Kind, Sections
 
+from .budget import Wait
+from .costs import Costs
 from .database import Database, Row
 from .outbox import Outbox, Waiting
-from .outcome import Outcome, merged
+from .outcome import Outcome, merged, said
 from .store import Held, ModelStore, Written
 
 QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
+RECIPE = Kind.RECIPE.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Lineage:
         self.base_commit: bytes = row["base_commit"]
         self.store = ModelStore(folder / "models" / name, self.manifest)
         self.outbox = Outbox(database, name)
+        self.costs = Costs(database, self.base_commit)
+        self.journal = self.store.folder / "round"  # of the round under way
         self.history = history
         self._db = database
         self._apart = b""  # commit of the last of a queue whose sum no container holds: it is not tried over and over
@@ -137,19 +142,33 @@ class Lineage:
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
 
+    def set_waiting(self, wait: Wait | None, at: int) -> None:
+        """Note why the running agent does not train this model now, for those who ask from outside."""
+        self._db.run("DELETE FROM waiting WHERE model=?", self.name)
+        if wait is not None:
+            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=at)
+
+    def waiting(self) -> Wait | None:
+        """Return why the running agent does not train this model now."""
+        row = self._db.maybe("SELECT * FROM waiting WHERE model=?", self.name)
+        return Wait(row["reason"], row["until"]) if row is not None else None
+
     # Rounds.
 
     def seal(
         self, head: Head, kind: Kind, sections: Sequence[AnySection], after: ModelState, extension: Mapping[str, cbor.Value], *,
-        parent: bytes | None = None, version: int | None = None,
+        parent: bytes | None = None, version: int | None = None, recipe: bytes = b"",
     ) -> bytes:  # fmt: skip
-        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch."""
+        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
+
+        recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then.
+        """
         self.check_welcome(head)
         header = Header(
             kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
             self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
         )  # fmt: skip
-        return container.seal(header, sections, self.manifest.schema, self.board.key)
+        return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
 
     def check_welcome(self, head: Head) -> None:
         """Raise NotWelcome while the centre has granted no epoch."""
@@ -169,19 +188,32 @@ class Lineage:
         add = f"edgecloud devices add {self.board.device} {self.board.key.public.hex()}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
 
-    def adopt(self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome) -> int:
-        """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already."""
+    def adopt(
+        self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, command: int | None = None, note: str = ""
+    ) -> int:
+        """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
+
+        command: the id of the command that this carries out; it is no round then.
+        """
         with self._db.transaction():
-            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256)
+            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256, note=note)
             self._db.run(
                 "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
                 json.dumps([snapped.step.m, snapped.step.s] if snapped.step else []), self.name,
             )  # fmt: skip
-            self._count_round(outcome)
-            if not outcome.untold:
-                self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
+            if command is None:
+                self._count_round(outcome)
+                if not outcome.untold:
+                    self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
+            else:
+                self._db.insert("command", model=self.name, id=command, version=version)
         return version
+
+    def done(self, command: int) -> int:
+        """Return the version by which a command was carried out; 0 when it was not."""
+        row = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
+        return 0 if row is None else int(row["version"])
 
     def reject(self, head: Head, outcome: Outcome, reason: str, *, widen: Sequence[int]) -> None:
         """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed.
@@ -204,9 +236,8 @@ class Lineage:
         Raises TooLarge when no container holds it.
         """
         with self._db.transaction():
-            done = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
-            if done is not None:
-                return int(done["version"])
+            if command is not None and self.done(command):
+                return self.done(command)
             head, held = self.head(), self.load()
             extension: dict[str, cbor.Value] = {"note": note} if note else {}
             body = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
@@ -216,15 +247,24 @@ class Lineage:
                 self._db.insert("command", model=self.name, id=command, version=version)
         return version
 
-    def coalesce(self) -> list[int]:
-        """Make all updates that were never offered into one, the last one's number; return the numbers that it carries.
+    def recipes_queued(self) -> list[int]:
+        """Return the versions that wait as recipes and were never offered."""
+        return [w.version for w in self.outbox.waiting("queued") if w.kind == RECIPE]
 
-        The head's commit changes with it, in the same transaction: the last update's container is another one now.
+    def coalesce(self, *, give_up_recipes: bool = False) -> list[int]:
+        """Make the updates that were never offered into one, the last one's number; return the numbers that it carries.
+
+        A recipe has no sum with anything: it stays, with all before it, unless it is given up; then a snapshot takes their place, and
+        says whose provenance went. The head's commit changes, in the same transaction: the last update's container is another one now.
         Raises TooLarge, once for each queue, when no container holds their sum; they stay apart then.
         """
         with self._db.transaction():
             queued = self.outbox.waiting("queued")
-            if len(queued) < 2 or queued[-1].commit == self._apart:
+            given_up = [w.version for w in queued if w.kind == RECIPE]
+            if given_up and not give_up_recipes:
+                queued = [w for w in queued if w.version > given_up[-1]]
+                given_up = []
+            if (len(queued) < 2 and not given_up) or queued[-1].commit == self._apart:
                 return []
             head, last = self.head(), queued[-1]
             assert last.version == head.version and last.commit == head.commit
@@ -232,20 +272,27 @@ class Lineage:
             held = self.load()
             kind, sections = self._sum(queued, bodies, held)
             extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
+            if given_up:
+                extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
             try:
                 body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
             except TooLarge:
                 self._apart = last.commit
                 raise
+            if given_up and len(body) >= sum(w.size for w in queued):
+                self._apart = last.commit  # nothing would be won by it
+                return []
             carried = [w.version for w in queued[:-1]]
             self.outbox.carry(carried, last.version)
             commit = container.commit_of(body)
             self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
+            if given_up:
+                self.outbox.note(last.version, str(extension["note"]))
             self._db.run("UPDATE model SET head_commit=? WHERE name=?", commit, self.name)
         return carried
 
     def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
-        if any(b.header.kind is Kind.SNAPSHOT for b in bodies):
+        if any(b.header.kind in (Kind.SNAPSHOT, Kind.RECIPE) for b in bodies):
             return Kind.SNAPSHOT, held.state.snapshot()
         total = bodies[0].sections(self.manifest.schema)
         for b in bodies[1:]:
@@ -363,7 +410,7 @@ def _step(text: str) -> Step | None:
 def _columns(outcome: Outcome) -> dict[str, object]:
     before, after = outcome.before, outcome.after
     return {
-        "round": outcome.round, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
+        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
         "loss_before": before.loss if before else None, "accuracy_before": before.accuracy if before else None,
         "loss_after": after.loss if after else None, "accuracy_after": after.accuracy if after else None,
     }  # fmt: skip

@@ -9,25 +9,30 @@ import contextlib
 import queue
 import random
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from modelwire import limits
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
 
 from .backoff import Backoff
+from .deferred import defer
 from .settings import Link
 from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
+
+if TYPE_CHECKING:
+    import ssl
+
+# paho imports them for brokers over TLS or behind a proxy: 3 MiB that a plain link never touches.
+defer("ssl", "urllib.request")
+import paho.mqtt.client as mqtt  # noqa: E402
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
+from paho.mqtt.packettypes import PacketTypes  # noqa: E402
+from paho.mqtt.properties import Properties  # noqa: E402
 
 INBOUND = 64 * 1024  # bytes of the largest message that the centre may send: records are smaller
 INBOUND_PENDING = 20  # messages that the broker may deliver before the first of them is acknowledged
@@ -84,6 +89,21 @@ class _Client(mqtt.Client):
 
     ended: Callable[[str], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
+    plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        sock = self.socket() if self.plain else None
+        return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        sock = self.socket() if self.plain else None
+        if sock is None:
+            return super()._sock_send(buf)
+        try:
+            return sock.send(buf)
+        except BlockingIOError:
+            self._call_socket_register_write()
+            raise
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         code, reason = MQTTErrorCode.MQTT_ERR_UNKNOWN, ""
@@ -223,6 +243,7 @@ class MqttLink:
         client.connect_timeout = self.settings.connect_timeout
         if self.settings.user:
             client.username_pw_set(self.settings.user, self._password)
+        client.plain = self._tls is None
         if self._tls is not None:
             client.tls_set_context(self._tls)
         assert self._will is not None
@@ -343,6 +364,8 @@ def _password(folder: Path, settings: Link) -> str | None:
 
 
 def _tls(folder: Path, settings: Link) -> ssl.SSLContext:
+    import ssl  # loaded here, before paho's thread may be the first to need it
+
     try:
         context = ssl.create_default_context(cafile=str(folder / settings.tls_ca) if settings.tls_ca else None)
         if settings.tls_cert:

@@ -126,6 +126,10 @@ class Outbox:
         assignments = ", ".join(f"{name}=?" for name in columns)
         self._db.run(f"UPDATE version SET {assignments} WHERE model=? AND version=?", *columns.values(), self.model, version)
 
+    def note(self, version: int, text: str) -> None:
+        """Write beside an update what the log should say of it."""
+        self._db.run("UPDATE version SET reason=? WHERE model=? AND version=?", text, self.model, version)
+
     def _mark(self, state: str, rows: Iterable[Row], reason: str = "") -> list[int]:
         news = sorted({int(r["version"]) for r in rows})
         for version in news:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelwire import cbor
+from modelwire import cbor, row_ids
 from modelwire.card import Card
 
 from . import cards
 from .guard import Score
 
 CLAMPED_MAX = 1000  # tensors that an update names as clamped: a reader takes 16 KiB of extension. The device itself knows all of them
+
+OF_RECIPES = (row_ids.KEY,)  # what is said of a recipe's rows and of nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Outcome:
     steps: int
     trained_id: int
     at: int  # Unix seconds
+    mode: str = ""  # in which it was trained
     card: Card | None = None  # what may leave of the samples that came; without its losses
     untold: bool = False  # there was no room for the card: the next one tells of the same samples
 
@@ -32,6 +35,8 @@ class Outcome:
 def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
     """Return what an update says of its round beside the weights."""
     out: dict[str, cbor.Value] = {"samples": outcome.samples, "steps": outcome.steps}
+    if outcome.mode:
+        out["mode"] = outcome.mode
     for name, score in (("before", outcome.before), ("after", outcome.after)):
         if score is not None and score.loss == score.loss:
             out[f"loss_{name}"] = score.loss
@@ -62,6 +67,8 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
                 out["steps"] = value + (known if isinstance(known, int) else 0)
             elif key == "card":
                 out["card"] = told[0] if len(told) == 1 else cards.merged_bytes(told)
+            elif key in OF_RECIPES:
+                continue  # the sum is none
             elif key not in out or not key.endswith("_before"):
                 out[key] = value
     if clamped:
@@ -79,6 +86,11 @@ def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
         else:
             out.append((n, n))
     return out
+
+
+def said(versions: Sequence[int]) -> str:
+    """Return rising versions as a person reads them: @3, @5..@7."""
+    return ", ".join(f"@{a}" if a == b else f"@{a}..@{b}" for a, b in ranges(versions))
 
 
 def _pairs(value: list[cbor.Value]) -> list[tuple[int, int]]:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
-from modelwire import cbor
-from modelwire.candidates import Residual
-from modelwire.card import CARD_MAX
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
-from modelwire.snap import Snapped, exactly, snap, training_start
+from modelwire.card import CARD_MAX, Card
+from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, OverBudget, TooLarge, TrainingDiverged
+from modelwire.snap import Snapped
 from modelwire.update import Kind, changed
 
-from . import guard, trainer
-from .cards import LOSSES_ROOM
-from .lineage import Head, Lineage
-from .outcome import Outcome, metrics
+from . import budget, fitting, guard, trainer, underway
+from .budget import Cost, Plan, Work, mib
+from .by_recipe import Provenance, RecipeCourse
+from .course import Offer
+from .head_course import MODE as FEATURES
+from .head_ground import HeadGround
+from .lineage import Lineage
+from .on_features import Extractors, OnFeatures
+from .opened import Opened
+from .outcome import Outcome, metrics, said
+from .sensors import Memory, Sensors, give_back
 from .settings import Model
 from .spool import Samples, Spool
 from .store import Held
 from .trainer import Trainable
+from .underway import Ground, UnderWay
 
 CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 OpenModel = Callable[[bytes, str], Trainable]
+WATCH = 0.05  # seconds of training between two looks at the memory
+_log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class Report:
     weights: int  # of the whole model
     seconds: float
     error: ModelWireError | None = None
+    why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
+    note: str = ""  # why the update is of another kind than the settings ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +64,29 @@ class _Trained:
     snapped: Snapped | None
     verdict: guard.Verdict
     error: ModelWireError | None = None
+    recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
-Round = Generator[float, None, Report]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a round stands after a step; before the first, while features are computed, with no steps at all."""
+
+    mode: str
+    done: int  # steps, those before it was taken up included
+    steps: int
+    loss: float
+    seconds: float  # of training so far
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A round that is only tried: how, and on which (training, held-out) samples; None: the spool's."""
+
+    plan: Plan
+    samples: tuple[Samples, Samples] | None = None
+
+
+Round = Generator[Progress, None, Report]
 
 
 def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
@@ -69,24 +100,53 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
     try:
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
     except BudgetExhausted:
-        with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
-            lineage.coalesce()
+        _make_room(lineage, settings, outbox_bytes)
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
-def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True) -> Round:
-    """Do one round, yielding each step's loss, and return its report. Closing the generator abandons it: nothing was changed.
+def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
+    """Let one update take the place of those that were never offered; recipes are given up only when that is not enough."""
+    with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
+        lineage.coalesce()
+        recipes = lineage.recipes_queued()
+        try:
+            lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
+        except BudgetExhausted:
+            if recipes:
+                lineage.coalesce(give_up_recipes=True)
+            if recipes and not lineage.recipes_queued():
+                _log.warning("%s: the outbox is full: a snapshot takes the place of the recipes of %s", lineage.name, said(recipes))
 
-    keep=False: only find out what the round would cost. now: Unix seconds.
+
+def run(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
+    trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
+) -> Round:  # fmt: skip
+    """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
+
+    Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
+    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
     """
     began = time.monotonic()
-    until = spool.last_id(lineage.name)
-    held = lineage.load()
-    model = open_model(held.file, lineage.name)
+    memory = memory or Memory()
+    standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
+    ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
     if keep:
-        lineage.set_runtime(model.runtime_key)
-    trained = yield from _train(lineage, spool, settings, model, held, until, keep)
-    outcome = replace(trained.outcome, at=int(now()))
+        lineage.set_runtime(key)
+
+    def planned(offers: Sequence[Offer], training: Samples, judging: Samples) -> Plan:
+        return trial.plan if trial else _plan(lineage, settings, ground, idle, offers, training, judging)
+
+    at = underway.begin(
+        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep
+    )  # fmt: skip
+    if at.why:
+        _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
+    seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
+    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
+    card = standing.card or _card(lineage.name, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
+    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
+    outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
@@ -95,93 +155,171 @@ def run(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, 
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
-            body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, metrics(outcome, snapped.clamped))
+            extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
+            if recipe is None:
+                body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
+            else:
+                extension |= recipe.extension
+                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
     if snapped is not None and body:
-        size, kept, kind = len(body), changed(snapped.sections), snapped.kind.name.lower()
-        budget = settings.update.max_bytes if snapped.kind is Kind.DELTA else None
+        sent = Kind.RECIPE if trained.recipe else snapped.kind
+        size, kept, kind = len(body), changed(snapped.sections), sent.name.lower()
+        most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
         assert outcome.before is not None and outcome.after is not None
-        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=budget)
+        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome)
+            version = lineage.adopt(head, snapped, written, body, outcome, note=note)
             spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
+        elif trial:
+            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
     if snapped is not None and not verdict.accepted:
         snapped.undo()
     if not verdict.accepted and keep:
         # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
+    at.journal.drop()
+    if keep:
+        _note_cost(lineage, key, at, watch.most - idle, outcome, error)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error,
+        lineage.manifest.schema.size, time.monotonic() - began, error, at.why, note,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a round stands on."""
+
+    ground: Ground
+    held: Held
+    idle: int  # bytes that the process held before
+    samples: tuple[Samples, Samples] | None = None  # in place of the spool's
+    until: int = 0
+    card: Card | None = None  # where the ground had to know of it
+
+
+def _card(model: str, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
+    return spool.cards.beside(model, until, runtime=runtime, judged=judged, privacy=settings.privacy, room=room, keep=keep)
+
+
+def _stand(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    memory: Memory, *, keep: bool,
+) -> Generator[Progress, None, _Standing]:  # fmt: skip
+    """Open the model, or gather its samples as features."""
+    found = underway.left(lineage, settings) if keep else None
+    wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
+    if wish == FEATURES and extractors is not None:
+        give_back()
+        idle = memory.idle(lineage.name)
+        gathering = extractors.gather(
+            lineage, spool, held_out=settings.train.held_out, until=found.begun.until if found else spool.last_id(lineage.name)
+        )  # fmt: skip
+        gathered = yield from _preparing(gathering)
+        held = lineage.load()  # the interpreter has gone
+        card = _card(lineage.name, spool, settings, gathered.known.runtime_key, gathered.until, len(gathered.judging), keep=keep)
+        blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, gathered.until, 0, FEATURES, card)
+        ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
+        return _Standing(ground, held, idle, (gathered.training, gathered.judging), gathered.until, card)
+    held = lineage.load()
+    opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
+    give_back()
+    return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
+
+
+def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
+    """Let the link be served while features are computed."""
+    while True:
+        try:
+            next(gathering)
+        except StopIteration as end:
+            gathered: OnFeatures = end.value
+            return gathered
+        yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
+
+
+def _note(ground: Ground, settings: Model) -> str:
+    if isinstance(ground, HeadGround):
+        return ground.note
+    return "no recipe: only mode features trains what a recipe can say" if settings.update.kind == "recipe" else ""
+
+
+def _plan(
+    lineage: Lineage, settings: Model, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
+) -> Plan:
+    work = Work(
+        settings.train.epochs, trainer.steps_of(len(training), ground.batch, 1), underway.loaded(training, judging), idle
+    )  # fmt: skip
+    costs = lineage.costs.of(ground.runtime_key)
+    modes = [offer.mode for offer in offers]
+    return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
+
+
+def _note_cost(lineage: Lineage, runtime: str, at: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
+    """Remember what a real round took: a mode that was found too large is not planned again, and steps are as slow as they are."""
+    known = lineage.costs.of(runtime).get(at.begun.mode)
+    if not at.course.done or (known is None and not isinstance(error, OverBudget)):
+        return  # only `edgeagent measure` sees the peaks between steps
+    step = at.journal.spent / at.course.done
+    if known is None or memory > known.memory + 2 * (at.loaded - known.samples):
+        known = Cost(step, memory, at.loaded)
+    lineage.costs.note(runtime, at.begun.mode, replace(known, seconds=step), outcome.at)
+
+
+class _Watch:
+    """Looks at this process's memory while it trains."""
+
+    def __init__(self, model: str, mode: str, limit: int, sensors: Sensors) -> None:
+        self.most = 0  # bytes
+        self._model, self._mode, self._limit, self._sensors = model, mode, limit, sensors
+        self._looked = 0.0
+
+    def look(self, now: float) -> None:
+        """Raise OverBudget when there is a limit and the memory is above it. now: monotonic seconds."""
+        if not self._limit or now - self._looked < WATCH:
+            return
+        self._looked = now
+        self.most = max(self.most, held := self._sensors.resident())
+        if held > self._limit:
+            raise OverBudget(model=self._model, mode=self._mode, took=f"{mib(held)} MiB", budget=f"{mib(self._limit)} MiB")
 
 
 def _train(
-    lineage: Lineage, spool: Spool, settings: Model, model: Trainable, held: Held, until: int, keep: bool
-) -> Generator[float, None, _Trained]:
-    head = lineage.head()
-    training, judging = spool.split(lineage.name, settings.train.held_out, until=until)
-    if not len(training) or not len(judging):
-        raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    card = spool.cards.beside(
-        lineage.name, until, runtime=model.runtime_key, judged=len(judging), privacy=settings.privacy,
-        room=min(CARD_MAX, settings.update.max_bytes // CARD_SHARE), keep=keep,
-    )  # fmt: skip
-    outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0, card)
-    count = 0
-    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
-    start, residual = training_start(held.state, held.residual)
-    model.set_weights(lineage.manifest.schema.shaped(start))
+    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
+) -> Generator[Progress, None, _Trained]:
+    head, course, journal = lineage.head(), at.course, at.journal
+    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, at.begun.mode, card)
     try:
-        for loss in trainer.steps(
-            model, training, name=lineage.name, epochs=settings.train.epochs, learning_rate=settings.train.learning_rate, seed=seed
-        ):
-            count += 1
-            yield loss
-        outcome = replace(outcome, steps=count)
-        try:
-            snapped = _snap(lineage, settings, head, held, residual, model, outcome)
-        except BudgetExhausted:
-            if outcome.card is None:
-                raise
-            outcome = replace(outcome, card=None, untold=True)
-            snapped = _snap(lineage, settings, head, held, residual, model, outcome)
+        while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
+            began = time.monotonic()
+            watch.look(began)
+            loss = course.step()
+            journal.after_step(course, time.monotonic() - began)
+            yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
+        outcome = replace(outcome, steps=course.done)
+        recipe = None
+        if isinstance(course, RecipeCourse):
+            snapped, recipe = course.snap(held.state, head.step), course.provenance()
+        else:
+            weights = course.trained()
+            ground.rest()
+            snapped, outcome = fitting.snap_within(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
-        return _Trained(replace(outcome, steps=count), None, guard.Verdict(False, e.message), e)
+        return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
+    except GeneratorExit:
+        journal.write(course)
+        journal.close()
+        raise
+    finally:
+        if journal.trouble:
+            _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, judging)), snapped, guard.Verdict(True))
-
-
-def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, model: Trainable, outcome: Outcome) -> Snapped:
-    trained = lineage.manifest.schema.flat(model.get_weights())
-    if lineage.manifest.all_exact:
-        return exactly(held.state, trained, residual)
-    update = settings.update
-    overhead = _overhead(lineage, outcome, ())
-    while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
-        snapped = snap(
-            held.state, trained, residual,
-            density=update.density, max_bytes=update.max_bytes, held=head.step, widen=head.widen, overhead=overhead,
-        )  # fmt: skip
-        need = _overhead(lineage, outcome, snapped.clamped)
-        if need <= overhead or snapped.kind is Kind.SNAPSHOT:
-            return snapped
-        snapped.undo()
-        overhead = need
-
-
-def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> int:
-    """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
-    score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
-    extension = metrics(replace(outcome, before=score, after=score), clamped)
-    size = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
-    return size + (LOSSES_ROOM if outcome.card is not None else 0)
-
-
-def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:
-    model.set_weights(snapped.state.named())
-    return guard.measure(model, judging)
+    after = ground.score(snapped.state.named(), at.judging)
+    ground.close()
+    return _Trained(replace(outcome, after=after), snapped, guard.Verdict(True), recipe=recipe)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import importlib
-import importlib.metadata
 import platform
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,16 @@ from modelwire import tflite_file
 from modelwire.errors import NotTrainable, RuntimeUnusable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import F32, Dtype, Weights
 
+from .sensors import give_back
+
 THREADS = 1  # on a loaded 2-core board two spinning threads made a step up to 46 x slower
 PACKAGES = {"litert": ("ai-edge-litert", "ai_edge_litert"), "tflite": ("tflite-runtime", "tflite_runtime")}
 XNNPACK, PLAIN, UNKNOWN = "xnnpack", "plain", "unknown"  # what computed: the default delegate took part, or the builtin kernels alone
 
 # What an interpreter raises when it can't read, prepare or run a model. SystemError: tflite-runtime on numpy 2.
-_FAILURES = (RuntimeError, ValueError, SystemError, MemoryError)
+FAILURES = (RuntimeError, ValueError, SystemError, MemoryError)
 # A wheel for another C library, processor or numpy adds whatever its loader raises.
-_UNUSABLE = (*_FAILURES, ImportError, OSError, AttributeError, TypeError, LookupError)
+_UNUSABLE = (*FAILURES, ImportError, OSError, AttributeError, TypeError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -41,39 +43,85 @@ class Runtime:
     interpreter: Any  # its module `interpreter`
     delegate: str  # what the probe was computed with: XNNPACK, PLAIN or UNKNOWN
 
-    def open(self, file: bytes, *, model: str = "model", delegates: bool = True) -> Model:
+    def open(self, file: bytes, *, model: str = "model", delegates: bool = True, signature: str = "train") -> Model:
         """Return the model of a trainable `.tflite`, ready to run. model: its name, for errors.
 
-        delegates: False keeps the default delegate out. With True it is tried, and left out when it can't prepare every signature.
+        delegates: False keeps the default delegate out. With True it is tried, and left out when it can't prepare what is used.
+        signature: by which it will be trained; "" for a model that is only evaluated, until `Model.use` says otherwise. A signature
+        takes memory only from then on.
         Raises NotTrainable when the file breaks the contract or no setting of this runtime runs it.
         """
         tflite_file.check_trainable(file, model=model)
-        failed: list[str] = []
-        for with_delegates in (True, False) if delegates else (False,):
-            try:
-                rehearse(interpreter_for(self.interpreter, file, delegates=with_delegates), file)
-                opened = interpreter_for(self.interpreter, file, delegates=with_delegates)
-            except _FAILURES as e:
-                failed.append(" ".join(str(e).split()))
-                continue
-            return Model(self, opened, file, name=model, delegate=_delegate(opened), fallback="; ".join(failed))
-        raise NotTrainable(model=model, reason=f"{self.package} {self.version} can't run it: {failed[-1][:300]}")
+        opened = Model(self, file, name=model, delegates=delegates)
+        opened.use(signature)
+        return opened
+
+    def key(self, delegate: str) -> str:
+        """Return what must be equal for the same bits, of a model whose kernels are `delegate`."""
+        return f"{self.package} {self.version} {isa()} {delegate} threads={THREADS}"
 
 
 class Model:
     """One opened model. Its weights live in the interpreter and start as the file's; not safe for use from two threads."""
 
-    def __init__(self, runtime: Runtime, interpreter: Any, file: bytes, *, name: str, delegate: str, fallback: str) -> None:
-        self.name, self.runtime, self.delegate = name, runtime, delegate
-        self.fallback = fallback  # why the default delegate was left out; empty when it was not
+    def __init__(self, runtime: Runtime, file: bytes, *, name: str, delegates: bool) -> None:
+        self.name, self.runtime = name, runtime
         self.contract = tflite_file.contract(file, model=name)
         self.steps = 0  # of training since the weights were last set
-        self._interpreter = interpreter  # the signature runners refer into it
+        self.delegate = UNKNOWN
+        self.fallback = ""  # why the default delegate was left out; empty when it was not
+        self._file, self._delegates = file, delegates
+        self._trains_by: str | None = None  # the signature that `train` calls; None before the first `use`
+        self._interpreter: Any = None  # the signature runners refer into it
         self._variables = {v.name: v for v in tflite_file.read_variables(file, model=name)}
-        self._call: dict[str, Callable[..., Mapping[str, Any]]] = {}
-        for signature in ("infer", "train", "get_weights", "set_weights", "eval"):
-            if signature != "eval" or self.contract.evaluates:
-                self._call[signature] = interpreter.get_signature_runner(signature)
+        self._runners: dict[str, Callable[..., Mapping[str, Any]]] = {}
+        self._keeps_state = {"get_state", "set_state"} <= set(tflite_file.signature_names(file))
+
+    def use(self, signature: str) -> None:
+        """Let `train` go by this signature of the file, "" for none. The weights stay; memory and slots of the one before are given back.
+
+        Raises NotTrainable when no setting of this runtime runs it.
+        """
+        if signature == self._trains_by:
+            return
+        if signature and not (tflite_file.trains(signature) and signature in tflite_file.signature_names(self._file)):
+            raise NotTrainable(model=self.name, reason=f"it has no signature {signature!r} that trains")
+        weights = self.get_weights() if self._interpreter is not None else None
+        failed: list[str] = []
+        for with_delegates in (True, False) if self._delegates else (False,):
+            self._runners, self._interpreter = {}, None  # two interpreters at once would take twice the memory
+            try:
+                again = weights is not None and with_delegates == self._delegates  # what evaluates was rehearsed before
+                if signature or not again:
+                    give_back()
+                    rehearse(
+                        interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates), self._file, signature,
+                        evaluates=not again,
+                    )  # fmt: skip
+                give_back()
+                self._interpreter = interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates)
+            except FAILURES as e:
+                failed.append(" ".join(str(e).split()))
+                continue
+            self.delegate = delegate_of(self._interpreter)
+            self._delegates, self._trains_by = with_delegates, signature
+            self.fallback = self.fallback or "; ".join(failed)
+            if weights is not None:
+                self.set_weights(weights)
+            return
+        raise NotTrainable(model=self.name, reason=f"{self.runtime.package} {self.runtime.version} can't run it: {failed[-1][:300]}")
+
+    def close(self) -> None:
+        """Give back all memory. Nothing can be called any more."""
+        self._runners, self._interpreter = {}, None
+        give_back()
+
+    def _call(self, signature: str, **inputs: Any) -> Mapping[str, Any]:
+        """Call a signature. Its runner, and the memory of its subgraph, come with the first call."""
+        runner = self._runners.get(signature)
+        if runner is None:
+            runner = self._runners[signature] = self._interpreter.get_signature_runner(signature)
+        return runner(**inputs)
 
     @property
     def batch(self) -> int:
@@ -92,7 +140,7 @@ class Model:
     @property
     def runtime_key(self) -> str:
         """What must be equal for the same weights and inputs to give the same bits: package, version, ISA, kernels, threads."""
-        return f"{self.runtime.package} {self.runtime.version} {isa()} {self.delegate} threads={THREADS}"
+        return self.runtime.key(self.delegate)
 
     def infer(self, x: ArrayLike) -> F32:
         """Return the output for one sample. x: of `input_shape`, with or without a leading axis of 1; the result has it likewise."""
@@ -121,7 +169,9 @@ class Model:
         """
         samples = self._input("x", np.asarray(x), (self.batch, *self.input_shape))
         targets = self._input("y", np.asarray(y), (self.batch, *self.contract.y_shape))
-        loss = float(np.asarray(self._call["train"](x=samples, y=targets, lr=np.float32(lr))["loss"]).reshape(()))
+        if not self._trains_by:
+            raise NotTrainable(model=self.name, reason="it was opened without a signature to train by")
+        loss = float(np.asarray(self._call(self._trains_by, x=samples, y=targets, lr=np.float32(lr))["loss"]).reshape(()))
         if not np.isfinite(loss):
             raise TrainingDiverged(model=self.name, what=f"a loss of {loss}", steps=self.steps)
         self.steps += 1
@@ -129,7 +179,7 @@ class Model:
 
     def get_weights(self) -> Weights:
         """Return the present weights by name, in sorted order, held as their types are; copies."""
-        out = self._call["get_weights"]()
+        out = self._call("get_weights")
         return {name: np.array(out[name], v.dtype.held).reshape(v.shape) for name, v in self._variables.items()}
 
     def set_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
@@ -145,8 +195,29 @@ class Model:
             if weights[name].dtype != v.dtype.held or weights[name].shape != v.shape:
                 got = f"{weights[name].dtype}{list(weights[name].shape)}"
                 raise ShapeMismatch(tensor=name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
-        self._call["set_weights"](**{name: _native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
+        self._call("set_weights", **{name: _native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
         self.steps = 0
+
+    @property
+    def state_is_whole(self) -> bool:
+        """Whether `get_state` gives all that training goes by beside the weights; a file without slots has nothing to give."""
+        return not (self._trains_by and tflite_file.hides_state(self._file, self._trains_by, model=self.name))
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Return the optimiser's slots by name, copies; none where the file does not give them away."""
+        if not self._keeps_state:
+            return {}
+        return {name: np.array(value) for name, value in sorted(self._call("get_state").items())}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put the optimiser's slots in place, to the bit: exactly those that `get_state` gives. Raises ShapeMismatch."""
+        known = self.get_state()
+        for name in sorted(set(known) | set(state)):
+            here, there = (None if name not in of else (of[name].dtype, of[name].shape) for of in (known, state))
+            if here != there:
+                raise ShapeMismatch(tensor=name, expected=here or "no such slot", got=there or "nothing")
+        if known:
+            self._call("set_state", **{name: np.ascontiguousarray(value) for name, value in state.items()})
 
     def _input(self, what: str, value: NDArray[Any], shape: tuple[int, ...]) -> F32:
         """Return `value` as the runtimes want it: exactly float32, and of exactly this shape (a smaller batch fails inside them)."""
@@ -157,7 +228,7 @@ class Model:
             return np.ascontiguousarray(value, np.float32)
 
     def _output(self, signature: str, x: F32) -> F32:
-        return np.array(self._call[signature](x=x)["output"], np.float32)
+        return np.array(self._call(signature, x=x)["output"], np.float32)
 
 
 def load(prefer: Sequence[str] = ("litert", "tflite")) -> Runtime:
@@ -189,32 +260,37 @@ def isa() -> str:
     return f"{platform.machine()}/{8 * struct.calcsize('P')}"
 
 
-def interpreter_for(module: Any, file: bytes, *, delegates: bool) -> Any:
-    """Return an interpreter of the file with its tensors allocated.
+def interpreter_for(module: Any, file: bytes | Path, *, delegates: bool) -> Any:
+    """Return an interpreter of the file with its tensors allocated; one that is named is mapped, not read.
 
     Allocation comes before any get_signature_runner: tflite-runtime otherwise never applies XNNPACK to a signature's subgraph.
     """
     kinds = module.OpResolverType
     kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = module.Interpreter(model_content=file, num_threads=THREADS, experimental_op_resolver_type=kind)
+    source: dict[str, Any] = {"model_path": str(file)} if isinstance(file, Path) else {"model_content": file}
+    interpreter = module.Interpreter(**source, num_threads=THREADS, experimental_op_resolver_type=kind)
     interpreter.allocate_tensors()
     return interpreter
 
 
-def rehearse(interpreter: Any, file: bytes) -> None:
-    """Call every signature of the contract once, on zeros; the interpreter is spent afterwards.
+def rehearse(interpreter: Any, file: bytes, signature: str = "train", *, evaluates: bool = True) -> None:
+    """Call every signature that will be used once, on zeros; the interpreter is spent afterwards.
+
+    signature: the one that trains, or ""; evaluates: whether the others are called too.
 
     A delegate that claims what it can't prepare (XNNPACK and a SUM of rank 7) fails at the first call, not at opening: a board
-    would find out in the middle of a round.
+    would find out in the middle of a round. The other training signatures are left alone: each takes its memory when it is called.
     """
     shapes = tflite_file.contract(file)
     x, y = np.zeros((shapes.batch, *shapes.x_shape), np.float32), np.zeros((shapes.batch, *shapes.y_shape), np.float32)
-    interpreter.get_signature_runner("infer")(x=x[:1])
-    weights = interpreter.get_signature_runner("get_weights")()
-    interpreter.get_signature_runner("set_weights")(**weights)
-    if shapes.evaluates:
+    if evaluates:
+        interpreter.get_signature_runner("infer")(x=x[:1])
+        weights = interpreter.get_signature_runner("get_weights")()
+        interpreter.get_signature_runner("set_weights")(**weights)
+    if evaluates and shapes.evaluates:
         interpreter.get_signature_runner("eval")(x=x)
-    interpreter.get_signature_runner("train")(x=x, y=y, lr=np.float32(0))
+    if signature:
+        interpreter.get_signature_runner(signature)(x=x, y=y, lr=np.float32(0))
 
 
 def _probe(name: str) -> Runtime | str:
@@ -232,9 +308,19 @@ def _probe(name: str) -> Runtime | str:
         probe.invoke()
         if probe.get_tensor(probe.get_output_details()[0]["index"]).tolist() != [2, -4, 1, 6]:
             return "computes 1 + 1 wrongly"
-        return Runtime(package, importlib.metadata.version(package), module, _delegate(probe))
+        return Runtime(package, _version(package, folder), module, delegate_of(probe))
     except _UNUSABLE as e:
         return f"can't open a model{_numpy_hint(name)}: {_line(e)}"
+
+
+def _version(package: str, folder: str) -> str:
+    """Return the release of a runtime that is imported; its own word first, since reading it from the installation takes 4 MiB."""
+    said = getattr(importlib.import_module(folder), "__version__", "")
+    if isinstance(said, str) and said:
+        return said
+    from importlib import metadata
+
+    return metadata.version(package)
 
 
 def _numpy_hint(name: str) -> str:
@@ -256,7 +342,7 @@ def _line(e: BaseException) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
 
 
-def _delegate(interpreter: Any) -> str:
+def delegate_of(interpreter: Any) -> str:
     """Return what computes, by looking: a sandbox that hides /sys makes XNNPACK stay away without a word, and the bits change."""
     look = getattr(interpreter, "_get_ops_details", None)  # in both packages, but in neither one's public part
     if look is None:

@@ -51,6 +51,7 @@ CREATE TABLE version (                          -- one row a round or snapshot; 
     bytes INTEGER NOT NULL DEFAULT 0,           -- of the whole container
     loss_before REAL, loss_after REAL, accuracy_before REAL, accuracy_after REAL,
     samples INTEGER, steps INTEGER,
+    mode TEXT NOT NULL DEFAULT '',              -- in which it was trained; empty for a snapshot, and where it was not noted
     carried_by INTEGER,                         -- the version that tells the centre what a skipped one changed
     at INTEGER NOT NULL,                        -- Unix seconds
     UNIQUE (model, version)
@@ -75,19 +76,46 @@ CREATE TABLE command (                          -- commands that were carried ou
 ) WITHOUT ROWID;
 """
 
+TRAINING = """
+CREATE TABLE IF NOT EXISTS mode_cost (          -- what each way to train a base takes on this board
+    base BLOB NOT NULL,                         -- commit
+    runtime TEXT NOT NULL,                      -- its key
+    mode TEXT NOT NULL,
+    seconds REAL NOT NULL,                      -- of one step
+    memory INTEGER NOT NULL,                    -- bytes that a round adds to the agent
+    samples INTEGER NOT NULL,                   -- bytes of samples that were loaded
+    partial INTEGER NOT NULL,                   -- 1: it was stopped at this much memory
+    at INTEGER NOT NULL,                        -- Unix seconds
+    PRIMARY KEY (base, runtime, mode)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (            -- why a running agent does not train
+    model TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    until TEXT NOT NULL,
+    at INTEGER NOT NULL                         -- Unix seconds
+) WITHOUT ROWID;
+"""
+TABLES += TRAINING
+
 
 def migrate(database: Database) -> None:
     """Bring a folder's database of an earlier release to this one, in one transaction; one of this release stays as it is."""
     with database.transaction():
         found = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
-        there = [column["name"] for column in database.all("PRAGMA table_info(model)")]
-        if found == 1 and "step" not in there:  # builds on the way to 0.1 had the column and not the number
-            database.run("ALTER TABLE model ADD COLUMN step TEXT NOT NULL DEFAULT '[]'")
+        if found <= 1:
+            # Builds on the way to 0.1 had the column and not the number.
+            _add_column(database, "model", "step", "TEXT NOT NULL DEFAULT '[]'")
         if found <= 2:
-            for name, kind in (("carded_id", "INTEGER NOT NULL DEFAULT 0"), ("looked_id", "INTEGER NOT NULL DEFAULT 0")):
-                if name not in there:
-                    database.run(f"ALTER TABLE model ADD COLUMN {name} {kind}")
-            if "look" not in there:
-                database.run("ALTER TABLE model ADD COLUMN look TEXT NOT NULL DEFAULT ''")
+            _add_column(database, "version", "mode", "TEXT NOT NULL DEFAULT ''")
+            for statement in TRAINING.split(";")[:-1]:
+                database.run(statement)
+            _add_column(database, "model", "carded_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "looked_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "look", "TEXT NOT NULL DEFAULT ''")
         if found < RELEASE:
             database.run(f"PRAGMA user_version={RELEASE}")
+
+
+def _add_column(database: Database, table: str, name: str, what: str) -> None:
+    if all(column["name"] != name for column in database.all(f"PRAGMA table_info({table})")):
+        database.run(f"ALTER TABLE {table} ADD COLUMN {name} {what}")

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 from modelwire import parts, records, topics
 from modelwire.errors import LinkError, Malformed, TooLarge
-from modelwire.records import Command, Hello, Level, Receipt, Record, Response, Wanted, Welcome
+from modelwire.records import Adopt, Command, Hello, Level, Receipt, Record, Response, Wanted, Welcome
 
+from . import forgetting
 from .backoff import Backoff
 from .lineage import OK, Lineage
 from .outbox import Waiting
 from .settings import Link, Model
+from .spool import Spool
 from .transport import Transport
 from .upload import Upload
 
@@ -29,12 +31,16 @@ class Session:
 
     def __init__(
         self, lineage: Lineage, transport: Transport, link: Link, settings: Model, *, state: bytes, agent: str, rng: random.Random,
-        wall: Callable[[], float],
+        wall: Callable[[], float], spool: Spool, interrupt: Callable[[], None],
     ) -> None:  # fmt: skip
-        """state: the 16 bytes of this state folder; agent: its release; wall: Unix seconds, said in records and logs alone."""
+        """state: the 16 bytes of this state folder; agent: its release; wall: Unix seconds, said in records and logs alone.
+
+        interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
+        """
         self.lineage, self.settings = lineage, settings
         self._transport, self._link = transport, link
         self._state, self._agent, self._wall = state, agent, wall
+        self._spool, self._interrupt = spool, interrupt
         self._online = False
         self._hello = Backoff(link.resend, min(link.resend_max, 10 * link.resend), rng)
         self._hello_due = 0.0
@@ -106,6 +112,8 @@ class Session:
             self._take_receipt(record, now)
         elif isinstance(record, Command) and topic.leaf == "cmd":
             self._take_command(record)
+        elif isinstance(record, Adopt) and topic.leaf == "cmd":
+            self._take_adopt(record)
         elif isinstance(record, Wanted) and topic.leaf == "part":
             self._take_wanted(record)
         else:
@@ -308,7 +316,16 @@ class Session:
         _log.info("%s: command %d: snapshot @%d", self.name, c.id, version)
         self._answer(c, True, f"snapshot @{version}")
 
-    def _answer(self, c: Command, ok: bool, text: str) -> None:
+    def _take_adopt(self, asked: Adopt) -> None:
+        dropped = forgetting.drop(self.lineage, self._spool, asked)
+        if dropped or not self.lineage.done(asked.id):
+            self._interrupt()
+        done = forgetting.adopt(self.lineage, asked, int(self._wall()))
+        text = f"{done.text}; {dropped} samples were dropped from the spool" if dropped else done.text
+        _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", self.name, asked.id, text)
+        self._answer(asked, done.ok, text)
+
+    def _answer(self, c: Command | Adopt, ok: bool, text: str) -> None:
         board = self.lineage.board
         try:
             self._send("rsp", Response(board.fleet, board.device, self.name, int(self._wall()), c.id, ok, text))

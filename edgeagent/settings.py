@@ -59,12 +59,17 @@ class Link:
 class Train:
     """When and how a round of training is done, and what its guard lets pass. A model may override each."""
 
-    learning_rate: float = setting(0.05, "Step size of the optimiser that is in the model file.", least=0)
+    optimiser: str = setting("", "In mode features; empty means the model file's own.", choices=("", "sgd", "momentum", "adam"))
+    learning_rate: float = setting(0.05, "Step size of the optimiser.", least=0)
     epochs: int = setting(5, "Passes over the samples in one round.", least=1, most=100000)
     every: float = setting(6 * 3600.0, "A round is due after this, when there are samples.", unit="seconds", least=0)
     min_samples: int = setting(32, "No round with fewer samples than this.", least=2)
     min_new_samples: int = setting(64, "A round is due at once when so many new samples have come; 0 means never.", least=0)
     held_out: float = setting(0.2, "Share of the samples that judges a round and is never trained on.", least=0.01, most=0.9)
+    mode: str = setting(
+        "auto",
+        "What is trained: features (the head, on kept features), a mode of the file (head, last:3, all), or auto: the deepest that fits.",
+    )
     margin: float = setting(0.02, "A round is rejected when its held-out loss is worse by more than this.", least=0)
     balance: bool = setting(True, "Where classes are unevenly many, an epoch draws all classes about equally often.")
     when: str = setting(
@@ -81,9 +86,25 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What training may take of the board, and when. A model may override each."""
+
+    max_ram: int = setting(0, "Most resident memory of the agent while it trains; 0 means no limit.", unit="bytes", least=0)
+    max_cpu: float = setting(1.0, "Most of one core that training takes: it rests between steps.", least=0.01, most=1)
+    max_seconds: float = setting(0.0, "Most time that a round's training takes, rests included; 0: no limit.", unit="seconds", least=0)
+    max_celsius: float = setting(0.0, "Training waits at this temperature until it is 5 degrees cooler; 0 means never.", least=0, most=150)
+    on_battery: str = setting("train", "What to do while the board runs on its battery.", choices=("train", "pause"))
+    window: str = setting("", "Local times at which it may train, such as 22:00-06:00, 12:00-13:00; empty means always.")
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """What an update may cost. A model may override each."""
 
+    kind: str = setting(
+        "delta", "delta sends what changed; recipe sends FEATURES OF THE SAMPLES and how they were trained on (mode features).",
+        choices=("delta", "recipe"),
+    )  # fmt: skip
     density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
     max_bytes: int = setting(
         90 * limits.KIB, "Largest update of one round: a size, or what a link charges by: 1 part (96 KiB), 3 units (of 5 kB).",
@@ -156,6 +177,7 @@ class Model:
     name: str
     train: Train
     update: Update
+    budget: Budget = Budget()
     card: Card = Card()
     privacy: Privacy = Privacy()
 
@@ -167,6 +189,7 @@ class Settings:
     device: Device = Device()
     link: Link = Link()
     train: Train = Train()
+    budget: Budget = Budget()
     update: Update = Update()
     card: Card = Card()
     privacy: Privacy = Privacy()
@@ -182,10 +205,10 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "update": Update,
-    "card": Card, "privacy": Privacy, "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
+    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "card": Card, "privacy": Privacy,
+    "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
 }  # fmt: skip
-PER_MODEL = ("train", "update", "card", "privacy")
+PER_MODEL = ("train", "budget", "update", "card", "privacy")
 
 
 def keys() -> list[str]:

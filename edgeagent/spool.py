@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,29 @@ class Spool:
             "SELECT id, class, x, target FROM sample WHERE model=? AND id>? ORDER BY id DESC LIMIT ?", model, after, most
         )
         return _collect(rows[::-1], self.shape(model))
+
+    def outline(self, model: str, held_out: float, *, until: int) -> tuple[Samples, Samples]:
+        """Return what `split` gives without any x, [n, 0]: thousands of pictures are not read to learn their labels."""
+        shape = self.shape(model)
+        rows = self._db.all("SELECT id, class, x'' AS x, target FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)
+        apart = [is_held_out(r["id"], held_out) for r in rows]
+        return (
+            _collect([r for r, held in zip(rows, apart, strict=True) if not held], Shape((0,), shape.y)),
+            _collect([r for r, held in zip(rows, apart, strict=True) if held], Shape((0,), shape.y)),
+        )
+
+    def inputs(self, model: str, ids: Iterable[int]) -> Iterator[tuple[int, F32]]:
+        """Yield (id, x) of these samples, one at a time; those that are gone are left out."""
+        shape = self.shape(model).x
+        for sample in ids:
+            row = self._db.maybe("SELECT x FROM sample WHERE model=? AND id=?", model, sample)
+            if row is not None:
+                yield sample, np.frombuffer(row["x"], "<f4").astype(np.float32).reshape(shape)
+
+    @property
+    def database(self) -> Database:
+        """The file itself, for what is kept beside each sample."""
+        return self._db
 
     # Rows.
 

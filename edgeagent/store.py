@@ -91,9 +91,12 @@ class ModelStore:
 
     def write(self, active: str, state: ModelState, residual: Residual) -> Written:
         """Write the slot that is not `active`, down to the disk. The head does not change."""
+        return self._write(SLOTS[1 - SLOTS.index(active)], *self.contents(state, residual))
+
+    def contents(self, state: ModelState, residual: Residual) -> tuple[bytes, bytes]:
+        """Return a slot's two files, (model, private part)."""
         file = write_weights(self.base(), state.named())
-        private = pack(state.exponents, residual, [state.integers[t] for t in self.manifest.kept])
-        return self._write(SLOTS[1 - SLOTS.index(active)], file, private)
+        return file, pack(state.exponents, residual, [state.integers[t] for t in self.manifest.kept])
 
     def serve(self, slot: str, version: int, history: int) -> None:
         """Let `served.tflite` lead to `slot`, and keep its file as `version` where history is kept. Done again at each start."""

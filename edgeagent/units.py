@@ -1,4 +1,4 @@
-"""Durations, sizes and budgets as people write them in settings: "30s", "6h", "4KiB", "2 MiB", "1 part", "3 units"."""
+"""Durations, sizes, budgets and windows of time as people write them in settings: "30s", "4KiB", "3 units", "22:00-06:00"."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 10
 # 120 bytes beyond 5 kB are left for the topic.
 BUDGETS = {"part": limits.DEFAULT.part, "parts": limits.DEFAULT.part, "unit": 5000, "units": 5000}
 
+_WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])\Z")
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\Z")
 
 
@@ -50,6 +51,20 @@ def words(value: object) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(word, str) and word.isprintable() and word for word in found):
         raise ValueError(f"{value!r} is not a list of words")
     return tuple(found)
+
+
+def windows(text: str) -> tuple[tuple[int, int], ...]:
+    """Return the windows that "22:00-06:00, 12:00-13:00" says, as minutes after midnight; none for an empty text. Raises ValueError."""
+    out = []
+    for part in text.split(",") if text.strip() else ():
+        found = _WINDOW.match(part.strip())
+        if not found:
+            raise ValueError(f"{part.strip()!r} is not a window of time, such as 22:00-06:00")
+        begins, ends = (60 * int(found[i]) + int(found[i + 1]) for i in (1, 3))
+        if begins == ends:
+            raise ValueError(f"{part.strip()!r} is empty; leave the setting empty to train at all times")
+        out.append((begins, ends))
+    return tuple(out)
 
 
 def say_seconds(value: float) -> str:

@@ -1,7 +1,8 @@
 """The container: one update as bytes, sealed and signed; and the strict reader for it. docs/wire-format.md has the layout.
 
 `parse` checks the envelope: digest, lengths, header, section table. The content is checked when it is decoded, by
-`ModelState.apply_container`, which takes back what it wrote when a check fails, or by `Container.sections`, which writes nothing.
+`ModelState.apply_container`, which takes back what it wrote when a check fails, or by `Container.sections` and `Container.recipe`,
+which write nothing.
 Any buffer will do, a mapped file too: the coded stream is never copied.
 """
 
@@ -15,6 +16,7 @@ from mmap import mmap
 
 from . import _core, cbor, limits, planes, signing
 from .errors import DigestMismatch, IndexOutOfRange, Malformed, TooLarge, UnsupportedWire, WrongBase
+from .recipe import Recipe, parse_recipe
 from .tensors import Schema, check_name
 from .update import AnySection, Kind, PlaneSection, Section, Sections, dense, sparse, split_step
 
@@ -22,7 +24,12 @@ MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high b
 MAJOR, MINOR = 1, 0
 SHA256 = 1
 CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3
-CODECS = {Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES, CODEC_RAW), Kind.DELTA: (CODEC_RANGE, CODEC_PLANES), Kind.EXACT: (CODEC_PLANES,)}
+CODECS: dict[Kind, tuple[int, ...]] = {
+    Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES, CODEC_RAW),
+    Kind.DELTA: (CODEC_RANGE, CODEC_PLANES),
+    Kind.EXACT: (CODEC_PLANES,),
+    Kind.RECIPE: (),
+}
 PIECE = 1 << 20  # bytes that are hashed between two words of progress
 ENTRIES_PER_BYTE = 16_000  # the cheapest decision takes a 2000th of a bit (docs/wire-format.md, "Range coder")
 
@@ -72,7 +79,7 @@ class Container:
 
     header: Header
     table: bytes  # the section table as it stands on the wire
-    stream: memoryview  # of the range coder: into the buffer that was parsed, which must not change while this is in use
+    stream: memoryview  # of the range coder, or a recipe: into the buffer that was parsed, which must not change while this is in use
     planes: memoryview  # of the other sections, one after the other: likewise
     commit: bytes
     signature: bytes
@@ -98,10 +105,20 @@ class Container:
         tell, before = self.progress, self.size - TRAILER - len(self.planes) - len(self.stream)
         return None if tell is None else lambda read: tell(before + read)
 
+    @property
+    def name(self) -> str:
+        """DEVICE/MODEL@VERSION."""
+        return f"{self.header.device}/{self.header.model}@{self.header.version}"
+
     def verify(self, public: bytes) -> None:
         """Raise BadSignature unless the device that `public` belongs to sealed this."""
-        what = f"{self.header.device}/{self.header.model}@{self.header.version}"
-        signing.verify(public, signing.UPDATE, self.commit, self.signature, what=what, signer=self.header.device)
+        signing.verify(public, signing.UPDATE, self.commit, self.signature, what=self.name, signer=self.header.device)
+
+    def recipe(self, limit: limits.Limits = limits.DEFAULT) -> Recipe:
+        """Return the recipe that the update carries. Raises Malformed, when it is of another kind too, or TooLarge."""
+        if self.header.kind is not Kind.RECIPE:
+            raise Malformed(what=self.name, reason=f"it is of kind {self.header.kind.name.lower()} and carries no recipe")
+        return parse_recipe(bytes(self.stream), limit)
 
     def check_schema(self, schema: Schema) -> None:
         """Raise WrongBase when this is an update of models with other tensors."""
@@ -130,8 +147,10 @@ class Container:
     def sections(self, schema: Schema) -> Sections:
         """Return the content, every count and index checked against `schema`.
 
-        Raises WrongBase, IndexOutOfRange or Malformed. Work and memory are bounded by the schema's size.
+        Raises WrongBase, IndexOutOfRange or Malformed: a recipe has none. Work and memory are bounded by the schema's size.
         """
+        if self.header.kind is Kind.RECIPE:
+            raise Malformed(what=self.name, reason="a recipe has no sections: what it comes to depends on its parent")
         self.check_schema(schema)
         shapes, entries, exact = [], self.entries, self.plane_sections(schema)
         for e in entries:
@@ -152,10 +171,24 @@ class Container:
 
 
 def seal(
-    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT
+    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT, *,
+    recipe: bytes = b"",
+) -> bytes:  # fmt: skip
+    """Return the signed container. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever.
+
+    recipe: what `Recipe.encode` gives; of an update of kind recipe, which has no sections.
+    """
+    whole = unsigned(header, sections, schema, limit, recipe=recipe)
+    return whole + key.sign(signing.UPDATE, whole[-32:])
+
+
+def unsigned(
+    header: Header, sections: Sequence[AnySection], schema: Schema, limit: limits.Limits = limits.DEFAULT, *, recipe: bytes = b""
 ) -> bytes:
-    """Return the signed container. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever."""
+    """Return a container up to its commit: where a record that is signed carries it. Raises as `seal`."""
     _check_header(header)
+    if (header.kind is Kind.RECIPE) is not bool(recipe) or (recipe and sections):
+        raise Malformed(what="container", reason="an update carries a recipe and no sections when it is of that kind, and only then")
     device, model = header.device.encode(), header.model.encode()
     lanes = struct.pack("<QQ", *header.fingerprint)
     fixed = _HEADER.pack(
@@ -168,15 +201,14 @@ def seal(
     _read_table(table, header.kind)
     if extension:
         cbor.decode(extension, "extension", limit)
-    stream = _data(sections, schema)
+    stream = recipe or _data(sections, schema)
     total = _PREAMBLE.size + len(head) + len(extension) + len(table) + len(stream) + TRAILER
     _check_sizes(limit, len(head), len(extension), len(sections))
     if total > limit.container:
         raise TooLarge(what="the container", size=total, limit=limit.container)
     front = _PREAMBLE.pack(MAGIC, MAJOR, MINOR, 0, len(head), len(extension), len(sections), total, 0)[:-4]
     body = front + struct.pack("<I", _core.crc32c(front)) + head + extension + table + stream
-    commit = hashlib.sha256(body).digest()
-    return body + commit + key.sign(signing.UPDATE, commit)
+    return body + hashlib.sha256(body).digest()
 
 
 def size_of(sections: Sequence[AnySection], schema: Schema) -> int:
@@ -227,7 +259,10 @@ def parse(data: Buffer, limit: limits.Limits = limits.DEFAULT, *, progress: Prog
         raise Malformed(what="container", reason="the extension is not a map with content")
     header, table = _read_header(front[_PREAMBLE.size : at_ext], extension), front[at_table:]
     at_planes = end
-    if header.kind is Kind.EXACT or not _core.check_table(table, snapshot=header.kind is Kind.SNAPSHOT):
+    if header.kind is Kind.RECIPE:
+        if count or at_stream == end:
+            raise Malformed(what="container", reason="a recipe has a section, or is empty")
+    elif header.kind is Kind.EXACT or not _core.check_table(table, snapshot=header.kind is Kind.SNAPSHOT):
         # Slowly: it says what is wrong, unless there are planes in it.
         at_planes -= sum(e.count for e in _read_table(table, header.kind) if e.codec != CODEC_RANGE)
     if at_planes < at_stream:
@@ -235,6 +270,11 @@ def parse(data: Buffer, limit: limits.Limits = limits.DEFAULT, *, progress: Prog
     return Container(
         header, table, view[at_stream:at_planes], view[at_planes:end], commit, bytes(view[end + 32 :]), len(view), progress
     )
+
+
+def parse_unsigned(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Container:
+    """Return the container that `unsigned` wrote; who said it is to be known from elsewhere. Raises as `parse`."""
+    return parse(data + bytes(signing.SIGNATURE_BYTES), limit)
 
 
 def _digest(view: memoryview, progress: Progress | None) -> bytes:
@@ -288,7 +328,7 @@ def _read_header(data: bytes, extension: dict[str, cbor.Value]) -> Header:
     if digest != SHA256:
         raise UnsupportedWire(what="digest algorithm", got=digest, reads=SHA256)
     if kind not in CODECS:
-        raise UnsupportedWire(what="kind of update", got=kind, reads="0 (snapshot), 1 (delta), 2 (exact)")
+        raise UnsupportedWire(what="kind of update", got=kind, reads="0 (snapshot), 1 (delta), 2 (exact), 3 (recipe)")
     n_base = 32 if kind == Kind.SNAPSHOT else 0
     names = _HEADER.size + n_base
     if names + n_device + n_model != len(data):

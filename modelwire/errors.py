@@ -252,6 +252,17 @@ class AmbiguousName(LineageError):
     hint = "name one of them: {example}"
 
 
+class ReplayMismatch(RootMismatch):
+    """A recipe, replayed on the parent that it names, did not come to the version that its device says it made of it."""
+
+    code = 59
+    text = (
+        "{what}: its recipe, replayed, comes to another {kind} than its device's. The same recipe gives the same bits on every sound"
+        " machine: run `edgeagent doctor` on {device} and `edgecloud doctor` here, and look at it with `edgecloud replay {what}`"
+    )
+    hint = "edgecloud replay {what}"
+
+
 # Not a fault: wait, or give more room.
 
 
@@ -265,6 +276,18 @@ class OutboxFull(BudgetExhausted):
     code = 61
     text = "the outbox holds {held} bytes of {budget}; nothing more is queued until the centre answers"
     hint = "edgeagent status"
+
+
+class NoModeFits(BudgetExhausted):
+    code = 62
+    text = "{model} can't be trained within its budget: {reason}"
+    hint = "raise budget.max_ram or budget.max_seconds, or see what each mode takes: edgeagent measure {model}"
+
+
+class OverBudget(BudgetExhausted):
+    code = 63
+    text = "training {model} in the mode {mode} took {took} of {budget}; the next round takes a cheaper mode"
+    hint = "edgeagent measure {model}"
 
 
 # The build or the processor is at fault: a bug, or a machine on which exactness can't be had.

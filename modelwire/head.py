@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from .tensors import F32
 
 # A call of the kernel hears no interrupt: it should end within about a second, on a board too.
 WORK_OF_A_CALL = 1 << 28  # multiply-adds
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
@@ -64,12 +66,16 @@ def advance(recipe: HeadRecipe, state: HeadState, rows: Rows, steps: int) -> F32
     return losses
 
 
-def train_head(recipe: HeadRecipe, rows: Rows, layers: Sequence[tuple[F32, F32]]) -> list[tuple[F32, F32]]:
-    """Return the layers after all steps of the recipe. Raises as `advance` does."""
+def train_head(
+    recipe: HeadRecipe, rows: Rows, layers: Sequence[tuple[F32, F32]], progress: Progress | None = None
+) -> list[tuple[F32, F32]]:
+    """Return the layers after all steps of the recipe. progress: told steps done and all, now and then. Raises as `advance` does."""
     state = start_of(recipe, layers)
     whole = max(1, WORK_OF_A_CALL * recipe.steps // recipe.work(len(rows)))
     while state.step < recipe.steps:
         advance(recipe, state, rows, min(whole, recipe.steps - state.step))
+        if progress is not None:
+            progress(state.step, recipe.steps)
     return layers_of(recipe, state.weights)
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import cbor, exact, limits, rows
 from .errors import Malformed, ModelError, RootMismatch, ShapeMismatch, TooLarge
-from .head import train_head
+from .head import Progress, train_head
 from .head_recipe import HeadRecipe, head_recipe_of
 from .rows import Rows
-from .state import ModelState
 from .tensors import F32, Dtype, Schema, TensorSpec
 from .update import AnySection, Kind, Sections, section_of, verbatim_section
+
+if TYPE_CHECKING:
+    from .state import ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +98,45 @@ def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]
     return tuple(layers)
 
 
-def update_of(state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT) -> Sections:
+def layers_before(state: ModelState, recipe: Recipe) -> list[tuple[F32, F32]]:
+    """Return matrix [neurons, inputs] and biases of each layer on this parent, as the trainer takes them. Raises ModelError."""
+    _check_places(state.manifest.schema, recipe.head, recipe.layers)
+    out = []
+    for k, layer in enumerate(recipe.layers):
+        inputs, neurons = recipe.head.widths[k : k + 2]
+        held = state.weights[layer.matrix]
+        matrix = held.reshape(inputs, neurons).T if layer.inputs_first else held.reshape(neurons, inputs)
+        out.append((matrix, state.weights[layer.biases]))
+    return out
+
+
+def update_of(
+    state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT, *, progress: Progress | None = None
+) -> Sections:
     """Return the delta that the recipe comes to on this parent: the trained head, snapped to the nearest point of its lattice.
 
     Tensors of the lattice move to the nearest multiple of their unit within the range, half to even; verbatim and exact ones to the
     trained bits. The same weights on every processor. Raises ModelError when the recipe's layers are not in this model, TooLarge when its
     training is longer than a centre replays, and what `train_head` raises.
     """
-    schema = state.manifest.schema
-    _check_places(schema, recipe.head, recipe.layers)
+    start = layers_before(state, recipe)
     if recipe.head.work(len(recipe.rows)) > limit.training:
         raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
-    start = []
-    for k, layer in enumerate(recipe.layers):
-        inputs, neurons = recipe.head.widths[k : k + 2]
-        held = state.weights[layer.matrix]
-        matrix = held.reshape(inputs, neurons).T if layer.inputs_first else held.reshape(neurons, inputs)
-        start.append((matrix, state.weights[layer.biases]))
+    return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start, progress))
+
+
+def moved_to(state: ModelState, layers: Sequence[Layer], trained: Sequence[tuple[F32, F32]]) -> Sections:
+    """Return the delta from `state` to the nearest points of its lattice to a trained head, whose matrices are [neurons, inputs]."""
     sections = []
-    for layer, (matrix, biases) in zip(recipe.layers, train_head(recipe.head, recipe.rows, start), strict=True):
+    for layer, (matrix, biases) in zip(layers, trained, strict=True):
         flat = np.ascontiguousarray(matrix.T if layer.inputs_first else matrix).reshape(-1)
         sections += [_moved(state, layer.matrix, flat), _moved(state, layer.biases, np.ascontiguousarray(biases))]
     return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))
+
+
+def kind_of(state: ModelState) -> Kind:
+    """Return what the sections of `update_of` are on this base: differences, exact ones where all tensors are."""
+    return Kind.EXACT if state.manifest.all_exact else Kind.DELTA
 
 
 def replay(
@@ -128,7 +147,7 @@ def replay(
     root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
     """
     after = state.copy()
-    after.apply(Kind.EXACT if state.manifest.all_exact else Kind.DELTA, update_of(state, recipe, limit))
+    after.apply(kind_of(state), update_of(state, recipe, limit))
     if root is not None and after.root != root:
         raise RootMismatch(what="the replayed recipe", kind="root", device="DEVICE")
     return after

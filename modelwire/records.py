@@ -80,6 +80,16 @@ class Command(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt(Record):
+    """The centre asks a device to move its model, and to forget what that has unlearned; repeated until a Response names its id."""
+
+    KIND: ClassVar[str] = "adopt"
+
+    id: int
+    update: bytes  # a container up to its commit (container.unsigned), on the head that it starts from: the record is signed as a whole
+
+
+@dataclass(frozen=True, slots=True)
 class Response(Record):
     """A device's answer to a Command."""
 
@@ -138,7 +148,7 @@ class Wanted(Record):
 
 
 KINDS: dict[str, type[Record]] = {
-    c.KIND: c for c in (Hello, Welcome, Command, Response, Receipt, Presence, Transfer, Wanted)
+    c.KIND: c for c in (Hello, Welcome, Command, Adopt, Response, Receipt, Presence, Transfer, Wanted)
 }
 _LENGTHS = {"key": 32, "state": 16, "base": 32, "commit": 32, "head": 32}
 _TEXT_MAX = 1000  # characters of any text field

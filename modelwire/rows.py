@@ -99,15 +99,23 @@ class Rows:
         return self.take(kept)
 
 
-def quantised(features: F32, labels: U32 | None = None, targets: F32 | None = None) -> Rows:
-    """Return rows of int8 with one scale, the largest magnitude at 127. Train on these: the centre sees no others."""
-    peak = float(np.abs(features).max(initial=0.0))
+def quantised(features: NDArray[Any], labels: U32 | None = None, targets: F32 | None = None) -> Rows:
+    """Return rows of int8 with one scale, the largest magnitude at 127. Train on these: the centre sees no others.
+
+    features: float32 or float16, [rows, features].
+    """
+    peak = float(np.maximum(features.max(initial=0.0), -features.min(initial=0.0)))
     scale = np.float32(max(peak / 127, _SCALE_MIN))
-    return Rows(np.clip(np.rint(features / scale), -127, 127).astype(np.int8), labels, targets, float(scale))
+    out = np.empty(features.shape, np.int8)
+    for at in range(0, len(features), 64):  # in pieces: a board has no room for all of them as float32
+        out[at : at + 64] = np.clip(np.rint(features[at : at + 64].astype(np.float32) / scale), -127, 127)
+    return Rows(out, labels, targets, float(scale))
 
 
 def as_value(rows: Rows) -> cbor.Value:
-    """Return what stands for the rows in a record."""
+    """Return what stands for the rows in a record. Raises TooLarge for more than a reader takes."""
+    if rows.features.size > ENTRIES_MAX:
+        raise TooLarge(what="the rows", size=rows.features.size, limit=ENTRIES_MAX)
     whole = _integers(rows.features)
     coded = min((_coded(whole, layout) for layout in Layout), key=lambda made: len(made[-1]))
     wanted: cbor.Value = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
+from . import ed25519
 from .errors import BadSignature, Malformed
 
 KEY_BYTES = 32
@@ -20,20 +18,22 @@ class PrivateKey:
         """seed: 32 secret bytes, the RFC 8032 private key. Raises Malformed for another length."""
         if len(seed) != KEY_BYTES:
             raise Malformed(what="private key", reason=f"{len(seed)} bytes instead of {KEY_BYTES}")
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.public = self._key.public_key().public_bytes_raw()
+        self._seed = bytes(seed)
+        self.public = ed25519.curve().public_of(self._seed)
 
     def sign(self, domain: bytes, message: bytes) -> bytes:
         """Return the 64-byte signature of `message` in `domain`."""
-        return self._key.sign(domain + message)
+        return ed25519.curve().sign(self._seed, domain + message)
 
 
 def verify(public: bytes, domain: bytes, message: bytes, signature: bytes, *, what: str, signer: str) -> None:
     """Raise BadSignature unless `signature` is the one of `public` over `message` in `domain`."""
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, domain + message)
-    except (InvalidSignature, ValueError):
-        raise BadSignature(what=what, signer=signer) from None
+        good = ed25519.curve().verifies(public, domain + message, signature)
+    except ValueError:  # a public key that is none
+        good = False
+    if not good:
+        raise BadSignature(what=what, signer=signer)
 
 
 def read_key(text: str, what: str) -> bytes:

@@ -62,7 +62,7 @@ class Snapped:
             self.state.exponents[t], self.state.integers[t], self.state.weights[t] = b.exponent, b.integers, b.weights
         if self.widened:  # larger units give no difference that could be subtracted
             self.state.fingerprint = self.state.measure_fingerprint()
-        self.state.apply(Kind.EXACT if self.kind is Kind.EXACT else Kind.DELTA, invert(self.moved))
+        self.state.apply(Kind.EXACT if self.state.manifest.all_exact else Kind.DELTA, invert(self.moved))
 
 
 def exactly(state: ModelState, trained: Sequence[Held], residual: Residual) -> Snapped:

@@ -199,6 +199,8 @@ class ModelState:
             return exact.look(spec, s, (self.base if snapshot else self.weights)[s.tensor], schema.starts[s.tensor])
 
     def _check_kind(self, kind: Kind) -> None:
+        if kind is Kind.RECIPE:
+            raise Malformed(what="update", reason="a recipe is replayed on its parent and not applied: modelwire.rebuild does both")
         if kind is not Kind.SNAPSHOT and (kind is Kind.EXACT) is not self.manifest.all_exact:
             raise Malformed(what="update", reason=f"{kind.name.lower()} is no kind of update that this base's tensors take")
 

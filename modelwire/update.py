@@ -17,11 +17,12 @@ from .tensors import I32, U32, Dtype
 
 
 class Kind(IntEnum):
-    """Kinds of update by their number on the wire; `recipe`, 3, is reserved."""
+    """Kinds of update by their number on the wire."""
 
     SNAPSHOT = 0  # the whole state: full Q against the base
     DELTA = 1  # sparse dQ against the parent
     EXACT = 2  # what a delta is where all tensors of the base are exact
+    RECIPE = 3  # how the version was trained: no sections; what it comes to depends on the parent (rebuild.py)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

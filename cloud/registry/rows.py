@@ -78,7 +78,7 @@ class NewVersion:
     lineage: int
     epoch: int
     version: int
-    kind: str  # "snapshot", "delta" or "exact"
+    kind: str  # "snapshot", "delta", "exact" or "recipe"
     commit: bytes
     parent: bytes
     parent_id: int | None  # None: the parent is the base
@@ -159,6 +159,7 @@ class Request:
     answered_at: int | None
     ok: bool | None
     text: str
+    content: bytes = b""  # what goes with the verb; empty where it says all
 
 
 @dataclass(frozen=True, slots=True)

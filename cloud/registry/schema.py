@@ -9,7 +9,7 @@ from modelwire.errors import RegistryDamaged, UnsupportedWire
 from .database import Database
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 2  # number of migrations below; kept in user_version, so that opening costs no query on tables
+SCHEMA = 4  # number of migrations below; kept in user_version, so that opening costs no query on tables
 
 _FIRST = """
 CREATE TABLE registry (
@@ -213,17 +213,33 @@ def migrate(database: Database) -> None:
 
     @migrations(name="m002_exact_updates")
     def m002_exact_updates(tables: Any) -> None:
-        # A condition alone changes, and it takes more than before: the table's text is all there is to write anew. RESET reads it.
-        tables.execute("PRAGMA writable_schema = ON")
-        tables.execute(
-            "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'version'",
-            ["kind IN ('snapshot', 'delta')", "kind IN ('snapshot', 'delta', 'exact')"],
-        )
-        tables.execute("PRAGMA writable_schema = RESET")
+        _take_kinds(tables, "'snapshot', 'delta'", "'snapshot', 'delta', 'exact'")
+
+    @migrations(name="m003_recipe_updates")
+    def m003_recipe_updates(tables: Any) -> None:
+        _take_kinds(tables, "'snapshot', 'delta', 'exact'", "'snapshot', 'delta', 'exact', 'recipe'")
+
+    @migrations(name="m004_commands_with_content")
+    def m004_commands_with_content(tables: Any) -> None:
+        if all(column.name != "content" for column in tables["command"].columns):
+            tables.execute("ALTER TABLE command ADD COLUMN content BLOB NOT NULL DEFAULT x''")
+        # Its own trigger: the table's was made when it had no such column.
+        tables.execute("DROP TRIGGER IF EXISTS command_content_write_once")
+        tables.execute(_trigger("command", "content_write_once", "UPDATE OF content", "1"))
 
     migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
     database.run(f"PRAGMA application_id = {APPLICATION_ID}")
     database.run(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _take_kinds(tables: Any, before: str, after: str) -> None:
+    """Let updates be of further kinds: a condition alone changes, so the table's text is all there is to write anew. RESET reads it."""
+    tables.execute("PRAGMA writable_schema = ON")
+    tables.execute(
+        "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'version'",
+        [f"kind IN ({before})", f"kind IN ({after})"],
+    )
+    tables.execute("PRAGMA writable_schema = RESET")
 
 
 def check(database: Database) -> bool:

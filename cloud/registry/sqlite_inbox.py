@@ -138,7 +138,7 @@ class SqliteRefusals:
 class SqliteRequests:
     """Implements Requests, in the table `command`."""
 
-    _ALL = "SELECT id, lineage, verb, created_at, answered_at, ok, text FROM command"
+    _ALL = "SELECT id, lineage, verb, created_at, answered_at, ok, text, content FROM command"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -146,8 +146,9 @@ class SqliteRequests:
     def add(self, request: Request) -> None:
         r = request
         self._database.run(
-            "INSERT INTO command (id, lineage, verb, created_at) VALUES (?, ?, ?, ?)", r.id, r.lineage, r.verb, r.created_at
-        )
+            "INSERT INTO command (id, lineage, verb, created_at, content) VALUES (?, ?, ?, ?, ?)",
+            r.id, r.lineage, r.verb, r.created_at, r.content,
+        )  # fmt: skip
 
     def open(self, lineage: int | None = None) -> list[Request]:
         where, values = (" AND lineage = ?", [lineage]) if lineage is not None else ("", [])
@@ -224,5 +225,5 @@ class SqliteAnnotations:
 
 
 def _request(row: Row) -> Request:
-    id, lineage, verb, created_at, answered_at, ok, text = row
-    return Request(id, lineage, verb, created_at, answered_at, None if ok is None else bool(ok), text)
+    id, lineage, verb, created_at, answered_at, ok, text, content = row
+    return Request(id, lineage, verb, created_at, answered_at, None if ok is None else bool(ok), text, content)

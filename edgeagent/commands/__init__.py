@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from . import config, doctor, estimate, init, log, outbox, publish, run, samples, status, train, version
+from importlib import import_module
+from types import ModuleType
 
-COMMANDS = (init, run, train, publish, status, samples, log, outbox, estimate, doctor, config, version)
+NAMES = ("init", "run", "train", "publish", "status", "samples", "log", "outbox", "estimate", "measure", "doctor", "config", "version")
+
+
+def chosen(words: list[str]) -> tuple[ModuleType, ...]:
+    """Return the command that the words begin with, alone: a service keeps no other one in memory. Else all, in order."""
+    names = words[:1] if words[:1] and words[0] in NAMES else NAMES
+    return tuple(import_module(f".{name}", __name__) for name in names)
+
+
+def every() -> tuple[ModuleType, ...]:
+    """Return all commands, in the order in which they are listed."""
+    return chosen([])

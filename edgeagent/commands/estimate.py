@@ -56,7 +56,8 @@ def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any
     if (have := opened.spool.count(lineage.name)) < settings.train.min_samples:
         out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
         return out
-    steps = rounds.run(lineage, opened.spool, settings, opener(opened, eager=False), now=time.time, keep=False)
+    models = opener(opened, eager=False)
+    steps = rounds.run(lineage, opened.spool, settings, models, now=time.time, keep=False, extractors=models.extractors)
     report = finish(steps)
     out["note"] = report.reason
     if report.bytes:

@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..device import Device
 from ..guard import Score
-from ..rounds import OpenModel, Report
+from ..head_course import MODE as FEATURES
+from ..on_features import Extractors
+from ..rounds import Report
 from ..trainer import Trainable
 
+if TYPE_CHECKING:
+    from ..runtime import Runtime
 
-def opener(device: Device, *, eager: bool) -> OpenModel:
+
+class Opener:
+    """Opens models for rounds. The runtime takes 10 to 60 MB: it is loaded with the first model, and commands that don't train never do."""
+
+    def __init__(self) -> None:
+        self.extractors = Extractors(self._runtime)
+        self._found: Any = None
+
+    def __call__(self, file: bytes, name: str) -> Trainable:
+        opened: Trainable = self._runtime().open(file, model=name, signature="")
+        return opened
+
+    def _runtime(self) -> Runtime:
+        """Return the runtime. Raises RuntimeUnusable."""
+        from .. import runtime
+
+        if self._found is None:
+            self._found = runtime.load()
+        found: Runtime = self._found
+        return found
+
+
+def opener(device: Device, *, eager: bool) -> Opener:
     """Return what opens a model for a round. eager: find the runtime now, and what it will be known as in hello.
 
     Raises RuntimeUnusable, at once or at the first round.
     """
-    from .. import runtime  # a runtime takes 10 to 60 MB: commands that don't train never load it
-
-    found: list[runtime.Runtime] = []
-
-    def open_model(file: bytes, name: str) -> Trainable:
-        if not found:
-            found.append(runtime.load())
-        return found[0].open(file, model=name)
-
-    if eager:
-        for name, lineage in device.lineages.items():
-            lineage.set_runtime(open_model(lineage.load().file, name).runtime_key)
-    return open_model
+    made = Opener()
+    for name, lineage in device.lineages.items() if eager else ():
+        if device.settings.model(name).train.mode == FEATURES:
+            lineage.set_runtime(made.extractors.runtime_key(lineage))
+        else:
+            lineage.set_runtime(made(lineage.load().file, name).runtime_key)
+    return made
 
 
 def as_document(r: Report) -> dict[str, Any]:
     o = r.outcome
     return {
         "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind,
+        "mode": o.mode, "why": r.why, "note": r.note,
         "bytes": r.bytes, "kept": r.kept, "weights": r.weights, "samples": o.samples, "steps": o.steps, "seconds": round(r.seconds, 3),
         "loss_before": _loss(o.before), "loss_after": _loss(o.after),
         "accuracy_before": o.before.accuracy if o.before else None, "accuracy_after": o.after.accuracy if o.after else None,
@@ -47,8 +68,8 @@ def as_text(r: Report) -> str:
     assert o.before is not None and o.after is not None
     accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
     return (
-        f"{r.model}: round {r.round} is @{r.version}: loss {o.before.loss:.4f} -> {o.after.loss:.4f}{accuracy}; "
-        f"{r.kind} of {r.bytes} bytes ({100 * r.bytes / (4 * r.weights):.2f} % of float32)"
+        f"{r.model}: round {r.round} ({o.mode}) is @{r.version}: loss {o.before.loss:.4f} -> {o.after.loss:.4f}{accuracy}; "
+        f"{r.kind} of {r.bytes} bytes ({100 * r.bytes / (4 * r.weights):.2f} % of float32){f'; {r.note}' if r.note else ''}"
     )
 
 

@@ -52,7 +52,8 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
     with device.opened(loaded, alone=True) as opened:
         board = opened.board
         link = MqttLink(opened.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
-        agent = Agent(opened, link, opener(opened, eager=not goal.publish), __version__, rng=random.Random())
+        models = opener(opened, eager=not goal.publish)
+        agent = Agent(opened, link, models, __version__, rng=random.Random(), extractors=models.extractors)
         stopped_by: list[int] = []
 
         def on_signal(number: int, frame: object) -> None:

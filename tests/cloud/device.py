@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modelwire import parts, signing
 from modelwire.candidates import Residual
 from modelwire.container import Header, parse, seal
+from modelwire.head_recipe import HeadRecipe
 from modelwire.manifest import manifest_of
+from modelwire.recipe import Recipe, kind_of, layers_in, update_of
 from modelwire.records import Hello, Level, Presence, Receipt, Record, Response, Transfer, Welcome, encode
+from modelwire.row_ids import KEY, encode_ids
+from modelwire.rows import Rows
 from modelwire.snap import no_residual, snap
 from modelwire.state import ModelState
 from modelwire.tflite_file import read_weights, write_weights
@@ -48,6 +54,17 @@ class Sent:
     data: bytes
     root: bytes
     file_sha256: bytes  # of the served file at this version
+
+
+def recipe_on(base: Base, ids: Sequence[int], **settings: Any) -> Recipe:
+    """Return a recipe for all layers of the tiny net, on samples whose features and labels follow from their ids alone."""
+    head = HeadRecipe(**{"features": 4, "outputs": 3, "hidden": (3, 3), "steps": 12, "batch": 8, "rate": 0.1, "seed": 3, **settings})
+    names = [(f"{layer}_kernel", f"{layer}_bias") for layer in ("hidden1", "hidden2", "output")]
+    labels = np.array([i % 3 for i in ids], np.uint32)
+    noise = [np.random.default_rng(i).standard_normal(4) for i in ids]
+    x = np.array([n + np.eye(4)[label] for n, label in zip(noise, labels, strict=True)]) * 32
+    rows = Rows(np.clip(np.rint(x), -127, 127).astype(np.int8), labels, scale=1 / 32)  # one scale, whatever rows are left
+    return Recipe(head, layers_in(base.manifest.schema, head, names), rows)
 
 
 def key_of(name: str, life: int = 0) -> signing.PrivateKey:
@@ -124,7 +141,18 @@ class ScriptedDevice:
             self.head = parent
         return self.seal(Kind.SNAPSHOT, self.state.snapshot(), **header)
 
-    def seal(self, kind: Kind, sections: Sections, **header: object) -> Sent:
+    def learn(self, ids: Sequence[int], *, named: bool = True, **settings: Any) -> Sent:
+        """Train the whole net on these samples by the exact trainer, and return the recipe that says so.
+
+        named: say in the extension which samples the rows are of. settings: of the head.
+        """
+        recipe = recipe_on(self.base, ids, **settings)
+        self.state.apply(kind_of(self.state), update_of(self.state, recipe))
+        self.residual = no_residual(self.base.manifest)
+        said = {"samples": len(ids), **({KEY: encode_ids(ids)} if named else {})}
+        return self.seal(Kind.RECIPE, (), recipe=recipe.encode(), extension=said)
+
+    def seal(self, kind: Kind, sections: Sections, *, recipe: bytes = b"", **header: object) -> Sent:
         """Return the next version, signed. header: fields to say otherwise, for lies."""
         fields: dict[str, object] = {
             "kind": kind,
@@ -139,7 +167,7 @@ class ScriptedDevice:
             "base": self.base.manifest.commit if kind is Kind.SNAPSHOT else b"",
             "extension": {"loss_before": 1.0, "loss_after": 0.5, "samples": 32, "steps": 4},
         }
-        data = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key)  # type: ignore[arg-type]
+        data = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, recipe=recipe)  # type: ignore[arg-type]
         found = parse(data)
         self.version, self.head = found.header.version, found.commit
         sent = Sent(self.version, found.commit, found.header.parent, data, self.state.root, hashlib.sha256(self.served()).digest())

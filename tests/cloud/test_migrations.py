@@ -7,23 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from cloud.registry import create_registry, open_registry
+from cloud.registry import Request, create_registry, open_registry
 from cloud.registry.schema import SCHEMA
+from modelwire.errors import LineageError
 
 from .centre import Centre, add_base, make_registry
 from .device import Base, ScriptedDevice
 
-OLD, NEW = "kind IN ('snapshot', 'delta')", "kind IN ('snapshot', 'delta', 'exact')"
+OLD, NEW = "kind IN ('snapshot', 'delta')", "kind IN ('snapshot', 'delta', 'exact', 'recipe')"
+SECOND = "kind IN ('snapshot', 'delta', 'exact')"
 
 
-def make_older(path: Path) -> None:
-    """Take a registry back to schema 1, as release 0.1 made it."""
+def make_older(path: Path, schema: int = 1) -> None:
+    """Take a registry back to schema 1, as release 0.1 made it, or to 2."""
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA writable_schema = ON")
-    database.execute("UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = 'version'", (NEW, OLD))
+    database.execute("UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = 'version'", (NEW, OLD if schema == 1 else SECOND))
     database.execute("PRAGMA writable_schema = RESET")
-    database.execute("DELETE FROM _sqlite_migrations WHERE name = 'm002_exact_updates'")
-    database.execute("PRAGMA user_version = 1")
+    database.execute("DROP TRIGGER command_content_write_once")
+    database.execute("ALTER TABLE command DROP COLUMN content")
+    gone = ["m002_exact_updates", "m003_recipe_updates", "m004_commands_with_content"][schema - 1 :]
+    for name in gone:
+        assert database.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (name,)).rowcount == 1
+    database.execute(f"PRAGMA user_version = {schema}")
     database.close()
 
 
@@ -62,6 +68,32 @@ def test_a_registry_of_the_first_schema_takes_exact_updates_after_it_was_opened(
     centre.deliver(device, device.train())
     centre.rebuild()
     assert [row[3] for row in store.database.all('SELECT version, kind, "commit", status FROM version')] == ["verified"] * 2
+    store.close()
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_registry_of_an_earlier_schema_takes_recipes_after_it_was_opened(tmp_path: Path, schema: int) -> None:
+    path = tmp_path / "fleet.db"
+    base = Base.of()
+    store = make_registry(path, base)
+    device, centre = ScriptedDevice(base), Centre(store)
+    centre.meet(device)
+    centre.deliver(device, device.train())
+    lineage = store.lineages.get("pi-7", "digits")
+    assert lineage is not None
+    store.requests.add(Request(7, lineage.id, "snapshot", 1, None, None, ""))
+    store.close()
+    make_older(path, schema)
+    assert NEW not in text_of(path)
+
+    store = open_registry(path)
+    centre = Centre(store)
+    centre.deliver(device, device.learn(range(9)))
+    centre.rebuild()
+    assert [(v.kind, v.status.value) for v in store.versions.of(lineage.id)] == [("delta", "verified"), ("recipe", "verified")]
+    assert store.requests.of(lineage.id) == [Request(7, lineage.id, "snapshot", 1, None, None, "", b"")]
+    with pytest.raises(LineageError, match="write-once"):
+        store.database.run("UPDATE command SET content = x'00'")
     store.close()
 
 

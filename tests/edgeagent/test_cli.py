@@ -17,7 +17,7 @@ import pytest
 
 from edgeagent import __version__, cli
 from edgeagent.agent import Goal
-from edgeagent.commands import COMMANDS
+from edgeagent.commands import every
 from edgeagent.runtime import load as find_runtime
 from modelwire import signing
 from modelwire.errors import RuntimeUnusable
@@ -63,7 +63,7 @@ def error(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
 
 
 def examples() -> list[str]:
-    return [line for command in COMMANDS for line in command.EXAMPLES]
+    return [line for command in every() for line in command.EXAMPLES]
 
 
 @pytest.mark.parametrize("line", examples())
@@ -73,7 +73,7 @@ def test_every_example_is_one_that_the_parser_takes(line: str) -> None:
     assert callable(cli.parser().parse_args(words[1:]).run)
 
 
-@pytest.mark.parametrize("command", [c.NAME for c in COMMANDS])
+@pytest.mark.parametrize("command", [c.NAME for c in every()])
 def test_help_ends_with_examples(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, _ = call(capsys, command, "--help")
     assert code == 0
@@ -83,7 +83,7 @@ def test_help_ends_with_examples(capsys: pytest.CaptureFixture[str], command: st
 
 def test_the_help_of_the_whole_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = call(capsys, "--help")
-    for command in COMMANDS:
+    for command in every():
         assert f"\n    {command.NAME} " in out and command.HELP.split()[0] in out
 
 

@@ -25,10 +25,10 @@ if __name__ == "__main__" and "--inside" in sys.argv:
 
     with atheris.instrument_imports(include=["modelwire"]):
         from modelwire import card, container, manifest, recipe, records, signing, tflite_file
-        from modelwire.rebuild import rebuild
+        from modelwire.rebuild import rebuild, replayed
 else:
     from modelwire import card, container, manifest, recipe, records, signing, tflite_file
-    from modelwire.rebuild import rebuild
+    from modelwire.rebuild import rebuild, replayed
 
 import numpy as np
 
@@ -36,12 +36,13 @@ from modelwire import _core
 from modelwire.errors import ModelWireError
 from modelwire.limits import Limits
 from modelwire.state import ModelState
+from modelwire.update import Kind
 from tests.modelwire.models import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "wire-1"
 MODELS = ROOT / "tests" / "models"
-SMALL = Limits(training=10_000_000)
+SMALL = Limits(training=10_000_000)  # a second of a slow core
 
 
 @functools.cache
@@ -79,17 +80,22 @@ def try_container(data: bytes) -> None:
     whole = resealed(data)
     try:
         read = container.parse(whole)
-        sections = read.sections(parent().manifest.schema)
-        again = container.seal(read.header, sections, parent().manifest.schema, KEY)
+        schema = parent().manifest.schema
+        recipe_in = bytes(read.stream) if read.header.kind is Kind.RECIPE else b""
+        sections = () if recipe_in else read.sections(schema)
+        again = container.seal(read.header, sections, schema, KEY, recipe=recipe_in)
         assert again[32 : len(data)] == whole[32 : len(data)], "two forms of one update"  # the preamble's minor version is free
         try:  # as if the fingerprint were right
             after = parent().copy()
-            after.apply(read.header.kind, sections)
+            if recipe_in:
+                after.apply(Kind.DELTA, replayed(after, read, SMALL))
+            else:
+                after.apply(read.header.kind, sections)
             assert after.fingerprint == after.measure_fingerprint()
             assert all(np.isfinite(w).all() for w in after.weights)
         except ModelWireError:
             pass
-        rebuild(parent(), read)
+        rebuild(parent(), read, limit=SMALL)
     except ModelWireError:
         pass
     assert bits(parent()) == before, "the parent was written to"
@@ -176,7 +182,8 @@ def card_seeds() -> list[bytes]:
 
 
 def container_seeds() -> list[bytes]:
-    return [f.read_bytes()[: -container.TRAILER] for f in sorted((VECTORS / "updates").glob("*-*.bin"))]
+    recipe_on_base = VECTORS / "recipe-updates" / "1-sgd-int8.bin"  # the same base
+    return [f.read_bytes()[: -container.TRAILER] for f in [*sorted((VECTORS / "updates").glob("*-*.bin")), recipe_on_base]]
 
 
 def record_seeds() -> list[bytes]:

@@ -205,7 +205,8 @@ def attacks() -> list[Attack]:
     add("stream reversed", lambda o: replace(o, stream=o.stream[::-1]), e.WireError)
     # Header fields
     add("kind 2", of(kind=2), e.Malformed)  # exact updates have no coded sections
-    for kind in (3, 4, 255):
+    add("kind 3", of(kind=3), e.Malformed)  # a recipe has no sections
+    for kind in (4, 5, 255):
         add(f"kind {kind}", of(kind=kind), e.UnsupportedWire)
     add("a delta that says it is a snapshot", of(kind=0), e.Malformed)
     add("a snapshot that says it is a delta", of(kind=1), e.Malformed, True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelwire import cbor, parts, records, topics
 from modelwire.errors import BadSignature, DigestMismatch, Malformed, ModelWireError, TooLarge
-from modelwire.records import Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
+from modelwire.records import Adopt, Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
 from modelwire.signing import PrivateKey
 
 KEY = PrivateKey(bytes(range(32)))
@@ -25,6 +25,7 @@ EXAMPLES: list[Record] = [
     Presence(*WHO, 4, False),
     Transfer(*WHO, bytes(32), 200_000, 98_000, bytes(96)),
     Wanted(*WHO, bytes(32), b"\x05"),
+    Adopt(*WHO, 8, bytes(range(200))),
 ]
 
 values = st.recursive(

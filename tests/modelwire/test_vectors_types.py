@@ -1,4 +1,4 @@
-"""Golden vectors of all storage types: what was written once must rebuild to the same bits for ever, and be sealed the same way today."""
+"""Golden vectors of all types and of recipes: what was written once must rebuild to the same bits for ever, and be sealed alike today."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from modelwire.container import parse, seal
 from modelwire.exact import raw_weights
 from modelwire.manifest import parse_manifest
 from modelwire.rebuild import rebuild
+from modelwire.row_ids import encode_ids, ids_of
 from modelwire.state import ModelState
 from modelwire.tensors import Dtype, TensorClass
+from modelwire.update import Kind
 
 from .models import KEY
 
 WIRE_1 = Path(__file__).parent.parent / "vectors" / "wire-1"
-EXPECTED = {folder: json.loads((WIRE_1 / folder / "expected.json").read_text()) for folder in ("exact", "mixed")}
+FOLDERS = ("exact", "mixed", "recipe-updates", "recipe-updates-convolution", "recipe-updates-exact")
+EXPECTED = {folder: json.loads((WIRE_1 / folder / "expected.json").read_text()) for folder in FOLDERS}
 ON = {"squash-1-2": None, "snapshot-3": None, "raw-3": None}  # the others are each on the one before
 CASES = [(folder, row["name"]) for folder, expected in EXPECTED.items() for row in expected["updates"]]
 
@@ -74,7 +77,19 @@ def test_a_golden_update_rebuilds_to_the_same_bits(folder: str, name: str) -> No
 @pytest.mark.parametrize(("folder", "name"), CASES)
 def test_a_golden_update_is_sealed_the_same_way_today(folder: str, name: str) -> None:
     container, schema = parse(data(folder, name)), base(folder).manifest.schema
-    assert seal(replace(container.header), container.sections(schema), schema, KEY) == data(folder, name)
+    recipe = container.recipe().encode() if container.header.kind is Kind.RECIPE else b""
+    sections = () if recipe else container.sections(schema)
+    assert seal(replace(container.header), sections, schema, KEY, recipe=recipe) == data(folder, name)
+
+
+@pytest.mark.parametrize(("folder", "name"), CASES)
+def test_a_golden_recipe_names_the_samples_of_its_rows(folder: str, name: str) -> None:
+    container = parse(data(folder, name))
+    if container.header.kind is Kind.RECIPE:
+        ids = ids_of(container.header.extension, len(container.recipe().rows))
+        assert ids is not None and encode_ids(ids) == container.header.extension["rows"]
+    else:
+        assert "rows" not in container.header.extension
 
 
 def test_raw_planes_give_the_weights_without_the_base() -> None:

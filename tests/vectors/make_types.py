@@ -68,7 +68,10 @@ class Vectors:
         self.version = version or self.version + 1
         named = m.commit if kind is Kind.SNAPSHOT else b""
         header = Header(kind, "pi-7", "types", 1, self.version, self.parent, m.schema.id, after.root, after.fingerprint, named)
-        data = seal(header, sections, m.schema, KEY)
+        self.keep(name, seal(header, sections, m.schema, KEY), after)
+
+    def keep(self, name: str, data: bytes, after: ModelState) -> None:
+        """Write a container that was sealed on the last one."""
         (self.folder / f"{name}.bin").write_bytes(data)
         commit = parse(data).commit
         self.rows.append(

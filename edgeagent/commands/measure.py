@@ -1,0 +1,96 @@
+"""`edgeagent measure`: what each way to train a model takes on this board."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from typing import Any
+
+from modelwire.errors import ConfigError
+
+from .. import device, measuring
+from ..budget import Cost, mib
+from ..device import Device
+from ..lineage import Lineage
+from ..measuring import Measuring
+from .answer import Answer, add_folder, chosen, load, table
+from .reports import opener
+
+NAME = "measure"
+HELP = "Measure milliseconds and memory of each mode of training on this board, each in a process of its own. Works while the agent runs."
+EXAMPLES = ("edgeagent measure", "edgeagent measure doorbell --mode head --json", "edgeagent measure --known")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="*", metavar="MODEL", help="which models (default: all)")
+    parser.add_argument("--mode", metavar="MODE", help="only this mode (default: all of the file, cheapest first)")
+    parser.add_argument("--known", action="store_true", help="measure nothing: only say what is known")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # the process of one mode
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    loaded = load(args)
+    with device.opened(loaded, alone=False) as opened:
+        lineages = chosen(opened, args.model)
+        for lineage in lineages:
+            if args.mode and args.mode not in measuring.modes(lineage):
+                raise ConfigError(reason=f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}")
+        if args.here:
+            if len(lineages) != 1 or not args.mode:
+                raise ConfigError(reason="--here measures one MODEL in one --mode")
+            return Answer({"models": [_here(opened, lineages[0], args.mode)]})
+        open_model = opener(opened, eager=False)
+        rows = []
+        for lineage in lineages:
+            key = open_model(lineage.load().file, lineage.name).runtime_key
+            trouble = {} if args.known else _measure(opened, lineage, key, args.mode)
+            costs = lineage.costs.of(key)
+            rows.append(
+                {
+                    "model": lineage.name, "runtime": key, "trouble": trouble,
+                    "modes": [{"mode": m, **_as_document(costs[m])} for m in measuring.modes(lineage) if m in costs],
+                }
+            )  # fmt: skip
+    return Answer({"models": rows}, _text(rows), 1 if any(r["trouble"] for r in rows) else 0)
+
+
+def _here(opened: Device, lineage: Lineage, mode: str) -> dict[str, Any]:
+    importlib.import_module("edgeagent.agent")  # what the agent holds without a round is no part of a mode
+    importlib.import_module("edgeagent.link")
+    cost = measuring.here(opened, lineage, mode, opener(opened, eager=False))
+    return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}
+
+
+def _measure(opened: Device, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
+    """Measure, write down what was found, and return why modes could not be measured."""
+    limit = opened.settings.model(lineage.name).budget.max_ram
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    at_work = Measuring(opened.path, lineage.name, [mode] if mode else measuring.modes(lineage), limit=limit, said=say)
+    try:
+        at_work.wait()
+    finally:
+        at_work.close()
+    return at_work.note(lineage, key, int(time.time()))
+
+
+def _as_document(cost: Cost) -> dict[str, Any]:
+    return {"seconds": cost.seconds, "memory": cost.memory, "samples": cost.samples, "partial": cost.partial}
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    cells = [
+        (
+            r["model"], m["mode"], "" if m["partial"] else f"{1000 * m['seconds']:.3g}",
+            f"{'more than ' if m['partial'] else ''}{mib(m['memory'])}",
+        )
+        for r in rows
+        for m in r["modes"]
+    ]  # fmt: skip
+    notes = [f"{r['model']}: {mode} could not be measured: {why}" for r in rows for mode, why in r["trouble"].items()]
+    return "\n".join([table(("model", "mode", "ms a step", "MiB"), cells) if cells else "nothing was measured yet", *notes])

@@ -1,0 +1,54 @@
+"""Rows of kept features as what a round trains and judges with: no interpreter, and recipes where the settings ask for them."""
+
+from __future__ import annotations
+
+from modelwire.state import ModelState
+from modelwire.tensors import Weights
+
+from .by_recipe import RecipeCourse
+from .course import Course, Lesson, Offer
+from .guard import Score
+from .head_course import MODE, HeadCourse
+from .on_features import OnFeatures
+from .settings import Model
+from .spool import Samples
+
+
+class HeadGround:
+    """One round's rows, and the state that it starts from."""
+
+    def __init__(self, gathered: OnFeatures, state: ModelState, settings: Model, *, overhead: int) -> None:
+        """overhead: bytes of the update's names and scores. Raises NotTrainable when the rows are not those of this state."""
+        gathered.check_front(state)
+        self.note = ""  # why the update is no recipe where one is asked for
+        self.offers = (Offer(MODE, lambda _, lesson: self.begin(MODE, lesson)),)
+        self._gathered, self._state, self._settings, self._overhead = gathered, state, settings, overhead
+
+    @property
+    def runtime_key(self) -> str:
+        return self._gathered.known.runtime_key
+
+    @property
+    def batch(self) -> int:
+        return self._gathered.known.batch
+
+    def begin(self, mode: str, lesson: Lesson) -> Course:
+        optimiser, update = self._settings.train.optimiser, self._settings.update
+        if update.kind == "recipe":
+            course = RecipeCourse(self._gathered, self._state, lesson, optimiser)
+            against = course.against(self._state, update.max_bytes - self._overhead)
+            if not against:
+                return course
+            self.note = f"no recipe: {against}"
+        rows = self._gathered.rows
+        return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, optimiser), rows, lesson.start)
+
+    def score(self, weights: Weights, judging: Samples) -> Score:
+        return self._gathered.measure(weights)
+
+    def rest(self) -> None:
+        """Keep everything: there is nothing beyond the rows."""
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        del self._gathered

@@ -1,0 +1,103 @@
+"""What the board says of itself: resident memory, temperature, power. What it does not say is None, never a guess."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_READ_MAX = 4096  # bytes of one file of /sys or /proc
+_COLDEST, _HOTTEST = -60.0, 200.0  # degrees Celsius: a zone that says more is broken
+
+
+@dataclass(frozen=True, slots=True)
+class Sensors:
+    """Where the kernel's files are; tests give folders of their own."""
+
+    sys: Path = Path("/sys")
+    proc: Path = Path("/proc")
+
+    def celsius(self) -> float | None:
+        """Return the temperature of the hottest zone; None when no zone says one."""
+        found = []
+        for zone in self._entries(self.sys / "class" / "thermal", "thermal_zone"):
+            try:
+                degrees = int(_text(zone / "temp")) / 1000
+            except ValueError:
+                continue
+            if _COLDEST <= degrees <= _HOTTEST:
+                found.append(degrees)
+        return max(found, default=None)
+
+    def on_battery(self) -> bool | None:
+        """Return whether the board runs on a battery; None when it has no supply that says so, as boards without a battery.
+
+        On mains when any mains or USB supply is online, or a battery charges or is full. Batteries of devices (a mouse) don't count.
+        """
+        supplies = [
+            (_text(s / "type"), _text(s / "online"), _text(s / "status"))
+            for s in self._entries(self.sys / "class" / "power_supply", "")
+            if _text(s / "scope") != "Device"
+        ]
+        if any(kind != "Battery" and online == "1" for kind, online, _ in supplies):
+            return False
+        states = [status for kind, _, status in supplies if kind == "Battery"]
+        if "Discharging" in states:
+            return True
+        if any(status in ("Charging", "Full", "Not charging") for status in states):
+            return False
+        return True if any(online == "0" for _, online, _ in supplies) and states else None
+
+    def resident(self, process: int | None = None) -> int:
+        """Return the bytes of memory that this process, or another one, holds now; 0 when the kernel does not say."""
+        fields = _text(self._of(process) / "statm").split()
+        return int(fields[1]) * _PAGE if len(fields) > 1 and fields[1].isdigit() else 0
+
+    def peak(self, process: int | None = None) -> int:
+        """Return the most bytes of memory that this process, or another one, ever held; 0 when the kernel does not say."""
+        for line in _text(self._of(process) / "status").splitlines():
+            words = line.split()
+            if words[:1] == ["VmHWM:"] and len(words) > 1 and words[1].isdigit():
+                return int(words[1]) * 1024
+        return 0
+
+    def _of(self, process: int | None) -> Path:
+        return self.proc / ("self" if process is None else str(process))
+
+    def _entries(self, folder: Path, prefix: str) -> list[Path]:
+        try:
+            return sorted(p for p in folder.iterdir() if p.name.startswith(prefix))
+        except OSError:
+            return []
+
+
+@dataclass
+class Memory:
+    """This process's resident memory, and the least that it held with each model opened before a round."""
+
+    sensors: Sensors = field(default_factory=Sensors)
+    floors: dict[str, int] = field(default_factory=dict)
+
+    def idle(self, model: str) -> int:
+        """Return the bytes that the process holds without a round of `model`; what a round before left in the heap is used again."""
+        now = self.sensors.resident()
+        self.floors[model] = min(now, self.floors.get(model, now))
+        return self.floors[model]
+
+
+def give_back() -> None:
+    """Give the kernel back what was freed: glibc keeps it in its heap, and the next large thing comes on top of that."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library keeps less
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _text(path: Path) -> str:
+    """Return what the file says, without the white space around it; empty when it can't be read."""
+    try:
+        with path.open("rb") as f:
+            return f.read(_READ_MAX).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
