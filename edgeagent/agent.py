@@ -99,7 +99,7 @@ class Agent:
         self.sessions = {
             name: Session(
                 lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
-                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt, name),
+                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt_round_of, name),
             )
             for name, lineage in self.device.lineages.items()
         }  # fmt: skip
@@ -348,9 +348,9 @@ class Agent:
             self._interrupt()
         return True
 
-    def _interrupt(self, name: str) -> None:
+    def _interrupt_round_of(self, name: str) -> None:
         if self._round is not None and self._round.lineage.name == name:
-            self._abandon()
+            self._interrupt()
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, fields
@@ -246,6 +245,8 @@ def _known(given: Iterable[str], names: Iterable[str], where: str) -> None:
     names = list(names)
     for key in given:
         if key not in names:
+            import difflib  # for those who mistype
+
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
             raise UnknownKey(where=where.rstrip(": ."), key=key, suggestion=f" (did you mean {near[0]!r}?)" if near else "")
 

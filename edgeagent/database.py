@@ -13,6 +13,7 @@ from modelwire.errors import ConfigError, MissingFile, StateBusy, StateDamaged
 
 Row = sqlite3.Row
 BUSY = 30.0  # seconds to wait for another process's transaction
+CACHE = 256  # KiB of pages that SQLite keeps for itself; the kernel keeps the file's in its own cache anyway
 FULL = 256 * 1024  # bytes; SQLite's own files beside a database need some of them
 
 
@@ -144,6 +145,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA cache_size=-{CACHE}")
     except sqlite3.OperationalError as e:  # a folder that may not be read
         raise ConfigError(reason=f"{path}: {e}") from None
     return connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,6 +157,8 @@ def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
 
 
 def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool) -> None:
+    import secrets  # with all of hmac
+
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
     (state / "models").mkdir()
     Spool.create(state)

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from modelwire.errors import StateBusy
@@ -55,6 +56,13 @@ def share(source: Path, target: Path) -> None:
     os.replace(beside, target)
     beside.unlink(missing_ok=True)  # renaming one hard link of a file over another of the same file does nothing at all
     flush_folder(target.parent)
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[memoryview]:
+    """Map a file for reading: what is looked at takes memory, not the whole."""
+    with path.open("rb") as f, mmap(f.fileno(), 0, access=ACCESS_READ) as data, memoryview(data) as view:
+        yield view
 
 
 def flush_folder(folder: Path) -> None:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from modelwire.errors import Malformed, NotTrainable
 from modelwire.head import HeadState, advance, layers_of, outputs_of, start_of
 from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, steps_of
-from modelwire.manifest import Manifest
 from modelwire.notes import HeadNotes
 from modelwire.recipe import Layer
 from modelwire.rows import Rows
-from modelwire.tensors import F32, Weights
+from modelwire.tensors import F32, Schema, Weights
 
 from .course import Kept
 
@@ -65,9 +64,8 @@ class Place:
         return shares
 
 
-def place_of(head: HeadNotes, manifest: Manifest) -> Place:
-    """Return where the head lies. Raises ModelError when the manifest's model has it not; the notes have been checked against the file."""
-    schema = manifest.schema
+def place_of(head: HeadNotes, schema: Schema) -> Place:
+    """Return where the head lies. The notes have been checked against the file."""
     tensors = tuple(Layer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
     widths = (head.features, *(schema.tensors[layer.biases].size for layer in tensors))
     return Place(head, tensors, widths)

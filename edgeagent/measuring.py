@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -22,11 +20,15 @@ from modelwire.errors import ModelError
 from . import rounds
 from .budget import Cost, Plan, mib
 from .course import courses_for
+from .deferred import defer
 from .device import Device
 from .lineage import Lineage
 from .rounds import OpenModel, Trial
 from .sensors import Memory, Sensors
 from .spool import Samples
+
+defer("subprocess")  # a board measures once
+import subprocess  # noqa: E402
 
 SECONDS = 4.0  # of steps, at most
 STEPS = 12  # at least, unless they take longer than that
@@ -79,7 +81,7 @@ def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel) -> 
     loaded = (count if made_up else sum(sides)) * 4 * (math.prod(shape.x) + math.prod(shape.y))
     steady = taken[1:] or taken  # the first one opens the model and scores it
     peak = memory.sensors.peak() - memory.floors[lineage.name]
-    return Cost(statistics.median(steady), max(0, peak), loaded)
+    return Cost(float(np.median(steady)), max(0, peak), loaded)
 
 
 def _made_up(lineage: Lineage) -> Samples:

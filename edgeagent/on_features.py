@@ -6,26 +6,29 @@ The interpreter is opened for samples whose features are not known yet, and once
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import rows as wire_rows
+from modelwire import tflite_file
 from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.head import outputs_of, start_of
 from modelwire.head_recipe import HeadRecipe
-from modelwire.notes import Notes
+from modelwire.notes import HeadNotes, Notes, notes_of
 from modelwire.rows import Rows
 from modelwire.state import ModelState
 from modelwire.tensors import F32, Weights
-from modelwire.tflite_file import read_weights
 
 from . import guard
 from .course import Lesson
+from .extraction import Extraction
 from .features import Features, half
+from .files import mapped
 from .head_course import Place, place_of, rows_for
 from .lineage import Lineage
 from .spool import Samples, Spool
@@ -89,79 +92,106 @@ class OnFeatures:
 
 @dataclass(slots=True)
 class Extractors:
-    """Opens what computes features, and remembers what was found out, for one run of the agent."""
+    """Has features computed, and remembers what was found out, for one run of the agent."""
 
-    find: Callable[[], Runtime]
+    state: Path  # the agent's state folder
     known: dict[str, Known] = field(default_factory=dict)  # by model
 
     def runtime_key(self, lineage: Lineage) -> str:
         """Return the key of the runtime that computes this model's features. Raises NotTrainable or RuntimeUnusable."""
-        opened = self._open(lineage)
-        try:
-            return opened.runtime_key
-        finally:
-            opened.close()
+        finding = self._find_out(lineage, 0)
+        while True:
+            try:
+                next(finding)
+            except StopIteration as end:
+                known: Known = end.value
+                return known.runtime_key
 
     def gather(self, lineage: Lineage, spool: Spool, *, held_out: float, until: int) -> Generator[None, None, OnFeatures]:
-        """Return the samples up to `until` as features, yielding for each one whose features had to be computed.
+        """Return the samples up to `until` as features, yielding while some are computed.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
-        training, judging = spool.outline(lineage.name, held_out, until=until)
-        if not len(training) or not len(judging):
-            raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=2)
-        ids = np.concatenate([training.ids, judging.ids])
-        opened = None
-        try:
-            if lineage.name not in self.known:
-                opened = self._open(lineage)
-                self.known[lineage.name] = self._looked_at(opened, lineage, spool, ids)
-            known = self.known[lineage.name]
-            width = known.place.widths[0]
-            if len(ids) * width > wire_rows.ENTRIES_MAX:
-                reason = f"mode features: {len(ids)} samples of {width} features are too many to hold; spool.max_samples = "
-                raise NotTrainable(model=lineage.name, reason=f"{reason}{wire_rows.ENTRIES_MAX // width} and fewer do")
-            kept = Features(spool, lineage.name, base=lineage.base_commit, runtime=known.runtime_key, width=width)
-            missing = kept.missing(ids)
-            if missing:
-                opened = opened or self._open(lineage)
-                for _ in kept.compute(opened, missing):
-                    yield
-        finally:
-            if opened is not None:
-                opened.close()
-        loss = known.place.notes.loss
+        name, known = lineage.name, self.known.get(lineage.name)
+        ids = spool.ids(name, until=until)
+        if known is None or self._kept(spool, lineage, known).missing(ids):
+            _check_size(lineage.name, head_of(lineage.store.folder / "base.tflite", name)[0].head, len(ids))
+            known = yield from self._find_out(lineage, until)
+        kept, loss = self._kept(spool, lineage, known), known.place.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
-            return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=lineage.name)
+            return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
 
         with spool.database.transaction():  # samples may have gone meanwhile, and more may go while these are read
-            training, judging = spool.outline(lineage.name, held_out, until=until)
+            training, judging = spool.outline(name, held_out, until=until)
             if not len(training) or not len(judging):
-                raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=2)
-            return OnFeatures(lineage.name, known, training, judging, until, rows_of(training), rows_of(judging))
+                raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
+            return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
-    def _open(self, lineage: Lineage) -> Extractor:
-        from .extractor import Extractor  # with the seam over the runtimes: only a device that computes features needs it
+    def _kept(self, spool: Spool, lineage: Lineage, known: Known) -> Features:
+        return Features(spool, lineage.name, base=lineage.base_commit, runtime=known.runtime_key, width=known.place.widths[0])
 
-        return Extractor(self.find(), lineage.store.folder / "base.tflite", model=lineage.name)
+    def _find_out(self, lineage: Lineage, until: int) -> Generator[None, None, Known]:
+        notes, batch = head_of(lineage.store.folder / "base.tflite", lineage.name)
+        assert notes.head is not None  # `head_of` has seen to it
+        found = yield from Extraction(self.state, lineage.name, base=lineage.base_commit, until=until).result()
+        place = replace(place_of(notes.head, lineage.manifest.schema), logits=found["logits"])
+        known = Known(place, notes, found["runtime"], batch)
+        if until:  # without samples nothing was compared
+            self.known[lineage.name] = known
+        return known
 
-    def _looked_at(self, opened: Extractor, lineage: Lineage, spool: Spool, ids: NDArray[np.int64]) -> Known:
-        head = opened.notes.head
-        assert head is not None  # an Extractor has one
-        with opened.mapped() as file:
-            base = read_weights(file)
-        samples = [x for _, x in spool.inputs(lineage.name, ids[: min(opened.batch, CHECKED_MAX)].tolist())]
-        place = agreeing(place_of(head, lineage.manifest), opened, base, samples)
-        return Known(place, opened.notes, opened.runtime_key, opened.batch)
+
+def head_of(file: Path, model: str) -> tuple[Notes, int]:
+    """Return a base's notes, and the samples of one step. Raises NotTrainable when it can't be trained in mode features."""
+    with mapped(file) as data:
+        tflite_file.check_trainable(data, model=model)
+        said, batch = notes_of(data, model=model), tflite_file.contract(data, model=model).batch
+    if said.head is None:
+        raise NotTrainable(model=model, reason="mode features: the file says of no head that it stands on features")
+    if said.score:
+        raise NotTrainable(model=model, reason="mode features: its threshold of anomalies is found with the whole model")
+    return said, batch
 
 
-def agreeing(place: Place, opened: Extractor, base: Weights, samples: list[F32]) -> Place:
+def _check_size(model: str, head: HeadNotes | None, samples: int) -> None:
+    if head is not None and samples * head.features > wire_rows.ENTRIES_MAX:
+        reason = f"mode features: {samples} samples of {head.features} features are too many to hold; spool.max_samples = "
+        raise NotTrainable(model=model, reason=f"{reason}{wire_rows.ENTRIES_MAX // head.features} and fewer do")
+
+
+def looked_at(
+    found: Runtime, spool: Spool, state: Path, model: str, *, base: bytes, until: int, say: Callable[[int], None]
+) -> dict[str, Any]:
+    """Compute the features that are missing and return what was found out. For the process that has the runtime.
+
+    say: told how many are done. until: 0 for none at all.
+    """
+    from .extractor import Extractor
+
+    file = state / "models" / model / "base.tflite"
+    opened = Extractor(found, file, model=model)
+    with mapped(file) as data:
+        schema, flat = tflite_file.read_tensors(data, model=model)
+    place = place_of(opened.head, schema)
+    ids = spool.ids(model, until=until)
+    some = [x for _, x in spool.inputs(model, ids[: min(opened.batch, CHECKED_MAX)].tolist())]
+    if some:
+        place = agreeing(place, opened, schema.shaped(flat), some)
+    del some
+    kept = Features(spool, model, base=base, runtime=opened.runtime_key, width=opened.head.features)
+    for done in kept.compute(opened, kept.missing(ids)):
+        say(done)
+    return {"runtime": opened.runtime_key, "logits": place.logits}
+
+
+def agreeing(place: Place, opened: Extractor, base: Weights, samples: Iterable[F32]) -> Place:
     """Return the place, `logits` as the model has it, having seen that the exact head and the runtime answer alike.
 
     Raises NotTrainable when they don't: the notes say of the head what it is not, or this runtime computes something else.
     """
-    features, wanted = (np.stack([call(x) for x in samples]) for call in (opened.features, opened.answer))
+    both = [(opened.features(x), opened.answer(x)) for x in samples]
+    features, wanted = np.stack([f for f, _ in both]), np.stack([w for _, w in both])
     kept = half(features, model=opened.model)
     recipe = place.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
     exact = outputs_of(recipe, start_of(recipe, place.layers(base)).weights, Rows(kept))
@@ -171,7 +201,7 @@ def agreeing(place: Place, opened: Extractor, base: Weights, samples: list[F32])
         if max(apart, _apart(form.finished(outputs), wanted)) <= AGREE:
             return form
     apart = max(apart, _apart(place.finished(outputs), wanted))
-    reason = f"mode features: the head on its features answers {apart:.2g} apart from the model on {len(samples)} samples, above {AGREE:g}"
+    reason = f"mode features: the head on its features answers {apart:.2g} apart from the model on {len(both)} samples, above {AGREE:g}"
     raise NotTrainable(model=opened.model, reason=reason)
 
 

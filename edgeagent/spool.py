@@ -227,6 +227,11 @@ class Spool:
             _collect([r for r, held in zip(rows, apart, strict=True) if held], Shape((0,), shape.y)),
         )
 
+    def ids(self, model: str, *, until: int) -> NDArray[np.int64]:
+        """Return the ids of the samples up to `until`, rising."""
+        rows = self._db.all("SELECT id FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)
+        return np.array([row["id"] for row in rows], np.int64)
+
     def inputs(self, model: str, ids: Iterable[int]) -> Iterator[tuple[int, F32]]:
         """Yield (id, x) of these samples, one at a time; those that are gone are left out."""
         shape = self.shape(model).x

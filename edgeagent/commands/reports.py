@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..device import Device
@@ -16,24 +17,20 @@ if TYPE_CHECKING:
 
 
 class Opener:
-    """Opens models for rounds. The runtime takes 10 to 60 MB: it is loaded with the first model, and commands that don't train never do."""
+    """Opens models for rounds. The runtime takes 10 to 60 MB: it is loaded with the first model, and what never opens one never does."""
 
-    def __init__(self) -> None:
-        self.extractors = Extractors(self._runtime)
-        self._found: Any = None
+    def __init__(self, state: Path) -> None:
+        """state: the agent's state folder."""
+        self.extractors = Extractors(state)
+        self._found: Runtime | None = None
 
     def __call__(self, file: bytes, name: str) -> Trainable:
-        opened: Trainable = self._runtime().open(file, model=name, signature="")
-        return opened
-
-    def _runtime(self) -> Runtime:
-        """Return the runtime. Raises RuntimeUnusable."""
-        from .. import runtime
-
+        """Return a model to train. Raises RuntimeUnusable or NotTrainable."""
         if self._found is None:
+            from .. import runtime
+
             self._found = runtime.load()
-        found: Runtime = self._found
-        return found
+        return self._found.open(file, model=name, signature="")
 
 
 def opener(device: Device, *, eager: bool) -> Opener:
@@ -41,7 +38,7 @@ def opener(device: Device, *, eager: bool) -> Opener:
 
     Raises RuntimeUnusable, at once or at the first round.
     """
-    made = Opener()
+    made = Opener(device.database.path.parent)
     for name, lineage in device.lineages.items() if eager else ():
         if device.settings.model(name).train.mode == FEATURES:
             lineage.set_runtime(made.extractors.runtime_key(lineage))

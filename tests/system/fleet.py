@@ -29,6 +29,12 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """The process's id. It was started."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.pid
+
+    @property
     def code(self) -> int | None:
         """The exit code; None while it runs or before it was started."""
         return self._process.poll() if self._process is not None else None
