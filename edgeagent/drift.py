@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from modelwire import limits
 from modelwire.card_shift import shifts
 from modelwire.tensors import F32
 
@@ -18,7 +19,8 @@ from .sensors import give_back
 from .settings import Model
 from .spool import Samples, Spool
 
-NEWEST = 512  # samples that are scored at most
+NEWEST, LEAST = 512, 32  # samples that are scored at most; however large they are
+MOST_BYTES = 8 * limits.MIB  # of them, where LEAST are fewer bytes
 ERRORS = 2.0  # standard errors by which a loss has to be off: 64 samples alone move a mean loss by more than drift_loss
 
 
@@ -42,7 +44,7 @@ def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel)
     last = lineage.last_trained()
     if last is None:
         return Look(True, "no version was trained yet", until)
-    fresh = spool.newest(name, after=head.trained_id, most=NEWEST)
+    fresh = spool.newest(name, after=head.trained_id, most=min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x)))))
     if not len(fresh):
         return Look(False, "no sample has come since the last round", until)
     model = open_model(lineage.load().file, name)
