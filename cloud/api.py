@@ -8,12 +8,13 @@ from pathlib import Path
 from types import TracebackType
 
 from modelwire import cbor
+from modelwire.card import Card
 from modelwire.container import Container, Header
 from modelwire.errors import UnknownVersion
 from modelwire.state import ModelState
 from modelwire.tensors import Weights
 
-from . import comparing, materialise, naming
+from . import cards, comparing, materialise, naming
 from .registry import Lineage, SqliteStore, Status, open_registry
 from .registry import Version as Row
 
@@ -170,6 +171,11 @@ class Version:
         extension = cbor.decode(self._row.extension, "extension") if self._row and self._row.extension else {}
         assert isinstance(extension, dict)  # ingest has parsed it
         return extension
+
+    @property
+    def card(self) -> Card | None:
+        """What the device's data looked like that this version learnt from; None when the update carried no card. Raises WireError."""
+        return cards.card_of(self._row) if self._row else None
 
     @property
     def header(self) -> Header | None:

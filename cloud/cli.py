@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from modelwire.errors import BadArgument, ModelWireError
 
-from .commands import authoring, fleet, heads, ingest, models, recipes, registry
+from .commands import authoring, cards, fleet, heads, ingest, models, recipes, registry
 from .commands.answer import Answer, dump
 from .graft.loss import LOSSES
 from .graft.optimizers import OPTIMIZERS
@@ -135,6 +135,15 @@ def _model_commands(commands: Any) -> None:
     one = _command(commands, "diff", models.diff, "edgecloud diff pi-7@3 pi-8@7", "edgecloud diff pi-7@base pi-7@latest --json")
     one.add_argument("first", metavar="A@VERSION")
     one.add_argument("second", metavar="B@VERSION")
+    one = _command(
+        commands, "card", cards.card,
+        "edgecloud card pi-7", "edgecloud card pi-7/digits@12 --json", "edgecloud card --fleet --model digits",
+        "edgecloud card pi-7 --against fleet", "edgecloud card pi-7 --against pi-8",
+    )  # fmt: skip
+    one.add_argument("name", nargs="?", metavar="DEVICE[/MODEL][@VERSION]", help="without a version: all of the model's updates together")
+    one.add_argument("--fleet", action="store_true", help="of all devices together")
+    one.add_argument("--model", metavar="MODEL", help="with --fleet: which model, where there are several")
+    one.add_argument("--against", metavar="OTHER", help="say how unlike another's data it is: `fleet`, which is all others, or a name")
     one = _command(
         commands, "materialise", models.materialise_to,
         "edgecloud materialise pi-7@12 -o model.tflite", "edgecloud materialise pi-7/digits -o weights.npz",

@@ -20,6 +20,7 @@ from modelwire.errors import (
     ModelWireError,
     UnknownDevice,
     UnknownParent,
+    WireError,
     WrongBase,
 )
 from modelwire.manifest import parse_manifest
@@ -27,6 +28,7 @@ from modelwire.records import Level, Receipt
 from modelwire.topics import Topic
 from modelwire.update import Kind
 
+from . import cards
 from .outcome import OURS, Context, Outcome, Reply, Result, Standing, clean, standing
 from .registry import Head, Lineage, NewVersion, Parked, Refusal, Status, Version, Waiting
 
@@ -160,6 +162,7 @@ def _link(context: Context, lineage: Lineage, container: Container, data: bytes,
         raise LineageError(reason=f"the head of {lineage} moved meanwhile")
     for first, last in _skipped(header.extension.get("skipped"), header.version):
         store.versions.skip(row.id, first, last)
+    note = _note_card(context, lineage, container)
     store.inbox.unpark(row.commit)
     replies = [_receipt(context, lineage, row.epoch, row.version, row.commit, Level.STORED)]
     # Numbers only rise: an orphan that the head has outrun waits for a parent that its device gave up.
@@ -170,7 +173,18 @@ def _link(context: Context, lineage: Lineage, container: Container, data: bytes,
     for orphan in orphans:
         replies += _unpark(context, orphan)
     also = f"with {len(replies) - waited} that waited for it" if orphans else ""
-    return Outcome(Result.STORED, lineage.device, lineage.model, row.version, also, tuple(replies))
+    return Outcome(Result.STORED, lineage.device, lineage.model, row.version, "; ".join(s for s in (also, note) if s), tuple(replies))
+
+
+def _note_card(context: Context, lineage: Lineage, container: Container) -> str:
+    """Note on the version that its data card can't be read, and return the note. Nothing rests on a card: the update counts."""
+    try:
+        cards.card_in(container.header.extension)
+    except WireError as error:
+        note = clean(f"its data card can't be read: {error.message}")
+        context.store.annotations.add("version", f"{lineage}@{container.header.version}", note, context.now)
+        return note
+    return ""
 
 
 def _unpark(context: Context, orphan: Parked) -> tuple[Reply, ...]:

@@ -13,7 +13,7 @@ from modelwire import records, topics
 from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotWelcome, OutboxFull, WireError
 from modelwire.records import Presence
 
-from . import rounds, underway
+from . import drift, rounds, underway
 from .allowance import Allowance
 from .device import Device
 from .lineage import OK, Lineage
@@ -255,6 +255,8 @@ class Agent:
                 continue
             if self._allowance.waits(lineage):
                 continue
+            if settings.train.when == "pays" and goal.endless and not self._pays(lineage, settings):
+                continue
             if self._allowance.measures_first(lineage, settings):
                 return
             self._told.pop(name, None)
@@ -288,7 +290,20 @@ class Agent:
         if goal.rounds is not None:
             ready = head.rounds < goal.rounds and (head.rounds == 0 or waited >= goal.pause)
             return ready and (enough or not goal.fresh)
+        if settings.train.when == "pays" and head.look:  # it looked, and waits: for as many samples again
+            again = settings.train.min_new_samples or settings.train.min_samples
+            return self.device.spool.count(lineage.name, after=head.looked_id) >= again
         return enough or waited >= settings.train.every
+
+    def _pays(self, lineage: Lineage, settings: Model) -> bool:
+        """Return whether training pays now, and note it where it does not."""
+        found = drift.look(lineage, self.device.spool, settings, self.open_model)
+        lineage.looked(found.until, "" if found.pays else found.reason)
+        if found.pays:
+            _log.info("%s: a round pays: %s", lineage.name, found.reason)
+        else:
+            self._tell(lineage.name, f"{lineage.name}: no round pays yet: {found.reason}")
+        return found.pays
 
     def _waited(self, trained_at: int) -> float:
         """Return the seconds since the last round; by this run's own clock where the wall clock was set back (boards without a battery)."""

@@ -17,6 +17,7 @@ from modelwire.errors import ConfigError, Malformed, MissingFile, UnknownKey
 from modelwire.tensors import check_name
 
 from . import units
+from .channels import channels_of
 from .settings import PER_MODEL, SECTIONS, Model, Settings
 
 FILE = "edgeagent.toml"
@@ -103,6 +104,10 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
             value = units.size(value)
         elif f.metadata["unit"] == "budget":
             value = units.budget(value)
+        elif f.metadata["unit"] == "words":
+            value = units.words(value)
+        elif kind == "bool":
+            value = _truth(value)
         elif kind == "str":
             if not isinstance(value, str) or not value.isprintable():
                 raise ValueError(f"{value!r} is not a line of text")
@@ -110,6 +115,8 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
             value = _number(kind, value)
     except (ValueError, TypeError, OverflowError) as e:
         raise ConfigError(reason=f"{where}: {e}") from None
+    if isinstance(value, tuple):
+        return value
     if not isinstance(value, str) and abs(value) > BEYOND:
         raise ConfigError(reason=f"{where}: that is beyond all measure")
     choices, least, most = f.metadata["choices"], f.metadata["least"], f.metadata["most"]
@@ -118,6 +125,14 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
     if (least is not None and value < least) or (most is not None and value > most):
         bounds = " and ".join(s for s in (f"at least {least:g}" if least is not None else "", f"at most {most:g}" if most else "") if s)
         raise ConfigError(reason=f"{where}: {value:g} is out of range; it must be {bounds}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
     return value
 
 
@@ -200,6 +215,11 @@ def _check(s: Settings, where: str) -> None:
         if low > high:
             raise ConfigError(reason=f"{where}: {what} are the wrong way round")
     for m in s.models:
+        try:
+            channels_of(m.card.channels)
+            m.privacy.rules()
+        except (ConfigError, Malformed) as e:
+            raise ConfigError(reason=f"{where}: {e.message}") from None
         try:
             units.windows(m.budget.window)
         except ValueError as e:

@@ -83,7 +83,11 @@ def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
                 for name, lineage in lineages.items():
                     swept += [f"{name}/{path}" for path in lineage.repair()]
                     shape = spool.shape(name)
-                    spool.register(name, shape.x, shape.y, max_samples=settings.spool.max_samples, max_bytes=settings.spool.max_bytes)
+                    spool.register(
+                        name, shape.x, shape.y, max_samples=settings.spool.max_samples, max_bytes=settings.spool.max_bytes,
+                        channels=settings.model(name).card.channels,
+                    )  # fmt: skip
+                    spool.cards.carded(name, lineage.head().carded_id)  # a kill may have come between the two databases
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
             yield Device(settings, board, state, database, spool, lineages, loaded.path, tuple(swept))
     finally:
@@ -170,7 +174,10 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
                 slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
             )  # fmt: skip
             bounds = loaded.settings.spool
-            spool.register(name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes)
+            spool.register(
+                name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes,
+                channels=loaded.settings.model(name).card.channels,
+            )  # fmt: skip
     database.close()
     files.flush_folder(state / "models")
     files.flush_folder(state)

@@ -56,6 +56,9 @@ class Head:
     trained_id: int
     trained_at: int
     runtime: str
+    carded_id: int = 0
+    looked_id: int = 0
+    look: str = ""
 
     @property
     def next_version(self) -> int:
@@ -88,7 +91,7 @@ class Lineage:
         return Head(
             r["slot"], r["file_sha256"], r["private_sha256"], r["head_version"], r["head_commit"], r["last_version"], r["epoch"],
             r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), _step(r["step"]),
-            r["rounds"], r["trained_id"], r["trained_at"], r["runtime"],
+            r["rounds"], r["trained_id"], r["trained_at"], r["runtime"], r["carded_id"], r["looked_id"], r["look"],
         )  # fmt: skip
 
     def load(self) -> Held:
@@ -105,6 +108,16 @@ class Lineage:
     def versions(self, limit: int = -1) -> list[Row]:
         """Return the rows of the log, newest first."""
         return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
+
+    def last_trained(self) -> Row | None:
+        """Return the row of the last accepted round, None before the first."""
+        return self._db.maybe(
+            "SELECT * FROM version WHERE model=? AND version IS NOT NULL AND loss_after IS NOT NULL ORDER BY id DESC LIMIT 1", self.name
+        )
+
+    def looked(self, until: int, waits: str) -> None:
+        """Note a look at the samples up to `until`. waits: why no round came of it; empty when one does."""
+        self._db.run("UPDATE model SET looked_id=?, look=? WHERE name=?", until, waits, self.name)
 
     def known(self) -> tuple[int, int]:
         """Return (verified, stored): up to which version the centre has said so. stored is never below verified."""
@@ -191,6 +204,8 @@ class Lineage:
             )  # fmt: skip
             if command is None:
                 self._count_round(outcome)
+                if not outcome.untold:
+                    self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
             else:
                 self._db.insert("command", model=self.name, id=command, version=version)
         return version
@@ -382,8 +397,9 @@ class Lineage:
 
     def _count_round(self, outcome: Outcome) -> None:
         self._db.run(
-            "UPDATE model SET rounds=?, trained_id=?, trained_at=? WHERE name=?", outcome.round, outcome.trained_id, outcome.at, self.name
-        )
+            "UPDATE model SET rounds=?, trained_id=?, trained_at=?, look='' WHERE name=?",
+            outcome.round, outcome.trained_id, outcome.at, self.name,
+        )  # fmt: skip
 
 
 def _step(text: str) -> Step | None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modelwire import cbor, row_ids
+from modelwire.card import Card
 
+from . import cards
 from .guard import Score
 
 CLAMPED_MAX = 1000  # tensors that an update names as clamped: a reader takes 16 KiB of extension. The device itself knows all of them
@@ -26,6 +28,8 @@ class Outcome:
     trained_id: int
     at: int  # Unix seconds
     mode: str = ""  # in which it was trained
+    card: Card | None = None  # what may leave of the samples that came; without its losses
+    untold: bool = False  # there was no room for the card: the next one tells of the same samples
 
 
 def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
@@ -40,6 +44,9 @@ def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Val
             out[f"accuracy_{name}"] = score.accuracy
     if clamped:
         out["clamped"] = list(clamped[:CLAMPED_MAX])
+    if outcome.card is not None:
+        losses = (score.loss if score is not None else None for score in (outcome.before, outcome.after))
+        out["card"] = cards.sealed(outcome.card, *losses)
     return out
 
 
@@ -48,6 +55,7 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
     out: dict[str, cbor.Value] = {}
     skipped = set(versions[:-1])
     clamped: set[int] = set()
+    told = [value for e in extensions if isinstance(value := e.get("card"), bytes)]
     for e in extensions:
         for key, value in e.items():
             if key == "skipped" and isinstance(value, list):
@@ -57,6 +65,8 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
             elif key == "steps" and isinstance(value, int):
                 known = out.get("steps", 0)
                 out["steps"] = value + (known if isinstance(known, int) else 0)
+            elif key == "card":
+                out["card"] = told[0] if len(told) == 1 else cards.merged_bytes(told)
             elif key in OF_RECIPES:
                 continue  # the sum is none
             elif key not in out or not key.endswith("_before"):

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
-from modelwire import cbor
-from modelwire.candidates import Residual
+from modelwire.card import CARD_MAX, Card
 from modelwire.errors import (
     BudgetExhausted,
     ModelWireError,
@@ -22,18 +21,17 @@ from modelwire.errors import (
     TooLarge,
     TrainingDiverged,
 )
-from modelwire.snap import Snapped, exactly, snap
-from modelwire.tensors import Weights
+from modelwire.snap import Snapped
 from modelwire.update import Kind, changed
 
-from . import budget, guard, trainer, underway
+from . import budget, fitting, guard, trainer, underway
 from .budget import Cost, Plan, Work, mib
 from .by_recipe import Provenance, RecipeCourse
 from .course import Offer
 from .head_course import MODE as FEATURES
 from .head_file import modes_of
 from .head_ground import HeadGround
-from .lineage import Head, Lineage
+from .lineage import Lineage
 from .on_features import Extractors, OnFeatures
 from .opened import Opened
 from .outcome import Outcome, metrics, said
@@ -44,6 +42,7 @@ from .store import Held
 from .trainer import Trainable
 from .underway import Ground, UnderWay
 
+CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 OpenModel = Callable[[bytes, str], Trainable]
 WATCH = 0.05  # seconds of training between two looks at the memory
 _log = logging.getLogger("edgeagent")
@@ -157,7 +156,8 @@ def run(
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
-    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch)
+    card = standing.card or _card(lineage.name, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
+    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
     outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -184,6 +184,7 @@ def run(
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
             version = lineage.adopt(head, snapped, written, body, outcome, note=note)
+            spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif trial:
             lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
@@ -210,6 +211,12 @@ class _Standing:
     idle: int  # bytes that the process held before
     samples: tuple[Samples, Samples] | None = None  # in place of the spool's
     until: int = 0
+    card: Card | None = None  # where the ground had to know of it
+
+
+def _card(model: str, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
+    return spool.cards.beside(model, until, runtime=runtime, judged=judged, privacy=settings.privacy, room=room, keep=keep)
 
 
 def _stand(
@@ -221,10 +228,10 @@ def _stand(
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
     until = found.begun.until if found else spool.last_id(lineage.name)
     if wish == FEATURES and extractors is not None:
-        return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until))
+        return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
     if wish == budget.AUTO and extractors is not None and _ahead(lineage, spool, settings, memory) == FEATURES:
         try:
-            return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until))
+            return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
         except NotTrainable as e:  # then another mode may fit
             _log.info("%s", e.message)
     held = lineage.load()
@@ -234,15 +241,16 @@ def _stand(
 
 
 def _stand_on_features(
-    lineage: Lineage, spool: Spool, settings: Model, extractors: Extractors, memory: Memory, until: int
+    lineage: Lineage, spool: Spool, settings: Model, extractors: Extractors, memory: Memory, until: int, *, keep: bool
 ) -> Generator[Progress, None, _Standing]:
     give_back()
     idle = memory.idle(lineage.name)
     gathered = yield from _preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
     held = lineage.load()
-    blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, FEATURES)
-    ground = HeadGround(gathered, held.state, settings, overhead=_overhead(lineage, blank, ()))
-    return _Standing(ground, held, idle, (gathered.training, gathered.judging), until)
+    card = _card(lineage.name, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
+    blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, FEATURES, card)
+    ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
+    return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
 
 
 def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
@@ -320,10 +328,10 @@ class _Watch:
 
 
 def _train(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch
+    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
 ) -> Generator[Progress, None, _Trained]:
     head, course, journal = lineage.head(), at.course, at.journal
-    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, at.begun.mode)
+    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, at.begun.mode, card)
     try:
         while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
             began = time.monotonic()
@@ -338,7 +346,7 @@ def _train(
         else:
             weights = course.trained()
             ground.rest()
-            snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
+            snapped, outcome = fitting.snap_within(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     except GeneratorExit:
@@ -353,29 +361,3 @@ def _train(
     after = ground.score(snapped.state.named(), at.judging)
     ground.close()
     return _Trained(replace(outcome, after=after), snapped, guard.Verdict(True), recipe=recipe)
-
-
-def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
-    trained = lineage.manifest.schema.flat(weights)
-    if lineage.manifest.all_exact:
-        return exactly(held.state, trained, residual)
-    update = settings.update
-    overhead = _overhead(lineage, outcome, ())
-    while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
-        snapped = snap(
-            held.state, trained, residual,
-            density=update.density, max_bytes=update.max_bytes, held=head.step, widen=head.widen, overhead=overhead,
-        )  # fmt: skip
-        need = _overhead(lineage, outcome, snapped.clamped)
-        if need <= overhead or snapped.kind is Kind.SNAPSHOT:
-            return snapped
-        snapped.undo()
-        overhead = need
-
-
-def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> int:
-    """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
-    score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
-    extension = metrics(replace(outcome, before=score, after=score), clamped)
-    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
-

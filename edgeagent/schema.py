@@ -29,6 +29,9 @@ CREATE TABLE model (
     rounds INTEGER NOT NULL DEFAULT 0,          -- accepted or rejected, since the folder was made
     trained_id INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the last round saw
     trained_at INTEGER NOT NULL DEFAULT 0,      -- Unix seconds
+    carded_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample that the card of an accepted version tells of
+    looked_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample at the last look whether training pays
+    look TEXT NOT NULL DEFAULT '',              -- what that look found; empty when a round came of it
     runtime TEXT NOT NULL DEFAULT ''            -- replay class, as last found
 );
 
@@ -106,6 +109,9 @@ def migrate(database: Database) -> None:
             _add_column(database, "version", "mode", "TEXT NOT NULL DEFAULT ''")
             for statement in TRAINING.split(";")[:-1]:
                 database.run(statement)
+            _add_column(database, "model", "carded_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "looked_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "look", "TEXT NOT NULL DEFAULT ''")
         if found < RELEASE:
             database.run(f"PRAGMA user_version={RELEASE}")
 

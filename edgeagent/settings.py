@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from modelwire import limits
+from modelwire import card_privacy, limits
 
 T = TypeVar("T")
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 def setting(
     default: T, doc: str, *, unit: str = "", least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
 ) -> T:
-    """Return a dataclass field that knows what it is for. unit: "seconds", "bytes" or "budget" for values with one."""
+    """Return a dataclass field that knows what it is for. unit: "seconds", "bytes" or "budget" for values with one; "words" for lists."""
     made: Any = field(default=default, metadata={"doc": doc, "unit": unit, "least": least, "most": most, "choices": choices})
     return made  # type: ignore[no-any-return]
 
@@ -71,6 +71,18 @@ class Train:
         "What is trained: features (the head, on kept features), a mode of the file (head, last:3, all), or auto: the deepest that fits.",
     )
     margin: float = setting(0.02, "A round is rejected when its held-out loss is worse by more than this.", least=0)
+    balance: bool = setting(True, "Where classes are unevenly many, an epoch draws all classes about equally often.")
+    when: str = setting(
+        "due", "due: train whenever a round is due. pays: look first, and wait while the model does as well as ever on what it sees.",
+        choices=("due", "pays"),
+    )  # fmt: skip
+    drift_loss: float = setting(
+        0.1, "With pays: train when the loss on new samples is above the last version's by more than this.", least=0
+    )
+    drift_psi: float = setting(
+        0.25, "With pays: train when the labels or a channel of the card moved by more than this, and by more than chance moves them.",
+        least=0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,33 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """What the data card beside each update sketches of the samples. A model may override it."""
+
+    channels: tuple[str, ...] = setting(
+        ("x.mean", "x.deviation"),
+        "NAME[:CENTRE[:SCALE[:BOUND]]] each: x.mean, x.deviation, x.least, x.most of all numbers of a sample, or x.N for its Nth.",
+        unit="words",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What is told of the samples beside an update: counts and sums, never a sample. A model may override each."""
+
+    card: bool = setting(True, "Whether a data card goes with each update.")
+    leave: tuple[str, ...] = setting(
+        card_privacy.FIELDS, "Fields of the card that leave the device; single ones as tags.weather or channels.x.mean.", unit="words"
+    )
+    least: int = setting(5, "Counts below this are left out.", least=0)
+    epsilon: float = setting(0.0, "Noise on all counts and sums of a card: the smaller, the more; 0 means none.", least=0, most=2.0**20)
+
+    def rules(self) -> card_privacy.Privacy:
+        """Return what `leaving` goes by. Raises Malformed when a field is none of a card's."""
+        return card_privacy.Privacy(self.leave, self.least, self.epsilon or None)
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """The models on this device."""
 
@@ -117,7 +156,7 @@ class Outbox:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The bounds of each model's samples. The oldest of the most frequent class goes first."""
+    """The bounds of each model's samples. Within them each class and context has an equal share."""
 
     max_samples: int = setting(2000, "Samples that are kept.", least=2)
     max_bytes: int = setting(64 * limits.MIB, "Bytes of samples that are kept.", unit="bytes", least=1024)
@@ -139,6 +178,8 @@ class Model:
     train: Train
     update: Update
     budget: Budget = Budget()
+    card: Card = Card()
+    privacy: Privacy = Privacy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +191,8 @@ class Settings:
     train: Train = Train()
     budget: Budget = Budget()
     update: Update = Update()
+    card: Card = Card()
+    privacy: Privacy = Privacy()
     store: Store = Store()
     outbox: Outbox = Outbox()
     spool: Samples = Samples()
@@ -162,10 +205,10 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update,
+    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "card": Card, "privacy": Privacy,
     "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
 }  # fmt: skip
-PER_MODEL = ("train", "budget", "update")
+PER_MODEL = ("train", "budget", "update", "card", "privacy")
 
 
 def keys() -> list[str]:

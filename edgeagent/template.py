@@ -39,6 +39,10 @@ def say(f: Field[Any], value: Any) -> str:
         return units.say_seconds(value)
     if f.metadata["unit"] in ("bytes", "budget"):
         return units.say_size(value)
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 

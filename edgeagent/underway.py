@@ -25,7 +25,7 @@ from .spool import Samples, Spool
 from .store import Held
 
 # They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
-_ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin"}
+_ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
 Planned = Callable[[tuple[Offer, ...], Samples, Samples], Plan]  # what to do with these training and judging samples
 _log = logging.getLogger("edgeagent")
 
@@ -113,7 +113,7 @@ def begin(
         begun, why = _begun(lineage, settings, ground, held, plan, until, training, judging), plan.why
     start, residual = training_start(held.state, held.residual)
     weights = lineage.manifest.schema.shaped(start)
-    lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed))
+    lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed), settings.train.balance)
     course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
     if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
         _drop(lineage, found, "it ran on another runtime")

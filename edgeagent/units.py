@@ -45,6 +45,14 @@ def budget(text: str | int | float) -> int:
     return int(number) * BUDGETS[unit]
 
 
+def words(value: object) -> tuple[str, ...]:
+    """Return the words of a list, or of text with commas or spaces between them. Raises ValueError."""
+    found = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(word, str) and word.isprintable() and word for word in found):
+        raise ValueError(f"{value!r} is not a list of words")
+    return tuple(found)
+
+
 def windows(text: str) -> tuple[tuple[int, int], ...]:
     """Return the windows that "22:00-06:00, 12:00-13:00" says, as minutes after midnight; none for an empty text. Raises ValueError."""
     out = []

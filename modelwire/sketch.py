@@ -121,6 +121,12 @@ def narrowed(sketch: Sketch, most: int) -> Sketch:
     return Sketch(sketch.channel, sketch.count, sketch.missing, sketch.total, sketch.squares, level, buckets)
 
 
+def aligned(a: Sketch, b: Sketch, most: int = BUCKETS) -> tuple[Mapping[int, int], Mapping[int, int]]:
+    """Return the buckets of both, of one width, so that they can be compared. Raises Malformed when they are not of one channel."""
+    level = merged(a, b, most).level
+    return _widened(a.buckets, level - a.level), _widened(b.buckets, level - b.level)
+
+
 def _widened(buckets: Mapping[int, int], by: int) -> Mapping[int, int]:
     """Return the buckets 2^by times as wide."""
     if not by:

@@ -7,11 +7,12 @@ import hashlib
 from pathlib import Path
 
 from modelwire import cbor
-from modelwire.errors import BadArgument, UnknownDevice
+from modelwire.errors import BadArgument, UnknownDevice, WireError
 
-from .. import comparing, exporting, materialise, naming
+from .. import cards, comparing, exporting, materialise, naming
 from ..registry import Lineage, SqliteStore, Version
 from .answer import Answer, Document, facts, opened, table, when
+from .cards import as_document, summary
 from .fleet import _device
 
 
@@ -56,12 +57,18 @@ def show(args: argparse.Namespace) -> Answer:
             return _show_base(store, place)
         document = _version(store, place.lineage, place.version)
         document["annotations"] = _notes(store, "version", str(place))
+        try:
+            card = cards.card_of(place.version)
+        except WireError:  # the ingester has left a note
+            card = None
+        document["card"] = None if card is None else as_document(card)
     v = document
     text = facts(
         (
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", _ranges(v["skipped"])),
+            ("data card", "" if card is None else summary(card, v["name"])),
             *((key, value) for key, value in v["metrics"].items() if key != "skipped"),
             *(("note", n["text"]) for n in v["annotations"]),
         )
@@ -159,6 +166,8 @@ def _show_base(store: SqliteStore, place: naming.Place) -> Answer:
 
 def _version(store: SqliteStore, lineage: Lineage, v: Version) -> Document:
     metrics = cbor.decode(v.extension, "extension") if v.extension else {}
+    assert isinstance(metrics, dict)  # ingest has parsed it
+    metrics.pop(cards.KEY, None)
     return {
         "name": f"{lineage}@{v.version}", "version": v.version, "epoch": v.epoch, "kind": v.kind, "status": v.status.value,
         "reason": v.reason, "commit": v.commit, "parent": v.parent, "base": v.base, "root": v.root, "bytes": v.size,

@@ -56,6 +56,7 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
             "round": found.begun.round, "mode": found.begun.mode, "done": found.done, "steps": found.begun.steps,
             "slots_kept": found.begun.whole,
         },
+        "pays": head.look,
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "mode": last["mode"],
@@ -83,6 +84,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
             out.append(f"  last round {at}: held-out loss {before} -> {after}{accuracy}")
         else:
             out.append(f"  last round {at}: rejected: {last['reason']}")
+    if m["pays"]:
+        out.append(f"  no round pays yet: {m['pays']}")
     if m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:

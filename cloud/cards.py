@@ -1,0 +1,76 @@
+"""Data cards at the centre: read from the updates that carried them, and merged over a lineage or a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from modelwire import cbor
+from modelwire.card import Card, merge, parse_card
+from modelwire.errors import Malformed, WireError
+
+from .registry import Lineage, Status, Store, Version
+
+KEY = "card"  # of an update's extension
+
+
+@dataclass
+class Gathered:
+    """Cards as they are merged."""
+
+    card: Card = field(default_factory=Card)
+    updates: int = 0  # that carried one
+    devices: set[str] = field(default_factory=set)
+    unreadable: int = 0
+    left_out: set[str] = field(default_factory=set)  # channels that two devices measure on different axes
+
+    def add(self, device: str, card: Card) -> None:
+        """Merge another card in. Of a channel whose axis differs from the first one's, that card's sketch is left out."""
+        axes = {sketch.channel.name: sketch.channel for sketch in self.card.sketches}
+        odd = {s.channel.name for s in card.sketches if axes.get(s.channel.name, s.channel) != s.channel}
+        self.left_out |= odd
+        self.card = merge(self.card, replace(card, sketches=tuple(s for s in card.sketches if s.channel.name not in odd)))
+        self.updates += 1
+        self.devices.add(device)
+
+
+def card_in(extension: Mapping[str, cbor.Value]) -> Card | None:
+    """Return the card that an update carries, None when it carries none. Raises WireError unless it is one, byte for byte."""
+    data = extension.get(KEY)
+    if data is None:
+        return None
+    if not isinstance(data, bytes):
+        raise Malformed(what="data card", reason=f"it is a {type(data).__name__}, not bytes")
+    return parse_card(data)
+
+
+def card_of(version: Version) -> Card | None:
+    """Return the card of a stored version, None when it carries none. Raises WireError."""
+    extension = cbor.decode(version.extension, "extension") if version.extension else {}
+    return card_in(extension if isinstance(extension, dict) else {})
+
+
+def gather(
+    store: Store, lineages: Iterable[Lineage], progress: Callable[[int, int], None] | None = None, into: Gathered | None = None
+) -> Gathered:
+    """Return the cards of all versions of these models that were not refused, merged. progress: told models done and in all."""
+    of, out = list(lineages), into or Gathered()
+    for done, lineage in enumerate(of):
+        for version in store.versions.of(lineage.id):
+            add(out, lineage, version)
+        if progress is not None:
+            progress(done + 1, len(of))
+    return out
+
+
+def add(out: Gathered, lineage: Lineage, version: Version) -> None:
+    """Merge the card of one version in, if it was not refused and has one."""
+    if version.status is Status.REFUSED:
+        return
+    try:
+        card = card_of(version)
+    except WireError:
+        out.unreadable += 1
+        return
+    if card is not None:
+        out.add(lineage.device, card)

@@ -1,0 +1,86 @@
+"""Whether a round pays: how the present model does on samples that no round has seen, and whether they look as those before did."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from modelwire import limits
+from modelwire.card_shift import shifts
+from modelwire.tensors import F32
+
+from . import guard
+from .database import Row
+from .lineage import Lineage
+from .rounds import OpenModel
+from .sensors import give_back
+from .settings import Model
+from .spool import Samples, Spool
+
+NEWEST, LEAST = 512, 32  # samples that are scored at most; however large they are
+MOST_BYTES = 8 * limits.MIB  # of them, where LEAST are fewer bytes
+ERRORS = 2.0  # standard errors by which a loss has to be off: 64 samples alone move a mean loss by more than drift_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the newest samples found."""
+
+    pays: bool
+    reason: str  # why, either way
+    until: int  # the newest sample that there was
+
+
+def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel) -> Look:
+    """Return whether a round pays now. Trains nothing; opens the model and runs it on 512 samples at most.
+
+    It does when no version was trained yet, or when on the samples that no round has seen, or on those of them that came since the last
+    look, the loss is above the last version's held-out one by drift_loss, or the labels or a channel moved by drift_psi; and by more than
+    chance in both cases.
+    """
+    name, head, until = lineage.name, lineage.head(), spool.last_id(lineage.name)
+    last = lineage.last_trained()
+    if last is None:
+        return Look(True, "no version was trained yet", until)
+    fresh = spool.newest(name, after=head.trained_id, most=min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x)))))
+    if not len(fresh):
+        return Look(False, "no sample has come since the last round", until)
+    model = open_model(lineage.load().file, name)
+    output = model.evaluate(fresh.x)
+    model.close()
+    give_back()
+    known = spool.cards.known(name)
+    quiet: list[str] = []
+    for after in sorted({head.trained_id, max(head.trained_id, head.looked_id)}):
+        at = fresh.ids > after
+        if not at.any():
+            continue
+        part = replace(fresh, x=fresh.x[at], y=fresh.y[at], ids=fresh.ids[at])
+        pays, said = _loss_rose(output[at], part, last, settings)
+        if pays:
+            return Look(True, said, until)
+        card = spool.cards.card(name, after=after, until=until)
+        for shift in shifts(card, known):
+            if shift.field.partition(".")[0] in ("labels", "channels") and shift.psi > settings.train.drift_psi and shift.beyond_chance:
+                return Look(True, f"{shift.field} of {card.samples} new samples moved: stability index {shift.psi:.2f}", until)
+        quiet.append(said)
+    return Look(False, quiet[0] + "; they look as those before", until)
+
+
+def _loss_rose(output: F32, samples: Samples, last: Row, settings: Model) -> tuple[bool, str]:
+    """Return whether the loss is above the last version's by more than the setting and chance, and what it is."""
+    loss, before = guard.score(output, samples).loss, last["loss_after"]
+    said = f"loss {loss:.4f} on {len(samples)} new samples, {before:.4f} on held-out ones at @{last['version']}"
+    if not math.isfinite(loss):
+        return True, said
+    held_out = settings.train.held_out
+    judged = max(1.0, last["samples"] * held_out / (1 - held_out))
+    each = [guard.score(output[i : i + 1], _one(samples, i)).loss for i in range(len(samples))]
+    error = float(np.std(each)) * math.sqrt(1 / len(samples) + 1 / judged)
+    return loss - before > max(settings.train.drift_loss, ERRORS * error), said
+
+
+def _one(samples: Samples, at: int) -> Samples:
+    return replace(samples, x=samples.x[at : at + 1], y=samples.y[at : at + 1], ids=samples.ids[at : at + 1])
