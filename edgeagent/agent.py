@@ -253,9 +253,9 @@ class Agent:
                     raise
                 self._tell(name, e.message)
                 continue
-            if settings.train.when == "pays" and goal.endless and not self._pays(lineage, settings):
-                continue
             if self._allowance.waits(lineage):
+                continue
+            if settings.train.when == "pays" and goal.endless and not self._pays(lineage, settings):
                 continue
             if self._allowance.measures_first(lineage, settings):
                 return

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from modelwire.card import Card
+from modelwire.sketch import Channel
 
 from . import cards
-from .channels import channels_of
+from .cards import Seen
+from .channels import channels_of, values_of
 from .database import Database, Row
 from .settings import Privacy
-
-PIECE = 256  # samples in memory at once
 
 
 class CardStore:
@@ -69,45 +69,40 @@ class CardStore:
 
     def card(self, model: str, *, after: int, until: int | None = None) -> Card:
         """Return the card of the samples that are there, with ids above `after` and up to `until`."""
-        end = self._newest(model) if until is None else until
+        end, channels = self._newest(model) if until is None else until, self._channels(model)
         ids = [r["id"] for r in self._db.all("SELECT id FROM sample WHERE model=? AND id>? AND id<=?", model, after, end)]
-        found = []
-        for at in range(0, len(ids), PIECE):
-            rows = [row for i in ids[at : at + PIECE] if (row := self._maybe(i)) is not None]  # else a writer's, dropped meanwhile
-            found.append(self._counted(model, rows))
-        return cards.together(found)
+        found = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
+        return cards.together([cards.counted([one for one in found if one is not None], channels)])
 
-    def row(self, sample: int) -> Row:
+    def seen(self, model: str, sample: int) -> Seen:
         """Return what a card tells of a sample, while it is there."""
-        row = self._maybe(sample)
-        assert row is not None
-        return row
+        seen = self._seen(sample, self._channels(model))
+        assert seen is not None
+        return seen
 
-    def dropped(self, model: str, rows: Sequence[Row]) -> None:
+    def dropped(self, model: str, samples: Sequence[Seen]) -> None:
         """Keep the card of samples that were dropped before an accepted version told of them."""
-        seen = self._model(model)["seen"]
+        until = self._model(model)["seen"]
         for column, some in (
-            ("gone", [r for r in rows if r["id"] <= seen]),  # the round under way tells of them
-            ("gone_since", [r for r in rows if r["id"] > seen]),
+            ("gone", [one for one in samples if one.id <= until]),  # the round under way tells of them
+            ("gone_since", [one for one in samples if one.id > until]),
         ):
             if some:
-                card = cards.together([cards.read(self._model(model)[column]), self._counted(model, some)])
+                card = cards.together([cards.read(self._model(model)[column]), cards.counted(some, self._channels(model))])
                 self._db.run(f"UPDATE model SET {column}=? WHERE name=?", card.encode(), model)
 
-    def _counted(self, model: str, rows: Sequence[Row]) -> Card:
-        if not rows:
-            return Card()
-        x = np.stack([np.frombuffer(r["x"], "<f4") for r in rows])
-        channels = channels_of(self._model(model)["channels"].split())
-        return cards.counted(x, [r["class"] for r in rows], [r["at"] for r in rows], [r["context"] for r in rows], channels)
+    def _seen(self, sample: int, channels: Sequence[Channel]) -> Seen | None:
+        row = self._db.maybe("SELECT s.class, s.x, s.at, c.context FROM sample s JOIN cell c ON c.id=s.cell WHERE s.id=?", sample)
+        if row is None:  # a writer's, dropped meanwhile
+            return None
+        values = values_of(channels, np.frombuffer(row["x"], "<f4")[None])[0]
+        return Seen(sample, row["class"], row["at"], row["context"], tuple(values.tolist()))
+
+    def _channels(self, model: str) -> tuple[Channel, ...]:
+        return channels_of(self._model(model)["channels"].split())
 
     def _gone(self, row: Row) -> Card:
         return cards.together([cards.read(row["gone"]), cards.read(row["gone_since"])])
-
-    def _maybe(self, sample: int) -> Row | None:
-        return self._db.maybe(
-            "SELECT s.id, s.class, s.x, s.at, c.context FROM sample s JOIN cell c ON c.id=s.cell WHERE s.id=?", sample
-        )
 
     def _model(self, model: str) -> Row:
         return self._db.one("SELECT * FROM model WHERE name=?", model)

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from pathlib import Path
 
@@ -27,9 +27,7 @@ from modelwire.card import (
 from modelwire.card_privacy import Privacy, leaving
 from modelwire.errors import WireError
 from modelwire.sketch import Channel
-from modelwire.tensors import F32
 
-from .channels import values_of
 from .context import FACTS, context_of
 
 OTHER = "other"  # stands for the rarest values of a tag that has more than a card may hold
@@ -37,20 +35,29 @@ LOSSES_ROOM = 16  # bytes that the sums of two losses may take beyond what they 
 _BOARD = (Path("/proc/device-tree/model"), Path("/sys/class/dmi/id/product_name"))
 
 
-def counted(
-    x: F32, classes: Sequence[int], at: Sequence[int], contexts: Sequence[str], channels: Sequence[Channel] = ()
-) -> Card:
-    """Return the card of samples. x: [n, ...]; classes: -1 where there is none; at: Unix seconds; contexts: as the spool keeps them."""
-    labels = np.asarray(classes, np.int64)
-    labelled = bool(len(labels)) and labels.min() >= 0 and labels.max() < CLASSES_MAX
-    hours = np.array([time.localtime(second).tm_hour for second in at], np.int64)
-    card = card_of(
-        len(x), labels=labels if labelled else None, hours=hours if len(x) else None, channels=channels if len(x) else (),
-        values=values_of(channels, x) if channels and len(x) else None,
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a card tells of one sample."""
+
+    id: int
+    cls: int  # -1 where it has none
+    at: int  # Unix seconds
+    context: str  # as the spool keeps it
+    values: tuple[float, ...]  # of each channel
+
+
+def counted(samples: Sequence[Seen], channels: Sequence[Channel] = ()) -> Card:
+    """Return the card of samples."""
+    if not samples:
+        return Card()
+    labels = np.array([one.cls for one in samples], np.int64)
+    labelled = labels.min() >= 0 and labels.max() < CLASSES_MAX
+    hours = np.array([time.localtime(one.at).tm_hour for one in samples], np.int64)
+    values = np.array([one.values for one in samples]).reshape(len(samples), len(channels)) if channels else None
+    card = card_of(len(samples), labels=labels if labelled else None, hours=hours, channels=channels, values=values)
     tags: dict[str, dict[str, int]] = {}
-    for text in contexts:
-        for name, value in context_of(text).items():
+    for one in samples:
+        for name, value in context_of(one.context).items():
             of = tags.setdefault(name, {})
             of[value] = of.get(value, 0) + 1
     return replace(card, tags=_sorted(tags))  # `together` makes it fit

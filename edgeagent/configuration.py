@@ -216,14 +216,14 @@ def _check(s: Settings, where: str) -> None:
             raise ConfigError(reason=f"{where}: {what} are the wrong way round")
     for m in s.models:
         try:
-            units.windows(m.budget.window)
-        except ValueError as e:
-            raise ConfigError(reason=f"{where}: budget.window: {e}") from None
-        try:
             channels_of(m.card.channels)
             m.privacy.rules()
         except (ConfigError, Malformed) as e:
             raise ConfigError(reason=f"{where}: {e.message}") from None
+        try:
+            units.windows(m.budget.window)
+        except ValueError as e:
+            raise ConfigError(reason=f"{where}: budget.window: {e}") from None
         if m.update.max_bytes * 2 > s.outbox.max_bytes:
             raise ConfigError(reason=f"{where}: outbox.max_bytes must hold two updates of {m.name}, {m.update.max_bytes} bytes each")
 

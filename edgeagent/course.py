@@ -60,6 +60,7 @@ class Lesson:
     epochs: int
     learning_rate: float
     seed: int  # the order of the samples follows from it
+    balance: bool = False  # classes that are unevenly many are drawn about equally often
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class SignatureCourse:
         return weights
 
     def _begin(self) -> None:
-        self._orders = trainer.orders(self._lesson.samples, seed=self._lesson.seed)
+        self._orders = trainer.orders(self._lesson.samples, seed=self._lesson.seed, balance=self._lesson.balance)
         self._done = 0
         self._next_epoch()
 

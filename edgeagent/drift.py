@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from modelwire import limits
 from modelwire.card_shift import shifts
 from modelwire.tensors import F32
 
@@ -14,10 +15,12 @@ from . import guard
 from .database import Row
 from .lineage import Lineage
 from .rounds import OpenModel
+from .sensors import give_back
 from .settings import Model
 from .spool import Samples, Spool
 
-NEWEST = 512  # samples that are scored at most
+NEWEST, LEAST = 512, 32  # samples that are scored at most; however large they are
+MOST_BYTES = 8 * limits.MIB  # of them, where LEAST are fewer bytes
 ERRORS = 2.0  # standard errors by which a loss has to be off: 64 samples alone move a mean loss by more than drift_loss
 
 
@@ -41,10 +44,13 @@ def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel)
     last = lineage.last_trained()
     if last is None:
         return Look(True, "no version was trained yet", until)
-    fresh = spool.newest(name, after=head.trained_id, most=NEWEST)
+    fresh = spool.newest(name, after=head.trained_id, most=min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x)))))
     if not len(fresh):
         return Look(False, "no sample has come since the last round", until)
-    output = open_model(lineage.load().file, name).evaluate(fresh.x)
+    model = open_model(lineage.load().file, name)
+    output = model.evaluate(fresh.x)
+    model.close()
+    give_back()
     known = spool.cards.known(name)
     quiet: list[str] = []
     for after in sorted({head.trained_id, max(head.trained_id, head.looked_id)}):

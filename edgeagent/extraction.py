@@ -79,7 +79,7 @@ class Extraction:
 def main(words: Sequence[str]) -> int:
     """Compute the features that are missing, and say what was found. The exit code is 0, also of an error that was told."""
     from . import runtime
-    from .on_features import looked_at
+    from .agreement import looked_at
     from .spool import Spool
 
     state, model, base, until = Path(words[0]), words[1], bytes.fromhex(words[2]), int(words[3])

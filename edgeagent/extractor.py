@@ -17,8 +17,9 @@ from modelwire.tensors import F32
 
 from . import runtime
 from .files import mapped
-from .on_features import head_of
+from .head_file import head_of
 from .runtime import Runtime
+from .sensors import give_back
 
 
 class Extractor:
@@ -37,6 +38,7 @@ class Extractor:
         failed: list[str] = []
         for delegates in (True, False):
             self._runners, self._interpreter = {}, None  # one that failed goes first
+            give_back()
             try:
                 self._interpreter = runtime.interpreter_for(found.interpreter, file, delegates=delegates)
                 self.features(np.zeros(x_shape, np.float32))

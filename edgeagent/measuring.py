@@ -19,10 +19,12 @@ from modelwire.errors import ModelError
 
 from . import rounds
 from .budget import Cost, Plan, mib
-from .course import courses_for
 from .deferred import defer
 from .device import Device
+from .head_course import MODE as FEATURES
+from .head_file import modes_of
 from .lineage import Lineage
+from .on_features import Extractors
 from .rounds import OpenModel, Trial
 from .sensors import Memory, Sensors
 from .spool import Samples
@@ -32,6 +34,7 @@ import subprocess  # noqa: E402
 
 SECONDS = 4.0  # of steps, at most
 STEPS = 12  # at least, unless they take longer than that
+SHORT_STEPS = 8192  # in mode features: several slices of them
 _LOOK = 0.005  # seconds between two looks at a child's memory
 _log = logging.getLogger("edgeagent")
 
@@ -47,7 +50,7 @@ class Measured:
 
 def modes(lineage: Lineage) -> list[str]:
     """Return the modes of the model's base, cheapest first."""
-    return [offer.mode for offer in courses_for(lineage.store.base(), model=lineage.name)]
+    return modes_of(lineage.store.folder / "base.tflite", lineage.name)[0]
 
 
 def unknown(lineage: Lineage, runtime: str, max_ram: int) -> list[str]:
@@ -56,7 +59,7 @@ def unknown(lineage: Lineage, runtime: str, max_ram: int) -> list[str]:
     return [m for m in modes(lineage) if m not in known or (known[m].partial and not 0 < max_ram <= known[m].memory)]
 
 
-def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel) -> Cost:
+def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel, extractors: Extractors) -> Cost:
     """Return what a round in this mode takes, by trying one in this process: it has done nothing else before."""
     settings = opened.settings.model(lineage.name)
     count, _ = sides = opened.spool.sides(lineage.name, settings.train.held_out)
@@ -66,15 +69,21 @@ def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel) -> 
         count = len(made_up[0])
     contract = tflite_file.contract(lineage.store.base(), model=lineage.name)
     memory, taken = Memory(), []
-    trial = Trial(Plan(mode, -(-STEPS // max(1, count // contract.batch)), seconds=SECONDS), made_up)
-    steps = rounds.run(lineage, opened.spool, settings, open_model, now=time.time, keep=False, trial=trial, memory=memory)
+    wanted = SHORT_STEPS if mode == FEATURES else STEPS
+    trial = Trial(Plan(mode, -(-wanted // max(1, count // contract.batch)), seconds=SECONDS), made_up)
+    steps = rounds.run(
+        lineage, opened.spool, settings, open_model, now=time.time, keep=False, trial=trial, memory=memory, extractors=extractors
+    )
+    done = 0
     while True:
         began = time.perf_counter()
         try:
-            next(steps)
+            at = next(steps)
         except StopIteration:
             break
-        taken.append(time.perf_counter() - began)
+        if at.done > done:  # a slice of mode features is many steps, and preparing it is none
+            taken.append((time.perf_counter() - began) / (at.done - done))
+            done = at.done
     if not taken:
         raise ModelError(model=lineage.name, reason=f"the mode {mode} took no step")
     shape = opened.spool.shape(lineage.name)

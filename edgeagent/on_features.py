@@ -1,44 +1,32 @@
 """What a round in mode features trains and judges with: rows of kept features and the exact head, where other modes have an interpreter.
 
-The interpreter is opened for samples whose features are not known yet, and once after a start, to see that head and model agree.
+Another process has the runtime: for samples whose features are not known yet, and once after a start, to see that head and model agree.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import rows as wire_rows
-from modelwire import tflite_file
 from modelwire.errors import NotEnoughSamples, NotTrainable
-from modelwire.head import outputs_of, start_of
 from modelwire.head_recipe import HeadRecipe
-from modelwire.notes import HeadNotes, Notes, notes_of
+from modelwire.notes import HeadNotes, Notes
 from modelwire.rows import Rows
 from modelwire.state import ModelState
-from modelwire.tensors import F32, Weights
 
 from . import guard
 from .course import Lesson
 from .extraction import Extraction
-from .features import Features, half
-from .files import mapped
+from .features import Features
 from .head_course import Place, place_of, rows_for
+from .head_file import head_of
 from .lineage import Lineage
 from .spool import Samples, Spool
-
-if TYPE_CHECKING:
-    from .extractor import Extractor
-    from .runtime import Runtime
-
-AGREE = 1e-4  # of the largest answer, at least of 1: how far the head on features may be from the model itself
-CHECKED_MAX = 16  # samples that are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,81 +130,7 @@ class Extractors:
         return known
 
 
-def head_of(file: Path, model: str) -> tuple[Notes, int]:
-    """Return a base's notes, and the samples of one step. Raises NotTrainable when it can't be trained in mode features."""
-    with mapped(file) as data:
-        tflite_file.check_trainable(data, model=model)
-        said, batch = notes_of(data, model=model), tflite_file.contract(data, model=model).batch
-    if said.head is None:
-        raise NotTrainable(model=model, reason="mode features: the file says of no head that it stands on features")
-    if said.score:
-        raise NotTrainable(model=model, reason="mode features: its threshold of anomalies is found with the whole model")
-    return said, batch
-
-
 def _check_size(model: str, head: HeadNotes | None, samples: int) -> None:
     if head is not None and samples * head.features > wire_rows.ENTRIES_MAX:
         reason = f"mode features: {samples} samples of {head.features} features are too many to hold; spool.max_samples = "
         raise NotTrainable(model=model, reason=f"{reason}{wire_rows.ENTRIES_MAX // head.features} and fewer do")
-
-
-def looked_at(
-    found: Runtime, spool: Spool, state: Path, model: str, *, base: bytes, until: int, say: Callable[[int], None]
-) -> dict[str, Any]:
-    """Compute the features that are missing and return what was found out. For the process that has the runtime.
-
-    say: told how many are done. until: 0 for none at all.
-    """
-    from .extractor import Extractor
-
-    file = state / "models" / model / "base.tflite"
-    opened = Extractor(found, file, model=model)
-    with mapped(file) as data:
-        schema, flat = tflite_file.read_tensors(data, model=model)
-    place = place_of(opened.head, schema)
-    ids = spool.ids(model, until=until)
-    some = [x for _, x in spool.inputs(model, ids[: min(opened.batch, CHECKED_MAX)].tolist())]
-    if some:
-        place = agreeing(place, opened, schema.shaped(flat), some)
-    del some
-    kept = Features(spool, model, base=base, runtime=opened.runtime_key, width=opened.head.features)
-    for done in kept.compute(opened, kept.missing(ids)):
-        say(done)
-    return {"runtime": opened.runtime_key, "logits": place.logits}
-
-
-def agreeing(place: Place, opened: Extractor, base: Weights, samples: Iterable[F32]) -> Place:
-    """Return the place, `logits` as the model has it, having seen that the exact head and the runtime answer alike.
-
-    Raises NotTrainable when they don't: the notes say of the head what it is not, or this runtime computes something else.
-    """
-    both = [(opened.features(x), opened.answer(x)) for x in samples]
-    features, wanted = np.stack([f for f, _ in both]), np.stack([w for _, w in both])
-    kept = half(features, model=opened.model)
-    recipe = place.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
-    exact = outputs_of(recipe, start_of(recipe, place.layers(base)).weights, Rows(kept))
-    apart = _apart(exact, _plain(place, base, kept.astype(np.float32)))  # rounding to float16 is in both
-    outputs = _plain(place, base, features)
-    for form in (place, replace(place, logits=True)):
-        if max(apart, _apart(form.finished(outputs), wanted)) <= AGREE:
-            return form
-    apart = max(apart, _apart(place.finished(outputs), wanted))
-    reason = f"mode features: the head on its features answers {apart:.2g} apart from the model on {len(both)} samples, above {AGREE:g}"
-    raise NotTrainable(model=opened.model, reason=reason)
-
-
-def _plain(place: Place, weights: Weights, features: F32) -> F32:
-    """Return the head's outputs by plain float32 arithmetic: the same as the exact trainer's but for the order of its sums."""
-    z = features
-    layers = place.layers(weights)
-    for k, (matrix, biases) in enumerate(layers):
-        z = z @ matrix.T + biases
-        if k < len(layers) - 1:
-            z = np.tanh(z) if place.notes.activation == "tanh" else np.maximum(z, 0)
-    return z
-
-
-def _apart(a: F32, b: F32) -> float:
-    """Return the largest difference, in shares of the largest entry where that is above 1; NaN counts as infinitely far."""
-    difference = float(np.abs(a - b).max()) / max(1.0, float(np.abs(b).max()))
-    return difference if difference == difference else math.inf

@@ -68,10 +68,10 @@ def merged(extensions: Sequence[Mapping[str, cbor.Value]], versions: Sequence[in
             elif key == "steps" and isinstance(value, int):
                 known = out.get("steps", 0)
                 out["steps"] = value + (known if isinstance(known, int) else 0)
-            elif key in OF_ONE:
-                continue
             elif key == "card":
                 out["card"] = told[0] if len(told) == 1 else cards.merged_bytes(told)
+            elif key in OF_ONE:
+                continue
             elif key not in out or not key.endswith("_before"):
                 out[key] = value
     if clamped:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
-from modelwire import cbor
-from modelwire.candidates import Residual
 from modelwire.card import CARD_MAX, Card
-from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, OverBudget, TooLarge, TrainingDiverged
-from modelwire.snap import Snapped, exactly, snap
-from modelwire.tensors import Weights
+from modelwire.errors import (
+    BudgetExhausted,
+    ModelWireError,
+    NoModeFits,
+    NonFinite,
+    NotEnoughSamples,
+    NotTrainable,
+    OverBudget,
+    TooLarge,
+    TrainingDiverged,
+)
+from modelwire.snap import Snapped
 from modelwire.update import Kind, changed
 
-from . import anomaly, budget, guard, trainer, underway
+from . import budget, fitting, guard, trainer, underway
 from .budget import Cost, Plan, Work, mib
 from .by_recipe import Provenance, RecipeCourse
-from .cards import LOSSES_ROOM
 from .course import Offer
 from .head_course import MODE as FEATURES
+from .head_file import modes_of
 from .head_ground import HeadGround
-from .lineage import Head, Lineage
+from .lineage import Lineage
 from .on_features import Extractors, OnFeatures
 from .opened import Opened
 from .outcome import Outcome, metrics, said
@@ -148,7 +156,7 @@ def run(
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
-    card = _card(lineage, spool, settings, ground, at, keep) if trial is None else None
+    card = standing.card or _card(lineage.name, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
     trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
     outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
@@ -203,6 +211,12 @@ class _Standing:
     idle: int  # bytes that the process held before
     samples: tuple[Samples, Samples] | None = None  # in place of the spool's
     until: int = 0
+    card: Card | None = None  # where the ground had to know of it
+
+
+def _card(model: str, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
+    return spool.cards.beside(model, until, runtime=runtime, judged=judged, privacy=settings.privacy, room=room, keep=keep)
 
 
 def _stand(
@@ -212,21 +226,48 @@ def _stand(
     """Open the model, or gather its samples as features."""
     found = underway.left(lineage, settings) if keep else None
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
+    until = found.begun.until if found else spool.last_id(lineage.name)
     if wish == FEATURES and extractors is not None:
-        give_back()
-        idle = memory.idle(lineage.name)
-        gathering = extractors.gather(
-            lineage, spool, held_out=settings.train.held_out, until=found.begun.until if found else spool.last_id(lineage.name)
-        )  # fmt: skip
-        gathered = yield from _preparing(gathering)
-        held = lineage.load()  # the interpreter has gone
-        blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, gathered.until, 0, mode=FEATURES)
-        ground = HeadGround(gathered, held.state, settings, overhead=_overhead(lineage, blank, ()))
-        return _Standing(ground, held, idle, (gathered.training, gathered.judging), gathered.until)
+        return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
+    if wish == budget.AUTO and extractors is not None and _ahead(lineage, spool, settings, memory) == FEATURES:
+        try:
+            return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
+        except NotTrainable as e:  # then another mode may fit
+            _log.info("%s", e.message)
     held = lineage.load()
     opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
     give_back()
     return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
+
+
+def _stand_on_features(
+    lineage: Lineage, spool: Spool, settings: Model, extractors: Extractors, memory: Memory, until: int, *, keep: bool
+) -> Generator[Progress, None, _Standing]:
+    give_back()
+    idle = memory.idle(lineage.name)
+    gathered = yield from _preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
+    held = lineage.load()
+    card = _card(lineage.name, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
+    blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
+    ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
+    return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
+
+
+def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
+    """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told."""
+    costs = lineage.costs.of(lineage.head().runtime)
+    if not budget.limited(settings.budget) or FEATURES not in costs:
+        return ""
+    modes, batch = modes_of(lineage.store.folder / "base.tflite", lineage.name)
+    training, judging = spool.sides(lineage.name, settings.train.held_out)
+    shape = spool.shape(lineage.name)
+    size = (training + judging) * 4 * (math.prod(shape.x) + math.prod(shape.y))
+    costs[FEATURES] = replace(costs[FEATURES], samples=size)  # it loads none of them
+    work = Work(settings.train.epochs, trainer.steps_of(training, batch, 1), size, memory.idle(lineage.name))
+    try:
+        return budget.plan(modes, costs, model=lineage.name, wish=budget.AUTO, budget=settings.budget, work=work).mode
+    except NoModeFits:
+        return ""
 
 
 def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
@@ -255,14 +296,6 @@ def _plan(
     costs = lineage.costs.of(ground.runtime_key)
     modes = [offer.mode for offer in offers]
     return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
-
-
-def _card(lineage: Lineage, spool: Spool, settings: Model, ground: Ground, at: UnderWay, keep: bool) -> Card | None:
-    """Return what may leave of the samples that came since the last card."""
-    return spool.cards.beside(
-        lineage.name, at.begun.until, runtime=ground.runtime_key, judged=len(at.judging), privacy=settings.privacy,
-        room=min(CARD_MAX, settings.update.max_bytes // CARD_SHARE), keep=keep,
-    )  # fmt: skip
 
 
 def _note_cost(lineage: Lineage, runtime: str, at: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
@@ -313,13 +346,7 @@ def _train(
         else:
             weights = course.trained()
             ground.rest()
-            try:
-                snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
-            except BudgetExhausted:
-                if outcome.card is None:
-                    raise
-                outcome = replace(outcome, card=None, untold=True)
-                snapped = _snap(lineage, settings, head, held, at.residual, weights, outcome)
+            snapped, outcome = fitting.snap_within(lineage, settings, head, held, at.residual, weights, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     except GeneratorExit:
@@ -335,30 +362,3 @@ def _train(
     snapped, threshold = ground.settled(snapped, at.judging, settings.anomaly)
     ground.close()
     return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True), recipe=recipe)
-
-
-def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
-    trained = lineage.manifest.schema.flat(weights)
-    if lineage.manifest.all_exact:
-        return exactly(held.state, trained, residual)
-    update = settings.update
-    overhead = _overhead(lineage, outcome, ())
-    while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
-        snapped = snap(
-            held.state, trained, residual,
-            density=update.density, max_bytes=update.max_bytes, held=head.step, widen=head.widen, overhead=overhead,
-        )  # fmt: skip
-        need = _overhead(lineage, outcome, snapped.clamped)
-        if need <= overhead or snapped.kind is Kind.SNAPSHOT:
-            return snapped
-        snapped.undo()
-        overhead = need
-
-
-def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> int:
-    """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
-    score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
-    extension = metrics(replace(outcome, before=score, after=score), clamped)
-    size = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
-    size += 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
-    return size + (LOSSES_ROOM if outcome.card is not None else 0)

@@ -215,8 +215,8 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "anomaly": Anomaly,
-    "card": Card, "privacy": Privacy, "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
+    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "anomaly": Anomaly, "card": Card,
+    "privacy": Privacy, "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
 }  # fmt: skip
 PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy")
 

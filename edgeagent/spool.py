@@ -22,6 +22,7 @@ from modelwire.tensors import F32
 
 from . import configuration, reservoir, spool_tables
 from .card_store import CardStore
+from .cards import Seen
 from .channels import channels_of
 from .context import Context, Contexts, context_of, texts_of
 from .database import Database, Row
@@ -280,10 +281,10 @@ class Spool:
     def _make_room(self, model: str) -> None:
         """Drop what the reservoir can spare until the model is within its bounds; its card tells of it nevertheless."""
         carded = self._db.one("SELECT carded FROM model WHERE name=?", model)["carded"]
-        untold: list[Row] = []
+        untold: list[Seen] = []
         while (row := reservoir.surplus(self._db, model)) is not None:
             if row["id"] > carded:
-                untold.append(self.cards.row(row["id"]))
+                untold.append(self.cards.seen(model, row["id"]))
             self._remove(row)
             if len(untold) >= PIECE:
                 self.cards.dropped(model, untold)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modelwire.tensors import F32, Weights
 
+from .balance import order
 from .spool import Samples
 
 
@@ -33,11 +34,15 @@ class Trainable(Protocol):
     def close(self) -> None: ...
 
 
-def orders(samples: Samples, *, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the order of each epoch, without end: all of it follows from the samples and `seed` alone."""
+def orders(samples: Samples, *, seed: int, balance: bool = False) -> Iterator[NDArray[np.int64]]:
+    """Yield the order of each epoch, without end: all of it follows from the samples and `seed` alone.
+
+    balance: an epoch draws classes that are unevenly many about equally often.
+    """
     rng = np.random.default_rng(seed)
+    classes = samples.y.argmax(-1) if balance and samples.labelled else None
     while True:
-        yield rng.permutation(len(samples))
+        yield rng.permutation(len(samples)) if classes is None else order(classes, rng)
 
 
 def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -116,7 +116,7 @@ def begin(
         begun, why = _begun(lineage, settings, ground, held, plan, until, training, judging), plan.why
     start, residual = training_start(held.state, held.residual)
     weights = lineage.manifest.schema.shaped(start)
-    lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed))
+    lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed), settings.train.balance)
     course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
     if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
         _drop(lineage, found, "it ran on another runtime")

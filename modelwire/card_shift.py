@@ -19,7 +19,7 @@ class Shift:
 
     field: str  # labels, hours, tags.NAME or channels.NAME
     psi: float  # population stability index: 0 for equal shares
-    chance: float  # two samples of these sizes from one population come to more about once in forty times
+    chance: float  # two samples of these sizes from one population come to more about once in thirty times
 
     @property
     def beyond_chance(self) -> bool:

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> Answer:
 def _here(opened: Device, lineage: Lineage, mode: str) -> dict[str, Any]:
     importlib.import_module("edgeagent.agent")  # what the agent holds without a round is no part of a mode
     importlib.import_module("edgeagent.link")
-    cost = measuring.here(opened, lineage, mode, opener(opened, eager=False))
+    models = opener(opened, eager=False)
+    cost = measuring.here(opened, lineage, mode, models, models.extractors)
     return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}
 
 

@@ -51,11 +51,12 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
         "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
-        "quiet": head.look, "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
+        "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
         "under_way": None if found is None else {
             "round": found.begun.round, "mode": found.begun.mode, "done": found.done, "steps": found.begun.steps,
             "slots_kept": found.begun.whole,
         },
+        "pays": head.look,
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "mode": last["mode"],
@@ -83,8 +84,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
             out.append(f"  last round {at}: held-out loss {before} -> {after}{accuracy}")
         else:
             out.append(f"  last round {at}: rejected: {last['reason']}")
-    if m["quiet"]:
-        out.append(f"  no round pays yet: {m['quiet']}")
+    if m["pays"]:
+        out.append(f"  no round pays yet: {m['pays']}")
     if m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:

@@ -244,7 +244,7 @@ def test_facts_are_words_of_a_card() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("privacy__leave", "faces"), ("privacy__leave", "labels.3"), ("card__channels", "z"), ("privacy__card", "1"), ("privacy__least", "x")],
+    [("privacy__leave", "faces"), ("privacy__leave", "labels.3"), ("card__channels", "z"), ("privacy__card", "1"), ("privacy__least", "2.5")],
 )
 def test_settings_of_cards_are_checked(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises((ConfigError, ValueError)):

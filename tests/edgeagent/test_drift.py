@@ -16,6 +16,7 @@ from tests.worlds import digits_world, model_file, world
 
 from .boards import Rig, centre, fill, make, rig
 from .centre import FakeClock
+from .two_days import live
 
 try:
     RUNTIME = runtime.load()
@@ -117,3 +118,13 @@ def test_features_that_moved_far_off_are_learnt_though_the_loss_is_the_same(tmp_
         r.device.spool.extend("tiny", x + 30, x[:, :3].argmax(1))
         r.serve(10)
         assert rounds_of(r) == 2, "the mean of its samples moved"
+
+
+def test_yesterday_is_not_forgotten() -> None:
+    """Two worlds, one a day, and a spool that holds a third of a day: `python -m tests.edgeagent.two_days` prints the whole table."""
+    by_rule = {rule: [live(rule, seed, RUNTIME) for seed in (0, 1)] for rule in ("oldest of all", "reservoir of each class")}
+    first, second = (
+        {rule: float(np.mean([day.after_second[world] for day in days])) for rule, days in by_rule.items()} for world in (0, 1)
+    )
+    assert first["reservoir of each class"] > first["oldest of all"] + 0.04
+    assert second["reservoir of each class"] > second["oldest of all"] - 0.04

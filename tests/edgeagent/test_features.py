@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import rounds
+from edgeagent import measuring, rounds
 from edgeagent.agent import Goal
+from edgeagent.agreement import agreeing
+from edgeagent.budget import Cost
 from edgeagent.extraction import Extraction
 from edgeagent.features import Features, half
 from edgeagent.head_course import MODE, HeadCourse, place_of, rows_for
-from edgeagent.on_features import agreeing, head_of
+from edgeagent.head_file import head_of
 from modelwire import container
 from modelwire.errors import Malformed, NotTrainable, RuntimeUnusable
 from modelwire.notes import notes_of
@@ -284,3 +286,26 @@ def test_another_mode_sends_deltas_and_says_why(tmp_path: Path) -> None:
         b.spool.extend("m", *samples(40))
         b.agent.run(Goal(rounds=1, timeout=6000))
         assert b.agent.reports[0].kind == "delta" and "only mode features" in b.agent.reports[0].note
+
+
+# Chosen by the budget.
+
+
+def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(tmp_path: Path) -> None:
+    with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
+        b.spool.extend("m", *samples(60))
+        key = b.models.extractors.runtime_key(b.lineage)
+        b.lineage.set_runtime(key)
+        for mode, mib in (("features", 1), ("head", 3000), ("all", 4000)):
+            b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
+        b.agent.run(Goal(rounds=1, timeout=6000))
+        assert [r.outcome.mode for r in b.agent.reports] == [MODE] and b.agent.reports[0].accepted
+        assert b.models._found is None, "no runtime was loaded"
+
+
+def test_measuring_knows_the_mode_and_what_one_of_its_short_steps_takes(tmp_path: Path) -> None:
+    with board(tmp_path / "d", grafted()) as b:
+        b.spool.extend("m", *samples(60))
+        assert measuring.modes(b.lineage) == [MODE, "head"]
+        cost = measuring.here(b.device, b.lineage, MODE, b.models, b.models.extractors)
+        assert 0 < cost.seconds < 0.001

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import cli, device, files, rounds
+from edgeagent import cli, device, files, fitting, rounds
 from edgeagent.agent import Goal
 from edgeagent.commands.train import finish
 from edgeagent.database import Database
@@ -72,7 +72,7 @@ def test_the_list_of_clamped_tensors_is_paid_for_from_the_budget_however_long_it
         seen.append(more["overhead"])
         return replace(plain(*args, **more), clamped=many)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rounds, "snap", clamps)
+    monkeypatch.setattr(fitting, "snap", clamps)
     with rig(tmp_path / "d", centre(clock), update__density="1", update__max_bytes="1100B") as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)

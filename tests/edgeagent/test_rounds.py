@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent import guard, rounds, trainer
+from edgeagent import fitting, guard, rounds, trainer
 from edgeagent.agent import Goal
 from edgeagent.commands.train import finish
 from edgeagent.course import Lesson, courses_for
@@ -132,7 +132,7 @@ def test_the_guard_s_no_gives_the_model_in_memory_every_bit_back(tmp_path: Path,
         assert before != bits(state, residual)
         return snapped
 
-    monkeypatch.setattr(rounds, "snap", watched)
+    monkeypatch.setattr(fitting, "snap", watched)
     with rig(tmp_path / "d", centre(FakeClock()), train__margin="0.02", update__density="1") as r:
         welcomed(r)
         assert one(r, opens(ScriptedModel)).accepted
@@ -276,7 +276,7 @@ def test_the_step_of_the_last_adopted_round_is_held_also_over_a_restart(tmp_path
         given.append(held)
         return snap(*args, held=held, **others)
 
-    monkeypatch.setattr(rounds, "snap", watched)
+    monkeypatch.setattr(fitting, "snap", watched)
     steps: list[Step | None] = [None]
     for _ in range(2):
         with rig(tmp_path / "d", centre(FakeClock()), train__margin="0.5") as r:

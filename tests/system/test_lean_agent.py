@@ -25,8 +25,8 @@ try:
 except RuntimeUnusable:
     pytest.skip("no TFLite runtime is installed", allow_module_level=True)
 
-AGENT = 12.0  # MiB over the bare runtime that the agent may take, at its most
-COMPUTING = 16.0  # and the process that computes features, while there are new samples
+AGENT = 6.0  # MiB over the bare runtime that the agent may take, at its most
+COMPUTING = 13.0  # and the process that computes features, while there are new samples
 SAMPLES, ROUNDS = 320, 5
 
 # numpy and the runtime imported, the model opened from its file, its tensors allocated, and one sample inferred: what any application
@@ -37,14 +37,14 @@ interpreter = importlib.import_module(sys.argv[1]).Interpreter(model_path=sys.ar
 interpreter.allocate_tensors()
 interpreter.get_signature_runner("infer")(x=numpy.zeros((1, 96, 96, 3), numpy.float32))
 """
+COMPUTE = "import sys; from edgeagent.extraction import main; main(sys.argv[1:])"
 PEAK = "print([int(x.split()[1]) / 1024 for x in open('/proc/self/status') if x.startswith('VmHWM:')][0])"
 
 
 def peak_of(code: str, *words: str) -> float:
     """Return the most MiB that a process of this code ever held; its last line says so."""
-    done = subprocess.run(
-        [sys.executable, "-c", code + "\n" + PEAK, *words], capture_output=True, text=True, env=one_thread(os.environ), check=True, timeout=120,
-    )  # fmt: skip
+    command = [sys.executable, "-c", f"{code}\n{PEAK}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread(os.environ), check=True, timeout=120)
     return float(done.stdout.splitlines()[-1])
 
 
@@ -69,7 +69,7 @@ def test_an_agent_whose_head_learns_takes_little_over_the_bare_runtime(tmp_path:
                     spool.extend("cam", rng.random((32, 96, 96, 3), np.float32) * (1 + y[:, None, None, None]), y.tolist())
             state = fleet.home("pi-7") / "state"
             commit = manifest_of(base.read_bytes()).commit.hex()
-            computing = peak_of("import sys\nfrom edgeagent.extraction import main\nmain(sys.argv[1:])", str(state), "cam", commit, str(SAMPLES))
+            computing = peak_of(COMPUTE, str(state), "cam", commit, str(SAMPLES))
             device.start()
             agent = watched(device, f"verified: @{ROUNDS}")
             assert device.stop() == 0, device.tail()
