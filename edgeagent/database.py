@@ -148,4 +148,6 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size=-{CACHE}")
     except sqlite3.OperationalError as e:  # a folder that may not be read
         raise ConfigError(reason=f"{path}: {e}") from None
+    except sqlite3.DatabaseError as e:  # the size of the cache is the first thing that SQLite looks into the file for
+        raise StateDamaged(path=path, reason=str(e)) from None
     return connection

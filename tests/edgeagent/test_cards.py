@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import cards
+from edgeagent import cards, runtime
 from edgeagent.agent import Goal
 from edgeagent.channels import channels_of, values_of
 from edgeagent.context import FACTS
@@ -18,11 +18,12 @@ from edgeagent.reservoir import rank_of
 from edgeagent.spool import Spool
 from modelwire.card import CARD_MAX, Card, card_of, merge, parse_card
 from modelwire.card_privacy import Privacy
-from modelwire.errors import ConfigError
+from modelwire.errors import ConfigError, RuntimeUnusable
 from modelwire.sketch import Channel
 
 from .boards import Rig, ScriptedModel, centre, make, rig
 from .centre import FakeClock
+from .heads import board, grafted, samples
 
 X = np.random.default_rng(5).normal(size=(4000, 4)).astype(np.float32)
 Y = X[:, :3].argmax(1)
@@ -244,8 +245,11 @@ def test_facts_are_words_of_a_card() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("privacy__leave", "faces"), ("privacy__leave", "labels.3"), ("card__channels", "z"), ("privacy__card", "1"), ("privacy__least", "2.5")],
-)
+    [
+        ("privacy__leave", "faces"), ("privacy__leave", "labels.3"), ("card__channels", "z"), ("privacy__card", "1"),
+        ("privacy__least", "2.5"),
+    ],
+)  # fmt: skip
 def test_settings_of_cards_are_checked(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises((ConfigError, ValueError)):
         make(tmp_path, **{key: value})
@@ -254,3 +258,21 @@ def test_settings_of_cards_are_checked(tmp_path: Path, key: str, value: str) -> 
 def test_ranks_are_spread_evenly() -> None:
     ranks = np.array([rank_of(i) for i in range(1, 20001)], dtype=np.float64) / 2.0**63
     assert abs(np.histogram(ranks, 10)[0] - 2000).max() < 180
+
+
+@pytest.mark.parametrize("kind", ["delta", "recipe"])
+def test_a_head_on_kept_features_tells_of_its_samples_too(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("cloud.graft")
+    try:
+        runtime.load()
+    except RuntimeUnusable as e:
+        pytest.skip(f"no TFLite runtime in this environment: {e}")
+    with board(tmp_path / "d", grafted(), update__kind=kind) as b:
+        x, y = samples(60)
+        b.spool.extend("m", x, y, contexts={"region": "north"})
+        b.agent.run(Goal(rounds=1, timeout=120))
+        (held,) = b.centre.held("pi-7", "m").values()
+        assert held.header.kind.name.lower() == kind
+        card = parse_card(held.header.extension["card"])  # type: ignore[arg-type]
+        assert card.samples == 60 and card.tags["region"] == {"north": 60} and card.judged > 0
+        assert b.spool.cards.coming("m", 1 << 60).samples == 0
