@@ -76,13 +76,11 @@ def rotation(axis: NDArray[np.float64], degrees: float) -> F64:
     return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
-_MIRROR = np.diag([-1.0, 1.0, 1.0])  # across the arm
-_ALONG, _ACROSS = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 # The persons of the story: whom the base has never met.
 PERSONS = (
-    Wearer("anna", "on the other arm", _MIRROR @ rotation(_ACROSS, 20), 1.0, 1.05, 0.9),
-    Wearer("bela", "turned on the wrist", rotation(_ALONG, 150) @ rotation(_ACROSS, 15), 1.0, 0.95, 1.1),
-    Wearer("cleo", "a sensor of half the sensitivity, loosely worn", rotation(np.array([1.0, 1.0, 0.3]), 100), 0.5, 0.85, 0.8),
+    Wearer("anna", "on the other arm", np.diag([-1.0, 1.0, 1.0]), 1.0, 1.05, 0.9),
+    Wearer("bela", "turned by a quarter on the wrist", rotation(np.array([0.0, 1.0, 0.0]), 90), 1.0, 0.95, 1.1),
+    Wearer("cleo", "loosely; a sensor of half the sensitivity", rotation(np.array([1.0, 1.0, 0.3]), 15), 0.5, 0.85, 0.8),
 )
 
 

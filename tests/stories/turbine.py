@@ -1,0 +1,190 @@
+"""Vibration: `make demo-turbine`. A machine learns how it sounds itself, and hears what is wrong sooner. Nobody labels anything.
+
+The base, an auto-encoder, knows machines of a test hall. Three turbines in the field stand on foundations of their own and sound
+otherwise, so its alarm never ends. Each learns from its own healthy days; then bearing damage, imbalance and looseness are put
+in. A fourth device repeats it on real readings: a space shuttle's sensors, whose base knows the early part of the flights.
+
+    python -m tests.stories.turbine [--folder build/demo-turbine] [--rounds 6]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeagent.runtime import Runtime, load
+from tests.stories import shuttle, story, vibration
+from tests.stories.story import F32, Actor, Base, Batch, Say, Told
+
+ROUNDS = 6
+SAMPLES = 240  # windows of a round: four hours at one a minute
+A_DAY = 1440  # windows, one a minute
+DAYS = 2  # of calm that false alarms are counted in
+TRIED = 200  # windows with each fault
+QUANTILE, MARGIN = 0.99, 1.5  # the threshold: so much above what all but one of a hundred calm windows score
+GRAFT = ("--train", "all", "--loss", "mse", "--optimizer", "adam", "--batch", "16")
+BASES = (Base("vibration", story.STOCK / "turbine.tflite", GRAFT), Base("shuttle", story.STOCK / "shuttle.tflite", GRAFT))
+SETTINGS = {
+    "train.learning_rate": "0.002", "train.epochs": "20", "train.min_new_samples": str(SAMPLES), "train.margin": "0.001",
+    "update.density": "0.1",
+}  # fmt: skip
+GAIN, FALSE = 0.02, 15.0  # the mean AUC has to rise by so much, and false alarms a day to stay below so many
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a device listens to. calm, odd: windows that no training has seen; odd by the kind of fault."""
+
+    device: str
+    base: str
+    feed: Callable[[int], F32]
+    threshold_of_base: Callable[[], F32]  # calm windows of those machines that the base knows
+    calm: F32
+    odd: Mapping[str, F32]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How well faults are told from calm by one model and one threshold. auc, caught: by the kind of fault, 0 to 1."""
+
+    auc: Mapping[str, float]
+    caught: Mapping[str, float]
+    false_a_day: float
+
+    @property
+    def mean_auc(self) -> float:
+        return float(np.mean(list(self.auc.values())))
+
+    @property
+    def mean_caught(self) -> float:
+        return float(np.mean(list(self.caught.values())))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return story.run("turbine", __doc__ or "", ROUNDS, argv, tell)
+
+
+def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[str]]:
+    """Play the story, and return its document and what of its claims failed."""
+    say("synthesising vibration")
+    machines = [_turbine(name, seed) for seed, name in enumerate(("ridge", "shore", "plain"), 1)] + [_orbiter(rounds)]
+    actors = [Actor(m.device, m.base, lambda round, m=m: Batch(m.feed(round)), SETTINGS) for m in machines]  # type: ignore[misc]
+    told = story.play(folder, BASES, actors, rounds, say)
+    say("listening to two days of calm, and to each fault")
+    runtime = load()
+    heard = {m.device: _judged(runtime, m, told[m.device]) for m in machines}
+    failed = []
+    for device, by in heard.items():
+        base, own = by["base"], by["own"]
+        if own.false_a_day > FALSE:
+            failed.append(f"{device} gives {own.false_a_day:.1f} false alarms a day")
+        if own.mean_auc < min(base.mean_auc + GAIN, 0.99):
+            failed.append(f"the mean AUC of {device} went from {base.mean_auc:.3f} to {own.mean_auc:.3f}")
+    _show(heard, told)
+    _draw(heard, told, folder.with_suffix(".png"))
+    document: dict[str, object] = {**story.proof(told), "heard": {d: {k: _public(h) for k, h in by.items()} for d, by in heard.items()}}
+    return document, failed
+
+
+def _turbine(name: str, seed: int) -> Machine:
+    machine = vibration.turbine(name, seed)
+    rng = np.random.default_rng([73, seed])
+    return Machine(
+        name, "vibration",
+        lambda round: machine.healthy(np.random.default_rng([74, seed, round]), SAMPLES),
+        lambda: np.concatenate([vibration.reference(50 + i).healthy(np.random.default_rng([75, i]), SAMPLES) for i in range(4)]),
+        machine.healthy(rng, DAYS * A_DAY),
+        {fault: machine.faulty(rng, TRIED, fault) for fault in vibration.FAULTS},
+    )  # fmt: skip
+
+
+def _orbiter(rounds: int) -> Machine:
+    late, seen = shuttle.readings("late"), rounds * SAMPLES
+    calm = late[seen : seen + DAYS * A_DAY]
+    early = shuttle.readings("early")
+    return Machine(
+        "orbiter", "shuttle", lambda round: late[round * SAMPLES : (round + 1) * SAMPLES], lambda: early, calm,
+        {"other states": shuttle.readings("odd")},
+    )  # fmt: skip
+
+
+def _judged(runtime: Runtime, machine: Machine, told: Told) -> dict[str, Heard]:
+    """Return what is heard with the base as it came, with the base and a threshold set here, and with the device's own model."""
+    own_days = np.concatenate([machine.feed(round) for round in range(told.rounds)])
+    base, own = (_Scores(runtime, file) for file in (told.base, told.last))
+    return {
+        "base": _heard(base, base.threshold(machine.threshold_of_base()), machine),
+        "base, threshold set here": _heard(base, base.threshold(own_days), machine),
+        "own": _heard(own, own.threshold(own_days), machine),
+    }
+
+
+class _Scores:
+    """The anomaly scores of one file: the mean squared error of what it makes of a window."""
+
+    def __init__(self, runtime: Runtime, file: bytes) -> None:
+        self._model = runtime.open(file)
+
+    def __call__(self, x: F32) -> F32:
+        return np.asarray(((self._model.evaluate(x) - x) ** 2).mean(1))
+
+    def threshold(self, calm: F32) -> float:
+        return MARGIN * float(np.quantile(self(calm), QUANTILE))
+
+
+def _heard(scores: _Scores, threshold: float, machine: Machine) -> Heard:
+    calm = scores(machine.calm)
+    odd = {fault: scores(x) for fault, x in machine.odd.items()}
+    return Heard(
+        {fault: auc(calm, s) for fault, s in odd.items()},
+        {fault: float(np.mean(s > threshold)) for fault, s in odd.items()},
+        float(np.mean(calm > threshold)) * A_DAY,
+    )
+
+
+def auc(calm: F32, odd: F32) -> float:
+    """Return the chance that an odd window scores above a calm one; equal scores count half."""
+    order = np.sort(calm)
+    below, upto = np.searchsorted(order, odd, "left"), np.searchsorted(order, odd, "right")
+    return float((below + upto).mean() / (2 * len(calm)))
+
+
+def _public(heard: Heard) -> dict[str, object]:
+    return {
+        "auc": {k: round(v, 4) for k, v in heard.auc.items()}, "caught": {k: round(v, 4) for k, v in heard.caught.items()},
+        "false_alarms_a_day": round(heard.false_a_day, 1),
+    }  # fmt: skip
+
+
+def _show(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told]) -> None:
+    rows = [
+        (device, model, fault, f"{h.auc[fault]:.3f}", f"{100 * h.caught[fault]:.0f} %", f"{h.false_a_day:.1f}")
+        for device, by in heard.items()
+        for model, h in by.items()
+        for fault in h.auc
+    ]
+    names = ("device", "model", "fault", "AUC", "windows caught", "false alarms a day")
+    story.show(story.table("faults told from calm, and alarms when nothing is wrong (a window a minute)", names, rows, left=3), story.travelled(told))
+
+
+def _draw(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told], path: Path) -> None:
+    devices = list(heard)
+    with story.figure(path, 3) as (areas, alarms, sizes):
+        for k, model in enumerate(next(iter(heard.values()))):
+            at = np.arange(len(devices)) + 0.27 * (k - 1)
+            areas.bar(at, [heard[d][model].mean_auc for d in devices], 0.25, label=model)
+            alarms.bar(at, [max(heard[d][model].false_a_day, 0.1) for d in devices], 0.25, label=model)
+        areas.set(title="AUC, mean over the faults", ylim=(0, 1.02))
+        alarms.set(title="false alarms a day", yscale="log")
+        for axes in (areas, alarms):
+            axes.set_xticks(range(len(devices)), devices)
+            axes.grid(alpha=0.3, axis="y")
+            axes.legend(fontsize=8)
+        story.draw_bytes(sizes, told)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
