@@ -96,7 +96,7 @@ def camera() -> bytes:
 
     x, y = (np.concatenate(side) for side in zip(*(cameras.FRONT.stream(r, 1200, "day") for r in range(6)), strict=True))
     model = fit(net((cameras.SIZE, cameras.SIZE, 1), build), x, y, loss="sparse_categorical_crossentropy", epochs=20, rate=2e-3)
-    for place, light in ((cameras.FRONT, "day"), (cameras.NIGHT, "night"), (cameras.BACKLIT, "backlit"), (cameras.TILTED, "day")):
+    for place, light in ((cameras.FRONT, "day"), (cameras.PORCH, "night"), (cameras.ATTIC, "backlit"), (cameras.CELLAR, "day")):
         say("camera", accuracy(model, *place.held_out(light)), f"held out, {place.name}, {light}")
     return convert(model)
 

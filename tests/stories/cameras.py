@@ -102,9 +102,9 @@ def signs(rng: Rng, n: int) -> F64:
 
 # The cameras of the story. The base knows pictures by day from the front.
 FRONT = Camera("front", "in front of the meter, by day", 0)
-NIGHT = Camera("porch", "in front of it, by day and then by night", 1)
-BACKLIT = Camera("attic", "against the light", 2, blur=0.8)
-TILTED = Camera("cellar", "turned and to one side", 3, degrees=32, lean=(0.22, -0.12), zoom=1.1, blur=0.6)
+PORCH = Camera("porch", "in front of it, by day and then by night", 1)
+ATTIC = Camera("attic", "against the light", 2, blur=0.8)
+CELLAR = Camera("cellar", "turned and to one side", 3, degrees=32, lean=(0.22, -0.12), zoom=1.1, blur=0.6)
 
 
 def _load(side: str) -> tuple[F64, Labels]:
