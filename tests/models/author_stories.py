@@ -79,7 +79,7 @@ def turbine() -> bytes:
 def river() -> bytes:
     """A dense auto-encoder of eight sensors, on the early part of the flights."""
     x = shuttle.readings("early")
-    model = fit(autoencoder(shuttle.SENSORS, 16, 4), x, x, loss="mse", epochs=60, rate=3e-3)
+    model = fit(autoencoder(shuttle.SENSORS, 16, 3), x, x, loss="mse", epochs=60, rate=3e-3)
     say("shuttle", squared(model, x), "mean squared error on early readings")
     say("shuttle", squared(model, shuttle.readings("late")), "on late ones")
     return convert(model)

@@ -4,7 +4,7 @@ The base knows handwritten digits by day, from the front. One camera has to read
 against the light; one hangs turned and to one side, and has to learn a sign besides that the base has never heard of: a broken
 meter's. Each trains another depth of the net: the head's two layers, the last three, or all.
 
-    python -m tests.stories.camera [--folder build/demo-camera] [--rounds 6]
+    python -m tests.stories.camera [--folder build/demo-camera] [--rounds 8]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.stories import cameras, story
 from tests.stories.cameras import ATTIC, CELLAR, PORCH, Camera
 from tests.stories.story import Actor, Base, Batch, Say, Told
 
-ROUNDS = 6
+ROUNDS = 8
 SAMPLES = 200  # labelled pictures of a round
 STOCK = story.STOCK / "camera.tflite"
 SETTINGS = {

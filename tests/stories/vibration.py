@@ -18,10 +18,12 @@ Rng: TypeAlias = np.random.Generator
 RATE = 1024  # samples a second
 SECONDS = 4  # of a window; its spectrum is the mean of as many, so that a level is not mostly chance
 SIZE = RATE * SECONDS
-BANDS = 48
 FAULTS = ("bearing", "imbalance", "looseness")
 MESH = 23  # teeth of the gear: its tone is so many times the speed
 OUTER_RACE = 3.58  # impulses of a spalled outer race in a turn of the shaft, as of a bearing of nine balls
+# Borders of the bands in Hz: two Hz wide at the bottom, ever wider above.
+EDGES = np.array([*range(4, 54, 2), *np.geomspace(54, RATE // 2, 24).round().astype(int)])
+BANDS = len(EDGES) - 1
 PART = 256  # windows that are computed at once: bounds the memory
 
 
@@ -111,17 +113,9 @@ def _impulses(rng: Rng, rate: F64, n: int) -> F64:
     return out
 
 
-def _edges() -> NDArray[np.int64]:
-    """Return the borders of the bands in Hz: two Hz wide at the bottom, ever wider above."""
-    edges = [4]
-    for wanted in np.geomspace(5, RATE // 2, BANDS):
-        edges.append(max(edges[-1] + 2, round(wanted)))
-    return np.array(edges)
-
-
 def spectrum(signal: F64) -> F32:
     """Return the level in each band of windows [n, SIZE], [n, BANDS], about -2 to 2: what the application gives the model."""
     seconds = signal.reshape(len(signal), SECONDS, RATE)
     power = (np.abs(np.fft.rfft(seconds * np.hanning(RATE))) ** 2).mean(1) / RATE
-    sums = np.add.reduceat(power[:, : RATE // 2], _edges()[:-1], 1) / np.diff(_edges())
+    sums = np.add.reduceat(power[:, : RATE // 2], EDGES[:-1], 1) / np.diff(EDGES)
     return ((np.log10(sums + 1e-9) + 1.0) / 1.5).astype(np.float32)
