@@ -53,7 +53,7 @@ def read_ts(text: str) -> tuple[Any, Any]:
 
 
 def shuttle(river: Path) -> dict[str, Any]:
-    """Return readings int16 [n, 8] without the time: early and late normal ones, and late ones that are not; the first of each in the file."""
+    """Return readings int16 [n, 8] without the time: early and late normal ones, and late odd ones; the first of each in the file."""
     with gzip.open(river / "river" / "datasets" / "shuttle.csv.gz", "rt") as f:
         next(f)
         rows = np.array([[int(cell) for cell in line.split(",")] for line in f])

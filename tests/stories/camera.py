@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[str]]:
     """Play the story, and return its document and what of its claims failed."""
-    actors = [Actor(t.camera.name, t.base.name, lambda round, t=t: t.feed(round, rounds), SETTINGS) for t in TASKS]  # type: ignore[misc]
-    told = story.play(folder, [t.base for t in TASKS], actors, rounds, say)
+    told = story.play(folder, [task.base for task in TASKS], [_actor(task, rounds) for task in TASKS], rounds, say)
     say("judging every version on digits and signs that nothing was trained on")
     runtime = load()
     read = [_judged(runtime, t, told[t.camera.name], scene) for t in TASKS for scene in t.scenes]
@@ -94,6 +93,10 @@ def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[s
         **story.proof(told), "read": [{"device": r.device, "scene": r.scene, "new": r.new, "accuracy": list(r.accuracy)} for r in read],
     }  # fmt: skip
     return document, [r.claim for r in read if r.claim]
+
+
+def _actor(task: Task, rounds: int) -> Actor:
+    return Actor(task.camera.name, task.base.name, lambda round: task.feed(round, rounds), SETTINGS)
 
 
 def _judged(runtime: Runtime, task: Task, told: Told, scene: tuple[str, str, float, bool]) -> Read:

@@ -20,4 +20,4 @@ def readings(part: str) -> F32:
         raw, early = data[part].astype(np.float64), data["early"].astype(np.float64)
     middle = np.median(early, 0)
     spread = np.maximum(np.percentile(early, 90, 0) - np.percentile(early, 10, 0), 4) / 2
-    return np.arcsinh((raw - middle) / spread).astype(np.float32)  # some readings are a thousand times the usual
+    return np.asarray(np.arcsinh((raw - middle) / spread), np.float32)  # some readings are a thousand times the usual

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.system.fleet import Fleet
 
 F32: TypeAlias = NDArray[np.float32]
 Say: TypeAlias = Callable[[str], None]
+Tale: TypeAlias = Callable[[Path, int, Say], tuple[dict[str, object], list[str]]]
 STOCK = Path(__file__).parents[1] / "models" / "stories"
 TIMEOUT = 240.0  # seconds for all rounds of a story; it takes a fraction
 SETTINGS = {"link.resend": "2s", "link.reconnect_max": "2s", "store.history": "1000"}
@@ -128,41 +130,32 @@ def _graft(fleet: Fleet, folder: Path, base: Base, say: Say) -> Path:
     file = folder / f"{base.name}.tflite"
     made = command.cloud("graft", str(base.stock), *base.graft, "-o", str(file))
     fleet.add_base(base.name, file)
-    say(f"grafted {base.stock.name} ({made['stock_bytes']:,} bytes, for inference only) into {base.name}: trains {', '.join(made['layers'])}")
+    trains = ", ".join(made["layers"])
+    say(f"grafted {base.stock.name} ({made['stock_bytes']:,} bytes, for inference only) into {base.name}, which trains {trains}")
     return file
 
 
 def _live(fleet: Fleet, actors: Sequence[Actor], rounds: int, say: Say) -> None:
-    stop, failed = threading.Event(), []
-
-    def application(actor: Actor) -> None:
-        try:
-            _see(fleet, actor, rounds, stop)
-        except Exception as error:  # noqa: BLE001 - raised again in the main thread: a thread's own end would go unseen
-            failed.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=application, args=(actor,), daemon=True) for actor in actors]
+    stop = threading.Event()
     fleet.ingester.start()
-    for actor, thread in zip(actors, threads, strict=True):
-        fleet.devices[actor.device].start()
-        thread.start()
     end, said = time.monotonic() + TIMEOUT, ""
-    try:
-        while any(p.running for p in fleet.devices.values()) and not failed:
-            now = ", ".join(f"{a.device} {min(rounds, ended(fleet, a.device))}" for a in actors)
-            if now != said:
-                say(f"rounds of {rounds}: {now}")
-                said = now
-            if time.monotonic() > end:
-                raise SystemExit(f"the devices did not end in {TIMEOUT:g} s; the logs are in {fleet.folder}")
-            time.sleep(0.5)
-    finally:
-        stop.set()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    with ThreadPoolExecutor(len(actors)) as pool:
+        for actor in actors:
+            fleet.devices[actor.device].start()
+        applications = [pool.submit(_see, fleet, actor, rounds, stop) for actor in actors]
+        try:
+            while any(p.running for p in fleet.devices.values()) and not any(a.done() and a.exception() for a in applications):
+                now = ", ".join(f"{a.device} {min(rounds, ended(fleet, a.device))}" for a in actors)
+                if now != said:
+                    say(f"rounds of {rounds}: {now}")
+                    said = now
+                if time.monotonic() > end:
+                    raise SystemExit(f"the devices did not end in {TIMEOUT:g} s; the logs are in {fleet.folder}")
+                time.sleep(0.5)
+        finally:
+            stop.set()
+    for application in applications:
+        application.result()
     for device, process in fleet.devices.items():
         if process.code:
             raise SystemExit(f"{device} ended with {process.code}:\n{process.tail()}")
@@ -236,7 +229,10 @@ def travelled(told: Mapping[str, Told]) -> Table:
     title = "every version, rebuilt at the centre and compared with the file that the device served"
     names = ("device", "model", "rounds", "versions", "bytes sent", "whole files", "ratio", "lost", "mismatched")
     rows = [
-        (t.device, t.model, t.rounds, len(t.versions), f"{t.sent:,}", f"{t.whole:,}", f"1/{t.whole / max(1, t.sent):.0f}", t.lost, t.mismatched)
+        (
+            t.device, t.model, t.rounds, len(t.versions), f"{t.sent:,}", f"{t.whole:,}", f"1/{t.whole / max(1, t.sent):.0f}", t.lost,
+            t.mismatched,
+        )
         for t in told.values()
     ]  # fmt: skip
     return table(title, names, rows, left=2)
@@ -287,10 +283,10 @@ def draw_bytes(axes: Any, told: Mapping[str, Told]) -> None:
     axes.legend(fontsize=8)
 
 
-def run(name: str, doc: str, rounds: int, argv: Sequence[str] | None, story: Callable[[Path, int, Say], tuple[dict[str, object], list[str]]]) -> int:
+def run(name: str, doc: str, rounds: int, argv: Sequence[str] | None, tell: Tale) -> int:
     """Run a story from the command line; return 0 when it came out as it claims.
 
-    story(folder, rounds, say) gives its document and what of its claims failed. Beside the folder it leaves NAME.json and NAME.png.
+    tell(folder, rounds, say) gives the story's document and what of its claims failed. Beside the folder it leaves NAME.json and NAME.png.
     """
     parser = argparse.ArgumentParser(prog=name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = Path("build") / f"demo-{name}"
@@ -305,7 +301,7 @@ def run(name: str, doc: str, rounds: int, argv: Sequence[str] | None, story: Cal
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
-    document, failed = story(folder, args.rounds, say)
+    document, failed = tell(folder, args.rounds, say)
     document["seconds"] = round(time.monotonic() - began, 1)
     failed += [f"{document[what]} versions {what}" for what in ("lost", "mismatched") if document[what]]
     folder.with_suffix(".json").write_text(json.dumps({**document, "failed": failed}, indent=1) + "\n")

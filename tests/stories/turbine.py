@@ -22,7 +22,7 @@ from tests.stories.story import F32, Actor, Base, Batch, Say, Told
 ROUNDS = 6
 SAMPLES = 240  # windows of a round: four hours at one a minute
 A_DAY = 1440  # windows, one a minute
-DAYS = 2  # of calm that false alarms are counted in
+DAYS = 2  # of calm, in which false alarms are counted
 TRIED = 200  # windows with each fault
 SEVERITY = 0.7  # of the faults: early ones
 QUANTILE, MARGIN = 0.99, 1.5  # the threshold: so much above what all but one of a hundred calm windows score
@@ -74,7 +74,7 @@ def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[s
     """Play the story, and return its document and what of its claims failed."""
     say("synthesising vibration")
     machines = [_turbine(name, seed) for seed, name in enumerate(("ridge", "shore", "plain"), 1)] + [_orbiter(rounds)]
-    actors = [Actor(m.device, m.base, lambda round, m=m: Batch(m.feed(round)), SETTINGS) for m in machines]  # type: ignore[misc]
+    actors = [_actor(machine) for machine in machines]
     told = story.play(folder, BASES, actors, rounds, say)
     say("listening to two days of calm, and to each fault")
     runtime = load()
@@ -84,6 +84,10 @@ def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[s
     _draw(heard, told, folder.with_suffix(".png"))
     document: dict[str, object] = {**story.proof(told), "heard": {d: {k: _public(h) for k, h in by.items()} for d, by in heard.items()}}
     return document, failed
+
+
+def _actor(machine: Machine) -> Actor:
+    return Actor(machine.device, machine.base, lambda round: Batch(machine.feed(round)), SETTINGS)
 
 
 def _turbine(name: str, seed: int) -> Machine:
@@ -175,7 +179,8 @@ def _show(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told]) ->
         for fault in h.auc
     ]
     names = ("device", "model", "fault", "AUC", "windows caught", "false alarms a day")
-    story.show(story.table("faults told from calm, and alarms when nothing is wrong (a window a minute)", names, rows, left=3), story.travelled(told))
+    title = "faults told from calm, and alarms when nothing is wrong (a window a minute)"
+    story.show(story.table(title, names, rows, left=3), story.travelled(told))
 
 
 def _draw(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told], path: Path) -> None:

@@ -59,7 +59,7 @@ class Wearer:
         triads[:, :, 1] *= np.sign(np.linalg.det(self.turn))
         strength = self.gain * self.vigour * rng.uniform(0.9, 1.1, (len(windows), 1, 1))
         out = triads.reshape(moved.shape) * strength + NOISE * rng.standard_normal(moved.shape)
-        return out.astype(np.float32)
+        return np.asarray(out, np.float32)
 
 
 def usual(seed: int) -> Wearer:
