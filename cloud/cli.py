@@ -174,16 +174,22 @@ def _author_commands(commands: Any) -> None:
     one = _command(
         commands, "graft", authoring.graft_to,
         "edgecloud graft stock.tflite -o trainable.tflite", "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
-        "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam -o turbine.tflite",
+        "edgecloud graft mobilenet.tflite --train all --modes head last:3 --optimizer adam -o doorbell.tflite",
+        "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam --score -o turbine.tflite",
         "edgecloud graft visitors.tflite --add-class postman --add-class cat -o visitors2.tflite",
     )  # fmt: skip
     one.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
     one.add_argument(
         "--train", nargs="+", default=["head"], metavar="LAYER",
-        help="head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+        help="the deepest mode: head, last:N, all, or names of layers or weights as `edgecloud inspect` lists them (default: head)",
+    )  # fmt: skip
+    one.add_argument(
+        "--modes", nargs="+", default=[], metavar="MODE",
+        help="cheaper modes in the same file, between which the board chooses by its budget: head, last:N, or the name of a layer",
     )  # fmt: skip
     _step_arguments(one)
     one.add_argument("--add-class", action="append", default=[], metavar="NAME", help="a class to learn besides; may be repeated")
+    one.add_argument("--score", action="store_true", help="let an auto-encoder score samples, against a threshold that the device learns")
     one.add_argument("-o", "--output", required=True, metavar="FILE", help="the trainable .tflite to write; replaced whole")
 
 

@@ -23,6 +23,7 @@ class Outcome:
     steps: int
     trained_id: int
     at: int  # Unix seconds
+    threshold: float | None = None  # from which score on a sample is an anomaly; None for a model that does not score
 
 
 def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Value]:
@@ -33,6 +34,8 @@ def metrics(outcome: Outcome, clamped: Sequence[int] = ()) -> dict[str, cbor.Val
             out[f"loss_{name}"] = score.loss
         if score is not None and score.accuracy is not None:
             out[f"accuracy_{name}"] = score.accuracy
+    if outcome.threshold is not None:
+        out["threshold"] = outcome.threshold
     if clamped:
         out["clamped"] = list(clamped[:CLAMPED_MAX])
     return out

@@ -11,9 +11,11 @@ from modelwire import cbor
 from modelwire.candidates import Residual
 from modelwire.errors import BudgetExhausted, ModelWireError, NonFinite, NotEnoughSamples, TooLarge, TrainingDiverged
 from modelwire.snap import Snapped, exactly, snap, training_start
+from modelwire.tensors import Weights
 from modelwire.update import Kind, changed
 
-from . import guard, trainer
+from . import anomaly, guard, trainer
+from .course import Lesson, courses_for
 from .lineage import Head, Lineage
 from .outcome import Outcome, metrics
 from .settings import Model
@@ -123,27 +125,28 @@ def _train(
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
     outcome = Outcome(head.rounds + 1, guard.measure(model, judging), None, len(training), 0, until, 0)
-    count = 0
     seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, outcome.round)
     start, residual = training_start(held.state, held.residual)
-    model.set_weights(lineage.manifest.schema.shaped(start))
+    lesson = Lesson(
+        lineage.name, training, lineage.manifest.schema.shaped(start), settings.train.epochs, settings.train.learning_rate, seed
+    )
+    course = courses_for(held.file, model=lineage.name)[-1].begin(model, lesson)
     try:
-        for loss in trainer.steps(
-            model, training, name=lineage.name, epochs=settings.train.epochs, learning_rate=settings.train.learning_rate, seed=seed
-        ):
-            count += 1
-            yield loss
-        outcome = replace(outcome, steps=count)
-        snapped = _snap(lineage, settings, head, held, residual, model, outcome)
+        while course.done < course.steps:
+            yield course.step()
+        outcome = replace(outcome, steps=course.done)
+        snapped = _snap(lineage, settings, head, held, residual, course.trained(), outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
-        return _Trained(replace(outcome, steps=count), None, guard.Verdict(False, e.message), e)
+        return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    return _Trained(replace(outcome, after=_measure_snapped(model, snapped, judging)), snapped, guard.Verdict(True))
+    after = _measure_snapped(model, snapped, judging)
+    snapped, threshold = anomaly.settle(snapped, model, judging.x, settings.anomaly)
+    return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True))
 
 
-def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, model: Trainable, outcome: Outcome) -> Snapped:
-    trained = lineage.manifest.schema.flat(model.get_weights())
+def _snap(lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome) -> Snapped:
+    trained = lineage.manifest.schema.flat(weights)
     if lineage.manifest.all_exact:
         return exactly(held.state, trained, residual)
     update = settings.update
@@ -164,7 +167,8 @@ def _overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> i
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
+    threshold = 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
+    return len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension)) + threshold
 
 
 def _measure_snapped(model: Trainable, snapped: Snapped, judging: Samples) -> guard.Score:

@@ -41,39 +41,73 @@ class Runtime:
     interpreter: Any  # its module `interpreter`
     delegate: str  # what the probe was computed with: XNNPACK, PLAIN or UNKNOWN
 
-    def open(self, file: bytes, *, model: str = "model", delegates: bool = True) -> Model:
+    def open(self, file: bytes, *, model: str = "model", delegates: bool = True, signature: str = "train") -> Model:
         """Return the model of a trainable `.tflite`, ready to run. model: its name, for errors.
 
-        delegates: False keeps the default delegate out. With True it is tried, and left out when it can't prepare every signature.
+        delegates: False keeps the default delegate out. With True it is tried, and left out when it can't prepare what is used.
+        signature: by which it will be trained; "" for a model that is only evaluated, until `Model.use` says otherwise. A signature
+        takes memory only from then on.
         Raises NotTrainable when the file breaks the contract or no setting of this runtime runs it.
         """
         tflite_file.check_trainable(file, model=model)
-        failed: list[str] = []
-        for with_delegates in (True, False) if delegates else (False,):
-            try:
-                rehearse(interpreter_for(self.interpreter, file, delegates=with_delegates), file)
-                opened = interpreter_for(self.interpreter, file, delegates=with_delegates)
-            except _FAILURES as e:
-                failed.append(" ".join(str(e).split()))
-                continue
-            return Model(self, opened, file, name=model, delegate=_delegate(opened), fallback="; ".join(failed))
-        raise NotTrainable(model=model, reason=f"{self.package} {self.version} can't run it: {failed[-1][:300]}")
+        opened = Model(self, file, name=model, delegates=delegates)
+        opened.use(signature)
+        return opened
 
 
 class Model:
     """One opened model. Its weights live in the interpreter and start as the file's; not safe for use from two threads."""
 
-    def __init__(self, runtime: Runtime, interpreter: Any, file: bytes, *, name: str, delegate: str, fallback: str) -> None:
-        self.name, self.runtime, self.delegate = name, runtime, delegate
-        self.fallback = fallback  # why the default delegate was left out; empty when it was not
+    def __init__(self, runtime: Runtime, file: bytes, *, name: str, delegates: bool) -> None:
+        self.name, self.runtime = name, runtime
         self.contract = tflite_file.contract(file, model=name)
         self.steps = 0  # of training since the weights were last set
-        self._interpreter = interpreter  # the signature runners refer into it
+        self.delegate = UNKNOWN
+        self.fallback = ""  # why the default delegate was left out; empty when it was not
+        self._file, self._delegates = file, delegates
+        self._trains_by: str | None = None  # the signature that `train` calls; None before the first `use`
+        self._interpreter: Any = None  # the signature runners refer into it
         self._variables = {v.name: v for v in tflite_file.read_variables(file, model=name)}
-        self._call: dict[str, Callable[..., Mapping[str, Any]]] = {}
-        for signature in ("infer", "train", "get_weights", "set_weights", "eval"):
-            if signature != "eval" or self.contract.evaluates:
-                self._call[signature] = interpreter.get_signature_runner(signature)
+        self._runners: dict[str, Callable[..., Mapping[str, Any]]] = {}
+        self._keeps_state = {"get_state", "set_state"} <= set(tflite_file.signature_names(file))
+
+    def use(self, signature: str) -> None:
+        """Let `train` go by this signature of the file; "" for none. The weights stay, the optimiser's slots may start anew.
+
+        Raises NotTrainable when no setting of this runtime runs it; the model is then as before.
+        """
+        if signature == self._trains_by:
+            return
+        if signature and not (tflite_file.trains(signature) and signature in tflite_file.signature_names(self._file)):
+            raise NotTrainable(model=self.name, reason=f"it has no signature {signature!r} that trains")
+        failed: list[str] = []
+        for with_delegates in (True, False) if self._delegates else (False,):
+            try:
+                rehearse(interpreter_for(self.runtime.interpreter, self._file, delegates=with_delegates), self._file, signature)
+                if self._interpreter is None or with_delegates != self._delegates:
+                    self._open(with_delegates)
+            except _FAILURES as e:
+                failed.append(" ".join(str(e).split()))
+                continue
+            self._delegates, self._trains_by = with_delegates, signature
+            self.fallback = self.fallback or "; ".join(failed)
+            return
+        raise NotTrainable(model=self.name, reason=f"{self.runtime.package} {self.runtime.version} can't run it: {failed[-1][:300]}")
+
+    def _open(self, delegates: bool) -> None:
+        weights = self.get_weights() if self._interpreter is not None else None
+        self._runners = {}
+        self._interpreter = interpreter_for(self.runtime.interpreter, self._file, delegates=delegates)
+        self.delegate = _delegate(self._interpreter)
+        if weights is not None:
+            self.set_weights(weights)
+
+    def _call(self, signature: str, **inputs: Any) -> Mapping[str, Any]:
+        """Call a signature. Its runner, and the memory of its subgraph, come with the first call."""
+        runner = self._runners.get(signature)
+        if runner is None:
+            runner = self._runners[signature] = self._interpreter.get_signature_runner(signature)
+        return runner(**inputs)
 
     @property
     def batch(self) -> int:
@@ -121,7 +155,9 @@ class Model:
         """
         samples = self._input("x", np.asarray(x), (self.batch, *self.input_shape))
         targets = self._input("y", np.asarray(y), (self.batch, *self.contract.y_shape))
-        loss = float(np.asarray(self._call["train"](x=samples, y=targets, lr=np.float32(lr))["loss"]).reshape(()))
+        if not self._trains_by:
+            raise NotTrainable(model=self.name, reason="it was opened without a signature to train by")
+        loss = float(np.asarray(self._call(self._trains_by, x=samples, y=targets, lr=np.float32(lr))["loss"]).reshape(()))
         if not np.isfinite(loss):
             raise TrainingDiverged(model=self.name, what=f"a loss of {loss}", steps=self.steps)
         self.steps += 1
@@ -129,7 +165,7 @@ class Model:
 
     def get_weights(self) -> Weights:
         """Return the present weights by name, in sorted order, held as their types are; copies."""
-        out = self._call["get_weights"]()
+        out = self._call("get_weights")
         return {name: np.array(out[name], v.dtype.held).reshape(v.shape) for name, v in self._variables.items()}
 
     def set_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
@@ -145,8 +181,29 @@ class Model:
             if weights[name].dtype != v.dtype.held or weights[name].shape != v.shape:
                 got = f"{weights[name].dtype}{list(weights[name].shape)}"
                 raise ShapeMismatch(tensor=name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
-        self._call["set_weights"](**{name: _native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
+        self._call("set_weights", **{name: _native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
         self.steps = 0
+
+    @property
+    def state_is_whole(self) -> bool:
+        """Whether `get_state` gives all that training goes by beside the weights; a file without slots has nothing to give."""
+        return not (self._trains_by and tflite_file.hides_state(self._file, self._trains_by, model=self.name))
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Return the optimiser's slots by name, copies; none where the file does not give them away."""
+        if not self._keeps_state:
+            return {}
+        return {name: np.array(value) for name, value in sorted(self._call("get_state").items())}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Put the optimiser's slots in place, to the bit: exactly those that `get_state` gives. Raises ShapeMismatch."""
+        known = self.get_state()
+        for name in sorted(set(known) | set(state)):
+            here, there = (None if name not in of else (of[name].dtype, of[name].shape) for of in (known, state))
+            if here != there:
+                raise ShapeMismatch(tensor=name, expected=here or "no such slot", got=there or "nothing")
+        if known:
+            self._call("set_state", **{name: np.ascontiguousarray(value) for name, value in state.items()})
 
     def _input(self, what: str, value: NDArray[Any], shape: tuple[int, ...]) -> F32:
         """Return `value` as the runtimes want it: exactly float32, and of exactly this shape (a smaller batch fails inside them)."""
@@ -157,7 +214,7 @@ class Model:
             return np.ascontiguousarray(value, np.float32)
 
     def _output(self, signature: str, x: F32) -> F32:
-        return np.array(self._call[signature](x=x)["output"], np.float32)
+        return np.array(self._call(signature, x=x)["output"], np.float32)
 
 
 def load(prefer: Sequence[str] = ("litert", "tflite")) -> Runtime:
@@ -201,11 +258,11 @@ def interpreter_for(module: Any, file: bytes, *, delegates: bool) -> Any:
     return interpreter
 
 
-def rehearse(interpreter: Any, file: bytes) -> None:
-    """Call every signature of the contract once, on zeros; the interpreter is spent afterwards.
+def rehearse(interpreter: Any, file: bytes, signature: str = "train") -> None:
+    """Call every signature that will be used once, on zeros; the interpreter is spent afterwards. signature: the one that trains, or "".
 
     A delegate that claims what it can't prepare (XNNPACK and a SUM of rank 7) fails at the first call, not at opening: a board
-    would find out in the middle of a round.
+    would find out in the middle of a round. The other training signatures are left alone: each takes its memory when it is called.
     """
     shapes = tflite_file.contract(file)
     x, y = np.zeros((shapes.batch, *shapes.x_shape), np.float32), np.zeros((shapes.batch, *shapes.y_shape), np.float32)
@@ -214,7 +271,8 @@ def rehearse(interpreter: Any, file: bytes) -> None:
     interpreter.get_signature_runner("set_weights")(**weights)
     if shapes.evaluates:
         interpreter.get_signature_runner("eval")(x=x)
-    interpreter.get_signature_runner("train")(x=x, y=y, lr=np.float32(0))
+    if signature:
+        interpreter.get_signature_runner(signature)(x=x, y=y, lr=np.float32(0))
 
 
 def _probe(name: str) -> Runtime | str:

@@ -81,6 +81,14 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Anomaly:
+    """From which score on a sample is an anomaly, for models that score samples. A model may override each."""
+
+    quantile: float = setting(0.99, "Share of held-out samples whose scores lie below the one that the threshold is made of.", least=0.5, most=1)
+    margin: float = setting(1.5, "The threshold is this times that score.", least=1, most=1000)
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """The models on this device."""
 
@@ -117,6 +125,7 @@ class Model:
     name: str
     train: Train
     update: Update
+    anomaly: Anomaly = Anomaly()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,7 @@ class Settings:
     link: Link = Link()
     train: Train = Train()
     update: Update = Update()
+    anomaly: Anomaly = Anomaly()
     store: Store = Store()
     outbox: Outbox = Outbox()
     spool: Samples = Samples()
@@ -139,10 +149,10 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "update": Update,
+    "device": Device, "link": Link, "train": Train, "update": Update, "anomaly": Anomaly,
     "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
 }  # fmt: skip
-PER_MODEL = ("train", "update")
+PER_MODEL = ("train", "update", "anomaly")
 
 
 def keys() -> list[str]:

@@ -29,7 +29,7 @@ def render(given: Mapping[str, str], models: Sequence[str]) -> str:
         out.append("")
     for name in models:
         out.append(f'[[model]]\nname = "{name}"')
-        out.append("# [train] and [update] hold for all models; a model's own go before them:\n#train = { learning_rate = 0.01 }\n")
+        out.append("# [train], [update] and [anomaly] hold for all models; a model's own go before them:\n#train = { learning_rate = 0.01 }\n")
     return "\n".join(out)
 
 

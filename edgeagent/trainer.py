@@ -1,15 +1,14 @@
-"""Runs epochs over fixed batches through a model's `train` signature, one step at a time so that the agent can do else between."""
+"""In which order and in which batches a round goes through its samples, and what it needs of an opened model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire.errors import TrainingDiverged
 from modelwire.tensors import F32, Weights
 
 from .spool import Samples
@@ -22,30 +21,22 @@ class Trainable(Protocol):
     def batch(self) -> int: ...
     @property
     def runtime_key(self) -> str: ...
+    @property
+    def state_is_whole(self) -> bool: ...
+    def use(self, signature: str) -> None: ...
     def train(self, x: F32, y: F32, lr: float) -> float: ...
     def evaluate(self, x: F32) -> F32: ...
     def get_weights(self) -> Weights: ...
     def set_weights(self, weights: Weights) -> None: ...
+    def get_state(self) -> Mapping[str, NDArray[Any]]: ...
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None: ...
 
 
-def steps(model: Trainable, samples: Samples, *, name: str, epochs: int, learning_rate: float, seed: int) -> Iterator[float]:
-    """Train, yielding each step's loss. The order of the samples follows from `seed` alone.
-
-    Raises TrainingDiverged on a loss or a weight that is not finite; the model's weights are worthless then.
-    """
+def orders(samples: Samples, *, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the order of each epoch, without end: all of it follows from the samples and `seed` alone."""
     rng = np.random.default_rng(seed)
-    done = 0
-    for _ in range(epochs):
-        for at in batches(rng.permutation(len(samples)), model.batch):
-            loss = model.train(samples.x[at], samples.y[at], learning_rate)
-            done += 1
-            if not np.isfinite(loss):
-                raise TrainingDiverged(model=name, what=f"a loss of {loss}", steps=done)
-            yield loss
-    # A runtime may report a finite loss computed before the step that ruined the weights.
-    for tensor, value in model.get_weights().items():
-        if not np.isfinite(value).all():
-            raise TrainingDiverged(model=name, what=f"a weight in {tensor} that is not finite", steps=done)
+    while True:
+        yield rng.permutation(len(samples))
 
 
 def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
@@ -61,7 +52,7 @@ def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def steps_of(samples: int, batch: int, epochs: int) -> int:
-    """Return how many steps `steps` takes."""
+    """Return how many steps so many epochs take."""
     return epochs * max(1, samples // batch)
 
 

@@ -31,6 +31,8 @@ class Limits:
     tensor_name: int = 200  # characters
     manifest: int = 1 * MIB
     model_file: int = 600 * MIB
+    notes: int = 1 * MIB  # what a trainable file says of itself
+    modes: int = 16  # ways to train one file
     record: int = 40 * KIB  # hello, receipt, command, manifest of a transfer
     part: int = 96 * KIB  # one MQTT payload: AWS IoT Core refuses more than 128 KiB
     parts: int = 1024  # of one transfer

@@ -16,8 +16,8 @@ from .identity import root_of
 from .tensors import Dtype, Held, Schema, TensorClass, TensorSpec
 from .tflite_file import read_tensors
 
-# Statistics that are not trained by a gradient. Sparse lossy coding drove a running variance below zero: facts in
-# docs/decisions/0001-why-the-lattice.md.
+# What is not trained by a gradient: statistics, and the threshold of anomalies. Sparse lossy coding drove a running variance
+# below zero: facts in docs/decisions/0001-why-the-lattice.md.
 # Which classes a tensor of each type may have. A 16-bit or 8-bit statistic is exact: its bits do not add mod 2^32.
 CLASSES = {
     Dtype.FLOAT32: (TensorClass.LATTICE, TensorClass.VERBATIM, TensorClass.EXACT),
@@ -27,7 +27,7 @@ CLASSES = {
     Dtype.INT32: (TensorClass.VERBATIM, TensorClass.EXACT),
 }
 CODE_MAX = 127  # of an int8 tensor on the lattice, and -127: narrow range
-VERBATIM_NAME = re.compile(r"(moving|running)_(mean|variance|var)(_\d+)?\Z")
+VERBATIM_NAME = re.compile(r"((moving|running)_(mean|variance|var)(_\d+)?|\Aanomaly_threshold)\Z")
 
 
 @dataclass(frozen=True, slots=True)

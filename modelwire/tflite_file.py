@@ -74,12 +74,12 @@ class Contract:
         return prod(self.y_shape)
 
 
-def read_variables(file: Buffer, *, model: str = "the model") -> tuple[Variable, ...]:
+def read_variables(file: Buffer | Model, *, model: str = "the model") -> tuple[Variable, ...]:
     """Return everything that the signature `get_weights` lists, sorted by name.
 
     Raises NotTrainable when a variable has no initial value of its own in the file; Malformed or TooLarge for a damaged file.
     """
-    return _variables(parse(file), model)
+    return _variables(parsed(file), model)
 
 
 def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
@@ -122,14 +122,43 @@ def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, mo
     return written
 
 
+def parsed(file: Buffer | Model) -> Model:
+    """Return the parsed file; what is parsed already is not parsed again, which takes tenths of a second for a large one on a board."""
+    return file if isinstance(file, Model) else parse(file)
+
+
 def signature_names(file: Buffer) -> tuple[str, ...]:
     """Return the names of the file's signatures, sorted."""
     return tuple(sorted(parse(file).signatures))
 
 
-def contract(file: Buffer, *, model: str = "the model") -> Contract:
+def contract(file: Buffer | Model, *, model: str = "the model") -> Contract:
     """Return batch and shapes, read from the `train` signature. Raises NotTrainable when it isn't as the contract says."""
-    return _contract(parse(file), model)
+    return _contract(parsed(file), model)
+
+
+def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozenset[str]]:
+    """Return which of the weights each training signature changes: `train`, and every other one whose name begins with `train_`."""
+    m = parsed(file)
+    names = {handle: name for name, handle in _listed(m, model, _signature(m, model, "get_weights")).items()}
+    signatures = {key: s for key, s in m.signatures.items() if trains(key)}
+    by_graph = {i: frozenset(names[h] for h, _ in _assignments(m.graphs[i]) if h in names) for i in {s.graph for s in signatures.values()}}
+    return {key: by_graph[s.graph] for key, s in signatures.items()}
+
+
+def hides_state(file: Buffer, signature: str, *, model: str = "the model") -> bool:
+    """Return whether training by `signature` changes variables that neither get_weights nor get_state and set_state tell of."""
+    m = parse(file)
+    listed = set(_listed(m, model, _signature(m, model, "get_weights")).values())
+    given, taken = m.signatures.get("get_state"), m.signatures.get("set_state")
+    if given is not None and taken is not None and set(given.outputs) == set(taken.inputs):
+        listed |= set(_listed(m, model, given).values())
+    return any(handle not in listed for handle, _ in _assignments(m.graphs[_signature(m, model, signature).graph]))
+
+
+def trains(signature: str) -> bool:
+    """Return whether a signature of this name is one that trains."""
+    return signature == "train" or signature.startswith("train_")
 
 
 def check_trainable(file: Buffer, *, model: str = "the model") -> None:
@@ -148,14 +177,19 @@ def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
 
 
+def _signature(m: Model, model: str, name: str) -> Signature:
+    found = m.signatures.get(name)
+    if found is None:
+        _refuse(model, f"it has no signature {name!r}")
+    return found
+
+
 # Which variable each weight is: signature output <- READ_VARIABLE <- VAR_HANDLE; and its value: the constant that the
 # CALL_ONCE subgraph assigns to that handle. Nothing may stand between; a converter has no reason to put anything there.
 
 
 def _variables(m: Model, model: str) -> tuple[Variable, ...]:
-    signature = m.signatures.get("get_weights")
-    if signature is None:
-        _refuse(model, "it has no signature 'get_weights'")
+    signature = _signature(m, model, "get_weights")
     _check_custom(m, model)
     initial = _initial_values(m, model)
     readers = _readers(m)
@@ -297,7 +331,7 @@ def _check_state(m: Model, model: str) -> None:
     listed = set(_listed(m, model, m.signatures["get_weights"]).values())
     usage = {i: {op.variable for op in g.operators if op.variable is not None} for i, g in enumerate(m.graphs)}
     judged: set[int] = set()  # thousands of signatures may name one subgraph
-    changed = {handle for handle, _ in _assignments(m.graphs[m.signatures["train"].graph])}
+    changed = {handle for i in {s.graph for key, s in m.signatures.items() if trains(key)} for handle, _ in _assignments(m.graphs[i])}
     for name, signature in sorted(m.signatures.items()):
         used = usage[signature.graph]
         blank = sorted(used - initial.keys()) if signature.graph not in judged else []
@@ -321,6 +355,10 @@ def _contract(m: Model, model: str) -> Contract:
         _refuse(model, f"train takes lr of shape {list(lr.shape)}, not a scalar")
     if prod(loss.shape) != 1:
         _refuse(model, f"train gives a loss of shape {list(loss.shape)}, not one number")
+    for name in sorted(n for n in m.signatures if trains(n) and n != "train"):
+        other = _only(m, model, name, ("lr", "x", "y"), "loss")
+        if any(other[what].shape != train[what].shape for what in train):
+            _refuse(model, f"its signature {name!r} takes or gives other shapes than 'train'")
     evaluate = _only(m, model, "eval", ("x",), "output") if "eval" in m.signatures else None
     for name, signature, batch in (("infer", infer, 1), ("eval", evaluate, x.shape[0])):
         if signature is None:
@@ -334,9 +372,7 @@ def _contract(m: Model, model: str) -> Contract:
 
 def _only(m: Model, model: str, name: str, inputs: tuple[str, ...], output: str) -> dict[str, Tensor]:
     """Return the named tensors of a signature: exactly these inputs and at least this output, all of fixed float32 shapes."""
-    signature = m.signatures.get(name)
-    if signature is None:
-        _refuse(model, f"it has no signature {name!r}")
+    signature = _signature(m, model, name)
     if tuple(sorted(signature.inputs)) != inputs or output not in signature.outputs:
         _refuse(model, f"its signature {name!r} is not {name}({', '.join(inputs)}) -> {output}")
     tensors = m.graphs[signature.graph].tensors

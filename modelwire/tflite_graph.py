@@ -92,7 +92,8 @@ class Model:
     graphs: tuple[Graph, ...]
     signatures: Mapping[str, Signature]
     buffers: tuple[tuple[int, int], ...]  # (byte in the file, bytes); (0, 0) when empty
-    metadata_buffers: tuple[int, ...]
+    metadata: tuple[tuple[str, int], ...]  # name and buffer of each entry
+    metadata_buffers: tuple[int, ...]  # theirs, and those of an older list without names
 
 
 def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
@@ -118,8 +119,10 @@ def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
             raise reader.malformed(f"signature {key[:40]!r} is there twice or names subgraph {index} of {len(graphs)}")
         graph = graphs[index]
         signatures[key] = Signature(index, _names(t, 0, graph.fed), _names(t, 1, graph.given))
-    metadata = tuple(t.integer(1, U32) for t in root.tables(6)) + root.integers(5)
-    return Model(graphs, signatures, buffers, metadata)
+    metadata = tuple((t.text(0) or "", t.integer(1, U32)) for t in root.tables(6))
+    if any(buffer >= len(buffers) for _, buffer in metadata):
+        raise reader.malformed(f"its metadata name a buffer beyond its {len(buffers)}")
+    return Model(graphs, signatures, buffers, metadata, tuple(buffer for _, buffer in metadata) + root.integers(5))
 
 
 def _place(table: Table) -> tuple[int, int]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 from modelwire import limits, tflite_file
 from modelwire.errors import BadArgument, MissingFile, TooLarge
+from modelwire.notes import THRESHOLD
 
 from ..files import write_whole
 from ..graft import ops
-from ..graft.costs import Cost
+from ..graft.costs import Cost, cost
 from ..graft.grafting import Grafted, Wish, graft
 from ..graft.inspecting import Looked, look
 from ..graft.packing import pack
@@ -35,7 +37,7 @@ def inspect(args: argparse.Namespace) -> Answer:
         ],
         "batch": args.batch, "multiplications_per_second": found.rate,
         "modes": [
-            {"train": m.train, "layers": m.layers, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
+            {"mode": m.name, "layers": m.layers, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
              **_cost(m.cost)}
             for m in found.modes
         ],
@@ -75,24 +77,29 @@ def _inspected(args: argparse.Namespace, found: Looked) -> str:
         lines.append(table(("layer", "operator", "weights"), rows))
     if found.modes:
         modes = [
-            (m.train, m.layers, m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
-            else (m.train, m.layers, m.entries, "", "", m.reason)
+            (m.name, m.layers, m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
+            else (m.name, m.layers, m.entries, "", "", m.reason)
             for m in found.modes
         ]  # fmt: skip
         title = f"a step of {args.batch} samples, at {found.rate / 1e9:.1f} thousand million multiplications a second"
-        lines.append(table(("--train", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
+        lines.append(table(("mode", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
     return "\n\n".join(lines)
 
 
 def graft_to(args: argparse.Namespace) -> Answer:
     """Put the signatures that train it onto a stock .tflite, without TensorFlow."""
     data = read_file(args.file)
-    wish = Wish(
-        tuple(args.train), args.loss, args.optimizer, args.batch, args.target or "", tuple(args.add_class), Path(args.file).name
-    )
-    made = graft(data, wish)
+    made = graft(data, wish_of(args))
     write_whole(Path(args.output), made.file)
     return Answer(_document(args, made, data), _text(args, made, len(data)))
+
+
+def wish_of(args: argparse.Namespace) -> Wish:
+    """Return what the command line asks of a graft."""
+    return Wish(
+        train=tuple(args.train), modes=tuple(args.modes), loss=args.loss, optimizer=args.optimizer, batch=args.batch,
+        output=args.target or "", add_classes=tuple(args.add_class), score=args.score, model=Path(args.file).name,
+    )  # fmt: skip
 
 
 def pack_to(args: argparse.Namespace) -> Answer:
@@ -142,6 +149,10 @@ def _document(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
         "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "loss": made.loss, "optimizer": args.optimizer,
         "weights": {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)},
         "layers": [layer.name for layer in made.layers], "features": made.features, "signatures": list(made.signatures),
+        "modes": [
+            {"mode": m.name, "signature": m.signature, "weights": list(m.weights), **_cost(cost(made.graphs[m.name]))} for m in made.modes
+        ],
+        "head": None if made.head is None else asdict(made.head), "score": args.score,
     }  # fmt: skip
 
 
@@ -149,13 +160,19 @@ def _text(args: argparse.Namespace, made: Grafted, before: int) -> str:
     fixed = tflite_file.contract(made.file)
     entries = sum(layer.entries(made.stock) for layer in made.layers)
     names = {"ce": "cross-entropy", "binary": "binary cross-entropy", "mse": "mean squared error"}
-    return facts(
+    said = facts(
         (
             ("file", args.output), ("bytes", f"{len(made.file)} ({before} before)"),
             ("trains", f"{entries} weights in {', '.join(layer.name for layer in made.layers)}"),
             ("loss", names[made.loss]), ("optimizer", args.optimizer),
             ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
             ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
+            ("head", "one that trains with the same bits everywhere" if made.head else ""),
+            ("score", f"compared with the weight {THRESHOLD}" if args.score else ""),
             ("signatures", ", ".join(made.signatures)),
         )
     )  # fmt: skip
+    if len(made.modes) == 1:
+        return said
+    rows = [(m.name, m.signature, len(m.weights), f"{cost(made.graphs[m.name]).peak_bytes / 2**20:.2f}") for m in made.modes]
+    return f"{said}\n\n{table(('mode', 'signature', 'tensors', 'MiB alive'), rows)}"

@@ -5,27 +5,26 @@ The stock file is inside the new one, whole and unchanged; constants that are no
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from modelwire import tflite_file
 from modelwire.errors import BadArgument, NotTrainable
 from modelwire.flatbuffer import U32
+from modelwire.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
+from . import describing, ops, optimizers, rules_conv, rules_dense, rules_pointwise, rules_shape, scoring
 from . import loss as losses
-from . import ops, optimizers, rules_conv, rules_dense, rules_pointwise, rules_shape
 from .batch import Batched, batched, forward, single, stock_tensors
 from .build import File, Graph, Shape, tensor_table
+from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 
-NOTES = "edgeagent.trainable"  # name of the metadata entry
-CONTRACT = 1  # of docs/trainable-models.md
 _ = (rules_conv, rules_dense, rules_pointwise, rules_shape)  # importing them registers the gradients
 
 
@@ -34,11 +33,13 @@ class Wish:
     """What is asked of a graft."""
 
     train: tuple[str, ...] = ("head",)  # head, last:N, all, or names
+    modes: tuple[str, ...] = ()  # shallower cuts that the board may choose instead: head, last:N, or a name
     loss: str = "auto"
     optimizer: str = "sgd"
     batch: int = 16
     output: str = ""  # name of the output that is trained; empty: the first
     add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
+    score: bool = False  # whether an auto-encoder scores samples against a threshold
     model: str = "the model"  # its name, for errors
 
 
@@ -48,9 +49,11 @@ class Grafted:
 
     file: bytes
     stock: Stock
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...]  # of the deepest mode
     loss: str
-    train: Graph  # for estimates
+    modes: tuple[Mode, ...]  # cheapest first
+    graphs: Mapping[str, Graph]  # by the name of the mode that it trains, for estimates
+    head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
 
@@ -72,7 +75,7 @@ def _grafted(stock: Stock, wish: Wish) -> Grafted:
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
     found = layers(stock, output)
-    chosen = select(stock, found, wish.train)
+    chosen = cuts(stock, found, wish.train, wish.modes)
     try:
         return _Graft(stock, output, chosen, wish, origin).made()
     except NoRule as refused:
@@ -81,7 +84,8 @@ def _grafted(stock: Stock, wish: Wish) -> Grafted:
 
 def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> Graph:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
-    return _Graft(stock, output_of(stock, wish), chosen, wish).train()
+    cut = Cut(named(wish.train), chosen)
+    return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
 def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> int:
@@ -89,7 +93,8 @@ def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> in
     best = 0
     for count in range(1, sum(layer.kernel for layer in found) + 1):
         try:
-            _Graft(stock, output, select(stock, found, (f"last:{count}",)), wish).train()
+            cut = Cut(f"last:{count}", select(stock, found, (f"last:{count}",)))
+            _Graft(stock, output, (cut,), wish).train(cut)
         except (NoRule, NotTrainable):
             break
         best = count
@@ -155,25 +160,30 @@ def output_of(stock: Stock, wish: Wish) -> int:
 class _Graft:
     stock: Stock
     output: int
-    chosen: tuple[Layer, ...]
+    cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
     file: File = field(init=False)
-    weights: dict[str, int] = field(init=False)  # the stock tensor of each
+    weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
     def __post_init__(self) -> None:
         self.file = File(self.stock, self.wish.model)
-        self.weights = dict(sorted({name: t for layer in self.chosen for name, t in layer.weights.items()}.items()))
+        self.weights = self.cuts[-1].weights
         # As the file holds them: a shape alone says nothing about how much there is.
         shapes = {name: self.stock.value(t).shape for name, t in self.weights.items()}
-        self.slots = optimizers.slots(self.wish.optimizer, shapes)
+        self.moments = optimizers.moments([frozenset(cut.weights) for cut in self.cuts])
+        self.slots = optimizers.slots(self.wish.optimizer, shapes, self.moments)
         self.variables = frozenset(self.weights.values())
         self.leading = self.stock.leading_to(self.output)
         self.place = losses.place(self.stock, self.output, self.wish.loss)
         self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
         self.infer = Graph(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
         self.init = Graph(self.file, "init")
+        # The optimiser's slots by what moves together: a signature makes room for those that it moves, and inference for none.
+        self.init_slots = [Graph(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
         self.signed: list[str] = []
+        if self.wish.score:
+            scoring.check(self.stock, self.output, self.place.kind, self.weights)
 
     def made(self) -> Grafted:
         self.initialise()
@@ -182,18 +192,31 @@ class _Graft:
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
         evaluate = Graph(self.file, "eval")
-        self.continue_stock(evaluate, self.many, self.leading, faster=True)
+        self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
         self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
-        train = self.train()
+        graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
-        self.access("weights", shapes)
+        self.access("weights", dict(sorted({**shapes, **({THRESHOLD: (1,)} if self.wish.score else {})}.items())), [self.init])
         if self.slots:
-            self.access("state", {slot.name: slot.initial.shape for slot in self.slots})
+            self.access("state", {slot.name: slot.initial.shape for slot in self.slots}, self.init_slots)
         features = self.features(one)
         name = self.stock.tensors[features].name if features >= 0 else ""
-        file = self.file.write({NOTES: self.notes(name)})
+        if self.wish.score:
+            self.score(one)
+        modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
+        head = describing.head(self.stock, self.cuts[0].layers, features, self.place)
+        file = self.file.write({ENTRY: self.notes(name, modes, head)})
         tflite_file.check_trainable(file, model=self.wish.model)
-        return Grafted(file, self.stock, self.chosen, self.place.kind, train, name, tuple(self.signed))
+        notes_of(file, model=self.wish.model)
+        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, head, name, tuple(self.signed))
+
+    def signatures(self) -> dict[Cut, str]:
+        """Return the signature of each cut."""
+        out: dict[Cut, str] = {}
+        for cut in self.cuts[:-1]:
+            name = "train_" + re.sub(r"\W+", "_", cut.name, flags=re.ASCII).strip("_")
+            out[cut] = name if name not in out.values() else f"{name}_{len(out)}"
+        return out | {self.cuts[-1]: "train"}
 
     def sign(self, graph: Graph, key: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
         self.file.sign(key, graph, inputs, outputs)
@@ -223,50 +246,76 @@ class _Graft:
             else:
                 buffer = self.file.buffer(stock.value(t).astype("<f4").tobytes(), own=True)
             graph.assign(graph.variable(name), graph.tensor(tensor.shape, name=name, buffer=buffer))
+        if self.wish.score:
+            buffer = self.file.buffer(scoring.NONE_YET.tobytes(), own=True)
+            graph.assign(graph.variable(THRESHOLD), graph.tensor((1,), name=THRESHOLD, buffer=buffer))
         for slot in self.slots:
-            graph.assign(graph.variable(slot.name), graph.constant_of(slot.initial))
+            for group, own in zip(self.moments, self.init_slots, strict=True):
+                if slot.moves & group:
+                    own.assign(own.variable(slot.name), own.constant_of(slot.initial))
 
-    def continue_stock(self, graph: Graph, at: Batched, wanted: frozenset[int], *, faster: bool = False) -> dict[str, int]:
-        """Append stock operators to an empty graph, with the weights read from their variables; return the handles."""
+    def start_slots(self, graph: Graph, names: Set[str]) -> None:
+        """Append the calls that give the slots of these weights their first values."""
+        for group, own in zip(self.moments, self.init_slots, strict=bool(self.slots)):
+            if group & names:
+                graph.call_once(own)
+
+    def continue_stock(self, graph: Graph, at: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()) -> dict[str, int]:
+        """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
+
+        faster: weights whose layers take the form of matrix products.
+        """
         stock_tensors(graph, self.stock, at, self.variables)
-        graph.call_once(self.init)
-        handles = {}
+        taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
+        handles: dict[str, int] = {}
         for name, t in self.weights.items():
-            handles[name] = graph.variable(name)
-            graph.add_op(ops.READ_VARIABLE, [handles[name]], [t])
+            if t in taken:
+                if not handles:
+                    graph.call_once(self.init)
+                handles[name] = graph.variable(name)
+                graph.add_op(ops.READ_VARIABLE, [handles[name]], [t])
         for t in (*self.stock.inputs, *self.stock.outputs):
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
                 graph.tensors[t] = tensor_table(at.shapes[t], tensor.type, tensor.name, 0)
-        instead = instead_of(graph, self.variables) if faster else None
+        instead = instead_of(graph, faster) if faster else None
         forward(graph, self.stock, at, self.variables, wanted, instead)
         return handles
 
-    def train(self) -> Graph:
-        graph = Graph(self.file, "train")
-        handles = self.continue_stock(graph, self.many, self.leading, faster=True)
+    def train(self, cut: Cut) -> Graph:
+        """Write the signature that trains one cut.
+
+        A layer that it does not train keeps the stock file's operator, even where its weights are a variable for a deeper cut's sake: the
+        gradients are then those of a file with this cut alone, to the bit.
+        """
+        key, weights = self.signatures()[cut], cut.weights
+        graph = Graph(self.file, key)
+        handles = self.continue_stock(graph, self.many, self.leading, faster=frozenset(weights.values()))
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
-        tape = Tape(graph, self.stock, self.many, self.weights.values(), self.leading)
+        tape = Tape(graph, self.stock, self.many, weights.values(), self.leading)
         value = losses.write(graph, tape, self.place, self.output, y)
         tape.back(self.place.behind)
-        lost = [name for name, t in self.weights.items() if t not in tape.gradients]
+        lost = [name for name, t in weights.items() if t not in tape.gradients]
         if lost:
             raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
-        slots = {slot.name: graph.variable(slot.name) for slot in self.slots}
-        state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in self.slots}
-        gradients = {name: tape.gradients[t] for name, t in self.weights.items()}
-        for name, new in optimizers.step(graph, self.wish.optimizer, self.weights, gradients, state, rate).items():
+        self.start_slots(graph, weights.keys())
+        kept = [slot for slot in self.slots if slot.moves & weights.keys()]
+        slots = {slot.name: graph.variable(slot.name) for slot in kept}
+        state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in kept}
+        gradients = {name: tape.gradients[t] for name, t in weights.items()}
+        for name, new in optimizers.step(graph, self.wish.optimizer, weights, gradients, state, rate, self.moments).items():
             graph.assign({**handles, **slots}[name], new)
-        self.sign(graph, "train", {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
+        self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
         return graph
 
-    def access(self, what: str, shapes: dict[str, Shape]) -> None:
-        """Write get_... and set_... for the variables of these names."""
+    def access(self, what: str, shapes: dict[str, Shape], first: Sequence[Graph]) -> None:
+        """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""
         get, put = Graph(self.file, f"get_{what}"), Graph(self.file, f"set_{what}")
-        get.call_once(self.init)
+        for graph in (get, put):
+            for init in first:
+                graph.call_once(init)
         self.sign(get, get.name, {}, {name: get.read(get.variable(name), shape) for name, shape in shapes.items()})
-        put.call_once(self.init)
         given = {name: put.tensor(shape, name=name) for name, shape in shapes.items()}
         for name, t in given.items():
             put.assign(put.variable(name), t)
@@ -275,8 +324,11 @@ class _Graft:
         self.sign(put, put.name, given, {"ok": ok})
 
     def features(self, one: Batched) -> int:
-        """Write `features`: the only tensor through which the trained layers see the input; returns it, or -1 when there are several."""
-        needed = Tape(self.infer, self.stock, one, self.weights.values(), self.leading).needed
+        """Write `features`: the only tensor through which the cheapest mode sees the input; returns it, or -1 when there are several.
+
+        It is computed with the present weights of deeper modes: what was kept of it is of no use once they have moved.
+        """
+        needed = Tape(self.infer, self.stock, one, self.cuts[0].weights.values(), self.leading).needed
         entries = {
             t for op in self.stock.operators if op.index in self.leading and needed.intersection(op.inputs)
             for t in op.inputs if t >= 0 and t not in needed and t in self.stock.moving
@@ -285,22 +337,31 @@ class _Graft:
             return -1
         (found,) = entries
         graph = Graph(self.file, "features")
-        stock_tensors(graph, self.stock, one, self.variables)  # none of which it reads
-        for t in (self.stock.inputs[0], found):
-            graph.tensors[t] = tensor_table(one.shapes[t], ops.FLOAT32, self.stock.tensors[t].name, 0)
-        forward(graph, self.stock, one, frozenset(), self.stock.leading_to(found))
+        self.continue_stock(graph, one, self.stock.leading_to(found))
+        tensor = self.stock.tensors[found]
+        graph.tensors[found] = tensor_table(one.shapes[found], ops.FLOAT32, tensor.name, 0)
         self.sign(graph, "features", {"x": self.stock.inputs[0]}, {"features": found})
         return found
 
-    def notes(self, features: str) -> bytes:
+    def score(self, one: Batched) -> None:
+        """Write `score`: how badly a sample is reconstructed, and whether that is beyond the threshold."""
+        graph = Graph(self.file, SCORE)
+        if not self.continue_stock(graph, one, self.leading):
+            graph.call_once(self.init)
+        threshold = graph.read(graph.variable(THRESHOLD), (1,))
+        outputs = scoring.write(graph, self.stock.inputs[0], self.output, threshold)
+        self.sign(graph, SCORE, {"x": self.stock.inputs[0]}, outputs)
+
+    def notes(self, features: str, modes: Sequence[Mode], head: HeadNotes | None) -> bytes:
         """Return what the file says of itself, as JSON."""
         tensors = {name: self.stock.tensors[t] for name, t in self.weights.items()}
-        weights = {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()}
         said: dict[str, object] = {
-            "contract": CONTRACT, "stock_sha256": self.origin, "batch": self.wish.batch, "loss": self.place.kind,
-            "optimizer": self.wish.optimizer, "output": self.stock.tensors[self.output].name, "features": features, "weights": weights,
+            "stock_sha256": self.origin, "batch": self.wish.batch, "loss": self.place.kind, "optimizer": self.wish.optimizer,
+            "output": self.stock.tensors[self.output].name, "features": features,
+            "weights": {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()},
+            "score": self.wish.score,
         }  # fmt: skip
         if self.wish.add_classes:
             classes = self.stock.tensors[self.output].shape[-1]
             said["added_classes"] = {name: classes - len(self.wish.add_classes) + i for i, name in enumerate(self.wish.add_classes)}
-        return json.dumps(said, separators=(",", ":")).encode()
+        return describing.notes(said, modes, head)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from modelwire.errors import BadArgument, NotTrainable
 
 from .costs import Cost, cost, machine_rate
+from .cuts import named
 from .grafting import Wish, check_stock, output_of, training
 from .layers import Layer, layers, select
 from .stock import Stock, consistent, read
@@ -16,9 +17,9 @@ from .tape import RULES, NoRule
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One cut: what it trains and what a step of it costs; or why it can't be made."""
+    """One way to train it: what that trains and what a step of it costs; or why it can't be made."""
 
-    train: str
+    name: str  # as graft takes it
     layers: int
     entries: int
     cost: Cost | None
@@ -83,7 +84,7 @@ def _modes(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> t
 def mode(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> Mode:
     """Return what one cut costs."""
     chosen = select(stock, found, wish.train)
-    entries, name = sum(layer.entries(stock) for layer in chosen), " ".join(wish.train)
+    entries, name = sum(layer.entries(stock) for layer in chosen), named(wish.train)
     try:
         graph = training(stock, chosen, wish)
     except NoRule as refused:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from modelwire import tflite_file, tflite_graph
 from modelwire.flatbuffer import U8, U32, File, Table
+from modelwire.notes import ENTRY, notes_of
 
 from . import flat
 from .build import tensor_table
 from .flat import At, Node, Number, Vectors
-from .grafting import CONTRACT, NOTES
 
 # What others call the two signatures: Flower's convention, a tensor for each weight.
 ALIASES = {"parameters": "get_weights", "restore": "set_weights"}
@@ -61,11 +61,12 @@ def pack(data: bytes, *, name: str = "", model: str = "the model") -> Packed:
         tflite_file.check_trainable(bare, model=model)
         notes = _notes(bare, data, name, parsed, root)
         buffers.append(flat.Table({0: flat.data(notes)}))
-        kept: list[Node] = [At(t.at) for t in root.tables(6) if t.text(0) != NOTES]
-        kept.append(flat.Table({0: flat.text(NOTES), 1: flat.u32(len(buffers) - 1)}))
+        kept: list[Node] = [At(t.at) for t in root.tables(6) if t.text(0) != ENTRY]
+        kept.append(flat.Table({0: flat.text(ENTRY), 1: flat.u32(len(buffers) - 1)}))
         fields |= {4: Vectors(buffers), 6: Vectors(kept)}
         file = flat.write(flat.Table(fields), b"TFL3", data)
     tflite_file.check_trainable(file, model=model)
+    notes_of(file, model=model)
     return Packed(file, tuple(separated), renamed, file is not data)
 
 
@@ -121,11 +122,12 @@ def _signature(table: Table, renamed: Mapping[str, str]) -> Node:
 def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root: Table) -> bytes:
     said: dict[str, object] = {}
     for t in root.tables(6):
-        if t.text(0) == NOTES:
+        if t.text(0) == ENTRY:
             start, size = parsed.buffers[t.integer(1, U32)]
             said = _said(data[start : start + size])
     fixed = tflite_file.contract(bare)
-    said |= {"contract": CONTRACT, "batch": fixed.batch}
+    said.setdefault("contract", 1)  # which lists no modes
+    said["batch"] = fixed.batch
     said.setdefault("packed_sha256", hashlib.sha256(data).hexdigest())
     said.setdefault("weights", {v.name: {"shape": list(v.shape)} for v in tflite_file.read_variables(bare)})
     if name:

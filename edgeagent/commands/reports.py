@@ -22,7 +22,7 @@ def opener(device: Device, *, eager: bool) -> OpenModel:
     def open_model(file: bytes, name: str) -> Trainable:
         if not found:
             found.append(runtime.load())
-        return found[0].open(file, model=name)
+        return found[0].open(file, model=name, signature="")
 
     if eager:
         for name, lineage in device.lineages.items():

@@ -16,7 +16,7 @@ import pytest
 from cloud import cli
 from cloud.graft import build, flat, ops
 from cloud.graft.flat import At
-from cloud.graft.grafting import NOTES, Wish, graft
+from cloud.graft.grafting import Wish, graft
 from cloud.graft.inspecting import look
 from cloud.graft.layers import layers, select
 from cloud.graft.packing import pack
@@ -25,6 +25,7 @@ from edgeagent.runtime import Runtime, interpreter_for, load
 from modelwire import tflite_file
 from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainable, RuntimeUnusable
 from modelwire.flatbuffer import U32
+from modelwire.notes import ENTRY
 
 MODELS = Path(__file__).parents[1] / "models"
 STOCK = MODELS / "stock"
@@ -45,7 +46,7 @@ def stock_file(name: str) -> bytes:
 
 def notes(file: bytes) -> dict[str, object]:
     found = read(file)
-    (entry,) = [t for t in found.root.tables(6) if t.text(0) == NOTES]
+    (entry,) = [t for t in found.root.tables(6) if t.text(0) == ENTRY]
     start, size = found.buffers[entry.integer(1, U32)]
     return dict(json.loads(file[start : start + size]))
 
@@ -181,7 +182,7 @@ def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works
     with pytest.raises(NotTrainable, match=r"SIN \(operator 3, giving '.*Tanh'\) has no gradient here; the deepest cut .* --train last:1"):
         graft(file, Wish(train=("all",)))
     modes = look(file, Wish(), rate=1e9).modes
-    assert [(m.train, bool(m.cost)) for m in modes] == [("head", True), ("last:2", False)]
+    assert [(m.name, bool(m.cost)) for m in modes] == [("head", True), ("last:2", False)]
     assert "SIN" in modes[-1].reason
 
 
@@ -282,7 +283,7 @@ def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path, capsys):
     assert tflite_file.contract(out.read_bytes()).batch == 8
     assert cli.main(["inspect", str(STOCK / "har.tflite"), "--gmacs", "2", "--json"]) == 0
     looked = json.loads(capsys.readouterr().out)
-    assert [m["train"] for m in looked["modes"]] == ["head", "last:2", "last:3", "all"]
+    assert [m["mode"] for m in looked["modes"]] == ["head", "last:2", "last:3", "all"]
     assert all(m["peak_bytes"] > 0 and m["milliseconds"] > 0 for m in looked["modes"])
     assert cli.main(["inspect", str(STOCK / "har.tflite")]) == 0
     assert "head_kernel[4, 64]" in capsys.readouterr().out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeagent import configuration, device, template
 from edgeagent.agent import Agent, Clock, Goal
@@ -38,16 +40,22 @@ class ScriptedModel:
 
     batch = 16
     runtime_key = "scripted 1 threads=1"
+    state_is_whole = True
 
     def __init__(self, file: bytes, *, scale: float = 0.02, answer: Callable[[F32, Weights], F32] | None = None) -> None:
         self.weights = read_weights(file)
-        self._rng = np.random.default_rng(zlib.crc32(file))
+        self._seed, self._taken = zlib.crc32(file), 0
         self._scale = scale
         self._answer = answer
 
+    def use(self, signature: str) -> None:
+        assert signature == "train"
+
     def train(self, x: F32, y: F32, lr: float) -> float:
+        rng = np.random.default_rng([self._seed, self._taken])
+        self._taken += 1
         for w in self.weights.values():
-            w += self._rng.normal(0, self._scale, w.shape).astype(np.float32)
+            w += rng.normal(0, self._scale, w.shape).astype(np.float32)
         return 1.0
 
     def evaluate(self, x: F32) -> F32:
@@ -60,6 +68,12 @@ class ScriptedModel:
 
     def set_weights(self, weights: Weights) -> None:
         self.weights = {name: w.copy() for name, w in weights.items()}
+
+    def get_state(self) -> Mapping[str, NDArray[Any]]:
+        return {"taken": np.array([self._taken], np.int64)}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._taken = int(state["taken"][0])
 
 
 def scripted(file: bytes, name: str) -> Trainable:

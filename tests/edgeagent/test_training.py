@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import runtime, trainer
+from edgeagent import runtime
 from edgeagent.agent import Goal
+from edgeagent.course import Lesson, courses_for
 from edgeagent.guard import measure
 from edgeagent.spool import Samples, is_held_out
 from edgeagent.trainer import Trainable
@@ -75,7 +76,9 @@ def test_a_round_done_twice_from_the_same_state_gives_the_same_bits(name: str) -
     outcome = []
     for _ in range(2):
         model = open_model(model_file(name), name)
-        losses = list(trainer.steps(model, data, name=name, epochs=2, learning_rate=0.02, seed=7))
+        lesson = Lesson(name, data, model.get_weights(), 2, 0.02, 7)
+        course = courses_for(model_file(name), model=name)[-1].begin(model, lesson)
+        losses = [course.step() for _ in range(course.steps)]
         outcome.append((losses, {n: v.tobytes() for n, v in model.get_weights().items()}))
     assert outcome[0] == outcome[1]
 
