@@ -6,7 +6,7 @@ import csv
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modelwire import limits
 from modelwire.errors import ConfigError, MissingFile, ModelError
 
+CONTEXT = "context."  # begins the names of arrays and columns that hold a context
 MAX_BYTES = 512 * limits.MIB  # of a file, and of an array in it
 
 Array = NDArray[Any]
@@ -23,11 +24,26 @@ Array = NDArray[Any]
 _BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, csv.Error)
 
 
-def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Array | None, Array | None]:
-    """Return (x, labels, targets) of a file; labels or targets is None.
+class Found(NamedTuple):
+    """What a file holds. labels and targets are None where it has none, or the other."""
 
-    .npz: x and y, where y has a class a sample, or a target (floats in more than one dimension). .npy and .csv: the class in the last
-    column, or no such column and `label` for all. Raises MissingFile, ConfigError or ModelError.
+    x: Array
+    labels: Array | None
+    targets: Array | None
+    contexts: tuple[dict[str, str], ...]  # one a sample, or none at all
+
+
+def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Array | None, Array | None]:
+    """Return (x, labels, targets) of a file, as `read_all` does."""
+    return read_all(file, label=label, model=model)[:3]
+
+
+def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: bool = False) -> Found:
+    """Return what a file holds.
+
+    .npz: x and y, where y has a class a sample, or a target (floats in more than one dimension); context.NAME: a word a sample.
+    .npy and .csv: the class in the last column, or no such column and `label` for all, or `unlabelled`; in a .csv, columns that its
+    first line calls context.NAME. Raises MissingFile, ConfigError or ModelError.
     """
     path = Path(file)
     try:
@@ -35,11 +51,12 @@ def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Arr
             raise ConfigError(reason=f"{path}: more than {MAX_BYTES} bytes; add it in smaller files")
         kind = path.suffix.lower()
         if kind == ".npz":
-            return _npz(path, label, model)
+            return _npz(path, label, unlabelled)
         if kind == ".npy":
-            return _columns(_npy(path), label, model)
+            return Found(*_columns(_npy(path), label, model, unlabelled), ())
         if kind == ".csv":
-            return _columns(_csv(path), label, model)
+            rows, contexts = _csv(path)
+            return Found(*_columns(rows, label, model, unlabelled), contexts)
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of samples") from None
     except _BROKEN as e:
@@ -47,35 +64,44 @@ def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Arr
     raise ConfigError(reason=f"{path}: samples come as .npz, .npy or .csv")
 
 
-def _npz(path: Path, label: int | None, model: str) -> tuple[Array, Array | None, Array | None]:
+def _npz(path: Path, label: int | None, unlabelled: bool) -> Found:
     with zipfile.ZipFile(path) as z:
         if sum(i.file_size for i in z.infolist()) > MAX_BYTES:  # what unpacking would take, before anything is unpacked
             raise ConfigError(reason=f"{path}: its arrays take more than {MAX_BYTES} bytes")
     with np.load(path, allow_pickle=False) as arrays:
-        if "x" not in arrays or (label is None and "y" not in arrays):
+        if "x" not in arrays or (label is None and not unlabelled and "y" not in arrays):
             raise ConfigError(reason=f"{path}: it holds {', '.join(arrays.files) or 'nothing'}; x and y belong there")
         x = np.asarray(arrays["x"])
         if not x.ndim:
             raise ConfigError(reason=f"{path}: x is one number, not a list of samples")
-        if label is not None:
-            return x, np.full(len(x), label), None
+        named = {key[len(CONTEXT) :]: arrays[key] for key in arrays.files if key.startswith(CONTEXT)}
+        for name, values in named.items():
+            if values.shape != (len(x),) or values.dtype.kind not in "Uiu":
+                raise ConfigError(reason=f"{path}: {CONTEXT}{name} is not {len(x)} words or whole numbers")
+        words = {name: [str(value) for value in values] for name, values in named.items()}
+        contexts = tuple({name: of[i] for name, of in words.items() if of[i]} for i in range(len(x))) if words else ()
+        if label is not None or unlabelled:
+            return Found(x, None if label is None else np.full(len(x), label), None, contexts)
         y = np.asarray(arrays["y"])
-    return (x, y, None) if y.ndim == 1 else (x, None, y)
+    return Found(x, y, None, contexts) if y.ndim == 1 else Found(x, None, y, contexts)
 
 
 def _npy(path: Path) -> Array:
     return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
 
 
-def _csv(path: Path) -> Array:
+def _csv(path: Path) -> tuple[Array, tuple[dict[str, str], ...]]:
     with path.open(newline="", encoding="utf-8") as f:
         rows = [row for row in csv.reader(f) if row]
-    if rows and not _numbers(rows[0]):
-        rows = rows[1:]  # a line of names
+    names: dict[int, str] = {}
+    if rows and not _numbers(rows[0]):  # a line of names
+        names = {at: cell.strip()[len(CONTEXT) :] for at, cell in enumerate(rows[0]) if cell.strip().startswith(CONTEXT)}
+        rows = rows[1:]
     widths = {len(row) for row in rows}
     if len(widths) != 1:
         raise ValueError("its lines have different numbers of columns" if rows else "it holds no samples")
-    return np.array([[float(cell) for cell in row] for row in rows])
+    contexts = tuple({name: row[at].strip() for at, name in names.items() if row[at].strip()} for row in rows) if names else ()
+    return np.array([[float(cell) for at, cell in enumerate(row) if at not in names] for row in rows]), contexts
 
 
 def _numbers(row: list[str]) -> bool:
@@ -86,9 +112,11 @@ def _numbers(row: list[str]) -> bool:
     return True
 
 
-def _columns(rows: Array, label: int | None, model: str) -> tuple[Array, Array | None, Array | None]:
+def _columns(rows: Array, label: int | None, model: str, unlabelled: bool) -> tuple[Array, Array | None, Array | None]:
     if not rows.ndim:
         raise ModelError(model=model, reason="the file holds one number, not a list of samples")
+    if unlabelled:
+        return rows, None, None
     if label is not None:
         return rows, np.full(len(rows), label), None
     if rows.ndim != 2 or rows.shape[1] < 2:

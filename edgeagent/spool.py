@@ -1,7 +1,7 @@
 """The samples that a device has seen: appended by the application, bounded, split for good into training and held-out ones.
 
 Several processes may append while the agent runs. A kill loses nothing that `append` has returned from; a power cut may take
-the last few samples, never the file.
+the last few samples, never the file. Which ones a full spool keeps is said in reservoir.py and docs/samples.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,34 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
 
-from . import configuration
+from . import configuration, reservoir, spool_tables
+from .card_store import CardStore
+from .channels import channels_of
+from .context import Context, Contexts, context_of, texts_of
 from .database import Database, Row
+from .spool_tables import FILE, RELEASE
 
-FILE = "samples.db"
-RELEASE = 1
-SCHEMA = """
-CREATE TABLE model (
-    name TEXT PRIMARY KEY,
-    x_shape TEXT NOT NULL,          -- JSON list, without the batch
-    y_shape TEXT NOT NULL,          -- JSON list: [classes], or the shape of a target
-    max_samples INTEGER NOT NULL,
-    max_bytes INTEGER NOT NULL
-);
-CREATE TABLE sample (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never reused: the held-out split goes by it
-    model TEXT NOT NULL REFERENCES model(name),
-    class INTEGER NOT NULL,                 -- -1 where the sample has a target instead
-    x BLOB NOT NULL,                        -- float32, little-endian
-    target BLOB,
-    bytes INTEGER NOT NULL,
-    at INTEGER NOT NULL
-);
-CREATE INDEX sample_by_class ON sample (model, class, id);
-CREATE TABLE held (                          -- kept with each append, so that no append counts the whole table
-    model TEXT NOT NULL, class INTEGER NOT NULL, samples INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    PRIMARY KEY (model, class)
-) WITHOUT ROWID;
-"""
+PIECE = 256  # samples that are added before room is made: a long `extend` never takes much more than the bounds
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: ids times this spread evenly over 2^64, whatever the order of the classes
 
 
@@ -73,6 +53,15 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """How many samples there are of one class in one context."""
+
+    cls: int
+    context: dict[str, str]
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """Samples in memory. x: [n, ...]; y: what the `train` signature is told, one-hot or target, [n, ...]."""
 
@@ -95,12 +84,13 @@ class Spool:
             given = configuration.load(given / configuration.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
         if not (given / FILE).exists():
             raise MissingFile(path=given / FILE, what="the agent's spool of samples")
-        self._db = Database.open(given / FILE, RELEASE, durable=False)
+        self._db = Database.open(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self.cards = CardStore(self._db)
 
     @staticmethod
     def create(folder: Path) -> None:
         """Make an empty spool in a new state folder."""
-        Database.create(folder / FILE, SCHEMA, RELEASE).close()
+        Database.create(folder / FILE, spool_tables.TABLES, RELEASE).close()
 
     def close(self) -> None:
         self._db.close()
@@ -113,44 +103,67 @@ class Spool:
 
     # For the application.
 
-    def append(self, model: str, x: ArrayLike, label: int | None = None, *, target: ArrayLike | None = None) -> int:
+    def append(
+        self, model: str, x: ArrayLike, label: int | None = None, *, target: ArrayLike | None = None, context: Context | None = None
+    ) -> int:
         """Add one sample and return its id. label: its class number; or target: what the model should have answered.
 
-        Raises ModelError or ShapeMismatch when the sample does not suit the model; nothing is kept then.
+        With neither, the model shall answer x itself: for models whose x and y have one shape. context: a few names with a word each,
+        such as {"weather": "rain"}. Raises ModelError or ShapeMismatch when the sample does not suit the model; nothing is kept then.
         """
         targets = None if target is None else np.asarray(target)[None]
-        return self.extend(model, np.asarray(x)[None], None if label is None else [label], targets=targets)[0]
+        return self.extend(model, np.asarray(x)[None], None if label is None else [label], targets=targets, contexts=context)[0]
 
     def extend(
-        self, model: str, x: ArrayLike, labels: Sequence[int] | NDArray[Any] | None = None, *, targets: ArrayLike | None = None
-    ) -> list[int]:
-        """Add many samples, [n, ...], all or none, and return their ids."""
+        self, model: str, x: ArrayLike, labels: Sequence[int] | NDArray[Any] | None = None, *, targets: ArrayLike | None = None,
+        contexts: Contexts | None = None,
+    ) -> list[int]:  # fmt: skip
+        """Add many samples, [n, ...], all or none, and return their ids. contexts: one for all, or one each."""
         shape = self.shape(model)
         xs = _floats(model, "x", x, shape.x)
         ys = None if targets is None else _floats(model, "target", targets, shape.y)
         classes = _classes(model, labels, shape) if labels is not None else np.full(len(xs), -1)
-        if (labels is None) == (ys is None):
+        if labels is not None and ys is not None:
             raise ModelError(model=model, reason="a sample has a label or a target, one of the two")
+        if labels is None and ys is None and shape.x != shape.y:
+            raise ModelError(model=model, reason="a sample has a label or a target, one of the two: its x and y differ in shape")
         if len(classes) != len(xs) or (ys is not None and len(ys) != len(xs)):
             raise ModelError(model=model, reason=f"{len(xs)} samples and {len(classes) if ys is None else len(ys)} labels")
+        texts = texts_of(model, contexts, len(xs))
         now, out = int(time.time()), []
         with self._db.transaction():
             self._same_kind(model, labels is not None)
             for i, one in enumerate(xs):
                 target = None if ys is None else ys[i].tobytes()
-                out.append(self._insert(model, int(classes[i]), one.tobytes(), target, now))
+                out.append(self._insert(model, int(classes[i]), texts[i], one.tobytes(), target, now))
+                if len(out) % PIECE == 0:
+                    self._make_room(model)
             self._make_room(model)
         return out
 
+    def drop(self, model: str, ids: Iterable[int]) -> int:
+        """Forget samples, and return how many of them there were. No card will tell of one that none has told of yet."""
+        dropped = 0
+        with self._db.transaction():
+            for sample in ids:
+                row = self._db.maybe("SELECT id, cell, bytes FROM sample WHERE id=? AND model=?", int(sample), model)
+                if row is not None:
+                    self._remove(row)
+                    dropped += 1
+        return dropped
+
     # For the agent.
 
-    def register(self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int) -> None:
-        """Say what a model's samples look like and how many are kept; the bounds may change later."""
+    def register(
+        self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int, channels: Sequence[str] = ()
+    ) -> None:
+        """Say what a model's samples look like, how many are kept, and what cards sketch of them; all but the shapes may change later."""
+        channels_of(channels)
         with self._db.transaction():
             self._db.run(
-                "INSERT INTO model VALUES (?,?,?,?,?) ON CONFLICT (name) DO UPDATE SET max_samples=excluded.max_samples,"
-                " max_bytes=excluded.max_bytes",
-                model, json.dumps(list(x_shape)), json.dumps(list(y_shape)), max_samples, max_bytes,
+                "INSERT INTO model (name, x_shape, y_shape, max_samples, max_bytes, channels) VALUES (?,?,?,?,?,?) ON CONFLICT (name)"
+                " DO UPDATE SET max_samples=excluded.max_samples, max_bytes=excluded.max_bytes, channels=excluded.channels",
+                model, json.dumps(list(x_shape)), json.dumps(list(y_shape)), max_samples, max_bytes, " ".join(channels),
             )  # fmt: skip
             self._make_room(model)
 
@@ -165,7 +178,7 @@ class Spool:
     def count(self, model: str, *, after: int = 0) -> int:
         """Return how many samples there are with an id above `after`."""
         if after == 0:
-            return int(self._db.one("SELECT coalesce(sum(samples), 0) FROM held WHERE model=?", model)[0])
+            return int(self._db.one("SELECT coalesce(sum(samples), 0) FROM cell WHERE model=?", model)[0])
         return int(self._db.one("SELECT count(*) FROM sample WHERE id > ? AND model=?", after, model)[0])
 
     def last_id(self, model: str) -> int:
@@ -179,8 +192,13 @@ class Spool:
 
     def classes(self, model: str) -> list[Count]:
         """Return the samples per class."""
-        rows = self._db.all("SELECT * FROM held WHERE model=? AND samples>0 ORDER BY class", model)
-        return [Count(r["class"], r["samples"], r["bytes"]) for r in rows]
+        rows = self._db.all("SELECT class, sum(samples) n, sum(bytes) b FROM cell WHERE model=? GROUP BY class ORDER BY class", model)
+        return [Count(r["class"], r["n"], r["b"]) for r in rows]
+
+    def cells(self, model: str) -> list[Cell]:
+        """Return the samples per class and context."""
+        rows = self._db.all("SELECT * FROM cell WHERE model=? ORDER BY class, context", model)
+        return [Cell(r["class"], context_of(r["context"]), r["samples"]) for r in rows]
 
     def split(self, model: str, held_out: float, *, until: int) -> tuple[Samples, Samples]:
         """Return (training, held-out) samples with ids up to `until`. A sample stays on its side for its whole life."""
@@ -192,30 +210,45 @@ class Spool:
             _collect([r for r, held in zip(rows, apart, strict=True) if held], shape),
         )
 
-    def _insert(self, model: str, cls: int, x: bytes, target: bytes | None, now: int) -> int:
+    # Rows.
+
+    def _insert(self, model: str, cls: int, context: str, x: bytes, target: bytes | None, now: int) -> int:
         size = len(x) + len(target or b"")
         self._db.run(
-            "INSERT INTO held VALUES (?,?,1,?) ON CONFLICT (model, class) DO UPDATE SET samples=samples+1, bytes=bytes+excluded.bytes",
-            model, cls, size,
+            "INSERT INTO cell (model, class, context, samples, bytes) VALUES (?,?,?,1,?) ON CONFLICT (model, class, context)"
+            " DO UPDATE SET samples=samples+1, bytes=bytes+excluded.bytes",
+            model, cls, context, size,
         )  # fmt: skip
-        return self._db.insert("sample", model=model, **{"class": cls}, x=x, target=target, bytes=size, at=now)
+        cell = self._db.one("SELECT id FROM cell WHERE model=? AND class=? AND context=?", model, cls, context)["id"]
+        last = self._db.maybe("SELECT seq FROM sqlite_sequence WHERE name='sample'")
+        sample = (last["seq"] if last else 0) + 1
+        return self._db.insert(
+            "sample", id=sample, model=model, **{"class": cls}, x=x, target=target, bytes=size, at=now, cell=cell,
+            rank=reservoir.rank_of(sample),
+        )  # fmt: skip
+
+    def _remove(self, row: Row) -> None:
+        self._db.run("DELETE FROM sample WHERE id=?", row["id"])
+        self._db.run("UPDATE cell SET samples=samples-1, bytes=bytes-? WHERE id=?", row["bytes"], row["cell"])
+        self._db.run("DELETE FROM cell WHERE id=? AND samples=0", row["cell"])
 
     def _same_kind(self, model: str, labelled: bool) -> None:
-        row = self._db.maybe("SELECT class FROM held WHERE model=? AND samples>0 LIMIT 1", model)
+        row = self._db.maybe("SELECT class FROM cell WHERE model=? LIMIT 1", model)
         if row is not None and (row["class"] >= 0) != labelled:
             raise ModelError(model=model, reason=f"its samples have {'targets' if labelled else 'labels'}; the two don't mix")
 
     def _make_room(self, model: str) -> None:
-        """Drop the oldest samples of the most frequent class until the model is within its bounds."""
-        bound = self._db.one("SELECT max_samples, max_bytes FROM model WHERE name=?", model)
-        while True:
-            total = self._db.one("SELECT coalesce(sum(samples),0) n, coalesce(sum(bytes),0) b FROM held WHERE model=?", model)
-            if total["n"] <= 1 or (total["n"] <= bound["max_samples"] and total["b"] <= bound["max_bytes"]):
-                return
-            most = self._db.one("SELECT class FROM held WHERE model=? ORDER BY samples DESC, class LIMIT 1", model)["class"]
-            oldest = self._db.one("SELECT id, bytes FROM sample WHERE model=? AND class=? ORDER BY id LIMIT 1", model, most)
-            self._db.run("DELETE FROM sample WHERE id=?", oldest["id"])
-            self._db.run("UPDATE held SET samples=samples-1, bytes=bytes-? WHERE model=? AND class=?", oldest["bytes"], model, most)
+        """Drop what the reservoir can spare until the model is within its bounds; its card tells of it nevertheless."""
+        carded = self._db.one("SELECT carded FROM model WHERE name=?", model)["carded"]
+        untold: list[Row] = []
+        while (row := reservoir.surplus(self._db, model)) is not None:
+            if row["id"] > carded:
+                untold.append(self.cards.row(row["id"]))
+            self._remove(row)
+            if len(untold) >= PIECE:
+                self.cards.dropped(model, untold)
+                untold = []
+        self.cards.dropped(model, untold)
 
 
 def is_held_out(sample: int, share: float) -> bool:
@@ -259,5 +292,5 @@ def _collect(rows: Sequence[Row], shape: Shape) -> Samples:
         if row["class"] >= 0:
             y[i, row["class"]] = 1.0
         else:
-            y[i] = np.frombuffer(row["target"], "<f4").reshape(shape.y)
+            y[i] = np.frombuffer(row["x"] if row["target"] is None else row["target"], "<f4").reshape(shape.y)
     return Samples(x, y, bool(rows) and rows[0]["class"] >= 0, np.array([row["id"] for row in rows], np.int64))
