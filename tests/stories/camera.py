@@ -46,7 +46,8 @@ class Task:
 
     def feed(self, round: int, rounds: int) -> Batch:
         signs = self.signs if round >= rounds // 3 else 0.0
-        return Batch(*self.camera.stream(round, SAMPLES, self.lights(round, rounds), fault=signs))
+        light = self.lights(round, rounds)
+        return Batch(*self.camera.stream(round, SAMPLES, light, fault=signs), {"light": light})
 
 
 def _day_then(light: str) -> Callable[[int, int], str]:

@@ -42,10 +42,11 @@ _ROUND = re.compile(r": round \d+ (?:is @|rejected)")  # what an agent says when
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that the application sees at a time: labelled, or a stream that nobody labels."""
+    """Samples that the application sees at a time: labelled, or a stream that nobody labels. context: what it knows besides."""
 
     x: F32
     labels: NDArray[np.int64] | None = None
+    context: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,7 @@ def _see(fleet: Fleet, actor: Actor, rounds: int, stop: threading.Event) -> None
     with fleet.spool(actor.device) as spool:
         for round in range(rounds):
             batch = actor.feed(round)
-            if batch.labels is None:
-                spool.extend(actor.base, batch.x, targets=batch.x)
-            else:
-                spool.extend(actor.base, batch.x, batch.labels)
+            spool.extend(actor.base, batch.x, batch.labels, contexts=batch.context)
             while ended(fleet, actor.device) <= round:
                 if stop.wait(0.1):
                     return

@@ -12,21 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeagent.runtime import Runtime, load
+from edgeagent.runtime import Model, Runtime, interpreter_for, load
 from tests.stories import shuttle, story, vibration
 from tests.stories.story import F32, Actor, Base, Batch, Say, Told
 
+Alarms: TypeAlias = NDArray[np.bool_]
 ROUNDS = 6
 SAMPLES = 240  # windows of a round: four hours at one a minute
 A_DAY = 1440  # windows, one a minute
 DAYS = 2  # of calm, in which false alarms are counted
 TRIED = 200  # windows with each fault
 SEVERITY = 0.7  # of the faults: early ones
-QUANTILE, MARGIN = 0.99, 1.5  # the threshold: so much above what all but one of a hundred calm windows score
-GRAFT = ("--train", "all", "--loss", "mse", "--optimizer", "adam", "--batch", "16")
+QUANTILE, MARGIN = 0.99, 1.5  # the threshold: so much above what all but one of a hundred calm windows score, as on the device
+GRAFT = ("--train", "all", "--loss", "mse", "--score", "--optimizer", "adam", "--batch", "16")
 BASES = (Base("vibration", story.STOCK / "turbine.tflite", GRAFT), Base("shuttle", story.STOCK / "shuttle.tflite", GRAFT))
 SETTINGS = {
     "train.learning_rate": "0.002", "train.epochs": "20", "train.min_new_samples": str(SAMPLES), "train.margin": "0.001",
@@ -44,7 +47,7 @@ class Machine:
     device: str
     base: str
     feed: Callable[[int], F32]
-    threshold_of_base: Callable[[], F32]  # calm windows of those machines that the base knows
+    known: Callable[[], F32]  # calm windows of those machines that the base knows: its threshold is theirs
     calm: F32
     odd: Mapping[str, F32]
 
@@ -113,14 +116,45 @@ def _orbiter(rounds: int) -> Machine:
 
 
 def _judged(runtime: Runtime, machine: Machine, told: Told) -> dict[str, Heard]:
-    """Return what is heard with the base as it came, with the base and a threshold set here, and with the device's own model."""
+    """Return what is heard with the base as it came, with the base and a threshold set here, and with the device's last version."""
+    model = runtime.open(told.base)
+
+    def with_base(calm: F32) -> Heard:
+        threshold = MARGIN * float(np.quantile(_errors(model, calm), QUANTILE))
+
+        def heard(x: F32) -> tuple[F32, Alarms]:
+            scores = _errors(model, x)
+            return scores, scores > threshold
+
+        return _heard(machine, heard)
+
     own_days = np.concatenate([machine.feed(round) for round in range(told.rounds)])
-    base, own = (_Scores(runtime, file) for file in (told.base, told.last))
     return {
-        "base": _heard(base, base.threshold(machine.threshold_of_base()), machine),
-        BASE_HERE: _heard(base, base.threshold(own_days), machine),
-        OWN: _heard(own, own.threshold(own_days), machine),
+        "base": with_base(machine.known()),
+        BASE_HERE: with_base(own_days),
+        OWN: _heard(machine, lambda x: served(runtime, told.last, x)),
     }
+
+
+def _errors(model: Model, x: F32) -> F32:
+    return np.asarray(((model.evaluate(x) - x) ** 2).mean(1))
+
+
+def served(runtime: Runtime, file: bytes, x: F32) -> tuple[F32, Alarms]:
+    """Return each window's score and alarm as the served file gives them by itself, called as an application calls it."""
+    score = interpreter_for(runtime.interpreter, file, delegates=True).get_signature_runner("score")
+    said = [score(x=window[None]) for window in x]
+    return np.array([s["score"].item() for s in said], np.float32), np.array([s["alarm"].item() > 0 for s in said])
+
+
+def _heard(machine: Machine, listen: Callable[[F32], tuple[F32, Alarms]]) -> Heard:
+    calm, false = listen(machine.calm)
+    odd = {fault: listen(x) for fault, x in machine.odd.items()}
+    return Heard(
+        {fault: auc(calm, scores) for fault, (scores, _) in odd.items()},
+        {fault: float(alarms.mean()) for fault, (_, alarms) in odd.items()},
+        float(false.mean()) * A_DAY,
+    )
 
 
 def _failed(device: str, base: Heard, own: Heard) -> list[str]:
@@ -132,29 +166,6 @@ def _failed(device: str, base: Heard, own: Heard) -> list[str]:
         f"the AUC of {device} went from {base.mean_auc:.4f} to {own.mean_auc:.4f}": own.mean_auc > base.mean_auc,
     }
     return [claim for claim, holds in claims.items() if not holds]
-
-
-class _Scores:
-    """The anomaly scores of one file: the mean squared error of what it makes of a window."""
-
-    def __init__(self, runtime: Runtime, file: bytes) -> None:
-        self._model = runtime.open(file)
-
-    def __call__(self, x: F32) -> F32:
-        return np.asarray(((self._model.evaluate(x) - x) ** 2).mean(1))
-
-    def threshold(self, calm: F32) -> float:
-        return MARGIN * float(np.quantile(self(calm), QUANTILE))
-
-
-def _heard(scores: _Scores, threshold: float, machine: Machine) -> Heard:
-    calm = scores(machine.calm)
-    odd = {fault: scores(x) for fault, x in machine.odd.items()}
-    return Heard(
-        {fault: auc(calm, s) for fault, s in odd.items()},
-        {fault: float(np.mean(s > threshold)) for fault, s in odd.items()},
-        float(np.mean(calm > threshold)) * A_DAY,
-    )
 
 
 def auc(calm: F32, odd: F32) -> float:
