@@ -273,9 +273,10 @@ def draw_bytes(axes: Any, told: Mapping[str, Told]) -> None:
     """Draw the bytes of each update beside those of the file that it stands for."""
     for t in told.values():
         axes.plot([v.number for v in t.versions], [v.size for v in t.versions], marker="o", label=t.device)
-    for model, size in sorted({(t.model, t.stock) for t in told.values()}):
+    for size in sorted({t.stock for t in told.values()}):
+        models = sorted({t.model for t in told.values() if t.stock == size})
         axes.axhline(size, linestyle="--", color="grey")
-        axes.text(0.02, size, f"{model}, the whole file", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8)
+        axes.text(0.02, size, f"{', '.join(models)}: the whole file", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8)
     axes.set(title="bytes of each update, signed and whole", xlabel="version", ylabel="bytes", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
