@@ -44,7 +44,7 @@ class Wearer:
         return self._views("test", np.random.default_rng([82, _number(self.name)]), n)
 
     def _views(self, side: str, rng: Rng, n: int) -> tuple[F32, Labels]:
-        windows, labels = _load(side)
+        windows, labels = recorded(side)
         pick = np.concatenate([rng.permutation(len(labels)) for _ in range(-(-n // len(labels)))])[:n]
         return self.seen(rng, windows[pick]), labels[pick]
 
@@ -84,7 +84,8 @@ PERSONS = (
 )
 
 
-def _load(side: str) -> tuple[F64, Labels]:
+def recorded(side: str) -> tuple[F64, Labels]:
+    """Return the windows of one side, [n, 100, 6], and their labels."""
     with np.load(DATA) as data:
         return data[f"{side}_x"].astype(np.float64), data[f"{side}_y"].astype(np.int64)
 

@@ -59,6 +59,19 @@ def test_what_a_device_sees_is_fixed_by_its_name_and_round() -> None:
     assert x.shape == (20, 32, 32, 1) and 0 <= x.min() < x.max() <= 1 and (y == cameras.FAULT).sum() == 5
 
 
+def test_the_order_of_the_recordings_does_not_tell_the_students_apart() -> None:
+    rng = np.random.default_rng(0)
+    for side in ("train", "test"):
+        windows, labels = wearers.recorded(side)
+        for activity in range(len(wearers.ACTIVITIES)):
+            own = windows[labels == activity]
+            looks = np.concatenate([own.mean(1), np.log(own.std(1) + 0.05)], 1)
+            looks = (looks - looks.mean(0)) / looks.std(0)
+            apart = [np.linalg.norm(np.diff(looks[rng.permutation(len(own))], axis=0), axis=1).mean() for _ in range(1000)]
+            # Were neighbours of one student, they would be more alike than in nearly all mixed orders.
+            assert np.mean(apart <= np.linalg.norm(np.diff(looks, axis=0), axis=1).mean()) > 0.05
+
+
 def test_a_fault_moves_the_bands_that_it_should() -> None:
     machine, rng = vibration.turbine("one", 1), np.random.default_rng(0)
     calm = machine.healthy(rng, 200).mean(0)
