@@ -25,17 +25,26 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo test lint bench fuzz docs clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera test lint bench fuzz docs clean
 
 help: ## list the verbs
 	@echo "make VERB, with one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 	@echo "PYTHON=python3.12 (or another >= 3.10) chooses the interpreter; now: $(or $(PYTHON),none that fits)"
 
 venv: $(VENV)/.ready ## make the environment .venv alone (a second run does nothing)
 
 demo: $(VENV)/.ready ## a broker, the ingester and devices as processes on this machine, killed and restarted; a table and a chart
 	$(VENV)/bin/python -m tests.system.demo
+
+demo-har: $(VENV)/.ready ## a story: three watches learn the persons who wear them, and whose model serves whom
+	$(VENV)/bin/python -m tests.stories.har
+
+demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, unlabelled, and hear what is wrong with them
+	$(VENV)/bin/python -m tests.stories.turbine
+
+demo-camera: $(VENV)/.ready ## a story: cameras learn to read in their own light, and one a new sign, without forgetting
+	$(VENV)/bin/python -m tests.stories.camera
 
 test: $(VENV)/.ready tflite-runtime stock ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \

@@ -1,11 +1,12 @@
-"""Makes data/digits.npz and data/motion.npz from the copies that scikit-learn and aeon ship; see README.md for sources and terms.
+"""Makes data/*.npz from the copies that scikit-learn, aeon and river ship; see README.md for sources and terms.
 
-Run in an environment with scikit-learn, giving the unpacked aeon wheel (`pip download --no-deps aeon`, then unzip):
-    python tests/models/make_data.py AEON_FOLDER
+Run in an environment with scikit-learn, giving the unpacked wheels (`pip download --no-deps aeon river`, then unzip):
+    python tests/models/make_data.py AEON_FOLDER RIVER_FOLDER
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import zipfile
@@ -16,6 +17,8 @@ import numpy as np
 
 DATA = Path(__file__).parent / "data"
 ACTIVITIES = ("Standing", "Running", "Walking", "Badminton")
+SHUTTLE_LATE = 40.5  # where the time, the first column, is cut
+SHUTTLE_ROWS = {"early": 3000, "late": 8000, "odd": 1000}
 DIGITS_TRAIN = 1200  # the first writers; the rest of the 1,797 images is the held-out side
 
 
@@ -49,6 +52,16 @@ def read_ts(text: str) -> tuple[Any, Any]:
     return np.stack(windows).astype(np.float32), np.array(labels, np.uint8)
 
 
+def shuttle(river: Path) -> dict[str, Any]:
+    """Return readings int16 [n, 8] without the time: early and late normal ones, and late odd ones; the first of each in the file."""
+    with gzip.open(river / "river" / "datasets" / "shuttle.csv.gz", "rt") as f:
+        next(f)
+        rows = np.array([[int(cell) for cell in line.split(",")] for line in f])
+    late, odd = rows[:, 0] > SHUTTLE_LATE, rows[:, -1] == 1
+    parts = {"early": ~late & ~odd, "late": late & ~odd, "odd": late & odd}
+    return {name: rows[which][: SHUTTLE_ROWS[name], 1:-1].astype(np.int16) for name, which in parts.items()}
+
+
 def save(path: Path, arrays: dict[str, Any]) -> None:
     """Write an .npz whose bytes depend on the arrays alone: np.savez stamps each member with the time."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z:
@@ -64,3 +77,4 @@ if __name__ == "__main__":
     DATA.mkdir(exist_ok=True)
     save(DATA / "digits.npz", digits())
     save(DATA / "motion.npz", motion(Path(sys.argv[1])))
+    save(DATA / "shuttle.npz", shuttle(Path(sys.argv[2])))
