@@ -16,7 +16,8 @@ from modelwire.records import Presence
 from . import drift, rounds, underway
 from .allowance import Allowance
 from .device import Device
-from .lineage import OK, Lineage
+from .history import OK
+from .lineage import Lineage
 from .on_features import Extractors
 from .rounds import OpenModel, Progress, Report
 from .sensors import Memory, Sensors

@@ -16,7 +16,8 @@ from modelwire.snap import no_residual
 from . import files, schema
 from .configuration import Loaded
 from .database import Database
-from .lineage import Board, Lineage
+from .history import Board
+from .lineage import Lineage
 from .settings import Settings
 from .spool import Spool
 from .store import ModelStore

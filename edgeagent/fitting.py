@@ -13,7 +13,8 @@ from modelwire.update import Kind
 
 from . import anomaly, guard
 from .cards import LOSSES_ROOM
-from .lineage import Head, Lineage
+from .history import Head
+from .lineage import Lineage
 from .outcome import Outcome, metrics
 from .settings import Model
 from .store import Held

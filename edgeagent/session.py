@@ -15,7 +15,8 @@ from modelwire.records import Adopt, Command, Hello, Level, Receipt, Record, Res
 
 from . import forgetting
 from .backoff import Backoff
-from .lineage import OK, Lineage
+from .history import OK
+from .lineage import Lineage
 from .outbox import Waiting
 from .settings import Link, Model
 from .spool import Spool

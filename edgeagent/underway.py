@@ -18,8 +18,9 @@ from . import journal, trainer
 from .budget import Plan
 from .course import Course, Lesson, Offer
 from .guard import Score
+from .history import Head
 from .journal import Begun, Found, Journal
-from .lineage import Head, Lineage
+from .lineage import Lineage
 from .settings import Anomaly, Model
 from .spool import Samples, Spool
 from .store import Held
