@@ -164,7 +164,7 @@ class _Walk:
                 self.dropped.append(Dropped(version.version, len(gone), len(recipe.rows)))
             if self._ids[i][0] is None:
                 self.nameless.add(version.version)
-        elif not (version.kind == "snapshot" and self._root_before(i) == version.root):  # one that was only asked for moved nothing
+        elif not self._only_asked_for(i, state):
             raise BadArgument(
                 reason=f"{self.lineage}@{version.version} is a {version.kind} that was made on top of them, so it can't be trained again",
                 fix="--at-version tells what the version of these rows alone would be; what was learned by deltas is not unlearned",
@@ -214,6 +214,11 @@ class _Walk:
             return forgotten_of(_extension(version))
         except ModelWireError:
             return None  # then it is a delta like any other
+
+    def _only_asked_for(self, i: int, state: ModelState) -> bool:
+        """Return whether version i is a snapshot that moved nothing; nor a unit, to which later recipes would snap."""
+        version = self.chain[i]
+        return version.kind == "snapshot" and version.root == self._root_before(i) and self._stored(i + 1).exponents == state.exponents
 
     def _root_before(self, i: int) -> bytes:
         return self.chain[i - 1].root if i else self.bases[self.chain[0].base].manifest.root

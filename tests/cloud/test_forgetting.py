@@ -121,6 +121,18 @@ def test_a_snapshot_that_was_only_asked_for_is_no_obstacle_and_one_that_moved_th
         unlearned(centre, "pi-7@1", [4])
 
 
+def test_a_snapshot_that_changes_units_alone_is_an_obstacle(centre: Centre, device: ScriptedDevice) -> None:
+    """Later recipes snap to the new units, so the versions before it are not all that they stand on."""
+    grown(centre, device, [(range(10), {"rate": 0.0}), (range(10, 30), {"rate": 0.0})])
+    device.state.exponents = [e + 3 for e in device.state.exponents]
+    centre.deliver(device, device.snapshot(), device.learn(range(20, 40)))
+    assert all(one.ok for one in centre.rebuild())
+    versions = centre.store.versions.of(1)
+    assert versions[1].root == versions[2].root != versions[3].root
+    with pytest.raises(BadArgument, match="pi-7/digits@3 is a snapshot"):
+        unlearned(centre, "pi-7@1", [4])
+
+
 def take_over(device: ScriptedDevice, data: bytes) -> None:
     """Do what a device does that is asked to adopt."""
     found = parse_unsigned(data)
