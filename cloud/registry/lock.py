@@ -1,4 +1,4 @@
-"""One ingester, or one restore, at a registry at a time; and one that brings it to this release: advisory locks that die with their process."""
+"""One ingester or restore at a registry at a time, and one that brings it to this release: advisory locks that die with their process."""
 
 from __future__ import annotations
 
