@@ -267,6 +267,10 @@ def test_ids_that_are_none_of_the_rows_stop_it(centre: Centre, device: ScriptedD
     grown(centre, device, ROUNDS[:1])  # never needed to rebuild
     with pytest.raises(Malformed, match="ids of the rows"):
         unlearned(centre, "pi-7@1", [1])
+    device.seal = seal  # type: ignore[method-assign]
+    grown(centre, device, ROUNDS[1:2])
+    with pytest.raises(Malformed, match="pi-7/digits@1: the ids of the rows"):
+        unlearned(centre, "pi-7@2", [1])
 
 
 def test_a_replay_is_the_version_and_other_settings_are_not(centre: Centre, device: ScriptedDevice, base: Base) -> None:
