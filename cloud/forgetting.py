@@ -207,7 +207,8 @@ class _Walk:
             try:
                 self._ids[i] = ids_of(_extension(self.chain[i]), rows), rows
             except Malformed as error:
-                raise Malformed(what=f"{self.lineage}@{self.chain[i].version}: {error.facts['what']}", reason=error.facts["reason"]) from None
+                what = f"{self.lineage}@{self.chain[i].version}: {error.facts['what']}"
+                raise Malformed(what=what, reason=error.facts["reason"]) from None
         return _rows_in(self.chain[i], *self._ids[i], drops)
 
     def _recipe(self, i: int) -> Recipe:
