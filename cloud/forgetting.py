@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from modelwire import cbor, container, limits
 from modelwire.between import difference
 from modelwire.container import Header
-from modelwire.errors import BadArgument, ModelWireError, TooLarge
+from modelwire.errors import BadArgument, Malformed, ModelWireError, TooLarge
 from modelwire.forgotten import KEY, Forgotten, forgotten_of
 from modelwire.recipe import Recipe, kind_of, update_of
 from modelwire.row_ids import ids_of
@@ -137,20 +137,23 @@ class _Walk:
 
     def after(self, count: int, drops: Drops) -> ModelState:
         """Return the state after the first `count` versions, had what is in `drops` never been seen."""
-        first = next((i for i in range(count) if self._affected(i, drops)), count)
-        if first == count:
-            return self._stored(count)
-        earlier = next((i for i in range(count - 1, first, -1) if self._forgot(i) is not None), None)
-        if earlier is None:
-            state, start = self._stored(first), first
-        else:  # what it had forgotten before, it must not learn again
-            known = self._forgot(earlier)
+        parts: list[tuple[int, int, Drops]] = []  # of the chain, last first, with what is left out of each
+        while (first := next((i for i in range(count) if self._affected(i, drops)), count)) < count:
+            forgot = [i for i in range(first + 1, count) if self._forgot(i) is not None]
+            if not forgot:
+                parts.append((first, count, drops))
+                break
+            for i in forgot:  # the oldest first: each rests on those before it
+                self._prove(i)
+            known = self._forgot(forgot[-1])
             assert known is not None
-            self._prove(earlier, known)
-            state, start = self.after(earlier, drops | {known}), earlier + 1
-            drops |= {known}
-        for i in range(start, count):
-            self._go(i, state, drops)
+            drops |= {known}  # what it had forgotten before, it must not learn again
+            parts.append((forgot[-1] + 1, count, drops))
+            count = forgot[-1]
+        state = self._stored(min(first, count))
+        for start, end, drops in reversed(parts):
+            for i in range(start, end):
+                self._go(i, state, drops)
         return state
 
     def _go(self, i: int, state: ModelState, drops: Drops) -> None:
@@ -164,7 +167,7 @@ class _Walk:
                 self.dropped.append(Dropped(version.version, len(gone), len(recipe.rows)))
             if self._ids[i][0] is None:
                 self.nameless.add(version.version)
-        elif not (version.kind == "snapshot" and self._root_before(i) == version.root):  # one that was only asked for moved nothing
+        elif not self._only_asked_for(i, state):
             raise BadArgument(
                 reason=f"{self.lineage}@{version.version} is a {version.kind} that was made on top of them, so it can't be trained again",
                 fix="--at-version tells what the version of these rows alone would be; what was learned by deltas is not unlearned",
@@ -172,9 +175,10 @@ class _Walk:
         if self._say is not None:
             self._say(i + 1, len(self.chain))
 
-    def _prove(self, i: int, known: Forgotten) -> None:
-        """Raise BadArgument unless version i is what forgetting these makes of the versions before it."""
-        if i in self._proven:
+    def _prove(self, i: int) -> None:
+        """Raise BadArgument unless version i is what forgetting what it says makes of the versions before it."""
+        known = self._forgot(i)
+        if i in self._proven or known is None:
             return
         kept = self.dropped, self.replayed
         self.dropped, self.replayed = [], 0
@@ -200,7 +204,11 @@ class _Walk:
         """Return which rows of a recipe are in `drops`."""
         if i not in self._ids:
             rows = len(self._recipe(i).rows)
-            self._ids[i] = ids_of(_extension(self.chain[i]), rows), rows
+            try:
+                self._ids[i] = ids_of(_extension(self.chain[i]), rows), rows
+            except Malformed as error:
+                what = f"{self.lineage}@{self.chain[i].version}: {error.facts['what']}"
+                raise Malformed(what=what, reason=error.facts["reason"]) from None
         return _rows_in(self.chain[i], *self._ids[i], drops)
 
     def _recipe(self, i: int) -> Recipe:
@@ -214,6 +222,11 @@ class _Walk:
             return forgotten_of(_extension(version))
         except ModelWireError:
             return None  # then it is a delta like any other
+
+    def _only_asked_for(self, i: int, state: ModelState) -> bool:
+        """Return whether version i is a snapshot that moved nothing; nor a unit, to which later recipes would snap."""
+        version = self.chain[i]
+        return version.kind == "snapshot" and version.root == self._root_before(i) and self._stored(i + 1).exponents == state.exponents
 
     def _root_before(self, i: int) -> bytes:
         return self.chain[i - 1].root if i else self.bases[self.chain[0].base].manifest.root

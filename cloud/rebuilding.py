@@ -42,6 +42,7 @@ class Rebuilder:
         self._kept: OrderedDict[bytes, ModelState] = OrderedDict()
         self._room, self._held = kept_bytes, 0
         self._damaged: set[int] = set()  # lineages that this registry can't rebuild: set aside until it is restored
+        self._slow: dict[int, float] = {}  # lineages whose versions took long, and how long: all others come first
 
     def run(self, now: int, limit: int = 64, stopping: Callable[[], bool] = lambda: False) -> list[Judged]:
         """Return what came of the next stored versions, committed in one transaction; empty when nothing waits."""
@@ -55,6 +56,7 @@ class Rebuilder:
                 bad.add(version.id)
                 continue
             lineage = self.store.lineages.by_id(version.lineage)
+            began = time.monotonic()
             try:
                 self._build(lineage, version)
                 results.append((version, lineage, None))
@@ -67,6 +69,11 @@ class Rebuilder:
             except ModelWireError as error:
                 bad.add(version.id)
                 results.append((version, lineage, error))
+            except Exception:
+                # An update that finds a bug would otherwise stop the whole fleet, and again after each start.
+                log.exception("%s met a fault of this program and is set aside", f"{lineage}@{version.version}")
+                self._damaged.add(lineage.id)
+            self._took(lineage.id, time.monotonic() - began)
         context = Context(self.store, self._bounds, now)
         out: list[Judged] = []
         if results:
@@ -76,13 +83,20 @@ class Rebuilder:
         return out
 
     def _waiting(self, limit: int) -> list[Version]:
-        after, out = 0, []
-        while True:
-            batch = self.store.versions.unverified(limit, after)
-            out += [v for v in batch if v.lineage not in self._damaged]
-            if out or not batch:
-                return out
+        """Return versions that wait, each lineage's in their order: one whose trainings take long keeps nobody else waiting."""
+        after, slow = 0, list[Version]()
+        while batch := self.store.versions.unverified(limit, after):
             after = batch[-1].id
+            found = [v for v in batch if v.lineage not in self._damaged]
+            slow += [v for v in found if v.lineage in self._slow][: limit - len(slow)]
+            if out := [v for v in found if v.lineage not in self._slow]:
+                return out
+        return sorted(slow, key=lambda v: self._slow[v.lineage])
+
+    def _took(self, lineage: int, seconds: float) -> None:
+        took = self._slow.pop(lineage, 0.0) / 2 + seconds
+        if took > self._seconds:
+            self._slow[lineage] = took
 
     def _build(self, lineage: Lineage, version: Version) -> None:
         state = self._kept.pop(version.parent, None)

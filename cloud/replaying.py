@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelwire import limits
 from modelwire.container import Container
@@ -22,6 +23,7 @@ from .naming import Place
 from .registry import Store, Version
 
 RECIPE = "recipe"
+OUTPUTS_AT_ONCE = 1 << 20  # numbers of some rows: a few bytes of rows may stand for gigabytes of outputs
 ALIASES = {"lr": "rate", "optimizer": "optimiser"}
 ENUMS: dict[str, type[Optimiser] | type[Schedule]] = {"optimiser": Optimiser, "schedule": Schedule}
 WHOLE = ("steps", "batch", "every", "seed")
@@ -110,17 +112,25 @@ def settings_of(head: HeadRecipe) -> dict[str, Any]:
 
 def mean_loss(recipe: Recipe, state: ModelState) -> float:
     """Return the mean loss of a recipe's rows under the head of a state, in float64 from the exact outputs."""
-    z = outputs_of(recipe.head, start_of(recipe.head, layers_before(state, recipe)).weights, recipe.rows).astype(np.float64)
-    wanted = recipe.rows.wanted_for(recipe.head)
-    if recipe.head.loss is Loss.SOFTMAX:
-        if wanted.max(initial=0) >= recipe.head.outputs:
-            raise Malformed(what="labels", reason=f"one is no class of {recipe.head.outputs}")
+    weights, rows = start_of(recipe.head, layers_before(state, recipe)).weights, len(recipe.rows)
+    piece, total = max(1, OUTPUTS_AT_ONCE // max(recipe.head.widths)), 0.0
+    for at in range(0, rows, piece):
+        some = recipe.rows.take(range(at, min(rows, at + piece)))
+        total += _losses(recipe.head, outputs_of(recipe.head, weights, some).astype(np.float64), some.wanted_for(recipe.head))
+    return total / rows
+
+
+def _losses(head: HeadRecipe, z: NDArray[np.float64], wanted: NDArray[Any]) -> float:
+    """Return the sum of the losses of some rows with the outputs z."""
+    if head.loss is Loss.SOFTMAX:
+        if wanted.max(initial=0) >= head.outputs:
+            raise Malformed(what="labels", reason=f"one is no class of {head.outputs}")
         top = z.max(axis=1)
-        return float(np.mean(np.log(np.exp(z - top[:, None]).sum(axis=1)) + top - z[np.arange(len(z)), wanted]))
+        return float(np.sum(np.log(np.exp(z - top[:, None]).sum(axis=1)) + top - z[np.arange(len(z)), wanted]))
     t = wanted.reshape(z.shape).astype(np.float64)
-    if recipe.head.loss is Loss.MSE:
-        return float(np.mean((z - t) ** 2))
-    return float(np.mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))))
+    if head.loss is Loss.MSE:
+        return float(np.sum((z - t) ** 2) / head.outputs)
+    return float(np.sum(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))) / head.outputs)
 
 
 def _after(parent: ModelState, recipe: Recipe, progress: Progress | None) -> ModelState:

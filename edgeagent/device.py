@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelwire import signing, tflite_file
+from modelwire import ed25519, signing, tflite_file
 from modelwire.errors import ConfigError, Malformed, MissingFile
 from modelwire.manifest import manifest_of
 from modelwire.snap import no_residual
@@ -98,6 +98,7 @@ def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
 def read_board(loaded: Loaded) -> Board:
     """Return names and keys. Raises MissingFile or ConfigError."""
     device = loaded.settings.device
+    ed25519.use_loaded()  # a board has no room for a second OpenSSL
     key = signing.PrivateKey(read_key(loaded.resolve(device.key), "the device's private key"))
     return Board(device.fleet, device.name, key, read_key(loaded.resolve(device.fleet_key), "the fleet's public key"))
 

@@ -1,18 +1,19 @@
-"""Ed25519 by the OpenSSL that Python's own hashlib has loaded already: no second one in a small board's memory.
+"""Ed25519, by the package `cryptography`; on a board by the OpenSSL that Python's own hashlib has loaded already.
 
-`cryptography` brings an OpenSSL of its own, 6.5 MiB once it is mapped. hashlib is linked with one that knows Ed25519 since 1.1.1, so it
-is asked first, through the very library that hashlib is. Where there is none (a Python with everything linked in, a FIPS build without
-the curve), `cryptography` signs. RFC 8032 signatures are deterministic: both give the same bytes.
+`cryptography` brings an OpenSSL of its own, 6.5 MiB once it is mapped: too much for a small board. hashlib is linked with one that knows
+Ed25519 since 1.1.1, and an agent asks for it when it starts (`use_loaded`), through the very library that hashlib is. Where there is none
+(a Python with everything linked in, a FIPS build without the curve), `cryptography` signs there too. The centre, which judges what others
+have signed, always asks `cryptography`. RFC 8032 signatures are deterministic: both give the same bytes.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 from typing import Any, Protocol
 
 _CURVE = 1087  # NID_ED25519, in OpenSSL's obj_mac.h
 _KEY, _SIGNATURE = 32, 64
+_ORDER = 2**252 + 27742317777372353535851937790883648493  # of the group
 # RFC 8032, section 7.1, test 1: secret, public, and the signature of no bytes at all.
 _SECRET = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
 _PUBLIC = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
@@ -29,16 +30,36 @@ class Curve(Protocol):
     def verifies(self, public: bytes, message: bytes, signature: bytes) -> bool: ...
 
 
-@lru_cache(maxsize=1)
+_chosen: Curve | None = None
+
+
 def curve() -> Curve:
-    """Return what computes in this process: hashlib's OpenSSL where it proves that it knows the curve, else `cryptography`."""
+    """Return what computes in this process: `cryptography`, unless `use_loaded` has chosen otherwise."""
+    global _chosen
+    if _chosen is None:
+        _chosen = _Cryptography()
+    return _chosen
+
+
+def use_loaded() -> bool:
+    """Let hashlib's OpenSSL compute in this process if it proves that it knows the curve. Return whether it does."""
+    global _chosen
+    if not isinstance(_chosen, _OpenSsl):
+        _chosen = _proven() or _chosen
+    return isinstance(_chosen, _OpenSsl)
+
+
+def _proven() -> _OpenSsl | None:
+    """Return hashlib's OpenSSL when it signs what it should, and takes that alone."""
+    # The same signature with the group's order added to its second half: some releases took it (RFC 8032, section 5.1.7).
+    again = _SIGNED[:32] + (int.from_bytes(_SIGNED[32:], "little") + _ORDER).to_bytes(32, "little")
     try:
         found = _OpenSsl()
-        if found.sign(_SECRET, b"") == _SIGNED and found.verifies(_PUBLIC, b"", _SIGNED) and not found.verifies(_PUBLIC, b"1", _SIGNED):
-            return found
-    except (ImportError, OSError, AttributeError, ValueError):
-        pass
-    return _Cryptography()
+        good = found.public_of(_SECRET) == _PUBLIC and found.sign(_SECRET, b"") == _SIGNED and found.verifies(_PUBLIC, b"", _SIGNED)
+        bad = found.verifies(_PUBLIC, b"1", _SIGNED) or found.verifies(_PUBLIC, b"", again)
+    except (ImportError, OSError, AttributeError, ValueError, MemoryError):  # a symbol that is not there is an AttributeError
+        return None
+    return found if good and not bad else None
 
 
 class _OpenSsl:
@@ -127,7 +148,7 @@ class _Context:
 
 
 class _Cryptography:
-    """The package `cryptography`, loaded only where hashlib's OpenSSL can't be had."""
+    """The package `cryptography`, imported when it is first asked for: an agent may never need it."""
 
     def __init__(self) -> None:
         from cryptography.exceptions import InvalidSignature

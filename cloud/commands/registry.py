@@ -56,7 +56,7 @@ def put_back(args: argparse.Namespace) -> Answer:
     """Put a backup in the place of the registry."""
     source, target = Path(args.backup), registry_path(args.db)
     aside = restore(source, target, progress=progress("pages"), replace=args.force)
-    with opened(args) as store:
+    with opened(args, readonly=False) as store:  # a copy of an older release's is brought to this one
         fleet, public = store.fleet, store.public_key
     document: Document = {"registry": str(target), "backup": str(source), "fleet": fleet, "replaced": str(aside) if aside else None}
     lines = [f"{target}: restored from {source}, integrity ok"]

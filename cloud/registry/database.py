@@ -26,7 +26,7 @@ class Database:
         self.path = path
         self._depth = 0
         mode = "ro" if readonly else "rwc" if create else "rw"
-        with self._named():
+        with self.named():
             # Statements are sent as they are; this class says BEGIN and COMMIT.
             self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=busy)
         try:
@@ -45,23 +45,23 @@ class Database:
 
     def run(self, sql: str, *values: object) -> int:
         """Run one statement and return how many rows it changed."""
-        with self._named():
+        with self.named():
             return self.connection.execute(sql, values).rowcount
 
     def insert(self, sql: str, *values: object) -> int:
         """Run one INSERT and return the new row's id."""
-        with self._named():
+        with self.named():
             id = self.connection.execute(sql, values).lastrowid
         assert id is not None
         return id
 
     def one(self, sql: str, *values: object) -> Row | None:
-        with self._named():
+        with self.named():
             row: Row | None = self.connection.execute(sql, values).fetchone()
             return row
 
     def all(self, sql: str, *values: object) -> list[Row]:
-        with self._named():
+        with self.named():
             return self.connection.execute(sql, values).fetchall()
 
     def number(self, sql: str, *values: object) -> int:
@@ -96,7 +96,7 @@ class Database:
 
     def copy_to(self, target: Database, progress: Callable[[int, int], None], pages: int = 2048) -> None:
         """Copy the whole database as it is at one moment, while others go on writing. progress: pages done, pages in all."""
-        with self._named():
+        with self.named():
             # The open read keeps one moment for all steps; without it a write of another process starts the copy again.
             self.connection.execute("BEGIN")
             try:
@@ -116,7 +116,8 @@ class Database:
         self.connection.close()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def named(self) -> Iterator[None]:
+        """Give SQLite's errors within the block their names."""
         try:
             yield
         except sqlite3.IntegrityError as error:

@@ -1,4 +1,4 @@
-"""One ingester, or one restore, at a registry at a time: an advisory lock that dies with its process."""
+"""One ingester or restore at a registry at a time, and one that brings it to this release: advisory locks that die with their process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from modelwire.errors import BadArgument, StateBusy
 
@@ -14,13 +15,24 @@ from modelwire.errors import BadArgument, StateBusy
 def lock_registry(path: Path) -> Iterator[None]:
     """Hold the registry alone. Raises StateBusy when another process does."""
     path = path.resolve()  # under all its names it is one registry
-    try:
-        file = path.with_name(path.name + ".lock").open("ab")
-    except OSError as error:
-        raise BadArgument(reason=f"{path}.lock: {error.strerror}", fix="check who may write the registry's folder") from error
-    with file:
+    with _opened(path, "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StateBusy(path=path) from None
         yield  # closing the file lets go
+
+
+@contextmanager
+def lock_schema(path: Path) -> Iterator[None]:
+    """Be the only one who migrates the registry, after all others who do."""
+    with _opened(path.resolve(), "migrating") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _opened(path: Path, end: str) -> BinaryIO:
+    try:
+        return path.with_name(f"{path.name}.{end}").open("ab")
+    except OSError as error:
+        raise BadArgument(reason=f"{path}.{end}: {error.strerror}", fix="check who may write the registry's folder") from error

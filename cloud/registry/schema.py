@@ -227,7 +227,8 @@ def migrate(database: Database) -> None:
         tables.execute("DROP TRIGGER IF EXISTS command_content_write_once")
         tables.execute(_trigger("command", "content_write_once", "UPDATE OF content", "1"))
 
-    migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
+    with database.named():
+        migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
     database.run(f"PRAGMA application_id = {APPLICATION_ID}")
     database.run(f"PRAGMA user_version = {SCHEMA}")
 

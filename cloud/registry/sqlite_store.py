@@ -13,6 +13,7 @@ from ..files import put_in_place
 from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from .database import Database
+from .lock import lock_schema
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .sqlite_models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
 from .store import Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Versions
@@ -95,7 +96,9 @@ def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FUL
         if not readonly:
             database.keep_log()
         if not current:
-            schema.migrate(database)
+            with lock_schema(path):
+                if not schema.check(database):  # another process may have done it meanwhile
+                    schema.migrate(database)
         return SqliteStore(database)
     except BaseException:
         database.close()

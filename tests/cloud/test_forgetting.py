@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from cloud import forgetting, materialise, naming, replaying
+from modelwire.between import difference
 from modelwire.container import parse_unsigned
 from modelwire.errors import BadArgument, Malformed, TooLarge
 from modelwire.forgotten import KEY, Forgotten
 from modelwire.head import advance, start_of
 from modelwire.head_recipe import Loss
+from modelwire.limits import MIB
 from modelwire.rebuild import rebuild
 from modelwire.recipe import kind_of, layers_before, update_of
 from modelwire.rows import Rows
 from modelwire.state import ModelState
-from modelwire.update import Kind
+from modelwire.update import Kind, Sections
 
-from .centre import Centre
+from .centre import Centre, make_registry
 from .device import Base, ScriptedDevice, recipe_on
 
 Round = tuple[Sequence[int], dict[str, object]]
@@ -121,6 +127,18 @@ def test_a_snapshot_that_was_only_asked_for_is_no_obstacle_and_one_that_moved_th
         unlearned(centre, "pi-7@1", [4])
 
 
+def test_a_snapshot_that_changes_units_alone_is_an_obstacle(centre: Centre, device: ScriptedDevice) -> None:
+    """Later recipes snap to the new units, so the versions before it are not all that they stand on."""
+    grown(centre, device, [(range(10), {"rate": 0.0}), (range(10, 30), {"rate": 0.0})])
+    device.state.exponents = [e + 3 for e in device.state.exponents]
+    centre.deliver(device, device.snapshot(), device.learn(range(20, 40)))
+    assert all(one.ok for one in centre.rebuild())
+    versions = centre.store.versions.of(1)
+    assert versions[1].root == versions[2].root != versions[3].root
+    with pytest.raises(BadArgument, match="pi-7/digits@3 is a snapshot"):
+        unlearned(centre, "pi-7@1", [4])
+
+
 def take_over(device: ScriptedDevice, data: bytes) -> None:
     """Do what a device does that is asked to adopt."""
     found = parse_unsigned(data)
@@ -162,6 +180,67 @@ def test_a_delta_that_only_says_that_it_forgot_is_believed_when_replaying_gives_
         unlearned(centre, "pi-7@1", [3])
 
 
+@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, base: Base, data: st.DataObject
+) -> None:
+    """Recipes, deltas, snapshots that were asked for and forgettings in any order; the device drops what it forgot from later rounds."""
+    centre = Centre(make_registry(tmp_path_factory.mktemp("chain") / "fleet.db", base))
+    device = centre.meet(ScriptedDevice(base, seed=data.draw(st.integers(0, 9))))
+    line: list[Round | Sections] = []  # what moved the model, in order: rounds, and deltas as they were
+    versions: dict[int, list[int]] = {}  # recipes by version: the samples of their rows
+    last_delta, gone = -1, set[int]()
+
+    def fresh(without: set[int]) -> ModelState:
+        state = ModelState.of_base(base.manifest, base.weights)
+        for one in line:
+            ids, settings = one if isinstance(one[0], list) else ([], {})
+            rest = [i for i in ids if i not in without]
+            if rest:
+                state.apply(Kind.DELTA, update_of(state, recipe_on(base, rest, **settings)))
+            if not ids:
+                state.apply(Kind.DELTA, one)
+        return state
+
+    for _ in range(data.draw(st.integers(2, 9))):
+        what = data.draw(st.sampled_from(["recipe", "recipe", "recipe", "recipe", "snapshot", "delta", "forget", "forget"]))
+        if what == "delta":
+            before = device.state.copy()
+            centre.deliver(device, device.train(density=0.2))
+            last_delta = len(line)
+            line.append(difference(before, device.state))
+        elif what == "snapshot":
+            centre.deliver(device, device.snapshot())
+        elif what == "recipe":
+            ids = sorted(data.draw(st.sets(st.sampled_from(sorted(set(range(60)) - gone)), min_size=1, max_size=12)))
+            with_settings = {"seed": data.draw(st.integers(0, 3)), "optimiser": data.draw(st.integers(1, 3)), "steps": 6}
+            centre.deliver(device, device.learn(ids, **with_settings))
+            versions[device.version] = ids
+            line.append((ids, with_settings))
+        elif versions:
+            version = data.draw(st.sampled_from(sorted(versions)))
+            ids = versions[version]
+            rows = sorted(data.draw(st.sets(st.integers(0, len(ids) - 1), min_size=1, max_size=3)))
+            samples = {ids[row] for row in rows}
+            firsts = [k for k, one in enumerate(line) if isinstance(one[0], list) and samples & set(one[0])]
+            try:
+                found = unlearned(centre, f"pi-7@{version}", rows)
+            except BadArgument as error:
+                assert firsts[0] < last_delta, error.message
+                continue
+            assert found.state.root == fresh(gone | samples).root
+            assert found.state.fingerprint == found.state.measure_fingerprint()
+            if found.state.root == found.head.root:
+                continue
+            take_over(device, forgetting.update_for(found))
+            gone |= samples
+            sections = difference(found.head, found.state)
+            centre.deliver(device, device.seal(Kind.DELTA, sections, extension={KEY: found.forgotten.encode()}))
+        assert all(one.ok for one in centre.rebuild())
+    centre.store.close()
+
+
 def test_too_large_an_update_is_not_sent(centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     grown(centre, device, ROUNDS)
     found = unlearned(centre, "pi-7@1", [3])
@@ -188,6 +267,10 @@ def test_ids_that_are_none_of_the_rows_stop_it(centre: Centre, device: ScriptedD
     grown(centre, device, ROUNDS[:1])  # never needed to rebuild
     with pytest.raises(Malformed, match="ids of the rows"):
         unlearned(centre, "pi-7@1", [1])
+    device.seal = seal  # type: ignore[method-assign]
+    grown(centre, device, ROUNDS[1:2])
+    with pytest.raises(Malformed, match="pi-7/digits@1: the ids of the rows"):
+        unlearned(centre, "pi-7@2", [1])
 
 
 def test_a_replay_is_the_version_and_other_settings_are_not(centre: Centre, device: ScriptedDevice, base: Base) -> None:
@@ -208,6 +291,23 @@ def test_a_replay_is_the_version_and_other_settings_are_not(centre: Centre, devi
 def test_settings_that_are_none_are_refused_with_what_there_is(given: str) -> None:
     with pytest.raises(BadArgument):
         replaying.parse_settings(given.split(","))
+
+
+def test_the_losses_of_many_rows_take_bounded_memory_and_are_the_same_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes of rows can stand for gigabytes of outputs."""
+    state = ModelState.of_base(base.manifest, base.weights)
+    recipe = recipe_on(base, range(100))
+    whole = replaying.mean_loss(recipe, state)
+    monkeypatch.setattr(replaying, "OUTPUTS_AT_ONCE", 28)
+    assert replaying.mean_loss(recipe, state) == pytest.approx(whole, rel=1e-12)
+    monkeypatch.undo()
+    many = replace(recipe, rows=Rows(np.zeros((1_000_000, 4), np.int8), np.zeros(1_000_000, np.uint32)))
+    tracemalloc.start()
+    try:
+        replaying.mean_loss(many, state)
+        assert tracemalloc.get_traced_memory()[1] < 60 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("loss", list(Loss))

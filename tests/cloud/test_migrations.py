@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from cloud.cli import main
 from cloud.registry import Request, create_registry, open_registry
 from cloud.registry.schema import SCHEMA
 from modelwire.errors import LineageError
@@ -95,6 +98,40 @@ def test_a_registry_of_an_earlier_schema_takes_recipes_after_it_was_opened(tmp_p
     with pytest.raises(LineageError, match="write-once"):
         store.database.run("UPDATE command SET content = x'00'")
     store.close()
+
+
+def older(path: Path) -> None:
+    """Make a registry of schema 2 with one update in it."""
+    base = Base.of()
+    store = make_registry(path, base)
+    device, centre = ScriptedDevice(base), Centre(store)
+    centre.meet(device)
+    centre.deliver(device, device.train())
+    centre.rebuild()
+    store.close()
+    make_older(path, 2)
+
+
+def test_many_processes_that_open_an_older_registry_at_once_all_get_it(tmp_path: Path) -> None:
+    older(tmp_path / "fleet.db")
+    code = "import sys, pathlib; from cloud.registry import open_registry; open_registry(pathlib.Path(sys.argv[1])).close()"
+    opening = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "fleet.db")], stderr=subprocess.PIPE) for _ in range(6)]
+    for process in opening:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said.decode()
+    assert NEW in text_of(tmp_path / "fleet.db")
+
+
+def test_a_copy_of_an_older_registry_is_restored_and_brought_to_this_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older(tmp_path / "fleet.db")
+    assert main(["backup", str(tmp_path / "copy.db"), "--db", str(tmp_path / "fleet.db")]) == 0
+    assert NEW not in text_of(tmp_path / "copy.db")
+    assert main(["restore", str(tmp_path / "copy.db"), "--db", str(tmp_path / "new.db")]) == 0
+    assert NEW in text_of(tmp_path / "new.db")
+    assert main(["verify", "--db", str(tmp_path / "new.db")]) == 0
+    assert "1 of 1 versions exact" in capsys.readouterr().out
 
 
 def test_a_new_registry_has_the_same_text(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 import cloud
 from cloud import materialise
+from cloud.rebuilding import Rebuilder
 from modelwire.container import parse, seal
 from modelwire.records import Level, Receipt
 
 from .centre import Centre
-from .device import ScriptedDevice
+from .device import Base, ScriptedDevice
 
 
 def test_a_hundred_recipes_in_one_lineage_have_a_hundred_equal_roots(centre: Centre, device: ScriptedDevice) -> None:
@@ -87,3 +88,32 @@ def test_a_recipe_with_too_long_a_training_is_refused_before_it_is_replayed(cent
     assert [one.ok for one in judged] == [False] and "training" in judged[0].reason and "pi-7/digits@1" in judged[0].reason
     assert time.monotonic() - started < 5
 
+
+
+def test_long_trainings_of_one_device_keep_no_other_waiting(centre: Centre, device: ScriptedDevice, base: Base) -> None:
+    other = centre.meet(ScriptedDevice(base, name="pi-8"))
+    long = [device.learn(range(n, n + 30), steps=20_000, batch=32) for n in range(4)]
+    centre.deliver(device, *long)
+    centre.deliver(other, *(other.train() for _ in range(3)))
+    centre.rebuilder = Rebuilder(centre.store, bounds=centre.bounds, seconds=0.001)  # all of these trainings are long
+    order = []
+    while judged := centre.rebuilder.run(centre.now):
+        assert all(one.ok for one in judged)
+        order += [one.name for one in judged]
+    assert [name for name in order if name.startswith("pi-7")] == [f"pi-7/digits@{n}" for n in range(1, 5)]
+    assert order.index("pi-8/digits@1") < order.index("pi-7/digits@2")
+
+
+def test_an_update_that_finds_a_fault_stops_its_own_device_alone(
+    centre: Centre, device: ScriptedDevice, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = centre.meet(ScriptedDevice(base, name="pi-8"))
+    centre.deliver(device, device.learn(range(9)), device.train())
+    centre.deliver(other, other.train())
+    with monkeypatch.context() as m:
+        m.setattr("modelwire.recipe.train_head", lambda *_: 1 // 0)
+        assert [(one.name, one.ok) for one in centre.rebuild()] == [("pi-8/digits@1", True)]
+        assert centre.statuses(device) == {1: "stored", 2: "stored"}
+    centre.rebuilder = Rebuilder(centre.store, bounds=centre.bounds)  # after a start, and with a release that has no such fault
+    assert len(centre.rebuild()) == 2
+    assert centre.statuses(device) == {1: "verified", 2: "verified"}

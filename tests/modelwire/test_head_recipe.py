@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import itertools
+import time
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-from modelwire import cbor, errors
+from modelwire import _core, cbor, errors, limits
 from modelwire.head import HeadState, advance, layers_of, outputs_of, start_of, train_head
-from modelwire.head_recipe import HeadRecipe, Loss, Optimiser, head_recipe_of, parse_head_recipe, steps_of
+from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, head_recipe_of, parse_head_recipe, steps_of
 from modelwire.rows import Rows, quantised
 
 from .test_kernels_head import recipes
@@ -118,3 +120,22 @@ def test_layers_and_rows_of_another_shape_are_refused() -> None:
     for other in (rows, Rows(np.zeros((3, 20), np.int8)), Rows(np.zeros((3, 20), np.int8), targets=np.zeros((3, 5), np.float32))):
         with pytest.raises(errors.ShapeMismatch):
             advance(linear, state, other, 1)
+
+
+@pytest.mark.skipif(_core.kernel_name() == "reference", reason="the numpy twin is slow")
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"batch": 1}, {"features": 1, "outputs": 2, "batch": 1}, {"features": 1, "outputs": 2, "batch": 1, "optimiser": Optimiser.ADAM},
+     {"features": 2, "outputs": 1000}, {"features": 1, "outputs": 2, "hidden": (200,), "activation": Activation.TANH}],
+)  # fmt: skip
+def test_no_recipe_takes_long_and_counts_little(change: dict[str, Any]) -> None:
+    """What counts as a second of work takes about a second: else a small head's 2^32 steps would take a centre hours."""
+    recipe = HeadRecipe(**{"features": 64, "outputs": 10, "steps": 1, "rate": 1e-6, **change})
+    recipe = replace(recipe, steps=max(1, 100_000_000 // recipe.work(50)))
+    rng = np.random.default_rng(1)
+    rows = Rows(rng.integers(-9, 9, (50, recipe.features), np.int8), rng.integers(0, 2, 50).astype(np.uint32))
+    layers = [(np.zeros((n, k), np.float32), np.zeros(n, np.float32)) for k, n in itertools.pairwise(recipe.widths)]
+    started = time.process_time()
+    train_head(recipe, rows, layers)
+    seconds = (time.process_time() - started) * limits.DEFAULT.training / recipe.work(50)
+    assert seconds < 150  # 7 to 31 on a server that is not busy
