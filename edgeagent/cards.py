@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +26,12 @@ from modelwire.card import (
     merge,
     parse_card,
 )
+from modelwire.card_facts import FACTS, completed, told_after
 from modelwire.card_privacy import Privacy, leaving
 from modelwire.errors import WireError
 from modelwire.sketch import Channel
 
-from .context import FACTS, context_of
+from .context import context_of
 
 OTHER = "other"  # stands for the rarest values of a tag that has more than a card may hold
 LOSSES_ROOM = 16  # bytes that the sums of two losses may take beyond what they take at 0
@@ -111,7 +114,8 @@ def faded(card: Card) -> Card:
 def facts(runtime: str) -> dict[str, str]:
     """Return what the agent itself knows of this board, as tags. runtime: its replay class: package, version, ISA, kernels, threads."""
     words = runtime.split()
-    said = {"board": _board(), "runtime": " ".join(words[:2]), "isa": " ".join(words[2:3])}
+    isa = words[2] if len(words) > 2 and "/" in words[2] else f"{platform.machine()}/{8 * struct.calcsize('P')}"  # not all hang on it
+    said = {"board": _board(), "runtime": " ".join(words[:2]), "isa": isa}
     return {name: _word(value) for name, value in said.items() if _word(value)}
 
 
@@ -134,8 +138,12 @@ def sealed(card: Card, before: float | None, after: float | None) -> bytes:
 
 
 def merged_bytes(cards: Sequence[bytes]) -> bytes:
-    """Return the bytes of one card for several that were beside updates which are one now."""
-    return together([read(card) for card in cards]).encode()
+    """Return the bytes of one card for several, in their order, that were beside updates which are one now."""
+    out, told = [], dict[str, str]()
+    for card in map(read, cards):
+        out.append(completed(card, told))
+        told = told_after(card, told)
+    return together(out).encode()
 
 
 def _joined(a: Card, b: Card) -> Card:
