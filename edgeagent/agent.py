@@ -283,7 +283,7 @@ class Agent:
             return False
         if goal.once:
             return lineage.name not in self._done_once
-        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, settings) is not None:
+        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, self.device.spool, settings) is not None:
             return True  # it was due when it began
         waited = self._waited(head.trained_at)
         new = self.device.spool.count(lineage.name, after=head.trained_id)

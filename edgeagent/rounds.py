@@ -139,8 +139,15 @@ def run(
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
     round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
     """
+    with underway.holding(lineage, spool) if keep else contextlib.nullcontext():
+        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, keep=keep))
+
+
+def _run(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    memory: Memory, now: Callable[[], float], *, keep: bool,
+) -> Round:  # fmt: skip
     began = time.monotonic()
-    memory = memory or Memory()
     standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
     ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
     if keep:
@@ -224,9 +231,10 @@ def _stand(
     memory: Memory, *, keep: bool,
 ) -> Generator[Progress, None, _Standing]:  # fmt: skip
     """Open the model, or gather its samples as features."""
-    found = underway.left(lineage, settings) if keep else None
+    found = underway.left(lineage, spool, settings) if keep else None
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
-    until = found.begun.until if found else spool.last_id(lineage.name)
+    until = found.begun.until if found else 0
+    until = spool.hold(lineage.name, until) if keep else spool.last_id(lineage.name)
     if wish == FEATURES and extractors is not None:
         return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
     if wish == budget.AUTO and extractors is not None and _ahead(lineage, spool, settings, memory) == FEATURES:
