@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from modelwire.card import CARD_MAX, Card
 from modelwire.errors import (
@@ -32,7 +33,7 @@ from .head_course import MODE as FEATURES
 from .head_file import modes_of
 from .head_ground import HeadGround
 from .lineage import Lineage
-from .on_features import Extractors, OnFeatures
+from .on_features import Extractors
 from .opened import Opened
 from .outcome import Outcome, metrics, said
 from .sensors import Memory, Sensors, give_back
@@ -99,6 +100,7 @@ class Trial:
 
 
 Round = Generator[Progress, None, Report]
+Gathered = TypeVar("Gathered")
 
 
 def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
@@ -235,12 +237,12 @@ def _stand(
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
     until = found.begun.until if found else 0
     until = spool.hold(lineage.name, until) if keep else spool.last_id(lineage.name)
-    if wish == FEATURES and extractors is not None:
-        return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
-    if wish == budget.AUTO and extractors is not None and _ahead(lineage, spool, settings, memory) == FEATURES:
+    if extractors is not None and on_features(lineage, spool, settings, memory, wish):
         try:
             return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
         except NotTrainable as e:  # then another mode may fit
+            if wish == FEATURES:
+                raise
             _log.info("%s", e.message)
     held = lineage.load()
     opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
@@ -253,12 +255,17 @@ def _stand_on_features(
 ) -> Generator[Progress, None, _Standing]:
     give_back()
     idle = memory.idle(lineage.name)
-    gathered = yield from _preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
+    gathered = yield from preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
     held = lineage.load()
     card = _card(lineage.name, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
     blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
     ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
     return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
+
+
+def on_features(lineage: Lineage, spool: Spool, settings: Model, memory: Memory, wish: str) -> bool:
+    """Return whether a round would be in mode features, as far as that can be told before anything is opened. wish: a mode, or auto."""
+    return wish == FEATURES or (wish == budget.AUTO and _ahead(lineage, spool, settings, memory) == FEATURES)
 
 
 def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
@@ -278,15 +285,16 @@ def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> s
         return ""
 
 
-def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
+def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress, None, Gathered]:
     """Let the link be served while features are computed."""
-    while True:
-        try:
-            next(gathering)
-        except StopIteration as end:
-            gathered: OnFeatures = end.value
-            return gathered
-        yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
+    with contextlib.closing(gathering):  # ends the process that computes them
+        while True:
+            try:
+                next(gathering)
+            except StopIteration as end:
+                gathered: Gathered = end.value
+                return gathered
+            yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
 
 
 def _note(ground: Ground, settings: Model) -> str:
