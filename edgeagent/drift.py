@@ -83,7 +83,7 @@ def _answered(
     most = min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x))))
     if extractors is not None:
         try:
-            return (yield from extractors.newest(lineage, spool, after=after, most=most))
+            return (yield from extractors.newest(lineage, spool, after=after, most=most, share=settings.budget.max_cpu))
         except NotTrainable:
             if settings.train.mode == FEATURES:
                 raise

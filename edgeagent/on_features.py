@@ -100,13 +100,15 @@ class Extractors:
                 known: Known = end.value
                 return known.runtime_key
 
-    def gather(self, lineage: Lineage, spool: Spool, *, held_out: float, until: int) -> Generator[None, None, OnFeatures]:
-        """Return the samples up to `until` as features, yielding while some are computed.
+    def gather(
+        self, lineage: Lineage, spool: Spool, *, held_out: float, until: int, share: float = 1.0
+    ) -> Generator[None, None, OnFeatures]:
+        """Return the samples up to `until` as features, yielding while some are computed. share: of one core that this may take.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
         name = lineage.name
-        known = yield from self._prepare(lineage, spool, until)
+        known = yield from self._prepare(lineage, spool, until, share)
         kept, loss = self._kept(spool, lineage, known), known.place.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
@@ -118,13 +120,15 @@ class Extractors:
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
             return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
-    def newest(self, lineage: Lineage, spool: Spool, *, after: int, most: int) -> Generator[None, None, tuple[Samples, F32]]:
+    def newest(
+        self, lineage: Lineage, spool: Spool, *, after: int, most: int, share: float = 1.0
+    ) -> Generator[None, None, tuple[Samples, F32]]:
         """Return the newest samples with ids above `after`, at most so many, and what the head answers to them, [n, outputs].
 
         Yields and raises as `gather` does.
         """
         name = lineage.name
-        known = yield from self._prepare(lineage, spool, spool.last_id(name))
+        known = yield from self._prepare(lineage, spool, spool.last_id(name), share)
         held, kept = lineage.load(), self._kept(spool, lineage, known)
         known.check_front(held.state, model=name)
         with spool.database.transaction():  # as above; and what has come meanwhile has no features yet
@@ -136,21 +140,21 @@ class Extractors:
             return samples, np.zeros((0, known.place.widths[-1]), np.float32)
         return samples, known.answers(held.state.named(), Rows(features))
 
-    def _prepare(self, lineage: Lineage, spool: Spool, until: int) -> Generator[None, None, Known]:
+    def _prepare(self, lineage: Lineage, spool: Spool, until: int, share: float) -> Generator[None, None, Known]:
         """Have the features computed that the samples up to `until` lack."""
         known, ids = self.known.get(lineage.name), spool.ids(lineage.name, until=until)
         if known is None or self._kept(spool, lineage, known).missing(ids):
             _check_size(lineage.name, head_of(lineage.store.folder / "base.tflite", lineage.name)[0].head, len(ids))
-            known = yield from self._find_out(lineage, until)
+            known = yield from self._find_out(lineage, until, share)
         return known
 
     def _kept(self, spool: Spool, lineage: Lineage, known: Known) -> Features:
         return Features(spool, lineage.name, base=lineage.base_commit, runtime=known.runtime_key, width=known.place.widths[0])
 
-    def _find_out(self, lineage: Lineage, until: int) -> Generator[None, None, Known]:
+    def _find_out(self, lineage: Lineage, until: int, share: float = 1.0) -> Generator[None, None, Known]:
         notes, batch = head_of(lineage.store.folder / "base.tflite", lineage.name)
         assert notes.head is not None  # `head_of` has seen to it
-        found = yield from Extraction(self.state, lineage.name, base=lineage.base_commit, until=until).result()
+        found = yield from Extraction(self.state, lineage.name, base=lineage.base_commit, until=until, share=share).result()
         place = replace(place_of(notes.head, lineage.manifest.schema), logits=found["logits"])
         known = Known(place, notes, found["runtime"], batch)
         if until:  # without samples nothing was compared

@@ -255,7 +255,8 @@ def _stand_on_features(
 ) -> Generator[Progress, None, _Standing]:
     give_back()
     idle = memory.idle(lineage.name)
-    gathered = yield from preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
+    gathering = extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until, share=settings.budget.max_cpu)
+    gathered = yield from preparing(gathering)
     held = lineage.load()
     card = _card(lineage.name, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
     blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)

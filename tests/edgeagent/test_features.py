@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,6 +224,19 @@ def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> N
         with pytest.raises(NotTrainable, match="the process that computes them ended with 1"):
             for _ in broken.result():
                 pass
+
+
+def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp_path: Path) -> None:
+    def busy(share: float) -> float:
+        began, taken = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        for _ in Extraction(b.device.database.path.parent, "m", base=b.lineage.base_commit, until=300, share=share).result():
+            pass
+        b.spool.database.run("DELETE FROM feature")
+        return (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - taken) / (time.monotonic() - began)
+
+    with board(tmp_path / "d", grafted("mobilenet")) as b:
+        b.spool.extend("m", *samples(300, shape=(96, 96, 3)))
+        assert busy(0.1) < 0.25, "loading the runtime included"
 
 
 # Recipes.
