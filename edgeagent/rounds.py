@@ -233,7 +233,7 @@ def _stand(
     memory: Memory, *, keep: bool,
 ) -> Generator[Progress, None, _Standing]:  # fmt: skip
     """Open the model, or gather its samples as features."""
-    found = underway.left(lineage, spool, settings) if keep else None
+    found = underway.left(lineage, spool, settings, resident=memory.sensors.resident()) if keep else None
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
     until = found.begun.until if found else 0
     until = spool.hold(lineage.name, until) if keep else spool.last_id(lineage.name)

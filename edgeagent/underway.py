@@ -15,8 +15,8 @@ from modelwire.errors import Malformed, ModelWireError, NotEnoughSamples
 from modelwire.snap import Snapped, training_start
 from modelwire.tensors import Weights
 
-from . import journal, trainer
-from .budget import Plan
+from . import budget, journal, trainer
+from .budget import Plan, Work
 from .course import Course, Lesson, Offer
 from .guard import Score
 from .history import Head
@@ -28,6 +28,7 @@ from .store import Held
 
 # They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
 _ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
+SPARE = 1.05  # times max_ram that a round under way may come to after a restart: a process is never twice of exactly one size
 Planned = Callable[[tuple[Offer, ...], Samples, Samples], Plan]  # what to do with these training and judging samples
 _log = logging.getLogger("edgeagent")
 
@@ -88,8 +89,11 @@ def holding(lineage: Lineage, spool: Spool) -> Iterator[None]:
                 spool.release(lineage.name)
 
 
-def left(lineage: Lineage, spool: Spool, settings: Model) -> Found | None:
-    """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped."""
+def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) -> Found | None:
+    """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped.
+
+    resident: bytes that the agent holds now; a round in a mode that would take more than max_ram with them is dropped too.
+    """
     if not lineage.journal.exists():
         return None
     found = journal.read(lineage.journal)
@@ -102,6 +106,8 @@ def left(lineage: Lineage, spool: Spool, settings: Model) -> Found | None:
         _drop(lineage, spool, found, "the model is another one now")
     elif begun.settings != shaping(settings):
         _drop(lineage, spool, found, "its settings have changed")
+    elif resident and (why := _too_large(lineage, settings, begun, resident)):
+        _drop(lineage, spool, found, why)
     else:
         return found
     return None
@@ -183,6 +189,15 @@ def _take_up(lineage: Lineage, found: Found, course: Course) -> float:
     if not course.whole:
         _log.warning("%s: its file has no get_state, so the optimiser's slots start anew", lineage.name)
     return kept[1]
+
+
+def _too_large(lineage: Lineage, settings: Model, begun: Begun, resident: int) -> str:
+    """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
+    cost, limit = lineage.costs.of(begun.runtime).get(begun.mode), int(SPARE * settings.budget.max_ram)
+    if cost is None or not limit:
+        return ""
+    work = Work(begun.epochs, 1, cost.samples, resident)
+    return budget.against(begun.mode, cost, replace(settings.budget, max_ram=limit, max_seconds=0.0), work)
 
 
 def _drop(lineage: Lineage, spool: Spool, found: Found | None, why: str) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import measuring, rounds
+from edgeagent import head_course, measuring, rounds
 from edgeagent.agent import Goal
 from edgeagent.agreement import agreeing
 from edgeagent.budget import Cost
+from edgeagent.by_recipe import RecipeCourse
+from edgeagent.commands.train import finish
 from edgeagent.extraction import Extraction
 from edgeagent.features import Features, half
 from edgeagent.head_course import MODE, HeadCourse, place_of, rows_for
@@ -29,7 +31,7 @@ from modelwire.tensors import F32
 from modelwire.tflite_file import read_tensors, read_weights
 from modelwire.update import Kind
 
-from .heads import board, grafted, samples
+from .heads import Board, board, grafted, samples
 
 try:
     from edgeagent.runtime import load
@@ -260,6 +262,57 @@ def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: P
         assert rows is not None and set(rows) < set(ids) and len(rows) == report.outcome.samples
         b.agent.run(Goal(rounds=4, timeout=6000))
         assert [b.centre.held("pi-7", "m")[n].level for n in range(1, 5)] == [Level.VERIFIED] * 4
+
+
+@pytest.mark.parametrize("kind", ["recipe", "delta"])
+def test_a_round_on_features_goes_on_after_any_step_and_a_full_spool_with_the_same_bits(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_course, "SLICE_WORK", 1 << 15)
+    roots = []
+    for name in ("whole", "parts"):
+        with board(tmp_path / name, grafted(), update__kind=kind, train__epochs="400", spool__max_samples="80") as b:
+            b.agent.run(Goal(publish=True, timeout=60))
+            b.spool.extend("m", *samples(80))
+        for more in (3, 1, 2) if name == "parts" else ():
+            with board(tmp_path / name, grafted()) as b:
+                steps = round_of(b)
+                while next(steps).steps == 0:
+                    pass
+                for _ in range(more):
+                    next(steps)
+                steps.close()
+                assert b.lineage.journal.exists()
+                b.spool.extend("m", *samples(50, seed=more))
+        with board(tmp_path / name, grafted()) as b:
+            report = finish(round_of(b))
+            assert report.accepted and report.kind == kind, report
+            roots.append(b.lineage.load().state.root)
+            assert b.spool.database.one("SELECT count(*) FROM sample")[0] == b.spool.count("m") == 80
+            assert b.spool.database.one("SELECT count(*) FROM feature")[0] <= 80
+    assert roots[0] == roots[1]
+
+
+def test_a_recipe_is_never_taken_up_as_a_delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_course, "SLICE_WORK", 1 << 15)
+    with board(tmp_path / "d", grafted(), update__kind="recipe", train__epochs="400") as b:
+        b.agent.run(Goal(publish=True, timeout=60))
+        b.spool.extend("m", *samples(80))
+        steps = round_of(b)
+        while next(steps).done < 200:
+            pass
+        steps.close()
+        monkeypatch.setattr(RecipeCourse, "against", lambda *_: "its card grew by a byte")
+        steps = round_of(b)
+        while (at := next(steps)).steps == 0:
+            pass
+        assert 0 < at.done < 100, "it began anew"
+        steps.close()
+
+
+def round_of(b: Board) -> rounds.Round:
+    settings, extractors = b.device.settings.model("m"), b.models.extractors
+    return rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=extractors)
 
 
 def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from cloud.graft.grafting import Wish, graft
 from edgeagent import configuration, device, journal, rounds, runtime
 from edgeagent.agent import Goal
+from edgeagent.budget import Cost
 from edgeagent.commands.train import finish
 from edgeagent.spool import Spool
 from edgeagent.trainer import Trainable
@@ -224,6 +225,23 @@ def test_another_setting_or_another_model_lets_a_round_begin_anew(tmp_path: Path
         assert next(steps).done == 1
         steps.close()
         assert r.lineage.head().version == 1
+
+
+def test_a_round_in_a_mode_that_is_too_large_by_now_is_not_taken_up(tmp_path: Path) -> None:
+    file = grafted("har", "adam", "all", ("head",))
+    prepare(tmp_path / "d", file, settings={"train.mode": "auto"})
+    with rig(tmp_path / "d", centre(FakeClock(), file=file), open_model) as r:
+        steps = round_of(r)
+        assert take(steps, 3).mode == "all"
+        steps.close()
+        key = r.lineage.head().runtime
+        r.lineage.costs.note(key, "all", Cost(0.001, 1 << 40), 0)
+        r.lineage.costs.note(key, "head", Cost(0.001, 1 << 10), 0)
+    path = tmp_path / "d" / configuration.FILE
+    with device.opened(configuration.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
+        steps = round_of(Rig(opened, centre(FakeClock(), file=file), open_model))
+        assert (at := next(steps)).mode == "head" and at.done == 1
+        steps.close()
 
 
 def test_the_agent_takes_up_a_round_that_a_stop_interrupted(tmp_path: Path) -> None:
