@@ -31,7 +31,8 @@ from modelwire.tensors import F32
 from modelwire.tflite_file import read_tensors, read_weights
 from modelwire.update import Kind
 
-from .heads import Board, board, grafted, samples
+from .boards import make_with
+from .heads import SETTINGS, Board, board, grafted, samples
 
 try:
     from edgeagent.runtime import load
@@ -239,6 +240,22 @@ def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp
     with board(tmp_path / "d", grafted("mobilenet")) as b:
         b.spool.extend("m", *samples(300, shape=(96, 96, 3)))
         assert busy(0.1) < 0.25, "loading the runtime included"
+
+
+def test_a_model_that_can_not_be_trained_waits_and_the_others_train(tmp_path: Path) -> None:
+    file = grafted()
+    make_with(tmp_path, {**SETTINGS, "train.min_new_samples": "8"}, {"m": file, "other": file})
+    with board(tmp_path, file) as b:
+        x, y = samples(40)
+        b.spool.extend("m", x * np.float32(1e30), y)
+        b.spool.extend("other", x, y)
+        b.centre.after(200, lambda: b.agent.stop("test"))
+        b.agent.run(Goal())
+        assert b.device.lineages["other"].head().version == 1 and b.lineage.head().rounds == 0
+        with pytest.raises(NotTrainable, match="float16"):
+            finish(round_of(b))
+    with board(tmp_path, file) as b, pytest.raises(NotTrainable):
+        b.agent.run(Goal(rounds=1, timeout=600))
 
 
 # Recipes.
