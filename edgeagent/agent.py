@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 
 from modelwire import records, topics
-from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotWelcome, OutboxFull, WireError
+from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.records import Presence
 
 from . import drift, rounds, underway
@@ -63,7 +63,7 @@ class _UnderWay:
     """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
 
     lineage: Lineage
-    steps: rounds.Round
+    steps: Generator[Progress, None, Report | None]  # None: it did not pay
     began: float
     said: float
     pauses: float | None = None  # monotonic seconds since when it waits
@@ -221,13 +221,14 @@ class Agent:
                 at.progress = next(at.steps)
             except StopIteration as end:
                 self._round = None
-                self._finish(end.value)
+                if end.value is not None:
+                    self._finish(end.value)
                 return
             except NotEnoughSamples as e:  # another process made room in the spool since the round was due
                 self._round = None
                 self._tell(at.lineage.name, e.message)
                 return
-            except NoModeFits as e:
+            except (NoModeFits, NotTrainable) as e:
                 self._round = None
                 if not goal.endless:
                     raise
@@ -256,18 +257,10 @@ class Agent:
                 continue
             if self._allowance.waits(lineage):
                 continue
-            if settings.train.when == "pays" and goal.endless and not self._pays(lineage, settings):
-                continue
             if self._allowance.measures_first(lineage, settings):
                 return
-            self._told.pop(name, None)
-            samples = self.device.spool.count(name)
-            _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, samples, settings.train.epochs)
-            steps = rounds.run(
-                lineage, self.device.spool, settings, self.open_model, now=self.clock.wall, memory=self._memory, extractors=self.extractors
-            )
             now = self.clock.monotonic()
-            self._round = _UnderWay(lineage, steps, now, now)
+            self._round = _UnderWay(lineage, self._steps(goal, lineage, settings), now, now)
             self._last = name
             return
 
@@ -283,7 +276,7 @@ class Agent:
             return False
         if goal.once:
             return lineage.name not in self._done_once
-        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, settings) is not None:
+        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, self.device.spool, settings) is not None:
             return True  # it was due when it began
         waited = self._waited(head.trained_at)
         new = self.device.spool.count(lineage.name, after=head.trained_id)
@@ -296,9 +289,27 @@ class Agent:
             return self.device.spool.count(lineage.name, after=head.looked_id) >= again
         return enough or waited >= settings.train.every
 
-    def _pays(self, lineage: Lineage, settings: Model) -> bool:
+    def _steps(self, goal: Goal, lineage: Lineage, settings: Model) -> Generator[Progress, None, Report | None]:
+        """Do a round where one pays; one that is taken up paid when it began."""
+        spool, name = self.device.spool, lineage.name
+        if settings.train.when == "pays" and goal.endless and underway.left(lineage, spool, settings) is None:
+            pays = yield from self._pays(lineage, settings)
+            if not pays:
+                return None
+        self._told.pop(name, None)
+        _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, spool.count(name), settings.train.epochs)
+        return (
+            yield from rounds.run(
+                lineage, spool, settings, self.open_model, now=self.clock.wall, memory=self._memory, extractors=self.extractors
+            )
+        )
+
+    def _pays(self, lineage: Lineage, settings: Model) -> Generator[Progress, None, bool]:
         """Return whether training pays now, and note it where it does not."""
-        found = drift.look(lineage, self.device.spool, settings, self.open_model)
+        spool = self.device.spool
+        on_features = rounds.on_features(lineage, spool, settings, self._memory, settings.train.mode)
+        looking = drift.look(lineage, spool, settings, self.open_model, self.extractors if on_features else None)
+        found = yield from rounds.preparing(looking)
         lineage.looked(found.until, "" if found.pays else found.reason)
         if found.pays:
             _log.info("%s: a round pays: %s", lineage.name, found.reason)
@@ -335,8 +346,8 @@ class Agent:
         if self._round is not None:
             at, self._round = self._round, None
             at.steps.close()
-            done = at.progress.done if at.progress else 0
-            _log.info("%s: left the round under way after step %d; it goes on from there", at.lineage.name, done)
+            if at.progress and at.progress.steps:
+                _log.info("%s: left the round under way after step %d; it goes on from there", at.lineage.name, at.progress.done)
 
     def _paused(self, at: _UnderWay) -> bool:
         """Return whether the round under way waits. A long wait ends in closing the model: the memory goes back."""
@@ -345,8 +356,8 @@ class Agent:
             return False
         now = self.clock.monotonic()
         at.pauses = now if at.pauses is None else at.pauses
-        if now - at.pauses >= LONG:
-            self._interrupt()
+        if now - at.pauses >= LONG or not (at.progress and at.progress.steps):
+            self._interrupt()  # before its first step too: another process computes features, and what it has stays
         return True
 
     def _interrupt_of(self, name: str) -> None:

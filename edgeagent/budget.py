@@ -66,22 +66,22 @@ def plan(modes: Sequence[str], costs: Mapping[str, Cost], *, model: str, wish: s
         return Plan(candidates[0], work.epochs)
     if not any(mode in costs for mode in candidates):
         return Plan(candidates[-1], work.epochs, f"nothing was measured; {candidates[-1]} is the cheapest", seconds)
-    against = []
+    reasons = []
     for mode in candidates:
-        why = _against(mode, costs.get(mode), budget, work)
+        why = against(mode, costs.get(mode), budget, work)
         if why:
-            against.append(why)
+            reasons.append(why)
             continue
         epochs = work.epochs
         if seconds and (step := costs[mode].seconds):
             epochs = min(epochs, max(1, int(seconds / (step * work.steps))))
         if epochs < work.epochs:
-            against.append(f"{epochs} of {work.epochs} epochs fit in {units.say_seconds(budget.max_seconds)}")
-        return Plan(mode, epochs, "; ".join(against), seconds)
-    raise NoModeFits(model=model, reason="; ".join(against))
+            reasons.append(f"{epochs} of {work.epochs} epochs fit in {units.say_seconds(budget.max_seconds)}")
+        return Plan(mode, epochs, "; ".join(reasons), seconds)
+    raise NoModeFits(model=model, reason="; ".join(reasons))
 
 
-def _against(mode: str, cost: Cost | None, budget: Budget, work: Work) -> str:
+def against(mode: str, cost: Cost | None, budget: Budget, work: Work) -> str:
     """Return why a round in this mode does not fit, empty when it does."""
     if cost is None:
         return f"{mode} could not be measured"

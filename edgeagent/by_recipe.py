@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from modelwire import cbor, container, limits, row_ids
 from modelwire.candidates import Step
 from modelwire.recipe import Recipe, kind_of, moved_to
 from modelwire.snap import Snapped, no_residual
 from modelwire.state import ModelState
 
-from .course import Lesson
+from .course import Kept, Lesson
 from .head_course import HeadCourse
 from .on_features import OnFeatures
 
@@ -48,6 +50,10 @@ class RecipeCourse(HeadCourse):
         if size > room:
             return f"{len(self.rows)} rows take {size} bytes of {room}"
         return f"the names of {len(self.rows)} rows take {named} bytes" if named > limits.DEFAULT.extension // 2 else ""
+
+    def keep(self) -> Kept:
+        """Return also that it trains on rows as they travel: whether a round can be a recipe may change by a byte of its card."""
+        return {**super().keep(), "recipe": np.ones(1, np.int64)}
 
     def provenance(self) -> Provenance:
         """Return what is sent: the steps that were taken, all of them before the first."""

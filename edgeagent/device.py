@@ -84,6 +84,8 @@ def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
                 for name, lineage in lineages.items():
                     swept += [f"{name}/{path}" for path in lineage.repair()]
                     shape = spool.shape(name)
+                    if not lineage.journal.exists():  # a kill came before the first step of a round, or after its end
+                        spool.release(name)
                     spool.register(
                         name, shape.x, shape.y, max_samples=settings.spool.max_samples, max_bytes=settings.spool.max_bytes,
                         channels=settings.model(name).card.channels,

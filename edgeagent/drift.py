@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from modelwire import limits
 from modelwire.card_shift import shifts
+from modelwire.errors import NotTrainable
 from modelwire.tensors import F32
 
 from . import guard
 from .database import Row
+from .head_course import MODE as FEATURES
 from .lineage import Lineage
+from .on_features import Extractors
 from .rounds import OpenModel
 from .sensors import give_back
 from .settings import Model
@@ -33,8 +37,12 @@ class Look:
     until: int  # the newest sample that there was
 
 
-def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel) -> Look:
+def look(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None = None
+) -> Generator[None, None, Look]:
     """Return whether a round pays now. Trains nothing; opens the model and runs it on 512 samples at most.
+
+    extractors: where the round would be in mode features; nothing is opened then, and it yields while features are computed.
 
     It does when no version was trained yet, or when on the samples that no round has seen, or on those of them that came since the last
     look, the loss is above the last version's held-out one by drift_loss, or the labels or a channel moved by drift_psi; and by more than
@@ -44,13 +52,11 @@ def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel)
     last = lineage.last_trained()
     if last is None:
         return Look(True, "no version was trained yet", until)
-    fresh = spool.newest(name, after=head.trained_id, most=min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x)))))
-    if not len(fresh):
+    if not spool.count(name, after=head.trained_id):
         return Look(False, "no sample has come since the last round", until)
-    model = open_model(lineage.load().file, name)
-    output = model.evaluate(fresh.x)
-    model.close()
-    give_back()
+    fresh, output = yield from _answered(lineage, spool, settings, open_model, extractors, head.trained_id)
+    if not len(fresh):
+        return Look(False, "the samples that came since the last round are gone", until)
     known = spool.cards.known(name)
     quiet: list[str] = []
     for after in sorted({head.trained_id, max(head.trained_id, head.looked_id)}):
@@ -67,6 +73,26 @@ def look(lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel)
                 return Look(True, f"{shift.field} of {card.samples} new samples moved: stability index {shift.psi:.2f}", until)
         quiet.append(said)
     return Look(False, quiet[0] + "; they look as those before", until)
+
+
+def _answered(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, after: int
+) -> Generator[None, None, tuple[Samples, F32]]:
+    """Return the newest samples, and what the head's model answers to them."""
+    name = lineage.name
+    most = min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x))))
+    if extractors is not None:
+        try:
+            return (yield from extractors.newest(lineage, spool, after=after, most=most, share=settings.budget.max_cpu))
+        except NotTrainable:
+            if settings.train.mode == FEATURES:
+                raise
+    fresh = spool.newest(name, after=after, most=most)
+    model = open_model(lineage.load().file, name)
+    output = model.evaluate(fresh.x)
+    model.close()
+    give_back()
+    return fresh, output
 
 
 def _loss_rose(output: F32, samples: Samples, last: Row, settings: Model) -> tuple[bool, str]:

@@ -29,10 +29,13 @@ _TOLD = (errors.NotTrainable, errors.RuntimeUnusable, errors.StateDamaged, error
 class Extraction:
     """One run of the other process."""
 
-    def __init__(self, state: Path, model: str, *, base: bytes, until: int) -> None:
-        """state: the agent's folder; base: the commit of the model's base; until: the newest sample that counts, 0 for none at all."""
+    def __init__(self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0) -> None:
+        """state: the agent's folder; base: the commit of the model's base; until: the newest sample that counts, 0 for none at all.
+
+        share: of one core that it takes: it rests between samples.
+        """
         self.model = model
-        command = [sys.executable, "-m", "edgeagent.extraction", str(state), model, base.hex(), str(until)]
+        command = [sys.executable, "-m", "edgeagent.extraction", str(state), model, base.hex(), str(until), str(share)]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
         except OSError as e:
@@ -82,14 +85,22 @@ def main(words: Sequence[str]) -> int:
     from .agreement import looked_at
     from .spool import Spool
 
-    state, model, base, until = Path(words[0]), words[1], bytes.fromhex(words[2]), int(words[3])
+    state, model, base, until, share = Path(words[0]), words[1], bytes.fromhex(words[2]), int(words[3]), float(words[4])
 
     def say(**what: Any) -> None:
         print(json.dumps(what), flush=True)
 
+    worked = time.monotonic()
+
+    def computed(done: int) -> None:
+        nonlocal worked
+        say(done=done)
+        time.sleep((time.monotonic() - worked) * (1 / share - 1))
+        worked = time.monotonic()
+
     try:
         with Spool(state) as spool:
-            say(**looked_at(runtime.load(), spool, state, model, base=base, until=until, say=lambda done: say(done=done)))
+            say(**looked_at(runtime.load(), spool, state, model, base=base, until=until, say=computed))
     except ModelWireError as e:
         if not isinstance(e, _TOLD):
             raise

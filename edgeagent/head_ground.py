@@ -20,7 +20,7 @@ class HeadGround:
 
     def __init__(self, gathered: OnFeatures, state: ModelState, settings: Model, *, overhead: int) -> None:
         """overhead: bytes of the update's names and scores. Raises NotTrainable when the rows are not those of this state."""
-        gathered.check_front(state)
+        gathered.known.check_front(state, model=gathered.model)
         self.note = ""  # why the update is no recipe where one is asked for
         self.offers = (Offer(MODE, lambda _, lesson: self.begin(MODE, lesson)),)
         self._gathered, self._state, self._settings, self._overhead = gathered, state, settings, overhead

@@ -6,6 +6,7 @@ writes and no mapping: a full disk is an error and no SIGBUS, and the file takes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -35,6 +36,7 @@ _HALF = struct.Struct("<QQdII")  # sequence number, steps taken, seconds of trai
 _FACTS_MAX = 1 << 20  # bytes; the layout of a few thousand tensors
 _ARRAYS_MAX = 4 * limits.DEFAULT.model_file  # weights and slots
 _PAGE = 4096
+_PIECE = 64 * 1024
 _VECTOR = 512  # buffers of one write; Linux takes 1024
 _KINDS = "fiu"
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, type and shape of each array
@@ -113,7 +115,7 @@ class Journal:
             kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
             if self._path is not None:
                 if self._file is None:
-                    self._file = self._create(self._path, kept)
+                    self._file = self._open(self._path, kept)
                 self._sequence += 1
                 self._write_half(self._file, kept, course.done)
             self._written = course.done
@@ -122,7 +124,7 @@ class Journal:
                 self._flushed = time.monotonic()
         except OSError as e:
             self.trouble = e.strerror or str(e)
-            self.drop()
+            self.close()  # what stands there stays true
         self._last = time.monotonic()
         self.writing += self._last - began
 
@@ -138,10 +140,26 @@ class Journal:
         if self._path is not None:
             drop(self._path)
 
-    def _create(self, path: Path, kept: Kept) -> int:
-        """Make the file with room for both halves, so that a full disk is found out now."""
+    def _open(self, path: Path, kept: Kept) -> int:
+        """Go on in the file of this very course, or make one: what was taken up is all there is, until the next half is written."""
         facts = json.dumps({"begun": asdict(self._begun), "layout": layout_of(kept)}).encode()
-        self._half, at = sum(a.nbytes for a in kept.values()), _first(len(facts))
+        self._half, self._at = sum(a.nbytes for a in kept.values()), _first(len(facts))
+        with contextlib.suppress(OSError, ValueError, struct.error):
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                with os.fdopen(handle, "rb", buffering=0, closefd=False) as f:
+                    if _facts(f) == (json.loads(facts), self._half):
+                        self._sequence = max((h[0] for h in _halves(f, self._half) if _is_whole(f, h, self._half)), default=0)
+                        return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+        return self._create(path, facts)
+
+    def _create(self, path: Path, facts: bytes) -> int:
+        """Make the file with room for both halves, so that a full disk is found out now."""
+        at = self._at
         beside = path.with_name(path.name + TEMPORARY)
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -153,7 +171,6 @@ class Journal:
             os.close(handle)
             beside.unlink(missing_ok=True)
             raise
-        self._at = at
         return handle
 
     def _write_half(self, handle: int, kept: Kept, done: int) -> None:
@@ -233,6 +250,16 @@ def _arrays(f: FileIO, like: Mapping[str, NDArray[Any]]) -> tuple[Kept, float] |
         if whole and all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values()):
             return out, spent
     return None
+
+
+def _is_whole(f: FileIO, half: tuple[int, int, float, int], size: int) -> bool:
+    """Return whether a half's crc is right; it may be large, and is read in pieces."""
+    sequence, done, spent, begins = half
+    f.seek(begins)
+    head, crc = f.read(_HALF.size), zlib.crc32(_HALF.pack(sequence, done, spent, 0, 0))
+    for at in range(0, size, _PIECE):
+        crc = zlib.crc32(f.read(min(_PIECE, size - at)), crc)
+    return head == _HALF.pack(sequence, done, spent, crc, 0)
 
 
 def _begun(said: Any) -> Begun:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import rows as wire_rows
@@ -18,6 +19,7 @@ from modelwire.head_recipe import HeadRecipe
 from modelwire.notes import HeadNotes, Notes
 from modelwire.rows import Rows
 from modelwire.state import ModelState
+from modelwire.tensors import F32
 
 from . import guard
 from .course import Lesson
@@ -38,6 +40,20 @@ class Known:
     runtime_key: str
     batch: int
 
+    def answers(self, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
+        """Return what a model with these weights answers to the samples of these rows, [n, outputs]."""
+        shape = self.place.recipe(rows=len(rows), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
+        return self.place.answers(shape, weights, rows)
+
+    def check_front(self, state: ModelState, *, model: str) -> None:
+        """Raise NotTrainable when something in front of the head was trained: the kept features are those of the base."""
+        head = {name for pair in self.place.notes.layers for name in pair}
+        front = {name for mode in self.notes.modes for name in mode.weights} - head
+        for spec, base, now in zip(state.manifest.schema.tensors, state.base, state.weights, strict=True):
+            if spec.name in front and base.tobytes() != now.tobytes():
+                reason = f"mode features: {spec.name} in front of the head has moved from the base: train.mode = head trains on"
+                raise NotTrainable(model=model, reason=reason)
+
 
 @dataclass(frozen=True, slots=True)
 class OnFeatures:
@@ -53,9 +69,7 @@ class OnFeatures:
 
     def measure(self, weights: Mapping[str, NDArray[Any]]) -> guard.Score:
         """Return the score of a model with these weights on the held-out samples."""
-        place = self.known.place
-        shape = place.recipe(rows=len(self.judged), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
-        return guard.score(place.answers(shape, weights, self.judged), self.judging)
+        return guard.score(self.known.answers(weights, self.judged), self.judging)
 
     def recipe(self, rows: Rows, lesson: Lesson, optimiser: str) -> HeadRecipe:
         """Return how the lesson trains on these rows. optimiser: a name; "" for the model file's own."""
@@ -67,15 +81,6 @@ class OnFeatures:
     def quantised(self) -> Rows:
         """Return the rows to train on as a recipe carries them."""
         return wire_rows.quantised(self.rows.features, self.rows.labels, self.rows.targets)
-
-    def check_front(self, state: ModelState) -> None:
-        """Raise NotTrainable when something in front of the head was trained: the kept features are those of the base."""
-        head = {name for pair in self.known.place.notes.layers for name in pair}
-        front = {name for mode in self.known.notes.modes for name in mode.weights} - head
-        for spec, base, now in zip(state.manifest.schema.tensors, state.base, state.weights, strict=True):
-            if spec.name in front and base.tobytes() != now.tobytes():
-                reason = f"mode features: {spec.name} in front of the head has moved from the base: train.mode = head trains on"
-                raise NotTrainable(model=self.model, reason=reason)
 
 
 @dataclass(slots=True)
@@ -95,16 +100,15 @@ class Extractors:
                 known: Known = end.value
                 return known.runtime_key
 
-    def gather(self, lineage: Lineage, spool: Spool, *, held_out: float, until: int) -> Generator[None, None, OnFeatures]:
-        """Return the samples up to `until` as features, yielding while some are computed.
+    def gather(
+        self, lineage: Lineage, spool: Spool, *, held_out: float, until: int, share: float = 1.0
+    ) -> Generator[None, None, OnFeatures]:
+        """Return the samples up to `until` as features, yielding while some are computed. share: of one core that this may take.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
-        name, known = lineage.name, self.known.get(lineage.name)
-        ids = spool.ids(name, until=until)
-        if known is None or self._kept(spool, lineage, known).missing(ids):
-            _check_size(lineage.name, head_of(lineage.store.folder / "base.tflite", name)[0].head, len(ids))
-            known = yield from self._find_out(lineage, until)
+        name = lineage.name
+        known = yield from self._prepare(lineage, spool, until, share)
         kept, loss = self._kept(spool, lineage, known), known.place.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
@@ -116,13 +120,41 @@ class Extractors:
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
             return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
+    def newest(
+        self, lineage: Lineage, spool: Spool, *, after: int, most: int, share: float = 1.0
+    ) -> Generator[None, None, tuple[Samples, F32]]:
+        """Return the newest samples with ids above `after`, at most so many, and what the head answers to them, [n, outputs].
+
+        Yields and raises as `gather` does.
+        """
+        name = lineage.name
+        known = yield from self._prepare(lineage, spool, spool.last_id(name), share)
+        held, kept = lineage.load(), self._kept(spool, lineage, known)
+        known.check_front(held.state, model=name)
+        with spool.database.transaction():  # as above; and what has come meanwhile has no features yet
+            samples = spool.newest(name, after=after, most=most)
+            have = ~np.isin(samples.ids, kept.missing(samples.ids))
+            samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
+            features = kept.rows(samples.ids)
+        if not len(samples):
+            return samples, np.zeros((0, known.place.widths[-1]), np.float32)
+        return samples, known.answers(held.state.named(), Rows(features))
+
+    def _prepare(self, lineage: Lineage, spool: Spool, until: int, share: float) -> Generator[None, None, Known]:
+        """Have the features computed that the samples up to `until` lack."""
+        known, ids = self.known.get(lineage.name), spool.ids(lineage.name, until=until)
+        if known is None or self._kept(spool, lineage, known).missing(ids):
+            _check_size(lineage.name, head_of(lineage.store.folder / "base.tflite", lineage.name)[0].head, len(ids))
+            known = yield from self._find_out(lineage, until, share)
+        return known
+
     def _kept(self, spool: Spool, lineage: Lineage, known: Known) -> Features:
         return Features(spool, lineage.name, base=lineage.base_commit, runtime=known.runtime_key, width=known.place.widths[0])
 
-    def _find_out(self, lineage: Lineage, until: int) -> Generator[None, None, Known]:
+    def _find_out(self, lineage: Lineage, until: int, share: float = 1.0) -> Generator[None, None, Known]:
         notes, batch = head_of(lineage.store.folder / "base.tflite", lineage.name)
         assert notes.head is not None  # `head_of` has seen to it
-        found = yield from Extraction(self.state, lineage.name, base=lineage.base_commit, until=until).result()
+        found = yield from Extraction(self.state, lineage.name, base=lineage.base_commit, until=until, share=share).result()
         place = replace(place_of(notes.head, lineage.manifest.schema), logits=found["logits"])
         known = Known(place, notes, found["runtime"], batch)
         if until:  # without samples nothing was compared

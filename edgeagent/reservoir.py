@@ -32,7 +32,7 @@ def surplus(database: Database, model: str) -> Row | None:
         return _highest(database, "cell=?", (largest["id"],), largest["samples"], bound["seen"])
     # More cells than room, each with one sample: which contexts stay is left to the ranks, and the classes still have equal shares.
     most = database.one("SELECT class, count(*) n FROM cell WHERE model=? GROUP BY class ORDER BY n DESC, class LIMIT 1", model)
-    return _highest(database, "model=? AND class=?", (model, most["class"]), most["n"], bound["seen"])
+    return _highest(database, "cell>0 AND model=? AND class=?", (model, most["class"]), most["n"], bound["seen"])
 
 
 def _highest(database: Database, where: str, values: tuple[object, ...], samples: int, seen: int) -> Row:

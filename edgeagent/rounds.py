@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from modelwire.card import CARD_MAX, Card
 from modelwire.errors import (
@@ -32,7 +33,7 @@ from .head_course import MODE as FEATURES
 from .head_file import modes_of
 from .head_ground import HeadGround
 from .lineage import Lineage
-from .on_features import Extractors, OnFeatures
+from .on_features import Extractors
 from .opened import Opened
 from .outcome import Outcome, metrics, said
 from .sensors import Memory, Sensors, give_back
@@ -99,6 +100,7 @@ class Trial:
 
 
 Round = Generator[Progress, None, Report]
+Gathered = TypeVar("Gathered")
 
 
 def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
@@ -139,8 +141,15 @@ def run(
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
     round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
     """
+    with underway.holding(lineage, spool) if keep else contextlib.nullcontext():
+        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, keep=keep))
+
+
+def _run(
+    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    memory: Memory, now: Callable[[], float], *, keep: bool,
+) -> Round:  # fmt: skip
     began = time.monotonic()
-    memory = memory or Memory()
     standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
     ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
     if keep:
@@ -226,15 +235,16 @@ def _stand(
     memory: Memory, *, keep: bool,
 ) -> Generator[Progress, None, _Standing]:  # fmt: skip
     """Open the model, or gather its samples as features."""
-    found = underway.left(lineage, settings) if keep else None
+    found = underway.left(lineage, spool, settings, resident=memory.sensors.resident()) if keep else None
     wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
-    until = found.begun.until if found else spool.last_id(lineage.name)
-    if wish == FEATURES and extractors is not None:
-        return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
-    if wish == budget.AUTO and extractors is not None and _ahead(lineage, spool, settings, memory) == FEATURES:
+    until = found.begun.until if found else 0
+    until = spool.hold(lineage.name, until) if keep else spool.last_id(lineage.name)
+    if extractors is not None and on_features(lineage, spool, settings, memory, wish):
         try:
             return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
         except NotTrainable as e:  # then another mode may fit
+            if wish == FEATURES:
+                raise
             _log.info("%s", e.message)
     held = lineage.load()
     opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
@@ -247,12 +257,18 @@ def _stand_on_features(
 ) -> Generator[Progress, None, _Standing]:
     give_back()
     idle = memory.idle(lineage.name)
-    gathered = yield from _preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
+    gathering = extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until, share=settings.budget.max_cpu)
+    gathered = yield from preparing(gathering)
     held = lineage.load()
     card = _card(lineage, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
     blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
     ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
     return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
+
+
+def on_features(lineage: Lineage, spool: Spool, settings: Model, memory: Memory, wish: str) -> bool:
+    """Return whether a round would be in mode features, as far as that can be told before anything is opened. wish: a mode, or auto."""
+    return wish == FEATURES or (wish == budget.AUTO and _ahead(lineage, spool, settings, memory) == FEATURES)
 
 
 def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
@@ -272,15 +288,16 @@ def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> s
         return ""
 
 
-def _preparing(gathering: Generator[None, None, OnFeatures]) -> Generator[Progress, None, OnFeatures]:
+def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress, None, Gathered]:
     """Let the link be served while features are computed."""
-    while True:
-        try:
-            next(gathering)
-        except StopIteration as end:
-            gathered: OnFeatures = end.value
-            return gathered
-        yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
+    with contextlib.closing(gathering):  # ends the process that computes them
+        while True:
+            try:
+                next(gathering)
+            except StopIteration as end:
+                gathered: Gathered = end.value
+                return gathered
+            yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
 
 
 def _note(ground: Ground, settings: Model) -> str:

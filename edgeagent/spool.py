@@ -1,7 +1,8 @@
 """The samples that a device has seen: appended by the application, bounded, split for good into training and held-out ones.
 
 Several processes may append while the agent runs. A kill loses nothing that `append` has returned from; a power cut may take
-the last few samples, never the file. Which ones a full spool keeps is said in reservoir.py and docs/samples.md.
+the last few samples, never the file. Which ones a full spool keeps is said in reservoir.py and docs/samples.md. What a round under way
+uses stays until the round is over: it goes on after a kill with the very same samples.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Spool:
         return out
 
     def drop(self, model: str, ids: Iterable[int]) -> int:
-        """Forget samples, and return how many of them there were. No card will tell of one that none has told of yet."""
+        """Forget samples, those of the round under way too, and return how many there were. No card tells of one that none told of yet."""
         dropped = 0
         with self._db.transaction():
             for sample in ids:
@@ -157,6 +158,25 @@ class Spool:
         return dropped
 
     # For the agent.
+
+    def hold(self, model: str, until: int = 0) -> int:
+        """Let the samples up to `until` stay until `release`, and return it: what the reservoir can spare only leaves then.
+
+        until: 0 for the newest one; what an earlier hold kept goes first.
+        """
+        with self._db.transaction():
+            if not until:
+                self.release(model)
+                until = self.last_id(model)
+            self._db.run("UPDATE model SET held=? WHERE name=? AND held<>?", until, model, until)
+        return until
+
+    def release(self, model: str) -> None:
+        """Let the samples go that leave: no round is under way. Once more, it changes nothing."""
+        if self._db.maybe("SELECT 1 FROM model WHERE name=? AND held>0", model) is not None:
+            with self._db.transaction():
+                self._db.run("DELETE FROM sample WHERE cell=0 AND model=?", model)
+                self._db.run("UPDATE model SET held=0 WHERE name=?", model)
 
     def register(
         self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int, channels: Sequence[str] = (),
@@ -185,14 +205,14 @@ class Spool:
         """Return how many samples there are with an id above `after`."""
         if after == 0:
             return int(self._db.one("SELECT coalesce(sum(samples), 0) FROM cell WHERE model=?", model)[0])
-        return int(self._db.one("SELECT count(*) FROM sample WHERE id > ? AND model=?", after, model)[0])
+        return int(self._db.one("SELECT count(*) FROM sample WHERE id > ? AND model=? AND cell>0", after, model)[0])
 
     def last_id(self, model: str) -> int:
-        return int(self._db.one("SELECT coalesce(max(id), 0) FROM sample WHERE model=?", model)[0])
+        return int(self._db.one("SELECT coalesce(max(id), 0) FROM sample WHERE model=? AND cell>0", model)[0])
 
     def sides(self, model: str, held_out: float) -> tuple[int, int]:
         """Return how many samples are for (training, judging)."""
-        ids = [r["id"] for r in self._db.all("SELECT id FROM sample WHERE model=?", model)]
+        ids = [r["id"] for r in self._db.all("SELECT id FROM sample WHERE model=? AND cell>0", model)]
         judging = sum(is_held_out(i, held_out) for i in ids)
         return len(ids) - judging, judging
 
@@ -207,7 +227,7 @@ class Spool:
         return [Cell(r["class"], context_of(r["context"]), r["samples"]) for r in rows]
 
     def split(self, model: str, held_out: float, *, until: int) -> tuple[Samples, Samples]:
-        """Return (training, held-out) samples with ids up to `until`. A sample stays on its side for its whole life."""
+        """Return (training, held-out) samples with ids up to `until`, those that leave included. A sample stays on its side for good."""
         shape = self.shape(model)
         rows = self._db.all("SELECT id, class, x, target FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)
         apart = [is_held_out(r["id"], held_out) for r in rows]
@@ -219,7 +239,7 @@ class Spool:
     def newest(self, model: str, *, after: int, most: int) -> Samples:
         """Return the newest samples with ids above `after`, oldest first, at most so many."""
         rows = self._db.all(
-            "SELECT id, class, x, target FROM sample WHERE model=? AND id>? ORDER BY id DESC LIMIT ?", model, after, most
+            "SELECT id, class, x, target FROM sample WHERE model=? AND id>? AND cell>0 ORDER BY id DESC LIMIT ?", model, after, most
         )
         return _collect(rows[::-1], self.shape(model))
 
@@ -268,8 +288,8 @@ class Spool:
             rank=reservoir.rank_of(sample),
         )  # fmt: skip
 
-    def _remove(self, row: Row) -> None:
-        self._db.run("DELETE FROM sample WHERE id=?", row["id"])
+    def _remove(self, row: Row, *, leaves: bool = False) -> None:
+        self._db.run("UPDATE sample SET cell=0 WHERE id=?" if leaves else "DELETE FROM sample WHERE id=?", row["id"])
         self._db.run("UPDATE cell SET samples=samples-1, bytes=bytes-? WHERE id=?", row["bytes"], row["cell"])
         self._db.run("DELETE FROM cell WHERE id=? AND samples=0", row["cell"])
 
@@ -280,12 +300,12 @@ class Spool:
 
     def _make_room(self, model: str) -> None:
         """Drop what the reservoir can spare until the model is within its bounds; its card tells of it nevertheless."""
-        carded = self._db.one("SELECT carded FROM model WHERE name=?", model)["carded"]
+        own = self._db.one("SELECT carded, held FROM model WHERE name=?", model)
         untold: list[Seen] = []
         while (row := reservoir.surplus(self._db, model)) is not None:
-            if row["id"] > carded:
+            if row["id"] > own["carded"]:
                 untold.append(self.cards.seen(model, row["id"]))
-            self._remove(row)
+            self._remove(row, leaves=row["id"] <= own["held"])
             if len(untold) >= PIECE:
                 self.cards.dropped(model, untold)
                 untold = []

@@ -22,7 +22,8 @@ CREATE TABLE model (
     gone_since BLOB,                        -- the same of those above `seen`
     coming BLOB,                            -- card of all that came between `carded` and `seen`
     known BLOB,                             -- card of what accepted rounds had come; a round's weight halves with each one after it
-    codes INTEGER NOT NULL DEFAULT 0        -- 1: x is int8 codes, and every sample has a class
+    codes INTEGER NOT NULL DEFAULT 0,       -- 1: x is int8 codes, and every sample has a class
+    held INTEGER NOT NULL DEFAULT 0         -- the newest sample of the round under way: those up to it stay until it is over; 0: none is
 );
 CREATE TABLE cell (                         -- kept with each append, so that no append counts the whole table
     id INTEGER PRIMARY KEY,
@@ -41,7 +42,7 @@ CREATE TABLE sample (
     target BLOB,                            -- NULL with class -1: the target is x
     bytes INTEGER NOT NULL,
     at INTEGER NOT NULL,
-    cell INTEGER NOT NULL DEFAULT 0,
+    cell INTEGER NOT NULL DEFAULT 0,        -- 0: it leaves when the round under way is over, and counts no more
     rank INTEGER NOT NULL DEFAULT 0         -- a hash of the id: the highest one goes first
 );
 CREATE INDEX sample_by_class ON sample (model, class, id);
@@ -52,6 +53,7 @@ CREATE INDEX sample_by_rank ON sample (cell, rank);
 _COLUMNS = (
     "channels TEXT NOT NULL DEFAULT ''", "seen INTEGER NOT NULL DEFAULT 0", "carded INTEGER NOT NULL DEFAULT 0",
     "gone BLOB", "gone_since BLOB", "coming BLOB", "known BLOB", "codes INTEGER NOT NULL DEFAULT 0",
+    "held INTEGER NOT NULL DEFAULT 0",
 )  # fmt: skip
 
 

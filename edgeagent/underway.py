@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Protocol
 
 from modelwire.candidates import Residual
-from modelwire.errors import Malformed, NotEnoughSamples
+from modelwire.errors import Malformed, ModelWireError, NotEnoughSamples
 from modelwire.snap import Snapped, training_start
 from modelwire.tensors import Weights
 
-from . import journal, trainer
-from .budget import Plan
+from . import budget, journal, trainer
+from .budget import Plan, Work
 from .course import Course, Lesson, Offer
 from .guard import Score
 from .history import Head
@@ -27,6 +28,7 @@ from .store import Held
 
 # They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
 _ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
+SPARE = 1.05  # times max_ram that a round under way may come to after a restart: a process is never twice of exactly one size
 Planned = Callable[[tuple[Offer, ...], Samples, Samples], Plan]  # what to do with these training and judging samples
 _log = logging.getLogger("edgeagent")
 
@@ -76,18 +78,36 @@ class UnderWay:
         return Score(float("nan") if self.begun.loss is None else self.begun.loss, self.begun.accuracy)
 
 
-def left(lineage: Lineage, settings: Model) -> Found | None:
-    """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped."""
+@contextlib.contextmanager
+def holding(lineage: Lineage, spool: Spool) -> Iterator[None]:
+    """Let go of the samples of a round at the end of the block, unless its journal says that it goes on later."""
+    try:
+        yield
+    finally:
+        if not lineage.journal.exists():
+            with contextlib.suppress(ModelWireError):  # a full disk: the next round, or the next start, does it again
+                spool.release(lineage.name)
+
+
+def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) -> Found | None:
+    """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped.
+
+    resident: bytes that the agent holds now; a round in a mode that would take more than max_ram with them is dropped too.
+    """
+    if not lineage.journal.exists():
+        return None
     found = journal.read(lineage.journal)
-    if found is None:
-        journal.drop(lineage.journal)  # damaged
+    if found is None:  # damaged
+        _drop(lineage, spool, None, "")
         return None
     head, begun = lineage.head(), found.begun
     now = (lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1)
     if (begun.base, begun.file, begun.private, begun.round) != now:
-        _drop(lineage, found, "the model is another one now")
+        _drop(lineage, spool, found, "the model is another one now")
     elif begun.settings != shaping(settings):
-        _drop(lineage, found, "its settings have changed")
+        _drop(lineage, spool, found, "its settings have changed")
+    elif resident and (why := _too_large(lineage, settings, begun, resident)):
+        _drop(lineage, spool, found, why)
     else:
         return found
     return None
@@ -101,11 +121,12 @@ def begin(
 
     keep=False: only a trial; no journal is read or left. Raises NotEnoughSamples, NoModeFits or NotTrainable.
     """
-    found = left(lineage, settings) if keep else None
-    until = found.begun.until if found else until or spool.last_id(lineage.name)
+    found = left(lineage, spool, settings) if keep else None
+    until = found.begun.until if found else until
+    until = spool.hold(lineage.name, until) if keep else until or spool.last_id(lineage.name)
     training, judging = samples or spool.split(lineage.name, settings.train.held_out, until=until)
     if found and found.begun.samples != _ids(training, judging):
-        _drop(lineage, found, "samples that it used are gone")
+        _drop(lineage, spool, found, "samples that it used are gone")
         return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
@@ -120,7 +141,7 @@ def begin(
     lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed), settings.train.balance)
     course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
     if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
-        _drop(lineage, found, "it ran on another runtime")
+        _drop(lineage, spool, found, "it ran on another runtime")
         return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
     assert course is not None
     begun = replace(begun, runtime=ground.runtime_key, steps=course.steps, whole=course.whole)
@@ -170,10 +191,20 @@ def _take_up(lineage: Lineage, found: Found, course: Course) -> float:
     return kept[1]
 
 
-def _drop(lineage: Lineage, found: Found, why: str) -> None:
-    if found.begun.round > lineage.head().rounds:  # else a kill came between the end of the round and that of its journal
+def _too_large(lineage: Lineage, settings: Model, begun: Begun, resident: int) -> str:
+    """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
+    cost, limit = lineage.costs.of(begun.runtime).get(begun.mode), int(SPARE * settings.budget.max_ram)
+    if cost is None or not limit:
+        return ""
+    work = Work(begun.epochs, 1, cost.samples, resident)
+    return budget.against(begun.mode, cost, replace(settings.budget, max_ram=limit, max_seconds=0.0), work)
+
+
+def _drop(lineage: Lineage, spool: Spool, found: Found | None, why: str) -> None:
+    if found and found.begun.round > lineage.head().rounds:  # else a kill came between the end of the round and that of its journal
         _log.info("%s: round %d begins anew after %d steps: %s", lineage.name, found.begun.round, found.done, why)
     journal.drop(lineage.journal)
+    spool.release(lineage.name)
 
 
 def _ids(training: Samples, judging: Samples) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from modelwire import kernels
-from modelwire.errors import ModelWireError
+from modelwire.errors import ModelWireError, RuntimeUnusable
 
 from .. import device, files, link
 from ..budget import mib
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> Answer:
 def examine(args: argparse.Namespace) -> Iterator[Finding]:
     """Yield the findings in the order in which a person would look."""
     yield _check("kernels", lambda: f"{kernels.describe()}, rounds to nearest even")
-    yield _check("runtime", _runtime)
+    yield _check("runtime", lambda: _runtime(args))
     try:
         loaded = load(args)
     except ModelWireError as e:
@@ -87,11 +87,28 @@ def _check(what: str, look: Callable[[], str | Finding]) -> Finding:
         return Finding(what, False, e.message, e.next_step)
 
 
-def _runtime() -> str:
+def _runtime(args: argparse.Namespace) -> str:
     from .. import runtime
 
-    found = runtime.load()
+    try:
+        found = runtime.load()
+    except RuntimeUnusable:
+        if _wanted(args):
+            raise
+        return "none; the heads of int8 files learn without one"
     return f"{found.package} {found.version}, {found.delegate}"
+
+
+def _wanted(args: argparse.Namespace) -> bool:
+    """Return whether a model needs a runtime, as far as can be told."""
+    from .. import int8_head
+
+    try:
+        loaded = load(args)
+        bases = {m.name: loaded.state / "models" / m.name / "base.tflite" for m in loaded.settings.models}
+        return not all(int8_head.trains(path.read_bytes(), model=name) for name, path in bases.items())
+    except (ModelWireError, OSError):
+        return True
 
 
 def _clock() -> str | Finding:

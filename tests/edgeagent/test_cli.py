@@ -251,6 +251,20 @@ def test_doctor_finds_what_is_wrong_and_ends_with_1(capsys: pytest.CaptureFixtur
     assert code == 1 and "FIX  settings" in out and "did you mean 'resend'" in out
 
 
+@pytest.mark.parametrize(("stock", "wanted"), [("int8_softmax", False), ("", True)])
+def test_doctor_wants_a_runtime_only_where_a_model_needs_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stock: str, wanted: bool
+) -> None:
+    def none() -> None:
+        raise RuntimeUnusable(reason="none here")
+
+    monkeypatch.setattr("edgeagent.runtime.load", none)
+    make(tmp_path / "d", {"m": (MODELS / "stock" / f"{stock}.tflite").read_bytes()} if stock else None)
+    _, out, _ = call(capsys, "doctor", "--dir", str(tmp_path / "d"), "--json")
+    found = {c["what"]: c for c in json.loads(out)["checks"]}
+    assert found["runtime"]["ok"] is not wanted and found["tiny" if wanted else "m"]["ok"] is not wanted
+
+
 def test_config_check_reads_a_file_without_a_device(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     make(tmp_path / "d")
     assert document(capsys, "config", "check", str(tmp_path / "d" / "edgeagent.toml"))["models"] == ["tiny"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeagent import runtime
+from edgeagent import drift, rounds, runtime
 from edgeagent.agent import Goal
 from edgeagent.cli import main
 from edgeagent.trainer import Trainable
@@ -16,6 +17,7 @@ from tests.worlds import digits_world, model_file, world
 
 from .boards import Rig, centre, fill, make, rig
 from .centre import FakeClock
+from .heads import board, grafted, samples
 from .two_days import live
 
 try:
@@ -128,3 +130,61 @@ def test_yesterday_is_not_forgotten() -> None:
     )
     assert first["reservoir of each class"] > first["oldest of all"] + 0.04
     assert second["reservoir of each class"] > second["oldest of all"] - 0.04
+
+
+def test_a_look_in_mode_features_opens_no_model_and_the_link_is_served_meanwhile(tmp_path: Path) -> None:
+    opened: list[str] = []
+    settings = {"train__when": "pays", "train__min_samples": "8", "train__min_new_samples": "16", "train__every": "30d"}
+    with board(tmp_path / "d", grafted(), **settings) as b:
+
+        def open_model(file: bytes, name: str) -> Trainable:
+            opened.append(name)
+            return RUNTIME.open(file, model=name)
+
+        b.agent.open_model = open_model
+
+        def serve() -> int:
+            b.centre.after(300, lambda: b.agent.stop("test"))
+            b.agent.stopping = ""
+            b.agent.run(Goal())
+            return b.lineage.head().rounds
+
+        b.spool.extend("m", *samples(80))
+        assert serve() == 1
+        b.spool.extend("m", *samples(40, seed=3))
+        assert serve() == 1, b.lineage.head().look
+        assert "new samples" in b.lineage.head().look
+        x, y = samples(60, seed=4)
+        b.spool.extend("m", x, (y + 1) % 4)
+        assert serve() == 2, b.lineage.head().look
+        assert not opened and [r.outcome.mode for r in b.agent.reports] == ["features", "features"]
+        whole = drift.look(b.lineage, b.spool, b.device.settings.model("m"), open_model)
+        kept = drift.look(b.lineage, b.spool, b.device.settings.model("m"), open_model, b.models.extractors)
+        b.spool.extend("m", *samples(40, seed=5))
+        said = [found(look) for look in (whole, kept)]
+        assert said[0] == said[1] and opened == ["m"], "and finds what the whole model finds"
+
+
+def found(look: Generator[None, None, drift.Look]) -> drift.Look:
+    while True:
+        try:
+            next(look)
+        except StopIteration as end:
+            said: drift.Look = end.value
+            return said
+
+
+def test_a_round_that_is_taken_up_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = model_file("digits")
+    make(tmp_path / "d", models={"digits": base}, **PAYS, **{**LEARNS, "train__epochs": "100"})
+    with rig(tmp_path / "d", centre(FakeClock(), file=base), open_model) as r:
+        r.device.spool.extend("digits", *digits_world(1).stream(0, 300))
+        r.run(Goal(rounds=1))
+        r.device.spool.extend("digits", *digits_world(5).stream(0, 300))
+        steps = rounds.run(r.lineage, r.device.spool, r.device.settings.model("digits"), open_model, now=lambda: 0.0)
+        for _ in range(5):
+            next(steps)
+        steps.close()
+        monkeypatch.setattr(drift, "look", None)
+        r.serve(5)
+        assert rounds_of(r) == 2

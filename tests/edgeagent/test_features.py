@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeagent import measuring, rounds
+from edgeagent import head_course, measuring, rounds
 from edgeagent.agent import Goal
 from edgeagent.agreement import agreeing
 from edgeagent.budget import Cost
+from edgeagent.by_recipe import RecipeCourse
+from edgeagent.commands.train import finish
 from edgeagent.extraction import Extraction
 from edgeagent.features import Features, half
 from edgeagent.head_course import MODE, HeadCourse, place_of, rows_for
@@ -27,7 +31,8 @@ from modelwire.tensors import F32
 from modelwire.tflite_file import read_tensors, read_weights
 from modelwire.update import Kind
 
-from .heads import board, grafted, samples
+from .boards import make_with
+from .heads import SETTINGS, Board, board, grafted, samples
 
 try:
     from edgeagent.runtime import load
@@ -224,6 +229,35 @@ def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> N
                 pass
 
 
+def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp_path: Path) -> None:
+    def busy(share: float) -> float:
+        began, taken = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        for _ in Extraction(b.device.database.path.parent, "m", base=b.lineage.base_commit, until=300, share=share).result():
+            pass
+        b.spool.database.run("DELETE FROM feature")
+        return (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - taken) / (time.monotonic() - began)
+
+    with board(tmp_path / "d", grafted("mobilenet")) as b:
+        b.spool.extend("m", *samples(300, shape=(96, 96, 3)))
+        assert busy(0.1) < 0.25, "loading the runtime included"
+
+
+def test_a_model_that_can_not_be_trained_waits_and_the_others_train(tmp_path: Path) -> None:
+    file = grafted()
+    make_with(tmp_path, {**SETTINGS, "train.min_new_samples": "8"}, {"m": file, "other": file})
+    with board(tmp_path, file) as b:
+        x, y = samples(40)
+        b.spool.extend("m", x * np.float32(1e30), y)
+        b.spool.extend("other", x, y)
+        b.centre.after(200, lambda: b.agent.stop("test"))
+        b.agent.run(Goal())
+        assert b.device.lineages["other"].head().version == 1 and b.lineage.head().rounds == 0
+        with pytest.raises(NotTrainable, match="float16"):
+            finish(round_of(b))
+    with board(tmp_path, file) as b, pytest.raises(NotTrainable):
+        b.agent.run(Goal(rounds=1, timeout=600))
+
+
 # Recipes.
 
 
@@ -245,6 +279,57 @@ def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: P
         assert rows is not None and set(rows) < set(ids) and len(rows) == report.outcome.samples
         b.agent.run(Goal(rounds=4, timeout=6000))
         assert [b.centre.held("pi-7", "m")[n].level for n in range(1, 5)] == [Level.VERIFIED] * 4
+
+
+@pytest.mark.parametrize("kind", ["recipe", "delta"])
+def test_a_round_on_features_goes_on_after_any_step_and_a_full_spool_with_the_same_bits(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_course, "SLICE_WORK", 1 << 15)
+    roots = []
+    for name in ("whole", "parts"):
+        with board(tmp_path / name, grafted(), update__kind=kind, train__epochs="400", spool__max_samples="80") as b:
+            b.agent.run(Goal(publish=True, timeout=60))
+            b.spool.extend("m", *samples(80))
+        for more in (3, 1, 2) if name == "parts" else ():
+            with board(tmp_path / name, grafted()) as b:
+                steps = round_of(b)
+                while next(steps).steps == 0:
+                    pass
+                for _ in range(more):
+                    next(steps)
+                steps.close()
+                assert b.lineage.journal.exists()
+                b.spool.extend("m", *samples(50, seed=more))
+        with board(tmp_path / name, grafted()) as b:
+            report = finish(round_of(b))
+            assert report.accepted and report.kind == kind, report
+            roots.append(b.lineage.load().state.root)
+            assert b.spool.database.one("SELECT count(*) FROM sample")[0] == b.spool.count("m") == 80
+            assert b.spool.database.one("SELECT count(*) FROM feature")[0] <= 80
+    assert roots[0] == roots[1]
+
+
+def test_a_recipe_is_never_taken_up_as_a_delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_course, "SLICE_WORK", 1 << 15)
+    with board(tmp_path / "d", grafted(), update__kind="recipe", train__epochs="400") as b:
+        b.agent.run(Goal(publish=True, timeout=60))
+        b.spool.extend("m", *samples(80))
+        steps = round_of(b)
+        while next(steps).done < 200:
+            pass
+        steps.close()
+        monkeypatch.setattr(RecipeCourse, "against", lambda *_: "its card grew by a byte")
+        steps = round_of(b)
+        while (at := next(steps)).steps == 0:
+            pass
+        assert 0 < at.done < 100, "it began anew"
+        steps.close()
+
+
+def round_of(b: Board) -> rounds.Round:
+    settings, extractors = b.device.settings.model("m"), b.models.extractors
+    return rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=extractors)
 
 
 def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:

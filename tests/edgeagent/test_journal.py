@@ -171,6 +171,7 @@ def test_arrays_of_another_course_and_numbers_that_are_none_are_not_taken(tmp_pa
         def keep(self) -> Kept:
             return {**super().keep(), "weight a": np.full((50, 40), np.inf, np.float32)}
 
+    path.unlink()
     kept = Journal(path, BEGUN)
     kept.write(Ruined(1))
     kept.close()
@@ -193,6 +194,59 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(tmp_path: Path, monke
         course.step()
         kept.write(course)
     assert kept.trouble == "No space left on device" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("whole", "broken"), [(5, 0), (5, 6), (4, 5)])
+def test_a_round_that_was_taken_up_goes_on_in_its_file_and_no_moment_is_without_a_whole_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int, broken: int
+) -> None:
+    path = tmp_path / "round"
+    written(path, max(whole, broken))
+    if broken:  # the kill came in the middle of its write
+        data = bytearray(path.read_bytes())
+        data[4096 + (broken % 2) * (len(data) - 4096) // 2 + 40] ^= 1
+        path.write_bytes(data)
+    assert read_steps(path) == whole
+    seen: list[int | None] = []
+
+    def watched(real: Any) -> Any:
+        def look(*args: Any, **named: Any) -> Any:
+            reads = args[0] == path and not args[1] & os.O_RDWR
+            seen.extend([] if reads else [read_steps(path)])
+            done = real(*args, **named)
+            seen.extend([] if reads else [read_steps(path)])
+            return done
+
+        return look
+
+    for name in ("pwritev", "replace", "posix_fallocate", "open"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    course, kept = Counting(whole), Journal(path, BEGUN, spent=0.25 * whole)
+    for _ in range(3):
+        course.step()
+        kept.spent += 0.25
+        kept.write(course)
+    kept.close()
+    monkeypatch.undo()
+    assert not kept.trouble and read_steps(path) == whole + 3
+    assert None not in seen and seen == sorted(seen, key=lambda s: s or 0), "a kill at any of these moments costs one write"
+
+
+def test_a_disk_that_is_full_when_a_round_is_taken_up_leaves_what_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    written(tmp_path / "round", 5)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    course, kept = Counting(5), Journal(tmp_path / "round", BEGUN, spent=1.25)
+    course.step()
+    kept.spent += 0.25
+    kept.write(course)
+    assert not kept.trouble and read_steps(tmp_path / "round") == 6, "its room was there already"
+    monkeypatch.setattr(os, "pwritev", full)
+    course.step()
+    kept.write(course)
+    assert kept.trouble and read_steps(tmp_path / "round") == 6
 
 
 def test_short_steps_are_written_every_20_ms_and_a_trial_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

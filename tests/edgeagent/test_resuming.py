@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ import pytest
 from cloud.graft.grafting import Wish, graft
 from edgeagent import configuration, device, journal, rounds, runtime
 from edgeagent.agent import Goal
+from edgeagent.budget import Cost
 from edgeagent.commands.train import finish
+from edgeagent.spool import Spool
 from edgeagent.trainer import Trainable
 from modelwire import tflite_file
-from modelwire.errors import RuntimeUnusable
+from modelwire.errors import NoModeFits, RuntimeUnusable
 
 from .boards import Rig, centre, make_with, rig
 from .centre import FakeClock
@@ -116,7 +119,9 @@ def test_each_mode_of_a_file_is_taken_up_as_it_was(tmp_path: Path) -> None:
         assert root_after(tmp_path / mode / "parts", file, interrupt) == root_after(tmp_path / mode / "whole", file)
 
 
-def test_new_samples_wait_for_the_next_round_and_lost_ones_let_it_begin_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_samples_wait_for_the_next_round_and_forgotten_ones_let_it_begin_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = grafted("dense", "sgd")
     prepare(tmp_path / "d", file)
     with rig(tmp_path / "d", centre(FakeClock(), file=file), open_model) as r:
@@ -128,12 +133,71 @@ def test_new_samples_wait_for_the_next_round_and_lost_ones_let_it_begin_anew(tmp
         steps = round_of(r)
         assert next(steps).done == 6
         steps.close()
-        r.device.spool.register("m", (), (), max_samples=30, max_bytes=1 << 30)
+        r.device.spool.drop("m", [3])
         with caplog.at_level("INFO", "edgeagent"):
             steps = round_of(r)
             assert next(steps).done == 1
             steps.close()
         assert "begins anew after 6 steps: samples that it used are gone" in caplog.text
+
+
+def test_samples_that_the_reservoir_spares_stay_until_the_round_under_way_is_over(tmp_path: Path) -> None:
+    file = grafted("dense", "adam")
+    settings = {"spool.max_samples": "40"}
+    prepare(tmp_path / "whole", file, settings=settings)
+    prepare(tmp_path / "parts", file, settings=settings)
+
+    def interrupt(r: Rig) -> None:
+        steps = round_of(r)
+        take(steps, 5)
+        steps.close()
+        with Spool(r.device.database.path.parent) as application:  # another process, and a full spool
+            rng = np.random.default_rng(9)
+            x = rng.standard_normal((60, *r.device.spool.shape("m").x), np.float32)
+            application.extend("m", x, rng.integers(3, size=60))
+            assert application.count("m") == 40
+            assert sum(len(side) for side in application.split("m", 0.2, until=40)) == 40, "all that it trains on are there"
+            assert sum(application.sides("m", 0.2)) == 40 and application.last_id("m") == 100
+
+    assert root_after(tmp_path / "parts", file, interrupt) == root_after(tmp_path / "whole", file)
+    with rig(tmp_path / "parts", centre(FakeClock(), file=file), open_model) as r:
+        assert r.device.spool.database.one("SELECT count(*) FROM sample")[0] == 40, "the round is over"
+
+
+@pytest.mark.parametrize("end", ["its settings change", "it can't begin", "a kill before its first step"])
+def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) -> None:
+    file = grafted("dense", "sgd")
+    prepare(tmp_path / "d", file)
+    path = tmp_path / "d" / configuration.FILE
+    flags = {"train.epochs": "9"} if end == "its settings change" else {}
+
+    def full(spool: Spool) -> int:
+        x = np.zeros((40, *spool.shape("m").x), np.float32)
+        spool.register("m", (), (), max_samples=40, max_bytes=1 << 30)
+        spool.extend("m", x, np.zeros(40, np.int64))
+        return int(spool.database.one("SELECT count(*) FROM sample")[0])
+
+    with rig(tmp_path / "d", centre(FakeClock(), file=file), open_model) as r:
+        if end == "its settings change":
+            steps = round_of(r)
+            take(steps, 3)
+            steps.close()
+            assert full(r.device.spool) > 40
+        elif end == "a kill before its first step":
+            r.device.spool.hold("m")
+            assert full(r.device.spool) > 40
+    with device.opened(configuration.load(path, environment={}, flags=flags), alone=True) as opened:
+        again = Rig(opened, centre(FakeClock(), file=file), open_model)
+        if end == "its settings change":
+            again.agent._due(Goal(), again.lineage, opened.settings.model("m"))
+        elif end == "it can't begin":
+            settings = opened.settings.model("m")
+            wrong = replace(settings, train=replace(settings.train, mode="none"))
+            steps = rounds.run(again.lineage, opened.spool, wrong, open_model, now=lambda: 0.0)
+            with pytest.raises(NoModeFits):
+                next(steps)
+        assert opened.spool.database.one("SELECT held FROM model")[0] == 0
+        assert full(opened.spool) == 40
 
 
 def test_another_setting_or_another_model_lets_a_round_begin_anew(tmp_path: Path) -> None:
@@ -161,6 +225,23 @@ def test_another_setting_or_another_model_lets_a_round_begin_anew(tmp_path: Path
         assert next(steps).done == 1
         steps.close()
         assert r.lineage.head().version == 1
+
+
+def test_a_round_in_a_mode_that_is_too_large_by_now_is_not_taken_up(tmp_path: Path) -> None:
+    file = grafted("har", "adam", "all", ("head",))
+    prepare(tmp_path / "d", file, settings={"train.mode": "auto"})
+    with rig(tmp_path / "d", centre(FakeClock(), file=file), open_model) as r:
+        steps = round_of(r)
+        assert take(steps, 3).mode == "all"
+        steps.close()
+        key = r.lineage.head().runtime
+        r.lineage.costs.note(key, "all", Cost(0.001, 1 << 40), 0)
+        r.lineage.costs.note(key, "head", Cost(0.001, 1 << 10), 0)
+    path = tmp_path / "d" / configuration.FILE
+    with device.opened(configuration.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
+        steps = round_of(Rig(opened, centre(FakeClock(), file=file), open_model))
+        assert (at := next(steps)).mode == "head" and at.done == 1
+        steps.close()
 
 
 def test_the_agent_takes_up_a_round_that_a_stop_interrupted(tmp_path: Path) -> None:
