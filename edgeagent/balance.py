@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,22 @@ def order(labels: NDArray[np.int64], seed: int | np.random.Generator) -> NDArray
         indices.append(np.concatenate(rounds)[:wanted])
         keys.append((np.arange(wanted) + rng.random()) / wanted)  # evenly over the epoch: each batch has of all classes
     return np.concatenate(indices)[np.argsort(np.concatenate(keys), kind="stable")]
+
+
+def repeated(labels: NDArray[np.integer[Any]], most: int) -> NDArray[np.int64]:
+    """Return indices of rows for a trainer that has its own order: those of rarer classes whole times more, until all are near as many.
+
+    most: rows that there may be; with fewer repeats, or none, where that many would be too many.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2 or counts.max() <= SKEW * counts.min():
+        return np.arange(len(labels))
+    of = np.searchsorted(classes, labels)
+    for limit in range(REPEATS, 1, -1):
+        times = np.minimum(counts.max() // counts, limit)
+        if int((times * counts).sum()) <= most:
+            return np.repeat(np.arange(len(labels)), times[of])
+    return np.arange(len(labels))
 
 
 def draws(counts: NDArray[np.int64]) -> list[int]:

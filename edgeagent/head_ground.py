@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from modelwire.rows import ENTRIES_MAX
 from modelwire.snap import Snapped
 from modelwire.state import ModelState
 from modelwire.tensors import Weights
 
+from .balance import repeated
 from .by_recipe import RecipeCourse
 from .course import Course, Lesson, Offer
 from .guard import Score
@@ -42,6 +44,8 @@ class HeadGround:
                 return course
             self.note = f"no recipe: {against}"
         rows = self._gathered.rows
+        if lesson.balance and rows.labels is not None:  # a recipe's rows stay single: each costs bytes
+            rows = rows.take(repeated(rows.labels, ENTRIES_MAX // rows.features.shape[1]))
         return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, optimiser), rows, lesson.start)
 
     def score(self, weights: Weights, judging: Samples) -> Score:

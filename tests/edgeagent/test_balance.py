@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.balance import REPEATS, SKEW, draws, order
+from edgeagent.balance import REPEATS, SKEW, draws, order, repeated
 
 
 @given(counts=st.lists(st.integers(1, 200), min_size=1, max_size=12), seed=st.integers(0, 2**63))
@@ -38,3 +38,18 @@ def test_a_generator_moves_on_and_a_frequent_class_is_seen_whole_in_time() -> No
     epochs = [order(labels, rng) for _ in range(8)]
     assert not np.array_equal(epochs[0], epochs[1])
     assert len(set(np.concatenate(epochs).tolist())) > 430
+
+
+@given(counts=st.lists(st.integers(1, 200), min_size=1, max_size=12), room=st.integers(0, 2000))
+def test_rows_are_repeated_whole_times_within_the_room(counts: list[int], room: int) -> None:
+    labels = np.repeat(np.arange(len(counts), dtype=np.uint32) * 3, counts)
+    times = np.bincount(repeated(labels, room), minlength=len(labels))
+    assert times.min() >= 1 and times.max() <= REPEATS and times.sum() <= max(room, len(labels))
+    each = [set(times[labels == 3 * c]) for c in range(len(counts))]
+    assert all(len(t) == 1 for t in each), "all rows of a class alike"
+    after = [n * t.pop() for n, t in zip(counts, each, strict=True)]
+    assert max(after) == max(counts), "no class overtakes the most frequent one"
+    if max(counts) <= SKEW * min(counts):
+        assert after == counts
+    elif room >= sum(min(REPEATS, max(counts) // n) * n for n in counts):
+        assert after == [min(REPEATS, max(counts) // n) * n for n in counts]

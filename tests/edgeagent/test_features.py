@@ -55,6 +55,20 @@ def test_rounds_on_kept_features_are_versions_that_the_centre_proves(tmp_path: P
         assert reports[0].outcome.steps == 4 * -(-reports[0].outcome.samples // 8), "four epochs of batches of eight"
 
 
+@pytest.mark.parametrize(("kind", "balance", "longer"), [("delta", "true", True), ("delta", "false", False), ("recipe", "true", False)])
+def test_rows_of_rare_classes_are_repeated_where_that_costs_nothing(tmp_path: Path, kind: str, balance: str, longer: bool) -> None:
+    x, y = samples(160)
+    rare = (y != 3) | (np.arange(160) < 32)
+    with board(tmp_path / "d", grafted(), update__kind=kind, train__balance=balance) as b:
+        b.spool.extend("m", x[rare], y[rare])
+        b.agent.run(Goal(rounds=1, timeout=6000))
+        (report,) = b.agent.reports
+        assert report.accepted and report.kind == kind
+        single = 4 * -(-report.outcome.samples // 8)
+        assert report.outcome.steps > single if longer else report.outcome.steps == single
+        assert b.centre.held("pi-7", "m")[1].level is Level.VERIFIED
+
+
 def test_an_agent_in_this_mode_never_loads_a_runtime(tmp_path: Path) -> None:
     before = {name for name in sys.modules if "litert" in name or "tflite_runtime" in name}
     for name in before:
@@ -363,7 +377,7 @@ def test_a_training_longer_than_a_centre_replays_becomes_a_delta(tmp_path: Path,
         b.spool.extend("m", *samples(80))
         monkeypatch.setattr(limits, "DEFAULT", replace(limits.DEFAULT, training=1000))
         b.agent.run(Goal(rounds=1, timeout=6000))
-        assert b.agent.reports[0].kind == "delta" and "longer than a centre replays" in b.agent.reports[0].note
+        assert b.agent.reports[0].kind == "delta" and "and a centre replays" in b.agent.reports[0].note
 
 
 def test_another_mode_sends_deltas_and_says_why(tmp_path: Path) -> None:
