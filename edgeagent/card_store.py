@@ -17,6 +17,7 @@ from . import cards
 from .cards import Seen
 from .channels import channels_of, values_of
 from .database import Database, Row
+from .reservoir import STAYS
 from .settings import Privacy
 
 
@@ -75,7 +76,7 @@ class CardStore:
     def card(self, model: str, *, after: int, until: int | None = None) -> Card:
         """Return the card of the samples that are there, with ids above `after` and up to `until`."""
         end, channels = self._newest(model) if until is None else until, self._channels(model)
-        ids = [r["id"] for r in self._db.all("SELECT id FROM sample WHERE model=? AND id>? AND id<=? AND cell>0", model, after, end)]
+        ids = [r["id"] for r in self._db.all(f"SELECT id FROM sample WHERE model=? AND id>? AND id<=? AND {STAYS}", model, after, end)]
         found = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
         return cards.together([cards.counted([one for one in found if one is not None], channels)])
 
@@ -113,4 +114,4 @@ class CardStore:
         return self._db.one("SELECT * FROM model WHERE name=?", model)
 
     def _newest(self, model: str) -> int:
-        return int(self._db.one("SELECT coalesce(max(id), 0) FROM sample WHERE model=? AND cell>0", model)[0])
+        return int(self._db.one(f"SELECT coalesce(max(id), 0) FROM sample WHERE model=? AND {STAYS}", model)[0])

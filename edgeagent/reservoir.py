@@ -10,6 +10,8 @@ from __future__ import annotations
 from .database import Database, Row
 
 FRESH = 2  # of a full cell one in so many may be samples that no round has seen, whatever their rank
+# The condition for samples that don't leave: by the index. A sample's own cell lies behind its x, which may be a picture.
+STAYS = "id NOT IN (SELECT id FROM sample WHERE cell=0)"
 _MASK = (1 << 64) - 1
 
 
@@ -32,7 +34,7 @@ def surplus(database: Database, model: str) -> Row | None:
         return _highest(database, "cell=?", (largest["id"],), largest["samples"], bound["seen"])
     # More cells than room, each with one sample: which contexts stay is left to the ranks, and the classes still have equal shares.
     most = database.one("SELECT class, count(*) n FROM cell WHERE model=? GROUP BY class ORDER BY n DESC, class LIMIT 1", model)
-    return _highest(database, "cell>0 AND model=? AND class=?", (model, most["class"]), most["n"], bound["seen"])
+    return _highest(database, f"model=? AND class=? AND {STAYS}", (model, most["class"]), most["n"], bound["seen"])
 
 
 def _highest(database: Database, where: str, values: tuple[object, ...], samples: int, seen: int) -> Row:

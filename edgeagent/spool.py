@@ -27,6 +27,7 @@ from .cards import Seen
 from .channels import channels_of
 from .context import Context, Contexts, context_of, texts_of
 from .database import Database, Row
+from .reservoir import STAYS
 from .spool_tables import FILE, RELEASE
 
 PIECE = 256  # samples that are added before room is made: a long `extend` never takes much more than the bounds
@@ -205,14 +206,14 @@ class Spool:
         """Return how many samples there are with an id above `after`."""
         if after == 0:
             return int(self._db.one("SELECT coalesce(sum(samples), 0) FROM cell WHERE model=?", model)[0])
-        return int(self._db.one("SELECT count(*) FROM sample WHERE id > ? AND model=? AND cell>0", after, model)[0])
+        return int(self._db.one(f"SELECT count(*) FROM sample WHERE id > ? AND model=? AND {STAYS}", after, model)[0])
 
     def last_id(self, model: str) -> int:
-        return int(self._db.one("SELECT coalesce(max(id), 0) FROM sample WHERE model=? AND cell>0", model)[0])
+        return int(self._db.one(f"SELECT coalesce(max(id), 0) FROM sample WHERE model=? AND {STAYS}", model)[0])
 
     def sides(self, model: str, held_out: float) -> tuple[int, int]:
         """Return how many samples are for (training, judging)."""
-        ids = [r["id"] for r in self._db.all("SELECT id FROM sample WHERE model=? AND cell>0", model)]
+        ids = [r["id"] for r in self._db.all(f"SELECT id FROM sample WHERE model=? AND {STAYS}", model)]
         judging = sum(is_held_out(i, held_out) for i in ids)
         return len(ids) - judging, judging
 
@@ -239,7 +240,7 @@ class Spool:
     def newest(self, model: str, *, after: int, most: int) -> Samples:
         """Return the newest samples with ids above `after`, oldest first, at most so many."""
         rows = self._db.all(
-            "SELECT id, class, x, target FROM sample WHERE model=? AND id>? AND cell>0 ORDER BY id DESC LIMIT ?", model, after, most
+            f"SELECT id, class, x, target FROM sample WHERE model=? AND id>? AND {STAYS} ORDER BY id DESC LIMIT ?", model, after, most
         )
         return _collect(rows[::-1], self.shape(model))
 

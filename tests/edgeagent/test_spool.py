@@ -402,3 +402,44 @@ def test_a_spool_of_release_1_opens_with_every_sample_and_goes_on_as_a_new_one_w
         s._db.check()
     with Spool(tmp_path) as s:  # once more: nothing to do
         assert s.count("m") == 60
+
+
+def test_no_count_reads_the_samples_themselves(spool: Spool) -> None:
+    asked: list[str] = []
+    spool.extend("m", np.zeros((9, 4)), np.zeros(9, np.int64))
+    spool.database._connection.set_trace_callback(asked.append)
+    spool.hold("m")
+    assert (spool.count("m", after=3), spool.last_id("m"), sum(spool.sides("m", 0.2))) == (6, 9, 9)
+    assert spool.cards.begin("m", 2).samples == 2
+    spool.database._connection.set_trace_callback(None)
+    looked = [sql for sql in asked if "NOT IN" in sql]
+    assert len(looked) >= 4
+    for sql in looked:
+        plan = [row["detail"] for row in spool.database.all(f"EXPLAIN QUERY PLAN {sql}")]
+        assert all("COVERING INDEX" in step or "LIST SUBQUERY" in step for step in plan), plan
+
+
+@settings(max_examples=25, deadline=None)
+@given(runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30), st.booleans()), min_size=1, max_size=8))
+def test_held_samples_stay_and_are_neither_counted_nor_told_twice(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, int, bool]]
+) -> None:
+    with small(tmp_path_factory.mktemp("s"), max_samples=20) as spool:
+        spool.extend("m", np.zeros((25, 4)), np.arange(25) % 3)
+        until = spool.hold("m")
+        held, told = set(spool.ids("m", until=until).tolist()), 25
+        assert spool.cards.begin("m", until).samples == 25
+        for cls, count, forget in runs:
+            spool.extend("m", np.zeros((count, 4)), np.full(count, cls))
+            told += count
+            if forget and held:
+                spool.drop("m", [gone := min(held)])
+                held.remove(gone)
+            there = {i for side in spool.split("m", 0.2, until=until) for i in side.ids.tolist()}
+            assert there == held == set(spool.ids("m", until=until).tolist())
+            assert spool.count("m") == sum(spool.sides("m", 0.2)) == sum(c.samples for c in spool.cells("m")) <= 20
+        forgotten = sum(forget for *_, forget in runs)
+        assert told - forgotten <= spool.cards.coming("m", spool.last_id("m")).samples <= told
+        before = spool.count("m")
+        spool.release("m")
+        assert spool.count("m") == spool.database.one("SELECT count(*) FROM sample")[0] == before
