@@ -447,7 +447,7 @@ def test_a_full_database_says_to_make_room_and_not_to_restore(store, base):
 
 def test_a_disk_too_full_for_the_index_of_the_log_is_not_called_damage(store, monkeypatch):
     def fails() -> None:
-        with store.database._named():
+        with store.database.named():
             raise sqlite3.OperationalError("disk I/O error")
 
     with pytest.raises(RegistryDamaged):
