@@ -24,6 +24,8 @@ TAGS_MAX, VALUES_MAX, CHANNELS_MAX = 16, 64, 32  # of a card that travels
 TAG_LENGTH = 40  # characters of a tag's value
 CARD_MAX = 8 * limits.KIB
 _COUNT_MAX = 1 << 53
+FORMAT = 2  # the first was never sent
+_PLAIN = Channel("x")  # the axis of a channel that names none
 _LOSS_UNIT = 20  # losses count in 2^-20
 
 
@@ -57,17 +59,11 @@ class Card:
         ):
             if have > most:
                 raise TooLarge(what=what, size=have, limit=most)
-        value: dict[str, cbor.Value] = {"card": 1, "samples": self.samples}
-        if self.labels:
-            value["labels"] = _pairs(self.labels)
-        if self.hours:
-            value["hours"] = list(self.hours)
-        if self.tags:
-            value["tags"] = {name: dict(values) for name, values in self.tags.items()}
-        if self.sketches:
-            value["channels"] = [_sketch_value(sketch) for sketch in self.sketches]
-        if self.judged:
-            value["loss"] = [self.judged, self.loss_before, self.loss_after]
+        tags: dict[str, cbor.Value] = {name: dict(values) for name, values in self.tags.items()}
+        hours = _runs({hour: n for hour, n in enumerate(self.hours) if n}) or [0, 0] if self.hours else []
+        sketches: list[cbor.Value] = [_sketch_value(sketch) for sketch in self.sketches]
+        loss: list[cbor.Value] = [self.judged, self.loss_before, self.loss_after] if self.judged else []
+        value: list[cbor.Value] = [FORMAT, self.samples, _runs(self.labels), hours, tags, sketches, loss]
         data = cbor.encode(value)
         if len(data) > CARD_MAX:
             raise TooLarge(what="the data card", size=len(data), limit=CARD_MAX)
@@ -162,23 +158,21 @@ def parse_card(data: bytes) -> Card:
     if len(data) > CARD_MAX:
         raise TooLarge(what="the data card", size=len(data), limit=CARD_MAX)
     top = cbor.decode(data, "data card")
-    known = {"card", "samples", "labels", "hours", "tags", "channels", "loss"}
-    if not isinstance(top, dict) or not {"card", "samples"} <= top.keys() <= known or type(top["card"]) is not int or top["card"] != 1:
-        raise Malformed(what="data card", reason="it has not the keys of a card of format 1")
-    hours = [_count(n) for n in _list(top.get("hours", []))]
-    loss = _list(top.get("loss", [0, 0, 0]))
-    tags = top.get("tags", {})
-    if len(hours) not in (0, HOURS) or len(loss) != 3 or not isinstance(tags, dict) or any(type(n) is not int for n in loss):
-        raise Malformed(what="data card", reason="hours, loss or tags have not their form")
-    judged, before, after = loss
-    if not 0 <= judged < 1 << 31 or (("loss" in top) != (judged > 0)) or max(abs(before), abs(after)) >= _COUNT_MAX << 9:
+    if not isinstance(top, list) or len(top) != 7 or type(top[0]) is not int or top[0] != FORMAT:
+        raise Malformed(what="data card", reason=f"it has not the seven fields of a card of format {FORMAT}")
+    _, samples, labels, hours, tags, channels, loss = top
+    by_hour, loss = _counted(hours, 0, HOURS - 1), _list(loss)
+    if len(loss) not in (0, 3) or not isinstance(tags, dict) or any(type(n) is not int for n in loss):
+        raise Malformed(what="data card", reason="loss or tags have not their form")
+    judged, before, after = loss or (0, 0, 0)
+    if not 0 <= judged < 1 << 31 or (bool(loss) != (judged > 0)) or max(abs(before), abs(after)) >= _COUNT_MAX << 9:
         raise Malformed(what="data card", reason="a loss is out of range")
     card = Card(
-        _count(top["samples"]),
-        _counted(top.get("labels", []), 0, CLASSES_MAX - 1),
-        tuple(hours),
+        _count(samples),
+        _counted(labels, 0, CLASSES_MAX - 1),
+        tuple(by_hour.get(hour, 0) for hour in range(HOURS)) if by_hour else (),
         {check_name("tag", name): _tag(name, values) for name, values in tags.items()},
-        tuple(_sketch(value) for value in _list(top.get("channels", []))),
+        tuple(_sketch(value) for value in _list(channels)),
         judged,
         before,
         after,
@@ -215,19 +209,29 @@ def _added(a: Mapping[Any, int], b: Mapping[Any, int]) -> dict[Any, int]:
     return {key: a.get(key, 0) + b.get(key, 0) for key in sorted(a.keys() | b.keys())}
 
 
-def _pairs(counts: Mapping[int, int]) -> list[cbor.Value]:
-    return [n for key in sorted(counts) for n in (key, counts[key])]
+def _runs(counts: Mapping[int, int]) -> list[cbor.Value]:
+    """Return counts as the first key and the counts from there on; -n stands for n keys without one."""
+    keys = sorted(counts)
+    out: list[cbor.Value] = [*keys[:1]]
+    for before, key in zip([keys[0] - 1, *keys] if keys else [], keys, strict=False):
+        if key > before + 1:
+            out.append(before + 1 - key)
+        out.append(counts[key])
+    return out
 
 
 def _sketch_value(s: Sketch) -> list[cbor.Value]:
     c = s.channel
-    sums: list[cbor.Value] = [_large(s.total), _large(s.squares)]
-    return [c.name, c.centre, c.scale, c.bound, s.count, s.missing, *sums, s.level, _pairs(s.buckets)]
+    out: list[cbor.Value] = [c.name, s.count, s.missing, _short(s.total), _short(s.squares), s.level, _runs(s.buckets)]
+    if (c.centre, c.scale, c.bound) != (_PLAIN.centre, _PLAIN.scale, _PLAIN.bound):
+        centre = int(c.centre) if c.centre.is_integer() and abs(c.centre) < _COUNT_MAX else c.centre
+        out += [centre, c.scale, c.bound]
+    return out
 
 
-def _large(number: int) -> cbor.Value:
-    """Return a whole number as one of 64 bits, or as bytes where it does not fit."""
-    if -(1 << 63) <= number < 1 << 63:
+def _short(number: int) -> cbor.Value:
+    """Return a whole number as one of 32 bits, or as bytes where it does not fit: no more of them than it takes."""
+    if -(1 << 32) <= number < 1 << 32:
         return number
     return number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
 
@@ -253,11 +257,21 @@ def _count(value: cbor.Value) -> int:
 
 
 def _counted(value: cbor.Value, low: int, high: int) -> dict[int, int]:
+    """Return the counts that `_runs` wrote, with keys from low to high."""
     flat = _list(value)
-    keys, counts = flat[::2], [_count(n) for n in flat[1::2]]
-    if len(flat) % 2 or any(type(key) is not int or not low <= key <= high for key in keys) or keys != sorted(set(keys)):
-        raise Malformed(what="data card", reason="counts have not rising keys within their range")
-    return dict(zip(keys, counts, strict=True))
+    if any(type(n) is not int for n in flat) or len(flat) == 1:
+        raise Malformed(what="data card", reason="counts are not a first key and what follows it")
+    out: dict[int, int] = {}
+    key = flat[0] if flat else low
+    for n in flat[1:]:
+        if n < 0:
+            key -= n
+            continue
+        if not low <= key <= high:
+            raise Malformed(what="data card", reason="a key is out of range")
+        out[key] = _count(n)
+        key += 1
+    return out
 
 
 def _tag(name: str, values: cbor.Value) -> dict[str, int]:
@@ -268,13 +282,15 @@ def _tag(name: str, values: cbor.Value) -> dict[str, int]:
 
 def _sketch(value: cbor.Value) -> Sketch:
     fields = _list(value)
-    if [type(field) for field in fields[:6]] != [str, float, int, int, int, int] or len(fields) != 10 or type(fields[8]) is not int:
-        raise Malformed(what="data card", reason="a channel has not its ten fields")
-    name, centre, scale, bound, count, missing, total, squares, level, buckets = fields
-    channel = Channel(name, centre, scale, bound)
+    axis = fields[7:] or [_PLAIN.centre, _PLAIN.scale, _PLAIN.bound]
+    whole = [*fields[1:3], *fields[5:6], *axis[1:]]
+    if len(fields) not in (7, 10) or type(fields[0]) is not str or type(axis[0]) not in (int, float) or any(type(n) is not int for n in whole):
+        raise Malformed(what="data card", reason="a channel has not its seven or ten fields")
+    name, count, missing, total, squares, level, buckets = fields[:7]
+    channel = Channel(name, float(axis[0]), *axis[1:])
     if not 0 <= level <= LEVEL_MAX:
         raise Malformed(what="data card", reason="a level is out of range")
-    end = 1 << bound + FRACTION
+    end = 1 << channel.bound + FRACTION
     held = _counted(buckets, -end >> level, end >> level)
     sketch = Sketch(channel, _count(count), _count(missing), _number(total), _number(squares), level, held)
     most = sketch.count * end
