@@ -175,7 +175,7 @@ class Version:
     @property
     def card(self) -> Card | None:
         """What the device's data looked like that this version learnt from; None when the update carried no card. Raises WireError."""
-        return cards.card_of(self._row) if self._row else None
+        return cards.card_of(self._fleet._store, self._row) if self._row else None
 
     @property
     def header(self) -> Header | None:

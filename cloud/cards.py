@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from modelwire import cbor
 from modelwire.card import Card, merge, parse_card
+from modelwire.card_facts import FACTS, completed, told_after
 from modelwire.errors import Malformed, WireError
 
 from .registry import Lineage, Status, Store, Version
@@ -44,33 +45,69 @@ def card_in(extension: Mapping[str, cbor.Value]) -> Card | None:
     return parse_card(data)
 
 
-def card_of(version: Version) -> Card | None:
-    """Return the card of a stored version, None when it carries none. Raises WireError."""
-    extension = cbor.decode(version.extension, "extension") if version.extension else {}
-    return card_in(extension if isinstance(extension, dict) else {})
+def card_of(store: Store, version: Version) -> Card | None:
+    """Return the card of a stored version, None when it carries none. Raises WireError.
+
+    Facts that it does not tell are those that the epoch's cards before it told.
+    """
+    card = _read(version)
+    if card is None or all(name in card.tags for name in FACTS):
+        return card
+    told: dict[str, str] = {}
+    for before in store.versions.of(version.lineage):
+        if before.id >= version.id:
+            break
+        if before.epoch == version.epoch and before.status is not Status.REFUSED:
+            told = _told_after(before, told)
+    return completed(card, told)
 
 
-def gather(
-    store: Store, lineages: Iterable[Lineage], progress: Callable[[int, int], None] | None = None, into: Gathered | None = None
-) -> Gathered:
+def gather(store: Store, lineages: Iterable[Lineage], progress: Callable[[int, int], None] | None = None) -> Gathered:
     """Return the cards of all versions of these models that were not refused, merged. progress: told models done and in all."""
-    of, out = list(lineages), into or Gathered()
+    of, out = list(lineages), Gathered()
     for done, lineage in enumerate(of):
+        epoch, told = 0, dict[str, str]()
         for version in store.versions.of(lineage.id):
-            add(out, lineage, version)
+            if version.status is Status.REFUSED:
+                continue
+            if version.epoch != epoch:
+                epoch, told = version.epoch, {}
+            try:
+                card = _read(version)
+            except WireError:
+                out.unreadable += 1
+                continue
+            if card is not None:
+                out.add(lineage.device, completed(card, told))
+                told = told_after(card, told)
         if progress is not None:
             progress(done + 1, len(of))
     return out
 
 
-def add(out: Gathered, lineage: Lineage, version: Version) -> None:
-    """Merge the card of one version in, if it was not refused and has one."""
+def gather_one(store: Store, lineage: Lineage, version: Version) -> Gathered:
+    """Return the card of one version, if it was not refused and has one."""
+    out = Gathered()
     if version.status is Status.REFUSED:
-        return
+        return out
     try:
-        card = card_of(version)
+        card = card_of(store, version)
     except WireError:
         out.unreadable += 1
-        return
+        return out
     if card is not None:
         out.add(lineage.device, card)
+    return out
+
+
+def _read(version: Version) -> Card | None:
+    extension = cbor.decode(version.extension, "extension") if version.extension else {}
+    return card_in(extension if isinstance(extension, dict) else {})
+
+
+def _told_after(version: Version, told: dict[str, str]) -> dict[str, str]:
+    try:
+        card = _read(version)
+    except WireError:
+        return told
+    return told if card is None else told_after(card, told)

@@ -6,7 +6,7 @@ merge to the card of the whole stream, whatever was dropped, rejected or killed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,16 +26,20 @@ class CardStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def beside(self, model: str, until: int, *, runtime: str, judged: int, privacy: Privacy, room: int, keep: bool) -> Card | None:
+    def beside(
+        self, model: str, until: int, *, runtime: str, told: Mapping[str, str], judged: int, privacy: Privacy, room: int, keep: bool
+    ) -> Card | None:
         """Return the card that goes beside the update of a round on the samples up to `until`; None where the settings say so.
 
         None too where none has come.
-        runtime: its key; judged: held-out samples; room: bytes that it may take; keep=False: the round is only tried.
+        runtime: its key; told: facts that the cards before it told; judged: held-out samples; room: bytes that it may take; keep=False: the round is only tried.
         """
         card = self.begin(model, until) if keep else self.coming(model, until)
         if not privacy.card or not card.samples:
             return None
-        return cards.to_leave(card, cards.facts(runtime), privacy.rules(), judged, room)
+        rules = privacy.rules()
+        facts = {name: value for name, value in cards.facts(runtime).items() if rules.lets("tags", name)}
+        return cards.to_leave(card, {} if facts == told else facts, rules, judged, room)
 
     def begin(self, model: str, until: int) -> Card:
         """Note that a round begins on the samples up to `until`, and return the card of all that came since the last `carded`."""

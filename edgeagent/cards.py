@@ -24,11 +24,12 @@ from modelwire.card import (
     merge,
     parse_card,
 )
+from modelwire.card_facts import FACTS, completed, told_after
 from modelwire.card_privacy import Privacy, leaving
 from modelwire.errors import WireError
 from modelwire.sketch import Channel
 
-from .context import FACTS, context_of
+from .context import context_of
 
 OTHER = "other"  # stands for the rarest values of a tag that has more than a card may hold
 LOSSES_ROOM = 16  # bytes that the sums of two losses may take beyond what they take at 0
@@ -134,8 +135,12 @@ def sealed(card: Card, before: float | None, after: float | None) -> bytes:
 
 
 def merged_bytes(cards: Sequence[bytes]) -> bytes:
-    """Return the bytes of one card for several that were beside updates which are one now."""
-    return together([read(card) for card in cards]).encode()
+    """Return the bytes of one card for several, in their order, that were beside updates which are one now."""
+    out, told = [], dict[str, str]()
+    for card in map(read, cards):
+        out.append(completed(card, told))
+        told = told_after(card, told)
+    return together(out).encode()
 
 
 def _joined(a: Card, b: Card) -> Card:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from modelwire.card import TAG_LENGTH
+from modelwire.card_facts import FACTS
 from modelwire.errors import Malformed, ModelError
 from modelwire.tensors import check_name
 
 NAMES_MAX = 8  # of one sample
-FACTS = ("board", "runtime", "isa")  # tags of a data card that the agent knows itself
 
 Context: TypeAlias = Mapping[str, str | int | bool]
 Contexts: TypeAlias = Context | Sequence[Context | None]

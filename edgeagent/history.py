@@ -111,6 +111,12 @@ class History:
         """Note a look at the samples up to `until`. waits: why no round came of it; empty when one does."""
         self._db.run("UPDATE model SET looked_id=?, look=? WHERE name=?", until, waits, self.name)
 
+    def told(self) -> dict[str, str]:
+        """Return the facts of this board that the cards of this epoch have told; none where the next card has to tell them."""
+        row = self._db.one("SELECT told, epoch FROM model WHERE name=?", self.name)
+        said = json.loads(row["told"])
+        return dict(said["facts"]) if said.get("epoch") == row["epoch"] else {}
+
     def known(self) -> tuple[int, int]:
         """Return (verified, stored): up to which version the centre has said so. stored is never below verified."""
         row = self._db.one(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from modelwire import cbor, container, update
+from modelwire.card_facts import facts_in, several
 from modelwire.container import Header
 from modelwire.errors import TooLarge
 from modelwire.records import Welcome
@@ -13,6 +14,7 @@ from modelwire.snap import Snapped
 from modelwire.state import ModelState
 from modelwire.update import AnySection, Kind, Sections
 
+from . import cards
 from .database import Row
 from .history import OK, Head, History
 from .outbox import Waiting
@@ -62,6 +64,8 @@ class Lineage(History):
                 self._count_round(outcome)
                 if not outcome.untold:
                     self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
+                if outcome.card is not None and (facts := facts_in(outcome.card)):
+                    self._tell({"epoch": head.epoch, "facts": facts})
             else:
                 self._db.insert("command", model=self.name, id=command, version=version)
         return version
@@ -145,6 +149,8 @@ class Lineage(History):
             if given_up:
                 self.outbox.note(last.version, str(extension["note"]))
             self._db.run("UPDATE model SET head_commit=? WHERE name=?", commit, self.name)
+            if isinstance(card := extension.get("card"), bytes) and several(cards.read(card)):
+                self._tell({})
         return carried
 
     def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
@@ -164,6 +170,7 @@ class Lineage(History):
         """
         with self._db.transaction():
             news = self.outbox.refuse(row, reason)
+            self._tell({})
             if self.head().version in news:
                 if good:
                     self._snapshot_or_block(at, note=f"after the refusal of @{row['version']}", parent=good)
@@ -234,8 +241,13 @@ class Lineage(History):
 
     def _start_over(self, parent: bytes, above: int, reason: str, at: int) -> None:
         self.outbox.drop_all(above, reason)
+        self._tell({})
         if self.head().version:
             self._snapshot_or_block(at, note=reason, parent=parent)
+
+    def _tell(self, told: Mapping[str, object]) -> None:
+        """Note which facts of this board the centre knows from cards; with nothing the next card tells them all."""
+        self._db.run("UPDATE model SET told=? WHERE name=?", json.dumps(told), self.name)
 
     def _enqueue(self, body: bytes, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
         h, commit = container.parse(body).header, container.commit_of(body)

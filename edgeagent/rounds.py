@@ -156,7 +156,7 @@ def run(
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
-    card = standing.card or _card(lineage.name, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
+    card = standing.card or _card(lineage, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
     trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
     outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
@@ -214,9 +214,11 @@ class _Standing:
     card: Card | None = None  # where the ground had to know of it
 
 
-def _card(model: str, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+def _card(lineage: Lineage, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
     room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
-    return spool.cards.beside(model, until, runtime=runtime, judged=judged, privacy=settings.privacy, room=room, keep=keep)
+    return spool.cards.beside(
+        lineage.name, until, runtime=runtime, told=lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
+    )
 
 
 def _stand(
@@ -247,7 +249,7 @@ def _stand_on_features(
     idle = memory.idle(lineage.name)
     gathered = yield from _preparing(extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until))
     held = lineage.load()
-    card = _card(lineage.name, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
+    card = _card(lineage, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
     blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
     ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
     return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)

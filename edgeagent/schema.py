@@ -30,6 +30,7 @@ CREATE TABLE model (
     trained_id INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the last round saw
     trained_at INTEGER NOT NULL DEFAULT 0,      -- Unix seconds
     carded_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample that the card of an accepted version tells of
+    told TEXT NOT NULL DEFAULT '{}',            -- JSON: {"epoch": n, "facts": {...}} that an accepted version's card told last
     looked_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample at the last look whether training pays
     look TEXT NOT NULL DEFAULT '',              -- what that look found; empty when a round came of it
     runtime TEXT NOT NULL DEFAULT ''            -- replay class, as last found
@@ -108,6 +109,7 @@ def migrate(database: Database) -> None:
         if found <= 2:
             _add_column(database, "version", "mode", "TEXT NOT NULL DEFAULT ''")
             _add_column(database, "model", "carded_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "told", "TEXT NOT NULL DEFAULT '{}'")
             _add_column(database, "model", "looked_id", "INTEGER NOT NULL DEFAULT 0")
             _add_column(database, "model", "look", "TEXT NOT NULL DEFAULT ''")
             for statement in TRAINING.split(";")[:-1]:

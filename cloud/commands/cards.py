@@ -71,16 +71,14 @@ def as_document(card: Card) -> Document:
 
 
 def _named(store: SqliteStore, text: str) -> _Of:
-    name, out = naming.parse(text), Gathered()
+    name = naming.parse(text)
     lineage = naming.find_lineage(store, name)
     if name.version is None:
-        cards.gather(store, [lineage], into=out)
-        return _present(_Of(str(lineage), lineage.model, out))
+        return _present(_Of(str(lineage), lineage.model, cards.gather(store, [lineage])))
     place = naming.find(store, name)
     if place.version is None:
         raise BadArgument(reason=f"{place} is a base: no device's data is in it", fix=f"edgecloud card {lineage}")
-    cards.add(out, lineage, place.version)
-    return _present(_Of(str(place), lineage.model, out))
+    return _present(_Of(str(place), lineage.model, cards.gather_one(store, lineage, place.version)))
 
 
 def _fleet(store: SqliteStore, model: str | None, without: str = "") -> _Of:

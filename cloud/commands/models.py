@@ -58,7 +58,7 @@ def show(args: argparse.Namespace) -> Answer:
         document = _version(store, place.lineage, place.version)
         document["annotations"] = _notes(store, "version", str(place))
         try:
-            card = cards.card_of(place.version)
+            card = cards.card_of(store, place.version)
         except WireError:  # the ingester has left a note
             card = None
         document["card"] = None if card is None else as_document(card)

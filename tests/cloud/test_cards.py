@@ -67,6 +67,22 @@ def test_the_card_of_a_model_is_the_sum_of_its_versions_and_each_has_its_own(fle
         assert registry.device("pi-1").version(4).card is None
 
 
+def test_facts_hold_for_the_cards_after_the_one_that_told_them(fleet):
+    desk, centre, devices = fleet
+    device = devices["pi-1"]
+    for runtime in ("litert 1", "", "", "litert 2", ""):
+        told = card_of(10, tags={"runtime": [runtime] * 10} if runtime else None)
+        centre.deliver(device, device.train(extension={"card": told.encode()}))
+    assert desk.json("card", "pi-1")["tags"]["runtime"] == {"litert 1": 30, "litert 2": 20}, "and the first three were told none"
+    assert desk.json("card", "--fleet")["tags"]["runtime"] == {"litert 1": 30, "litert 2": 20}
+    assert "runtime" not in desk.json("card", "pi-1@3")["tags"]
+    for version, runtime in ((5, 1), (6, 1), (7, 1), (8, 2), (9, 2)):
+        assert desk.json("card", f"pi-1@{version}")["tags"]["runtime"] == {f"litert {runtime}": 10}
+        assert desk.json("show", f"pi-1@{version}")["card"]["tags"]["runtime"] == {f"litert {runtime}": 10}
+    with cloud.open(desk.folder / "fleet.db") as registry:
+        assert registry.device("pi-1").version(9).card.tags["runtime"] == {"litert 2": 10}
+
+
 def test_the_card_of_the_fleet_is_the_sum_of_all(fleet):
     desk, _, _ = fleet
     found = desk.json("card", "--fleet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import pytest
 from edgeagent import cards, runtime
 from edgeagent.agent import Goal
 from edgeagent.channels import channels_of, values_of
-from edgeagent.context import FACTS
 from edgeagent.outcome import merged
 from edgeagent.reservoir import rank_of
 from edgeagent.spool import Spool
 from modelwire.card import CARD_MAX, Card, card_of, merge, parse_card
+from modelwire.card_facts import FACTS, completed, facts_in, told_after
 from modelwire.card_privacy import Privacy
 from modelwire.errors import ConfigError, RuntimeUnusable
 from modelwire.sketch import Channel
@@ -24,6 +24,7 @@ from modelwire.sketch import Channel
 from .boards import Rig, ScriptedModel, centre, make, rig
 from .centre import FakeClock
 from .heads import board, grafted, samples
+from .test_session import train
 
 X = np.random.default_rng(5).normal(size=(4000, 4)).astype(np.float32)
 Y = X[:, :3].argmax(1)
@@ -59,6 +60,14 @@ def without_facts(card: Card) -> Card:
     return replace(card, tags=tags, hours=(), judged=0, loss_before=0, loss_after=0)
 
 
+def whole_told(told: Iterable[Card]) -> Card:
+    """Return the sum of cards as the centre counts them: facts hold until others are told."""
+    total, known = Card(), dict[str, str]()
+    for card in told:
+        total, known = merge(total, completed(card, known)), told_after(card, known)
+    return total
+
+
 OPEN = {"privacy__least": "0", "train__min_samples": "8"}
 
 
@@ -83,8 +92,70 @@ def test_the_cards_of_a_lineage_merge_to_the_card_of_the_whole_stream(tmp_path: 
             total = merge(total, card)
         assert without_facts(total) == whole(range(at))
         assert sum(total.hours) == at == total.samples
-        assert total.tags["runtime"] == {"scripted 1": at}
+        assert [v for v, card in told.items() if "runtime" in card.tags] == [1], "what did not change is not said again"
+        assert whole_told(told.values()).tags["runtime"] == {"scripted 1": at}
         assert all(card.judged > 0 and card.losses[0] == pytest.approx(np.log(3), abs=1e-4) for card in told.values())
+
+
+def test_facts_are_told_when_they_change_and_anew_after_a_refusal_and_in_a_new_epoch(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"isa": "x86_64/64", "runtime": "a 1"}
+    monkeypatch.setattr("edgeagent.card_store.cards.facts", lambda _: about)
+    with rig(tmp_path / "d", centre(clock), **OPEN) as r:
+        told: list[dict[str, str]] = []
+
+        def round() -> None:
+            add(r, 30 * len(told), 30)
+            r.run(Goal(rounds=len(told) + 1, timeout=60))
+            told.append(facts_in(list(sent(r).values())[-1]))
+
+        round(), round()
+        about = {"isa": "x86_64/64", "runtime": "a 2"}
+        round(), round()
+        assert told == [{"isa": "x86_64/64", "runtime": "a 1"}, {}, about, {}]
+        good, row = r.lineage.head().commit, r.lineage.versions(1)[0]
+        r.lineage.refused(row, "a test", good, 0)
+        round(), round()
+        assert told[4:] == [about, {}]
+        assert r.lineage.told() == about
+        r.device.database.run("UPDATE model SET epoch=epoch+1")
+        assert r.lineage.told() == {}, "a new epoch is told all"
+
+
+def test_a_fact_that_may_not_leave_is_not_waited_for(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock), privacy__leave="labels, tags.runtime", privacy__least="20") as r:
+        for n, count in enumerate((10, 30, 30)):
+            add(r, 200 * n, count)
+            r.run(Goal(rounds=n + 1, timeout=60))
+        assert [facts_in(card) for card in sent(r).values()] == [{}, {"runtime": "scripted 1"}, {}]
+
+
+def test_coalesced_cards_count_facts_as_they_held(tmp_path: Path) -> None:
+    def card(samples: int, runtime: str = "") -> dict[str, bytes]:
+        return {"card": Card(samples, tags={"runtime": {runtime: samples}} if runtime else {}).encode()}
+
+    told = merged([card(5), card(7, "a 1"), card(11), card(13, "a 2"), card(17)], [1, 2, 3, 4, 5])["card"]
+    assert isinstance(told, bytes)
+    one = parse_card(told)
+    assert one.tags == {"runtime": {"a 1": 18, "a 2": 30}} and one.samples == 53
+    assert completed(one, {"runtime": "a 0"}).tags == {"runtime": {"a 0": 5, "a 1": 18, "a 2": 30}}
+    assert told_after(one, {"runtime": "a 0", "isa": "x"}) == {"isa": "x"}, "which came last is not known"
+    assert told_after(Card(5), {"runtime": "a 0"}) == {"runtime": "a 0"}
+
+
+def test_a_queue_in_which_a_fact_changed_tells_it_again(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"runtime": "a 1"}
+    monkeypatch.setattr("edgeagent.card_store.cards.facts", lambda _: about)
+    with rig(tmp_path / "d", centre(clock), **OPEN) as r:
+        r.run(Goal(publish=True, timeout=60))
+        for n in range(2):
+            add(r, 30 * n, 30)
+            train(r, 1)
+            about = {"runtime": "a 2"}
+        assert r.lineage.told() == about
+        r.lineage.coalesce()
+        assert r.lineage.told() == {}
 
 
 def test_a_rejected_round_keeps_its_samples_for_the_next_card(tmp_path: Path, clock: FakeClock) -> None:
@@ -177,6 +248,7 @@ def test_an_update_without_room_for_its_card_goes_and_the_next_one_tells(
 ) -> None:
     with rig(tmp_path / "d", centre(clock), update__max_bytes="600B", **OPEN) as r:
         add(r, 0, 40)
+        monkeypatch.setattr("edgeagent.card_store.cards.facts", lambda _: {"board": "b" * 40, "isa": "i" * 40})
         monkeypatch.setattr("edgeagent.rounds.CARD_SHARE", 1)  # a card of all that the update may take
         r.run(Goal(rounds=1, timeout=60))
         assert r.states() == {1: "verified"} and not sent(r)
