@@ -32,7 +32,8 @@ class CardStore:
         """Return the card that goes beside the update of a round on the samples up to `until`; None where the settings say so.
 
         None too where none has come.
-        runtime: its key; told: facts that the cards before it told; judged: held-out samples; room: bytes that it may take; keep=False: the round is only tried.
+        runtime: its key; told: facts that the cards before it told; judged: held-out samples; room: bytes that it may take;
+        keep=False: the round is only tried.
         """
         card = self.begin(model, until) if keep else self.coming(model, until)
         if not privacy.card or not card.samples:

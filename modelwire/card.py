@@ -160,12 +160,12 @@ def parse_card(data: bytes) -> Card:
     top = cbor.decode(data, "data card")
     if not isinstance(top, list) or len(top) != 7 or type(top[0]) is not int or top[0] != FORMAT:
         raise Malformed(what="data card", reason=f"it has not the seven fields of a card of format {FORMAT}")
-    _, samples, labels, hours, tags, channels, loss = top
-    by_hour, loss = _counted(hours, 0, HOURS - 1), _list(loss)
+    _, samples, labels, hours, tags, channels, losses = top
+    by_hour, loss = _counted(hours, 0, HOURS - 1), _list(losses)
     if len(loss) not in (0, 3) or not isinstance(tags, dict) or any(type(n) is not int for n in loss):
         raise Malformed(what="data card", reason="loss or tags have not their form")
     judged, before, after = loss or (0, 0, 0)
-    if not 0 <= judged < 1 << 31 or (bool(loss) != (judged > 0)) or max(abs(before), abs(after)) >= _COUNT_MAX << 9:
+    if not 0 <= judged < 1 << 31 or bool(loss) != (judged > 0) or max(abs(before), abs(after)) >= _COUNT_MAX << 9:
         raise Malformed(what="data card", reason="a loss is out of range")
     card = Card(
         _count(samples),
@@ -284,7 +284,8 @@ def _sketch(value: cbor.Value) -> Sketch:
     fields = _list(value)
     axis = fields[7:] or [_PLAIN.centre, _PLAIN.scale, _PLAIN.bound]
     whole = [*fields[1:3], *fields[5:6], *axis[1:]]
-    if len(fields) not in (7, 10) or type(fields[0]) is not str or type(axis[0]) not in (int, float) or any(type(n) is not int for n in whole):
+    named = len(fields) in (7, 10) and type(fields[0]) is str and type(axis[0]) in (int, float)
+    if not named or any(type(n) is not int for n in whole):
         raise Malformed(what="data card", reason="a channel has not its seven or ten fields")
     name, count, missing, total, squares, level, buckets = fields[:7]
     channel = Channel(name, float(axis[0]), *axis[1:])

@@ -115,7 +115,7 @@ def _show(read: Sequence[Read], told: dict[str, Told]) -> None:
         for r in read
     ]  # fmt: skip
     names = ("camera", "hangs", "mode", "reads", "base", "own model", "points")
-    story.show(story.table("accuracy on held-out digits and signs", names, rows, left=4), story.travelled(told))
+    story.show(story.table("accuracy on held-out digits and signs", names, rows, left=4), story.travelled(told), story.cards(told))
 
 
 def _draw(read: Sequence[Read], told: dict[str, Told], path: Path) -> None:

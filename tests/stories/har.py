@@ -63,7 +63,7 @@ def _show(told: dict[str, Told], by_version: dict[str, list[float]], matrix: dic
     )
     cells = [(model, *(f"{scores[person]:.3f}" for person in how)) for model, scores in matrix.items()]
     fits = story.table("whose model (row) serves whom (column)", ("model of", *how), cells)
-    story.show(learnt, fits, story.travelled(told))
+    story.show(learnt, fits, story.travelled(told), story.cards(told))
 
 
 def _draw(told: dict[str, Told], by_version: dict[str, list[float]], matrix: dict[str, dict[str, float]], path: Path) -> None:

@@ -27,6 +27,7 @@ from rich.table import Table
 
 import cloud
 from edgeagent.runtime import Runtime
+from modelwire.card_facts import FACTS
 from tests.system import fleet as command
 from tests.system.brokers import start_broker
 from tests.system.fleet import Fleet
@@ -76,6 +77,7 @@ class Version:
     file: bytes
     kind: str
     size: int  # bytes of the signed container that travelled
+    card: int  # how many of them are its data card
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Told:
     rounds: int  # with those that the guard rejected
     lost: int  # versions that the device served and the centre can't give back
     mismatched: int  # versions that the centre gives back with other bytes
+    data: Mapping[str, Any]  # what the data cards of all its versions told the centre, as `edgecloud card --json` has it
 
     @property
     def last(self) -> bytes:
@@ -198,8 +201,10 @@ def _told(fleet: Fleet, actor: Actor, base: bytes, stock: int, rounds: int) -> T
                 continue
             file = version.file()
             mismatched += file != own
-            versions.append(Version(number, file, version.kind, version.size))
-    return Told(actor.device, actor.base, base, stock, tuple(versions), rounds, lost, mismatched)
+            card = version.metrics.get("card", b"")
+            versions.append(Version(number, file, version.kind, version.size, len(card) if isinstance(card, bytes) else 0))
+    data = fleet.cloud("card", actor.device) if any(v.card for v in versions) else {}
+    return Told(actor.device, actor.base, base, stock, tuple(versions), rounds, lost, mismatched, data)
 
 
 def accuracy(runtime: Runtime, file: bytes, x: F32, y: NDArray[np.int64]) -> float:
@@ -215,7 +220,8 @@ def proof(told: Mapping[str, Told]) -> dict[str, object]:
         "devices": {
             t.device: {
                 "model": t.model, "rounds": t.rounds, "versions": len(t.versions), "bytes_sent": t.sent, "whole_files_bytes": t.whole,
-                "bytes": [v.size for v in t.versions], "kinds": sorted({v.kind for v in t.versions}),
+                "bytes": [v.size for v in t.versions], "card_bytes": [v.card for v in t.versions], "card": dict(t.data),
+                "kinds": sorted({v.kind for v in t.versions}),
             }
             for t in told.values()
         },
@@ -225,15 +231,27 @@ def proof(told: Mapping[str, Told]) -> dict[str, object]:
 def travelled(told: Mapping[str, Told]) -> Table:
     """Return the table of what travelled."""
     title = "every version, rebuilt at the centre and compared with the file that the device served"
-    names = ("device", "model", "rounds", "versions", "bytes sent", "whole files", "ratio", "lost", "mismatched")
+    names = ("device", "model", "rounds", "versions", "bytes sent", "of them cards", "whole files", "ratio", "lost", "mismatched")
     rows = [
         (
-            t.device, t.model, t.rounds, len(t.versions), f"{t.sent:,}", f"{t.whole:,}", f"1/{t.whole / max(1, t.sent):.0f}", t.lost,
-            t.mismatched,
+            t.device, t.model, t.rounds, len(t.versions), f"{t.sent:,}", f"{sum(v.card for v in t.versions):,}", f"{t.whole:,}",
+            f"1/{t.whole / max(1, t.sent):.0f}", t.lost, t.mismatched,
         )
         for t in told.values()
     ]  # fmt: skip
     return table(title, names, rows, left=2)
+
+
+def cards(told: Mapping[str, Told]) -> Table:
+    """Return the table of what the centre knows of each device's data, without a sample of it."""
+    rows = []
+    for t in told.values():
+        seen = [f"{value} {n}" for name, values in t.data["tags"].items() if name not in FACTS for value, n in values.items()]
+        labels = " ".join(f"{label}:{n}" for label, n in t.data["labels"].items())
+        channels = {c["name"]: f"{c['mean']:.3f} ± {c['deviation']:.3f}" for c in t.data["channels"]}
+        rows.append((t.device, t.data["samples"], labels, ", ".join(seen), channels.get("x.mean", ""), t.data["tags"].get("runtime", {})))
+    names = ("device", "samples", "labels", "context", "x.mean", "runtime")
+    return table("what the data cards told the centre", names, [(*row[:-1], ", ".join(row[-1])) for row in rows], left=6)
 
 
 def table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> Table:

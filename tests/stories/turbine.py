@@ -191,7 +191,7 @@ def _show(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told]) ->
     ]
     names = ("device", "model", "fault", "AUC", "windows caught", "false alarms a day")
     title = "faults told from calm, and alarms when nothing is wrong (a window a minute)"
-    story.show(story.table(title, names, rows, left=3), story.travelled(told))
+    story.show(story.table(title, names, rows, left=3), story.travelled(told), story.cards(told))
 
 
 def _draw(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told], path: Path) -> None:

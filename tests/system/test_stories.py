@@ -26,6 +26,7 @@ def test_a_story_comes_out_as_it_claims(module: Any, rounds: int, tmp_path: Path
     assert said["failed"] == [] and said["lost"] == said["mismatched"] == 0
     for device in said["devices"].values():
         assert 0 < device["versions"] <= device["rounds"] == rounds
+        assert device["card"]["samples"] > 0 and device["card"]["updates"] == len([n for n in device["card_bytes"] if n])
         assert 0 < device["bytes_sent"] == sum(device["bytes"]) < device["whole_files_bytes"] / 5
     width, height = png_size(folder.with_suffix(".png").read_bytes())
     assert width > 1000 and height > 300
