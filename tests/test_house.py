@@ -113,6 +113,12 @@ def console_lines(page: Path) -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+def indented_commands(page: Path) -> list[str]:
+    """Return every command of our programs that a page shows indented, as an example; not those that are cut short by dots."""
+    plain = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    return [line for line in re.findall(r"^ {4}(?:\$ )?(edge(?:agent|cloud) .*)$", plain, re.M) if not re.search(r" \.\.\. |\{| -> ", line)]
+
+
 def our_commands(line: str) -> list[list[str]]:
     """Return the argument lists of our two programs in one shell line, the program's name first."""
     out = []
@@ -127,10 +133,10 @@ def our_commands(line: str) -> list[list[str]]:
     return out
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if console_lines(p)], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [p for p in PAGES if console_lines(p) or indented_commands(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
     parsers = {"edgeagent": edgeagent.cli.parser(), "edgecloud": cloud.cli.parser()}
-    for line in console_lines(page):
+    for line in console_lines(page) + indented_commands(page):
         for program, *words in our_commands(line):
             try:
                 parsers[program].parse_args(words)
