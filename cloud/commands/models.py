@@ -29,7 +29,7 @@ def log(args: argparse.Namespace) -> Answer:
         parked = [{"version": o.version, "parent": o.parent} for o in store.inbox.orphans(lineage.device) if o.lineage == lineage.id]
     rows = [
         (f"@{v['version']}", v["epoch"], v["kind"], v["status"], v["bytes"], _change(v, "loss"), _change(v, "accuracy"),
-         when(v["received_at"]), v["commit"].hex()[:12], v["reason"] or _ranges(v["skipped"]))
+         when(v["received_at"]), v["commit"].hex()[:12], _note(v))
         for v in versions
     ]  # fmt: skip
     columns = ("version", "epoch", "kind", "status", "bytes", "loss", "accuracy", "received", "commit", "note")
@@ -136,6 +136,7 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
             for r in store.requests.of(lineage.id)
         ]
         model["annotations"] = _notes(store, "model", str(lineage))
+        answered = [r for r in model["requests"] if r["answered_at"] is not None][-1:]
         open_requests = [r["verb"] for r in model["requests"] if r["answered_at"] is None]
         lines.append(
             facts(
@@ -144,6 +145,7 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
                     ("epoch", model["epoch"]), ("versions", f"{len(rows)}, {model['bytes']} bytes in all"),
                     ("link", model["state"]), ("seen", when(model["seen_at"])),
                     ("runtime", model["runtime"]), ("agent", model["agent"]), ("asked for", ", ".join(open_requests)),
+                    *(("answered", _answered(r)) for r in answered),
                     *(("note", n["text"]) for n in model["annotations"]),
                 )
             )
@@ -184,6 +186,18 @@ def _change(version: Document, what: str) -> str:
     if not isinstance(before, float) or not isinstance(after, float):
         return ""
     return f"{before:.3f} -> {after:.3f}"
+
+
+def _note(version: Document) -> str:
+    """Return why a version was refused, or what it carries and what the device says of it."""
+    said = version["metrics"].get("note")
+    words = [_ranges(version["skipped"]), said[:80] if isinstance(said, str) else ""]
+    return version["reason"] or "; ".join(word for word in words if word)
+
+
+def _answered(request: Document) -> str:
+    """Return what the device said to the last thing that it was asked for."""
+    return f"{request['verb']} {'done' if request['ok'] else 'not done'}, {when(request['answered_at'])}: {request['text'][:200]}"
 
 
 def _ranges(skipped: list[tuple[int, int]]) -> str:
