@@ -38,6 +38,7 @@ Tale: TypeAlias = Callable[[Path, int, Say], tuple[dict[str, object], list[str]]
 STOCK = Path(__file__).parents[1] / "models" / "stories"
 TIMEOUT = 240.0  # seconds for all rounds of a story; it takes a fraction
 SETTINGS = {"link.resend": "2s", "link.reconnect_max": "2s", "store.history": "1000"}
+_NOTHING: Mapping[str, Any] = {"samples": 0, "updates": 0, "labels": {}, "tags": {}, "channels": []}  # where no card was told
 _ROUND = re.compile(r": round \d+ (?:is @|rejected)")  # what an agent says when a round has ended
 
 
@@ -203,7 +204,7 @@ def _told(fleet: Fleet, actor: Actor, base: bytes, stock: int, rounds: int) -> T
             mismatched += file != own
             card = version.metrics.get("card", b"")
             versions.append(Version(number, file, version.kind, version.size, len(card) if isinstance(card, bytes) else 0))
-    data = fleet.cloud("card", actor.device) if any(v.card for v in versions) else {}
+    data = fleet.cloud("card", actor.device) if any(v.card for v in versions) else _NOTHING
     return Told(actor.device, actor.base, base, stock, tuple(versions), rounds, lost, mismatched, data)
 
 
@@ -244,14 +245,21 @@ def travelled(told: Mapping[str, Told]) -> Table:
 
 def cards(told: Mapping[str, Told]) -> Table:
     """Return the table of what the centre knows of each device's data, without a sample of it."""
+    names = ("samples", "labels", "context", "x.mean", "runtime")
     rows = []
     for t in told.values():
-        seen = [f"{value} {n}" for name, values in t.data["tags"].items() if name not in FACTS for value, n in values.items()]
-        labels = " ".join(f"{label}:{n}" for label, n in t.data["labels"].items())
-        channels = {c["name"]: f"{c['mean']:.3f} ± {c['deviation']:.3f}" for c in t.data["channels"]}
-        rows.append((t.device, t.data["samples"], labels, ", ".join(seen), channels.get("x.mean", ""), t.data["tags"].get("runtime", {})))
-    names = ("device", "samples", "labels", "context", "x.mean", "runtime")
-    return table("what the data cards told the centre", names, [(*row[:-1], ", ".join(row[-1])) for row in rows], left=6)
+        tags, labels, channels = t.data["tags"], t.data["labels"], {c["name"]: c for c in t.data["channels"]}
+        mean = channels.get("x.mean")
+        rows.append(
+            (
+                t.data["samples"], " ".join(f"{label}:{n}" for label, n in labels.items()),
+                ", ".join(f"{value} {n}" for name, values in tags.items() if name not in FACTS for value, n in values.items()),
+                f"{mean['mean']:.3f} ± {mean['deviation']:.3f}" if mean else "", ", ".join(tags.get("runtime", ())),
+            )
+        )  # fmt: skip
+    said = [i for i in range(len(names)) if any(row[i] for row in rows)]
+    cells = [(device, *(row[i] for i in said)) for device, row in zip(told, rows, strict=True)]
+    return table("what the data cards told the centre", ("device", *(names[i] for i in said)), cells, left=6)
 
 
 def table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> Table:
