@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,7 +114,8 @@ def faded(card: Card) -> Card:
 def facts(runtime: str) -> dict[str, str]:
     """Return what the agent itself knows of this board, as tags. runtime: its replay class: package, version, ISA, kernels, threads."""
     words = runtime.split()
-    said = {"board": _board(), "runtime": " ".join(words[:2]), "isa": " ".join(words[2:3])}
+    isa = words[2] if len(words) > 2 and "/" in words[2] else f"{platform.machine()}/{8 * struct.calcsize('P')}"  # not all hang on it
+    said = {"board": _board(), "runtime": " ".join(words[:2]), "isa": isa}
     return {name: _word(value) for name, value in said.items() if _word(value)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -313,6 +314,8 @@ def test_facts_are_words_of_a_card() -> None:
     assert told["runtime"] == "ai-edge-litert 2.3.0" and told["isa"] == "x86_64/64"
     assert all(0 < len(value) <= 40 and value.isprintable() for value in told.values())
     assert "runtime" not in cards.facts("")
+    exact = cards.facts("exact-head 1 int8")  # the same bits on every processor: its key names none
+    assert exact["runtime"] == "exact-head 1" and exact["isa"].startswith(platform.machine())
 
 
 @pytest.mark.parametrize(
