@@ -28,6 +28,7 @@ class Database:
     def create(cls, path: Path, schema: str, release: int) -> Database:
         """Return a new file with the tables of `schema`; it must not exist yet."""
         made = cls(path, _connect(path, "rwc"))
+        made.run(f"PRAGMA cache_size=-{CACHE}")
         made.run("PRAGMA journal_mode=WAL")
         made.run("PRAGMA synchronous=FULL")
         made._connection.executescript(f"BEGIN; {schema} PRAGMA user_version={release}; COMMIT;")
@@ -43,6 +44,7 @@ class Database:
             raise MissingFile(path=path, what="the agent's state")
         opened = cls(path, _connect(path, "rw"))
         found = opened.one("PRAGMA user_version")[0]
+        opened.run(f"PRAGMA cache_size=-{CACHE}")
         opened.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         if found < release and migrate is not None:
             migrate(opened)
@@ -145,7 +147,6 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute(f"PRAGMA cache_size=-{CACHE}")
     except sqlite3.OperationalError as e:  # a folder that may not be read
         raise ConfigError(reason=f"{path}: {e}") from None
     except sqlite3.DatabaseError as e:  # the size of the cache is the first thing that SQLite looks into the file for
