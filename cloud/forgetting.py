@@ -49,6 +49,7 @@ class Unlearned:
     dropped: tuple[Dropped, ...]
     replayed: int  # recipes that were trained again
     nameless: tuple[int, ...]  # recipes on the way that do not say which samples their rows are of: replayed as they are
+    before: tuple[int, ...] = ()  # versions in front of the first such recipe that moved the model and are none: who knows on what
 
 
 def what_of(store: Store, place: Place, rows: Sequence[int]) -> Forgotten:
@@ -98,7 +99,9 @@ def unlearn(
     state = walk.after(len(chain), frozenset([forgotten]))
     held = materialise.rebuild(store, last, bases)
     at_head = Place(place.lineage, place.epoch, last.base, last)
-    return Unlearned(forgotten, at_head, held, state, tuple(walk.dropped), walk.replayed, tuple(sorted(walk.nameless)))
+    first = min((one.version for one in walk.dropped), default=0)
+    before = tuple(v.version for i, v in enumerate(chain) if v.version < first and walk.moved_otherwise(i))
+    return Unlearned(forgotten, at_head, held, state, tuple(walk.dropped), walk.replayed, tuple(sorted(walk.nameless)), before)
 
 
 def update_for(found: Unlearned) -> bytes:
@@ -152,6 +155,10 @@ class _Walk:
         for i in range(start, count):
             self._go(i, state, drops)
         return state
+
+    def moved_otherwise(self, i: int) -> bool:
+        """Return whether version i moved the model, and neither as a recipe nor by forgetting."""
+        return self.chain[i].kind != RECIPE and self.chain[i].root != self._root_before(i) and self._forgot(i) is None
 
     def _go(self, i: int, state: ModelState, drops: Drops) -> None:
         version = self.chain[i]

@@ -75,7 +75,8 @@ def forget(args: argparse.Namespace) -> Answer:
         document: Document = {
             "name": str(place), "compared_with": str(found.place), "samples": list(found.forgotten.samples),
             "rows": list(found.forgotten.rows), "dropped": [{"version": d.version, "rows": d.rows, "of": d.of} for d in found.dropped],
-            "replayed": found.replayed, "without_names": list(found.nameless), **_distance(found.head, found.state),
+            "replayed": found.replayed, "without_names": list(found.nameless), "before": list(found.before),
+            **_distance(found.head, found.state),
         }  # fmt: skip
         lines: list[tuple[str, object]] = [
             ("forgotten", found.forgotten),
@@ -85,6 +86,9 @@ def forget(args: argparse.Namespace) -> Answer:
         if found.nameless:
             which = _listed([f"@{n}" for n in found.nameless])
             lines.append(("replayed as they are", f"{which} say not which samples their rows are of"))
+        if found.before:
+            which = _listed([f"@{n}" for n in found.before])
+            lines.append(("left as it is", f"{which} in front of them: no recipe tells whether it was trained on them, too"))
         if path is not None:
             _write(path, found.state, bases[found.place.base], f"{found.place} without {found.forgotten}", document)
             lines.append(("file", path))

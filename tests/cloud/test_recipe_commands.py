@@ -113,12 +113,28 @@ def test_forgetting_gives_the_model_that_never_saw_them(learned: tuple[Desk, Scr
     assert said["dropped"] == [
         {"version": 1, "rows": 4, "of": 20}, {"version": 2, "rows": 5, "of": 32}, {"version": 4, "rows": 5, "of": 35},
     ]  # fmt: skip
+    assert said["before"] == []
     weights = read_weights((desk.folder / "without.tflite").read_bytes())
     assert all(np.array_equal(w, weights[n]) for n, w in expected.named().items())
     alone = desk.json("forget", "pi-7@2", "--rows", "2", "--at-version")
     assert alone["compared_with"] == "pi-7/digits@2" and alone["root"] != said["root"]
     assert "5 samples" in desk.ok("forget", "pi-7@2", "--rows", "2,3,10-12")
     assert contents(desk.folder) == before
+
+
+def test_what_was_learned_before_the_recipes_is_named(desk: Desk, base: Base) -> None:
+    desk.ok("init", "--fleet", "orchard")
+    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("devices", "add", "pi-7", KEY)
+    centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
+    device = centre.meet(ScriptedDevice(base))
+    centre.deliver(device, device.train())
+    for ids in (range(5), range(9)):
+        centre.deliver(device, device.learn(ids))
+    centre.rebuild()
+    centre.store.close()
+    assert desk.json("forget", "pi-7@2", "--rows", "1")["before"] == [1]
+    assert "@1 in front of them" in desk.ok("forget", "pi-7@2", "--rows", "1")
 
 
 def test_what_is_sent_is_asked_once_and_is_what_was_said(learned: tuple[Desk, ScriptedDevice]) -> None:
