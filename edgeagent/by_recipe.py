@@ -43,7 +43,7 @@ class RecipeCourse(HeadCourse):
         """Return why it can't be sent as a recipe, empty when it can. room: bytes of a container without its names and the scores."""
         work = self.recipe.work(len(self.rows))
         if work > limits.DEFAULT.training:
-            return f"its training counts as {work} multiply-adds, and a centre replays {limits.DEFAULT.training}"
+            return f"its training, which counts as {work} multiply-adds, is longer than a centre replays, {limits.DEFAULT.training}"
         said = self.provenance()
         named = len(cbor.encode(dict(said.extension)))
         size = container.size_of((), state.manifest.schema) + named + len(said.body)
