@@ -7,9 +7,11 @@ import secrets
 from pathlib import Path
 
 from modelwire import limits, signing
-from modelwire.errors import ConfigError, Malformed, MissingFile, TooLarge
+from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
 from modelwire.manifest import manifest_of
+from modelwire.notes import notes_of
 from modelwire.tensors import check_name
+from modelwire.tflite_file import read_head
 
 from .. import configuration, device, template
 from .answer import Answer, add_set, flags, folder
@@ -21,6 +23,9 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --broker mqtts://mqtt.example --fleet-key fleet.pub --model a=a.tflite --model b=b.tflite",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
 )
+
+
+RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +50,8 @@ def run(args: argparse.Namespace) -> Answer:
     path = place / configuration.FILE
     # The text is checked as it will be read, so that init can't write what run refuses.
     configuration.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
-    text = template.render(given, list(models))
+    rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := _rate(data, n))}
+    text = template.render(given, list(models), rates)
     loaded = configuration.build(configuration.parse(text), where="init", path=path, environment={}, flags={})
     seed = device.read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet_key = device.read_key(Path(args.fleet_key), "the fleet's public key")
@@ -70,6 +76,15 @@ def run(args: argparse.Namespace) -> Answer:
     where = f" --dir {place}" if str(place) != "." else ""
     lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}"]
     return Answer(document, "\n".join(lines))
+
+
+def _rate(file: bytes, name: str) -> tuple[float, str] | None:
+    """Return the customary rate of the optimiser in a file, and its name; None where the default suits."""
+    try:
+        optimiser = "" if read_head(file, model=name) else notes_of(file, model=name).optimizer
+    except (ModelError, WireError):
+        return None  # what is wrong with the file is said where it is put into the store
+    return (RATES[optimiser], optimiser) if optimiser in RATES else None
 
 
 def _models(texts: list[str]) -> dict[str, bytes]:

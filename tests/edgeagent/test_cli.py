@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeagent import __version__, cli
+from cloud.graft.grafting import Wish, graft
+from edgeagent import __version__, cli, configuration
 from edgeagent.agent import Goal
 from edgeagent.commands import every
 from edgeagent.runtime import load as find_runtime
@@ -116,6 +117,23 @@ def test_init_takes_the_key_that_the_device_had_before(capsys: pytest.CaptureFix
     first = init(capsys, tmp_path / "a")
     second = init(capsys, tmp_path / "b", "--key", str(tmp_path / "a" / "device.key"))
     assert first["public_key"] == second["public_key"]
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", None), ("momentum", 0.02), ("adam", 0.001)])
+def test_init_writes_the_rate_that_suits_the_files_optimiser(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, optimizer: str, rate: float | None
+) -> None:
+    stock = (MODELS / "stock" / "har.tflite").read_bytes()
+    (tmp_path / "har.tflite").write_bytes(graft(stock, Wish(optimizer=optimizer)).file)
+    init(capsys, tmp_path / "d", "--model", f"har={tmp_path / 'har.tflite'}")
+    settings = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={}).settings
+    assert settings.model("har").train.learning_rate == (settings.train.learning_rate if rate is None else rate)
+    assert settings.model("tiny").train.learning_rate == settings.train.learning_rate
+    init(capsys, tmp_path / "e", "--model", f"har={tmp_path / 'har.tflite'}", "--set", "train.learning_rate=0.5")
+    said = configuration.load(tmp_path / "e" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
+    assert said.model("har").train.learning_rate == 0.25
+    said = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
+    assert said.model("har").train.learning_rate == 0.25, "a flag goes before what init wrote"
 
 
 @pytest.mark.parametrize(
