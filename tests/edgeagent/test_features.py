@@ -377,7 +377,7 @@ def test_a_training_longer_than_a_centre_replays_becomes_a_delta(tmp_path: Path,
         b.spool.extend("m", *samples(80))
         monkeypatch.setattr(limits, "DEFAULT", replace(limits.DEFAULT, training=1000))
         b.agent.run(Goal(rounds=1, timeout=6000))
-        assert b.agent.reports[0].kind == "delta" and "and a centre replays" in b.agent.reports[0].note
+        assert b.agent.reports[0].kind == "delta" and "longer than a centre replays" in b.agent.reports[0].note
 
 
 def test_another_mode_sends_deltas_and_says_why(tmp_path: Path) -> None:
