@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from edgeagent.runtime import Runtime, interpreter_for, load
-from modelwire.errors import RuntimeUnusable
-
-ROOT = Path(__file__).parents[1]
-STOCK = ROOT / "tests" / "models" / "stock"
-OTHERS = ROOT / "build" / "stock"
-
-
-@functools.cache
-def runtime() -> Runtime:
-    try:
-        return load()
-    except RuntimeUnusable as e:
-        pytest.skip(str(e))
-
-
-def stock_path(name: str) -> Path:
-    """Return where a stock file is; the test is skipped where another project's is not here."""
-    path = next((p for p in (STOCK / f"{name}.tflite", OTHERS / f"{name}.tflite") if p.exists()), None)
-    if path is None:
-        pytest.skip(f"{name}.tflite comes from another project; python tests/models/fetch_stock.py brings it")
-    return path
+from edgeagent.runtime import interpreter_for
+from tests.stock import runtime
 
 
 def outputs(file: bytes, clips: Sequence[NDArray[Any]], kind: str = "AUTO") -> list[NDArray[Any]]:

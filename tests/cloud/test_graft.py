@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -21,27 +20,15 @@ from cloud.graft.inspecting import look
 from cloud.graft.layers import layers, select
 from cloud.graft.packing import pack
 from cloud.graft.stock import Stock, read
-from edgeagent.runtime import Runtime, interpreter_for, load
+from edgeagent.runtime import interpreter_for
 from modelwire import tflite_file
-from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainable, RuntimeUnusable
+from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainable
 from modelwire.flatbuffer import U32
 from modelwire.notes import ENTRY
+from tests.stock import STOCK, runtime, stock_file
 
 MODELS = Path(__file__).parents[1] / "models"
-STOCK = MODELS / "stock"
 EVERY = sorted(p.stem for p in STOCK.glob("*.tflite") if not p.stem.startswith("int8"))
-
-
-@functools.cache
-def runtime() -> Runtime:
-    try:
-        return load()
-    except RuntimeUnusable as e:
-        pytest.skip(str(e))
-
-
-def stock_file(name: str) -> bytes:
-    return (STOCK / f"{name}.tflite").read_bytes()
 
 
 def notes(file: bytes) -> dict[str, object]:

@@ -15,13 +15,10 @@ from cloud.graft.quantized import LARGEST, exposing, fit, head, put
 from cloud.graft.stock import read
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable
-from tests.int8 import STOCK, clips_of, outputs, stock_path
+from tests.int8 import clips_of, outputs
+from tests.stock import STOCK, stock_file
 
 BOTH = pytest.mark.parametrize("name", ["int8_softmax", "int8_logistic"])
-
-
-def stock_file(name: str) -> bytes:
-    return stock_path(name).read_bytes()
 
 
 @BOTH

@@ -12,11 +12,11 @@ from cloud.graft.grafting import Wish, graft
 from edgeagent import anomaly, configuration, device, rounds
 from edgeagent.agent import Goal
 from edgeagent.commands.train import finish
-from edgeagent.runtime import Runtime, interpreter_for, load
+from edgeagent.runtime import interpreter_for
 from edgeagent.settings import Anomaly
 from edgeagent.trainer import Trainable
 from modelwire import cbor, container
-from modelwire.errors import BadArgument, ModelError, RuntimeUnusable
+from modelwire.errors import BadArgument, ModelError
 from modelwire.manifest import Manifest, class_of, manifest_of, parse_manifest
 from modelwire.notes import THRESHOLD, notes_of
 from modelwire.snap import exactly, no_residual, snap
@@ -24,20 +24,12 @@ from modelwire.state import ModelState
 from modelwire.tensors import F32, Dtype, TensorClass, TensorSpec
 from modelwire.tflite_file import contract, read_weights, write_weights
 from modelwire.update import Kind
+from tests.stock import STOCK, runtime
 
 from .boards import Rig, centre, make_with
 from .centre import FakeClock
 
-STOCK = Path(__file__).parents[1] / "models" / "stock"
 FLT_MAX = float(np.finfo(np.float32).max)
-
-
-@functools.cache
-def runtime() -> Runtime:
-    try:
-        return load()
-    except RuntimeUnusable as e:
-        pytest.skip(str(e))
 
 
 @functools.cache

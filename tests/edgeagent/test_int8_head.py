@@ -24,6 +24,7 @@ from modelwire.tflite_file import read_head, read_weights, write_weights
 from modelwire.tflite_head import BIAS, BIAS_SCALE, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
 from tests import int8
 from tests.modelwire.test_tflite_head import KERNEL_AT, LOGISTIC, OTHER, SOFTMAX, Surgeon
+from tests.stock import runtime, stock_path
 
 from . import boards
 from .centre import FakeClock
@@ -164,7 +165,7 @@ def test_the_judged_head_is_what_the_runtime_computes_to_the_last_code(file: byt
 
 @pytest.mark.parametrize("name", ["okay_nabu", "hey_jarvis"])
 def test_so_it_is_with_wake_words_that_keep_state(name: str) -> None:
-    stock = int8.stock_path(name).read_bytes()
+    stock = stock_path(name).read_bytes()
     _, course = course_on(stock, epochs=2)
     agree(write_weights(stock, finished(course)), frames=6, clips=40, before=stock)
 
@@ -184,7 +185,7 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
     for kind in ("AUTO", "BUILTIN_REF", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"):
         *_, rows, given = int8.outputs(seen(served), sounds, kind)
         codes = logits(head, weights, rows.astype(np.int64))
-        if int8.runtime().package == "ai-edge-litert" and kind != "BUILTIN_WITHOUT_DEFAULT_DELEGATES":
+        if runtime().package == "ai-edge-litert" and kind != "BUILTIN_WITHOUT_DEFAULT_DELEGATES":
             assert codes.tolist() == given.tolist()
         assert np.abs(codes - given).max() <= 1 and (codes != given).mean() <= 0.02  # kernels that round twice
         if before:

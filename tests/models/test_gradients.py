@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cloud.graft.grafting import Grafted, Wish, graft
-from edgeagent.runtime import Runtime, interpreter_for, load
-from modelwire.errors import RuntimeUnusable
+from edgeagent.runtime import interpreter_for
 from tests.models.gradients import BATCH, FILES, pick, samples
+from tests.stock import STOCK, runtime, stock_file
 
-STOCK = Path(__file__).parent / "stock"
-OTHERS = Path(__file__).parents[2] / "build" / "stock"  # tests/models/fetch_stock.py puts the files of other projects there
 VECTORS = np.load(STOCK / "gradients.npz")
 CLOSE = 1e-5  # of the largest entry of each tensor's gradient
-
-
-@functools.cache
-def runtime() -> Runtime:
-    try:
-        return load()
-    except RuntimeUnusable as e:
-        pytest.skip(str(e))
-
-
-def stock_file(name: str) -> bytes:
-    found = [folder / f"{name}.tflite" for folder in (STOCK, OTHERS) if (folder / f"{name}.tflite").exists()]
-    if not found:
-        pytest.skip(f"{name}.tflite comes from another project; python tests/models/fetch_stock.py brings it")
-    return found[0].read_bytes()
 
 
 @functools.cache

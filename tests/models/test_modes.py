@@ -14,7 +14,7 @@ from modelwire.errors import BadArgument, ModelWireError, NotTrainable
 from modelwire.notes import ENTRY, HeadNotes, Notes, notes_of
 from modelwire.tflite_graph import parse
 from tests.models.gradients import BATCH, samples
-from tests.models.test_gradients import runtime, stock_file
+from tests.stock import runtime, stock_file
 
 FILES = [("har", "last:2"), ("gru", "last:2"), ("residual", "last:2"), ("autoencoder", "last:2"), ("half", "last:2")]
 FILES.append(("mobilenet", "last:3"))

@@ -16,7 +16,7 @@ from modelwire.tensors import Dtype, TensorClass
 from modelwire.tflite_file import check_trainable, contract, read_head, read_variables, read_weights, write_weights
 from modelwire.tflite_graph import opened
 from modelwire.tflite_head import BIAS, BIAS_SCALE, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
-from tests.int8 import STOCK, stock_path
+from tests.stock import STOCK, stock_path
 
 SOFTMAX, LOGISTIC = (Path(STOCK / f"int8_{kind}.tflite").read_bytes() for kind in ("softmax", "logistic"))
 FULLY, SOFT = 3, 4  # operators of the softmax file

@@ -27,12 +27,6 @@ MODEL = "digits"
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Mosquitto]:
-    with broker.mosquitto(tmp_path) as b:
-        yield b
-
-
-@pytest.fixture
 def fleet(tmp_path: Path, hub: Mosquitto) -> Iterator[Fleet]:
     made = Fleet(tmp_path / "fleet", hub.url)
     made.add_base(MODEL)

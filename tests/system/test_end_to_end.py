@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import cloud
 from edgeagent.runtime import load
 from modelwire.tflite_file import read_weights
 from tests import broker
-from tests.broker import Mosquitto
 from tests.system.fleet import Fleet, agent
 from tests.worlds import MODELS, world
 
@@ -31,19 +30,10 @@ RUN = ("run", "--timeout", "60s")
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Mosquitto]:
-    with broker.mosquitto(tmp_path) as b:
-        yield b
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, hub: Mosquitto) -> Iterator[Fleet]:
-    made = Fleet(tmp_path / "fleet", hub.url)
+def fleet(fleet: Fleet) -> Fleet:
     for model in ("digits", "motion"):
-        made.add_base(model)
-    made.ingester.start()
-    yield made
-    made.close()
+        fleet.add_base(model)
+    return fleet
 
 
 def files(*models: str) -> dict[str, Path]:

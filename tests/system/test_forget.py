@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from edgeagent import configuration, device
 from modelwire.recipe import kind_of, update_of
 from modelwire.state import ModelState
 from tests import broker
-from tests.broker import Mosquitto
 from tests.cloud.device import recipe_on
 from tests.edgeagent.recipes import BASE, learn
 from tests.system.fleet import Fleet
@@ -29,18 +27,9 @@ ROUNDS = (range(1, 25), range(10, 40), range(20, 60))
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Mosquitto]:
-    with broker.mosquitto(tmp_path) as b:
-        yield b
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, hub: Mosquitto) -> Iterator[Fleet]:
-    made = Fleet(tmp_path / "fleet", hub.url)
-    made.add_base("tiny")
-    made.ingester.start()
-    yield made
-    made.close()
+def fleet(fleet: Fleet) -> Fleet:
+    fleet.add_base("tiny")
+    return fleet
 
 
 def never_seen(gone: set[int]) -> ModelState:

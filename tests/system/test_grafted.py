@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,6 @@ GRAFTS = {
     "several": (["--train", "all", "--modes", "head", "last:2", "--optimizer", "adam", "--batch", "8"], 4),
     "adam": (["--train", "all", "--optimizer", "adam", "--batch", "8"], 4),
 }
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with broker.mosquitto(tmp_path) as hub:
-        made = Fleet(tmp_path / "fleet", hub.url)
-        made.ingester.start()
-        yield made
-        made.close()
 
 
 def test_a_grafted_file_is_a_base_that_devices_train_and_the_centre_rebuilds(fleet: Fleet, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from cloud.graft.stock import Stock, read
 from modelwire import cbor
 from modelwire.tflite_file import read_head
 from tests import broker, int8
+from tests.stock import stock_path
 from tests.system.fleet import Fleet
 
 pytestmark = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
@@ -22,15 +22,6 @@ WORDS = {"okay-nabu": "okay_nabu", "hey-jarvis": "hey_jarvis"}
 SETTINGS = {"link.resend": "1s", "store.history": "50", "train.epochs": "10"}  # the rest as everyone has it
 OF_A_ROUND = {"samples", "steps", "mode", "loss_before", "loss_after", "accuracy_before", "accuracy_after"}
 ROUNDS, ROWS, FRAMES = 3, 100, 20
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with broker.mosquitto(tmp_path) as hub:
-        made = Fleet(tmp_path / "fleet", hub.url)
-        made.ingester.start()
-        yield made
-        made.close()
 
 
 def uncarded(version: cloud.Version) -> int:
@@ -45,7 +36,7 @@ def exposed(file: bytes) -> tuple[Stock, bytes]:
 
 
 def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_bytes(fleet: Fleet, tmp_path: Path) -> None:
-    files = {model: int8.stock_path(name) for model, name in WORDS.items()}
+    files = {model: stock_path(name) for model, name in WORDS.items()}
     for model, path in files.items():
         said = fleet.cloud("bases", "add", str(path), "--name", model)
         assert said["int8_head"]["probability"] == "logistic"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,6 @@ SETTINGS = {
     "train.margin": "1000", "train.min_new_samples": "0", "train.every": "0s", "link.resend": "1s", "link.reconnect_min": "100ms",
     "link.reconnect_max": "1s", "store.history": "50", "update.max_bytes": "64KiB",
 }  # fmt: skip
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with broker.mosquitto(tmp_path) as hub:
-        made = Fleet(tmp_path / "fleet", hub.url)
-        made.ingester.start()
-        yield made
-        made.close()
 
 
 def test_twenty_recipes_of_a_board_that_is_killed_are_replayed_to_twenty_equal_roots(fleet: Fleet, tmp_path: Path) -> None:
