@@ -14,7 +14,6 @@ from modelwire.card import CARD_MAX, Card
 from modelwire.errors import (
     BudgetExhausted,
     ModelWireError,
-    NoModeFits,
     NonFinite,
     NotEnoughSamples,
     NotTrainable,
@@ -272,7 +271,10 @@ def on_features(lineage: Lineage, spool: Spool, settings: Model, memory: Memory,
 
 
 def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
-    """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told."""
+    """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told.
+
+    Raises NoModeFits, which tells of mode features too.
+    """
     costs = lineage.costs.of(lineage.head().runtime)
     if not budget.limited(settings.budget) or FEATURES not in costs:
         return ""
@@ -282,10 +284,7 @@ def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> s
     size = (training + judging) * 4 * (math.prod(shape.x) + math.prod(shape.y))
     costs[FEATURES] = replace(costs[FEATURES], samples=size)  # it loads none of them
     work = Work(settings.train.epochs, trainer.steps_of(training, batch, 1), size, memory.idle(lineage.name))
-    try:
-        return budget.plan(modes, costs, model=lineage.name, wish=budget.AUTO, budget=settings.budget, work=work).mode
-    except NoModeFits:
-        return ""
+    return budget.plan(modes, costs, model=lineage.name, wish=budget.AUTO, budget=settings.budget, work=work).mode
 
 
 def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress, None, Gathered]:

@@ -31,11 +31,6 @@ X = np.random.default_rng(5).normal(size=(4000, 4)).astype(np.float32)
 Y = X[:, :3].argmax(1)
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def sent(r: Rig) -> dict[int, Card]:
     """Return the cards at the centre, by version."""
     held = r.centre.held("pi-7", "tiny")

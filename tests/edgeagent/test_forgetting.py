@@ -26,11 +26,6 @@ from .centre import Centre, FakeClock
 from .recipes import learn
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def grown(r: Rig) -> ModelState:
     """Two recipes on the first samples, at the centre; return the state without samples 4 and 9."""
     r.run(Goal(publish=True, timeout=60))

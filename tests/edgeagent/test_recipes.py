@@ -21,11 +21,6 @@ from .recipes import learn
 from .test_session import train
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def welcomed(r: Rig) -> None:
     r.run(Goal(publish=True, timeout=60))
     fill(r.device)

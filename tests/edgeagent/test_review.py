@@ -36,11 +36,6 @@ from .boards import TINY, Rig, ScriptedModel, centre, fill, make, make_with, rig
 from .centre import FakeClock
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def one(r: Rig) -> Report:
     return finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
 

@@ -24,11 +24,6 @@ from .boards import Rig, ScriptedModel, centre, fill, rig, scripted
 from .centre import Centre, FakeClock
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def welcomes(c: Centre) -> list[Welcome]:
     return [r for r in c.down if isinstance(r, Welcome)]
 

@@ -6,8 +6,6 @@ The files are read as they are: a release that refuses one with another error, o
 from __future__ import annotations
 
 import functools
-import time
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from modelwire.rebuild import rebuild
 from modelwire.state import ModelState
 from tests.modelwire.models import KEY
 
+from .cost import refused
 from .make_attacks import FOLDER, SAID_BETTER, TELLING, slug
 
 FILES = sorted(FOLDER.glob("*.bin"))
@@ -72,13 +71,7 @@ def test_what_the_attacks_are_made_of_is_taken() -> None:
 def test_an_attack_is_refused_by_the_error_in_its_name(file: Path) -> None:
     data, before = file.read_bytes(), bits(parent())
     expected = getattr(errors, file.name.split(".")[1])
-    tracemalloc.start()
-    try:
-        started = time.monotonic()
-        error = refusal(data)
-        took, peak = time.monotonic() - started, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    error, took, peak = refused(lambda: receive(data))
     assert type(error) is expected, error.message
     assert took < SECONDS and peak < 64 * MIB
     assert bits(parent()) == before

@@ -5,11 +5,9 @@ Broker, ingester and devices are processes of their own, as in the field; the ap
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
-import shutil
 import sys
 import threading
 import time
@@ -31,6 +29,7 @@ from modelwire.card_facts import FACTS
 from tests.system import fleet as command
 from tests.system.brokers import start_broker
 from tests.system.fleet import Fleet
+from tests.system.telling import begin
 
 F32: TypeAlias = NDArray[np.float32]
 Say: TypeAlias = Callable[[str], None]
@@ -313,21 +312,10 @@ def run(name: str, doc: str, rounds: int, argv: Sequence[str] | None, tell: Tale
 
     tell(folder, rounds, say) gives the story's document and what of its claims failed. Beside the folder it leaves NAME.json and NAME.png.
     """
-    parser = argparse.ArgumentParser(prog=name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    where = Path("build") / f"demo-{name}"
-    parser.add_argument("--folder", type=Path, default=where, help=f"where everything is kept afterwards (default {where})")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of each device (default {rounds})")
-    args = parser.parse_args(argv)
-    folder: Path = args.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
-
-    document, failed = tell(folder, args.rounds, say)
-    document["seconds"] = round(time.monotonic() - began, 1)
+    begun = begin(name, doc, argv, folder=Path("build") / f"demo-{name}", rounds=rounds, help="rounds of each device")
+    folder, say = begun.folder, begun.say
+    document, failed = tell(folder, begun.rounds, say)
+    document["seconds"] = round(time.monotonic() - begun.began, 1)
     failed += [f"{document[what]} versions {what}" for what in ("lost", "mismatched") if document[what]]
     folder.with_suffix(".json").write_text(json.dumps({**document, "failed": failed}, indent=1) + "\n")
     say(f"wrote {folder.with_suffix('.json')} and {folder.with_suffix('.png')}")

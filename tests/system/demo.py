@@ -10,10 +10,8 @@ served at that version.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import shutil
 import statistics
 import sys
 import threading
@@ -32,6 +30,7 @@ from modelwire import manifest_of
 from modelwire.tensors import F32
 from tests.system.brokers import Broker, start_broker
 from tests.system.fleet import Fleet
+from tests.system.telling import begin
 from tests.worlds import MODELS, World, world
 
 FOLDER = Path("build/demo")
@@ -74,22 +73,12 @@ class Row:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo and return 0 when nothing was lost, nothing differs and every device got better."""
-    parser = argparse.ArgumentParser(prog="demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where everything is kept afterwards (default {FOLDER})")
-    parser.add_argument("--rounds", type=int, default=6, help="rounds of fine-tuning of each device (default 6)")
-    args = parser.parse_args(argv)
-    folder: Path = args.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
-
+    begun = begin("demo", __doc__, argv, folder=FOLDER, rounds=6, help="rounds of fine-tuning of each device")
+    folder, say = begun.folder, begun.say
     with start_broker(folder / "broker", say) as broker:
         fleet = Fleet(folder, broker.url)
         try:
-            live(fleet, broker, args.rounds, say)
+            live(fleet, broker, begun.rounds, say)
         finally:
             fleet.close()
     say("materialising every version of every device from the registry")
@@ -103,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     better = all(r.accuracy_after > r.accuracy_before for r in rows)
     versions = sum(r.versions for r in rows)
     say(f"{versions} versions, {lost} lost, {mismatched} mismatched; wrote {folder.parent}/demo.json and demo.png")
-    if lost or mismatched or not better or versions != args.rounds * len(rows):
+    if lost or mismatched or not better or versions != begun.rounds * len(rows):
         print("demo: the fleet did not end as it should; the logs are in", folder, file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,23 @@
+"""What it costs to refuse something hostile."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from modelwire.errors import ModelWireError
+
+
+def refused(attempt: Callable[[], object]) -> tuple[ModelWireError, float, int]:
+    """Return the error by which the attempt is refused, the seconds that it took, and the most bytes that Python and numpy held."""
+    tracemalloc.start()
+    try:
+        started = time.monotonic()
+        with pytest.raises(ModelWireError) as caught:
+            attempt()
+        return caught.value, time.monotonic() - started, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
