@@ -111,11 +111,6 @@ class Schema:
         """Bytes of the whole model as float32, which is what updates are compared with."""
         return 4 * self.size
 
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of the whole model as it is stored."""
-        return sum(t.size * t.dtype.width for t in self.tensors)
-
     def _id(self) -> bytes:
         h = hashlib.sha256(b"modelwire schema 1\0" + struct.pack("<I", len(self.tensors)))
         for t in self.tensors:
