@@ -22,7 +22,7 @@ from edgeagent.features import Features, half
 from edgeagent.head_course import MODE, HeadCourse, place_of, rows_for
 from edgeagent.head_file import head_of
 from modelwire import container
-from modelwire.errors import Malformed, NotTrainable, RuntimeUnusable
+from modelwire.errors import Malformed, NoModeFits, NotTrainable, RuntimeUnusable
 from modelwire.notes import notes_of
 from modelwire.recipe import replay
 from modelwire.records import Level
@@ -399,6 +399,19 @@ def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(t
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
         b.agent.run(Goal(rounds=1, timeout=6000))
         assert [r.outcome.mode for r in b.agent.reports] == [MODE] and b.agent.reports[0].accepted
+        assert b.models._found is None, "no runtime was loaded"
+
+
+def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tmp_path: Path) -> None:
+    with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
+        b.spool.extend("m", *samples(60))
+        key = b.models.extractors.runtime_key(b.lineage)
+        b.lineage.set_runtime(key)
+        for mode, mib in (("features", 2000), ("head", 3000), ("all", 4000)):
+            b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
+        settings = b.device.settings.model("m")
+        with pytest.raises(NoModeFits, match="all would take.*head would take.*features would take"):
+            finish(rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=b.models.extractors))
         assert b.models._found is None, "no runtime was loaded"
 
 
