@@ -410,7 +410,7 @@ def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tm
         for mode, mib in (("features", 2000), ("head", 3000), ("all", 4000)):
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
         settings = b.device.settings.model("m")
-        with pytest.raises(NoModeFits, match="all would take.*head would take.*features would take"):
+        with pytest.raises(NoModeFits, match=r"all would take.*head would take.*features would take"):
             finish(rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=b.models.extractors))
         assert b.models._found is None, "no runtime was loaded"
 
