@@ -32,11 +32,11 @@ def main() -> int:
 
 def render() -> str:
     """Return the whole page."""
-    import cloud.cli
     import edgeagent.cli
+    import edgecloud.cli
 
     out = [HEAD]
-    for parser in (edgeagent.cli.parser(), cloud.cli.parser()):
+    for parser in (edgeagent.cli.parser(), edgecloud.cli.parser()):
         for one in leaves(parser):
             out.append(describe(one, level=2 if one is parser else 3))
     return "\n".join(out).rstrip() + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .spool import Spool
+from .samples.spool import Spool
 
 __all__ = ["Spool", "__version__"]
 

@@ -5,15 +5,15 @@ No network, no clock, no disk. The names here are what a notebook needs; the mod
 
 from __future__ import annotations
 
-from .container import Container, Header, parse, seal
 from .errors import ModelWireError
-from .manifest import Manifest, manifest_of, parse_manifest
-from .rebuild import rebuild
-from .snap import no_residual, snap, training_start
-from .state import ModelState
+from .lattice.rebuild import rebuild
+from .lattice.snap import no_residual, snap, training_start
+from .lattice.state import ModelState
 from .tensors import Schema, TensorSpec
-from .tflite_file import read_weights, write_weights
-from .update import Kind, add, invert
+from .tflite.file import read_weights, write_weights
+from .update.container import Container, Header, parse, seal
+from .update.manifest import Manifest, manifest_of, parse_manifest
+from .update.sections import Kind, add, invert
 
 __all__ = [
     "Container",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.runtime import interpreter_for
+from edgecommon.runtime import interpreter_for
 from tests.stock import runtime
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.runtime import Runtime, load
+from edgecommon.runtime import Runtime, load
 from modelwire.errors import RuntimeUnusable
 
 ROOT = Path(__file__).parents[1]

@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cloud.cli
 import edgeagent.cli
-from modelwire import container, errors, limits, parts, planes, records, signing, topics
-from modelwire.exact import exact_update
-from modelwire.manifest import parse_manifest
-from modelwire.state import ModelState
-from modelwire.update import Kind
+import edgecloud.cli
+from modelwire import errors, limits
+from modelwire.lattice.exact import exact_update
+from modelwire.lattice.state import ModelState
+from modelwire.update import container, planes
+from modelwire.update.manifest import parse_manifest
+from modelwire.update.sections import Kind
+from modelwire.wire import parts, records, signing, topics
 
 try:
     import tomllib
@@ -135,7 +137,7 @@ def our_commands(line: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if console_lines(p) or indented_commands(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
-    parsers = {"edgeagent": edgeagent.cli.parser(), "edgecloud": cloud.cli.parser()}
+    parsers = {"edgeagent": edgeagent.cli.parser(), "edgecloud": edgecloud.cli.parser()}
     for line in console_lines(page) + indented_commands(page):
         for program, *words in our_commands(line):
             try:

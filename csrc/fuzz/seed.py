@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from modelwire import container, manifest, planes  # noqa: E402
+from modelwire.update import container, manifest, planes  # noqa: E402
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 VECTORS = ROOT / "tests" / "vectors" / "wire-1"

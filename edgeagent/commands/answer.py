@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeagent.settings import reading as configuration
+from edgeagent.settings.reading import Loaded
+from edgeagent.state.folder import Device
+from edgeagent.state.lineage import Lineage
+from edgecommon import logs
 from modelwire.errors import ConfigError
-
-from .. import configuration, logs
-from ..configuration import Loaded
-from ..device import Device
-from ..lineage import Lineage
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ..configuration import Loaded
-from ..settings import PER_MODEL, SECTIONS
-from ..template import literal, say
+from edgeagent.settings.reading import Loaded
+from edgeagent.settings.template import literal, say
+from edgeagent.settings.tree import PER_MODEL, SECTIONS
+
 from .answer import Answer, add_folder, load
 
 NAME = "config"

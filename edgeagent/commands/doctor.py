@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from edgeagent.board.budget import mib
+from edgeagent.board.sensors import Sensors
+from edgeagent.link import mqtt as link
+from edgeagent.settings.reading import Loaded
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgecommon import files
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
 
-from .. import device, files, link
-from ..budget import mib
-from ..configuration import Loaded
-from ..device import Device
-from ..sensors import Sensors
 from .answer import Answer, add_folder, load
 
 NAME = "doctor"
@@ -88,7 +90,7 @@ def _check(what: str, look: Callable[[], str | Finding]) -> Finding:
 
 
 def _runtime(args: argparse.Namespace) -> str:
-    from .. import runtime
+    from edgecommon import runtime
 
     try:
         found = runtime.load()
@@ -101,7 +103,7 @@ def _runtime(args: argparse.Namespace) -> str:
 
 def _wanted(args: argparse.Namespace) -> bool:
     """Return whether a model needs a runtime, as far as can be told."""
-    from .. import int8_head
+    from edgeagent.training import int8_head
 
     try:
         loaded = load(args)
@@ -149,7 +151,8 @@ def _disk(loaded: Loaded, opened: Device) -> str | Finding:
 
 
 def _model(opened: Device, name: str) -> str:
-    from .. import int8_head, runtime
+    from edgeagent.training import int8_head
+    from edgecommon import runtime
 
     lineage = opened.lineages[name]
     file = lineage.load().file

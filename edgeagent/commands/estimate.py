@@ -7,12 +7,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from edgeagent.rounds import round as rounds
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgeagent.state.lineage import Lineage
 from modelwire.errors import NotEnoughSamples
-from modelwire.update import Kind, changed
+from modelwire.update.sections import Kind, changed
 
-from .. import device, rounds
-from ..device import Device
-from ..lineage import Lineage
 from .answer import Answer, add_folder, chosen, load, table
 from .reports import opener
 from .train import finish

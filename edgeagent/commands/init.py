@@ -6,14 +6,17 @@ import argparse
 import secrets
 from pathlib import Path
 
-from modelwire import limits, signing
+from edgeagent.settings import reading as configuration
+from edgeagent.settings import template
+from edgeagent.state import folder as device
+from modelwire import limits
 from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
-from modelwire.manifest import manifest_of
-from modelwire.notes import notes_of
 from modelwire.tensors import check_name
-from modelwire.tflite_file import read_head
+from modelwire.tflite.file import read_head
+from modelwire.tflite.notes import notes_of
+from modelwire.update.manifest import manifest_of
+from modelwire.wire import signing
 
-from .. import configuration, device, template
 from .answer import Answer, add_set, flags, folder
 
 NAME = "init"

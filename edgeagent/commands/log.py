@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .. import device
-from ..database import Row
+from edgeagent.state import folder as device
+from edgeagent.system.database import Row
+
 from .answer import Answer, add_folder, chosen, load, short, table
 
 NAME = "log"

@@ -8,13 +8,14 @@ import sys
 import time
 from typing import Any
 
+from edgeagent.board.budget import Cost, mib
+from edgeagent.service import measuring
+from edgeagent.service.measuring import Measuring
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgeagent.state.lineage import Lineage
 from modelwire.errors import ConfigError
 
-from .. import device, measuring
-from ..budget import Cost, mib
-from ..device import Device
-from ..lineage import Lineage
-from ..measuring import Measuring
 from .answer import Answer, add_folder, chosen, load, table
 from .reports import opener
 
@@ -58,8 +59,8 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _here(opened: Device, lineage: Lineage, mode: str) -> dict[str, Any]:
-    importlib.import_module("edgeagent.agent")  # what the agent holds without a round is no part of a mode
-    importlib.import_module("edgeagent.link")
+    importlib.import_module("edgeagent.service.agent")  # what the agent holds without a round is no part of a mode
+    importlib.import_module("edgeagent.link.mqtt")
     models = opener(opened, eager=False)
     cost = measuring.here(opened, lineage, mode, models, models.extractors)
     return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}

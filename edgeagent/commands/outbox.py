@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from .. import device, files
+from edgeagent.state import folder as device
+from edgecommon import files
+
 from .answer import Answer, add_folder, chosen, load, short, table
 
 NAME = "outbox"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..agent import Goal
+from edgeagent.service.agent import Goal
+
 from .answer import Answer, add_folder, load
 from .run import seconds, serve
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import int8_head
-from ..device import Device
-from ..guard import Score
-from ..head_course import MODE as FEATURES
-from ..on_features import Extractors
-from ..rounds import Report
-from ..trainer import Trainable
+from edgeagent.features.exact_course import MODE as FEATURES
+from edgeagent.features.gathering import Extractors
+from edgeagent.rounds.round import Report
+from edgeagent.state.folder import Device
+from edgeagent.training import int8_head
+from edgeagent.training.batches import Trainable
+from edgeagent.training.guard import Score
 
 if TYPE_CHECKING:
-    from ..runtime import Runtime
+    from edgecommon.runtime import Runtime
 
 
 class Opener:
@@ -30,7 +30,7 @@ class Opener:
         if int8_head.trains(file, model=name):
             return int8_head.Int8Model(file, model=name)
         if self._found is None:
-            from .. import runtime
+            from edgecommon import runtime
 
             self._found = runtime.load()
         return self._found.open(file, model=name, signature="")

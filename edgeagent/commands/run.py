@@ -6,12 +6,14 @@ import argparse
 import random
 import signal
 
+from edgeagent import __version__
+from edgeagent.link.mqtt import MqttLink
+from edgeagent.service.agent import Agent, Goal
+from edgeagent.settings import units
+from edgeagent.settings.reading import Loaded
+from edgeagent.state import folder as device
 from modelwire.errors import ConfigError
 
-from .. import __version__, device, units
-from ..agent import Agent, Goal
-from ..configuration import Loaded
-from ..link import MqttLink
 from .answer import Answer, add_folder, load
 from .reports import as_document, as_text, opener
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from edgeagent.samples.from_files import read_all
+from edgeagent.samples.spool import Spool
+from edgeagent.state import folder as device
 from modelwire.errors import ConfigError
 
-from .. import device
-from ..sample_files import read_all
-from ..spool import Spool
 from .answer import Answer, add_folder, chosen, load, table
 
 NAME = "samples"

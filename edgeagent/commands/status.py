@@ -6,9 +6,12 @@ import argparse
 from datetime import datetime, timezone
 from typing import Any
 
-from .. import device, files, journal
-from ..device import Device
-from ..lineage import Lineage
+from edgeagent.rounds import journal
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgeagent.state.lineage import Lineage
+from edgecommon import files
+
 from .answer import Answer, add_folder, load
 
 NAME = "status"

@@ -6,13 +6,17 @@ import argparse
 import logging
 import time
 
-from .. import budget, device, measuring, rounds
-from ..device import Device
-from ..lineage import Lineage
-from ..measuring import Measuring
-from ..rounds import OpenModel, Report, Round
-from ..sensors import Memory
-from ..settings import Model
+from edgeagent.board import budget
+from edgeagent.board.sensors import Memory
+from edgeagent.rounds import round as rounds
+from edgeagent.rounds.round import OpenModel, Report, Round
+from edgeagent.service import measuring
+from edgeagent.service.measuring import Measuring
+from edgeagent.settings.tree import Model
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgeagent.state.lineage import Lineage
+
 from .answer import Answer, add_folder, chosen, load
 from .reports import as_document, as_text, opener
 

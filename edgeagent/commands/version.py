@@ -7,9 +7,10 @@ import platform
 
 import numpy as np
 
-from modelwire import container, kernels
+from edgeagent import __version__
+from modelwire import kernels
+from modelwire.update import container
 
-from .. import __version__
 from .answer import Answer
 
 NAME = "version"

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 if __package__ in (None, ""):  # run as a script: the tree's root is what `tests` is imported from
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from modelwire import signing
-from modelwire.container import Header, parse, seal
-from modelwire.manifest import manifest_for
-from modelwire.snap import Step, no_residual, snap, training_start
-from modelwire.state import ModelState
+from modelwire.lattice.snap import Step, no_residual, snap, training_start
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
+from modelwire.update.container import Header, parse, seal
+from modelwire.update.manifest import manifest_for
+from modelwire.wire import signing
 from tests.bench.convnets import cnn, mobilenet
 from tests.worlds import MODELS, world
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelwire.manifest import Manifest, manifest_for
-from modelwire.snap import no_residual, snap, training_start
-from modelwire.state import ModelState
+from modelwire.lattice.snap import no_residual, snap, training_start
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, U16, Schema
-from modelwire.update import Sections
+from modelwire.update.manifest import Manifest, manifest_for
+from modelwire.update.sections import Sections
 from tests.bench.chain import NETS, RATE, Net, Recipe, base_of, train
 from tests.bench.convnets import cnn, mobilenet
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from modelwire import _core, kernels
-from modelwire.candidates import Candidates, Taken
-from modelwire.container import Header, parse, seal
-from modelwire.rebuild import apply_many
-from modelwire.snap import Snapped, snap
-from modelwire.state import ModelState
-from modelwire.update import Kind, Sections, invert
+from modelwire.lattice.candidates import Candidates, Taken
+from modelwire.lattice.rebuild import apply_many
+from modelwire.lattice.snap import Snapped, snap
+from modelwire.lattice.state import ModelState
+from modelwire.update.container import Header, parse, seal
+from modelwire.update.sections import Kind, Sections, invert
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire.update import Sections
+from modelwire.update.sections import Sections
 from tests.bench import timing
 from tests.bench.material import Case
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelwire import exact
-from modelwire.container import parse
+from modelwire.lattice import exact
 from modelwire.tensors import Dtype
-from modelwire.update import Kind, dense
+from modelwire.update.container import parse
+from modelwire.update.sections import Kind, dense
 from tests.bench import chain, convnets, ours, rivals, timing, typed
 from tests.bench.material import TINY, small_cases
 from tests.bench.measure import KEYS

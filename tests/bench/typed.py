@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelwire import exact, storage
-from modelwire.container import Header, seal
-from modelwire.manifest import manifest_for
-from modelwire.snap import no_residual, snap
-from modelwire.state import ModelState
+from modelwire import storage
+from modelwire.lattice import exact
+from modelwire.lattice.snap import no_residual, snap
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import Dtype, Held, Schema, TensorSpec
-from modelwire.update import Kind, Sections
+from modelwire.update.container import Header, seal
+from modelwire.update.manifest import manifest_for
+from modelwire.update.sections import Kind, Sections
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case, codes
 

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent import configuration, device, template
-from edgeagent.agent import Agent, Clock, Goal
-from edgeagent.configuration import Loaded
-from edgeagent.device import Device
-from edgeagent.trainer import Trainable
-from modelwire import signing
-from modelwire.manifest import manifest_of
+from edgeagent.service.agent import Agent, Clock, Goal
+from edgeagent.settings import reading as configuration
+from edgeagent.settings import template
+from edgeagent.settings.reading import Loaded
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgeagent.training.batches import Trainable
 from modelwire.tensors import F32, Weights
-from modelwire.tflite_file import read_weights
+from modelwire.tflite.file import read_weights
+from modelwire.update.manifest import manifest_of
+from modelwire.wire import signing
 
 from .centre import Centre, FakeClock
 

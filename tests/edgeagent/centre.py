@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgeagent.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
-from modelwire import container, parts, rebuild, records, signing, topics
+from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 from modelwire.errors import LinkError, ModelWireError, TooLarge, WireError
-from modelwire.manifest import Manifest
-from modelwire.records import Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
-from modelwire.state import ModelState
+from modelwire.lattice import rebuild
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.update import Kind
+from modelwire.update import container
+from modelwire.update.manifest import Manifest
+from modelwire.update.sections import Kind
+from modelwire.wire import parts, records, signing, topics
+from modelwire.wire.records import Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
 
 
 class FakeClock:

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.graft.grafting import Wish, graft
-from edgeagent import configuration, device
-from edgeagent.agent import Agent, Clock
 from edgeagent.commands.reports import Opener
-from edgeagent.device import Device
+from edgeagent.service.agent import Agent, Clock
+from edgeagent.settings import reading as configuration
+from edgeagent.state import folder as device
+from edgeagent.state.folder import Device
+from edgecloud.graft.grafting import Wish, graft
 from modelwire.tensors import F32
 from tests.worlds import MODELS
 

@@ -9,9 +9,9 @@ import random
 import sys
 from pathlib import Path
 
-from edgeagent.agent import Goal
-from edgeagent.rounds import Report
-from modelwire.records import Command
+from edgeagent.rounds.round import Report
+from edgeagent.service.agent import Goal
+from modelwire.wire.records import Command
 
 from .boards import centre, rig
 from .centre import Centre, FakeClock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from edgeagent.board.sensors import Sensors
 from edgeagent.cli import main
-from edgeagent.sensors import Sensors
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])

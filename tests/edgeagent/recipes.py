@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgeagent.lineage import Lineage
-from edgeagent.outcome import Outcome
-from modelwire.recipe import Recipe, kind_of, update_of
-from modelwire.row_ids import KEY, encode_ids
-from modelwire.snap import Snapped, no_residual
-from modelwire.update import Kind
-from tests.cloud.device import Base, recipe_on
+from edgeagent.state.lineage import Lineage
+from edgeagent.state.outcome import Outcome
+from modelwire.lattice.snap import Snapped, no_residual
+from modelwire.output_head.recipe import Recipe, kind_of, update_of
+from modelwire.output_head.row_ids import KEY, encode_ids
+from modelwire.update.sections import Kind
+from tests.edgecloud.device import Base, recipe_on
 
 from .boards import TINY
 

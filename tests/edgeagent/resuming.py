@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgeagent import configuration, device, rounds
 from edgeagent.commands.reports import opener
+from edgeagent.rounds import round as rounds
+from edgeagent.settings import reading as configuration
+from edgeagent.state import folder as device
 
 
 def main(folder: Path) -> None:

@@ -17,20 +17,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import cli, device, files, fitting, rounds
-from edgeagent.agent import Goal
+from edgeagent import cli
 from edgeagent.commands.train import finish
-from edgeagent.database import Database
-from edgeagent.link import MqttLink
-from edgeagent.outcome import Outcome, merged, metrics
-from edgeagent.rounds import Report
-from edgeagent.settings import Link
-from edgeagent.store import ModelStore
-from edgeagent.transport import Connected, Lost, Will
-from modelwire import cbor, container, limits, topics
+from edgeagent.link.mqtt import MqttLink
+from edgeagent.link.transport import Connected, Lost, Will
+from edgeagent.rounds import fitting
+from edgeagent.rounds import round as rounds
+from edgeagent.rounds.round import Report
+from edgeagent.service.agent import Goal
+from edgeagent.settings.tree import Link
+from edgeagent.state import folder as device
+from edgeagent.state.outcome import Outcome, merged, metrics
+from edgeagent.state.slots import ModelStore
+from edgeagent.system.database import Database
+from edgecommon import files
+from modelwire import limits
 from modelwire.errors import ConfigError, ModelWireError, OutboxFull, StateDamaged, TooLarge
-from modelwire.records import Command, Level, Receipt, Welcome
-from modelwire.snap import Snapped, snap
+from modelwire.lattice.snap import Snapped, snap
+from modelwire.update import container
+from modelwire.wire import cbor, topics
+from modelwire.wire.records import Command, Level, Receipt, Welcome
 
 from .boards import TINY, Rig, ScriptedModel, centre, fill, make, make_with, rig, scripted
 from .centre import FakeClock
@@ -238,7 +244,7 @@ class Deaf:
 
 
 def test_a_link_over_which_the_broker_takes_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeagent.link.STALLED", 0.2)  # times keepalive
+    monkeypatch.setattr("edgeagent.link.mqtt.STALLED", 0.2)  # times keepalive
     broker = Deaf()
     link = MqttLink(Link(broker=broker.url, protocol="3.1.1", keepalive=5, reconnect_min=0.05), tmp_path, "pi-7")
     link.open(Will(topics.up("home", "pi-7", "m", "state"), b""), topics.all_down("home", "pi-7"))
@@ -368,7 +374,7 @@ def test_a_lock_is_held_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_full_disk_is_not_called_a_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = Database.create(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
-    monkeypatch.setattr("edgeagent.database._free", lambda path: 4096)
+    monkeypatch.setattr("edgeagent.system.database._free", lambda path: 4096)
     with pytest.raises(ConfigError, match="disk is full") as e, db._naming():
         raise sqlite3.OperationalError("disk I/O error")
     assert not isinstance(e.value, StateDamaged)
@@ -415,7 +421,7 @@ def test_samples_that_go_between_two_looks_cost_a_round_not_the_agent(tmp_path: 
 
 
 def test_a_long_service_remembers_only_its_last_rounds(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeagent.agent.REPORTS", 3)
+    monkeypatch.setattr("edgeagent.service.agent.REPORTS", 3)
     with rig(tmp_path / "d", centre(clock), train__every="1s") as r:
         fill(r.device)
         r.serve(20)

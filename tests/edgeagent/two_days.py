@@ -20,12 +20,13 @@ from unittest import mock
 
 import numpy as np
 
-from edgeagent import reservoir, runtime
-from edgeagent.agent import Goal
-from edgeagent.database import Database, Row
-from edgeagent.guard import measure
-from edgeagent.spool import Samples
-from edgeagent.trainer import Trainable
+from edgeagent.samples import reservoir
+from edgeagent.samples.spool import Samples
+from edgeagent.service.agent import Goal
+from edgeagent.system.database import Database, Row
+from edgeagent.training.batches import Trainable
+from edgeagent.training.guard import measure
+from edgecommon import runtime
 from tests.worlds import World, digits_world, model_file
 
 from .boards import centre, make, rig

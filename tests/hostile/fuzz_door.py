@@ -24,19 +24,27 @@ if __name__ == "__main__" and "--inside" in sys.argv:
     import atheris
 
     with atheris.instrument_imports(include=["modelwire"]):
-        from modelwire import card, container, manifest, recipe, records, signing, tflite_file
-        from modelwire.rebuild import rebuild, replayed
+        from modelwire.cards import card
+        from modelwire.lattice.rebuild import rebuild, replayed
+        from modelwire.output_head import recipe
+        from modelwire.tflite import file as tflite_file
+        from modelwire.update import container, manifest
+        from modelwire.wire import records, signing
 else:
-    from modelwire import card, container, manifest, recipe, records, signing, tflite_file
-    from modelwire.rebuild import rebuild, replayed
+    from modelwire.cards import card
+    from modelwire.lattice.rebuild import rebuild, replayed
+    from modelwire.output_head import recipe
+    from modelwire.tflite import file as tflite_file
+    from modelwire.update import container, manifest
+    from modelwire.wire import records, signing
 
 import numpy as np
 
 from modelwire import _core
 from modelwire.errors import ModelWireError
+from modelwire.lattice.state import ModelState
 from modelwire.limits import Limits
-from modelwire.state import ModelState
-from modelwire.update import Kind
+from modelwire.update.sections import Kind
 from tests.modelwire.models import KEY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from modelwire import _core, errors, signing
-from modelwire.container import MAGIC, TRAILER, parse
+from modelwire import _core, errors
 from modelwire.errors import ModelWireError
-from modelwire.snap import no_residual, snap
-from modelwire.state import ModelState
+from modelwire.lattice.snap import no_residual, snap
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update import Kind
+from modelwire.update.container import MAGIC, TRAILER, parse
+from modelwire.update.sections import Kind
+from modelwire.wire import signing
 from tests.modelwire.models import KEY, model, sealed
 
 

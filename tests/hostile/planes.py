@@ -16,8 +16,9 @@ from pathlib import Path
 import lz4.block
 import numpy as np
 
-from modelwire import _core, planes
-from modelwire.container import parse
+from modelwire import _core
+from modelwire.update import planes
+from modelwire.update.container import parse
 from tests.modelwire.test_vectors_types import base, data
 
 from .make_attacks import slug

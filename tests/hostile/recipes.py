@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwire import cbor
+from modelwire.wire import cbor
 from tests.modelwire.test_vectors_types import base, data
 
 from .make_attacks import slug
@@ -57,7 +57,7 @@ def layers(*places: list[int]) -> Change:
 
 def halves(bits: int) -> Change:
     """Return a change to one float16 feature of one row whose bits are these."""
-    from modelwire.rows import _stream  # the writer refuses them: only its coder writes what the reader must refuse
+    from modelwire.output_head.rows import _stream  # the writer refuses them: only its coder writes what the reader must refuse
 
     integer = -1 - (bits & 0x7FFF) if bits & 0x8000 else bits
     matrix = np.full((1, 37), integer, np.int64)
@@ -68,7 +68,7 @@ def halves(bits: int) -> Change:
 
 def labelled(label: int) -> Change:
     """Return a change to a recipe of one row with this label."""
-    from modelwire.rows import _stream
+    from modelwire.output_head.rows import _stream
 
     counts, stream = _stream([np.full((1, 37), 5, np.int64)])
     labels = _stream([np.array([[label]], np.int64)])[1]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from modelwire import errors
-from modelwire.container import parse
 from modelwire.errors import ModelWireError
+from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
-from modelwire.manifest import parse_manifest
-from modelwire.rebuild import rebuild
-from modelwire.state import ModelState
+from modelwire.update.container import parse
+from modelwire.update.manifest import parse_manifest
 from tests.modelwire.models import KEY
 
 from .cost import refused

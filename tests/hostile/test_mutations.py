@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from modelwire.container import Header, parse, seal
 from modelwire.errors import DigestMismatch, IndexOutOfRange, Malformed, ModelWireError, NonFinite, TooLarge, WireError
+from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
-from modelwire.manifest import manifest_for
-from modelwire.rebuild import rebuild
-from modelwire.state import ModelState
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update import Kind, Section
+from modelwire.update.container import Header, parse, seal
+from modelwire.update.manifest import manifest_for
+from modelwire.update.sections import Kind, Section
 from tests.modelwire.models import KEY
 
 from .mutations import Attack, attacks, big_schema, opened, victim

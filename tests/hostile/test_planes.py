@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from modelwire import errors
-from modelwire.container import parse
 from modelwire.errors import ModelWireError
+from modelwire.lattice.rebuild import prove_root, rebuild
+from modelwire.lattice.state import ModelState
 from modelwire.limits import KIB
-from modelwire.rebuild import prove_root, rebuild
-from modelwire.state import ModelState
+from modelwire.update.container import parse
 from tests.modelwire.models import KEY
 from tests.modelwire.test_vectors_types import base, data
 

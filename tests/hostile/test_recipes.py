@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from modelwire import errors
-from modelwire.container import parse
 from modelwire.errors import ModelWireError
+from modelwire.lattice.rebuild import apply, prove_root, rebuild
 from modelwire.limits import MIB
-from modelwire.rebuild import apply, prove_root, rebuild
+from modelwire.update.container import parse
 from tests.modelwire.models import KEY
 from tests.modelwire.test_vectors_types import base, data
 

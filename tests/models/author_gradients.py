@@ -18,9 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from cloud.graft import ops
-from cloud.graft.grafting import Wish, graft
-from cloud.graft.stock import Op, Stock, read
+from edgecloud.graft.grafting import Wish, graft
+from edgecloud.graft.stock import Op, Stock, read
+from edgecloud.graft.writing import ops
 from tests.models.gradients import BATCH, FILES, pick, samples
 
 PADDING = {0: "SAME", 1: "VALID"}

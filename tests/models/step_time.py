@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cloud.graft.grafting import Wish, graft
-from edgeagent.runtime import interpreter_for, load
+from edgecloud.graft.grafting import Wish, graft
+from edgecommon.runtime import interpreter_for, load
 
 SECONDS = 6.0
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import runtime as seam
+from edgecommon import runtime as seam
 from modelwire.errors import RuntimeUnusable
-from modelwire.tflite_file import check_trainable, contract, read_weights
+from modelwire.tflite.file import check_trainable, contract, read_weights
 from tests.worlds import model_file, world
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import functools
 import numpy as np
 import pytest
 
-from cloud.graft.grafting import Grafted, Wish, graft
-from edgeagent.runtime import interpreter_for
+from edgecloud.graft.grafting import Grafted, Wish, graft
+from edgecommon.runtime import interpreter_for
 from tests.models.gradients import BATCH, FILES, pick, samples
 from tests.stock import STOCK, runtime, stock_file
 

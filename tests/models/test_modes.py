@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from cloud.graft.grafting import Grafted, Wish, graft
-from edgeagent.runtime import interpreter_for
-from modelwire import tflite_file
+from edgecloud.graft.grafting import Grafted, Wish, graft
+from edgecommon.runtime import interpreter_for
 from modelwire.errors import BadArgument, ModelWireError, NotTrainable
-from modelwire.notes import ENTRY, HeadNotes, Notes, notes_of
-from modelwire.tflite_graph import parse
+from modelwire.tflite import file as tflite_file
+from modelwire.tflite.graph import parse
+from modelwire.tflite.notes import ENTRY, HeadNotes, Notes, notes_of
 from tests.models.gradients import BATCH, samples
 from tests.stock import runtime, stock_file
 

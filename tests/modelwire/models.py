@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelwire import signing
-from modelwire.container import Header, seal
-from modelwire.manifest import Manifest, manifest_for
-from modelwire.state import ModelState
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
-from modelwire.update import Kind, Section
+from modelwire.update.container import Header, seal
+from modelwire.update.manifest import Manifest, manifest_for
+from modelwire.update.sections import Kind, Section
+from modelwire.wire import signing
 
 KEY = signing.PrivateKey(bytes(range(32)))
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelwire import parts, records
-from modelwire.container import Header, parse, seal
-from modelwire.manifest import parse_manifest
-from modelwire.rebuild import rebuild
-from modelwire.state import ModelState
-from modelwire.update import Kind
+from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.state import ModelState
+from modelwire.update.container import Header, parse, seal
+from modelwire.update.manifest import parse_manifest
+from modelwire.update.sections import Kind
+from modelwire.wire import parts, records
 
 from .models import KEY
-from .test_records import EXAMPLES
+from .wire.test_records import EXAMPLES
 
 WIRE_1 = Path(__file__).parent.parent / "vectors" / "wire-1"
 UPDATES = WIRE_1 / "updates"

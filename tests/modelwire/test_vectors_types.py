@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from modelwire import storage
-from modelwire.container import parse, seal
-from modelwire.exact import raw_weights
-from modelwire.manifest import parse_manifest
-from modelwire.rebuild import rebuild
-from modelwire.row_ids import encode_ids, ids_of
-from modelwire.state import ModelState
+from modelwire.lattice.exact import raw_weights
+from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.state import ModelState
+from modelwire.output_head.row_ids import encode_ids, ids_of
 from modelwire.tensors import Dtype, TensorClass
-from modelwire.update import Kind
+from modelwire.update.container import parse, seal
+from modelwire.update.manifest import parse_manifest
+from modelwire.update.sections import Kind
 
 from .models import KEY
 

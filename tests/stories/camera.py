@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeagent.runtime import Runtime, load
+from edgecommon.runtime import Runtime, load
 from tests.stories import cameras, story
 from tests.stories.cameras import ATTIC, CELLAR, PORCH, Camera
 from tests.stories.story import Actor, Base, Batch, Say, Told

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeagent.runtime import load
+from edgecommon.runtime import load
 from tests.stories import story
 from tests.stories.story import Actor, Base, Batch, Say, Told
 from tests.stories.wearers import PERSONS, Wearer

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import cloud
-from edgeagent.runtime import Runtime
-from modelwire.card_facts import FACTS
+import edgecloud
+from edgecommon.runtime import Runtime
+from modelwire.cards.facts import FACTS
 from tests.system import fleet as command
 from tests.system.brokers import start_broker
 from tests.system.fleet import Fleet
@@ -189,7 +189,7 @@ def _told(fleet: Fleet, actor: Actor, base: bytes, stock: int, rounds: int) -> T
     rows = fleet.agent(actor.device, "log", actor.base)["models"][0]["versions"]
     served = {r["version"]: r["file_sha256"] for r in rows if r["version"]}
     versions, lost, mismatched = [], 0, 0
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         held = {v.number: v for v in registry.device(actor.device).model(actor.base).versions()}
         for number in sorted(served):
             own = (history / f"{number}.tflite").read_bytes()

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.runtime import Model, Runtime, interpreter_for, load
+from edgecommon.runtime import Model, Runtime, interpreter_for, load
 from tests.stories import shuttle, story, vibration
 from tests.stories.story import F32, Actor, Base, Batch, Say, Told
 

@@ -24,8 +24,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import cloud
-from edgeagent.runtime import Runtime, load
+import edgecloud
+from edgecommon.runtime import Runtime, load
 from modelwire import manifest_of
 from modelwire.tensors import F32
 from tests.system.brokers import Broker, start_broker
@@ -165,7 +165,7 @@ def wait(fleet: Fleet, say: Callable[[str], None], reached: Callable[[], bool], 
 
 def stored(fleet: Fleet, device: str) -> int:
     """Return how many versions of a device the registry holds."""
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         if device not in [d.name for d in registry.devices()]:
             return 0
         return sum(len(m.versions()) for m in registry.device(device).models())
@@ -181,7 +181,7 @@ def compare(fleet: Fleet, runtime: Runtime, device: str) -> Row:
     rows = fleet.agent(device, "log", model)["models"][0]["versions"]
     log = sorted((r for r in rows if r["version"]), key=lambda r: r["version"])
     accuracy, sizes, lost, mismatched = [judge(runtime, base, place)], [], 0, 0
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         held = {v.number: v for v in registry.device(device).model(model).versions()}
         for entry in log:
             served = (history / f"{entry['version']}.tflite").read_bytes()

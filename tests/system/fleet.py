@@ -81,7 +81,7 @@ class Fleet:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.db.parent.mkdir()
         cloud("init", "--db", str(self.db), "--fleet", "demo")
-        command = [sys.executable, "-m", "cloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
+        command = [sys.executable, "-m", "edgecloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
         self.ingester = Process("ingester", command, folder / "ingester.log")
 
     def add_base(self, model: str, file: Path | None = None, *, exact: bool = False) -> None:
@@ -133,7 +133,7 @@ def agent(*arguments: str) -> Any:
 
 def cloud(*arguments: str) -> Any:
     """Run `edgecloud` to its end, and return its JSON document. Raises RuntimeError with what it said."""
-    return _run("cloud", *arguments)
+    return _run("edgecloud", *arguments)
 
 
 def one_thread(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import cloud
+import edgecloud
 from tests import broker
 from tests.broker import Mosquitto
 from tests.system.fleet import Fleet
@@ -50,7 +50,7 @@ def versions(fleet: Fleet, device: str) -> list[dict[str, object]]:
 def check_all(fleet: Fleet, device: str) -> int:
     """Compare what the device and the registry say of all its versions; return how many the registry holds."""
     mine = versions(fleet, device)
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         held = registry.device(device).versions()
         assert [v.number for v in held] == sorted({v.number for v in held}), "a version is stored twice, or out of order"
         sent = [r for r in mine if r["state"] != "skipped"]
@@ -146,7 +146,7 @@ def publish(fleet: Fleet) -> bool:
 
 
 def stored(fleet: Fleet, device: str) -> int:
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         return len(registry.device(device).versions())
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import cloud
-from edgeagent.runtime import load
-from modelwire.tflite_file import read_weights
+import edgecloud
+from edgecommon.runtime import load
+from modelwire.tflite.file import read_weights
 from tests import broker
 from tests.system.fleet import Fleet, agent
 from tests.worlds import MODELS, world
@@ -87,7 +87,7 @@ def test_a_device_with_two_models_is_materialised_bit_for_bit(fleet: Fleet, tmp_
         fleet.cloud("materialise", f"pi-7/{model}@latest", "-o", str(tmp_path / "w.safetensors"))
         for got in (dict(np.load(tmp_path / "w.npz")), load_file(tmp_path / "w.safetensors")):
             assert {n: a.tobytes() for n, a in got.items()} == {n: a.tobytes() for n, a in want.items()}
-        with cloud.open(fleet.db) as registry:
+        with edgecloud.open(fleet.db) as registry:
             got = registry.device("pi-7").model(model).version(3).weights()
             assert {n: a.tobytes() for n, a in got.items()} == {n: a.tobytes() for n, a in want.items()}
     exact(fleet)
@@ -119,7 +119,7 @@ def test_a_snapshot_that_was_asked_for_comes_in_parts(fleet: Fleet) -> None:
     fleet.agent("pi-7", *RUN, "--rounds", "3")
     fleet.cloud("snapshot", "request", "pi-7")
     device.start()
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         wait_for(lambda: [v.kind for v in registry.device("pi-7").versions()][-1] == "snapshot")
         wait_for(lambda: registry.device("pi-7").versions()[-1].status == "verified")
         versions = registry.device("pi-7").versions()
@@ -147,7 +147,7 @@ def test_a_device_that_lost_its_state_goes_on_in_a_new_epoch_with_new_numbers(fl
     )  # fmt: skip
     fill(fleet, "pi-7", "digits", seed=1)
     fleet.agent("pi-7", *RUN, "--rounds", "2")
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         versions = registry.device("pi-7").versions()
         assert [(v.epoch, v.number, v.status) for v in versions] == [(e, n, "verified") for e, n in ((1, 1), (1, 2), (2, 3), (2, 4))]
         assert versions[2].parent == registry.device("pi-7").version("base").commit
@@ -163,7 +163,7 @@ def test_updates_signed_by_an_unknown_key_wait_until_the_operator_knows_it(fleet
     fleet.agent("pi-7", "train")
     device.start()
     wait_for(lambda: "quarantine" in str(fleet.agent("pi-7", "status")))
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         assert len(registry.device("pi-7").versions()) == 1
         key = next(d for d in fleet.cloud("devices")["quarantine"] if d["device"] == "pi-7")["key"]
         fleet.cloud("devices", "add", "pi-7", key)
@@ -176,18 +176,18 @@ def test_a_backup_taken_while_the_ingester_works_is_whole(fleet: Fleet, tmp_path
     device = fleet.add_device("pi-7", files("digits"), QUICK, "--rounds", "12", "--timeout", "60s")
     fill(fleet, "pi-7", "digits")
     device.start()
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         wait_for(lambda: sum(len(m.versions()) for m in registry.device("pi-7").models()) >= 3)
     fleet.cloud("backup", str(tmp_path / "monday.db"))
     wait_for(lambda: not device.running)
     assert device.code == 0, device.tail()
     other = tmp_path / "other.db"
-    from tests.system.fleet import cloud as edgecloud
+    from tests.system.fleet import cloud
 
-    edgecloud("restore", str(tmp_path / "monday.db"), "--db", str(other))
-    proof = edgecloud("verify", "--all", "--db", str(other))
+    cloud("restore", str(tmp_path / "monday.db"), "--db", str(other))
+    proof = cloud("verify", "--all", "--db", str(other))
     assert proof["wrong"] == [] and 3 <= proof["exact"] == proof["checked"] <= 12
-    with cloud.open(other) as registry:
+    with edgecloud.open(other) as registry:
         for version in registry.device("pi-7").versions():
             assert version.file() == served(fleet, "pi-7", "digits", version.number)
     assert exact(fleet)["exact"] == 12

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent import configuration, device
-from modelwire.recipe import kind_of, update_of
-from modelwire.state import ModelState
+from edgeagent.settings import reading as configuration
+from edgeagent.state import folder as device
+from modelwire.lattice.state import ModelState
+from modelwire.output_head.recipe import kind_of, update_of
 from tests import broker
-from tests.cloud.device import recipe_on
 from tests.edgeagent.recipes import BASE, learn
+from tests.edgecloud.device import recipe_on
 from tests.system.fleet import Fleet
 from tests.system.test_end_to_end import exact, files, wait_for
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelwire.tflite_file import read_weights
+from modelwire.tflite.file import read_weights
 from tests import broker
 from tests.system.fleet import Fleet, cloud
 from tests.worlds import MODELS

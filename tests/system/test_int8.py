@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cloud
-from cloud.graft import quantized
-from cloud.graft.stock import Stock, read
-from modelwire import cbor
-from modelwire.tflite_file import read_head
+import edgecloud
+from edgecloud.graft import quantized
+from edgecloud.graft.stock import Stock, read
+from modelwire.tflite.file import read_head
+from modelwire.wire import cbor
 from tests import broker, int8
 from tests.stock import stock_path
 from tests.system.fleet import Fleet
@@ -24,7 +24,7 @@ OF_A_ROUND = {"samples", "steps", "mode", "loss_before", "loss_after", "accuracy
 ROUNDS, ROWS, FRAMES = 3, 100, 20
 
 
-def uncarded(version: cloud.Version) -> int:
+def uncarded(version: edgecloud.Version) -> int:
     """Return the bytes of a version with what its round came to, and without a data card, which is as large as its owner likes."""
     every = dict(version.metrics)
     return version.size - len(cbor.encode(every)) + len(cbor.encode({key: value for key, value in every.items() if key in OF_A_ROUND}))
@@ -56,7 +56,7 @@ def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_
     assert proof["wrong"] == [] and proof["exact"] == proof["checked"] == ROUNDS * len(WORDS)
     for model, path in files.items():
         base = path.read_bytes()
-        with cloud.open(fleet.db) as registry:
+        with edgecloud.open(fleet.db) as registry:
             versions = registry.device("pi-7").model(model).versions()
         assert [v.kind for v in versions] == ["delta"] * ROUNDS
         sizes = [uncarded(v) for v in versions]

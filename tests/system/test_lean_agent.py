@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent.runtime import load
+from edgecommon.runtime import load
 from modelwire.errors import RuntimeUnusable
-from modelwire.manifest import manifest_of
+from modelwire.update.manifest import manifest_of
 from tests import broker
 from tests.edgeagent.heads import grafted
 from tests.system.fleet import Fleet, Process, one_thread
@@ -37,7 +37,7 @@ interpreter = importlib.import_module(sys.argv[1]).Interpreter(model_path=sys.ar
 interpreter.allocate_tensors()
 interpreter.get_signature_runner("infer")(x=numpy.zeros((1, 96, 96, 3), numpy.float32))
 """
-COMPUTE = "import sys; from edgeagent.extraction import main; main(sys.argv[1:])"
+COMPUTE = "import sys; from edgeagent.features.extraction import main; main(sys.argv[1:])"
 PEAK = "print([int(x.split()[1]) / 1024 for x in open('/proc/self/status') if x.startswith('VmHWM:')][0])"
 
 

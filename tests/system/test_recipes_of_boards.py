@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import cloud
-from modelwire.update import Kind
+import edgecloud
+from modelwire.update.sections import Kind
 from tests import broker
 from tests.edgeagent.heads import grafted, samples
 from tests.system.fleet import Fleet
@@ -46,7 +46,7 @@ def test_twenty_recipes_of_a_board_that_is_killed_are_replayed_to_twenty_equal_r
     assert device.code == 0, device.tail()
     proof = fleet.cloud("verify", "--all")
     assert proof["wrong"] == [] and proof["exact"] == proof["checked"] == ROUNDS
-    with cloud.open(fleet.db) as registry:
+    with edgecloud.open(fleet.db) as registry:
         versions = registry.device("pi-7").versions()
         assert [v.kind for v in versions] == [Kind.RECIPE.name.lower()] * ROUNDS
         assert all(v.status == "verified" for v in versions)

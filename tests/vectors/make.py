@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from modelwire import parts, records
-from modelwire.container import parse
-from modelwire.snap import no_residual, snap
-from modelwire.state import ModelState
-from modelwire.update import Kind, add, invert
+from modelwire.lattice.snap import no_residual, snap
+from modelwire.lattice.state import ModelState
+from modelwire.update.container import parse
+from modelwire.update.sections import Kind, add, invert
+from modelwire.wire import parts, records
 from tests.modelwire.models import KEY, model, sealed
-from tests.modelwire.test_records import EXAMPLES
+from tests.modelwire.wire.test_records import EXAMPLES
 
 FOLDER = Path(__file__).parent / "wire-1"
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from modelwire.container import Header, seal
-from modelwire.head_recipe import Activation, HeadRecipe, Loss, Optimiser, Schedule
-from modelwire.manifest import manifest_for
-from modelwire.recipe import Recipe, kind_of, layers_in, update_of
-from modelwire.row_ids import KEY as IDS
-from modelwire.row_ids import encode_ids
-from modelwire.rows import Rows, quantised
-from modelwire.snap import no_residual, snap
-from modelwire.state import ModelState
+from modelwire.lattice.snap import no_residual, snap
+from modelwire.lattice.state import ModelState
+from modelwire.output_head.recipe import Recipe, kind_of, layers_in, update_of
+from modelwire.output_head.row_ids import KEY as IDS
+from modelwire.output_head.row_ids import encode_ids
+from modelwire.output_head.rows import Rows, quantised
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
-from modelwire.update import Kind
+from modelwire.update.container import Header, seal
+from modelwire.update.manifest import manifest_for
+from modelwire.update.sections import Kind
 from tests.modelwire.models import KEY, model
 
 from .make_types import Vectors as Folder

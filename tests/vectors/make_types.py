@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from modelwire import storage
-from modelwire.container import Header, parse, seal
-from modelwire.exact import exact_update
-from modelwire.snap import no_residual, snap
-from modelwire.state import ModelState
-from modelwire.update import Kind, Sections, add, invert
-from tests.modelwire import test_exact, test_narrow
+from modelwire.lattice.exact import exact_update
+from modelwire.lattice.snap import no_residual, snap
+from modelwire.lattice.state import ModelState
+from modelwire.update.container import Header, parse, seal
+from modelwire.update.sections import Kind, Sections, add, invert
+from tests.modelwire.lattice import test_exact, test_narrow
 from tests.modelwire.models import KEY
 
 FOLDER = Path(__file__).parent / "wire-1"

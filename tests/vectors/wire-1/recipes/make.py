@@ -14,11 +14,11 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[3]))
 
-from modelwire.head_recipe import HeadRecipe, Loss, Optimiser  # noqa: E402
-from modelwire.manifest import parse_manifest  # noqa: E402
-from modelwire.recipe import Recipe, layers_in, replay  # noqa: E402
-from modelwire.rows import Rows, quantised  # noqa: E402
-from modelwire.state import ModelState  # noqa: E402
+from modelwire.lattice.state import ModelState  # noqa: E402
+from modelwire.output_head.recipe import Recipe, layers_in, replay  # noqa: E402
+from modelwire.output_head.rows import Rows, quantised  # noqa: E402
+from modelwire.output_head.settings import HeadRecipe, Loss, Optimiser  # noqa: E402
+from modelwire.update.manifest import parse_manifest  # noqa: E402
 
 
 def version_0() -> ModelState:

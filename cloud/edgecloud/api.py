@@ -1,0 +1,218 @@
+"""The registry for programs and notebooks, read only: edgecloud.open("fleet.db").device("pi-7").version(3).weights()."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from modelwire.cards.card import Card
+from modelwire.errors import UnknownVersion
+from modelwire.lattice.state import ModelState
+from modelwire.tensors import Weights
+from modelwire.update.container import Container, Header
+from modelwire.wire import cbor
+
+from .registry import Lineage, SqliteStore, Status, open_registry
+from .registry import Version as Row
+from .versions import cards, comparing, materialise, naming
+
+
+def open(path: str | os.PathLike[str]) -> Fleet:
+    """Return the fleet of a registry. Raises MissingFile or RegistryDamaged. The ingester may go on meanwhile."""
+    return Fleet(open_registry(Path(path), readonly=True))
+
+
+class Fleet:
+    """All devices of a registry. For one thread; `close` it, or use it in a `with` statement."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._bases = materialise.Bases(store)
+
+    @property
+    def name(self) -> str:
+        return self._store.fleet
+
+    def devices(self) -> list[Device]:
+        return [Device(self, name) for name in self._store.devices.names()]
+
+    def device(self, name: str) -> Device:
+        """Return a device. Raises UnknownVersion when the registry does not know it."""
+        if name not in self._store.devices.names():
+            raise UnknownVersion(name=name)
+        return Device(self, name)
+
+    def find(self, name: str) -> Version:
+        """Return what DEVICE[/MODEL]@VERSION stands for; `latest` when it names no version."""
+        return Version(self, naming.find(self._store, naming.parse(name)))
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Device:
+    """One device; with one model, that model's versions are its own."""
+
+    def __init__(self, fleet: Fleet, name: str) -> None:
+        self._fleet, self.name = fleet, name
+
+    def models(self) -> list[Model]:
+        return [Model(self._fleet, one) for one in self._fleet._store.lineages.of(self.name)]
+
+    def model(self, name: str | None = None) -> Model:
+        """Return a model of this device; its only one when no name is given. Raises UnknownVersion or AmbiguousName."""
+        return Model(self._fleet, naming.find_lineage(self._fleet._store, naming.Name(self.name, name, None)))
+
+    def version(self, version: int | str = naming.LATEST) -> Version:
+        return self.model().version(version)
+
+    def versions(self) -> list[Version]:
+        return self.model().versions()
+
+    def __repr__(self) -> str:
+        return f"<device {self.name}>"
+
+
+class Model:
+    """One model of one device: its lineage."""
+
+    def __init__(self, fleet: Fleet, lineage: Lineage) -> None:
+        self._fleet, self._lineage = fleet, lineage
+        self.device, self.name = lineage.device, lineage.model
+
+    def version(self, version: int | str = naming.LATEST) -> Version:
+        """Return a version by its number, `latest` (the head) or `base`. Raises UnknownVersion."""
+        name = naming.parse(f"{self._lineage}@{version}")
+        return Version(self._fleet, naming.find(self._fleet._store, name))
+
+    def versions(self) -> list[Version]:
+        """Return all versions in the order of linking, refused ones too; the base is not among them."""
+        rows = self._fleet._store.versions.of(self._lineage.id)
+        return [Version(self._fleet, naming.Place(self._lineage, row.epoch, row.base, row)) for row in rows]
+
+    @property
+    def latest(self) -> Version:
+        return self.version(naming.LATEST)
+
+    @property
+    def base(self) -> Version:
+        return self.version(naming.BASE)
+
+    def __repr__(self) -> str:
+        return f"<model {self._lineage}>"
+
+
+class Version:
+    """One version of a device's model, or the base (number 0). What it gives is exact and proven, or an error."""
+
+    def __init__(self, fleet: Fleet, place: naming.Place) -> None:
+        self._fleet, self._place = fleet, place
+
+    @property
+    def name(self) -> str:
+        return str(self._place)
+
+    @property
+    def number(self) -> int:
+        return self._row.version if self._row else 0
+
+    @property
+    def epoch(self) -> int:
+        return self._place.epoch
+
+    @property
+    def kind(self) -> str:
+        return self._row.kind if self._row else "base"
+
+    @property
+    def status(self) -> str:
+        """How far it has come: stored, verified or refused; a base is always verified."""
+        return (self._row.status if self._row else Status.VERIFIED).value
+
+    @property
+    def reason(self) -> str:
+        """Why it was refused; empty otherwise."""
+        return self._row.reason if self._row else ""
+
+    @property
+    def commit(self) -> bytes:
+        return self._row.commit if self._row else self._place.base
+
+    @property
+    def parent(self) -> bytes | None:
+        """Commit of the version before it; None for a base."""
+        return self._row.parent if self._row else None
+
+    @property
+    def root(self) -> bytes:
+        return self._row.root if self._row else self._base.manifest.root
+
+    @property
+    def size(self) -> int:
+        """Bytes that travelled: the whole signed container; the file of a base."""
+        return self._row.size if self._row else self._base.manifest.file_size
+
+    @property
+    def received_at(self) -> int | None:
+        """Unix seconds of the centre's clock; None for a base."""
+        return self._row.received_at if self._row else None
+
+    @property
+    def metrics(self) -> Mapping[str, cbor.Value]:
+        """What the device said beside the update, such as its held-out loss before and after."""
+        extension = cbor.decode(self._row.extension, "extension") if self._row and self._row.extension else {}
+        assert isinstance(extension, dict)  # ingest has parsed it
+        return extension
+
+    @property
+    def card(self) -> Card | None:
+        """What the device's data looked like that this version learnt from; None when the update carried no card. Raises WireError."""
+        return cards.card_of(self._fleet._store, self._row) if self._row else None
+
+    @property
+    def header(self) -> Header | None:
+        """The header of the stored container, proven to be it; None for a base."""
+        container = self.container
+        return container.header if container else None
+
+    @property
+    def container(self) -> Container | None:
+        """The stored container, parsed; None for a base."""
+        return materialise.open_container(self._fleet._store, self._place.lineage, self._row) if self._row else None
+
+    def weights(self) -> Weights:
+        """Return arrays by name, held as their types are, bit for bit what the device runs. Raises NotServed for a refused version."""
+        return self.state().named()
+
+    def file(self) -> bytes:
+        """Return the `.tflite`, byte for byte the file that the device serves at this version."""
+        return materialise.file_of(self.state(), self._base)
+
+    def state(self) -> ModelState:
+        """Return the model on its lattice: base, integers and weights."""
+        if self._row is None:
+            return self._base.state()
+        return materialise.rebuild(self._fleet._store, self._row, self._fleet._bases)
+
+    def diff(self, other: Version) -> comparing.Distance:
+        """Return how far `other` is from this version, tensor by tensor."""
+        return comparing.distance(self.state(), other.state())
+
+    @property
+    def _row(self) -> Row | None:
+        return self._place.version
+
+    @property
+    def _base(self) -> materialise.LoadedBase:
+        return self._fleet._bases[self._place.base]
+
+    def __repr__(self) -> str:
+        return f"<version {self.name} {self.status}>"

@@ -1,0 +1,119 @@
+"""What a command answers: one document for machines, the same as text for people; and how both are shown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from edgecloud.registry import SqliteStore, open_registry
+from edgecloud.settings import registry_path
+from modelwire.errors import ModelWireError
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a command."""
+
+    document: Document
+    text: str
+    error: ModelWireError | None = None  # the command has said all it knows, and still did not succeed
+    code: int = 0
+
+
+@contextmanager
+def opened(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
+    """Open the registry that the command line names."""
+    store = open_registry(registry_path(args.db), readonly=readonly)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def plain(value: object) -> object:
+    """Return a value as JSON holds it: bytes as hexadecimal digits."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def dump(document: Document) -> str:
+    """Return a document as JSON text."""
+    return json.dumps(plain(document), indent=2)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> str:
+    """Return rows as text: drawn by rich on a terminal, aligned by spaces elsewhere."""
+    cells = [["" if c is None else visible(str(c)) for c in row] for row in rows]
+    if not cells:
+        return f"{title}: none" if title else "none"
+    if sys.stdout.isatty():
+        return _drawn(columns, cells, title)
+    widths = [max(len(r[i]) for r in [list(columns), *cells]) for i in range(len(columns))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [list(columns), *cells]]
+    return "\n".join([title, *lines] if title else lines)
+
+
+def _drawn(columns: Sequence[str], cells: list[list[str]], title: str) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title or None, title_justify="left")
+    for column in columns:
+        drawn.add_column(column)
+    for row in cells:
+        drawn.add_row(*(Text(c) for c in row))  # Text: what a device sent is never read as markup
+    console = Console()
+    with console.capture() as capture:
+        console.print(drawn)
+    return capture.get().rstrip("\n")
+
+
+def facts(pairs: Sequence[tuple[str, object]]) -> str:
+    """Return names and values, one a line; what is None or empty is left out."""
+    shown = [(name, value) for name, value in pairs if value not in (None, "", [])]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{visible(name).ljust(width)}  {visible(str(value))}" for name, value in shown)
+
+
+def visible(text: str) -> str:
+    """Return text without what would move the cursor or change colours: some of it was written by devices."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def when(at: int | None) -> str:
+    """Return a time as people read it, in UTC."""
+    return "" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def now() -> int:
+    """Return the present in Unix seconds."""
+    return int(time.time())
+
+
+def progress(what: str, every: float = 2.0) -> Callable[[int, int], None]:
+    """Return a function that says how far long work has come, on standard error, every few seconds."""
+    last = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            share = f" ({100 * done // total} %)" if total else ""
+            print(f"{what}: {done} of {total}{share}", file=sys.stderr, flush=True)
+
+    return say

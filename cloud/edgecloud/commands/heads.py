@@ -1,0 +1,110 @@
+"""Commands for the head of a quantized classifier: expose shows what it sees, fit retrains it and puts it in place."""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecloud.files import write_whole
+from edgecloud.graft import quantized
+from edgecloud.graft.grafting import Wish, output_named
+from edgecloud.graft.quantized import F64
+from edgecloud.graft.stock import Stock, consistent, read
+from modelwire import limits
+from modelwire.errors import BadArgument, MissingFile, TooLarge
+
+from .answer import Answer, Document, facts
+from .authoring import read_file
+
+HELD_OUT = 4  # one row of so many judges the fit
+
+
+def expose(args: argparse.Namespace) -> Answer:
+    """Write an int8 model with what its head sees as one output more: run it to gather rows for `int8-head fit`."""
+    with consistent(Path(args.file).name):
+        stock, of = _head(args)
+        file = quantized.exposing(stock, of)
+    write_whole(Path(args.output), file)
+    tensor = stock.tensors[of.features]
+    document: Document = {
+        "file": args.output, "bytes": len(file), "output": len(stock.outputs), "tensor": tensor.name, "shape": list(tensor.shape),
+        "scale": of.feature_scale, "zero": of.feature_zero,
+    }  # fmt: skip
+    place = f"number {len(stock.outputs)}, int8{list(tensor.shape)}: {tensor.name}"
+    return Answer(document, facts((("file", args.output), ("bytes", len(file)), ("output", place))))
+
+
+def fit(args: argparse.Namespace) -> Answer:
+    """Retrain the head of an int8 model on rows of what it sees, and write the model with it: of the same size."""
+    with consistent(Path(args.file).name):
+        stock, of = _head(args)
+        rows, labels = _rows(Path(args.rows), stock.tensors[of.features].size)
+        features = of.numbers(rows) if rows.dtype == np.int8 else rows.astype(np.float64)
+        quantized.check(of, features, labels)
+        # Shuffled, and the same each time: rows often come in the order of their classes.
+        held = np.random.default_rng(0).permutation(len(features)) % HELD_OUT == HELD_OUT - 1
+        kernel, bias = quantized.fit(of, features[~held], labels[~held])
+        right = _accuracy(features[held], labels[held], kernel, bias)
+        before = _accuracy(features[held], labels[held], of.kernel_of(stock), of.bias_of(stock))
+        made = quantized.put(stock, of, kernel, bias, features)
+        after = read(made.file)
+        now = quantized.head(after, after.outputs[0] if args.target is None else output_named(after, args.target))
+        stored = _accuracy(features[held], labels[held], now.kernel_of(after), now.bias_of(after))
+    write_whole(Path(args.output), made.file)
+    document: Document = {
+        "file": args.output, "bytes": len(made.file), "changed_bytes": made.changed, "rescaled": made.rescaled, "rows": len(rows),
+        "held_out": int(held.sum()), "accuracy_before": before, "accuracy_float": right, "accuracy": stored,
+    }  # fmt: skip
+    text = facts(
+        (
+            ("file", args.output), ("bytes", f"{len(made.file)}, {made.changed} of them changed"),
+            ("scales", "new: the weights did not fit the old ones" if made.rescaled else "kept"),
+            ("held-out rows", f"{held.sum()} of {len(rows)}"),
+            ("accuracy", f"{stored:.3f} as int8, {right:.3f} as float, {before:.3f} before" if held.any() else ""),
+        )
+    )  # fmt: skip
+    return Answer(document, text)
+
+
+def _head(args: argparse.Namespace) -> tuple[Stock, quantized.Head]:
+    stock = read(read_file(args.file), Path(args.file).name)
+    wish = Wish(output=args.target or "", model=Path(args.file).name)
+    output = stock.outputs[0] if not wish.output else output_named(stock, wish.output)
+    return stock, quantized.head(stock, output, model=wish.model)
+
+
+def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(each.file_size for each in packed.infolist())
+        if unpacked > limits.DEFAULT.model_file:
+            raise TooLarge(what=path, size=unpacked, limit=limits.DEFAULT.model_file)
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("x", "y") if name in file.files}
+    except FileNotFoundError:
+        raise MissingFile(path=path, what="the file of rows") from None
+    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadArgument(reason=f"{path} is no .npz file of arrays", fix="numpy.savez('rows.npz', x=rows, y=labels)") from error
+    if set(found) != {"x", "y"} or found["x"].ndim < 1 or found["y"].dtype.kind not in "iu" or found["y"].ndim != 1:
+        raise BadArgument(reason=f"{path} does not hold rows x and whole numbers y", fix="numpy.savez('rows.npz', x=rows, y=labels)")
+    x, y = found["x"], found["y"].astype(np.int64)
+    if len(x) != len(y) or x.dtype.kind not in "if" or x.size != len(x) * size:
+        reason = f"{path}: x is {x.dtype}{list(x.shape)}; int8[{len(y)}, {size}] is needed"
+        raise BadArgument(reason=reason, fix="run the file that edgecloud int8-head expose writes: its last output gives rows")
+    if not len(x):
+        raise BadArgument(reason=f"{path} holds no rows", fix="numpy.savez('rows.npz', x=rows, y=labels)")
+    return x.reshape(len(x), size), y
+
+
+def _accuracy(features: F64, labels: NDArray[np.int64], kernel: F64, bias: F64) -> float | None:
+    if not len(labels):
+        return None
+    z = features @ kernel.T + bias
+    said = (z[:, 0] > 0).astype(np.int64) if z.shape[1] == 1 else z.argmax(1)
+    return float((said == labels).mean())

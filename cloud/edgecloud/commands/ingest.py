@@ -1,0 +1,55 @@
+"""ingest: the service that listens to the fleet."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from edgecloud import keys
+from edgecloud.intake import mqtt as link
+from edgecloud.intake.service import Ingester, Pace
+from edgecloud.registry import open_registry
+from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
+
+from .answer import Answer, facts
+
+
+def ingest(args: argparse.Namespace) -> Answer:
+    """Take in what devices send until stopped, or with --once until nothing more comes."""
+    start_log(args.log or from_environment("LOG", "text"), args.log_level or from_environment("LOG_LEVEL", "info"))
+    path = registry_path(args.db)
+    store = open_registry(path)
+    fleet = store.fleet
+    store.close()
+    key_file = args.key or from_environment("KEY", "")
+    key = keys.load_key(Path(key_file) if key_file else path.parent / keys.PRIVATE)
+    broker = link.parse_broker(
+        args.broker or from_environment("BROKER", BROKER),
+        password_file=_path(args.password_file or from_environment("PASSWORD_FILE", "")),
+        ca=_path(args.ca or from_environment("CA", "")),
+        certificate=_path(args.cert or from_environment("CERT", "")),
+        key=_path(args.cert_key or from_environment("CERT_KEY", "")),
+    )
+    client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
+    pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
+    ingester = Ingester(path, key, link.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace)
+    interrupted = False
+
+    def on_signal(number: int, _frame: object) -> None:
+        nonlocal interrupted
+        interrupted = number == signal.SIGINT
+        ingester.stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        tally = ingester.run(once=seconds(args.idle) if args.once else None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    document = tally.document()
+    return Answer(document, facts([(name, count) for name, count in document.items() if count]), code=130 if interrupted else 0)
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,254 @@
+"""Finds where the batch stands in every tensor of a stock graph of one sample, and computes the graph for a batch of many.
+
+Most operators take a batch as they are: the runtime finds the shapes itself. What holds the shape of one sample as a constant is
+written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from modelwire.errors import NotTrainable
+
+from .stock import Op, Stock
+from .writing import flat, ops
+from .writing.build import Graph, Made, tensor_table
+from .writing.flat import At
+
+IN_FRONT = -1  # an axis: the batch stands before all axes of a tensor that one sample has none of
+_RESHAPES = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
+_POINTWISE = frozenset((
+    ops.ADD, ops.SUB, ops.MUL, ops.DIV, ops.MAXIMUM, ops.MINIMUM, ops.SQUARED_DIFFERENCE, ops.SELECT, ops.SELECT_V2, ops.PRELU,
+    ops.LOGISTIC, ops.RELU, ops.RELU6, ops.RELU_N1_TO_1, ops.TANH, ops.EXP, ops.LOG, ops.NEG, ops.ABS, ops.SQRT, ops.RSQRT, ops.SQUARE,
+    ops.HARD_SWISH, ops.LEAKY_RELU, ops.CAST, ops.GREATER, ops.GREATER_EQUAL, ops.LESS, ops.EQUAL, ops.LOGICAL_AND, ops.ZEROS_LIKE,
+    ops.QUANTIZE, ops.DEQUANTIZE, ops.PAD, ops.PADV2, ops.MIRROR_PAD, ops.TILE, ops.BROADCAST_TO,
+))  # fmt: skip
+_FREE_AXES = {ops.FULLY_CONNECTED: 1, ops.SOFTMAX: 1, ops.LOG_SOFTMAX: 1, ops.BATCH_MATMUL: 2}  # the last ones, which they work along
+_REDUCES = (ops.MEAN, ops.SUM, ops.REDUCE_MAX, ops.REDUCE_MIN, ops.REDUCE_PROD)
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """The shapes at a batch: by tensor, and on which axis the batch stands (None: in none)."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    axes: tuple[int | None, ...]
+
+
+def single(stock: Stock) -> Batched:
+    """Return the shapes of one sample, as the file has them: nothing needs to be known of its operators."""
+    return Batched(tuple(t.shape for t in stock.tensors), (None,) * len(stock.tensors))
+
+
+def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
+    """Return the shape of every tensor for `batch` samples. wanted: the operators that will be computed, by index.
+
+    Raises NotTrainable where an operator mixes the samples of a batch, or can't be seen not to.
+    """
+    axes: list[int | None] = [None] * len(stock.tensors)
+    for t in stock.inputs:
+        axes[t] = 0
+    for op in stock.operators:
+        if op.index not in wanted:
+            continue
+        takes = [t for t in op.inputs if t >= 0 and axes[t] is not None]
+        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None:
+            takes = takes[:1]
+        if not takes or op.code == ops.SHAPE:
+            continue
+        for out in op.outputs:
+            axes[out] = _axis(stock, op, takes, axes, out)
+    shapes = []
+    for tensor, axis in zip(stock.tensors, axes, strict=True):
+        scaled = tuple(n * batch if i == axis else n for i, n in enumerate(tensor.shape))
+        shapes.append((batch, *tensor.shape) if axis == IN_FRONT and batch > 1 else scaled)
+    return Batched(tuple(shapes), tuple(axes))
+
+
+def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: int) -> int:
+    shape, to = stock.tensors[takes[0]].shape, stock.tensors[out].shape
+    axis = axes[takes[0]]
+    assert axis is not None
+
+    def refuse(why: str) -> NotTrainable:
+        return NotTrainable(model=stock.tensors[out].name, reason=f"{op.name} (operator {op.index}) {why}; only a graph of one sample can")
+
+    if op.code in _RESHAPES:
+        at = _reshaped(shape, axis, to)
+        if at is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
+            return IN_FRONT
+        if at is None:
+            raise refuse("lays the samples of a batch across each other")
+        return at
+    if op.code == ops.TRANSPOSE:
+        return [int(i) for i in stock.value(op.inputs[1])].index(axis)
+    if op.code in (*_REDUCES, ops.ARG_MAX, ops.ARG_MIN):
+        gone = {int(i) % len(shape) for i in np.atleast_1d(stock.value(op.inputs[1]))}
+        if axis in gone:
+            raise refuse("reduces over the batch")
+        return axis - (0 if len(to) == len(shape) else sum(i < axis for i in gone))
+    if op.code == ops.PACK:
+        along = op.option(1) % len(to)
+        return axis + (along <= axis)
+    if op.code == ops.UNPACK:
+        along = op.option(1) % len(shape)
+        if along == axis:
+            raise refuse("takes the batch apart")
+        return axis - (along < axis)
+    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION, ops.GATHER):
+        return _cut(stock, op, shape, axis, to, refuse)
+    if op.code == ops.FULLY_CONNECTED and len(to) != len(shape):
+        if axis:
+            raise refuse("lays the samples of a batch across each other")
+        return 0
+    found = [i + len(to) - len(stock.tensors[t].shape) for t in takes if (i := axes[t]) is not None]
+    place = found[0]
+    if any(i != place for i in found) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
+        raise refuse("does something to the batch that is not known")
+    # Convolutions, pools and whatever else there is look at the axes behind the first.
+    last = len(to) - 1 - _FREE_AXES[op.code] if op.code in _FREE_AXES else 0 if len(to) == len(shape) else -1
+    if op.code not in _POINTWISE and max(place, axis) > last:
+        raise refuse("works along the axis of the batch")
+    return place
+
+
+def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
+    """Return whether an operator adds an axis in front of the tensor by itself."""
+    if user.code == ops.FULLY_CONNECTED:
+        return tensor in user.inputs[2:]
+    return user.code in _POINTWISE and len(stock.tensors[user.outputs[0]].shape) == len(stock.tensors[tensor].shape) + 1
+
+
+def _reshaped(shape: tuple[int, ...], axis: int, to: tuple[int, ...]) -> int | None:
+    """Return where a reshape takes the batch, None when nowhere."""
+    same = [i for i, n in enumerate(to) if prod(to[:i]) == prod(shape[:axis]) and n == 1]
+    if same:
+        return same[0]
+    moved = [i for i, n in enumerate(to) if n == 1 == shape[axis] and to[:i] + to[i + 1 :] == shape[:axis] + shape[axis + 1 :]]
+    if moved:
+        return moved[0]
+    return 0 if prod(shape[:axis]) == 1 and len(to) > 1 else None
+
+
+def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], at: int) -> list[int] | None:
+    """Return the order of axes of a transposition that a reshape of one sample stands for, None where it is a reshape for many too.
+
+    Converters write the transposition of an axis of 1 as a reshape: [1, 24, 6] to [24, 1, 6]. Shapes are of one sample.
+    """
+    if at == IN_FRONT or prod(to[:at]) == prod(shape[:axis]):
+        return None
+    order = [i for i in range(len(shape)) if i != axis]
+    order.insert(at, axis)
+    return order
+
+
+def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
+    """Return where the batch goes in an operator that cuts along axes; it may not cut along the batch."""
+    if op.code == ops.STRIDED_SLICE:
+        if op.option(2) or op.option(3):
+            raise refuse("uses an ellipsis or a new axis")
+        gone = op.option(4)
+        if gone >> axis & 1 or to[axis - sum(gone >> i & 1 for i in range(axis))] != shape[axis]:
+            raise refuse("cuts the batch")
+        return axis - sum(gone >> i & 1 for i in range(axis))
+    along = {
+        ops.SPLIT: lambda: int(stock.value(op.inputs[0])), ops.SPLIT_V: lambda: int(stock.value(op.inputs[2])),
+        ops.CONCATENATION: lambda: op.option(0), ops.GATHER: lambda: op.option(0),
+    }.get(op.code)  # fmt: skip
+    if along is None:
+        if to[axis] != shape[axis]:
+            raise refuse("cuts the batch")
+    elif along() % len(shape) == axis:
+        raise refuse("cuts or joins along the batch")
+    return axis
+
+
+def forward(
+    graph: Graph, stock: Stock, at: Batched, variables: frozenset[int], wanted: frozenset[int], instead: Callable[[Op], bool] | None = None
+) -> None:
+    """Append the stock operators in `wanted` to `graph`, whose first tensors are the stock's (see `stock_tensors`).
+
+    variables: stock tensors that the graph has already, read from variables.
+    instead: appends another form of an operator, and says whether it did.
+    """
+    for op in stock.operators:
+        if op.index not in wanted or variables.intersection(op.outputs):
+            continue  # float16 that was only widened into what is a variable now
+        if instead is not None and instead(op):
+            continue
+        if not any(t >= 0 and at.axes[t] is not None for t in op.inputs) or not _rewrite(graph, stock, op, at):
+            graph.operators.append(At(op.at))
+            graph.made.append(Made(op.code, op.inputs, op.outputs))
+
+
+def _rewrite(graph: Graph, stock: Stock, op: Op, at: Batched) -> bool:
+    """Append an operator that holds the shape of one sample, made for the batch. Returns False for one that does not."""
+    out, inputs = op.outputs[0], op.inputs
+    shape, axis = at.shapes[out], at.axes[out]
+    code, options = op.code, _plain_options(op)
+    if axis is None or stock.tensors[out].shape == shape:
+        return False
+    if code in _RESHAPES:
+        before = at.axes[inputs[0]]
+        order = None if before is None else moves(stock.tensors[inputs[0]].shape, before, stock.tensors[out].shape, axis)
+        if order is not None:
+            graph.add_op(ops.TRANSPOSE, (inputs[0], graph.constant_of(order)), [out])
+        else:
+            graph.add_op(ops.RESHAPE, (inputs[0], graph.constant_of(shape)), [out], {0: flat.integers(shape)})
+    elif code == ops.FULLY_CONNECTED and len(inputs) > 2 and inputs[2] >= 0 and at.axes[inputs[2]] is not None:
+        # Converters fold an addition into the bias, even one of what the sample itself gives: it is an addition again.
+        rows, gives = prod(shape) // shape[-1], shape[-1]
+        product = graph.matmul(graph.reshape(inputs[0], (rows, prod(graph.shape(inputs[0])) // rows)), inputs[1], adjoint_b=True)
+        total = graph.op(ops.ADD, (product, graph.reshape(inputs[2], (rows, gives))), (rows, gives), {0: flat.i8(op.fused)})
+        graph.add_op(ops.RESHAPE, (total, graph.constant_of(shape)), [out], {0: flat.integers(shape)})
+    elif code == ops.SLICE:
+        size = [shape[i] if i == axis else int(n) for i, n in enumerate(stock.value(op.inputs[2]))]
+        graph.add_op(code, (inputs[0], inputs[1], graph.constant_of(size)), [out])
+    elif code == ops.STRIDED_SLICE:
+        whole = at.axes[op.inputs[0]]
+        assert whole is not None
+        for mask in (0, 1):
+            options[mask] = flat.i32(op.option(mask) | 1 << whole)
+        graph.add_op(code, inputs, [out], options)
+    elif code == ops.TRANSPOSE_CONV:
+        # Its sizes may come from operators that read a shape; the file says what they are.
+        graph.add_op(code, (graph.constant_of(shape), *inputs[1:]), [out], options)
+    elif code == ops.BROADCAST_TO:
+        graph.add_op(code, (inputs[0], graph.constant_of(shape)), [out])
+    elif code in (ops.CONCATENATION, ops.PACK) and any(at.axes[t] is None for t in op.inputs):
+        parts = []
+        for t in inputs:
+            like = list(at.shapes[t])
+            if at.axes[t] is None:
+                place = axis - (op.option(1) % len(shape) < axis) if code == ops.PACK else axis
+                like[place] = shape[axis]
+            parts.append(graph.broadcast(t, like))
+        graph.add_op(code, parts, [out], options)
+    else:
+        return False
+    return True
+
+
+def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
+    """Return the options of the few operators that are written anew, none of them with a vector in it."""
+    small = {ops.TRANSPOSE_CONV: (0, 3), ops.CONCATENATION: (1,)}.get(op.code, ())
+    if op.options is None or op.code in _RESHAPES:
+        return {}
+    count = {ops.STRIDED_SLICE: 5, ops.TRANSPOSE_CONV: 4, ops.CONCATENATION: 2, ops.PACK: 2}.get(op.code, 0)
+    return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}
+
+
+def stock_tensors(graph: Graph, stock: Stock, at: Batched, variables: frozenset[int]) -> None:
+    """Give a fresh graph the stock's tensors under their indices, in their shapes for the batch; variables lose their constants."""
+    for t, (tensor, shape) in enumerate(zip(stock.tensors, at.shapes, strict=True)):
+        same = shape == tensor.shape and t not in variables
+        graph.tensors.append(At(tensor.at) if same else tensor_table(shape, tensor.type, tensor.name, 0))
+        graph.shapes.append(shape)
+        graph.types.append(tensor.type)
+        if stock.is_constant(t) and t not in variables:
+            graph.constant.add(t)
+

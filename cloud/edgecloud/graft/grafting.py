@@ -1,0 +1,373 @@
+"""Writes onto a stock .tflite the signatures that train it: infer, eval, train, get_weights, set_weights; and features and state.
+
+The stock file is inside the new one, whole and unchanged; constants that are not trained are read from where they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from modelwire.errors import BadArgument, NotTrainable
+from modelwire.tflite import file as tflite_file
+from modelwire.tflite.flatbuffer import U32
+from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
+
+from . import describing, optimizers, scoring
+from . import loss as losses
+from .batch import Batched, batched, forward, single, stock_tensors
+from .cuts import Cut, cuts, named
+from .faster import instead_of
+from .layers import Layer, layers, select
+from .rules import conv as rules_conv
+from .rules import dense as rules_dense
+from .rules import pointwise as rules_pointwise
+from .rules import shape as rules_shape
+from .stock import Stock, consistent, read
+from .tape import NoRule, Tape
+from .widening import widen
+from .writing import ops
+from .writing.build import File, Graph, Shape, tensor_table
+
+_ = (rules_conv, rules_dense, rules_pointwise, rules_shape)  # importing them registers the gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked of a graft."""
+
+    train: tuple[str, ...] = ("head",)  # head, last:N, all, or names
+    modes: tuple[str, ...] = ()  # shallower cuts that the board may choose instead: head, last:N, or a name
+    loss: str = "auto"
+    optimizer: str = "sgd"
+    batch: int = 16
+    output: str = ""  # name of the output that is trained; empty: the first
+    add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
+    score: bool = False  # whether an auto-encoder scores samples against a threshold
+    model: str = "the model"  # its name, for errors
+
+
+@dataclass(frozen=True, slots=True)
+class Grafted:
+    """A trainable file, and what is in it."""
+
+    file: bytes
+    stock: Stock
+    layers: tuple[Layer, ...]  # of the deepest mode
+    loss: str
+    modes: tuple[Mode, ...]  # cheapest first
+    graphs: Mapping[str, Graph]  # by the name of the mode that it trains, for estimates
+    head: HeadNotes | None
+    features: str  # name of the stock tensor that the signature gives; empty when there is none
+    signatures: tuple[str, ...]
+
+
+def graft(data: bytes, wish: Wish) -> Grafted:
+    """Return the trainable form of a stock file.
+
+    Raises NotTrainable, naming the operator and the deepest cut that works, where a gradient would have to pass what has none;
+    BadArgument for a wish that does not fit the file; Malformed for no .tflite.
+    """
+    with consistent(wish.model):
+        return _grafted(read(data, wish.model), wish)
+
+
+def _grafted(stock: Stock, wish: Wish) -> Grafted:
+    check_stock(stock, wish)
+    output = output_of(stock, wish)
+    origin = stock.sha256
+    if wish.add_classes:
+        stock = read(widen(stock, output, wish.add_classes))
+    found = layers(stock, output)
+    chosen = cuts(stock, found, wish.train, wish.modes)
+    try:
+        return _Graft(stock, output, chosen, wish, origin).made()
+    except NoRule as refused:
+        raise _refusal(stock, output, found, wish, refused) from None
+
+
+def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> Graph:
+    """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
+    cut = Cut(named(wish.train), chosen)
+    return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
+
+
+def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> int:
+    """Return how many of the last layers can be trained; 0 when not even the head can."""
+    best = 0
+    for count in range(1, sum(layer.kernel for layer in found) + 1):
+        try:
+            cut = Cut(f"last:{count}", select(stock, found, (f"last:{count}",)))
+            _Graft(stock, output, (cut,), wish).train(cut)
+        except (NoRule, NotTrainable):
+            break
+        best = count
+    return best
+
+
+def _refusal(stock: Stock, output: int, found: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
+    best = deepest(stock, output, found, wish)
+    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
+    tensor = stock.tensors[refused.op.outputs[0]].name
+    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
+    return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")
+
+
+def check_stock(stock: Stock, wish: Wish) -> None:
+    """Raise NotTrainable for a file that can't be grafted at all."""
+
+    def refuse(reason: str) -> NotTrainable:
+        return NotTrainable(model=wish.model, reason=reason)
+
+    if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
+        raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
+    if len(stock.inputs) != 1:
+        raise refuse(f"it takes {len(stock.inputs)} inputs; train(x, y, lr) has one")
+    x = stock.tensors[stock.inputs[0]]
+    if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
+        kind = ops.TYPE_NAMES.get(x.type, "of another type")
+        quantized = x.type in (ops.INT8, ops.UINT8)
+        way = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head" if quantized else ""
+        raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
+    if len(stock.subgraphs) > 1:
+        raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
+    for op in stock.operators:
+        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
+            raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
+    if not 1 <= wish.batch <= 4096:
+        raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
+
+
+_UNUSABLE = {
+    ops.CUSTOM: "only its author's code can run", ops.ADD_N: "gives other bits with another number of threads",
+    ops.ELU: "is missing from the reference kernels",
+}  # fmt: skip
+
+
+def output_named(stock: Stock, name: str) -> int:
+    """Return the output of this name. Raises BadArgument when there is none."""
+    names = {stock.tensors[t].name: t for t in stock.outputs}
+    if name not in names:
+        raise BadArgument(reason=f"no output is called {name!r}", fix=f"name one of: {', '.join(names)}")
+    return names[name]
+
+
+def output_of(stock: Stock, wish: Wish) -> int:
+    """Return the output that is trained."""
+    chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
+    found = stock.tensors[chosen]
+    if found.type != ops.FLOAT32 or not found.shape or found.shape[0] != 1:
+        raise NotTrainable(model=wish.model, reason=f"its output {found.name!r} is not float32 with one sample on its first axis")
+    return chosen
+
+
+@dataclass
+class _Graft:
+    stock: Stock
+    output: int
+    cuts: tuple[Cut, ...]  # the last is the deepest
+    wish: Wish
+    origin: str = ""  # SHA-256 of the file that the author has
+    file: File = field(init=False)
+    weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
+
+    def __post_init__(self) -> None:
+        self.file = File(self.stock, self.wish.model)
+        self.weights = self.cuts[-1].weights
+        # As the file holds them: a shape alone says nothing about how much there is.
+        shapes = {name: self.stock.value(t).shape for name, t in self.weights.items()}
+        self.moments = optimizers.moments([frozenset(cut.weights) for cut in self.cuts])
+        self.slots = optimizers.slots(self.wish.optimizer, shapes, self.moments)
+        self.variables = frozenset(self.weights.values())
+        self.leading = self.stock.leading_to(self.output)
+        self.place = losses.place(self.stock, self.output, self.wish.loss)
+        self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
+        self.infer = Graph(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
+        self.init = Graph(self.file, "init")
+        # The optimiser's slots by what moves together: a signature makes room for those that it moves, and inference for none.
+        self.init_slots = [Graph(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
+        self.signed: list[str] = []
+        if self.wish.score:
+            scoring.check(self.stock, self.output, self.place.kind, self.weights)
+
+    def made(self) -> Grafted:
+        self.initialise()
+        one = single(self.stock)
+        everything = frozenset(op.index for op in self.stock.operators)
+        self.continue_stock(self.infer, one, everything)
+        self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
+        evaluate = Graph(self.file, "eval")
+        self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
+        self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
+        graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
+        shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
+        self.access("weights", dict(sorted({**shapes, **({THRESHOLD: (1,)} if self.wish.score else {})}.items())), [self.init])
+        if self.slots:
+            self.access("state", {slot.name: slot.initial.shape for slot in self.slots}, self.init_slots)
+        features = self.features(one)
+        name = self.stock.tensors[features].name if features >= 0 else ""
+        if self.wish.score:
+            self.score(one)
+        modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
+        head = describing.head(self.stock, self.cuts[0].layers, features, self.place)
+        file = self.file.write({ENTRY: self.notes(name, modes, head)})
+        tflite_file.check_trainable(file, model=self.wish.model)
+        notes_of(file, model=self.wish.model)
+        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, head, name, tuple(self.signed))
+
+    def signatures(self) -> dict[Cut, str]:
+        """Return the signature of each cut."""
+        out: dict[Cut, str] = {}
+        for cut in self.cuts[:-1]:
+            name = "train_" + re.sub(r"\W+", "_", cut.name, flags=re.ASCII).strip("_")
+            out[cut] = name if name not in out.values() else f"{name}_{len(out)}"
+        return out | {self.cuts[-1]: "train"}
+
+    def sign(self, graph: Graph, key: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+        self.file.sign(key, graph, inputs, outputs)
+        self.signed.append(key)
+
+    def outputs(self) -> dict[str, int]:
+        """Return the outputs of infer: `output`, which is trained, and the file's others by their names."""
+        out = {"output": self.output}
+        for t in self.stock.outputs:
+            if t != self.output:
+                name = re.sub(r"\W", "_", self.stock.tensors[t].name, flags=re.ASCII).lstrip("0123456789") or "other"
+                out[name if name not in out else f"{name}_{t}"] = t
+        return out
+
+    def initialise(self) -> None:
+        """Write the subgraph that gives each variable its first value: the stock file's own bytes where nothing else reads them."""
+        graph, stock = self.init, self.stock
+        readers = [0] * len(stock.buffers)
+        for each in stock.tensors:
+            readers[each.buffer] += 1
+        for table in stock.root.tables(6):
+            readers[table.integer(1, U32)] += 1
+        for name, t in self.weights.items():
+            tensor = stock.tensors[t]
+            if readers[tensor.buffer] == 1 and stock.is_constant(t):
+                buffer = tensor.buffer
+            else:
+                buffer = self.file.buffer(stock.value(t).astype("<f4").tobytes(), own=True)
+            graph.assign(graph.variable(name), graph.tensor(tensor.shape, name=name, buffer=buffer))
+        if self.wish.score:
+            buffer = self.file.buffer(scoring.NONE_YET.tobytes(), own=True)
+            graph.assign(graph.variable(THRESHOLD), graph.tensor((1,), name=THRESHOLD, buffer=buffer))
+        for slot in self.slots:
+            for group, own in zip(self.moments, self.init_slots, strict=True):
+                if slot.moves & group:
+                    own.assign(own.variable(slot.name), own.constant_of(slot.initial))
+
+    def start_slots(self, graph: Graph, names: Set[str]) -> None:
+        """Append the calls that give the slots of these weights their first values."""
+        for group, own in zip(self.moments, self.init_slots, strict=bool(self.slots)):
+            if group & names:
+                graph.call_once(own)
+
+    def continue_stock(self, graph: Graph, at: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()) -> dict[str, int]:
+        """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
+
+        faster: weights whose layers take the form of matrix products.
+        """
+        stock_tensors(graph, self.stock, at, self.variables)
+        taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
+        handles: dict[str, int] = {}
+        for name, t in self.weights.items():
+            if t in taken:
+                if not handles:
+                    graph.call_once(self.init)
+                handles[name] = graph.variable(name)
+                graph.add_op(ops.READ_VARIABLE, [handles[name]], [t])
+        for t in (*self.stock.inputs, *self.stock.outputs):
+            if t not in self.variables:
+                tensor = self.stock.tensors[t]
+                graph.tensors[t] = tensor_table(at.shapes[t], tensor.type, tensor.name, 0)
+        instead = instead_of(graph, faster) if faster else None
+        forward(graph, self.stock, at, self.variables, wanted, instead)
+        return handles
+
+    def train(self, cut: Cut) -> Graph:
+        """Write the signature that trains one cut.
+
+        A layer that it does not train keeps the stock file's operator, even where its weights are a variable for a deeper cut's sake: the
+        gradients are then those of a file with this cut alone, to the bit.
+        """
+        key, weights = self.signatures()[cut], cut.weights
+        graph = Graph(self.file, key)
+        handles = self.continue_stock(graph, self.many, self.leading, faster=frozenset(weights.values()))
+        y = graph.tensor(graph.shape(self.output), name="y")
+        rate = graph.tensor((), name="lr")
+        tape = Tape(graph, self.stock, self.many, weights.values(), self.leading)
+        value = losses.write(graph, tape, self.place, self.output, y)
+        tape.back(self.place.behind)
+        lost = [name for name, t in weights.items() if t not in tape.gradients]
+        if lost:
+            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        self.start_slots(graph, weights.keys())
+        kept = [slot for slot in self.slots if slot.moves & weights.keys()]
+        slots = {slot.name: graph.variable(slot.name) for slot in kept}
+        state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in kept}
+        gradients = {name: tape.gradients[t] for name, t in weights.items()}
+        for name, new in optimizers.step(graph, self.wish.optimizer, weights, gradients, state, rate, self.moments).items():
+            graph.assign({**handles, **slots}[name], new)
+        self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
+        return graph
+
+    def access(self, what: str, shapes: dict[str, Shape], first: Sequence[Graph]) -> None:
+        """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""
+        get, put = Graph(self.file, f"get_{what}"), Graph(self.file, f"set_{what}")
+        for graph in (get, put):
+            for init in first:
+                graph.call_once(init)
+        self.sign(get, get.name, {}, {name: get.read(get.variable(name), shape) for name, shape in shapes.items()})
+        given = {name: put.tensor(shape, name=name) for name, shape in shapes.items()}
+        for name, t in given.items():
+            put.assign(put.variable(name), t)
+        # The result of an operator: a bare constant can't be an output everywhere.
+        ok = put.op(ops.RESHAPE, (put.constant_of([1]), put.constant_of([1])), (1,), type=ops.INT32)
+        self.sign(put, put.name, given, {"ok": ok})
+
+    def features(self, one: Batched) -> int:
+        """Write `features`: the only tensor through which the cheapest mode sees the input; returns it, or -1 when there are several.
+
+        It is computed with the present weights of deeper modes: what was kept of it is of no use once they have moved.
+        """
+        needed = Tape(self.infer, self.stock, one, self.cuts[0].weights.values(), self.leading).needed
+        entries = {
+            t for op in self.stock.operators if op.index in self.leading and needed.intersection(op.inputs)
+            for t in op.inputs if t >= 0 and t not in needed and t in self.stock.moving
+        }  # fmt: skip
+        if len(entries) != 1 or entries <= set(self.stock.inputs):
+            return -1
+        (found,) = entries
+        graph = Graph(self.file, "features")
+        self.continue_stock(graph, one, self.stock.leading_to(found))
+        tensor = self.stock.tensors[found]
+        graph.tensors[found] = tensor_table(one.shapes[found], ops.FLOAT32, tensor.name, 0)
+        self.sign(graph, "features", {"x": self.stock.inputs[0]}, {"features": found})
+        return found
+
+    def score(self, one: Batched) -> None:
+        """Write `score`: how badly a sample is reconstructed, and whether that is beyond the threshold."""
+        graph = Graph(self.file, SCORE)
+        if not self.continue_stock(graph, one, self.leading):
+            graph.call_once(self.init)
+        threshold = graph.read(graph.variable(THRESHOLD), (1,))
+        outputs = scoring.write(graph, self.stock.inputs[0], self.output, threshold)
+        self.sign(graph, SCORE, {"x": self.stock.inputs[0]}, outputs)
+
+    def notes(self, features: str, modes: Sequence[Mode], head: HeadNotes | None) -> bytes:
+        """Return what the file says of itself, as JSON."""
+        tensors = {name: self.stock.tensors[t] for name, t in self.weights.items()}
+        said: dict[str, object] = {
+            "stock_sha256": self.origin, "batch": self.wish.batch, "loss": self.place.kind, "optimizer": self.wish.optimizer,
+            "output": self.stock.tensors[self.output].name, "features": features,
+            "weights": {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()},
+            "score": self.wish.score,
+        }  # fmt: skip
+        if self.wish.add_classes:
+            classes = self.stock.tensors[self.output].shape[-1]
+            said["added_classes"] = {name: classes - len(self.wish.add_classes) + i for i, name in enumerate(self.wish.add_classes)}
+        return describing.notes(said, modes, head)

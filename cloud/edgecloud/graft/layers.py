@@ -1,0 +1,135 @@
+"""Finds the layers of a stock graph, what is trainable in them, and names for it; and picks the layers that a cut trains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from modelwire.errors import BadArgument
+
+from .stock import Op, Stock
+from .writing import ops
+
+NAME_LENGTH = 60  # characters of a layer's name; a weight's adds its part
+# Parts of a tensor's name that say what an operator does, or what every name in the file begins with.
+_NOISE = re.compile(
+    r"(MatMul|BiasAdd|Conv[12]D|ReadVariableOp|resource|[Dd]epthwise|separable_conv2d|Transpose|convolution|conv_transpose|Tensordot|Relu6?|Tanh"
+    r"|Sigmoid|[Aa]dd|[Mm]ul|[Ss]ub|batchnorm|Squeeze|ExpandDims|Kernel|Bias|[Kk]ernel|bias|weights|biases|Alpha"
+    r"|model|[Ss]equential|functional|StatefulPartitionedCall)?(_?\d+)*"
+)
+_NAMELESS = re.compile(r"(arith_constant|constant|const|pseudo_const|tfl_.*|arg\d*|)\d*", re.IGNORECASE)
+_KERNELS = {
+    ops.FULLY_CONNECTED: (1, 2), ops.CONV_2D: (1, 2), ops.DEPTHWISE_CONV_2D: (1, 2), ops.TRANSPOSE_CONV: (1, 3), ops.BATCH_MATMUL: (1, -1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer: an operator with its kernel, or several that share it; or a vector of slopes, scales or offsets."""
+
+    name: str
+    kind: str  # the operator's name
+    operator: int  # index of the first one
+    weights: Mapping[str, int]  # the stock tensor of each weight, by the weight's name
+    kernel: bool  # false for a vector that stands by itself
+
+    def entries(self, stock: Stock) -> int:
+        return sum(stock.tensors[t].size for t in self.weights.values())
+
+
+def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
+    """Return every layer that leads to the output, in the order of the graph."""
+    leading, out = stock.leading_to(output), list[Layer]()
+    taken: set[int] = set()
+    names: set[str] = set()
+    for op in stock.operators:
+        if op.index not in leading or not stock.moving.intersection(op.inputs):
+            continue
+        found = {part: t for part, t in _weights(stock, op).items() if t not in taken}
+        if not found:
+            continue
+        name = _layer_name(stock, op, found, names)
+        names.add(name)
+        taken.update(found.values())
+        weights = {f"{name}_{part}": t for part, t in found.items()}
+        out.append(Layer(name, op.name, op.index, weights, op.code in _KERNELS and ("kernel" in found)))
+    return tuple(out)
+
+
+def _weights(stock: Stock, op: Op) -> dict[str, int]:
+    """Return the float weights of one operator by what they are in it."""
+
+    def float_weight(t: int) -> bool:
+        return t >= 0 and stock.holds(t) and stock.tensors[t].type == ops.FLOAT32
+
+    if op.code in _KERNELS:
+        places = dict(zip(("kernel", "bias"), _KERNELS[op.code], strict=True))
+        return {part: op.inputs[i] for part, i in places.items() if 0 < i < len(op.inputs) and float_weight(op.inputs[i])}
+    if op.code == ops.PRELU and float_weight(op.inputs[1]):
+        return {"slope": op.inputs[1]}
+    if op.code in (ops.ADD, ops.MUL):
+        part = "offset" if op.code == ops.ADD else "scale"
+        # A single number is part of a formula, as the half in a hard sigmoid; a vector was learnt.
+        vectors = [t for t in op.inputs if float_weight(t) and stock.tensors[t].size > 1]
+        return {part: vectors[0]} if vectors else {}
+    return {}
+
+
+def _layer_name(stock: Stock, op: Op, found: Mapping[str, int], taken: set[str]) -> str:
+    """Return a name from those that the converter left: of the output where the kernel's was lost in folding."""
+    candidates = [stock.tensors[op.outputs[0]].name, *(stock.tensors[t].name for t in found.values())]
+    for candidate in candidates:
+        for fused in candidate.split(";"):
+            parts = [p for p in re.split(r"[/:.]", fused) if not _NOISE.fullmatch(p)]
+            name = re.sub(r"\W+", "_", parts[-1] if parts else "", flags=re.ASCII).strip("_").removesuffix("_1")  # Keras numbers its calls
+            name = name[-NAME_LENGTH:].lstrip("_0123456789")
+            if not _NAMELESS.fullmatch(name):
+                return name if name not in taken else f"{name}_op{op.index}"
+    return f"{op.name.lower()}_op{op.index}"
+
+
+def select(stock: Stock, found: Sequence[Layer], what: Sequence[str]) -> tuple[Layer, ...]:
+    """Return the layers that a cut trains. what: `head`, `last:N`, `all`, or names of layers, weights or stock tensors.
+
+    Vectors that stand by themselves go with the kernels before them; what stands before the first kernel only prepares the input.
+    Raises BadArgument for a name that is not there.
+    """
+    kernels = [layer for layer in found if layer.kernel]
+    if not kernels:
+        reason = "the model has no layer with float weights that leads to its output"
+        raise BadArgument(reason=reason, fix="edgecloud inspect shows what it has")
+    if len(what) == 1 and (count := _count(what[0], len(kernels))) is not None:
+        first = kernels[-count].operator
+        return tuple(layer for layer in found if layer.operator >= first)
+    chosen: list[Layer] = []
+    for name in what:
+        match = [layer for layer in found if name == layer.name]
+        match = match or [_part(layer, name, stock) for layer in found if _has(layer, name, stock)]
+        if not match:
+            known = ", ".join(layer.name for layer in found)
+            raise BadArgument(reason=f"no layer or weight is called {name!r}", fix=f"name one of: {known}")
+        chosen += match
+    return tuple(sorted({tuple(c.weights): c for c in chosen}.values(), key=lambda layer: layer.operator))
+
+
+def _count(what: str, kernels: int) -> int | None:
+    if what == "head":
+        return 1
+    if what == "all":
+        return kernels
+    if not what.startswith("last:"):
+        return None
+    count = what.removeprefix("last:")
+    if not count.isdecimal() or not count.isascii() or len(count) > 9 or not 1 <= int(count) <= kernels:
+        raise BadArgument(reason=f"{what!r} names no number of layers", fix=f"last:1 to last:{kernels}, which is all")
+    return int(count)
+
+
+def _has(layer: Layer, name: str, stock: Stock) -> bool:
+    return any(name in (weight, stock.tensors[t].name) for weight, t in layer.weights.items())
+
+
+def _part(layer: Layer, name: str, stock: Stock) -> Layer:
+    weights = {weight: t for weight, t in layer.weights.items() if name in (weight, stock.tensors[t].name)}
+    return Layer(layer.name, layer.kind, layer.operator, weights, layer.kernel)

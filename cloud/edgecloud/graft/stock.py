@@ -1,0 +1,230 @@
+"""Reads an inference-only .tflite: its operators with their options, its tensors, and the constants' values."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelwire import limits
+from modelwire.errors import Malformed, ModelError
+from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
+
+from .writing import ops
+
+Array = NDArray[Any]
+_DTYPES = {
+    ops.FLOAT32: "<f4", ops.FLOAT16: "<f2", ops.INT32: "<i4", ops.INT64: "<i8", ops.INT8: "i1", ops.UINT8: "u1", ops.BOOL: "?",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    at: int  # byte of its table
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    buffer: int
+    scales: tuple[float, ...] = ()  # of a quantized tensor: one, or one for each channel
+    zeros: tuple[int, ...] = ()
+    sparse: bool = False
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator. Its options are asked for by the field's number in their table."""
+
+    index: int  # in the subgraph
+    at: int
+    code: int
+    inputs: tuple[int, ...]  # -1 stands for an input left out
+    outputs: tuple[int, ...]
+    options: Table | None
+    custom: str = ""
+
+    def option(self, number: int, default: int = 0, *, small: bool = False) -> int:
+        """Return an integer option; small: one of a single byte."""
+        return default if self.options is None else self.options.integer(number, I8 if small else I32, default)
+
+    def number(self, number: int, default: float = 0.0) -> float:
+        """Return a float option."""
+        if self.options is None or (at := self.options.field(number, 4)) is None:
+            return default
+        return float(np.frombuffer(self.options.file.data, "<f4", 1, at)[0])
+
+    @property
+    def fused(self) -> int:
+        """The activation fused into it."""
+        return self.option(ops.FUSED[self.code], small=True) if self.code in ops.FUSED else ops.NONE
+
+    @property
+    def name(self) -> str:
+        return self.custom or ops.name(self.code)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The parsed file and its first subgraph."""
+
+    data: bytes
+    root: Table
+    graph: Table
+    codes: tuple[int, ...]  # byte of each operator code's table
+    subgraphs: tuple[int, ...]
+    buffers: tuple[tuple[int, int], ...]  # (byte in the file, bytes)
+    buffer_tables: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    operators: tuple[Op, ...]
+
+    @cached_property
+    def source(self) -> Mapping[int, Op]:
+        """The operator that gives each tensor."""
+        return {t: op for op in self.operators for t in op.outputs}
+
+    @cached_property
+    def users(self) -> Mapping[int, tuple[Op, ...]]:
+        """The operators that take each tensor."""
+        out: dict[int, list[Op]] = {}
+        for op in self.operators:
+            for t in dict.fromkeys(op.inputs):
+                out.setdefault(t, []).append(op)
+        return {t: tuple(found) for t, found in out.items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def is_constant(self, tensor: int) -> bool:
+        """Return whether the file holds the tensor's value."""
+        return tensor >= 0 and tensor not in self.source and self.buffers[self.tensors[tensor].buffer][1] > 0
+
+    def value(self, tensor: int) -> Array:
+        """Return a constant: of the type that it has in the file, or float32 where float16 is dequantized at once."""
+        op = self.source.get(tensor)
+        if op is not None and op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16:
+            return self.value(op.inputs[0]).astype(np.float32)
+        found = self.tensors[tensor]
+        start, size = self.buffers[found.buffer]
+        dtype = np.dtype(_DTYPES[found.type]) if found.type in _DTYPES else None
+        if dtype is None or size != found.size * dtype.itemsize or found.sparse:
+            raise ModelError(model=found.name, reason="a constant of a type or size that can't be read")
+        return np.frombuffer(self.data, dtype, found.size, start).reshape(found.shape)
+
+    def holds(self, tensor: int) -> bool:
+        """Return whether the tensor's value is had from the file: a constant, or float16 that is only widened."""
+        op = self.source.get(tensor)
+        if op is not None:
+            return op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16 and self.holds(op.inputs[0])
+        return self.is_constant(tensor) and not self.tensors[tensor].sparse
+
+    @cached_property
+    def moving(self) -> frozenset[int]:
+        """The tensors that depend on the input."""
+        found = set(self.inputs)
+        for op in self.operators:
+            if found.intersection(op.inputs):
+                found.update(op.outputs)
+        return frozenset(found)
+
+    def leading_to(self, tensor: int) -> frozenset[int]:
+        """Return the indices of the operators that the tensor is computed from."""
+        wanted, found = {tensor}, set()
+        for op in reversed(self.operators):
+            if wanted.intersection(op.outputs):
+                found.add(op.index)
+                wanted.update(op.inputs)
+        return frozenset(found)
+
+
+@contextmanager
+def consistent(model: str = "model file") -> Iterator[None]:
+    """Tell a file whose operators and tensors contradict each other as what it is.
+
+    Rules look at shapes, options and constants that a sound file has; what each of them may miss is checked here, once.
+    """
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, ArithmeticError, AssertionError, MemoryError, struct.error) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Malformed(what=model, reason=f"its operators and tensors do not fit together ({said})") from error
+
+
+def read(data: bytes, model: str = "model file") -> Stock:
+    """Return the parsed model. model: its name, for errors. Raises Malformed for anything that is not a .tflite."""
+    file = File(memoryview(data), what=model, entries=max(1000, len(data)))
+    root = file.root(b"TFL3")
+    codes, tables = [], []
+    for t in root.tables(1):
+        tables.append(t.at)
+        codes.append((max(t.integer(0, I8), t.integer(3, I32)), t.text(1) or ""))
+    buffers, places = [], []
+    for t in root.tables(4):
+        v = t.vector(0, 1)
+        buffers.append((v.start, v.count) if v.count else (0, 0))
+        places.append(t.at)
+    graphs = list(root.tables(2))
+    if not graphs:
+        raise file.malformed("it has no subgraph")
+    graph = graphs[0]
+    tensors = tuple(_tensor(t, len(buffers)) for t in graph.tables(0))
+    operators = tuple(_op(i, t, codes, len(tensors)) for i, t in enumerate(graph.tables(3)))
+    inputs, outputs = graph.integers(1), graph.integers(2)
+    if any(not 0 <= t < len(tensors) for t in inputs + outputs):
+        raise file.malformed("an input or output is not one of its tensors")
+    _check_order(file, inputs, operators)
+    return Stock(
+        data, root, graph, tuple(tables), tuple(g.at for g in graphs), tuple(buffers), tuple(places), tensors, inputs, outputs, operators
+    )
+
+
+def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
+    """Raise Malformed where walks from a tensor to its source would not end: each is given once, and before it is taken."""
+    given, computed = set(inputs), {t for op in operators for t in op.outputs}
+    for op in operators:
+        if any(t in computed and t not in given for t in op.inputs):
+            raise file.malformed(f"operator {op.index} takes a tensor before it is computed")
+        if len(set(op.outputs)) < len(op.outputs) or not given.isdisjoint(op.outputs):
+            raise file.malformed(f"operator {op.index} gives a tensor that is given already")
+        given.update(op.outputs)
+
+
+def _tensor(t: Table, buffers: int) -> Tensor:
+    buffer = t.integer(2, U32)
+    if buffer >= buffers:
+        raise t.file.malformed(f"a tensor names buffer {buffer} of {buffers}")
+    shape = t.integers(0)
+    if min(shape, default=1) < 0 or prod(shape) > limits.DEFAULT.elements or len(shape) > limits.DEFAULT.rank + 2:
+        raise t.file.malformed(f"a tensor of the shape {list(shape)}")
+    quantization = t.table(4)
+    scales: tuple[float, ...] = ()
+    zeros: tuple[int, ...] = ()
+    if quantization is not None:
+        v = quantization.vector(2, 4)
+        scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
+        v = quantization.vector(3, 8)
+        zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
+    return Tensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
+
+
+def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:
+    code = t.integer(0, U32)
+    if code >= len(codes):
+        raise t.file.malformed(f"an operator names code {code} of {len(codes)}")
+    inputs, outputs = t.integers(1), t.integers(2)
+    if any(not -1 <= i < tensors for i in inputs) or any(not 0 <= i < tensors for i in outputs):
+        raise t.file.malformed("an operator names a tensor that is not there")
+    return Op(index, t.at, codes[code][0], inputs, outputs, t.table(4) if t.integer(3, U8) else None, codes[code][1])

@@ -1,0 +1,153 @@
+"""Sliding windows over maps [batch, height, width, channels]: where they stand, what they see, and how to put back what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .stock import Op
+from .writing import flat, ops
+from .writing.build import Graph, Shape
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of one operator. Pairs are (height, width)."""
+
+    size: Pair
+    stride: Pair
+    dilation: Pair
+    before: Pair  # rows and columns of padding at the start
+    after: Pair
+    count: Pair  # windows along each axis
+
+    @property
+    def plain(self) -> bool:
+        """Whether each window is one entry, and each entry in one window."""
+        return self.size == (1, 1) and self.stride == (1, 1)
+
+    def offsets(self) -> Iterator[Pair]:
+        """The places in a window, row by row, relative to its first entry."""
+        for i in range(self.size[0]):
+            for j in range(self.size[1]):
+                yield i * self.dilation[0], j * self.dilation[1]
+
+
+def windows(shape: Shape, size: Pair, stride: Pair, dilation: Pair, padding: int) -> Windows:
+    """Return the windows over maps of `shape`, padded as SAME or VALID has it."""
+    before, after, count = [], [], []
+    for n, k, s, d in zip(shape[1:3], size, stride, dilation, strict=True):
+        span = (k - 1) * d + 1
+        along = -(-n // s) if padding == ops.SAME else (n - span) // s + 1
+        pads = max((along - 1) * s + span - n, 0) if padding == ops.SAME else 0
+        before.append(pads // 2)
+        after.append(pads - pads // 2)
+        count.append(along)
+    return Windows(size, stride, dilation, (before[0], before[1]), (after[0], after[1]), (count[0], count[1]))
+
+
+def of_conv(op: Op, x: Shape, size: Pair) -> Windows:
+    """Return the windows of a CONV_2D or DEPTHWISE_CONV_2D."""
+    behind = 1 if op.code == ops.DEPTHWISE_CONV_2D else 0  # its depth multiplier stands between strides and dilations
+    dilation = (op.option(5 + behind, 1), op.option(4 + behind, 1))
+    return windows(x, size, (op.option(2), op.option(1)), dilation, op.option(0, small=True))
+
+
+def of_pool(op: Op, x: Shape) -> Windows:
+    """Return the windows of a pool."""
+    return windows(x, (op.option(4), op.option(3)), (op.option(2), op.option(1)), (1, 1), op.option(0, small=True))
+
+
+def padded(graph: Graph, x: int, at: Windows, fill: float = 0.0) -> int:
+    """Return the maps with their padding."""
+    return graph.pad(x, [(0, 0), *zip(at.before, at.after, strict=True), (0, 0)], fill)
+
+
+def seen(graph: Graph, padded_x: int, at: Windows, offset: Pair) -> int:
+    """Return what stands at one place of every window: [batch, windows down, windows across, channels]."""
+    batch, _, _, channels = graph.shape(padded_x)
+    return graph.strided(padded_x, [0, *offset, 0], [batch, *at.count, channels], [1, *at.stride, 1])
+
+
+def spread(graph: Graph, dy: int, stride: Pair) -> int:
+    """Return the maps with stride - 1 zeros between their entries."""
+    batch, height, width, channels = graph.shape(dy)
+    down, across = stride
+    if across > 1 and width > 1:
+        dy = graph.pad(graph.reshape(dy, (batch * height * width, 1, channels)), [(0, 0), (0, across - 1), (0, 0)])
+        dy = graph.reshape(dy, (batch, height, width * across, channels))
+        width = (width - 1) * across + 1
+        dy = graph.slice(dy, [0, 0, 0, 0], [batch, height, width, channels])
+    if down > 1 and height > 1:
+        dy = graph.pad(graph.reshape(dy, (batch * height, 1, width * channels)), [(0, 0), (0, down - 1), (0, 0)])
+        dy = graph.reshape(dy, (batch, height * down, width, channels))
+        dy = graph.slice(dy, [0, 0, 0, 0], [batch, (height - 1) * down + 1, width, channels])
+    return dy
+
+
+def facing(graph: Graph, dy: int, at: Windows, shape: Shape) -> int:
+    """Return dy spread and padded so that windows of the same size and stride 1 over it give maps of `shape`.
+
+    Entries that no window saw get rows of zeros; entries of dy that saw padding alone are cut off.
+    """
+    dy = spread(graph, dy, at.stride)
+    pads, begin, size = [(0, 0)], [0], [graph.shape(dy)[0]]
+    for axis in (0, 1):
+        span, have = (at.size[axis] - 1) * at.dilation[axis] + 1, graph.shape(dy)[1 + axis]
+        first = span - 1 - at.before[axis]
+        last = shape[1 + axis] + span - 1 - first - have
+        pads.append((max(first, 0), max(last, 0)))
+        begin.append(max(-first, 0))
+        size.append(have + min(first, 0) + min(last, 0))
+    channels = graph.shape(dy)[3]
+    return graph.pad(graph.slice(dy, [*begin, 0], [*size, channels]), [*pads, (0, 0)])
+
+
+def back_to_back(at: Windows, shape: Shape) -> bool:
+    """Return whether the windows tile the maps from their start on, with at most a rest that none sees."""
+    return at.size == at.stride and at.dilation == (1, 1) and at.before == (0, 0) and at.after == (0, 0)
+
+
+def interleaved(graph: Graph, parts: list[int], at: Windows, shape: Shape) -> int:
+    """Return maps of `shape` from what belongs to each place of back-to-back windows: `parts` in the order of `offsets`."""
+    batch, _, _, channels = shape
+    (down, across), (rows, columns) = at.size, at.count
+    lines = []
+    for i in range(down):
+        line = graph.concatenate(parts[i * across : (i + 1) * across], 3)
+        lines.append(graph.reshape(line, (batch * rows, 1, columns * across * channels)))
+    whole = graph.reshape(graph.concatenate(lines, 1), (batch, rows * down, columns * across, channels))
+    rest = [(0, 0), (0, shape[1] - rows * down), (0, shape[2] - columns * across), (0, 0)]
+    return graph.pad(whole, rest)
+
+
+def depthwise(graph: Graph, x: int, filters: int, dilation: Pair) -> int:
+    """Return the depthwise convolution, VALID and of stride 1, of x with filters [1, height, width, channels]."""
+    batch, height, width, channels = graph.shape(x)
+    _, down, across, _ = graph.shape(filters)
+    shape = (batch, height - (down - 1) * dilation[0], width - (across - 1) * dilation[1], channels)
+    options = {
+        0: flat.i8(ops.VALID), 1: flat.i32(1), 2: flat.i32(1), 3: flat.i32(1), 5: flat.i32(dilation[1]), 6: flat.i32(dilation[0]),
+    }  # fmt: skip
+    bias = graph.filled((channels,), 0.0)
+    return graph.op(ops.DEPTHWISE_CONV_2D, (x, filters, bias), shape, options)
+
+
+def conv(graph: Graph, x: int, filters: int, *, stride: Pair, dilation: Pair, padding: int, count: Pair) -> int:
+    """Return the convolution of x with filters [out, height, width, in]."""
+    options = {
+        0: flat.i8(padding), 1: flat.i32(stride[1]), 2: flat.i32(stride[0]), 4: flat.i32(dilation[1]), 5: flat.i32(dilation[0]),
+    }  # fmt: skip
+    channels = graph.shape(filters)[0]
+    bias = graph.filled((channels,), 0.0)
+    return graph.op(ops.CONV_2D, (x, filters, bias), (graph.shape(x)[0], *count, channels), options)
+
+
+def turned(graph: Graph, filters: int) -> int:
+    """Return the filters [n, height, width, m] turned by half a circle: one reversal over both axes laid together."""
+    n, down, across, m = shape = graph.shape(filters)
+    if down * across == 1:
+        return filters
+    return graph.reshape(graph.reverse(graph.reshape(filters, (n, down * across, m)), 1), shape)

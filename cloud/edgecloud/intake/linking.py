@@ -1,0 +1,296 @@
+"""Where an update goes: onto the head of its lineage, into the park, into quarantine, or back with a refusal.
+
+Order comes from parent commits alone: head moves by compare-and-set, whatever the broker delivers first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import lru_cache
+
+from edgecloud.registry import Head, Lineage, NewVersion, Parked, Refusal, Status, Version, Waiting
+from edgecloud.versions import cards
+from modelwire.errors import (
+    BadSignature,
+    BudgetExhausted,
+    Conflict,
+    LineageError,
+    Malformed,
+    ModelWireError,
+    UnknownDevice,
+    UnknownParent,
+    WireError,
+    WrongBase,
+)
+from modelwire.update.container import Container, parse
+from modelwire.update.manifest import parse_manifest
+from modelwire.update.sections import Kind
+from modelwire.wire import cbor
+from modelwire.wire.records import Level, Receipt
+from modelwire.wire.topics import Topic
+
+from .decision import OURS, Context, Outcome, Reply, Result, Standing, clean, standing
+
+REACH = 1 << 32  # a device that jumps further would leave no numbers for its next life
+
+
+def update(context: Context, topic: Topic, data: bytes) -> Outcome:
+    """Return what became of a container: its bytes came in one message, or were joined from parts."""
+    container = parse(data, context.bounds.wire)
+    header = container.header
+    if (header.device, header.model) != (topic.device, topic.model):
+        raise Malformed(what="container", reason=f"it is of {header.device}/{header.model} and came on {topic}")
+    signer = standing(context.store, header.device, container.verify)
+    if signer is Standing.REVOKED:
+        raise UnknownDevice(device=header.device)
+    if signer is Standing.UNKNOWN:
+        return _quarantine(context, container, data)
+    known = context.store.versions.by_commit(container.commit)
+    if known is not None:
+        return Outcome(Result.REPEATED, header.device, header.model, header.version, known.status.value, (current_receipt(context, known),))
+    lineage = context.store.lineages.get(header.device, header.model)
+    if lineage is None:
+        raise LineageError(reason=f"{header.device}/{header.model} has not said hello, so its base is not known")
+    before = context.store.refusals.by_commit(container.commit)
+    if before is not None:
+        return _refused(context, lineage, container, data, before.error, before.reason)
+    return _place(context, lineage, container, data)
+
+
+def current_receipt(context: Context, version: Version) -> Reply:
+    """Return what the centre says of a version today."""
+    lineage = context.store.lineages.by_id(version.lineage)
+    if version.status is Status.REFUSED:
+        return refused_receipt(context, lineage, version.epoch, version.version, version.commit, version.reason)
+    level = Level.VERIFIED if version.status is Status.VERIFIED else Level.STORED
+    return _receipt(context, lineage, version.epoch, version.version, version.commit, level)
+
+
+def refused_receipt(context: Context, lineage: Lineage, epoch: int, version: int, commit: bytes, reason: str) -> Reply:
+    """Return a refusal that names what to build on: the head of the epoch, or of the newest one."""
+    head = context.store.lineages.head(lineage.id, epoch)
+    if head is None:
+        newest = context.store.lineages.current(lineage.id)
+        head = context.store.lineages.head(lineage.id, newest.epoch) if newest else None
+    good, number = (head.commit, head.version) if head else (b"", 0)
+    return _receipt(context, lineage, epoch, version, commit, Level.REFUSED, reason, good, number)
+
+
+def refuse_orphans(context: Context, parent: bytes, reason: str) -> tuple[Reply, ...]:
+    """Refuse every orphan that waits, directly or not, for a commit that will never be linked."""
+    replies: list[Reply] = []
+    waiting = [parent]
+    while waiting:
+        for orphan in context.store.inbox.children(waiting.pop()):
+            of = context.store.lineages.by_id(orphan.lineage)  # whoever saw the commit may have named it as a parent
+            replies.append(_refuse_parked(context, of, orphan, "UnknownParent", reason))
+            waiting.append(orphan.commit)
+    return tuple(replies)
+
+
+def close_older(context: Context, lineage: Lineage, newest: int) -> tuple[Reply, ...]:
+    """Refuse the orphans of epochs that a newer one has closed."""
+    stale = [o for o in context.store.inbox.orphans(lineage.device) if o.lineage == lineage.id and o.epoch < newest]
+    return tuple(_refuse_parked(context, lineage, o, "LineageError", _closed(o.epoch)) for o in stale)
+
+
+def _place(context: Context, lineage: Lineage, container: Container, data: bytes) -> Outcome:
+    """Decide about an update that is signed by its device and that nobody has decided about before."""
+    store, header = context.store, container.header
+    if header.version <= lineage.last_version + REACH:
+        store.lineages.used(lineage.id, header.version)
+    try:
+        epoch = store.lineages.current(lineage.id)
+        assert epoch is not None  # a lineage is made together with its first epoch
+        if header.epoch < epoch.epoch:
+            raise LineageError(reason=_closed(header.epoch))
+        if header.epoch > epoch.epoch:
+            raise LineageError(reason=f"epoch {header.epoch} was never granted")
+        _check_base(context, container, epoch.base)
+        if header.version > lineage.last_version + REACH:
+            raise LineageError(reason=f"version {header.version} is out of reach of {lineage.last_version}")
+        if store.versions.numbered(lineage.id, header.version) is not None:
+            raise Conflict(device=lineage.device, model=lineage.model, version=header.version)
+        head = store.lineages.head(lineage.id, epoch.epoch)
+        assert head is not None
+        if header.parent == head.commit:
+            if header.version <= max(head.version, epoch.floor):
+                raise LineageError(reason=f"version {header.version} does not follow {max(head.version, epoch.floor)}: numbers only rise")
+        elif _is_known(context, header.parent, epoch.base):
+            raise LineageError(reason=f"stale parent: the head is version {head.version}")
+    except OURS:
+        raise
+    except LineageError as error:
+        return _refused(context, lineage, container, data, type(error).__name__, clean(str(error)))
+    if header.parent == head.commit:
+        return _link(context, lineage, container, data, head, epoch.base)
+    return _park(context, lineage, container, data)
+
+
+def _check_base(context: Context, container: Container, commit: bytes) -> None:
+    header = container.header
+    if header.kind is Kind.SNAPSHOT and header.base != commit:
+        raise WrongBase(what="the snapshot", kind="base", expected=commit.hex()[:16], got=header.base.hex()[:16])
+    base = context.store.bases.get(commit)
+    assert base is not None  # the epoch's row refers to it
+    schema = _schema_id(base.manifest)
+    if header.schema_id != schema:
+        raise WrongBase(what="the update", kind="schema", expected=schema.hex()[:16], got=header.schema_id.hex()[:16])
+
+
+@lru_cache(maxsize=64)
+def _schema_id(manifest: bytes) -> bytes:
+    return parse_manifest(manifest).schema.id
+
+
+def _is_known(context: Context, parent: bytes, base: bytes) -> bool:
+    """Whether a parent that is not the head can never become it: linked, refused, or the base that others have left."""
+    store = context.store
+    return parent == base or store.versions.by_commit(parent) is not None or store.refusals.by_commit(parent) is not None
+
+
+def _link(context: Context, lineage: Lineage, container: Container, data: bytes, head: Head, base: bytes) -> Outcome:
+    store, header = context.store, container.header
+    extension = cbor.encode(dict(header.extension)) if header.extension else b""
+    fresh = NewVersion(
+        lineage.id, header.epoch, header.version, header.kind.name.lower(), container.commit, header.parent, head.version_id, base,
+        header.root, struct.pack("<QQ", *header.fingerprint), store.blobs.put(data), container.size, context.now, extension,
+    )  # fmt: skip
+    row = store.versions.add(fresh)
+    if not store.lineages.move_head(lineage.id, header.epoch, head.commit, Head(row.id, row.commit, row.version)):
+        raise LineageError(reason=f"the head of {lineage} moved meanwhile")
+    for first, last in _skipped(header.extension.get("skipped"), header.version):
+        store.versions.skip(row.id, first, last)
+    note = _note_card(context, lineage, container)
+    store.inbox.unpark(row.commit)
+    replies = [_receipt(context, lineage, row.epoch, row.version, row.commit, Level.STORED)]
+    # Numbers only rise: an orphan that the head has outrun waits for a parent that its device gave up.
+    for lost in store.inbox.outrun(lineage.id, row.version):
+        replies.append(_refuse_parked(context, lineage, lost, "UnknownParent", f"version {row.version} came without its parent"))
+    waited = len(replies)
+    orphans = store.inbox.children(row.commit)
+    for orphan in orphans:
+        replies += _unpark(context, orphan)
+    also = f"with {len(replies) - waited} that waited for it" if orphans else ""
+    return Outcome(Result.STORED, lineage.device, lineage.model, row.version, "; ".join(s for s in (also, note) if s), tuple(replies))
+
+
+def _note_card(context: Context, lineage: Lineage, container: Container) -> str:
+    """Note on the version that its data card can't be read, and return the note. Nothing rests on a card: the update counts."""
+    try:
+        cards.card_in(container.header.extension)
+    except WireError as error:
+        note = clean(f"its data card can't be read: {error.message}")
+        context.store.annotations.add("version", f"{lineage}@{container.header.version}", note, context.now)
+        return note
+    return ""
+
+
+def _unpark(context: Context, orphan: Parked) -> tuple[Reply, ...]:
+    """Link an orphan whose parent has come, and through it those that wait for it."""
+    store = context.store
+    store.inbox.unpark(orphan.commit)
+    lineage = store.lineages.by_id(orphan.lineage)
+    container = parse(orphan.bytes, context.bounds.wire)
+    try:
+        with store.transaction():
+            return _place(context, lineage, container, orphan.bytes).replies
+    except OURS:
+        raise
+    except ModelWireError as error:
+        return _refused(context, lineage, container, orphan.bytes, type(error).__name__, clean(str(error))).replies
+
+
+def _park(context: Context, lineage: Lineage, container: Container, data: bytes) -> Outcome:
+    """Keep an orphan, bounded by device; the lowest versions stay, because they will be linked first."""
+    store, header, bounds = context.store, container.header, context.bounds
+    known = store.inbox.parked(container.commit)
+    since = context.now - bounds.orphan_seconds
+    # A large parent may take long over a slow link: while its parts come, nothing is lost.
+    coming = any(t.model == lineage.model and t.touched_at > since for t in store.transfers.of(lineage.device))
+    if known is not None and known.received_at <= since and not coming:
+        # A device sends again in order: this one came again and its parent did not. After restoring an older copy of the
+        # registry it never will, for its receipt was out. The refusal names the head, and a snapshot on that goes on.
+        error = UnknownParent(device=lineage.device, version=header.version, parent=header.parent.hex()[:16])
+        return _refused(context, lineage, container, data, "UnknownParent", str(error))
+    if known is None:
+        orphans = store.inbox.parked_sizes(lineage.device)
+        while len(orphans) >= bounds.parked_count or sum(size for _, _, size in orphans) + len(data) > bounds.parked_bytes:
+            if not orphans or orphans[-1][1] < header.version:
+                raise BudgetExhausted(what=f"another orphan of {lineage.device}", budget=bounds.parked_bytes)
+            store.inbox.unpark(orphans.pop()[0])
+        digest = hashlib.sha256(data).digest()
+        store.inbox.park(
+            Parked(container.commit, lineage.device, lineage.id, header.epoch, header.version, header.parent, digest, data, context.now)
+        )
+    return Outcome(Result.PARKED, lineage.device, lineage.model, header.version, f"its parent {header.parent.hex()[:16]} has not come")
+
+
+def _quarantine(context: Context, container: Container, data: bytes) -> Outcome:
+    """Keep an update of an unknown key for the operator, without a receipt."""
+    inbox, header, bounds = context.store.inbox, container.header, context.bounds
+    mark = hashlib.sha256(data).digest()
+    if not inbox.holds(header.device, header.model, "update", mark):
+        count, size = inbox.held_size(header.device, "update")
+        of_all, bytes_of_all = inbox.held_total("update")
+        if (
+            count >= bounds.held_count
+            or size + len(data) > bounds.held_bytes
+            or of_all >= bounds.held_total
+            or bytes_of_all + len(data) > bounds.held_total_bytes
+        ):
+            name = f"{header.device}/{header.model}@{header.version}"
+            raise BadSignature(what=name, signer=f"{header.device}, and the quarantine is full")
+    looked = max((k.id for k in context.store.devices.keys(header.device)), default=0)
+    inbox.hold(Waiting(0, header.device, header.model, "update", "unknown-key", mark, b"", data, context.now, looked))
+    return Outcome(Result.QUARANTINED, header.device, header.model, header.version, "its key is not registered")
+
+
+def _refused(context: Context, lineage: Lineage, container: Container, data: bytes, error: str, reason: str) -> Outcome:
+    """Write an update that its device has signed into the list of refusals, with all that wait for it, and tell the device."""
+    header = container.header
+    _remember(context, lineage, data, error, reason, header.epoch, header.version, container.commit)
+    context.store.inbox.unpark(container.commit)
+    first = refused_receipt(context, lineage, header.epoch, header.version, container.commit, reason)
+    rest = refuse_orphans(context, container.commit, f"version {header.version} was refused")
+    return Outcome(Result.REFUSED, lineage.device, lineage.model, header.version, reason, (first, *rest))
+
+
+def _refuse_parked(context: Context, lineage: Lineage, orphan: Parked, error: str, reason: str) -> Reply:
+    context.store.inbox.unpark(orphan.commit)
+    _remember(context, lineage, orphan.bytes, error, reason, orphan.epoch, orphan.version, orphan.commit)
+    return refused_receipt(context, lineage, orphan.epoch, orphan.version, orphan.commit, reason)
+
+
+def _remember(
+    context: Context, lineage: Lineage, data: bytes, error: str, reason: str, epoch: int, version: int, commit: bytes
+) -> None:
+    digest = hashlib.sha256(data).digest()
+    row = Refusal(digest, lineage.device, lineage.model, error, reason, context.now, len(data), epoch, version, commit)
+    context.store.refusals.add(row, context.bounds.refusals)
+
+
+def _receipt(
+    context: Context, lineage: Lineage, epoch: int, version: int, commit: bytes, level: Level,
+    reason: str = "", good: bytes = b"", good_version: int = 0,
+) -> Reply:  # fmt: skip
+    said = Receipt(
+        context.store.fleet, lineage.device, lineage.model, context.now, epoch, version, commit, level, reason, good, good_version
+    )
+    return Reply("receipt", said)
+
+
+def _closed(epoch: int) -> str:
+    return f"epoch {epoch} is closed"
+
+
+def _skipped(value: cbor.Value, version: int) -> list[tuple[int, int]]:
+    """Return the well-formed ranges of numbers that an update says it carries; information, so the rest is left out."""
+    out = []
+    for pair in value if isinstance(value, list) else []:
+        if isinstance(pair, list) and len(pair) == 2:
+            first, last = pair
+            if isinstance(first, int) and isinstance(last, int) and 0 < first <= last < version:
+                out.append((first, last))
+    return out[:64]

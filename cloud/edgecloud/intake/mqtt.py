@@ -1,0 +1,333 @@
+"""The MQTT transport, over paho: the one module of the centre that knows about a broker.
+
+MQTT 5 is tried first and 3.1.1 after it: some brokers refuse version 5, some never answer it (RabbitMQ 3.10).
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from modelwire.errors import BadArgument, ModelWireError
+from modelwire.wire import topics
+
+from .transport import Delivery
+
+log = logging.getLogger("edgecloud.link")
+
+CONNECT_SECONDS = 5.0  # from an open socket to the broker's answer
+SESSION_SECONDS = 7 * 24 * 3600  # how long the broker keeps messages for a centre that is down
+AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
+LISTEN_SECONDS = 30.0  # after a broker that does not let the centre listen: its operator may change that
+IN_FLIGHT = 200  # unacknowledged messages that the broker may send; at least a batch, or the flow stops dead
+QUEUED = 10_000  # answers kept while the link is down; a lost one is asked for again
+_UNSUPPORTED = {mqtt.MQTTv5: (0x84, 0x01), mqtt.MQTTv311: (0x01, 0x84)}
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is and how it wants to be spoken to."""
+
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    keepalive: int = 60  # seconds
+
+    @property
+    def url(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+def parse_broker(
+    url: str, *, password_file: Path | None = None, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
+) -> Broker:
+    """Return the broker that mqtt[s]://[user@]host[:port] names. Raises BadArgument."""
+    try:
+        parts = urlsplit(url if "//" in url else f"mqtt://{url}")
+        host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as every resolver will
+    except ValueError:
+        host, port = None, None
+        parts = urlsplit("")
+    if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path.strip("/"):
+        raise BadArgument(reason=f"{url!r} is no broker", fix="write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    tls = parts.scheme == "mqtts"
+    password = unquote(parts.password or "")
+    if password_file is not None:
+        try:
+            password = password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadArgument(reason=f"{password_file}: {error}", fix="name a file that holds the password alone") from None
+    return Broker(host, port or (8883 if tls else 1883), unquote(parts.username or ""), password, tls, ca, certificate, key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    generation: int  # of the connection on which the id means this message
+    id: int
+    qos: int
+
+
+class _Client(mqtt.Client):
+    """Paho's client with a thread that outlives what goes wrong on it: paho's own ends in silence."""
+
+    on_fault: Callable[[], bool] = staticmethod(lambda: False)  # whether to go on
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        while True:
+            try:
+                return super().loop_forever(timeout, retry_first_connection)
+            except Exception:
+                log.exception("a fault on the link; connecting anew")
+                time.sleep(AGAIN_SECONDS)
+            if not self.on_fault():
+                return MQTTErrorCode.MQTT_ERR_UNKNOWN
+            try:
+                self.reconnect()  # what was half read goes
+            except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
+                log.warning("it can't be reached: %s", error)
+
+
+class MqttTransport:
+    """Implements Transport: one persistent session, QoS 1, acknowledged by hand."""
+
+    def __init__(self, broker: Broker, *, fleet: str, client_id: str, connect_seconds: float = CONNECT_SECONDS) -> None:
+        self._broker, self._client_id = broker, client_id
+        self._filter = topics.all_up(fleet)
+        self._connect_seconds = connect_seconds
+        self._receive: Callable[[Delivery], None] = lambda _: None
+        self._client: mqtt.Client | None = None
+        self._protocol = mqtt.MQTTv5
+        self._lock = threading.Lock()
+        self._out = 0  # answers that the broker has not taken yet
+        self._generation = 0  # counts connections: an id of an older one means another message today
+        self._connected = threading.Event()  # greeted, and allowed to listen
+        self._greeted = threading.Event()
+        self._refused = threading.Event()
+        self._opened = threading.Event()
+        self._stopping = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        return self._broker.url
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set()
+
+    def start(self, receive: Callable[[Delivery], None]) -> None:
+        self._receive = receive
+        self._stopping.clear()
+        self._begin()
+        self._watch = threading.Thread(target=self._settle_protocol, name="edgecloud-link", daemon=True)
+        self._watch.start()
+
+    def publish(self, topic: str, data: bytes) -> None:
+        client = self._client
+        if client is None:
+            return
+        # Not under the lock: paho holds one of its own while it calls `_on_publish`, which takes ours.
+        self._count(+1)
+        said = client.publish(topic, data, qos=1)
+        if said.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
+            self._count(-1)
+            log.warning("an answer on %s is left out: %s", topic, mqtt.error_string(said.rc))
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        token, client = delivery.token, self._client
+        assert isinstance(token, _Token)
+        if client is not None and token.generation == self._generation:
+            client.ack(token.id, token.qos)
+
+    def drain(self, seconds: float) -> bool:
+        waited = threading.Event()
+        left = seconds
+        while left > 0:
+            with self._lock:
+                if self._out <= 0:
+                    return True
+            waited.wait(0.02)
+            left -= 0.02
+        return False
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._opened.set()
+        if self._watch is not None:
+            self._watch.join()
+        self._end()
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._out = 0
+        self._refused.clear()
+        self._opened.clear()
+        self._greeted.clear()
+        # A new client numbers its connections on: what an old one delivered is never acknowledged to this one.
+        client = self._build()
+        self._client = client
+        if self._protocol == mqtt.MQTTv5:
+            wish = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            wish.SessionExpiryInterval = SESSION_SECONDS
+            wish.ReceiveMaximum = IN_FLIGHT
+            client.connect_async(self._broker.host, self._broker.port, self._broker.keepalive, clean_start=False, properties=wish)
+        else:
+            client.connect_async(self._broker.host, self._broker.port, self._broker.keepalive)
+        client.loop_start()
+
+    def _end(self) -> None:
+        client, self._client = self._client, None
+        self._connected.clear()
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+
+    def _build(self) -> mqtt.Client:
+        five = self._protocol == mqtt.MQTTv5
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            clean_session=None if five else False,
+            protocol=self._protocol,
+            manual_ack=True,
+        )
+        if self._broker.user:
+            client.username_pw_set(self._broker.user, self._broker.password or None)
+        if self._broker.tls:
+            client.tls_set_context(_tls(self._broker))
+        client.max_inflight_messages_set(IN_FLIGHT)
+        client.max_queued_messages_set(QUEUED)
+        client.reconnect_delay_set(min_delay=1, max_delay=30)
+        client.on_fault = lambda: self._mend(client)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_open = lambda *_: self._opened.set()
+        return client
+
+    def _settle_protocol(self) -> None:
+        """Change to the other version of MQTT whenever an open socket gets no welcome in time; end with the first welcome."""
+        while not self._stopping.is_set():
+            self._opened.wait()
+            if self._stopping.is_set() or self._wait_welcome():
+                return
+            if not self._opened.is_set():
+                continue
+            other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
+            log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
+            self._end()
+            self._protocol = other
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                return self._begin()
+            except ModelWireError as error:  # certificates that are being replaced
+                log.error("%s; trying again", error)
+                self._stopping.wait(self._connect_seconds)
+
+    def _mend(self, client: mqtt.Client) -> bool:
+        """Forget a connection that met a fault, and return whether another one is wanted."""
+        if client is not self._client or self._stopping.is_set():
+            return False
+        self._connected.clear()
+        self._generation += 1
+        return True
+
+    def _wait_welcome(self) -> bool:
+        left = self._connect_seconds
+        while left > 0 and not self._refused.is_set() and not self._stopping.is_set():
+            if self._greeted.wait(0.05):
+                return True
+            left -= 0.05
+        return self._greeted.is_set() or self._stopping.is_set()
+
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if client is not self._client:
+            return
+        if reason.is_failure:
+            log.error("%s refuses the connection: %s", self._broker.url, reason)
+            if reason.value in _UNSUPPORTED[self._protocol]:
+                self._refused.set()
+            return
+        self._generation += 1
+        self._greeted.set()
+        client.subscribe(self._filter, qos=1)
+
+    def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
+        self._opened.clear()
+        log.warning("%s can't be reached; trying again", self._broker.url)
+
+    def _on_disconnect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if client is self._client:
+            self._connected.clear()
+            self._generation += 1
+            if not self._stopping.is_set():
+                log.warning("the link to %s is lost: %s", self._broker.url, reason)
+
+    def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        if client is not self._client:
+            return
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # no broker should pass it on, and it would come again for ever
+            log.warning("a message on a topic that is no text is dropped")
+            client.ack(message.mid, message.qos)
+        else:
+            self._receive(Delivery(topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
+
+    def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, _reason: Any, _properties: Any) -> None:
+        if client is self._client:
+            self._count(-1)
+
+    def _on_subscribe(self, client: mqtt.Client, _data: Any, _id: int, reasons: Any, _properties: Any) -> None:
+        if client is not self._client:
+            return
+        if any(r.is_failure for r in reasons):
+            log.error("%s does not let this centre listen on %s; asking again", self._broker.url, self._filter)
+            again = threading.Timer(LISTEN_SECONDS, lambda: self._listen_again(client))
+            again.daemon = True
+            again.start()
+            return
+        self._connected.set()
+        log.info("connected to %s, listening on %s", self._broker.url, self._filter)
+
+    def _listen_again(self, client: mqtt.Client) -> None:
+        if client is self._client and not self._connected.is_set() and not self._stopping.is_set():
+            client.subscribe(self._filter, qos=1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._out += change
+
+
+def _tls(broker: Broker) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
+        if broker.certificate is not None:
+            context.load_cert_chain(str(broker.certificate), str(broker.key) if broker.key else None)
+    except (OSError, ssl.SSLError) as error:
+        raise BadArgument(reason=f"the certificates for {broker.url}: {error}", fix="check --ca, --cert and --cert-key") from None
+    return context

@@ -1,0 +1,89 @@
+"""Decides what each message of a device means, and writes the decision to the store. No network, no clock, no thread.
+
+One message is one savepoint: whatever is wrong with it, nothing of it stays but a row in the list of refusals.
+docs/wire-format.md, "Delivery", is the contract.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+
+from edgecloud.registry import Refusal, Request, Store
+from modelwire.errors import Malformed, ModelWireError
+from modelwire.wire import parts, records, topics
+
+from . import greeting, joining, linking
+from .decision import OURS, Bounds, Context, Outcome, Reply, Result, clean
+
+log = logging.getLogger("edgecloud.ingest")
+
+
+class Ingest:
+    """The decisions over one store, for one thread."""
+
+    def __init__(self, store: Store, bounds: Bounds | None = None) -> None:
+        self.store = store
+        self.bounds = bounds if bounds is not None else Bounds()
+
+    def take(self, topic: str, data: bytes, now: int) -> Outcome:
+        """Return what became of one message. Raises only what is the registry's own trouble."""
+        context = Context(self.store, self.bounds, now)
+        try:
+            with self.store.transaction():
+                return self._route(context, topic, data)
+        except OURS:
+            raise
+        except ModelWireError as error:
+            return self._refuse(context, topic, data, type(error).__name__, str(error))
+        except Exception as error:
+            # A message that finds a bug would otherwise come again for ever and stop the whole fleet.
+            log.exception("a message on %s met a fault of this program", topic[:120])
+            return self._refuse(context, topic, data, "Fault", f"{type(error).__name__}: {error}")
+
+    def released(self, now: int) -> list[Outcome]:
+        """Return what became of the messages whose device or base the operator has added since."""
+        self.store.inbox.expire(now - self.bounds.held_seconds)
+        out = []
+        for message in self.store.inbox.released(limit=100):
+            with self.store.transaction():
+                self.store.inbox.release(message.id)
+                out.append(self.take(topics.up(self.store.fleet, message.device, message.model, message.kind), message.bytes, now))
+        return out
+
+    def commands(self, lineage: int | None = None, now: int = 0) -> list[tuple[Request, Reply]]:
+        """Return open requests with the record that asks for them."""
+        context = Context(self.store, self.bounds, now)
+        return [(r, greeting.command(context, r)) for r in self.store.requests.open(lineage)]
+
+    def _route(self, context: Context, name: str, data: bytes) -> Outcome:
+        topic = topics.parse(name)
+        if topic.way != "up" or topic.fleet != self.store.fleet:
+            raise Malformed(what="topic", reason=f"{name[:120]!r} does not go up in the fleet {self.store.fleet!r}")
+        if topic.leaf == "part" and data[: len(parts.MAGIC)] == parts.MAGIC:
+            return joining.part(context, topic, data)
+        route = _ROUTES.get(topic.leaf)
+        if route is None:
+            raise Malformed(what="topic", reason=f"up/{topic.leaf} is not read in this release")
+        return route(context, topic, data)
+
+    def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Outcome:
+        try:
+            parsed = topics.parse(topic)
+            device, model = parsed.device, parsed.model
+        except ModelWireError:
+            device = model = ""
+        digest = hashlib.sha256(topic.encode() + b"\0" + data).digest()
+        reason = clean(reason)
+        self.store.refusals.add(Refusal(digest, device, model, error, reason, context.now, len(data)), self.bounds.refusals)
+        return Outcome(Result.DROPPED, device, model, reason=f"{error}: {reason}")
+
+
+_ROUTES: dict[str, Callable[[Context, topics.Topic, bytes], Outcome]] = {
+    "hello": lambda c, t, d: greeting.hello(c, t, records.parse(d), d),
+    "state": lambda c, t, d: greeting.presence(c, t, records.parse(d), d),
+    "rsp": lambda c, t, d: greeting.response(c, t, records.parse(d)),
+    "part": lambda c, t, d: joining.transfer(c, t, records.parse(d), d),
+    "update": linking.update,
+}

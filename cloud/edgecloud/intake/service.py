@@ -1,0 +1,266 @@
+"""The service that takes a fleet's messages in: commit first, acknowledge and answer after, rebuild beside it.
+
+Three threads: the transport's own fills a bounded queue; this one commits batches, acknowledges and answers; one rebuilds.
+`kill -9` at any moment loses nothing: what was not committed was not acknowledged, and what was not receipted comes again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgecloud.registry import SqliteStore, open_registry
+from edgecloud.registry.lock import lock_registry
+from modelwire.errors import BadArgument, BrokerUnreachable, StateBusy
+from modelwire.wire import records
+from modelwire.wire.signing import PrivateKey
+
+from .decision import Bounds, Outcome, Reply, Result
+from .rebuilding import Rebuilder
+from .routing import Ingest
+from .transport import Delivery, Transport
+
+log = logging.getLogger("edgecloud.ingester")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the ingester works. Times in seconds."""
+
+    batch: int = 100  # messages a commit; one power-safe commit of many costs what one of one does
+    batch_seconds: float = 0.05
+    queue: int = 1000  # messages that wait for their batch
+    queue_bytes: int = 256 * 1024 * 1024  # of them together; a broker would send hundreds of the largest at once
+    tick: float = 1.0  # how often the operator's additions and requests are looked for
+    resend: float = 30.0  # a command without an answer goes out again
+    busy: float = 30.0  # how long another writer may hold the registry
+    connect: float = 15.0  # --once gives up on a broker after this
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one run of the ingester has done."""
+
+    results: Counter[str] = field(default_factory=Counter)
+    verified: int = 0
+    refused: int = 0
+
+    def document(self) -> dict[str, int]:
+        return {**{r.value: self.results[r.value] for r in Result}, "verified": self.verified, "refused_on_rebuild": self.refused}
+
+
+class Ingester:
+    """One ingester of one registry. `run` works until `stop` is called, from any thread or signal handler."""
+
+    def __init__(
+        self,
+        path: Path,
+        key: PrivateKey,
+        transport: Transport,
+        *,
+        pace: Pace | None = None,
+        bounds: Bounds | None = None,
+        clock: Callable[[], float] = time.time,
+        synchronous: str = "FULL",
+    ) -> None:
+        self._path, self._key, self._transport = path, key, transport
+        self._pace = pace if pace is not None else Pace()
+        self._bounds = bounds if bounds is not None else Bounds()
+        self._clock = clock
+        self._synchronous = synchronous
+        # Messages, and what the rebuild has to say: only one thread answers, so `verified` never overtakes `stored`.
+        self._queue: queue.Queue[Delivery | Reply] = queue.Queue(self._pace.queue)
+        self._waiting_bytes = 0  # of messages taken from the transport and not committed yet
+        self._counting = threading.Lock()
+        self._stopping = False
+        self._work = threading.Event()  # something was stored
+        self._idle = threading.Event()  # the rebuild has nothing left
+        self._failure: BaseException | None = None
+        self._asked: dict[int, float] = {}
+        self.tally = Tally()
+
+    def stop(self) -> None:
+        """Ask `run` to end after the batch in hand."""
+        # No event, no lock: a signal handler may run in the middle of one that this very thread holds.
+        self._stopping = True
+
+    def run(self, once: float | None = None) -> Tally:
+        """Take messages in until stopped; with `once`, until nothing has come for so many seconds and all is rebuilt.
+
+        Raises StateBusy when another ingester works on this registry, and the registry's own errors.
+        """
+        with lock_registry(self._path):
+            store = self._open()
+            rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
+            try:
+                if self._key.public != store.public_key:
+                    raise BadArgument(
+                        reason="the private key is not the one of this registry's fleet", fix="name the right one with --key"
+                    )
+                store.files.sweep(before=self._clock() - 3600)
+                rebuild.start()
+                self._transport.start(self._take_in)
+                self._serve(store, once)
+            finally:
+                self.stop()
+                self._work.set()
+                if rebuild.ident is not None:
+                    rebuild.join()
+                self._transport.drain(5.0 if self._transport.connected else 0.0)
+                self._transport.stop()
+                store.close()
+        if self._failure is not None:
+            raise self._failure
+        return self.tally
+
+    def _serve(self, store: SqliteStore, once: float | None) -> None:
+        ingest = Ingest(store, self._bounds)
+        last_tick = last_message = started = time.monotonic()
+        met: float | None = None  # when the broker was first reached
+        while not self._stopping:
+            batch, said = self._collect()
+            now = time.monotonic()
+            if batch:
+                last_message = now
+                self._commit(ingest, batch)
+            self._send(said)
+            if now - last_tick >= self._pace.tick:
+                last_tick = now
+                self._tick(ingest)
+            if once is not None:
+                if met is None and self._transport.connected:
+                    met = last_message = now
+                if met is None and now - started > self._pace.connect:
+                    raise BrokerUnreachable(broker=self._transport.name, reason=f"no connection within {self._pace.connect:g} s")
+                if met is not None and now - last_message > once and self._idle.is_set() and self._queue.empty():
+                    return
+
+    def _take_in(self, item: Delivery | Reply) -> None:
+        """Runs on the transport's thread and the rebuild's: a full queue holds them back."""
+        size = len(item.data) if isinstance(item, Delivery) else 0
+        while not self._stopping:
+            with self._counting:
+                # What is larger than all the room comes alone: it is read only to be refused.
+                fits = not size or not self._waiting_bytes or self._waiting_bytes + size <= self._pace.queue_bytes
+                self._waiting_bytes += size if fits else 0
+            if fits:
+                break
+            time.sleep(0.02)
+        while not self._stopping:
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def _collect(self) -> tuple[list[Delivery], list[Reply]]:
+        """Return the next batch: by count and by time, for a broker may keep back what would fill it; and what is to be said."""
+        batch: list[Delivery] = []
+        said: list[Reply] = []
+        end = time.monotonic() + 0.2
+        while len(batch) < self._pace.batch and not self._stopping:
+            try:
+                item = self._queue.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                break
+            if isinstance(item, Reply):
+                said.append(item)
+            else:
+                batch.append(item)
+            if len(batch) + len(said) == 1:
+                end = time.monotonic() + self._pace.batch_seconds
+        return batch, said
+
+    def _commit(self, ingest: Ingest, batch: list[Delivery]) -> None:
+        while True:
+            try:
+                with ingest.store.transaction():
+                    now = int(self._clock())
+                    outcomes = [ingest.take(d.topic, d.data, now) for d in batch]
+                break
+            except StateBusy as error:
+                log.warning("%s; the batch waits", error)
+                if self._rest(1.0):
+                    return  # nothing of it was acknowledged: it comes again
+        with self._counting:
+            self._waiting_bytes -= sum(len(d.data) for d in batch)
+        for delivery in batch:
+            self._transport.acknowledge(delivery)
+        self._after(outcomes)
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait, and return whether it was asked to stop meanwhile."""
+        end = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < end:
+            time.sleep(0.05)
+        return self._stopping
+
+    def _tick(self, ingest: Ingest) -> None:
+        now, clock = int(self._clock()), time.monotonic()
+        try:
+            self._after(ingest.released(now))
+        except StateBusy as error:
+            log.warning("%s; looking again", error)
+        for request, reply in ingest.commands(now=now):
+            if clock - self._asked.get(request.id, -self._pace.resend) >= self._pace.resend:
+                self._asked[request.id] = clock
+                self._send([reply])
+
+    def _after(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            self.tally.results[outcome.result.value] += 1
+            level = logging.WARNING if outcome.result in (Result.REFUSED, Result.DROPPED, Result.QUARANTINED) else logging.INFO
+            name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
+            log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
+            self._send(outcome.replies)
+            if outcome.result is Result.STORED:
+                self._work.set()
+                self._idle.clear()
+
+    def _send(self, replies: Iterable[Reply]) -> None:
+        for reply in replies:
+            self._transport.publish(reply.topic, records.encode(reply.record, self._key))
+
+    def _rebuild(self) -> None:
+        try:
+            store = self._open()
+            try:
+                self._rebuild_all(Rebuilder(store, bounds=self._bounds))
+            finally:
+                store.close()
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`
+            self._failure = error
+            self.stop()
+
+    def _rebuild_all(self, rebuilder: Rebuilder) -> None:
+        while not self._stopping:
+            self._work.clear()
+            self._idle.clear()
+            try:
+                judged = rebuilder.run(int(self._clock()), stopping=lambda: self._stopping)
+            except StateBusy as error:
+                log.warning("%s; the rebuild waits", error)
+                self._rest(1.0)
+                continue
+            for one in judged:
+                self.tally.verified += one.ok
+                self.tally.refused += not one.ok
+                if one.ok:
+                    log.info("verified %s", one.name)
+                else:
+                    log.error("refused %s: %s", one.name, one.reason)
+                for reply in one.replies:
+                    self._take_in(reply)
+            if not judged:
+                if not self._work.is_set():
+                    self._idle.set()
+                self._work.wait(1.0)
+
+    def _open(self) -> SqliteStore:
+        return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)

@@ -1,0 +1,113 @@
+"""Copies a registry while it is in use, as of one moment, into one file; and puts such a copy in place."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from edgecloud.files import put_in_place
+from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
+
+from . import schema
+from .blobs import DatabaseBlobs, FileBlobs
+from .database import Database
+from .lock import lock_registry
+from .sqlite_store import blob_folder
+
+Progress = Callable[[int, int], None]
+
+
+def backup(source: Path, target: Path, *, progress: Progress, replace: bool = False) -> int:
+    """Write a registry into one file, large files included, proven whole, and return its size in bytes.
+
+    Writers go on meanwhile. The fleet's private key is not in a registry, so it is not in the copy. Raises RegistryDamaged.
+    """
+    if not source.exists():
+        raise MissingFile(path=source, what="the registry")
+    source = source.resolve()
+    _require_free(target, replace)
+    if not target.exists():
+        return _copy(source, target, progress, replace=False)
+    if target.samefile(source):  # its writers would go on into a file without a name
+        raise BadArgument(reason=f"{target} is the registry itself", fix="name another file for the copy")
+    with lock_registry(target):
+        return _copy(source, target, progress, replace=True)
+
+
+def restore(source: Path, target: Path, *, progress: Progress, replace: bool = False) -> Path | None:
+    """Put a copy in the place of a registry, and return where the one before it lies now, if there was one.
+
+    Raises StateBusy while an ingester works on the target, RegistryDamaged for a copy that is not whole: then nothing is changed.
+    """
+    if not source.exists():
+        raise MissingFile(path=source, what="the copy")
+    target = target.resolve()
+    _require_free(target, replace)
+    with lock_registry(target):
+        if not target.exists():
+            _copy(source, target, progress, replace=False)
+            return None
+        aside = target.with_name(f"{target.name}.before-restore-{secrets.token_hex(4)}")
+        fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}.restored")
+        _copy(source, fresh, progress, replace=False)
+        # The old log first: it must never meet the new file. Cut off here, the old registry misses its last writes at worst,
+        # and it was to be replaced; it is whole again with both under its new name.
+        for end in ("-wal", "-shm", ""):
+            old = target.with_name(target.name + end)
+            if old.exists():
+                old.rename(aside.with_name(aside.name + end))
+        if blob_folder(target).exists():  # the copy holds all in one file
+            blob_folder(target).rename(blob_folder(aside))
+        put_in_place(fresh, target, replace=True)
+        return aside
+
+
+def _require_free(target: Path, replace: bool) -> None:
+    if target.exists() and not replace:
+        raise BadArgument(reason=f"{target} is there already", fix="name another file, or say --force to replace it")
+    if not target.absolute().parent.is_dir():
+        raise BadArgument(reason=f"{target.parent} is no folder", fix="make it first")
+
+
+def _copy(source: Path, target: Path, progress: Progress, *, replace: bool) -> int:
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        _fill(source, partial, progress)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        size = partial.stat().st_size
+        put_in_place(partial, target, replace=replace)
+        return size
+    finally:
+        for end in ("", "-wal", "-shm", "-journal"):
+            partial.with_name(partial.name + end).unlink(missing_ok=True)
+
+
+def _fill(source: Path, partial: Path, progress: Progress) -> None:
+    origin = Database(source, readonly=True)
+    try:
+        schema.check(origin)
+        copy = Database(partial, create=True, synchronous="OFF")  # made durable as a whole, once
+        try:
+            origin.copy_to(copy, progress)
+            _take_files(copy, FileBlobs(blob_folder(source)))
+            wrong = copy.check()
+            if wrong:
+                raise RegistryDamaged(path=source, reason="; ".join(wrong[:3]))
+            copy.run("PRAGMA journal_mode = DELETE")  # one file, that can be copied with any tool
+        finally:
+            copy.close()
+    finally:
+        origin.close()
+
+
+def _take_files(copy: Database, files: FileBlobs) -> None:
+    """Move into the copy what the registry keeps beside itself, and see that nothing is missing."""
+    blobs = DatabaseBlobs(copy)
+    wanted = copy.all("SELECT blob FROM version UNION SELECT file FROM base")
+    for (digest,) in wanted:
+        if not blobs.has(digest):
+            with copy.transaction():
+                blobs.put(files.get(digest))

@@ -1,0 +1,173 @@
+"""The BlobStore seam: bytes by their SHA-256, write-once. In the database for what is small, files for what is large."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from edgecloud.files import sync_folder
+from edgecloud.versions.mapping import open_container
+from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
+from modelwire.limits import Limits
+from modelwire.update.container import Container, parse
+
+from .database import Database
+
+PARTIAL = ".partial"
+
+
+class BlobStore(Protocol):
+    """Content-addressed bytes. What `put` has returned from is durable when the transaction around it is."""
+
+    def put(self, data: bytes) -> bytes:
+        """Keep `data` and return its digest. Keeping the same bytes again changes nothing."""
+
+    def get(self, digest: bytes) -> bytes:
+        """Return the bytes. Raises RegistryDamaged when they are gone or are not what the digest says."""
+
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        """Return the container that is kept there. Its own digest is proven; its stream may be read later, from a file.
+
+        Raises RegistryDamaged when it is gone, and what `parse` raises.
+        """
+
+    def has(self, digest: bytes) -> bool: ...
+
+    def digests(self) -> Iterator[bytes]: ...
+
+
+class DatabaseBlobs:
+    """Bytes in the registry's own file: one commit covers them and their row. Best below a megabyte (6 to 14 times files)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, data: bytes) -> bytes:
+        digest = hashlib.sha256(data).digest()
+        self._database.run("INSERT INTO blob (sha256, size, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", digest, len(data), data)
+        return digest
+
+    def get(self, digest: bytes) -> bytes:
+        row = self._database.one("SELECT bytes FROM blob WHERE sha256 = ?", digest)
+        return _proven(digest, None if row is None else bytes(row[0]), self._database.path)
+
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        return parse(self.get(digest), limit)
+
+    def has(self, digest: bytes) -> bool:
+        return self._database.one("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
+
+    def digests(self) -> Iterator[bytes]:
+        for (digest,) in self._database.all("SELECT sha256 FROM blob ORDER BY sha256"):
+            yield bytes(digest)
+
+
+class FileBlobs:
+    """Bytes as files named by their digest. A file has its name only when it is whole and on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, data: bytes) -> bytes:
+        digest = hashlib.sha256(data).digest()
+        path = self._path(digest)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                self._write(path, data)
+            # Also when it was there: whoever wrote it may have been killed before this line.
+            for folder in (path.parent, self.folder, self.folder.parent):
+                sync_folder(folder)
+        except OSError as error:
+            # The place is at fault, never the message that brought the bytes.
+            raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="make room there, or check who may write") from error
+        return digest
+
+    def _write(self, path: Path, data: bytes) -> None:
+        partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # Power can fail between the two lines: rename last, so a name always stands for whole bytes.
+            partial.rename(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # a full disk should not be filled with pieces
+            raise
+
+    def get(self, digest: bytes) -> bytes:
+        path = self._path(digest)
+        try:
+            return _proven(digest, path.read_bytes(), path)
+        except FileNotFoundError:
+            return _proven(digest, None, path)
+        except OSError as error:
+            raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="check who may read it") from error
+
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        path = self._path(digest)
+        try:
+            return open_container(path, limit)
+        except MissingFile:
+            raise _gone(digest, path) from None
+        except (Malformed, DigestMismatch) as error:
+            raise RegistryDamaged(path=path, reason=f"the bytes {digest.hex()[:16]} have changed: {error.message}") from None
+
+    def has(self, digest: bytes) -> bool:
+        return self._path(digest).exists()
+
+    def digests(self) -> Iterator[bytes]:
+        for path in sorted(self.folder.glob("??/*")):
+            if not path.name.endswith(PARTIAL):
+                yield bytes.fromhex(path.name)
+
+    def sweep(self, before: float) -> int:
+        """Remove what a killed writer left half written before this time (Unix seconds), and return how many files that were."""
+        strays = [p for p in self.folder.glob(f"??/*{PARTIAL}") if p.stat().st_mtime < before]
+        for path in strays:
+            path.unlink()
+        return len(strays)
+
+    def _path(self, digest: bytes) -> Path:
+        name = digest.hex()
+        return self.folder / name[:2] / name
+
+
+class TieredBlobs:
+    """Bytes in the database below `files_from` bytes, in files from there on."""
+
+    def __init__(self, database: DatabaseBlobs, files: FileBlobs, files_from: int) -> None:
+        self.database, self.files, self._files_from = database, files, files_from
+
+    def put(self, data: bytes) -> bytes:
+        return (self.files if len(data) >= self._files_from else self.database).put(data)
+
+    def get(self, digest: bytes) -> bytes:
+        # A restored registry has everything in the database, whatever its size.
+        return (self.database if self.database.has(digest) else self.files).get(digest)
+
+    def container(self, digest: bytes, limit: Limits) -> Container:
+        return (self.database if self.database.has(digest) else self.files).container(digest, limit)
+
+    def has(self, digest: bytes) -> bool:
+        return self.database.has(digest) or self.files.has(digest)
+
+    def digests(self) -> Iterator[bytes]:
+        yield from sorted({*self.database.digests(), *self.files.digests()})
+
+
+def _proven(digest: bytes, data: bytes | None, where: Path) -> bytes:
+    if data is None:
+        raise _gone(digest, where)
+    if hashlib.sha256(data).digest() != digest:
+        raise RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} have changed")
+    return data
+
+
+def _gone(digest: bytes, where: Path) -> RegistryDamaged:
+    return RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} are gone")

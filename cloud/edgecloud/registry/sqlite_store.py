@@ -1,0 +1,105 @@
+"""The registry in one SQLite file: make it, open it, and the Store that the rest of the package works with."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from edgecloud.files import put_in_place
+from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
+from modelwire.tensors import check_name
+
+from . import schema
+from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
+from .database import Database
+from .lock import lock_schema
+from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
+from .sqlite_models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
+from .store import Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Versions
+
+FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
+
+
+class SqliteStore:
+    """Implements Store over one connection; for one thread."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        row = database.one("SELECT fleet, public_key, files_from FROM registry")
+        if row is None:
+            raise RegistryDamaged(path=database.path, reason="it names no fleet")
+        self._fleet, self._public_key, files_from = str(row[0]), bytes(row[1]), int(row[2])
+        self.bases: Bases = SqliteBases(database)
+        self.devices: Devices = SqliteDevices(database)
+        self.lineages: Lineages = SqliteLineages(database)
+        self.versions: Versions = SqliteVersions(database)
+        self.inbox: Inbox = SqliteInbox(database)
+        self.refusals: Refusals = SqliteRefusals(database)
+        self.requests: Requests = SqliteRequests(database)
+        self.transfers: Transfers = SqliteTransfers(database)
+        self.annotations: Annotations = SqliteAnnotations(database)
+        self.files = FileBlobs(blob_folder(database.path))
+        self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
+
+    @property
+    def fleet(self) -> str:
+        return self._fleet
+
+    @property
+    def public_key(self) -> bytes:
+        return self._public_key
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return self.database.transaction()
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def blob_folder(path: Path) -> Path:
+    """Return where a registry keeps what is too large for its own file."""
+    return path.with_name(path.name + ".blobs")
+
+
+def create_registry(path: Path, *, fleet: str, public_key: bytes, now: int, files_from: int = FILES_FROM) -> None:
+    """Make a new registry. It has its name only when it is whole. Raises BadArgument when the file is there already."""
+    check_name("fleet name", fleet)
+    if path.exists():
+        raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    database = Database(partial, create=True)
+    try:
+        schema.migrate(database)
+        database.run("INSERT INTO registry VALUES (1, ?, ?, ?, ?)", fleet, public_key, files_from, now)
+        database.close()  # the last one out folds the log into the file
+        put_in_place(partial, path, replace=False)
+    finally:
+        database.close()
+        for name in (partial, partial.with_name(partial.name + "-wal"), partial.with_name(partial.name + "-shm")):
+            name.unlink(missing_ok=True)
+
+
+def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FULL", busy: float = 30.0) -> SqliteStore:
+    """Return the registry at `path`; an older one is brought to this release's schema unless it is opened to read.
+
+    Raises MissingFile, RegistryDamaged, or UnsupportedWire for a registry that a newer release made.
+    """
+    if not path.exists():
+        raise MissingFile(path=path, what="the registry")
+    path = path.resolve()  # a link to it has no blobs beside itself
+    database = Database(path, readonly=readonly, synchronous=synchronous, busy=busy)
+    try:
+        current = schema.check(database)
+        if not current and readonly:
+            raise BadArgument(reason=f"{path} was made by an older release", fix=f"edgecloud ingest --once --db {path} brings it here")
+        if not readonly:
+            database.keep_log()
+        if not current:
+            with lock_schema(path):
+                if not schema.check(database):  # another process may have done it meanwhile
+                    schema.migrate(database)
+        return SqliteStore(database)
+    except BaseException:
+        database.close()
+        raise

@@ -1,0 +1,82 @@
+"""How far two versions are from each other, tensor by tensor: exactly in lattice units where they have a base in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelwire.errors import WrongBase
+from modelwire.lattice.state import ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDistance:
+    """One tensor of both versions."""
+
+    name: str
+    entries: int
+    changed: int  # entries whose bits differ
+    units: int | None  # sum of |Q - Q'| in units of 2^exponent; None where the bases differ or the tensor is not on the lattice
+    most_units: int | None  # max |Q - Q'|, likewise
+    exponent: int | None  # of the finer of both lattices
+    largest: float  # max |w - w'|
+    l2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Two versions."""
+
+    same_base: bool
+    tensors: tuple[TensorDistance, ...]
+
+    @property
+    def changed(self) -> int:
+        return sum(t.changed for t in self.tensors)
+
+    @property
+    def entries(self) -> int:
+        return sum(t.entries for t in self.tensors)
+
+    @property
+    def largest(self) -> float:
+        return max((t.largest for t in self.tensors), default=0.0)
+
+    @property
+    def largest_units(self) -> int | None:
+        """The largest difference of an entry in units of its tensor; None where no tensor of both lies on a lattice."""
+        return max((t.most_units for t in self.tensors if t.most_units is not None), default=None)
+
+    @property
+    def l2(self) -> float:
+        return float(np.sqrt(sum(t.l2**2 for t in self.tensors)))
+
+
+def distance(a: ModelState, b: ModelState) -> Distance:
+    """Return how far `b` is from `a`. Raises WrongBase when they have not the same tensors."""
+    one, other = a.manifest.schema, b.manifest.schema
+    if one.id != other.id:
+        raise WrongBase(what="the second version", kind="schema", expected=one.id.hex()[:16], got=other.id.hex()[:16])
+    same_base = a.manifest.commit == b.manifest.commit
+    return Distance(same_base, tuple(_tensor(a, b, t, same_base) for t in range(len(one.tensors))))
+
+
+def _tensor(a: ModelState, b: ModelState, t: int, same_base: bool) -> TensorDistance:
+    spec = a.manifest.schema.tensors[t]
+    difference = a.weights[t].astype(np.float64) - b.weights[t].astype(np.float64)
+    changed = int(np.count_nonzero(a.weights[t].view(np.uint32) != b.weights[t].view(np.uint32)))
+    units = most = exponent = None
+    if same_base and a.manifest.lattice(t):
+        exponent = min(a.exponents[t], b.exponents[t])
+        units, most = _units(a, t, exponent, b)
+    largest = float(np.abs(difference).max(initial=0.0))
+    return TensorDistance(spec.name, spec.size, changed, units, most, exponent, largest, float(np.linalg.norm(difference)))
+
+
+def _units(a: ModelState, t: int, exponent: int, b: ModelState) -> tuple[int, int]:
+    shift_a, shift_b = a.exponents[t] - exponent, b.exponents[t] - exponent
+    # Units that were widened k times are 2^3k as large: there whole numbers of any size, else 64 bits hold the sum.
+    wide = np.int64 if shift_a == shift_b == 0 else object
+    q = a.integers[t].astype(wide) * (1 << shift_a) - b.integers[t].astype(wide) * (1 << shift_b)
+    return int(np.abs(q).sum()), int(np.abs(q).max(initial=0))

@@ -1,0 +1,181 @@
+"""Rebuilds any version from the registry: nearest snapshot or base, then deltas and recipes. Exact and proven, or an error."""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from edgecloud.registry import Lineage, Status, Store, Version
+from modelwire import limits
+from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged
+from modelwire.lattice.rebuild import apply, prove_root
+from modelwire.lattice.state import ModelState
+from modelwire.tensors import F32
+from modelwire.tflite.file import read_weights, write_weights
+from modelwire.update.container import Container
+from modelwire.update.manifest import Manifest, parse_manifest
+
+BASES_KEPT = 8
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base with its weights, proven against its manifest once, whatever the number of states around it."""
+
+    manifest: Manifest
+    weights: tuple[F32, ...]
+    file: bytes
+
+    def state(self) -> ModelState:
+        """Return version 0, to be changed by its owner alone; the base's arrays are shared by all states."""
+        return self._proven.at_base()
+
+    @cached_property
+    def _proven(self) -> ModelState:
+        return ModelState.of_base(self.manifest, self.weights)
+
+
+class Bases:
+    """The bases of a registry, the last few kept in memory."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[bytes, LoadedBase] = OrderedDict()
+
+    def __getitem__(self, commit: bytes) -> LoadedBase:
+        if commit not in self._kept:
+            self._kept[commit] = self._load(commit)
+            if len(self._kept) > BASES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(commit)
+        return self._kept[commit]
+
+    def _load(self, commit: bytes) -> LoadedBase:
+        row = self._store.bases.get(commit)
+        if row is None:
+            raise RegistryDamaged(path="the registry", reason=f"the base {commit.hex()[:16]} is gone")
+        manifest = parse_manifest(row.manifest)
+        if manifest.commit != commit or manifest.file_sha256 != row.file:
+            raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed")
+        file = self._store.blobs.get(row.file)
+        return LoadedBase(manifest, tuple(manifest.schema.flat(read_weights(file))), file)
+
+
+def open_container(store: Store, lineage: Lineage, version: Version) -> Container:
+    """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
+    found = store.blobs.container(version.blob, limits.LARGE)
+    header = found.header
+    row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
+    said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), found.commit, header.parent, header.root)
+    if row != said or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
+        raise RegistryDamaged(path="the registry", reason=f"the row of {lineage}@{version.version} does not agree with its container")
+    return found
+
+
+def step(store: Store, lineage: Lineage, version: Version, state: ModelState, *, prove: bool = True) -> None:
+    """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
+
+    A recipe is replayed. Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
+    """
+    found = open_container(store, lineage, version)
+    apply(state, found, limits.LARGE)
+    if prove:
+        prove_root(state, found)
+
+
+def rebuild(store: Store, version: Version, bases: Bases) -> ModelState:
+    """Return the state of a version. Raises NotServed for a refused one, and any error that keeps it from being exact.
+
+    Its own root is proven. Of the versions on the way the fingerprints are: their roots would take longer than all the rest.
+    """
+    lineage = store.lineages.by_id(version.lineage)
+    require_served(lineage, version)
+    state = bases[version.base].state()
+    for link in store.versions.chain(version):
+        step(store, lineage, link, state, prove=link.id == version.id)
+    return state
+
+
+def require_served(lineage: Lineage, version: Version) -> None:
+    """Raise NotServed for a refused version."""
+    if version.status is Status.REFUSED:
+        raise NotServed(name=f"{lineage}@{version.version}", device=str(lineage), reason=version.reason)
+
+
+def check_signature(store: Store, lineage: Lineage, found: Container) -> None:
+    """Raise BadSignature unless some key that ever spoke for the device sealed this container."""
+    keys = store.devices.keys(lineage.device)
+    for known in keys:
+        try:
+            found.verify(known.key)
+            return
+        except BadSignature:
+            continue
+    raise BadSignature(what=f"{lineage}@{found.header.version}", signer=f"any of the {len(keys)} keys of {lineage.device}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of proving one version."""
+
+    lineage: Lineage
+    version: Version | None  # None: the base
+    error: ModelWireError | None  # None: exact
+
+    def __str__(self) -> str:
+        return f"{self.lineage}@{self.version.version if self.version else 'base'}"
+
+
+def check_lineage(store: Store, lineage: Lineage, bases: Bases) -> Iterator[Checked]:
+    """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain."""
+    state: ModelState | None = None
+    at = b""
+    lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
+    for version in store.versions.of(lineage.id):
+        if version.status is Status.REFUSED:
+            continue
+        try:
+            if version.kind != "snapshot" and version.parent_id in lost:
+                raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact")
+            check_signature(store, lineage, open_container(store, lineage, version))
+            if version.parent_id is None or version.kind == "snapshot":
+                state = bases[version.base].state()
+                if version.parent_id is not None:
+                    _require_parent(store, lineage, version)
+                step(store, lineage, version, state)
+            elif state is not None and at == version.parent:
+                step(store, lineage, version, state)
+            else:
+                state = rebuild(store, version, bases)
+        except ModelWireError as error:
+            state, at = None, b""
+            lost.add(version.id)
+            yield Checked(lineage, version, error)
+            continue
+        at = version.commit
+        yield Checked(lineage, version, None)
+
+
+def check_version(store: Store, version: Version, bases: Bases) -> Checked:
+    """Prove one version, whatever its chain takes."""
+    lineage = store.lineages.by_id(version.lineage)
+    try:
+        check_signature(store, lineage, open_container(store, lineage, version))
+        rebuild(store, version, bases)
+    except ModelWireError as error:
+        return Checked(lineage, version, error)
+    return Checked(lineage, version, None)
+
+
+def file_of(state: ModelState, base: LoadedBase) -> bytes:
+    """Return the `.tflite` of a state: the base's file with these weights as its initial values."""
+    return write_weights(base.file, state.named())
+
+
+def _require_parent(store: Store, lineage: Lineage, version: Version) -> None:
+    parent = store.versions.by_id(version.parent_id or 0)
+    if parent is None or parent.commit != version.parent:
+        raise RegistryDamaged(path="the registry", reason=f"the parent of {lineage}@{version.version} is gone")

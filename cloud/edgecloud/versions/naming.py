@@ -1,0 +1,81 @@
+"""Names of models: DEVICE[/MODEL]@VERSION, in one place. VERSION is a number, `latest` (the head) or `base` (the head's base)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from edgecloud.registry import Lineage, Store, Version
+from modelwire.errors import AmbiguousName, Malformed, UnknownVersion
+from modelwire.tensors import NAME
+
+LATEST, BASE = "latest", "base"
+_FORM = re.compile(r"(?P<device>[^/@]+)(/(?P<model>[^/@]+))?(@(?P<version>[^/@]+))?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A parsed name."""
+
+    device: str
+    model: str | None
+    version: int | str | None  # a number, LATEST, BASE, or None when it was left out
+
+    def __str__(self) -> str:
+        return self.device + (f"/{self.model}" if self.model else "") + (f"@{self.version}" if self.version is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a name stands for: a version, or the base of an epoch."""
+
+    lineage: Lineage
+    epoch: int
+    base: bytes  # commit
+    version: Version | None  # None: the base
+
+    def __str__(self) -> str:
+        return f"{self.lineage}@{self.version.version if self.version else BASE}"
+
+
+def parse(text: str) -> Name:
+    """Return the parts of DEVICE[/MODEL][@VERSION]. Raises Malformed."""
+    found = _FORM.match(text)
+    if found is None or not NAME.match(found["device"]) or (found["model"] and not NAME.match(found["model"])):
+        raise Malformed(what="name", reason=f"{text[:200]!r} is not DEVICE[/MODEL]@VERSION")
+    version: int | str | None = found["version"]
+    if isinstance(version, str) and version not in (LATEST, BASE):
+        if not re.fullmatch(r"[0-9]{1,18}", version):
+            raise Malformed(what="name", reason=f"{text[:200]!r}: a version is a number, {LATEST} or {BASE}")
+        version = int(version)
+    return Name(found["device"], found["model"], version)
+
+
+def find_lineage(store: Store, name: Name) -> Lineage:
+    """Return the model that a name stands for; with one model its name may be left out. Raises UnknownVersion or AmbiguousName."""
+    mine = store.lineages.of(name.device)
+    if name.model is not None:
+        mine = [one for one in mine if one.model == name.model]
+    if not mine:
+        raise UnknownVersion(name=str(name))
+    if len(mine) > 1:
+        raise AmbiguousName(device=name.device, models=", ".join(one.model for one in mine), example=f"{name.device}/{mine[0].model}")
+    return mine[0]
+
+
+def find(store: Store, name: Name) -> Place:
+    """Return the version or base that a name stands for, `latest` when it says none. Raises UnknownVersion."""
+    lineage = find_lineage(store, name)
+    epoch = store.lineages.current(lineage.id)
+    head = store.lineages.head(lineage.id, epoch.epoch) if epoch else None
+    if epoch is None or head is None:
+        raise UnknownVersion(name=str(name))
+    if name.version == BASE or name.version == 0:
+        return Place(lineage, epoch.epoch, epoch.base, None)
+    if isinstance(name.version, int):
+        row = store.versions.numbered(lineage.id, name.version)
+        if row is None:
+            raise UnknownVersion(name=f"{lineage}@{name.version}")
+        return Place(lineage, row.epoch, row.base, row)
+    row = store.versions.by_id(head.version_id) if head.version_id is not None else None
+    return Place(lineage, epoch.epoch, epoch.base, row)

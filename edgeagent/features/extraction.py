@@ -1,0 +1,114 @@
+"""Lets a process of its own compute features: the agent that holds the keys never loads a runtime, nor its memory.
+
+Both sides are here: `Extraction` in the agent, `main` in the other process, which says on its standard output how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeagent.system.deferred import defer
+from modelwire import errors
+from modelwire.errors import ModelWireError, NotTrainable
+
+defer("subprocess")  # loaded with the first features that are wanted
+import subprocess  # noqa: E402
+
+_LINE = 64 * 1024  # bytes of one line; what is longer is none of ours
+_WAIT = 0.02  # seconds between two looks, while the link is served
+_TOLD = (errors.NotTrainable, errors.RuntimeUnusable, errors.StateDamaged, errors.StateBusy, errors.ConfigError, errors.MissingFile)
+
+
+class Extraction:
+    """One run of the other process."""
+
+    def __init__(self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0) -> None:
+        """state: the agent's folder; base: the commit of the model's base; until: the newest sample that counts, 0 for none at all.
+
+        share: of one core that it takes: it rests between samples.
+        """
+        self.model = model
+        command = [sys.executable, "-m", "edgeagent.features.kept.extraction", str(state), model, base.hex(), str(until), str(share)]
+        try:
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+        except OSError as e:
+            raise NotTrainable(model=model, reason=f"mode features: no process could be started: {e.strerror}") from None
+
+    def result(self) -> Generator[None, None, dict[str, Any]]:
+        """Return what the other process found: runtime, its key; logits. Yields again and again while it works.
+
+        Raises what it raised. Closing the generator ends the process; what it has computed stays.
+        """
+        child, held = self._child, b""
+        assert child.stdout is not None
+        try:
+            os.set_blocking(child.stdout.fileno(), False)
+            while True:
+                try:
+                    some = os.read(child.stdout.fileno(), _LINE)
+                except BlockingIOError:
+                    time.sleep(_WAIT)
+                    yield
+                    continue
+                held = (held + some)[-2 * _LINE :]
+                if not some:
+                    break
+                yield
+            child.wait()
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        return self._last(held, child.returncode)
+
+    def _last(self, held: bytes, code: int) -> dict[str, Any]:
+        lines = held.decode("utf-8", "replace").split("\n")
+        try:
+            said = json.loads(lines[-2])
+            if "error" in said:
+                raise getattr(errors, str(said["error"]))(**{str(k): str(v) for k, v in said["facts"].items()})
+            return {"runtime": str(said["runtime"]), "logits": bool(said["logits"])}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise NotTrainable(model=self.model, reason=f"mode features: the process that computes them ended with {code}") from None
+
+
+def main(words: Sequence[str]) -> int:
+    """Compute the features that are missing, and say what was found. The exit code is 0, also of an error that was told."""
+    from edgeagent.samples.spool import Spool
+    from edgecommon import runtime
+
+    from .agreement import looked_at
+
+    state, model, base, until, share = Path(words[0]), words[1], bytes.fromhex(words[2]), int(words[3]), float(words[4])
+
+    def say(**what: Any) -> None:
+        print(json.dumps(what), flush=True)
+
+    worked = time.monotonic()
+
+    def computed(done: int) -> None:
+        nonlocal worked
+        say(done=done)
+        time.sleep((time.monotonic() - worked) * (1 / share - 1))
+        worked = time.monotonic()
+
+    try:
+        with Spool(state) as spool:
+            say(**looked_at(runtime.load(), spool, state, model, base=base, until=until, say=computed))
+    except ModelWireError as e:
+        if not isinstance(e, _TOLD):
+            raise
+        say(error=type(e).__name__, facts={key: str(value) for key, value in e.facts.items()})
+    except BrokenPipeError:  # the agent was killed: what is computed stays
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

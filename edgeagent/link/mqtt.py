@@ -1,0 +1,375 @@
+"""The MQTT link: the only module that knows paho. Tries MQTT 5, falls back to 3.1.1, and reconnects with back-off and jitter.
+
+A client object lives for one connection. So no queue of paho's survives a lost link: what must not be lost is in the outbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from edgeagent.settings.tree import Link
+from edgeagent.system.deferred import defer
+from modelwire import limits
+from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
+
+from .backoff import Backoff
+from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
+
+if TYPE_CHECKING:
+    import ssl
+
+# paho imports them for brokers over TLS or behind a proxy: 3 MiB that a plain link never touches.
+defer("ssl", "urllib.request")
+import paho.mqtt.client as mqtt  # noqa: E402
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
+from paho.mqtt.packettypes import PacketTypes  # noqa: E402
+from paho.mqtt.properties import Properties  # noqa: E402
+
+INBOUND = 64 * 1024  # bytes of the largest message that the centre may send: records are smaller
+INBOUND_PENDING = 20  # messages that the broker may deliver before the first of them is acknowledged
+FRAME = 16  # bytes of an MQTT PUBLISH around topic and message, at most
+FAREWELL = 2.0  # seconds that closing may take, twice
+SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that takes less is of no use
+STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
+STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
+PASSWORD_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def parse_broker(url: str) -> Broker:
+    """Return the parts of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as e:
+        raise ConfigError(reason=f"link.broker: {url!r}: {e}") from None
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+        raise ConfigError(reason=f"link.broker: {url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    tls = parts.scheme == "mqtts"
+    return Broker(parts.hostname, port or (8883 if tls else 1883), tls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Up:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Down:
+    generation: int
+    reason: str
+    protocol: bool  # the broker may not speak this version of MQTT
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    generation: int
+    mid: int
+
+
+class _Client(mqtt.Client):
+    """A client that says when its network thread ends, whatever ended it."""
+
+    ended: Callable[[str], None]
+    reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
+    plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        sock = self.socket() if self.plain else None
+        return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        sock = self.socket() if self.plain else None
+        if sock is None:
+            return super()._sock_send(buf)
+        try:
+            return sock.send(buf)
+        except BlockingIOError:
+            self._call_socket_register_write()
+            raise
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        code, reason = MQTTErrorCode.MQTT_ERR_UNKNOWN, ""
+        try:
+            code = super().loop_forever(timeout, retry_first_connection=False)
+        except Exception as e:  # noqa: BLE001  # unreachable, or whatever a hostile broker provokes in paho; `ended` says why
+            reason = str(e) or type(e).__name__
+        finally:
+            self.ended(reason or mqtt.error_string(code))
+        return code
+
+
+class MqttLink:
+    """A Transport over one MQTT broker."""
+
+    def __init__(self, settings: Link, folder: Path, client_id: str) -> None:
+        """folder: where relative paths of the settings start. Raises ConfigError or MissingFile for settings that can't work."""
+        self.settings = settings
+        self.broker = parse_broker(settings.broker)
+        self.client_id = settings.client_id or client_id
+        self.protocol = mqtt.MQTTv311 if settings.protocol == "3.1.1" else mqtt.MQTTv5
+        self._password = _password(folder, settings)
+        self._tls = _tls(folder, settings) if self.broker.tls else None
+        self._events: queue.SimpleQueue[Event | _Up | _Down] = queue.SimpleQueue()  # put() is safe in a signal handler
+        self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.Random())
+        self._client: _Client | None = None
+        self._generation = 0
+        self._up = False
+        self._up_at = 0.0
+        self._begun_at = 0.0
+        self._retry_at = 0.0
+        self._not_taken: set[int] = set()  # tickets of messages that the broker has not taken yet
+        self._progress_at = 0.0  # when it last took one, or was sent the first
+        self._announced = 0  # the broker's own limit on a packet, 0 when it named none
+        self._proven = settings.protocol != "auto"
+        self._will: Will | None = None
+        self._listen = ""
+
+    @property
+    def largest(self) -> int:
+        most = self.settings.part_bytes
+        return min(most, self._announced - FRAME - 256) if self._announced else most
+
+    def open(self, will: Will, listen: str) -> None:
+        self._will, self._listen = will, listen
+        self._retry_at = time.monotonic()
+
+    def poll(self, timeout: float) -> Event | None:
+        deadline = time.monotonic() + timeout
+        while True:
+            self._keep_trying()
+            left = deadline - time.monotonic()
+            until = min(left, self._next_step())
+            try:
+                event = self._events.get(timeout=max(0.0, until))
+            except queue.Empty:
+                if left <= 0:
+                    return None
+                continue
+            known = self._translate(event)
+            if known is not None:
+                return known
+
+    def send(self, topic: str, data: bytes, *, retain: bool = False) -> int:
+        # Over the limit a QoS 1 message gets no PUBACK, only a disconnect, and would be sent for ever: it must not leave.
+        # Records are small but for the manifest of a transfer, so `part_bytes` alone does not bound them.
+        limit = self._announced or max(self.settings.part_bytes, limits.DEFAULT.record) + FRAME + 256
+        if len(data) + len(topic) + FRAME > limit:
+            raise TooLarge(what=f"a message to {topic}", size=len(data), limit=limit)
+        if self._client is None or not self._up:
+            raise LinkError(broker=self.settings.broker, reason="the link is down")
+        ticket = self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
+        if not self._not_taken:
+            self._progress_at = time.monotonic()
+        self._not_taken.add(ticket)
+        return ticket
+
+    def acknowledge(self, message: Arrived) -> None:
+        token = message.token
+        assert isinstance(token, _Token)
+        if self._client is not None and token.generation == self._generation:  # else it comes again, on the new connection
+            self._client.ack(token.mid, 1)
+
+    def wake(self) -> None:
+        self._events.put(Woken())
+
+    def close(self, farewell: Will | None = None) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if self._up and farewell is not None:
+            with contextlib.suppress(RuntimeError, ValueError):  # the link went down meanwhile: the will says the same
+                client.publish(farewell.topic, farewell.data, qos=1, retain=True).wait_for_publish(FAREWELL)
+        self._up = False
+        client.disconnect()
+        until = time.monotonic() + FAREWELL
+        while (left := until - time.monotonic()) > 0:  # the thread must get DISCONNECT out, or the broker speaks the will
+            try:
+                event = self._events.get(timeout=left)
+            except queue.Empty:
+                return
+            if isinstance(event, _Down) and event.generation == self._generation:
+                return
+
+    # One connection.
+
+    def _keep_trying(self) -> None:
+        now = time.monotonic()
+        if self._client is None and self._will is not None and now >= self._retry_at:
+            self._begin()
+        elif self._client is not None and not self._up and now - self._begun_at > self.settings.connect_timeout + 1:
+            # Some brokers answer a CONNECT of a version that they don't know with silence.
+            self._events.put(_Down(self._generation, "no answer to CONNECT", True))
+        elif self._up and self._not_taken and now - self._progress_at > STALLED * self.settings.keepalive:
+            # It answers pings, so nothing else ends this; on a connection that lives nothing may be sent again.
+            self._events.put(_Down(self._generation, f"the broker has taken none of {len(self._not_taken)} messages", False))
+
+    def _next_step(self) -> float:
+        now = time.monotonic()
+        if self._client is None:
+            return max(0.0, self._retry_at - now) if self._will is not None else 60.0
+        return 60.0 if self._up else max(0.05, self._begun_at + self.settings.connect_timeout + 1.05 - now)
+
+    def _begin(self) -> None:
+        self._generation += 1
+        self._begun_at = time.monotonic()
+        self._client = self._make()
+        self._client.connect_async(self.broker.host, self.broker.port, max(1, int(self.settings.keepalive)), **self._session())
+        self._client.loop_start()
+
+    def _make(self) -> _Client:
+        v5 = self.protocol == mqtt.MQTTv5
+        client = _Client(
+            CallbackAPIVersion.VERSION2, client_id=self.client_id, protocol=self.protocol,
+            clean_session=None if v5 else False, manual_ack=True, reconnect_on_failure=False,
+        )  # fmt: skip
+        client.connect_timeout = self.settings.connect_timeout
+        if self.settings.user:
+            client.username_pw_set(self.settings.user, self._password)
+        client.plain = self._tls is None
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        assert self._will is not None
+        client.will_set(self._will.topic, self._will.data, qos=1, retain=True)
+        generation = self._generation
+
+        def connected(c: mqtt.Client, _: Any, flags: Any, code: Any, properties: Any) -> None:
+            if generation != self._generation:  # it was given up while it connected
+                c.disconnect()
+                return
+            if code.is_failure:
+                refused = "version" in str(code).lower() or (not self._proven and str(code) == "Unspecified error")
+                self._events.put(_Down(generation, f"the broker refused: {code}", refused))
+                return
+            announced = getattr(properties, "MaximumPacketSize", 0) if properties is not None else 0
+            if 0 < announced < SMALLEST:
+                self._events.put(_Down(generation, f"the broker takes no message above {announced} bytes", False))
+                return
+            self._announced = int(announced or 0)
+            c.subscribe(self._listen, qos=1)
+
+        def subscribed(c: mqtt.Client, _: Any, mid: int, codes: Any, properties: Any) -> None:
+            if any(code.is_failure for code in codes):
+                self._events.put(_Down(generation, f"the broker refused the subscription to {self._listen}", False))
+            else:
+                self._events.put(_Up(generation))
+
+        def arrived(c: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+            if message.qos == 1:
+                self._events.put(Arrived(message.topic, bytes(message.payload), _Token(generation, message.mid)))
+
+        def accepted(c: mqtt.Client, _: Any, mid: int, code: Any, properties: Any) -> None:
+            self._events.put(Accepted(generation << 16 | mid))
+
+        def ended(reason: str) -> None:
+            self._events.put(_Down(generation, reason, client.reached))
+
+        def opened(c: mqtt.Client, _: Any, sock: Any) -> None:
+            client.reached = True
+
+        client.ended, client.on_socket_open = ended, opened
+        client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
+        return client
+
+    def _session(self) -> dict[str, Any]:
+        if self.protocol != mqtt.MQTTv5:
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = int(self.settings.session_expiry)
+        properties.ReceiveMaximum = INBOUND_PENDING
+        properties.MaximumPacketSize = INBOUND
+        return {"clean_start": False, "properties": properties}
+
+    def _translate(self, event: Event | _Up | _Down) -> Event | None:
+        if isinstance(event, _Up):
+            if event.generation != self._generation or self._client is None:
+                return None
+            self._up, self._up_at, self._proven = True, time.monotonic(), True
+            self._not_taken.clear()
+            return Connected()
+        if isinstance(event, _Down):
+            if event.generation != self._generation or self._client is None:
+                return None
+            return self._went_down(event)
+        if isinstance(event, Accepted):
+            self._progress_at = time.monotonic()
+            self._not_taken.discard(event.ticket)
+        if isinstance(event, Arrived) and isinstance(event.token, _Token) and event.token.generation != self._generation:
+            return None
+        return event
+
+    def _went_down(self, event: _Down) -> Lost:
+        client, self._client = self._client, None
+        was_up, self._up = self._up, False
+        self._announced = 0
+        if client is not None:
+            client.disconnect()
+            if (sock := client.socket()) is not None:
+                sock.close()
+        if was_up and time.monotonic() - self._up_at > STABLE:
+            self._backoff.reset()
+        if event.protocol and not was_up and not self._proven:
+            # Before any connection has worked, the version may be at fault: try the other one.
+            self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
+        self._retry_at = time.monotonic() + self._backoff.next()
+        return Lost(event.reason)
+
+
+def reach(settings: Link, folder: Path) -> str:
+    """Return how the broker answered at its port, TLS included; nothing is said to it in MQTT, so a running agent is not disturbed.
+
+    Raises LinkError, ConfigError or MissingFile.
+    """
+    broker, _ = parse_broker(settings.broker), _password(folder, settings)
+    began = time.monotonic()
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=settings.connect_timeout) as plain:
+            secured = ""
+            if broker.tls:
+                with _tls(folder, settings).wrap_socket(plain, server_hostname=broker.host) as wrapped:
+                    secured = f", {wrapped.version()}"
+    except (OSError, UnicodeError) as e:  # UnicodeError: a name that no host can have
+        raise LinkError(broker=settings.broker, reason=f"{e}; check link.broker, and that the broker runs") from None
+    return f"{settings.broker} answers in {1000 * (time.monotonic() - began):.0f} ms{secured}"
+
+
+def _password(folder: Path, settings: Link) -> str | None:
+    if not settings.password_file:
+        return None
+    path = folder / settings.password_file
+    try:
+        text = path.read_bytes()[:PASSWORD_MAX].decode()
+    except FileNotFoundError:
+        raise MissingFile(path=path, what="the broker's password file") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(reason=f"{path}: {e}") from None
+    return text.rstrip("\r\n")
+
+
+def _tls(folder: Path, settings: Link) -> ssl.SSLContext:
+    import ssl  # loaded here, before paho's thread may be the first to need it
+
+    try:
+        context = ssl.create_default_context(cafile=str(folder / settings.tls_ca) if settings.tls_ca else None)
+        if settings.tls_cert:
+            context.load_cert_chain(folder / settings.tls_cert, folder / settings.tls_key if settings.tls_key else None)
+    except (OSError, ssl.SSLError) as e:
+        raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None
+    return context

@@ -1,0 +1,353 @@
+"""One model's talk with the centre: hello until welcomed, updates in order within a window, again until a receipt, parts as wanted.
+
+No clock and no network of its own: `now` is an argument (monotonic seconds), what it sends goes to a Transport.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+from edgeagent.samples.spool import Spool
+from edgeagent.settings.tree import Link, Model
+from edgeagent.state import forgetting
+from edgeagent.state.history import OK
+from edgeagent.state.lineage import Lineage
+from edgeagent.state.outbox import Waiting
+from modelwire.errors import LinkError, Malformed, TooLarge
+from modelwire.wire import parts, records, topics
+from modelwire.wire.records import Adopt, Command, Hello, Level, Receipt, Record, Response, Wanted, Welcome
+
+from .backoff import Backoff
+from .transport import Transport
+from .upload import Upload
+
+_log = logging.getLogger("edgeagent.session")
+EPOCHS, VERSIONS = 1 << 32, 1 << 62  # no container holds more; versions leave room to count on
+
+
+class Session:
+    """The talk about one model, over connections that come and go."""
+
+    def __init__(
+        self, lineage: Lineage, transport: Transport, link: Link, settings: Model, *, state: bytes, agent: str, rng: random.Random,
+        wall: Callable[[], float], spool: Spool, interrupt: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """state: the 16 bytes of this state folder; agent: its release; wall: Unix seconds, said in records and logs alone.
+
+        interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
+        """
+        self.lineage, self.settings = lineage, settings
+        self._transport, self._link = transport, link
+        self._state, self._agent, self._wall = state, agent, wall
+        self._spool, self._interrupt = spool, interrupt
+        self._online = False
+        self._hello = Backoff(link.resend, min(link.resend_max, 10 * link.resend), rng)
+        self._hello_due = 0.0
+        self._answered = False  # on this connection, by any Welcome
+        self._welcomed = False  # by one that says ok
+        self._resend = Backoff(link.resend, link.resend_max, rng)
+        self._resend_due = 0.0
+        self._on_the_way: dict[int, int] = {}  # version -> ticket of a message that the broker has not accepted yet
+        self._sent: set[int] = set()  # versions handed over on this connection
+        self._uploads: dict[int, Upload] = {}  # version -> the parts of a large one
+        self._verify = Backoff(link.resend, link.resend_max, rng)
+        self._verify_due = 0.0
+        self._refusals = Backoff(link.resend, link.resend_max, rng)
+        self._hold_until = 0.0
+        self._rewound = False  # a welcome said that the centre holds less than it once did
+        self._asked = False  # and a hello has gone since
+
+    @property
+    def name(self) -> str:
+        return self.lineage.name
+
+    @property
+    def answered(self) -> bool:
+        """Whether the centre has answered a hello on this connection, in whatever way."""
+        return self._answered
+
+    @property
+    def welcomed(self) -> bool:
+        return self._welcomed
+
+    # What happens to it.
+
+    def connected(self, now: float) -> None:
+        """Start anew on a fresh connection: nothing that was on its way can be relied on."""
+        self.lost()
+        self._online = True
+        self._hello_due = self._resend_due = now
+        self._verify_due = now + self._link.resend
+
+    def lost(self) -> None:
+        self._online = self._answered = self._welcomed = self._rewound = False
+        self._on_the_way.clear()
+        self._sent.clear()
+        self._uploads.clear()
+        for backoff in (self._hello, self._resend, self._verify):
+            backoff.reset()
+
+    def accepted(self, ticket: int) -> None:
+        """Take note that the broker has a message: it may be sent again when no receipt comes."""
+        for version, t in list(self._on_the_way.items()):
+            if t == ticket:
+                del self._on_the_way[version]
+        for upload in self._uploads.values():
+            upload.accepted(ticket)
+
+    def arrived(self, topic: topics.Topic, data: bytes, now: float) -> None:
+        """Take a message from the centre. All that follows from it is durable when this returns.
+
+        Raises WireError for what is not a record of this fleet's centre about this model; nothing was changed then.
+        """
+        signed = records.parse(data)
+        record = signed.record
+        signed.verify(self.lineage.board.fleet_key, "the fleet")
+        if (record.fleet, record.device, record.model) != (topic.fleet, topic.device, topic.model):
+            raise Malformed(what=record.KIND, reason=f"it is of {record.fleet}/{record.device}/{record.model} and came on {topic}")
+        if isinstance(record, Welcome) and topic.leaf == "cmd":
+            self._take_welcome(record, now)
+        elif isinstance(record, Receipt) and topic.leaf == "receipt":
+            self._take_receipt(record, now)
+        elif isinstance(record, Command) and topic.leaf == "cmd":
+            self._take_command(record)
+        elif isinstance(record, Adopt) and topic.leaf == "cmd":
+            self._take_adopt(record)
+        elif isinstance(record, Wanted) and topic.leaf == "part":
+            self._take_wanted(record)
+        else:
+            raise Malformed(what=record.KIND, reason=f"it does not belong on {topic}")
+        self.lineage.serve()
+
+    def nudge(self, now: float) -> None:
+        """Send everything without a receipt again, now."""
+        self._resend.reset()
+        self._resend_due = self._hello_due = now
+        self._hold_until = 0.0
+
+    # What it does by itself.
+
+    def tick(self, now: float) -> None:
+        """Send what is due."""
+        head = self.lineage.head()
+        if not self._online:
+            if len(self.lineage.outbox.waiting("queued")) > self.settings.update.coalesce_after:
+                self._coalesce(head.version)
+            return
+        try:
+            if now >= self._hello_due:
+                self.say_hello(now)
+            if head.epoch and not head.blocked:
+                self._ask_for_verdicts(now)
+                self._send_again(now)
+                self._offer(now)
+                for upload in self._uploads.values():
+                    upload.push(self._transport)
+        except LinkError as e:  # the transport will say Lost by itself, and everything goes again on the next connection
+            _log.debug("%s: %s", self.name, e.message)
+        except TooLarge as e:  # this broker never takes it; another one, or other settings, may
+            _log.error("%s: %s", self.name, e.message)
+            self._resend_due = now + self._resend.next()
+
+    def _coalesce(self, version: int) -> None:
+        try:
+            carried = self.lineage.coalesce()
+        except TooLarge as e:
+            _log.warning("%s: the waiting updates stay apart: as one, %s", self.name, e.message)
+            return
+        if carried:
+            _log.info("%s: %d waiting updates became one, @%d", self.name, len(carried) + 1, version)
+
+    def next_due(self) -> float:
+        """Return when `tick` has something to do by the clock alone."""
+        if not self._online:
+            return float("inf")
+        head = self.lineage.head()
+        return min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
+
+    def say_hello(self, now: float) -> None:
+        """Say what this device has; again and again until the centre welcomes it, then once in a while."""
+        head = self.lineage.head()
+        names = (self.lineage.board.fleet, self.lineage.board.device, self.name, int(self._wall()))
+        self._send(
+            "hello",
+            Hello(
+                *names, self.lineage.board.key.public, self._state, self.lineage.base_commit, head.epoch, head.version, head.commit,
+                head.runtime or "none", self._agent,
+            ),
+        )  # fmt: skip
+        self._asked = True
+        unanswered = self._hello.next() if self._answered else self._link.resend
+        self._hello_due = now + (self._link.hello_every if self._welcomed else unanswered)
+
+    def _ask_for_verdicts(self, now: float) -> None:
+        """Say hello again when an update is stored and not verified for long: its receipt may have been lost, and Welcome repeats it."""
+        if now < self._verify_due:
+            return
+        if self.lineage.outbox.waiting("stored"):
+            self.say_hello(now)
+        else:
+            self._verify.reset()
+        self._verify_due = now + self._verify.next()
+
+    def _send_again(self, now: float) -> None:
+        """Send every update again that was offered and has no receipt, oldest first."""
+        if now < self._resend_due:
+            return
+        offered = self.lineage.outbox.waiting("offered")
+        again = 0
+        for w in offered:
+            upload = self._uploads.get(w.version)
+            if w.version not in self._on_the_way and not (upload is not None and upload.busy):
+                again += w.version in self._sent
+                self._hand_over(w)
+        if again:
+            _log.info("%s: sent %d updates without a receipt again", self.name, again)
+        if not offered:
+            self._resend.reset()
+        self._resend_due = now + self._resend.next()
+
+    def _offer(self, now: float) -> None:
+        """Offer queued updates while there is room in the window."""
+        if now < self._hold_until:
+            return
+        offered = self.lineage.outbox.waiting("offered")
+        if not offered:
+            self._resend.reset()
+            self._resend_due = now + self._resend.next()
+        room = self._link.window - len(offered)
+        for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
+            self.lineage.outbox.offer(w.version)  # durable before the first byte leaves: from now on it may be known
+            self._hand_over(w)
+
+    def _hand_over(self, w: Waiting) -> None:
+        body = self.lineage.outbox.body(w.version)
+        self._sent.add(w.version)
+        if len(body) <= self._transport.largest:
+            ticket = self._transport.send(self._topic("update"), body)
+            self._on_the_way[w.version] = ticket
+            _log.debug("%s: sent @%d, %d bytes", self.name, w.version, len(body))
+            return
+        upload = self._uploads.get(w.version)
+        if upload is None:
+            board = self.lineage.board
+            transfer = parts.describe(
+                body, fleet=board.fleet, device=board.device, model=self.name, at=int(self._wall()), part=self._transport.largest
+            )
+            upload = self._uploads[w.version] = Upload(self._topic("part"), body, transfer)
+            _log.info("%s: @%d goes in %d parts", self.name, w.version, parts.count(transfer))
+        self._send("part", upload.transfer)  # asks which parts are missing
+
+    # What the centre says.
+
+    def _take_welcome(self, w: Welcome, now: float) -> None:
+        if w.state != self._state:
+            _log.info("%s: a welcome to another state folder was ignored", self.name)
+            return
+        if w.epoch >= EPOCHS or w.version >= VERSIONS:
+            raise Malformed(what=w.KIND, reason=f"no update can be of epoch {w.epoch} after @{w.version}")
+        self._answered = True
+        before = self.lineage.head()
+        said = self.lineage.welcome(w, int(self._wall()))
+        if said == "rewound":
+            # A welcome may have been overtaken by receipts, or be delivered again; only one that answers another hello is believed.
+            if self._rewound and self._asked:
+                said = self.lineage.rewind(w, int(self._wall()))
+                self._resend_due = now
+                self._rewound = False
+            else:
+                said = f"the centre says @{w.head_version}, less than it once had; asking again"
+                self._asked = self._asked and self._rewound
+                self._rewound = True
+        else:
+            self._rewound = False
+        if w.status == OK:
+            self._welcomed = True
+            self._hello.reset()
+            self._hello_due = now + (self._link.resend if self._rewound else self._link.hello_every)
+        level = logging.INFO if w.status == OK else logging.WARNING
+        if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._rewound:
+            level = logging.DEBUG
+        _log.log(level, "%s: welcome: %s", self.name, said)
+        self._forget_settled()
+
+    def _take_receipt(self, r: Receipt, now: float) -> None:
+        outbox = self.lineage.outbox
+        row = outbox.find(r.epoch, r.version, r.commit)
+        if row is None:
+            _log.warning("%s: a receipt (%s) for @%d of epoch %d, which is none of ours", self.name, r.level.value, r.version, r.epoch)
+            return
+        if r.level is Level.REFUSED:
+            news = self.lineage.refused(row, r.reason, r.good, int(self._wall()))
+            if news:
+                # The first snapshot goes at once; further refusals in a row wait, so that two sides at odds don't flood the link.
+                first, pause = not self._refusals.tries, self._refusals.next()
+                self._hold_until = now if first else now + pause
+                _log.warning("%s: the centre refused @%s: %s", self.name, ", @".join(map(str, news)), r.reason)
+        else:
+            with outbox.transaction():
+                news = outbox.stored(row) if r.level is Level.STORED else outbox.verified(row)
+            if news:
+                if r.level is Level.VERIFIED:  # `stored` proves nothing: a refusal comes after it
+                    self._refusals.reset()
+                self._verify.reset()
+                self._verify_due = now + self._link.resend
+                _log.info("%s: %s: @%s", self.name, r.level.value, ", @".join(map(str, news)))
+        if news:  # one that says nothing new must not put off what still waits
+            self._resend.reset()
+            self._resend_due = now + self._resend.next()
+        self._forget_settled()
+
+    def _take_command(self, c: Command) -> None:
+        if c.verb != "snapshot":
+            self._answer(c, False, f"{c.verb[:40]!r} is not a command of this release")
+            return
+        head = self.lineage.head()
+        if not head.epoch:
+            _log.info("%s: a snapshot was asked for before the first epoch; it waits", self.name)
+            return  # the centre asks again at each hello
+        try:
+            version = self.lineage.snapshot(int(self._wall()), note=f"asked for by command {c.id}", command=c.id)
+        except TooLarge as e:
+            _log.error("%s: command %d: %s", self.name, c.id, e.message)
+            self._answer(c, False, e.message)
+            return
+        _log.info("%s: command %d: snapshot @%d", self.name, c.id, version)
+        self._answer(c, True, f"snapshot @{version}")
+
+    def _take_adopt(self, asked: Adopt) -> None:
+        dropped = forgetting.drop(self.lineage, self._spool, asked)
+        if dropped or not self.lineage.done(asked.id):
+            self._interrupt()
+        done = forgetting.adopt(self.lineage, asked, int(self._wall()))
+        text = f"{done.text}; {dropped} samples were dropped from the spool" if dropped else done.text
+        _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", self.name, asked.id, text)
+        self._answer(asked, done.ok, text)
+
+    def _answer(self, c: Command | Adopt, ok: bool, text: str) -> None:
+        board = self.lineage.board
+        try:
+            self._send("rsp", Response(board.fleet, board.device, self.name, int(self._wall()), c.id, ok, text))
+        except LinkError as e:  # the command comes again until it is answered
+            _log.debug("%s: %s", self.name, e.message)
+
+    def _take_wanted(self, w: Wanted) -> None:
+        for upload in self._uploads.values():
+            if upload.transfer.id == w.id:
+                upload.wanted(w.have)
+                return
+        _log.debug("%s: parts were asked for of a transfer that is not under way", self.name)
+
+    def _forget_settled(self) -> None:
+        waiting = {w.version for w in self.lineage.outbox.waiting("offered")}
+        for known in (self._on_the_way, self._uploads):
+            for version in set(known) - waiting:
+                del known[version]
+
+    def _topic(self, leaf: str) -> str:
+        return topics.up(self.lineage.board.fleet, self.lineage.board.device, self.name, leaf)
+
+    def _send(self, leaf: str, record: Record) -> None:
+        self._transport.send(self._topic(leaf), records.encode(record, self.lineage.board.key))

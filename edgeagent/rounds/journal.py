@@ -1,0 +1,312 @@
+"""What a round under way needs to go on after a kill: two halves of one file, written in turn, of which one is always whole.
+
+A half is written into the page cache, which outlives the process, and flushed to the disk now and then for power cuts. Plain
+writes and no mapping: a full disk is an error and no SIGBUS, and the file takes no resident memory. Decision 0009.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from io import FileIO
+from math import isfinite, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeagent.training.course import Course, Kept
+from edgecommon.files import TEMPORARY
+from modelwire import limits
+
+EVERY = 0.02  # seconds of training between two writes; a step that takes longer is written when it is done
+FLUSH = 30.0  # seconds between two flushes to the disk
+_MAGIC = b"\x89EAJ\r\n\x1a\n"
+_HEAD = struct.Struct("<8sIIQ")  # magic, bytes and crc32 of the facts, bytes of one half's arrays
+_HALF = struct.Struct("<QQdII")  # sequence number, steps taken, seconds of training, crc32 of all else in the half, zero
+_FACTS_MAX = 1 << 20  # bytes; the layout of a few thousand tensors
+_ARRAYS_MAX = 4 * limits.DEFAULT.model_file  # weights and slots
+_PAGE = 4096
+_PIECE = 64 * 1024
+_VECTOR = 512  # buffers of one write; Linux takes 1024
+_KINDS = "fiu"
+Layout = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, type and shape of each array
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Which round it is, and all that its bits follow from beside the model and the samples themselves."""
+
+    base: str  # hex of the base's commit
+    file: str  # hex of the sha256 of the file that it began with
+    private: str  # hex of the sha256 of the private part
+    round: int
+    mode: str
+    runtime: str  # its key
+    settings: str  # those that shape the bits, as text
+    epochs: int  # as they were planned
+    until: int  # the newest sample
+    samples: str  # hex of the sha256 of the samples' ids
+    seed: str  # decimal: 64 bits are too many for JSON's numbers elsewhere
+    loss: float | None  # before the round, on held-out samples; None when it is not finite
+    accuracy: float | None
+    steps: int
+    whole: bool  # False: the optimiser's slots can't be kept
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A journal that was left. Its facts are believed once they fit the round, its arrays once they fit the course."""
+
+    begun: Begun
+    layout: Layout
+    done: int  # steps, as the newest half says
+    path: Path
+
+    def arrays(self, like: Mapping[str, NDArray[Any]]) -> tuple[Kept, float] | None:
+        """Return what the newest whole half keeps, and the seconds of training up to there; None when no half is whole.
+
+        like: what the course keeps: nothing is read unless names, types and shapes are the same.
+        """
+        if self.layout != layout_of(like):
+            return None
+        try:
+            with _opened(self.path) as f:
+                return _arrays(f, like)
+        except (OSError, ValueError, struct.error):
+            return None
+
+
+class Journal:
+    """Writes down one course. Nothing is written, and no file made, before a step or some have taken `EVERY`."""
+
+    def __init__(self, path: Path | None, begun: Begun, *, spent: float = 0.0) -> None:
+        """path: None for a trial, which takes the same memory and leaves nothing."""
+        self.spent = spent  # seconds of training, those before a kill included
+        self.writing = 0.0  # seconds of this process's writing
+        self.trouble = ""  # why nothing more is written; the training goes on
+        self._path, self._begun = path, begun
+        self._file: int | None = None
+        self._sequence = self._written = 0  # number of the last half; its step
+        self._half = 0
+        self._last = self._flushed = time.monotonic()
+
+    def after_step(self, course: Course, seconds: float) -> None:
+        """Take note of a step that took so long."""
+        self.spent += seconds
+        if time.monotonic() - self._last >= EVERY:
+            self.write(course)
+
+    def write(self, course: Course) -> None:
+        """Write down where the course stands. Trouble with the disk ends the writing, not the training."""
+        if self.trouble or (self._file is not None and self._written == course.done):
+            return
+        began = time.monotonic()
+        try:
+            kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
+            if self._path is not None:
+                if self._file is None:
+                    self._file = self._open(self._path, kept)
+                self._sequence += 1
+                self._write_half(self._file, kept, course.done)
+            self._written = course.done
+            if self._file is not None and began - self._flushed >= FLUSH:
+                os.fdatasync(self._file)
+                self._flushed = time.monotonic()
+        except OSError as e:
+            self.trouble = e.strerror or str(e)
+            self.close()  # what stands there stays true
+        self._last = time.monotonic()
+        self.writing += self._last - began
+
+    def close(self) -> None:
+        """Leave the file for the next start."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def drop(self) -> None:
+        """Remove the file: the round is over."""
+        self.close()
+        if self._path is not None:
+            drop(self._path)
+
+    def _open(self, path: Path, kept: Kept) -> int:
+        """Go on in the file of this very course, or make one: what was taken up is all there is, until the next half is written."""
+        facts = json.dumps({"begun": asdict(self._begun), "layout": layout_of(kept)}).encode()
+        self._half, self._at = sum(a.nbytes for a in kept.values()), _first(len(facts))
+        with contextlib.suppress(OSError, ValueError, struct.error):
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                with os.fdopen(handle, "rb", buffering=0, closefd=False) as f:
+                    if _facts(f) == (json.loads(facts), self._half):
+                        self._sequence = max((h[0] for h in _halves(f, self._half) if _is_whole(f, h, self._half)), default=0)
+                        return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+        return self._create(path, facts)
+
+    def _create(self, path: Path, facts: bytes) -> int:
+        """Make the file with room for both halves, so that a full disk is found out now."""
+        at = self._at
+        beside = path.with_name(path.name + TEMPORARY)
+        beside.unlink(missing_ok=True)
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, at + 2 * _padded(_HALF.size + self._half))
+            _write(handle, [_HEAD.pack(_MAGIC, len(facts), zlib.crc32(facts), self._half), facts], 0)
+            os.replace(beside, path)
+        except OSError:
+            os.close(handle)
+            beside.unlink(missing_ok=True)
+            raise
+        return handle
+
+    def _write_half(self, handle: int, kept: Kept, done: int) -> None:
+        arrays = [_bytes(a) for a in kept.values()]
+        head = _half(self._sequence, done, self.spent, arrays)
+        at = self._at + (self._sequence % 2) * _padded(_HALF.size + self._half)
+        # A kill in between leaves this half without a right crc; the other one is whole and a step older.
+        _write(handle, [head, *arrays], at)
+
+
+def read(path: Path) -> Found | None:
+    """Return what a round left, None when there is nothing or nothing that can be believed."""
+    try:
+        with _opened(path) as f:
+            said, half = _facts(f)
+            begun, layout = _begun(said["begun"]), _layout(said["layout"])
+            if sum(np.dtype(kind).itemsize * prod(shape) for _, kind, shape in layout) != half:
+                return None
+            done = max(_halves(f, half))[1]
+            return Found(begun, layout, done, path)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, struct.error):
+        return None
+
+
+def drop(path: Path) -> None:
+    """Remove the journal at `path`, if there is one."""
+    path.unlink(missing_ok=True)
+
+
+def layout_of(kept: Mapping[str, NDArray[Any]]) -> Layout:
+    """Return name, type and shape of each array."""
+    return tuple((name, a.dtype.str, a.shape) for name, a in kept.items())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[FileIO]:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as f:
+        yield f
+
+
+def _facts(f: FileIO) -> tuple[Any, int]:
+    """Return the facts and the bytes of one half's arrays. Raises ValueError."""
+    magic, length, crc, half = _HEAD.unpack(f.read(_HEAD.size))
+    if magic != _MAGIC or length > _FACTS_MAX or half > _ARRAYS_MAX:
+        raise ValueError("head")
+    if os.fstat(f.fileno()).st_size != _first(length) + 2 * _padded(_HALF.size + half):
+        raise ValueError("size")
+    facts = f.read(length)
+    if zlib.crc32(facts) != crc:
+        raise ValueError("crc")
+    return json.loads(facts), half
+
+
+def _halves(f: FileIO, half: int) -> list[tuple[int, int, float, int]]:
+    """Return (sequence number, steps, seconds, where it begins) of each half that was ever written, whole or not."""
+    size = _padded(_HALF.size + half)
+    at = os.fstat(f.fileno()).st_size - 2 * size
+    out = []
+    for begins in (at, at + size):
+        f.seek(begins)
+        sequence, done, spent, _, _ = _HALF.unpack(f.read(_HALF.size))
+        if sequence and isfinite(spent) and spent >= 0:
+            out.append((sequence, done, spent, begins))
+    return out
+
+
+def _arrays(f: FileIO, like: Mapping[str, NDArray[Any]]) -> tuple[Kept, float] | None:
+    _, half = _facts(f)
+    if half != sum(a.nbytes for a in like.values()):
+        return None
+    for sequence, done, spent, begins in sorted(_halves(f, half), reverse=True):
+        f.seek(begins)
+        head, out = f.read(_HALF.size), {name: np.empty(a.shape, a.dtype) for name, a in like.items()}
+        for a in out.values():
+            f.readinto(_bytes(a))  # type: ignore[arg-type]
+        whole = head == _half(sequence, done, spent, [_bytes(a) for a in out.values()])
+        if whole and all(a.dtype.kind != "f" or np.isfinite(a).all() for a in out.values()):
+            return out, spent
+    return None
+
+
+def _is_whole(f: FileIO, half: tuple[int, int, float, int], size: int) -> bool:
+    """Return whether a half's crc is right; it may be large, and is read in pieces."""
+    sequence, done, spent, begins = half
+    f.seek(begins)
+    head, crc = f.read(_HALF.size), zlib.crc32(_HALF.pack(sequence, done, spent, 0, 0))
+    for at in range(0, size, _PIECE):
+        crc = zlib.crc32(f.read(min(_PIECE, size - at)), crc)
+    return head == _HALF.pack(sequence, done, spent, crc, 0)
+
+
+def _begun(said: Any) -> Begun:
+    kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float | None": (float, int, type(None))}
+    for f in fields(Begun):
+        value = said[f.name]
+        if type(value) not in kinds[str(f.type)] or (isinstance(value, float) and not isfinite(value)):
+            raise ValueError(f.name)
+    begun = Begun(**said)
+    if begun.epochs < 1 or not 0 <= int(begun.seed) < 1 << 64:
+        raise ValueError("seed")
+    return begun
+
+
+def _layout(said: Any) -> Layout:
+    out = []
+    for name, kind, shape in said:
+        entries = tuple(int(n) for n in shape)
+        if not isinstance(name, str) or np.dtype(kind).kind not in _KINDS or min(entries, default=0) < 0:
+            raise ValueError("layout")
+        out.append((name, str(kind), entries))
+    return tuple(out)
+
+
+def _bytes(a: NDArray[Any]) -> NDArray[np.uint8]:
+    return a.reshape(-1).view(np.uint8)
+
+
+def _half(sequence: int, done: int, spent: float, arrays: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Return what stands before a half's arrays."""
+    crc = zlib.crc32(_HALF.pack(sequence, done, spent, 0, 0))
+    for a in arrays:
+        crc = zlib.crc32(a, crc)  # type: ignore[arg-type]
+    return _HALF.pack(sequence, done, spent, crc, 0)
+
+
+def _write(handle: int, parts: Sequence[Any], at: int) -> None:
+    for first in range(0, len(parts), _VECTOR):
+        some = parts[first : first + _VECTOR]
+        size = sum(len(p) for p in some)
+        if os.pwritev(handle, some, at) != size:
+            raise OSError(0, "the disk takes no more")
+        at += size
+
+
+def _first(facts: int) -> int:
+    return _padded(_HEAD.size + facts)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE

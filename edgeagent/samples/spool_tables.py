@@ -1,0 +1,82 @@
+"""The tables of the spool: each model's bounds and cards, the samples, and how many there are of each class and context."""
+
+from __future__ import annotations
+
+from edgeagent.system.database import Database
+
+from .reservoir import rank_of
+
+FILE = "samples.db"
+RELEASE = 2
+
+TABLES = """
+CREATE TABLE model (
+    name TEXT PRIMARY KEY,
+    x_shape TEXT NOT NULL,          -- JSON list, without the batch
+    y_shape TEXT NOT NULL,          -- JSON list: [classes], or the shape of a target
+    max_samples INTEGER NOT NULL,
+    max_bytes INTEGER NOT NULL,
+    channels TEXT NOT NULL DEFAULT '',      -- of its data cards, as the settings say them
+    seen INTEGER NOT NULL DEFAULT 0,        -- the newest sample that was there when the last round began
+    carded INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the card of an accepted version tells of
+    gone BLOB,                              -- card of dropped samples up to `seen` that no accepted version has told of
+    gone_since BLOB,                        -- the same of those above `seen`
+    coming BLOB,                            -- card of all that came between `carded` and `seen`
+    known BLOB,                             -- card of what accepted rounds had come; a round's weight halves with each one after it
+    codes INTEGER NOT NULL DEFAULT 0,       -- 1: x is int8 codes, and every sample has a class
+    held INTEGER NOT NULL DEFAULT 0         -- the newest sample of the round under way: those up to it stay until it is over; 0: none is
+);
+CREATE TABLE cell (                         -- kept with each append, so that no append counts the whole table
+    id INTEGER PRIMARY KEY,
+    model TEXT NOT NULL,
+    class INTEGER NOT NULL,                 -- -1 where the samples have a target instead
+    context TEXT NOT NULL,                  -- JSON object, names sorted, or empty without a context
+    samples INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    UNIQUE (model, class, context)
+);
+CREATE TABLE sample (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never reused: the held-out split and the reservoir go by it
+    model TEXT NOT NULL REFERENCES model(name),
+    class INTEGER NOT NULL,                 -- -1 where the sample has a target instead
+    x BLOB NOT NULL,                        -- float32, little-endian
+    target BLOB,                            -- NULL with class -1: the target is x
+    bytes INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    cell INTEGER NOT NULL DEFAULT 0,        -- 0: it leaves when the round under way is over, and counts no more
+    rank INTEGER NOT NULL DEFAULT 0         -- a hash of the id: the highest one goes first
+);
+CREATE INDEX sample_by_class ON sample (model, class, id);
+CREATE INDEX sample_by_cell ON sample (cell, id);
+CREATE INDEX sample_by_rank ON sample (cell, rank);
+"""
+
+_COLUMNS = (
+    "channels TEXT NOT NULL DEFAULT ''", "seen INTEGER NOT NULL DEFAULT 0", "carded INTEGER NOT NULL DEFAULT 0",
+    "gone BLOB", "gone_since BLOB", "coming BLOB", "known BLOB", "codes INTEGER NOT NULL DEFAULT 0",
+    "held INTEGER NOT NULL DEFAULT 0",
+)  # fmt: skip
+
+
+def migrate(database: Database) -> None:
+    """Bring a spool of release 1 to this one, in one transaction, every sample with its id; one of this release stays as it is."""
+    with database.transaction():
+        if database.one("PRAGMA user_version")[0] != 1:  # in here: of two processes that open it, one changes it
+            return
+        for column in _COLUMNS:
+            database.run(f"ALTER TABLE model ADD COLUMN {column}")
+        for column in ("cell", "rank"):
+            database.run(f"ALTER TABLE sample ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+        start = TABLES.index("CREATE TABLE cell")
+        database.run(TABLES[start : TABLES.index("\n);", start) + 2])
+        database.run(
+            "INSERT INTO cell (model, class, context, samples, bytes)"
+            " SELECT model, class, '', count(*), sum(bytes) FROM sample GROUP BY model, class"
+        )
+        database.run("UPDATE sample SET cell=(SELECT c.id FROM cell c WHERE c.model=sample.model AND c.class=sample.class)")
+        for row in database.all("SELECT id FROM sample"):
+            database.run("UPDATE sample SET rank=? WHERE id=?", rank_of(row["id"]), row["id"])
+        database.run("CREATE INDEX sample_by_cell ON sample (cell, id)")
+        database.run("CREATE INDEX sample_by_rank ON sample (cell, rank)")
+        database.run("DROP TABLE held")
+        database.run(f"PRAGMA user_version={RELEASE}")

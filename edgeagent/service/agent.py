@@ -1,0 +1,398 @@
+"""The agent's one loop: it owns time, the link and the order of things; trains a few steps at a time between messages."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from functools import partial
+
+from edgeagent.board.sensors import Memory, Sensors
+from edgeagent.features.gathering import Extractors
+from edgeagent.link.session import Session
+from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
+from edgeagent.rounds import drift
+from edgeagent.rounds import resuming as underway
+from edgeagent.rounds import round as rounds
+from edgeagent.rounds.round import OpenModel, Progress, Report
+from edgeagent.settings.tree import Model
+from edgeagent.state.folder import Device
+from edgeagent.state.history import OK
+from edgeagent.state.lineage import Lineage
+from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.wire import records, topics
+from modelwire.wire.records import Presence
+
+from .allowance import Allowance
+
+_log = logging.getLogger("edgeagent")
+IDLE = 1.0  # seconds between two looks at the spool and at commands from outside
+PROGRESS = 10.0  # seconds between two lines about a round that takes longer
+SLICE = 0.05  # seconds of training between two looks at the link
+MESSAGES = 64  # handled before the next step of training
+LONG = 60.0  # seconds of waiting after which a round lets go of the model and its memory; its journal stays
+REPORTS = 1000  # of rounds, kept for the end of the run
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from. monotonic: for pauses; wall: Unix seconds, for what is said and for days apart."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """When to train, and when to be done. The default trains as the settings say and is never done."""
+
+    rounds: int | None = None  # so many rounds of each model since its folder was made, then all updates verified
+    fresh: bool = False  # with `rounds`: each waits for new samples, as many as the settings say
+    pause: float = 0.0  # with `rounds`: seconds between two of one model
+    once: bool = False  # one round of each model, then all updates stored
+    publish: bool = False  # no round; welcomed, and all updates stored
+    timeout: float = 0.0  # seconds after which a goal that is not reached is an error; 0: never
+
+    @property
+    def endless(self) -> bool:
+        return self.rounds is None and not self.once and not self.publish
+
+
+@dataclass
+class _UnderWay:
+    """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
+
+    lineage: Lineage
+    steps: Generator[Progress, None, Report | None]  # None: it did not pay
+    began: float
+    said: float
+    pauses: float | None = None  # monotonic seconds since when it waits
+    rests: float = 0.0  # monotonic seconds until which it leaves the processor to others
+    progress: Progress | None = None
+
+
+@dataclass
+class Agent:
+    """One run over an opened state folder."""
+
+    device: Device
+    transport: Transport
+    open_model: OpenModel
+    release: str  # of the agent, said in hello
+    clock: Clock = field(default_factory=Clock)
+    rng: random.Random = field(default_factory=random.Random)
+    sensors: Sensors = field(default_factory=Sensors)
+    extractors: Extractors | None = None  # what mode features needs
+
+    def __post_init__(self) -> None:
+        self.reports: list[Report] = []
+        self.stopping = ""
+        self._round: _UnderWay | None = None
+        self._memory = Memory(self.sensors)
+        self._allowance = Allowance(self.device, self.sensors, monotonic=self.clock.monotonic, wall=self.clock.wall)
+        self._last = ""  # the model that trained last
+        self._done_once: set[str] = set()
+        self._told: dict[str, str] = {}
+        self._trouble = ""
+        self._began = self.clock.monotonic()
+        self._nudges = self.device.nudges()
+        link = self.device.settings.link
+        self.sessions = {
+            name: Session(
+                lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
+                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt_of, name),
+            )
+            for name, lineage in self.device.lineages.items()
+        }  # fmt: skip
+
+    def stop(self, why: str) -> None:
+        """End `run` soon; a round under way is taken up by the next one. May be called from a signal handler."""
+        self.stopping = why
+        self.transport.wake()
+
+    def run(self, goal: Goal) -> None:
+        """Work until the goal is reached or `stop` is called. Raises what keeps the goal from being reached."""
+        boot = self.device.count_boot()
+        self._began = self.clock.monotonic()
+        if self.device.swept:
+            _log.debug("tidied the state folder: %s", ", ".join(self.device.swept))
+        board = self.device.board
+        self.transport.open(self._presence(boot, False), topics.all_down(board.fleet, board.device))
+        try:
+            while not self.stopping and not self._reached(goal):
+                self._check_time(goal)
+                self._listen(boot)
+                now = self.clock.monotonic()
+                self._look_outside(now)
+                for session in self.sessions.values():
+                    session.tick(now)
+                self._train(goal)
+        finally:
+            self._interrupt()
+            self._allowance.close()
+            self.transport.close(self._presence(boot, False))
+            for session in self.sessions.values():
+                session.lost()
+        if self.stopping:
+            _log.info("stopped: %s", self.stopping)
+
+    # The link.
+
+    def _listen(self, boot: int) -> None:
+        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
+        now = self.clock.monotonic()
+        wait = max(0.0, min(IDLE if self._round is None or self._round.pauses is not None else self._round.rests - now, IDLE, due - now))
+        event = self.transport.poll(wait)
+        for _ in range(MESSAGES):
+            if event is None:
+                return
+            self._take(event, boot)
+            event = self.transport.poll(0.0)
+        if event is not None:
+            self._take(event, boot)
+
+    def _take(self, event: Event, boot: int) -> None:
+        now = self.clock.monotonic()
+        if isinstance(event, Connected):
+            _log.info("connected to %s", self.device.settings.link.broker)
+            self._trouble = ""
+            for session in self.sessions.values():
+                session.connected(now)
+                session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
+            here = self._presence(boot, True)
+            try:
+                self.transport.send(here.topic, here.data, retain=True)
+            except LinkError as e:
+                _log.debug("%s", e.message)
+        elif isinstance(event, Lost):
+            if event.reason != self._trouble:  # said once, not at every attempt
+                _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
+            self._trouble = event.reason
+            for session in self.sessions.values():
+                session.lost()
+        elif isinstance(event, Accepted):
+            for session in self.sessions.values():
+                session.accepted(event.ticket)
+        elif isinstance(event, Arrived):
+            self._read(event, now)
+
+    def _read(self, message: Arrived, now: float) -> None:
+        try:
+            topic = topics.parse(message.topic)
+            session = self.sessions.get(topic.model)
+            if session is None or topic.way != "dn" or (topic.fleet, topic.device) != (self.device.board.fleet, self.device.board.device):
+                _log.warning("ignored a message on %s", message.topic)
+            else:
+                session.arrived(topic, message.data, now)
+        except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
+            _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
+        self.transport.acknowledge(message)  # after all that follows from it is durable
+
+    def _presence(self, boot: int, online: bool) -> Will:
+        """Return the device's word on whether it is on line, on the one topic that the will can have: the first model's."""
+        board, model = self.device.board, next(iter(self.device.lineages))
+        record = Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
+        return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key))
+
+    def _look_outside(self, now: float) -> None:
+        """Do what another process asked for through the database."""
+        nudges = self.device.nudges()
+        if nudges != self._nudges:
+            self._nudges = nudges
+            for session in self.sessions.values():
+                session.nudge(now)
+
+    # Training.
+
+    def _train(self, goal: Goal) -> None:
+        if self._allowance.measuring():
+            return
+        if self._round is None:
+            self._begin_round(goal)
+        if self._round is None or self._paused(self._round):
+            return
+        at = self._round
+        began = self.clock.monotonic()
+        if began < at.rests:
+            return
+        until = began + SLICE
+        while not self.stopping:
+            try:
+                at.progress = next(at.steps)
+            except StopIteration as end:
+                self._round = None
+                if end.value is not None:
+                    self._finish(end.value)
+                return
+            except NotEnoughSamples as e:  # another process made room in the spool since the round was due
+                self._round = None
+                self._tell(at.lineage.name, e.message)
+                return
+            except (NoModeFits, NotTrainable) as e:
+                self._round = None
+                if not goal.endless:
+                    raise
+                self._allowance.unfit(at.lineage, e.message)
+                return
+            if self.clock.monotonic() >= until:
+                break
+        now = self.clock.monotonic()
+        at.rests = now + (now - began) * (1 / self.device.settings.model(at.lineage.name).budget.max_cpu - 1)
+        if now - at.said >= PROGRESS and (p := at.progress) is not None:
+            at.said = now
+            speed = p.done / max(p.seconds, 1e-9)
+            _log.info("%s: %s: step %d of %d, %.1f a second, loss %.4f", at.lineage.name, p.mode, p.done, p.steps, speed, p.loss)
+
+    def _begin_round(self, goal: Goal) -> None:
+        for name, lineage in self._in_turn():
+            settings = self.device.settings.model(name)
+            if self.stopping or not self._due(goal, lineage, settings):
+                continue
+            try:
+                rounds.check_due(lineage, self.device.spool, settings, self.device.settings.outbox.max_bytes)
+            except (NotEnoughSamples, OutboxFull, NotWelcome) as e:
+                if goal.once and not (isinstance(e, NotWelcome) and not self.sessions[name].answered):
+                    raise
+                self._tell(name, e.message)
+                continue
+            if self._allowance.waits(lineage):
+                continue
+            if self._allowance.measures_first(lineage, settings):
+                return
+            now = self.clock.monotonic()
+            self._round = _UnderWay(lineage, self._steps(goal, lineage, settings), now, now)
+            self._last = name
+            return
+
+    def _in_turn(self) -> list[tuple[str, Lineage]]:
+        """Return the models, the one that trained last at the end: one that is always due must not keep the others from it."""
+        order = list(self.device.lineages.items())
+        at = [name for name, _ in order].index(self._last) + 1 if self._last else 0
+        return order[at:] + order[:at]
+
+    def _due(self, goal: Goal, lineage: Lineage, settings: Model) -> bool:
+        head = lineage.head()
+        if goal.publish or head.blocked:
+            return False
+        if goal.once:
+            return lineage.name not in self._done_once
+        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, self.device.spool, settings) is not None:
+            return True  # it was due when it began
+        waited = self._waited(head.trained_at)
+        new = self.device.spool.count(lineage.name, after=head.trained_id)
+        enough = new >= settings.train.min_new_samples > 0
+        if goal.rounds is not None:
+            ready = head.rounds < goal.rounds and (head.rounds == 0 or waited >= goal.pause)
+            return ready and (enough or not goal.fresh)
+        if settings.train.when == "pays" and head.look:  # it looked, and waits: for as many samples again
+            again = settings.train.min_new_samples or settings.train.min_samples
+            return self.device.spool.count(lineage.name, after=head.looked_id) >= again
+        return enough or waited >= settings.train.every
+
+    def _steps(self, goal: Goal, lineage: Lineage, settings: Model) -> Generator[Progress, None, Report | None]:
+        """Do a round where one pays; one that is taken up paid when it began."""
+        spool, name = self.device.spool, lineage.name
+        if settings.train.when == "pays" and goal.endless and underway.left(lineage, spool, settings) is None:
+            pays = yield from self._pays(lineage, settings)
+            if not pays:
+                return None
+        self._told.pop(name, None)
+        _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, spool.count(name), settings.train.epochs)
+        return (
+            yield from rounds.run(
+                lineage, spool, settings, self.open_model, now=self.clock.wall, memory=self._memory, extractors=self.extractors
+            )
+        )
+
+    def _pays(self, lineage: Lineage, settings: Model) -> Generator[Progress, None, bool]:
+        """Return whether training pays now, and note it where it does not."""
+        spool = self.device.spool
+        on_features = rounds.on_features(lineage, spool, settings, self._memory, settings.train.mode)
+        looking = drift.look(lineage, spool, settings, self.open_model, self.extractors if on_features else None)
+        found = yield from rounds.preparing(looking)
+        lineage.looked(found.until, "" if found.pays else found.reason)
+        if found.pays:
+            _log.info("%s: a round pays: %s", lineage.name, found.reason)
+        else:
+            self._tell(lineage.name, f"{lineage.name}: no round pays yet: {found.reason}")
+        return found.pays
+
+    def _waited(self, trained_at: int) -> float:
+        """Return the seconds since the last round; by this run's own clock where the wall clock was set back (boards without a battery)."""
+        apart = self.clock.wall() - trained_at
+        return apart if apart >= 0 else self.clock.monotonic() - self._began
+
+    def _finish(self, report: Report) -> None:
+        self.reports.append(report)
+        del self.reports[:-REPORTS]
+        self._done_once.add(report.model)
+        o = report.outcome
+        speed = f"{o.steps} steps, {o.steps / max(report.seconds, 1e-9):.0f} a second"
+        if not report.accepted:
+            _log.warning("%s: round %d rejected: %s (%s)", report.model, report.round, report.reason, speed)
+            return
+        assert o.before is not None and o.after is not None
+        accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
+        _log.info(
+            "%s: round %d is @%d: held-out loss %.4f -> %.4f%s; %s of %d bytes, %d of %d weights; %s",
+            report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
+            report.weights, speed,
+        )  # fmt: skip
+        if report.note:
+            _log.warning("%s: %s", report.model, report.note)
+
+    def _interrupt(self) -> None:
+        """Leave the round under way for another time."""
+        if self._round is not None:
+            at, self._round = self._round, None
+            at.steps.close()
+            if at.progress and at.progress.steps:
+                _log.info("%s: left the round under way after step %d; it goes on from there", at.lineage.name, at.progress.done)
+
+    def _paused(self, at: _UnderWay) -> bool:
+        """Return whether the round under way waits. A long wait ends in closing the model: the memory goes back."""
+        if not self._allowance.waits(at.lineage):
+            at.pauses = None
+            return False
+        now = self.clock.monotonic()
+        at.pauses = now if at.pauses is None else at.pauses
+        if now - at.pauses >= LONG or not (at.progress and at.progress.steps):
+            self._interrupt()  # before its first step too: another process computes features, and what it has stays
+        return True
+
+    def _interrupt_of(self, name: str) -> None:
+        if self._round is not None and self._round.lineage.name == name:
+            self._interrupt()
+
+    def _tell(self, name: str, what: str) -> None:
+        if self._told.get(name) != what:
+            self._told[name] = what
+            _log.info("%s", what)
+
+    # The goal.
+
+    def _reached(self, goal: Goal) -> bool:
+        if goal.endless or self._round is not None:
+            return False
+        return all(self._settled(goal, session) for session in self.sessions.values())
+
+    def _settled(self, goal: Goal, session: Session) -> bool:
+        lineage = session.lineage
+        head = lineage.head()
+        if head.blocked and not goal.endless:
+            raise LinkError(broker=f"{self.device.board.device}/{lineage.name}", reason=f"the centre refused for good: {head.blocked}")
+        if goal.rounds is not None:
+            return head.rounds >= goal.rounds and not lineage.outbox.waiting()
+        if session.answered and head.welcome != OK:
+            lineage.check_welcome(head)
+        if goal.once and lineage.name not in self._done_once:
+            return False
+        return session.welcomed and not lineage.outbox.waiting("queued", "offered")
+
+    def _check_time(self, goal: Goal) -> None:
+        if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
+            open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
+            why = self._trouble or "the centre has not answered in time"
+            raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")

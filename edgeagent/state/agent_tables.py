@@ -1,0 +1,123 @@
+"""The tables of the agent's database: which model is served, every round's outcome, and the updates that wait for a receipt."""
+
+from __future__ import annotations
+
+from edgeagent.system.database import Database
+
+FILE = "edgeagent.db"
+RELEASE = 3
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+    -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend
+
+CREATE TABLE model (
+    name TEXT PRIMARY KEY,
+    manifest BLOB NOT NULL,                     -- of the base, as modelwire encodes it
+    base_commit BLOB NOT NULL,
+    slot TEXT NOT NULL,                         -- 'a' or 'b': where the head's files are
+    file_sha256 BLOB NOT NULL,
+    private_sha256 BLOB NOT NULL,
+    head_version INTEGER NOT NULL DEFAULT 0,    -- 0 is the base
+    head_commit BLOB NOT NULL,
+    last_version INTEGER NOT NULL DEFAULT 0,    -- the highest number ever used, here or as the centre said
+    epoch INTEGER NOT NULL DEFAULT 0,           -- 0: none granted yet
+    welcome TEXT NOT NULL DEFAULT '',           -- what the centre last said: ok, quarantine, unknown-base
+    blocked TEXT NOT NULL DEFAULT '',           -- why nothing more can be sent in this epoch; empty otherwise
+    widen TEXT NOT NULL DEFAULT '[]',           -- JSON: tensors that met the end of their range in the last round
+    step TEXT NOT NULL DEFAULT '[]',            -- JSON: [m, s] of the last adopted round's step m * 2^s; [] before the first
+    rounds INTEGER NOT NULL DEFAULT 0,          -- accepted or rejected, since the folder was made
+    trained_id INTEGER NOT NULL DEFAULT 0,      -- the newest sample that the last round saw
+    trained_at INTEGER NOT NULL DEFAULT 0,      -- Unix seconds
+    carded_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample that the card of an accepted version tells of
+    told TEXT NOT NULL DEFAULT '{}',            -- JSON: {"epoch": n, "facts": {...}} that an accepted version's card told last
+    looked_id INTEGER NOT NULL DEFAULT 0,       -- the newest sample at the last look whether training pays
+    look TEXT NOT NULL DEFAULT '',              -- what that look found; empty when a round came of it
+    runtime TEXT NOT NULL DEFAULT ''            -- replay class, as last found
+);
+
+CREATE TABLE version (                          -- one row a round or snapshot; only `state` and what follows from it changes
+    id INTEGER PRIMARY KEY,
+    model TEXT NOT NULL REFERENCES model(name),
+    version INTEGER,                            -- NULL where the guard rejected the round: it used no number
+    epoch INTEGER NOT NULL,
+    round INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('rejected', 'queued', 'offered', 'stored', 'verified', 'refused', 'skipped')),
+    reason TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL DEFAULT '',
+    commit_id BLOB,
+    parent BLOB,
+    root BLOB,
+    file_sha256 BLOB,                           -- of the file that is served at this version
+    bytes INTEGER NOT NULL DEFAULT 0,           -- of the whole container
+    loss_before REAL, loss_after REAL, accuracy_before REAL, accuracy_after REAL,
+    samples INTEGER, steps INTEGER,
+    mode TEXT NOT NULL DEFAULT '',              -- in which it was trained; empty for a snapshot, and where it was not noted
+    carried_by INTEGER,                         -- the version that tells the centre what a skipped one changed
+    at INTEGER NOT NULL,                        -- Unix seconds
+    UNIQUE (model, version)
+);
+CREATE INDEX version_by_state ON version (model, state, version);
+CREATE INDEX version_by_parent ON version (model, parent);
+
+CREATE TABLE outbox (                           -- the bytes of updates that are queued, offered or stored
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (model, version),
+    FOREIGN KEY (model, version) REFERENCES version (model, version)
+);
+
+CREATE TABLE command (                          -- commands that were carried out: a repeated one is answered, not done again
+    model TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (model, id)
+) WITHOUT ROWID;
+"""
+
+TRAINING = """
+CREATE TABLE IF NOT EXISTS mode_cost (          -- what each way to train a base takes on this board
+    base BLOB NOT NULL,                         -- commit
+    runtime TEXT NOT NULL,                      -- its key
+    mode TEXT NOT NULL,
+    seconds REAL NOT NULL,                      -- of one step
+    memory INTEGER NOT NULL,                    -- bytes that a round adds to the agent
+    samples INTEGER NOT NULL,                   -- bytes of samples that were loaded
+    partial INTEGER NOT NULL,                   -- 1: it was stopped at this much memory
+    at INTEGER NOT NULL,                        -- Unix seconds
+    PRIMARY KEY (base, runtime, mode)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (            -- why a running agent does not train
+    model TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    until TEXT NOT NULL,
+    at INTEGER NOT NULL                         -- Unix seconds
+) WITHOUT ROWID;
+"""
+TABLES += TRAINING
+
+
+def migrate(database: Database) -> None:
+    """Bring a folder's database of an earlier release to this one, in one transaction; one of this release stays as it is."""
+    with database.transaction():
+        found = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
+        if found <= 1:
+            # Builds on the way to 0.1 had the column and not the number.
+            _add_column(database, "model", "step", "TEXT NOT NULL DEFAULT '[]'")
+        if found <= 2:
+            _add_column(database, "version", "mode", "TEXT NOT NULL DEFAULT ''")
+            _add_column(database, "model", "carded_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "told", "TEXT NOT NULL DEFAULT '{}'")
+            _add_column(database, "model", "looked_id", "INTEGER NOT NULL DEFAULT 0")
+            _add_column(database, "model", "look", "TEXT NOT NULL DEFAULT ''")
+            for statement in TRAINING.split(";")[:-1]:
+                database.run(statement)
+        if found < RELEASE:
+            database.run(f"PRAGMA user_version={RELEASE}")
+
+
+def _add_column(database: Database, table: str, name: str, what: str) -> None:
+    if all(column["name"] != name for column in database.all(f"PRAGMA table_info({table})")):
+        database.run(f"ALTER TABLE {table} ADD COLUMN {name} {what}")

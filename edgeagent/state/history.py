@@ -1,0 +1,175 @@
+"""What a device knows of one model's history: its head, its files, and how it stands with the centre."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeagent.board.budget import Wait
+from edgeagent.board.costs import Costs
+from edgeagent.system.database import Database, Row
+from modelwire.errors import ConfigError, NotWelcome, StateDamaged
+from modelwire.lattice.snap import Step
+from modelwire.update.manifest import Manifest, parse_manifest
+from modelwire.wire import signing
+
+from .outbox import Outbox
+from .slots import Held, ModelStore
+
+QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Who speaks: the names in every topic and header, and the keys."""
+
+    fleet: str
+    device: str
+    key: signing.PrivateKey
+    fleet_key: bytes  # the fleet's public key
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The row of a model: what is served now, and where its numbers stand."""
+
+    slot: str
+    file_sha256: bytes
+    private_sha256: bytes
+    version: int  # 0 is the base
+    commit: bytes
+    last_version: int
+    epoch: int
+    welcome: str
+    blocked: str
+    widen: tuple[int, ...]
+    step: Step | None  # of the last adopted round
+    rounds: int
+    trained_id: int
+    trained_at: int
+    runtime: str
+    carded_id: int = 0
+    looked_id: int = 0
+    look: str = ""
+
+    @property
+    def next_version(self) -> int:
+        return max(self.last_version, self.version) + 1
+
+
+class History:
+    """What is known of one model, and what is noted beside its versions."""
+
+    def __init__(self, database: Database, board: Board, name: str, folder: Path, *, history: int = 0) -> None:
+        """Raises ConfigError when this device has no model `name`."""
+        row = database.maybe("SELECT manifest, base_commit FROM model WHERE name=?", name)
+        if row is None:
+            names = ", ".join(r["name"] for r in database.all("SELECT name FROM model ORDER BY name"))
+            raise ConfigError(reason=f"there is no model {name!r} on this device; it has {names or 'none'}")
+        self.name = name
+        self.board = board
+        self.manifest: Manifest = parse_manifest(row["manifest"])
+        self.base_commit: bytes = row["base_commit"]
+        self.store = ModelStore(folder / "models" / name, self.manifest)
+        self.outbox = Outbox(database, name)
+        self.costs = Costs(database, self.base_commit)
+        self.journal = self.store.folder / "round"  # of the round under way
+        self.history = history
+        self._db = database
+
+    def head(self) -> Head:
+        r = self._db.one("SELECT * FROM model WHERE name=?", self.name)
+        return Head(
+            r["slot"], r["file_sha256"], r["private_sha256"], r["head_version"], r["head_commit"], r["last_version"], r["epoch"],
+            r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), _step(r["step"]),
+            r["rounds"], r["trained_id"], r["trained_at"], r["runtime"], r["carded_id"], r["looked_id"], r["look"],
+        )  # fmt: skip
+
+    def load(self) -> Held:
+        """Return the head's model. Raises StateDamaged."""
+        while True:
+            head = self.head()
+            try:
+                return self.store.load(head.slot, head.file_sha256, head.private_sha256)
+            except StateDamaged:
+                if self.head().file_sha256 == head.file_sha256:
+                    raise
+                # A reader beside a running agent: two rounds have passed meanwhile, and the slot was written again.
+
+    def versions(self, limit: int = -1) -> list[Row]:
+        """Return the rows of the log, newest first."""
+        return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
+
+    def last_trained(self) -> Row | None:
+        """Return the row of the last accepted round, None before the first."""
+        return self._db.maybe(
+            "SELECT * FROM version WHERE model=? AND version IS NOT NULL AND loss_after IS NOT NULL ORDER BY id DESC LIMIT 1", self.name
+        )
+
+    def looked(self, until: int, waits: str) -> None:
+        """Note a look at the samples up to `until`. waits: why no round came of it; empty when one does."""
+        self._db.run("UPDATE model SET looked_id=?, look=? WHERE name=?", until, waits, self.name)
+
+    def told(self) -> dict[str, str]:
+        """Return the facts of this board that the cards of this epoch have told; none where the next card has to tell them."""
+        row = self._db.one("SELECT told, epoch FROM model WHERE name=?", self.name)
+        said = json.loads(row["told"])
+        return dict(said["facts"]) if said.get("epoch") == row["epoch"] else {}
+
+    def known(self) -> tuple[int, int]:
+        """Return (verified, stored): up to which version the centre has said so. stored is never below verified."""
+        row = self._db.one(
+            "SELECT coalesce(max(CASE state WHEN 'verified' THEN version END), 0) v, coalesce(max(version), 0) s"
+            " FROM version WHERE model=? AND state IN ('verified', 'stored')",
+            self.name,
+        )
+        return row["v"], row["s"]
+
+    def repair(self) -> list[str]:
+        """Bring the files in line with the database after a kill, and return what was swept away. Raises StateDamaged."""
+        self.load()
+        self.serve()  # before the other slot goes: the link may lead there still
+        return self.store.tidy(self.head().slot)
+
+    def serve(self) -> None:
+        """Let the served file, and the history, follow the head. Called after each change; a kill before it is made good at start."""
+        head = self.head()
+        self.store.serve(head.slot, head.version, self.history)
+
+    def set_runtime(self, key: str) -> None:
+        self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
+
+    def set_waiting(self, wait: Wait | None, at: int) -> None:
+        """Note why the running agent does not train this model now, for those who ask from outside."""
+        self._db.run("DELETE FROM waiting WHERE model=?", self.name)
+        if wait is not None:
+            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=at)
+
+    def waiting(self) -> Wait | None:
+        """Return why the running agent does not train this model now."""
+        row = self._db.maybe("SELECT * FROM waiting WHERE model=?", self.name)
+        return Wait(row["reason"], row["until"]) if row is not None else None
+
+    def check_welcome(self, head: Head) -> None:
+        """Raise NotWelcome while the centre has granted no epoch."""
+        if not head.epoch:
+            raise NotWelcome(device=self.board.device, model=self.name, status=self.why_unwelcome(head), next=self.next_step(head))
+
+    def why_unwelcome(self, head: Head) -> str:
+        said = {QUARANTINE: "it does not know this key", UNKNOWN_BASE: "it does not hold this base"}
+        return said.get(head.welcome, "it has not answered yet")
+
+    def next_step(self, head: Head) -> str:
+        """Return the command that makes the centre welcome this model; empty when it has."""
+        if head.welcome == OK:
+            return ""
+        if head.welcome == UNKNOWN_BASE:
+            return f"edgecloud bases add {self.name}.tflite"
+        add = f"edgecloud devices add {self.board.device} {self.board.key.public.hex()}"
+        return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
+
+
+def _step(text: str) -> Step | None:
+    parts = json.loads(text)
+    return Step(*parts) if parts else None

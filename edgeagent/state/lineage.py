@@ -1,0 +1,281 @@
+"""One model's history on this device: seals each update on its parent, and moves the head in the transaction that queues it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from edgeagent.samples import cards
+from edgeagent.system.database import Row
+from modelwire.cards.facts import facts_in, several
+from modelwire.errors import TooLarge
+from modelwire.lattice.snap import Snapped
+from modelwire.lattice.state import ModelState
+from modelwire.update import container
+from modelwire.update import sections as update
+from modelwire.update.container import Header
+from modelwire.update.sections import AnySection, Kind, Sections
+from modelwire.wire import cbor
+from modelwire.wire.records import Welcome
+
+from .history import OK, Head, History
+from .outbox import Waiting
+from .outcome import Outcome, merged, said
+from .slots import Held, Written
+
+RECIPE = Kind.RECIPE.name.lower()
+
+
+class Lineage(History):
+    """The history of one model. All that changes it goes through here, one transaction each."""
+
+    _apart = b""  # commit of the last of a queue whose sum no container holds: it is not tried over and over
+
+    # Rounds.
+
+    def seal(
+        self, head: Head, kind: Kind, sections: Sequence[AnySection], after: ModelState, extension: Mapping[str, cbor.Value], *,
+        parent: bytes | None = None, version: int | None = None, recipe: bytes = b"",
+    ) -> bytes:  # fmt: skip
+        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
+
+        recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then.
+        """
+        self.check_welcome(head)
+        header = Header(
+            kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
+            self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
+        )  # fmt: skip
+        return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
+
+    def adopt(
+        self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, command: int | None = None, note: str = ""
+    ) -> int:
+        """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
+
+        command: the id of the command that this carries out; it is no round then.
+        """
+        with self._db.transaction():
+            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256, note=note)
+            self._db.run(
+                "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
+                written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
+                json.dumps([snapped.step.m, snapped.step.s] if snapped.step else []), self.name,
+            )  # fmt: skip
+            if command is None:
+                self._count_round(outcome)
+                if not outcome.untold:
+                    self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
+                if outcome.card is not None and (facts := facts_in(outcome.card)):
+                    self._tell({"epoch": head.epoch, "facts": facts})
+            else:
+                self._db.insert("command", model=self.name, id=command, version=version)
+        return version
+
+    def done(self, command: int) -> int:
+        """Return the version by which a command was carried out; 0 when it was not."""
+        row = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
+        return 0 if row is None else int(row["version"])
+
+    def reject(self, head: Head, outcome: Outcome, reason: str, *, widen: Sequence[int]) -> None:
+        """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed.
+
+        widen: the tensors that the next round gives larger units.
+        """
+        with self._db.transaction():
+            self._db.run("UPDATE model SET widen=? WHERE name=?", json.dumps(list(widen)), self.name)
+            self._db.insert(
+                "version", model=self.name, epoch=head.epoch, state="rejected", reason=reason, parent=head.commit, **_columns(outcome)
+            )
+            self._count_round(outcome)
+
+    # Snapshots and sums.
+
+    def snapshot(self, at: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
+        """Queue the whole present state, on `parent` or the head, and return its version.
+
+        command: the id of the command that asked for it; the same id again changes nothing and returns the same version.
+        Raises TooLarge when no container holds it.
+        """
+        with self._db.transaction():
+            if command is not None and self.done(command):
+                return self.done(command)
+            head, held = self.head(), self.load()
+            extension: dict[str, cbor.Value] = {"note": note} if note else {}
+            body = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
+            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, at)
+            version = self._enqueue(body, head, outcome, file_sha256=head.file_sha256, note=note)
+            if command is not None:
+                self._db.insert("command", model=self.name, id=command, version=version)
+        return version
+
+    def recipes_queued(self) -> list[int]:
+        """Return the versions that wait as recipes and were never offered."""
+        return [w.version for w in self.outbox.waiting("queued") if w.kind == RECIPE]
+
+    def coalesce(self, *, give_up_recipes: bool = False) -> list[int]:
+        """Make the updates that were never offered into one, the last one's number; return the numbers that it carries.
+
+        A recipe has no sum with anything: it stays, with all before it, unless it is given up; then a snapshot takes their place, and
+        says whose provenance went. The head's commit changes, in the same transaction: the last update's container is another one now.
+        Raises TooLarge, once for each queue, when no container holds their sum; they stay apart then.
+        """
+        with self._db.transaction():
+            queued = self.outbox.waiting("queued")
+            given_up = [w.version for w in queued if w.kind == RECIPE]
+            if given_up and not give_up_recipes:
+                queued = [w for w in queued if w.version > given_up[-1]]
+                given_up = []
+            if (len(queued) < 2 and not given_up) or queued[-1].commit == self._apart:
+                return []
+            head, last = self.head(), queued[-1]
+            assert last.version == head.version and last.commit == head.commit
+            bodies = [container.parse(self.outbox.body(w.version)) for w in queued]
+            held = self.load()
+            kind, sections = self._sum(queued, bodies, held)
+            extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
+            if given_up:
+                extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
+            try:
+                body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+            except TooLarge:
+                self._apart = last.commit
+                raise
+            if given_up and len(body) >= sum(w.size for w in queued):
+                self._apart = last.commit  # nothing would be won by it
+                return []
+            carried = [w.version for w in queued[:-1]]
+            self.outbox.carry(carried, last.version)
+            commit = container.commit_of(body)
+            self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
+            if given_up:
+                self.outbox.note(last.version, str(extension["note"]))
+            self._db.run("UPDATE model SET head_commit=? WHERE name=?", commit, self.name)
+            if isinstance(card := extension.get("card"), bytes) and several(cards.read(card)):
+                self._tell({})
+        return carried
+
+    def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
+        if any(b.header.kind in (Kind.SNAPSHOT, Kind.RECIPE) for b in bodies):
+            return Kind.SNAPSHOT, held.state.snapshot()
+        total = bodies[0].sections(self.manifest.schema)
+        for b in bodies[1:]:
+            total = update.add(total, b.sections(self.manifest.schema), self.manifest)
+        return Kind.EXACT if self.manifest.all_exact else Kind.DELTA, total
+
+    # What the centre says.
+
+    def refused(self, row: Row, reason: str, good: bytes, at: int) -> list[int]:
+        """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
+
+        The model itself never goes back. Without a good commit there is nothing to build on: sending stops in this epoch.
+        """
+        with self._db.transaction():
+            news = self.outbox.refuse(row, reason)
+            self._tell({})
+            if self.head().version in news:
+                if good:
+                    self._snapshot_or_block(at, note=f"after the refusal of @{row['version']}", parent=good)
+                else:
+                    self._block(reason or "refused without a good commit")
+        return news
+
+    def _snapshot_or_block(self, at: int, *, note: str, parent: bytes) -> None:
+        try:
+            self.snapshot(at, note=note, parent=parent)
+        except TooLarge as e:
+            self._block(f"{note}, no snapshot can be sent: {e.message}")
+
+    def _block(self, why: str) -> None:
+        self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
+
+    def welcome(self, w: Welcome, at: int) -> str:
+        """Take the centre's answer to a hello, and return what it means, for the log.
+
+        "rewound" in it: the centre holds less than it once said; `rewind` is for when it says so again.
+        """
+        with self._db.transaction():
+            before = self.head()
+            self._db.run("UPDATE model SET welcome=? WHERE name=?", w.status, self.name)
+            if w.status != OK or not w.epoch:
+                return f"{w.status}; {self.next_step(self.head())}"
+            self._db.run("UPDATE model SET last_version=max(last_version, ?) WHERE name=?", w.version, self.name)
+            if w.epoch != before.epoch:
+                self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
+                if before.epoch:
+                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", at)
+                return f"epoch {w.epoch}, counting on from @{w.version}"
+            return self._reconcile(w)
+
+    def rewind(self, w: Welcome, at: int) -> str:
+        """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head."""
+        with self._db.transaction():
+            if self._reconcile(w) != "rewound":
+                return "in line again"
+            missing = self._db.all(
+                "SELECT * FROM version WHERE model=? AND version>? AND state IN ('queued','offered','stored','verified') ORDER BY version",
+                self.name, w.head_version,
+            )  # fmt: skip
+            chain = [w.head, *(r["commit_id"] for r in missing)]
+            whole = all(r["state"] != "verified" and r["parent"] == parent for r, parent in zip(missing, chain, strict=False))
+            if whole:
+                self.outbox.offer_again(r["version"] for r in missing)
+                return f"the centre went back to @{w.head_version}; {len(missing)} updates go again"
+            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", at)
+            return f"the centre went back to @{w.head_version}; a snapshot goes"
+
+    def _reconcile(self, w: Welcome) -> str:
+        known, stored = self.known(), self._stored_row(w)
+        if stored is None and w.head_version:
+            return f"the centre's head @{w.head_version} is none of ours; waiting for receipts"
+        if stored is not None:
+            self.outbox.stored(stored)
+            proven = self._db.maybe(
+                "SELECT * FROM version WHERE model=? AND epoch=? AND version<=? AND state='stored' ORDER BY version DESC",
+                self.name, w.epoch, w.verified,
+            )  # fmt: skip
+            if proven is not None:
+                self.outbox.verified(proven)
+        return "rewound" if max(known) > w.head_version else f"known up to @{w.head_version}, verified up to @{w.verified}"
+
+    def _stored_row(self, w: Welcome) -> Row | None:
+        return self.outbox.find(w.epoch, w.head_version, w.head) if w.head_version else None
+
+    def _start_over(self, parent: bytes, above: int, reason: str, at: int) -> None:
+        self.outbox.drop_all(above, reason)
+        self._tell({})
+        if self.head().version:
+            self._snapshot_or_block(at, note=reason, parent=parent)
+
+    def _tell(self, told: Mapping[str, object]) -> None:
+        """Note which facts of this board the centre knows from cards; with nothing the next card tells them all."""
+        self._db.run("UPDATE model SET told=? WHERE name=?", json.dumps(told), self.name)
+
+    def _enqueue(self, body: bytes, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
+        h, commit = container.parse(body).header, container.commit_of(body)
+        self._db.insert(
+            "version", model=self.name, version=h.version, epoch=h.epoch, state="queued", reason=note, kind=h.kind.name.lower(),
+            commit_id=commit, parent=h.parent, root=h.root, file_sha256=file_sha256, bytes=len(body), **_columns(outcome),
+        )  # fmt: skip
+        self.outbox.enqueue(h.version, body)
+        moved = self._db.run(
+            "UPDATE model SET head_version=?, head_commit=?, last_version=? WHERE name=? AND head_commit=?",
+            h.version, commit, h.version, self.name, head.commit,
+        )  # fmt: skip
+        assert moved == 1, "the head moved while an update was sealed on it"
+        return h.version
+
+    def _count_round(self, outcome: Outcome) -> None:
+        self._db.run(
+            "UPDATE model SET rounds=?, trained_id=?, trained_at=?, look='' WHERE name=?",
+            outcome.round, outcome.trained_id, outcome.at, self.name,
+        )  # fmt: skip
+
+
+def _columns(outcome: Outcome) -> dict[str, object]:
+    before, after = outcome.before, outcome.after
+    return {
+        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
+        "loss_before": before.loss if before else None, "accuracy_before": before.accuracy if before else None,
+        "loss_after": after.loss if after else None, "accuracy_after": after.accuracy if after else None,
+    }  # fmt: skip

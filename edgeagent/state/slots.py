@@ -1,0 +1,163 @@
+"""The models on this device: base, two slots written in turn, the served file, and the last versions for those who want them.
+
+A slot holds a whole model.tflite and the device's private part (units and residual). The inactive slot is written and flushed
+first; one database transaction then moves the head to it; `served.tflite` follows. At start the database decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgecommon import files
+from modelwire.errors import Malformed, StateDamaged
+from modelwire.lattice.candidates import Residual
+from modelwire.lattice.state import ModelState
+from modelwire.tensors import I32
+from modelwire.tflite.file import read_weights, write_weights
+from modelwire.update.manifest import Manifest
+
+SLOTS = ("a", "b")
+_MAGIC = b"\x89EAR\r\n\x1a\n"
+_HEAD = struct.Struct("<8sI")  # magic, tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A slot whose files are on the disk, not yet the head's."""
+
+    slot: str
+    file_sha256: bytes
+    private_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A model as it was read from its slot."""
+
+    state: ModelState
+    residual: Residual
+    file: bytes
+
+
+class ModelStore:
+    """The files of one model."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def create(cls, folder: Path, base: bytes, manifest: Manifest, residual: Residual) -> tuple[ModelStore, Written]:
+        """Make the folder of a new model, with the base in its first slot."""
+        made = cls(folder, manifest)
+        for part in (folder, *(folder / s for s in SLOTS)):
+            part.mkdir()
+        files.write(folder / "base.tflite", base)
+        blank = [np.zeros(manifest.schema.tensors[t].size, np.int32) for t in manifest.kept]
+        written = made._write(SLOTS[0], base, pack(manifest.exponents, residual, blank))
+        files.point(folder / "served.tflite", f"{SLOTS[0]}/model.tflite")
+        return made, written
+
+    @property
+    def served(self) -> Path:
+        """The file that the application opens; it changes to another whole file at once."""
+        return self.folder / "served.tflite"
+
+    def base(self) -> bytes:
+        """Return the base's file. Raises StateDamaged."""
+        return self._read(self.folder / "base.tflite", self.manifest.file_sha256)
+
+    def load(self, slot: str, file_sha256: bytes, private_sha256: bytes) -> Held:
+        """Return the model of `slot`, proven against the digests that the database holds. Raises StateDamaged."""
+        path = self.folder / slot
+        file = self._read(path / "model.tflite", file_sha256)
+        private = self._read(path / "private", private_sha256)
+        schema = self.manifest.schema
+        try:
+            exponents, residual, integers = unpack(private, self.manifest)
+            base, now = schema.flat(read_weights(self.base())), schema.flat(read_weights(file))
+            state = ModelState.of_weights(self.manifest, base, now, exponents, integers)
+        except Malformed as e:
+            raise StateDamaged(path=path, reason=e.message) from None
+        return Held(state, residual, file)
+
+    def write(self, active: str, state: ModelState, residual: Residual) -> Written:
+        """Write the slot that is not `active`, down to the disk. The head does not change."""
+        return self._write(SLOTS[1 - SLOTS.index(active)], *self.contents(state, residual))
+
+    def contents(self, state: ModelState, residual: Residual) -> tuple[bytes, bytes]:
+        """Return a slot's two files, (model, private part)."""
+        file = write_weights(self.base(), state.named())
+        return file, pack(state.exponents, residual, [state.integers[t] for t in self.manifest.kept])
+
+    def serve(self, slot: str, version: int, history: int) -> None:
+        """Let `served.tflite` lead to `slot`, and keep its file as `version` where history is kept. Done again at each start."""
+        files.point(self.served, f"{slot}/model.tflite")
+        past = self.folder / "history"
+        if history:
+            past.mkdir(exist_ok=True)
+            if not (past / f"{version}.tflite").exists():
+                files.share(self.folder / slot / "model.tflite", past / f"{version}.tflite")
+        if past.is_dir():
+            numbered = sorted((p for p in past.iterdir() if p.stem.isdigit()), key=lambda p: int(p.stem))
+            for path in numbered[: max(0, len(numbered) - history)]:
+                path.unlink()
+
+    def tidy(self, active: str) -> list[str]:
+        """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written."""
+        gone = []
+        for root, _, names in os.walk(self.folder):
+            for name in names:
+                path = Path(root) / name
+                stray = path.parent.name in SLOTS and path.parent.parent == self.folder and path.parent.name != active
+                if stray or name.endswith(files.TEMPORARY):
+                    path.unlink()
+                    gone.append(str(path.relative_to(self.folder)))
+        return sorted(gone)
+
+    def _write(self, slot: str, file: bytes, private: bytes) -> Written:
+        files.write(self.folder / slot / "model.tflite", file)
+        files.write(self.folder / slot / "private", private, mode=0o600)
+        return Written(slot, hashlib.sha256(file).digest(), hashlib.sha256(private).digest())
+
+    def _read(self, path: Path, sha256: bytes) -> bytes:
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            raise StateDamaged(path=path, reason=e.strerror) from None
+        if hashlib.sha256(data).digest() != sha256:
+            raise StateDamaged(path=path, reason="its bytes are not those that the database names")
+        return data
+
+
+def pack(exponents: Sequence[int], residual: Residual, integers: Sequence[I32] = ()) -> bytes:
+    """Return the private part of a model: a unit's exponent and a residual a tensor, and Q of those where it has to be kept."""
+    parts = [_HEAD.pack(_MAGIC, len(residual)), struct.pack(f"<{len(exponents)}b", *exponents)]
+    parts += [r.astype("<u2", copy=False).tobytes() for r in residual]
+    return b"".join([*parts, *(q.astype("<i4", copy=False).tobytes() for q in integers)])
+
+
+def unpack(data: bytes, manifest: Manifest) -> tuple[list[int], Residual, dict[int, I32]]:
+    """Return (exponents, residual, Q by tensor). Raises Malformed unless `data` is the private part of a model with this manifest."""
+    tensors = manifest.schema.tensors
+    sizes = [s.size if manifest.lattice(t) else 0 for t, s in enumerate(tensors)]
+    n = len(sizes)
+    whole = _HEAD.size + n + 2 * sum(sizes) + 4 * sum(sizes[t] for t in manifest.kept)
+    if len(data) != whole or _HEAD.unpack_from(data) != (_MAGIC, n):
+        raise Malformed(what="private part", reason="it is not one of this model")
+    exponents = list(struct.unpack_from(f"<{n}b", data, _HEAD.size))
+    at, residual, integers = _HEAD.size + n, [], {}
+    for size in sizes:
+        residual.append(np.frombuffer(data, "<u2", size, at).astype(np.uint16))
+        at += 2 * size
+    for t in manifest.kept:
+        integers[t] = np.frombuffer(data, "<i4", sizes[t], at).astype(np.int32)
+        at += 4 * sizes[t]
+    return exponents, residual, integers

@@ -1,0 +1,260 @@
+"""Trains the head of an int8 classifier with no runtime: in float by the exact head trainer, then as int8 under the file's scales.
+
+A sample is a row of the int8 codes that the head sees. What is judged is the int8 head, computed as the runtimes' kernels do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
+from modelwire.output_head.rows import Rows
+from modelwire.output_head.settings import STEPS_MAX, HeadRecipe, Loss, Optimiser
+from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
+from modelwire.tensors import F32, Weights
+from modelwire.tflite import file as tflite_file
+from modelwire.tflite.int8_head import BIAS, BIAS_MAX, BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
+
+F64 = NDArray[np.float64]
+ISSUE = "exact-head 1 int8"  # the trainer and the rounding behind it: the same bits on every processor
+UNIT = 128.0  # codes of features for 1.0 as the trainer sees them: it wants numbers of about 1, and float16 has these to the bit
+# Weights learn inside +-127 of their scale. Where more than this share of them ended there, the next round has a coarser scale: an
+# update that changes the scale changes every code (decision 0011 has the figures).
+AT_END = 1 / 8
+COARSER = ((1 / 4, 2.0), (1 / 2, 4.0), (1.0, 8.0))  # up to this share at the end: times so much; powers of 2, so that scales stay exact
+ROOM = 1.5  # a new scale of logits leaves so much above the largest
+_FROM = "from "  # before the names of the integers that a round began with
+RECENT = 16  # batches that say how far the logits reach
+
+
+class Int8Model:
+    """An opened int8 classifier whose head trains. Its weights start as the file's; not safe for use from two threads."""
+
+    def __init__(self, file: bytes, *, model: str = "model") -> None:
+        """Raises NotTrainable when the file is no int8 classifier that can be trained as it is."""
+        found = tflite_file.read_head(file, model=model)
+        if found is None:
+            raise NotTrainable(model=model, reason="it has signatures that train it, and needs a runtime")
+        self.name, self._head = model, found
+        self._shapes = {v.name: (v.shape, v.dtype.held) for v in found.variables}
+        self.contract = found.contract
+        self._recipe = HeadRecipe(
+            features=found.features, outputs=found.outputs, steps=STEPS_MAX, batch=self.batch, optimiser=Optimiser.ADAM,
+            loss=Loss.LOGISTIC if found.logistic else Loss.SOFTMAX,
+        )  # fmt: skip
+        self.set_weights(tflite_file.read_weights(file, model=model))
+
+    @property
+    def batch(self) -> int:
+        """Samples of one `train` call."""
+        return self.contract.batch
+
+    @property
+    def runtime_key(self) -> str:
+        """What must be equal for the same weights and samples to give the same bits."""
+        return ISSUE
+
+    def set_weights(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put `weights` in place, to the bit. Raises ShapeMismatch unless they are exactly the file's tensors."""
+        odd = sorted(set(weights) ^ set(self._shapes))
+        if odd:
+            known = odd[0] in self._shapes
+            raise ShapeMismatch(tensor=odd[0], expected="a tensor" if known else "no such tensor", got="nothing" if known else "a tensor")
+        for name, (shape, held) in self._shapes.items():
+            if weights[name].shape != shape or weights[name].dtype != held:
+                got = f"{weights[name].dtype}{list(weights[name].shape)}"
+                raise ShapeMismatch(tensor=name, expected=f"{np.dtype(held)}{list(shape)}", got=got)
+        self._head = self._head.with_weights(weights, model=self.name)
+        self._weights: Weights = {name: np.array(weights[name]) for name in self._shapes}
+        # What training starts from: the same numbers in float, under scales that may have grown.
+        self._scales = self._each(self._head.kernel_scales) * self._coarser()
+        self._floats: HeadState = start_of(self._recipe, [self._numbers()])
+        self._reaches = np.zeros((RECENT, 2))
+
+    @property
+    def state_is_whole(self) -> bool:
+        """Whether `get_state` gives all that training goes by beside the weights."""
+        return True
+
+    def use(self, signature: str) -> None:
+        """Train as by this signature: there is no other way than "train"; "" for a model that is only evaluated."""
+        if signature not in ("", "train"):
+            raise NotTrainable(model=self.name, reason=f"an int8 head has no signature {signature[:40]!r}")
+
+    def close(self) -> None:
+        """Nothing is held that would have to be given back."""
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Return what training goes by beside the weights, copies: the head in float, the optimiser's slots, the integers it began with."""
+        floats, scales, reaches = self._floats, self._scales, self._reaches
+        out: dict[str, NDArray[Any]] = {
+            "float": floats.weights, "slots": floats.slots, "step": np.array([floats.step], np.int64), "scales": scales, "reaches": reaches,
+        }  # fmt: skip
+        return {name: value.copy() for name, value in {**out, **{_FROM + n: w for n, w in self._weights.items()}}.items()}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `get_state` gave, to the bit. Raises ShapeMismatch for anything of another kind."""
+        known = self.get_state()
+        for name in sorted(set(known) | set(state)):
+            here, there = (None if name not in of else (of[name].dtype, of[name].shape) for of in (known, state))
+            if here != there:
+                raise ShapeMismatch(tensor=name, expected=here or "no such state", got=there or "nothing")
+        self.set_weights({name.removeprefix(_FROM): value for name, value in state.items() if name.startswith(_FROM)})
+        self._scales, self._reaches = state["scales"].copy(), state["reaches"].copy()
+        self._floats = HeadState(state["float"].copy(), state["slots"].copy(), int(state["step"][0]))
+
+    def train(self, x: ArrayLike, y: ArrayLike, lr: float) -> float:
+        """Return the loss of one step on exactly `batch` samples; y: one-hot, [batch, classes]; of logistic outputs also 0 to 1.
+
+        Raises ModelError for what can't be samples of this model, TrainingDiverged when loss or weights are no numbers.
+        """
+        codes = self._codes(x, self.batch)
+        wanted = np.asarray(y, np.float32)
+        if wanted.shape != (self.batch, *self.contract.y_shape):
+            raise ShapeMismatch(tensor=f"{self.name}: y", expected=f"[{self.batch}, {self.contract.classes}]", got=str(list(wanted.shape)))
+        if self._recipe.rate != float(np.float32(lr)):
+            self._recipe = replace(self._recipe, rate=float(lr))
+        features = ((codes - self._head.feature_zero) / UNIT).astype(np.float16)
+        rows = self._rows(features, wanted)
+        try:
+            (loss,) = advance(self._recipe, self._floats, rows, 1)
+        except TrainingDiverged as e:
+            raise TrainingDiverged(model=self.name, what=e.facts["what"], steps=self._floats.step) from None
+        ((matrix, _),) = layers_of(self._recipe, self._floats.weights)
+        ends = (CODE_MAX * self._scales * (self._head.feature_scale * UNIT)).astype(np.float32)[:, None]
+        np.clip(matrix, -ends, ends, out=matrix)
+        if not self._head.logistic:  # its logits have to fit their scale
+            z = outputs_of(self._recipe, self._floats.weights, rows)
+            self._reaches[self._floats.step % RECENT] = z.min(), z.max()
+        return float(loss)
+
+    def get_weights(self) -> Weights:
+        """Return the present weights as the file would hold them; copies. Raises TrainingDiverged when no int8 holds them."""
+        if not self._floats.step:
+            return {name: value.copy() for name, value in self._weights.items()}
+        ((matrix, biases),) = layers_of(self._recipe, self._floats.weights)
+        kernel = matrix.astype(np.float64) / (UNIT * self._head.feature_scale)
+        weights = self._as_integers(kernel, biases.astype(np.float64))
+        try:
+            self._head.with_weights(weights, model=self.name)
+        except NotTrainable as e:
+            what = f"a head that no int8 holds: {e.facts['reason']}"
+            raise TrainingDiverged(model=self.name, what=what, steps=self._floats.step) from None
+        return weights
+
+    def evaluate(self, x: ArrayLike) -> F32:
+        """Return what the int8 head says of any number of samples, [n, classes]: probabilities. x: codes, [n, features]."""
+        weights = self.get_weights()
+        head = self._head.with_weights(weights, model=self.name)
+        z = (logits(head, weights, self._codes(x)) - head.output_zero) * head.output_scale
+        if head.logistic:
+            p = 0.5 * (1 + np.tanh(0.5 * z))
+            return np.asarray(np.concatenate([1 - p, p], 1) if head.outputs == 1 else p, np.float32)
+        e = np.exp(z - z.max(1, keepdims=True))
+        return np.asarray(e / e.sum(1, keepdims=True), np.float32)
+
+    def _each(self, scales: tuple[float, ...]) -> F64:
+        """Return a scale for each output."""
+        return np.array(np.broadcast_to(np.array(scales, np.float64), self._head.outputs))
+
+    def _coarser(self) -> F64:
+        """Return by how much the scale of each output grows in this round."""
+        if KERNEL_SCALE not in self._weights:
+            return np.ones(self._head.outputs)
+        ended = np.abs(self._weights[KERNEL]) >= CODE_MAX
+        share = ended.mean(1) if len(self._head.kernel_scales) > 1 else np.full(self._head.outputs, ended.mean())
+        return np.array([next(by for most, by in COARSER if s <= most) if s > AT_END else 1.0 for s in share])
+
+    def _numbers(self) -> tuple[F32, F32]:
+        """Return the layer that the integers stand for, for features of codes / UNIT."""
+        head = self._head
+        kernel = self._weights[KERNEL].astype(np.float64) * self._each(head.kernel_scales)[:, None] * (head.feature_scale * UNIT)
+        return kernel.astype(np.float32), (self._weights[BIAS] * self._each(head.bias_scales)).astype(np.float32)
+
+    def _codes(self, x: ArrayLike, rows: int | None = None) -> NDArray[np.int64]:
+        value = np.asarray(x)
+        count = rows if rows is not None else len(value) if value.ndim else 0
+        if value.shape != (count, self._head.features) or value.dtype.kind not in "fiub":
+            expected = f"int8 codes of shape {[count, self._head.features]}"
+            raise ShapeMismatch(tensor=f"{self.name}: x", expected=expected, got=f"{value.dtype}{list(value.shape)}")
+        if not bool(((value == np.rint(value)) & (value >= -128) & (value <= 127)).all()):
+            raise ModelError(model=self.name, reason="a sample is no row of int8 codes, whole numbers from -128 to 127")
+        return value.astype(np.int64)
+
+    def _rows(self, features: NDArray[np.float16], y: F32) -> Rows:
+        if self._recipe.loss is Loss.LOGISTIC:
+            return Rows(features, targets=np.ascontiguousarray(y[:, 1:] if self._head.outputs == 1 else y))
+        if not np.array_equal(np.sort(y, 1)[:, -2:], np.broadcast_to(np.array([0, 1], np.float32), (len(y), 2))):
+            raise ModelError(model=self.name, reason="a softmax head learns one class a sample, not a target")
+        return Rows(features, labels=y.argmax(1).astype(np.uint32))
+
+    # From float to int8.
+
+    def _as_integers(self, kernel: F64, biases: F64) -> Weights:
+        head, out = self._head, {name: value.copy() for name, value in self._weights.items()}
+        bias_scales = self._each(head.bias_scales)
+        new = self._scales != self._each(head.kernel_scales)
+        if new.any():
+            bias_scales[new] = (self._scales * head.feature_scale).astype(np.float32)[new]
+            out[KERNEL_SCALE] = self._scales[: len(head.kernel_scales)].astype(np.float32)
+            out[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
+        if OUTPUT_SCALE in out:
+            self._widen(out)
+        elif not head.logistic:
+            kernel, biases = self._within(kernel, biases)
+        codes = np.clip(np.rint(kernel / self._scales[:, None]), -CODE_MAX, CODE_MAX)
+        out[KERNEL] = codes.astype(np.float32) + np.float32(0)  # -0 is no int8
+        out[BIAS] = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
+        return out
+
+    def _reach(self) -> tuple[float, float]:
+        """Return the least and the largest logit of the last batches, and 0."""
+        return min(0.0, float(self._reaches[:, 0].min())), max(0.0, float(self._reaches[:, 1].max()))
+
+    def _within(self, kernel: F64, biases: F64) -> tuple[F64, F64]:
+        """Return a softmax head made smaller until its logits fit the scale that they have: less sure, and of the same mind."""
+        head, (least, most) = self._head, self._reach()
+        low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
+        by = max(1.0, most / high if high > 0 else 1.0, least / low if low < 0 else 1.0)
+        return kernel / by, biases / by
+
+    def _widen(self, out: Weights) -> None:
+        """Give the logits a scale that holds them when the old one does not."""
+        head, (least, most) = self._head, self._reach()
+        low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
+        if low <= least and most <= high:
+            return
+        scale = np.float32((most - least) * (ROOM / 255))
+        zero = int(np.clip(np.rint(-0.5 - (most + least) / (2 * float(scale))), -128, 127))
+        out[OUTPUT_SCALE] = np.array([scale], np.float32)
+        out[OUTPUT_ZERO] = np.array([zero], "<i8").view("<i4").astype(np.int32)
+
+
+def logits(head: Int8Head, weights: Weights, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the codes of the logits, [n, outputs], of rows of codes: integers throughout, as LiteRT's kernels have them to the bit.
+
+    tflite-runtime and LiteRT's kernels without a delegate round twice, and give a neighbouring code in one of some hundred cases.
+    """
+    # Products of int8 summed in float64 are whole numbers below 2^53: exact in any order.
+    sums = (codes - head.feature_zero).astype(np.float64) @ weights[KERNEL].astype(np.float64).T
+    total = sums.astype(np.int64) + weights[BIAS].astype(np.int64)
+    out = np.empty_like(total)
+    for k in range(head.outputs):
+        kernel_scale = head.kernel_scales[k if len(head.kernel_scales) > 1 else 0]
+        fraction, exponent = math.frexp(head.feature_scale * kernel_scale / head.output_scale)
+        factor, shift = math.floor(fraction * 2**31 + 0.5), 31 - exponent
+        if factor == 2**31:
+            factor, shift = factor // 2, shift - 1
+        out[:, k] = (total[:, k] * factor + (1 << (shift - 1))) >> shift
+    return np.clip(out + head.output_zero, -128, 127)
+
+
+def trains(file: bytes, *, model: str = "model") -> bool:
+    """Return whether the file is an int8 classifier that is trained here, and not by a runtime. Raises as `tflite_file.read_head`."""
+    return tflite_file.read_head(file, model=model) is not None

@@ -1,0 +1,195 @@
+"""A version by its provenance: which rows, trained how, on which parent. Whoever holds the parent computes the same version, bit for bit.
+
+docs/wire-format-recipe.md has the bytes. Everything here is a pure function: forgetting a row or another learning rate is a recipe
+with a change in it, replayed on the same parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelwire import limits
+from modelwire.errors import Malformed, ModelError, RootMismatch, ShapeMismatch, TooLarge
+from modelwire.lattice import exact
+from modelwire.tensors import F32, Dtype, Schema, TensorSpec
+from modelwire.update.sections import AnySection, Kind, Sections, section_of, verbatim_section
+from modelwire.wire import cbor
+
+from . import rows
+from .rows import Rows
+from .settings import HeadRecipe, head_recipe_of
+from .trainer import Progress, train_head
+
+if TYPE_CHECKING:
+    from modelwire.lattice.state import ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Where one layer of the head lies in the model."""
+
+    matrix: int  # places in the schema
+    biases: int
+    inputs_first: bool  # the matrix is [inputs, neurons], as a MATMUL has it, and not [neurons, inputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an update of kind recipe carries beside its header. The weights to start from are the parent's."""
+
+    head: HeadRecipe
+    layers: tuple[Layer, ...]
+    rows: Rows
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes."""
+        where: list[cbor.Value] = [[layer.matrix, layer.biases, int(layer.inputs_first)] for layer in self.layers]
+        return cbor.encode([1, self.head.as_value(), where, rows.as_value(self.rows)])
+
+    def without(self, forgotten: Sequence[int]) -> Recipe:
+        """Return the recipe without some rows: replayed, it gives what training would have given had they never been seen."""
+        return replace(self, rows=self.rows.without(forgotten))
+
+    def with_settings(self, **settings: Any) -> Recipe:
+        """Return the recipe with other settings of its head, such as rate=0.01. Raises Malformed for one out of range or unknown."""
+        try:
+            return replace(self, head=replace(self.head, **settings))
+        except TypeError:
+            raise Malformed(what="head", reason=f"it has not the settings {', '.join(settings)}") from None
+
+
+def parse_recipe(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Recipe:
+    """Return the recipe that `data` holds. Raises Malformed or TooLarge."""
+    if len(data) > limit.container:
+        raise TooLarge(what="the recipe", size=len(data), limit=limit.container)
+    top = cbor.decode(data, "recipe", limit)
+    if not isinstance(top, list) or len(top) != 4 or type(top[0]) is not int or top[0] != 1:
+        raise Malformed(what="recipe", reason="it is not one of format 1")
+    _, head, where, held = top
+    if not isinstance(where, list) or not 1 <= len(where) <= 3:
+        raise Malformed(what="recipe", reason="it does not say where its layers are")
+    layers = []
+    for place in where:
+        if not isinstance(place, list) or len(place) != 3 or any(type(n) is not int for n in place) or place[2] not in (0, 1):
+            raise Malformed(what="recipe", reason="a layer's place is not two tensors and a flag")
+        matrix, biases, inputs_first = (int(n) for n in place if isinstance(n, int))
+        if not 0 <= matrix < limit.tensors or not 0 <= biases < limit.tensors:
+            raise Malformed(what="recipe", reason="a layer's tensor is out of range")
+        layers.append(Layer(matrix, biases, bool(inputs_first)))
+    return Recipe(head_recipe_of(head), tuple(layers), rows.rows_of(held))
+
+
+def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]) -> tuple[Layer, ...]:
+    """Return where the layers lie whose (matrix, biases) have these names, the one that sees the features first.
+
+    A square matrix counts as [inputs, neurons]. Raises ModelError when a tensor is not there or has another shape.
+    """
+    layers = []
+    if len(names) != len(head.widths) - 1:
+        raise ModelError(model="head", reason=f"it has {len(head.widths) - 1} layers, and {len(names)} were named")
+    for k, (matrix, biases) in enumerate(names):
+        for name in (matrix, biases):
+            if all(spec.name != name for spec in schema.tensors):
+                raise ModelError(model=f"tensor {name}", reason="the model does not have it")
+        m, b = schema.index(matrix), schema.index(biases)
+        inputs_first = _ends(schema.tensors[m]) == (head.widths[k], head.widths[k + 1])
+        layers.append(Layer(m, b, inputs_first))
+    _check_places(schema, head, layers)
+    return tuple(layers)
+
+
+def layers_before(state: ModelState, recipe: Recipe) -> list[tuple[F32, F32]]:
+    """Return matrix [neurons, inputs] and biases of each layer on this parent, as the trainer takes them. Raises ModelError."""
+    _check_places(state.manifest.schema, recipe.head, recipe.layers)
+    out = []
+    for k, layer in enumerate(recipe.layers):
+        inputs, neurons = recipe.head.widths[k : k + 2]
+        held = state.weights[layer.matrix]
+        matrix = held.reshape(inputs, neurons).T if layer.inputs_first else held.reshape(neurons, inputs)
+        out.append((matrix, state.weights[layer.biases]))
+    return out
+
+
+def update_of(
+    state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT, *, progress: Progress | None = None
+) -> Sections:
+    """Return the delta that the recipe comes to on this parent: the trained head, snapped to the nearest point of its lattice.
+
+    Tensors of the lattice move to the nearest multiple of their unit within the range, half to even; verbatim and exact ones to the
+    trained bits. The same weights on every processor. Raises ModelError when the recipe's layers are not in this model, TooLarge when its
+    training is longer than a centre replays, and what `train_head` raises.
+    """
+    start = layers_before(state, recipe)
+    if recipe.head.work(len(recipe.rows)) > limit.training:
+        raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
+    return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start, progress))
+
+
+def moved_to(state: ModelState, layers: Sequence[Layer], trained: Sequence[tuple[F32, F32]]) -> Sections:
+    """Return the delta from `state` to the nearest points of its lattice to a trained head, whose matrices are [neurons, inputs]."""
+    sections = []
+    for layer, (matrix, biases) in zip(layers, trained, strict=True):
+        flat = np.ascontiguousarray(matrix.T if layer.inputs_first else matrix).reshape(-1)
+        sections += [_moved(state, layer.matrix, flat), _moved(state, layer.biases, np.ascontiguousarray(biases))]
+    return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))
+
+
+def kind_of(state: ModelState) -> Kind:
+    """Return what the sections of `update_of` are on this base: differences, exact ones where all tensors are."""
+    return Kind.EXACT if state.manifest.all_exact else Kind.DELTA
+
+
+def replay(
+    state: ModelState, recipe: Recipe, *, root: bytes | None = None, limit: limits.Limits = limits.DEFAULT
+) -> ModelState:
+    """Return the version that the recipe makes of the parent `state`, which is left as it is.
+
+    root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
+    """
+    after = state.copy()
+    after.apply(kind_of(state), update_of(state, recipe, limit))
+    if root is not None and after.root != root:
+        raise RootMismatch(what="the replayed recipe", kind="root", device="DEVICE")
+    return after
+
+
+def _moved(state: ModelState, tensor: int, trained: F32) -> AnySection | None:
+    w, q = state.weights[tensor], state.integers[tensor]
+    if state.manifest.exact(tensor):
+        return exact.section_of(tensor, state.manifest.schema.tensors[tensor], w, trained)
+    if state.manifest.verbatim(tensor):
+        return verbatim_section(tensor, (trained.view(np.uint32) - w.view(np.uint32)).view(np.int32))
+    e = state.exponents[tensor]
+    units = np.rint(np.ldexp(trained.astype(np.float64) - state.base[tensor].astype(np.float64), -e))
+    target = np.clip(units, -limits.Q_MAX, limits.Q_MAX).astype(np.int64)
+    return section_of(tensor, target - q, e)
+
+
+def _check_places(schema: Schema, head: HeadRecipe, layers: Sequence[Layer]) -> None:
+    if len(layers) != len(head.widths) - 1:
+        raise ModelError(model="head", reason=f"it has {len(head.widths) - 1} layers, and the recipe places {len(layers)}")
+    tensors = [t for layer in layers for t in (layer.matrix, layer.biases)]
+    if len(set(tensors)) < len(tensors) or max(tensors) >= len(schema.tensors):
+        raise ModelError(model="head", reason="two layers lie in one tensor, or one in none")
+    for k, layer in enumerate(layers):
+        inputs, neurons = head.widths[k : k + 2]
+        matrix = (inputs, neurons) if layer.inputs_first else (neurons, inputs)
+        for t, fits, shape in ((layer.matrix, _ends, matrix), (layer.biases, _only, (neurons,))):
+            spec = schema.tensors[t]
+            if spec.dtype is not Dtype.FLOAT32:
+                raise ModelError(model=f"tensor {spec.name}", reason="a head is trained in float32 alone")
+            if fits(spec) != shape:
+                raise ShapeMismatch(tensor=spec.name, expected=str(list(shape)), got=str(list(spec.shape)))
+
+
+def _ends(spec: TensorSpec) -> tuple[int, ...]:
+    """Return a matrix's shape; that of a 1x1 convolution is [neurons, 1, 1, inputs]."""
+    return (spec.shape[0], spec.shape[-1]) if len(spec.shape) > 1 and spec.size == spec.shape[0] * spec.shape[-1] else ()
+
+
+def _only(spec: TensorSpec) -> tuple[int, ...]:
+    return spec.shape

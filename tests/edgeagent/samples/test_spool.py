@@ -1,0 +1,444 @@
+"""The sample spool: bounded, safe under several writers, split for good."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgeagent
+from edgeagent.samples.from_files import read, read_all
+from edgeagent.samples.reservoir import rank_of
+from edgeagent.samples.spool import Spool, is_held_out
+from edgeagent.system.database import Database
+from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
+from tests.edgeagent.boards import make
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return small(tmp_path)
+
+
+def small(folder: Path, *, max_samples: int = 100, max_bytes: int = 1 << 20) -> Spool:
+    Spool.create(folder)
+    made = Spool(folder)
+    made.register("m", (4,), (3,), max_samples=max_samples, max_bytes=max_bytes)
+    return made
+
+
+def test_what_was_appended_comes_back_in_order(spool: Spool) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(0, 3, 50)
+    ids = [spool.append("m", x[i], int(y[i])) for i in range(50)]
+    training, judging = spool.split("m", 0.2, until=ids[-1])
+    held = [is_held_out(i, 0.2) for i in ids]
+    assert np.array_equal(judging.x, x[held]) and np.array_equal(training.x, x[~np.array(held)])
+    assert np.array_equal(judging.y, np.eye(3, dtype=np.float32)[y[held]]) and judging.labelled
+    assert spool.sides("m", 0.2) == (len(training), len(judging))
+    assert sum(c.samples for c in spool.classes("m")) == spool.count("m") == 50
+
+
+@given(start=st.integers(1, 10**9), share=st.sampled_from([0.05, 0.1, 0.2, 0.25, 0.5]), stride=st.integers(1, 12))
+def test_the_held_out_share_is_even_whatever_the_order_of_the_classes(start: int, share: float, stride: int) -> None:
+    ids = range(start, start + 400 * stride, stride)
+    kept = sum(is_held_out(i, share) for i in ids)
+    assert abs(kept - 400 * share) < 25
+
+
+def test_a_sample_stays_on_its_side_when_others_come_and_go(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=60)
+    rng = np.random.default_rng(1)
+    s.extend("m", rng.normal(size=(60, 4)), rng.integers(0, 3, 60))
+    _, before = s.split("m", 0.3, until=10**9)
+    s.extend("m", rng.normal(size=(30, 4)), rng.integers(0, 3, 30))
+    _, after = s.split("m", 0.3, until=60)
+    old = {row.tobytes() for row in before.x}
+    assert {row.tobytes() for row in after.x} <= old
+
+
+def test_room_is_made_in_the_largest_class(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=10)
+    s.extend("m", np.arange(32, dtype=np.float32).reshape(8, 4), [0, 1, 0, 0, 0, 2, 0, 0])
+    s.extend("m", np.arange(32, 52, dtype=np.float32).reshape(5, 4), [0, 1, 2, 1, 2])
+    assert {c.cls: c.samples for c in s.classes("m")} == {0: 4, 1: 3, 2: 3}
+
+
+def test_bytes_are_bounded_too(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=1000, max_bytes=16 * 7)
+    s.extend("m", np.zeros((50, 4)), [0, 1] * 25)
+    assert s.count("m") == 7 and sum(c.bytes for c in s.classes("m")) == 16 * 7
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), max_size=30))
+def test_the_kept_counts_are_those_of_the_table(tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, int]]) -> None:
+    s = small(tmp_path_factory.mktemp("s"), max_samples=12)
+    for cls, n in runs:
+        s.extend("m", np.ones((n, 4)), [cls] * n)
+        counted = {r["class"]: r["n"] for r in s._db.all("SELECT class, count(*) n FROM sample GROUP BY class")}
+        assert {c.cls: c.samples for c in s.classes("m")} == counted
+        assert s.count("m") <= 12
+    s.close()
+
+
+@pytest.mark.parametrize(
+    ("x", "labels", "error", "said"),
+    [
+        (np.zeros((2, 5)), [0, 0], ShapeMismatch, "expected"),
+        (np.full((2, 4), np.nan), [0, 0], ModelError, "not a finite"),
+        (np.full((2, 4), 1e300), [0, 0], ModelError, "not a finite"),
+        (np.zeros((2, 4)), [0, 3], ModelError, "outside 0 to 2"),
+        (np.zeros((2, 4)), [0, -1], ModelError, "outside 0 to 2"),
+        (np.zeros((2, 4)), [0.5, 1], ModelError, "whole class numbers"),
+        (np.zeros((2, 4)), [0], ModelError, "2 samples and 1 labels"),
+        (np.array([["a"] * 4] * 2), [0, 0], ModelError, "not numbers"),
+    ],
+)
+def test_a_sample_that_does_not_suit_the_model_is_refused_and_nothing_kept(
+    spool: Spool, x: np.ndarray[tuple[int, int], np.dtype[np.float64]], labels: list[float], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        spool.extend("m", x, np.array(labels))
+    assert spool.count("m") == 0
+
+
+def test_targets_and_labels_do_not_mix(spool: Spool) -> None:
+    spool.append("m", np.zeros(4), target=np.array([0.2, 0.3, 0.5]))
+    with pytest.raises(ModelError, match="don't mix"):
+        spool.append("m", np.zeros(4), 1)
+    with pytest.raises(ModelError, match="one of the two"):
+        spool.append("m", np.zeros(4))
+    training, judging = spool.split("m", 0.5, until=10)
+    assert not training.labelled and len(training) + len(judging) == 1
+
+
+def test_an_unknown_model_is_named_with_those_that_there_are(spool: Spool) -> None:
+    with pytest.raises(ConfigError, match="no model 'x' on this device; it has m"):
+        spool.append("x", np.zeros(4), 0)
+
+
+def test_the_spool_opens_by_settings_file_by_folder_and_by_state(tmp_path: Path) -> None:
+    make(tmp_path / "d", device__dir="kept")
+    for place in (tmp_path / "d" / "edgeagent.toml", tmp_path / "d", tmp_path / "d" / "kept"):
+        with edgeagent.Spool(place) as s:
+            s.append("tiny", np.zeros(4), 2)
+    with edgeagent.Spool(str(tmp_path / "d")) as s:
+        assert s.count("tiny") == 3
+    with pytest.raises(MissingFile):
+        edgeagent.Spool(tmp_path)
+
+
+WRITER = """
+import sys, numpy as np
+from edgeagent import Spool
+s = Spool(sys.argv[1])
+for i in range(int(sys.argv[2])):
+    s.append("m", np.full(4, i), i % 3)
+    print(i, flush=True)
+"""
+
+
+def test_several_processes_append_at_once_and_none_is_lost(tmp_path: Path) -> None:
+    with small(tmp_path, max_samples=1000) as s:
+        writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "40"], stdout=subprocess.DEVNULL) for _ in range(3)]
+        while any(w.poll() is None for w in writers):
+            s.count("m")
+            s.append("m", np.zeros(4), 0)
+            time.sleep(0.01)
+        assert [w.wait() for w in writers] == [0, 0, 0]
+        assert s.count("m") >= 120
+        assert {c.cls for c in s.classes("m")} == {0, 1, 2}
+
+
+def test_a_killed_writer_leaves_every_sample_whose_append_returned(tmp_path: Path) -> None:
+    with small(tmp_path, max_samples=100_000) as s:
+        told = 0
+        for _ in range(3):
+            w = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "100000"], stdout=subprocess.PIPE, text=True)
+            assert w.stdout is not None
+            said = [w.stdout.readline() for _ in range(30)]
+            w.kill()
+            said += w.stdout.readlines()
+            w.wait()
+            told += len([line for line in said if line.endswith("\n")])
+        assert told <= s.count("m") <= told + 3, "at most the one that was under way more"
+        s._db.check()
+
+
+def test_sample_files_are_read_as_written(tmp_path: Path) -> None:
+    x, y = np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 2])
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    np.save(tmp_path / "b.npy", np.column_stack([x, y]))
+    (tmp_path / "c.csv").write_text("p,q,r,s,class\n" + "\n".join(",".join(map(str, [*r, c])) for r, c in zip(x, y, strict=True)) + "\n")
+    for name in ("a.npz", "b.npy", "c.csv"):
+        gx, gy, targets = read(tmp_path / name, label=None, model="m")
+        assert np.array_equal(gx, x) and gy is not None and np.array_equal(gy, y) and targets is None
+    np.save(tmp_path / "d.npy", x)
+    _, ones, _ = read(tmp_path / "d.npy", label=1, model="m")
+    assert ones is not None and ones.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.npz", b"PK\x03\x04rubbish"),
+        ("b.npy", b"\x93NUMPY rubbish"),
+        ("c.csv", b"1,2\n3\n"),
+        ("d.csv", b"1,2\n3,x\n"),
+        ("e.txt", b"1"),
+        ("f.csv", b""),
+    ],
+)
+def test_a_file_that_holds_no_samples_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError):
+        read(tmp_path / name, label=None, model="m")
+
+
+def test_a_pickle_in_a_file_of_samples_is_never_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "evil.npz", x=np.array([{"a": 1}], dtype=object), y=np.zeros(1))
+    for name in ("evil.npy", "evil.npz"):
+        with pytest.raises(ConfigError, match=r"pickle|[Oo]bject"):
+            read(tmp_path / name, label=None, model="m")
+
+
+# The reservoir.
+
+
+def kept_ids(s: Spool) -> list[int]:
+    training, judging = s.split("m", 0.2, until=1 << 60)
+    return sorted([*training.ids.tolist(), *judging.ids.tolist()])
+
+
+def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=400)
+    x = np.zeros((500, 4), np.float32)
+    for _ in range(20):  # 10 000 samples, each 500 followed by a round
+        s.extend("m", x, [1] * 500)
+        s.cards.begin("m", s.last_id("m"))
+    ids = np.array(kept_ids(s))
+    assert len(ids) == 400
+    old = ids[ids <= 9500]  # the last 500 came in one go: up to half of a full cell may be newest ones, whatever their rank
+    bins = np.bincount((old - 1) // 950, minlength=10)
+    chi_squared = float(((bins - len(old) / 10) ** 2 / (len(old) / 10)).sum())
+    assert chi_squared < 21.7, f"{bins}: one fair sample in a hundred is further off, with 9 degrees of freedom"
+    held = np.array([is_held_out(int(i), 0.2) for i in old])
+    assert abs(held.mean() - 0.2) < 0.08, "both sides are thinned alike"
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=10)
+def test_the_lowest_ranks_of_all_that_came_are_there_however_they_came(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    s = small(tmp_path_factory.mktemp("s"), max_samples=40)
+    came = 0
+    for n in rng.integers(1, 60, 12):
+        came += len(s.extend("m", np.zeros((n, 4)), [0] * int(n)))
+        if rng.random() < 0.5:
+            s.cards.begin("m", s.last_id("m"))
+    lowest = sorted(range(1, came + 1), key=rank_of)[:20]  # the other half may be taken by samples that no round has seen
+    assert set(lowest) <= set(kept_ids(s))
+    s.close()
+
+
+def test_each_class_and_context_has_an_equal_share_of_a_skewed_stream(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=120)
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        labels = rng.choice(3, 100, p=[0.9, 0.08, 0.02])
+        contexts = [{"weather": "rain" if rng.random() < 0.1 else "sun"} for _ in labels]
+        s.extend("m", np.zeros((100, 4)), labels, contexts=contexts)
+    cells = {(c.cls, c.context["weather"]): c.samples for c in s.cells("m")}
+    rare = cells.pop((2, "rain"))  # 2 in 1000: fewer have come than its share
+    assert len(cells) == 5 and rare < 20 and max(cells.values()) - min(cells.values()) <= 1
+    assert sum(cells.values()) + rare == 120
+
+
+def test_a_flood_of_one_class_keeps_the_others_and_half_of_itself_from_before(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=90)
+    before = s.extend("m", np.zeros((90, 4)), [i % 3 for i in range(90)])
+    s.cards.begin("m", s.last_id("m"))
+    flood = s.extend("m", np.zeros((5000, 4)), [0] * 5000)
+    assert {c.cls: c.samples for c in s.classes("m")} == {0: 30, 1: 30, 2: 30}
+    kept = set(kept_ids(s))
+    assert {i for n, i in enumerate(before) if n % 3} <= kept, "the other classes lost nothing"
+    assert set(flood[-15:]) <= kept, "half of the share is the newest that no round has seen"
+    lowest = sorted([*before[::3], *flood[:-15]], key=rank_of)[:15]
+    assert kept >= set(lowest), "the other half is the fair sample of all that came"
+
+
+def test_with_more_contexts_than_room_the_classes_are_still_even_and_the_newest_are_there(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=60)
+    for n in range(300):
+        ids = s.extend("m", np.zeros((1, 4)), [0 if n % 10 else 1 + n % 2], contexts={"run": f"r{n}"})
+    s.extend("m", np.zeros((60, 4)), [2] * 60, contexts=[{"run": f"s{n}"} for n in range(60)])
+    assert {c.cls: c.samples for c in s.classes("m")} == {0: 20, 1: 20, 2: 20}
+    assert all(c.samples == 1 for c in s.cells("m"))
+    assert ids[0] in kept_ids(s), "the newest of its class"
+
+
+def test_larger_bounds_fill_with_what_comes_and_smaller_ones_hold_at_once(tmp_path: Path) -> None:
+    s = small(tmp_path, max_samples=50)
+    s.extend("m", np.zeros((500, 4)), [0] * 500)
+    s.register("m", (4,), (3,), max_samples=80, max_bytes=1 << 20)
+    assert s.count("m") == 50
+    s.extend("m", np.zeros((100, 4)), [0] * 100)
+    assert s.count("m") == 80
+    s.register("m", (4,), (3,), max_samples=1000, max_bytes=16 * 10)
+    assert s.count("m") == 10 and sum(c.bytes for c in s.classes("m")) == 160
+
+
+def test_samples_are_forgotten_by_their_ids(spool: Spool) -> None:
+    ids = spool.extend("m", np.zeros((6, 4)), [0, 0, 1, 1, 2, 2], contexts={"region": "north"})
+    assert spool.drop("m", [ids[0], ids[1], ids[0], 999]) == 2
+    assert kept_ids(spool) == ids[2:]
+    assert [(c.cls, c.samples) for c in spool.cells("m")] == [(1, 2), (2, 2)]
+    assert spool.cards.coming("m", 99).labels == {1: 2, 2: 2}, "no card tells of what was forgotten"
+    assert spool.append("m", np.zeros(4), 0) == ids[-1] + 1, "an id is never used again"
+
+
+# Context, and samples without an answer.
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ({"Weather": "rain"}, "1 to 64 of a-z"),
+        ({"weather": ""}, "word of 1 to 40"),
+        ({"weather": "x" * 41}, "word of 1 to 40"),
+        ({"weather": "a\nb"}, "word of 1 to 40"),
+        ({"temperature": 21.5}, "word of 1 to 40"),
+        ({"board": "pi"}, "the agent tells that itself"),
+        ({f"n{i}": "a" for i in range(9)}, "at most 8 names"),
+        ([{"weather": "rain"}], "2 samples and 1 contexts"),
+    ],
+)
+def test_a_context_that_no_card_could_tell_is_refused_and_nothing_kept(spool: Spool, context: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        spool.extend("m", np.zeros((2, 4)), [0, 1], contexts=context)
+    assert spool.count("m") == 0
+
+
+def test_equal_contexts_are_one_cell_however_they_are_given(spool: Spool) -> None:
+    spool.append("m", np.zeros(4), 0, context={"region": "north", "floor": 3})
+    spool.append("m", np.zeros(4), 0, context={"floor": "3", "region": "north"})
+    spool.append("m", np.zeros(4), 0, context={"floor": np.int64(3), "region": "north"})
+    assert [(c.context, c.samples) for c in spool.cells("m")] == [({"floor": "3", "region": "north"}, 3)]
+
+
+def test_a_stream_without_answers_is_its_own_target_and_is_stored_once(tmp_path: Path) -> None:
+    Spool.create(tmp_path)
+    with Spool(tmp_path) as s:
+        s.register("waves", (8,), (8,), max_samples=100, max_bytes=1 << 20)
+        x = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+        s.extend("waves", x[:29])
+        s.append("waves", x[29], context={"site": "a"})
+        assert sum(c.bytes for c in s.classes("waves")) == x.nbytes
+        training, judging = s.split("waves", 0.2, until=30)
+        for side in (training, judging):
+            assert np.array_equal(side.x, x[side.ids - 1]) and np.array_equal(side.y, side.x) and not side.labelled
+        s.append("waves", x[0], target=x[1])  # the same kind: an answer is an answer
+
+
+# Files and releases.
+
+
+def test_sample_files_carry_contexts(tmp_path: Path) -> None:
+    x, y = np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 2])
+    np.savez(tmp_path / "a.npz", **{"x": x, "y": y, "context.weather": np.array(["sun", "rain", ""]), "context.floor": np.array([1, 2, 3])})
+    found = read_all(tmp_path / "a.npz", label=None, model="m")
+    assert found.contexts == ({"weather": "sun", "floor": "1"}, {"weather": "rain", "floor": "2"}, {"floor": "3"})
+    rows = [f"{','.join(map(str, r))},{w},{c}" for r, w, c in zip(x, ["sun", "", "fog"], y, strict=True)]
+    (tmp_path / "c.csv").write_text("\n".join(["p,q,r,s,context.weather,class", *rows]))
+    found = read_all(tmp_path / "c.csv", label=None, model="m")
+    assert np.array_equal(found.x, x) and found.contexts == ({"weather": "sun"}, {}, {"weather": "fog"})
+    assert found.labels is not None and found.labels.tolist() == [0, 1, 2]
+    np.savez(tmp_path / "u.npz", x=x)
+    found = read_all(tmp_path / "u.npz", label=None, model="m", unlabelled=True)
+    assert found.labels is None and found.targets is None and np.array_equal(found.x, x)
+    np.savez(tmp_path / "bad.npz", **{"x": x, "y": y, "context.weather": np.array([0.5, 1, 2])})
+    with pytest.raises(ConfigError, match="words or whole numbers"):
+        read_all(tmp_path / "bad.npz", label=None, model="m")
+
+
+RELEASE_1 = """
+CREATE TABLE model (name TEXT PRIMARY KEY, x_shape TEXT NOT NULL, y_shape TEXT NOT NULL, max_samples INTEGER NOT NULL,
+    max_bytes INTEGER NOT NULL);
+CREATE TABLE sample (id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL REFERENCES model(name), class INTEGER NOT NULL,
+    x BLOB NOT NULL, target BLOB, bytes INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX sample_by_class ON sample (model, class, id);
+CREATE TABLE held (model TEXT NOT NULL, class INTEGER NOT NULL, samples INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (model, class)) WITHOUT ROWID;
+"""
+
+
+def test_a_spool_of_release_1_opens_with_every_sample_and_goes_on_as_a_new_one_would(tmp_path: Path) -> None:
+    old = Database.create(tmp_path / "samples.db", RELEASE_1, 1)
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    with old.transaction():
+        old.run("INSERT INTO model VALUES ('m', '[4]', '[3]', 60, 1048576)")
+        for i in range(50):
+            old.insert("sample", model="m", **{"class": i % 3}, x=x[i].tobytes(), target=None, bytes=16, at=1_700_000_000 + i)
+        old.run("INSERT INTO held SELECT model, class, count(*), sum(bytes) FROM sample GROUP BY model, class")
+    old.close()
+    (tmp_path / "new").mkdir()
+    with small(tmp_path / "new", max_samples=60) as fresh, Spool(tmp_path) as s:
+        fresh.extend("m", x, [i % 3 for i in range(50)])
+        training, judging = s.split("m", 0.2, until=50)
+        assert np.array_equal(training.x, x[training.ids - 1]) and len(training) + len(judging) == s.count("m") == 50
+        for one in (s, fresh):
+            one.extend("m", x, [0] * 50)
+        assert kept_ids(s) == kept_ids(fresh) and s.cells("m") == fresh.cells("m")
+        s._db.check()
+    with Spool(tmp_path) as s:  # once more: nothing to do
+        assert s.count("m") == 60
+
+
+def test_no_count_reads_the_samples_themselves(spool: Spool) -> None:
+    asked: list[str] = []
+    spool.extend("m", np.zeros((9, 4)), np.zeros(9, np.int64))
+    spool.database._connection.set_trace_callback(asked.append)
+    spool.hold("m")
+    assert (spool.count("m", after=3), spool.last_id("m"), sum(spool.sides("m", 0.2))) == (6, 9, 9)
+    assert spool.cards.begin("m", 2).samples == 2
+    spool.database._connection.set_trace_callback(None)
+    looked = [sql for sql in asked if "NOT IN" in sql]
+    assert len(looked) >= 4
+    for sql in looked:
+        plan = [row["detail"] for row in spool.database.all(f"EXPLAIN QUERY PLAN {sql}")]
+        assert all("COVERING INDEX" in step or "LIST SUBQUERY" in step for step in plan), plan
+
+
+@settings(max_examples=25, deadline=None)
+@given(runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30), st.booleans()), min_size=1, max_size=8))
+def test_held_samples_stay_and_are_neither_counted_nor_told_twice(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, int, bool]]
+) -> None:
+    with small(tmp_path_factory.mktemp("s"), max_samples=20) as spool:
+        spool.extend("m", np.zeros((25, 4)), np.arange(25) % 3)
+        until = spool.hold("m")
+        held, told = set(spool.ids("m", until=until).tolist()), 25
+        assert spool.cards.begin("m", until).samples == 25
+        for cls, count, forget in runs:
+            spool.extend("m", np.zeros((count, 4)), np.full(count, cls))
+            told += count
+            if forget and held:
+                spool.drop("m", [gone := min(held)])
+                held.remove(gone)
+            there = {i for side in spool.split("m", 0.2, until=until) for i in side.ids.tolist()}
+            assert there == held == set(spool.ids("m", until=until).tolist())
+            assert spool.count("m") == sum(spool.sides("m", 0.2)) == sum(c.samples for c in spool.cells("m")) <= 20
+        forgotten = sum(forget for *_, forget in runs)
+        assert told - forgotten <= spool.cards.coming("m", spool.last_id("m")).samples <= told
+        before = spool.count("m")
+        spool.release("m")
+        assert spool.count("m") == spool.database.one("SELECT count(*) FROM sample")[0] == before

@@ -1,0 +1,225 @@
+"""Files and database together: what is served is what the head says, after any damage that a kill can do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from edgeagent.commands.train import finish
+from edgeagent.rounds import round as rounds
+from edgeagent.service.agent import Goal
+from edgeagent.settings import reading as configuration
+from edgeagent.state import folder as device
+from edgeagent.state.slots import pack, unpack
+from edgecommon import files
+from modelwire.errors import ConfigError, Malformed, MissingFile, NotTrainable, StateBusy, StateDamaged
+from modelwire.lattice.snap import no_residual
+from modelwire.tflite.file import read_weights
+from modelwire.update.manifest import manifest_of
+from tests.edgeagent.boards import TINY, Rig, centre, fill, make, rig, scripted
+from tests.edgeagent.centre import FakeClock
+
+
+def trained(folder: Path, count: int) -> None:
+    with rig(folder, centre(FakeClock())) as r:
+        fill(r.device)
+        r.run(Goal(rounds=count, timeout=60))
+
+
+def digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def test_the_served_file_is_the_heads_and_its_weights_have_the_heads_root(tmp_path: Path) -> None:
+    with rig(tmp_path / "d", centre(FakeClock())) as r:
+        fill(r.device)
+        for n in range(1, 4):
+            r.run(Goal(rounds=n, timeout=60))
+            head = r.lineage.head()
+            assert digest(r.lineage.store.served) == head.file_sha256
+            assert os.readlink(r.lineage.store.served) == f"{head.slot}/model.tflite"
+            assert head.slot == "ab"[n % 2], "slots take turns"
+            schema = r.lineage.manifest.schema
+            flat = schema.flat(read_weights(r.lineage.store.served.read_bytes()))
+            assert [a.tobytes() for a in flat] == [a.tobytes() for a in r.lineage.load().state.weights]
+
+
+def test_history_keeps_the_last_files_under_their_versions(tmp_path: Path) -> None:
+    with rig(tmp_path / "d", centre(FakeClock()), store__history="3") as r:
+        fill(r.device)
+        r.run(Goal(rounds=5, timeout=60))
+        past = r.lineage.store.folder / "history"
+        assert sorted(p.name for p in past.iterdir()) == ["3.tflite", "4.tflite", "5.tflite"]
+        for row in r.lineage.versions(3):
+            assert digest(past / f"{row['version']}.tflite") == row["file_sha256"]
+
+
+def test_a_reader_of_the_served_file_never_sees_a_mixture(tmp_path: Path) -> None:
+    with rig(tmp_path / "d", centre(FakeClock())) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=60))
+        reader = r.lineage.store.served.open("rb")
+        first = r.lineage.head().file_sha256
+        r.run(Goal(rounds=4, timeout=60))
+        assert hashlib.sha256(reader.read()).digest() == first, "an open file stays what it was, though its slot was written again"
+        reader.close()
+
+
+def test_what_a_kill_left_is_swept_away_at_the_next_start(tmp_path: Path) -> None:
+    trained(tmp_path / "d", 2)
+    model = tmp_path / "d" / "state" / "models" / "tiny"
+    idle = "b" if os.readlink(model / "served.tflite").startswith("a") else "a"
+    (model / idle / "model.tflite").write_bytes(b"half of a new")
+    (model / idle / "private.part").write_bytes(b"h")
+    (model / "served.tflite.part").symlink_to("nowhere")
+    (model / "history" / "9.tflite.part").write_bytes(b"h")
+    os.unlink(model / "served.tflite")
+    os.unlink(model / "history" / "2.tflite")
+    with rig(tmp_path / "d", centre(FakeClock())) as r:
+        expected = ("history/9.tflite.part", f"{idle}/model.tflite", f"{idle}/private", f"{idle}/private.part")
+        assert sorted(r.device.swept) == sorted(f"tiny/{name}" for name in expected)
+        assert not os.path.lexists(model / "served.tflite.part")
+        assert digest(r.lineage.store.served) == r.lineage.head().file_sha256
+        assert digest(model / "history" / "2.tflite") == r.lineage.head().file_sha256
+        assert r.lineage.load().state.root == r.lineage.versions(1)[0]["root"]
+
+
+def test_a_round_that_was_killed_before_its_commit_never_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    c = centre(FakeClock())
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=60))
+        before = r.lineage.head()
+
+        def die(*_: object, **__: object) -> int:
+            raise Killed
+
+        monkeypatch.setattr(type(r.lineage), "adopt", die)
+        with pytest.raises(Killed):
+            finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=lambda: 0.0))
+        monkeypatch.undo()
+        assert r.lineage.head() == before
+    with rig(tmp_path / "d", c) as r:
+        assert r.lineage.head() == before and len(r.device.swept) == 2
+        r.run(Goal(rounds=2, timeout=60))
+        assert r.lineage.head().version == 2
+
+
+@pytest.mark.parametrize("part", ["model.tflite", "private"])
+def test_a_damaged_slot_is_named_and_nothing_is_served_from_it_again(tmp_path: Path, part: str) -> None:
+    trained(tmp_path / "d", 1)
+    model = tmp_path / "d" / "state" / "models" / "tiny"
+    path = model / "b" / part
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StateDamaged, match=part), rig(tmp_path / "d", centre(FakeClock())):
+        pass
+
+
+def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    trained(tmp_path / "d", 1)
+    path = tmp_path / "d" / "state" / "edgeagent.db"
+    path.write_bytes(b"not a database at all" * 100)
+    for old in path.parent.glob("edgeagent.db-*"):
+        old.unlink()
+    with pytest.raises(StateDamaged, match=r"edgeagent\.db"), rig(tmp_path / "d", centre(FakeClock())):
+        pass
+
+
+def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
+    with rig(tmp_path / "d", centre(FakeClock())):
+        loaded = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
+        with pytest.raises(StateBusy), device.opened(loaded, alone=True):
+            pass
+        assert files.holder(loaded.state / device.LOCK) == os.getpid()
+        with device.opened(loaded, alone=False) as reader:
+            assert reader.lineages["tiny"].head().version == 0
+    assert files.holder(loaded.state / device.LOCK) is None
+    with device.opened(loaded, alone=True):
+        pass
+
+
+def test_a_new_folder_is_never_made_over_an_old_one(tmp_path: Path) -> None:
+    make(tmp_path / "d")
+    key = (tmp_path / "d" / "device.key").read_text()
+    for left in ("edgeagent.toml", "state", "device.key", "fleet.pub"):
+        with pytest.raises(ConfigError, match=r"is there already; init never overwrites"):
+            make(tmp_path / "d")
+        os.rename(tmp_path / "d" / left, tmp_path / f"{left}.away")
+        if left != "fleet.pub":
+            with pytest.raises(ConfigError, match="is there already"):
+                make(tmp_path / "d")
+    assert (tmp_path / "device.key.away").read_text() == key
+    assert (tmp_path / "device.key.away").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_base_that_cannot_be_trained_makes_no_folder(tmp_path: Path) -> None:
+    shared = (Path(__file__).parents[2] / "models" / "tiny_shared.tflite").read_bytes()
+    with pytest.raises(NotTrainable):
+        make(tmp_path / "d", models={"tiny": shared})
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_init_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / "d" / ".edgeagent-init" / "state").mkdir(parents=True)
+    make(tmp_path / "d")
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["device.key", "edgeagent.toml", "fleet.pub", "state"]
+
+
+def test_without_a_folder_the_state_is_said_to_be_missing(tmp_path: Path) -> None:
+    loaded = make(tmp_path / "d")
+    os.rename(loaded.state, tmp_path / "away")
+    with pytest.raises(MissingFile, match="state folder"), device.opened(loaded, alone=False):
+        pass
+
+
+def test_the_private_part_reads_back_and_any_other_length_is_refused() -> None:
+    manifest = manifest_of(TINY)
+    residual = no_residual(manifest)
+    for i, r in enumerate(residual):
+        r[:] = range(i, i + len(r))
+    data = pack(manifest.exponents, residual)
+    exponents, again, _ = unpack(data, manifest)
+    assert tuple(exponents) == manifest.exponents
+    assert [r.tobytes() for r in again] == [r.tobytes() for r in residual]
+    for bad in (data[:-1], data + b"\0", b"\0" + data[1:], b""):
+        with pytest.raises(Malformed):
+            unpack(bad, manifest)
+
+
+def test_files_are_replaced_whole_and_share_survives_the_source(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    files.write(path, b"old")
+    files.share(path, tmp_path / "g")
+    files.write(path, b"new", mode=0o600)
+    assert (path.read_bytes(), (tmp_path / "g").read_bytes()) == (b"new", b"old")
+    assert path.stat().st_mode & 0o777 == 0o600
+    files.share(path, tmp_path / "g")
+    files.share(path, tmp_path / "g")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "g"]
+
+
+def test_the_lineage_is_one_unbroken_chain(tmp_path: Path) -> None:
+    with rig(tmp_path / "d", centre(FakeClock())) as r:
+        fill(r.device)
+        r.run(Goal(rounds=6, timeout=60))
+        check_invariants(r)
+
+
+def check_invariants(r: Rig) -> None:
+    """The database's head, the active slot, the served file and the chain of commits say the same."""
+    head, lineage = r.lineage.head(), r.lineage
+    assert lineage.load().state.root == (lineage.versions(1)[0]["root"] if head.version else lineage.manifest.root)
+    rows = [row for row in reversed(lineage.versions()) if row["state"] not in ("rejected", "skipped", "refused")]
+    parent = lineage.base_commit
+    for row in rows:
+        assert row["parent"] == parent
+        parent = row["commit_id"]
+    assert parent == head.commit

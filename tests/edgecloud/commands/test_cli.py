@@ -1,0 +1,401 @@
+"""The command line: what each command does, the JSON contract, exit codes, and the examples in its help."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edgecloud import cli
+from edgecloud.registry import open_registry
+from modelwire.tflite.file import read_weights
+from modelwire.update.manifest import manifest_of
+from modelwire.wire.signing import PrivateKey
+from tests.edgecloud.centre import Centre
+from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
+
+KEY = key_of("pi-7").public.hex()
+
+
+class Desk:
+    """Runs commands in a folder, as an operator does."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capsys = folder, capsys
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        code = cli.main(list(arguments))
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def ok(self, *arguments: str) -> str:
+        code, out, err = self.run(*arguments)
+        assert (code, err) == (0, ""), err
+        return out
+
+    def json(self, *arguments: str) -> dict[str, object]:
+        """Run a command with --json: exactly one document on standard output, nothing beside it."""
+        document: dict[str, object] = json.loads(self.ok(*arguments, "--json"))
+        return document
+
+    def error(self, *arguments: str) -> dict[str, object]:
+        """Run a command that fails: one object on standard error, its code is the exit code."""
+        code, out, err = self.run(*arguments, "--json")
+        said: dict[str, object] = json.loads(err)
+        assert sorted(said) == ["code", "error", "hint", "message"] and said["code"] == code and out == ""
+        assert said["message"] and "<" not in str(said["message"]), "a fact of the message is missing"
+        return said
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("EDGECLOUD_")]:
+        monkeypatch.delenv(name)
+    return Desk(tmp_path, capsys)
+
+
+@pytest.fixture
+def grown(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
+    """A registry made by commands, with four versions of one device, the third refused, and one more that was refused at the door."""
+    desk.ok("init", "--fleet", "orchard")
+    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("devices", "add", "pi-7", KEY)
+    centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
+    device = centre.meet(ScriptedDevice(base))
+    for n in (1, 2, 3):
+        centre.deliver(device, device.train(fingerprint=(1, 2)) if n == 3 else device.train())
+    centre.rebuild()
+    centre.deliver(device, device.snapshot(centre.said()[-1].good, version=6, extension={"skipped": [[4, 5]]}))
+    centre.rebuild()
+    centre.deliver(device, device.snapshot(device.base.manifest.commit))
+    centre.store.close()
+    return desk, device
+
+
+def test_init_makes_a_registry_and_keys_that_only_the_owner_can_read(desk):
+    said = desk.json("init", "--fleet", "orchard")
+    assert sorted(p.name for p in desk.folder.iterdir()) == ["fleet.db", "fleet.key", "fleet.pub"]
+    assert stat.S_IMODE((desk.folder / "fleet.key").stat().st_mode) == 0o600
+    public = (desk.folder / "fleet.pub").read_text().strip()
+    private = PrivateKey(bytes.fromhex((desk.folder / "fleet.key").read_text()))
+    assert said["public_key"] == public == private.public.hex()
+    store = open_registry(desk.folder / "fleet.db")
+    assert (store.fleet, store.public_key.hex()) == ("orchard", public)
+    store.close()
+
+
+def test_init_never_overwrites_a_registry_and_keeps_a_key_that_is_there(desk):
+    desk.ok("init")
+    before = (desk.folder / "fleet.key").read_bytes()
+    assert desk.error("init")["error"] == "BadArgument"
+    (desk.folder / "fleet.db").unlink()
+    desk.ok("init")
+    assert (desk.folder / "fleet.key").read_bytes() == before
+    assert desk.error("init", "--db", "no/such/fleet.db")["error"] == "BadArgument"
+    assert desk.error("init", "--db", "x.db", "--fleet", "Not A Name")["error"] == "Malformed"
+
+
+def test_the_registry_is_named_by_flag_before_or_after_the_command_or_by_the_environment(desk, monkeypatch):
+    desk.ok("init", "--db", "a.db", "--fleet", "one")
+    assert desk.json("bases", "list", "--db", "a.db") == desk.json("--db", "a.db", "bases", "list") == {"bases": []}
+    assert desk.error("bases", "list")["error"] == "MissingFile"
+    monkeypatch.setenv("EDGECLOUD_DB", "a.db")
+    assert desk.json("bases", "list") == {"bases": []}
+    assert desk.error("bases", "list", "--db", "b.db")["error"] == "MissingFile"
+
+
+def test_a_base_is_added_once_under_its_commit(desk):
+    desk.ok("init")
+    said = desk.json("bases", "add", str(TINY))
+    assert said["base"] == "tiny" and said["commit"] == manifest_of(TINY.read_bytes()).commit.hex()
+    assert desk.json("bases", "add", str(TINY), "--name", "other")["base"] == "tiny"
+    digits = TINY.parent / "digits.tflite"
+    assert "--name tiny-2" in str(desk.error("bases", "add", str(digits), "--name", "tiny")["hint"])
+    desk.ok("bases", "add", str(digits))
+    assert [b["base"] for b in desk.json("bases", "list")["bases"]] == ["digits", "tiny"]
+    (desk.folder / "no.tflite").write_bytes(b"not a model")
+    assert desk.error("bases", "add", "no.tflite")["code"] in (22, 41)
+    assert desk.error("bases", "add", "nowhere.tflite")["error"] == "MissingFile"
+    assert desk.error("bases", "add", str(TINY.parent / "tiny_shared.tflite"))["error"] == "NotTrainable"
+
+
+def test_a_device_is_added_replaced_and_revoked(desk):
+    desk.ok("init")
+    other = key_of("pi-7", 1).public.hex()
+    assert desk.json("devices", "add", "pi-7", KEY)["replaced"] == []
+    desk.ok("devices", "add", "pi-7", KEY)
+    assert "speaks for pi-7" in str(desk.error("devices", "add", "pi-8", KEY)["message"])
+    assert f"devices add pi-7 {other} --replace" in str(desk.error("devices", "add", "pi-7", other)["hint"])
+    (desk.folder / "pi-7.pub").write_text(other + "\n")
+    assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [KEY]
+    assert desk.json("devices", "revoke", "pi-7")["revoked"] == 1
+    assert desk.json("devices")["devices"][0]["status"] == "revoked"
+    desk.ok("devices", "add", "pi-7", KEY)
+    assert desk.json("devices", "list")["devices"][0]["keys"] == [KEY]
+    assert desk.error("devices", "add", "pi-9", "xyz")["error"] == "Malformed"
+    assert desk.error("devices", "add", "PI 9", KEY)["error"] == "Malformed"
+    assert desk.error("devices", "add", "pi-9", "./nowhere.pub")["error"] == "MissingFile"
+    assert desk.error("devices", "revoke", "pi-9")["error"] == "UnknownDevice"
+
+
+def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(desk, base):
+    desk.ok("init", "--fleet", "orchard")
+    centre = Centre(open_registry(desk.folder / "fleet.db"))
+    device = ScriptedDevice(base)
+    centre.take(device.hello())
+    device.epoch = 1
+    centre.deliver(device, device.train())
+    (waiting,) = desk.json("devices")["quarantine"]
+    assert (waiting["device"], waiting["hellos"], waiting["updates"], waiting["key"]) == ("pi-7", 1, 1, KEY)
+    assert waiting["next"] == f"edgecloud devices add pi-7 {KEY}"
+    assert waiting["next"] in desk.ok("devices")
+    said = desk.ok(*shlex.split(waiting["next"])[1:])
+    assert "2 of its messages wait" in said
+    centre.tick()  # the key is known now, the base is not
+    assert desk.json("devices")["quarantine"][0]["next"] == "edgecloud bases add FILE.tflite"
+    centre.store.close()
+
+
+def test_log_lists_versions_refusals_and_what_a_version_carries(grown):
+    desk, device = grown
+    said = desk.json("log", "pi-7")
+    assert [(v["version"], v["kind"], v["status"]) for v in said["versions"]] == [
+        (1, "delta", "verified"), (2, "delta", "verified"), (3, "delta", "refused"), (6, "snapshot", "verified"),
+    ]  # fmt: skip
+    assert said["versions"][3]["skipped"] == [[4, 5]]
+    assert said["versions"][0]["commit"] == device.made[1].commit.hex()
+    assert [r["version"] for r in said["refusals"]] == [7]
+    text = desk.ok("log", "pi-7/digits")
+    for word in ("pi-7/digits", "@6", "carries @4..5", "another fingerprint", "stale parent", "1.000 -> 0.500"):
+        assert word in text
+
+
+def test_show_tells_of_a_device_a_version_and_a_base(grown):
+    desk, device = grown
+    of_device = desk.json("show", "pi-7")
+    assert (of_device["status"], of_device["models"][0]["head"], of_device["models"][0]["versions"]) == ("active", 6, 4)
+    version = desk.json("show", "pi-7@2")
+    assert (version["name"], version["root"]) == ("pi-7/digits@2", device.made[2].root.hex())
+    assert version["metrics"]["loss_after"] == 0.5
+    assert desk.json("show", "pi-7/digits")["version"] == 6
+    assert desk.json("show", "pi-7@base")["base"] == "digits"
+    for name in ("pi-7", "pi-7@2", "pi-7@base"):
+        assert "pi-7" in desk.ok("show", name)
+
+
+def test_notes_are_kept_on_whatever_has_a_name(grown):
+    desk, _ = grown
+    for name, shown in (("pi-7", "pi-7"), ("pi-7@2", "pi-7@2"), ("base:digits", "pi-7@base")):
+        desk.ok("annotate", name, f"about {name}")
+        assert f"about {name}" in desk.ok("show", shown)
+    desk.ok("annotate", "pi-7/digits", "about the model")
+    assert "about the model" in desk.ok("show", "pi-7")
+    for name in ("pi-9", "pi-7@99", "base:none", "pi-7/none"):
+        assert desk.error("annotate", name, "x")["code"] in (15, 54, 57)
+    assert desk.error("annotate", "pi-7", " ")["error"] == "BadArgument"
+
+
+def test_diff_measures_tensor_by_tensor(grown):
+    desk, _ = grown
+    said = desk.json("diff", "pi-7@1", "pi-7@latest")
+    assert said["same_base"] and said["changed"] == sum(t["changed"] for t in said["tensors"]) > 0
+    assert desk.json("diff", "pi-7@2", "pi-7/digits@2")["changed"] == 0
+    assert "max |dw|" in desk.ok("diff", "pi-7@base", "pi-7@6")
+    assert desk.error("diff", "pi-7@1", "pi-7@3")["error"] == "NotServed"
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "npz", "safetensors"])
+def test_materialise_writes_the_exact_version_in_each_format(grown, suffix):
+    desk, device = grown
+    said = desk.json("materialise", "pi-7@2", "-o", f"model.{suffix}")
+    path = desk.folder / f"model.{suffix}"
+    data = path.read_bytes()
+    assert said["sha256"] == hashlib.sha256(data).hexdigest() and said["root"] == device.made[2].root.hex()
+    desk.ok("materialise", "pi-7@2", "-o", f"again.{suffix}")
+    assert (desk.folder / f"again.{suffix}").read_bytes() == data
+    if suffix == "tflite":
+        assert hashlib.sha256(data).digest() == device.made[2].file_sha256
+        return
+    desk.ok("materialise", "pi-7@2", "-o", "model.tflite")
+    expected = read_weights((desk.folder / "model.tflite").read_bytes())
+    got = dict(np.load(path)) if suffix == "npz" else load_file(path)
+    assert sorted(got) == sorted(expected)
+    for name, w in expected.items():
+        assert got[name].dtype == np.float32 and got[name].shape == w.shape and got[name].tobytes() == w.tobytes()
+
+
+def test_materialise_writes_nothing_unless_it_is_exact(grown):
+    desk, _ = grown
+    (desk.folder / "model.tflite").write_bytes(b"the one before")
+    assert desk.error("materialise", "pi-7@3", "-o", "model.tflite")["error"] == "NotServed"
+    assert desk.error("materialise", "pi-7@9", "-o", "model.tflite")["error"] == "UnknownVersion"
+    assert desk.error("materialise", "pi-7@2", "-o", "model.onnx")["error"] == "BadArgument"
+    assert desk.error("materialise", "pi-7@2", "-o", "no/folder/model.npz")["error"] == "BadArgument"
+    assert (desk.folder / "model.tflite").read_bytes() == b"the one before"
+    assert [p.name for p in desk.folder.glob("*partial*")] == []
+
+
+def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(grown, base):
+    desk, _ = grown
+    assert desk.json("materialise", "pi-7", "-o", "a.tflite")["name"] == "pi-7/digits@6"
+    desk.ok("materialise", "pi-7@base", "-o", "b.tflite")
+    assert (desk.folder / "b.tflite").read_bytes() == base.file
+
+
+def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown):
+    desk, _ = grown
+    assert {k: v for k, v in desk.json("verify", "--all").items() if k != "seconds"} == {
+        "checked": 3, "exact": 3, "wrong": [], "refused": 1,
+    }  # fmt: skip
+    assert desk.json("verify")["exact"] == 3
+    assert desk.json("verify", "pi-7@2")["exact"] == desk.json("verify", "pi-7@base")["exact"] == 1
+    assert desk.json("verify", "pi-7")["exact"] == desk.json("verify", "pi-7/digits")["exact"] == 3
+    assert desk.json("verify", "pi-7@6")["exact"] == 1
+    store = open_registry(desk.folder / "fleet.db")
+    row = store.versions.numbered(1, 2)
+    store.database.run("DROP TRIGGER blob_no_update")
+    store.database.run("UPDATE blob SET bytes = zeroblob(size) WHERE sha256 = ?", row.blob)
+    store.close()
+    code, out, err = desk.run("verify", "--all", "--json")
+    assert code == 56 and json.loads(err)["error"] == "RegistryDamaged"
+    assert [w["name"] for w in json.loads(out)["wrong"]] == ["pi-7/digits@2"]
+    code, out, err = desk.run("verify")
+    assert code == 56 and "NOT EXACT pi-7/digits@2" in out and "2 of 3 versions exact" in out
+
+
+def test_verify_of_a_refused_version_says_that_it_is_not_served(grown):
+    desk, _ = grown
+    code, out, _ = desk.run("verify", "pi-7@3", "--json")
+    assert code == 56 and json.loads(out)["wrong"][0]["error"] == "NotServed"
+
+
+def test_a_snapshot_is_requested_once_and_shown_until_it_is_answered(grown):
+    desk, _ = grown
+    first = desk.json("snapshot", "request", "pi-7")
+    assert desk.json("snapshot", "request", "pi-7/digits")["id"] == first["id"]
+    assert "asked for  snapshot" in desk.ok("show", "pi-7")
+    assert desk.error("snapshot", "request", "pi-9")["error"] == "UnknownVersion"
+
+
+def test_backup_and_restore_make_a_round_trip_and_say_that_keys_are_not_in_it(grown):
+    desk, _ = grown
+    said = desk.json("backup", "monday.db")
+    assert said["keys_included"] is False and said["integrity"] == "ok"
+    assert "keys are not in it" in desk.ok("backup", "monday.db", "--force")
+    assert desk.error("backup", "monday.db")["error"] == "BadArgument"
+    secret = (desk.folder / "fleet.key").read_text().strip()
+    assert bytes.fromhex(secret) not in (desk.folder / "monday.db").read_bytes()
+    assert desk.error("restore", "monday.db")["error"] == "BadArgument"
+    assert desk.json("restore", "monday.db", "--force")["replaced"]
+    assert desk.json("verify")["exact"] == 3
+    other = desk.json("restore", "monday.db", "--db", "copy.db")
+    assert other["replaced"] is None and other["key_present"] is True
+
+
+def test_doctor_names_what_to_fix(desk):
+    code, out, _ = desk.run("doctor", "--broker", "mqtt://127.0.0.1:1", "--json")
+    checks = {c["what"]: c for c in json.loads(out)["checks"]}
+    assert code == 1 and checks["kernel"]["ok"] and not checks["registry"]["ok"] and not checks["broker"]["ok"]
+    assert all(c["fix"] for c in checks.values() if not c["ok"])
+    desk.ok("init")
+    (desk.folder / "fleet.key").chmod(0o644)
+    code, out, _ = desk.run("doctor", "--broker", "mqtt://127.0.0.1:1", "--json")
+    checks = {c["what"]: c for c in json.loads(out)["checks"]}
+    assert checks["registry"]["ok"] and checks["key"]["fix"] == "chmod 600 fleet.key"
+    (desk.folder / "fleet.key").chmod(0o600)
+    assert "FIX  broker" in desk.run("doctor", "--broker", "mqtt://127.0.0.1:1")[1]
+
+
+def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk):
+    desk.ok("init")
+    (desk.folder / "fleet.key").chmod(0o640)
+    assert "chmod 600" in desk.error("ingest", "--once")["hint"]
+    (desk.folder / "fleet.key").chmod(0o600)
+    (desk.folder / "other.key").write_text("ab" * 32)
+    (desk.folder / "other.key").chmod(0o600)
+    assert "not the one" in desk.error("ingest", "--once", "--key", "other.key")["message"]
+    assert desk.error("ingest", "--broker", "http://x", "--once")["error"] == "BadArgument"
+    assert desk.error("ingest", "--once", "--idle", "soon")["error"] == "BadArgument"
+
+
+def test_names_that_make_no_sense_are_refused(grown):
+    desk, _ = grown
+    for name in ("", "@3", "pi-7@", "pi-7@x", "pi-7@-1", "pi-7/a/b@1", "PI@1", "pi-7@1@2", "pi-7@99999999999999999999"):
+        assert desk.error("show", name)["error"] in ("Malformed", "UnknownVersion")
+
+
+def test_version_names_release_wire_and_schema(desk):
+    assert sorted(desk.json("version")) == ["edgecloud", "registry_schema", "wire"]
+
+
+def test_usage_errors_are_code_2_and_json_when_asked(desk, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["edgecloud", "log", "--json"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert json.loads(capsys.readouterr().err)["code"] == 2
+    monkeypatch.setattr(sys, "argv", ["edgecloud", "log"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module_and_bears_a_reader_that_goes_away(desk):
+    root = Path(cli.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    desk.ok("init")
+    run = f"{shlex.quote(sys.executable)} -m edgecloud devices --help | head -c 1; exit ${{PIPESTATUS[1]}}"
+    assert subprocess.run(["bash", "-c", run], env=environment, cwd=desk.folder, capture_output=True).stderr == b""
+    log = [sys.executable, "-m", "edgecloud", "log", "pi-9"]
+    said = subprocess.run(log, env=environment, cwd=desk.folder, capture_output=True, text=True)
+    assert said.returncode == 54 and said.stderr.startswith("edgecloud: pi-9: no such device") and said.stdout == ""
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from leaves(child)
+
+
+def test_every_command_has_a_description_help_for_its_arguments_and_examples_that_parse():
+    parser = cli.parser()
+    count = 0
+    for one in leaves(parser):
+        assert one.description, one.prog
+        assert one.epilog and one.epilog.startswith("examples:\n"), one.prog
+        for line in one.epilog.splitlines()[1:]:
+            words = shlex.split(line)
+            assert words[0] == "edgecloud"
+            args = parser.parse_args(words[1:])
+            assert callable(args.run)
+            count += 1
+    assert count > 30
+
+
+def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk, base, monkeypatch):
+    """What a board writes into its hello is shown as it is, never as markup or control characters."""
+    desk.ok("init", "--fleet", "orchard")
+    desk.ok("bases", "add", str(TINY))
+    desk.ok("devices", "add", "pi-7", KEY)
+    centre = Centre(open_registry(desk.folder / "fleet.db"))
+    device = centre.meet(ScriptedDevice(base))
+    centre.deliver(device, device.train(extension={"note": "[red]\x1b[2J[/red]"}))
+    centre.store.close()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for arguments in (("log", "pi-7"), ("show", "pi-7@1"), ("devices",)):
+        assert "\x1b[2J" not in desk.ok(*arguments)

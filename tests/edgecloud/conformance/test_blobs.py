@@ -1,0 +1,112 @@
+"""What every BlobStore passes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecloud.registry.blobs import PARTIAL, BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
+from edgecloud.registry.database import Database
+from modelwire.errors import RegistryDamaged
+from tests.edgecloud.centre import make_registry
+
+Damage = Callable[[bytes], None]
+
+
+@pytest.fixture(params=["database", "files", "tiered"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[BlobStore, Callable[[], BlobStore], Damage]]:
+    """A store of blobs, a way to open it again, and a way to damage one of its blobs behind its back."""
+    registry = make_registry(tmp_path / "fleet.db", None)
+    folder = tmp_path / "blobs"
+    opened: list[Database] = []
+
+    def again() -> BlobStore:
+        database = Database(tmp_path / "fleet.db", synchronous="OFF")
+        opened.append(database)
+        kinds = {
+            "database": lambda: DatabaseBlobs(database),
+            "files": lambda: FileBlobs(folder),
+            "tiered": lambda: TieredBlobs(DatabaseBlobs(database), FileBlobs(folder), 1000),
+        }
+        made: BlobStore = kinds[request.param]()
+        return made
+
+    def damage(digest: bytes) -> None:
+        registry.database.run("DROP TRIGGER blob_no_update")
+        registry.database.run("UPDATE blob SET bytes = zeroblob(length(bytes)) WHERE sha256 = ?", digest)
+        for path in folder.glob(f"*/{digest.hex()}"):
+            path.write_bytes(b"\0" * path.stat().st_size)
+
+    yield again(), again, damage
+    for database in opened:
+        database.close()
+    registry.close()
+
+
+SIZES = (0, 1, 999, 1000, 100_000)
+
+
+def test_what_is_put_comes_back_by_its_digest_also_after_opening_anew(blobs):
+    store, again, _ = blobs
+    data = [bytes([n % 251]) * n for n in SIZES]
+    digests = [store.put(d) for d in data]
+    assert digests == [hashlib.sha256(d).digest() for d in data]
+    for reader in (store, again()):
+        assert [reader.get(d) for d in digests] == data
+        assert all(reader.has(d) for d in digests)
+        assert sorted(reader.digests()) == sorted(digests)
+
+
+def test_putting_the_same_bytes_again_changes_nothing(blobs):
+    store, _, _ = blobs
+    assert store.put(b"abc" * 1000) == store.put(b"abc" * 1000)
+    assert len(list(store.digests())) == 1
+
+
+def test_missing_bytes_are_an_error_by_name(blobs):
+    store, _, _ = blobs
+    assert not store.has(bytes(32))
+    with pytest.raises(RegistryDamaged, match="gone"):
+        store.get(bytes(32))
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_changed_bytes_are_an_error_by_name(blobs, size):
+    store, _, damage = blobs
+    digest = store.put(b"x" * size)
+    damage(digest)
+    with pytest.raises(RegistryDamaged, match="changed"):
+        store.get(digest)
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
+    store = FileBlobs(tmp_path / "blobs")
+    digest = hashlib.sha256(b"y" * 5000).digest()
+
+    class PowerCut(BaseException):
+        pass
+
+    def power_cut(_handle: int) -> None:
+        raise PowerCut
+
+    monkeypatch.setattr("os.fsync", power_cut)
+    with pytest.raises(PowerCut):
+        store.put(b"y" * 5000)
+    monkeypatch.undo()
+    assert not store.has(digest)
+    assert [p.name.endswith(PARTIAL) for p in (tmp_path / "blobs").glob("*/*")] == [True]
+    assert store.sweep(before=0) == 0  # not while it may be somebody's
+    assert store.sweep(before=1e12) == 1
+    assert store.put(b"y" * 5000) == digest
+    assert store.get(digest) == b"y" * 5000
+
+
+def test_large_bytes_lie_in_files_and_small_ones_in_the_database(tmp_path):
+    registry = make_registry(tmp_path / "fleet.db", None, files_from=1000)
+    small, large = registry.blobs.put(b"s" * 999), registry.blobs.put(b"l" * 1000)
+    assert [p.name for p in (tmp_path / "fleet.db.blobs").glob("*/*")] == [large.hex()]
+    assert registry.database.all("SELECT sha256 FROM blob") == [(small,)]
+    registry.close()

@@ -1,0 +1,436 @@
+"""What every Store passes. A second implementation is one more entry in STORES."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgecloud.registry import (
+    Base,
+    Head,
+    NewVersion,
+    OpenTransfer,
+    Parked,
+    Refusal,
+    Request,
+    SqliteStore,
+    Status,
+    Store,
+    Waiting,
+    create_registry,
+    open_registry,
+)
+from modelwire.errors import LineageError, StateBusy
+
+Opener = Callable[[], Store]
+Factory = Callable[[float], Store]  # seconds that it waits for another writer
+
+
+def sqlite(folder: Path) -> Factory:
+    path = folder / "fleet.db"
+    create_registry(path, fleet="orchard", public_key=b"p" * 32, now=1)
+    return lambda busy: open_registry(path, synchronous="OFF", busy=busy)
+
+
+STORES = {"sqlite": sqlite}
+KEY, OTHER = b"k" * 32, b"o" * 32
+STATE = b"s" * 16
+
+
+def digest(n: int) -> bytes:
+    return n.to_bytes(32, "big")
+
+
+BASE = Base(digest(1), "digits", b"manifest", digest(2), 3, 10)
+
+
+@pytest.fixture(params=sorted(STORES))
+def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Factory:
+    return STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+def opener(factory: Factory) -> Iterator[Opener]:
+    opened: list[Store] = []
+
+    def open_one() -> Store:
+        opened.append(factory(0.2))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(opener: Opener) -> Store:
+    return opener()
+
+
+@pytest.fixture
+def lineage(store: Store) -> int:
+    """A device with one model in epoch 1 on BASE."""
+    store.bases.add(BASE)
+    store.devices.add("pi-7", KEY, 10)
+    id = store.lineages.ensure("pi-7", "digits").id
+    store.lineages.grant(id, STATE, BASE.commit, 11)
+    return id
+
+
+def version(lineage: int, n: int, *, parent: bytes = BASE.commit, parent_id: int | None = None, **other: object) -> NewVersion:
+    made = NewVersion(
+        lineage, 1, n, "delta", digest(100 + n), parent, parent_id, BASE.commit, digest(200 + n), bytes(16), digest(300 + n), 42, 12, b"",
+    )  # fmt: skip
+    return replace(made, **other)  # type: ignore[arg-type]
+
+
+def chain(store: Store, lineage: int, n: int, snapshots: tuple[int, ...] = ()) -> list[int]:
+    """Add versions 1..n, each on the one before, and return their ids."""
+    ids: list[int] = []
+    parent, parent_id = BASE.commit, None
+    for i in range(1, n + 1):
+        row = store.versions.add(
+            version(lineage, i, parent=parent, parent_id=parent_id, kind="snapshot" if i in snapshots else "delta")
+        )
+        parent, parent_id = row.commit, row.id
+        ids.append(row.id)
+    return ids
+
+
+def test_a_registry_knows_its_fleet(store):
+    assert (store.fleet, store.public_key) == ("orchard", b"p" * 32)
+
+
+def test_bases_are_kept_once_by_commit_and_by_name(store):
+    store.bases.add(BASE)
+    assert store.bases.get(BASE.commit) == store.bases.named("digits") == BASE
+    assert store.bases.get(digest(9)) is None and store.bases.named("other") is None
+    for other in (replace(BASE, name="x"), replace(BASE, commit=digest(9))):
+        with pytest.raises(LineageError):
+            store.bases.add(other)
+    assert store.bases.all() == [BASE]
+
+
+def test_a_key_speaks_for_one_device_until_it_is_revoked(store):
+    store.devices.add("pi-7", KEY, 10)
+    with pytest.raises(LineageError):
+        store.devices.add("pi-8", KEY, 11)
+    assert store.devices.names() == ["pi-7"]
+    assert store.devices.owner(KEY) == "pi-7"
+    store.devices.add("pi-7", OTHER, 12)
+    assert [k.key for k in store.devices.keys("pi-7")] == [KEY, OTHER]
+    assert store.devices.revoke("pi-7", 13) == 2
+    assert store.devices.revoke("pi-7", 14) == 0
+    assert [k.revoked_at for k in store.devices.keys("pi-7")] == [13, 13]
+    assert store.devices.owner(KEY) is None
+    store.devices.add("pi-8", KEY, 15)
+    assert store.devices.owner(KEY) == "pi-8"
+    assert store.devices.keys("nobody") == []
+
+
+def test_epochs_rise_and_a_known_state_keeps_its_own(store, lineage):
+    first = store.lineages.epoch_of(lineage, STATE, BASE.commit)
+    store.lineages.used(lineage, 7)
+    store.lineages.used(lineage, 3)
+    second = store.lineages.grant(lineage, b"t" * 16, BASE.commit, 20)
+    assert (first.epoch, first.floor) == (1, 0)
+    assert (second.epoch, second.floor) == (2, 7)
+    assert store.lineages.current(lineage) == second
+    assert store.lineages.epoch(lineage, 1) == first
+    assert store.lineages.epoch_of(lineage, STATE, BASE.commit) == first
+    assert store.lineages.by_id(lineage).last_version == 7
+    with pytest.raises(LineageError):
+        store.lineages.grant(lineage, STATE, BASE.commit, 21)
+
+
+def test_each_model_of_a_device_has_a_lineage_of_its_own(store, lineage):
+    other = store.lineages.ensure("pi-7", "motion")
+    assert store.lineages.ensure("pi-7", "motion") == other != store.lineages.get("pi-7", "digits")
+    assert [one.model for one in store.lineages.of("pi-7")] == ["digits", "motion"]
+    assert [str(one) for one in store.lineages.all()] == ["pi-7/digits", "pi-7/motion"]
+    assert store.lineages.get("pi-8", "digits") is None
+    assert store.lineages.current(other.id) is None
+    with pytest.raises(LineageError):
+        store.lineages.ensure("nobody", "digits")
+
+
+def test_a_head_moves_only_from_where_it_is_thought_to_be(store, lineage):
+    row = store.versions.add(version(lineage, 1))
+    assert store.lineages.head(lineage, 1) == Head(None, BASE.commit, 0)
+    to = Head(row.id, row.commit, 1)
+    assert not store.lineages.move_head(lineage, 1, digest(5), to)
+    assert store.lineages.head(lineage, 1).version == 0
+    assert store.lineages.move_head(lineage, 1, BASE.commit, to)
+    assert not store.lineages.move_head(lineage, 1, BASE.commit, to)
+    assert store.lineages.head(lineage, 1) == to
+    assert store.lineages.head(lineage, 9) is None
+
+
+def test_a_late_word_of_an_older_start_is_not_kept(store, lineage):
+    assert store.lineages.presence(lineage) is None
+    assert store.lineages.seen(lineage, True, 5, 100)
+    assert not store.lineages.seen(lineage, False, 4, 101)
+    assert store.lineages.presence(lineage).online
+    assert store.lineages.seen(lineage, False, 5, 102)
+    store.lineages.greeted(lineage, "litert", "0.1.0", 103)
+    kept = store.lineages.presence(lineage)
+    assert (kept.online, kept.boot, kept.received_at, kept.runtime) == (False, 5, 103, "litert")
+
+
+def test_a_version_is_found_by_all_its_names(store, lineage):
+    row = store.versions.add(version(lineage, 1, extension=b"\xa0"))
+    assert row.status is Status.STORED
+    found = [
+        store.versions.by_id(row.id), store.versions.by_commit(row.commit), store.versions.by_blob(row.blob),
+        store.versions.numbered(lineage, 1), store.versions.of(lineage)[0],
+    ]  # fmt: skip
+    assert found == [row] * 5
+    assert store.versions.by_commit(digest(7)) is None and store.versions.numbered(lineage, 2) is None
+
+
+def test_a_commit_and_a_number_are_held_once(store, lineage):
+    row = store.versions.add(version(lineage, 1))
+    for twin in (version(lineage, 1, commit=digest(8)), version(lineage, 2, commit=row.commit)):
+        with pytest.raises(LineageError):
+            store.versions.add(twin)
+    assert store.versions.of(lineage) == [row]
+
+
+def test_a_version_needs_its_epoch_base_and_parent(store, lineage):
+    for bad in (
+        version(lineage, 1, epoch=2),
+        version(lineage, 1, base=digest(9), parent=digest(9)),
+        version(lineage, 1, parent=digest(9), parent_id=77),
+        version(lineage, 1, parent=digest(9)),  # neither the base nor a version
+    ):
+        with pytest.raises(LineageError):
+            store.versions.add(bad)
+    assert store.versions.of(lineage) == []
+
+
+def test_a_version_moves_once_and_never_back(store, lineage):
+    one, two = chain(store, lineage, 2)
+    store.versions.verify(one)
+    store.versions.refuse(two, "no good")
+    assert [(v.status, v.reason) for v in store.versions.of(lineage)] == [(Status.VERIFIED, ""), (Status.REFUSED, "no good")]
+    for again in (lambda: store.versions.refuse(one, "x"), lambda: store.versions.verify(two), lambda: store.versions.verify(one)):
+        with pytest.raises(LineageError):
+            again()
+    assert store.versions.verified(lineage, 1) == 1
+    assert store.versions.verified(lineage, 2) == 0
+
+
+def test_a_chain_starts_at_the_nearest_snapshot(store, lineage):
+    ids = chain(store, lineage, 6, snapshots=(3,))
+    rows = store.versions.of(lineage)
+    numbers = [[v.version for v in store.versions.chain(row)] for row in rows]
+    assert numbers == [[1], [1, 2], [3], [3, 4], [3, 4, 5], [3, 4, 5, 6]]
+    assert [v.id for v in rows] == ids
+
+
+def test_unverified_versions_come_parents_first_and_children_are_found(store, lineage):
+    ids = chain(store, lineage, 4)
+    store.versions.verify(ids[0])
+    assert [v.id for v in store.versions.unverified(10)] == ids[1:]
+    assert [v.id for v in store.versions.unverified(1, after=ids[1])] == ids[2:3]
+    assert [v.id for v in store.versions.served_children(ids[1])] == [ids[2]]
+    store.versions.refuse(ids[2], "x")
+    assert store.versions.served_children(ids[1]) == []
+
+
+def test_skipped_numbers_stay_with_the_version_that_carries_them(store, lineage):
+    (id,) = chain(store, lineage, 1)
+    store.versions.skip(id, 5, 6)
+    store.versions.skip(id, 2, 3)
+    store.versions.skip(id, 2, 3)
+    assert store.versions.skipped(id) == [(2, 3), (5, 6)]
+
+
+def orphan(lineage: int, n: int, *, device: str = "pi-7", size: int = 10, at: int = 100) -> Parked:
+    return Parked(digest(n), device, lineage, 1, n, digest(n - 1), digest(1000 + n), b"o" * size, at)
+
+
+def test_orphans_wait_by_parent_device_and_number(store, lineage):
+    for n in (5, 3, 4):
+        store.inbox.park(orphan(lineage, n, at=100 + n))
+    store.inbox.park(orphan(lineage, 3, size=99))  # the same commit again
+    assert [o.version for o in store.inbox.orphans("pi-7")] == [3, 4, 5]
+    assert store.inbox.parked_sizes("pi-7") == [(digest(n), n, 10) for n in (3, 4, 5)]
+    assert store.inbox.children(digest(3)) == [orphan(lineage, 4, at=104)]
+    assert [o.version for o in store.inbox.outrun(lineage, 4)] == [3, 4] and store.inbox.outrun(lineage + 1, 9) == []
+    assert store.inbox.parked(digest(5)).version == 5 and store.inbox.is_parked(digest(1005))
+    store.inbox.unpark(digest(5))
+    assert store.inbox.parked(digest(5)) is None and not store.inbox.is_parked(digest(1005))
+
+
+def waiting(n: int, kind: str = "update", **other: object) -> Waiting:
+    return replace(Waiting(0, "pi-9", "digits", kind, "unknown-key", digest(n), b"", b"w" * 10, 100 + n, 0), **other)  # type: ignore[arg-type]
+
+
+def test_held_messages_are_replaced_counted_and_dropped(store):
+    store.inbox.hold(waiting(1))
+    store.inbox.hold(waiting(1, bytes=b"newer"))
+    store.inbox.hold(waiting(2, "hello"))
+    assert {m.bytes for m in store.inbox.held("pi-9")} == {b"newer", b"w" * 10}
+    assert store.inbox.holds("pi-9", "digits", "update", digest(1)) and not store.inbox.holds("pi-9", "x", "update", digest(1))
+    assert store.inbox.held_size("pi-9", "update") == (1, 5)
+    assert store.inbox.held_total("hello") == (1, 10)
+    store.inbox.drop_oldest("update")
+    assert [m.kind for m in store.inbox.held()] == ["hello"]
+    assert store.inbox.expire(102) == 0 and store.inbox.expire(103) == 1
+    assert store.inbox.held() == []
+
+
+def test_messages_are_released_by_a_new_key_or_the_missing_base(store):
+    store.inbox.hold(waiting(1))
+    store.inbox.hold(waiting(2, "hello", mark=OTHER))
+    store.inbox.hold(waiting(3, "hello", reason="unknown-base", base=BASE.commit, device="pi-7"))
+    assert store.inbox.released(10) == []
+    store.devices.add("pi-9", KEY, 1)
+    assert [m.kind for m in store.inbox.released(10)] == ["update"]  # the hello is of another key
+    store.devices.add("pi-9", OTHER, 2)
+    store.bases.add(BASE)
+    assert [m.kind for m in store.inbox.released(10)] == ["hello", "hello", "update"]  # hellos first
+    looked = store.devices.keys("pi-9")[-1].id
+    store.inbox.hold(waiting(1, looked=looked))
+    assert [m.kind for m in store.inbox.released(10)] == ["hello", "hello"]
+    store.devices.revoke("pi-9", 3)
+    assert [m.device for m in store.inbox.released(10)] == ["pi-7"]
+    store.inbox.release(store.inbox.released(10)[0].id)
+    assert store.inbox.released(10) == []
+
+
+def refusal(n: int, **other: object) -> Refusal:
+    return replace(Refusal(digest(n), "pi-7", "digits", "Conflict", "why", 50, 9), **other)  # type: ignore[arg-type]
+
+
+def test_refusals_are_bounded_and_one_message_has_one_row(store):
+    for n in range(10):
+        store.refusals.add(refusal(n), keep=4)
+    store.refusals.add(refusal(9, at=60), keep=4)
+    assert store.refusals.count() == 4
+    assert [(r.digest, r.repeats, r.at) for r in store.refusals.last(2)] == [(digest(9), 1, 60), (digest(8), 0, 50)]
+    assert store.refusals.by_digest(digest(0)) is None and store.refusals.by_digest(digest(9)).repeats == 1
+    assert store.refusals.last(9, "pi-8") == [] and len(store.refusals.last(9, "pi-7", "digits")) == 4
+
+
+def test_only_a_refused_update_with_a_good_signature_is_found_by_commit(store):
+    store.refusals.add(refusal(1, commit=digest(5)), keep=9)
+    assert store.refusals.by_commit(digest(5)) is None
+    store.refusals.add(refusal(2, commit=digest(6), epoch=1, version=3), keep=9)
+    assert store.refusals.by_commit(digest(6)).version == 3
+
+
+def test_a_request_is_open_until_its_own_device_answers_once(store, lineage):
+    other = store.lineages.ensure("pi-7", "motion").id
+    store.requests.add(Request(77, lineage, "snapshot", 5, None, None, ""))
+    assert [r.id for r in store.requests.open()] == [r.id for r in store.requests.open(lineage)] == [77]
+    assert store.requests.open(other) == []
+    assert not store.requests.answer(77, other, True, "", 6)
+    assert not store.requests.answer(78, lineage, True, "", 6)
+    assert store.requests.answer(77, lineage, False, "busy", 6)
+    assert not store.requests.answer(77, lineage, True, "", 7)
+    assert store.requests.open() == []
+    assert store.requests.of(lineage) == [Request(77, lineage, "snapshot", 5, 6, False, "busy")]
+
+
+def test_transfers_keep_their_parts_until_they_are_closed(store):
+    one, two = (OpenTransfer(digest(n), "pi-7", "digits", b"record", 20, n) for n in (1, 2))
+    store.transfers.open(two)
+    store.transfers.open(one)
+    store.transfers.put(one.id, 1, b"bb", 9)
+    store.transfers.put(one.id, 0, b"aa", 9)
+    store.transfers.put(one.id, 0, b"again", 9)
+    store.transfers.open(replace(one, touched_at=10))
+    assert store.transfers.held(one.id) == {0, 1} and store.transfers.held(two.id) == set()
+    assert store.transfers.pieces(one.id) == {0: b"aa", 1: b"bb"}
+    assert [t.id for t in store.transfers.of("pi-7")] == [t.id for t in store.transfers.all()] == [two.id, one.id]
+    store.transfers.close(one.id)
+    assert store.transfers.get(one.id) is None and store.transfers.held(one.id) == set()
+    assert store.transfers.get(two.id) == two
+
+
+def test_notes_stay_with_what_they_are_about(store):
+    note = store.annotations.add("version", "pi-7/digits@3", "covered", 5)
+    store.annotations.add("version", "pi-7/digits@3", "uncovered", 6)
+    assert [n.text for n in store.annotations.of("version", "pi-7/digits@3")] == ["covered", "uncovered"]
+    assert note.id and store.annotations.of("device", "pi-7/digits@3") == []
+
+
+def test_a_failed_transaction_leaves_nothing_and_a_failed_one_inside_leaves_the_rest(store, opener):
+    class Trouble(Exception):
+        pass
+
+    with pytest.raises(Trouble), store.transaction():
+        store.devices.add("pi-1", KEY, 1)
+        raise Trouble
+    with store.transaction():
+        store.devices.add("pi-2", KEY, 1)
+        with pytest.raises(Trouble), store.transaction():
+            store.devices.add("pi-3", OTHER, 1)
+            raise Trouble
+        with pytest.raises(LineageError), store.transaction():
+            store.devices.add("pi-4", KEY, 1)
+    assert store.devices.names() == opener().devices.names() == ["pi-2"]
+
+
+def test_nobody_sees_a_transaction_before_its_end(store, opener):
+    other = opener()
+    with store.transaction():
+        store.devices.add("pi-1", KEY, 1)
+        assert other.devices.names() == []
+    assert other.devices.names() == ["pi-1"]
+
+
+def test_a_second_writer_waits_and_says_so_when_it_takes_too_long(store, opener):
+    with store.transaction():
+        store.devices.add("pi-1", KEY, 1)
+        with pytest.raises(StateBusy):
+            opener().devices.add("pi-2", OTHER, 1)
+    opener().devices.add("pi-2", OTHER, 1)
+    assert store.devices.names() == ["pi-1", "pi-2"]
+
+
+def test_four_threads_write_without_losing_anything(factory):
+    first = factory(10.0)
+    first.devices.add("pi-7", KEY, 1)
+
+    def write(thread: int) -> None:
+        mine = factory(10.0)  # a store belongs to the thread that opened it
+        for n in range(50):
+            with mine.transaction():
+                mine.annotations.add("device", "pi-7", f"{thread} {n}", 1)
+        mine.close()
+
+    threads = [threading.Thread(target=write, args=(t,)) for t in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    notes = [n.text for n in first.annotations.of("device", "pi-7")]
+    first.close()
+    assert sorted(notes) == sorted(f"{t} {n}" for t in range(4) for n in range(50))
+
+
+def test_what_is_written_once_stays(store, lineage):
+    """The promise is kept by the store itself, not by the good manners of the code above it."""
+    if not isinstance(store, SqliteStore):
+        raise AssertionError("say how this store proves it")
+    (id,) = chain(store, lineage, 1)
+    store.annotations.add("device", "pi-7", "x", 1)
+    store.versions.skip(id, 1, 1)
+    store.blobs.put(b"x")
+    store.requests.add(Request(1, lineage, "snapshot", 5, None, None, ""))
+    for table in ("version", "base", "blob", "device", "device_key", "epoch", "lineage", "head", "skipped", "annotation", "command"):
+        with pytest.raises(LineageError, match="write-once"):
+            store.database.run(f"DELETE FROM {table}")
+    for table, column in (
+        ("version", "root"), ("version", "parent_id"), ("version", "id"), ("base", "manifest"), ("blob", "bytes"), ("device_key", "key"),
+        ("epoch", "state"), ("skipped", "last"), ("annotation", "text"), ("registry", "fleet"), ("command", "verb"),
+    ):  # fmt: skip
+        with pytest.raises(LineageError, match="write-once"):
+            store.database.run(f"UPDATE {table} SET {column} = {column}")

@@ -1,0 +1,177 @@
+"""A device that signs lies: each is refused by name, nothing of it is kept but a row, and time and memory stay bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import struct
+import time
+
+import numpy as np
+import pytest
+
+from edgecloud.intake.decision import Result
+from modelwire import _core
+from modelwire.update.container import _HEADER, _PREAMBLE, _SECTION, TRAILER
+from modelwire.update.sections import Kind, Section
+from modelwire.wire import signing
+from modelwire.wire.records import Level, Receipt
+from tests.edgecloud.device import ScriptedDevice
+
+
+def reseal(front: bytes, key: signing.PrivateKey) -> bytes:
+    """Return a container's bytes with a true crc, digest and signature, whatever they say."""
+    total = len(front) + TRAILER
+    preamble = bytearray(front[: _PREAMBLE.size])
+    struct.pack_into("<I", preamble, _PREAMBLE.size - 8, total)
+    struct.pack_into("<I", preamble, _PREAMBLE.size - 4, _core.crc32c(bytes(preamble[:-4])))
+    body = bytes(preamble) + front[_PREAMBLE.size :]
+    commit = hashlib.sha256(body).digest()
+    return body + commit + key.sign(signing.UPDATE, commit)
+
+
+def section_table(data: bytes) -> int:
+    """Return where a container's section table begins."""
+    _, _, _, _, header, extension, *_ = _PREAMBLE.unpack_from(data)
+    return int(_PREAMBLE.size + header + extension)
+
+
+def lie_about_sections(data: bytes, key: signing.PrivateKey, **changes: int) -> bytes:
+    """Return the container with fields of its first section changed, sealed again."""
+    front = bytearray(data[:-TRAILER])
+    at = section_table(data)
+    names = ("tensor", "codec", "m", "j", "exponent", "reserved", "count")
+    row = dict(zip(names, _SECTION.unpack_from(front, at), strict=True)) | changes
+    _SECTION.pack_into(front, at, *row.values())
+    return reseal(bytes(front), key)
+
+
+STRUCTURE = {
+    "a tensor that is not there": ({"tensor": 4000}, "is outside"),
+    "more entries than the tensor has": ({"count": 1 << 30}, "is outside"),
+    "one entry more than there are": ({"count": 3}, ""),
+    "another unit": ({"exponent": 5}, "another unit"),
+    "a step that takes it out of range": ({"m": 255, "j": 22}, "range of +-2^22"),
+}
+
+
+@pytest.mark.parametrize("what", STRUCTURE)
+def test_a_signed_lie_in_the_section_table_is_stored_then_refused_and_never_served(centre, device, what):
+    changes, reason = STRUCTURE[what]
+    honest = device.train()
+    centre.deliver(device, honest)
+    sent = device.train()
+    lie = lie_about_sections(sent.data, device.key, **changes)
+    assert centre.take((device.topic("update"), lie)).result is Result.STORED
+    centre.rebuild()
+    assert centre.statuses(device) == {1: "verified", 2: "refused"}
+    refusal = next(r for r in centre.said() if isinstance(r, Receipt) and r.level is Level.REFUSED)
+    assert (refusal.good, refusal.good_version) == (honest.commit, 1)
+    assert reason in refusal.reason
+    assert centre.head(device) == 1
+
+
+DOOR = {
+    "a codec of another release": ({"codec": 9}, "UnsupportedWire"),
+    "a step in two forms": ({"m": 2}, "Malformed"),
+    "a shift beyond the range": ({"j": 200}, "Malformed"),
+    "a unit beyond the range": ({"exponent": 101}, "Malformed"),
+    "an empty section": ({"count": 0}, "Malformed"),
+    "flags of another release": ({"reserved": 1}, "UnsupportedWire"),
+}
+
+
+@pytest.mark.parametrize("what", DOOR)
+def test_a_signed_lie_that_the_envelope_shows_is_dropped_at_the_door(centre, device, what):
+    changes, error = DOOR[what]
+    lie = lie_about_sections(device.train().data, device.key, **changes)
+    assert centre.take((device.topic("update"), lie)).result is Result.DROPPED
+    assert [r.error for r in centre.store.refusals.last(9)] == [error]
+    assert centre.statuses(device) == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [("head", 5000, "TooLarge"), ("extension", 1 << 30, "TooLarge"), ("sections", 1 << 31, "TooLarge"), ("flags", 1, "UnsupportedWire"),
+     ("major", 2, "UnsupportedWire"), ("head", 10, "Malformed"), ("sections", 4000, "Malformed")],
+)  # fmt: skip
+def test_a_signed_lie_in_the_preamble_is_dropped_at_the_door(centre, device, field, value, error):
+    data = bytearray(device.train().data[:-TRAILER])
+    names = ("magic", "major", "minor", "flags", "head", "extension", "sections", "total", "crc")
+    row = dict(zip(names, _PREAMBLE.unpack_from(data), strict=True)) | {field: value}
+    _PREAMBLE.pack_into(data, 0, *row.values())
+    assert centre.take((device.topic("update"), reseal(bytes(data), device.key))).result is Result.DROPPED
+    assert [r.error for r in centre.store.refusals.last(9)] == [error]
+
+
+def test_a_device_can_not_speak_for_another_not_even_with_a_true_signature(centre, device, base):
+    mallory = centre.meet(ScriptedDevice(base, name="mallory"))
+    device.key = mallory.key
+    forged = device.train()
+    assert centre.take(device.update(forged)).result is Result.QUARANTINED
+    assert centre.take((mallory.topic("update"), forged.data)).result is Result.DROPPED
+    victim = ScriptedDevice(base)
+    victim.key = mallory.key
+    assert centre.take(victim.hello()).result is Result.QUARANTINED
+    assert centre.statuses(device) == {} and centre.store.lineages.current(1).epoch == 1
+
+
+def test_the_update_of_one_device_replayed_under_anothers_name_is_not_linked(centre, device, base):
+    sent = device.train()
+    centre.deliver(device, sent)
+    other = centre.meet(ScriptedDevice(base, name="pi-8"))
+    assert centre.take((other.topic("update"), sent.data)).result is Result.DROPPED
+    assert centre.statuses(other) == {}
+
+
+def test_a_parent_of_another_device_is_stale_not_adopted(centre, device, base):
+    sent = device.train()
+    centre.deliver(device, sent)
+    other = centre.meet(ScriptedDevice(base, name="pi-8"))
+    (outcome,) = centre.deliver(other, other.train(parent=sent.commit))
+    assert outcome.result is Result.REFUSED and centre.statuses(other) == {}
+
+
+def test_a_snapshot_beyond_the_lattice_is_refused(centre, device):
+    beyond = Section(1, np.array([0], np.uint32), np.array([(1 << 22) + 1], np.int32), 1, 100)
+    assert centre.deliver(device, device.seal(Kind.SNAPSHOT, (beyond,)))[0].result is Result.STORED
+    (judged,) = centre.rebuild()
+    assert not judged.ok and "range of +-2^22" in judged.reason and "hidden1_kernel" in judged.reason
+
+
+def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_bounded_time_and_memory(centre, device):
+    rng = np.random.default_rng(7)
+    honest = device.train()
+    names: set[str] = set()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    for n in range(200):
+        data = bytearray(honest.data[:-TRAILER])
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(_PREAMBLE.size, len(data)))] ^= int(rng.integers(1, 256))
+        if n % 3 == 0:
+            data = data[: int(rng.integers(_PREAMBLE.size + _HEADER.size, len(data)))]
+        message = reseal(bytes(data), device.key)
+        if message == honest.data:
+            continue
+        names.add(centre.take((device.topic("update"), message)).result.value)
+        centre.rebuild()
+    assert time.monotonic() - started < 60
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+    # A changed extension alone is no lie: it is information. All other mutations are refused, dropped, parked or condemned.
+    rows = centre.store.versions.of(centre.store.lineages.get("pi-7", "digits").id)
+    for row in rows:
+        if row.status.value == "verified":
+            assert row.root == honest.root
+    assert {"dropped"} <= names
+    assert centre.store.refusals.count() > 50
+
+
+def test_a_refused_flood_from_a_known_device_leaves_others_alone(centre, device, base):
+    other = centre.meet(ScriptedDevice(base, name="pi-8"))
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        centre.take((device.topic("update"), rng.bytes(200)))
+    assert centre.deliver(other, other.train())[0].result is Result.STORED
+    centre.rebuild()
+    assert centre.statuses(other) == {1: "verified"}

@@ -1,0 +1,133 @@
+"""The container reads back exactly what was sealed, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelwire.errors import BadSignature, DigestMismatch, Malformed, ModelWireError, TooLarge, WrongBase
+from modelwire.lattice.snap import no_residual, snap
+from modelwire.lattice.state import ModelState
+from modelwire.limits import Limits
+from modelwire.tensors import Schema, TensorSpec
+from modelwire.update.container import commit_of, parse, size_of
+from modelwire.update.sections import Kind, Section, section_of, split_step
+from modelwire.wire import signing
+from tests.modelwire.lattice.test_lattice_laws import noisy
+from tests.modelwire.models import KEY, model, sealed
+
+
+def one_update(seed: int = 0) -> tuple[ModelState, tuple[Section, ...], bytes]:
+    manifest, base = model(seed)
+    state = ModelState.of_base(manifest, base)
+    s = snap(state, noisy(state, seed, 0.01), no_residual(manifest), density=0.05, max_bytes=1 << 20)
+    return s.state, s.sections, sealed(s.state, s.sections, extension={"loss_after": 0.25, "samples": 64})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_what_was_sealed_is_what_is_read(seed: int) -> None:
+    state, sections, data = one_update(seed)
+    got = parse(data)
+    got.verify(KEY.public)
+    assert (got.header.device, got.header.model, got.header.version) == ("pi-7", "digits", 1)
+    assert got.header.root == state.root and got.header.fingerprint == state.fingerprint
+    assert got.header.extension == {"loss_after": 0.25, "samples": 64}
+    assert got.commit == commit_of(data) == hashlib.sha256(data[:-96]).digest()
+    assert got.size == len(data)
+    back = got.sections(state.manifest.schema)
+    assert len(back) == len(sections)
+    for a, b in zip(sections, back, strict=True):
+        assert (a.tensor, a.exponent, a.dq.tolist(), a.index.tolist()) == (b.tensor, b.exponent, b.dq.tolist(), b.index.tolist())
+
+
+def test_a_snapshot_names_its_base() -> None:
+    state, _, _ = one_update()
+    data = sealed(state, state.snapshot(), kind=Kind.SNAPSHOT)
+    got = parse(data)
+    assert got.header.base == state.manifest.commit
+    again = ModelState.of_base(state.manifest, state.base)
+    again.apply(got.header.kind, got.sections(state.manifest.schema), expect=got.header.fingerprint)
+    assert again.root == state.root
+
+
+def test_a_signed_update_of_one_section_costs_300_bytes_at_most_beside_its_content() -> None:
+    schema = Schema((TensorSpec("w", (64, 64)),))
+    base = [np.ones(64 * 64, np.float32)]
+    from modelwire.update.manifest import manifest_for
+
+    manifest = manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+    state = ModelState.of_base(manifest, base)
+    dq = np.zeros(64 * 64, np.int64)
+    dq[5] = 3
+    section = section_of(0, dq, manifest.exponents[0])
+    assert section is not None
+    state.apply(Kind.DELTA, (section,))
+    data = sealed(state, (section,))
+    stream = len(parse(data).stream)
+    assert len(data) - stream <= 300
+    assert size_of((section,), schema) + len("pi-7digits") == len(data)
+
+
+def test_another_key_or_another_use_of_the_key_is_refused() -> None:
+    _state, _sections, data = one_update()
+    got = parse(data)
+    with pytest.raises(BadSignature):
+        got.verify(signing.PrivateKey(bytes(32)).public)
+    body = data[:-64]
+    as_record = KEY.sign(signing.RECORD, got.commit)
+    with pytest.raises(BadSignature):
+        parse(body + as_record).verify(KEY.public)
+
+
+def test_another_schema_is_refused() -> None:
+    _, _, data = one_update()
+    with pytest.raises(WrongBase):
+        parse(data).sections(Schema((TensorSpec("w", (2,)),)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_change_of_the_bytes_is_refused_by_the_digest(data: st.DataObject) -> None:
+    _, _, good = one_update()
+    at = data.draw(st.integers(0, len(good) - 65))
+    bit = data.draw(st.integers(0, 7))
+    bad = bytearray(good)
+    bad[at] ^= 1 << bit
+    with pytest.raises(DigestMismatch):
+        parse(bytes(bad))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=600))
+def test_no_bytes_break_the_reader(data: bytes) -> None:
+    with pytest.raises(ModelWireError):
+        parse(data)
+
+
+def test_a_truncated_or_lengthened_container_is_refused() -> None:
+    _, _, good = one_update()
+    for n in (0, 1, 31, 200, len(good) - 1):
+        with pytest.raises((DigestMismatch, Malformed)):
+            parse(good[:n])
+    with pytest.raises(DigestMismatch):
+        parse(good + b"\0")
+
+
+def test_a_container_over_the_limit_is_refused_before_it_is_hashed() -> None:
+    _, _, good = one_update()
+    with pytest.raises(TooLarge):
+        parse(good, Limits(container=len(good) - 1))
+
+
+def test_a_step_has_one_form() -> None:
+    assert split_step(255) == (255, 0)
+    assert split_step(96) == (3, 5)
+    assert split_step(1 << 22) == (1, 22)
+    for bad in (0, -1, 257, 511, 1 << 23):
+        with pytest.raises(Malformed):
+            split_step(bad)
