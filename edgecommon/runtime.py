@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeagent.board.sensors import give_back
+from edgecommon.memory import give_back
 from modelwire.errors import NotTrainable, RuntimeUnusable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import F32, Dtype, Weights
 from modelwire.tflite import file as tflite_file

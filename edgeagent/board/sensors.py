@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,12 +84,6 @@ class Memory:
         now = self.sensors.resident()
         self.floors[model] = min(now, self.floors.get(model, now))
         return self.floors[model]
-
-
-def give_back() -> None:
-    """Give the kernel back what was freed: glibc keeps it in its heap, and the next large thing comes on top of that."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library keeps less
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _text(path: Path) -> str:

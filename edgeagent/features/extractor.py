@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.board.sensors import give_back
 from edgecommon import runtime
 from edgecommon.files import mapped
+from edgecommon.memory import give_back
 from edgecommon.runtime import Runtime
 from modelwire.errors import NotTrainable
 from modelwire.tensors import F32

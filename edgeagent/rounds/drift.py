@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeagent.board.sensors import give_back
 from edgeagent.features.exact_course import MODE as FEATURES
 from edgeagent.features.gathering import Extractors
 from edgeagent.samples.spool import Samples, Spool
@@ -16,6 +15,7 @@ from edgeagent.settings.tree import Model
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.database import Row
 from edgeagent.training import guard
+from edgecommon.memory import give_back
 from modelwire import limits
 from modelwire.cards.shift import shifts
 from modelwire.errors import NotTrainable

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from edgeagent.board import budget
 from edgeagent.board.budget import Cost, Plan, Work, mib
-from edgeagent.board.sensors import Memory, Sensors, give_back
+from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.by_recipe import Provenance, RecipeCourse
 from edgeagent.features.exact_course import MODE as FEATURES
 from edgeagent.features.gathering import Extractors
@@ -28,6 +28,7 @@ from edgeagent.training import guard
 from edgeagent.training.batches import Trainable
 from edgeagent.training.course import Offer
 from edgeagent.training.on_runtime import Opened
+from edgecommon.memory import give_back
 from modelwire.cards.card import CARD_MAX, Card
 from modelwire.errors import (
     BudgetExhausted,
