@@ -31,7 +31,7 @@ static int usable(const mw_head *h) {
   const int layers = h->hidden[0] ? (h->activation == MW_RELU || h->activation == MW_TANH) : !h->hidden[1];
   return layers && h->features >= 1 && h->features <= MW_HEAD_FEATURES_MAX && h->hidden[0] <= MW_HEAD_WIDTH_MAX &&
          h->hidden[1] <= MW_HEAD_WIDTH_MAX && h->outputs >= (h->loss == MW_SOFTMAX ? 2u : 1u) && h->outputs <= MW_HEAD_WIDTH_MAX &&
-         h->loss >= MW_SOFTMAX && h->loss <= MW_LOGISTIC && h->optimiser >= MW_SGD && h->optimiser <= MW_ADAM &&
+         h->loss >= MW_SOFTMAX && h->loss <= MW_LOGISTIC && h->optimizer >= MW_SGD && h->optimizer <= MW_ADAM &&
          h->schedule >= MW_CONSTANT && h->schedule <= MW_STAIRS && h->batch >= 1 && h->batch <= MW_HEAD_BATCH_MAX && h->steps >= 1 &&
          (h->schedule != MW_STAIRS || h->every >= 1) && within(h->rate, 0, FLT_MAX) && within(h->rate_end, 0, FLT_MAX) &&
          within(h->factor, 0, 1) && within(h->decay, 0, FLT_MAX) && within(h->beta1, 0, 0x1.fffffep-1f) &&
@@ -55,7 +55,7 @@ size_t mw_head_size(const mw_head *h) {
   return total;
 }
 
-size_t mw_head_slots(const mw_head *h) { return h->optimiser == MW_ADAM ? 2 : h->optimiser == MW_MOMENTUM; }
+size_t mw_head_slots(const mw_head *h) { return h->optimizer == MW_ADAM ? 2 : h->optimizer == MW_MOMENTUM; }
 
 typedef struct frame {
   const mw_head *head;
@@ -285,9 +285,9 @@ static mw_mover mover_at(const mw_head *h, uint64_t step) {
   if (h->schedule == MW_LINEAR) rate = rate + ((double)h->rate_end - rate) * ((double)step / (double)h->steps);
   if (h->schedule == MW_STAIRS) rate = rate * power(h->factor, step / h->every);
   const float plain = (float)rate;
-  if (h->optimiser == MW_ADAM)
+  if (h->optimizer == MW_ADAM)
     rate = rate * __builtin_sqrt(1.0 - power(h->beta2, step + 1)) / (1.0 - power(h->beta1, step + 1));
-  return (mw_mover){h->optimiser, (float)rate, plain * h->decay, h->beta1, h->beta2, 1.0f - h->beta1, 1.0f - h->beta2, h->epsilon};
+  return (mw_mover){h->optimizer, (float)rate, plain * h->decay, h->beta1, h->beta2, 1.0f - h->beta1, 1.0f - h->beta2, h->epsilon};
 }
 
 static uint64_t mixed(uint64_t z) { /* the finaliser of splitmix64 */

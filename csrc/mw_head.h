@@ -23,7 +23,7 @@ typedef struct mw_head {
   uint32_t features, hidden[2], outputs;
   uint8_t activation; /* of the hidden layers */
   uint8_t loss;
-  uint8_t optimiser;
+  uint8_t optimizer;
   uint8_t schedule;   /* constant; linear from rate to rate_end over steps; times factor after every `every` steps */
   uint32_t batch, steps, every;
   uint64_t seed;      /* of the order of the rows */
@@ -48,7 +48,7 @@ mw_status mw_check_arithmetic(void);
 
 /* Entries of the weights: layer by layer the matrix [neurons][inputs], then the biases. 0 when the head cannot be. */
 size_t mw_head_size(const mw_head *head);
-/* Arrays of that size that the optimiser keeps beside the weights: 0, 1 or 2. */
+/* Arrays of that size that the optimizer keeps beside the weights: 0, 1 or 2. */
 size_t mw_head_slots(const mw_head *head);
 /* Bytes that training or inference on n rows needs beside its arguments. 0 when the head or n cannot be. */
 size_t mw_head_workspace(const mw_head *head, size_t n);

@@ -20,7 +20,7 @@ typedef struct mw_layer {
 
 /* One step's way of turning a gradient into a move. */
 typedef struct mw_mover {
-  uint8_t optimiser;
+  uint8_t optimizer;
   float rate, decay; /* decay: rate times the recipe's, 0 for biases */
   float beta1, beta2, rest1, rest2, epsilon;
 } mw_mover;

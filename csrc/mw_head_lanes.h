@@ -126,9 +126,9 @@ TARGET static void backward(const mw_layer *l, size_t batch, float *below) {
 INLINE void move(const mw_mover *m, const float decay, const float *restrict d, float *restrict w, float *restrict one,
                  float *restrict two) {
   const float rate = m->rate, beta1 = m->beta1, beta2 = m->beta2, rest1 = m->rest1, rest2 = m->rest2, epsilon = m->epsilon;
-  if (m->optimiser == MW_SGD)
+  if (m->optimizer == MW_SGD)
     for (int k = 0; k < MW_STRIPES; k++) w[k] = w[k] - (rate * d[k] + decay * w[k]);
-  else if (m->optimiser == MW_MOMENTUM)
+  else if (m->optimizer == MW_MOMENTUM)
     for (int k = 0; k < MW_STRIPES; k++) {
       one[k] = beta1 * one[k] + d[k];
       w[k] = w[k] - (rate * one[k] + decay * w[k]);

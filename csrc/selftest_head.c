@@ -86,14 +86,14 @@ uint64_t selftest_head(void) {
     mw_permutation(0x0123456789abcdefu, n, order, n);
     feed(order, n * sizeof *order);
   }
-  mw_head h = {.features = 50, .outputs = 10, .loss = MW_SOFTMAX, .optimiser = MW_SGD, .schedule = MW_LINEAR, .batch = 32,
+  mw_head h = {.features = 50, .outputs = 10, .loss = MW_SOFTMAX, .optimizer = MW_SGD, .schedule = MW_LINEAR, .batch = 32,
                .steps = 300, .every = 7, .seed = 0xfedcba9876543210u, .rate = 0.5f, .rate_end = 0.01f, .factor = 0.75f,
                .decay = 0.001f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-7f};
   one(&h, 1, 100, 300, 300);
-  h.features = 21, h.hidden[0] = 19, h.outputs = 7, h.activation = MW_TANH, h.optimiser = MW_MOMENTUM, h.schedule = MW_STAIRS;
+  h.features = 21, h.hidden[0] = 19, h.outputs = 7, h.activation = MW_TANH, h.optimizer = MW_MOMENTUM, h.schedule = MW_STAIRS;
   h.batch = 8, h.rate = 0.05f;
   one(&h, 4, 37, 13, 60);
-  h.features = 16, h.hidden[0] = 17, h.hidden[1] = 12, h.outputs = 5, h.activation = MW_RELU, h.optimiser = MW_ADAM, h.loss = MW_MSE;
+  h.features = 16, h.hidden[0] = 17, h.hidden[1] = 12, h.outputs = 5, h.activation = MW_RELU, h.optimizer = MW_ADAM, h.loss = MW_MSE;
   h.batch = 16;
   one(&h, 2, 33, 59, 60);
   h.features = 33, h.hidden[0] = h.hidden[1] = 0, h.outputs = 3, h.loss = MW_LOGISTIC, h.schedule = MW_CONSTANT;

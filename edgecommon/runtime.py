@@ -213,7 +213,7 @@ class Model:
         return {name: np.asarray(value) for name, value in sorted(self._call("get_state").items())} if self._keeps_state else {}
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Put the optimiser's slots in place, to the bit: exactly those that `get_state` gives. Raises ShapeMismatch."""
+        """Put the optimizer's slots in place, to the bit: exactly those that `get_state` gives. Raises ShapeMismatch."""
         every = self._state()
         known = {name: value for name, value in every.items() if name in self._slots}
         for name in sorted(set(known) | set(state)):

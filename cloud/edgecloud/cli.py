@@ -157,12 +157,12 @@ def _recipe_commands(commands: Any) -> None:
     one = _command(
         commands, "replay", recipes.replay,
         "edgecloud replay pi-7@12", "edgecloud replay pi-7/doorbell@12 --set rate=0.01 --set steps=200 --json",
-        "edgecloud replay pi-7@12 --set optimiser=adam -o adam.tflite",
+        "edgecloud replay pi-7@12 --set optimizer=adam -o adam.tflite",
     )  # fmt: skip
     one.add_argument("name", metavar="DEVICE[/MODEL]@VERSION", help="a version that came as a recipe")
     one.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE",
-        help="train with another setting instead, such as rate (or lr), steps, batch, optimiser, decay, seed; may be repeated",
+        help="train with another setting instead, such as rate (or lr), steps, batch, optimizer, decay, seed; may be repeated",
     )  # fmt: skip
     one.add_argument("-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
     one = _command(

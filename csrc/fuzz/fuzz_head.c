@@ -65,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   h.features = take_u8(&in) % (WIDEST + 1), h.outputs = take_u8(&in) % (WIDEST + 1);
   h.hidden[0] = flags & 2 ? take_u8(&in) % WIDEST : 0, h.hidden[1] = flags & 4 ? take_u8(&in) % WIDEST : 0;
   h.activation = 1 + take_u8(&in) % (wild ? 4 : 2), h.loss = 1 + take_u8(&in) % (wild ? 4 : 3);
-  h.optimiser = 1 + take_u8(&in) % (wild ? 4 : 3), h.schedule = 1 + take_u8(&in) % (wild ? 4 : 3);
+  h.optimizer = 1 + take_u8(&in) % (wild ? 4 : 3), h.schedule = 1 + take_u8(&in) % (wild ? 4 : 3);
   h.batch = take_u8(&in) % 8, h.steps = take_u8(&in) % 6, h.every = take_u8(&in) % 4, h.seed = take_u32(&in);
   h.rate = take_rate(&in, wild), h.rate_end = take_rate(&in, wild), h.decay = take_rate(&in, wild);
   h.factor = take_rate(&in, wild) * 0.5f, h.beta1 = take_rate(&in, wild) * 0.49f, h.beta2 = take_rate(&in, wild) * 0.49f;

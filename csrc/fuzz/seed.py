@@ -115,7 +115,7 @@ def from_planes() -> None:
 
 
 def from_heads() -> None:
-    """Heads of every loss, optimiser and depth, with features of each type and weights of a usual size."""
+    """Heads of every loss, optimizer and depth, with features of each type and weights of a usual size."""
     for k in range(9):
         rng = np.random.default_rng(k)
         depth, dtype = k % 3, (0, 8, 16)[k // 3]

@@ -82,12 +82,12 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _rate(file: bytes, name: str) -> tuple[float, str] | None:
-    """Return the customary rate of the optimiser in a file, and its name; None where the default suits."""
+    """Return the customary rate of the optimizer in a file, and its name; None where the default suits."""
     try:
-        optimiser = "" if read_head(file, model=name) else notes_of(file, model=name).optimizer
+        optimizer = "" if read_head(file, model=name) else notes_of(file, model=name).optimizer
     except (ModelError, WireError):
         return None  # what is wrong with the file is said where it is put into the store
-    return (RATES[optimiser], optimiser) if optimiser in RATES else None
+    return (RATES[optimizer], optimizer) if optimizer in RATES else None
 
 
 def _models(texts: list[str]) -> dict[str, bytes]:

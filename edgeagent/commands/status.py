@@ -75,7 +75,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
     out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
     out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
     if (now := m["under_way"]) is not None:
-        slots = "" if now["slots_kept"] else "; the file has no get_state: after an interruption the optimiser's slots start anew"
+        slots = "" if now["slots_kept"] else "; the file has no get_state: after an interruption the optimizer's slots start anew"
         out.append(f"  round {now['round']} under way ({now['mode']}): step {now['done']} of {now['steps']}{slots}")
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")

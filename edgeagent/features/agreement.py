@@ -58,7 +58,7 @@ def agreeing(place: Place, opened: Extractor, base: Weights, samples: Iterable[F
         return place
     features, wanted = np.stack([f for f, _ in both]), np.stack([w for _, w in both])
     kept = half(features, model=opened.model)
-    recipe = place.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
+    recipe = place.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimizer="sgd", seed=0)
     exact = outputs_of(recipe, start_of(recipe, place.layers(base)).weights, Rows(kept))
     apart = _apart(exact, _plain(place, base, kept.astype(np.float32)))  # rounding to float16 is in both
     outputs = _plain(place, base, features)

@@ -1,6 +1,6 @@
 """A round that is sent by its provenance: which rows of features, trained how, on which parent; the centre computes the rest.
 
-It trains on the int8 rows that travel, from the parent's exact weights, with an optimiser that starts anew: all that the centre has.
+It trains on the int8 rows that travel, from the parent's exact weights, with an optimizer that starts anew: all that the centre has.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Provenance:
 class RecipeCourse(HeadCourse):
     """A course that a recipe can say."""
 
-    def __init__(self, gathered: OnFeatures, state: ModelState, lesson: Lesson, optimiser: str) -> None:
+    def __init__(self, gathered: OnFeatures, state: ModelState, lesson: Lesson, optimizer: str) -> None:
         """state: of the parent, whose exact weights it starts from."""
         rows = gathered.quantised()
         self._ids: list[int] = gathered.training.ids.tolist()
-        recipe = gathered.recipe(rows, lesson, optimiser)
+        recipe = gathered.recipe(rows, lesson, optimizer)
         super().__init__(gathered.known.place, recipe, rows, state.named())
 
     def against(self, state: ModelState, room: int) -> str:

@@ -13,7 +13,7 @@ from edgeagent.training.course import Kept
 from modelwire.errors import Malformed, NotTrainable
 from modelwire.output_head.recipe import Layer
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, steps_of
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, steps_of
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
 from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
@@ -22,7 +22,7 @@ MODE = "features"  # its name among the modes
 SLICE_WORK = 1 << 22  # multiply-adds of one slice's forward passes: a few milliseconds, on a small board some tens
 _LOSSES = {"softmax": Loss.SOFTMAX, "logistic": Loss.LOGISTIC, "mse": Loss.MSE}
 _ACTIVATIONS = {"": Activation.RELU, "relu": Activation.RELU, "tanh": Activation.TANH}
-OPTIMISERS = {"": Optimiser.SGD, "sgd": Optimiser.SGD, "momentum": Optimiser.MOMENTUM, "adam": Optimiser.ADAM}
+OPTIMIZERS = {"": Optimizer.SGD, "sgd": Optimizer.SGD, "momentum": Optimizer.MOMENTUM, "adam": Optimizer.ADAM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Place:
     widths: tuple[int, ...]  # inputs of the first layer, then neurons of each
     logits: bool = False  # the model answers with them as they are, without softmax or logistic
 
-    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimiser: str, seed: int) -> HeadRecipe:
-        """Return how it is to be trained. optimiser: a name; "" for SGD."""
+    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> HeadRecipe:
+        """Return how it is to be trained. optimizer: a name; "" for SGD."""
         steps = steps_of(epochs, rows, batch)
         return HeadRecipe(
             self.widths[0], self.widths[-1], steps, self.widths[1:-1], _ACTIVATIONS[self.notes.activation], _LOSSES[self.notes.loss],
-            OPTIMISERS[optimiser], batch=batch, seed=seed, rate=rate,
+            OPTIMIZERS[optimizer], batch=batch, seed=seed, rate=rate,
         )  # fmt: skip
 
     def layers(self, weights: Mapping[str, NDArray[Any]]) -> list[tuple[F32, F32]]:

@@ -42,7 +42,7 @@ class Known:
 
     def answers(self, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
         """Return what a model with these weights answers to the samples of these rows, [n, outputs]."""
-        shape = self.place.recipe(rows=len(rows), batch=1, epochs=1, rate=0.0, optimiser="sgd", seed=0)
+        shape = self.place.recipe(rows=len(rows), batch=1, epochs=1, rate=0.0, optimizer="sgd", seed=0)
         return self.place.answers(shape, weights, rows)
 
     def check_front(self, state: ModelState, *, model: str) -> None:
@@ -71,11 +71,11 @@ class OnFeatures:
         """Return the score of a model with these weights on the held-out samples."""
         return guard.score(self.known.answers(weights, self.judged), self.judging)
 
-    def recipe(self, rows: Rows, lesson: Lesson, optimiser: str) -> HeadRecipe:
-        """Return how the lesson trains on these rows. optimiser: a name; "" for the model file's own."""
+    def recipe(self, rows: Rows, lesson: Lesson, optimizer: str) -> HeadRecipe:
+        """Return how the lesson trains on these rows. optimizer: a name; "" for the model file's own."""
         return self.known.place.recipe(
             rows=len(rows), batch=self.known.batch, epochs=lesson.epochs, rate=lesson.learning_rate,
-            optimiser=optimiser or self.known.notes.optimizer, seed=lesson.seed,
+            optimizer=optimizer or self.known.notes.optimizer, seed=lesson.seed,
         )  # fmt: skip
 
     def quantised(self) -> Rows:

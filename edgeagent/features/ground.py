@@ -36,9 +36,9 @@ class HeadGround:
         return self._gathered.known.batch
 
     def begin(self, mode: str, lesson: Lesson) -> Course:
-        optimiser, update = self._settings.train.optimiser, self._settings.update
+        optimizer, update = self._settings.train.optimizer, self._settings.update
         if update.kind == "recipe":
-            course = RecipeCourse(self._gathered, self._state, lesson, optimiser)
+            course = RecipeCourse(self._gathered, self._state, lesson, optimizer)
             against = course.against(self._state, update.max_bytes - self._overhead)
             if not against:
                 return course
@@ -46,7 +46,7 @@ class HeadGround:
         rows = self._gathered.rows
         if lesson.balance and rows.labels is not None:  # a recipe's rows stay single: each costs bytes
             rows = rows.take(repeated(rows.labels, ENTRIES_MAX // rows.features.shape[1]))
-        return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, optimiser), rows, lesson.start)
+        return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, optimizer), rows, lesson.start)
 
     def score(self, weights: Weights, judging: Samples) -> Score:
         return self._gathered.measure(weights)

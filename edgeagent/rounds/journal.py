@@ -59,7 +59,7 @@ class Begun:
     loss: float | None  # before the round, on held-out samples; None when it is not finite
     accuracy: float | None
     steps: int
-    whole: bool  # False: the optimiser's slots can't be kept
+    whole: bool  # False: the optimizer's slots can't be kept
 
 
 @dataclass(frozen=True, slots=True)

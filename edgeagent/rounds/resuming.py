@@ -189,7 +189,7 @@ def _take_up(lineage: Lineage, found: Found, course: Course) -> float:
         return 0.0
     _log.info("%s: round %d goes on after step %d of %d", lineage.name, found.begun.round, course.done, course.steps)
     if not course.whole:
-        _log.warning("%s: its file has no get_state, so the optimiser's slots start anew", lineage.name)
+        _log.warning("%s: its file has no get_state, so the optimizer's slots start anew", lineage.name)
     return kept[1]
 
 

@@ -20,7 +20,7 @@ _HEAD = """\
 def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, tuple[float, str]] | None = None) -> str:
     """Return the text of a settings file. given: "section.key" -> value as text, already checked.
 
-    rates: by model, a learning rate of its own and the optimiser that is the reason.
+    rates: by model, a learning rate of its own and the optimizer that is the reason.
     """
     out = [_HEAD]
     for section, cls in SECTIONS.items():
@@ -33,9 +33,9 @@ def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, 
     for name in models:
         out.append(f'[[model]]\nname = "{name}"')
         out.append("# [train], [budget], [update] and [anomaly] hold for all models; a model's own go before them:")
-        rate, optimiser = (rates or {}).get(name, (0.0, ""))
-        own = f"train = {{ learning_rate = {rate:g} }}  # customary for {optimiser}, with which its file trains"
-        out.append(f"{own if optimiser else '#train = { learning_rate = 0.01 }'}\n")
+        rate, optimizer = (rates or {}).get(name, (0.0, ""))
+        own = f"train = {{ learning_rate = {rate:g} }}  # customary for {optimizer}, with which its file trains"
+        out.append(f"{own if optimizer else '#train = { learning_rate = 0.01 }'}\n")
     return "\n".join(out)
 
 

@@ -27,7 +27,7 @@ class Course(Protocol):
     """The training of one round, one step at a time; what `keep` gives is enough to go on with the same bits."""
 
     mode: str  # its name: "head", "last:3", "all", ...
-    whole: bool  # False: the file does not give its optimiser's slots away, so a course that is taken up starts them anew
+    whole: bool  # False: the file does not give its optimizer's slots away, so a course that is taken up starts them anew
 
     @property
     def steps(self) -> int:
@@ -41,7 +41,7 @@ class Course(Protocol):
         """Take one step and return its loss. Raises TrainingDiverged."""
 
     def keep(self) -> Kept:
-        """Return weights, optimiser slots and position: always the same names, types and shapes."""
+        """Return weights, optimizer slots and position: always the same names, types and shapes."""
 
     def restore(self, kept: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what `keep` gave. Raises Malformed when it is none of this course's; the course is then as before."""

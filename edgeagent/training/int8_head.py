@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import STEPS_MAX, HeadRecipe, Loss, Optimiser
+from modelwire.output_head.settings import STEPS_MAX, HeadRecipe, Loss, Optimizer
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
 from modelwire.tensors import F32, Weights
 from modelwire.tflite import file as tflite_file
@@ -45,7 +45,7 @@ class Int8Model:
         self._shapes = {v.name: (v.shape, v.dtype.held) for v in found.variables}
         self.contract = found.contract
         self._recipe = HeadRecipe(
-            features=found.features, outputs=found.outputs, steps=STEPS_MAX, batch=self.batch, optimiser=Optimiser.ADAM,
+            features=found.features, outputs=found.outputs, steps=STEPS_MAX, batch=self.batch, optimizer=Optimizer.ADAM,
             loss=Loss.LOGISTIC if found.logistic else Loss.SOFTMAX,
         )  # fmt: skip
         self.set_weights(tflite_file.read_weights(file, model=model))
@@ -91,7 +91,7 @@ class Int8Model:
         """Nothing is held that would have to be given back."""
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Return what training goes by beside the weights, copies: the head in float, the optimiser's slots, the integers it began with."""
+        """Return what training goes by beside the weights, copies: the head in float, the optimizer's slots, the integers it began with."""
         floats, scales, reaches = self._floats, self._scales, self._reaches
         out: dict[str, NDArray[Any]] = {
             "float": floats.weights, "slots": floats.slots, "step": np.array([floats.step], np.int64), "scales": scales, "reaches": reaches,

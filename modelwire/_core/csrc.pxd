@@ -166,7 +166,7 @@ cdef extern from "mw_head.h" nogil:
         uint32_t outputs
         uint8_t activation
         uint8_t loss
-        uint8_t optimiser
+        uint8_t optimizer
         uint8_t schedule
         uint32_t batch
         uint32_t steps

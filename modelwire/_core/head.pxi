@@ -26,7 +26,7 @@ cdef class _Head:
             raise error_of(MW_HEAD)
         self.c.activation = _count(recipe.activation, 255)
         self.c.loss = _count(recipe.loss, 255)
-        self.c.optimiser = _count(recipe.optimiser, 255)
+        self.c.optimizer = _count(recipe.optimizer, 255)
         self.c.schedule = _count(recipe.schedule, 255)
         self.c.batch = _count(recipe.batch)
         self.c.steps = _count(recipe.steps)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwire.errors import KernelError, Malformed, NonFinite, SubnormalsFlushed, TrainingDiverged
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import F32, U32
 
 from .arrays import Array, take
@@ -316,14 +316,14 @@ def _move(recipe: HeadRecipe, layer: _Layer, d: Array, now: int) -> None:
         rate = rate * _power(float(_F(recipe.factor)), now // recipe.every)
     plain = _F(rate)
     beta1, beta2 = _F(recipe.beta1), _F(recipe.beta2)
-    if recipe.optimiser == Optimiser.ADAM:
+    if recipe.optimizer == Optimizer.ADAM:
         rate = rate * math.sqrt(1.0 - _power(float(beta2), now + 1)) / (1.0 - _power(float(beta1), now + 1))
     w = layer.flat
     decay = np.zeros(len(w), np.float32)
     decay[: layer.inputs * layer.neurons] = plain * _F(recipe.decay)
-    if recipe.optimiser == Optimiser.SGD:
+    if recipe.optimizer == Optimizer.SGD:
         by = d
-    elif recipe.optimiser == Optimiser.MOMENTUM:
+    elif recipe.optimizer == Optimizer.MOMENTUM:
         one = layer.slot(0)
         one[:] = beta1 * one + d
         by = one

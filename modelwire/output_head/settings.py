@@ -1,4 +1,4 @@
-"""How one head is trained: widths, loss, optimiser, rates, and the order of the rows. The same recipe gives the same bits anywhere."""
+"""How one head is trained: widths, loss, optimizer, rates, and the order of the rows. The same recipe gives the same bits anywhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Loss(IntEnum):
     LOGISTIC = 3  # cross-entropy of each output alone against targets of 0 to 1
 
 
-class Optimiser(IntEnum):
+class Optimizer(IntEnum):
     SGD = 1
     MOMENTUM = 2
     ADAM = 3
@@ -66,7 +66,7 @@ class HeadRecipe:
     hidden: tuple[int, ...] = ()  # neurons of up to two layers
     activation: Activation = Activation.RELU
     loss: Loss = Loss.SOFTMAX
-    optimiser: Optimiser = Optimiser.SGD
+    optimizer: Optimizer = Optimizer.SGD
     schedule: Schedule = Schedule.CONSTANT
     batch: int = 32
     every: int = 1
@@ -103,8 +103,8 @@ class HeadRecipe:
 
     @property
     def slots(self) -> int:
-        """Arrays of that size which the optimiser keeps."""
-        return {Optimiser.SGD: 0, Optimiser.MOMENTUM: 1, Optimiser.ADAM: 2}[self.optimiser]
+        """Arrays of that size which the optimizer keeps."""
+        return {Optimizer.SGD: 0, Optimizer.MOMENTUM: 1, Optimizer.ADAM: 2}[self.optimizer]
 
     def work(self, rows: int) -> int:
         """Return how long a training on `rows` rows takes, in multiply-adds of its forward passes; backward passes come on top.
@@ -156,7 +156,7 @@ def head_recipe_of(value: cbor.Value) -> HeadRecipe:
         hidden=tuple(hidden),
         activation=_member(Activation, given["activation"]),
         loss=_member(Loss, given["loss"]),
-        optimiser=_member(Optimiser, given["optimiser"]),
+        optimizer=_member(Optimizer, given["optimizer"]),
         schedule=_member(Schedule, given["schedule"]),
     )
 

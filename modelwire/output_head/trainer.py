@@ -25,7 +25,7 @@ class HeadState:
     """A head in training: what has to be kept to go on later with the same bits as if nothing had come between."""
 
     weights: F32  # flat: layer by layer the matrix [neurons][inputs], then the biases
-    slots: F32  # the optimiser's, as many more arrays of that kind
+    slots: F32  # the optimizer's, as many more arrays of that kind
     step: int = 0
 
 

@@ -1,4 +1,4 @@
-"""Reads what a trainable .tflite says of itself, and believes nothing that the file does not bear out: ways to train it, head, optimiser.
+"""Reads what a trainable .tflite says of itself, and believes nothing that the file does not bear out: ways to train it, head, optimizer.
 
 The metadata entry `edgeagent.trainable` holds it as JSON; docs/trainable-models.md lists its keys.
 """
@@ -25,7 +25,7 @@ THRESHOLD = "anomaly_threshold"  # the weight that holds from which score on a s
 SCORE = "score"  # the signature that compares a sample's score with it
 HEAD_LAYERS_MAX = 3  # what the exact trainer takes
 LOSSES, ACTIVATIONS = ("softmax", "logistic", "mse"), ("relu", "tanh")
-_WORD = 64  # characters of a loss's or an optimiser's name
+_WORD = 64  # characters of a loss's or an optimizer's name
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
     python tests/bench/head.py            a table: numpy's time by ours, so above 1 ours is faster
     python tests/bench/head.py --json     {"kernels": {kernel: {row: ratio}}}
 
-A step takes a batch of 32 rows in a shuffled order, forward, loss, gradients and the optimiser's move. numpy multiplies matrices
+A step takes a batch of 32 rows in a shuffled order, forward, loss, gradients and the optimizer's move. numpy multiplies matrices
 with OpenBLAS, which uses fused multiply-adds in an order of its own; the fixed order may do neither. All rows interleaved, thread-CPU
 time, the least of many.
 """
@@ -23,23 +23,23 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what the pa
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modelwire._core import kernel
-from modelwire.output_head.settings import HeadRecipe, Optimiser
+from modelwire.output_head.settings import HeadRecipe, Optimizer
 from tests.bench.kernels import paths
 from tests.bench.timing import Timed, fastest
 
 BATCH, ROWS, STEPS = 32, 256, 16
 HEADS = {
-    f"{widths[0]} features, {'hidden 64, ' if widths[1] else ''}{widths[2]} classes, {optimiser.name.lower()}": (*widths, optimiser)
-    for *widths, optimiser in (
-        (64, (), 10, Optimiser.SGD),
-        (64, (), 100, Optimiser.SGD),
-        (256, (), 10, Optimiser.SGD),
-        (256, (), 100, Optimiser.SGD),
-        (1024, (), 10, Optimiser.SGD),
-        (1024, (), 100, Optimiser.SGD),
-        (256, (64,), 10, Optimiser.SGD),
-        (1024, (), 10, Optimiser.ADAM),
-        (1024, (), 100, Optimiser.ADAM),
+    f"{widths[0]} features, {'hidden 64, ' if widths[1] else ''}{widths[2]} classes, {optimizer.name.lower()}": (*widths, optimizer)
+    for *widths, optimizer in (
+        (64, (), 10, Optimizer.SGD),
+        (64, (), 100, Optimizer.SGD),
+        (256, (), 10, Optimizer.SGD),
+        (256, (), 100, Optimizer.SGD),
+        (1024, (), 10, Optimizer.SGD),
+        (1024, (), 100, Optimizer.SGD),
+        (256, (64,), 10, Optimizer.SGD),
+        (1024, (), 10, Optimizer.ADAM),
+        (1024, (), 100, Optimizer.ADAM),
     )
 }
 
@@ -91,7 +91,7 @@ class InNumpy:
 
     def move(self, p: np.ndarray, g: np.ndarray, slots: tuple[np.ndarray, np.ndarray]) -> None:
         s = self.s
-        if s.optimiser is Optimiser.SGD:
+        if s.optimizer is Optimizer.SGD:
             g *= np.float32(s.rate)
             p -= g
             return
@@ -125,11 +125,11 @@ def ours(path: str, s: HeadRecipe, x: np.ndarray, y: np.ndarray) -> Callable[[],
 def measure(repeats: int) -> dict[str, dict[str, float]]:
     """Return numpy's time by ours, for each kernel and head."""
     ratios: dict[str, dict[str, float]] = {path: {} for path in paths()}
-    for name, (features, hidden, classes, optimiser) in HEADS.items():
+    for name, (features, hidden, classes, optimizer) in HEADS.items():
         rng = np.random.default_rng(features + classes)
         x = rng.standard_normal((ROWS, features)).astype(np.float32)
         y = rng.integers(0, classes, ROWS).astype(np.uint32)
-        s = HeadRecipe(features, classes, STEPS, hidden, optimiser=optimiser, batch=BATCH, rate=0.001)
+        s = HeadRecipe(features, classes, STEPS, hidden, optimizer=optimizer, batch=BATCH, rate=0.001)
         calls = {"numpy": Timed(InNumpy(s, x, y).run)} | {path: Timed(ours(path, s, x, y)) for path in ratios}
         least = fastest(calls, repeats)
         for path in ratios:

@@ -10,7 +10,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire._reference import head
 from modelwire.errors import TrainingDiverged
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from tests.crossisa.stream import Stream
 
 MOST_ROWS = 100
@@ -77,14 +77,14 @@ class Run(Stream):
         for n in range(1, MOST_ROWS + 1, 33):
             self.array(twin.permutation(0x0123456789ABCDEF, n, n))
         s = HeadRecipe(
-            50, 10, 300, optimiser=Optimiser.SGD, schedule=Schedule.LINEAR, batch=32, every=7, seed=0xFEDCBA9876543210, rate=0.5,
+            50, 10, 300, optimizer=Optimizer.SGD, schedule=Schedule.LINEAR, batch=32, every=7, seed=0xFEDCBA9876543210, rate=0.5,
             rate_end=0.01, factor=0.75, decay=0.001, beta1=0.9, beta2=0.999, epsilon=1e-7,
         )  # fmt: skip
         self.one(s, 1, 100, 300, 300)
-        s = replace(s, features=21, hidden=(19,), outputs=7, activation=Activation.TANH, optimiser=Optimiser.MOMENTUM)
+        s = replace(s, features=21, hidden=(19,), outputs=7, activation=Activation.TANH, optimizer=Optimizer.MOMENTUM)
         s = replace(s, schedule=Schedule.STAIRS, batch=8, rate=0.05)
         self.one(s, 4, 37, 13, 60)
-        s = replace(s, features=16, hidden=(17, 12), outputs=5, activation=Activation.RELU, optimiser=Optimiser.ADAM)
+        s = replace(s, features=16, hidden=(17, 12), outputs=5, activation=Activation.RELU, optimizer=Optimizer.ADAM)
         s = replace(s, loss=Loss.MSE, batch=16)
         self.one(s, 2, 33, 59, 60)
         s = replace(s, features=33, hidden=(), outputs=3, loss=Loss.LOGISTIC, schedule=Schedule.CONSTANT)

@@ -25,7 +25,7 @@ from .centre import Centre, FakeClock
 
 SETTINGS = {
     "train.mode": "features", "train.epochs": "4", "train.learning_rate": "0.02", "train.margin": "100", "update.max_bytes": "64KiB",
-    "train.optimiser": "adam",
+    "train.optimizer": "adam",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / "attacks"
 BASE = "recipe-updates"
 Change = Callable[[Open], Open]
 _FIELDS = [
-    "format", "features", "outputs", "steps", "hidden", "activation", "loss", "optimiser", "schedule", "batch", "every", "seed",
+    "format", "features", "outputs", "steps", "hidden", "activation", "loss", "optimizer", "schedule", "batch", "every", "seed",
     "rate", "rate_end", "factor", "decay",
 ]  # fmt: skip
 _ROWS = ["format", "dtype", "scale", "rows", "features", "layout", "count", "medians", "stream", "kind", "wanted"]
@@ -102,7 +102,7 @@ ATTACKS: dict[str, Change] = {
     "a head with three hidden layers.Malformed": head(hidden=[8, 8, 8]),
     "a head with a hidden layer that is placed nowhere.ModelError": head(hidden=[8]),
     "a loss of tomorrow.Malformed": head(loss=4),
-    "an optimiser of tomorrow.Malformed": head(optimiser=0),
+    "an optimizer of tomorrow.Malformed": head(optimizer=0),
     "a batch of no rows.Malformed": head(batch=0),
     "a rate below zero.Malformed": head(rate=-0.5),
     "a rate that is minus zero.Malformed": head(rate=-0.0),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
 
 ROUNDS, KILLS = 20, 4
 SETTINGS = {
-    "train.mode": "features", "update.kind": "recipe", "train.epochs": "60", "train.optimiser": "momentum", "train.learning_rate": "0.002",
+    "train.mode": "features", "update.kind": "recipe", "train.epochs": "60", "train.optimizer": "momentum", "train.learning_rate": "0.002",
     "train.margin": "1000", "train.min_new_samples": "0", "train.every": "0s", "link.resend": "1s", "link.reconnect_min": "100ms",
     "link.reconnect_max": "1s", "store.history": "50", "update.max_bytes": "64KiB",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Write the golden vectors of whole signed recipe updates: every optimiser and type of row, an exact base, a head that is a convolution.
+"""Write the golden vectors of whole signed recipe updates: every optimizer and type of row, an exact base, a head that is a convolution.
 
     python -m tests.vectors.make_recipes
 
@@ -18,7 +18,7 @@ from modelwire.output_head.recipe import Recipe, kind_of, layers_in, update_of
 from modelwire.output_head.row_ids import KEY as IDS
 from modelwire.output_head.row_ids import encode_ids
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.container import Header, seal
 from modelwire.update.manifest import manifest_for
@@ -53,8 +53,8 @@ def softmax() -> None:
     head = HeadRecipe(37, 40, 40, rate=0.1, batch=16, seed=1)
     places = layers_in(manifest.schema, head, [("dense_kernel", "dense_bias")])
     int8, half = quantised(x, labels=labels), Rows(x.astype(np.float16), labels=labels)
-    momentum = replace(head, optimiser=Optimiser.MOMENTUM, schedule=Schedule.STAIRS, every=10, decay=1e-3, seed=2)
-    adam = replace(head, optimiser=Optimiser.ADAM, schedule=Schedule.LINEAR, rate=0.01, rate_end=0.001, seed=3)
+    momentum = replace(head, optimizer=Optimizer.MOMENTUM, schedule=Schedule.STAIRS, every=10, decay=1e-3, seed=2)
+    adam = replace(head, optimizer=Optimizer.ADAM, schedule=Schedule.LINEAR, rate=0.01, rate_end=0.001, seed=3)
     made.recipe("1-sgd-int8", Recipe(head, places, int8), range(100, 160))
     made.recipe("2-momentum-float16", Recipe(momentum, places, half), range(100, 160))
     trained = [(w + rng.standard_normal(len(w)).astype(np.float32) * np.float32(0.02)).astype(np.float32) for w in made.state.weights]
@@ -79,14 +79,14 @@ def convolution() -> None:
         manifest = replace(whole, classes=classes, exponents=(0,) * 5) if exact else whole
         made = Vectors(WIRE_1 / folder, ModelState.of_base(manifest, base))
         x = rng.standard_normal((30, 12)).astype(np.float32)
-        softmax = HeadRecipe(12, 5, 50, (8,), Activation.TANH, optimiser=Optimiser.ADAM, rate=0.02, batch=8, seed=6)
+        softmax = HeadRecipe(12, 5, 50, (8,), Activation.TANH, optimizer=Optimizer.ADAM, rate=0.02, batch=8, seed=6)
         places = layers_in(schema, softmax, [("hidden_kernel", "hidden_bias"), ("head_kernel", "head_bias")])
         labels = rng.integers(0, 5, 30).astype(np.uint32)
         targets = (rng.integers(0, 9, (30, 5)) / 8).astype(np.float32)
         made.recipe("1-adam-int8", Recipe(softmax, places, quantised(x, labels=labels)), range(30))
-        logistic = replace(softmax, loss=Loss.LOGISTIC, optimiser=Optimiser.MOMENTUM, activation=Activation.RELU, seed=7)
+        logistic = replace(softmax, loss=Loss.LOGISTIC, optimizer=Optimizer.MOMENTUM, activation=Activation.RELU, seed=7)
         made.recipe("2-momentum-float16", Recipe(logistic, places, Rows(x.astype(np.float16), targets=targets)), range(30))
-        mse = replace(softmax, loss=Loss.MSE, optimiser=Optimiser.SGD, seed=8)
+        mse = replace(softmax, loss=Loss.MSE, optimizer=Optimizer.SGD, seed=8)
         made.recipe("3-sgd-int8", Recipe(mse, places, quantised(x, targets=targets)), range(30))
         made.done()
 

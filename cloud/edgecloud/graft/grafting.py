@@ -185,7 +185,7 @@ class _Graft:
         self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
         self.infer = Graph(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
         self.init = Graph(self.file, "init")
-        # The optimiser's slots by what moves together: a signature makes room for those that it moves, and inference for none.
+        # The optimizer's slots by what moves together: a signature makes room for those that it moves, and inference for none.
         self.init_slots = [Graph(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
         self.signed: list[str] = []
         if self.wish.score:

@@ -1,4 +1,4 @@
-"""Writes one step of an optimiser: the new weights from gradients, learning rate, and slots that the file keeps."""
+"""Writes one step of an optimizer: the new weights from gradients, learning rate, and slots that the file keeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-7  # Keras's defaults
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A variable of the optimiser: what it starts as, and the weights whose steps move it."""
+    """A variable of the optimizer: what it starts as, and the weights whose steps move it."""
 
     name: str
     initial: NDArray[np.float32]
@@ -36,7 +36,7 @@ def moments(modes: Sequence[frozenset[str]]) -> tuple[frozenset[str], ...]:
 
 
 def slots(optimizer: str, weights: Mapping[str, Shape], groups: Sequence[frozenset[str]]) -> tuple[Slot, ...]:
-    """Return the slots that an optimiser keeps for these weights. groups: as `moments` gives them."""
+    """Return the slots that an optimizer keeps for these weights. groups: as `moments` gives them."""
     parts = {"sgd": (), "momentum": ("momentum",), "adam": ("mean", "variance")}[optimizer]
     out = [Slot(f"{n}_{part}", np.zeros(shape, np.float32), frozenset((n,))) for part in parts for n, shape in weights.items()]
     if optimizer == "adam":

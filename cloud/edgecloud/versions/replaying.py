@@ -15,7 +15,7 @@ from modelwire import limits
 from modelwire.errors import BadArgument, Malformed
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, kind_of, layers_before, update_of
-from modelwire.output_head.settings import HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head.settings import HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.output_head.trainer import Progress, outputs_of, start_of
 from modelwire.update.container import Container
 
@@ -24,8 +24,8 @@ from .naming import Place
 
 RECIPE = "recipe"
 OUTPUTS_AT_ONCE = 1 << 20  # numbers of some rows: a few bytes of rows may stand for gigabytes of outputs
-ALIASES = {"lr": "rate", "optimizer": "optimiser"}
-ENUMS: dict[str, type[Optimiser] | type[Schedule]] = {"optimiser": Optimiser, "schedule": Schedule}
+ALIASES = {"lr": "rate", "optimizer": "optimizer"}
+ENUMS: dict[str, type[Optimizer] | type[Schedule]] = {"optimizer": Optimizer, "schedule": Schedule}
 WHOLE = ("steps", "batch", "every", "seed")
 SETTINGS = (*WHOLE, *ENUMS, "rate", "rate_end", "factor", "decay", "beta1", "beta2", "epsilon")
 

@@ -120,7 +120,7 @@ def test_init_takes_the_key_that_the_device_had_before(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", None), ("momentum", 0.02), ("adam", 0.001)])
-def test_init_writes_the_rate_that_suits_the_files_optimiser(
+def test_init_writes_the_rate_that_suits_the_files_optimizer(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, optimizer: str, rate: float | None
 ) -> None:
     stock = (MODELS / "stock" / "har.tflite").read_bytes()

@@ -211,8 +211,8 @@ def test_a_course_that_is_taken_up_goes_on_with_the_same_bits() -> None:
     features = rng.standard_normal((50, place.widths[0])).astype(np.float16)
     y = np.eye(4, dtype=np.float32)[rng.integers(4, size=50)]
     rows = rows_for(features, y, labelled=True, loss="softmax", model="m")
-    for optimiser in ("sgd", "momentum", "adam"):
-        recipe = place.recipe(rows=50, batch=8, epochs=6, rate=0.01, optimiser=optimiser, seed=9)
+    for optimizer in ("sgd", "momentum", "adam"):
+        recipe = place.recipe(rows=50, batch=8, epochs=6, rate=0.01, optimizer=optimizer, seed=9)
         whole, cut, later = (HeadCourse(place, recipe, rows, base) for _ in range(3))
         whole._slice, cut._slice = recipe.steps, 3
         whole.step()

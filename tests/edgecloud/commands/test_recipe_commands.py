@@ -49,7 +49,7 @@ def test_a_replay_says_equal_with_rows_steps_and_losses_and_writes_nothing(learn
     assert (said["rows"], said["features"], said["hidden"], said["loss_function"]) == (32, 4, [3, 3], "softmax")
     settings, loss = said["settings"], said["loss"]
     assert isinstance(settings, dict) and isinstance(loss, dict)
-    assert (settings["steps"], settings["optimiser"], settings["rate"]) == (12, "momentum", float(np.float32(0.1)))
+    assert (settings["steps"], settings["optimizer"], settings["rate"]) == (12, "momentum", float(np.float32(0.1)))
     assert loss["stored"] < loss["before"] and "what_if" not in said
     assert "equal, bit for bit" in desk.ok("replay", "pi-7@2")
     assert contents(desk.folder) == before
@@ -60,7 +60,7 @@ def test_a_what_if_says_how_far_it_is_and_is_written_where_asked(learned: tuple[
     said = desk.json("replay", "pi-7@2", "--set", "lr=0.5", "--set", "steps=60", "--set", "optimizer=sgd", "-o", "other.tflite")
     found, loss = said["what_if"], said["loss"]
     assert isinstance(found, dict) and isinstance(loss, dict)
-    assert found["set"] == {"rate": 0.5, "steps": 60, "optimiser": "sgd"}
+    assert found["set"] == {"rate": 0.5, "steps": 60, "optimizer": "sgd"}
     assert 0 < found["changed"] <= found["entries"] == 39 and found["largest_units"] > 0 and found["loss"] < loss["before"]
     weights = read_weights((desk.folder / "other.tflite").read_bytes())
     desk.ok("materialise", "pi-7@2", "-o", "stored.npz")
@@ -95,7 +95,7 @@ def test_what_can_not_be_replayed_is_an_error_that_helps(learned: tuple[Desk, Sc
     assert "pi-7/digits@5 is a delta" in str(said["message"]) and "pi-7/digits@4" in str(said["hint"])
     assert "is the base" in str(desk.error("replay", "pi-7@base")["message"])
     assert desk.error("replay", "pi-7@9")["error"] == "UnknownVersion"
-    for given in ("rate", "hidden=3", "steps=x", "optimiser=best"):
+    for given in ("rate", "hidden=3", "steps=x", "optimizer=best"):
         assert desk.error("replay", "pi-7@1", "--set", given)["error"] == "BadArgument"
     assert desk.error("replay", "pi-7@1", "--set", "rate=-1")["error"] == "Malformed"
     assert desk.error("replay", "pi-7@1", "--set", "steps=4294967295")["error"] == "TooLarge"

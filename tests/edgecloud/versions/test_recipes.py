@@ -34,7 +34,7 @@ def test_a_hundred_recipes_in_one_lineage_have_a_hundred_equal_roots(centre: Cen
 
 def test_recipes_and_other_updates_stand_in_any_order(centre: Centre, device: ScriptedDevice) -> None:
     made = [
-        device.learn(range(12)), device.train(), device.learn(range(5, 20)), device.snapshot(), device.learn(range(8, 30), optimiser=3),
+        device.learn(range(12)), device.train(), device.learn(range(5, 20)), device.snapshot(), device.learn(range(8, 30), optimizer=3),
         device.train(), device.snapshot(), device.train(), device.learn([1, 1, 4]),
     ]  # fmt: skip
     centre.deliver(device, *made)

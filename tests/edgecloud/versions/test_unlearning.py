@@ -49,7 +49,7 @@ def grown(centre: Centre, device: ScriptedDevice, rounds: Sequence[Round], *, na
 
 
 ROUNDS: list[Round] = [
-    (range(100, 120), {"seed": 1}), (range(108, 140), {"seed": 2, "optimiser": 2}), (range(130, 150), {"seed": 3, "optimiser": 3}),
+    (range(100, 120), {"seed": 1}), (range(108, 140), {"seed": 2, "optimizer": 2}), (range(130, 150), {"seed": 3, "optimizer": 3}),
     (range(110, 145), {"seed": 4}),
 ]  # fmt: skip
 
@@ -214,7 +214,7 @@ def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_o
             centre.deliver(device, device.snapshot())
         elif what == "recipe":
             ids = sorted(data.draw(st.sets(st.sampled_from(sorted(set(range(60)) - gone)), min_size=1, max_size=12)))
-            with_settings = {"seed": data.draw(st.integers(0, 3)), "optimiser": data.draw(st.integers(1, 3)), "steps": 6}
+            with_settings = {"seed": data.draw(st.integers(0, 3)), "optimizer": data.draw(st.integers(1, 3)), "steps": 6}
             centre.deliver(device, device.learn(ids, **with_settings))
             versions[device.version] = ids
             line.append((ids, with_settings))
@@ -287,7 +287,7 @@ def test_a_replay_is_the_version_and_other_settings_are_not(centre: Centre, devi
         assert done.loss(done.state) < done.loss(done.parent)
 
 
-@pytest.mark.parametrize("given", ["rate", "=3", "rate=x", "steps=1.5", "optimiser=best", "hidden=3", "rate=1,rate=2"])
+@pytest.mark.parametrize("given", ["rate", "=3", "rate=x", "steps=1.5", "optimizer=best", "hidden=3", "rate=1,rate=2"])
 def test_settings_that_are_none_are_refused_with_what_there_is(given: str) -> None:
     with pytest.raises(BadArgument):
         replaying.parse_settings(given.split(","))

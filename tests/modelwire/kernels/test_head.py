@@ -20,7 +20,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire._reference import head as formulas
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 
 from .test_round import PATHS
 
@@ -54,7 +54,7 @@ def recipes(draw: st.DrawFn, most: int = 40) -> HeadRecipe:
         hidden=tuple(draw(st.lists(st.integers(1, most), max_size=2))),
         activation=draw(st.sampled_from(Activation)),
         loss=loss,
-        optimiser=draw(st.sampled_from(Optimiser)),
+        optimizer=draw(st.sampled_from(Optimizer)),
         schedule=draw(st.sampled_from(Schedule)),
         batch=draw(st.integers(1, 9)),
         every=draw(st.integers(1, 4)),
@@ -106,7 +106,7 @@ def test_every_path_and_the_twin_train_to_the_same_bits(recipe: HeadRecipe, n: i
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 31, 32, 33, 100, 257])
 def test_every_path_agrees_at_the_edges_of_its_registers(width: int) -> None:
     for widths in ((width, (), 5), (7, (width,), 3), (7, (4, width), 2), (9, (), max(2, width))):
-        recipe = HeadRecipe(widths[0], widths[2], 3, widths[1], optimiser=Optimiser.ADAM, batch=5)
+        recipe = HeadRecipe(widths[0], widths[2], 3, widths[1], optimizer=Optimizer.ADAM, batch=5)
         features, wanted, weights = material(recipe, 11, "float32", width)
         assert len({repr(trained(core, recipe, features, wanted, weights)) for core in cores()}) == 1
 
@@ -213,9 +213,9 @@ def test_momentum_adam_schedules_and_decay_are_the_formulas_of_the_page() -> Non
     recipe = HeadRecipe(9, 3, 6, batch=4, rate=0.1, rate_end=0.01, decay=0.02, every=2, factor=0.5, beta1=0.8, beta2=0.95)
     features, wanted, start = material(recipe, 4, "float32", 5)
     x = features.reshape(4, -1).astype(np.float64)
-    for optimiser in Optimiser:
+    for optimizer in Optimizer:
         for schedule in Schedule:
-            r = replace(recipe, optimiser=optimiser, schedule=schedule)
+            r = replace(recipe, optimizer=optimizer, schedule=schedule)
             w, slots = start.copy(), np.zeros(r.slots * r.size, np.float32)
             kernel.head_train(r, features, wanted, w, slots, scale=1.0, step=0, count=6)
             exact, m, v = start.astype(np.float64), 0.0, 0.0
@@ -223,14 +223,14 @@ def test_momentum_adam_schedules_and_decay_are_the_formulas_of_the_page() -> Non
             for t in range(6):
                 rate = {1: 0.1, 2: 0.1 + (0.01 - 0.1) * t / 6, 3: 0.1 * 0.5 ** (t // 2)}[schedule]
                 g = slopes(r, x, wanted, exact)
-                if optimiser is Optimiser.MOMENTUM:
+                if optimizer is Optimizer.MOMENTUM:
                     m = 0.8 * m + g
                     g = m
-                elif optimiser is Optimiser.ADAM:
+                elif optimizer is Optimizer.ADAM:
                     m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g * g
                     g = np.sqrt(1 - 0.95 ** (t + 1)) / (1 - 0.8 ** (t + 1)) * m / (np.sqrt(v) + 1e-7)
                 exact = exact - rate * (g + decay * exact)
-            assert np.abs(w - exact).max() < 2e-5, (optimiser, schedule)
+            assert np.abs(w - exact).max() < 2e-5, (optimizer, schedule)
 
 
 def test_losses_are_those_of_the_batch_before_its_step() -> None:
@@ -241,11 +241,11 @@ def test_losses_are_those_of_the_batch_before_its_step() -> None:
     assert loss == pytest.approx((np.log(np.exp(z).sum(1)) - z[np.arange(8), wanted]).mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("optimiser", Optimiser)
-def test_the_digits_are_learnt(optimiser: Optimiser) -> None:
+@pytest.mark.parametrize("optimizer", Optimizer)
+def test_the_digits_are_learnt(optimizer: Optimizer) -> None:
     data = np.load(ROOT / "tests" / "models" / "data" / "digits.npz")
     x, y = data["train_x"].reshape(-1).astype(np.int8), data["train_y"].astype(np.uint32)
-    recipe = HeadRecipe(64, 10, 600, (24,), optimiser=optimiser, rate=0.01 if optimiser is Optimiser.ADAM else 0.1)
+    recipe = HeadRecipe(64, 10, 600, (24,), optimizer=optimizer, rate=0.01 if optimizer is Optimizer.ADAM else 0.1)
     rng = np.random.default_rng(0)
     w, slots = (rng.standard_normal(recipe.size) * 0.1).astype(np.float32), np.zeros(recipe.slots * recipe.size, np.float32)
     losses = kernel.head_train(recipe, x, y, w, slots, scale=1 / 16, step=0, count=600)
@@ -340,7 +340,7 @@ class Unchecked:
     ("name", "value"),
     [
         *[(name, value) for name in ("features", "outputs", "batch", "steps") for value in (0, -1, 2**32, 2**70)],
-        *[(name, value) for name in ("activation", "loss", "optimiser", "schedule") for value in (0, 4, 256, -1) if name != "activation"],
+        *[(name, value) for name in ("activation", "loss", "optimizer", "schedule") for value in (0, 4, 256, -1) if name != "activation"],
         *[(name, value) for name in ("rate", "rate_end", "decay") for value in (-1.0, float("nan"), float("inf"))],
         *[(name, value) for name in ("beta1", "beta2") for value in (-0.5, 1.0, float("nan"))],
         ("factor", 1.5), ("factor", float("nan")),

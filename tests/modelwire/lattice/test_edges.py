@@ -164,7 +164,7 @@ def test_a_processor_that_rounds_upward_is_refused_where_weights_are_made() -> N
 
 @pytest.mark.parametrize("budget", [330, 400, 600])
 def test_a_budget_is_met_when_all_differences_are_equal(budget: int) -> None:
-    # As an optimiser leaves them that takes the sign of the gradient: no step tells one from another.
+    # As an optimizer leaves them that takes the sign of the gradient: no step tells one from another.
     state = flat([1.0] * 4096)
     up = np.random.default_rng(0).random(4096) < 0.5
     trained = [state.weights[0] + np.where(up, np.float32(0.0625), np.float32(-0.0625))]

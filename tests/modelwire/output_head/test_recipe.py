@@ -19,7 +19,7 @@ from modelwire import _core, errors, limits
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe, replay, update_of
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.output_head.trainer import layers_of, train_head
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
@@ -67,7 +67,7 @@ def case(seed: int) -> tuple[ModelState, Recipe]:
     hidden = tuple(int(n) for n in rng.integers(1, 24, seed % 3))
     head = HeadRecipe(
         int(rng.integers(1, 60)), int(rng.integers(2, 12)), 12, hidden, list(Activation)[seed % 2], list(Loss)[seed // 2 % 3],
-        list(Optimiser)[seed // 3 % 3], list(Schedule)[seed // 5 % 3], batch=8, every=5, seed=seed, rate=0.05, rate_end=0.01, decay=1e-3,
+        list(Optimizer)[seed // 3 % 3], list(Schedule)[seed // 5 % 3], batch=8, every=5, seed=seed, rate=0.05, rate_end=0.01, decay=1e-3,
     )  # fmt: skip
     state = parent(head.widths, seed, inputs_first=bool(seed % 2), verbatim_bias=seed % 4 == 1)
     recipe = Recipe(head, layers_in(state.manifest.schema, head, names(state)), rows_for(head, int(rng.integers(3, 40)), seed))
@@ -172,7 +172,7 @@ def test_what_a_recipe_does_can_be_taken_back_like_any_delta() -> None:
 
 def test_a_weight_past_the_lattice_s_range_stops_at_its_end() -> None:
     state, recipe = case(2)
-    fast = recipe.with_settings(rate=3000.0, optimiser=Optimiser.SGD, decay=0.0, schedule=Schedule.CONSTANT, steps=1)
+    fast = recipe.with_settings(rate=3000.0, optimizer=Optimizer.SGD, decay=0.0, schedule=Schedule.CONSTANT, steps=1)
     after = replay(state, fast)
     most = max(int(np.abs(after.integers[t]).max()) for layer in recipe.layers for t in (layer.matrix, layer.biases))
     assert most == limits.Q_MAX

@@ -13,7 +13,7 @@ from hypothesis import given
 
 from modelwire import _core, errors, limits
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimiser, head_recipe_of, parse_head_recipe, steps_of
+from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, head_recipe_of, parse_head_recipe, steps_of
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of, train_head
 from modelwire.wire import cbor
 from tests.modelwire.kernels.test_head import recipes
@@ -39,7 +39,7 @@ NAMES = [field.name for field in fields(HeadRecipe)]
     ("name", "value"),
     [
         ("features", 0), ("features", True), ("outputs", 1), ("steps", -1), ("batch", 4097), ("hidden", [0]), ("hidden", [1, 2, 3]),
-        ("hidden", 4), ("hidden", [True]), ("activation", 3), ("loss", 0), ("loss", True), ("optimiser", 1.0), ("schedule", "linear"),
+        ("hidden", 4), ("hidden", [True]), ("activation", 3), ("loss", 0), ("loss", True), ("optimizer", 1.0), ("schedule", "linear"),
         ("seed", 2.0**63),
         ("rate", 0.1), ("rate", 1), ("rate", -0.0), ("rate", 1e300), ("decay", -1.0), ("beta1", 1.0), ("epsilon", 0.0), ("factor", 1.5),
     ],
@@ -73,7 +73,7 @@ def layers(recipe: HeadRecipe, seed: int = 0) -> list[tuple[Any, Any]]:
 
 
 def test_training_goes_on_after_any_step_as_if_nothing_had_come_between() -> None:
-    recipe = HeadRecipe(20, 4, 25, (6,), optimiser=Optimiser.ADAM, batch=7)
+    recipe = HeadRecipe(20, 4, 25, (6,), optimizer=Optimizer.ADAM, batch=7)
     rng = np.random.default_rng(1)
     rows = quantised(rng.standard_normal((23, 20)).astype(np.float32), labels=rng.integers(0, 4, 23).astype(np.uint32))
     state = start_of(recipe, layers(recipe))
@@ -95,7 +95,7 @@ def test_an_auto_encoder_trains_on_its_own_features() -> None:
     rng = np.random.default_rng(2)
     hidden = rng.standard_normal((200, 3)) @ rng.standard_normal((3, 12))
     rows = Rows(hidden.astype(np.float16))
-    recipe = HeadRecipe(12, 12, 800, (3,), loss=Loss.MSE, optimiser=Optimiser.ADAM, rate=0.01)
+    recipe = HeadRecipe(12, 12, 800, (3,), loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01)
     state = start_of(recipe, layers(recipe))
     losses = advance(recipe, state, rows, 800)
     assert losses[-20:].mean() < 0.5 * losses[:20].mean()
@@ -125,7 +125,7 @@ def test_layers_and_rows_of_another_shape_are_refused() -> None:
 @pytest.mark.skipif(_core.kernel_name() == "reference", reason="the numpy twin is slow")
 @pytest.mark.parametrize(
     "change",
-    [{}, {"batch": 1}, {"features": 1, "outputs": 2, "batch": 1}, {"features": 1, "outputs": 2, "batch": 1, "optimiser": Optimiser.ADAM},
+    [{}, {"batch": 1}, {"features": 1, "outputs": 2, "batch": 1}, {"features": 1, "outputs": 2, "batch": 1, "optimizer": Optimizer.ADAM},
      {"features": 2, "outputs": 1000}, {"features": 1, "outputs": 2, "hidden": (200,), "activation": Activation.TANH}],
 )  # fmt: skip
 def test_no_recipe_takes_long_and_counts_little(change: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire.lattice.state import ModelState  # noqa: E402
 from modelwire.output_head.recipe import Recipe, layers_in, replay  # noqa: E402
 from modelwire.output_head.rows import Rows, quantised  # noqa: E402
-from modelwire.output_head.settings import HeadRecipe, Loss, Optimiser  # noqa: E402
+from modelwire.output_head.settings import HeadRecipe, Loss, Optimizer  # noqa: E402
 from modelwire.update.manifest import parse_manifest  # noqa: E402
 
 
@@ -36,7 +36,7 @@ def recipes() -> dict[str, Recipe]:
     x = np.maximum(rng.standard_normal((50, 37)), 0).astype(np.float32)
     labels = rng.integers(0, 40, 50).astype(np.uint32)
     softmax = HeadRecipe(37, 40, 60, rate=0.2, decay=1e-4, seed=11)
-    linear = HeadRecipe(37, 40, 30, loss=Loss.MSE, optimiser=Optimiser.ADAM, rate=0.01, batch=7)
+    linear = HeadRecipe(37, 40, 30, loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01, batch=7)
     places = layers_in(version_0().manifest.schema, softmax, [("dense_kernel", "dense_bias")])
     middle = rng.integers(-60, 60, 37)
     targets = (rng.integers(-8, 9, (20, 40)) / 8).astype(np.float32)
