@@ -34,7 +34,7 @@ class Extraction:
         share: of one core that it takes: it rests between samples.
         """
         self.model = model
-        command = [sys.executable, "-m", "edgeagent.features.kept.extraction", str(state), model, base.hex(), str(until), str(share)]
+        command = [sys.executable, "-m", "edgeagent.features.extraction", str(state), model, base.hex(), str(until), str(share)]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
         except OSError as e:
