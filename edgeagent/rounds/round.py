@@ -16,7 +16,7 @@ from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.by_recipe import Provenance, RecipeCourse
 from edgeagent.features.exact_course import MODE as FEATURES
 from edgeagent.features.gathering import Extractors
-from edgeagent.features.ground import HeadGround
+from edgeagent.features.rows_learner import HeadGround
 from edgeagent.features.head_file import modes_of
 from edgeagent.samples.spool import Samples, Spool
 from edgeagent.settings.tree import Model
@@ -27,7 +27,7 @@ from edgeagent.training import batches as trainer
 from edgeagent.training import guard
 from edgeagent.training.batches import Trainable
 from edgeagent.training.course import Offer
-from edgeagent.training.on_runtime import Opened
+from edgeagent.training.learner import Opened
 from edgecommon.memory import give_back
 from modelwire.cards.card import CARD_MAX, Card
 from modelwire.errors import (
@@ -44,8 +44,8 @@ from modelwire.lattice.snap import Snapped
 from modelwire.update.sections import Kind, changed
 
 from . import fitting
-from . import resuming as underway
-from .resuming import Ground, UnderWay
+from . import opening as underway
+from .opening import Ground, UnderWay
 
 CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 OpenModel = Callable[[bytes, str], Trainable]

@@ -14,7 +14,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift
-from edgeagent.rounds import resuming as underway
+from edgeagent.rounds import opening as underway
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.round import OpenModel, Progress, Report
 from edgeagent.settings.tree import Model
