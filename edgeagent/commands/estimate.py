@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from typing import Any
 
 from edgeagent.rounds import round as rounds
+from edgeagent.rounds.starts import trial_of
+from edgeagent.service.opener import opener, standing_of
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
@@ -15,7 +16,6 @@ from modelwire.errors import NotEnoughSamples
 from modelwire.update.sections import Kind, changed
 
 from .answer import Answer, add_folder, chosen, load, table
-from .reports import opener
 from .train import finish
 
 NAME = "estimate"
@@ -51,10 +51,10 @@ def _share(row: dict[str, Any], kind: str) -> float:
 def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
     head, held = lineage.head(), lineage.load()
     sections = held.state.snapshot()
-    body = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
+    sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
     out: dict[str, Any] = {
         "model": lineage.name, "version": head.version, "float32_bytes": lineage.manifest.schema.nbytes,
-        "snapshot": {"bytes": len(body), "changed": changed(sections)}, "delta": None, "note": "",
+        "snapshot": {"bytes": len(sealed.body), "changed": changed(sections)}, "delta": None, "note": "",
     }  # fmt: skip
     if not trial:
         return out
@@ -62,9 +62,8 @@ def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any
     if (have := opened.spool.count(lineage.name)) < settings.train.min_samples:
         out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
         return out
-    models = opener(opened, eager=False)
-    steps = rounds.run(lineage, opened.spool, settings, models, now=time.time, keep=False, extractors=models.extractors)
-    report = finish(steps)
+    standing = standing_of(opened, lineage, opener(opened, eager=False))
+    report = finish(rounds.run(standing, trial_of(settings, exact=lineage.manifest.all_exact)))
     out["note"] = report.reason
     if report.bytes:
         out["delta"] = {"mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}

@@ -11,13 +11,13 @@ from typing import Any
 from edgeagent.board.budget import Cost, mib
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
+from edgeagent.service.opener import opener, standing_of
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
 from modelwire.errors import ConfigError
 
 from .answer import Answer, add_folder, chosen, load, table
-from .reports import opener
 
 NAME = "measure"
 HELP = "Measure milliseconds and memory of each mode of training on this board, each in a process of its own. Works while the agent runs."
@@ -61,8 +61,7 @@ def run(args: argparse.Namespace) -> Answer:
 def _here(opened: Device, lineage: Lineage, mode: str) -> dict[str, Any]:
     importlib.import_module("edgeagent.service.agent")  # what the agent holds without a round is no part of a mode
     importlib.import_module("edgeagent.link.mqtt")
-    models = opener(opened, eager=False)
-    cost = measuring.here(opened, lineage, mode, models, models.extractors)
+    cost = measuring.here(standing_of(opened, lineage, opener(opened, eager=False)), mode)
     return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}
 
 

@@ -9,13 +9,14 @@ import signal
 from edgeagent import __version__
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.opener import opener
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state import folder as device
 from modelwire.errors import ConfigError
 
 from .answer import Answer, add_folder, load
-from .reports import as_document, as_text, opener
+from .reports import as_document, as_text
 
 NAME = "run"
 HELP = "Run the service: connect, train when due, publish, until it is stopped; or until a number of rounds is done."

@@ -45,7 +45,7 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = opened.spool.count(lineage.name, after=head.trained_id)
     found, wait = journal.read(lineage.journal), lineage.waiting()
-    if found is not None and found.begun.round != head.rounds + 1:
+    if found is not None and found.facts.round != head.rounds + 1:
         found = None  # of a round that is over
     return {
         "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
@@ -56,8 +56,8 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
         "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
         "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
         "under_way": None if found is None else {
-            "round": found.begun.round, "mode": found.begun.mode, "done": found.done, "steps": found.begun.steps,
-            "slots_kept": found.begun.whole,
+            "round": found.facts.round, "mode": found.facts.mode, "done": found.done, "steps": found.facts.steps,
+            "slots_kept": found.facts.whole,
         },
         "pays": head.look,
         "last_round": None if last is None else {

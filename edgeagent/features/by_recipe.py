@@ -20,7 +20,7 @@ from modelwire.output_head.recipe import Recipe, kind_of, moved_to
 from modelwire.update import container
 from modelwire.wire import cbor
 
-from .exact_course import HeadCourse
+from .exact_course import RECIPE, HeadCourse
 from .gathering import OnFeatures
 
 
@@ -34,6 +34,8 @@ class Provenance:
 
 class RecipeCourse(HeadCourse):
     """A course that a recipe can say."""
+
+    closing = RECIPE
 
     def __init__(self, gathered: OnFeatures, state: ModelState, lesson: Lesson, optimizer: str) -> None:
         """state: of the parent, whose exact weights it starts from."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.training.course import Kept
+from edgeagent.training.course import WEIGHTS, Kept
 from modelwire.errors import Malformed, NotTrainable
 from modelwire.output_head.recipe import Layer
 from modelwire.output_head.rows import Rows
@@ -19,6 +19,7 @@ from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
 
 MODE = "features"  # its name among the modes
+RECIPE = "recipe"  # the closing of a course whose update says how it was trained
 SLICE_WORK = 1 << 22  # multiply-adds of one slice's forward passes: a few milliseconds, on a small board some tens
 _LOSSES = {"softmax": Loss.SOFTMAX, "logistic": Loss.LOGISTIC, "mse": Loss.MSE}
 _ACTIVATIONS = {"": Activation.RELU, "relu": Activation.RELU, "tanh": Activation.TANH}
@@ -88,6 +89,7 @@ class HeadCourse:
 
     mode = MODE
     whole = True
+    closing = WEIGHTS
 
     def __init__(self, place: Place, recipe: HeadRecipe, rows: Rows, start: Weights) -> None:
         """start: all of get_weights."""

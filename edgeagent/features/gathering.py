@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeagent.samples.spool import Samples, Spool
-from edgeagent.state.lineage import Lineage
+from edgeagent.system.clock import Clock
 from edgeagent.training import guard
 from edgeagent.training.course import Lesson
 from modelwire.errors import NotEnoughSamples, NotTrainable
@@ -22,13 +22,23 @@ from modelwire.lattice.state import ModelState
 from modelwire.output_head import rows as wire_rows
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.settings import HeadRecipe
-from modelwire.tensors import F32
+from modelwire.tensors import F32, Schema
 from modelwire.tflite.notes import HeadNotes, Notes
 
 from .exact_course import Place, place_of, rows_for
 from .extraction import Extraction
 from .head_file import head_of
 from .kept import Features
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesBase:
+    """The model whose frozen part computes features."""
+
+    model: str  # its name
+    commit: bytes  # of its base
+    file: Path  # the base's
+    schema: Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +98,12 @@ class Extractors:
     """Has features computed, and remembers what was found out, for one run of the agent."""
 
     state: Path  # the agent's state folder
+    clock: Clock = field(default_factory=Clock)
     known: dict[str, Known] = field(default_factory=dict)  # by model
 
-    def runtime_key(self, lineage: Lineage) -> str:
+    def runtime_key(self, base: FeaturesBase) -> str:
         """Return the key of the runtime that computes this model's features. Raises NotTrainable or RuntimeUnusable."""
-        finding = self._find_out(lineage, 0)
+        finding = self._find_out(base, 0)
         while True:
             try:
                 next(finding)
@@ -101,15 +112,15 @@ class Extractors:
                 return known.runtime_key
 
     def gather(
-        self, lineage: Lineage, spool: Spool, *, held_out: float, until: int, share: float = 1.0
+        self, base: FeaturesBase, spool: Spool, *, held_out: float, until: int, share: float = 1.0
     ) -> Generator[None, None, OnFeatures]:
         """Return the samples up to `until` as features, yielding while some are computed. share: of one core that this may take.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
-        name = lineage.name
-        known = yield from self._prepare(lineage, spool, until, share)
-        kept, loss = self._kept(spool, lineage, known), known.place.notes.loss
+        name = base.model
+        known = yield from self.prepare(base, spool, until, share)
+        kept, loss = _kept(spool, base, known), known.place.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
             return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
@@ -120,46 +131,49 @@ class Extractors:
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
             return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
-    def newest(
-        self, lineage: Lineage, spool: Spool, *, after: int, most: int, share: float = 1.0
-    ) -> Generator[None, None, tuple[Samples, F32]]:
-        """Return the newest samples with ids above `after`, at most so many, and what the head answers to them, [n, outputs].
+    def prepare(self, base: FeaturesBase, spool: Spool, until: int, share: float = 1.0) -> Generator[None, None, Known]:
+        """Have the features computed that the samples up to `until` lack, and return what is known of the head.
 
         Yields and raises as `gather` does.
         """
-        name = lineage.name
-        known = yield from self._prepare(lineage, spool, spool.last_id(name), share)
-        held, kept = lineage.load(), self._kept(spool, lineage, known)
-        known.check_front(held.state, model=name)
-        with spool.database.transaction():  # as above; and what has come meanwhile has no features yet
-            samples = spool.newest(name, after=after, most=most)
-            have = ~np.isin(samples.ids, kept.missing(samples.ids))
-            samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
-            features = kept.rows(samples.ids)
-        if not len(samples):
-            return samples, np.zeros((0, known.place.widths[-1]), np.float32)
-        return samples, known.answers(held.state.named(), Rows(features))
-
-    def _prepare(self, lineage: Lineage, spool: Spool, until: int, share: float) -> Generator[None, None, Known]:
-        """Have the features computed that the samples up to `until` lack."""
-        known, ids = self.known.get(lineage.name), spool.ids(lineage.name, until=until)
-        if known is None or self._kept(spool, lineage, known).missing(ids):
-            _check_size(lineage.name, head_of(lineage.store.folder / "base.tflite", lineage.name)[0].head, len(ids))
-            known = yield from self._find_out(lineage, until, share)
+        known, ids = self.known.get(base.model), spool.ids(base.model, until=until)
+        if known is None or _kept(spool, base, known).missing(ids):
+            _check_size(base.model, head_of(base.file, base.model)[0].head, len(ids))
+            known = yield from self._find_out(base, until, share)
         return known
 
-    def _kept(self, spool: Spool, lineage: Lineage, known: Known) -> Features:
-        return Features(spool, lineage.name, base=lineage.base_commit, runtime=known.runtime_key, width=known.place.widths[0])
-
-    def _find_out(self, lineage: Lineage, until: int, share: float = 1.0) -> Generator[None, None, Known]:
-        notes, batch = head_of(lineage.store.folder / "base.tflite", lineage.name)
+    def _find_out(self, base: FeaturesBase, until: int, share: float = 1.0) -> Generator[None, None, Known]:
+        notes, batch = head_of(base.file, base.model)
         assert notes.head is not None  # `head_of` has seen to it
-        found = yield from Extraction(self.state, lineage.name, base=lineage.base_commit, until=until, share=share).result()
-        place = replace(place_of(notes.head, lineage.manifest.schema), logits=found["logits"])
-        known = Known(place, notes, found["runtime"], batch)
+        said = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=share, clock=self.clock).result()
+        place = replace(place_of(notes.head, base.schema), logits=said["logits"])
+        known = Known(place, notes, said["runtime"], batch)
         if until:  # without samples nothing was compared
-            self.known[lineage.name] = known
+            self.known[base.model] = known
         return known
+
+
+def answers_to(
+    base: FeaturesBase, spool: Spool, known: Known, state: ModelState, *, after: int, most: int
+) -> tuple[Samples, F32]:  # fmt: skip
+    """Return the newest samples with ids above `after`, at most so many, and what the head of this state answers to them, [n, outputs].
+
+    Of those that `prepare` had features computed for. Raises NotTrainable.
+    """
+    name, kept = base.model, _kept(spool, base, known)
+    known.check_front(state, model=name)
+    with spool.database.transaction():  # as above; and what has come meanwhile has no features yet
+        samples = spool.newest(name, after=after, most=most)
+        have = ~np.isin(samples.ids, kept.missing(samples.ids))
+        samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
+        features = kept.rows(samples.ids)
+    if not len(samples):
+        return samples, np.zeros((0, known.place.widths[-1]), np.float32)
+    return samples, known.answers(state.named(), Rows(features))
+
+
+def _kept(spool: Spool, base: FeaturesBase, known: Known) -> Features:
+    return Features(spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.place.widths[0])
 
 
 def _check_size(model: str, head: HeadNotes | None, samples: int) -> None:

@@ -1,11 +1,9 @@
-"""Rows of kept features as what a round trains and judges with: no interpreter, and recipes where the settings ask for them."""
+"""Rows of kept features as what a round trains and judges with: no interpreter, and recipes where they are asked for."""
 
 from __future__ import annotations
 
-from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Anomaly, Model
 from edgeagent.training.balance import repeated
-from edgeagent.training.course import Course, Lesson, Offer
+from edgeagent.training.course import Course, Lesson
 from edgeagent.training.guard import Score
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
@@ -17,15 +15,19 @@ from .exact_course import MODE, HeadCourse
 from .gathering import OnFeatures
 
 
-class HeadGround:
+class RowsLearner:
     """One round's rows, and the state that it starts from."""
 
-    def __init__(self, gathered: OnFeatures, state: ModelState, settings: Model, *, overhead: int) -> None:
-        """overhead: bytes of the update's names and scores. Raises NotTrainable when the rows are not those of this state."""
+    modes = (MODE,)
+
+    def __init__(self, gathered: OnFeatures, state: ModelState, *, optimizer: str, recipe_room: int | None) -> None:
+        """optimizer: a name, "" for the model file's own; recipe_room: bytes that a recipe may take, None where none is asked for.
+
+        Raises NotTrainable when the rows are not those of this state.
+        """
         gathered.known.check_front(state, model=gathered.model)
-        self.note = ""  # why the update is no recipe where one is asked for
-        self.offers = (Offer(MODE, lambda _, lesson: self.begin(MODE, lesson)),)
-        self._gathered, self._state, self._settings, self._overhead = gathered, state, settings, overhead
+        self.training, self.judging, self.note = gathered.training, gathered.judging, ""
+        self._gathered, self._state, self._optimizer, self._recipe_room = gathered, state, optimizer, recipe_room
 
     @property
     def runtime_key(self) -> str:
@@ -36,22 +38,21 @@ class HeadGround:
         return self._gathered.known.batch
 
     def begin(self, mode: str, lesson: Lesson) -> Course:
-        optimizer, update = self._settings.train.optimizer, self._settings.update
-        if update.kind == "recipe":
-            course = RecipeCourse(self._gathered, self._state, lesson, optimizer)
-            against = course.against(self._state, update.max_bytes - self._overhead)
+        if self._recipe_room is not None:
+            course = RecipeCourse(self._gathered, self._state, lesson, self._optimizer)
+            against = course.against(self._state, self._recipe_room)
             if not against:
                 return course
             self.note = f"no recipe: {against}"
         rows = self._gathered.rows
         if lesson.balance and rows.labels is not None:  # a recipe's rows stay single: each costs bytes
             rows = rows.take(repeated(rows.labels, ENTRIES_MAX // rows.features.shape[1]))
-        return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, optimizer), rows, lesson.start)
+        return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, self._optimizer), rows, lesson.start)
 
-    def score(self, weights: Weights, judging: Samples) -> Score:
+    def score(self, weights: Weights) -> Score:
         return self._gathered.measure(weights)
 
-    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
+    def settled(self, snapped: Snapped) -> tuple[Snapped, float | None]:
         """Return the round as it is: a model with a threshold is not trained on features."""
         return snapped, None
 

@@ -1,155 +1,134 @@
-"""Begins a round's course as its plan says, or takes up the one that a kill or a stop interrupted, where it stood."""
+"""Opens a round: what it learns with, its plan, and its course, which begins or goes on where a kill or a stop interrupted it."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from math import isfinite
-from typing import Protocol
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from edgeagent.board import budget
-from edgeagent.board.budget import Plan, Work
-from edgeagent.samples.spool import Samples, Spool
-from edgeagent.settings.tree import Anomaly, Model
-from edgeagent.state.history import Head
-from edgeagent.state.lineage import Lineage
-from edgeagent.state.slots import Held
-from edgeagent.training import batches as trainer
-from edgeagent.training.course import Course, Lesson, Offer
+from edgeagent.board.budget import AUTO, Plan, Work
+from edgeagent.features.exact_course import MODE as FEATURES
+from edgeagent.features.gathering import Extractors
+from edgeagent.features.head_file import modes_of
+from edgeagent.features.rows_learner import RowsLearner
+from edgeagent.samples.spool import Samples
+from edgeagent.state.outcome import Outcome
+from edgeagent.state.slots import StoredModel
+from edgeagent.training.batches import seed_of, steps_of
+from edgeagent.training.course import Course, Lesson
 from edgeagent.training.guard import Score
-from modelwire.errors import Malformed, ModelWireError, NotEnoughSamples
+from edgeagent.training.learner import Learner, ModelLearner
+from edgecommon.memory import give_back
+from modelwire.cards.card import CARD_MAX, Card
+from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.lattice.candidates import Residual
-from modelwire.lattice.snap import Snapped, training_start
-from modelwire.tensors import Weights
+from modelwire.lattice.snap import training_start
 
-from . import journal
-from .journal import Begun, Found, Journal
+from . import fitting, resuming
+from .journal import Journal, RoundFacts
+from .standing import Standing
+from .starts import Start
 
-# They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
-_ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
-SPARE = 1.05  # times max_ram that a round under way may come to after a restart: a process is never twice of exactly one size
-Planned = Callable[[tuple[Offer, ...], Samples, Samples], Plan]  # what to do with these training and judging samples
+CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
+NO_RECIPE = "no recipe: only mode features trains what a recipe can say"
+Gathered = TypeVar("Gathered")
 _log = logging.getLogger("edgeagent")
 
 
-class Ground(Protocol):
-    """What a round trains and judges with: an opened model, or rows of kept features."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a round stands after a step; before the first, while features are computed, with no steps at all."""
 
-    @property
-    def runtime_key(self) -> str: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def offers(self) -> tuple[Offer, ...]: ...  # the modes in which it can be trained, cheapest first
-
-    def begin(self, mode: str, lesson: Lesson) -> Course:
-        """Return the course of the lesson in one of these modes."""
-
-    def score(self, weights: Weights, judging: Samples) -> Score:
-        """Return the score of the model with these weights, all of get_weights."""
-
-    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
-        """Return the round with its threshold of anomalies, and the threshold: of the model that was scored last."""
-
-    def rest(self) -> None:
-        """Give back what training took beyond scoring."""
-
-    def close(self) -> None:
-        """Give back all: nothing can be asked any more."""
+    mode: str
+    done: int  # steps, those before it was taken up included
+    steps: int
+    loss: float
+    seconds: float  # of training so far
 
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
     """A round whose course has begun."""
 
-    begun: Begun
+    facts: RoundFacts
     course: Course
     journal: Journal
-    judging: Samples
+    learner: Learner
+    stored: StoredModel  # the model as it was; its state moves with the round
+    residual: Residual  # to give to the snap
+    card: Card | None
+    idle: int  # bytes that the process held before
     training: int  # samples
     loaded: int  # bytes of all samples
-    residual: Residual  # to give to the snap
     why: str = ""  # why this mode and so many epochs
 
     @property
     def before(self) -> Score:
         """The score of the model as it was."""
-        return Score(float("nan") if self.begun.loss is None else self.begun.loss, self.begun.accuracy)
+        return Score(float("nan") if self.facts.loss is None else self.facts.loss, self.facts.accuracy)
 
 
-@contextlib.contextmanager
-def holding(lineage: Lineage, spool: Spool) -> Iterator[None]:
-    """Let go of the samples of a round at the end of the block, unless its journal says that it goes on later."""
-    try:
-        yield
-    finally:
-        if not lineage.journal.exists():
-            with contextlib.suppress(ModelWireError):  # a full disk: the next round, or the next start, does it again
-                spool.release(lineage.name)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a round's learner is made of."""
+
+    stored: StoredModel
+    idle: int
+    learner: Callable[[int], Learner]  # on the samples up to an id
+    until: int  # to hold when it is made once more; 0: all that have come
+    card: Card | None = None  # where the learner had to know of it
 
 
-def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) -> Found | None:
-    """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped.
+def open_round(standing: Standing, start: Start) -> Generator[Progress, None, UnderWay]:
+    """Return a round that has begun, or goes on. Raises NotEnoughSamples, NoModeFits or NotTrainable."""
+    name, spool, left = standing.name, standing.spool, start.left
+    if left and (why := resuming.too_large(standing, left.facts)):
+        resuming.give_up(standing, left, why)
+        left = None
+    until = spool.hold(name, left.facts.until if left else 0) if start.keep else spool.last_id(name)
+    source = yield from _source(standing, start, left.facts.mode if left else start.mode, until)
+    learner = source.learner(until)
+    if start.keep:
+        standing.lineage.set_runtime(learner.runtime_key)
+    if left:
+        lesson, residual = _lesson(standing, source.stored, learner, left.facts)
+        resumed = resuming.resumed(left, learner, lesson)
+        if not isinstance(resumed, str):
+            return _under_way(standing, start, source, learner, left.facts, resumed, residual)
+        resuming.give_up(standing, left, resumed)
+        until = spool.hold(name, source.until)
+        learner = source.learner(until)
+    if not len(learner.training) or not len(learner.judging):
+        have = len(learner.training) + len(learner.judging)
+        raise NotEnoughSamples(model=name, have=have, need=standing.settings.train.min_samples)
+    plan = start.trial.plan if start.trial else _plan(standing, learner, source.idle)
+    facts = _facts(standing, plan, learner, source.stored, until)
+    lesson, residual = _lesson(standing, source.stored, learner, facts)
+    return _under_way(standing, start, source, learner, facts, (learner.begin(plan.mode, lesson), 0.0), residual, plan.why)
 
-    resident: bytes that the agent holds now; a round in a mode that would take more than max_ram with them is dropped too.
+
+def on_features(standing: Standing, mode: str) -> bool:
+    """Return whether a round would be in mode features, as far as that can be told before anything is opened. mode: one, or auto.
+
+    Raises NoModeFits, which tells of mode features too.
     """
-    if not lineage.journal.exists():
-        return None
-    found = journal.read(lineage.journal)
-    if found is None:  # damaged
-        _drop(lineage, spool, None, "")
-        return None
-    head, begun = lineage.head(), found.begun
-    now = (lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1)
-    if (begun.base, begun.file, begun.private, begun.round) != now:
-        _drop(lineage, spool, found, "the model is another one now")
-    elif begun.settings != shaping(settings):
-        _drop(lineage, spool, found, "its settings have changed")
-    elif resident and (why := _too_large(lineage, settings, begun, resident)):
-        _drop(lineage, spool, found, why)
-    else:
-        return found
-    return None
+    return mode == FEATURES or (mode == AUTO and _ahead(standing) == FEATURES)
 
 
-def begin(
-    lineage: Lineage, spool: Spool, settings: Model, ground: Ground, held: Held, planned: Planned, *,
-    samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True,
-) -> UnderWay:  # fmt: skip
-    """Return the round that was left, or a new one. samples: in place of the spool's; until: the newest of them that counts.
-
-    keep=False: only a trial; no journal is read or left. Raises NotEnoughSamples, NoModeFits or NotTrainable.
-    """
-    found = left(lineage, spool, settings) if keep else None
-    until = found.begun.until if found else until
-    until = spool.hold(lineage.name, until) if keep else until or spool.last_id(lineage.name)
-    training, judging = samples or spool.split(lineage.name, settings.train.held_out, until=until)
-    if found and found.begun.samples != _ids(training, judging):
-        _drop(lineage, spool, found, "samples that it used are gone")
-        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
-    if not len(training) or not len(judging):
-        raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
-    offers, why = {offer.mode: offer for offer in ground.offers}, ""
-    if found:
-        begun = found.begun
-    else:
-        plan = planned(tuple(offers.values()), training, judging)
-        begun, why = _begun(lineage, settings, ground, held, plan, until, training, judging), plan.why
-    start, residual = training_start(held.state, held.residual)
-    weights = lineage.manifest.schema.shaped(start)
-    lesson = Lesson(lineage.name, training, weights, begun.epochs, settings.train.learning_rate, int(begun.seed), settings.train.balance)
-    course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
-    if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
-        _drop(lineage, spool, found, "it ran on another runtime")
-        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
-    assert course is not None
-    begun = replace(begun, runtime=ground.runtime_key, steps=course.steps, whole=course.whole)
-    spent = _take_up(lineage, found, course) if found else 0.0
-    writes = Journal(lineage.journal if keep else None, begun, spent=spent)
-    return UnderWay(begun, course, writes, judging, len(training), loaded(training, judging), residual, why)
+def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress, None, Gathered]:
+    """Let the link be served while features are computed."""
+    with contextlib.closing(gathering):  # ends the process that computes them
+        while True:
+            try:
+                next(gathering)
+            except StopIteration as end:
+                gathered: Gathered = end.value
+                return gathered
+            yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
 
 
 def loaded(training: Samples, judging: Samples) -> int:
@@ -157,57 +136,100 @@ def loaded(training: Samples, judging: Samples) -> int:
     return sum(s.x.nbytes + s.y.nbytes for s in (training, judging))
 
 
-def shaping(settings: Model) -> str:
-    """Return the settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
-    named = [(f.name, getattr(settings.train, f.name)) for f in fields(settings.train) if f.name not in _ELSEWHERE]
-    if settings.update.kind == "recipe":  # whether the round can be one hangs on its size
-        named += [("kind", "recipe"), ("max_bytes", settings.update.max_bytes)]
-    return ", ".join(f"{name}={value!r}" for name, value in named)
+def _ahead(standing: Standing) -> str:
+    """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told."""
+    name, settings = standing.name, standing.settings
+    costs = standing.lineage.costs.of(standing.lineage.head().runtime)
+    if not budget.limited(settings.budget) or FEATURES not in costs:
+        return ""
+    modes, batch = modes_of(standing.lineage.store.base_file, name)
+    training, judging = standing.spool.sides(name, settings.train.held_out)
+    shape = standing.spool.shape(name)
+    size = (training + judging) * 4 * (math.prod(shape.x) + math.prod(shape.y))
+    costs[FEATURES] = replace(costs[FEATURES], samples=size)  # it loads none of them
+    work = Work(settings.train.epochs, steps_of(training, batch, 1), size, standing.memory.idle(name))
+    return budget.plan(modes, costs, model=name, wish=AUTO, budget=settings.budget, work=work).mode
 
 
-def _begun(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, plan: Plan, until: int, training: Samples, judging: Samples
-) -> Begun:  # fmt: skip
-    head: Head = lineage.head()
-    before = ground.score(held.state.named(), judging)
-    seed = trainer.seed_of(lineage.board.device, lineage.name, head.next_version, head.rounds + 1)
-    return Begun(
-        lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1, plan.mode, "", shaping(settings),
-        plan.epochs, until, _ids(training, judging), str(seed), before.loss if isfinite(before.loss) else None, before.accuracy, 0, True,
+def _source(standing: Standing, start: Start, mode: str, until: int) -> Generator[Progress, None, _Source]:
+    """Gather the samples as features, or open the model."""
+    if standing.extractors is not None and on_features(standing, mode):
+        try:
+            return (yield from _rows(standing, standing.extractors, start, until))
+        except NotTrainable as e:  # then another mode may fit
+            if mode == FEATURES:
+                raise
+            _log.info("%s", e.message)
+    name, settings = standing.name, standing.settings
+    stored = standing.lineage.load()
+    model = standing.open_model(stored.file, name)
+    give_back()
+
+    def learner(until: int) -> Learner:
+        samples = (start.trial and start.trial.samples) or standing.spool.split(name, settings.train.held_out, until=until)
+        note = NO_RECIPE if start.recipe else ""
+        return ModelLearner(model, stored.file, *samples, name=name, anomaly=settings.anomaly, note=note)
+
+    return _Source(stored, standing.memory.idle(name), learner, 0)
+
+
+def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) -> Generator[Progress, None, _Source]:
+    name, settings, lineage = standing.name, standing.settings, standing.lineage
+    give_back()
+    idle = standing.memory.idle(name)
+    gathered = yield from preparing(
+        extractors.gather(standing.base, standing.spool, held_out=settings.train.held_out, until=until, share=settings.budget.max_cpu)
+    )
+    stored = lineage.load()
+    card = _card(standing, gathered.known.runtime_key, until, len(gathered.judging), keep=start.keep)
+    blank = Outcome(0, Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
+    names = fitting.names_of(lineage.board.device, name, lineage.manifest)
+    room = settings.update.max_bytes - fitting.overhead(names, blank, ())
+    rows = RowsLearner(gathered, stored.state, optimizer=settings.train.optimizer, recipe_room=room if start.recipe else None)
+    return _Source(stored, idle, lambda _: rows, until, card)
+
+
+def _card(standing: Standing, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+    settings = standing.settings
+    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
+    return standing.spool.cards.beside(
+        standing.name, until, runtime=runtime, told=standing.lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
+    )
+
+
+def _plan(standing: Standing, learner: Learner, idle: int) -> Plan:
+    settings = standing.settings
+    work = Work(settings.train.epochs, steps_of(len(learner.training), learner.batch, 1), loaded(learner.training, learner.judging), idle)
+    costs = standing.lineage.costs.of(learner.runtime_key)
+    return budget.plan(learner.modes, costs, model=standing.name, wish=settings.train.mode, budget=settings.budget, work=work)
+
+
+def _facts(standing: Standing, plan: Plan, learner: Learner, stored: StoredModel, until: int) -> RoundFacts:
+    lineage, head = standing.lineage, standing.lineage.head()
+    before = learner.score(stored.state.named())
+    seed = seed_of(lineage.board.device, lineage.name, head.next_version, head.rounds + 1)
+    return RoundFacts(
+        lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1, plan.mode, "",
+        resuming.shaping(standing.settings), plan.epochs, until, resuming.ids_of(learner.training, learner.judging), str(seed),
+        before.loss if math.isfinite(before.loss) else None, before.accuracy, 0, True,
     )  # fmt: skip
 
 
-def _take_up(lineage: Lineage, found: Found, course: Course) -> float:
-    """Let the course go on where the journal stands, and return the seconds of training that it took so far."""
-    kept = found.arrays(course.keep())
-    try:
-        if kept is None:
-            raise Malformed(what="journal", reason="neither half is whole")
-        course.restore(kept[0])
-    except Malformed as e:
-        _log.warning("%s: round %d begins anew: %s", lineage.name, found.begun.round, e.message)
-        return 0.0
-    _log.info("%s: round %d goes on after step %d of %d", lineage.name, found.begun.round, course.done, course.steps)
-    if not course.whole:
-        _log.warning("%s: its file has no get_state, so the optimizer's slots start anew", lineage.name)
-    return kept[1]
+def _lesson(standing: Standing, stored: StoredModel, learner: Learner, facts: RoundFacts) -> tuple[Lesson, Residual]:
+    """Return what the round is to learn, and the residual to give to its snap."""
+    first, residual = training_start(stored.state, stored.residual)
+    weights, train = standing.lineage.manifest.schema.shaped(first), standing.settings.train
+    lesson = Lesson(standing.name, learner.training, weights, facts.epochs, train.learning_rate, int(facts.seed), train.balance)
+    return lesson, residual
 
 
-def _too_large(lineage: Lineage, settings: Model, begun: Begun, resident: int) -> str:
-    """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
-    cost, limit = lineage.costs.of(begun.runtime).get(begun.mode), int(SPARE * settings.budget.max_ram)
-    if cost is None or not limit:
-        return ""
-    work = Work(begun.epochs, 1, cost.samples, resident)
-    return budget.against(begun.mode, cost, replace(settings.budget, max_ram=limit, max_seconds=0.0), work)
-
-
-def _drop(lineage: Lineage, spool: Spool, found: Found | None, why: str) -> None:
-    if found and found.begun.round > lineage.head().rounds:  # else a kill came between the end of the round and that of its journal
-        _log.info("%s: round %d begins anew after %d steps: %s", lineage.name, found.begun.round, found.done, why)
-    journal.drop(lineage.journal)
-    spool.release(lineage.name)
-
-
-def _ids(training: Samples, judging: Samples) -> str:
-    return hashlib.sha256(training.ids.tobytes() + b"|" + judging.ids.tobytes()).hexdigest()
+def _under_way(
+    standing: Standing, start: Start, source: _Source, learner: Learner, facts: RoundFacts, resumed: tuple[Course, float],
+    residual: Residual, why: str = "",
+) -> UnderWay:  # fmt: skip
+    course, spent = resumed
+    facts = replace(facts, runtime=learner.runtime_key, steps=course.steps, whole=course.whole)
+    writes = Journal(standing.lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent)
+    card = source.card or _card(standing, learner.runtime_key, facts.until, len(learner.judging), keep=start.keep)
+    size = loaded(learner.training, learner.judging)
+    return UnderWay(facts, course, writes, learner, source.stored, residual, card, source.idle, len(learner.training), size, why)

@@ -15,7 +15,7 @@ from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.wire import signing
 
 from .outbox import Outbox
-from .slots import Held, ModelStore
+from .slots import ModelStore, StoredModel
 
 QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
 
@@ -86,7 +86,7 @@ class History:
             r["rounds"], r["trained_id"], r["trained_at"], r["runtime"], r["carded_id"], r["looked_id"], r["look"],
         )  # fmt: skip
 
-    def load(self) -> Held:
+    def load(self) -> StoredModel:
         """Return the head's model. Raises StateDamaged."""
         while True:
             head = self.head()
@@ -140,11 +140,11 @@ class History:
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
 
-    def set_waiting(self, wait: Wait | None, at: int) -> None:
+    def set_waiting(self, wait: Wait | None, now: int) -> None:
         """Note why the running agent does not train this model now, for those who ask from outside."""
         self._db.run("DELETE FROM waiting WHERE model=?", self.name)
         if wait is not None:
-            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=at)
+            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=now)
 
     def waiting(self) -> Wait | None:
         """Return why the running agent does not train this model now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from edgeagent.samples import cards
 from edgeagent.system.database import Row
@@ -21,9 +22,18 @@ from modelwire.wire.records import Welcome
 from .history import OK, Head, History
 from .outbox import Waiting
 from .outcome import Outcome, merged, said
-from .slots import Held, Written
+from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An update as it was just sealed: nobody needs to parse it to know what it is."""
+
+    header: Header
+    commit: bytes
+    body: bytes  # the container
 
 
 class Lineage(History):
@@ -36,8 +46,8 @@ class Lineage(History):
     def seal(
         self, head: Head, kind: Kind, sections: Sequence[AnySection], after: ModelState, extension: Mapping[str, cbor.Value], *,
         parent: bytes | None = None, version: int | None = None, recipe: bytes = b"",
-    ) -> bytes:  # fmt: skip
-        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
+    ) -> Sealed:  # fmt: skip
+        """Return the update that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
 
         recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then.
         """
@@ -46,17 +56,19 @@ class Lineage(History):
             kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
             self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
         )  # fmt: skip
-        return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
+        body = container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
+        return Sealed(header, container.commit_of(body), body)
 
     def adopt(
-        self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, command: int | None = None, note: str = ""
-    ) -> int:
+        self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, command: int | None = None,
+        note: str = "",
+    ) -> int:  # fmt: skip
         """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
 
         command: the id of the command that this carries out; it is no round then.
         """
         with self._db.transaction():
-            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256, note=note)
+            version = self._enqueue(sealed, head, outcome, file_sha256=written.file_sha256, note=note)
             self._db.run(
                 "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
@@ -91,7 +103,7 @@ class Lineage(History):
 
     # Snapshots and sums.
 
-    def snapshot(self, at: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
+    def snapshot(self, now: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
         """Queue the whole present state, on `parent` or the head, and return its version.
 
         command: the id of the command that asked for it; the same id again changes nothing and returns the same version.
@@ -100,11 +112,11 @@ class Lineage(History):
         with self._db.transaction():
             if command is not None and self.done(command):
                 return self.done(command)
-            head, held = self.head(), self.load()
+            head, state = self.head(), self.load().state
             extension: dict[str, cbor.Value] = {"note": note} if note else {}
-            body = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
-            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, at)
-            version = self._enqueue(body, head, outcome, file_sha256=head.file_sha256, note=note)
+            sealed = self.seal(head, Kind.SNAPSHOT, state.snapshot(), state, extension, parent=parent)
+            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
+            version = self._enqueue(sealed, head, outcome, file_sha256=head.file_sha256, note=note)
             if command is not None:
                 self._db.insert("command", model=self.name, id=command, version=version)
         return version
@@ -131,22 +143,22 @@ class Lineage(History):
             head, last = self.head(), queued[-1]
             assert last.version == head.version and last.commit == head.commit
             bodies = [container.parse(self.outbox.body(w.version)) for w in queued]
-            held = self.load()
-            kind, sections = self._sum(queued, bodies, held)
+            state = self.load().state
+            kind, sections = self._sum(queued, bodies, state)
             extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
             if given_up:
                 extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
             try:
-                body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+                sealed = self.seal(head, kind, sections, state, extension, parent=queued[0].parent, version=last.version)
             except TooLarge:
                 self._apart = last.commit
                 raise
+            commit, body = sealed.commit, sealed.body
             if given_up and len(body) >= sum(w.size for w in queued):
                 self._apart = last.commit  # nothing would be won by it
                 return []
             carried = [w.version for w in queued[:-1]]
             self.outbox.carry(carried, last.version)
-            commit = container.commit_of(body)
             self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
             if given_up:
                 self.outbox.note(last.version, str(extension["note"]))
@@ -155,9 +167,9 @@ class Lineage(History):
                 self._tell({})
         return carried
 
-    def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
+    def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], state: ModelState) -> tuple[Kind, Sections]:
         if any(b.header.kind in (Kind.SNAPSHOT, Kind.RECIPE) for b in bodies):
-            return Kind.SNAPSHOT, held.state.snapshot()
+            return Kind.SNAPSHOT, state.snapshot()
         total = bodies[0].sections(self.manifest.schema)
         for b in bodies[1:]:
             total = update.add(total, b.sections(self.manifest.schema), self.manifest)
@@ -165,7 +177,7 @@ class Lineage(History):
 
     # What the centre says.
 
-    def refused(self, row: Row, reason: str, good: bytes, at: int) -> list[int]:
+    def refused(self, row: Row, reason: str, good: bytes, now: int) -> list[int]:
         """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
 
         The model itself never goes back. Without a good commit there is nothing to build on: sending stops in this epoch.
@@ -175,21 +187,21 @@ class Lineage(History):
             self._tell({})
             if self.head().version in news:
                 if good:
-                    self._snapshot_or_block(at, note=f"after the refusal of @{row['version']}", parent=good)
+                    self._snapshot_or_block(now, note=f"after the refusal of @{row['version']}", parent=good)
                 else:
                     self._block(reason or "refused without a good commit")
         return news
 
-    def _snapshot_or_block(self, at: int, *, note: str, parent: bytes) -> None:
+    def _snapshot_or_block(self, now: int, *, note: str, parent: bytes) -> None:
         try:
-            self.snapshot(at, note=note, parent=parent)
+            self.snapshot(now, note=note, parent=parent)
         except TooLarge as e:
             self._block(f"{note}, no snapshot can be sent: {e.message}")
 
     def _block(self, why: str) -> None:
         self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
 
-    def welcome(self, w: Welcome, at: int) -> str:
+    def welcome(self, w: Welcome, now: int) -> str:
         """Take the centre's answer to a hello, and return what it means, for the log.
 
         "rewound" in it: the centre holds less than it once said; `rewind` is for when it says so again.
@@ -203,11 +215,11 @@ class Lineage(History):
             if w.epoch != before.epoch:
                 self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
                 if before.epoch:
-                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", at)
+                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now)
                 return f"epoch {w.epoch}, counting on from @{w.version}"
             return self._reconcile(w)
 
-    def rewind(self, w: Welcome, at: int) -> str:
+    def rewind(self, w: Welcome, now: int) -> str:
         """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head."""
         with self._db.transaction():
             if self._reconcile(w) != "rewound":
@@ -221,7 +233,7 @@ class Lineage(History):
             if whole:
                 self.outbox.offer_again(r["version"] for r in missing)
                 return f"the centre went back to @{w.head_version}; {len(missing)} updates go again"
-            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", at)
+            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", now)
             return f"the centre went back to @{w.head_version}; a snapshot goes"
 
     def _reconcile(self, w: Welcome) -> str:
@@ -241,18 +253,18 @@ class Lineage(History):
     def _stored_row(self, w: Welcome) -> Row | None:
         return self.outbox.find(w.epoch, w.head_version, w.head) if w.head_version else None
 
-    def _start_over(self, parent: bytes, above: int, reason: str, at: int) -> None:
+    def _start_over(self, parent: bytes, above: int, reason: str, now: int) -> None:
         self.outbox.drop_all(above, reason)
         self._tell({})
         if self.head().version:
-            self._snapshot_or_block(at, note=reason, parent=parent)
+            self._snapshot_or_block(now, note=reason, parent=parent)
 
     def _tell(self, told: Mapping[str, object]) -> None:
         """Note which facts of this board the centre knows from cards; with nothing the next card tells them all."""
         self._db.run("UPDATE model SET told=? WHERE name=?", json.dumps(told), self.name)
 
-    def _enqueue(self, body: bytes, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
-        h, commit = container.parse(body).header, container.commit_of(body)
+    def _enqueue(self, sealed: Sealed, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
+        h, commit, body = sealed.header, sealed.commit, sealed.body
         self._db.insert(
             "version", model=self.name, version=h.version, epoch=h.epoch, state="queued", reason=note, kind=h.kind.name.lower(),
             commit_id=commit, parent=h.parent, root=h.root, file_sha256=file_sha256, bytes=len(body), **_columns(outcome),

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.service.agent import Agent, Clock, Goal
+from edgeagent.features.gathering import Extractors
+from edgeagent.rounds.standing import OpenModel, Standing
+from edgeagent.service.agent import Agent, Goal
 from edgeagent.settings import reading as configuration
 from edgeagent.settings import template
 from edgeagent.settings.reading import Loaded
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
+from edgeagent.system.clock import Clock
 from edgeagent.training.batches import Trainable
 from modelwire.tensors import F32, Weights
 from modelwire.tflite.file import read_weights
@@ -116,6 +119,15 @@ def centre(clock: FakeClock, *, known: bool = True, file: bytes = TINY) -> Centr
     if known:
         made.keys["pi-7"] = PUBLIC
     return made
+
+
+def standing(
+    opened: Device, open_model: OpenModel = scripted, model: str = "tiny", *, now: Callable[[], float] = lambda: 0.0,
+    settings: Any = None, extractors: Extractors | None = None, **others: Any,
+) -> Standing:  # fmt: skip
+    """Return what rounds of a model stand on. now: Unix seconds; settings: in place of the device's."""
+    given = {"clock": Clock(wall=now), **others}
+    return Standing(opened.lineages[model], opened.spool, settings or opened.settings.model(model), open_model, extractors, **given)
 
 
 class Rig:

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.commands.reports import Opener
-from edgeagent.service.agent import Agent, Clock
+from edgeagent.service.agent import Agent
+from edgeagent.service.opener import Opener
 from edgeagent.settings import reading as configuration
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
+from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
 from modelwire.tensors import F32
 from tests.worlds import MODELS

@@ -38,12 +38,12 @@ from modelwire.update import container
 from modelwire.wire import cbor, topics
 from modelwire.wire.records import Command, Level, Receipt, Welcome
 
-from .boards import TINY, Rig, ScriptedModel, centre, fill, make, make_with, rig, scripted
+from .boards import TINY, Rig, ScriptedModel, centre, fill, make, make_with, rig, standing
 from .centre import FakeClock
 
 
 def one(r: Rig) -> Report:
-    return finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
+    return finish(rounds.run(standing(r.device, now=r.centre.clock.wall)))
 
 
 def smaller(monkeypatch: pytest.MonkeyPatch, most: int, *, of: int | None = None) -> None:
@@ -119,7 +119,7 @@ def test_updates_whose_sum_no_container_holds_stay_apart_and_the_agent_goes_on(
         r.serve(10)
         assert set(r.states().values()) == {"queued"}, "the sum is larger than each of them"
         with pytest.raises(OutboxFull):
-            rounds.check_due(r.lineage, r.device.spool, r.device.settings.model("tiny"), 700)
+            rounds.check_due(standing(r.device), 700)
         c.mend()
         r.serve(60)
         assert set(r.states().values()) == {"verified"}

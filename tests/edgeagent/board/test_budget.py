@@ -25,11 +25,12 @@ from edgeagent.settings import reading as configuration
 from edgeagent.settings import units
 from edgeagent.settings.tree import Budget
 from edgeagent.state import folder as device
+from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
 from modelwire.errors import ConfigError, NoModeFits, OverBudget, RuntimeUnusable
 from modelwire.tensors import F32
-from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, make_with, rig
+from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, make_with, rig, standing
 from tests.edgeagent.centre import FakeClock
 
 ROOT = Path(__file__).parents[3]
@@ -231,9 +232,11 @@ def test_a_share_of_the_processor_is_kept_by_resting_between_steps(tmp_path: Pat
 
 
 def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) -> None:
+    now = [0.0]
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.02)
+            now[0] += 0.025
             return super().train(x, y, lr)
 
     settings = {"budget.max_seconds": "0.2s", "train.epochs": "50"}
@@ -241,8 +244,8 @@ def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) 
     with rig(tmp_path / "d", centre(FakeClock()), lambda file, name: Slow(file)) as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
-        model = r.device.settings.model("tiny")
-        report = finish(run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0))
+        stands = standing(r.device, lambda file, name: Slow(file), clock=Clock(lambda: now[0], lambda: 0.0))
+        report = finish(run(stands))
         assert report.accepted and 8 <= report.outcome.steps <= 10 and report.outcome.mode == "all"
         assert r.lineage.versions(1)[0]["mode"] == "all"
 
@@ -271,10 +274,10 @@ def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_
     with rig(tmp_path / "d", centre(FakeClock()), lambda file, name: Slow(file)) as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
-        before, model = r.lineage.load().state.root, r.device.settings.model("tiny")
+        before = r.lineage.load().state.root
 
         def steps(memory: Memory) -> Any:
-            return run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory)
+            return run(standing(r.device, lambda file, name: Slow(file), memory=memory))
 
         report = finish(steps(Memory(Heavy())))
         assert isinstance(report.error, OverBudget) and not report.accepted

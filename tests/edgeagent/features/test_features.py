@@ -21,6 +21,7 @@ from edgeagent.features.extraction import Extraction
 from edgeagent.features.head_file import head_of
 from edgeagent.features.kept import Features, half
 from edgeagent.rounds import round as rounds
+from edgeagent.rounds.standing import base_of
 from edgeagent.service import measuring
 from edgeagent.service.agent import Goal
 from modelwire.errors import Malformed, NoModeFits, NotTrainable, RuntimeUnusable
@@ -32,7 +33,7 @@ from modelwire.tflite.notes import notes_of
 from modelwire.update import container
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
-from tests.edgeagent.boards import make_with
+from tests.edgeagent.boards import make_with, standing
 from tests.edgeagent.heads import SETTINGS, Board, board, grafted, samples
 
 try:
@@ -137,7 +138,7 @@ def test_a_head_whose_front_was_trained_is_refused_by_name(tmp_path: Path) -> No
         settings = b.device.settings.model("m")
         settings = replace(settings, train=replace(settings.train, mode=MODE))
         with pytest.raises(NotTrainable, match=r"in front of the head has moved from the base: train\.mode = head"):
-            list(rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=b.models.extractors))
+            list(rounds.run(standing(b.device, b.models, "m", settings=settings, extractors=b.models.extractors)))
         assert b.lineage.head().version == 1
 
 
@@ -154,7 +155,7 @@ def test_a_file_without_a_head_on_features_is_refused(tmp_path: Path) -> None:
     file = grafted("autoencoder", "all", loss="mse")
     with board(tmp_path / "d", file) as b:
         with pytest.raises(NotTrainable, match="no head"):
-            b.models.extractors.runtime_key(b.lineage)
+            b.models.extractors.runtime_key(base_of(b.lineage))
         with pytest.raises(NotTrainable, match="no head"):
             head_of(b.lineage.store.folder / "base.tflite", "m")
 
@@ -343,8 +344,7 @@ def test_a_recipe_is_never_taken_up_as_a_delta(tmp_path: Path, monkeypatch: pyte
 
 
 def round_of(b: Board) -> rounds.Round:
-    settings, extractors = b.device.settings.model("m"), b.models.extractors
-    return rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=extractors)
+    return rounds.run(standing(b.device, b.models, "m", extractors=b.models.extractors))
 
 
 def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:
@@ -394,31 +394,30 @@ def test_another_mode_sends_deltas_and_says_why(tmp_path: Path) -> None:
 def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
         b.spool.extend("m", *samples(60))
-        key = b.models.extractors.runtime_key(b.lineage)
+        key = b.models.extractors.runtime_key(base_of(b.lineage))
         b.lineage.set_runtime(key)
         for mode, mib in (("features", 1), ("head", 3000), ("all", 4000)):
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
         b.agent.run(Goal(rounds=1, timeout=6000))
         assert [r.outcome.mode for r in b.agent.reports] == [MODE] and b.agent.reports[0].accepted
-        assert b.models._found is None, "no runtime was loaded"
+        assert b.models._runtime is None, "no runtime was loaded"
 
 
 def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
         b.spool.extend("m", *samples(60))
-        key = b.models.extractors.runtime_key(b.lineage)
+        key = b.models.extractors.runtime_key(base_of(b.lineage))
         b.lineage.set_runtime(key)
         for mode, mib in (("features", 2000), ("head", 3000), ("all", 4000)):
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
-        settings = b.device.settings.model("m")
         with pytest.raises(NoModeFits, match=r"all would take.*head would take.*features would take"):
-            finish(rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=b.models.extractors))
-        assert b.models._found is None, "no runtime was loaded"
+            finish(rounds.run(standing(b.device, b.models, "m", extractors=b.models.extractors)))
+        assert b.models._runtime is None, "no runtime was loaded"
 
 
 def test_measuring_knows_the_mode_and_what_one_of_its_short_steps_takes(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(60))
         assert measuring.modes(b.lineage) == [MODE, "head"]
-        cost = measuring.here(b.device, b.lineage, MODE, b.models, b.models.extractors)
+        cost = measuring.here(standing(b.device, b.models, "m", extractors=b.models.extractors), MODE)
         assert 0 < cost.seconds < 0.001

@@ -19,7 +19,7 @@ from modelwire.errors import LinkError, NotWelcome
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor, records, signing, topics
 from modelwire.wire.records import Command, Hello, Level, Presence, Receipt, Record, Transfer, Wanted, Welcome
-from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, rig, scripted
+from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, rig, standing
 from tests.edgeagent.centre import Centre, FakeClock
 
 
@@ -114,7 +114,7 @@ def test_no_more_than_the_window_is_on_its_way_and_in_order(tmp_path: Path, cloc
 def train(r: Rig, count: int) -> None:
     """Do rounds without a link."""
     for _ in range(count):
-        report = finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
+        report = finish(rounds.run(standing(r.device, now=r.centre.clock.wall)))
         assert report.accepted, report.reason
 
 

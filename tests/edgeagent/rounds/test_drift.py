@@ -15,7 +15,7 @@ from edgeagent.service.agent import Goal
 from edgeagent.training.batches import Trainable
 from edgecommon import runtime
 from modelwire.errors import RuntimeUnusable
-from tests.edgeagent.boards import Rig, centre, fill, make, rig
+from tests.edgeagent.boards import Rig, centre, fill, make, rig, standing
 from tests.edgeagent.centre import FakeClock
 from tests.edgeagent.heads import board, grafted, samples
 from tests.edgeagent.two_days import live
@@ -159,8 +159,8 @@ def test_a_look_in_mode_features_opens_no_model_and_the_link_is_served_meanwhile
         b.spool.extend("m", x, (y + 1) % 4)
         assert serve() == 2, b.lineage.head().look
         assert not opened and [r.outcome.mode for r in b.agent.reports] == ["features", "features"]
-        whole = drift.look(b.lineage, b.spool, b.device.settings.model("m"), open_model)
-        kept = drift.look(b.lineage, b.spool, b.device.settings.model("m"), open_model, b.models.extractors)
+        on_both = standing(b.device, open_model, "m", extractors=b.models.extractors)
+        whole, kept = drift.look(on_both), drift.look(on_both, on_features=True)
         b.spool.extend("m", *samples(40, seed=5))
         said = [found(look) for look in (whole, kept)]
         assert said[0] == said[1] and opened == ["m"], "and finds what the whole model finds"
@@ -182,7 +182,7 @@ def test_a_round_that_is_taken_up_is_not_looked_at_again(tmp_path: Path, monkeyp
         r.device.spool.extend("digits", *digits_world(1).stream(0, 300))
         r.run(Goal(rounds=1))
         r.device.spool.extend("digits", *digits_world(5).stream(0, 300))
-        steps = rounds.run(r.lineage, r.device.spool, r.device.settings.model("digits"), open_model, now=lambda: 0.0)
+        steps = rounds.run(standing(r.device, open_model, "digits"))
         for _ in range(5):
             next(steps)
         steps.close()

@@ -17,7 +17,7 @@ import pytest
 
 from edgeagent.board.budget import Cost
 from edgeagent.commands.train import finish
-from edgeagent.rounds import journal
+from edgeagent.rounds import journal, resuming
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Spool
 from edgeagent.service.agent import Goal
@@ -28,7 +28,7 @@ from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
 from modelwire.errors import NoModeFits, RuntimeUnusable
 from modelwire.tflite import file as tflite_file
-from tests.edgeagent.boards import Rig, centre, make_with, rig
+from tests.edgeagent.boards import Rig, centre, make_with, rig, standing
 from tests.edgeagent.centre import FakeClock
 
 try:
@@ -66,7 +66,7 @@ def prepare(folder: Path, file: bytes, *, samples: int = 40, settings: dict[str,
 
 
 def round_of(r: Rig) -> rounds.Round:
-    return rounds.run(r.lineage, r.device.spool, r.device.settings.model("m"), open_model, now=lambda: 0.0)
+    return rounds.run(standing(r.device, open_model, "m"))
 
 
 def take(steps: rounds.Round, count: int) -> rounds.Progress:
@@ -101,7 +101,7 @@ def test_a_round_interrupted_after_any_step_comes_to_the_same_bits(tmp_path: Pat
             steps.close()
         assert done == 16
         found = journal.read(r.lineage.journal)
-        assert found is not None and found.done == 16 and found.begun.whole
+        assert found is not None and found.done == 16 and found.facts.whole
         assert r.lineage.head().rounds == 0 and r.lineage.head().version == 0
 
     assert root_after(tmp_path / "parts", file, interrupt) == root_after(tmp_path / "whole", file)
@@ -192,11 +192,11 @@ def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) 
     with device.opened(configuration.load(path, environment={}, flags=flags), alone=True) as opened:
         again = Rig(opened, centre(FakeClock(), file=file), open_model)
         if end == "its settings change":
-            again.agent._due(Goal(), again.lineage, opened.settings.model("m"))
+            resuming.interrupted(again.agent.standing(again.lineage))
         elif end == "it can't begin":
             settings = opened.settings.model("m")
             wrong = replace(settings, train=replace(settings.train, mode="none"))
-            steps = rounds.run(again.lineage, opened.spool, wrong, open_model, now=lambda: 0.0)
+            steps = rounds.run(standing(opened, open_model, "m", settings=wrong))
             with pytest.raises(NoModeFits):
                 next(steps)
         assert opened.spool.database.one("SELECT held FROM model")[0] == 0
@@ -259,7 +259,8 @@ def test_the_agent_takes_up_a_round_that_a_stop_interrupted(tmp_path: Path) -> N
                 steps = round_of(r)
                 take(steps, 300)
                 steps.close()
-                assert r.agent._due(Goal(), r.lineage, r.device.settings.model("m"))
+                stands = r.agent.standing(r.lineage)
+                assert r.agent._due(Goal(), stands, resuming.interrupted(stands))
             r.run(Goal(rounds=1, timeout=600))
             roots.append(r.lineage.load().state.root)
     assert roots[0] == roots[1]
@@ -322,6 +323,6 @@ def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, stock: st
 
 
 def _spent(path: Path) -> float:
-    with journal._opened(path) as f:
+    with journal._reading(path) as f:
         _, half = journal._facts(f)
         return max(journal._halves(f, half))[2]

@@ -245,7 +245,7 @@ def test_an_update_without_room_for_its_card_goes_and_the_next_one_tells(
     with rig(tmp_path / "d", centre(clock), update__max_bytes="600B", **OPEN) as r:
         add(r, 0, 40)
         monkeypatch.setattr("edgeagent.samples.card_store.cards.facts", lambda _: {"board": "b" * 40, "isa": "i" * 40})
-        monkeypatch.setattr("edgeagent.rounds.round.CARD_SHARE", 1)  # a card of all that the update may take
+        monkeypatch.setattr("edgeagent.rounds.opening.CARD_SHARE", 1)  # a card of all that the update may take
         r.run(Goal(rounds=1, timeout=60))
         assert r.states() == {1: "verified"} and not sent(r)
         monkeypatch.undo()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeagent.link.backoff import Backoff
-from edgeagent.service.agent import Agent, Clock, Goal
+from edgeagent.service.agent import Agent, Goal
+from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, NotEnoughSamples
 from modelwire.tensors import F32
 from tests.edgeagent.boards import TINY, ScriptedModel, centre, fill, make, rig, scripted

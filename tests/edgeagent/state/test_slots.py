@@ -19,7 +19,7 @@ from modelwire.errors import ConfigError, Malformed, MissingFile, NotTrainable, 
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
-from tests.edgeagent.boards import TINY, Rig, centre, fill, make, rig, scripted
+from tests.edgeagent.boards import TINY, Rig, centre, fill, make, rig, standing
 from tests.edgeagent.centre import FakeClock
 
 
@@ -102,7 +102,7 @@ def test_a_round_that_was_killed_before_its_commit_never_happened(tmp_path: Path
 
         monkeypatch.setattr(type(r.lineage), "adopt", die)
         with pytest.raises(Killed):
-            finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=lambda: 0.0))
+            finish(rounds.run(standing(r.device)))
         monkeypatch.undo()
         assert r.lineage.head() == before
     with rig(tmp_path / "d", c) as r:

@@ -28,7 +28,7 @@ from modelwire.update import container
 from modelwire.update.manifest import Manifest, class_of, manifest_of, parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
-from tests.edgeagent.boards import Rig, centre, make_with
+from tests.edgeagent.boards import Rig, centre, make_with, standing
 from tests.edgeagent.centre import FakeClock
 from tests.stock import STOCK, runtime
 
@@ -161,7 +161,7 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         board.spool.extend("turbine", x, targets=x)
 
         def one() -> rounds.Report:
-            return finish(rounds.run(r.lineage, board.spool, board.settings.model("turbine"), opened, now=r.centre.clock.wall))
+            return finish(rounds.run(standing(board, opened, "turbine", now=r.centre.clock.wall)))
 
         report = one()
         assert report.accepted and report.outcome.threshold is not None
@@ -189,7 +189,7 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         path.write_text(path.read_text().replace("learning_rate = 0.003", "learning_rate = 50.0").replace("margin = 100", "margin = 0.0"))
     with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as board:
         lineage = board.lineages["turbine"]
-        report = finish(rounds.run(lineage, board.spool, board.settings.model("turbine"), opened, now=FakeClock().wall))
+        report = finish(rounds.run(standing(board, opened, "turbine", now=FakeClock().wall)))
         assert not report.accepted
         after = lineage.load().state
         assert (lineage.head().commit, after.root, after.fingerprint) == (head.commit, state.root, state.fingerprint)
