@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import edgecloud
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.service import Ingester, Pace, Tally
 from edgecloud.registry import Request, open_registry
@@ -248,3 +252,75 @@ def test_once_without_a_broker_says_so(path):
     ingester = Ingester(path, FLEET_KEY, transport, pace=QUICK, synchronous="OFF")
     with pytest.raises(BrokerUnreachable, match="no connection within 1 s"):
         ingester.run(once=0.2)
+
+
+def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_path, base):
+    make_registry(tmp_path / "fleet.db", base).close()
+    program = (
+        "import os, signal, sys, threading\n"
+        "from pathlib import Path\n"
+        "from edgecloud.intake.service import Ingester\n"
+        "from tests.edgecloud.centre import FLEET_KEY\n"
+        "from tests.edgecloud.memory import MemoryBroker, MemoryTransport\n"
+        "i = Ingester(Path(sys.argv[1]), FLEET_KEY, MemoryTransport(MemoryBroker(), fleet='orchard', client_id='c'))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: i.stop())\n"
+        "class Held(type(i._work._cond)):\n"
+        "    def notify_all(self):\n"
+        "        if threading.current_thread() is threading.main_thread():\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        super().notify_all()\n"
+        "i._work._cond.__class__ = Held\n"
+        "tick = i._tick\n"
+        "i._tick = lambda ingest: (tick(ingest), i._work.set())\n"
+        "i.run()\n"
+        "print('ended')\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "fleet.db")], cwd=root, capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout == "ended\n", done.stderr
+
+
+def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_through(tmp_path, base):
+    make_registry(tmp_path / "fleet.db", base).close()
+    broker = MemoryBroker()
+    path = tmp_path / "fleet.db"
+    running = Running(path, broker, pace=Pace(batch_seconds=0.01, busy=0.1, queue_bytes=1 << 20)).start()
+    until(lambda: "centre" in broker.sessions)
+    store = open_registry(path, synchronous="OFF")
+    with store.transaction():
+        for n in range(50):
+            broker.publish(f"e1/{FLEET}/pi-{n}/digits/up/update", bytes(300_000))
+        time.sleep(0.7)
+        assert len(broker.sessions["centre"].sent) <= 6
+    broker.publish(f"e1/{FLEET}/pi-0/digits/up/update", bytes(2_000_000))
+    until(lambda: not broker.sessions["centre"].waiting)
+    running.stop()
+    store.close()
+
+
+def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it_was(tmp_path, base):
+    path = tmp_path / "fleet.db"
+    store = make_registry(path, base)
+    device = Centre(store).meet(ScriptedDevice(base))
+    store.close()
+    broker = MemoryBroker()
+    running = Running(path, broker)
+    made = [device.train() for _ in range(300)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100_000, before[1]))
+    try:
+        running.start()
+        until(lambda: "centre" in broker.sessions)
+        for sent in made:
+            broker.publish(*device.update(sent))
+        running.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert running.error is not None
+    again = Running(path, broker).start()
+    until(lambda: (300, Level.VERIFIED) in receipts(broker))
+    again.stop()
+    with edgecloud.open(path) as fleet:
+        assert [v.number for v in fleet.device("pi-7").versions()] == list(range(1, 301))
