@@ -228,9 +228,11 @@ def test_a_share_of_the_processor_is_kept_by_resting_between_steps(tmp_path: Pat
 
 
 def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) -> None:
+    clock = FakeClock()
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.02)
+            clock.now += 0.021
             return super().train(x, y, lr)
 
     settings = {"budget.max_seconds": "0.2s", "train.epochs": "50"}
@@ -239,8 +241,9 @@ def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) 
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
         model = r.device.settings.model("tiny")
-        report = finish(run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0))
-        assert report.accepted and 8 <= report.outcome.steps <= 10 and report.outcome.mode == "all"
+        steps = run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, clock=clock.monotonic)
+        report = finish(steps)
+        assert report.accepted and report.outcome.steps == 10 and report.outcome.mode == "all"
         assert r.lineage.versions(1)[0]["mode"] == "all"
 
 
@@ -259,9 +262,11 @@ class Heavy(Sensors):
 
 
 def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_path: Path) -> None:
+    clock = FakeClock()
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.03)
+            clock.now += 0.03
             return super().train(x, y, lr)
 
     make_with(tmp_path / "d", {"budget.max_ram": "450MiB", "train.epochs": "50"})
@@ -271,7 +276,9 @@ def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_
         before, model = r.lineage.load().state.root, r.device.settings.model("tiny")
 
         def steps(memory: Memory) -> Any:
-            return run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory)
+            return run(
+                r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory, clock=clock.monotonic
+            )  # fmt: skip
 
         report = finish(steps(Memory(Heavy())))
         assert isinstance(report.error, OverBudget) and not report.accepted
