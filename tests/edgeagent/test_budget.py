@@ -307,13 +307,14 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
     except RuntimeUnusable as e:
         pytest.skip(f"no TFLite runtime in this environment: {e}")
     stock = (ROOT / "tests" / "models" / "stock" / "mobilenet.tflite").read_bytes()
-    file = graft(stock, Wish(train=("all",), modes=("head",), optimizer="adam", batch=16)).file
+    # SGD: with another optimizer most of the time goes into reading the longer file again and again, and the memory is the same.
+    file = graft(stock, Wish(train=("all",), modes=("head",), optimizer="sgd", batch=16)).file
     folder = tmp_path / "d"
     make_with(folder, {"train.margin": "1000", "train.learning_rate": "0.0001", "train.epochs": "1"}, models={"m": file})
     rng = np.random.default_rng(0)
     with rig(folder, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature="")) as r:
         r.run(Goal(publish=True, timeout=60))
-        r.device.spool.extend("m", rng.random((64, *r.device.spool.shape("m").x), np.float32), rng.integers(4, size=64))
+        r.device.spool.extend("m", rng.random((40, *r.device.spool.shape("m").x), np.float32), rng.integers(4, size=40))
     known, _, _ = command(folder, "measure")
     measured = {m["mode"]: m for m in known["models"][0]["modes"]}
     assert list(measured) == ["features", "head", "all"]

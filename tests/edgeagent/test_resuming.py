@@ -262,19 +262,25 @@ def test_the_agent_takes_up_a_round_that_a_stop_interrupted(tmp_path: Path) -> N
     assert roots[0] == roots[1]
 
 
-def run_and_kill(folder: Path, seconds: float) -> tuple[int, float, bool]:
-    """Train for so long after the first step, kill, and return (the last step that was said, its seconds, whether all was done)."""
+def run_and_kill(folder: Path, seconds: float, more: float) -> tuple[int, float, bool]:
+    """Train for so long after the first step, kill, and return (the last step that was said, its seconds, whether all was done).
+
+    seconds: of training, as the process counts them: on a busy machine it may have taken no step in as long by the clock.
+    more: by the clock, so that the kill comes in the middle of a step, or of writing it down.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.edgeagent.resuming", str(folder)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout or []))
     assert process.stdout.readline() == "started\n", process.stderr.read()
-    lines.append(process.stdout.readline())  # the model was opened, and a step taken
+    lines = [process.stdout.readline()]  # the model was opened, and a step taken
+    first = lines[0].split()
+    while lines[-1] and not lines[-1].startswith("done") and float(lines[-1].split()[1]) < float(first[1]) + seconds:
+        lines.append(process.stdout.readline())
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or []))
     reader.start()
-    time.sleep(seconds)
+    time.sleep(more)
     process.kill()
     process.wait()
     reader.join()
@@ -298,7 +304,7 @@ def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, stock: st
     path = tmp_path / "parts" / "state" / "models" / "m" / "round"
     stood, took_up, done = 0, 0, False
     for _ in range(5):
-        last, spent, done = run_and_kill(tmp_path / "parts", rng.uniform(0.0, 0.25))
+        last, spent, done = run_and_kill(tmp_path / "parts", rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.1))
         if done:
             break
         found = journal.read(path)
