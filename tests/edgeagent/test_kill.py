@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from edgeagent.agent import Goal
 from modelwire.records import Level
 
@@ -22,6 +24,7 @@ PART = 0.05  # seconds that the round after them may go on, at most; it takes ab
 SETTINGS = {"update.coalesce_after": "3", "store.history": "4", "train.margin": "1000", "train.min_samples": "8"}
 
 
+@pytest.mark.slow("starts and kills a device twelve times")
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     make_with(folder, SETTINGS)

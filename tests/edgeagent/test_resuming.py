@@ -290,6 +290,7 @@ def run_and_kill(folder: Path, seconds: float, more: float) -> tuple[int, float,
     return (int(said[-1][0]), float(said[-1][1]), False) if said else (0, 0.0, False)
 
 
+@pytest.mark.slow("starts and kills a training five times")
 @pytest.mark.parametrize(
     ("batch", "epochs", "samples"),
     [(256, "20", 640), (4, "300", 40)],  # steps longer and much shorter than the journal's 20 ms
