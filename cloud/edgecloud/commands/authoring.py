@@ -8,19 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgecloud.author import author
-from edgecloud.files import write_whole
 from edgecloud.graft.costs import Cost, cost
 from edgecloud.graft.grafting import Grafted, Wish, graft
 from edgecloud.graft.inspecting import Looked, look
 from edgecloud.graft.packing import pack
 from edgecloud.graft.writing import ops
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import THRESHOLD, Notes
 
 from . import int8_heads
-from .answer import Answer, Document, facts, table
+from .answer import Document, facts, table
 
 
 def inspect(args: argparse.Namespace) -> Answer:
@@ -111,14 +112,14 @@ def graft_to(args: argparse.Namespace) -> Answer:
     """Put the signatures that train it onto a stock .tflite, without TensorFlow."""
     data = read_file(args.file)
     made = graft(data, wish_of(args))
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     return Answer(_document(args, made, data), _text(args, made, len(data)))
 
 
 def author_to(args: argparse.Namespace) -> Answer:
     """Make a trainable .tflite of a Keras model, with TensorFlow."""
     made = author(args.file, wish_of(args))
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     document = {**_document(args, made.grafted, made.stock), "difference": made.difference}
     return Answer(document, _text(args, made.grafted, len(made.stock)))
 
@@ -135,7 +136,7 @@ def pack_to(args: argparse.Namespace) -> Answer:
     """Make a trainable .tflite ready to deploy: checked, each initial value in a buffer of its own, its notes written."""
     data = read_file(args.file)
     made = pack(data, name=args.name or "", model=Path(args.file).name)
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     fixed = tflite_file.contract(made.file)
     weights = {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)}
     document: Document = {

@@ -11,12 +11,13 @@ from typing import Any
 from edgecloud.registry import Lineage, SqliteStore
 from edgecloud.versions import cards, naming
 from edgecloud.versions.cards import Gathered
+from edgecommon.printing import Answer
 from modelwire.cards.card import Card
 from modelwire.cards.shift import Shift, shifts
 from modelwire.cards.sketch import Sketch
 from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
 
-from .answer import Answer, Document, facts, opened, progress, table, visible
+from .answer import Document, facts, opened, progress, table, visible
 
 FLEET = "fleet"
 _QUANTILES = (0.1, 0.5, 0.9)

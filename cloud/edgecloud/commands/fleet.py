@@ -9,6 +9,7 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.registry import Base, Request, SqliteStore
 from edgecloud.versions import naming
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, MissingFile, TooLarge, UnknownDevice
 from modelwire.limits import DEFAULT
 from modelwire.tensors import check_name
@@ -16,7 +17,7 @@ from modelwire.tflite.file import check_trainable, read_head
 from modelwire.update.manifest import manifest_of
 
 from . import int8_heads
-from .answer import Answer, Document, facts, now, opened, table, when
+from .answer import Document, facts, now, opened, table, when
 
 
 def add_base(args: argparse.Namespace) -> Answer:

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.files import write_whole
 from edgecloud.graft import quantized
 from edgecloud.graft.grafting import Wish, output_named
 from edgecloud.graft.quantized import F64
 from edgecloud.graft.stock import Stock, consistent, read
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 
-from .answer import Answer, Document, facts
+from .answer import Document, facts
 from .authoring import read_file
 
 HELD_OUT = 4  # one row of so many judges the fit
@@ -30,7 +31,7 @@ def expose(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
         stock, of = _head(args)
         file = quantized.exposing(stock, of)
-    write_whole(Path(args.output), file)
+    write_named(Path(args.output), file)
     tensor = stock.tensors[of.features]
     document: Document = {
         "file": args.output, "bytes": len(file), "output": len(stock.outputs), "tensor": tensor.name, "shape": list(tensor.shape),
@@ -56,7 +57,7 @@ def fit(args: argparse.Namespace) -> Answer:
         after = read(made.file)
         now = quantized.head(after, after.outputs[0] if args.target is None else output_named(after, args.target))
         stored = _accuracy(features[held], labels[held], now.kernel_of(after), now.bias_of(after))
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     document: Document = {
         "file": args.output, "bytes": len(made.file), "changed_bytes": made.changed, "rescaled": made.rescaled, "rows": len(rows),
         "held_out": int(held.sum()), "accuracy_before": before, "accuracy_float": right, "accuracy": stored,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from edgecloud.registry import Lineage, SqliteStore, Version
 from edgecloud.versions import cards, comparing, exporting, materialise, naming
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice, WireError
 from modelwire.wire import cbor
 
-from .answer import Answer, Document, facts, opened, table, when
+from .answer import Document, facts, opened, table, when
 from .cards import as_document, summary
 from .fleet import _device
 

@@ -11,10 +11,11 @@ from edgecloud.intake.greeting import ADOPT
 from edgecloud.registry import Request, SqliteStore
 from edgecloud.versions import comparing, exporting, materialise, naming, replaying
 from edgecloud.versions import unlearning as forgetting
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, Malformed, ReplayMismatch, TooLarge
 from modelwire.lattice.state import ModelState
 
-from .answer import Answer, Document, facts, now, opened, progress
+from .answer import Document, facts, now, opened, progress
 
 ROWS_MAX = 1 << 20
 
@@ -57,7 +58,7 @@ def replay(args: argparse.Namespace) -> Answer:
             _write(path, state, bases[version.base], title, document)
             lines.append(("file", path))
     error = None if done.equal else ReplayMismatch(what=str(place), kind="root", device=str(place.lineage))
-    return Answer(document, facts(lines), error)
+    return Answer(document, facts(lines), error=error)
 
 
 def forget(args: argparse.Namespace) -> Answer:

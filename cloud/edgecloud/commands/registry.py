@@ -15,10 +15,11 @@ from edgecloud.registry import Lineage, SqliteStore, Status, create_registry, op
 from edgecloud.registry.backup import backup, restore
 from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecloud.versions import materialise, naming
+from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
-from .answer import Answer, Document, now, opened, progress, table
+from .answer import Document, now, opened, progress, table
 
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
@@ -95,7 +96,7 @@ def verify(args: argparse.Namespace) -> Answer:
     error: ModelWireError | None = None
     if document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
-    return Answer(document, "\n".join(lines), error)
+    return Answer(document, "\n".join(lines), error=error)
 
 
 def doctor(args: argparse.Namespace) -> Answer:

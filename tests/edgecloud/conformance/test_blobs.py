@@ -116,6 +116,6 @@ def test_a_file_that_was_there_already_is_made_durable_too(tmp_path, monkeypatch
     blobs = FileBlobs(tmp_path / "blobs")
     blobs.put(b"x" * 100)
     synced: list[Path] = []
-    monkeypatch.setattr("edgecloud.registry.blobs.sync_folder", synced.append)
+    monkeypatch.setattr("edgecloud.registry.blobs.flush_folder", synced.append)
     blobs.put(b"x" * 100)  # whoever wrote it may have been killed before it was
     assert set(synced) >= {tmp_path / "blobs", next((tmp_path / "blobs").iterdir())}
