@@ -11,8 +11,15 @@ from typing import Any, NoReturn
 
 from modelwire.errors import BadArgument, ModelWireError
 
-from .commands import authoring, cards, fleet, heads, ingest, models, recipes, registry
 from .commands.answer import Answer, dump
+from .commands.authoring import inspect as authoring
+from .commands.authoring import int8_head as heads
+from .commands.fleet import devices as fleet
+from .commands.models import card as cards
+from .commands.models import forget as recipes
+from .commands.models import show as models
+from .commands.registry import doctor as registry
+from .commands.registry import ingest
 from .graft.loss import LOSSES
 from .graft.optimizers import OPTIMIZERS
 from .registry import FILES_FROM

@@ -12,7 +12,7 @@ from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
 
-from .answer import Answer, facts
+from ..answer import Answer, facts
 
 
 def ingest(args: argparse.Namespace) -> Answer:

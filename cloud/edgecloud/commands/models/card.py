@@ -16,7 +16,7 @@ from modelwire.cards.shift import Shift, shifts
 from modelwire.cards.sketch import Sketch
 from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
 
-from .answer import Answer, Document, facts, opened, progress, table, visible
+from ..answer import Answer, Document, facts, opened, progress, table, visible
 
 FLEET = "fleet"
 _QUANTILES = (0.1, 0.5, 0.9)

@@ -14,7 +14,7 @@ from edgecloud.versions import unlearning as forgetting
 from modelwire.errors import BadArgument, Malformed, ReplayMismatch, TooLarge
 from modelwire.lattice.state import ModelState
 
-from .answer import Answer, Document, facts, now, opened, progress
+from ..answer import Answer, Document, facts, now, opened, progress
 
 ROWS_MAX = 1 << 20
 

@@ -11,9 +11,9 @@ from edgecloud.versions import cards, comparing, exporting, materialise, naming
 from modelwire.errors import BadArgument, UnknownDevice, WireError
 from modelwire.wire import cbor
 
-from .answer import Answer, Document, facts, opened, table, when
-from .cards import as_document, summary
-from .fleet import _device
+from ..answer import Answer, Document, facts, opened, table, when
+from ..fleet.devices import _device
+from .card import as_document, summary
 
 
 def log(args: argparse.Namespace) -> Answer:

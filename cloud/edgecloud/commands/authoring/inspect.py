@@ -19,8 +19,8 @@ from modelwire.errors import BadArgument, MissingFile, TooLarge
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import THRESHOLD, Notes
 
-from . import int8_heads
-from .answer import Answer, Document, facts, table
+from .. import int8_heads
+from ..answer import Answer, Document, facts, table
 
 
 def inspect(args: argparse.Namespace) -> Answer:

@@ -19,8 +19,8 @@ from edgecloud.graft.stock import Stock, consistent, read
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 
-from .answer import Answer, Document, facts
-from .authoring import read_file
+from ..answer import Answer, Document, facts
+from .inspect import read_file
 
 HELD_OUT = 4  # one row of so many judges the fit
 

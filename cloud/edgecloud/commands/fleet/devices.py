@@ -15,8 +15,8 @@ from modelwire.tensors import check_name
 from modelwire.tflite.file import check_trainable, read_head
 from modelwire.update.manifest import manifest_of
 
-from . import int8_heads
-from .answer import Answer, Document, facts, now, opened, table, when
+from .. import int8_heads
+from ..answer import Answer, Document, facts, now, opened, table, when
 
 
 def add_base(args: argparse.Namespace) -> Answer:

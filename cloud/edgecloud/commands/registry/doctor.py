@@ -18,7 +18,7 @@ from edgecloud.versions import materialise, naming
 from modelwire import kernels
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
-from .answer import Answer, Document, now, opened, progress, table
+from ..answer import Answer, Document, now, opened, progress, table
 
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
