@@ -1,66 +1,29 @@
-"""bases, devices, snapshot and annotate: what the operator adds."""
+"""`edgecloud devices`: who may send to this centre, and who waits for that."""
 
 from __future__ import annotations
 
 import argparse
-import secrets
-from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.registry import Base, Request, SqliteStore
-from edgecloud.versions import naming
-from modelwire.errors import BadArgument, MissingFile, TooLarge, UnknownDevice
-from modelwire.limits import DEFAULT
+from edgecloud.registry import SqliteStore
+from modelwire.errors import BadArgument, UnknownDevice
 from modelwire.tensors import check_name
-from modelwire.tflite.file import check_trainable, read_head
-from modelwire.update.manifest import manifest_of
 
-from .. import int8_heads
-from ..answer import Answer, Document, facts, now, opened, table, when
+from ..answer import Answer, Document, now, opened, table, when
+from ..verb import Verb
 
-
-def add_base(args: argparse.Namespace) -> Answer:
-    """Register a trainable .tflite, or a stock int8 classifier, as a base that devices start from."""
-    path = Path(args.file)
-    name = check_name("base name", args.name or path.stem.lower())
-    if not path.is_file():
-        raise MissingFile(path=path, what="the model file")
-    if path.stat().st_size > DEFAULT.model_file:
-        raise TooLarge(what=str(path), size=path.stat().st_size, limit=DEFAULT.model_file)
-    file = path.read_bytes()
-    check_trainable(file, model=name)
-    head = read_head(file, model=name)
-    manifest = manifest_of(file, exact=args.exact)
-    with opened(args, readonly=False) as store, store.transaction():
-        known = store.bases.get(manifest.commit)
-        if known is None:
-            if store.bases.named(name) is not None:
-                raise BadArgument(reason=f"another base is named {name!r}", fix=f"give this one a name: --name {name}-2")
-            known = Base(manifest.commit, name, manifest.encode(), store.blobs.put(file), len(file), now())
-            store.bases.add(known)
-    document = {
-        **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact,
-        "int8_head": int8_heads.describe(head),
-    }  # fmt: skip
-    text = facts(
-        (
-            ("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes"),
-            ("int8 head", "" if head is None else int8_heads.say(head)),
-        )
-    )  # fmt: skip
-    return Answer(document, text)
+NAME = "devices"
+HELP = "Devices, their keys, and those that wait."
+EXAMPLES = ("edgecloud devices",)
 
 
-def list_bases(args: argparse.Namespace) -> Answer:
-    """List the bases."""
-    with opened(args) as store:
-        rows = store.bases.all()
-    text = table(("base", "commit", "bytes", "added"), [(b.name, b.commit.hex()[:16], b.size, when(b.added_at)) for b in rows])
-    return Answer({"bases": [_base(b) for b in rows]}, text)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the device's name")
+    parser.add_argument("key", metavar="PUBKEY", help="its public key: 64 hexadecimal digits, or a file that holds them")
+    parser.add_argument("--replace", action="store_true", help="revoke the key that spoke for it until now")
 
 
 def add_device(args: argparse.Namespace) -> Answer:
-    """Let a public key speak for a device; what waits in quarantine for it is taken in by the ingester at once."""
     name = check_name("device name", args.name)
     key = keys.read_public(args.key)
     with opened(args, readonly=False) as store, store.transaction():
@@ -85,8 +48,11 @@ def add_device(args: argparse.Namespace) -> Answer:
     return Answer(document, "\n".join(lines))
 
 
+def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the device's name")
+
+
 def revoke_device(args: argparse.Namespace) -> Answer:
-    """Let no key speak for a device any more; its history stays."""
     with opened(args, readonly=False) as store, store.transaction():
         if not store.devices.keys(args.name):
             raise UnknownDevice(device=args.name)
@@ -95,9 +61,8 @@ def revoke_device(args: argparse.Namespace) -> Answer:
 
 
 def list_devices(args: argparse.Namespace) -> Answer:
-    """List devices with their models, and those that wait in quarantine."""
     with opened(args) as store:
-        devices = [_device(store, name) for name in store.devices.names()]
+        devices = [describe(store, name) for name in store.devices.names()]
         waiting = _waiting(store)
     rows = [
         (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
@@ -111,52 +76,8 @@ def list_devices(args: argparse.Namespace) -> Answer:
     return Answer({"devices": devices, "quarantine": waiting}, text)
 
 
-def request_snapshot(args: argparse.Namespace) -> Answer:
-    """Ask a device for its whole state; the running ingester passes it on until the device has answered."""
-    with opened(args, readonly=False) as store, store.transaction():
-        lineage = naming.find_lineage(store, naming.parse(args.name))
-        asked = [r for r in store.requests.open(lineage.id) if r.verb == "snapshot"]
-        if not asked:
-            # Random, not counted: a restored registry must not give a number again that a board has answered.
-            request = Request(secrets.randbits(62), lineage.id, "snapshot", now(), None, None, "")
-            store.requests.add(request)
-            asked = [request]
-    document: Document = {"id": asked[0].id, "model": str(lineage), "verb": "snapshot", "created_at": asked[0].created_at}
-    return Answer(document, f"{lineage}: snapshot requested, id {asked[0].id}")
-
-
-def annotate(args: argparse.Namespace) -> Answer:
-    """Keep a free note on a device, a model, a version or a base."""
-    if not args.text.strip() or len(args.text) > 4000:
-        raise BadArgument(reason="a note has 1 to 4000 characters", fix="put longer ones elsewhere and note where")
-    if any("\ud800" <= c <= "\udfff" for c in args.text):  # what a command line gives for bytes that are no UTF-8
-        raise BadArgument(reason="a note is text", fix="write it in UTF-8")
-    with opened(args, readonly=False) as store, store.transaction():
-        kind, object = _object(store, args.name)
-        note = store.annotations.add(kind, object, args.text, now())
-    return Answer({"id": note.id, "kind": kind, "object": object, "text": note.text, "at": note.at}, f"{kind} {object}: {note.text}")
-
-
-def _object(store: SqliteStore, text: str) -> tuple[str, str]:
-    if text.startswith("base:"):
-        if store.bases.named(text[5:]) is None:
-            raise BadArgument(reason=f"there is no base {text[5:]!r}", fix="edgecloud bases list")
-        return "base", text[5:]
-    name = naming.parse(text)
-    if name.version is not None:
-        return "version", str(naming.find(store, name))
-    if name.model is not None:
-        return "model", str(naming.find_lineage(store, name))
-    if name.device not in store.devices.names():
-        raise UnknownDevice(device=name.device)
-    return "device", name.device
-
-
-def _base(base: Base) -> Document:
-    return {"base": base.name, "commit": base.commit, "file_sha256": base.file, "bytes": base.size, "added_at": base.added_at}
-
-
-def _device(store: SqliteStore, name: str) -> Document:
+def describe(store: SqliteStore, name: str) -> Document:
+    """Return what a document says of a device and its models."""
     known = store.devices.keys(name)
     active = [k for k in known if k.revoked_at is None]
     models = []
@@ -203,3 +124,24 @@ def _waiting(store: SqliteStore) -> list[Document]:
         replace = " --replace" if any(k.revoked_at is None for k in known) else ""
         one["next"] = f"edgecloud devices add {message.device} {message.mark.hex()}{replace}"
     return list(out.values())
+
+
+VERBS = (
+    Verb(
+        "add", "Let a public key speak for a device; what waits in quarantine for it is taken in by the ingester at once.",
+        (
+            "edgecloud devices add pi-7 9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "edgecloud devices add pi-7 ./pi-7.pub --replace",
+        ),
+        add_device, _add_arguments,
+    ),
+    Verb(
+        "revoke", "Let no key speak for a device any more; its history stays.",
+        ("edgecloud devices revoke pi-7",), revoke_device, _revoke_arguments,
+    ),
+    Verb(
+        "list", "List devices with their models, and those that wait in quarantine.",
+        ("edgecloud devices list --json",), list_devices,
+    ),
+)  # fmt: skip
+run = list_devices

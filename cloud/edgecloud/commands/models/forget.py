@@ -1,69 +1,49 @@
-"""replay and forget: what can be asked of a version that came as a recipe, because its training can be done again."""
+"""`edgecloud forget`: the model that never saw some samples."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import secrets
-from pathlib import Path
 
 from edgecloud.intake.greeting import ADOPT
 from edgecloud.registry import Request, SqliteStore
-from edgecloud.versions import comparing, exporting, materialise, naming, replaying
+from edgecloud.versions import materialise, naming
 from edgecloud.versions import unlearning as forgetting
-from modelwire.errors import BadArgument, Malformed, ReplayMismatch, TooLarge
-from modelwire.lattice.state import ModelState
+from modelwire.errors import BadArgument, Malformed, TooLarge
 
 from ..answer import Answer, Document, facts, now, opened, progress
+from .retrained import distance, in_words, output_path, write
+
+NAME = "forget"
+HELP = "Compute the model that never saw some rows of a recipe, bit for bit; with --send, have the device take it over as a new version."
+EXAMPLES = (
+    "edgecloud forget pi-7@12 --rows 3,8,10-20",
+    "edgecloud forget pi-7/doorbell@12 --rows 3 -o without.tflite --json",
+    "edgecloud forget pi-7@12 --rows 3,8 --send",
+    "edgecloud forget pi-7@12 --rows 0-9 --at-version",
+)
 
 ROWS_MAX = 1 << 20
 
 
-def replay(args: argparse.Namespace) -> Answer:
-    """Train a version's recipe again on its parent: does it come to that version; and with --set, what would other settings give."""
-    settings = replaying.parse_settings(args.set)
-    path = _output(args.output)
-    with opened(args) as store:
-        bases = materialise.Bases(store)
-        place = naming.find(store, naming.parse(args.name))
-        done = replaying.replay(store, place, bases, progress("steps"))
-        version, recipe = done.version, done.recipe
-        document: Document = {
-            "name": str(place), "equal": done.equal, "root": version.root, "replayed_root": done.state.root, "status": version.status.value,
-            "parent": version.parent, "rows": len(recipe.rows), "features": recipe.head.features, "outputs": recipe.head.outputs,
-            "hidden": list(recipe.head.hidden), "loss_function": recipe.head.loss.name.lower(),
-            "settings": replaying.settings_of(recipe.head), "seconds": round(done.seconds, 6),
-            "loss": {"before": done.loss(done.parent), "stored": done.loss(done.state)},
-        }  # fmt: skip
-        head = recipe.head
-        lines: list[tuple[str, object]] = [
-            ("version", place), ("replayed", "equal, bit for bit" if done.equal else "NOT EQUAL: another root than the device's"),
-            ("root", done.state.root.hex()), ("rows", f"{len(recipe.rows)} of {head.features} features, {head.loss.name.lower()}"),
-            ("steps", f"{head.steps} of {min(head.batch, len(recipe.rows))} rows, {head.optimizer.name.lower()}, rate {head.rate:g}"),
-            ("seconds", f"{done.seconds:.3f}"),
-            ("loss of its rows", f"{document['loss']['before']:.6f} -> {document['loss']['stored']:.6f}"),
-        ]  # fmt: skip
-        state, title = done.state, str(place)
-        if settings:
-            state, title = replaying.what_if(done, settings, progress("steps")), f"{place} with {', '.join(args.set)}"
-            named = replaying.settings_of(recipe.with_settings(**settings).head)
-            chosen = {name: named[name] for name in settings}
-            document["what_if"] = {**_distance(done.state, state), "set": chosen, "loss": done.loss(state)}
-            lines += [
-                ("with", ", ".join(args.set)), ("its root", state.root.hex()), ("differs in", _said(document["what_if"])),
-                ("its loss", f"{document['what_if']['loss']:.6f}"),
-            ]  # fmt: skip
-        if path is not None:
-            _write(path, state, bases[version.base], title, document)
-            lines.append(("file", path))
-    error = None if done.equal else ReplayMismatch(what=str(place), kind="root", device=str(place.lineage))
-    return Answer(document, facts(lines), error)
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE[/MODEL]@VERSION", help="a version that came as a recipe")
+    parser.add_argument("--rows", required=True, metavar="ROWS", help="rows of that recipe, from 0: 3,8,10-20")
+    parser.add_argument(
+        "--at-version", action="store_true", help="only what this version would have been without them, on the parent that it has"
+    )
+    parser.add_argument(
+        "--send", action="store_true", help="ask the device to drop these samples and to take the model over as a new version"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole"
+    )
 
 
-def forget(args: argparse.Namespace) -> Answer:
-    """Compute the model that never saw some rows of a recipe, bit for bit; with --send, have the device take it over as a new version."""
+def run(args: argparse.Namespace) -> Answer:
     rows = parse_rows(args.rows)
-    path = _output(args.output)
+    path = output_path(args.output)
     if args.send and args.at_version:
         raise BadArgument(reason="--at-version asks what one version would have been", fix="leave it out to send what the head becomes")
     with opened(args, readonly=not args.send) as store:
@@ -77,12 +57,12 @@ def forget(args: argparse.Namespace) -> Answer:
             "name": str(place), "compared_with": str(found.place), "samples": list(found.forgotten.samples),
             "rows": list(found.forgotten.rows), "dropped": [{"version": d.version, "rows": d.rows, "of": d.of} for d in found.dropped],
             "replayed": found.replayed, "without_names": list(found.nameless), "before": list(found.before),
-            **_distance(found.head, found.state),
+            **distance(found.head, found.state),
         }  # fmt: skip
         lines: list[tuple[str, object]] = [
             ("forgotten", found.forgotten),
             ("in", _listed([f"@{d.version} ({d.rows} of {d.of} rows)" for d in found.dropped]) or "no recipe on the way"),
-            ("replayed", f"{found.replayed} recipes"), ("root", found.state.root.hex()), (f"{found.place} differs in", _said(document)),
+            ("replayed", f"{found.replayed} recipes"), ("root", found.state.root.hex()), (f"{found.place} differs in", in_words(document)),
         ]  # fmt: skip
         if found.nameless:
             which = _listed([f"@{n}" for n in found.nameless])
@@ -91,7 +71,7 @@ def forget(args: argparse.Namespace) -> Answer:
             which = _listed([f"@{n}" for n in found.before])
             lines.append(("left as it is", f"{which} in front of them: no recipe tells whether it was trained on them, too"))
         if path is not None:
-            _write(path, found.state, bases[found.place.base], f"{found.place} without {found.forgotten}", document)
+            write(path, found.state, bases[found.place.base], f"{found.place} without {found.forgotten}", document)
             lines.append(("file", path))
         if args.send:
             request = _send(store, found)
@@ -139,36 +119,8 @@ def _send(store: SqliteStore, found: forgetting.Unlearned) -> Request:
         return request
 
 
-def _distance(one: ModelState, other: ModelState) -> Document:
-    found = comparing.distance(one, other)
-    units = [t.units for t in found.tensors if t.units is not None]
-    return {
-        "root": other.root, "changed": found.changed, "entries": found.entries, "units": sum(units), "largest_units": found.largest_units,
-        "max_abs": found.largest, "l2": found.l2,
-    }  # fmt: skip
-
-
-def _said(d: Document) -> str:
-    if not d["changed"]:
-        return "nothing: bit for bit the same"
-    most = f", at most {d['largest_units']} units" if d["largest_units"] is not None else ""
-    return f"{d['changed']} of {d['entries']} weights{most} ({d['max_abs']:.6g})"
-
-
 def _listed(what: list[str], most: int = 5) -> str:
     """Return a list as text, its middle left out where it is long."""
     if len(what) > most:
         what = [*what[: most - 1], f"{len(what) - most} more", what[-1]]
     return ", ".join(what)
-
-
-def _output(name: str | None) -> Path | None:
-    path = None if name is None else Path(name)
-    if path is not None and path.suffix not in exporting.FORMATS:
-        raise BadArgument(reason=f"{path.name!r} names no format", fix="name the file FILE.tflite, FILE.npz or FILE.safetensors")
-    return path
-
-
-def _write(path: Path, state: ModelState, base: materialise.LoadedBase, name: str, document: Document) -> None:
-    said = {"name": name, "root": state.root.hex(), "base": base.manifest.commit.hex()}
-    document["file"], document["bytes"] = str(path), len(exporting.export(path, state, base, said))
