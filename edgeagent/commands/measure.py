@@ -15,9 +15,10 @@ from edgeagent.service.opener import opener, standing_of
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
-from .answer import Answer, add_folder, chosen, load, table
+from .answer import add_folder, chosen, load, table
 
 NAME = "measure"
 HELP = "Measure milliseconds and memory of each mode of training on this board, each in a process of its own. Works while the agent runs."

@@ -13,9 +13,10 @@ from edgeagent.service.opener import opener
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state import folder as device
+from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 from .reports import as_document, as_text
 
 NAME = "run"
