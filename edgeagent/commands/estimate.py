@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.starts import trial_of
+from edgeagent.rounds.resuming import trial_of
 from edgeagent.service.opener import opener, standing_of
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
@@ -64,7 +64,7 @@ def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any
         out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
         return out
     standing = standing_of(opened, lineage, opener(opened, eager=False))
-    report = finish(rounds.run(standing, trial_of(settings, exact=lineage.manifest.all_exact)))
+    report = finish(rounds.run(standing, trial_of(standing)))
     out["note"] = report.reason
     if report.bytes:
         out["delta"] = {"mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}

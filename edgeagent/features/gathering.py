@@ -42,6 +42,15 @@ class FeaturesBase:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which samples are wanted as features."""
+
+    base: FeaturesBase
+    until: int  # the newest sample that counts; 0: none at all
+    share: float = 1.0  # of one core that computing them may take
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What was found out about a model's head since the agent started."""
 
@@ -98,12 +107,13 @@ class Extractors:
     """Has features computed, and remembers what was found out, for one run of the agent."""
 
     state: Path  # the agent's state folder
+    spool: Spool  # of that folder
     clock: Clock = field(default_factory=Clock)
     known: dict[str, Known] = field(default_factory=dict)  # by model
 
     def runtime_key(self, base: FeaturesBase) -> str:
         """Return the key of the runtime that computes this model's features. Raises NotTrainable or RuntimeUnusable."""
-        finding = self._find_out(base, 0)
+        finding = self._find_out(Wanted(base, 0))
         while True:
             try:
                 next(finding)
@@ -111,69 +121,62 @@ class Extractors:
                 known: Known = end.value
                 return known.runtime_key
 
-    def gather(
-        self, base: FeaturesBase, spool: Spool, *, held_out: float, until: int, share: float = 1.0
-    ) -> Generator[None, None, OnFeatures]:
-        """Return the samples up to `until` as features, yielding while some are computed. share: of one core that this may take.
+    def gather(self, wanted: Wanted, held_out: float) -> Generator[None, None, OnFeatures]:
+        """Return the samples as features, yielding while some are computed. held_out: the share that judges.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
-        name = base.model
-        known = yield from self.prepare(base, spool, until, share)
-        kept, loss = _kept(spool, base, known), known.place.notes.loss
+        name, until = wanted.base.model, wanted.until
+        known = yield from self.prepare(wanted)
+        kept, loss = self._kept(wanted.base, known), known.place.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
             return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
 
-        with spool.database.transaction():  # samples may have gone meanwhile, and more may go while these are read
-            training, judging = spool.outline(name, held_out, until=until)
+        with self.spool.database.transaction():  # samples may have gone meanwhile, and more may go while these are read
+            training, judging = self.spool.outline(name, held_out, until=until)
             if not len(training) or not len(judging):
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
             return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
-    def prepare(self, base: FeaturesBase, spool: Spool, until: int, share: float = 1.0) -> Generator[None, None, Known]:
-        """Have the features computed that the samples up to `until` lack, and return what is known of the head.
-
-        Yields and raises as `gather` does.
-        """
-        known, ids = self.known.get(base.model), spool.ids(base.model, until=until)
-        if known is None or _kept(spool, base, known).missing(ids):
+    def prepare(self, wanted: Wanted) -> Generator[None, None, Known]:
+        """Have the features computed that the samples lack, and return what is known of the head. Yields and raises as `gather` does."""
+        base = wanted.base
+        known, ids = self.known.get(base.model), self.spool.ids(base.model, until=wanted.until)
+        if known is None or self._kept(base, known).missing(ids):
             _check_size(base.model, head_of(base.file, base.model)[0].head, len(ids))
-            known = yield from self._find_out(base, until, share)
+            known = yield from self._find_out(wanted)
         return known
 
-    def _find_out(self, base: FeaturesBase, until: int, share: float = 1.0) -> Generator[None, None, Known]:
+    def answers(self, base: FeaturesBase, known: Known, state: ModelState, *, after: int, most: int) -> tuple[Samples, F32]:
+        """Return the newest samples with ids above `after`, at most so many, and what this state's head answers to them, [n, outputs].
+
+        Of those that `prepare` had features computed for. Raises NotTrainable.
+        """
+        name, kept = base.model, self._kept(base, known)
+        known.check_front(state, model=name)
+        with self.spool.database.transaction():  # as above; and what has come meanwhile has no features yet
+            samples = self.spool.newest(name, after=after, most=most)
+            have = ~np.isin(samples.ids, kept.missing(samples.ids))
+            samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
+            features = kept.rows(samples.ids)
+        if not len(samples):
+            return samples, np.zeros((0, known.place.widths[-1]), np.float32)
+        return samples, known.answers(state.named(), Rows(features))
+
+    def _kept(self, base: FeaturesBase, known: Known) -> Features:
+        return Features(self.spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.place.widths[0])
+
+    def _find_out(self, wanted: Wanted) -> Generator[None, None, Known]:
+        base, until = wanted.base, wanted.until
         notes, batch = head_of(base.file, base.model)
         assert notes.head is not None  # `head_of` has seen to it
-        said = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=share, clock=self.clock).result()
-        place = replace(place_of(notes.head, base.schema), logits=said["logits"])
-        known = Known(place, notes, said["runtime"], batch)
+        told = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=wanted.share, clock=self.clock).result()
+        place = replace(place_of(notes.head, base.schema), logits=told["logits"])
+        known = Known(place, notes, told["runtime"], batch)
         if until:  # without samples nothing was compared
             self.known[base.model] = known
         return known
-
-
-def answers_to(
-    base: FeaturesBase, spool: Spool, known: Known, state: ModelState, *, after: int, most: int
-) -> tuple[Samples, F32]:  # fmt: skip
-    """Return the newest samples with ids above `after`, at most so many, and what the head of this state answers to them, [n, outputs].
-
-    Of those that `prepare` had features computed for. Raises NotTrainable.
-    """
-    name, kept = base.model, _kept(spool, base, known)
-    known.check_front(state, model=name)
-    with spool.database.transaction():  # as above; and what has come meanwhile has no features yet
-        samples = spool.newest(name, after=after, most=most)
-        have = ~np.isin(samples.ids, kept.missing(samples.ids))
-        samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
-        features = kept.rows(samples.ids)
-    if not len(samples):
-        return samples, np.zeros((0, known.place.widths[-1]), np.float32)
-    return samples, known.answers(state.named(), Rows(features))
-
-
-def _kept(spool: Spool, base: FeaturesBase, known: Known) -> Features:
-    return Features(spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.place.widths[0])
 
 
 def _check_size(model: str, head: HeadNotes | None, samples: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgeagent.training.balance import repeated
 from edgeagent.training.course import Course, Lesson
 from edgeagent.training.guard import Score
@@ -15,42 +17,44 @@ from .exact_course import MODE, HeadCourse
 from .gathering import OnFeatures
 
 
+@dataclass(eq=False)
 class RowsLearner:
-    """One round's rows, and the state that it starts from."""
+    """One round's rows, and the state that it starts from. Raises NotTrainable when the rows are not those of this state."""
+
+    gathered: OnFeatures
+    state: ModelState
+    optimizer: str  # a name; "" for the model file's own
+    recipe_room: int | None  # bytes that a recipe may take; None where none is asked for
+    note: str = ""
 
     modes = (MODE,)
 
-    def __init__(self, gathered: OnFeatures, state: ModelState, *, optimizer: str, recipe_room: int | None) -> None:
-        """optimizer: a name, "" for the model file's own; recipe_room: bytes that a recipe may take, None where none is asked for.
-
-        Raises NotTrainable when the rows are not those of this state.
-        """
-        gathered.known.check_front(state, model=gathered.model)
-        self.training, self.judging, self.note = gathered.training, gathered.judging, ""
-        self._gathered, self._state, self._optimizer, self._recipe_room = gathered, state, optimizer, recipe_room
+    def __post_init__(self) -> None:
+        self.gathered.known.check_front(self.state, model=self.gathered.model)
+        self.training, self.judging = self.gathered.training, self.gathered.judging
 
     @property
     def runtime_key(self) -> str:
-        return self._gathered.known.runtime_key
+        return self.gathered.known.runtime_key
 
     @property
     def batch(self) -> int:
-        return self._gathered.known.batch
+        return self.gathered.known.batch
 
     def begin(self, mode: str, lesson: Lesson) -> Course:
-        if self._recipe_room is not None:
-            course = RecipeCourse(self._gathered, self._state, lesson, self._optimizer)
-            against = course.against(self._state, self._recipe_room)
+        if self.recipe_room is not None:
+            course = RecipeCourse(self.gathered, self.state, lesson, self.optimizer)
+            against = course.against(self.state, self.recipe_room)
             if not against:
                 return course
             self.note = f"no recipe: {against}"
-        rows = self._gathered.rows
+        rows = self.gathered.rows
         if lesson.balance and rows.labels is not None:  # a recipe's rows stay single: each costs bytes
             rows = rows.take(repeated(rows.labels, ENTRIES_MAX // rows.features.shape[1]))
-        return HeadCourse(self._gathered.known.place, self._gathered.recipe(rows, lesson, self._optimizer), rows, lesson.start)
+        return HeadCourse(self.gathered.known.place, self.gathered.recipe(rows, lesson, self.optimizer), rows, lesson.start)
 
     def score(self, weights: Weights) -> Score:
-        return self._gathered.measure(weights)
+        return self.gathered.measure(weights)
 
     def settled(self, snapped: Snapped) -> tuple[Snapped, float | None]:
         """Return the round as it is: a model with a threshold is not trained on features."""
@@ -61,4 +65,4 @@ class RowsLearner:
 
     def close(self) -> None:
         """Let go of the rows."""
-        del self._gathered
+        del self.gathered

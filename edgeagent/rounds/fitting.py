@@ -9,7 +9,7 @@ from edgeagent.features.by_recipe import Provenance, RecipeCourse
 from edgeagent.features.exact_course import RECIPE
 from edgeagent.samples.cards import LOSSES_ROOM
 from edgeagent.state.outcome import Outcome, metrics
-from edgeagent.training import guard, threshold
+from edgeagent.training import guard
 from edgeagent.training.course import Course
 from edgeagent.training.learner import Learner
 from modelwire.errors import BudgetExhausted
@@ -18,7 +18,6 @@ from modelwire.lattice.candidates import Residual
 from modelwire.lattice.snap import Snapped, Step, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
-from modelwire.update.manifest import Manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
 
@@ -35,7 +34,7 @@ class Parent:
     widen: tuple[int, ...]
     density: float
     max_bytes: int  # of the whole update
-    names: int  # bytes of the update that are the same whatever the round comes to
+    fixed: int  # bytes of the update that are the same whatever the round comes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def exactly(course: Course, learner: Learner, parent: Parent, outcome: Outcome) 
 def on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
     """Snap what was trained to the lattice. Raises BudgetExhausted when even the smallest delta is too large."""
     trained = parent.state.manifest.schema.flat(_trained(course, learner))
-    need = overhead(parent.names, outcome, ())
+    need = overhead(parent.fixed, outcome, ())
     while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
         try:
             snapped = snap(
@@ -73,9 +72,9 @@ def on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcom
             if outcome.card is None:
                 raise
             outcome = replace(outcome, card=None, untold=True)
-            need = overhead(parent.names, outcome, ())
+            need = overhead(parent.fixed, outcome, ())
             continue
-        taken = overhead(parent.names, outcome, snapped.clamped)
+        taken = overhead(parent.fixed, outcome, snapped.clamped)
         if taken <= need or snapped.kind is Kind.SNAPSHOT:
             return Closed(snapped, outcome)
         snapped.undo()
@@ -85,16 +84,11 @@ def on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcom
 CLOSINGS: Mapping[str, Callable[[Course, Learner, Parent, Outcome], Closed]] = {RECIPE: by_recipe, EXACT: exactly, LATTICE: on_lattice}
 
 
-def overhead(names: int, outcome: Outcome, clamped: tuple[int, ...]) -> int:
+def overhead(fixed: int, outcome: Outcome, clamped: tuple[int, ...]) -> int:
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    return names + len(cbor.encode(extension)) + (LOSSES_ROOM if outcome.card is not None else 0)
-
-
-def names_of(device: str, model: str, manifest: Manifest) -> int:
-    """Return the bytes of the names in an update, and of the threshold of anomalies where the model has one."""
-    return len(device) + len(model) + (0 if threshold.place_of(manifest) is None else threshold.BYTES)
+    return fixed + len(cbor.encode(extension)) + (LOSSES_ROOM if outcome.card is not None else 0)
 
 
 def _trained(course: Course, learner: Learner) -> Weights:

@@ -93,7 +93,7 @@ class Journal:
         self.spent = spent  # seconds of training, those before a kill included
         self.writing = 0.0  # seconds of this process's writing
         self.trouble = ""  # why nothing more is written; the training goes on
-        self._path, self._round, self._clock = path, facts, clock
+        self.path, self._round, self._clock = path, facts, clock
         self._file: int | None = None
         self._sequence = self._written = 0  # number of the last half; its step
         self._half = 0
@@ -112,9 +112,9 @@ class Journal:
         began = self._clock.monotonic()
         try:
             kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
-            if self._path is not None:
+            if self.path is not None:
                 if self._file is None:
-                    self._file = self._open(self._path, kept)
+                    self._file = self._open(self.path, kept)
                 self._sequence += 1
                 self._write_half(self._file, kept, course.done)
             self._written = course.done
@@ -136,8 +136,8 @@ class Journal:
     def drop(self) -> None:
         """Remove the file: the round is over."""
         self.close()
-        if self._path is not None:
-            drop(self._path)
+        if self.path is not None:
+            drop(self.path)
 
     def _open(self, path: Path, kept: Kept) -> int:
         """Go on in the file of this very course, or make one: what was taken up is all there is, until the next half is written."""

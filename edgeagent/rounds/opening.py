@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from edgeagent.board import budget
-from edgeagent.board.budget import AUTO, Plan, Work
+from edgeagent.board.budget import AUTO, Work
 from edgeagent.features.exact_course import MODE as FEATURES
-from edgeagent.features.gathering import Extractors
+from edgeagent.features.exact_course import RECIPE
+from edgeagent.features.gathering import Extractors, Wanted
 from edgeagent.features.head_file import modes_of
 from edgeagent.features.rows_learner import RowsLearner
 from edgeagent.samples.spool import Samples
 from edgeagent.state.outcome import Outcome
 from edgeagent.state.slots import StoredModel
 from edgeagent.training.batches import seed_of, steps_of
-from edgeagent.training.course import Course, Lesson
+from edgeagent.training.course import Course, Lesson, courses_for
 from edgeagent.training.guard import Score
 from edgeagent.training.learner import Learner, ModelLearner
 from edgecommon.memory import give_back
@@ -28,10 +29,12 @@ from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.lattice.candidates import Residual
 from modelwire.lattice.snap import training_start
 
-from . import fitting, resuming
+from . import resuming
+from .fitting import EXACT, LATTICE, Parent, overhead
 from .journal import Journal, RoundFacts
 from .standing import Standing
 from .starts import Start
+from .watch import MemoryWatch
 
 CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
 NO_RECIPE = "no recipe: only mode features trains what a recipe can say"
@@ -52,18 +55,20 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A round whose course has begun."""
+    """A round whose course has begun, with all that its training needs."""
 
     facts: RoundFacts
     course: Course
     journal: Journal
     learner: Learner
-    stored: StoredModel  # the model as it was; its state moves with the round
-    residual: Residual  # to give to the snap
+    parent: Parent  # what it moves
+    closing: str  # how it moves it
+    watch: MemoryWatch
     card: Card | None
     idle: int  # bytes that the process held before
     training: int  # samples
     loaded: int  # bytes of all samples
+    seconds: float  # of training after which the course ends; 0: when it is done
     why: str = ""  # why this mode and so many epochs
 
     @property
@@ -85,30 +90,21 @@ class _Source:
 
 def open_round(standing: Standing, start: Start) -> Generator[Progress, None, UnderWay]:
     """Return a round that has begun, or goes on. Raises NotEnoughSamples, NoModeFits or NotTrainable."""
-    name, spool, left = standing.name, standing.spool, start.left
-    if left and (why := resuming.too_large(standing, left.facts)):
-        resuming.give_up(standing, left, why)
-        left = None
-    until = spool.hold(name, left.facts.until if left else 0) if start.keep else spool.last_id(name)
+    left, until = resuming.held_samples(standing, start)
     source = yield from _source(standing, start, left.facts.mode if left else start.mode, until)
     learner = source.learner(until)
     if start.keep:
         standing.lineage.set_runtime(learner.runtime_key)
     if left:
         lesson, residual = _lesson(standing, source.stored, learner, left.facts)
-        resumed = resuming.resumed(left, learner, lesson)
-        if not isinstance(resumed, str):
-            return _under_way(standing, start, source, learner, left.facts, resumed, residual)
-        resuming.give_up(standing, left, resumed)
-        until = spool.hold(name, source.until)
+        course, spent, why = resuming.resumed(left, learner, lesson)
+        if course is not None:
+            return _under_way(standing, start, source, learner, left.facts, course, residual, spent=spent)
+        until = resuming.held_anew(standing, left, why, source.until)
         learner = source.learner(until)
-    if not len(learner.training) or not len(learner.judging):
-        have = len(learner.training) + len(learner.judging)
-        raise NotEnoughSamples(model=name, have=have, need=standing.settings.train.min_samples)
-    plan = start.trial.plan if start.trial else _plan(standing, learner, source.idle)
-    facts = _facts(standing, plan, learner, source.stored, until)
+    facts, why = _planned(standing, start, source, learner, until)
     lesson, residual = _lesson(standing, source.stored, learner, facts)
-    return _under_way(standing, start, source, learner, facts, (learner.begin(plan.mode, lesson), 0.0), residual, plan.why)
+    return _under_way(standing, start, source, learner, facts, learner.begin(facts.mode, lesson), residual, why=why)
 
 
 def on_features(standing: Standing, mode: str) -> bool:
@@ -165,10 +161,11 @@ def _source(standing: Standing, start: Start, mode: str, until: int) -> Generato
     model = standing.open_model(stored.file, name)
     give_back()
 
+    offers, note = courses_for(stored.file, model=name), NO_RECIPE if start.recipe else ""
+
     def learner(until: int) -> Learner:
         samples = (start.trial and start.trial.samples) or standing.spool.split(name, settings.train.held_out, until=until)
-        note = NO_RECIPE if start.recipe else ""
-        return ModelLearner(model, stored.file, *samples, name=name, anomaly=settings.anomaly, note=note)
+        return ModelLearner(model, offers, *samples, settings.anomaly, note)
 
     return _Source(stored, standing.memory.idle(name), learner, 0)
 
@@ -176,16 +173,13 @@ def _source(standing: Standing, start: Start, mode: str, until: int) -> Generato
 def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) -> Generator[Progress, None, _Source]:
     name, settings, lineage = standing.name, standing.settings, standing.lineage
     give_back()
-    idle = standing.memory.idle(name)
-    gathered = yield from preparing(
-        extractors.gather(standing.base, standing.spool, held_out=settings.train.held_out, until=until, share=settings.budget.max_cpu)
-    )
+    idle, wanted = standing.memory.idle(name), Wanted(standing.base, until, settings.budget.max_cpu)
+    gathered = yield from preparing(extractors.gather(wanted, settings.train.held_out))
     stored = lineage.load()
     card = _card(standing, gathered.known.runtime_key, until, len(gathered.judging), keep=start.keep)
     blank = Outcome(0, Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
-    names = fitting.names_of(lineage.board.device, name, lineage.manifest)
-    room = settings.update.max_bytes - fitting.overhead(names, blank, ())
-    rows = RowsLearner(gathered, stored.state, optimizer=settings.train.optimizer, recipe_room=room if start.recipe else None)
+    room = settings.update.max_bytes - overhead(lineage.fixed_bytes, blank, ()) if start.recipe else None
+    rows = RowsLearner(gathered, stored.state, settings.train.optimizer, room)
     return _Source(stored, idle, lambda _: rows, until, card)
 
 
@@ -197,22 +191,26 @@ def _card(standing: Standing, runtime: str, until: int, judged: int, *, keep: bo
     )
 
 
-def _plan(standing: Standing, learner: Learner, idle: int) -> Plan:
-    settings = standing.settings
-    work = Work(settings.train.epochs, steps_of(len(learner.training), learner.batch, 1), loaded(learner.training, learner.judging), idle)
-    costs = standing.lineage.costs.of(learner.runtime_key)
-    return budget.plan(learner.modes, costs, model=standing.name, wish=settings.train.mode, budget=settings.budget, work=work)
-
-
-def _facts(standing: Standing, plan: Plan, learner: Learner, stored: StoredModel, until: int) -> RoundFacts:
-    lineage, head = standing.lineage, standing.lineage.head()
-    before = learner.score(stored.state.named())
-    seed = seed_of(lineage.board.device, lineage.name, head.next_version, head.rounds + 1)
-    return RoundFacts(
-        lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1, plan.mode, "",
-        resuming.shaping(standing.settings), plan.epochs, until, resuming.ids_of(learner.training, learner.judging), str(seed),
-        before.loss if math.isfinite(before.loss) else None, before.accuracy, 0, True,
+def _planned(standing: Standing, start: Start, source: _Source, learner: Learner, until: int) -> tuple[RoundFacts, str]:
+    """Return which round it is to be, without what only its course knows, and why in this mode and so many epochs."""
+    name, settings, lineage = standing.name, standing.settings, standing.lineage
+    training, judging = learner.training, learner.judging
+    if not len(training) or not len(judging):
+        raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=settings.train.min_samples)
+    if start.trial:
+        plan = start.trial.plan
+    else:
+        work = Work(settings.train.epochs, steps_of(len(training), learner.batch, 1), loaded(training, judging), source.idle)
+        costs = lineage.costs.of(learner.runtime_key)
+        plan = budget.plan(learner.modes, costs, model=name, wish=settings.train.mode, budget=settings.budget, work=work)
+    head, before = lineage.head(), learner.score(source.stored.state.named())
+    seed = seed_of(lineage.board.device, name, head.next_version, head.rounds + 1)
+    facts = RoundFacts(
+        lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1, plan.mode, "", standing.shaping,
+        plan.epochs, until, resuming.ids_of(training, judging), str(seed), before.loss if math.isfinite(before.loss) else None,
+        before.accuracy, 0, True,
     )  # fmt: skip
+    return facts, plan.why
 
 
 def _lesson(standing: Standing, stored: StoredModel, learner: Learner, facts: RoundFacts) -> tuple[Lesson, Residual]:
@@ -224,12 +222,18 @@ def _lesson(standing: Standing, stored: StoredModel, learner: Learner, facts: Ro
 
 
 def _under_way(
-    standing: Standing, start: Start, source: _Source, learner: Learner, facts: RoundFacts, resumed: tuple[Course, float],
-    residual: Residual, why: str = "",
+    standing: Standing, start: Start, source: _Source, learner: Learner, facts: RoundFacts, course: Course, residual: Residual, *,
+    spent: float = 0.0, why: str = "",
 ) -> UnderWay:  # fmt: skip
-    course, spent = resumed
+    name, lineage, limits, update = standing.name, standing.lineage, standing.settings.budget, standing.settings.update
     facts = replace(facts, runtime=learner.runtime_key, steps=course.steps, whole=course.whole)
-    writes = Journal(standing.lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent)
+    writes = Journal(lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent)
     card = source.card or _card(standing, learner.runtime_key, facts.until, len(learner.judging), keep=start.keep)
+    head, closing = lineage.head(), RECIPE if course.closing == RECIPE else EXACT if start.exact else LATTICE
+    parent = Parent(source.stored.state, residual, head.step, head.widen, update.density, update.max_bytes, lineage.fixed_bytes)
+    watch = MemoryWatch(name, facts.mode, 0 if start.trial else limits.max_ram, standing.memory.sensors)
+    seconds = start.trial.plan.seconds if start.trial else limits.max_seconds * limits.max_cpu
     size = loaded(learner.training, learner.judging)
-    return UnderWay(facts, course, writes, learner, source.stored, residual, card, source.idle, len(learner.training), size, why)
+    return UnderWay(
+        facts, course, writes, learner, parent, closing, watch, card, source.idle, len(learner.training), size, seconds, why
+    )  # fmt: skip

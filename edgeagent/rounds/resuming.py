@@ -1,4 +1,4 @@
-"""Finds the round that a kill or a stop interrupted, and takes it up where it stood."""
+"""How a round starts: anew, or where the one stood that a kill or a stop interrupted; and which samples stay for it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from edgeagent.board import budget
 from edgeagent.board.budget import Work
+from edgeagent.features.exact_course import RECIPE
 from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Model
 from edgeagent.training.course import Course, Lesson
 from edgeagent.training.learner import Learner
 from modelwire.errors import Malformed, ModelWireError
 
 from . import journal
-from .journal import Interrupted, RoundFacts
+from .journal import Interrupted
 from .standing import Standing
+from .starts import PAYS, Start, Trial
 
-# They say when a round is done and what becomes of it, not what its bits are: a change of them does not end a round under way.
-_ELSEWHERE = {"every", "min_samples", "min_new_samples", "margin", "when", "drift_loss", "drift_psi"}
 SPARE = 1.05  # times max_ram that a round under way may come to after a restart: a process is never twice of exactly one size
 _log = logging.getLogger("edgeagent")
 
@@ -50,16 +49,42 @@ def interrupted(standing: Standing) -> Interrupted | None:
     now = (lineage.base_commit.hex(), head.file_sha256.hex(), head.private_sha256.hex(), head.rounds + 1)
     if (facts.base, facts.file, facts.private, facts.round) != now:
         give_up(standing, left, "the model is another one now")
-    elif facts.settings != shaping(standing.settings):
+    elif facts.settings != standing.shaping:
         give_up(standing, left, "its settings have changed")
     else:
         return left
     return None
 
 
-def too_large(standing: Standing, facts: RoundFacts) -> str:
+def start_of(standing: Standing, left: Interrupted | None, *, endless: bool = False) -> Start:
+    """Return the start of a round that is kept. left: the round that its journal speaks of; endless: the service runs by its settings."""
+    looks = endless and left is None and standing.settings.train.when == PAYS
+    return Start(standing.settings.train.mode, standing.settings.update.kind == RECIPE, standing.lineage.manifest.all_exact, looks, left)
+
+
+def trial_of(standing: Standing, trial: Trial | None = None) -> Start:
+    """Return the start of a round that is only tried."""
+    mode = trial.plan.mode if trial else standing.settings.train.mode
+    return Start(mode, standing.settings.update.kind == RECIPE, standing.lineage.manifest.all_exact, keep=False, trial=trial)
+
+
+def held_samples(standing: Standing, start: Start) -> tuple[Interrupted | None, int]:
+    """Let the round's samples stay, and return (the round that is taken up, the newest of the samples). A trial holds none.
+
+    A round that would take more than max_ram by now is given up.
+    """
+    left, spool = start.left, standing.spool
+    if not start.keep:
+        return None, spool.last_id(standing.name)
+    if left and (why := _too_large(standing, left)):
+        give_up(standing, left, why)
+        left = None
+    return left, spool.hold(standing.name, left.facts.until if left else 0)
+
+
+def _too_large(standing: Standing, left: Interrupted) -> str:
     """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
-    resident, limits = standing.memory.sensors.resident(), standing.settings.budget
+    facts, resident, limits = left.facts, standing.memory.sensors.resident(), standing.settings.budget
     cost, limit = standing.lineage.costs.of(facts.runtime).get(facts.mode), int(SPARE * limits.max_ram)
     if not resident or cost is None or not limit:
         return ""
@@ -67,14 +92,14 @@ def too_large(standing: Standing, facts: RoundFacts) -> str:
     return budget.against(facts.mode, cost, replace(limits, max_ram=limit, max_seconds=0.0), work)
 
 
-def resumed(left: Interrupted, learner: Learner, lesson: Lesson) -> tuple[Course, float] | str:
-    """Return its course where the journal stands, and the seconds of training so far; or why it can't be taken up."""
+def resumed(left: Interrupted, learner: Learner, lesson: Lesson) -> tuple[Course | None, float, str]:
+    """Return (its course where the journal stands, the seconds of training so far, empty), or (None, 0, why it can't be taken up)."""
     facts, name = left.facts, lesson.model
     if facts.samples != ids_of(learner.training, learner.judging):
-        return "samples that it used are gone"
+        return None, 0.0, "samples that it used are gone"
     course = learner.begin(facts.mode, lesson) if facts.mode in learner.modes else None
     if course is None or facts.runtime != learner.runtime_key or facts.steps != course.steps:
-        return "it ran on another runtime"
+        return None, 0.0, "it ran on another runtime"
     kept = left.arrays(course.keep())
     try:
         if kept is None:
@@ -82,11 +107,17 @@ def resumed(left: Interrupted, learner: Learner, lesson: Lesson) -> tuple[Course
         course.restore(kept[0])
     except Malformed as e:
         _log.warning("%s: round %d begins anew: %s", name, facts.round, e.message)
-        return course, 0.0
+        return course, 0.0, ""
     _log.info("%s: round %d goes on after step %d of %d", name, facts.round, course.done, course.steps)
     if not course.whole:
         _log.warning("%s: its file has no get_state, so the optimizer's slots start anew", name)
-    return course, kept[1]
+    return course, kept[1], ""
+
+
+def held_anew(standing: Standing, left: Interrupted, why: str, until: int) -> int:
+    """Give up a round that can't be taken up; hold the samples of the one in its place, and return the newest. until: 0 for any."""
+    give_up(standing, left, why)
+    return standing.spool.hold(standing.name, until)
 
 
 def give_up(standing: Standing, left: Interrupted | None, why: str) -> None:
@@ -95,14 +126,6 @@ def give_up(standing: Standing, left: Interrupted | None, why: str) -> None:
         _log.info("%s: round %d begins anew after %d steps: %s", standing.name, left.facts.round, left.done, why)
     journal.drop(standing.lineage.journal)
     standing.spool.release(standing.name)
-
-
-def shaping(settings: Model) -> str:
-    """Return the settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
-    named = [(f.name, getattr(settings.train, f.name)) for f in fields(settings.train) if f.name not in _ELSEWHERE]
-    if settings.update.kind == "recipe":  # whether the round can be one hangs on its size
-        named += [("kind", "recipe"), ("max_bytes", settings.update.max_bytes)]
-    return ", ".join(f"{name}={value!r}" for name, value in named)
 
 
 def ids_of(training: Samples, judging: Samples) -> str:

@@ -7,14 +7,13 @@ import logging
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from edgeagent.board.budget import Cost, mib
-from edgeagent.board.sensors import Sensors
+from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
-from edgeagent.features.exact_course import RECIPE
 from edgeagent.settings.tree import Model
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage, Sealed
 from edgeagent.state.outcome import Outcome, metrics, said
+from edgeagent.system.clock import Clock
 from edgeagent.training import guard
 from edgeagent.training.guard import Verdict
 from modelwire.errors import (
@@ -29,13 +28,12 @@ from modelwire.errors import (
 from modelwire.lattice.snap import Snapped
 from modelwire.update.sections import Kind, changed
 
-from .fitting import CLOSINGS, EXACT, LATTICE, Parent, names_of
+from .fitting import CLOSINGS
 from .opening import Progress, UnderWay, open_round
-from .resuming import interrupted, keeping_samples
+from .resuming import interrupted, keeping_samples, start_of
 from .standing import Standing
-from .starts import Start, start_of
+from .starts import Start
 
-WATCH = 0.05  # seconds of training between two looks at the memory
 _log = logging.getLogger("edgeagent")
 
 
@@ -68,7 +66,6 @@ class Trained:
     verdict: Verdict
     error: ModelWireError | None = None
     recipe: Provenance | None = None  # what is sent in the place of the sections
-    memory: int = 0  # bytes that the process held at its most while it trained
 
 
 Round = Generator[Progress, None, Report]
@@ -97,51 +94,45 @@ def run(standing: Standing, start: Start | None = None) -> Round:
     start: of which kind it is; None for one that is kept, as settings and journal say.
     """
     if start is None:
-        start = start_of(standing.settings, exact=standing.lineage.manifest.all_exact, left=interrupted(standing))
+        start = start_of(standing, interrupted(standing))
     with keeping_samples(standing) if start.keep else contextlib.nullcontext():
         began = standing.clock.monotonic()
         under_way = yield from open_round(standing, start)
-        trained = yield from train(standing, start, under_way)
+        trained = yield from train(under_way, standing.clock)
         return settle(standing, start, under_way, trained, began)
 
 
-def train(standing: Standing, start: Start, under_way: UnderWay) -> Generator[Progress, None, Trained]:
+def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Trained]:
     """Take the steps that are left, close the course on the state, and score what it came to."""
-    facts, course, journal, learner = under_way.facts, under_way.course, under_way.journal, under_way.learner
+    facts, course, journal, learner, watch = under_way.facts, under_way.course, under_way.journal, under_way.learner, under_way.watch
     if under_way.why:
-        _log.info("%s: mode %s, %d epochs: %s", standing.name, facts.mode, facts.epochs, under_way.why)
-    clock, limits, head = standing.clock, standing.settings.budget, standing.lineage.head()
-    seconds = start.trial.plan.seconds if start.trial else limits.max_seconds * limits.max_cpu
-    watch = _Watch(standing.name, facts.mode, limits.max_ram if start.trial is None else 0, standing.memory.sensors)
+        _log.info("%s: mode %s, %d epochs: %s", watch.model, facts.mode, facts.epochs, under_way.why)
     outcome = Outcome(facts.round, under_way.before, None, under_way.training, 0, facts.until, 0, mode=facts.mode, card=under_way.card)
     try:
-        while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
+        while course.done < course.steps and not (under_way.seconds and course.done and journal.spent >= under_way.seconds):
             began = clock.monotonic()
             watch.look(began)
             loss = course.step()
             journal.after_step(course, clock.monotonic() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
-        closing = CLOSINGS[RECIPE if course.closing == RECIPE else EXACT if start.exact else LATTICE]
-        closed = closing(course, learner, _parent(standing, under_way, head), outcome)
+        closed = CLOSINGS[under_way.closing](course, learner, under_way.parent, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
-        return Trained(replace(outcome, steps=course.done), None, Verdict(False, e.message), e, memory=watch.most)
+        return Trained(replace(outcome, steps=course.done), None, Verdict(False, e.message), e)
     except GeneratorExit:
         journal.write(course)
         journal.close()
         raise
     finally:
         if journal.trouble:
-            path = standing.lineage.journal
-            _log.warning("%s: a kill would have cost the round under way: %s: %s", standing.name, path, journal.trouble)
+            _log.warning("%s: a kill would have cost the round under way: %s: %s", watch.model, journal.path, journal.trouble)
     outcome, snapped = closed.outcome, closed.snapped
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
-        none = Verdict(False, "the round changed nothing that is worth a step of the lattice")
-        return Trained(outcome, None, none, memory=watch.most)
+        return Trained(outcome, None, Verdict(False, "the round changed nothing that is worth a step of the lattice"))
     after = learner.score(snapped.state.named())
     snapped, threshold = learner.settled(snapped)
     learner.close()
-    return Trained(replace(outcome, after=after, threshold=threshold), snapped, Verdict(True), recipe=closed.recipe, memory=watch.most)
+    return Trained(replace(outcome, after=after, threshold=threshold), snapped, Verdict(True), recipe=closed.recipe)
 
 
 def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> Report:
@@ -168,7 +159,7 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
     under_way.journal.drop()
     if start.keep:
-        _note_cost(lineage, under_way, trained.memory - under_way.idle, outcome, error)
+        _note_cost(lineage, under_way, under_way.watch.most - under_way.idle, outcome, error)
     size, kept, kind = 0, 0, ""
     if snapped is not None and sealed is not None:
         size, kept, kind = len(sealed.body), changed(snapped.sections), sealed.header.kind.name.lower()
@@ -185,24 +176,17 @@ def _judged(
     snapped, recipe = trained.snapped, trained.recipe
     if snapped is None:
         return None, trained.verdict, trained.error
-    extension = metrics(outcome, snapped.clamped)
+    kind, sections, extension, body = snapped.kind, snapped.sections, metrics(outcome, snapped.clamped), b""
+    if recipe is not None:
+        kind, sections, extension, body = Kind.RECIPE, (), {**extension, **recipe.extension}, recipe.body
     try:
-        if recipe is None:
-            sealed = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
-        else:
-            sealed = lineage.seal(head, Kind.RECIPE, (), snapped.state, {**extension, **recipe.extension}, recipe=recipe.body)
+        sealed = lineage.seal(head, kind, sections, snapped.state, extension, recipe=body)
     except TooLarge as e:
         return None, Verdict(False, e.message), e
     most = settings.update.max_bytes if sealed.header.kind in (Kind.DELTA, Kind.RECIPE) else None
     assert outcome.before is not None and outcome.after is not None
     margin = settings.train.margin
     return sealed, guard.judge(outcome.before, outcome.after, margin=margin, size=len(sealed.body), budget=most), trained.error
-
-
-def _parent(standing: Standing, under_way: UnderWay, head: Head) -> Parent:
-    lineage, update = standing.lineage, standing.settings.update
-    names = names_of(lineage.board.device, lineage.name, lineage.manifest)
-    return Parent(under_way.stored.state, under_way.residual, head.step, head.widen, update.density, update.max_bytes, names)
 
 
 def _make_room(lineage: Lineage, need: int, outbox_bytes: int) -> None:
@@ -229,21 +213,3 @@ def _note_cost(lineage: Lineage, under_way: UnderWay, memory: int, outcome: Outc
     if known is None or memory > known.memory + 2 * (under_way.loaded - known.samples):
         known = Cost(step, memory, under_way.loaded)
     lineage.costs.note(facts.runtime, facts.mode, replace(known, seconds=step), outcome.at)
-
-
-class _Watch:
-    """Looks at this process's memory while it trains."""
-
-    def __init__(self, model: str, mode: str, limit: int, sensors: Sensors) -> None:
-        self.most = 0  # bytes
-        self._model, self._mode, self._limit, self._sensors = model, mode, limit, sensors
-        self._looked = float("-inf")
-
-    def look(self, now: float) -> None:
-        """Raise OverBudget when there is a limit and the memory is above it. now: monotonic seconds."""
-        if not self._limit or now - self._looked < WATCH:
-            return
-        self._looked = now
-        self.most = max(self.most, resident := self._sensors.resident())
-        if resident > self._limit:
-            raise OverBudget(model=self._model, mode=self._mode, took=f"{mib(resident)} MiB", budget=f"{mib(self._limit)} MiB")

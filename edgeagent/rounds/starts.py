@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeagent.board.budget import Plan
-from edgeagent.features.exact_course import RECIPE
 from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Model
 
 from .journal import Interrupted
 
@@ -44,15 +42,3 @@ class Start:
     left: Interrupted | None = None
     keep: bool = True
     trial: Trial | None = None  # how it is tried; None: as a round that is kept would be done
-
-
-def start_of(settings: Model, *, exact: bool, left: Interrupted | None = None, endless: bool = False) -> Start:
-    """Return the start of a round that is kept. left: the round that its journal speaks of; endless: the service runs by its settings."""
-    looks = endless and left is None and settings.train.when == PAYS
-    return Start(settings.train.mode, settings.update.kind == RECIPE, exact, looks, left)
-
-
-def trial_of(settings: Model, *, exact: bool, trial: Trial | None = None) -> Start:
-    """Return the start of a round that is only tried."""
-    mode = trial.plan.mode if trial else settings.train.mode
-    return Start(mode, settings.update.kind == RECIPE, exact, keep=False, trial=trial)

@@ -16,10 +16,10 @@ from edgeagent.rounds import drift, opening
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
-from edgeagent.rounds.resuming import interrupted
+from edgeagent.rounds.resuming import interrupted, start_of
 from edgeagent.rounds.round import Report
 from edgeagent.rounds.standing import OpenModel, Standing
-from edgeagent.rounds.starts import PAYS, Start, start_of
+from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import Device
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
@@ -258,7 +258,7 @@ class Agent:
             if self._allowance.measures_first(lineage, standing.settings):
                 return
             left = left if goal.endless else interrupted(standing)
-            start = start_of(standing.settings, exact=lineage.manifest.all_exact, left=left, endless=goal.endless)
+            start = start_of(standing, left, endless=goal.endless)
             now = self.clock.monotonic()
             self._round = _Running(lineage, self._steps(standing, start), now, now)
             self._last = name

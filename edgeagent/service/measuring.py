@@ -18,8 +18,9 @@ from edgeagent.board.sensors import Sensors
 from edgeagent.features.exact_course import MODE as FEATURES
 from edgeagent.features.head_file import modes_of
 from edgeagent.rounds import round as rounds
+from edgeagent.rounds.resuming import trial_of
 from edgeagent.rounds.standing import Standing
-from edgeagent.rounds.starts import Trial, trial_of
+from edgeagent.rounds.starts import Trial
 from edgeagent.samples.spool import Samples
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
@@ -69,7 +70,7 @@ def here(standing: Standing, mode: str) -> Cost:
     taken = []
     wanted = SHORT_STEPS if mode == FEATURES else STEPS
     trial = Trial(Plan(mode, -(-wanted // max(1, count // contract.batch)), seconds=SECONDS), made_up)
-    steps = rounds.run(standing, trial_of(settings, exact=lineage.manifest.all_exact, trial=trial))
+    steps = rounds.run(standing, trial_of(standing, trial))
     done = 0
     while True:
         began = standing.clock.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeagent.board.sensors import Memory
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
 class Opener:
     """Opens models for rounds. The runtime takes 10 to 60 MB: what never opens a model never loads it."""
 
-    def __init__(self, state: Path) -> None:
-        """state: the agent's state folder."""
-        self.extractors = Extractors(state)
+    def __init__(self, device: Device) -> None:
+        self.extractors = Extractors(device.database.path.parent, device.spool)
         self._runtime: Runtime | None = None
 
     def __call__(self, file: bytes, name: str) -> Trainable:
@@ -42,7 +40,7 @@ def opener(device: Device, *, eager: bool) -> Opener:
 
     Raises RuntimeUnusable, at once or at the first round; an int8 head needs no runtime.
     """
-    made = Opener(device.database.path.parent)
+    made = Opener(device)
     for name, lineage in device.lineages.items() if eager else ():
         if device.settings.model(name).train.mode == FEATURES:
             lineage.set_runtime(made.extractors.runtime_key(base_of(lineage)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeagent.board.budget import Wait
 from edgeagent.board.costs import Costs
 from edgeagent.system.database import Database, Row
+from edgeagent.training import threshold
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
 from modelwire.lattice.snap import Step
 from modelwire.update.manifest import Manifest, parse_manifest
@@ -77,6 +78,11 @@ class History:
         self.journal = self.store.folder / "round"  # of the round under way
         self.history = history
         self._db = database
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of every update: the names, and the threshold of anomalies where the model has one. Raises ModelError."""
+        return len(self.board.device) + len(self.name) + (0 if threshold.place_of(self.manifest) is None else threshold.BYTES)
 
     def head(self) -> Head:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)

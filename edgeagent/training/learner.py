@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgeagent.samples.spool import Samples
@@ -11,7 +12,7 @@ from modelwire.tensors import Weights
 
 from . import guard, threshold
 from .batches import Trainable
-from .course import Course, Lesson, courses_for
+from .course import Course, Lesson, Offer
 from .guard import Score
 
 
@@ -47,41 +48,41 @@ class Learner(Protocol):
         """Give back all: nothing can be asked any more."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelLearner:
-    """A model in its interpreter, and the modes of its file."""
+    """A model in its interpreter."""
 
-    def __init__(
-        self, model: Trainable, file: bytes, training: Samples, judging: Samples, *, name: str, anomaly: Anomaly, note: str = ""
-    ) -> None:
-        """name: for errors; anomaly: how its threshold is set; note: why its update is none of the kind that is asked for."""
-        self.training, self.judging, self.note = training, judging, note
-        self._model, self._anomaly = model, anomaly
-        self._offers = {offer.mode: offer for offer in courses_for(file, model=name)}
+    model: Trainable
+    offers: tuple[Offer, ...]  # of its file
+    training: Samples
+    judging: Samples
+    anomaly: Anomaly  # how its threshold is set
+    note: str = ""
 
     @property
     def runtime_key(self) -> str:
-        return self._model.runtime_key
+        return self.model.runtime_key
 
     @property
     def batch(self) -> int:
-        return self._model.batch
+        return self.model.batch
 
     @property
     def modes(self) -> tuple[str, ...]:
-        return tuple(self._offers)
+        return tuple(offer.mode for offer in self.offers)
 
     def begin(self, mode: str, lesson: Lesson) -> Course:
-        return self._offers[mode].begin(self._model, lesson)
+        return next(offer for offer in self.offers if offer.mode == mode).begin(self.model, lesson)
 
     def score(self, weights: Weights) -> Score:
-        self._model.set_weights(weights)
-        return guard.measure(self._model, self.judging)
+        self.model.set_weights(weights)
+        return guard.measure(self.model, self.judging)
 
     def settled(self, snapped: Snapped) -> tuple[Snapped, float | None]:
-        return threshold.settle(snapped, self._model, self.judging.x, self._anomaly)
+        return threshold.settle(snapped, self.model, self.judging.x, self.anomaly)
 
     def rest(self) -> None:
-        self._model.use("")
+        self.model.use("")
 
     def close(self) -> None:
-        self._model.close()
+        self.model.close()

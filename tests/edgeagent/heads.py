@@ -50,7 +50,7 @@ class Board:
 
     def __init__(self, opened: Device, held: Centre) -> None:
         self.device, self.centre = opened, held
-        self.models = Opener(opened.database.path.parent)
+        self.models = Opener(opened)
         self.agent = Agent(
             opened, held, self.models, "test", clock=Clock(held.clock.monotonic, held.clock.wall), rng=random.Random(1),
             extractors=self.models.extractors,

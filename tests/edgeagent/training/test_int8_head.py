@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.starts import trial_of
+from edgeagent.rounds.resuming import trial_of
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
 from edgeagent.service.opener import opener
@@ -259,8 +259,8 @@ def test_a_device_that_adopts_nothing_trains_an_int8_head_too(tmp_path: Path) ->
     with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as opened:
         samples = samples_for(SOFTMAX, 80)
         opened.spool.extend("tiny", samples.x, samples.y.argmax(1))
-        tried = trial_of(opened.settings.model("tiny"), exact=True)
-        steps = rounds.run(boards.standing(opened, opener(opened, eager=False)), tried)
+        standing = boards.standing(opened, opener(opened, eager=False))
+        steps = rounds.run(standing, trial_of(standing))
         with pytest.raises(StopIteration) as done:
             while True:
                 next(steps)
