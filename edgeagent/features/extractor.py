@@ -19,7 +19,7 @@ from modelwire.tensors import F32
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import HeadNotes
 
-from .head_file import head_of
+from .base_file import head_of
 
 
 class Extractor:

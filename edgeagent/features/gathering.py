@@ -25,9 +25,9 @@ from modelwire.output_head.settings import HeadRecipe
 from modelwire.tensors import F32, Schema
 from modelwire.tflite.notes import HeadNotes, Notes
 
+from .base_file import head_of
 from .exact_course import Place, place_of, rows_for
 from .extraction import Extraction
-from .head_file import head_of
 from .kept import Features
 
 

@@ -15,10 +15,10 @@ from edgeagent.board.budget import Cost
 from edgeagent.commands.train import finish
 from edgeagent.features import exact_course as head_course
 from edgeagent.features.agreement import agreeing
+from edgeagent.features.base_file import head_of
 from edgeagent.features.by_recipe import RecipeCourse
 from edgeagent.features.exact_course import MODE, HeadCourse, place_of, rows_for
 from edgeagent.features.extraction import Extraction
-from edgeagent.features.head_file import head_of
 from edgeagent.features.kept import Features, half
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.standing import base_of
