@@ -18,7 +18,7 @@ from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs
 from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
 
-MODE = "features"  # its name among the modes
+FEATURES = "features"  # its name among the modes
 RECIPE = "recipe"  # the closing of a course whose update says how it was trained
 SLICE_WORK = 1 << 22  # multiply-adds of one slice's forward passes: a few milliseconds, on a small board some tens
 _LOSSES = {"softmax": Loss.SOFTMAX, "logistic": Loss.LOGISTIC, "mse": Loss.MSE}
@@ -27,7 +27,7 @@ OPTIMIZERS = {"": Optimizer.SGD, "sgd": Optimizer.SGD, "momentum": Optimizer.MOM
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutputHead:
     """Where the head lies among a model's weights, and what it is."""
 
     notes: HeadNotes
@@ -64,11 +64,11 @@ class Place:
         return shares
 
 
-def place_of(head: HeadNotes, schema: Schema) -> Place:
+def output_head_of(head: HeadNotes, schema: Schema) -> OutputHead:
     """Return where the head lies. The notes have been checked against the file."""
     tensors = tuple(Layer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
     widths = (head.features, *(schema.tensors[layer.biases].size for layer in tensors))
-    return Place(head, tensors, widths)
+    return OutputHead(head, tensors, widths)
 
 
 def rows_for(features: NDArray[np.float16], y: F32, *, labelled: bool, loss: str, model: str) -> Rows:
@@ -84,18 +84,18 @@ def rows_for(features: NDArray[np.float16], y: F32, *, labelled: bool, loss: str
     return Rows(features, flat.argmax(1).astype(np.uint32))
 
 
-class HeadCourse:
+class ExactCourse:
     """A course of the exact trainer. A step of it is a slice of short ones; its numbers count the short ones."""
 
-    mode = MODE
+    mode = FEATURES
     whole = True
     closing = WEIGHTS
 
-    def __init__(self, place: Place, recipe: HeadRecipe, rows: Rows, start: Weights) -> None:
+    def __init__(self, output_head: OutputHead, recipe: HeadRecipe, rows: Rows, start: Weights) -> None:
         """start: all of get_weights."""
-        self.place, self.recipe, self.rows = place, recipe, rows
+        self.output_head, self.recipe, self.rows = output_head, recipe, rows
         self._start = start
-        self._state = start_of(recipe, place.layers(start))
+        self._state = start_of(recipe, output_head.layers(start))
         each = recipe.work(len(rows)) // recipe.steps
         self._slice = max(1, SLICE_WORK // max(1, each))
 
@@ -128,6 +128,6 @@ class HeadCourse:
     def trained(self) -> Weights:
         # The trainer takes no step whose weights are not finite: TrainingDiverged came before.
         out = dict(self._start)
-        for (matrix, biases), (m, b) in zip(self.layers(), self.place.notes.layers, strict=True):
+        for (matrix, biases), (m, b) in zip(self.layers(), self.output_head.notes.layers, strict=True):
             out[m], out[b] = matrix.reshape(self._start[m].shape).copy(), biases.reshape(self._start[b].shape).copy()
         return out

@@ -25,8 +25,8 @@ from modelwire.output_head.settings import HeadRecipe
 from modelwire.tensors import F32, Schema
 from modelwire.tflite.notes import HeadNotes, Notes
 
-from .base_file import head_of
-from .exact_course import Place, place_of, rows_for
+from .base_file import featured_notes
+from .exact_course import OutputHead, output_head_of, rows_for
 from .extraction import Extraction
 from .kept import Features
 
@@ -54,19 +54,19 @@ class Wanted:
 class Known:
     """What was found out about a model's head since the agent started."""
 
-    place: Place
+    output_head: OutputHead
     notes: Notes
     runtime_key: str
     batch: int
 
     def answers(self, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
         """Return what a model with these weights answers to the samples of these rows, [n, outputs]."""
-        shape = self.place.recipe(rows=len(rows), batch=1, epochs=1, rate=0.0, optimizer="sgd", seed=0)
-        return self.place.answers(shape, weights, rows)
+        shape = self.output_head.recipe(rows=len(rows), batch=1, epochs=1, rate=0.0, optimizer="sgd", seed=0)
+        return self.output_head.answers(shape, weights, rows)
 
     def check_front(self, state: ModelState, *, model: str) -> None:
         """Raise NotTrainable when something in front of the head was trained: the kept features are those of the base."""
-        head = {name for pair in self.place.notes.layers for name in pair}
+        head = {name for pair in self.output_head.notes.layers for name in pair}
         front = {name for mode in self.notes.modes for name in mode.weights} - head
         for spec, base, now in zip(state.manifest.schema.tensors, state.base, state.weights, strict=True):
             if spec.name in front and base.tobytes() != now.tobytes():
@@ -92,7 +92,7 @@ class OnFeatures:
 
     def recipe(self, rows: Rows, lesson: Lesson, optimizer: str) -> HeadRecipe:
         """Return how the lesson trains on these rows. optimizer: a name; "" for the model file's own."""
-        return self.known.place.recipe(
+        return self.known.output_head.recipe(
             rows=len(rows), batch=self.known.batch, epochs=lesson.epochs, rate=lesson.learning_rate,
             optimizer=optimizer or self.known.notes.optimizer, seed=lesson.seed,
         )  # fmt: skip
@@ -128,7 +128,7 @@ class Extractors:
         """
         name, until = wanted.base.model, wanted.until
         known = yield from self.prepare(wanted)
-        kept, loss = self._kept(wanted.base, known), known.place.notes.loss
+        kept, loss = self._kept(wanted.base, known), known.output_head.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
             return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
@@ -144,7 +144,7 @@ class Extractors:
         base = wanted.base
         known, ids = self.known.get(base.model), self.spool.ids(base.model, until=wanted.until)
         if known is None or self._kept(base, known).missing(ids):
-            _check_size(base.model, head_of(base.file, base.model)[0].head, len(ids))
+            _check_size(base.model, featured_notes(base.file, base.model)[0].head, len(ids))
             known = yield from self._find_out(wanted)
         return known
 
@@ -161,19 +161,19 @@ class Extractors:
             samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
             features = kept.rows(samples.ids)
         if not len(samples):
-            return samples, np.zeros((0, known.place.widths[-1]), np.float32)
+            return samples, np.zeros((0, known.output_head.widths[-1]), np.float32)
         return samples, known.answers(state.named(), Rows(features))
 
     def _kept(self, base: FeaturesBase, known: Known) -> Features:
-        return Features(self.spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.place.widths[0])
+        return Features(self.spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.output_head.widths[0])
 
     def _find_out(self, wanted: Wanted) -> Generator[None, None, Known]:
         base, until = wanted.base, wanted.until
-        notes, batch = head_of(base.file, base.model)
-        assert notes.head is not None  # `head_of` has seen to it
+        notes, batch = featured_notes(base.file, base.model)
+        assert notes.head is not None  # `featured_notes` has seen to it
         told = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=wanted.share, clock=self.clock).result()
-        place = replace(place_of(notes.head, base.schema), logits=told["logits"])
-        known = Known(place, notes, told["runtime"], batch)
+        output_head = replace(output_head_of(notes.head, base.schema), logits=told["logits"])
+        known = Known(output_head, notes, told["runtime"], batch)
         if until:  # without samples nothing was compared
             self.known[base.model] = known
         return known

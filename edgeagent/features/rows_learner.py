@@ -13,7 +13,7 @@ from modelwire.output_head.rows import ENTRIES_MAX
 from modelwire.tensors import Weights
 
 from .by_recipe import RecipeCourse
-from .exact_course import MODE, HeadCourse
+from .exact_course import FEATURES, ExactCourse
 from .gathering import OnFeatures
 
 
@@ -27,7 +27,7 @@ class RowsLearner:
     recipe_room: int | None  # bytes that a recipe may take; None where none is asked for
     note: str = ""
 
-    modes = (MODE,)
+    modes = (FEATURES,)
 
     def __post_init__(self) -> None:
         self.gathered.known.check_front(self.state, model=self.gathered.model)
@@ -51,7 +51,7 @@ class RowsLearner:
         rows = self.gathered.rows
         if lesson.balance and rows.labels is not None:  # a recipe's rows stay single: each costs bytes
             rows = rows.take(repeated(rows.labels, ENTRIES_MAX // rows.features.shape[1]))
-        return HeadCourse(self.gathered.known.place, self.gathered.recipe(rows, lesson, self.optimizer), rows, lesson.start)
+        return ExactCourse(self.gathered.known.output_head, self.gathered.recipe(rows, lesson, self.optimizer), rows, lesson.start)
 
     def score(self, weights: Weights) -> Score:
         return self.gathered.measure(weights)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeagent.features.exact_course import MODE as FEATURES
+from edgeagent.features.exact_course import FEATURES
 from edgeagent.features.gathering import Wanted
 from edgeagent.samples.spool import Samples
 from edgeagent.settings.tree import Model

@@ -12,8 +12,7 @@ from typing import TypeVar
 from edgeagent.board import budget
 from edgeagent.board.budget import AUTO, Work
 from edgeagent.features.base_file import modes_of
-from edgeagent.features.exact_course import MODE as FEATURES
-from edgeagent.features.exact_course import RECIPE
+from edgeagent.features.exact_course import FEATURES, RECIPE
 from edgeagent.features.gathering import Extractors, Wanted
 from edgeagent.features.rows_learner import RowsLearner
 from edgeagent.samples.spool import Samples

@@ -138,7 +138,7 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
 def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> Report:
     """Let the guard judge; then write the update down, or that there is none, and end the round's journal."""
     lineage, learner, snapped = standing.lineage, under_way.learner, trained.snapped
-    outcome = replace(trained.outcome, at=int(standing.clock.wall()))
+    outcome = replace(trained.outcome, ended=int(standing.clock.wall()))
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not start.keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
@@ -212,4 +212,4 @@ def _note_cost(lineage: Lineage, under_way: UnderWay, memory: int, outcome: Outc
     step = under_way.journal.spent / done
     if known is None or memory > known.memory + 2 * (under_way.loaded - known.samples):
         known = Cost(step, memory, under_way.loaded)
-    lineage.costs.note(facts.runtime, facts.mode, replace(known, seconds=step), outcome.at)
+    lineage.costs.note(facts.runtime, facts.mode, replace(known, seconds=step), outcome.ended)

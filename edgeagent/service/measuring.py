@@ -16,7 +16,7 @@ import numpy as np
 from edgeagent.board.budget import Cost, Plan, mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.features.base_file import modes_of
-from edgeagent.features.exact_course import MODE as FEATURES
+from edgeagent.features.exact_course import FEATURES
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.resuming import trial_of
 from edgeagent.rounds.standing import Standing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeagent.board.sensors import Memory
-from edgeagent.features.exact_course import MODE as FEATURES
+from edgeagent.features.exact_course import FEATURES
 from edgeagent.features.gathering import Extractors
 from edgeagent.rounds.standing import Standing, base_of
 from edgeagent.state.folder import Device

@@ -82,7 +82,7 @@ class History:
     @property
     def fixed_bytes(self) -> int:
         """Bytes of every update: the names, and the threshold of anomalies where the model has one. Raises ModelError."""
-        return len(self.board.device) + len(self.name) + (0 if threshold.place_of(self.manifest) is None else threshold.BYTES)
+        return len(self.board.device) + len(self.name) + (0 if threshold.tensor_of(self.manifest) is None else threshold.BYTES)
 
     def head(self) -> Head:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)

@@ -280,14 +280,14 @@ class Lineage(History):
     def _count_round(self, outcome: Outcome) -> None:
         self._db.run(
             "UPDATE model SET rounds=?, trained_id=?, trained_at=?, look='' WHERE name=?",
-            outcome.round, outcome.trained_id, outcome.at, self.name,
+            outcome.round, outcome.trained_id, outcome.ended, self.name,
         )  # fmt: skip
 
 
 def _columns(outcome: Outcome) -> dict[str, object]:
     before, after = outcome.before, outcome.after
     return {
-        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
+        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.ended,
         "loss_before": before.loss if before else None, "accuracy_before": before.accuracy if before else None,
         "loss_after": after.loss if after else None, "accuracy_after": after.accuracy if after else None,
     }  # fmt: skip

@@ -15,9 +15,9 @@ from edgeagent.board.budget import Cost
 from edgeagent.commands.train import finish
 from edgeagent.features import exact_course as head_course
 from edgeagent.features.agreement import agreeing
-from edgeagent.features.base_file import head_of
+from edgeagent.features.base_file import featured_notes
 from edgeagent.features.by_recipe import RecipeCourse
-from edgeagent.features.exact_course import MODE, HeadCourse, place_of, rows_for
+from edgeagent.features.exact_course import FEATURES, ExactCourse, output_head_of, rows_for
 from edgeagent.features.extraction import Extraction
 from edgeagent.features.kept import Features, half
 from edgeagent.rounds import round as rounds
@@ -52,7 +52,7 @@ def test_rounds_on_kept_features_are_versions_that_the_centre_proves(tmp_path: P
         assert [held[n].level for n in (1, 2, 3)] == [Level.VERIFIED] * 3
         assert held[3].state is not None and held[3].state.root == b.lineage.load().state.root
         reports = b.agent.reports
-        assert [r.outcome.mode for r in reports] == [MODE] * 3 and all(r.accepted for r in reports)
+        assert [r.outcome.mode for r in reports] == [FEATURES] * 3 and all(r.accepted for r in reports)
         assert reports[-1].outcome.after.loss < 0.7 * reports[0].outcome.before.loss
         assert reports[0].outcome.steps == 4 * -(-reports[0].outcome.samples // 8), "four epochs of batches of eight"
 
@@ -122,7 +122,7 @@ def test_features_of_another_base_or_runtime_are_dropped(tmp_path: Path) -> None
         ids = np.array(b.spool.extend("m", *samples(40)))
         b.agent.run(Goal(rounds=1, timeout=6000))
         known = b.models.extractors.known["m"]
-        as_it_was = {"base": b.lineage.base_commit, "runtime": known.runtime_key, "width": known.place.widths[0]}
+        as_it_was = {"base": b.lineage.base_commit, "runtime": known.runtime_key, "width": known.output_head.widths[0]}
         assert Features(b.spool, "m", **as_it_was).missing(ids) == []
         for other in ({"base": bytes(32)}, {"runtime": "another 1"}, {"width": 3}):
             assert len(Features(b.spool, "m", **{**as_it_was, **other}).missing(ids)) == 40
@@ -136,7 +136,7 @@ def test_a_head_whose_front_was_trained_is_refused_by_name(tmp_path: Path) -> No
         b.spool.extend("m", *samples(40))
         b.agent.run(Goal(rounds=1, timeout=6000))
         settings = b.device.settings.model("m")
-        settings = replace(settings, train=replace(settings.train, mode=MODE))
+        settings = replace(settings, train=replace(settings.train, mode=FEATURES))
         with pytest.raises(NotTrainable, match=r"in front of the head has moved from the base: train\.mode = head"):
             list(rounds.run(standing(b.device, b.models, "m", settings=settings, extractors=b.models.extractors)))
         assert b.lineage.head().version == 1
@@ -157,7 +157,7 @@ def test_a_file_without_a_head_on_features_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NotTrainable, match="no head"):
             b.models.extractors.runtime_key(base_of(b.lineage))
         with pytest.raises(NotTrainable, match="no head"):
-            head_of(b.lineage.store.folder / "base.tflite", "m")
+            featured_notes(b.lineage.store.folder / "base.tflite", "m")
 
 
 class Wrong:
@@ -186,7 +186,7 @@ def _place():  # type: ignore[no-untyped-def]
     schema, flat = read_tensors(file)
     head = notes_of(file).head
     assert head is not None
-    return place_of(head, schema), schema.shaped(flat)
+    return output_head_of(head, schema), schema.shaped(flat)
 
 
 @pytest.mark.parametrize(("by", "refused"), [(0.0, False), (5e-5, False), (2e-4, True), (float("nan"), True)])
@@ -214,7 +214,7 @@ def test_a_course_that_is_taken_up_goes_on_with_the_same_bits() -> None:
     rows = rows_for(features, y, labelled=True, loss="softmax", model="m")
     for optimizer in ("sgd", "momentum", "adam"):
         recipe = place.recipe(rows=50, batch=8, epochs=6, rate=0.01, optimizer=optimizer, seed=9)
-        whole, cut, later = (HeadCourse(place, recipe, rows, base) for _ in range(3))
+        whole, cut, later = (ExactCourse(place, recipe, rows, base) for _ in range(3))
         whole._slice, cut._slice = recipe.steps, 3
         whole.step()
         for _ in range(4):
@@ -399,7 +399,7 @@ def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(t
         for mode, mib in (("features", 1), ("head", 3000), ("all", 4000)):
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
         b.agent.run(Goal(rounds=1, timeout=6000))
-        assert [r.outcome.mode for r in b.agent.reports] == [MODE] and b.agent.reports[0].accepted
+        assert [r.outcome.mode for r in b.agent.reports] == [FEATURES] and b.agent.reports[0].accepted
         assert b.models._runtime is None, "no runtime was loaded"
 
 
@@ -418,6 +418,6 @@ def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tm
 def test_measuring_knows_the_mode_and_what_one_of_its_short_steps_takes(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(60))
-        assert measuring.modes(b.lineage) == [MODE, "head"]
-        cost = measuring.here(standing(b.device, b.models, "m", extractors=b.models.extractors), MODE)
+        assert measuring.modes(b.lineage) == [FEATURES, "head"]
+        cost = measuring.here(standing(b.device, b.models, "m", extractors=b.models.extractors), FEATURES)
         assert 0 < cost.seconds < 0.001

@@ -105,7 +105,7 @@ def test_the_threshold_is_verbatim_whatever_its_value() -> None:
         assert class_of(TensorSpec(THRESHOLD, (1,), Dtype.FLOAT32), value) is TensorClass.VERBATIM
     assert class_of(TensorSpec(f"my_{THRESHOLD}", (1,), Dtype.FLOAT32), 0.01) is TensorClass.LATTICE
     manifest = manifest_of(scored())
-    assert parse_manifest(manifest.encode()) == manifest and manifest.verbatim(anomaly.place_of(manifest) or 0)
+    assert parse_manifest(manifest.encode()) == manifest and manifest.verbatim(anomaly.tensor_of(manifest) or 0)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -116,7 +116,7 @@ def test_a_threshold_joins_the_update_of_its_round_and_is_taken_back_with_it(exa
     trained = [w + (rng.normal(0, 0.01, w.shape).astype(np.float32) if w.size > 1 else 0) for w in state.weights]
     residual = no_residual(state.manifest)
     snapped = exactly(state, trained, residual) if exact else snap(state, trained, residual, widen=[1] if widen else ())
-    at = anomaly.place_of(state.manifest)
+    at = anomaly.tensor_of(state.manifest)
     assert at is not None
     settled = anomaly.with_threshold(snapped, at, 0.25)
     assert state.weights[at].tolist() == [0.25]
@@ -143,12 +143,12 @@ def test_a_threshold_is_a_margin_above_nearly_all_held_out_scores() -> None:
 
 def test_a_threshold_on_the_lattice_is_refused() -> None:
     manifest = manifest_of(scored())
-    at = anomaly.place_of(manifest)
+    at = anomaly.tensor_of(manifest)
     assert at is not None
     classes = tuple(TensorClass.LATTICE if t == at else c for t, c in enumerate(manifest.classes))
     other = Manifest(manifest.file_sha256, manifest.file_size, manifest.schema, classes, manifest.exponents, manifest.root)
     with pytest.raises(ModelError, match="graft the model again"):
-        anomaly.place_of(other)
+        anomaly.tensor_of(other)
 
 
 def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bits(tmp_path: Path) -> None:
