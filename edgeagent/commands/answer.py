@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeagent.settings import reading as configuration
 from edgeagent.settings.reading import Loaded
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgecommon import logs
 from modelwire.errors import ConfigError
@@ -50,7 +50,7 @@ def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     return found
 
 
-def chosen(device: Device, names: Sequence[str]) -> list[Lineage]:
+def chosen(device: DeviceFolder, names: Sequence[str]) -> list[Lineage]:
     """Return the models that the arguments name, or all of them. Raises ConfigError."""
     for name in names:
         if name not in device.lineages:

@@ -9,8 +9,7 @@ from typing import Any
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.resuming import trial_of
 from edgeagent.service.opener import opener, standing_of
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
 from modelwire.errors import NotEnoughSamples
@@ -31,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with device.opened(load(args), alone=False) as opened:
+    with open_folder(load(args), alone=False) as opened:
         rows = [_estimate(opened, m, trial=not args.no_train) for m in chosen(opened, args.model)]
     cells = [
         (r["model"], kind, r[kind].get("mode"), r[kind]["bytes"], f"{_share(r, kind):.2f} %", r[kind]["changed"])
@@ -49,7 +48,7 @@ def _share(row: dict[str, Any], kind: str) -> float:
     return float(100 * row[kind]["bytes"] / row["float32_bytes"])
 
 
-def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
+def _estimate(opened: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
     head, held = lineage.head(), lineage.load()
     sections = held.state.snapshot()
     sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})

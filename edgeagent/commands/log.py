@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgeagent.system.database import Row
 from edgecommon.printing import Answer
 
@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with device.opened(load(args), alone=False) as opened:
+    with open_folder(load(args), alone=False) as opened:
         found = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(opened, args.model)]
     text = []
     for name, rows in found:

@@ -12,7 +12,7 @@ from edgeagent.service.agent import Agent, Goal
 from edgeagent.service.opener import opener
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 def serve(loaded: Loaded, goal: Goal) -> Answer:
     """Run the agent until its goal, SIGTERM or SIGINT, and say what it did."""
-    with device.opened(loaded, alone=True) as opened:
+    with open_folder(loaded, alone=True) as opened:
         board = opened.board
         link = MqttLink(opened.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
         models = opener(opened, eager=not goal.publish)

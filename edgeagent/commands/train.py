@@ -16,8 +16,7 @@ from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
 from edgeagent.service.opener import opener, standing_of
 from edgeagent.settings.tree import Model
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
 
@@ -38,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     reports = []
-    with device.opened(load(args), alone=True) as opened:
+    with open_folder(load(args), alone=True) as opened:
         lineages, models, memory = chosen(opened, args.model), opener(opened, eager=False), Memory()
         for lineage in lineages:
             rounds.check_due(standing_of(opened, lineage, models, memory=memory), opened.settings.outbox.max_bytes)
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"rounds": [as_document(r) for r in reports]}, "\n".join(as_text(r) for r in reports))
 
 
-def measure_first(opened: Device, lineage: Lineage, settings: Model, open_model: OpenModel) -> None:
+def measure_first(opened: DeviceFolder, lineage: Lineage, settings: Model, open_model: OpenModel) -> None:
     """Measure the modes of which the plan needs to know and does not."""
     if not budget.limited(settings.budget):
         return

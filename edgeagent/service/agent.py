@@ -20,7 +20,7 @@ from edgeagent.rounds.resuming import interrupted, start_of
 from edgeagent.rounds.round import Report
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
@@ -72,7 +72,7 @@ class _Running:
 class Agent:
     """One run over an opened state folder."""
 
-    device: Device
+    device: DeviceFolder
     transport: Transport
     open_model: OpenModel
     release: str  # of the agent, said in hello

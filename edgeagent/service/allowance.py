@@ -8,7 +8,7 @@ from edgeagent.board import budget
 from edgeagent.board.budget import Pauses, Wait
 from edgeagent.board.sensors import Sensors
 from edgeagent.settings.tree import Model
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("edgeagent")
 class Allowance:
     """What the budgets of all models say at this moment; `edgeagent status` reads of it in the database."""
 
-    def __init__(self, device: Device, sensors: Sensors, clock: Clock) -> None:
+    def __init__(self, device: DeviceFolder, sensors: Sensors, clock: Clock) -> None:
         self._device, self._clock = device, clock
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
         self._told: dict[str, Wait | None] = dict.fromkeys(device.lineages, Wait("", ""))  # what an earlier run left there

@@ -8,7 +8,7 @@ from edgeagent.board.sensors import Memory
 from edgeagent.features.exact_course import FEATURES
 from edgeagent.features.gathering import Extractors
 from edgeagent.rounds.standing import Standing, base_of
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.training import int8_head
 from edgeagent.training.batches import Trainable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Opener:
     """Opens models for rounds. The runtime takes 10 to 60 MB: what never opens a model never loads it."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: DeviceFolder) -> None:
         self.extractors = Extractors(device.database.path.parent, device.spool)
         self._runtime: Runtime | None = None
 
@@ -35,7 +35,7 @@ class Opener:
         return self._runtime.open(file, model=name, signature="")
 
 
-def opener(device: Device, *, eager: bool) -> Opener:
+def opener(device: DeviceFolder, *, eager: bool) -> Opener:
     """Return what opens a model for a round. eager: load the runtime now, and note what it will be known as in hello.
 
     Raises RuntimeUnusable, at once or at the first round; an int8 head needs no runtime.
@@ -49,7 +49,7 @@ def opener(device: Device, *, eager: bool) -> Opener:
     return made
 
 
-def standing_of(device: Device, lineage: Lineage, models: Opener, *, memory: Memory | None = None) -> Standing:
+def standing_of(device: DeviceFolder, lineage: Lineage, models: Opener, *, memory: Memory | None = None) -> Standing:
     """Return what rounds of one of the device's models stand on. memory: of this process, as rounds before found it."""
     settings = device.settings.model(lineage.name)
     return Standing(lineage, device.spool, settings, models, models.extractors, memory or Memory())

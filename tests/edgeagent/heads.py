@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from edgeagent.service.agent import Agent
 from edgeagent.service.opener import Opener
 from edgeagent.settings import reading as configuration
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
 from modelwire.tensors import F32
@@ -48,7 +47,7 @@ def samples(count: int, seed: int = 0, shape: tuple[int, ...] = (100, 6), classe
 class Board:
     """A device that trains heads, with a centre in memory."""
 
-    def __init__(self, opened: Device, held: Centre) -> None:
+    def __init__(self, opened: DeviceFolder, held: Centre) -> None:
         self.device, self.centre = opened, held
         self.models = Opener(opened)
         self.agent = Agent(
@@ -64,5 +63,5 @@ def board(folder: Path, file: bytes, *, held: Centre | None = None, **changes: s
     """Make a device in `folder` when there is none, and open it. changes: section__key="text"."""
     if not (folder / configuration.FILE).exists():
         make_with(folder, {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}, {"m": file})
-    with device.opened(configuration.load(folder / configuration.FILE, environment={}, flags={}), alone=True) as opened:
+    with open_folder(configuration.load(folder / configuration.FILE, environment={}, flags={}), alone=True) as opened:
         yield Board(opened, held or centre(FakeClock(), file=file))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeagent.settings import reading as configuration
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import kind_of, update_of
 from tests import broker
@@ -44,7 +44,7 @@ def never_seen(gone: set[int]) -> ModelState:
 def teach(fleet: Fleet) -> None:
     """Have the device make its versions, while its agent is off."""
     settings = configuration.load(fleet.home("pi-7") / configuration.FILE, environment={}, flags={})
-    with device.opened(settings, alone=True) as opened:
+    with open_folder(settings, alone=True) as opened:
         rng = np.random.default_rng(1)
         opened.spool.extend("tiny", rng.standard_normal((60, 4)).astype(np.float32), [i % 3 for i in range(60)])
         for seed, ids in enumerate(ROUNDS):

@@ -24,7 +24,7 @@ from edgeagent.service.agent import Goal
 from edgeagent.settings import reading as configuration
 from edgeagent.settings import units
 from edgeagent.settings.tree import Budget
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
@@ -337,7 +337,7 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
         r.device.database.run("DELETE FROM mode_cost")
     path = folder / configuration.FILE
     loaded = configuration.load(path, environment={}, flags={"budget.max_ram": str(4 << 30)})
-    with device.opened(loaded, alone=True) as opened:
+    with open_folder(loaded, alone=True) as opened:
         r = Rig(opened, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature=""))
         r.run(Goal(rounds=r.lineage.head().rounds + 1))
         assert set(r.lineage.costs.of(r.lineage.head().runtime)) == {"head", "all"}, "it measures by itself; features are stale by now"

@@ -22,7 +22,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Spool
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading as configuration
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgeagent.training.batches import Trainable
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
@@ -189,7 +189,7 @@ def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) 
         elif end == "a kill before its first step":
             r.device.spool.hold("m")
             assert full(r.device.spool) > 40
-    with device.opened(configuration.load(path, environment={}, flags=flags), alone=True) as opened:
+    with open_folder(configuration.load(path, environment={}, flags=flags), alone=True) as opened:
         again = Rig(opened, centre(FakeClock(), file=file), open_model)
         if end == "its settings change":
             resuming.interrupted(again.agent.standing(again.lineage))
@@ -212,7 +212,7 @@ def test_another_setting_or_another_model_lets_a_round_begin_anew(tmp_path: Path
             steps = round_of(r)
             before = take(steps, 3).done
             steps.close()
-        with device.opened(configuration.load(path, environment={}, flags={key: value}), alone=True) as opened:
+        with open_folder(configuration.load(path, environment={}, flags={key: value}), alone=True) as opened:
             again = Rig(opened, centre(FakeClock(), file=file), open_model)
             steps = round_of(again)
             assert next(steps).done == (before + 1 if goes_on else 1), key
@@ -241,7 +241,7 @@ def test_a_round_in_a_mode_that_is_too_large_by_now_is_not_taken_up(tmp_path: Pa
         r.lineage.costs.note(key, "all", Cost(0.001, 1 << 40), 0)
         r.lineage.costs.note(key, "head", Cost(0.001, 1 << 10), 0)
     path = tmp_path / "d" / configuration.FILE
-    with device.opened(configuration.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
+    with open_folder(configuration.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
         steps = round_of(Rig(opened, centre(FakeClock(), file=file), open_model))
         assert (at := next(steps)).mode == "head" and at.done == 1
         steps.close()

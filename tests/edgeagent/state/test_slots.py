@@ -12,7 +12,7 @@ from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading as configuration
-from edgeagent.state import folder as device
+from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.state.slots import ModelStore, pack, unpack
 from edgecommon import files
 from modelwire.errors import ConfigError, Malformed, MissingFile, NotTrainable, StateBusy, StateDamaged
@@ -136,13 +136,13 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock())):
         loaded = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
-        with pytest.raises(StateBusy), device.opened(loaded, alone=True):
+        with pytest.raises(StateBusy), open_folder(loaded, alone=True):
             pass
-        assert files.holder(loaded.state / device.LOCK) == os.getpid()
-        with device.opened(loaded, alone=False) as reader:
+        assert files.holder(loaded.state / LOCK) == os.getpid()
+        with open_folder(loaded, alone=False) as reader:
             assert reader.lineages["tiny"].head().version == 0
-    assert files.holder(loaded.state / device.LOCK) is None
-    with device.opened(loaded, alone=True):
+    assert files.holder(loaded.state / LOCK) is None
+    with open_folder(loaded, alone=True):
         pass
 
 
@@ -176,7 +176,7 @@ def test_an_init_that_was_killed_is_done_again(tmp_path: Path) -> None:
 def test_without_a_folder_the_state_is_said_to_be_missing(tmp_path: Path) -> None:
     loaded = make(tmp_path / "d")
     os.rename(loaded.state, tmp_path / "away")
-    with pytest.raises(MissingFile, match="state folder"), device.opened(loaded, alone=False):
+    with pytest.raises(MissingFile, match="state folder"), open_folder(loaded, alone=False):
         pass
 
 

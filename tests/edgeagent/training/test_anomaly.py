@@ -13,7 +13,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading as configuration
 from edgeagent.settings.tree import Anomaly
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgeagent.training import threshold as anomaly
 from edgeagent.training.batches import Trainable
 from edgecloud.graft.grafting import Wish, graft
@@ -155,7 +155,7 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
     file, shape = scored(), shape_of(scored())
     made = make_with(tmp_path, {"train.learning_rate": "0.003", "train.epochs": "12", "update.density": "0.5"}, {"turbine": file})
     x = signals(120, shape)
-    with device.opened(made, alone=True) as board:
+    with open_folder(made, alone=True) as board:
         r = Rig(board, centre(FakeClock(), file=file), opened)
         r.run(Goal(publish=True, timeout=60))
         board.spool.extend("turbine", x, targets=x)
@@ -187,7 +187,7 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         board.spool.extend("turbine", 50 * x[:64], targets=50 * x[:64])
         path = tmp_path / configuration.FILE
         path.write_text(path.read_text().replace("learning_rate = 0.003", "learning_rate = 50.0").replace("margin = 100", "margin = 0.0"))
-    with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as board:
+    with open_folder(configuration.load(path, environment={}, flags={}), alone=True) as board:
         lineage = board.lineages["turbine"]
         report = finish(rounds.run(standing(board, opened, "turbine", now=FakeClock().wall)))
         assert not report.accepted

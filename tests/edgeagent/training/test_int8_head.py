@@ -16,7 +16,8 @@ from edgeagent.service.agent import Goal
 from edgeagent.service.opener import opener
 from edgeagent.settings import reading as configuration
 from edgeagent.settings import template
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
+from edgeagent.state.new_folder import create_folder
 from edgeagent.training import batches as trainer
 from edgeagent.training.course import Course, Lesson, courses_for
 from edgeagent.training.int8_head import ISSUE, Int8Model, logits, trains
@@ -255,8 +256,8 @@ def test_a_device_that_adopts_nothing_trains_an_int8_head_too(tmp_path: Path) ->
     text = template.render(given, ["tiny"])
     loaded = configuration.build(configuration.parse(text), where="test", path=path, environment={}, flags={})
     fleet_key = signing.PrivateKey(boards.FLEET_SEED).public
-    device.create(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet_key=fleet_key, exact=True)
-    with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as opened:
+    create_folder(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet_key=fleet_key, exact=True)
+    with open_folder(configuration.load(path, environment={}, flags={}), alone=True) as opened:
         samples = samples_for(SOFTMAX, 80)
         opened.spool.extend("tiny", samples.x, samples.y.argmax(1))
         standing = boards.standing(opened, opener(opened, eager=False))
