@@ -100,4 +100,4 @@ def _state(case: Case, dtype: Dtype, weights: Sequence[Held], *, exact: bool) ->
 def _sealed(kind: Kind, sections: Sections, after: ModelState) -> bytes:
     schema, commit = after.manifest.schema, after.manifest.commit
     base = commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base), sections, schema, KEY)
+    return seal(Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base), sections, schema, KEY).data

@@ -69,4 +69,4 @@ def sealed(
         "fingerprint": state.fingerprint,
         "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
     }
-    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY)  # type: ignore[arg-type]
+    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY).data  # type: ignore[arg-type]

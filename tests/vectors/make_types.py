@@ -17,7 +17,7 @@ from modelwire import storage
 from modelwire.lattice.exact import exact_update
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import Header, Sealed, seal
 from modelwire.update.sections import Kind, Sections, add, invert
 from tests.modelwire.lattice import test_exact, test_narrow
 from tests.modelwire.models import KEY
@@ -70,10 +70,10 @@ class Vectors:
         header = Header(kind, "pi-7", "types", 1, self.version, self.parent, m.schema.id, after.root, after.fingerprint, named)
         self.keep(name, seal(header, sections, m.schema, KEY), after)
 
-    def keep(self, name: str, data: bytes, after: ModelState) -> None:
+    def keep(self, name: str, update: Sealed, after: ModelState) -> None:
         """Write a container that was sealed on the last one."""
-        (self.folder / f"{name}.bin").write_bytes(data)
-        commit = parse(data).commit
+        (self.folder / f"{name}.bin").write_bytes(update.data)
+        commit = update.commit
         self.rows.append(
             {"name": name, "commit": commit.hex(), "root": after.root.hex(), "stored_sha256": hashlib.sha256(stored(after)).hexdigest()}
         )

@@ -356,8 +356,8 @@ def test_a_container_that_no_reader_takes_is_not_sealed() -> None:
     s = snap(state, noisy(state, 0, 0.1), no_residual(state.manifest), density=1.0, max_bytes=1 << 20)
     schema = state.manifest.schema
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, state.manifest.commit, schema.id, s.state.root, s.state.fingerprint)
-    size = len(seal(header, s.sections, schema, KEY))
-    assert len(seal(header, s.sections, schema, KEY, Limits(container=size))) == size
+    size = len(seal(header, s.sections, schema, KEY).data)
+    assert len(seal(header, s.sections, schema, KEY, Limits(container=size)).data) == size
     with pytest.raises(TooLarge):
         seal(header, s.sections, schema, KEY, Limits(container=size - 1))
     with pytest.raises(Malformed, match="unit"):

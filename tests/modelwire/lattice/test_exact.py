@@ -58,7 +58,8 @@ def base(seed: int = 0, *, exact: bool = True) -> ModelState:
 def sealed(state: ModelState, kind: Kind, sections: Any, version: int = 1) -> bytes:
     m = state.manifest
     named = m.commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "m", 1, version, m.commit, m.schema.id, state.root, state.fingerprint, named), sections, m.schema, KEY)
+    header = Header(kind, "pi-7", "m", 1, version, m.commit, m.schema.id, state.root, state.fingerprint, named)
+    return seal(header, sections, m.schema, KEY).data
 
 
 def same(a: ModelState, b: ModelState) -> bool:
@@ -206,7 +207,7 @@ def test_a_base_of_mixed_classes_takes_planes_beside_coded_sections() -> None:
     assert after.weights[1].tobytes() == (flat[1] * np.float32(2)).tobytes() and after.integers[2][3] == 77
     data = seal(
         Header(Kind.DELTA, "pi-7", "m", 1, 1, manifest.commit, schema.id, after.root, after.fingerprint), sections, schema, KEY
-    )
+    ).data
     assert same(rebuild(state, parse(data)), after)
     assert after.fingerprint == after.measure_fingerprint()
 

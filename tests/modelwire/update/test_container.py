@@ -14,7 +14,7 @@ from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.limits import Limits
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update.container import commit_of, parse, size_of
+from modelwire.update.container import Header, commit_of, parse, seal, size_of
 from modelwire.update.sections import Kind, Section, section_of, split_step
 from modelwire.wire import signing
 from tests.modelwire.lattice.test_lattice_laws import noisy
@@ -43,6 +43,15 @@ def test_what_was_sealed_is_what_is_read(seed: int) -> None:
     assert len(back) == len(sections)
     for a, b in zip(sections, back, strict=True):
         assert (a.tensor, a.exponent, a.dq.tolist(), a.index.tolist()) == (b.tensor, b.exponent, b.dq.tolist(), b.index.tolist())
+
+
+def test_whoever_seals_knows_header_and_commit_without_parsing() -> None:
+    state, sections, _ = one_update()
+    m = state.manifest
+    header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, extension={"samples": 64})
+    made = seal(header, sections, m.schema, KEY)
+    read = parse(made.data)
+    assert (made.header, made.commit) == (read.header, read.commit)
 
 
 def test_a_snapshot_names_its_base() -> None:
