@@ -15,13 +15,13 @@ import numpy as np
 from modelwire import limits
 from modelwire.errors import Malformed, ModelError, RootMismatch, ShapeMismatch, TooLarge
 from modelwire.lattice import exact
+from modelwire.output_head_settings import HeadRecipe, head_recipe_of
 from modelwire.tensors import F32, Dtype, Schema, TensorSpec
 from modelwire.update.sections import AnySection, Kind, Sections, section_of, verbatim_section
 from modelwire.wire import cbor
 
 from . import rows
 from .rows import Rows
-from .settings import HeadRecipe, head_recipe_of
 from .trainer import Progress, train_head
 
 if TYPE_CHECKING:

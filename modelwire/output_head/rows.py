@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from modelwire import _core, limits
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX, HeadRecipe, Loss
 from modelwire.tensors import F32, U32, Dtype
 from modelwire.wire import cbor
-
-from .settings import FEATURES_MAX, WIDTH_MAX, HeadRecipe, Loss
 
 ENTRIES_MAX = 4 * 1024 * 1024  # features of all rows together
 _HALF_MAX = 0x7BFF  # bits of the largest finite float16

@@ -16,7 +16,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, kind_of, layers_in, update_of
 from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import HeadRecipe
+from modelwire.output_head_settings import HeadRecipe
 from modelwire.tflite.file import parse_trainable, read_weights, write_weights
 from modelwire.update.container import Header, seal
 from modelwire.update.manifest import manifest_of

@@ -22,8 +22,8 @@ from modelwire.limits import MIB
 from modelwire.output_head.forgotten import KEY, Forgotten
 from modelwire.output_head.recipe import kind_of, layers_before, update_of
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import Loss
 from modelwire.output_head.trainer import advance, start_of
+from modelwire.output_head_settings import Loss
 from modelwire.update.container import parse_unsigned
 from modelwire.update.sections import Kind, Sections
 from tests.edgecloud.centre import Centre, make_registry

@@ -13,7 +13,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire.errors import ConfigError
-from modelwire.output_head.settings import parse_head_recipe
+from modelwire.output_head_settings import parse_head_recipe
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "wire-1" / "kernels"
 BOTH = pytest.mark.parametrize("core", [kernel, twin], ids=["compiled", "twin"])

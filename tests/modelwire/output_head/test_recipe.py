@@ -19,8 +19,8 @@ from modelwire import _core, errors, limits
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe, replay, update_of
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.output_head.trainer import layers_of, train_head
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, invert

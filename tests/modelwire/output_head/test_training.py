@@ -13,8 +13,8 @@ from hypothesis import given
 
 from modelwire import _core, errors, limits
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, head_recipe_of, parse_head_recipe, steps_of
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of, train_head
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, head_recipe_of, parse_head_recipe, steps_of
 from modelwire.wire import cbor
 from tests.modelwire.kernels.test_head import recipes
 

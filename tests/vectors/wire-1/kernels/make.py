@@ -19,7 +19,7 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire import _reference as twin  # noqa: E402
 from modelwire._reference import coder as twin_coder  # noqa: E402
 from modelwire.errors import Malformed  # noqa: E402
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule  # noqa: E402
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule  # noqa: E402
 
 Case = dict[str, Any]
 
