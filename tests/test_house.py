@@ -22,12 +22,12 @@ import pytest
 import edgeagent.cli
 import edgecloud.cli
 from modelwire import errors, limits
-from modelwire.lattice.exact import exact_update
 from modelwire.lattice.state import ModelState
 from modelwire.update import container, planes
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import parts, records, signing, topics
+from tests.modelwire.models import exact_update
 
 try:
     import tomllib

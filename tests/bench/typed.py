@@ -15,6 +15,8 @@ from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, Sections
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case, codes
+from tests.modelwire.models import exact_update
+from tests.modelwire.raw_planes import raw_section
 
 FLOATS = (Dtype.FLOAT32, Dtype.FLOAT16, Dtype.BFLOAT16)
 
@@ -66,18 +68,18 @@ def planes(typed: Typed) -> Sections:
 def raw(typed: Typed) -> Sections:
     """Return a snapshot's sections that need no base."""
     specs = typed.state.manifest.schema.tensors
-    return tuple(exact.raw_section(t, spec, w) for t, (spec, w) in enumerate(zip(specs, typed.trained, strict=True)))
+    return tuple(raw_section(t, spec, w) for t, (spec, w) in enumerate(zip(specs, typed.trained, strict=True)))
 
 
 def exact_bytes(typed: Typed) -> int:
     """Return the bytes of the signed container of the exact update."""
-    kind, sections, after = exact.exact_update(typed.state, typed.trained)
+    kind, sections, after = exact_update(typed.state, typed.trained)
     return len(_sealed(kind, sections, after))
 
 
 def raw_bytes(typed: Typed) -> int:
     """Return the bytes of the signed container of the new model whole, readable without its base."""
-    after = exact.exact_update(typed.state, typed.trained)[2]
+    after = exact_update(typed.state, typed.trained)[2]
     return len(_sealed(Kind.SNAPSHOT, raw(typed), after))
 
 

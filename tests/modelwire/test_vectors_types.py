@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from modelwire import storage
-from modelwire.lattice.exact import raw_weights
 from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.row_ids import encode_ids, ids_of
@@ -19,6 +18,7 @@ from modelwire.tensors import Dtype, TensorClass
 from modelwire.update.container import parse, seal
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
+from tests.modelwire.raw_planes import raw_weights
 
 from .models import KEY
 

@@ -13,7 +13,7 @@ from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.versions import comparing, materialise
 from modelwire.errors import AmbiguousName, BadSignature, MissingFile, NotServed, RegistryDamaged, RootMismatch, UnknownVersion, WrongBase
-from modelwire.lattice.exact import exact_sections
+from modelwire.lattice.between import exact_sections
 from modelwire.lattice.state import ModelState
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of

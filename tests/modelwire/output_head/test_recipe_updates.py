@@ -10,9 +10,10 @@ import pytest
 
 from modelwire import errors, limits
 from modelwire.lattice.rebuild import apply, apply_many, rebuild, replayed
+from modelwire.lattice.replay import update_of
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, update_of
+from modelwire.output_head.recipe import Recipe
 from modelwire.update.container import Container, Header, parse, seal
 from modelwire.update.sections import Kind, Sections, add, invert
 from tests.modelwire.models import KEY
