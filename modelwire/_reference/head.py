@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwire.errors import KernelError, Malformed, NonFinite, SubnormalsFlushed, TrainingDiverged
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import F32, U32
 
 from .arrays import Array, take

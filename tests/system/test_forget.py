@@ -11,8 +11,8 @@ import pytest
 
 from edgeagent.settings import reading as configuration
 from edgeagent.state import folder as device
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import kind_of, update_of
 from tests import broker
 from tests.edgeagent.recipes import BASE, learn
 from tests.edgecloud.device import recipe_on

@@ -13,7 +13,7 @@ from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.versions import comparing, materialise
 from modelwire.errors import AmbiguousName, BadSignature, MissingFile, NotServed, RegistryDamaged, RootMismatch, UnknownVersion, WrongBase
-from modelwire.lattice.exact import exact_sections
+from modelwire.lattice.between import exact_sections
 from modelwire.lattice.state import ModelState
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
@@ -161,7 +161,7 @@ def test_units_that_were_widened_are_measured_on_the_finer_lattice(base):
 
 def test_versions_of_another_schema_can_not_be_compared(grown, base, tmp_path):
     motion = Base.of(MOTION)
-    one, other = (materialise.LoadedBase(b.manifest, b.weights, b.file).state() for b in (base, motion))
+    one, other = (materialise.LoadedBase(b.manifest, b.weights, b.parsed).state() for b in (base, motion))
     with pytest.raises(WrongBase):
         comparing.distance(one, other)
 

@@ -17,13 +17,13 @@ from edgecloud.versions import unlearning as forgetting
 from modelwire.errors import BadArgument, Malformed, TooLarge
 from modelwire.lattice.between import difference
 from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
 from modelwire.output_head.forgotten import KEY, Forgotten
-from modelwire.output_head.recipe import kind_of, layers_before, update_of
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import Loss
 from modelwire.output_head.trainer import advance, start_of
+from modelwire.output_head_settings import Loss
 from modelwire.update.container import parse_unsigned
 from modelwire.update.sections import Kind, Sections
 from tests.edgecloud.centre import Centre, make_registry
