@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from edgeagent.state import folder as device
-from edgeagent.system.database import Row
 from edgecommon.printing import Answer
+from edgecommon.sqlite import Row
 
 from .answer import add_folder, chosen, load, short, table
 

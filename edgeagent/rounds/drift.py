@@ -13,9 +13,9 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.samples.spool import Samples, Spool
 from edgeagent.settings.tree import Model
 from edgeagent.state.lineage import Lineage
-from edgeagent.system.database import Row
 from edgeagent.training import guard
 from edgecommon.memory import give_back
+from edgecommon.sqlite import Row
 from modelwire import limits
 from modelwire.cards.shift import shifts
 from modelwire.errors import NotTrainable

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeagent.settings.channels import channels_of, values_of
 from edgeagent.settings.tree import Privacy
-from edgeagent.system.database import Database, Row
+from edgecommon.sqlite import Database, Row
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
 

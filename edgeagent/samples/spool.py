@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgeagent.settings import reading as configuration
 from edgeagent.settings.channels import channels_of
-from edgeagent.system.database import Database, Row
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
 

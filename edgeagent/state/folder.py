@@ -11,8 +11,8 @@ from pathlib import Path
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
-from edgeagent.system.database import Database
 from edgecommon import files
+from edgecommon.sqlite import Database
 from modelwire.errors import ConfigError, Malformed, MissingFile
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file

@@ -17,7 +17,7 @@ import edgeagent
 from edgeagent.samples.from_files import read, read_all
 from edgeagent.samples.reservoir import rank_of
 from edgeagent.samples.spool import Spool, is_held_out
-from edgeagent.system.database import Database
+from edgecommon.sqlite import Database
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from tests.edgeagent.boards import make
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.system import database
-from edgeagent.system.database import Database
+from edgecommon import sqlite as database
+from edgecommon.sqlite import Database
 from modelwire.errors import ConfigError, MissingFile, StateBusy, StateDamaged
 
 TABLES = "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL);"
