@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgeagent.settings import reading as configuration
 from edgeagent.settings.channels import channels_of
+from edgeagent.system.database import create_database, open_database
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
@@ -89,13 +90,13 @@ class Spool:
             given = configuration.load(given / configuration.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
         if not (given / FILE).exists():
             raise MissingFile(path=given / FILE, what="the agent's spool of samples")
-        self._db = Database.open(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._db = open_database(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
         self.cards = CardStore(self._db)
 
     @staticmethod
     def create(folder: Path) -> None:
         """Make an empty spool in a new state folder."""
-        Database.create(folder / FILE, spool_tables.TABLES, RELEASE).close()
+        create_database(folder / FILE, spool_tables.TABLES, RELEASE).close()
 
     def close(self) -> None:
         self._db.close()

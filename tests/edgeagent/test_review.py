@@ -29,8 +29,8 @@ from edgeagent.settings.tree import Link
 from edgeagent.state import folder as device
 from edgeagent.state.outcome import Outcome, merged, metrics
 from edgeagent.state.slots import ModelStore
+from edgeagent.system.database import create_database
 from edgecommon import files
-from edgecommon.sqlite import Database
 from modelwire import limits
 from modelwire.errors import ConfigError, ModelWireError, OutboxFull, StateDamaged, TooLarge
 from modelwire.lattice.snap import Snapped, snap
@@ -373,13 +373,13 @@ def test_a_lock_is_held_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_full_disk_is_not_called_a_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    db = Database.create(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
+    db = create_database(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
     monkeypatch.setattr("edgecommon.sqlite._free", lambda path: 4096)
-    with pytest.raises(ConfigError, match="disk is full") as e, db._naming():
+    with pytest.raises(ConfigError, match="disk is full") as e, db.named():
         raise sqlite3.OperationalError("disk I/O error")
     assert not isinstance(e.value, StateDamaged)
     monkeypatch.undo()
-    with pytest.raises(StateDamaged), db._naming():
+    with pytest.raises(StateDamaged), db.named():
         raise sqlite3.OperationalError("disk I/O error")
     db.close()
 

@@ -13,6 +13,7 @@ from edgecloud import keys
 from edgecloud.intake import mqtt as link
 from edgecloud.registry import Lineage, SqliteStore, Status, create_registry, open_registry
 from edgecloud.registry.backup import backup, restore
+from edgecloud.registry.database import problems
 from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer
@@ -169,7 +170,7 @@ def _check(what: str, look: object, fine: str) -> Document:
 def _look_at(path: Path) -> None:
     store = open_registry(path)
     try:
-        wrong = store.database.check()
+        wrong = problems(store.database)
     finally:
         store.close()
     if wrong:
