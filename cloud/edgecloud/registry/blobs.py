@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from edgecloud.versions.mapping import open_container
 from edgecommon.files import flush_folder, write
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
 from modelwire.limits import Limits
 from modelwire.update.container import Container, parse
+
+from .mapping import open_container
 
 PARTIAL = ".partial"
 
