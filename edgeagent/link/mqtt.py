@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgeagent.settings.tree import Link
+from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
 from modelwire import limits
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
@@ -119,7 +119,7 @@ class _Client(mqtt.Client):
 class MqttLink:
     """A Transport over one MQTT broker."""
 
-    def __init__(self, settings: Link, folder: Path, client_id: str) -> None:
+    def __init__(self, settings: LinkSettings, folder: Path, client_id: str) -> None:
         """folder: where relative paths of the settings start. Raises ConfigError or MissingFile for settings that can't work."""
         self.settings = settings
         self.broker = parse_broker(settings.broker)
@@ -332,7 +332,7 @@ class MqttLink:
         return Lost(event.reason)
 
 
-def reach(settings: Link, folder: Path) -> str:
+def reach(settings: LinkSettings, folder: Path) -> str:
     """Return how the broker answered at its port, TLS included; nothing is said to it in MQTT, so a running agent is not disturbed.
 
     Raises LinkError, ConfigError or MissingFile.
@@ -350,7 +350,7 @@ def reach(settings: Link, folder: Path) -> str:
     return f"{settings.broker} answers in {1000 * (time.monotonic() - began):.0f} ms{secured}"
 
 
-def _password(folder: Path, settings: Link) -> str | None:
+def _password(folder: Path, settings: LinkSettings) -> str | None:
     if not settings.password_file:
         return None
     path = folder / settings.password_file
@@ -363,7 +363,7 @@ def _password(folder: Path, settings: Link) -> str | None:
     return text.rstrip("\r\n")
 
 
-def _tls(folder: Path, settings: Link) -> ssl.SSLContext:
+def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
     import ssl  # loaded here, before paho's thread may be the first to need it
 
     try:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeagent.settings.channels import channels_of, values_of
-from edgeagent.settings.tree import Privacy
+from edgeagent.settings.tree import PrivacySettings
 from edgecommon.sqlite import Database, Row
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
@@ -28,7 +28,7 @@ class CardStore:
         self._db = database
 
     def beside(
-        self, model: str, until: int, *, runtime: str, told: Mapping[str, str], judged: int, privacy: Privacy, room: int, keep: bool
+        self, model: str, until: int, *, runtime: str, told: Mapping[str, str], judged: int, privacy: PrivacySettings, room: int, keep: bool
     ) -> Card | None:
         """Return the card that goes beside the update of a round on the samples up to `until`; None where the settings say so.
 

@@ -25,7 +25,7 @@ from edgeagent.rounds import fitting
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.round import Report
 from edgeagent.service.agent import Goal
-from edgeagent.settings.tree import Link
+from edgeagent.settings.tree import LinkSettings
 from edgeagent.state import folder as device
 from edgeagent.state.outcome import Outcome, merged, metrics
 from edgeagent.state.slots import ModelStore
@@ -246,7 +246,7 @@ class Deaf:
 def test_a_link_over_which_the_broker_takes_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeagent.link.mqtt.STALLED", 0.2)  # times keepalive
     broker = Deaf()
-    link = MqttLink(Link(broker=broker.url, protocol="3.1.1", keepalive=5, reconnect_min=0.05), tmp_path, "pi-7")
+    link = MqttLink(LinkSettings(broker=broker.url, protocol="3.1.1", keepalive=5, reconnect_min=0.05), tmp_path, "pi-7")
     link.open(Will(topics.up("home", "pi-7", "m", "state"), b""), topics.all_down("home", "pi-7"))
     try:
         until = time.monotonic() + 10
