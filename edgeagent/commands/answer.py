@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
@@ -27,7 +27,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting, such as link.resend=10s; repeatable")
 
 
-def folder(args: argparse.Namespace) -> Path:
+def settings_folder(args: argparse.Namespace) -> Path:
     return Path(args.dir or os.environ.get("EDGEAGENT_DIR") or ".")
 
 
@@ -44,8 +44,8 @@ def flags(args: argparse.Namespace) -> dict[str, str]:
 
 def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     """Return the settings, and start the log as they say."""
-    path = path or (Path(args.config) if args.config else folder(args) / configuration.FILE)
-    found = configuration.load(path, environment=os.environ, flags=flags(args))
+    path = path or (Path(args.config) if args.config else settings_folder(args) / reading.FILE)
+    found = reading.load(path, environment=os.environ, flags=flags(args))
     logs.start(found.settings.log.level, "json" if args.json else found.settings.log.format)
     return found
 

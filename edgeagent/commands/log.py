@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgeagent.state import folder as device
+from edgeagent.state import folder
 from edgecommon.printing import Answer
 from edgecommon.sqlite import Row
 
@@ -24,8 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with device.opened(load(args), alone=False) as opened:
-        found = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(opened, args.model)]
+    with folder.opened(load(args), alone=False) as device:
+        found = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(device, args.model)]
     text = []
     for name, rows in found:
         text += [name, table(_HEAD, [_cells(r) for r in rows]), ""]

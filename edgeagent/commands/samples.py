@@ -6,7 +6,7 @@ import argparse
 
 from edgeagent.samples.from_files import read_all
 from edgeagent.samples.spool import Spool
-from edgeagent.state import folder as device
+from edgeagent.state import folder
 from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> Answer:
             held = spool.count(args.model)
         document = {"model": args.model, "added": len(added), "held": held}
         return Answer(document, f"{args.model}: {len(added)} samples added, {held} held")
-    with device.opened(loaded, alone=False) as opened:
+    with folder.opened(loaded, alone=False) as device:
         rows = []
-        for lineage in chosen(opened, [args.model] if args.model else []):
-            new = opened.spool.count(lineage.name, after=lineage.head().trained_id)
-            name, spool = lineage.name, opened.spool
+        for lineage in chosen(device, [args.model] if args.model else []):
+            new = device.spool.count(lineage.name, after=lineage.head().trained_id)
+            name, spool = lineage.name, device.spool
             rows.append((name, spool.shape(name), spool.classes(name), new, spool.cells(name)))
     document = {
         "models": [

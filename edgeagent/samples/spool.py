@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.settings.channels import channels_of
 from edgeagent.system.database import create_database, open_database
 from edgecommon.sqlite import Database, Row
@@ -87,7 +87,7 @@ class Spool:
         """Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read."""
         given = Path(place)
         if not (given / FILE).exists():
-            given = configuration.load(given / configuration.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
+            given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
         if not (given / FILE).exists():
             raise MissingFile(path=given / FILE, what="the agent's spool of samples")
         self._db = open_database(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)

@@ -21,8 +21,7 @@ from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.commands.train import finish
 from edgeagent.rounds.round import run
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
-from edgeagent.settings import units
+from edgeagent.settings import reading, units
 from edgeagent.settings.tree import BudgetSettings
 from edgeagent.state import folder as device
 from edgecloud.graft.grafting import Wish, graft
@@ -176,7 +175,7 @@ def test_a_window_that_is_none_is_refused_with_the_settings(tmp_path: Path, text
         units.windows(text)
     make_with(tmp_path / "d", {})
     with pytest.raises(ConfigError, match=r"budget\.window"):
-        configuration.load(tmp_path / "d" / configuration.FILE, environment={}, flags={"budget.window": text})
+        reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={"budget.window": text})
 
 
 # The agent.
@@ -328,8 +327,8 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
     with rig(folder, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature="")) as r:
         assert "all" in [row["mode"] for row in r.lineage.versions()]
         r.device.database.run("DELETE FROM mode_cost")
-    path = folder / configuration.FILE
-    loaded = configuration.load(path, environment={}, flags={"budget.max_ram": str(4 << 30)})
+    path = folder / reading.FILE
+    loaded = reading.load(path, environment={}, flags={"budget.max_ram": str(4 << 30)})
     with device.opened(loaded, alone=True) as opened:
         r = Rig(opened, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature=""))
         r.run(Goal(rounds=r.lineage.head().rounds + 1))

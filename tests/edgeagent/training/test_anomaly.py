@@ -11,7 +11,7 @@ import pytest
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.settings.tree import AnomalySettings
 from edgeagent.state import folder as device
 from edgeagent.training import threshold as anomaly
@@ -185,9 +185,9 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         # A round that the guard rejects gives its threshold back with all else.
         head, state = r.lineage.head(), r.lineage.load().state
         board.spool.extend("turbine", 50 * x[:64], targets=50 * x[:64])
-        path = tmp_path / configuration.FILE
+        path = tmp_path / reading.FILE
         path.write_text(path.read_text().replace("learning_rate = 0.003", "learning_rate = 50.0").replace("margin = 100", "margin = 0.0"))
-    with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as board:
+    with device.opened(reading.load(path, environment={}, flags={}), alone=True) as board:
         lineage = board.lineages["turbine"]
         report = finish(rounds.run(lineage, board.spool, board.settings.model("turbine"), opened, now=FakeClock().wall))
         assert not report.accepted
