@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
+from edgecommon.broker import Broker, Certificates, parse_url
 from modelwire import limits
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
 
@@ -44,26 +44,15 @@ STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PASSWORD_MAX = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is."""
-
-    host: str
-    port: int
-    tls: bool
-
-
 def parse_broker(url: str) -> Broker:
-    """Return the parts of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError."""
+    """Return the broker of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        broker = parse_url(url)
     except ValueError as e:
         raise ConfigError(reason=f"link.broker: {url!r}: {e}") from None
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+    if broker is None or broker.user:  # the user is a setting of its own
         raise ConfigError(reason=f"link.broker: {url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    tls = parts.scheme == "mqtts"
-    return Broker(parts.hostname, port or (8883 if tls else 1883), tls)
+    return broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,12 +353,9 @@ def _password(folder: Path, settings: LinkSettings) -> str | None:
 
 
 def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
-    import ssl  # loaded here, before paho's thread may be the first to need it
-
+    # Called before there is a client: paho's thread must not be the first to need ssl.
+    files = (folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key))
     try:
-        context = ssl.create_default_context(cafile=str(folder / settings.tls_ca) if settings.tls_ca else None)
-        if settings.tls_cert:
-            context.load_cert_chain(folder / settings.tls_cert, folder / settings.tls_key if settings.tls_key else None)
-    except (OSError, ssl.SSLError) as e:
+        return Certificates(*files).context()
+    except OSError as e:
         raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None
-    return context
