@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from edgeagent.settings import reading
@@ -45,9 +47,15 @@ def flags(args: argparse.Namespace) -> dict[str, str]:
 def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     """Return the settings, and start the log as they say."""
     path = path or (Path(args.config) if args.config else settings_folder(args) / reading.FILE)
-    found = reading.load(path, environment=os.environ, flags=flags(args))
-    logs.start(found.settings.log.level, "json" if args.json else found.settings.log.format)
-    return found
+    loaded = reading.load(path, environment=os.environ, flags=flags(args))
+    said = loaded.settings.log
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    logs.start("edgeagent", said.level, logs.JsonLines(_utc, trace="trace") if args.json or said.format == "json" else text)
+    return loaded
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def chosen(device: Device, names: Sequence[str]) -> list[Lineage]:
