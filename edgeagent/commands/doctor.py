@@ -46,10 +46,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    found = list(examine(args))
-    document = {"ok": all(f.ok for f in found), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in found]}
+    checks = list(examine(args))
+    document = {"ok": all(f.ok for f in checks), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks]}
     lines = []
-    for f in found:
+    for f in checks:
         lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<9} {f.text}")
         if not f.ok and f.hint:
             lines.append(f"       try: {f.hint}")
@@ -84,8 +84,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
 def _check(what: str, look: Callable[[], str | Finding]) -> Finding:
     """Return what `look` found: a text when it is well, a Finding when it isn't."""
     try:
-        found = look()
-        return found if isinstance(found, Finding) else Finding(what, True, found)
+        said = look()
+        return said if isinstance(said, Finding) else Finding(what, True, said)
     except ModelWireError as e:
         return Finding(what, False, e.message, e.next_step)
 
@@ -94,12 +94,12 @@ def _runtime(args: argparse.Namespace) -> str:
     from edgecommon import runtime
 
     try:
-        found = runtime.load()
+        usable = runtime.load()
     except RuntimeUnusable:
         if _wanted(args):
             raise
         return "none; the heads of int8 files learn without one"
-    return f"{found.package} {found.version}, {found.delegate}"
+    return f"{usable.package} {usable.version}, {usable.delegate}"
 
 
 def _wanted(args: argparse.Namespace) -> bool:

@@ -25,11 +25,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     with folder.opened(load(args), alone=False) as device:
-        found = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(device, args.model)]
+        models = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(device, args.model)]
     text = []
-    for name, rows in found:
+    for name, rows in models:
         text += [name, table(_HEAD, [_cells(r) for r in rows]), ""]
-    return Answer({"models": [{"name": n, "versions": rows} for n, rows in found]}, "\n".join(text).rstrip())
+    return Answer({"models": [{"name": n, "versions": rows} for n, rows in models]}, "\n".join(text).rstrip())
 
 
 _HEAD = ("version", "state", "kind", "mode", "commit", "bytes", "loss before", "after", "accuracy before", "after", "samples", "reason")

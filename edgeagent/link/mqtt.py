@@ -121,11 +121,11 @@ class MqttLink:
         self._client: _Client | None = None
         self._generation = 0
         self._up = False
-        self._up_at = 0.0
-        self._begun_at = 0.0
-        self._retry_at = 0.0
+        self._up_since = 0.0
+        self._tried_since = 0.0
+        self._next_try = 0.0
         self._not_taken: set[int] = set()  # tickets of messages that the broker has not taken yet
-        self._progress_at = 0.0  # when it last took one, or was sent the first
+        self._progress_time = 0.0  # when it last took one, or was sent the first
         self._announced = 0  # the broker's own limit on a packet, 0 when it named none
         self._proven = settings.protocol != "auto"
         self._will: Will | None = None
@@ -138,7 +138,7 @@ class MqttLink:
 
     def open(self, will: Will, listen: str) -> None:
         self._will, self._listen = will, listen
-        self._retry_at = time.monotonic()
+        self._next_try = time.monotonic()
 
     def poll(self, timeout: float) -> Event | None:
         deadline = time.monotonic() + timeout
@@ -166,7 +166,7 @@ class MqttLink:
             raise LinkError(broker=self.settings.broker, reason="the link is down")
         ticket = self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
         if not self._not_taken:
-            self._progress_at = time.monotonic()
+            self._progress_time = time.monotonic()
         self._not_taken.add(ticket)
         return ticket
 
@@ -201,24 +201,24 @@ class MqttLink:
 
     def _keep_trying(self) -> None:
         now = time.monotonic()
-        if self._client is None and self._will is not None and now >= self._retry_at:
-            self._begin()
-        elif self._client is not None and not self._up and now - self._begun_at > self.settings.connect_timeout + 1:
+        if self._client is None and self._will is not None and now >= self._next_try:
+            self._connect()
+        elif self._client is not None and not self._up and now - self._tried_since > self.settings.connect_timeout + 1:
             # Some brokers answer a CONNECT of a version that they don't know with silence.
             self._events.put(_Down(self._generation, "no answer to CONNECT", True))
-        elif self._up and self._not_taken and now - self._progress_at > STALLED * self.settings.keepalive:
+        elif self._up and self._not_taken and now - self._progress_time > STALLED * self.settings.keepalive:
             # It answers pings, so nothing else ends this; on a connection that lives nothing may be sent again.
             self._events.put(_Down(self._generation, f"the broker has taken none of {len(self._not_taken)} messages", False))
 
     def _next_step(self) -> float:
         now = time.monotonic()
         if self._client is None:
-            return max(0.0, self._retry_at - now) if self._will is not None else 60.0
-        return 60.0 if self._up else max(0.05, self._begun_at + self.settings.connect_timeout + 1.05 - now)
+            return max(0.0, self._next_try - now) if self._will is not None else 60.0
+        return 60.0 if self._up else max(0.05, self._tried_since + self.settings.connect_timeout + 1.05 - now)
 
-    def _begin(self) -> None:
+    def _connect(self) -> None:
         self._generation += 1
-        self._begun_at = time.monotonic()
+        self._tried_since = time.monotonic()
         self._client = self._make()
         self._client.connect_async(self.broker.host, self.broker.port, max(1, int(self.settings.keepalive)), **self._session())
         self._client.loop_start()
@@ -270,10 +270,10 @@ class MqttLink:
         def ended(reason: str) -> None:
             self._events.put(_Down(generation, reason, client.reached))
 
-        def opened(c: mqtt.Client, _: Any, sock: Any) -> None:
+        def reached(c: mqtt.Client, _: Any, sock: Any) -> None:
             client.reached = True
 
-        client.ended, client.on_socket_open = ended, opened
+        client.ended, client.on_socket_open = ended, reached
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
         return client
 
@@ -290,7 +290,7 @@ class MqttLink:
         if isinstance(event, _Up):
             if event.generation != self._generation or self._client is None:
                 return None
-            self._up, self._up_at, self._proven = True, time.monotonic(), True
+            self._up, self._up_since, self._proven = True, time.monotonic(), True
             self._not_taken.clear()
             return Connected()
         if isinstance(event, _Down):
@@ -298,7 +298,7 @@ class MqttLink:
                 return None
             return self._went_down(event)
         if isinstance(event, Accepted):
-            self._progress_at = time.monotonic()
+            self._progress_time = time.monotonic()
             self._not_taken.discard(event.ticket)
         if isinstance(event, Arrived) and isinstance(event.token, _Token) and event.token.generation != self._generation:
             return None
@@ -312,12 +312,12 @@ class MqttLink:
             client.disconnect()
             if (sock := client.socket()) is not None:
                 sock.close()
-        if was_up and time.monotonic() - self._up_at > STABLE:
+        if was_up and time.monotonic() - self._up_since > STABLE:
             self._backoff.reset()
         if event.protocol and not was_up and not self._proven:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-        self._retry_at = time.monotonic() + self._backoff.next()
+        self._next_try = time.monotonic() + self._backoff.next()
         return Lost(event.reason)
 
 

@@ -77,8 +77,8 @@ class CardStore:
         """Return the card of the samples that are there, with ids above `after` and up to `until`."""
         end, channels = self._newest(model) if until is None else until, self._channels(model)
         ids = [r["id"] for r in self._db.all(f"SELECT id FROM sample WHERE model=? AND id>? AND id<=? AND {STAYS}", model, after, end)]
-        found = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
-        return cards.together([cards.counted([one for one in found if one is not None], channels)])
+        told = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
+        return cards.together([cards.counted([one for one in told if one is not None], channels)])
 
     def seen(self, model: str, sample: int) -> Seen:
         """Return what a card tells of a sample, while it is there."""

@@ -100,7 +100,7 @@ class MqttTransport:
         self._connected = threading.Event()  # greeted, and allowed to listen
         self._greeted = threading.Event()
         self._refused = threading.Event()
-        self._opened = threading.Event()
+        self._socket_open = threading.Event()
         self._stopping = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -149,7 +149,7 @@ class MqttTransport:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._opened.set()
+        self._socket_open.set()
         if self._watch is not None:
             self._watch.join()
         self._end()
@@ -158,7 +158,7 @@ class MqttTransport:
         with self._lock:
             self._out = 0
         self._refused.clear()
-        self._opened.clear()
+        self._socket_open.clear()
         self._greeted.clear()
         # A new client numbers its connections on: what an old one delivered is never acknowledged to this one.
         client = self._build()
@@ -202,16 +202,16 @@ class MqttTransport:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_socket_open = lambda *_: self._opened.set()
+        client.on_socket_open = lambda *_: self._socket_open.set()
         return client
 
     def _settle_protocol(self) -> None:
         """Change to the other version of MQTT whenever an open socket gets no welcome in time; end with the first welcome."""
         while not self._stopping.is_set():
-            self._opened.wait()
+            self._socket_open.wait()
             if self._stopping.is_set() or self._wait_welcome():
                 return
-            if not self._opened.is_set():
+            if not self._socket_open.is_set():
                 continue
             other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
             log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
@@ -256,7 +256,7 @@ class MqttTransport:
         client.subscribe(self._filter, qos=1)
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
-        self._opened.clear()
+        self._socket_open.clear()
         log.warning("%s can't be reached; trying again", self._broker.url)
 
     def _on_disconnect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
