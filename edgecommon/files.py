@@ -32,9 +32,8 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, b
             os.close(handle)
         put_in_place(beside, path, replace=replace)
     except OSError as e:
-        raise OSError(e.errno, e.strerror, str(path)) from None
-    finally:
         beside.unlink(missing_ok=True)  # on a full disk the half of it takes room that others need
+        raise OSError(e.errno, e.strerror, str(path)) from None
 
 
 def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
@@ -42,10 +41,13 @@ def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
     if not path.name or (path.exists() and not path.is_file()):
         # A rename would put a file in the place of a device such as /dev/null.
         raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
-        write(path, data, mode=mode, replace=replace, beside=path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial"))
+        write(path, data, mode=mode, replace=replace, beside=beside)
     except OSError as error:
         raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
+    finally:
+        beside.unlink(missing_ok=True)  # also after Ctrl-C
 
 
 def put_in_place(partial: Path, path: Path, *, replace: bool) -> None:

@@ -145,6 +145,8 @@ def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:
     if not isinstance(error, sqlite3.OperationalError):
         return Fault.DAMAGED
     said = str(error)
+    if path.is_dir():
+        return Fault.DENIED
     if "is full" in said or ("disk I/O" in said and _free(path.parent) < FULL):  # not every write of SQLite's says that the disk is full
         return Fault.FULL
     if "readonly" in said or "unable to open" in said:
