@@ -108,9 +108,12 @@ class _Client(mqtt.Client):
 class MqttLink:
     """A Transport over one MQTT broker."""
 
-    def __init__(self, settings: LinkSettings, folder: Path, client_id: str) -> None:
-        """folder: where relative paths of the settings start. Raises ConfigError or MissingFile for settings that can't work."""
-        self.settings = settings
+    def __init__(self, settings: LinkSettings, folder: Path, client_id: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """folder: where relative paths of the settings start; monotonic: seconds, by which it waits and gives up.
+
+        Raises ConfigError or MissingFile for settings that can't work.
+        """
+        self.settings, self._monotonic = settings, monotonic
         self.broker = parse_broker(settings.broker)
         self.client_id = settings.client_id or client_id
         self.protocol = mqtt.MQTTv311 if settings.protocol == "3.1.1" else mqtt.MQTTv5
@@ -138,13 +141,13 @@ class MqttLink:
 
     def open(self, will: Will, listen: str) -> None:
         self._will, self._listen = will, listen
-        self._next_try = time.monotonic()
+        self._next_try = self._monotonic()
 
     def poll(self, timeout: float) -> Event | None:
-        deadline = time.monotonic() + timeout
+        deadline = self._monotonic() + timeout
         while True:
             self._keep_trying()
-            left = deadline - time.monotonic()
+            left = deadline - self._monotonic()
             until = min(left, self._next_step())
             try:
                 event = self._events.get(timeout=max(0.0, until))
@@ -166,7 +169,7 @@ class MqttLink:
             raise LinkError(broker=self.settings.broker, reason="the link is down")
         ticket = self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
         if not self._not_taken:
-            self._progress_time = time.monotonic()
+            self._progress_time = self._monotonic()
         self._not_taken.add(ticket)
         return ticket
 
@@ -188,8 +191,8 @@ class MqttLink:
                 client.publish(farewell.topic, farewell.data, qos=1, retain=True).wait_for_publish(FAREWELL)
         self._up = False
         client.disconnect()
-        until = time.monotonic() + FAREWELL
-        while (left := until - time.monotonic()) > 0:  # the thread must get DISCONNECT out, or the broker speaks the will
+        until = self._monotonic() + FAREWELL
+        while (left := until - self._monotonic()) > 0:  # the thread must get DISCONNECT out, or the broker speaks the will
             try:
                 event = self._events.get(timeout=left)
             except queue.Empty:
@@ -200,7 +203,7 @@ class MqttLink:
     # One connection.
 
     def _keep_trying(self) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         if self._client is None and self._will is not None and now >= self._next_try:
             self._connect()
         elif self._client is not None and not self._up and now - self._tried_since > self.settings.connect_timeout + 1:
@@ -211,14 +214,14 @@ class MqttLink:
             self._events.put(_Down(self._generation, f"the broker has taken none of {len(self._not_taken)} messages", False))
 
     def _next_step(self) -> float:
-        now = time.monotonic()
+        now = self._monotonic()
         if self._client is None:
             return max(0.0, self._next_try - now) if self._will is not None else 60.0
         return 60.0 if self._up else max(0.05, self._tried_since + self.settings.connect_timeout + 1.05 - now)
 
     def _connect(self) -> None:
         self._generation += 1
-        self._tried_since = time.monotonic()
+        self._tried_since = self._monotonic()
         self._client = self._make()
         self._client.connect_async(self.broker.host, self.broker.port, max(1, int(self.settings.keepalive)), **self._session())
         self._client.loop_start()
@@ -290,7 +293,7 @@ class MqttLink:
         if isinstance(event, _Up):
             if event.generation != self._generation or self._client is None:
                 return None
-            self._up, self._up_since, self._proven = True, time.monotonic(), True
+            self._up, self._up_since, self._proven = True, self._monotonic(), True
             self._not_taken.clear()
             return Connected()
         if isinstance(event, _Down):
@@ -298,7 +301,7 @@ class MqttLink:
                 return None
             return self._went_down(event)
         if isinstance(event, Accepted):
-            self._progress_time = time.monotonic()
+            self._progress_time = self._monotonic()
             self._not_taken.discard(event.ticket)
         if isinstance(event, Arrived) and isinstance(event.token, _Token) and event.token.generation != self._generation:
             return None
@@ -312,12 +315,12 @@ class MqttLink:
             client.disconnect()
             if (sock := client.socket()) is not None:
                 sock.close()
-        if was_up and time.monotonic() - self._up_since > STABLE:
+        if was_up and self._monotonic() - self._up_since > STABLE:
             self._backoff.reset()
         if event.protocol and not was_up and not self._proven:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-        self._next_try = time.monotonic() + self._backoff.next()
+        self._next_try = self._monotonic() + self._backoff.next()
         return Lost(event.reason)
 
 

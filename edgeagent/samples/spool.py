@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,18 @@ class Samples:
 class Spool:
     """The samples of one device. `place`: its edgeagent.toml, the folder of that file, or the state folder itself."""
 
-    def __init__(self, place: str | Path) -> None:
-        """Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read."""
+    def __init__(self, place: str | Path, *, wall: Callable[[], float] = time.time) -> None:
+        """wall: Unix seconds; each sample keeps when it came.
+
+        Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read.
+        """
         given = Path(place)
         if not (given / FILE).exists():
             given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
         if not (given / FILE).exists():
             raise MissingFile(path=given / FILE, what="the agent's spool of samples")
         self._db = open_database(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._wall = wall
         self.cards = CardStore(self._db)
 
     @staticmethod
@@ -138,7 +142,7 @@ class Spool:
         if len(classes) != len(xs) or (ys is not None and len(ys) != len(xs)):
             raise ModelError(model=model, reason=f"{len(xs)} samples and {len(classes) if ys is None else len(ys)} labels")
         texts = texts_of(model, contexts, len(xs))
-        now, out = int(time.time()), []
+        now, out = int(self._wall()), []
         with self._db.transaction():
             self._same_kind(model, labels is not None)
             for i, one in enumerate(xs):
