@@ -1,4 +1,4 @@
-"""Commands for the head of a quantized classifier: expose shows what it sees, fit retrains it and puts it in place."""
+"""`edgecloud int8-head`: expose shows what the last layer of an int8 classifier sees, fit retrains it and puts it in place."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 
-from .answer import Document, facts
-from .authoring import read_file
+from ..answer import Document, facts
+from ..verb import Verb
+from .model_files import read_file
+
+NAME = "int8-head"
+HELP = "The head of an int8 classifier, retrained in place."
+EXAMPLES = ("edgecloud int8-head expose wakeword.tflite -o seen.tflite",)
 
 HELD_OUT = 4  # one row of so many judges the fit
 
 
+def _expose_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.tflite", help="a classifier of int8, with or without state from call to call")
+    parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
+
+
 def expose(args: argparse.Namespace) -> Answer:
-    """Write an int8 model with what its head sees as one output more: run it to gather rows for `int8-head fit`."""
     with consistent(Path(args.file).name):
         stock, of = _head(args)
         file = quantized.exposing(stock, of)
@@ -41,8 +51,14 @@ def expose(args: argparse.Namespace) -> Answer:
     return Answer(document, facts((("file", args.output), ("bytes", len(file)), ("output", place))))
 
 
+def _fit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.tflite", help="the classifier whose head is retrained")
+    parser.add_argument("rows", metavar="ROWS.npz", help="x: rows that the exposed model gave, int8 or what they stand for; y: the classes")
+    parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
+
+
 def fit(args: argparse.Namespace) -> Answer:
-    """Retrain the head of an int8 model on rows of what it sees, and write the model with it: of the same size."""
     with consistent(Path(args.file).name):
         stock, of = _head(args)
         rows, labels = _rows(Path(args.rows), stock.tensors[of.features].size)
@@ -109,3 +125,15 @@ def _accuracy(features: F64, labels: NDArray[np.int64], kernel: F64, bias: F64) 
     z = features @ kernel.T + bias
     said = (z[:, 0] > 0).astype(np.int64) if z.shape[1] == 1 else z.argmax(1)
     return float((said == labels).mean())
+
+
+VERBS = (
+    Verb(
+        "expose", "Write an int8 model with what its head sees as one output more: run it to gather rows for `int8-head fit`.",
+        ("edgecloud int8-head expose wakeword.tflite -o seen.tflite",), expose, _expose_arguments,
+    ),
+    Verb(
+        "fit", "Retrain the head of an int8 model on rows of what it sees, and write the model with it: of the same size.",
+        ("edgecloud int8-head fit wakeword.tflite rows.npz -o newword.tflite",), fit, _fit_arguments,
+    ),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""ingest: the service that listens to the fleet."""
+"""`edgecloud ingest`: the service that listens to the fleet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,33 @@ from edgecloud.settings import BROKER, from_environment, registry_path, seconds,
 from edgecommon.broker import Certificates
 from edgecommon.printing import Answer
 
-from .answer import facts
+from ..answer import facts
+
+NAME = "ingest"
+HELP = "Take in what devices send until stopped, or with --once until nothing more comes."
+EXAMPLES = (
+    "edgecloud ingest --broker mqtt://127.0.0.1:1883",
+    "edgecloud ingest --once --idle 5",
+    "edgecloud ingest --broker mqtts://centre@broker:8883 --password-file secret --ca ca.pem",
+)
 
 
-def ingest(args: argparse.Namespace) -> Answer:
-    """Take in what devices send until stopped, or with --once until nothing more comes."""
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--broker", metavar="URL", help="mqtt[s]://[USER@]HOST[:PORT] (default: mqtt://127.0.0.1:1883); EDGECLOUD_BROKER")
+    parser.add_argument("--once", action="store_true", help="end when nothing has come for a while and all is rebuilt")
+    parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
+    parser.add_argument("--key", metavar="FILE", help="the fleet's private key (default: fleet.key beside the registry); EDGECLOUD_KEY")
+    parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
+    parser.add_argument("--password-file", metavar="FILE", help="file with the broker's password alone; EDGECLOUD_PASSWORD_FILE")
+    parser.add_argument("--ca", metavar="FILE", help="certificates that sign the broker's; EDGECLOUD_CA")
+    parser.add_argument("--cert", metavar="FILE", help="this centre's certificate; EDGECLOUD_CERT")
+    parser.add_argument("--cert-key", metavar="FILE", help="the private key of --cert; EDGECLOUD_CERT_KEY")
+    parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
+    parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
+
+
+def run(args: argparse.Namespace) -> Answer:
     start_log(args.log or from_environment("LOG", "text"), args.log_level or from_environment("LOG_LEVEL", "info"))
     path = registry_path(args.db)
     store = open_registry(path)

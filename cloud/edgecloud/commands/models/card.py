@@ -1,4 +1,4 @@
-"""card: what the data of a device, or of the fleet, looks like, and how unlike each other they are."""
+"""`edgecloud card`: what the data of a device, or of the fleet, looks like, and how unlike each other they are."""
 
 from __future__ import annotations
 
@@ -17,10 +17,38 @@ from modelwire.cards.shift import Shift, shifts
 from modelwire.cards.sketch import Sketch
 from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
 
-from .answer import Document, facts, opened, progress, table, visible
+from ..answer import Document, facts, opened, progress, table, visible
+
+NAME = "card"
+HELP = "Show what a device's data looks like: the card of one version, or merged over all of a model; or of the whole fleet."
+EXAMPLES = (
+    "edgecloud card pi-7",
+    "edgecloud card pi-7/digits@12 --json",
+    "edgecloud card --fleet --model digits",
+    "edgecloud card pi-7 --against fleet",
+    "edgecloud card pi-7 --against pi-8",
+)
 
 FLEET = "fleet"
 _QUANTILES = (0.1, 0.5, 0.9)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", nargs="?", metavar="DEVICE[/MODEL][@VERSION]", help="without a version: all of the model's updates together"
+    )
+    parser.add_argument("--fleet", action="store_true", help="of all devices together")
+    parser.add_argument("--model", metavar="MODEL", help="with --fleet: which model, where there are several")
+    parser.add_argument("--against", metavar="OTHER", help="say how unlike another's data it is: `fleet`, which is all others, or a name")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    if (args.name is None) == (not args.fleet) or (args.fleet and args.against) or (args.model and not args.fleet):
+        raise BadArgument(reason="a card is of one DEVICE or of the --fleet", fix="edgecloud card pi-7 --against fleet")
+    with opened(args) as store:
+        shown = _fleet(store, args.model) if args.fleet else _named(store, args.name)
+        other = None if args.against is None else _other(store, shown, args)
+    return _answer(shown) if other is None else _compared(shown, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +62,6 @@ class _Of:
     @property
     def card(self) -> Card:
         return self.gathered.card
-
-
-def card(args: argparse.Namespace) -> Answer:
-    """Show what a device's data looks like: the card of one version, or merged over all of a model; or of the whole fleet."""
-    if (args.name is None) == (not args.fleet) or (args.fleet and args.against) or (args.model and not args.fleet):
-        raise BadArgument(reason="a card is of one DEVICE or of the --fleet", fix="edgecloud card pi-7 --against fleet")
-    with opened(args) as store:
-        shown = _fleet(store, args.model) if args.fleet else _named(store, args.name)
-        other = None if args.against is None else _other(store, shown, args)
-    return _answer(shown) if other is None else _compared(shown, other)
 
 
 def summary(card: Card, name: str) -> str:
