@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud import settings
-from edgecloud.intake.mqtt import Broker, parse_broker
+from edgecloud.intake.mqtt import parse_broker
 from edgecloud.keys import load_key, make_keys, read_public
 from edgecloud.versions import naming
+from edgecommon.broker import Broker
 from edgecommon.files import write_named
 from modelwire.errors import BadArgument, Malformed, MissingFile
 

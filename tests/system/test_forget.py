@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
 from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
@@ -43,7 +43,7 @@ def never_seen(gone: set[int]) -> ModelState:
 
 def teach(fleet: Fleet) -> None:
     """Have the device make its versions, while its agent is off."""
-    settings = configuration.load(fleet.home("pi-7") / configuration.FILE, environment={}, flags={})
+    settings = reading.load(fleet.home("pi-7") / reading.FILE, environment={}, flags={})
     with device.opened(settings, alone=True) as opened:
         rng = np.random.default_rng(1)
         opened.spool.extend("tiny", rng.standard_normal((60, 4)).astype(np.float32), [i % 3 for i in range(60)])

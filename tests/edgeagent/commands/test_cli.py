@@ -18,7 +18,7 @@ import pytest
 from edgeagent import __version__, cli
 from edgeagent.commands import every
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime
 from modelwire.errors import RuntimeUnusable
@@ -126,13 +126,13 @@ def test_init_writes_the_rate_that_suits_the_files_optimizer(
     stock = (MODELS / "stock" / "har.tflite").read_bytes()
     (tmp_path / "har.tflite").write_bytes(graft(stock, Wish(optimizer=optimizer)).file)
     init(capsys, tmp_path / "d", "--model", f"har={tmp_path / 'har.tflite'}")
-    settings = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={}).settings
+    settings = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={}).settings
     assert settings.model("har").train.learning_rate == (settings.train.learning_rate if rate is None else rate)
     assert settings.model("tiny").train.learning_rate == settings.train.learning_rate
     init(capsys, tmp_path / "e", "--model", f"har={tmp_path / 'har.tflite'}", "--set", "train.learning_rate=0.5")
-    said = configuration.load(tmp_path / "e" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
+    said = reading.load(tmp_path / "e" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
     assert said.model("har").train.learning_rate == 0.25
-    said = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
+    said = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
     assert said.model("har").train.learning_rate == 0.25, "a flag goes before what init wrote"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecloud.versions.mapping import open_container
+from edgecloud.registry.mapping import open_container
 from modelwire.errors import DigestMismatch, Malformed, MissingFile, TooLarge
 from modelwire.lattice.state import ModelState
 from modelwire.limits import LARGE, MIB, Limits
