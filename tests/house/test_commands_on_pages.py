@@ -23,7 +23,7 @@ def indented_commands(page: Path) -> list[str]:
 
 def our_commands(line: str) -> list[list[str]]:
     """Return the argument lists of our two programs in one shell line, the program's name first."""
-    out = []
+    out: list[list[str]] = []
     if not re.search(r"\bedge(agent|cloud)\b", line):
         return out
     for part in re.split(r"&&|\|\||[|;&]|\d?>", line):

@@ -53,3 +53,10 @@ def test_the_release_and_the_wire_version_are_said_alike_everywhere() -> None:
     assert release in [name for name, _ in entries]
     assert all(re.search(r"^Wire version \d+\.$", text, re.M) for _, text in entries)
     assert f"Wire version {container.MAJOR}." in dict(entries)[release]
+
+
+def test_every_decision_is_in_the_readme_and_on_the_page_of_the_architecture() -> None:
+    decisions = {p.name for p in (DOCS / "decisions").glob("*.md")}
+    for page in (ROOT / "README.md", DOCS / "architecture.md"):
+        missing = decisions - set(re.findall(r"decisions/([\w-]+\.md)\)", page.read_text()))
+        assert not missing, (page.name, missing)
