@@ -1,4 +1,4 @@
-"""A round done by hand, without an agent, and a container that counts as too large from a small size on."""
+"""Rounds done by hand, without an agent, and a container that counts as too large from a small size on."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def smaller(monkeypatch: pytest.MonkeyPatch, most: int, *, of: int | None = None
         return body
 
     monkeypatch.setattr(container, "seal", seal)
+
+
+def train(r: Rig, count: int) -> None:
+    """Do rounds without a link."""
+    for _ in range(count):
+        report = finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
+        assert report.accepted, report.reason

@@ -93,3 +93,19 @@ def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> M
 
 def empty(tensor: int, exponent: int) -> Section:
     return Section(tensor, np.zeros(0, np.uint32), np.zeros(0, np.int32), 1, exponent)
+
+
+def bits(state: ModelState) -> bytes:
+    return b"".join(w.tobytes() for w in state.weights)
+
+
+def noisy(state: ModelState, seed: int, scale: float) -> list[F32]:
+    """Return weights as a training round might leave them."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for t, w in enumerate(state.weights):
+        size = scale * float(np.abs(state.base[t]).max(initial=0.0) or 1.0)
+        noise = rng.standard_normal(len(w)) * size * (rng.random(len(w)) < 0.5)
+        moved = (w.astype(np.float64) + noise).astype(np.float32)
+        out.append(np.abs(moved) + np.float32(1e-3) if state.manifest.verbatim(t) else moved)
+    return out

@@ -15,10 +15,9 @@ from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, Limits
 from modelwire.tensors import Schema, TensorSpec
 from modelwire.update.container import Header, commit_of, parse, seal, size_of
-from modelwire.update.sections import Kind, Section, section_of, split_step
+from modelwire.update.sections import Kind, Section, section_of
 from modelwire.wire import cbor, signing
-from tests.modelwire.lattice.test_lattice_laws import noisy
-from tests.modelwire.models import KEY, empty, flat, model, sealed
+from tests.modelwire.models import KEY, empty, flat, model, noisy, sealed
 
 
 def one_update(seed: int = 0) -> tuple[ModelState, tuple[Section, ...], bytes]:
@@ -131,15 +130,6 @@ def test_a_container_over_the_limit_is_refused_before_it_is_hashed() -> None:
     _, _, good = one_update()
     with pytest.raises(TooLarge):
         parse(good, Limits(container=len(good) - 1))
-
-
-def test_a_step_has_one_form() -> None:
-    assert split_step(255) == (255, 0)
-    assert split_step(96) == (3, 5)
-    assert split_step(1 << 22) == (1, 22)
-    for bad in (0, -1, 257, 511, 1 << 23):
-        with pytest.raises(Malformed):
-            split_step(bad)
 
 
 @pytest.mark.parametrize("extension", [{"note": "x" * 20_000}, {"clamped": [1] * 4096}, {"a": [[[[1]]]]}])
