@@ -257,7 +257,7 @@ def command(folder: Path, *words: str) -> tuple[dict[str, Any], int, str]:
     """Return what a command of the agent says, the peak of its process's memory, and what it logs."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.edgeagent.peak", *words, "--dir", str(folder), "--json"],
-        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     peak = int(done.stderr.splitlines()[-1].split()[1])
     return json.loads(done.stdout) if done.stdout else {}, peak, done.stderr
