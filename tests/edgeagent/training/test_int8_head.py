@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -178,9 +177,8 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
 
     def seen(file: bytes) -> bytes:
         stock = read(file)
-        of = quantized.head(stock, stock.outputs[0])
-        rows = read(quantized.exposing(stock, of))
-        return quantized.exposing(rows, dataclasses.replace(of, features=of.output))
+        of = quantized.head_of(stock, stock.outputs[0])
+        return quantized.exposing(read(quantized.exposing(stock, of.seen)), of.given)
 
     stock = read(served)
     sounds, _ = int8.clips_of(stock.tensors[stock.inputs[0]].shape[1:], 5, clips, frames)
