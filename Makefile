@@ -15,6 +15,10 @@ PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
 RUNS ?= 1000000
 HANGS := 600 # seconds after which one test counts as hanging, and fails with its stack
+# Tests wait for brokers and processes more than they compute: twice as many workers as cores, and no more than 16.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? 2 * n : 16)))
+# One test at a time to whoever is free, the slow ones first: none is left over for the end.
+PYTEST := -m pytest -q --timeout=$(HANGS) --numprocesses=$(WORKERS) --dist=load --maxschedchunk=1
 
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -25,7 +29,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera test lint bench fuzz docs clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench fuzz docs clean
 
 help: ## list the verbs
 	@echo "make VERB, with one of:"
@@ -46,18 +50,21 @@ demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, unlabell
 demo-camera: $(VENV)/.ready ## a story: cameras learn to read in their own light, and one a new sign, without forgetting
 	$(VENV)/bin/python -m tests.stories.camera
 
+quick: $(VENV)/.ready stock ## the tests that take no more than a moment each, in less than a minute: all but those marked slow
+	@$(VENV)/bin/python $(PYTEST) -m "not slow" tests </dev/null
+
 test: $(VENV)/.ready tflite-runtime stock ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
 	run() { \
 		results=$(RESULTS)/$$1.xml; echo; echo "== $$1"; shift; \
-		"$$@" -q --timeout=$(HANGS) --junitxml=$$results </dev/null || failed=1; \
+		$(VENV)/bin/python .ci/timed.py $${results%.xml}.seconds "$$@" --junitxml=$$results </dev/null || failed=1; \
 		test -e $$results || { echo "this run ended without a result" >&2; failed=1; }; \
 	}; \
-	run litert $(VENV)/bin/python -m pytest tests; \
+	run litert $(VENV)/bin/python $(PYTEST) tests; \
 	if test -e $(VENV_TFLITE)/.ready; then \
-		run tflite-runtime $(VENV_TFLITE)/bin/python -m pytest tests/modelwire tests/edgeagent tests/models; \
+		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) tests/modelwire tests/edgeagent tests/models; \
 	fi; \
-	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python -m pytest tests/modelwire; \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) tests/modelwire; \
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
 lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub, and the import rules

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgeagent.settings import reading as configuration
 from edgeagent.settings.reading import Loaded
@@ -15,15 +13,6 @@ from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
 from edgecommon import logs
 from modelwire.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command says: one document for machines, one text for people."""
-
-    document: Mapping[str, Any]
-    text: str = ""
-    code: int = 0
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:

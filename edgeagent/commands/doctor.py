@@ -18,10 +18,11 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgecommon import files
+from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 
 NAME = "doctor"
 HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; say ok or what to do. Exits 1 when something is wrong."

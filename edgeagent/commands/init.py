@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeagent.settings import reading as configuration
 from edgeagent.settings import template
 from edgeagent.state import folder as device
+from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
 from modelwire.tensors import check_name
@@ -17,7 +18,7 @@ from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
 
-from .answer import Answer, add_set, flags, folder
+from .answer import add_set, flags, folder
 
 NAME = "init"
 HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."

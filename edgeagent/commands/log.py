@@ -7,8 +7,9 @@ from typing import Any
 
 from edgeagent.state import folder as device
 from edgeagent.system.database import Row
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, chosen, load, short, table
+from .answer import add_folder, chosen, load, short, table
 
 NAME = "log"
 ROWS = 1 << 62  # more than there can be

@@ -6,8 +6,9 @@ import argparse
 
 from edgeagent.state import folder as device
 from edgecommon import files
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, chosen, load, short, table
+from .answer import add_folder, chosen, load, short, table
 
 NAME = "outbox"
 HELP = "List what waits for the centre; send it again now; or make all updates that never left into one."

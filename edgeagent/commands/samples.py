@@ -7,9 +7,10 @@ import argparse
 from edgeagent.samples.from_files import read_all
 from edgeagent.samples.spool import Spool
 from edgeagent.state import folder as device
+from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
-from .answer import Answer, add_folder, chosen, load, table
+from .answer import add_folder, chosen, load, table
 
 NAME = "samples"
 HELP = "Add samples from a file, or list what there is of each class. Works while the agent runs."

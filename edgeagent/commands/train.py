@@ -16,8 +16,9 @@ from edgeagent.settings.tree import Model
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, chosen, load
+from .answer import add_folder, chosen, load
 from .reports import as_document, as_text, opener
 
 NAME = "train"

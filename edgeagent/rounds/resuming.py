@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -117,7 +118,7 @@ def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) 
 
 def begin(
     lineage: Lineage, spool: Spool, settings: Model, ground: Ground, held: Held, planned: Planned, *,
-    samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True,
+    samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True, clock: Callable[[], float] = time.monotonic,
 ) -> UnderWay:  # fmt: skip
     """Return the round that was left, or a new one. samples: in place of the spool's; until: the newest of them that counts.
 
@@ -129,7 +130,7 @@ def begin(
     training, judging = samples or spool.split(lineage.name, settings.train.held_out, until=until)
     if found and found.begun.samples != _ids(training, judging):
         _drop(lineage, spool, found, "samples that it used are gone")
-        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
+        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0, clock=clock)
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
     offers, why = {offer.mode: offer for offer in ground.offers}, ""
@@ -144,11 +145,11 @@ def begin(
     course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
     if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
         _drop(lineage, spool, found, "it ran on another runtime")
-        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
+        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0, clock=clock)
     assert course is not None
     begun = replace(begun, runtime=ground.runtime_key, steps=course.steps, whole=course.whole)
     spent = _take_up(lineage, found, course) if found else 0.0
-    writes = Journal(lineage.journal if keep else None, begun, spent=spent)
+    writes = Journal(lineage.journal if keep else None, begun, spent=spent, clock=clock)
     return UnderWay(begun, course, writes, judging, len(training), loaded(training, judging), residual, why)
 
 

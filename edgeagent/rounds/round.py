@@ -139,21 +139,23 @@ def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
 def run(
     lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
     trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Round:  # fmt: skip
     """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
     round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
+    clock: monotonic seconds.
     """
     with underway.holding(lineage, spool) if keep else contextlib.nullcontext():
-        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, keep=keep))
+        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, clock, keep=keep))
 
 
 def _run(
     lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
-    memory: Memory, now: Callable[[], float], *, keep: bool,
+    memory: Memory, now: Callable[[], float], clock: Callable[[], float], *, keep: bool,
 ) -> Round:  # fmt: skip
-    began = time.monotonic()
+    began = clock()
     standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
     ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
     if keep:
@@ -163,14 +165,14 @@ def _run(
         return trial.plan if trial else _plan(lineage, settings, ground, idle, offers, training, judging)
 
     at = underway.begin(
-        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep
+        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep, clock=clock
     )  # fmt: skip
     if at.why:
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
     card = standing.card or _card(lineage, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
-    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
+    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card, clock)
     outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
@@ -211,7 +213,7 @@ def _run(
         _note_cost(lineage, key, at, watch.most - idle, outcome, error)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error, at.why, note,
+        lineage.manifest.schema.size, clock() - began, error, at.why, note,
     )  # fmt: skip
 
 
@@ -351,16 +353,17 @@ class _Watch:
 
 
 def _train(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
-) -> Generator[Progress, None, _Trained]:
+    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None,
+    clock: Callable[[], float],
+) -> Generator[Progress, None, _Trained]:  # fmt: skip
     head, course, journal = lineage.head(), at.course, at.journal
     outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, mode=at.begun.mode, card=card)
     try:
         while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
-            began = time.monotonic()
+            began = clock()
             watch.look(began)
             loss = course.step()
-            journal.after_step(course, time.monotonic() - began)
+            journal.after_step(course, clock() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
         recipe = None

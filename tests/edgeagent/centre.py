@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 from modelwire.errors import LinkError, ModelWireError, TooLarge, WireError
-from modelwire.lattice import rebuild
+from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
 from modelwire.update import container

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud import settings
-from edgecloud.files import write_whole
 from edgecloud.intake.mqtt import Broker, parse_broker
 from edgecloud.keys import load_key, make_keys, read_public
 from edgecloud.versions import naming
+from edgecommon.files import write_named
 from modelwire.errors import BadArgument, Malformed, MissingFile
 
 word = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
@@ -57,19 +57,19 @@ def test_a_key_that_others_may_read_is_not_used(tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
-    write_whole(path, b"one")
+    write_named(path, b"one")
 
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadArgument, match="No space left"):
-        write_whole(path, b"two")
+        write_named(path, b"two")
     monkeypatch.undo()
     assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(BadArgument, match="there already"):
-        write_whole(path, b"two", replace=False)
-    write_whole(path, b"two")
+        write_named(path, b"two", replace=False)
+    write_named(path, b"two")
     assert path.read_bytes() == b"two"
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_file_is_never_replaced_by_one(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", tmp_path, Path(), Path("/")):
         with pytest.raises(BadArgument, match="is no file that could be written"):
-            write_whole(place, b"bytes")
+            write_named(place, b"bytes")
     assert (tmp_path / "pipe").is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from modelwire.lattice.state import ModelState
@@ -70,3 +72,15 @@ def sealed(
         "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
     }
     return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY)  # type: ignore[arg-type]
+
+
+def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> ModelState:
+    """Return the base of one tensor with these weights, in the unit 2^e or the default one."""
+    schema = Schema((TensorSpec(name, (len(values),)),))
+    base = [np.array(values, np.float32)]
+    exponents = {} if e is None else {name: e}
+    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents=exponents), base)
+
+
+def empty(tensor: int, exponent: int) -> Section:
+    return Section(tensor, np.zeros(0, np.uint32), np.zeros(0, np.int32), 1, exponent)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .answer import Answer
+from edgecommon.printing import Answer
 
 
 @dataclass(frozen=True, slots=True)

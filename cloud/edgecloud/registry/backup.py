@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from edgecloud.files import put_in_place
+from edgecommon.files import put_in_place
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 
 from . import schema

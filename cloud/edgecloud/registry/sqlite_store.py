@@ -6,7 +6,7 @@ import secrets
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from edgecloud.files import put_in_place
+from edgecommon.files import put_in_place
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 from modelwire.tensors import check_name
 

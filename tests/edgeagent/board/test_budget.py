@@ -231,9 +231,11 @@ def test_a_share_of_the_processor_is_kept_by_resting_between_steps(tmp_path: Pat
 
 
 def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) -> None:
+    clock = FakeClock()
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.02)
+            clock.now += 0.021
             return super().train(x, y, lr)
 
     settings = {"budget.max_seconds": "0.2s", "train.epochs": "50"}
@@ -242,8 +244,9 @@ def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) 
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
         model = r.device.settings.model("tiny")
-        report = finish(run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0))
-        assert report.accepted and 8 <= report.outcome.steps <= 10 and report.outcome.mode == "all"
+        steps = run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, clock=clock.monotonic)
+        report = finish(steps)
+        assert report.accepted and report.outcome.steps == 10 and report.outcome.mode == "all"
         assert r.lineage.versions(1)[0]["mode"] == "all"
 
 
@@ -262,9 +265,11 @@ class Heavy(Sensors):
 
 
 def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_path: Path) -> None:
+    clock = FakeClock()
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.03)
+            clock.now += 0.03
             return super().train(x, y, lr)
 
     make_with(tmp_path / "d", {"budget.max_ram": "450MiB", "train.epochs": "50"})
@@ -274,7 +279,9 @@ def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_
         before, model = r.lineage.load().state.root, r.device.settings.model("tiny")
 
         def steps(memory: Memory) -> Any:
-            return run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory)
+            return run(
+                r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory, clock=clock.monotonic
+            )  # fmt: skip
 
         report = finish(steps(Memory(Heavy())))
         assert isinstance(report.error, OverBudget) and not report.accepted
@@ -297,19 +304,21 @@ def command(folder: Path, *words: str) -> tuple[dict[str, Any], int, str]:
     return json.loads(done.stdout) if done.stdout else {}, peak, done.stderr
 
 
+@pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory")
 def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Path) -> None:
     try:
         open_model = runtime.load()
     except RuntimeUnusable as e:
         pytest.skip(f"no TFLite runtime in this environment: {e}")
     stock = (ROOT / "tests" / "models" / "stock" / "mobilenet.tflite").read_bytes()
-    file = graft(stock, Wish(train=("all",), modes=("head",), optimizer="adam", batch=16)).file
+    # SGD: with another optimizer most of the time goes into reading the longer file again and again, and the memory is the same.
+    file = graft(stock, Wish(train=("all",), modes=("head",), optimizer="sgd", batch=16)).file
     folder = tmp_path / "d"
     make_with(folder, {"train.margin": "1000", "train.learning_rate": "0.0001", "train.epochs": "1"}, models={"m": file})
     rng = np.random.default_rng(0)
     with rig(folder, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature="")) as r:
         r.run(Goal(publish=True, timeout=60))
-        r.device.spool.extend("m", rng.random((64, *r.device.spool.shape("m").x), np.float32), rng.integers(4, size=64))
+        r.device.spool.extend("m", rng.random((40, *r.device.spool.shape("m").x), np.float32), rng.integers(4, size=40))
     known, _, _ = command(folder, "measure")
     measured = {m["mode"]: m for m in known["models"][0]["modes"]}
     assert list(measured) == ["features", "head", "all"]

@@ -13,7 +13,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading as configuration
 from edgeagent.state import folder as device
-from edgeagent.state.slots import pack, unpack
+from edgeagent.state.slots import ModelStore, pack, unpack
 from edgecommon import files
 from modelwire.errors import ConfigError, Malformed, MissingFile, NotTrainable, StateBusy, StateDamaged
 from modelwire.lattice.snap import no_residual
@@ -223,3 +223,26 @@ def check_invariants(r: Rig) -> None:
         assert row["parent"] == parent
         parent = row["commit_id"]
     assert parent == head.commit
+
+
+def test_the_served_file_leads_somewhere_at_every_moment_of_a_start(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=60))
+        idle = "a" if r.lineage.head().slot == "b" else "b"
+    model = tmp_path / "d" / "state" / "models" / "tiny"
+    (model / "served.tflite").unlink()
+    (model / "served.tflite").symlink_to(f"{idle}/model.tflite")  # killed after the commit, before the link
+    swept = ModelStore.tidy
+
+    def tidy(self: ModelStore, active: str) -> list[str]:
+        gone = swept(self, active)
+        assert self.served.exists(), "killed now, the application would find nothing"
+        return gone
+
+    monkeypatch.setattr(ModelStore, "tidy", tidy)
+    with rig(tmp_path / "d", c):
+        pass

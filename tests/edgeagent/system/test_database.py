@@ -81,3 +81,15 @@ def test_a_damaged_page_is_found_by_the_check(db: Database) -> None:
     db.path.write_bytes(data)
     with pytest.raises(StateDamaged):
         Database.open(db.path, 3).check()
+
+
+def test_a_full_disk_is_not_called_a_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database.create(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
+    monkeypatch.setattr("edgeagent.system.database._free", lambda path: 4096)
+    with pytest.raises(ConfigError, match="disk is full") as e, db._naming():
+        raise sqlite3.OperationalError("disk I/O error")
+    assert not isinstance(e.value, StateDamaged)
+    monkeypatch.undo()
+    with pytest.raises(StateDamaged), db._naming():
+        raise sqlite3.OperationalError("disk I/O error")
+    db.close()

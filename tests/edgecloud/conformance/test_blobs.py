@@ -110,3 +110,12 @@ def test_large_bytes_lie_in_files_and_small_ones_in_the_database(tmp_path):
     assert [p.name for p in (tmp_path / "fleet.db.blobs").glob("*/*")] == [large.hex()]
     assert registry.database.all("SELECT sha256 FROM blob") == [(small,)]
     registry.close()
+
+
+def test_a_file_that_was_there_already_is_made_durable_too(tmp_path, monkeypatch):
+    blobs = FileBlobs(tmp_path / "blobs")
+    blobs.put(b"x" * 100)
+    synced: list[Path] = []
+    monkeypatch.setattr("edgecloud.registry.blobs.flush_folder", synced.append)
+    blobs.put(b"x" * 100)  # whoever wrote it may have been killed before it was
+    assert set(synced) >= {tmp_path / "blobs", next((tmp_path / "blobs").iterdir())}

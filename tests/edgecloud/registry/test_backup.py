@@ -189,3 +189,35 @@ def test_progress_is_said_from_nothing_to_all(tmp_path, centre, device):
     said: list[tuple[int, int]] = []
     backup(centre.store.database.path, tmp_path / "copy.db", progress=lambda *p: said.append(p))
     assert said and said[-1][0] == said[-1][1] > 0
+
+
+def test_a_copy_in_the_place_of_the_registry_itself_is_refused(tmp_path, base):
+    path = tmp_path / "fleet.db"
+    make_registry(path, base).close()
+    (tmp_path / "other.db").symlink_to(path)
+    inode = path.stat().st_ino
+    for target in (path, tmp_path / "other.db", tmp_path / "." / "fleet.db"):
+        with pytest.raises(BadArgument, match="the registry itself"):
+            backup(path, target, progress=silent, replace=True)
+    assert path.stat().st_ino == inode
+
+
+def test_a_copy_does_not_replace_a_registry_that_an_ingester_works_on(tmp_path, base):
+    for name in ("fleet.db", "other.db"):
+        make_registry(tmp_path / name, base).close()
+    with lock_registry(tmp_path / "other.db"), pytest.raises(StateBusy):
+        backup(tmp_path / "fleet.db", tmp_path / "other.db", progress=silent, replace=True)
+
+
+def test_the_registry_that_a_restore_moves_aside_is_whole_with_its_files(tmp_path, base):
+    path, copy = tmp_path / "fleet.db", tmp_path / "copy.db"
+    store = make_registry(path, base, files_from=100)
+    device = Centre(store).meet(ScriptedDevice(base))
+    Centre(store).deliver(device, device.train())
+    store.close()
+    backup(path, copy, progress=silent)
+    aside = restore(copy, path, progress=silent, replace=True)
+    assert aside is not None
+    for name in (aside, path):
+        with edgecloud.open(name) as fleet:
+            assert hashlib.sha256(fleet.find("pi-7@1").file()).digest() == device.made[1].file_sha256

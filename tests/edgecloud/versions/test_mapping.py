@@ -29,6 +29,7 @@ def helper(verb: str, file: Path) -> str:
     ).stdout  # fmt: skip
 
 
+@pytest.mark.slow("applies a snapshot of twenty million weights")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell a process its peak")
 @pytest.mark.skipif(os.environ.get("MODELWIRE_KERNEL") == "reference", reason="the twin reads everything at once")
 def test_a_snapshot_of_twenty_million_weights_takes_the_model_s_state_and_eight_mebibytes(tmp_path: Path) -> None:

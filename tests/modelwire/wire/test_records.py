@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelwire import limits
 from modelwire.errors import BadSignature, DigestMismatch, Malformed, ModelWireError, TooLarge
 from modelwire.wire import cbor, parts, records, topics
 from modelwire.wire.records import Adopt, Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
@@ -177,3 +178,9 @@ def test_topics_read_back() -> None:
 def test_other_topics_are_refused(bad: str) -> None:
     with pytest.raises(Malformed):
         topics.parse(bad)
+
+
+def test_a_record_that_no_reader_takes_is_not_written() -> None:
+    for n in (limits.DEFAULT.record, 1 << 16, 1 << 17):
+        with pytest.raises(TooLarge):
+            records.encode(Wanted(*WHO, bytes(32), bytes(n)), KEY)

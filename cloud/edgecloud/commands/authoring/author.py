@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from edgecloud.author import author
-from edgecloud.files import write_whole
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
 
-from ..answer import Answer
 from .grafts import add_graft, describe, in_words, wish_of
 
 NAME = "author"
@@ -26,6 +26,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     made = author(args.file, wish_of(args))
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     document = {**describe(args, made.grafted, made.stock), "difference": made.difference}
     return Answer(document, in_words(args, made.grafted, len(made.stock)))

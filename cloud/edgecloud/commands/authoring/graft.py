@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecloud.files import write_whole
 from edgecloud.graft.grafting import graft
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
 
-from ..answer import Answer
 from .grafts import add_graft, describe, in_words, wish_of
 from .model_files import read_file
 
@@ -31,5 +31,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     data = read_file(args.file)
     made = graft(data, wish_of(args))
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     return Answer(describe(args, made, data), in_words(args, made, len(data)))

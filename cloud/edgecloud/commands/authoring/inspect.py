@@ -9,12 +9,13 @@ from pathlib import Path
 from edgecloud.graft.grafting import Wish
 from edgecloud.graft.inspecting import Looked, look
 from edgecloud.graft.writing import ops
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import THRESHOLD, Notes
 
 from .. import int8_heads
-from ..answer import Answer, Document, facts, table
+from ..answer import Document, facts, table
 from .grafts import add_step, describe_cost
 from .model_files import read_file
 

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.files import write_whole
 from edgecloud.graft import quantized
 from edgecloud.graft.grafting import output_named
 from edgecloud.graft.stock import Stock, consistent, read
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 from modelwire.tflite.int8_head import Int8Head
 from modelwire.tflite.int8_numbers import F64, features_of, layer_of, weights_in
 
-from ..answer import Answer, Document, facts
+from ..answer import Document, facts
 from ..verb import Verb
 from .model_files import read_file
 
@@ -41,7 +42,7 @@ def expose(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
         stock, head = _head(args)
         file = quantized.exposing(stock, head.seen)
-    write_whole(Path(args.output), file)
+    write_named(Path(args.output), file)
     tensor = stock.tensors[head.seen]
     document: Document = {
         "file": args.output, "bytes": len(file), "output": len(stock.outputs), "tensor": tensor.name, "shape": list(tensor.shape),
@@ -70,7 +71,7 @@ def fit(args: argparse.Namespace) -> Answer:
         made = quantized.put(stock.data, head, kernel, bias, features)
         right = _accuracy(features[held], labels[held], kernel, bias)
         before, stored = (_accuracy(features[held], labels[held], *_layer_in(file, head)) for file in (stock.data, made.file))
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     document: Document = {
         "file": args.output, "bytes": len(made.file), "changed_bytes": made.changed, "rescaled": made.rescaled, "rows": len(rows),
         "held_out": int(held.sum()), "accuracy_before": before, "accuracy_float": right, "accuracy": stored,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgecloud.files import write_whole
 from edgecloud.graft.packing import pack
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
 from modelwire.tflite import file as tflite_file
 
-from ..answer import Answer, Document, facts
+from ..answer import Document, facts
 from .model_files import read_file
 
 NAME = "pack"
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     data = read_file(args.file)
     made = pack(data, name=args.name or "", model=Path(args.file).name)
-    write_whole(Path(args.output), made.file)
+    write_named(Path(args.output), made.file)
     fixed = tflite_file.contract(made.file)
     weights = {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)}
     document: Document = {

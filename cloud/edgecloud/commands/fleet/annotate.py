@@ -6,9 +6,10 @@ import argparse
 
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import naming
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice
 
-from ..answer import Answer, now, opened
+from ..answer import now, opened
 
 NAME = "annotate"
 HELP = "Keep a free note on a device, a model, a version or a base."

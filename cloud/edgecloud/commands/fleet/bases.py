@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecloud.registry import Base
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, MissingFile, TooLarge
 from modelwire.limits import DEFAULT
 from modelwire.tensors import check_name
@@ -13,7 +14,7 @@ from modelwire.tflite.file import check_trainable, read_head
 from modelwire.update.manifest import manifest_of
 
 from .. import int8_heads
-from ..answer import Answer, Document, facts, now, opened, table, when
+from ..answer import Document, facts, now, opened, table, when
 from ..verb import Verb
 
 NAME = "bases"

@@ -6,10 +6,11 @@ import argparse
 
 from edgecloud import keys
 from edgecloud.registry import SqliteStore
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice
 from modelwire.tensors import check_name
 
-from ..answer import Answer, Document, now, opened, table, when
+from ..answer import Document, now, opened, table, when
 from ..verb import Verb
 
 NAME = "devices"

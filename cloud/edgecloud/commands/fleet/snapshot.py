@@ -7,8 +7,9 @@ import secrets
 
 from edgecloud.registry import Request
 from edgecloud.versions import naming
+from edgecommon.printing import Answer
 
-from ..answer import Answer, Document, now, opened
+from ..answer import Document, now, opened
 from ..verb import Verb
 
 NAME = "snapshot"

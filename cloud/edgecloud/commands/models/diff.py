@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.versions import comparing, materialise, naming
+from edgecommon.printing import Answer
 
-from ..answer import Answer, Document, opened, table
+from ..answer import Document, opened, table
 
 NAME = "diff"
 HELP = "Say how far two versions are from each other, tensor by tensor."

@@ -10,9 +10,10 @@ from edgecloud.intake.greeting import ADOPT
 from edgecloud.registry import Request, SqliteStore
 from edgecloud.versions import materialise, naming
 from edgecloud.versions import unlearning as forgetting
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, Malformed, TooLarge
 
-from ..answer import Answer, Document, facts, now, opened, progress
+from ..answer import Document, facts, now, opened, progress
 from .retrained import distance, in_words, output_path, write
 
 NAME = "forget"

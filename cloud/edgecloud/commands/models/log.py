@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.versions import naming
+from edgecommon.printing import Answer
 
-from ..answer import Answer, Document, opened, table, when
+from ..answer import Document, opened, table, when
 from .described import carried, describe
 
 NAME = "log"

@@ -7,9 +7,10 @@ import hashlib
 from pathlib import Path
 
 from edgecloud.versions import exporting, materialise, naming
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 
-from ..answer import Answer, Document, facts, opened
+from ..answer import Document, facts, opened
 
 NAME = "materialise"
 HELP = "Write a version's weights to a file: exact and proven, or nothing."

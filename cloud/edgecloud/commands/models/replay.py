@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.versions import materialise, naming, replaying
+from edgecommon.printing import Answer
 from modelwire.errors import ReplayMismatch
 
-from ..answer import Answer, Document, facts, opened, progress
+from ..answer import Document, facts, opened, progress
 from .retrained import distance, in_words, output_path, write
 
 NAME = "replay"
@@ -67,4 +68,4 @@ def run(args: argparse.Namespace) -> Answer:
             write(path, state, bases[version.base], title, document)
             lines.append(("file", path))
     error = None if done.equal else ReplayMismatch(what=str(place), kind="root", device=str(place.lineage))
-    return Answer(document, facts(lines), error)
+    return Answer(document, facts(lines), error=error)

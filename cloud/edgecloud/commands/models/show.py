@@ -6,9 +6,10 @@ import argparse
 
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import cards, naming
+from edgecommon.printing import Answer
 from modelwire.errors import UnknownDevice, WireError
 
-from ..answer import Answer, Document, facts, opened, when
+from ..answer import Document, facts, opened, when
 from ..fleet import devices
 from .card import as_document, summary
 from .described import carried, describe, notes_on

@@ -8,8 +8,9 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.registry.backup import backup
 from edgecloud.settings import registry_path
+from edgecommon.printing import Answer
 
-from ..answer import Answer, Document, progress
+from ..answer import Document, progress
 
 NAME = "backup"
 HELP = "Copy the registry as of one moment while it is in use."

@@ -11,10 +11,11 @@ from edgecloud import keys
 from edgecloud.intake import mqtt as link
 from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path
+from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
-from ..answer import Answer, Document, table
+from ..answer import Document, table
 
 NAME = "doctor"
 HELP = "Look at everything that an ingester needs."

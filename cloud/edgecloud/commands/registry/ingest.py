@@ -11,8 +11,9 @@ from edgecloud.intake import mqtt as link
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
+from edgecommon.printing import Answer
 
-from ..answer import Answer, facts
+from ..answer import facts
 
 NAME = "ingest"
 HELP = "Take in what devices send until stopped, or with --once until nothing more comes."

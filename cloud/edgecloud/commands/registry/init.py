@@ -7,9 +7,10 @@ import argparse
 from edgecloud import keys
 from edgecloud.registry import FILES_FROM, create_registry
 from edgecloud.settings import registry_path
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 
-from ..answer import Answer, Document, now
+from ..answer import Document, now
 
 NAME = "init"
 HELP = "Make a registry and the fleet's keys beside it."

@@ -8,8 +8,9 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.registry.backup import restore
 from edgecloud.settings import registry_path
+from edgecommon.printing import Answer
 
-from ..answer import Answer, Document, opened, progress
+from ..answer import Document, opened, progress
 
 NAME = "restore"
 HELP = "Put a backup in the place of the registry."

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from edgecloud.registry import Lineage, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
+from edgecommon.printing import Answer
 from modelwire.errors import ModelWireError, RegistryDamaged
 
-from ..answer import Answer, Document, opened, progress
+from ..answer import Document, opened, progress
 
 NAME = "verify"
 HELP = "Prove versions: bytes, signature, commit, fingerprint and root."
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     error: ModelWireError | None = None
     if document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
-    return Answer(document, "\n".join(lines), error)
+    return Answer(document, "\n".join(lines), error=error)
 
 
 def _to_verify(store: SqliteStore, text: str | None) -> tuple[int, Iterator[materialise.Checked]]:

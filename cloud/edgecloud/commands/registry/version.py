@@ -6,9 +6,10 @@ import argparse
 
 from edgecloud import __version__
 from edgecloud.registry.schema import SCHEMA
+from edgecommon.printing import Answer
 from modelwire.update import container
 
-from ..answer import Answer, Document
+from ..answer import Document
 
 NAME = "version"
 HELP = "Say which release this is."
