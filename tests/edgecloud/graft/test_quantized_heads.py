@@ -11,7 +11,7 @@ import pytest
 
 from edgecloud import cli
 from edgecloud.graft.grafting import Wish, graft
-from edgecloud.graft.quantized import exposing, fit, head_of, put
+from edgecloud.graft.retraining import exposing, fit, head_of, put
 from edgecloud.graft.stock import read
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable

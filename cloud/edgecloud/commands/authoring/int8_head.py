@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.graft import quantized
+from edgecloud.graft import retraining
 from edgecloud.graft.grafting import output_named
 from edgecloud.graft.stock import Stock, consistent, read
 from edgecommon.files import write_named
@@ -41,7 +41,7 @@ def _expose_arguments(parser: argparse.ArgumentParser) -> None:
 def expose(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
         stock, head = _head(args)
-        file = quantized.exposing(stock, head.seen)
+        file = retraining.exposing(stock, head.seen)
     write_named(Path(args.output), file)
     tensor = stock.tensors[head.seen]
     document: Document = {
@@ -64,11 +64,11 @@ def fit(args: argparse.Namespace) -> Answer:
         stock, head = _head(args)
         rows, labels = _rows(Path(args.rows), head.features)
         features = features_of(head, rows) if rows.dtype == np.int8 else rows.astype(np.float64)
-        quantized.check(head, features, labels)
+        retraining.check(head, features, labels)
         # Shuffled, and the same each time: rows often come in the order of their classes.
         held = np.random.default_rng(0).permutation(len(features)) % HELD_OUT == HELD_OUT - 1
-        kernel, bias = quantized.fit(head, features[~held], labels[~held])
-        made = quantized.put(stock.data, head, kernel, bias, features)
+        kernel, bias = retraining.fit(head, features[~held], labels[~held])
+        made = retraining.put(stock.data, head, kernel, bias, features)
         right = _accuracy(features[held], labels[held], kernel, bias)
         before, stored = (_accuracy(features[held], labels[held], *_layer_in(file, head)) for file in (stock.data, made.file))
     write_named(Path(args.output), made.file)
@@ -90,7 +90,7 @@ def fit(args: argparse.Namespace) -> Answer:
 def _head(args: argparse.Namespace) -> tuple[Stock, Int8Head]:
     name = Path(args.file).name
     stock = read(read_file(args.file), name)
-    return stock, quantized.head_of(stock, output_named(stock, args.target) if args.target else stock.outputs[0], model=name)
+    return stock, retraining.head_of(stock, output_named(stock, args.target) if args.target else stock.outputs[0], model=name)
 
 
 def _layer_in(file: bytes, head: Int8Head) -> tuple[F64, F64]:
