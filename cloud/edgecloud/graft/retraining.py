@@ -20,7 +20,7 @@ from modelwire.tflite.int8_numbers import F64, each
 
 from .stock import Stock
 from .writing import flat
-from .writing.flat import At, Node, Number, Vectors
+from .writing.flat import Node, Number, OldNode, TableVector
 
 RIDGE, STEPS, RATE = 1e-3, 1500, 0.05  # of the fit
 ROOM = 255 / 254  # a new scale of logits reaches from code to code: these rows are all that it is made for
@@ -47,15 +47,16 @@ def exposing(stock: Stock, tensor: int) -> bytes:
     """
     (graph, *others) = list(stock.root.tables(2))
     fields: dict[int, Number | Node] = {
-        0: Vectors([At(t.at) for t in stock.tensors]), 1: flat.integers(stock.inputs), 2: flat.integers((*stock.outputs, tensor)),
-        3: Vectors([At(op.at) for op in stock.operators]), 4: flat.text(graph.text(4) or "main"),
+        0: TableVector([OldNode(t.byte) for t in stock.tensors]),
+        1: flat.integers(stock.inputs), 2: flat.integers((*stock.outputs, tensor)),
+        3: TableVector([OldNode(op.byte) for op in stock.operators]), 4: flat.text(graph.text(4) or "main"),
     }  # fmt: skip
-    graphs: list[Node] = [flat.Table(fields), *(At(t.at) for t in others)]
+    graphs: list[Node] = [flat.TableNode(fields), *(OldNode(t.at) for t in others)]
     root: dict[int, Number | Node] = {
-        0: flat.u32(3), 1: Vectors([At(at) for at in stock.codes]), 2: Vectors(graphs),
-        4: Vectors([At(at) for at in stock.buffer_tables]), 6: Vectors([At(t.at) for t in stock.root.tables(6)]),
+        0: flat.u32(3), 1: TableVector([OldNode(byte) for byte in stock.codes]), 2: TableVector(graphs),
+        4: TableVector([OldNode(byte) for byte in stock.buffer_tables]), 6: TableVector([OldNode(t.at) for t in stock.root.tables(6)]),
     }  # fmt: skip
-    return flat.write(flat.Table(root), b"TFL3", stock.data)  # without signatures: theirs name the outputs
+    return flat.write(flat.TableNode(root), b"TFL3", stock.data)  # without signatures: theirs name the outputs
 
 
 def check(head: Int8Head, features: F64, labels: NDArray[np.int64]) -> None:

@@ -27,8 +27,8 @@ _DTYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    at: int  # byte of its table
+class StockTensor:
+    byte: int  # where its table stands in the file
     name: str
     shape: tuple[int, ...]
     type: int
@@ -47,7 +47,7 @@ class Op:
     """One operator. Its options are asked for by the field's number in their table."""
 
     index: int  # in the subgraph
-    at: int
+    byte: int
     code: int
     inputs: tuple[int, ...]  # -1 stands for an input left out
     outputs: tuple[int, ...]
@@ -60,9 +60,9 @@ class Op:
 
     def number(self, number: int, default: float = 0.0) -> float:
         """Return a float option."""
-        if self.options is None or (at := self.options.field(number, 4)) is None:
+        if self.options is None or (place := self.options.field(number, 4)) is None:
             return default
-        return float(np.frombuffer(self.options.file.data, "<f4", 1, at)[0])
+        return float(np.frombuffer(self.options.file.data, "<f4", 1, place)[0])
 
     @property
     def fused(self) -> int:
@@ -85,7 +85,7 @@ class Stock:
     subgraphs: tuple[int, ...]
     buffers: tuple[tuple[int, int], ...]  # (byte in the file, bytes)
     buffer_tables: tuple[int, ...]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[StockTensor, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     operators: tuple[Op, ...]
@@ -202,7 +202,7 @@ def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...])
         given.update(op.outputs)
 
 
-def _tensor(t: Table, buffers: int) -> Tensor:
+def _tensor(t: Table, buffers: int) -> StockTensor:
     buffer = t.integer(2, U32)
     if buffer >= buffers:
         raise t.file.malformed(f"a tensor names buffer {buffer} of {buffers}")
@@ -217,7 +217,7 @@ def _tensor(t: Table, buffers: int) -> Tensor:
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
         zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
-    return Tensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
+    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgecloud.registry import Lineage, Store, Version
+from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire.errors import AmbiguousName, Malformed, UnknownVersion
 from modelwire.tensors import NAME
 
@@ -29,10 +29,10 @@ class Name:
 class Place:
     """What a name stands for: a version, or the base of an epoch."""
 
-    lineage: Lineage
+    lineage: LineageRow
     epoch: int
     base: bytes  # commit
-    version: Version | None  # None: the base
+    version: VersionRow | None  # None: the base
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else BASE}"
@@ -51,7 +51,7 @@ def parse(text: str) -> Name:
     return Name(found["device"], found["model"], version)
 
 
-def find_lineage(store: Store, name: Name) -> Lineage:
+def find_lineage(store: Store, name: Name) -> LineageRow:
     """Return the model that a name stands for; with one model its name may be left out. Raises UnknownVersion or AmbiguousName."""
     mine = store.lineages.of(name.device)
     if name.model is not None:

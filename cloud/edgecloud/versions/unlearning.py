@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgecloud.registry import Lineage, Store, Version
+from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadArgument, Malformed, ModelWireError, TooLarge
 from modelwire.lattice.between import difference
@@ -67,7 +67,7 @@ def what_of(store: Store, place: Place, rows: Sequence[int]) -> Forgotten:
     return Forgotten(tuple(sorted({ids[row] for row in rows})))
 
 
-def at_version(store: Store, place: Place, rows: Sequence[int], bases: materialise.Bases) -> Unlearned:
+def at_version(store: Store, place: Place, rows: Sequence[int], bases: materialise.LoadedBases) -> Unlearned:
     """Return what a version would have been without rows of its own recipe, on the parent that it has: the counterfactual of it alone."""
     forgotten = what_of(store, place, rows)
     version, found, recipe = recipe_of(store, place)
@@ -80,7 +80,7 @@ def at_version(store: Store, place: Place, rows: Sequence[int], bases: materiali
 
 
 def unlearn(
-    store: Store, place: Place, rows: Sequence[int], bases: materialise.Bases, progress: Progress | None = None
+    store: Store, place: Place, rows: Sequence[int], bases: materialise.LoadedBases, progress: Progress | None = None
 ) -> Unlearned:
     """Return what the head would be, had the samples of these rows of a version's recipe never been seen.
 
@@ -130,7 +130,7 @@ class _Walk:
     """One chain, base to head, gone along anew."""
 
     def __init__(
-        self, store: Store, lineage: Lineage, chain: list[Version], bases: materialise.Bases, progress: Progress | None
+        self, store: Store, lineage: LineageRow, chain: list[VersionRow], bases: materialise.LoadedBases, progress: Progress | None
     ) -> None:
         self.store, self.lineage, self.chain, self.bases = store, lineage, chain, bases
         self.dropped: list[Dropped] = []
@@ -241,23 +241,23 @@ class _Walk:
         return self.chain[i - 1].root if i else self.bases[self.chain[0].base].manifest.root
 
 
-def _chain(store: Store, last: Version | None) -> list[Version]:
+def _chain(store: Store, last: VersionRow | None) -> list[VersionRow]:
     """Return all versions from the base to `last`."""
-    out: list[Version] = []
+    out: list[VersionRow] = []
     while last is not None:
         out.append(last)
         last = store.versions.by_id(last.parent_id) if last.parent_id is not None else None
     return out[::-1]
 
 
-def _rows_in(version: Version, ids: tuple[int, ...] | None, rows: int, drops: Drops) -> list[int]:
+def _rows_in(version: VersionRow, ids: tuple[int, ...] | None, rows: int, drops: Drops) -> list[int]:
     """Return which of a recipe's rows are in `drops`. ids: of the samples that they are of."""
     samples = {sample for one in drops for sample in one.samples}
     gone = {row for one in drops if one.version == version.version for row in one.rows if row < rows}
     return sorted(gone | {row for row, sample in enumerate(ids or ()) if sample in samples})
 
 
-def _extension(version: Version) -> dict[str, cbor.Value]:
+def _extension(version: VersionRow) -> dict[str, cbor.Value]:
     found = cbor.decode(version.extension, "extension") if version.extension else {}
     assert isinstance(found, dict)  # ingest has parsed it
     return found

@@ -56,7 +56,7 @@ ROUNDS: list[Round] = [
 
 def unlearned(centre: Centre, name: str, rows: Sequence[int]) -> forgetting.Unlearned:
     place = naming.find(centre.store, naming.parse(name))
-    return forgetting.unlearn(centre.store, place, rows, materialise.Bases(centre.store))
+    return forgetting.unlearn(centre.store, place, rows, materialise.LoadedBases(centre.store))
 
 
 def test_a_sample_goes_from_every_recipe_that_had_it(centre: Centre, device: ScriptedDevice, base: Base) -> None:
@@ -95,7 +95,7 @@ def test_the_counterfactual_of_one_version_looks_at_no_other(centre: Centre, dev
     centre.deliver(device, device.train(), device.learn(range(105, 130)), device.train())
     assert all(one.ok for one in centre.rebuild())
     place = naming.find(centre.store, naming.parse("pi-7@3"))
-    bases = materialise.Bases(centre.store)
+    bases = materialise.LoadedBases(centre.store)
     found = forgetting.at_version(centre.store, place, [1, 2], bases)
     two = centre.store.versions.numbered(place.lineage.id, 2)
     assert two is not None
@@ -275,7 +275,7 @@ def test_ids_that_are_none_of_the_rows_stop_it(centre: Centre, device: ScriptedD
 
 def test_a_replay_is_the_version_and_other_settings_are_not(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     grown(centre, device, ROUNDS)
-    bases = materialise.Bases(centre.store)
+    bases = materialise.LoadedBases(centre.store)
     for version in range(1, 5):
         done = replaying.replay(centre.store, naming.find(centre.store, naming.parse(f"pi-7@{version}")), bases)
         assert done.equal and done.state.root == device.made[version].root

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecloud.registry import Lineage, SqliteStore
+from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.versions import cards, naming
 from edgecloud.versions.cards import Gathered
 from edgecommon.printing import Answer
@@ -108,7 +108,7 @@ def _fleet(store: SqliteStore, model: str | None, without: str = "") -> _Of:
         raise AmbiguousName(device="the fleet", models=", ".join(models), example=f"--fleet --model {models[0]}")
     if model is not None and model not in models:
         raise UnknownVersion(name=f"a model {model!r} of the fleet")
-    of: list[Lineage] = [one for one in lineages if model in (None, one.model) and one.device != without]
+    of: list[LineageRow] = [one for one in lineages if model in (None, one.model) and one.device != without]
     gathered = cards.gather(store, of, progress("cards"))
     said = f"{len(gathered.devices)} {'other ' if without else ''}devices of the fleet"
     return _present(_Of(said, model or (models or [""])[0], gathered))

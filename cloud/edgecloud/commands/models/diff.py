@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     with opened(args) as store:
-        bases = materialise.Bases(store)
+        bases = materialise.LoadedBases(store)
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
         states = [materialise.rebuild(store, p.version, bases) if p.version else bases[p.base].state() for p in places]
     found = comparing.distance(states[0], states[1])

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     if args.send and args.at_version:
         raise BadArgument(reason="--at-version asks what one version would have been", fix="leave it out to send what the head becomes")
     with opened(args, readonly=not args.send) as store:
-        bases = materialise.Bases(store)
+        bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         if args.at_version:
             found = forgetting.at_version(store, place, rows, bases)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> Answer:
     if path.suffix not in exporting.FORMATS:
         raise BadArgument(reason=f"{path.name!r} names no format", fix="name the file FILE.tflite, FILE.npz or FILE.safetensors")
     with opened(args) as store:
-        bases = materialise.Bases(store)
+        bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         base = bases[place.base]
         state = materialise.rebuild(store, place.version, bases) if place.version else base.state()

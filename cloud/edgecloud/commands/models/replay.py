@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> Answer:
     settings = replaying.parse_settings(args.set)
     path = output_path(args.output)
     with opened(args) as store:
-        bases = materialise.Bases(store)
+        bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         done = replaying.replay(store, place, bases, progress("steps"))
         version, recipe = done.version, done.recipe
