@@ -105,9 +105,9 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         if axis:
             raise refuse("lays the samples of a batch across each other")
         return 0
-    found = [i + len(to) - len(stock.tensors[t].shape) for t in takes if (i := axes[t]) is not None]
-    place = found[0]
-    if any(i != place for i in found) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
+    places = [i + len(to) - len(stock.tensors[t].shape) for t in takes if (i := axes[t]) is not None]
+    place = places[0]
+    if any(i != place for i in places) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
         raise refuse("does something to the batch that is not known")
     # Convolutions, pools and whatever else there is look at the axes behind the first.
     last = len(to) - 1 - _FREE_AXES[op.code] if op.code in _FREE_AXES else 0 if len(to) == len(shape) else -1

@@ -79,12 +79,12 @@ def _grafted(stock: Stock, wish: Wish) -> Grafted:
     origin = stock.sha256
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
-    found = layers(stock, output)
-    chosen = cuts(stock, found, wish.train, wish.modes)
+    every = layers(stock, output)
+    chosen = cuts(stock, every, wish.train, wish.modes)
     try:
         return _Graft(stock, output, chosen, wish, origin).made()
     except NoRule as refused:
-        raise _refusal(stock, output, found, wish, refused) from None
+        raise _refusal(stock, output, every, wish, refused) from None
 
 
 def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
@@ -93,12 +93,12 @@ def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilde
     return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
-def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> int:
+def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
     """Return how many of the last layers can be trained; 0 when not even the head can."""
     best = 0
-    for count in range(1, sum(layer.kernel for layer in found) + 1):
+    for count in range(1, sum(layer.kernel for layer in every) + 1):
         try:
-            cut = Cut(f"last:{count}", select(stock, found, (f"last:{count}",)))
+            cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
             _Graft(stock, output, (cut,), wish).train(cut)
         except (NoRule, NotTrainable):
             break
@@ -106,8 +106,8 @@ def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> in
     return best
 
 
-def _refusal(stock: Stock, output: int, found: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
-    best = deepest(stock, output, found, wish)
+def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
+    best = deepest(stock, output, every, wish)
     way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
     tensor = stock.tensors[refused.op.outputs[0]].name
     where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
@@ -156,9 +156,9 @@ def output_named(stock: Stock, name: str) -> int:
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
     chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
-    found = stock.tensors[chosen]
-    if found.type != ops.FLOAT32 or not found.shape or found.shape[0] != 1:
-        raise NotTrainable(model=wish.model, reason=f"its output {found.name!r} is not float32 with one sample on its first axis")
+    tensor = stock.tensors[chosen]
+    if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
+        raise NotTrainable(model=wish.model, reason=f"its output {tensor.name!r} is not float32 with one sample on its first axis")
     return chosen
 
 
@@ -343,13 +343,13 @@ class _Graft:
         }  # fmt: skip
         if len(entries) != 1 or entries <= set(self.stock.inputs):
             return -1
-        (found,) = entries
+        (seen,) = entries
         graph = GraphBuilder(self.file, "features")
-        self.continue_stock(graph, one, self.stock.leading_to(found))
-        tensor = self.stock.tensors[found]
-        graph.tensors[found] = tensor_table(one.shapes[found], ops.FLOAT32, tensor.name, 0)
-        self.sign(graph, "features", {"x": self.stock.inputs[0]}, {"features": found})
-        return found
+        self.continue_stock(graph, one, self.stock.leading_to(seen))
+        tensor = self.stock.tensors[seen]
+        graph.tensors[seen] = tensor_table(one.shapes[seen], ops.FLOAT32, tensor.name, 0)
+        self.sign(graph, "features", {"x": self.stock.inputs[0]}, {"features": seen})
+        return seen
 
     def score(self, one: Batched) -> None:
         """Write `score`: how badly a sample is reconstructed, and whether that is beyond the threshold."""

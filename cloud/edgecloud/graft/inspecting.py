@@ -59,20 +59,20 @@ def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
     rules = {op.name: op.code in RULES for op in stock.operators}
     operators = tuple((name, n, rules[name]) for name, n in counted.most_common())
     signatures = tuple(t.text(2) or "" for t in stock.root.tables(7))
-    found: tuple[Layer, ...] = ()
+    every: tuple[Layer, ...] = ()
     modes: tuple[ModeReport, ...] = ()
     reason = ""
     notes = None
     try:
         if "train" in signatures:
             notes, modes = _trainable(stock.data, wish, rate)
-            return Looked(stock, signatures, operators, found, modes, reason, notes, rate)
+            return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
         check_stock(stock, wish)
-        found = layers(stock, output_of(stock, wish))
-        modes = _modes(stock, found, wish, rate)
+        every = layers(stock, output_of(stock, wish))
+        modes = _modes(stock, every, wish, rate)
     except NotTrainable as error:
         reason = str(error.facts["reason"])
-    return Looked(stock, signatures, operators, found, modes, reason, notes, rate)
+    return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
 
 
 def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[ModeReport, ...]]:
@@ -87,24 +87,24 @@ def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[ModeR
     return notes, tuple(modes)
 
 
-def _modes(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[ModeReport, ...]:
+def _modes(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[ModeReport, ...]:
     """Return the head, doublings of it, and all; up to the first that can't be made."""
-    kernels = sum(layer.kernel for layer in found)
+    kernels = sum(layer.kernel for layer in every)
     if not kernels:
         raise NotTrainable(model=wish.model, reason="it has no layer with float weights that leads to its output")
     counts = [1, *(n for n in (2, 3, 5, 10, 20, 50, 100) if n < kernels), *([kernels] if kernels > 1 else [])]
     modes = []
     for count in counts:
         name = "head" if count == 1 else "all" if count == kernels else f"last:{count}"
-        modes.append(mode(stock, found, replace(wish, train=(name,)), rate))
+        modes.append(mode(stock, every, replace(wish, train=(name,)), rate))
         if modes[-1].cost is None:
             break
     return tuple(modes)
 
 
-def mode(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> ModeReport:
+def mode(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> ModeReport:
     """Return what one cut costs."""
-    chosen = select(stock, found, wish.train)
+    chosen = select(stock, every, wish.train)
     entries, name = sum(layer.entries(stock) for layer in chosen), named(wish.train)
     try:
         graph = training(stock, chosen, wish)

@@ -140,7 +140,7 @@ def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root
 def _said(notes: bytes) -> dict[str, object]:
     """Return what notes say; nothing where they are not what this project writes."""
     try:
-        found = json.loads(notes)
+        said = json.loads(notes)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return said if isinstance(said, dict) else {}

@@ -102,7 +102,7 @@ class Stock:
         for op in self.operators:
             for t in dict.fromkeys(op.inputs):
                 out.setdefault(t, []).append(op)
-        return {t: tuple(found) for t, found in out.items()}
+        return {t: tuple(users) for t, users in out.items()}
 
     @cached_property
     def sha256(self) -> str:
@@ -117,12 +117,12 @@ class Stock:
         op = self.source.get(tensor)
         if op is not None and op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16:
             return self.value(op.inputs[0]).astype(np.float32)
-        found = self.tensors[tensor]
-        start, size = self.buffers[found.buffer]
-        dtype = np.dtype(_DTYPES[found.type]) if found.type in _DTYPES else None
-        if dtype is None or size != found.size * dtype.itemsize or found.sparse:
-            raise ModelError(model=found.name, reason="a constant of a type or size that can't be read")
-        return np.frombuffer(self.data, dtype, found.size, start).reshape(found.shape)
+        known = self.tensors[tensor]
+        start, size = self.buffers[known.buffer]
+        dtype = np.dtype(_DTYPES[known.type]) if known.type in _DTYPES else None
+        if dtype is None or size != known.size * dtype.itemsize or known.sparse:
+            raise ModelError(model=known.name, reason="a constant of a type or size that can't be read")
+        return np.frombuffer(self.data, dtype, known.size, start).reshape(known.shape)
 
     def holds(self, tensor: int) -> bool:
         """Return whether the tensor's value is had from the file: a constant, or float16 that is only widened."""
@@ -134,20 +134,20 @@ class Stock:
     @cached_property
     def moving(self) -> frozenset[int]:
         """The tensors that depend on the input."""
-        found = set(self.inputs)
+        moving = set(self.inputs)
         for op in self.operators:
-            if found.intersection(op.inputs):
-                found.update(op.outputs)
-        return frozenset(found)
+            if moving.intersection(op.inputs):
+                moving.update(op.outputs)
+        return frozenset(moving)
 
     def leading_to(self, tensor: int) -> frozenset[int]:
         """Return the indices of the operators that the tensor is computed from."""
-        wanted, found = {tensor}, set()
+        wanted, leading = {tensor}, set()
         for op in reversed(self.operators):
             if wanted.intersection(op.outputs):
-                found.add(op.index)
+                leading.add(op.index)
                 wanted.update(op.inputs)
-        return frozenset(found)
+        return frozenset(leading)
 
 
 @contextmanager

@@ -79,8 +79,8 @@ class Rebuilder:
         out: list[Judged] = []
         if results:
             with self.store.transaction():
-                for version, lineage, found in results:
-                    out += [self._accept(context, lineage, version)] if found is None else refuse_tree(context, version, found)
+                for version, lineage, refused in results:
+                    out += [self._accept(context, lineage, version)] if refused is None else refuse_tree(context, version, refused)
         return out
 
     def _waiting(self, limit: int) -> list[VersionRow]:
@@ -88,9 +88,9 @@ class Rebuilder:
         after, slow = 0, list[VersionRow]()
         while batch := self.store.versions.unverified(limit, after):
             after = batch[-1].id
-            found = [v for v in batch if v.lineage not in self._damaged]
-            slow += [v for v in found if v.lineage in self._slow][: limit - len(slow)]
-            if out := [v for v in found if v.lineage not in self._slow]:
+            sound = [v for v in batch if v.lineage not in self._damaged]
+            slow += [v for v in sound if v.lineage in self._slow][: limit - len(slow)]
+            if out := [v for v in sound if v.lineage not in self._slow]:
                 return out
         return sorted(slow, key=lambda v: self._slow[v.lineage])
 

@@ -81,9 +81,9 @@ class SqliteLineages:
 
     def ensure(self, device: str, model: str) -> LineageRow:
         self._database.run("INSERT INTO lineage (device, model) VALUES (?, ?) ON CONFLICT DO NOTHING", device, model)
-        found = self.get(device, model)
-        assert found is not None
-        return found
+        known = self.get(device, model)
+        assert known is not None
+        return known
 
     def of(self, device: str) -> list[LineageRow]:
         return [LineageRow(*row) for row in self._database.all(f"{self._ALL} WHERE device = ? ORDER BY model", device)]
@@ -163,9 +163,9 @@ class SqliteVersions:
             v.lineage, v.epoch, v.version, v.kind, v.commit, v.parent, v.parent_id, v.base, v.root, v.fingerprint, v.blob, v.size,
             v.received_at, v.extension,
         )  # fmt: skip
-        found = self.by_id(id)
-        assert found is not None
-        return found
+        known = self.by_id(id)
+        assert known is not None
+        return known
 
     def by_id(self, version: int) -> VersionRow | None:
         return self._first("WHERE id = ?", version)

@@ -66,13 +66,13 @@ class LoadedBases:
 
 def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
     """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
-    found = store.blobs.container(version.blob, limits.LARGE)
-    header = found.header
+    sent = store.blobs.container(version.blob, limits.LARGE)
+    header = sent.header
     row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
-    said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), found.commit, header.parent, header.root)
+    said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), sent.commit, header.parent, header.root)
     if row != said or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
         raise RegistryDamaged(path="the registry", reason=f"the row of {lineage}@{version.version} does not agree with its container")
-    return found
+    return sent
 
 
 def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
@@ -80,10 +80,10 @@ def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelSta
 
     A recipe is replayed. Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
     """
-    found = open_container(store, lineage, version)
-    apply(state, found, limits.LARGE)
+    container = open_container(store, lineage, version)
+    apply(state, container, limits.LARGE)
     if prove:
-        prove_root(state, found)
+        prove_root(state, container)
 
 
 def rebuild(store: Store, version: VersionRow, bases: LoadedBases) -> ModelState:
@@ -105,16 +105,16 @@ def require_served(lineage: LineageRow, version: VersionRow) -> None:
         raise NotServed(name=f"{lineage}@{version.version}", device=str(lineage), reason=version.reason)
 
 
-def check_signature(store: Store, lineage: LineageRow, found: Container) -> None:
+def check_signature(store: Store, lineage: LineageRow, container: Container) -> None:
     """Raise BadSignature unless some key that ever spoke for the device sealed this container."""
     keys = store.devices.keys(lineage.device)
     for known in keys:
         try:
-            found.verify(known.key)
+            container.verify(known.key)
             return
         except BadSignature:
             continue
-    raise BadSignature(what=f"{lineage}@{found.header.version}", signer=f"any of the {len(keys)} keys of {lineage.device}")
+    raise BadSignature(what=f"{lineage}@{container.header.version}", signer=f"any of the {len(keys)} keys of {lineage.device}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,15 +40,15 @@ class Place:
 
 def parse(text: str) -> Name:
     """Return the parts of DEVICE[/MODEL][@VERSION]. Raises Malformed."""
-    found = _FORM.match(text)
-    if found is None or not NAME.match(found["device"]) or (found["model"] and not NAME.match(found["model"])):
+    parts = _FORM.match(text)
+    if parts is None or not NAME.match(parts["device"]) or (parts["model"] and not NAME.match(parts["model"])):
         raise Malformed(what="name", reason=f"{text[:200]!r} is not DEVICE[/MODEL]@VERSION")
-    version: int | str | None = found["version"]
+    version: int | str | None = parts["version"]
     if isinstance(version, str) and version not in (LATEST, BASE):
         if not re.fullmatch(r"[0-9]{1,18}", version):
             raise Malformed(what="name", reason=f"{text[:200]!r}: a version is a number, {LATEST} or {BASE}")
         version = int(version)
-    return Name(found["device"], found["model"], version)
+    return Name(parts["device"], parts["model"], version)
 
 
 def find_lineage(store: Store, name: Name) -> LineageRow:

@@ -58,8 +58,8 @@ def recipe_of(store: Store, place: Place) -> tuple[VersionRow, Container, Recipe
             reason=f"{place} is {'the base' if version is None else f'a {version.kind}'}, not a recipe",
             fix=_nearest(store, place),
         )
-    found = materialise.open_container(store, place.lineage, version)
-    return version, found, found.recipe(limits.LARGE)
+    container = materialise.open_container(store, place.lineage, version)
+    return version, container, container.recipe(limits.LARGE)
 
 
 def parent_of(store: Store, version: VersionRow, bases: materialise.LoadedBases) -> ModelState:

@@ -106,14 +106,14 @@ def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         if unpacked > limits.DEFAULT.model_file:
             raise TooLarge(what=path, size=unpacked, limit=limits.DEFAULT.model_file)
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("x", "y") if name in file.files}
+            arrays = {name: file[name] for name in ("x", "y") if name in file.files}
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of rows") from None
     except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadArgument(reason=f"{path} is no .npz file of arrays", fix="numpy.savez('rows.npz', x=rows, y=labels)") from error
-    if set(found) != {"x", "y"} or found["x"].ndim < 1 or found["y"].dtype.kind not in "iu" or found["y"].ndim != 1:
+    if set(arrays) != {"x", "y"} or arrays["x"].ndim < 1 or arrays["y"].dtype.kind not in "iu" or arrays["y"].ndim != 1:
         raise BadArgument(reason=f"{path} does not hold rows x and whole numbers y", fix="numpy.savez('rows.npz', x=rows, y=labels)")
-    x, y = found["x"], found["y"].astype(np.int64)
+    x, y = arrays["x"], arrays["y"].astype(np.int64)
     if len(x) != len(y) or x.dtype.kind not in "if" or x.size != len(x) * size:
         reason = f"{path}: x is {x.dtype}{list(x.shape)}; int8[{len(y)}, {size}] is needed"
         raise BadArgument(reason=reason, fix="run the file that edgecloud int8-head expose writes: its last output gives rows")

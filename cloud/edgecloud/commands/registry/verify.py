@@ -12,7 +12,7 @@ from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer
 from modelwire.errors import ModelWireError, RegistryDamaged
 
-from ..answer import Document, opened, progress
+from ..answer import Document, progress, registry_of
 
 NAME = "verify"
 HELP = "Prove versions: bytes, signature, commit, fingerprint and root."
@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     started = time.monotonic()
-    with opened(args) as store:
+    with registry_of(args) as store:
         checked, exact, total = 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")

@@ -101,8 +101,8 @@ def split(tape: Tape, op: Op, dy: int) -> None:
 
 
 def _or_zeros(tape: Tape, out: int) -> int:
-    found = tape.gradients.get(out)
-    return tape.graph.filled(tape.shape(out), 0.0) if found is None else found
+    gradient = tape.gradients.get(out)
+    return tape.graph.filled(tape.shape(out), 0.0) if gradient is None else gradient
 
 
 @rule(ops.MEAN, ops.SUM)
