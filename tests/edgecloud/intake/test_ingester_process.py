@@ -150,7 +150,7 @@ def world(folder: Path, base: Base, names: list[str]) -> Iterator[tuple[brokers.
 def prove(folder: Path, boards: Boards, updates: int) -> None:
     """Every update was stored exactly once, is verified, and gives the bytes that its device served."""
     store = open_registry(folder / "fleet.db", readonly=True)
-    bases = materialise.Bases(store)
+    bases = materialise.LoadedBases(store)
     for device in boards.devices.values():
         lineage = store.lineages.get(device.name, device.model)
         assert lineage is not None
