@@ -54,7 +54,7 @@ def _estimate(opened: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[st
     sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
     out: dict[str, Any] = {
         "model": lineage.name, "version": head.version, "float32_bytes": lineage.manifest.schema.nbytes,
-        "snapshot": {"bytes": len(sealed.body), "changed": changed(sections)}, "delta": None, "note": "",
+        "snapshot": {"bytes": len(sealed.data), "changed": changed(sections)}, "delta": None, "note": "",
     }  # fmt: skip
     if not trial:
         return out

@@ -24,15 +24,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     if args.action == "coalesce":
-        with open_folder(loaded, alone=True) as opened:
-            done = {m.name: m.coalesce() for m in chosen(opened, args.model)}
-            heads = {name: opened.lineages[name].head().version for name in done}
+        with open_folder(loaded, alone=True) as device:
+            done = {m.name: m.coalesce() for m in chosen(device, args.model)}
+            heads = {name: device.lineages[name].head().version for name in done}
         lines = [f"{n}: {len(c) + 1} updates became @{heads[n]}" if c else f"{n}: nothing to join" for n, c in done.items()]
         return Answer({"carried": done}, "\n".join(lines))
-    with open_folder(loaded, alone=False) as opened:
-        lineages = chosen(opened, args.model)
+    with open_folder(loaded, alone=False) as device:
+        lineages = chosen(device, args.model)
         if args.action == "retry":
-            opened.nudge()
+            device.nudge()
             running = files.holder(loaded.state / LOCK) is not None
             text = "the agent sends again what has no receipt" if running else "everything goes again when the agent starts"
             return Answer({"agent_running": running}, text)

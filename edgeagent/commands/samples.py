@@ -47,17 +47,17 @@ def run(args: argparse.Namespace) -> Answer:
             raise ConfigError(reason="samples add takes MODEL and FILE: edgeagent samples add --help")
         with Spool(loaded.state) as spool:
             given = _context(args.context)
-            found = read_all(args.file, label=args.label, model=args.model, unlabelled=args.unlabelled)
-            contexts = [{**own, **given} for own in found.contexts] or given
-            added = spool.extend(args.model, found.x, found.labels, targets=found.targets, contexts=contexts)
+            content = read_all(args.file, label=args.label, model=args.model, unlabelled=args.unlabelled)
+            contexts = [{**own, **given} for own in content.contexts] or given
+            added = spool.extend(args.model, content.x, content.labels, targets=content.targets, contexts=contexts)
             held = spool.count(args.model)
         document = {"model": args.model, "added": len(added), "held": held}
         return Answer(document, f"{args.model}: {len(added)} samples added, {held} held")
-    with open_folder(loaded, alone=False) as opened:
+    with open_folder(loaded, alone=False) as device:
         rows = []
-        for lineage in chosen(opened, [args.model] if args.model else []):
-            new = opened.spool.count(lineage.name, after=lineage.head().trained_id)
-            name, spool = lineage.name, opened.spool
+        for lineage in chosen(device, [args.model] if args.model else []):
+            new = device.spool.count(lineage.name, after=lineage.head().trained_id)
+            name, spool = lineage.name, device.spool
             rows.append((name, spool.shape(name), spool.classes(name), new, spool.cells(name)))
     document = {
         "models": [

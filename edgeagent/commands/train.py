@@ -15,7 +15,7 @@ from edgeagent.rounds.standing import OpenModel
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
 from edgeagent.service.opener import opener, standing_of
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"rounds": [as_document(r) for r in reports]}, "\n".join(as_text(r) for r in reports))
 
 
-def measure_first(opened: DeviceFolder, lineage: Lineage, settings: Model, open_model: OpenModel) -> None:
+def measure_first(opened: DeviceFolder, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:
     """Measure the modes of which the plan needs to know and does not."""
     if not budget.limited(settings.budget):
         return

@@ -11,10 +11,10 @@ import numpy as np
 from edgeagent.features.exact_course import FEATURES
 from edgeagent.features.gathering import Wanted
 from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Model
-from edgeagent.system.database import Row
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.training import guard
 from edgecommon.memory import give_back
+from edgecommon.sqlite import Row
 from modelwire import limits
 from modelwire.cards.shift import shifts
 from modelwire.errors import NotTrainable
@@ -92,7 +92,7 @@ def _answered(standing: Standing, after: int, *, on_features: bool) -> Generator
     return fresh, output
 
 
-def _loss_rose(output: F32, samples: Samples, last: Row, settings: Model) -> tuple[bool, str]:
+def _loss_rose(output: F32, samples: Samples, last: Row, settings: ModelSettings) -> tuple[bool, str]:
     """Return whether the loss is above the last version's by more than the setting and chance, and what it is."""
     loss, before = guard.score(output, samples).loss, last["loss_after"]
     said = f"loss {loss:.4f} on {len(samples)} new samples, {before:.4f} on held-out ones at @{last['version']}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.history import Head
-from edgeagent.state.lineage import Lineage, Sealed
+from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics, said
 from edgeagent.system.clock import Clock
 from edgeagent.training import guard
@@ -26,6 +26,7 @@ from modelwire.errors import (
     TrainingDiverged,
 )
 from modelwire.lattice.snap import Snapped
+from modelwire.update.container import Sealed
 from modelwire.update.sections import Kind, changed
 
 from .fitting import CLOSINGS
@@ -162,7 +163,7 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
         _note_cost(lineage, under_way, under_way.watch.most - under_way.idle, outcome, error)
     size, kept, kind = 0, 0, ""
     if snapped is not None and sealed is not None:
-        size, kept, kind = len(sealed.body), changed(snapped.sections), sealed.header.kind.name.lower()
+        size, kept, kind = len(sealed.data), changed(snapped.sections), sealed.header.kind.name.lower()
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
         lineage.manifest.schema.size, standing.clock.monotonic() - began, error, under_way.why, learner.note,
@@ -170,7 +171,7 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
 
 
 def _judged(
-    lineage: Lineage, settings: Model, head: Head, trained: Trained, outcome: Outcome
+    lineage: Lineage, settings: ModelSettings, head: Head, trained: Trained, outcome: Outcome
 ) -> tuple[Sealed | None, Verdict, ModelWireError | None]:
     """Return the sealed update of a round that has one, the guard's verdict, and the error that is at fault."""
     snapped, recipe = trained.snapped, trained.recipe
@@ -186,7 +187,7 @@ def _judged(
     most = settings.update.max_bytes if sealed.header.kind in (Kind.DELTA, Kind.RECIPE) else None
     assert outcome.before is not None and outcome.after is not None
     margin = settings.train.margin
-    return sealed, guard.judge(outcome.before, outcome.after, margin=margin, size=len(sealed.body), budget=most), trained.error
+    return sealed, guard.judge(outcome.before, outcome.after, margin=margin, size=len(sealed.data), budget=most), trained.error
 
 
 def _make_room(lineage: Lineage, need: int, outbox_bytes: int) -> None:

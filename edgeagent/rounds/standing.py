@@ -9,7 +9,7 @@ from edgeagent.board.sensors import Memory
 from edgeagent.features.exact_course import RECIPE
 from edgeagent.features.gathering import Extractors, FeaturesBase
 from edgeagent.samples.spool import Spool
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from edgeagent.training.batches import Trainable
@@ -25,7 +25,7 @@ class Standing:
 
     lineage: Lineage
     spool: Spool
-    settings: Model
+    settings: ModelSettings
     open_model: OpenModel
     extractors: Extractors | None = None  # what mode features needs
     memory: Memory = field(default_factory=Memory)  # of this process, as the rounds before found it

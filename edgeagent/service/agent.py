@@ -10,7 +10,7 @@ from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
-from edgeagent.link.session import Session
+from edgeagent.link.session import DeviceSide, Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
 from edgeagent.rounds import round as rounds
@@ -93,14 +93,12 @@ class Agent:
         self._trouble = ""
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
-        link = self.device.settings.link
+        d = self.device
+        side = DeviceSide(self.transport, d.settings.link, d.spool, d.state, self.release, self.rng, self.clock.wall)
         self.sessions = {
-            name: Session(
-                lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
-                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt_of, name),
-            )
-            for name, lineage in self.device.lineages.items()
-        }  # fmt: skip
+            name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
+            for name, lineage in d.lineages.items()
+        }
 
     def stop(self, why: str) -> None:
         """End `run` soon; a round under way is taken up by the next one. May be called from a signal handler."""

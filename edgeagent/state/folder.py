@@ -10,8 +10,9 @@ from pathlib import Path
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
-from edgeagent.system.database import Database
+from edgeagent.system.database import open_database
 from edgecommon import files
+from edgecommon.sqlite import Database
 from modelwire.errors import MissingFile
 
 from . import agent_tables as schema
@@ -65,7 +66,7 @@ def open_folder(loaded: Loaded, *, alone: bool) -> Iterator[DeviceFolder]:
 @contextmanager
 def _open(loaded: Loaded, alone: bool) -> Iterator[DeviceFolder]:
     settings, board = loaded.settings, read_board(loaded)
-    database = Database.open(loaded.state / schema.FILE, schema.RELEASE, migrate=schema.migrate)
+    database = open_database(loaded.state / schema.FILE, schema.RELEASE, migrate=schema.migrate)
     try:
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models

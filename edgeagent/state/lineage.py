@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from edgeagent.samples import cards
-from edgeagent.system.database import Row
+from edgecommon.sqlite import Row
 from modelwire.cards.facts import facts_in, several
 from modelwire.errors import TooLarge
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
 from modelwire.update import sections as update
-from modelwire.update.container import Header
+from modelwire.update.container import Header, Sealed
 from modelwire.update.sections import AnySection, Kind, Sections
 from modelwire.wire import cbor
 from modelwire.wire.records import Welcome
@@ -25,15 +24,6 @@ from .outcome import Outcome, merged, said
 from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """An update as it was just sealed: nobody needs to parse it to know what it is."""
-
-    header: Header
-    commit: bytes
-    body: bytes  # the container
 
 
 class Lineage(History):
@@ -56,8 +46,7 @@ class Lineage(History):
             kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
             self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
         )  # fmt: skip
-        body = container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
-        return Sealed(header, container.commit_of(body), body)
+        return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
 
     def adopt(
         self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, command: int | None = None,
@@ -153,7 +142,7 @@ class Lineage(History):
             except TooLarge:
                 self._apart = last.commit
                 raise
-            commit, body = sealed.commit, sealed.body
+            commit, body = sealed.commit, sealed.data
             if given_up and len(body) >= sum(w.size for w in queued):
                 self._apart = last.commit  # nothing would be won by it
                 return []
@@ -264,7 +253,7 @@ class Lineage(History):
         self._db.run("UPDATE model SET told=? WHERE name=?", json.dumps(told), self.name)
 
     def _enqueue(self, sealed: Sealed, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
-        h, commit, body = sealed.header, sealed.commit, sealed.body
+        h, commit, body = sealed.header, sealed.commit, sealed.data
         self._db.insert(
             "version", model=self.name, version=h.version, epoch=h.epoch, state="queued", reason=note, kind=h.kind.name.lower(),
             commit_id=commit, parent=h.parent, root=h.root, file_sha256=file_sha256, bytes=len(body), **_columns(outcome),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
-from edgeagent.system.database import Database
+from edgeagent.system.database import create_database
 from edgecommon import files
 from modelwire.errors import ConfigError
 from modelwire.lattice.snap import no_residual
@@ -69,7 +69,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
     (state / "models").mkdir()
     Spool.create(state)
-    database = Database.create(state / schema.FILE, schema.TABLES, schema.RELEASE)
+    database = create_database(state / schema.FILE, schema.TABLES, schema.RELEASE)
     with Spool(state) as spool, database.transaction():
         for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0)):
             database.insert("meta", key=key, value=value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Anomaly
+from edgeagent.settings.tree import AnomalySettings
 from modelwire.lattice.snap import Snapped
 from modelwire.tensors import Weights
 
@@ -56,7 +56,7 @@ class ModelLearner:
     offers: tuple[Offer, ...]  # of its file
     training: Samples
     judging: Samples
-    anomaly: Anomaly  # how its threshold is set
+    anomaly: AnomalySettings  # how its threshold is set
     note: str = ""
 
     @property

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeagent.service.agent import Agent
 from edgeagent.service.opener import Opener
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
@@ -61,7 +61,7 @@ class Board:
 @contextmanager
 def board(folder: Path, file: bytes, *, held: Centre | None = None, **changes: str) -> Iterator[Board]:
     """Make a device in `folder` when there is none, and open it. changes: section__key="text"."""
-    if not (folder / configuration.FILE).exists():
+    if not (folder / reading.FILE).exists():
         make_with(folder, {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}, {"m": file})
-    with open_folder(configuration.load(folder / configuration.FILE, environment={}, flags={}), alone=True) as opened:
+    with open_folder(reading.load(folder / reading.FILE, environment={}, flags={}), alone=True) as opened:
         yield Board(opened, held or centre(FakeClock(), file=file))

@@ -7,8 +7,9 @@ from typing import Any
 
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.snap import Snapped, no_residual
-from modelwire.output_head.recipe import Recipe, kind_of, update_of
+from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.update.sections import Kind
 from tests.edgecloud.device import Base, recipe_on

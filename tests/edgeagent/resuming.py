@@ -7,14 +7,14 @@ from pathlib import Path
 
 from edgeagent.rounds import round as rounds
 from edgeagent.service.opener import opener
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 
 from .boards import standing
 
 
 def main(folder: Path) -> None:
-    loaded = configuration.load(folder / configuration.FILE, environment={}, flags={})
+    loaded = reading.load(folder / reading.FILE, environment={}, flags={})
     with open_folder(loaded, alone=True) as opened:
         (lineage,) = opened.lineages.values()
         steps = rounds.run(standing(opened, opener(opened, eager=False), lineage.name))
