@@ -312,7 +312,7 @@ class SubnormalsFlushed(KernelError):
 
 
 def all_errors() -> list[type[ModelWireError]]:
-    """Return every error class, parents before children, in order of definition."""
+    """Return every error class, parents before children, in order of definition. docs/errors.md is held against it."""
     found: list[type[ModelWireError]] = []
 
     def walk(cls: type[ModelWireError]) -> None:

@@ -64,7 +64,7 @@ def kind_of(state: ModelState) -> Kind:
 def replay(
     state: ModelState, recipe: Recipe, *, root: bytes | None = None, limit: limits.Limits = limits.DEFAULT
 ) -> ModelState:
-    """Return the version that the recipe makes of the parent `state`, which is left as it is.
+    """Return the version that the recipe makes of the parent `state`, which is left as it is. For notebooks: docs/recipes.md.
 
     root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
     """

@@ -75,7 +75,7 @@ def parse_recipe(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Recipe:
 
 
 def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]) -> tuple[Layer, ...]:
-    """Return where the layers lie whose (matrix, biases) have these names, the one that sees the features first.
+    """Return where the layers lie whose (matrix, biases) have these names, the one that sees the features first. For notebooks.
 
     A square matrix counts as [inputs, neurons]. Raises ModelError when a tensor is not there or has another shape.
     """

@@ -60,10 +60,6 @@ class Notes:
     loss: str  # "ce", "binary" or "mse"; "" when unknown
     score: bool  # the file has the signature `score` and the weight `anomaly_threshold`
 
-    @property
-    def deepest(self) -> Mode:
-        return self.modes[-1]
-
     def mode(self, name: str) -> Mode | None:
         """Return the mode of this name, None when there is none."""
         return next((mode for mode in self.modes if mode.name == name), None)

@@ -26,7 +26,7 @@ from .sections import AnySection, Kind, PlaneSection, Section, Sections, dense, 
 MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high bit or a swapped line end damage it
 MAJOR, MINOR = 1, 0
 SHA256 = 1
-CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3
+CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3  # raw planes are only read: no release writes them, and the number stays theirs
 CODECS: dict[Kind, tuple[int, ...]] = {
     Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES, CODEC_RAW),
     Kind.DELTA: (CODEC_RANGE, CODEC_PLANES),

@@ -55,7 +55,8 @@ class Block:
 def encode(fresh: Stored, parent: Stored | None, infinity: int, *, always: bool = False) -> bytes:
     """Return the planes of what `fresh` is more than `parent` (None: zeros), or nothing where no entry differs, unless `always`.
 
-    infinity: of the stored type, 0 for integers. Raises NonFinite when an entry of fresh is no number.
+    infinity: of the stored type, 0 for integers. always: as raw planes stand, which the golden vectors alone write.
+    Raises NonFinite when an entry of fresh is no number.
     """
     n, width = len(fresh), fresh.itemsize
     room = min(n, BLOCK)
