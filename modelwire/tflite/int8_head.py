@@ -34,8 +34,8 @@ from .graph import (
     Buffer,
     Contract,
     Graph,
-    Model,
     Operator,
+    TfliteModel,
     Variable,
     opened,
     readers_of,
@@ -112,7 +112,7 @@ class Int8Head:
                 _refuse(model, "the scales of its last layer are too far apart")
 
 
-def find(file: Buffer, m: Model, model: str) -> Int8Head | None:
+def find(file: Buffer, m: TfliteModel, model: str) -> Int8Head | None:
     """Return the head of a parsed file that has no signature to train it; None when it ends in no layer of int8 at all.
 
     Raises NotTrainable when it does, and something about that layer keeps it from being trained in place.
@@ -139,7 +139,7 @@ def _layer(graph: Graph) -> tuple[Operator | None, list[Operator]]:
 class _Finder:
     """Looks at one layer from all sides."""
 
-    def __init__(self, file: Buffer, m: Model, graph: Graph, layer: Operator, behind: list[Operator], model: str) -> None:
+    def __init__(self, file: Buffer, m: TfliteModel, graph: Graph, layer: Operator, behind: list[Operator], model: str) -> None:
         self.m, self.graph, self.layer, self.behind, self.model = m, graph, layer, behind, model
         self.data = memoryview(file).cast("B")
         subgraph = next(iter(opened(file).tables(2)))

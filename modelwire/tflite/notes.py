@@ -17,7 +17,7 @@ from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tensors import Dtype
 
 from . import file as tflite_file
-from .graph import FLOAT32, Buffer, Model, parse
+from .graph import FLOAT32, Buffer, TfliteModel, parse
 
 ENTRY = "edgeagent.trainable"  # name of the metadata entry
 CONTRACT = 2  # from which on an entry lists modes
@@ -80,7 +80,7 @@ def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
     return _Reader(m, model).notes(_said(file, m, model))
 
 
-def _said(file: Buffer, m: Model, model: str) -> Mapping[str, Any]:
+def _said(file: Buffer, m: TfliteModel, model: str) -> Mapping[str, Any]:
     """Return the entry; empty when there is none."""
     found = [buffer for name, buffer in m.metadata if name == ENTRY]
     if not found:
@@ -100,7 +100,7 @@ def _said(file: Buffer, m: Model, model: str) -> Mapping[str, Any]:
 class _Reader:
     """Checks what is said against the file that says it."""
 
-    def __init__(self, m: Model, model: str) -> None:
+    def __init__(self, m: TfliteModel, model: str) -> None:
         self.m, self.model = m, model
         self.contract = tflite_file.contract(m, model=model)
         self.variables = {v.name: v for v in tflite_file.read_variables(m, model=model)}
