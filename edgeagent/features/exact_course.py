@@ -14,7 +14,7 @@ from modelwire.errors import Malformed, NotTrainable
 from modelwire.output_head.recipe import Layer
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, steps_of
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, steps_of
 from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
 
@@ -34,10 +34,10 @@ class Place:
     widths: tuple[int, ...]  # inputs of the first layer, then neurons of each
     logits: bool = False  # the model answers with them as they are, without softmax or logistic
 
-    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> HeadRecipe:
+    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> OutputHeadSettings:
         """Return how it is to be trained. optimizer: a name; "" for SGD."""
         steps = steps_of(epochs, rows, batch)
-        return HeadRecipe(
+        return OutputHeadSettings(
             self.widths[0], self.widths[-1], steps, self.widths[1:-1], _ACTIVATIONS[self.notes.activation], _LOSSES[self.notes.loss],
             OPTIMIZERS[optimizer], batch=batch, seed=seed, rate=rate,
         )  # fmt: skip
@@ -47,7 +47,7 @@ class Place:
         sizes = zip(self.widths, self.widths[1:], self.notes.layers, strict=False)
         return [(weights[m].reshape(neurons, inputs), weights[b]) for inputs, neurons, (m, b) in sizes]
 
-    def answers(self, recipe: HeadRecipe, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
+    def answers(self, recipe: OutputHeadSettings, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
         """Return what the model answers to samples with these features, [n, outputs]: by the exact trainer's own forward pass."""
         return self.finished(outputs_of(recipe, start_of(recipe, self.layers(weights)).weights, rows))
 
@@ -89,7 +89,7 @@ class HeadCourse:
     mode = MODE
     whole = True
 
-    def __init__(self, place: Place, recipe: HeadRecipe, rows: Rows, start: Weights) -> None:
+    def __init__(self, place: Place, recipe: OutputHeadSettings, rows: Rows, start: Weights) -> None:
         """start: all of get_weights."""
         self.place, self.recipe, self.rows = place, recipe, rows
         self._start = start

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelwire import limits
 from modelwire.errors import Malformed, ModelError, ShapeMismatch, TooLarge
-from modelwire.output_head_settings import HeadRecipe, head_recipe_of
+from modelwire.output_head_settings import OutputHeadSettings, output_head_settings_of
 from modelwire.tensors import Dtype, Schema, TensorSpec
 from modelwire.wire import cbor
 
@@ -32,7 +32,7 @@ class Layer:
 class Recipe:
     """What an update of kind recipe carries beside its header. The weights to start from are the parent's."""
 
-    head: HeadRecipe
+    head: OutputHeadSettings
     layers: tuple[Layer, ...]
     rows: Rows
 
@@ -71,10 +71,10 @@ def parse_recipe(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Recipe:
         if not 0 <= matrix < limit.tensors or not 0 <= biases < limit.tensors:
             raise Malformed(what="recipe", reason="a layer's tensor is out of range")
         layers.append(Layer(matrix, biases, bool(inputs_first)))
-    return Recipe(head_recipe_of(head), tuple(layers), rows.rows_of(held))
+    return Recipe(output_head_settings_of(head), tuple(layers), rows.rows_of(held))
 
 
-def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]) -> tuple[Layer, ...]:
+def layers_in(schema: Schema, head: OutputHeadSettings, names: Sequence[tuple[str, str]]) -> tuple[Layer, ...]:
     """Return where the layers lie whose (matrix, biases) have these names, the one that sees the features first. For notebooks.
 
     A square matrix counts as [inputs, neurons]. Raises ModelError when a tensor is not there or has another shape.
@@ -93,7 +93,7 @@ def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]
     return tuple(layers)
 
 
-def check_places(schema: Schema, head: HeadRecipe, layers: Sequence[Layer]) -> None:
+def check_places(schema: Schema, head: OutputHeadSettings, layers: Sequence[Layer]) -> None:
     """Raise ModelError unless the layers of this head lie where they are said to."""
     if len(layers) != len(head.widths) - 1:
         raise ModelError(model="head", reason=f"it has {len(head.widths) - 1} layers, and the recipe places {len(layers)}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from modelwire import _core
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
-from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX, HeadRecipe, Loss
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX, Loss, OutputHeadSettings
 from modelwire.tensors import F32, U32, Dtype
 from modelwire.wire import cbor
 
@@ -67,16 +67,16 @@ class Rows:
         """The features as the trainer sees them."""
         return self.features.astype(np.float32) * np.float32(self.scale)
 
-    def wanted_for(self, recipe: HeadRecipe) -> NDArray[Any]:
-        """Return labels or flat targets as the recipe's loss asks for them. Raises ShapeMismatch."""
-        if recipe.loss is Loss.SOFTMAX:
+    def wanted_for(self, settings: OutputHeadSettings) -> NDArray[Any]:
+        """Return labels or flat targets as the settings' loss asks for them. Raises ShapeMismatch."""
+        if settings.loss is Loss.SOFTMAX:
             if self.labels is None:
                 raise ShapeMismatch(tensor="labels", expected="a class for each row", got="none")
             return np.ascontiguousarray(self.labels)
         targets = self.values if self.targets is None and self.labels is None else self.targets
-        if targets is None or targets.shape[1] != recipe.outputs:
+        if targets is None or targets.shape[1] != settings.outputs:
             got = "labels" if targets is None else str(targets.shape[1])
-            raise ShapeMismatch(tensor="targets", expected=f"{recipe.outputs} a row", got=got)
+            raise ShapeMismatch(tensor="targets", expected=f"{settings.outputs} a row", got=got)
         return np.ascontiguousarray(targets).reshape(-1)
 
     def take(self, order: Sequence[int] | NDArray[np.intp]) -> Rows:

@@ -14,25 +14,25 @@ from hypothesis import given
 from modelwire import _core, errors, limits
 from modelwire.output_head.rows import Rows, quantised
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of, train_head
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, head_recipe_of, steps_of
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, output_head_settings_of, steps_of
 from modelwire.wire import cbor
 from tests.modelwire.kernels.test_head import recipes
 
 
 @given(recipes())
-def test_a_recipe_reads_back_as_it_was(recipe: HeadRecipe) -> None:
-    assert head_recipe_of(cbor.decode(cbor.encode(recipe.as_value()))) == recipe
+def test_a_recipe_reads_back_as_it_was(recipe: OutputHeadSettings) -> None:
+    assert output_head_settings_of(cbor.decode(cbor.encode(recipe.as_value()))) == recipe
 
 
 def test_a_recipe_is_about_a_hundred_bytes() -> None:
-    assert len(cbor.encode(HeadRecipe(1280, 10, 300, (64,), seed=2**64 - 1).as_value())) < 110
+    assert len(cbor.encode(OutputHeadSettings(1280, 10, 300, (64,), seed=2**64 - 1).as_value())) < 110
 
 
 def test_floats_are_those_that_the_trainer_computes_in() -> None:
-    assert HeadRecipe(3, 2, 1, rate=0.1).rate == float(np.float32(0.1))
+    assert OutputHeadSettings(3, 2, 1, rate=0.1).rate == float(np.float32(0.1))
 
 
-NAMES = [field.name for field in fields(HeadRecipe)]
+NAMES = [field.name for field in fields(OutputHeadSettings)]
 
 
 @pytest.mark.parametrize(
@@ -45,35 +45,38 @@ NAMES = [field.name for field in fields(HeadRecipe)]
     ],
 )  # fmt: skip
 def test_a_recipe_with_a_wrong_field_is_refused(name: str, value: Any) -> None:
-    good: Any = HeadRecipe(3, 5, 4, (2,)).as_value()
+    good: Any = OutputHeadSettings(3, 5, 4, (2,)).as_value()
     good[1 + NAMES.index(name)] = value
     with pytest.raises(errors.Malformed):
-        head_recipe_of(good)
+        output_head_settings_of(good)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, [2, *range(18)], [True, *range(18)], HeadRecipe(3, 5, 4).as_value()[:-1]])  # type: ignore[index]
+SHORT: Any = OutputHeadSettings(3, 5, 4).as_value()
+
+
+@pytest.mark.parametrize("value", [None, [], {}, [2, *range(18)], [True, *range(18)], SHORT[:-1]])
 def test_what_is_no_recipe_of_format_1_is_refused(value: Any) -> None:
     with pytest.raises(errors.Malformed):
-        head_recipe_of(cbor.decode(cbor.encode(value)))
+        output_head_settings_of(cbor.decode(cbor.encode(value)))
 
 
 def test_a_recipe_out_of_range_cannot_be_made() -> None:
     for wrong in ({"rate": float("nan")}, {"rate": "fast"}, {"beta2": 1.0}, {"hidden": (5000,)}, {"batch": 0}, {"seed": -1}):
         with pytest.raises(errors.Malformed):
-            HeadRecipe(3, 5, 4, **wrong)  # type: ignore[arg-type]
+            OutputHeadSettings(3, 5, 4, **wrong)  # type: ignore[arg-type]
 
 
 def test_epochs_count_the_last_smaller_batch() -> None:
     assert [steps_of(3, rows, 32) for rows in (1, 32, 33)] == [3, 3, 6]
 
 
-def layers(recipe: HeadRecipe, seed: int = 0) -> list[tuple[Any, Any]]:
+def layers(recipe: OutputHeadSettings, seed: int = 0) -> list[tuple[Any, Any]]:
     rng = np.random.default_rng(seed)
     return layers_of(recipe, (rng.standard_normal(recipe.size) * 0.2).astype(np.float32))
 
 
 def test_training_goes_on_after_any_step_as_if_nothing_had_come_between() -> None:
-    recipe = HeadRecipe(20, 4, 25, (6,), optimizer=Optimizer.ADAM, batch=7)
+    recipe = OutputHeadSettings(20, 4, 25, (6,), optimizer=Optimizer.ADAM, batch=7)
     rng = np.random.default_rng(1)
     rows = quantised(rng.standard_normal((23, 20)).astype(np.float32), labels=rng.integers(0, 4, 23).astype(np.uint32))
     state = start_of(recipe, layers(recipe))
@@ -95,7 +98,7 @@ def test_an_auto_encoder_trains_on_its_own_features() -> None:
     rng = np.random.default_rng(2)
     hidden = rng.standard_normal((200, 3)) @ rng.standard_normal((3, 12))
     rows = Rows(hidden.astype(np.float16))
-    recipe = HeadRecipe(12, 12, 800, (3,), loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01)
+    recipe = OutputHeadSettings(12, 12, 800, (3,), loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01)
     state = start_of(recipe, layers(recipe))
     losses = advance(recipe, state, rows, 800)
     assert losses[-20:].mean() < 0.5 * losses[:20].mean()
@@ -103,7 +106,7 @@ def test_an_auto_encoder_trains_on_its_own_features() -> None:
 
 
 def test_layers_and_rows_of_another_shape_are_refused() -> None:
-    recipe = HeadRecipe(20, 4, 25, (6,))
+    recipe = OutputHeadSettings(20, 4, 25, (6,))
     good = layers(recipe)
     rows = Rows(np.zeros((3, 20), np.int8), labels=np.zeros(3, np.uint32))
     for wrong in (good[:1], [(good[0][0].T, good[0][1]), good[1]], [good[0], (good[1][0], good[0][1])]):
@@ -116,7 +119,7 @@ def test_layers_and_rows_of_another_shape_are_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(errors.ShapeMismatch):
             advance(recipe, state, other, 1)
-    linear = HeadRecipe(20, 4, 25, (6,), loss=Loss.MSE)
+    linear = OutputHeadSettings(20, 4, 25, (6,), loss=Loss.MSE)
     for other in (rows, Rows(np.zeros((3, 20), np.int8)), Rows(np.zeros((3, 20), np.int8), targets=np.zeros((3, 5), np.float32))):
         with pytest.raises(errors.ShapeMismatch):
             advance(linear, state, other, 1)
@@ -130,7 +133,7 @@ def test_layers_and_rows_of_another_shape_are_refused() -> None:
 )  # fmt: skip
 def test_no_recipe_takes_long_and_counts_little(change: dict[str, Any]) -> None:
     """What counts as a second of work takes about a second: else a small head's 2^32 steps would take a centre hours."""
-    recipe = HeadRecipe(**{"features": 64, "outputs": 10, "steps": 1, "rate": 1e-6, **change})
+    recipe = OutputHeadSettings(**{"features": 64, "outputs": 10, "steps": 1, "rate": 1e-6, **change})
     recipe = replace(recipe, steps=max(1, 100_000_000 // recipe.work(50)))
     rng = np.random.default_rng(1)
     rows = Rows(rng.integers(-9, 9, (50, recipe.features), np.int8), rng.integers(0, 2, 50).astype(np.uint32))
