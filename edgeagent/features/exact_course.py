@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeagent.training.course import Kept
 from modelwire.errors import Malformed, NotTrainable
-from modelwire.output_head.recipe import Layer
+from modelwire.output_head.recipe import HeadLayer
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
 from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, steps_of
@@ -30,7 +30,7 @@ class Place:
     """Where the head lies among a model's weights, and what it is."""
 
     notes: HeadNotes
-    tensors: tuple[Layer, ...]  # by places in the schema, from the features on
+    tensors: tuple[HeadLayer, ...]  # by places in the schema, from the features on
     widths: tuple[int, ...]  # inputs of the first layer, then neurons of each
     logits: bool = False  # the model answers with them as they are, without softmax or logistic
 
@@ -65,7 +65,7 @@ class Place:
 
 def place_of(head: HeadNotes, schema: Schema) -> Place:
     """Return where the head lies. The notes have been checked against the file."""
-    tensors = tuple(Layer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
+    tensors = tuple(HeadLayer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
     widths = (head.features, *(schema.tensors[layer.biases].size for layer in tensors))
     return Place(head, tensors, widths)
 
