@@ -80,7 +80,7 @@ class OnFeatures:
 
     def quantised(self) -> Rows:
         """Return the rows to train on as a recipe carries them."""
-        return wire_rows.quantised(self.rows.features, self.rows.labels, self.rows.targets)
+        return wire_rows.quantized(self.rows.features, self.rows.labels, self.rows.targets)
 
 
 @dataclass(slots=True)

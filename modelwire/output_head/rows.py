@@ -100,7 +100,7 @@ class Rows:
         return self.take(kept)
 
 
-def quantised(features: NDArray[Any], labels: U32 | None = None, targets: F32 | None = None) -> Rows:
+def quantized(features: NDArray[Any], labels: U32 | None = None, targets: F32 | None = None) -> Rows:
     """Return rows of int8 with one scale, the largest magnitude at 127. Train on these: the centre sees no others.
 
     features: float32 or float16, [rows, features].

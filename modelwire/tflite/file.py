@@ -38,9 +38,9 @@ from .graph import (
     Tensor,
     TfliteModel,
     model_of,
-    opened,
     parse,
     readers_of,
+    root_table,
 )
 from .graph import Contract as Contract
 from .graph import Variable as Variable
@@ -94,7 +94,7 @@ class TrainableFile:
 
 def parse_trainable(file: bytes, *, model: str = "the model") -> TrainableFile:
     """Return the file with where its weights lie. Raises as `read_variables`."""
-    root = opened(file)
+    root = root_table(file)
     parsed = model_of(root)
     head = head_of(file, parsed, model=model)
     variables = head.variables if head is not None else _variables(parsed, model)

@@ -131,7 +131,7 @@ class Contract:
 
 def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> TfliteModel:
     """Return the parsed model. Raises Malformed, or TooLarge for a file beyond `limit.model_file`."""
-    return model_of(opened(file, limit))
+    return model_of(root_table(file, limit))
 
 
 def model_of(root: Table) -> TfliteModel:
@@ -157,7 +157,7 @@ def model_of(root: Table) -> TfliteModel:
     return TfliteModel(graphs, signatures, buffers, metadata, tuple(buffer for _, buffer in metadata) + root.integers(5))
 
 
-def opened(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Table:
+def root_table(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Table:
     """Return the root table. Raises as `parse`."""
     data = memoryview(file).cast("B")
     if len(data) > limit.model_file:

@@ -37,8 +37,8 @@ from .graph import (
     Operator,
     TfliteModel,
     Variable,
-    opened,
     readers_of,
+    root_table,
 )
 from .places import Parts
 
@@ -142,7 +142,7 @@ class _Finder:
     def __init__(self, file: Buffer, m: TfliteModel, graph: Graph, layer: Operator, behind: list[Operator], model: str) -> None:
         self.m, self.graph, self.layer, self.behind, self.model = m, graph, layer, behind, model
         self.data = memoryview(file).cast("B")
-        subgraph = next(iter(opened(file).tables(2)))
+        subgraph = next(iter(root_table(file).tables(2)))
         self.tensors, self.operators = list(subgraph.tables(0)), list(subgraph.tables(3))
         self.parts = Parts(file)
 

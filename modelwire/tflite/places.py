@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .flatbuffer import U32, Table
-from .graph import Buffer, opened
+from .graph import Buffer, root_table
 
 # Fields that are offsets, by number in the schema: to a vector of so many bytes an entry, to a table, or (a tuple) to a vector of tables.
 Layout: TypeAlias = Mapping[int, "int | Layout | tuple[Layout]"]
@@ -32,7 +32,7 @@ class Parts:
     def __init__(self, file: Buffer) -> None:
         """Raises Malformed for a damaged file."""
         found = [(0, 8)]  # the root's offset, and the mark
-        _walk(opened(file), _MODEL, found)
+        _walk(root_table(file), _MODEL, found)
         self._places: NDArray[np.int64] = np.array(found, np.int64)
 
     def users(self, start: int, nbytes: int) -> int:

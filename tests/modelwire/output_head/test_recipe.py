@@ -19,7 +19,7 @@ from modelwire import _core, errors, limits
 from modelwire.lattice.replay import replay, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe
-from modelwire.output_head.rows import Rows, quantised
+from modelwire.output_head.rows import Rows, quantized
 from modelwire.output_head.trainer import layers_of, train_head
 from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
@@ -56,9 +56,9 @@ def rows_for(head: OutputHeadSettings, n: int, seed: int) -> Rows:
     rng = np.random.default_rng(seed)
     x = np.maximum(rng.standard_normal((n, head.features)), 0).astype(np.float32)
     if head.loss is Loss.SOFTMAX:
-        rows = quantised(x, labels=rng.integers(0, head.outputs, n).astype(np.uint32))
+        rows = quantized(x, labels=rng.integers(0, head.outputs, n).astype(np.uint32))
     else:
-        rows = quantised(x, targets=rng.random((n, head.outputs), np.float32))
+        rows = quantized(x, targets=rng.random((n, head.outputs), np.float32))
     return rows if seed % 3 else Rows(x.astype(np.float16), rows.labels, rows.targets)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from modelwire import _core, errors, limits
-from modelwire.output_head.rows import Rows, quantised
+from modelwire.output_head.rows import Rows, quantized
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of, train_head
 from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, output_head_settings_of, steps_of
 from modelwire.wire import cbor
@@ -78,7 +78,7 @@ def layers(recipe: OutputHeadSettings, seed: int = 0) -> list[tuple[Any, Any]]:
 def test_training_goes_on_after_any_step_as_if_nothing_had_come_between() -> None:
     recipe = OutputHeadSettings(20, 4, 25, (6,), optimizer=Optimizer.ADAM, batch=7)
     rng = np.random.default_rng(1)
-    rows = quantised(rng.standard_normal((23, 20)).astype(np.float32), labels=rng.integers(0, 4, 23).astype(np.uint32))
+    rows = quantized(rng.standard_normal((23, 20)).astype(np.float32), labels=rng.integers(0, 4, 23).astype(np.uint32))
     state = start_of(recipe, layers(recipe))
     kept: list[Any] = []
     for count in (1, 0, 9, 15):

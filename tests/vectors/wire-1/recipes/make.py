@@ -17,7 +17,7 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire.lattice.replay import replay  # noqa: E402
 from modelwire.lattice.state import ModelState  # noqa: E402
 from modelwire.output_head.recipe import Recipe, layers_in  # noqa: E402
-from modelwire.output_head.rows import Rows, quantised  # noqa: E402
+from modelwire.output_head.rows import Rows, quantized  # noqa: E402
 from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings  # noqa: E402
 from modelwire.update.manifest import parse_manifest  # noqa: E402
 
@@ -43,7 +43,7 @@ def recipes() -> dict[str, Recipe]:
     targets = (rng.integers(-8, 9, (20, 40)) / 8).astype(np.float32)
     around = Rows((middle + rng.integers(-4, 5, (20, 37))).astype(np.int8), targets=targets, scale=2.0**-7)
     return {
-        "softmax-int8": Recipe(softmax, places, quantised(x, labels=labels)),
+        "softmax-int8": Recipe(softmax, places, quantized(x, labels=labels)),
         "softmax-float16": Recipe(softmax, places, Rows(x.astype(np.float16), labels=labels)),
         "linear-int8-centred": Recipe(linear, places, around),
     }
