@@ -1,6 +1,6 @@
 """Reads and overwrites, in place, the initial values of the variables of a trainable .tflite; says what keeps a file from being one.
 
-docs/trainable-models.md is the contract; a file without its signatures is one too when it ends in an int8 head (tflite_head.py).
+docs/trainable-models.md is the contract; a file without its signatures is one too when it ends in an int8 head (int8_head.py).
 A version of a model is the same file with these bytes replaced: no checkpoint format.
 """
 
@@ -19,7 +19,7 @@ from modelwire import limits, storage
 from modelwire.errors import NotTrainable, ShapeMismatch
 from modelwire.tensors import Dtype, Held, Schema, TensorSpec, Weights
 
-from . import int8_head as tflite_head
+from . import int8_head
 from .graph import (
     ADD_N,
     ASSIGN_VARIABLE,
@@ -78,7 +78,7 @@ def head_of(file: Buffer | TfliteModel, m: TfliteModel, *, model: str) -> Int8He
     """Return the same of a file and what was parsed of it. Of the parsed one alone there is none: its scales are not parsed."""
     if isinstance(file, TfliteModel) or m.signatures.keys() & {*REQUIRED, "eval"}:
         return None
-    return tflite_head.find(file, m, model)
+    return int8_head.find(file, m, model)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,10 +218,10 @@ def _refuse(model: str, reason: str) -> NoReturn:
 
 
 def _signature(m: TfliteModel, model: str, name: str) -> Signature:
-    found = m.signatures.get(name)
-    if found is None:
+    signature = m.signatures.get(name)
+    if signature is None:
         _refuse(model, f"it has no signature {name!r}")
-    return found
+    return signature
 
 
 # Which variable each weight is: signature output <- READ_VARIABLE <- VAR_HANDLE; and its value: the constant that the
@@ -345,12 +345,12 @@ def _check_setter(m: TfliteModel, model: str, variables: tuple[Variable, ...]) -
     assigned = {value: handle for handle, value in _assignments(graph)}
     listed = _listed(m, model, getter)
     for v in variables:
-        at = setter.inputs[v.name]
-        if assigned.get(at) != listed[v.name]:
+        source = setter.inputs[v.name]
+        if assigned.get(source) != listed[v.name]:
             _refuse(model, f"set_weights does not put {v.name!r} into the variable that get_weights reads")
         if v.dtype is Dtype.BFLOAT16:
             _refuse(model, f"{v.name!r} is bfloat16, which no runtime hands to Python")
-        if graph.tensors[at].shape != v.shape or STORED.get(graph.tensors[at].type) is not v.dtype:
+        if graph.tensors[source].shape != v.shape or STORED.get(graph.tensors[source].type) is not v.dtype:
             _refuse(model, f"set_weights takes {v.name!r} in another shape or type than get_weights gives it")
 
 
