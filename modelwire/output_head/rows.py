@@ -81,11 +81,11 @@ class Rows:
 
     def take(self, order: Sequence[int] | NDArray[np.intp]) -> Rows:
         """Return some of the rows, in that order."""
-        at = np.asarray(order, np.intp)
+        chosen = np.asarray(order, np.intp)
         return Rows(
-            self.features[at],
-            None if self.labels is None else self.labels[at],
-            None if self.targets is None else self.targets[at],
+            self.features[chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
             self.scale,
         )
 
@@ -108,8 +108,8 @@ def quantized(features: NDArray[Any], labels: U32 | None = None, targets: F32 | 
     peak = float(np.maximum(features.max(initial=0.0), -features.min(initial=0.0)))
     scale = np.float32(max(peak / 127, _SCALE_MIN))
     out = np.empty(features.shape, np.int8)
-    for at in range(0, len(features), 64):  # in pieces: a board has no room for all of them as float32
-        out[at : at + 64] = np.clip(np.rint(features[at : at + 64].astype(np.float32) / scale), -127, 127)
+    for start in range(0, len(features), 64):  # in pieces: a board has no room for all of them as float32
+        out[start : start + 64] = np.clip(np.rint(features[start : start + 64].astype(np.float32) / scale), -127, 127)
     return Rows(out, labels, targets, float(scale))
 
 

@@ -45,11 +45,11 @@ def start_of(settings: OutputHeadSettings, layers: Sequence[tuple[F32, F32]]) ->
 
 def layers_of(settings: OutputHeadSettings, weights: F32) -> list[tuple[F32, F32]]:
     """Return matrix and biases of each layer, without copies."""
-    layers, at = [], 0
+    layers, start = [], 0
     for inputs, neurons in zip(settings.widths, settings.widths[1:], strict=False):
-        end = at + neurons * inputs
-        layers.append((weights[at:end].reshape(neurons, inputs), weights[end : end + neurons]))
-        at = end + neurons
+        end = start + neurons * inputs
+        layers.append((weights[start:end].reshape(neurons, inputs), weights[end : end + neurons]))
+        start = end + neurons
     return layers
 
 

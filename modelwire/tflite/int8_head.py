@@ -177,13 +177,13 @@ class _Finder:
         if not logistic:
             variables += self._output(out)
         self._check_places(variables)
-        found = Int8Head(
+        head = Int8Head(
             tuple(sorted(variables, key=lambda v: v.name)), features, outputs, logistic, self._floats(self._scale("", x))[0], zeros[0][0],
             self._floats(kernel_scale), self._floats(bias_scale), self._floats(self._scale("", out))[0], zeros[1][0],
             self._exposed(x),
         )  # fmt: skip
-        found.check(self.model)
-        return found
+        head.check(self.model)
+        return head
 
     def _activation(self) -> bool:
         """Return whether the outputs go through a logistic, and not through a softmax."""
@@ -196,8 +196,8 @@ class _Finder:
                 self.refuse("its last layer has an activation fused into it")
             if op.code == FULLY_CONNECTED and options is not None and options.integer(1, I8):
                 self.refuse("the weights of its last layer are shuffled")
-            at = None if options is None or op.code != SOFTMAX else options.field(0, 4)
-            if op.code == SOFTMAX and (at is None or float(np.frombuffer(self.data, "<f4", 1, at)[0]) != 1.0):
+            place = None if options is None or op.code != SOFTMAX else options.field(0, 4)
+            if op.code == SOFTMAX and (place is None or float(np.frombuffer(self.data, "<f4", 1, place)[0]) != 1.0):
                 self.refuse("its softmax has another beta than 1")
         return codes == [LOGISTIC]
 
@@ -229,12 +229,12 @@ class _Finder:
                 self.refuse("the weights of its last layer are sparse")
 
     def _place(self, name: str, tensor: int, dtype: Dtype) -> Variable:
-        found = self.graph.tensors[tensor]
-        offset, nbytes = self.m.buffers[found.buffer]
-        needed = dtype.width * prod(found.shape)
+        source = self.graph.tensors[tensor]
+        offset, nbytes = self.m.buffers[source.buffer]
+        needed = dtype.width * prod(source.shape)
         if nbytes != needed:
-            self.refuse(f"{name!r} takes {nbytes} bytes; {list(found.shape)} takes {needed}")
-        shape = (found.shape[0], needed // found.shape[0]) if dtype is Dtype.INT8 else found.shape
+            self.refuse(f"{name!r} takes {nbytes} bytes; {list(source.shape)} takes {needed}")
+        shape = (source.shape[0], needed // source.shape[0]) if dtype is Dtype.INT8 else source.shape
         return Variable(name, shape, dtype, offset, nbytes)
 
     # Quantization: min 0, max 1, scale 2, zero_point 3, details 5, quantized_dimension 6.
@@ -261,8 +261,8 @@ class _Finder:
 
     def _axis(self, tensor: int) -> int:
         table = self.tensors[tensor].table(4)
-        at = None if table is None else table.field(6, 4)
-        return 0 if at is None else int(np.frombuffer(self.data, "<i4", 1, at)[0])
+        place = None if table is None else table.field(6, 4)
+        return 0 if place is None else int(np.frombuffer(self.data, "<i4", 1, place)[0])
 
     def _alone(self, v: Variable) -> bool:
         """Return whether these bytes belong to one vector that one table refers to, and are nothing else."""
@@ -277,8 +277,8 @@ class _Finder:
         if self.behind[-1].code != SOFTMAX or uses[out] != 1 or out in self.graph.given or v.count != 1:
             return []
         # int64 in the file: as two int32, low half first, so that every bit has its place.
-        found = [scale, Variable(OUTPUT_ZERO, (2,), Dtype.INT32, v.start, 8)]
-        return found if all(self._alone(each) for each in found) else []
+        own = [scale, Variable(OUTPUT_ZERO, (2,), Dtype.INT32, v.start, 8)]
+        return own if all(self._alone(each) for each in own) else []
 
     def _check_places(self, variables: Sequence[Variable]) -> None:
         if not all(self._alone(v) for v in variables):

@@ -82,12 +82,12 @@ def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
 
 def _said(file: Buffer, m: TfliteModel, model: str) -> Mapping[str, Any]:
     """Return the entry; empty when there is none."""
-    found = [buffer for name, buffer in m.metadata if name == ENTRY]
-    if not found:
+    entries = [buffer for name, buffer in m.metadata if name == ENTRY]
+    if not entries:
         return {}
-    offset, size = m.buffers[found[0]]
-    if len(found) > 1 or size > limits.DEFAULT.notes:
-        raise NotTrainable(model=model, reason=f"its notes stand in it {len(found)} times, {size} bytes; {limits.DEFAULT.notes} are read")
+    offset, size = m.buffers[entries[0]]
+    if len(entries) > 1 or size > limits.DEFAULT.notes:
+        raise NotTrainable(model=model, reason=f"its notes stand in it {len(entries)} times, {size} bytes; {limits.DEFAULT.notes} are read")
     try:
         said = json.loads(bytes(file[offset : offset + size]).decode())
     except (ValueError, RecursionError):
