@@ -204,10 +204,10 @@ def _converted(tf: Any, function: Any, wish: Wish) -> bytes:
 
 def _first_output(stock: bytes) -> str:
     """Return the name of the tensor that the function gave first: the converter lists the outputs in an order of its own."""
-    found = read(stock)
-    signature = next(found.root.tables(7))
+    file = read(stock)
+    signature = next(file.root.tables(7))
     places = {t.text(0): t.integer(1, U32) for t in signature.tables(1)}
-    return found.tensors[places["output_0"]].name
+    return file.tensors[places["output_0"]].name
 
 
 def _difference(tf: Any, call: Call, grafted: Grafted, shape: tuple[int, ...]) -> float:

@@ -11,10 +11,11 @@ from edgeagent.rounds import round as rounds
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgecommon.printing import Answer
 from modelwire.errors import NotEnoughSamples
 from modelwire.update.sections import Kind, changed
 
-from .answer import Answer, add_folder, chosen, load, table
+from .answer import add_folder, chosen, load, table
 from .reports import opener
 from .train import finish
 

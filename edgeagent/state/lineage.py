@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from edgeagent.samples import cards
-from edgeagent.system.database import Row
+from edgecommon.sqlite import Row
 from modelwire.cards.facts import facts_in, several
 from modelwire.errors import TooLarge
 from modelwire.lattice.snap import Snapped

@@ -151,7 +151,7 @@ def head_infer(recipe: OutputHeadSettings, features: Array, weights: F32, *, sca
 
 
 def _out_of_range() -> Malformed:
-    return Malformed(what="head", reason="its recipe are out of range")
+    return Malformed(what="head", reason="its settings are out of range")
 
 
 def _diverged(step: int) -> TrainingDiverged:

@@ -34,6 +34,7 @@ def cases() -> list:  # type: ignore[type-arg]
     return list(small_cases(TINY))
 
 
+@pytest.mark.slow("runs the whole bench, if a small one")
 def test_a_run_writes_every_key_as_a_positive_ratio_or_null_with_a_line_that_says_why(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the charts need matplotlib")
     out = tmp_path / "bench.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecloud.versions.mapping import open_container
+from edgecloud.registry.mapping import open_container
 from modelwire import limits
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec

@@ -38,10 +38,10 @@ def receive(state: ModelState, data: bytes) -> ModelState:
 def refused(state: ModelState, data: bytes) -> ModelWireError:
     before = [w.tobytes() for w in state.weights], [q.tobytes() for q in state.integers], state.fingerprint
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ModelWireError) as caught:
         receive(state, data)
-    took = time.monotonic() - started
+    took = time.process_time() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert took < 5 and peak < 64 * MIB

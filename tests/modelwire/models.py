@@ -81,3 +81,31 @@ def sealed(
         "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
     }
     return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY).data  # type: ignore[arg-type]
+
+
+def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> ModelState:
+    """Return the base of one tensor with these weights, in the unit 2^e or the default one."""
+    schema = Schema((TensorSpec(name, (len(values),)),))
+    base = [np.array(values, np.float32)]
+    exponents = {} if e is None else {name: e}
+    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents=exponents), base)
+
+
+def empty(tensor: int, exponent: int) -> Section:
+    return Section(tensor, np.zeros(0, np.uint32), np.zeros(0, np.int32), 1, exponent)
+
+
+def bits(state: ModelState) -> bytes:
+    return b"".join(w.tobytes() for w in state.weights)
+
+
+def noisy(state: ModelState, seed: int, scale: float) -> list[F32]:
+    """Return weights as a training round might leave them."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for t, w in enumerate(state.weights):
+        size = scale * float(np.abs(state.base[t]).max(initial=0.0) or 1.0)
+        noise = rng.standard_normal(len(w)) * size * (rng.random(len(w)) < 0.5)
+        moved = (w.astype(np.float64) + noise).astype(np.float32)
+        out.append(np.abs(moved) + np.float32(1e-3) if state.manifest.verbatim(t) else moved)
+    return out

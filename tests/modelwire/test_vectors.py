@@ -17,7 +17,7 @@ from modelwire.update.sections import Kind
 from modelwire.wire import parts, records
 
 from .models import KEY
-from .wire.test_records import EXAMPLES
+from .wire.examples import EXAMPLES
 
 WIRE_1 = Path(__file__).parent.parent / "vectors" / "wire-1"
 UPDATES = WIRE_1 / "updates"

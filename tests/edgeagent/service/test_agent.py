@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.link.backoff import Backoff
+from edgeagent.rounds.round import Report
 from edgeagent.service.agent import Agent, Clock, Goal
 from modelwire.errors import LinkError, NotEnoughSamples
 from modelwire.tensors import F32
-from tests.edgeagent.boards import TINY, ScriptedModel, centre, fill, make, rig, scripted
+from tests.edgeagent.boards import TINY, ScriptedModel, centre, fill, make, make_with, rig, scripted
 from tests.edgeagent.centre import FakeClock
 
 
@@ -176,11 +176,43 @@ def test_a_nudge_from_another_process_sends_again_at_once(tmp_path: Path, clock:
         assert r.states() == {1: "verified"}, "the next resend alone would have come after an hour"
 
 
-def test_pauses_double_with_jitter_and_never_pass_the_longest() -> None:
-    b = Backoff(10, 300, random.Random(3))
-    pauses = [b.next() for _ in range(100)]
-    for nominal, pause in zip((10, 20, 40, 80, 160), pauses, strict=False):
-        assert 0.75 * nominal <= pause <= 1.25 * nominal
-    assert max(pauses) <= 300 and len(set(pauses)) > 20
-    b.reset()
-    assert b.next() <= 12.5
+def test_a_model_that_is_always_due_does_not_keep_the_others_from_training(tmp_path: Path, clock: FakeClock) -> None:
+    make_with(tmp_path / "d", {"train.every": "0s"}, {"one": TINY, "two": TINY})
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device, model="one")
+        fill(r.device, model="two", seed=1)
+        trained: list[str] = []
+
+        class Told(list[Report]):
+            def append(self, report: Report) -> None:
+                trained.append(report.model)
+                if len(trained) == 6:
+                    r.agent.stop("enough")
+
+        r.agent.reports = Told()
+        r.run(Goal(timeout=600))
+    assert trained == ["one", "two"] * 3
+
+
+def test_samples_that_go_between_two_looks_cost_a_round_not_the_agent(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock), train__every="1s") as r:
+        fill(r.device)
+        split = r.device.spool.split
+        gone = [True]
+
+        def first_empty(model: str, held_out: float, *, until: int) -> object:
+            return split(model, held_out, until=0 if gone and gone.pop() else until)
+
+        object.__setattr__(r.device.spool, "split", first_empty)
+        r.run(Goal(rounds=1, timeout=60))
+        assert r.lineage.head().rounds == 1
+
+
+def test_a_long_service_remembers_only_its_last_rounds(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeagent.service.agent.REPORTS", 3)
+    with rig(tmp_path / "d", centre(clock), train__every="1s") as r:
+        fill(r.device)
+        r.serve(20)
+        assert r.lineage.head().rounds > 5 and len(r.agent.reports) == 3
+        assert r.agent.reports[-1].round == r.lineage.head().rounds

@@ -15,8 +15,8 @@ from modelwire.update.container import parse
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
 from tests.edgeagent.boards import Rig, centre, fill, rig
+from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import Centre, FakeClock
-from tests.edgeagent.link.test_session import train
 from tests.edgeagent.recipes import learn
 
 

@@ -162,3 +162,17 @@ def test_a_hello_that_its_own_key_did_not_sign_is_dropped_without_an_answer(cent
     topic, data = device.hello()
     assert centre.take((topic, data[:-1] + bytes([data[-1] ^ 1]))).result is Result.DROPPED
     assert centre.said() == [] and centre.store.inbox.held() == []
+
+
+def test_a_flood_of_keys_under_one_name_does_not_keep_the_true_board_from_being_seen(store, base):
+    centre = Centre(store, Bounds(held_count=4))
+    for n in range(8):
+        liar = ScriptedDevice(base, name="pi-9")
+        liar.key = key_of(f"mallory {n}")
+        centre.take(liar.hello())
+    board = ScriptedDevice(base, name="pi-9")
+    centre.said()
+    centre.take(board.hello())
+    assert [r.status for r in centre.said() if isinstance(r, Welcome)] == ["quarantine"]
+    assert board.key.public in [w.mark for w in store.inbox.held("pi-9")]
+    assert len(store.inbox.held("pi-9")) == 4

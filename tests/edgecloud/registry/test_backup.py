@@ -11,7 +11,7 @@ import pytest
 import edgecloud
 from edgecloud.registry import open_registry
 from edgecloud.registry.backup import backup, restore
-from edgecloud.registry.database import Database
+from edgecloud.registry.database import open_database
 from edgecloud.registry.lock import lock_registry
 from edgecloud.versions import materialise
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged, StateBusy, UnsupportedWire
@@ -27,7 +27,7 @@ def exact(path: Path) -> int:
     """Return how many versions of a registry are proven; fail for one that is not."""
     store = open_registry(path, readonly=True)
     try:
-        bases, count = materialise.Bases(store), 0
+        bases, count = materialise.LoadedBases(store), 0
         for lineage in store.lineages.all():
             for checked in materialise.check_lineage(store, lineage, bases):
                 assert checked.error is None, str(checked.error)
@@ -75,7 +75,7 @@ def test_an_unchanged_registry_and_its_copy_hold_the_same_rows(tmp_path, centre,
     centre.deliver(device, *(device.train() for _ in range(5)))
     centre.rebuild()
     backup(centre.store.database.path, tmp_path / "copy.db", progress=silent)
-    copy = Database(tmp_path / "copy.db", readonly=True)
+    copy = open_database(tmp_path / "copy.db", readonly=True)
     tables = [name for (name,) in copy.all("SELECT name FROM sqlite_master WHERE type = 'table'")]
     assert "version" in tables
     for table in tables:
@@ -176,7 +176,7 @@ def test_what_is_no_whole_copy_is_not_restored(tmp_path, centre, device, damage)
     elif damage == "other file":
         copy.write_bytes(b"SQLite format 3\0" + bytes(5000))
     else:
-        newer = Database(copy)
+        newer = open_database(copy)
         newer.run("PRAGMA user_version = 99")
         newer.close()
     with pytest.raises((RegistryDamaged, UnsupportedWire)):
@@ -189,3 +189,35 @@ def test_progress_is_said_from_nothing_to_all(tmp_path, centre, device):
     said: list[tuple[int, int]] = []
     backup(centre.store.database.path, tmp_path / "copy.db", progress=lambda *p: said.append(p))
     assert said and said[-1][0] == said[-1][1] > 0
+
+
+def test_a_copy_in_the_place_of_the_registry_itself_is_refused(tmp_path, base):
+    path = tmp_path / "fleet.db"
+    make_registry(path, base).close()
+    (tmp_path / "other.db").symlink_to(path)
+    inode = path.stat().st_ino
+    for target in (path, tmp_path / "other.db", tmp_path / "." / "fleet.db"):
+        with pytest.raises(BadArgument, match="the registry itself"):
+            backup(path, target, progress=silent, replace=True)
+    assert path.stat().st_ino == inode
+
+
+def test_a_copy_does_not_replace_a_registry_that_an_ingester_works_on(tmp_path, base):
+    for name in ("fleet.db", "other.db"):
+        make_registry(tmp_path / name, base).close()
+    with lock_registry(tmp_path / "other.db"), pytest.raises(StateBusy):
+        backup(tmp_path / "fleet.db", tmp_path / "other.db", progress=silent, replace=True)
+
+
+def test_the_registry_that_a_restore_moves_aside_is_whole_with_its_files(tmp_path, base):
+    path, copy = tmp_path / "fleet.db", tmp_path / "copy.db"
+    store = make_registry(path, base, files_from=100)
+    device = Centre(store).meet(ScriptedDevice(base))
+    Centre(store).deliver(device, device.train())
+    store.close()
+    backup(path, copy, progress=silent)
+    aside = restore(copy, path, progress=silent, replace=True)
+    assert aside is not None
+    for name in (aside, path):
+        with edgecloud.open(name) as fleet:
+            assert hashlib.sha256(fleet.find("pi-7@1").file()).digest() == device.made[1].file_sha256

@@ -358,7 +358,7 @@ def within_bounds(file: bytes) -> str:
 def test_thousands_of_damaged_files_end_in_project_errors_quickly() -> None:
     rng = np.random.default_rng(20)
     ends: dict[str, int] = {}
-    start = time.monotonic()
+    start = time.process_time()
     for i in range(1500):
         file = bytearray(TINY)
         for _ in range(rng.integers(1, 4)):
@@ -373,7 +373,7 @@ def test_thousands_of_damaged_files_end_in_project_errors_quickly() -> None:
         ends[end] = ends.get(end, 0) + 1
     assert set(ends) <= {"read", "Malformed", "NotTrainable"}
     assert min(ends.get("Malformed", 0), ends.get("NotTrainable", 0)) > 50, ends
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
 
 
 @given(st.binary(max_size=600))
@@ -405,10 +405,10 @@ def test_a_table_repeated_without_end_costs_neither_time_nor_memory() -> None:
     struct.pack_into("<I", one, graphs, 1)
     assert len(parse(one).graphs[0].tensors) == n  # the file is sound but for its repetition
 
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(Malformed, match="over and over"):
         parse(file)
-    assert time.monotonic() - begun < 10
+    assert time.process_time() - begun < 10
     tracemalloc.start()
     with pytest.raises(Malformed):
         parse(file)

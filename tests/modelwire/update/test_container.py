@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from modelwire.errors import BadSignature, DigestMismatch, Malformed, ModelWireError, TooLarge, WrongBase
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.limits import Limits
+from modelwire.limits import EXPONENT_MAX, Limits
 from modelwire.tensors import Schema, TensorSpec
 from modelwire.update.container import Header, commit_of, parse, seal, size_of
-from modelwire.update.sections import Kind, Section, section_of, split_step
-from modelwire.wire import signing
-from tests.modelwire.lattice.test_lattice_laws import noisy
-from tests.modelwire.models import KEY, model, sealed
+from modelwire.update.sections import Kind, Section, section_of
+from modelwire.wire import cbor, signing
+from tests.modelwire.models import KEY, empty, flat, model, noisy, sealed
 
 
 def one_update(seed: int = 0) -> tuple[ModelState, tuple[Section, ...], bytes]:
@@ -133,10 +132,21 @@ def test_a_container_over_the_limit_is_refused_before_it_is_hashed() -> None:
         parse(good, Limits(container=len(good) - 1))
 
 
-def test_a_step_has_one_form() -> None:
-    assert split_step(255) == (255, 0)
-    assert split_step(96) == (3, 5)
-    assert split_step(1 << 22) == (1, 22)
-    for bad in (0, -1, 257, 511, 1 << 23):
-        with pytest.raises(Malformed):
-            split_step(bad)
+@pytest.mark.parametrize("extension", [{"note": "x" * 20_000}, {"clamped": [1] * 4096}, {"a": [[[[1]]]]}])
+def test_an_extension_that_no_reader_takes_is_not_sealed(extension: dict[str, cbor.Value]) -> None:
+    manifest, base = model(0)
+    with pytest.raises((TooLarge, Malformed)):
+        sealed(ModelState.of_base(manifest, base), (), extension=extension)
+
+
+def test_a_container_that_no_reader_takes_is_not_sealed() -> None:
+    state = flat([1.0] * 4096)
+    s = snap(state, noisy(state, 0, 0.1), no_residual(state.manifest), density=1.0, max_bytes=1 << 20)
+    schema = state.manifest.schema
+    header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, state.manifest.commit, schema.id, s.state.root, s.state.fingerprint)
+    size = len(seal(header, s.sections, schema, KEY).data)
+    assert len(seal(header, s.sections, schema, KEY, Limits(container=size)).data) == size
+    with pytest.raises(TooLarge):
+        seal(header, s.sections, schema, KEY, Limits(container=size - 1))
+    with pytest.raises(Malformed, match="unit"):
+        seal(header, (empty(0, EXPONENT_MAX + 1),), schema, KEY)

@@ -1,0 +1,46 @@
+"""What commands answer where there is no score, no such model, no such host and no such count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeagent import cli
+from edgeagent.service.agent import Goal
+from modelwire.errors import ConfigError
+from tests.edgeagent.boards import ScriptedModel, centre, fill, make, rig
+from tests.edgeagent.centre import FakeClock
+
+
+def test_status_of_a_round_from_a_model_without_a_score(tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    def sick(file: bytes, name: str) -> ScriptedModel:
+        asked: list[bool] = []
+
+        def answer(x: np.ndarray, weights: object) -> np.ndarray:  # type: ignore[type-arg]
+            asked.append(True)
+            return np.full((len(x), 3), np.nan if len(asked) == 1 else 1 / 3, np.float32)
+
+        return ScriptedModel(file, answer=answer)
+
+    with rig(tmp_path / "d", centre(clock), sick) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=60))
+        assert r.lineage.head().version == 1
+    assert cli.main(["status", "--dir", str(tmp_path / "d")]) == 0
+    assert "held-out loss none ->" in capsys.readouterr().out
+
+
+def test_a_count_or_a_host_beyond_all_measure_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "d")
+    assert cli.main(["log", "-n", "9" * 20, "--dir", str(tmp_path / "d")]) == 0
+    host = "link.broker=mqtt://" + "a" * 70 + ".example"
+    assert cli.main(["doctor", "--dir", str(tmp_path / "d"), "--set", host]) == 1
+    assert "FIX  broker" in capsys.readouterr().out
+
+
+def test_samples_of_a_model_that_is_not_there_are_an_error_not_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "d")
+    assert cli.main(["samples", "list", "nosuch", "--dir", str(tmp_path / "d")]) == ConfigError.code
+    assert "it has tiny" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""Transfers in parts that find no room, come before a hello, are cut anew, stolen, or rest for long."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgecloud.intake.decision import Bounds, Result
+from modelwire.wire import parts
+from modelwire.wire.records import Level, Wanted, encode
+from tests.edgecloud.centre import Centre
+from tests.edgecloud.device import ScriptedDevice
+
+PART = 200
+
+
+def wanted(centre: Centre, count: int) -> list[int]:
+    (said,) = [r for r in centre.said() if isinstance(r, Wanted)]
+    return parts.missing(said.have, count)
+
+
+def test_an_orphan_in_parts_that_found_no_room_is_taken_when_its_parent_has_come(store, base):
+    centre = Centre(store, Bounds(parked_bytes=100))
+    device = centre.meet(ScriptedDevice(base))
+    first, second = device.train(), device.snapshot()
+    _, manifest, pieces = device.transfer(second, PART)
+    centre.take(manifest)
+    assert [centre.take(p).result for p in pieces][-1] is Result.DROPPED
+    centre.deliver(device, first)
+    centre.said()
+    again = [centre.take(manifest)] + [centre.take(pieces[i]) for i in wanted_or_nothing(centre, len(pieces))]
+    assert Result.STORED in [o.result for o in again]
+    assert centre.head(device) == second.version and store.transfers.all() == []
+
+
+def wanted_or_nothing(centre: Centre, count: int) -> list[int]:
+    said = [r for r in centre.said() if isinstance(r, Wanted)]
+    return parts.missing(said[-1].have, count) if said else []
+
+
+def test_an_update_in_parts_before_any_hello_is_taken_after_it(centre, base):
+    device = ScriptedDevice(base)
+    centre.store.devices.add(device.name, device.key.public, 1)
+    device.epoch = 1
+    sent = device.train()
+    _, manifest, pieces = device.transfer(sent, PART)
+    for message in (manifest, *pieces):
+        centre.take(message)
+    centre.take(device.hello())
+    centre.said()
+    again = [centre.take(manifest)] + [centre.take(pieces[i]) for i in wanted_or_nothing(centre, len(pieces))]
+    assert Result.STORED in [o.result for o in again]
+
+
+@pytest.mark.parametrize("other", [PART // 2, PART + 50])
+def test_a_device_that_cuts_an_update_anew_is_asked_for_the_new_parts(centre, device, other):
+    sent = device.train()
+    _, manifest, pieces = device.transfer(sent, PART)
+    centre.take(manifest)
+    centre.take(pieces[-1])
+    centre.said()
+    said, manifest, pieces = device.transfer(sent, other)
+    centre.take(manifest)
+    assert wanted(centre, parts.count(said)) == list(range(len(pieces)))
+    assert [centre.take(p).result for p in pieces][-1] is Result.STORED
+
+
+def test_a_device_can_not_hold_up_the_transfer_of_another(centre, device, base):
+    thief = centre.meet(ScriptedDevice(base, name="pi-8"))
+    said, manifest, pieces = device.transfer(device.train(), PART)
+    stolen = replace(said, device="pi-8", hashes=bytes(len(said.hashes)))
+    centre.take((thief.topic("part"), encode(stolen, thief.key)))
+    centre.take(manifest)
+    centre.take((thief.topic("part"), encode(stolen, thief.key)))
+    assert [centre.take(p).result for p in pieces][-1] is Result.STORED
+
+
+def test_a_transfer_that_rests_makes_room_when_all_places_are_taken(store, base):
+    centre = Centre(store, Bounds(transfers_total=2))
+    devices = [centre.meet(ScriptedDevice(base, name=f"pi-{n}")) for n in range(4)]
+    opened = [d.transfer(d.train(), PART) for d in devices]
+    for _, manifest, _ in opened[:2]:
+        centre.take(manifest)
+    centre.now += 3600
+    centre.take(opened[1][2][0])  # this one goes on, the first one has left
+    assert centre.take(opened[2][1]).result is Result.NOTED
+    assert centre.take(opened[3][1]).result is Result.DROPPED
+    assert [t.device for t in store.transfers.all()] == ["pi-1", "pi-2"]
+
+
+def test_what_follows_an_update_in_parts_waits_as_long_as_parts_come(centre, device):
+    first, second = device.snapshot(), device.train()
+    _, manifest, pieces = device.transfer(first, PART // 2)
+    centre.take(manifest)
+    centre.deliver(device, second)
+    for piece in pieces:  # a slow link: each part takes most of a minute
+        centre.now += 50
+        (outcome,) = centre.deliver(device, second)
+        assert outcome.result is Result.PARKED
+        centre.take(piece)
+    assert centre.receipts()[-2:] == [(1, Level.STORED), (2, Level.STORED)]
+
+
+def test_bytes_that_another_device_sent_as_its_own_are_still_taken_from_their_own_device(centre, device, base):
+    """A registered device that has seen another's container on the broker can send it as its own; it only harms itself."""
+    thief = centre.meet(ScriptedDevice(base, name="pi-8"))
+    said, manifest, pieces = device.transfer(device.train(), PART)
+    stolen = replace(said, device="pi-8")
+    centre.take((thief.topic("part"), encode(stolen, thief.key)))
+    for _, data in pieces:
+        centre.take((thief.topic("part"), data))
+    assert "came on" in centre.store.refusals.last(1)[0].reason
+    centre.take(manifest)
+    assert [centre.take(p).result for p in pieces][-1] is Result.STORED

@@ -1,0 +1,107 @@
+"""Brokers that say odd things, let nobody listen, or hand on what a receiver fails at."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from edgecloud.intake.mqtt import MqttTransport, parse_broker
+from edgecloud.intake.service import Ingester, Pace
+from edgecloud.intake.transport import Delivery
+from modelwire.errors import BrokerUnreachable
+from tests.edgecloud.centre import FLEET_KEY, make_registry
+from tests.edgecloud.conformance.test_transport import Ear, until
+from tests.edgecloud.device import FLEET
+
+
+class OddBroker:
+    """Greets, takes the subscription, and says one more thing on its first connection."""
+
+    def __init__(self, odd: bytes) -> None:
+        self._odd = odd
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for s in (self._listener, *self._open):
+            s.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                s, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(s)
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(s, self.connections), daemon=True).start()
+
+    def _serve(self, s: socket.socket, number: int) -> None:
+        try:
+            s.recv(4096)
+            s.sendall(b"\x20\x03\x00\x00\x00")
+            asked = s.recv(4096)
+            s.sendall(b"\x90\x04" + asked[2:4] + b"\x00\x01")
+            topic = f"e1/{FLEET}/pi-7/digits/up/update".encode()
+            for text, body in ((self._odd, b"odd"), (topic, b"whole"))[number > 1 :]:
+                said = len(text).to_bytes(2, "big") + text + b"\x00\x01" + b"\x00" + body
+                s.sendall(b"\x32" + bytes([len(said)]) + said)
+            while s.recv(4096):
+                pass
+        except OSError:
+            return
+
+
+def test_a_message_that_breaks_the_mqtt_library_does_not_leave_the_centre_deaf():
+    odd = OddBroker(f"e1/{FLEET}/pi-7/".encode() + b"\xff\xfe/up/update")
+    transport, ear = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre"), Ear()
+    transport.start(ear)
+    until(lambda: b"whole" in ear.data(), 10)
+    transport.stop()
+    odd.close()
+
+
+def test_a_receiver_that_fails_once_is_called_again():
+    odd = OddBroker(f"e1/{FLEET}/pi-7/digits/up/update".encode())
+    transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre")
+    got: list[bytes] = []
+
+    def receive(delivery: Delivery) -> None:
+        if delivery.data == b"odd":
+            raise ZeroDivisionError
+        got.append(delivery.data)
+
+    transport.start(receive)
+    until(lambda: got == [b"whole"], 10)
+    transport.stop()
+    odd.close()
+
+
+def test_a_broker_that_does_not_let_the_centre_listen_is_not_called_connected(tmp_path, base, caplog):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                s, _ = listener.accept()
+                while data := s.recv(4096):
+                    if data[0] == 0x10:
+                        s.sendall(b"\x20\x03\x00\x00\x00")
+                    elif data[0] == 0x82:
+                        s.sendall(b"\x90\x04" + data[2:4] + b"\x00\x87")
+            except OSError:
+                return
+
+    threading.Thread(target=serve, daemon=True).start()
+    make_registry(tmp_path / "fleet.db", base).close()
+    transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{listener.getsockname()[1]}"), fleet=FLEET, client_id="centre")
+    ingester = Ingester(tmp_path / "fleet.db", FLEET_KEY, transport, pace=Pace(connect=2.0), synchronous="OFF")
+    with pytest.raises(BrokerUnreachable):
+        ingester.run(once=0.1)
+    assert "does not let this centre listen" in caplog.text
+    listener.close()
