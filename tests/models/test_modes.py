@@ -106,7 +106,7 @@ def test_a_file_opens_and_its_notes_say_what_it_holds(optimizer: str) -> None:
     found = notes_of(made.file)
     assert [(m.name, m.signature) for m in found.modes] == [("head", "train_head"), ("last:2", "train_last_2"), ("all", "train")]
     assert found == Notes(made.modes, made.head, optimizer, "ce", False)
-    assert found.deepest.weights == tuple(v.name for v in tflite_file.read_variables(made.file))
+    assert found.modes[-1].weights == tuple(v.name for v in tflite_file.read_variables(made.file))
     assert found.mode("last:2") == found.modes[1] and found.mode("last:3") is None
     assert not runtime().open(made.file, model="har").fallback
 

@@ -17,7 +17,7 @@ from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.trainer import Progress, outputs_of, start_of
-from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.update.container import Container
 
 from . import materialise
@@ -103,7 +103,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     return out
 
 
-def settings_of(head: HeadRecipe) -> dict[str, Any]:
+def settings_of(head: OutputHeadSettings) -> dict[str, Any]:
     """Return the settings of a recipe, as a person or a program reads them."""
     out = {name: getattr(head, name) for name in SETTINGS}
     for name, kind in ENUMS.items():
@@ -121,7 +121,7 @@ def mean_loss(recipe: Recipe, state: ModelState) -> float:
     return total / rows
 
 
-def _losses(head: HeadRecipe, z: NDArray[np.float64], wanted: NDArray[Any]) -> float:
+def _losses(head: OutputHeadSettings, z: NDArray[np.float64], wanted: NDArray[Any]) -> float:
     """Return the sum of the losses of some rows with the outputs z."""
     if head.loss is Loss.SOFTMAX:
         if wanted.max(initial=0) >= head.outputs:

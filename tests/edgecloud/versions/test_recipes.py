@@ -110,7 +110,7 @@ def test_an_update_that_finds_a_fault_stops_its_own_device_alone(
     centre.deliver(device, device.learn(range(9)), device.train())
     centre.deliver(other, other.train())
     with monkeypatch.context() as m:
-        m.setattr("modelwire.output_head.recipe.train_head", lambda *_: 1 // 0)
+        m.setattr("modelwire.lattice.replay.train_head", lambda *_: 1 // 0)
         assert [(one.name, one.ok) for one in centre.rebuild()] == [("pi-8/digits@1", True)]
         assert centre.statuses(device) == {1: "stored", 2: "stored"}
     centre.rebuilder = Rebuilder(centre.store, bounds=centre.bounds)  # after a start, and with a release that has no such fault
