@@ -178,27 +178,27 @@ def _run(
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
     size = kept = 0
-    version, kind, verdict, error, body = None, "", trained.verdict, trained.error, b""
+    version, kind, verdict, error, sealed = None, "", trained.verdict, trained.error, None
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
             extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
             if recipe is None:
-                body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
+                sealed = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
             else:
                 extension |= recipe.extension
-                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
+                sealed = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
-    if snapped is not None and body:
+    if snapped is not None and sealed is not None:
         sent = Kind.RECIPE if trained.recipe else snapped.kind
-        size, kept, kind = len(body), changed(snapped.sections), sent.name.lower()
+        size, kept, kind = len(sealed.data), changed(snapped.sections), sent.name.lower()
         most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
         assert outcome.before is not None and outcome.after is not None
         verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome, note=note)
+            version = lineage.adopt(head, snapped, written, sealed, outcome, note=note)
             spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif trial:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import edgecloud
-from edgecloud.graft import quantized
+from edgecloud.graft import retraining
 from edgecloud.graft.stock import Stock, read
 from modelwire.tflite.file import read_head
 from modelwire.wire import cbor
@@ -32,7 +32,7 @@ def uncarded(version: edgecloud.Version) -> int:
 
 def exposed(file: bytes) -> tuple[Stock, bytes]:
     stock = read(file)
-    return stock, quantized.exposing(stock, quantized.head(stock, stock.outputs[0]))
+    return stock, retraining.exposing(stock, retraining.head_of(stock, stock.outputs[0]).seen)
 
 
 def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_bytes(fleet: Fleet, tmp_path: Path) -> None:

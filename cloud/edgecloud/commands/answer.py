@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 
 @contextmanager
-def opened(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
+def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
     """Open the registry that the command line names."""
     store = open_registry(registry_path(args.db), readonly=readonly)
     try:

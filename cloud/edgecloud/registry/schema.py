@@ -249,10 +249,10 @@ def check(database: Database) -> bool:
     """
     if database.number("PRAGMA application_id") != APPLICATION_ID:
         raise RegistryDamaged(path=database.path, reason="it is not a registry")
-    found = database.number("PRAGMA user_version")
-    if found > SCHEMA:
-        raise UnsupportedWire(what="registry schema", got=found, reads=SCHEMA)
-    return found == SCHEMA
+    version = database.number("PRAGMA user_version")
+    if version > SCHEMA:
+        raise UnsupportedWire(what="registry schema", got=version, reads=SCHEMA)
+    return version == SCHEMA
 
 
 def _triggers(tables: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgecommon.sqlite import Database, Row
 
-from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, Waiting
+from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, WaitingMessage
 
 
 class SqliteInbox:
@@ -47,7 +47,7 @@ class SqliteInbox:
     def is_parked(self, digest: bytes) -> bool:
         return self._database.maybe("SELECT 1 FROM parked WHERE digest = ?", digest) is not None
 
-    def hold(self, message: Waiting) -> None:
+    def hold(self, message: WaitingMessage) -> None:
         m = message
         self._database.run(
             "INSERT OR REPLACE INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked)"
@@ -55,9 +55,9 @@ class SqliteInbox:
             m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked,
         )  # fmt: skip
 
-    def held(self, device: str | None = None) -> list[Waiting]:
+    def held(self, device: str | None = None) -> list[WaitingMessage]:
         where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
-        return [Waiting(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
+        return [WaitingMessage(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool:
         where = "device = ? AND model = ? AND kind = ? AND mark = ?"
@@ -79,7 +79,7 @@ class SqliteInbox:
     def release(self, message: int) -> None:
         self._database.run("DELETE FROM quarantine WHERE id = ?", message)
 
-    def released(self, limit: int) -> list[Waiting]:
+    def released(self, limit: int) -> list[WaitingMessage]:
         rows = self._database.all(
             f"{self._HELD} q WHERE (q.reason = 'unknown-base' AND EXISTS (SELECT 1 FROM base b WHERE b.\"commit\" = q.base))"
             " OR (q.reason = 'unknown-key' AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = q.device"
@@ -87,7 +87,7 @@ class SqliteInbox:
             " ORDER BY q.kind, q.id LIMIT ?",  # hello, state, update: all else needs the lineage that a hello brings
             limit,
         )
-        return [Waiting(*row) for row in rows]
+        return [WaitingMessage(*row) for row in rows]
 
     def _size(self, where: str, *values: object) -> tuple[int, int]:
         row = self._database.maybe(f"SELECT count(*), coalesce(sum(length(bytes)), 0) {where}", *values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from edgeagent.state import folder as device
 from edgeagent.training import batches as trainer
 from edgeagent.training.course import Course, Lesson, courses_for
 from edgeagent.training.int8_head import ISSUE, Int8Model, logits, trains
-from edgecloud.graft import quantized
+from edgecloud.graft import retraining
 from edgecloud.graft.stock import read
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import Weights
@@ -177,9 +176,8 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
 
     def seen(file: bytes) -> bytes:
         stock = read(file)
-        of = quantized.head(stock, stock.outputs[0])
-        rows = read(quantized.exposing(stock, of))
-        return quantized.exposing(rows, dataclasses.replace(of, features=of.output))
+        of = retraining.head_of(stock, stock.outputs[0])
+        return retraining.exposing(read(retraining.exposing(stock, of.seen)), of.given)
 
     stock = read(served)
     sounds, _ = int8.clips_of(stock.tensors[stock.inputs[0]].shape[1:], 5, clips, frames)

@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
-from edgecloud.intake.transport import Delivery, Transport
+from edgecloud.intake.transport import Delivery, IntakeTransport
 from tests import broker as brokers
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
 
@@ -24,7 +24,7 @@ FLEET = "orchard"
 class Wire:
     """A way to make transports, and a device's end of it."""
 
-    make: Callable[[], Transport]
+    make: Callable[[], IntakeTransport]
     send: Callable[[str, bytes], None]
     heard: Callable[[], list[tuple[str, bytes]]]  # what came down, in order
 
@@ -77,7 +77,7 @@ def until(true: Callable[[], bool], seconds: float = 150.0) -> None:
         time.sleep(0.01)
 
 
-def listening(wire: Wire) -> tuple[Transport, Ear]:
+def listening(wire: Wire) -> tuple[IntakeTransport, Ear]:
     transport, ear = wire.make(), Ear()
     transport.start(ear)
     until(lambda: transport.connected)

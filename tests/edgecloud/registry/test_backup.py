@@ -27,7 +27,7 @@ def exact(path: Path) -> int:
     """Return how many versions of a registry are proven; fail for one that is not."""
     store = open_registry(path, readonly=True)
     try:
-        bases, count = materialise.Bases(store), 0
+        bases, count = materialise.LoadedBases(store), 0
         for lineage in store.lineages.all():
             for checked in materialise.check_lineage(store, lineage, bases):
                 assert checked.error is None, str(checked.error)

@@ -25,7 +25,7 @@ WEIGHTS = 20 * MIB
 def helper(verb: str, file: Path) -> str:
     return subprocess.run(
         [sys.executable, "-m", "tests.edgecloud.mapped_apply", verb, str(file), str(WEIGHTS)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=300,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=500,
     ).stdout  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def test_a_hundred_recipes_in_one_lineage_have_a_hundred_equal_roots(centre: Cen
     assert lineage is not None
     rows = centre.store.versions.of(lineage.id)
     assert len({v.root for v in rows}) == 100 and [v.root for v in rows] == [device.made[v.version].root for v in rows]
-    checked = list(materialise.check_lineage(centre.store, lineage, materialise.Bases(centre.store)))  # what `edgecloud verify` does
+    checked = list(materialise.check_lineage(centre.store, lineage, materialise.LoadedBases(centre.store)))  # what `edgecloud verify` does
     assert len(checked) == 100 and all(one.error is None for one in checked)
     assert time.process_time() - started < 120
 
@@ -80,7 +80,7 @@ def test_a_recipe_with_too_long_a_training_is_refused_before_it_is_replayed(cent
     long = device.learn(range(9))
     found = parse(long.data)
     recipe = found.recipe().with_settings(steps=2**32 - 1)
-    data = seal(found.header, (), device.base.manifest.schema, device.key, recipe=recipe.encode())
+    data = seal(found.header, (), device.base.manifest.schema, device.key, recipe=recipe.encode()).data
     started = time.process_time()
     centre.take((device.topic("update"), data))
     judged = centre.rebuild()

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from edgecloud.graft.costs import Cost, cost
+from edgecloud.graft.costs import GraftCost, cost
 from edgecloud.graft.grafting import Grafted, Wish
 from edgecloud.graft.loss import LOSSES
 from edgecloud.graft.optimizers import OPTIMIZERS
@@ -70,7 +70,7 @@ def describe(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
     }  # fmt: skip
 
 
-def describe_cost(cost: Cost | None) -> Document:
+def describe_cost(cost: GraftCost | None) -> Document:
     """Return what a document says of the cost of a step."""
     if cost is None:
         return {"operators": None, "multiplications": None, "peak_bytes": None, "constant_bytes": None}

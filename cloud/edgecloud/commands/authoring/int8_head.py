@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.graft import quantized
-from edgecloud.graft.grafting import Wish, output_named
-from edgecloud.graft.quantized import F64
+from edgecloud.graft import retraining
+from edgecloud.graft.grafting import output_named
 from edgecloud.graft.stock import Stock, consistent, read
 from edgecommon.files import write_named
 from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
+from modelwire.tflite.int8_head import Int8Head
+from modelwire.tflite.int8_numbers import F64, features_of, layer_of, weights_in
 
 from ..answer import Document, facts
 from ..verb import Verb
@@ -39,13 +40,13 @@ def _expose_arguments(parser: argparse.ArgumentParser) -> None:
 
 def expose(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
-        stock, of = _head(args)
-        file = quantized.exposing(stock, of)
+        stock, head = _head(args)
+        file = retraining.exposing(stock, head.seen)
     write_named(Path(args.output), file)
-    tensor = stock.tensors[of.features]
+    tensor = stock.tensors[head.seen]
     document: Document = {
         "file": args.output, "bytes": len(file), "output": len(stock.outputs), "tensor": tensor.name, "shape": list(tensor.shape),
-        "scale": of.feature_scale, "zero": of.feature_zero,
+        "scale": head.feature_scale, "zero": head.feature_zero,
     }  # fmt: skip
     place = f"number {len(stock.outputs)}, int8{list(tensor.shape)}: {tensor.name}"
     return Answer(document, facts((("file", args.output), ("bytes", len(file)), ("output", place))))
@@ -60,19 +61,16 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def fit(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
-        stock, of = _head(args)
-        rows, labels = _rows(Path(args.rows), stock.tensors[of.features].size)
-        features = of.numbers(rows) if rows.dtype == np.int8 else rows.astype(np.float64)
-        quantized.check(of, features, labels)
+        stock, head = _head(args)
+        rows, labels = _rows(Path(args.rows), head.features)
+        features = features_of(head, rows) if rows.dtype == np.int8 else rows.astype(np.float64)
+        retraining.check(head, features, labels)
         # Shuffled, and the same each time: rows often come in the order of their classes.
         held = np.random.default_rng(0).permutation(len(features)) % HELD_OUT == HELD_OUT - 1
-        kernel, bias = quantized.fit(of, features[~held], labels[~held])
+        kernel, bias = retraining.fit(head, features[~held], labels[~held])
+        made = retraining.put(stock.data, head, kernel, bias, features)
         right = _accuracy(features[held], labels[held], kernel, bias)
-        before = _accuracy(features[held], labels[held], of.kernel_of(stock), of.bias_of(stock))
-        made = quantized.put(stock, of, kernel, bias, features)
-        after = read(made.file)
-        now = quantized.head(after, after.outputs[0] if args.target is None else output_named(after, args.target))
-        stored = _accuracy(features[held], labels[held], now.kernel_of(after), now.bias_of(after))
+        before, stored = (_accuracy(features[held], labels[held], *_layer_in(file, head)) for file in (stock.data, made.file))
     write_named(Path(args.output), made.file)
     document: Document = {
         "file": args.output, "bytes": len(made.file), "changed_bytes": made.changed, "rescaled": made.rescaled, "rows": len(rows),
@@ -89,11 +87,16 @@ def fit(args: argparse.Namespace) -> Answer:
     return Answer(document, text)
 
 
-def _head(args: argparse.Namespace) -> tuple[Stock, quantized.Head]:
-    stock = read(read_file(args.file), Path(args.file).name)
-    wish = Wish(output=args.target or "", model=Path(args.file).name)
-    output = stock.outputs[0] if not wish.output else output_named(stock, wish.output)
-    return stock, quantized.head(stock, output, model=wish.model)
+def _head(args: argparse.Namespace) -> tuple[Stock, Int8Head]:
+    name = Path(args.file).name
+    stock = read(read_file(args.file), name)
+    return stock, retraining.head_of(stock, output_named(stock, args.target) if args.target else stock.outputs[0], model=name)
+
+
+def _layer_in(file: bytes, head: Int8Head) -> tuple[F64, F64]:
+    """Return (kernel, bias) as the file holds them. file: the head's, or one with another head in its place."""
+    weights = weights_in(file, head)
+    return layer_of(head.with_weights(weights), weights)
 
 
 def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -103,14 +106,14 @@ def _rows(path: Path, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         if unpacked > limits.DEFAULT.model_file:
             raise TooLarge(what=path, size=unpacked, limit=limits.DEFAULT.model_file)
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ("x", "y") if name in file.files}
+            arrays = {name: file[name] for name in ("x", "y") if name in file.files}
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of rows") from None
     except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadArgument(reason=f"{path} is no .npz file of arrays", fix="numpy.savez('rows.npz', x=rows, y=labels)") from error
-    if set(found) != {"x", "y"} or found["x"].ndim < 1 or found["y"].dtype.kind not in "iu" or found["y"].ndim != 1:
+    if set(arrays) != {"x", "y"} or arrays["x"].ndim < 1 or arrays["y"].dtype.kind not in "iu" or arrays["y"].ndim != 1:
         raise BadArgument(reason=f"{path} does not hold rows x and whole numbers y", fix="numpy.savez('rows.npz', x=rows, y=labels)")
-    x, y = found["x"], found["y"].astype(np.int64)
+    x, y = arrays["x"], arrays["y"].astype(np.int64)
     if len(x) != len(y) or x.dtype.kind not in "if" or x.size != len(x) * size:
         reason = f"{path}: x is {x.dtype}{list(x.shape)}; int8[{len(y)}, {size}] is needed"
         raise BadArgument(reason=reason, fix="run the file that edgecloud int8-head expose writes: its last output gives rows")

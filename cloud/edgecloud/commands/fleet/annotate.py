@@ -9,7 +9,7 @@ from edgecloud.versions import naming
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice
 
-from ..answer import now, opened
+from ..answer import now, registry_of
 
 NAME = "annotate"
 HELP = "Keep a free note on a device, a model, a version or a base."
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason="a note has 1 to 4000 characters", fix="put longer ones elsewhere and note where")
     if any("\ud800" <= c <= "\udfff" for c in args.text):  # what a command line gives for bytes that are no UTF-8
         raise BadArgument(reason="a note is text", fix="write it in UTF-8")
-    with opened(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, store.transaction():
         kind, object = _object(store, args.name)
         note = store.annotations.add(kind, object, args.text, now())
     return Answer({"id": note.id, "kind": kind, "object": object, "text": note.text, "at": note.at}, f"{kind} {object}: {note.text}")

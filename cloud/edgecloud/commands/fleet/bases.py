@@ -14,7 +14,7 @@ from modelwire.tflite.file import check_trainable, read_head
 from modelwire.update.manifest import manifest_of
 
 from .. import int8_heads
-from ..answer import Document, facts, now, opened, table, when
+from ..answer import Document, facts, now, registry_of, table, when
 from ..verb import Verb
 
 NAME = "bases"
@@ -39,7 +39,7 @@ def add_base(args: argparse.Namespace) -> Answer:
     check_trainable(file, model=name)
     head = read_head(file, model=name)
     manifest = manifest_of(file, exact=args.exact)
-    with opened(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, store.transaction():
         known = store.bases.get(manifest.commit)
         if known is None:
             if store.bases.named(name) is not None:
@@ -60,7 +60,7 @@ def add_base(args: argparse.Namespace) -> Answer:
 
 
 def list_bases(args: argparse.Namespace) -> Answer:
-    with opened(args) as store:
+    with registry_of(args) as store:
         rows = store.bases.all()
     text = table(("base", "commit", "bytes", "added"), [(b.name, b.commit.hex()[:16], b.size, when(b.added_at)) for b in rows])
     return Answer({"bases": [_base(b) for b in rows]}, text)

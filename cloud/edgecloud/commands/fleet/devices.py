@@ -10,7 +10,7 @@ from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice
 from modelwire.tensors import check_name
 
-from ..answer import Document, now, opened, table, when
+from ..answer import Document, now, registry_of, table, when
 from ..verb import Verb
 
 NAME = "devices"
@@ -27,7 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_device(args: argparse.Namespace) -> Answer:
     name = check_name("device name", args.name)
     key = keys.read_public(args.key)
-    with opened(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, store.transaction():
         owner = store.devices.owner(key)
         if owner not in (None, name):
             raise BadArgument(reason=f"this key speaks for {owner}", fix="each device has a key of its own: edgeagent init makes one")
@@ -54,7 +54,7 @@ def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def revoke_device(args: argparse.Namespace) -> Answer:
-    with opened(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, store.transaction():
         if not store.devices.keys(args.name):
             raise UnknownDevice(device=args.name)
         count = store.devices.revoke(args.name, now())
@@ -62,7 +62,7 @@ def revoke_device(args: argparse.Namespace) -> Answer:
 
 
 def list_devices(args: argparse.Namespace) -> Answer:
-    with opened(args) as store:
+    with registry_of(args) as store:
         devices = [describe(store, name) for name in store.devices.names()]
         waiting = _waiting(store)
     rows = [

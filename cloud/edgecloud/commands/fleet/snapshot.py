@@ -9,7 +9,7 @@ from edgecloud.registry import Request
 from edgecloud.versions import naming
 from edgecommon.printing import Answer
 
-from ..answer import Document, now, opened
+from ..answer import Document, now, registry_of
 from ..verb import Verb
 
 NAME = "snapshot"
@@ -22,7 +22,7 @@ def _request_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def request_snapshot(args: argparse.Namespace) -> Answer:
-    with opened(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, store.transaction():
         lineage = naming.find_lineage(store, naming.parse(args.name))
         asked = [r for r in store.requests.open(lineage.id) if r.verb == "snapshot"]
         if not asked:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from edgecloud.registry import Lineage, SqliteStore, Version
+from edgecloud.registry import LineageRow, SqliteStore, VersionRow
 from edgecloud.versions import cards
 from modelwire.wire import cbor
 
 from ..answer import Document
 
 
-def describe(store: SqliteStore, lineage: Lineage, v: Version) -> Document:
+def describe(store: SqliteStore, lineage: LineageRow, v: VersionRow) -> Document:
     """Return a version as JSON holds it."""
     metrics = cbor.decode(v.extension, "extension") if v.extension else {}
     assert isinstance(metrics, dict)  # ingest has parsed it

@@ -7,7 +7,7 @@ import argparse
 from edgecloud.versions import comparing, materialise, naming
 from edgecommon.printing import Answer
 
-from ..answer import Document, opened, table
+from ..answer import Document, registry_of, table
 
 NAME = "diff"
 HELP = "Say how far two versions are from each other, tensor by tensor."
@@ -20,22 +20,22 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with opened(args) as store:
-        bases = materialise.Bases(store)
+    with registry_of(args) as store:
+        bases = materialise.LoadedBases(store)
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
         states = [materialise.rebuild(store, p.version, bases) if p.version else bases[p.base].state() for p in places]
-    found = comparing.distance(states[0], states[1])
+    apart = comparing.distance(states[0], states[1])
     tensors: list[Document] = [
         {"tensor": t.name, "entries": t.entries, "changed": t.changed, "units": t.units, "exponent": t.exponent,
          "max_abs": t.largest, "l2": t.l2}
-        for t in found.tensors
+        for t in apart.tensors
     ]  # fmt: skip
     document: Document = {
-        "first": str(places[0]), "second": str(places[1]), "same_base": found.same_base, "entries": found.entries,
-        "changed": found.changed, "max_abs": found.largest, "l2": found.l2, "tensors": tensors,
+        "first": str(places[0]), "second": str(places[1]), "same_base": apart.same_base, "entries": apart.entries,
+        "changed": apart.changed, "max_abs": apart.largest, "l2": apart.l2, "tensors": tensors,
     }  # fmt: skip
-    rows = [(t.name, t.entries, t.changed, _units(t), f"{t.largest:.6g}", f"{t.l2:.6g}") for t in found.tensors]
-    rows.append(("all", found.entries, found.changed, "", f"{found.largest:.6g}", f"{found.l2:.6g}"))
+    rows = [(t.name, t.entries, t.changed, _units(t), f"{t.largest:.6g}", f"{t.l2:.6g}") for t in apart.tensors]
+    rows.append(("all", apart.entries, apart.changed, "", f"{apart.largest:.6g}", f"{apart.l2:.6g}"))
     title = f"{places[0]} -> {places[1]}"
     return Answer(document, table(("tensor", "entries", "changed", "lattice units", "max |dw|", "l2"), rows, title=title))
 

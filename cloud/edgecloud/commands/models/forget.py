@@ -8,12 +8,11 @@ import secrets
 
 from edgecloud.intake.greeting import ADOPT
 from edgecloud.registry import Request, SqliteStore
-from edgecloud.versions import materialise, naming
-from edgecloud.versions import unlearning as forgetting
+from edgecloud.versions import materialise, naming, unlearning
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, Malformed, TooLarge
 
-from ..answer import Document, facts, now, opened, progress
+from ..answer import Document, facts, now, progress, registry_of
 from .retrained import distance, in_words, output_path, write
 
 NAME = "forget"
@@ -47,37 +46,37 @@ def run(args: argparse.Namespace) -> Answer:
     path = output_path(args.output)
     if args.send and args.at_version:
         raise BadArgument(reason="--at-version asks what one version would have been", fix="leave it out to send what the head becomes")
-    with opened(args, readonly=not args.send) as store:
-        bases = materialise.Bases(store)
+    with registry_of(args, readonly=not args.send) as store:
+        bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         if args.at_version:
-            found = forgetting.at_version(store, place, rows, bases)
+            done = unlearning.at_version(store, place, rows, bases)
         else:
-            found = forgetting.unlearn(store, place, rows, bases, progress("versions"))
+            done = unlearning.unlearn(store, place, rows, bases, progress("versions"))
         document: Document = {
-            "name": str(place), "compared_with": str(found.place), "samples": list(found.forgotten.samples),
-            "rows": list(found.forgotten.rows), "dropped": [{"version": d.version, "rows": d.rows, "of": d.of} for d in found.dropped],
-            "replayed": found.replayed, "without_names": list(found.nameless), "before": list(found.before),
-            **distance(found.head, found.state),
+            "name": str(place), "compared_with": str(done.place), "samples": list(done.without.samples),
+            "rows": list(done.without.rows), "dropped": [{"version": d.version, "rows": d.rows, "of": d.of} for d in done.dropped],
+            "replayed": done.replayed, "without_names": list(done.nameless), "before": list(done.before),
+            **distance(done.head, done.state),
         }  # fmt: skip
         lines: list[tuple[str, object]] = [
-            ("forgotten", found.forgotten),
-            ("in", _listed([f"@{d.version} ({d.rows} of {d.of} rows)" for d in found.dropped]) or "no recipe on the way"),
-            ("replayed", f"{found.replayed} recipes"), ("root", found.state.root.hex()), (f"{found.place} differs in", in_words(document)),
+            ("forgotten", done.without),
+            ("in", _listed([f"@{d.version} ({d.rows} of {d.of} rows)" for d in done.dropped]) or "no recipe on the way"),
+            ("replayed", f"{done.replayed} recipes"), ("root", done.state.root.hex()), (f"{done.place} differs in", in_words(document)),
         ]  # fmt: skip
-        if found.nameless:
-            which = _listed([f"@{n}" for n in found.nameless])
+        if done.nameless:
+            which = _listed([f"@{n}" for n in done.nameless])
             lines.append(("replayed as they are", f"{which} say not which samples their rows are of"))
-        if found.before:
-            which = _listed([f"@{n}" for n in found.before])
+        if done.before:
+            which = _listed([f"@{n}" for n in done.before])
             lines.append(("left as it is", f"{which} in front of them: no recipe tells whether it was trained on them, too"))
         if path is not None:
-            write(path, found.state, bases[found.place.base], f"{found.place} without {found.forgotten}", document)
+            write(path, done.state, bases[done.place.base], f"{done.place} without {done.without}", document)
             lines.append(("file", path))
         if args.send:
-            request = _send(store, found)
+            request = _send(store, done)
             document["id"] = request.id
-            lines.append(("asked", f"{found.place.lineage} to take it over, id {request.id}; edgecloud show {place.lineage.device} tells"))
+            lines.append(("asked", f"{done.place.lineage} to take it over, id {request.id}; edgecloud show {place.lineage.device} tells"))
     return Answer(document, facts(lines))
 
 
@@ -85,21 +84,21 @@ def parse_rows(text: str) -> list[int]:
     """Return the numbers of 3,8,10-20. Raises BadArgument."""
     out: set[int] = set()
     for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last or last - first >= ROWS_MAX:
             raise BadArgument(reason=f"--rows: {part.strip()[:60]!r} is no row and no range of rows", fix="--rows 3,8,10-20, from 0")
         out.update(range(first, last + 1))
     return sorted(out)
 
 
-def _send(store: SqliteStore, found: forgetting.Unlearned) -> Request:
-    lineage = found.place.lineage
+def _send(store: SqliteStore, done: unlearning.Unlearned) -> Request:
+    lineage = done.place.lineage
     epoch = store.lineages.current(lineage.id)
-    if epoch is None or epoch.epoch != found.place.epoch:
+    if epoch is None or epoch.epoch != done.place.epoch:
         raise BadArgument(reason=f"{lineage} has lost that state since", fix=f"edgecloud log {lineage} lists its epochs")
     try:
-        content = forgetting.update_for(found)
+        content = unlearning.update_for(done)
     except (TooLarge, Malformed) as error:
         raise BadArgument(
             reason=f"what {lineage} would have to take over does not go into a message: {error.message}",

@@ -7,7 +7,7 @@ import argparse
 from edgecloud.versions import naming
 from edgecommon.printing import Answer
 
-from ..answer import Document, opened, table, when
+from ..answer import Document, registry_of, table, when
 from .described import carried, describe
 
 NAME = "log"
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with opened(args) as store:
+    with registry_of(args) as store:
         lineage = naming.find_lineage(store, naming.parse(args.name))
         versions = [describe(store, lineage, v) for v in store.versions.of(lineage.id)]
         refusals: list[Document] = [

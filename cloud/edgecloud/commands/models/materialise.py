@@ -10,7 +10,7 @@ from edgecloud.versions import exporting, materialise, naming
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 
-from ..answer import Document, facts, opened
+from ..answer import Document, facts, registry_of
 
 NAME = "materialise"
 HELP = "Write a version's weights to a file: exact and proven, or nothing."
@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> Answer:
     path = Path(args.output)
     if path.suffix not in exporting.FORMATS:
         raise BadArgument(reason=f"{path.name!r} names no format", fix="name the file FILE.tflite, FILE.npz or FILE.safetensors")
-    with opened(args) as store:
-        bases = materialise.Bases(store)
+    with registry_of(args) as store:
+        bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         base = bases[place.base]
         state = materialise.rebuild(store, place.version, bases) if place.version else base.state()

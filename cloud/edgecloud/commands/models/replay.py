@@ -8,7 +8,7 @@ from edgecloud.versions import materialise, naming, replaying
 from edgecommon.printing import Answer
 from modelwire.errors import ReplayMismatch
 
-from ..answer import Document, facts, opened, progress
+from ..answer import Document, facts, progress, registry_of
 from .retrained import distance, in_words, output_path, write
 
 NAME = "replay"
@@ -34,8 +34,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     settings = replaying.parse_settings(args.set)
     path = output_path(args.output)
-    with opened(args) as store:
-        bases = materialise.Bases(store)
+    with registry_of(args) as store:
+        bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         done = replaying.replay(store, place, bases, progress("steps"))
         version, recipe = done.version, done.recipe

@@ -13,11 +13,11 @@ from ..answer import Document
 
 def distance(one: ModelState, other: ModelState) -> Document:
     """Return what a document says of the way from one state to another."""
-    found = comparing.distance(one, other)
-    units = [t.units for t in found.tensors if t.units is not None]
+    apart = comparing.distance(one, other)
+    units = [t.units for t in apart.tensors if t.units is not None]
     return {
-        "root": other.root, "changed": found.changed, "entries": found.entries, "units": sum(units), "largest_units": found.largest_units,
-        "max_abs": found.largest, "l2": found.l2,
+        "root": other.root, "changed": apart.changed, "entries": apart.entries, "units": sum(units), "largest_units": apart.largest_units,
+        "max_abs": apart.largest, "l2": apart.l2,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from edgecloud.versions import cards, naming
 from edgecommon.printing import Answer
 from modelwire.errors import UnknownDevice, WireError
 
-from ..answer import Document, facts, opened, when
+from ..answer import Document, facts, registry_of, when
 from ..fleet import devices
 from .card import as_document, summary
 from .described import carried, describe, notes_on
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     name = naming.parse(args.name)
-    with opened(args) as store:
+    with registry_of(args) as store:
         if name.version is None and name.model is None:
             if name.device not in store.devices.names():
                 raise UnknownDevice(device=name.device)

@@ -10,7 +10,7 @@ from edgecloud.registry.backup import restore
 from edgecloud.settings import registry_path
 from edgecommon.printing import Answer
 
-from ..answer import Document, opened, progress
+from ..answer import Document, progress, registry_of
 
 NAME = "restore"
 HELP = "Put a backup in the place of the registry."
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     source, target = Path(args.backup), registry_path(args.db)
     aside = restore(source, target, progress=progress("pages"), replace=args.force)
-    with opened(args, readonly=False) as store:  # a copy of an older release's is brought to this one
+    with registry_of(args, readonly=False) as store:  # a copy of an older release's is brought to this one
         fleet, public = store.fleet, store.public_key
     document: Document = {"registry": str(target), "backup": str(source), "fleet": fleet, "replaced": str(aside) if aside else None}
     lines = [f"{target}: restored from {source}, integrity ok"]

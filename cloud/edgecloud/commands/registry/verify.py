@@ -6,13 +6,13 @@ import argparse
 import time
 from collections.abc import Iterator
 
-from edgecloud.registry import Lineage, SqliteStore, Status
+from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer
 from modelwire.errors import ModelWireError, RegistryDamaged
 
-from ..answer import Document, opened, progress
+from ..answer import Document, progress, registry_of
 
 NAME = "verify"
 HELP = "Prove versions: bytes, signature, commit, fingerprint and root."
@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     started = time.monotonic()
-    with opened(args) as store:
+    with registry_of(args) as store:
         checked, exact, total = 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _to_verify(store: SqliteStore, text: str | None) -> tuple[int, Iterator[materialise.Checked]]:
-    bases = materialise.Bases(store)
+    bases = materialise.LoadedBases(store)
     if text is not None and naming.parse(text).version is not None:
         place = naming.find(store, naming.parse(text))
         if place.version is None:
@@ -68,7 +68,7 @@ def _to_verify(store: SqliteStore, text: str | None) -> tuple[int, Iterator[mate
     return _count(store, lineages, refused=False), (one for line in lineages for one in materialise.check_lineage(store, line, bases))
 
 
-def _count(store: SqliteStore, lineages: list[Lineage], *, refused: bool) -> int:
+def _count(store: SqliteStore, lineages: list[LineageRow], *, refused: bool) -> int:
     return sum((v.status is Status.REFUSED) == refused for line in lineages for v in store.versions.of(line.id))
 
 
@@ -76,7 +76,7 @@ def _wrong_bases(store: SqliteStore) -> list[Document]:
     wrong: list[Document] = []
     for base in store.bases.all():
         try:
-            materialise.Bases(store)[base.commit].state()
+            materialise.LoadedBases(store)[base.commit].state()
         except ModelWireError as error:
             wrong.append({"name": f"base {base.name}", "error": type(error).__name__, "message": str(error)})
     return wrong

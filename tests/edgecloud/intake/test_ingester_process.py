@@ -27,7 +27,10 @@ from tests import broker as brokers
 from tests.edgecloud.centre import FLEET_KEY, add_base
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
 
-pytestmark = [pytest.mark.slow("starts and kills an ingester and a broker"), pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts and kills an ingester and a broker"),
+    pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING),
+]
 ROOT = Path(edgecloud.__file__).parents[2]
 WINDOW, RESEND = 8, 0.4  # un-receipted updates in flight; seconds
 LONG = 300.0  # seconds after which a machine hangs, however busy it is
@@ -147,7 +150,7 @@ def world(folder: Path, base: Base, names: list[str]) -> Iterator[tuple[brokers.
 def prove(folder: Path, boards: Boards, updates: int) -> None:
     """Every update was stored exactly once, is verified, and gives the bytes that its device served."""
     store = open_registry(folder / "fleet.db", readonly=True)
-    bases = materialise.Bases(store)
+    bases = materialise.LoadedBases(store)
     for device in boards.devices.values():
         lineage = store.lineages.get(device.name, device.model)
         assert lineage is not None
