@@ -113,6 +113,16 @@ def test_the_commands_expose_and_fit(tmp_path, capsys):
     assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
 
 
+def test_a_head_whose_logits_are_the_output_is_retrained_while_they_stay_in_their_range():
+    stock = read(stock_file("int8_softmax"))
+    bare = exposing(stock, int8_head_of(stock, stock.outputs[0]).given)
+    of = int8_head_of(read(bare), read(bare).outputs[1])
+    kernel, bias = layer_of(of, weights_in(bare, of))
+    assert of.outputs == 4 and put(bare, of, kernel / 2, bias / 2, np.zeros((1, 8))).changed > 0
+    with pytest.raises(BadArgument, match="more than a softmax reads them"):
+        put(bare, of, kernel, bias + 1e3, np.zeros((1, 8)))
+
+
 def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go():
     with pytest.raises(NotTrainable, match="float32, not int8"):
         stock = read((STOCK / "dense.tflite").read_bytes())
