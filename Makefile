@@ -10,7 +10,7 @@ endif
 
 VENV := .venv
 VENV_TFLITE := .venv-tflite
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd modelwire/_core/*.pxi)
+KERNELS := $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd modelwire/_core/*.pxi)
 PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
 RUNS ?= 1000000
@@ -86,23 +86,35 @@ clean: ## remove environments, builds and caches
 	rm -f modelwire/_core/*.so modelwire/_core/kernel.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.ready: $(SOURCES)
+# An environment is ready when it is installed and holds the kernels of today: a touched source costs its own object, no install.
+$(VENV)/.ready $(VENV_TFLITE)/.ready: %/.ready: %/.installed $(KERNELS)
+	@$*/bin/python setup.py --quiet build_ext --inplace --parallel 2
+	@touch $@; echo "$*: ready"
+
+$(VENV)/.installed: pyproject.toml setup.py
 	@$(call check-python)
 	@echo "$(VENV): installing with $(PYTHON); the first time this takes a minute or two"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python $(PIP) --editable '.[litert,cloud,demo,test]'
-	@touch $@; echo "$(VENV): ready"
+	@$(VENV)/bin/python $(PIP) --editable '.[litert,cloud,demo,build,test]'
+	@touch $@
 
-$(VENV)/.lint: $(VENV)/.ready
+# What else is installed hangs on what is asked for, not on the kernels; they need only be there.
+$(VENV)/.lint $(VENV)/.hooks $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.installed | $(VENV)/.ready
+
+$(VENV)/.lint:
 	@$(VENV)/bin/python $(PIP) --editable '.[lint]'
 	@touch $@
 
+$(VENV)/.hooks:
+	@$(VENV)/bin/python $(PIP) --editable '.[hooks]'
+	@touch $@
+
 # atheris has wheels for Linux on x86-64 alone, and not for every Python: the doors say so when it is not there.
-$(VENV)/.fuzz: $(VENV)/.ready
+$(VENV)/.fuzz:
 	@$(VENV)/bin/python $(PIP) --editable '.[fuzz]' || echo "atheris can't be installed here: the Python door is left out" >&2
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.ready
+$(VENV)/.bench:
 	@echo "$(VENV): installing the rivals of the bench; what cannot be had is left out of the table, and that is said"
 	@if $(VENV)/bin/python $(PIP) --editable '.[bench]'; then touch $@; else echo "not all rivals could be installed" >&2; fi
 
@@ -119,12 +131,12 @@ tflite-runtime:
 		echo "tflite-runtime has no wheel for this Python (> 3.11): its tests are left out; make PYTHON=python3.11 runs them"; \
 	else $(MAKE) --no-print-directory $(VENV_TFLITE)/.ready; fi
 
-$(VENV_TFLITE)/.ready: $(SOURCES)
+$(VENV_TFLITE)/.installed: pyproject.toml setup.py
 	@$(call check-python)
 	@echo "$(VENV_TFLITE): installing tflite-runtime and numpy 1 with $(PYTHON)"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV_TFLITE)
-	@$(VENV_TFLITE)/bin/python $(PIP) --editable '.[tflite,test]'
-	@touch $@; echo "$(VENV_TFLITE): ready"
+	@$(VENV_TFLITE)/bin/python $(PIP) --editable '.[tflite,build,test]'
+	@touch $@
 
 define check-python
 test -n "$(PYTHON)" || { \

@@ -70,6 +70,6 @@ def _columns() -> int:
 
 def _surroundings(error: OSError) -> ModelWireError:
     """Name what is wrong around the agent: a full disk, a folder that may not be written."""
-    found = ConfigError(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    found.hint = "edgeagent doctor"
-    return found
+    named = ConfigError(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    named.hint = "edgeagent doctor"
+    return named

@@ -20,8 +20,8 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, b
     replace: False refuses a name that is taken. beside: what it is called until it is whole; needed where two may write one file.
     """
     beside = beside or path.with_name(path.name + TEMPORARY)
-    beside.unlink(missing_ok=True)
     try:
+        beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             view = memoryview(data)
@@ -32,9 +32,9 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, b
             os.close(handle)
         put_in_place(beside, path, replace=replace)
     except OSError as e:
+        with suppress(OSError):
+            beside.unlink()  # on a full disk the half of it takes room that others need
         raise OSError(e.errno, e.strerror, str(path)) from None
-    finally:
-        beside.unlink(missing_ok=True)  # on a full disk the half of it takes room that others need
 
 
 def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
@@ -42,10 +42,14 @@ def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
     if not path.name or (path.exists() and not path.is_file()):
         # A rename would put a file in the place of a device such as /dev/null.
         raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
-        write(path, data, mode=mode, replace=replace, beside=path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial"))
+        write(path, data, mode=mode, replace=replace, beside=beside)
     except OSError as error:
         raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()  # it is there after Ctrl-C alone
 
 
 def put_in_place(partial: Path, path: Path, *, replace: bool) -> None:

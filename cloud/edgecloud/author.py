@@ -179,11 +179,12 @@ def _seen(variables: Sequence[Any]) -> Iterator[None]:
 
 def _zeroed(file: bytes) -> bytes:
     """Return the file with zeros where they stood before `_seen`."""
-    weights = tflite_file.read_weights(file)
+    parsed = tflite_file.parse_trainable(file)
+    weights = tflite_file.read_weights(parsed)
     for value in weights.values():
         if value.dtype == np.float32 and (value == ALMOST_ZERO).all():
             value[...] = 0
-    return tflite_file.write_weights(file, weights)
+    return tflite_file.write_weights(parsed, weights)
 
 
 def _converted(tf: Any, function: Any, wish: Wish) -> bytes:

@@ -14,7 +14,7 @@ from typing import Protocol
 from edgeagent.board import budget
 from edgeagent.board.budget import Plan, Work
 from edgeagent.samples.spool import Samples, Spool
-from edgeagent.settings.tree import Anomaly, Model
+from edgeagent.settings.tree import AnomalySettings, ModelSettings
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.slots import Held
@@ -52,7 +52,7 @@ class Ground(Protocol):
     def score(self, weights: Weights, judging: Samples) -> Score:
         """Return the score of the model with these weights, all of get_weights."""
 
-    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
+    def settled(self, snapped: Snapped, judging: Samples, settings: AnomalySettings) -> tuple[Snapped, float | None]:
         """Return the round with its threshold of anomalies, and the threshold: of the model that was scored last."""
 
     def rest(self) -> None:
@@ -92,7 +92,7 @@ def holding(lineage: Lineage, spool: Spool) -> Iterator[None]:
                 spool.release(lineage.name)
 
 
-def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) -> Found | None:
+def left(lineage: Lineage, spool: Spool, settings: ModelSettings, *, resident: int = 0) -> Found | None:
     """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped.
 
     resident: bytes that the agent holds now; a round in a mode that would take more than max_ram with them is dropped too.
@@ -117,7 +117,7 @@ def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) 
 
 
 def begin(
-    lineage: Lineage, spool: Spool, settings: Model, ground: Ground, held: Held, planned: Planned, *,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, ground: Ground, held: Held, planned: Planned, *,
     samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True, clock: Callable[[], float] = time.monotonic,
 ) -> UnderWay:  # fmt: skip
     """Return the round that was left, or a new one. samples: in place of the spool's; until: the newest of them that counts.
@@ -158,7 +158,7 @@ def loaded(training: Samples, judging: Samples) -> int:
     return sum(s.x.nbytes + s.y.nbytes for s in (training, judging))
 
 
-def shaping(settings: Model) -> str:
+def shaping(settings: ModelSettings) -> str:
     """Return the settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
     named = [(f.name, getattr(settings.train, f.name)) for f in fields(settings.train) if f.name not in _ELSEWHERE]
     if settings.update.kind == "recipe":  # whether the round can be one hangs on its size
@@ -167,7 +167,7 @@ def shaping(settings: Model) -> str:
 
 
 def _begun(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, plan: Plan, until: int, training: Samples, judging: Samples
+    lineage: Lineage, settings: ModelSettings, ground: Ground, held: Held, plan: Plan, until: int, training: Samples, judging: Samples
 ) -> Begun:  # fmt: skip
     head: Head = lineage.head()
     before = ground.score(held.state.named(), judging)
@@ -194,7 +194,7 @@ def _take_up(lineage: Lineage, found: Found, course: Course) -> float:
     return kept[1]
 
 
-def _too_large(lineage: Lineage, settings: Model, begun: Begun, resident: int) -> str:
+def _too_large(lineage: Lineage, settings: ModelSettings, begun: Begun, resident: int) -> str:
     """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
     cost, limit = lineage.costs.of(begun.runtime).get(begun.mode), int(SPARE * settings.budget.max_ram)
     if cost is None or not limit:

@@ -19,7 +19,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.features.ground import HeadGround
 from edgeagent.features.head_file import modes_of
 from edgeagent.samples.spool import Samples, Spool
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics, said
 from edgeagent.state.slots import Held
@@ -107,7 +107,7 @@ Round = Generator[Progress, None, Report]
 Gathered = TypeVar("Gathered")
 
 
-def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
+def check_due(lineage: Lineage, spool: Spool, settings: ModelSettings, outbox_bytes: int) -> None:
     """Raise NotWelcome, NotEnoughSamples or OutboxFull when a round can't be done now."""
     lineage.check_welcome(lineage.head())
     have = spool.count(lineage.name)
@@ -122,7 +122,7 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
-def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
+def _make_room(lineage: Lineage, settings: ModelSettings, outbox_bytes: int) -> None:
     """Let one update take the place of those that were never offered; recipes are given up only when that is not enough."""
     with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
         lineage.coalesce()
@@ -137,7 +137,7 @@ def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
 
 
 def run(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
     trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Round:  # fmt: skip
@@ -152,7 +152,7 @@ def run(
 
 
 def _run(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
     memory: Memory, now: Callable[[], float], clock: Callable[[], float], *, keep: bool,
 ) -> Round:  # fmt: skip
     began = clock()
@@ -178,27 +178,27 @@ def _run(
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
     size = kept = 0
-    version, kind, verdict, error, body = None, "", trained.verdict, trained.error, b""
+    version, kind, verdict, error, sealed = None, "", trained.verdict, trained.error, None
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
             extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
             if recipe is None:
-                body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
+                sealed = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
             else:
                 extension |= recipe.extension
-                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
+                sealed = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
-    if snapped is not None and body:
+    if snapped is not None and sealed is not None:
         sent = Kind.RECIPE if trained.recipe else snapped.kind
-        size, kept, kind = len(body), changed(snapped.sections), sent.name.lower()
+        size, kept, kind = len(sealed.data), changed(snapped.sections), sent.name.lower()
         most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
         assert outcome.before is not None and outcome.after is not None
         verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome, note=note)
+            version = lineage.adopt(head, snapped, written, sealed, outcome, note=note)
             spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif trial:
@@ -229,7 +229,7 @@ class _Standing:
     card: Card | None = None  # where the ground had to know of it
 
 
-def _card(lineage: Lineage, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+def _card(lineage: Lineage, spool: Spool, settings: ModelSettings, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
     room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
     return spool.cards.beside(
         lineage.name, until, runtime=runtime, told=lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
@@ -237,7 +237,7 @@ def _card(lineage: Lineage, spool: Spool, settings: Model, runtime: str, until: 
 
 
 def _stand(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
     memory: Memory, *, keep: bool,
 ) -> Generator[Progress, None, _Standing]:  # fmt: skip
     """Open the model, or gather its samples as features."""
@@ -259,7 +259,7 @@ def _stand(
 
 
 def _stand_on_features(
-    lineage: Lineage, spool: Spool, settings: Model, extractors: Extractors, memory: Memory, until: int, *, keep: bool
+    lineage: Lineage, spool: Spool, settings: ModelSettings, extractors: Extractors, memory: Memory, until: int, *, keep: bool
 ) -> Generator[Progress, None, _Standing]:
     give_back()
     idle = memory.idle(lineage.name)
@@ -272,12 +272,12 @@ def _stand_on_features(
     return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
 
 
-def on_features(lineage: Lineage, spool: Spool, settings: Model, memory: Memory, wish: str) -> bool:
+def on_features(lineage: Lineage, spool: Spool, settings: ModelSettings, memory: Memory, wish: str) -> bool:
     """Return whether a round would be in mode features, as far as that can be told before anything is opened. wish: a mode, or auto."""
     return wish == FEATURES or (wish == budget.AUTO and _ahead(lineage, spool, settings, memory) == FEATURES)
 
 
-def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
+def _ahead(lineage: Lineage, spool: Spool, settings: ModelSettings, memory: Memory) -> str:
     """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told.
 
     Raises NoModeFits, which tells of mode features too.
@@ -306,14 +306,14 @@ def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress,
             yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
 
 
-def _note(ground: Ground, settings: Model) -> str:
+def _note(ground: Ground, settings: ModelSettings) -> str:
     if isinstance(ground, HeadGround):
         return ground.note
     return "no recipe: only mode features trains what a recipe can say" if settings.update.kind == "recipe" else ""
 
 
 def _plan(
-    lineage: Lineage, settings: Model, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
+    lineage: Lineage, settings: ModelSettings, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
 ) -> Plan:
     work = Work(
         settings.train.epochs, trainer.steps_of(len(training), ground.batch, 1), underway.loaded(training, judging), idle
@@ -353,7 +353,7 @@ class _Watch:
 
 
 def _train(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None,
+    lineage: Lineage, settings: ModelSettings, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None,
     clock: Callable[[], float],
 ) -> Generator[Progress, None, _Trained]:  # fmt: skip
     head, course, journal = lineage.head(), at.course, at.journal

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import STEPS_MAX, HeadRecipe, Loss, Optimizer
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
+from modelwire.output_head_settings import STEPS_MAX, HeadRecipe, Loss, Optimizer
 from modelwire.tensors import F32, Weights
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.int8_head import BIAS, BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, Int8Head

@@ -71,7 +71,7 @@ def run(compiler: str, emulators: tuple[str, ...], flags: list[str], into: Path)
     assert built.returncode == 0, built.stderr
     hashes = {}
     for kernel in kernels:
-        done = subprocess.run([*emulator, str(program), kernel], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run([*emulator, str(program), kernel], capture_output=True, text=True, check=False, timeout=500)
         assert done.returncode == 0, f"{kernel}: {done.stdout}{done.stderr}"
         printed, ran = done.stdout.split()
         assert ran == kernel

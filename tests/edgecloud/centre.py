@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import edgecloud
 from edgecloud.intake.decision import Bounds, Decision, Reply
 from edgecloud.intake.rebuilding import Judged, Rebuilder
 from edgecloud.intake.routing import Ingest
@@ -97,3 +98,15 @@ class Centre:
         head = self.store.lineages.head(lineage.id, epoch.epoch)
         assert head is not None
         return head.version
+
+
+def fleet_of(store: SqliteStore) -> edgecloud.Fleet:
+    return edgecloud.open(store.database.path)
+
+
+def damage(store: SqliteStore, sql: str, *values: object) -> None:
+    """Change a row behind the registry's back."""
+    for (name,) in store.database.all("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+        store.database.run(f"DROP TRIGGER {name}")
+    store.database.run("PRAGMA ignore_check_constraints = ON")
+    store.database.run(sql, *values)

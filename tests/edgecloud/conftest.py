@@ -34,3 +34,22 @@ def centre(store: SqliteStore) -> Centre:
 def device(centre: Centre, base: Base) -> ScriptedDevice:
     """pi-7, registered and welcomed in epoch 1."""
     return centre.meet(ScriptedDevice(base))
+
+
+@pytest.fixture
+def grown(centre: Centre, device: ScriptedDevice) -> Centre:
+    """Twelve verified versions, a snapshot at 5, and a refused 9."""
+    for n in range(1, 13):
+        if n == 5:
+            sent = device.snapshot()
+        elif n == 9:
+            sent = device.train(fingerprint=(1, 2))
+        else:
+            sent = device.train()
+        centre.deliver(device, sent)
+        if n == 9:
+            centre.rebuild()
+            good = centre.said()[-1].good
+            centre.deliver(device, device.snapshot(good))
+    centre.rebuild()
+    return centre

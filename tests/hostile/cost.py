@@ -12,7 +12,7 @@ from modelwire.errors import ModelWireError
 
 
 def refused(attempt: Callable[[], object]) -> tuple[ModelWireError, float, int]:
-    """Return the error by which the attempt is refused, the seconds of processor that it took, and the most bytes that Python and numpy held."""
+    """Return the error by which the attempt is refused, the seconds of processor, and the most bytes that Python and numpy held."""
     tracemalloc.start()
     try:
         started = time.process_time()

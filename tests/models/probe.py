@@ -1,4 +1,4 @@
-"""Prints the smallest .tflite that proves a runtime works (y = x + x), as edgeagent/runtime.py holds it: zlib, then base85.
+"""Prints the smallest .tflite that proves a runtime works (y = x + x), as edgecommon/runtime.py holds it: zlib, then base85.
 
 Needs tensorflow (its copy of the schema) and flatbuffers; not needed at run time.
 """

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modelwire.lattice.between import exact_sections
 from modelwire.lattice.state import ModelState
-from modelwire.tensors import F32, Schema, TensorSpec
+from modelwire.tensors import F32, Held, Schema, TensorSpec
 from modelwire.update.container import Header, seal
 from modelwire.update.manifest import Manifest, manifest_for
-from modelwire.update.sections import Kind, Section
+from modelwire.update.sections import Kind, Section, Sections
 from modelwire.wire import signing
 
 KEY = signing.PrivateKey(bytes(range(32)))
@@ -47,6 +48,14 @@ def model(seed: int = 0, peak: float = 1.0) -> tuple[Manifest, list[F32]]:
     return manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base
 
 
+def exact_update(state: ModelState, weights: Sequence[Held]) -> tuple[Kind, Sections, ModelState]:
+    """Return (kind, sections, state) of the update that moves `state` to `weights`, bit for bit; `state` is left as it was."""
+    sections = exact_sections(state, weights)
+    after = state.copy()
+    after.apply(Kind.EXACT, sections)
+    return Kind.EXACT, sections, after
+
+
 def sealed(
     state: ModelState,
     sections: tuple[Section, ...],
@@ -71,7 +80,7 @@ def sealed(
         "fingerprint": state.fingerprint,
         "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
     }
-    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY)  # type: ignore[arg-type]
+    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY).data  # type: ignore[arg-type]
 
 
 def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> ModelState:
@@ -84,3 +93,19 @@ def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> M
 
 def empty(tensor: int, exponent: int) -> Section:
     return Section(tensor, np.zeros(0, np.uint32), np.zeros(0, np.int32), 1, exponent)
+
+
+def bits(state: ModelState) -> bytes:
+    return b"".join(w.tobytes() for w in state.weights)
+
+
+def noisy(state: ModelState, seed: int, scale: float) -> list[F32]:
+    """Return weights as a training round might leave them."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for t, w in enumerate(state.weights):
+        size = scale * float(np.abs(state.base[t]).max(initial=0.0) or 1.0)
+        noise = rng.standard_normal(len(w)) * size * (rng.random(len(w)) < 0.5)
+        moved = (w.astype(np.float64) + noise).astype(np.float32)
+        out.append(np.abs(moved) + np.float32(1e-3) if state.manifest.verbatim(t) else moved)
+    return out

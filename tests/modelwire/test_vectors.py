@@ -17,7 +17,7 @@ from modelwire.update.sections import Kind
 from modelwire.wire import parts, records
 
 from .models import KEY
-from .wire.test_records import EXAMPLES
+from .wire.examples import EXAMPLES
 
 WIRE_1 = Path(__file__).parent.parent / "vectors" / "wire-1"
 UPDATES = WIRE_1 / "updates"
@@ -71,7 +71,7 @@ def test_a_golden_update_is_sealed_the_same_way_today(expected: dict[str, str]) 
     again = Header(
         h.kind, h.device, h.model, h.epoch, h.version, h.parent, h.schema_id, h.root, h.fingerprint, h.base, h.extension
     )
-    assert seal(again, container.sections(schema), schema, KEY) == data
+    assert seal(again, container.sections(schema), schema, KEY).data == data
 
 
 def test_the_golden_chain_holds_a_clamp_and_its_snapshot() -> None:

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import kind_of, update_of
 from tests import broker
 from tests.edgeagent.recipes import BASE, learn
 from tests.edgecloud.device import recipe_on
 from tests.system.fleet import Fleet
 from tests.system.test_end_to_end import exact, files, wait_for
 
-pytestmark = [pytest.mark.slow("starts and kills a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts and kills a fleet of processes"),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 SETTINGS = {
     "link.resend": "1s", "link.reconnect_min": "100ms", "link.reconnect_max": "1s", "train.min_samples": "100000", "store.history": "50",
@@ -43,7 +46,7 @@ def never_seen(gone: set[int]) -> ModelState:
 
 def teach(fleet: Fleet) -> None:
     """Have the device make its versions, while its agent is off."""
-    settings = configuration.load(fleet.home("pi-7") / configuration.FILE, environment={}, flags={})
+    settings = reading.load(fleet.home("pi-7") / reading.FILE, environment={}, flags={})
     with device.opened(settings, alone=True) as opened:
         rng = np.random.default_rng(1)
         opened.spool.extend("tiny", rng.standard_normal((60, 4)).astype(np.float32), [i % 3 for i in range(60)])
@@ -73,7 +76,8 @@ def test_a_sample_is_forgotten_on_both_sides_and_the_centre_holds_what_the_devic
         assert time.monotonic() < end
         agent.kill()
         agent.start()
-        wait_for(lambda: agent.has_said("connected to") or not agent.running or rng.random() < 0.1)  # on a busy machine it would be killed in its start alone
+        # By the clock alone, it would not come beyond its start on a busy machine.
+        wait_for(lambda: agent.has_said("connected to") or not agent.running or rng.random() < 0.1)
         time.sleep(rng.uniform(0.0, 1.0))
     wait_for(lambda: fleet.cloud("show", "pi-7")["models"][0]["requests"][-1]["ok"] is True)
     log = fleet.cloud("log", "pi-7")["versions"]

@@ -18,7 +18,10 @@ from tests import broker
 from tests.edgeagent.heads import grafted
 from tests.system.fleet import Fleet, Process, one_thread
 
-pytestmark = [pytest.mark.slow("starts a fleet of processes and measures their memory"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts a fleet of processes and measures their memory"),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 try:
     RUNTIME = load().interpreter.__name__

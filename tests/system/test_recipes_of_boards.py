@@ -16,7 +16,10 @@ from tests.edgeagent.heads import grafted, samples
 from tests.system.fleet import Fleet
 from tests.system.test_end_to_end import wait_for
 
-pytestmark = [pytest.mark.slow("starts and kills a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts and kills a fleet of processes"),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 ROUNDS, KILLS = 20, 4
 SETTINGS = {

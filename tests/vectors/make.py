@@ -19,7 +19,7 @@ from modelwire.update.container import parse
 from modelwire.update.sections import Kind, add, invert
 from modelwire.wire import parts, records
 from tests.modelwire.models import KEY, model, sealed
-from tests.modelwire.wire.test_records import EXAMPLES
+from tests.modelwire.wire.examples import EXAMPLES
 
 FOLDER = Path(__file__).parent / "wire-1"
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from modelwire.output_head.settings import FEATURES_MAX, WIDTH_MAX
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tflite.notes import CONTRACT, HEAD_LAYERS_MAX, HeadNotes, Mode
 
 from .layers import Layer

@@ -19,7 +19,7 @@ class Delivery:
 class IntakeTransport(Protocol):
     """At least once, in any order, never lost between two acknowledgements of a living broker; all else is the receipts' work.
 
-    tests/cloud/conformance/test_transport.py is what every implementation passes.
+    tests/edgecloud/conformance/test_transport.py is what every implementation passes.
     """
 
     @property

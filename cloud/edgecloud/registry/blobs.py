@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from edgecloud.versions.mapping import open_container
 from edgecommon.files import flush_folder, write
+from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
 from modelwire.limits import Limits
 from modelwire.update.container import Container, parse
 
-from .database import Database
+from .mapping import open_container
 
 PARTIAL = ".partial"
 
@@ -52,14 +52,14 @@ class DatabaseBlobs:
         return digest
 
     def get(self, digest: bytes) -> bytes:
-        row = self._database.one("SELECT bytes FROM blob WHERE sha256 = ?", digest)
+        row = self._database.maybe("SELECT bytes FROM blob WHERE sha256 = ?", digest)
         return _proven(digest, None if row is None else bytes(row[0]), self._database.path)
 
     def container(self, digest: bytes, limit: Limits) -> Container:
         return parse(self.get(digest), limit)
 
     def has(self, digest: bytes) -> bool:
-        return self._database.one("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
+        return self._database.maybe("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
 
     def digests(self) -> Iterator[bytes]:
         for (digest,) in self._database.all("SELECT sha256 FROM blob ORDER BY sha256"):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged, UnsupportedWire
-
-from .database import Database
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
 SCHEMA = 4  # number of migrations below; kept in user_version, so that opening costs no query on tables

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import LineageError
 
-from .database import Database, Row
 from .rows import Base, DeviceKey, Epoch, HeadRow, LineageRow, NewVersion, PresenceRow, Status, VersionRow
 
 
@@ -22,11 +22,11 @@ class SqliteBases:
         )
 
     def get(self, commit: bytes) -> Base | None:
-        row = self._database.one(f'{self._ALL} WHERE "commit" = ?', commit)
+        row = self._database.maybe(f'{self._ALL} WHERE "commit" = ?', commit)
         return None if row is None else Base(*row)
 
     def named(self, name: str) -> Base | None:
-        row = self._database.one(f"{self._ALL} WHERE name = ?", name)
+        row = self._database.maybe(f"{self._ALL} WHERE name = ?", name)
         return None if row is None else Base(*row)
 
     def all(self) -> list[Base]:
@@ -53,7 +53,7 @@ class SqliteDevices:
         return self._database.run("UPDATE device_key SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL", now, device)
 
     def owner(self, key: bytes) -> str | None:
-        row = self._database.one("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
+        row = self._database.maybe("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
         return None if row is None else str(row[0])
 
     def names(self) -> list[str]:
@@ -70,11 +70,11 @@ class SqliteLineages:
         self._database = database
 
     def get(self, device: str, model: str) -> LineageRow | None:
-        row = self._database.one(f"{self._ALL} WHERE device = ? AND model = ?", device, model)
+        row = self._database.maybe(f"{self._ALL} WHERE device = ? AND model = ?", device, model)
         return None if row is None else LineageRow(*row)
 
     def by_id(self, lineage: int) -> LineageRow:
-        row = self._database.one(f"{self._ALL} WHERE id = ?", lineage)
+        row = self._database.maybe(f"{self._ALL} WHERE id = ?", lineage)
         if row is None:
             raise LineageError(reason=f"there is no lineage {lineage}")
         return LineageRow(*row)
@@ -112,11 +112,11 @@ class SqliteLineages:
         return self._epoch("WHERE lineage = ? ORDER BY epoch DESC LIMIT 1", lineage)
 
     def _epoch(self, where: str, *values: object) -> Epoch | None:
-        row = self._database.one(f"{self._EPOCH} {where}", *values)
+        row = self._database.maybe(f"{self._EPOCH} {where}", *values)
         return None if row is None else Epoch(*row)
 
     def head(self, lineage: int, epoch: int) -> HeadRow | None:
-        row = self._database.one('SELECT version_id, "commit", version FROM head WHERE lineage = ? AND epoch = ?', lineage, epoch)
+        row = self._database.maybe('SELECT version_id, "commit", version FROM head WHERE lineage = ? AND epoch = ?', lineage, epoch)
         return None if row is None else HeadRow(*row)
 
     def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
@@ -127,7 +127,7 @@ class SqliteLineages:
         return moved == 1
 
     def presence(self, lineage: int) -> PresenceRow | None:
-        row = self._database.one("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
+        row = self._database.maybe("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
         if row is None or row[2] is None:
             return None
         return PresenceRow(bool(row[0]), row[1], row[2], row[3], row[4])
@@ -158,10 +158,9 @@ class SqliteVersions:
     def add(self, version: NewVersion) -> VersionRow:
         v = version
         id = self._database.insert(
-            'INSERT INTO version (lineage, epoch, version, kind, "commit", parent, parent_id, base, root, fingerprint, blob, size,'
-            " received_at, extension) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            v.lineage, v.epoch, v.version, v.kind, v.commit, v.parent, v.parent_id, v.base, v.root, v.fingerprint, v.blob, v.size,
-            v.received_at, v.extension,
+            "version", lineage=v.lineage, epoch=v.epoch, version=v.version, kind=v.kind, commit=v.commit, parent=v.parent,
+            parent_id=v.parent_id, base=v.base, root=v.root, fingerprint=v.fingerprint, blob=v.blob, size=v.size,
+            received_at=v.received_at, extension=v.extension,
         )  # fmt: skip
         known = self.by_id(id)
         assert known is not None
@@ -217,7 +216,7 @@ class SqliteVersions:
         return [(first, last) for first, last in rows]
 
     def _first(self, where: str, *values: object) -> VersionRow | None:
-        row = self._database.one(f"{self._ALL} {where}", *values)
+        row = self._database.maybe(f"{self._ALL} {where}", *values)
         return None if row is None else _version(row)
 
     def _many(self, where: str, *values: object) -> list[VersionRow]:

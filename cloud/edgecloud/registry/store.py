@@ -1,4 +1,4 @@
-"""The Store seam: what a registry must be able to do. tests/cloud/conformance holds the suite that every implementation passes."""
+"""The Store seam: what a registry must be able to do. tests/edgecloud/conformance holds the suite that every implementation passes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDa
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.tflite.file import read_weights, write_weights
+from modelwire.tflite.file import TrainableFile, parse_trainable, read_weights, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
 
@@ -23,11 +23,11 @@ BASES_KEPT = 8
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base with its weights, proven against its manifest once, whatever the number of states around it."""
+    """A base with its weights, parsed and proven against its manifest once, whatever the number of versions rebuilt on it."""
 
     manifest: Manifest
     weights: tuple[F32, ...]
-    file: bytes
+    file: TrainableFile
 
     def state(self) -> ModelState:
         """Return version 0, to be changed by its owner alone; the base's arrays are shared by all states."""
@@ -60,7 +60,7 @@ class LoadedBases:
         manifest = parse_manifest(row.manifest)
         if manifest.commit != commit or manifest.file_sha256 != row.file:
             raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed")
-        file = self._store.blobs.get(row.file)
+        file = parse_trainable(self._store.blobs.get(row.file))
         return LoadedBase(manifest, tuple(manifest.schema.flat(read_weights(file))), file)
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from edgecloud.registry import Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadArgument, Malformed
+from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, kind_of, layers_before, update_of
-from modelwire.output_head.settings import HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.trainer import Progress, outputs_of, start_of
+from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.update.container import Container
 
 from . import materialise

@@ -13,9 +13,10 @@ from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadArgument, Malformed, ModelWireError, TooLarge
 from modelwire.lattice.between import difference
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
-from modelwire.output_head.recipe import Recipe, kind_of, update_of
+from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.row_ids import ids_of
 from modelwire.update import container
 from modelwire.update.container import Header

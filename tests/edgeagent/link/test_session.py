@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.commands.train import finish
 from edgeagent.link.transport import Arrived
-from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
 from modelwire.errors import LinkError, NotWelcome
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor, records, signing, topics
 from modelwire.wire.records import Command, Hello, Level, Presence, Receipt, Record, Transfer, Wanted, Welcome
-from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, rig, scripted
+from tests.edgeagent.boards import ScriptedModel, centre, fill, rig
+from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import Centre, FakeClock
 
 
@@ -109,13 +108,6 @@ def test_no_more_than_the_window_is_on_its_way_and_in_order(tmp_path: Path, cloc
         r.serve(60)
         assert [u.header.version for u in c.updates()] == [1, 2, 3, 1, 2, 3, 4, 5, 6, 7]
         assert set(r.states().values()) == {"verified"}
-
-
-def train(r: Rig, count: int) -> None:
-    """Do rounds without a link."""
-    for _ in range(count):
-        report = finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
-        assert report.accepted, report.reason
 
 
 def test_an_update_without_a_receipt_goes_again_with_growing_pauses(tmp_path: Path, clock: FakeClock) -> None:

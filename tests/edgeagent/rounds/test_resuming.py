@@ -21,7 +21,7 @@ from edgeagent.rounds import journal
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Spool
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
 from edgeagent.training.batches import Trainable
 from edgecloud.graft.grafting import Wish, graft
@@ -171,7 +171,7 @@ def test_samples_that_the_reservoir_spares_stay_until_the_round_under_way_is_ove
 def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) -> None:
     file = grafted("dense", "sgd")
     prepare(tmp_path / "d", file)
-    path = tmp_path / "d" / configuration.FILE
+    path = tmp_path / "d" / reading.FILE
     flags = {"train.epochs": "9"} if end == "its settings change" else {}
 
     def full(spool: Spool) -> int:
@@ -189,7 +189,7 @@ def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) 
         elif end == "a kill before its first step":
             r.device.spool.hold("m")
             assert full(r.device.spool) > 40
-    with device.opened(configuration.load(path, environment={}, flags=flags), alone=True) as opened:
+    with device.opened(reading.load(path, environment={}, flags=flags), alone=True) as opened:
         again = Rig(opened, centre(FakeClock(), file=file), open_model)
         if end == "its settings change":
             again.agent._due(Goal(), again.lineage, opened.settings.model("m"))
@@ -206,13 +206,13 @@ def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) 
 def test_another_setting_or_another_model_lets_a_round_begin_anew(tmp_path: Path) -> None:
     file = grafted("dense", "sgd")
     prepare(tmp_path / "d", file)
-    path = tmp_path / "d" / configuration.FILE
+    path = tmp_path / "d" / reading.FILE
     for key, value, goes_on in (("train.margin", "7", True), ("train.epochs", "4", False), ("train.learning_rate", "0.02", False)):
         with rig(tmp_path / "d", centre(FakeClock(), file=file), open_model) as r:
             steps = round_of(r)
             before = take(steps, 3).done
             steps.close()
-        with device.opened(configuration.load(path, environment={}, flags={key: value}), alone=True) as opened:
+        with device.opened(reading.load(path, environment={}, flags={key: value}), alone=True) as opened:
             again = Rig(opened, centre(FakeClock(), file=file), open_model)
             steps = round_of(again)
             assert next(steps).done == (before + 1 if goes_on else 1), key
@@ -240,8 +240,8 @@ def test_a_round_in_a_mode_that_is_too_large_by_now_is_not_taken_up(tmp_path: Pa
         key = r.lineage.head().runtime
         r.lineage.costs.note(key, "all", Cost(0.001, 1 << 40), 0)
         r.lineage.costs.note(key, "head", Cost(0.001, 1 << 10), 0)
-    path = tmp_path / "d" / configuration.FILE
-    with device.opened(configuration.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
+    path = tmp_path / "d" / reading.FILE
+    with device.opened(reading.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
         steps = round_of(Rig(opened, centre(FakeClock(), file=file), open_model))
         assert (at := next(steps)).mode == "head" and at.done == 1
         steps.close()

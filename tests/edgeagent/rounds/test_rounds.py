@@ -17,9 +17,7 @@ from edgeagent.rounds.round import OpenModel, Report
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
 from edgeagent.training import batches as trainer
-from edgeagent.training import guard
 from edgeagent.training.course import Lesson, courses_for
-from edgeagent.training.guard import Score
 from modelwire.errors import NotEnoughSamples, NotWelcome, OutboxFull, TrainingDiverged
 from modelwire.lattice.candidates import Residual
 from modelwire.lattice.snap import Snapped, Step, snap
@@ -210,30 +208,6 @@ def test_a_full_outbox_stops_the_training_and_receipts_set_it_going_again(tmp_pa
         assert r.lineage.outbox.held_bytes() == 0
 
 
-@given(
-    before=st.floats(0, 10), after=st.one_of(st.floats(0, 10), st.just(float("nan")), st.just(float("inf"))), margin=st.floats(0, 1)
-)
-def test_the_guard_lets_pass_what_is_not_worse_by_more_than_the_margin(before: float, after: float, margin: float) -> None:
-    verdict = guard.judge(Score(before, None), Score(after, None), margin=margin, size=10, budget=10)
-    assert verdict.accepted == (after <= before + margin) and bool(verdict.reason) != verdict.accepted
-
-
-def test_a_model_whose_score_was_not_finite_can_only_get_better() -> None:
-    assert guard.judge(Score(float("nan"), None), Score(9.0, None), margin=0, size=1, budget=None).accepted
-
-
-def test_scores_are_cross_entropy_for_probabilities_and_squared_error_for_targets() -> None:
-    y = np.eye(3, dtype=np.float32)[[0, 1]]
-    p = np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32)
-    s = guard.score(p, Samples(np.zeros((2, 4), np.float32), y, True))
-    assert s.loss == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2, rel=1e-6) and s.accuracy == 0.5
-    t = guard.score(p, Samples(np.zeros((2, 4), np.float32), p + np.float32(0.5), False))
-    assert t.loss == pytest.approx(0.25) and t.accuracy is None
-    assert np.isnan(guard.score(p * np.nan, Samples(np.zeros((2, 4), np.float32), y, True)).loss)
-    sure = guard.score(np.eye(3, dtype=np.float32)[[1, 1]], Samples(np.zeros((2, 4), np.float32), y, True))
-    assert np.isfinite(sure.loss), "a certain mistake costs a finite amount"
-
-
 @given(n=st.integers(1, 200), size=st.integers(1, 40))
 def test_batches_are_all_of_one_size_and_hold_no_sample_twice(n: int, size: int) -> None:
     order = np.random.default_rng(n).permutation(n)
@@ -311,5 +285,3 @@ def test_the_residual_is_carried_from_round_to_round(tmp_path: Path) -> None:
             one(r, opens(Pull))
             touched |= set(np.flatnonzero(r.lineage.load().state.integers[index] != before).tolist())
         assert touched == set(range(12)), "each of the twelve weights had its turn"
-
-

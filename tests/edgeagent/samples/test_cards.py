@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from edgeagent.samples import cards
-from edgeagent.samples.reservoir import rank_of
 from edgeagent.samples.spool import Spool
 from edgeagent.service.agent import Goal
 from edgeagent.settings.channels import channels_of, values_of
@@ -23,9 +22,9 @@ from modelwire.cards.privacy import Privacy
 from modelwire.cards.sketch import Channel
 from modelwire.errors import ConfigError, RuntimeUnusable
 from tests.edgeagent.boards import Rig, ScriptedModel, centre, make, rig
+from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import FakeClock
 from tests.edgeagent.heads import board, grafted, samples
-from tests.edgeagent.link.test_session import train
 
 X = np.random.default_rng(5).normal(size=(4000, 4)).astype(np.float32)
 Y = X[:, :3].argmax(1)
@@ -323,11 +322,6 @@ def test_facts_are_words_of_a_card() -> None:
 def test_settings_of_cards_are_checked(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises((ConfigError, ValueError)):
         make(tmp_path, **{key: value})
-
-
-def test_ranks_are_spread_evenly() -> None:
-    ranks = np.array([rank_of(i) for i in range(1, 20001)], dtype=np.float64) / 2.0**63
-    assert abs(np.histogram(ranks, 10)[0] - 2000).max() < 180
 
 
 @pytest.mark.parametrize("kind", ["delta", "recipe"])

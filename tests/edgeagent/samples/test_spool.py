@@ -14,24 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgeagent
-from edgeagent.samples.from_files import read, read_all
-from edgeagent.samples.reservoir import rank_of
 from edgeagent.samples.spool import Spool, is_held_out
-from edgeagent.system.database import Database
+from edgeagent.system.database import create_database
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from tests.edgeagent.boards import make
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return small(tmp_path)
-
-
-def small(folder: Path, *, max_samples: int = 100, max_bytes: int = 1 << 20) -> Spool:
-    Spool.create(folder)
-    made = Spool(folder)
-    made.register("m", (4,), (3,), max_samples=max_samples, max_bytes=max_bytes)
-    return made
+from tests.edgeagent.samples.spools import kept_ids, small
 
 
 def test_what_was_appended_comes_back_in_order(spool: Spool) -> None:
@@ -173,130 +160,6 @@ def test_a_killed_writer_leaves_every_sample_whose_append_returned(tmp_path: Pat
         s._db.check()
 
 
-def test_sample_files_are_read_as_written(tmp_path: Path) -> None:
-    x, y = np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 2])
-    np.savez(tmp_path / "a.npz", x=x, y=y)
-    np.save(tmp_path / "b.npy", np.column_stack([x, y]))
-    (tmp_path / "c.csv").write_text("p,q,r,s,class\n" + "\n".join(",".join(map(str, [*r, c])) for r, c in zip(x, y, strict=True)) + "\n")
-    for name in ("a.npz", "b.npy", "c.csv"):
-        gx, gy, targets = read(tmp_path / name, label=None, model="m")
-        assert np.array_equal(gx, x) and gy is not None and np.array_equal(gy, y) and targets is None
-    np.save(tmp_path / "d.npy", x)
-    _, ones, _ = read(tmp_path / "d.npy", label=1, model="m")
-    assert ones is not None and ones.tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("a.npz", b"PK\x03\x04rubbish"),
-        ("b.npy", b"\x93NUMPY rubbish"),
-        ("c.csv", b"1,2\n3\n"),
-        ("d.csv", b"1,2\n3,x\n"),
-        ("e.txt", b"1"),
-        ("f.csv", b""),
-    ],
-)
-def test_a_file_that_holds_no_samples_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConfigError):
-        read(tmp_path / name, label=None, model="m")
-
-
-def test_a_pickle_in_a_file_of_samples_is_never_loaded(tmp_path: Path) -> None:
-    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    np.savez(tmp_path / "evil.npz", x=np.array([{"a": 1}], dtype=object), y=np.zeros(1))
-    for name in ("evil.npy", "evil.npz"):
-        with pytest.raises(ConfigError, match=r"pickle|[Oo]bject"):
-            read(tmp_path / name, label=None, model="m")
-
-
-# The reservoir.
-
-
-def kept_ids(s: Spool) -> list[int]:
-    training, judging = s.split("m", 0.2, until=1 << 60)
-    return sorted([*training.ids.tolist(), *judging.ids.tolist()])
-
-
-def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> None:
-    s = small(tmp_path, max_samples=400)
-    x = np.zeros((500, 4), np.float32)
-    for _ in range(20):  # 10 000 samples, each 500 followed by a round
-        s.extend("m", x, [1] * 500)
-        s.cards.begin("m", s.last_id("m"))
-    ids = np.array(kept_ids(s))
-    assert len(ids) == 400
-    old = ids[ids <= 9500]  # the last 500 came in one go: up to half of a full cell may be newest ones, whatever their rank
-    bins = np.bincount((old - 1) // 950, minlength=10)
-    chi_squared = float(((bins - len(old) / 10) ** 2 / (len(old) / 10)).sum())
-    assert chi_squared < 21.7, f"{bins}: one fair sample in a hundred is further off, with 9 degrees of freedom"
-    held = np.array([is_held_out(int(i), 0.2) for i in old])
-    assert abs(held.mean() - 0.2) < 0.08, "both sides are thinned alike"
-
-
-@given(seed=st.integers(0, 10**6))
-@settings(max_examples=10)
-def test_the_lowest_ranks_of_all_that_came_are_there_however_they_came(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    s = small(tmp_path_factory.mktemp("s"), max_samples=40)
-    came = 0
-    for n in rng.integers(1, 60, 12):
-        came += len(s.extend("m", np.zeros((n, 4)), [0] * int(n)))
-        if rng.random() < 0.5:
-            s.cards.begin("m", s.last_id("m"))
-    lowest = sorted(range(1, came + 1), key=rank_of)[:20]  # the other half may be taken by samples that no round has seen
-    assert set(lowest) <= set(kept_ids(s))
-    s.close()
-
-
-def test_each_class_and_context_has_an_equal_share_of_a_skewed_stream(tmp_path: Path) -> None:
-    s = small(tmp_path, max_samples=120)
-    rng = np.random.default_rng(3)
-    for _ in range(30):
-        labels = rng.choice(3, 100, p=[0.9, 0.08, 0.02])
-        contexts = [{"weather": "rain" if rng.random() < 0.1 else "sun"} for _ in labels]
-        s.extend("m", np.zeros((100, 4)), labels, contexts=contexts)
-    cells = {(c.cls, c.context["weather"]): c.samples for c in s.cells("m")}
-    rare = cells.pop((2, "rain"))  # 2 in 1000: fewer have come than its share
-    assert len(cells) == 5 and rare < 20 and max(cells.values()) - min(cells.values()) <= 1
-    assert sum(cells.values()) + rare == 120
-
-
-def test_a_flood_of_one_class_keeps_the_others_and_half_of_itself_from_before(tmp_path: Path) -> None:
-    s = small(tmp_path, max_samples=90)
-    before = s.extend("m", np.zeros((90, 4)), [i % 3 for i in range(90)])
-    s.cards.begin("m", s.last_id("m"))
-    flood = s.extend("m", np.zeros((5000, 4)), [0] * 5000)
-    assert {c.cls: c.samples for c in s.classes("m")} == {0: 30, 1: 30, 2: 30}
-    kept = set(kept_ids(s))
-    assert {i for n, i in enumerate(before) if n % 3} <= kept, "the other classes lost nothing"
-    assert set(flood[-15:]) <= kept, "half of the share is the newest that no round has seen"
-    lowest = sorted([*before[::3], *flood[:-15]], key=rank_of)[:15]
-    assert kept >= set(lowest), "the other half is the fair sample of all that came"
-
-
-def test_with_more_contexts_than_room_the_classes_are_still_even_and_the_newest_are_there(tmp_path: Path) -> None:
-    s = small(tmp_path, max_samples=60)
-    for n in range(300):
-        ids = s.extend("m", np.zeros((1, 4)), [0 if n % 10 else 1 + n % 2], contexts={"run": f"r{n}"})
-    s.extend("m", np.zeros((60, 4)), [2] * 60, contexts=[{"run": f"s{n}"} for n in range(60)])
-    assert {c.cls: c.samples for c in s.classes("m")} == {0: 20, 1: 20, 2: 20}
-    assert all(c.samples == 1 for c in s.cells("m"))
-    assert ids[0] in kept_ids(s), "the newest of its class"
-
-
-def test_larger_bounds_fill_with_what_comes_and_smaller_ones_hold_at_once(tmp_path: Path) -> None:
-    s = small(tmp_path, max_samples=50)
-    s.extend("m", np.zeros((500, 4)), [0] * 500)
-    s.register("m", (4,), (3,), max_samples=80, max_bytes=1 << 20)
-    assert s.count("m") == 50
-    s.extend("m", np.zeros((100, 4)), [0] * 100)
-    assert s.count("m") == 80
-    s.register("m", (4,), (3,), max_samples=1000, max_bytes=16 * 10)
-    assert s.count("m") == 10 and sum(c.bytes for c in s.classes("m")) == 160
-
-
 def test_samples_are_forgotten_by_their_ids(spool: Spool) -> None:
     ids = spool.extend("m", np.zeros((6, 4)), [0, 0, 1, 1, 2, 2], contexts={"region": "north"})
     assert spool.drop("m", [ids[0], ids[1], ids[0], 999]) == 2
@@ -349,25 +212,7 @@ def test_a_stream_without_answers_is_its_own_target_and_is_stored_once(tmp_path:
         s.append("waves", x[0], target=x[1])  # the same kind: an answer is an answer
 
 
-# Files and releases.
-
-
-def test_sample_files_carry_contexts(tmp_path: Path) -> None:
-    x, y = np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0, 1, 2])
-    np.savez(tmp_path / "a.npz", **{"x": x, "y": y, "context.weather": np.array(["sun", "rain", ""]), "context.floor": np.array([1, 2, 3])})
-    found = read_all(tmp_path / "a.npz", label=None, model="m")
-    assert found.contexts == ({"weather": "sun", "floor": "1"}, {"weather": "rain", "floor": "2"}, {"floor": "3"})
-    rows = [f"{','.join(map(str, r))},{w},{c}" for r, w, c in zip(x, ["sun", "", "fog"], y, strict=True)]
-    (tmp_path / "c.csv").write_text("\n".join(["p,q,r,s,context.weather,class", *rows]))
-    found = read_all(tmp_path / "c.csv", label=None, model="m")
-    assert np.array_equal(found.x, x) and found.contexts == ({"weather": "sun"}, {}, {"weather": "fog"})
-    assert found.labels is not None and found.labels.tolist() == [0, 1, 2]
-    np.savez(tmp_path / "u.npz", x=x)
-    found = read_all(tmp_path / "u.npz", label=None, model="m", unlabelled=True)
-    assert found.labels is None and found.targets is None and np.array_equal(found.x, x)
-    np.savez(tmp_path / "bad.npz", **{"x": x, "y": y, "context.weather": np.array([0.5, 1, 2])})
-    with pytest.raises(ConfigError, match="words or whole numbers"):
-        read_all(tmp_path / "bad.npz", label=None, model="m")
+# Releases, counts, and samples that are held.
 
 
 RELEASE_1 = """
@@ -382,7 +227,7 @@ CREATE TABLE held (model TEXT NOT NULL, class INTEGER NOT NULL, samples INTEGER 
 
 
 def test_a_spool_of_release_1_opens_with_every_sample_and_goes_on_as_a_new_one_would(tmp_path: Path) -> None:
-    old = Database.create(tmp_path / "samples.db", RELEASE_1, 1)
+    old = create_database(tmp_path / "samples.db", RELEASE_1, 1)
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     with old.transaction():
         old.run("INSERT INTO model VALUES ('m', '[4]', '[3]', 60, 1048576)")
@@ -406,11 +251,11 @@ def test_a_spool_of_release_1_opens_with_every_sample_and_goes_on_as_a_new_one_w
 def test_no_count_reads_the_samples_themselves(spool: Spool) -> None:
     asked: list[str] = []
     spool.extend("m", np.zeros((9, 4)), np.zeros(9, np.int64))
-    spool.database._connection.set_trace_callback(asked.append)
+    spool.database.connection.set_trace_callback(asked.append)
     spool.hold("m")
     assert (spool.count("m", after=3), spool.last_id("m"), sum(spool.sides("m", 0.2))) == (6, 9, 9)
     assert spool.cards.begin("m", 2).samples == 2
-    spool.database._connection.set_trace_callback(None)
+    spool.database.connection.set_trace_callback(None)
     looked = [sql for sql in asked if "NOT IN" in sql]
     assert len(looked) >= 4
     for sql in looked:

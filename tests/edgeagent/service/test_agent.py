@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.link.backoff import Backoff
 from edgeagent.rounds.round import Report
 from edgeagent.service.agent import Agent, Clock, Goal
 from modelwire.errors import LinkError, NotEnoughSamples
@@ -175,16 +174,6 @@ def test_a_nudge_from_another_process_sends_again_at_once(tmp_path: Path, clock:
         c.after(200, r.device.nudge)
         r.serve(210)
         assert r.states() == {1: "verified"}, "the next resend alone would have come after an hour"
-
-
-def test_pauses_double_with_jitter_and_never_pass_the_longest() -> None:
-    b = Backoff(10, 300, random.Random(3))
-    pauses = [b.next() for _ in range(100)]
-    for nominal, pause in zip((10, 20, 40, 80, 160), pauses, strict=False):
-        assert 0.75 * nominal <= pause <= 1.25 * nominal
-    assert max(pauses) <= 300 and len(set(pauses)) > 20
-    b.reset()
-    assert b.next() <= 12.5
 
 
 def test_a_model_that_is_always_due_does_not_keep_the_others_from_training(tmp_path: Path, clock: FakeClock) -> None:

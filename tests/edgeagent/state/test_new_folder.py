@@ -1,4 +1,4 @@
-"""A new device's folder: made whole or made again, never over what somebody else put there, and flushed to the disk."""
+"""A new device's folder: made whole or made again, never over what is there already, and flushed to the disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modelwire.errors import ConfigError
+from edgeagent.state import folder as device
+from modelwire.errors import ConfigError, MissingFile, NotTrainable
 from tests.edgeagent.boards import centre, make, rig
 from tests.edgeagent.centre import FakeClock
 
@@ -59,3 +60,37 @@ def test_init_flushes_every_folder_that_it_made(tmp_path: Path, monkeypatch: pyt
     make(tmp_path / "d")
     folders = [tmp_path / "d", *(p for p in (tmp_path / "d").rglob("*") if p.is_dir())]
     assert [p for p in folders if p.stat().st_ino not in flushed and any(p.iterdir())] == []
+
+
+def test_a_new_folder_is_never_made_over_an_old_one(tmp_path: Path) -> None:
+    make(tmp_path / "d")
+    key = (tmp_path / "d" / "device.key").read_text()
+    for left in ("edgeagent.toml", "state", "device.key", "fleet.pub"):
+        with pytest.raises(ConfigError, match=r"is there already; init never overwrites"):
+            make(tmp_path / "d")
+        os.rename(tmp_path / "d" / left, tmp_path / f"{left}.away")
+        if left != "fleet.pub":
+            with pytest.raises(ConfigError, match="is there already"):
+                make(tmp_path / "d")
+    assert (tmp_path / "device.key.away").read_text() == key
+    assert (tmp_path / "device.key.away").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_base_that_cannot_be_trained_makes_no_folder(tmp_path: Path) -> None:
+    shared = (Path(__file__).parents[2] / "models" / "tiny_shared.tflite").read_bytes()
+    with pytest.raises(NotTrainable):
+        make(tmp_path / "d", models={"tiny": shared})
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_init_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / "d" / ".edgeagent-init" / "state").mkdir(parents=True)
+    make(tmp_path / "d")
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["device.key", "edgeagent.toml", "fleet.pub", "state"]
+
+
+def test_without_a_folder_the_state_is_said_to_be_missing(tmp_path: Path) -> None:
+    loaded = make(tmp_path / "d")
+    os.rename(loaded.state, tmp_path / "away")
+    with pytest.raises(MissingFile, match="state folder"), device.opened(loaded, alone=False):
+        pass

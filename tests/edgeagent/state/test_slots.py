@@ -11,15 +11,15 @@ import pytest
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
 from edgeagent.state.slots import ModelStore, pack, unpack
 from edgecommon import files
-from modelwire.errors import ConfigError, Malformed, MissingFile, NotTrainable, StateBusy, StateDamaged
+from modelwire.errors import Malformed, StateBusy, StateDamaged
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
-from tests.edgeagent.boards import TINY, Rig, centre, fill, make, rig, scripted
+from tests.edgeagent.boards import TINY, Rig, centre, fill, rig, scripted
 from tests.edgeagent.centre import FakeClock
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 
 def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock())):
-        loaded = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
+        loaded = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
         with pytest.raises(StateBusy), device.opened(loaded, alone=True):
             pass
         assert files.holder(loaded.state / device.LOCK) == os.getpid()
@@ -143,40 +143,6 @@ def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
             assert reader.lineages["tiny"].head().version == 0
     assert files.holder(loaded.state / device.LOCK) is None
     with device.opened(loaded, alone=True):
-        pass
-
-
-def test_a_new_folder_is_never_made_over_an_old_one(tmp_path: Path) -> None:
-    make(tmp_path / "d")
-    key = (tmp_path / "d" / "device.key").read_text()
-    for left in ("edgeagent.toml", "state", "device.key", "fleet.pub"):
-        with pytest.raises(ConfigError, match=r"is there already; init never overwrites"):
-            make(tmp_path / "d")
-        os.rename(tmp_path / "d" / left, tmp_path / f"{left}.away")
-        if left != "fleet.pub":
-            with pytest.raises(ConfigError, match="is there already"):
-                make(tmp_path / "d")
-    assert (tmp_path / "device.key.away").read_text() == key
-    assert (tmp_path / "device.key.away").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_base_that_cannot_be_trained_makes_no_folder(tmp_path: Path) -> None:
-    shared = (Path(__file__).parents[2] / "models" / "tiny_shared.tflite").read_bytes()
-    with pytest.raises(NotTrainable):
-        make(tmp_path / "d", models={"tiny": shared})
-    assert not (tmp_path / "d").exists()
-
-
-def test_an_init_that_was_killed_is_done_again(tmp_path: Path) -> None:
-    (tmp_path / "d" / ".edgeagent-init" / "state").mkdir(parents=True)
-    make(tmp_path / "d")
-    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["device.key", "edgeagent.toml", "fleet.pub", "state"]
-
-
-def test_without_a_folder_the_state_is_said_to_be_missing(tmp_path: Path) -> None:
-    loaded = make(tmp_path / "d")
-    os.rename(loaded.state, tmp_path / "away")
-    with pytest.raises(MissingFile, match="state folder"), device.opened(loaded, alone=False):
         pass
 
 
@@ -192,18 +158,6 @@ def test_the_private_part_reads_back_and_any_other_length_is_refused() -> None:
     for bad in (data[:-1], data + b"\0", b"\0" + data[1:], b""):
         with pytest.raises(Malformed):
             unpack(bad, manifest)
-
-
-def test_files_are_replaced_whole_and_share_survives_the_source(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    files.write(path, b"old")
-    files.share(path, tmp_path / "g")
-    files.write(path, b"new", mode=0o600)
-    assert (path.read_bytes(), (tmp_path / "g").read_bytes()) == (b"new", b"old")
-    assert path.stat().st_mode & 0o777 == 0o600
-    files.share(path, tmp_path / "g")
-    files.share(path, tmp_path / "g")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "g"]
 
 
 def test_the_lineage_is_one_unbroken_chain(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ingest decides about updates: order, repeats, conflicts, orphans, refusals, epochs."""
+"""What ingest decides about updates: order, repeats, conflicts, orphans, refusals."""
 
 from __future__ import annotations
 
@@ -226,50 +226,6 @@ def test_orphans_of_a_version_that_is_refused_go_with_it(centre, device):
     assert centre.store.inbox.orphans("pi-7") == []
 
 
-def test_a_new_state_gets_the_next_epoch_and_closes_the_one_before(centre, device):
-    sent = [device.train() for _ in range(4)]
-    centre.deliver(device, sent[0], sent[1], sent[3])
-    centre.said()
-    old_epoch = device.epoch
-    device.reflash()
-    centre.take(device.hello())
-    said = centre.said()
-    closed = [r for r in said if isinstance(r, Receipt)]
-    assert [(r.version, r.level, r.reason) for r in closed] == [(4, REFUSED, "epoch 1 is closed")]
-    for record in said:
-        device.hear(record)
-    assert (device.epoch, device.version) == (old_epoch + 1, 4)  # numbers go on after the highest ever used
-    first = device.train()
-    assert centre.deliver(device, first)[0].result is Result.STORED
-    # What the old state had on its way is refused; what is stored stays and is still answered.
-    assert centre.deliver(device, sent[2])[0].reason == "epoch 1 is closed"
-    assert centre.deliver(device, sent[1])[0].result is Result.REPEATED
-    centre.rebuild()
-    assert centre.statuses(device) == {1: "verified", 2: "verified", 5: "verified"}
-
-
-def test_a_hello_that_is_repeated_changes_nothing_and_says_where_the_head_is(centre, device):
-    centre.deliver(device, device.train(), device.train())
-    centre.rebuild()
-    centre.deliver(device, device.train())
-    centre.said()
-    for _ in range(3):
-        assert centre.take(device.hello()).result is Result.WELCOMED
-    welcomes = centre.said()
-    w = welcomes[0]
-    assert (w.status, w.epoch, w.version, w.head, w.head_version, w.verified) == ("ok", 1, 3, device.head, 3, 2)
-    assert [(x.epoch, x.version, x.head_version) for x in welcomes] == [(1, 3, 3)] * 3
-
-
-def test_an_old_state_that_speaks_again_keeps_its_closed_epoch(centre, device, base):
-    other = ScriptedDevice(base, life=1)
-    centre.meet(other)
-    assert other.epoch == 2
-    centre.take(device.hello())
-    (welcome,) = centre.said()
-    assert (welcome.status, welcome.epoch) == ("ok", 1)
-
-
 def test_an_orphan_that_the_head_has_outrun_is_refused(centre, device):
     sent = [device.train() for _ in range(4)]
     centre.deliver(device, sent[0], sent[2])
@@ -304,19 +260,6 @@ def test_a_version_below_its_parents_is_refused(centre, device):
     centre.deliver(device, device.train(version=7))
     (outcome,) = centre.deliver(device, device.train(version=3))
     assert outcome.result is Result.REFUSED and "numbers only rise" in outcome.reason
-
-
-def test_a_device_can_not_open_models_and_epochs_without_end(store, base):
-    centre = Centre(store, Bounds(models_of_device=2, epochs=3))
-    for model in ("a", "b"):
-        centre.meet(ScriptedDevice(base, model=model))
-    third = ScriptedDevice(base, model="c")
-    assert centre.take(third.hello()).result is Result.DROPPED
-    one = ScriptedDevice(base, model="a")
-    for life in (1, 2, 3):
-        one.life = life
-        assert centre.take(one.hello()).result is (Result.WELCOMED if life < 3 else Result.DROPPED)
-    assert [x.model for x in store.lineages.all()] == ["a", "b"]
 
 
 def test_gaps_in_the_numbers_are_allowed(centre, device):

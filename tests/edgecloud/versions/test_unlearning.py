@@ -16,13 +16,13 @@ from edgecloud.versions import materialise, naming, replaying, unlearning
 from modelwire.errors import BadArgument, Malformed, TooLarge
 from modelwire.lattice.between import difference
 from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
 from modelwire.output_head.forgotten import KEY, Forgotten
-from modelwire.output_head.recipe import kind_of, layers_before, update_of
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import Loss
 from modelwire.output_head.trainer import advance, start_of
+from modelwire.output_head_settings import Loss
 from modelwire.update.container import parse_unsigned
 from modelwire.update.sections import Kind, Sections
 from tests.edgecloud.centre import Centre, make_registry
@@ -179,7 +179,7 @@ def test_a_delta_that_only_says_that_it_forgot_is_believed_when_replaying_gives_
         unlearned(centre, "pi-7@1", [3])
 
 
-@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, base: Base, data: st.DataObject

@@ -20,9 +20,7 @@ from modelwire.tensors import F32, Schema, TensorSpec
 from modelwire.update.container import size_of
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind
-from tests.modelwire.models import model
-
-from .test_lattice_laws import noisy
+from tests.modelwire.models import model, noisy
 
 snapping: Any = importlib.import_module("modelwire.lattice.snap")  # the package has a function of this name
 seeds = st.integers(0, 2**32 - 1)

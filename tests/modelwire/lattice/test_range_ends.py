@@ -18,8 +18,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, EXPONENT_MIN, Q_MAX
 from modelwire.update.manifest import coarsest_safe
 from modelwire.update.sections import Kind, Section, add, invert
-from tests.modelwire.lattice.test_lattice_laws import bits
-from tests.modelwire.models import flat, model
+from tests.modelwire.models import bits, flat, model
 
 
 def delta(state: ModelState, values: dict[int, int]) -> tuple[Section, ...]:

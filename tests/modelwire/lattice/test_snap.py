@@ -14,8 +14,7 @@ from modelwire.tensors import F32, Schema, TensorSpec
 from modelwire.update.container import parse, size_of
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind
-from tests.modelwire.lattice.test_lattice_laws import bits, noisy
-from tests.modelwire.models import flat, model, sealed
+from tests.modelwire.models import bits, flat, model, noisy, sealed
 
 
 def just(largest: float) -> list[F32]:

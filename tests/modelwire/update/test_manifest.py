@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modelwire.errors import Malformed, ModelError
+from modelwire.errors import Malformed, ModelError, ModelWireError
 from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, Limits
 from modelwire.update.manifest import Manifest, coarsest_safe, manifest_for, parse_manifest
@@ -55,3 +57,16 @@ def test_a_unit_for_a_tensor_that_takes_none_is_refused() -> None:
 
 def test_the_units_of_the_extremes_are_those_of_the_page() -> None:
     assert coarsest_safe(2.0**122) == EXPONENT_MAX and coarsest_safe(math.nextafter(2.0**122, math.inf)) == EXPONENT_MAX + 1
+
+
+def test_a_manifest_reads_back_as_it_was_written() -> None:
+    manifest, _ = model(4)
+    assert parse_manifest(manifest.encode()) == manifest
+    assert parse_manifest(manifest.encode()).commit == manifest.commit
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader_of_manifests(data: bytes) -> None:
+    with pytest.raises(ModelWireError):
+        parse_manifest(data)

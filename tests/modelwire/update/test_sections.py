@@ -9,9 +9,8 @@ from modelwire.errors import Malformed
 from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
 from modelwire.update.container import parse
-from modelwire.update.sections import Kind, section_of
-from tests.modelwire.lattice.test_lattice_laws import bits
-from tests.modelwire.models import empty, model, sealed
+from modelwire.update.sections import Kind, section_of, split_step
+from tests.modelwire.models import bits, empty, model, sealed
 
 
 def test_a_snapshots_empty_section_says_another_unit_or_is_refused() -> None:
@@ -30,3 +29,12 @@ def test_a_section_carries_the_largest_common_step_that_the_wire_can_say(common:
     section = section_of(0, np.array([common, 0, -2 * common], np.int64), 0)
     assert section is not None and section.step == step
     assert section.dq.tolist() == [common, -2 * common]
+
+
+def test_a_step_has_one_form() -> None:
+    assert split_step(255) == (255, 0)
+    assert split_step(96) == (3, 5)
+    assert split_step(1 << 22) == (1, 22)
+    for bad in (0, -1, 257, 511, 1 << 23):
+        with pytest.raises(Malformed):
+            split_step(bad)

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.intake import mqtt
 from edgecloud.registry import open_registry
+from edgecloud.registry.database import problems
 from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecommon.printing import Answer
 from modelwire import kernels
@@ -57,7 +58,7 @@ def _check(what: str, look: object, fine: str) -> Document:
 def _look_at(path: Path) -> None:
     store = open_registry(path)
     try:
-        wrong = store.database.check()
+        wrong = problems(store.database)
     finally:
         store.close()
     if wrong:

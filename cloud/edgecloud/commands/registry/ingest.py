@@ -11,6 +11,7 @@ from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
+from edgecommon.broker import Certificates
 from edgecommon.printing import Answer
 
 from ..answer import facts
@@ -50,9 +51,11 @@ def run(args: argparse.Namespace) -> Answer:
     broker = mqtt.parse_broker(
         args.broker or from_environment("BROKER", BROKER),
         password_file=_path(args.password_file or from_environment("PASSWORD_FILE", "")),
-        ca=_path(args.ca or from_environment("CA", "")),
-        certificate=_path(args.cert or from_environment("CERT", "")),
-        key=_path(args.cert_key or from_environment("CERT_KEY", "")),
+        certificates=Certificates(
+            _path(args.ca or from_environment("CA", "")),
+            _path(args.cert or from_environment("CERT", "")),
+            _path(args.cert_key or from_environment("CERT_KEY", "")),
+        ),
     )
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))

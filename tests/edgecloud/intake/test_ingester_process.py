@@ -27,7 +27,10 @@ from tests import broker as brokers
 from tests.edgecloud.centre import FLEET_KEY, add_base
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
 
-pytestmark = [pytest.mark.slow("starts and kills an ingester and a broker"), pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts and kills an ingester and a broker"),
+    pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING),
+]
 ROOT = Path(edgecloud.__file__).parents[2]
 WINDOW, RESEND = 8, 0.4  # un-receipted updates in flight; seconds
 LONG = 300.0  # seconds after which a machine hangs, however busy it is

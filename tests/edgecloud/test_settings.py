@@ -1,0 +1,41 @@
+"""Settings come from flags, the environment or their defaults; the log is text or JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from edgecloud import settings
+from modelwire.errors import BadArgument
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_default():
+    assert settings.from_environment("BROKER", "default", {}) == "default"
+    assert settings.from_environment("BROKER", "default", {"EDGECLOUD_BROKER": ""}) == "default"
+    assert settings.from_environment("BROKER", "default", {"EDGECLOUD_BROKER": "set"}) == "set"
+    assert str(settings.registry_path("flag.db")) == "flag.db"
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "1h"])
+def test_a_time_is_a_number_of_seconds_above_zero(text):
+    with pytest.raises(BadArgument):
+        settings.seconds(text)
+
+
+def test_log_lines_are_one_json_object_each(capsys):
+    settings.start_log("json", "info")
+    logger = logging.getLogger("edgecloud.test")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logger.exception("it failed: %s", 'with "quotes"\nand lines')
+    logger.debug("not shown")
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert said["level"] == "error" and said["message"].startswith("it failed") and "ValueError: why" in said["exception"]
+    settings.start_log("text", "warning")
+    logger.info("not shown")
+    logger.warning("shown")
+    assert capsys.readouterr().err.strip().endswith("WARNING edgecloud.test shown")
