@@ -32,7 +32,7 @@ def uncarded(version: edgecloud.Version) -> int:
 
 def exposed(file: bytes) -> tuple[Stock, bytes]:
     stock = read(file)
-    return stock, retraining.exposing(stock, retraining.head_of(stock, stock.outputs[0]).seen)
+    return stock, retraining.exposing(stock, retraining.int8_head_of(stock, stock.outputs[0]).seen)
 
 
 def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_bytes(fleet: Fleet, tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def mean_loss(recipe: Recipe, state: ModelState) -> float:
     """Return the mean loss of a recipe's rows under the head of a state, in float64 from the exact outputs."""
     weights, rows = start_of(recipe.head, layers_before(state, recipe)).weights, len(recipe.rows)
     piece, total = max(1, OUTPUTS_AT_ONCE // max(recipe.head.widths)), 0.0
-    for at in range(0, rows, piece):
-        some = recipe.rows.take(range(at, min(rows, at + piece)))
+    for start in range(0, rows, piece):
+        some = recipe.rows.take(range(start, min(rows, start + piece)))
         total += _losses(recipe.head, outputs_of(recipe.head, weights, some).astype(np.float64), some.wanted_for(recipe.head))
     return total / rows
 
@@ -144,6 +144,6 @@ def _nearest(store: Store, place: Place) -> str:
     numbers = sorted(v.version for v in store.versions.of(place.lineage.id) if v.kind == RECIPE)
     if not numbers:
         return f"no version of {place.lineage} is: a device sends recipes where its settings say so, [update] kind = \"recipe\""
-    at = place.version.version if place.version else 0
-    near = sorted(sorted(numbers, key=lambda n: (abs(n - at), n))[:4])
+    asked = place.version.version if place.version else 0
+    near = sorted(sorted(numbers, key=lambda n: (abs(n - asked), n))[:4])
     return f"recipes near it: {', '.join(f'{place.lineage}@{n}' for n in near)}"

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.intake import mqtt as link
+from edgecloud.intake import mqtt
 from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecommon.printing import Answer
@@ -81,7 +81,7 @@ def _room(path: Path) -> None:
 
 
 def _reach(url: str | None) -> None:
-    broker = link.parse_broker(url or from_environment("BROKER", BROKER))
+    broker = mqtt.parse_broker(url or from_environment("BROKER", BROKER))
     try:
         socket.create_connection((broker.host, broker.port), timeout=3.0).close()
     except OSError as error:
