@@ -11,7 +11,7 @@ from edgecloud.files import write_whole
 from modelwire.errors import BadArgument
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.tflite"
     write_whole(path, b"one")
 
@@ -29,7 +29,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == b"two"
 
 
-def test_what_is_no_file_is_never_replaced_by_one(tmp_path):
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path) -> None:
     """A rename puts a file where a device such as /dev/null stands, for whoever may write there."""
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", tmp_path, Path(), Path("/")):
