@@ -10,11 +10,15 @@ endif
 
 VENV := .venv
 VENV_TFLITE := .venv-tflite
-SOURCES := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd modelwire/_core/*.pxi)
+KERNELS := $(wildcard csrc/*.c csrc/*.h modelwire/_core/*.pyx modelwire/_core/*.pxd modelwire/_core/*.pxi)
 PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
 RUNS ?= 1000000
 HANGS := 600 # seconds after which one test counts as hanging, and fails with its stack
+# Tests wait for brokers and processes more than they compute: twice as many workers as cores, and no more than 16.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? 2 * n : 16)))
+# One test at a time to whoever is free, the slow ones first: none is left over for the end.
+PYTEST := -m pytest -q --timeout=$(HANGS) --numprocesses=$(WORKERS) --dist=load --maxschedchunk=1
 
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -25,7 +29,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera test lint bench fuzz docs clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench fuzz docs clean
 
 help: ## list the verbs
 	@echo "make VERB, with one of:"
@@ -46,18 +50,21 @@ demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, unlabell
 demo-camera: $(VENV)/.ready ## a story: cameras learn to read in their own light, and one a new sign, without forgetting
 	$(VENV)/bin/python -m tests.stories.camera
 
+quick: $(VENV)/.ready stock ## the tests that take no more than a moment each, in less than a minute: all but those marked slow
+	@$(VENV)/bin/python $(PYTEST) -m "not slow" tests </dev/null
+
 test: $(VENV)/.ready tflite-runtime stock ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
 	run() { \
 		results=$(RESULTS)/$$1.xml; echo; echo "== $$1"; shift; \
-		"$$@" -q --timeout=$(HANGS) --junitxml=$$results </dev/null || failed=1; \
+		$(VENV)/bin/python .ci/timed.py $${results%.xml}.seconds "$$@" --junitxml=$$results </dev/null || failed=1; \
 		test -e $$results || { echo "this run ended without a result" >&2; failed=1; }; \
 	}; \
-	run litert $(VENV)/bin/python -m pytest tests; \
+	run litert $(VENV)/bin/python $(PYTEST) tests; \
 	if test -e $(VENV_TFLITE)/.ready; then \
-		run tflite-runtime $(VENV_TFLITE)/bin/python -m pytest tests/modelwire tests/edgeagent tests/models; \
+		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) tests/modelwire tests/edgeagent tests/models; \
 	fi; \
-	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python -m pytest tests/modelwire; \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) tests/modelwire; \
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
 lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub, and the import rules
@@ -79,23 +86,35 @@ clean: ## remove environments, builds and caches
 	rm -f modelwire/_core/*.so modelwire/_core/kernel.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.ready: $(SOURCES)
+# An environment is ready when it is installed and holds the kernels of today: a touched source costs its own object, no install.
+$(VENV)/.ready $(VENV_TFLITE)/.ready: %/.ready: %/.installed $(KERNELS)
+	@$*/bin/python setup.py --quiet build_ext --inplace --parallel 2
+	@touch $@; echo "$*: ready"
+
+$(VENV)/.installed: pyproject.toml setup.py
 	@$(call check-python)
 	@echo "$(VENV): installing with $(PYTHON); the first time this takes a minute or two"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python $(PIP) --editable '.[litert,cloud,demo,test]'
-	@touch $@; echo "$(VENV): ready"
+	@$(VENV)/bin/python $(PIP) --editable '.[litert,cloud,demo,build,test]'
+	@touch $@
 
-$(VENV)/.lint: $(VENV)/.ready
+# What else is installed hangs on what is asked for, not on the kernels; they need only be there.
+$(VENV)/.lint $(VENV)/.hooks $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.installed | $(VENV)/.ready
+
+$(VENV)/.lint:
 	@$(VENV)/bin/python $(PIP) --editable '.[lint]'
 	@touch $@
 
+$(VENV)/.hooks:
+	@$(VENV)/bin/python $(PIP) --editable '.[hooks]'
+	@touch $@
+
 # atheris has wheels for Linux on x86-64 alone, and not for every Python: the doors say so when it is not there.
-$(VENV)/.fuzz: $(VENV)/.ready
+$(VENV)/.fuzz:
 	@$(VENV)/bin/python $(PIP) --editable '.[fuzz]' || echo "atheris can't be installed here: the Python door is left out" >&2
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.ready
+$(VENV)/.bench:
 	@echo "$(VENV): installing the rivals of the bench; what cannot be had is left out of the table, and that is said"
 	@if $(VENV)/bin/python $(PIP) --editable '.[bench]'; then touch $@; else echo "not all rivals could be installed" >&2; fi
 
@@ -112,12 +131,12 @@ tflite-runtime:
 		echo "tflite-runtime has no wheel for this Python (> 3.11): its tests are left out; make PYTHON=python3.11 runs them"; \
 	else $(MAKE) --no-print-directory $(VENV_TFLITE)/.ready; fi
 
-$(VENV_TFLITE)/.ready: $(SOURCES)
+$(VENV_TFLITE)/.installed: pyproject.toml setup.py
 	@$(call check-python)
 	@echo "$(VENV_TFLITE): installing tflite-runtime and numpy 1 with $(PYTHON)"
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV_TFLITE)
-	@$(VENV_TFLITE)/bin/python $(PIP) --editable '.[tflite,test]'
-	@touch $@; echo "$(VENV_TFLITE): ready"
+	@$(VENV_TFLITE)/bin/python $(PIP) --editable '.[tflite,build,test]'
+	@touch $@
 
 define check-python
 test -n "$(PYTHON)" || { \

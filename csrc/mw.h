@@ -3,7 +3,19 @@
  * Every function returns a status and writes nothing when it refuses. Lengths stand beside every pointer, capacities
  * beside every output; nothing allocates. *at, where there is one, names the entry at fault. base, w, trained: float32;
  * residual: bfloat16 bits; q: Q in units of 2^exponent; index: strictly rising; value: whole steps, never zero.
- * Arrays of one call hold n entries of one tensor and are aligned; outputs may not overlap inputs unless said. */
+ * Arrays of one call hold n entries of one tensor and are aligned; outputs may not overlap inputs unless said.
+ *
+ * What is no number, an infinity or a NaN of any bits, is refused by every kernel alike, wherever one looks:
+ * 1. A round looks at all of w, trained and residual in the tensors that it goes over. Where d = (trained - w) + residual is no number,
+ *    that is MW_TRAINED_NOT_FINITE if trained is none, else MW_DIFFERENCE_NOT_FINITE. Of an entry that it sends it also looks at w before
+ *    and after, and so at base: MW_WEIGHT_NOT_FINITE. What is left over must fit: MW_RESIDUAL_NOT_FINITE.
+ * 2. An update is looked at where it touches a tensor: the weight that comes of it must be a number, whatever w held before. What it
+ *    does not touch keeps its bits.
+ * 3. What takes a whole tensor (Q, storage, planes) looks at every entry: MW_WEIGHT_NOT_FINITE.
+ * 4. Of verbatim tensors only the bits that come out are looked at, and of int32 any bits are a number.
+ * 5. A sum that is a number but no code of int8 is MW_RANGE, not one of these.
+ * Of several entries the first is named. Of one entry's faults the first of these is: its index, a value of zero, d, its range, the
+ * weight, what is left over. */
 #ifndef MW_H
 #define MW_H
 

@@ -36,10 +36,13 @@ static mw_status rule_of(const mw_tensor *t, const mw_choice *choice, rule *r) {
 /* The weight of entry i at q, as it is stored. */
 static inline float weight_at(const mw_tensor *t, size_t i, int32_t q, float unit) { return mw_weight_as(t->base[i], q, unit, t->dtype); }
 
-/* Codes of int8 end sooner than the lattice: cut to what is left of +-127. */
+/* Codes of int8 end sooner than the lattice: cut to what is left of +-127. w is finite; what is left is compared as a float, because
+   a w that is no code may be far beyond all integers. */
 static inline int64_t within_codes(float w, int64_t whole, int *cut) {
-  const int64_t end = MW_INT8_MAX - (int64_t)(whole > 0 ? w : -w), room = end > 0 ? end : 0, many = whole > 0 ? whole : -whole;
-  if (many <= room) return whole;
+  const float end = (float)MW_INT8_MAX - (whole > 0 ? w : -w);
+  const int64_t many = whole > 0 ? whole : -whole;
+  if ((float)many <= end) return whole;
+  const int64_t room = end > 0 ? (int64_t)end : 0;
   *cut = 1;
   return whole > 0 ? room : -room;
 }
@@ -53,14 +56,17 @@ static inline mw_status judge(const mw_tensor *t, size_t i, float d, const rule 
     const int32_t q = t->q[i];
     if (!mw_in_range(q)) return MW_RANGE;
     m->whole = mw_steps(d, q, r->step, r->step_size, &m->clamped);
-    if (t->dtype == MW_INT8) m->whole = within_codes(t->w[i], m->whole, &m->clamped);
+    if (t->dtype == MW_INT8 && m->whole) {
+      if (!mw_finite(t->w[i])) return MW_WEIGHT_NOT_FINITE;
+      m->whole = within_codes(t->w[i], m->whole, &m->clamped);
+    }
     m->q = (int32_t)(q + m->whole * r->step);
   }
   if (!m->whole) return magnitude < MW_BF16_OVERFLOW ? MW_OK : MW_RESIDUAL_NOT_FINITE;
   m->weight = weight_at(t, i, m->q, r->unit);
-  if (!mw_finite(m->weight)) return mw_stored_fault(t->dtype);
+  if (!mw_finite(m->weight)) return mw_stored_fault(mw_weight(t->base[i], m->q, r->unit), t->dtype);
   const float rest = mw_left_over(d, t->w[i], m->weight);
-  if (!mw_fits_bf16(rest)) return MW_RESIDUAL_NOT_FINITE;
+  if (!mw_fits_bf16(rest)) return mw_finite(t->w[i]) ? MW_RESIDUAL_NOT_FINITE : MW_WEIGHT_NOT_FINITE;
   m->left = mw_to_bf16(rest);
   return MW_OK;
 }
@@ -170,7 +176,8 @@ mw_status mw_adopt(const mw_tensor *tensors, size_t count, mw_choice *choices, c
   mw_chunk chunk[2];
   rule rules[2];
   size_t kept = 0, entry = 0, tensor = 0, from = 0, waiting = SIZE_MAX; /* waiting: tensor of the chunk that is yet to be adopted */
-  int which = 0;
+  int which = 0, misplaced = 0;
+  mw_fault earlier = {0, 0};
   mw_status status = check_choices(tensors, count, choices, fault);
   if (status) return status;
   lanes[0] = lanes[1] = 0;
@@ -197,9 +204,8 @@ mw_status mw_adopt(const mw_tensor *tensors, size_t count, mw_choice *choices, c
       for (; entry < to; entry++) {
         const uint32_t i = index[entry];
         if (i >= t->n || (entry > from && i <= index[entry - 1])) {
-          status = MW_INDEX;
-          fault->tensor = tensor;
-          fault->index = i;
+          misplaced = 1;
+          *fault = (mw_fault){tensor, i};
           break;
         }
         c->index[c->count] = i;
@@ -211,22 +217,26 @@ mw_status mw_adopt(const mw_tensor *tensors, size_t count, mw_choice *choices, c
         c->count += ((uint32_t)value[entry] & MW_MAGNITUDE) >= alarm;
       }
     }
+    size_t in_hand = waiting;
     if (waiting != SIZE_MAX) {
-      const mw_chunk *b = &chunk[!which];
       const mw_tensor *t = tensors + waiting;
-      mw_fault earlier;
-      mw_status one = adopt_chunk(t, &rules[!which], b, t->left, 0, index, value, &kept, &choices[waiting].clamped, lanes, &earlier);
-      if (one) {
-        status = one;
-        *fault = earlier;
-      }
+      status = adopt_chunk(t, &rules[!which], &chunk[!which], t->left, 0, index, value, &kept, &choices[waiting].clamped, lanes, &earlier);
       for (size_t x = waiting; x < tensor; x++) choices[x].end = kept;
-      if (status) {
-        take_back(tensors, choices, waiting, index, value, kept);
-        return status;
+    }
+    if (!status && misplaced) { /* what comes before it is judged first */
+      const mw_tensor *t = tensors + tensor;
+      in_hand = tensor;
+      status = adopt_chunk(t, &rules[which], c, t->left, 0, index, value, &kept, &choices[tensor].clamped, lanes, &earlier);
+      if (!status) {
+        status = MW_INDEX;
+        earlier = *fault;
       }
     }
-    if (status) return status;
+    if (status) {
+      *fault = earlier;
+      take_back(tensors, choices, in_hand, index, value, kept);
+      return status;
+    }
     if (tensor == count) break;
     waiting = tensor;
     which = !which;

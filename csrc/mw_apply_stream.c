@@ -100,7 +100,7 @@ static inline void move(const chunk *c, walk_through *r, size_t n, const reading
       if (mw_in_range(after)) {
         q = (int32_t)after;
         w = mw_weight_as(t->base[i], q, unit, dtype);
-        if (mode != UNDO && !mw_finite(w)) fault = mw_stored_fault(dtype);
+        if (mode != UNDO && !mw_finite(w)) fault = mw_stored_fault(mw_weight(t->base[i], q, unit), dtype);
         if (mode != LOOK && !fault) t->w[i] = w;
       } else {
         fault = MW_RANGE;

@@ -42,7 +42,8 @@ static inline float mw_power(int e) { return mw_float((uint32_t)(e + 127) << 23)
 
 static inline float mw_from_bf16(uint16_t b) { return mw_float((uint32_t)b << 16); }
 
-/* Round a finite float32 to bfloat16, half to even. The result is infinite (0x7f80 | sign) near FLT_MAX. */
+/* Round a finite float32 to bfloat16, half to even. The result is infinite (0x7f80 | sign) near FLT_MAX. Not for a NaN: the largest
+   (0x7fff8000 on) carry into the sign, and come out as zeros. */
 static inline uint16_t mw_to_bf16(float f) {
   uint32_t u = mw_bits(f);
   return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
@@ -85,11 +86,11 @@ static inline float mw_from_f16(uint16_t h) {
   return mw_float(sign | mw_select(m < 0x400u, small, large));
 }
 
-/* What becomes of a finite sum when it is stored: the nearest value of the storage type, half to even. Infinite where there is none,
-   beyond the type's end; for int8 that is a code beyond +-127 (int8's sums are whole: its unit is 1). */
+/* What becomes of a sum when it is stored: the nearest value of the storage type, half to even. No finite number where there is none,
+   of a sum that is none itself and beyond the type's end; for int8 that is a code beyond +-127 (its sums are whole: its unit is 1). */
 static inline float mw_stored(float sum, uint8_t dtype) {
   if (dtype == MW_FLOAT16) return mw_from_f16(mw_to_f16(sum));
-  if (dtype == MW_BFLOAT16) return mw_from_bf16(mw_to_bf16(sum));
+  if (dtype == MW_BFLOAT16) return mw_finite(sum) ? mw_from_bf16(mw_to_bf16(sum)) : sum;
   if (dtype == MW_INT8 && (mw_bits(sum) & MW_MAGNITUDE) > 0x42fe0000u) return mw_float(MW_EXPONENT_BITS);
   return sum;
 }
@@ -99,8 +100,10 @@ static inline float mw_weight_as(float base, int32_t q, float unit, uint8_t dtyp
   return q ? mw_stored(base + (float)q * unit, dtype) : base;
 }
 
-/* Say why mw_weight_as gave no finite number. */
-static inline mw_status mw_stored_fault(uint8_t dtype) { return dtype == MW_INT8 ? MW_RANGE : MW_WEIGHT_NOT_FINITE; }
+/* Say why mw_stored gave no finite number: only of a sum that is one can it be the codes of int8 that end too soon. */
+static inline mw_status mw_stored_fault(float sum, uint8_t dtype) {
+  return dtype == MW_INT8 && mw_finite(sum) ? MW_RANGE : MW_WEIGHT_NOT_FINITE;
+}
 
 static inline int mw_in_range(int64_t q) { return q >= -MW_Q_MAX && q <= MW_Q_MAX; }
 

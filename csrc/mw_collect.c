@@ -107,6 +107,7 @@ mw_status mw_collect(const mw_tensor *tensors, size_t count, size_t k, mw_pass *
                                        c->left, index + pass->found, found);
         for (size_t i = 0; i < n; i++) {
           if (!mw_finite(found[i])) {
+            kernels->settle();
             fault->tensor = pass->tensor;
             return mw_difference_fault(x->trained, index[pass->found + i], &fault->index);
           }

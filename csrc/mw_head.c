@@ -225,7 +225,7 @@ static float softmax(const frame *f, float *restrict z, size_t high, uint32_t la
   for (size_t j = 0; j < n; j++) z[j] = z[j] / whole;
   z[label] = z[label] - 1.0f;
   for (size_t j = 0; j < n; j++) z[j] = z[j] * share;
-  return mw_log(whole) - (own - top);
+  return whole == whole ? mw_log(whole) - (own - top) : whole; /* a NaN among the outputs: mw_log would make a number of it */
 }
 
 static float squares(const frame *f, float *restrict z, size_t high, const float *restrict target, float share) {

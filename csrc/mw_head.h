@@ -53,9 +53,10 @@ size_t mw_head_slots(const mw_head *head);
 /* Bytes that training or inference on n rows needs beside its arguments. 0 when the head or n cannot be. */
 size_t mw_head_workspace(const mw_head *head, size_t n);
 
-/* Take `count` steps from the step *step on, and move it. losses: one entry a step, the mean of its batch before the step.
-   slots: mw_head_slots arrays one after the other, zero at step 0. On a refusal nothing of these is changed. *at: the row at
-   fault, or the step that diverged. */
+/* Take `count` steps from the step *step on, and move it. losses: one entry a step, the mean of its batch before the step; what a
+   refusal leaves in it means nothing. slots: mw_head_slots arrays one after the other, zero at step 0. On a refusal weights, slots
+   and *step are as before. *at: the row at fault, or the step that diverged: the first whose loss is no number, or the last when
+   only its weights are none. */
 mw_status mw_head_train(const mw_head *head, const mw_rows *rows, float *weights, float *slots, uint64_t *step, uint32_t count,
                         float *losses, uint8_t *workspace, size_t length, size_t *at);
 

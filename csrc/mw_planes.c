@@ -52,8 +52,7 @@ mw_status mw_from_storage(const void *stored, size_t n, uint8_t dtype, float *he
 mw_status mw_round_stored(const float *sum, size_t n, uint8_t dtype, float *held, size_t *at) {
   for (size_t i = 0; i < n; i++) {
     *at = i;
-    if (!mw_finite(sum[i])) return MW_WEIGHT_NOT_FINITE;
-    if (!mw_finite(mw_stored(sum[i], dtype))) return mw_stored_fault(dtype);
+    if (!mw_finite(mw_stored(sum[i], dtype))) return mw_stored_fault(sum[i], dtype);
   }
   *at = 0;
   for (size_t i = 0; i < n; i++) held[i] = mw_stored(sum[i], dtype);

@@ -20,7 +20,7 @@ mw_status mw_ordered_differences(const void *fresh, const void *parent, size_t n
 
 /* z = zigzag(ordered(fresh) - ordered(parent)) mod 2^(8 width). Bit i % 8 of changed[i / 8] tells whether z of entry i is not 0, and
    byte p of the z that are not goes to planes[p * stride], in order; *count of them. parent NULL: all zeros. changed holds
-   (n + 7) / 8 bytes, planes width * stride, stride >= n. Refuses an entry of fresh that is no number. */
+   (n + 7) / 8 bytes, planes width * stride, stride >= n. Refuses an entry of fresh that is no number; outputs then mean nothing. */
 mw_status mw_split_planes(const void *fresh, const void *parent, size_t n, uint32_t width, uint32_t infinity, uint8_t *changed,
                           uint8_t *planes, size_t stride, size_t *count, size_t *at);
 

@@ -3,7 +3,8 @@
  *
  * Of every lattice tensor d = (trained - w) + residual. What is sent moves Q by whole steps and w with it; left is what remains,
  * rounded to bfloat16, and is written in full: as bf16(d) where nothing is sent. Verbatim tensors are taken over as they are;
- * tensors of other kinds are not looked at. Entries are named by tensor and index in *fault, the first one in that order. */
+ * tensors of other kinds are not looked at. Entries are named by tensor and index in *fault, the first one in that order. What a
+ * refusal leaves in left, index and value means nothing. */
 #ifndef MW_ROUND_H
 #define MW_ROUND_H
 

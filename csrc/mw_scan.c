@@ -4,17 +4,30 @@
 /* Groups in which anything stands out are listed, without a branch, because which ones do is not to be predicted. */
 #define GROUP 16
 
-/* Loops of their own, over many entries each, are what compilers vectorise. */
-static void round_all(const float *restrict w, const float *restrict trained, const uint16_t *restrict residual, size_t length,
-                      uint16_t *restrict left) {
-  for (size_t i = 0; i < length; i++) left[i] = mw_to_bf16(mw_difference(w[i], trained[i], residual[i]));
+/* Loops of their own, over many entries each, are what compilers vectorise. Returns the bits that any of the differences has. */
+static uint32_t round_all(const float *restrict w, const float *restrict trained, const uint16_t *restrict residual, size_t length,
+                          uint16_t *restrict left) {
+  uint32_t any = 0;
+  for (size_t i = 0; i < length; i++) {
+    const float d = mw_difference(w[i], trained[i], residual[i]);
+    left[i] = mw_to_bf16(d);
+    any |= mw_bits(d);
+  }
+  return any;
+}
+
+static int all_finite(const float *restrict w, const float *restrict trained, const uint16_t *restrict residual, size_t length) {
+  uint32_t carried = 0; /* into the sign, by exponents of ones alone */
+  for (size_t i = 0; i < length; i++)
+    carried |= (mw_bits(mw_difference(w[i], trained[i], residual[i])) & MW_MAGNITUDE) + (0x80000000u - MW_EXPONENT_BITS);
+  return !(carried >> 31);
 }
 
 #define SIGNS 0x8000800080008000u
 #define FOUR_TIMES 0x0001000100010001u
 
-/* Rounding keeps the order: what reaches the alarm reaches it as a bfloat16 too, and four of those fit in a word. With its sign
-   bit set each stays above the alarm's without borrowing from its neighbour, and keeps that bit if it reaches it. */
+/* Rounding keeps the order of numbers: what reaches the alarm reaches it as a bfloat16 too, and four of those fit in a word. With its
+   sign bit set each stays above the alarm's without borrowing from its neighbour, and keeps that bit if it reaches it. */
 static inline uint64_t reaching(const uint16_t *left, uint64_t four_alarms) {
   uint64_t four;
   memcpy(&four, left, sizeof four);
@@ -36,12 +49,16 @@ size_t mw_generic_scan(const float *w, const float *trained, const uint16_t *res
   for (size_t line = 0; line < length; line += MW_LINE) {
     MW_ASK_AHEAD(w, trained, residual, line, rest)
   }
-  round_all(w, trained, residual, length, left);
+  /* Of a NaN it may make a zero, that stands out nowhere. One operation an entry tells that there is none; only where a difference
+     reaches 2 can their bits together have such an exponent, and each is asked. */
+  const uint32_t any = round_all(w, trained, residual, length, left);
+  if (!mw_finite_bits(any) && !all_finite(w, trained, residual, length))
+    return mw_scan_rest(w, trained, residual, length, alarm, first, left, index, d, 0, 0);
   for (; i + GROUP <= length; i += GROUP) {
-    uint64_t any = 0;
-    for (size_t j = i; j < i + GROUP; j += 4) any |= reaching(left + j, four_alarms);
+    uint64_t group = 0;
+    for (size_t j = i; j < i + GROUP; j += 4) group |= reaching(left + j, four_alarms);
     again[listed] = (uint16_t)i;
-    listed += any != 0;
+    listed += group != 0;
   }
   for (size_t g = 0; g < listed; g++) {
     for (uint32_t mask = mask_of(left + again[g], four_alarms); mask; mask &= mask - 1) {

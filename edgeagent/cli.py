@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from edgecommon.printing import Parser, answered, epilog
 from modelwire.errors import ConfigError, ModelWireError
 
 from . import __version__, commands
-from .commands.answer import Answer
-
-USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,23 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser("--json" in words, words).parse_args(words)
     except SystemExit as e:  # --help and usage errors have said what they have to say
         return int(e.code or 0)
-    try:
-        answer: Answer = args.run(args)
-        print_answer(answer, as_json=args.json)
-        return answer.code
-    except ModelWireError as e:
-        print_error(type(e).__name__, e.code, e.message, e.next_step, as_json=args.json)
-        return e.code
-    except OSError as e:  # a full disk, a folder that may not be written
-        if isinstance(e, BrokenPipeError):  # `edgeagent log | head`: the reader has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return CLOSED_PIPE
-        message = f"{e.filename}: {e.strerror}" if e.filename else str(e)
-        print_error("ConfigError", ConfigError.code, message, "edgeagent doctor", as_json=args.json)
-        return ConfigError.code
-    except KeyboardInterrupt:
-        print_error("Interrupted", INTERRUPTED, "stopped by the keyboard", "", as_json=args.json)
-        return INTERRUPTED
+    return answered(
+        "edgeagent", lambda: args.run(args), as_json=args.json, surroundings=_surroundings, interrupted="stopped by the keyboard"
+    )
 
 
 def parser(json_errors: bool = False, words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -48,16 +30,16 @@ def parser(json_errors: bool = False, words: Sequence[str] = ()) -> argparse.Arg
 
     json_errors: usage errors are one JSON object, like the others.
     """
-    Parser.json_errors = json_errors
-    top = Parser(
+    _Parser.json_errors = json_errors
+    top = _Parser(
         prog="edgeagent", description="Trains models on this device and tells the centre what changed, bit for bit.",
-        epilog=_epilog(["edgeagent init --help", "edgeagent status", "edgeagent --version"]), formatter_class=_Help,
+        epilog=epilog(["edgeagent init --help", "edgeagent status", "edgeagent --version"]), formatter_class=_Help,
     )  # fmt: skip
     top.add_argument("--version", action="version", version=f"edgeagent {__version__}")
-    below = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    below = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for command in commands.chosen(list(words)):
         one = below.add_parser(
-            command.NAME, help=command.HELP, description=command.HELP, epilog=_epilog(command.EXAMPLES), formatter_class=_Help
+            command.NAME, help=command.HELP, description=command.HELP, epilog=epilog(command.EXAMPLES), formatter_class=_Help
         )
         command.add(one)
         one.add_argument("--json", action="store_true", help="print one JSON document; errors are one JSON object on standard error")
@@ -65,17 +47,8 @@ def parser(json_errors: bool = False, words: Sequence[str] = ()) -> argparse.Arg
     return top
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors follow the same contract as all others."""
-
-    json_errors = False
-
-    def error(self, message: str) -> NoReturn:
-        hint = f"{self.prog} --help"
-        if not self.json_errors:
-            self.print_usage(sys.stderr)
-        print_error("Usage", USAGE, message, hint, as_json=self.json_errors)
-        raise SystemExit(USAGE)
+class _Parser(Parser):
+    usage_error = "edgeagent: {message}\n  try: {hint}"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -95,22 +68,8 @@ def _columns() -> int:
         return 80
 
 
-def print_answer(answer: Answer, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(answer.document, indent=2))
-    elif answer.text:
-        print(answer.text)
-    sys.stdout.flush()
-
-
-def print_error(error: str, code: int, message: str, hint: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"error": error, "code": code, "message": message, "hint": hint}), file=sys.stderr)
-        return
-    print(f"edgeagent: {message}", file=sys.stderr)
-    if hint:
-        print(f"  try: {hint}", file=sys.stderr)
-
-
-def _epilog(examples: Sequence[str]) -> str:
-    return "examples:\n" + "\n".join(f"  {line}" for line in examples)
+def _surroundings(error: OSError) -> ModelWireError:
+    """Name what is wrong around the agent: a full disk, a folder that may not be written."""
+    named = ConfigError(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    named.hint = "edgeagent doctor"
+    return named

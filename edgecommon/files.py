@@ -9,27 +9,59 @@ from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from modelwire.errors import StateBusy
+from modelwire.errors import BadArgument, StateBusy
 
 TEMPORARY = ".part"  # what a kill in the middle of a write leaves; swept at the next start
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path` so that a reader, or a power cut, sees the old file or the new one, never a mixture."""
-    beside = path.with_name(path.name + TEMPORARY)
-    beside.unlink(missing_ok=True)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, beside: Path | None = None) -> None:
+    """Put `data` at `path` so that a reader, or a power cut, sees the old file or the new one, never a mixture.
+
+    replace: False refuses a name that is taken. beside: what it is called until it is whole; needed where two may write one file.
+    """
+    beside = beside or path.with_name(path.name + TEMPORARY)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
-        os.fsync(handle)
+        beside.unlink(missing_ok=True)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        put_in_place(beside, path, replace=replace)
     except OSError as e:
-        beside.unlink(missing_ok=True)  # on a full disk the half of it takes room that others need
+        with suppress(OSError):
+            beside.unlink()  # on a full disk the half of it takes room that others need
         raise OSError(e.errno, e.strerror, str(path)) from None
+
+
+def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
+    """Write a file, as `write` does, where a person wants it. Raises BadArgument when that is no place for a file."""
+    if not path.name or (path.exists() and not path.is_file()):
+        # A rename would put a file in the place of a device such as /dev/null.
+        raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        write(path, data, mode=mode, replace=replace, beside=beside)
+    except OSError as error:
+        raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
     finally:
-        os.close(handle)
-    os.replace(beside, path)
+        with suppress(OSError):
+            beside.unlink()  # it is there after Ctrl-C alone
+
+
+def put_in_place(partial: Path, path: Path, *, replace: bool) -> None:
+    """Give a whole file its final name, durably. Raises BadArgument when the name is taken and may not be replaced."""
+    if replace:
+        partial.replace(path)
+    else:
+        try:
+            os.link(partial, path)  # unlike a rename it never replaces
+        except FileExistsError:
+            raise BadArgument(reason=f"{path} is there already", fix="name another file, or remove it first") from None
+        partial.unlink()
     flush_folder(path.parent)
 
 

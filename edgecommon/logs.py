@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from datetime import datetime, timezone
+from collections.abc import Callable
+from typing import Any
 
 
-def start(level: str, form: str) -> None:
-    """Send the log of this process to standard error. form: text or json."""
+def start(package: str, level: str, formatter: logging.Formatter) -> None:
+    """Send what `package` logs in this process to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    root = logging.getLogger("edgeagent")
+    handler.setFormatter(formatter)
+    root = logging.getLogger(package)
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
 
 
-class _Json(logging.Formatter):
+class JsonLines(logging.Formatter):
+    """One JSON object a line. time: what a line says of its Unix seconds; trace: under which key it says where an error came from."""
+
+    def __init__(self, time: Callable[[float], Any], *, trace: str) -> None:
+        super().__init__()
+        self._time, self._trace = time, trace
+
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
-        line = {"at": at, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        time, level = self._time(record.created), record.levelname.lower()
+        line = {"at": time, "level": level, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
+            line[self._trace] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -42,7 +42,7 @@ class Runtime:
     interpreter: Any  # its module `interpreter`
     delegate: str  # what the probe was computed with: XNNPACK, PLAIN or UNKNOWN
 
-    def open(self, file: bytes, *, model: str = "model", delegates: bool = True, signature: str = "train") -> Model:
+    def open(self, file: bytes, *, model: str = "model", delegates: bool = True, signature: str = "train") -> RuntimeModel:
         """Return the model of a trainable `.tflite`, ready to run. model: its name, for errors.
 
         delegates: False keeps the default delegate out. With True it is tried, and left out when it can't prepare what is used.
@@ -51,16 +51,16 @@ class Runtime:
         Raises NotTrainable when the file breaks the contract or no setting of this runtime runs it.
         """
         tflite_file.check_trainable(file, model=model)
-        opened = Model(self, file, name=model, delegates=delegates)
-        opened.use(signature)
-        return opened
+        ready = RuntimeModel(self, file, name=model, delegates=delegates)
+        ready.use(signature)
+        return ready
 
     def key(self, delegate: str) -> str:
         """Return what must be equal for the same bits, of a model whose kernels are `delegate`."""
         return f"{self.package} {self.version} {isa()} {delegate} threads={THREADS}"
 
 
-class Model:
+class RuntimeModel:
     """One opened model. Its weights live in the interpreter and start as the file's; not safe for use from two threads."""
 
     def __init__(self, runtime: Runtime, file: bytes, *, name: str, delegates: bool) -> None:
@@ -156,8 +156,8 @@ class Model:
         samples = self._input("x", value, (len(value) if value.ndim else 0, *self.input_shape))
         width = self.batch if self.contract.evaluates else 1
         outputs = [np.zeros((0, *self.contract.y_shape), np.float32)]
-        for at in range(0, len(samples), width):
-            part = samples[at : at + width]
+        for start in range(0, len(samples), width):
+            part = samples[start : start + width]
             # The batch is fixed: the last one is filled up with its first sample.
             full = np.concatenate([part, np.repeat(part[:1], width - len(part), 0)])
             outputs.append(self._output("eval" if self.contract.evaluates else "infer", full)[: len(part)])
@@ -243,10 +243,10 @@ def load(prefer: Sequence[str] = ("litert", "tflite")) -> Runtime:
     """
     reasons = []
     for name in prefer:
-        found = _probe(name)
-        if isinstance(found, Runtime):
-            return found
-        reasons.append(f"{PACKAGES[name][0]}: {found}")
+        probed = _probe(name)
+        if isinstance(probed, Runtime):
+            return probed
+        reasons.append(f"{PACKAGES[name][0]}: {probed}")
     raise RuntimeUnusable(reason="; ".join(reasons))
 
 
@@ -254,8 +254,8 @@ def describe() -> dict[str, str]:
     """Return facts for `doctor`: each runtime's state, and the versions that decide whether it can work."""
     facts = {"python": platform.python_version(), "numpy": np.__version__, "isa": isa(), "threads": str(THREADS)}
     for name, (package, _) in PACKAGES.items():
-        found = _probe(name)
-        facts[package] = f"{found.version}, works, {found.delegate}" if isinstance(found, Runtime) else found
+        probed = _probe(name)
+        facts[package] = f"{probed.version}, works, {probed.delegate}" if isinstance(probed, Runtime) else probed
     return facts
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -12,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_SECONDS = 15.0
+START_SECONDS = 150.0  # a safety limit: it starts in a few hundredths of one
+PORTS = 500  # of each worker
+_handed = itertools.count(os.getpid())  # elsewhere in each run: several may go on at once
 MISSING = "mosquitto is not on this machine: apt-get install mosquitto"
 
 
@@ -22,11 +26,16 @@ def program() -> str | None:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on now, and that no other worker of the same run is given."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    # Below 32768, where the kernel picks none by itself: one of those may be anyone's before it is listened on here.
+    first = 20000 + PORTS * (worker % 24)
+    for _ in range(PORTS):
+        port = first + next(_handed) % PORTS
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"all ports from {first} to {first + PORTS} are taken")
 
 
 class Mosquitto:

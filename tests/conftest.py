@@ -1,9 +1,13 @@
-"""What holds for all tests: how Hypothesis looks for examples here."""
+"""What holds for all tests: where their folders lie, how Hypothesis looks for examples here, and that a slow test says why it is one."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadlines: the machine may be a small one under load, and a slow example is no wrong one.
@@ -12,3 +16,28 @@ settings.register_profile("desk", COMMON)
 # CI looks at the same examples each time: what fails there, fails at the desk, and fails because of the change.
 settings.register_profile("ci", COMMON, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+MEMORY = Path("/dev/shm")
+ROOM = 4 << 30  # bytes; the largest tests take a tenth of it
+
+
+def in_memory() -> bool:
+    """Return whether the tests' folders can lie in memory: it is there, may hold programs, and has room."""
+    if not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        return False
+    return shutil.disk_usage(MEMORY).free >= ROOM
+
+
+# A commit waits for the disk, and the tests make a hundred thousand of them. No test cuts the power: a process that is killed
+# loses nothing that it wrote, on a disk as in memory.
+if "TMPDIR" not in os.environ and in_memory():
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)  # the first for the processes that tests start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests begin first: workers that meet one at the end would be waited for."""
+    for item in items:
+        mark = item.get_closest_marker("slow")
+        if mark is not None and not (mark.args and str(mark.args[0]).strip()):
+            raise pytest.UsageError(f"{item.nodeid}: a slow test says why: @pytest.mark.slow('...')")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

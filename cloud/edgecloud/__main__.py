@@ -1,4 +1,4 @@
-"""`python -m cloud` is `edgecloud`."""
+"""`python -m edgecloud` is `edgecloud`."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from modelwire.tensors import Weights
 from modelwire.update.container import Container, Header
 from modelwire.wire import cbor
 
-from .registry import Lineage, SqliteStore, Status, open_registry
-from .registry import Version as Row
+from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
 from .versions import cards, comparing, materialise, naming
 
 
@@ -29,7 +28,7 @@ class Fleet:
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._bases = materialise.Bases(store)
+        self._bases = materialise.LoadedBases(store)
 
     @property
     def name(self) -> str:
@@ -84,7 +83,7 @@ class Device:
 class Model:
     """One model of one device: its lineage."""
 
-    def __init__(self, fleet: Fleet, lineage: Lineage) -> None:
+    def __init__(self, fleet: Fleet, lineage: LineageRow) -> None:
         self._fleet, self._lineage = fleet, lineage
         self.device, self.name = lineage.device, lineage.model
 
@@ -207,7 +206,7 @@ class Version:
         return comparing.distance(self.state(), other.state())
 
     @property
-    def _row(self) -> Row | None:
+    def _row(self) -> VersionRow | None:
         return self._place.version
 
     @property

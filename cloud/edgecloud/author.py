@@ -179,11 +179,12 @@ def _seen(variables: Sequence[Any]) -> Iterator[None]:
 
 def _zeroed(file: bytes) -> bytes:
     """Return the file with zeros where they stood before `_seen`."""
-    weights = tflite_file.read_weights(file)
+    parsed = tflite_file.parse_trainable(file)
+    weights = tflite_file.read_weights(parsed)
     for value in weights.values():
         if value.dtype == np.float32 and (value == ALMOST_ZERO).all():
             value[...] = 0
-    return tflite_file.write_weights(file, weights)
+    return tflite_file.write_weights(parsed, weights)
 
 
 def _converted(tf: Any, function: Any, wish: Wish) -> bytes:
@@ -203,10 +204,10 @@ def _converted(tf: Any, function: Any, wish: Wish) -> bytes:
 
 def _first_output(stock: bytes) -> str:
     """Return the name of the tensor that the function gave first: the converter lists the outputs in an order of its own."""
-    found = read(stock)
-    signature = next(found.root.tables(7))
+    file = read(stock)
+    signature = next(file.root.tables(7))
     places = {t.text(0): t.integer(1, U32) for t in signature.tables(1)}
-    return found.tensors[places["output_0"]].name
+    return file.tensors[places["output_0"]].name
 
 
 def _difference(tf: Any, call: Call, grafted: Grafted, shape: tuple[int, ...]) -> float:

@@ -7,10 +7,9 @@ import secrets
 import stat
 from pathlib import Path
 
+from edgecommon.files import write_named
 from modelwire.errors import BadArgument, MissingFile
 from modelwire.wire.signing import KEY_BYTES, PrivateKey, read_key
-
-from .files import write_whole
 
 PRIVATE, PUBLIC = "fleet.key", "fleet.pub"
 
@@ -19,9 +18,9 @@ def make_keys(folder: Path) -> PrivateKey:
     """Return the fleet's key, written beside the registry; one that is there already is taken and kept."""
     path = folder / PRIVATE
     if not path.exists():
-        write_whole(path, (secrets.token_bytes(KEY_BYTES).hex() + "\n").encode(), mode=0o600, replace=False)
+        write_named(path, (secrets.token_bytes(KEY_BYTES).hex() + "\n").encode(), mode=0o600, replace=False)
     key = load_key(path)
-    write_whole(folder / PUBLIC, (key.public.hex() + "\n").encode(), mode=0o644)
+    write_named(folder / PUBLIC, (key.public.hex() + "\n").encode(), mode=0o644)
     return key
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgecommon import logs
 from modelwire.errors import BadArgument
 
 PREFIX = "EDGECLOUD_"
@@ -38,19 +38,5 @@ def registry_path(flag: str | None) -> Path:
 
 def start_log(style: str, level: str) -> None:
     """Send log lines to standard error. style: "text", or "json" for one object a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger("edgecloud")
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    root.propagate = False
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        line = {"at": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.start("edgecloud", level, logs.JsonLines(lambda seconds: round(seconds, 3), trace="exception") if style == "json" else text)

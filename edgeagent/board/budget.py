@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeagent.settings import units
-from edgeagent.settings.tree import Budget
+from edgeagent.settings.tree import BudgetSettings
 from modelwire.errors import NoModeFits
 
 from .sensors import Sensors
@@ -47,12 +47,12 @@ class Plan:
     seconds: float = 0.0  # of steps after which the course ends; 0: when it is done
 
 
-def limited(budget: Budget) -> bool:
+def limited(budget: BudgetSettings) -> bool:
     """Return whether a plan needs to know what the modes cost."""
     return bool(budget.max_ram or budget.max_seconds)
 
 
-def plan(modes: Sequence[str], costs: Mapping[str, Cost], *, model: str, wish: str, budget: Budget, work: Work) -> Plan:
+def plan(modes: Sequence[str], costs: Mapping[str, Cost], *, model: str, wish: str, budget: BudgetSettings, work: Work) -> Plan:
     """Return the deepest mode that fits, or the one that is wished for; with fewer epochs where all would take too long.
 
     modes: cheapest first. costs: of those that were measured; one that was not is tried only when none was.
@@ -81,7 +81,7 @@ def plan(modes: Sequence[str], costs: Mapping[str, Cost], *, model: str, wish: s
     raise NoModeFits(model=model, reason="; ".join(reasons))
 
 
-def against(mode: str, cost: Cost | None, budget: Budget, work: Work) -> str:
+def against(mode: str, cost: Cost | None, budget: BudgetSettings, work: Work) -> str:
     """Return why a round in this mode does not fit, empty when it does."""
     if cost is None:
         return f"{mode} could not be measured"
@@ -114,7 +114,7 @@ class Wait:
 class Pauses:
     """Whether one model's training has to wait for the board."""
 
-    budget: Budget
+    budget: BudgetSettings
     sensors: Sensors
     _hot: bool = False
     _looked: float = float("-inf")  # monotonic seconds

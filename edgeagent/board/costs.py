@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeagent.system.database import Database
+from edgecommon.sqlite import Database
 
 from .budget import Cost
 
@@ -18,9 +18,9 @@ class Costs:
         rows = self._db.all("SELECT * FROM mode_cost WHERE base=? AND runtime=?", self._base, runtime)
         return {r["mode"]: Cost(r["seconds"], r["memory"], r["samples"], bool(r["partial"])) for r in rows}
 
-    def note(self, runtime: str, mode: str, cost: Cost, at: int) -> None:
-        """Write down what a measurement or a round found. at: Unix seconds."""
+    def note(self, runtime: str, mode: str, cost: Cost, when: int) -> None:
+        """Write down what a measurement or a round found. when: Unix seconds."""
         self._db.run(
             "INSERT OR REPLACE INTO mode_cost (base, runtime, mode, seconds, memory, samples, partial, at) VALUES (?,?,?,?,?,?,?,?)",
-            self._base, runtime, mode, cost.seconds, cost.memory, cost.samples, int(cost.partial), at,
+            self._base, runtime, mode, cost.seconds, cost.memory, cost.samples, int(cost.partial), when,
         )  # fmt: skip

@@ -20,15 +20,15 @@ class Sensors:
 
     def celsius(self) -> float | None:
         """Return the temperature of the hottest zone; None when no zone says one."""
-        found = []
+        zones = []
         for zone in self._entries(self.sys / "class" / "thermal", "thermal_zone"):
             try:
                 degrees = int(_text(zone / "temp")) / 1000
             except ValueError:
                 continue
             if _COLDEST <= degrees <= _HOTTEST:
-                found.append(degrees)
-        return max(found, default=None)
+                zones.append(degrees)
+        return max(zones, default=None)
 
     def on_battery(self) -> bool | None:
         """Return whether the board runs on a battery; None when it has no supply that says so, as boards without a battery.

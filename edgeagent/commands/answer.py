@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
 from edgecommon import logs
 from modelwire.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command says: one document for machines, one text for people."""
-
-    document: Mapping[str, Any]
-    text: str = ""
-    code: int = 0
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +29,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting, such as link.resend=10s; repeatable")
 
 
-def folder(args: argparse.Namespace) -> Path:
+def settings_folder(args: argparse.Namespace) -> Path:
     return Path(args.dir or os.environ.get("EDGEAGENT_DIR") or ".")
 
 
@@ -55,10 +46,16 @@ def flags(args: argparse.Namespace) -> dict[str, str]:
 
 def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     """Return the settings, and start the log as they say."""
-    path = path or (Path(args.config) if args.config else folder(args) / configuration.FILE)
-    found = configuration.load(path, environment=os.environ, flags=flags(args))
-    logs.start(found.settings.log.level, "json" if args.json else found.settings.log.format)
-    return found
+    path = path or (Path(args.config) if args.config else settings_folder(args) / reading.FILE)
+    loaded = reading.load(path, environment=os.environ, flags=flags(args))
+    said = loaded.settings.log
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    logs.start("edgeagent", said.level, logs.JsonLines(_utc, trace="trace") if args.json or said.format == "json" else text)
+    return loaded
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def chosen(device: Device, names: Sequence[str]) -> list[Lineage]:

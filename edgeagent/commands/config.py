@@ -9,8 +9,9 @@ from pathlib import Path
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.template import literal, say
 from edgeagent.settings.tree import PER_MODEL, SECTIONS
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 
 NAME = "config"
 HELP = "Show the settings that hold, or check a settings file."

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
-from edgeagent.link import mqtt as link
+from edgeagent.link import mqtt
 from edgeagent.settings.reading import Loaded
-from edgeagent.state import folder as device
+from edgeagent.state import folder
 from edgeagent.state.folder import Device
 from edgecommon import files
+from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 
 NAME = "doctor"
 HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; say ok or what to do. Exits 1 when something is wrong."
@@ -45,10 +46,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    found = list(examine(args))
-    document = {"ok": all(f.ok for f in found), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in found]}
+    checks = list(examine(args))
+    document = {"ok": all(f.ok for f in checks), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks]}
     lines = []
-    for f in found:
+    for f in checks:
         lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<9} {f.text}")
         if not f.ok and f.hint:
             lines.append(f"       try: {f.hint}")
@@ -67,15 +68,15 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
-    yield _check("fleet key", lambda: device.read_key(loaded.resolve(loaded.settings.device.fleet_key), "the fleet's public key").hex())
+    yield _check("fleet key", lambda: folder.read_key(loaded.resolve(loaded.settings.device.fleet_key), "the fleet's public key").hex())
     yield _check("broker", lambda: _broker(loaded))
     try:
-        with device.opened(loaded, alone=False) as opened:
-            yield _check("state", lambda: _state(loaded, opened))
-            yield _check("disk", lambda: _disk(loaded, opened))
-            for name in opened.lineages:
-                yield _check(name, lambda name=name: _model(opened, name))  # type: ignore[misc]
-                yield _check("budget", lambda name=name: _budget(opened, name))  # type: ignore[misc]
+        with folder.opened(loaded, alone=False) as device:
+            yield _check("state", lambda: _state(loaded, device))
+            yield _check("disk", lambda: _disk(loaded, device))
+            for name in device.lineages:
+                yield _check(name, lambda name=name: _model(device, name))  # type: ignore[misc]
+                yield _check("budget", lambda name=name: _budget(device, name))  # type: ignore[misc]
     except ModelWireError as e:
         yield Finding("state", False, e.message, e.next_step)
 
@@ -83,8 +84,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
 def _check(what: str, look: Callable[[], str | Finding]) -> Finding:
     """Return what `look` found: a text when it is well, a Finding when it isn't."""
     try:
-        found = look()
-        return found if isinstance(found, Finding) else Finding(what, True, found)
+        said = look()
+        return said if isinstance(said, Finding) else Finding(what, True, said)
     except ModelWireError as e:
         return Finding(what, False, e.message, e.next_step)
 
@@ -93,12 +94,12 @@ def _runtime(args: argparse.Namespace) -> str:
     from edgecommon import runtime
 
     try:
-        found = runtime.load()
+        usable = runtime.load()
     except RuntimeUnusable:
         if _wanted(args):
             raise
         return "none; the heads of int8 files learn without one"
-    return f"{found.package} {found.version}, {found.delegate}"
+    return f"{usable.package} {usable.version}, {usable.delegate}"
 
 
 def _wanted(args: argparse.Namespace) -> bool:
@@ -121,7 +122,7 @@ def _clock() -> str | Finding:
 
 
 def _key(loaded: Loaded) -> str | Finding:
-    board = device.read_board(loaded)
+    board = folder.read_board(loaded)
     path = loaded.resolve(loaded.settings.device.key)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -130,19 +131,19 @@ def _key(loaded: Loaded) -> str | Finding:
 
 
 def _broker(loaded: Loaded) -> str:
-    return link.reach(loaded.settings.link, loaded.folder)
+    return mqtt.reach(loaded.settings.link, loaded.folder)
 
 
-def _state(loaded: Loaded, opened: Device) -> str | Finding:
+def _state(loaded: Loaded, device: Device) -> str | Finding:
     if not os.access(loaded.state, os.W_OK | os.X_OK):
         return Finding("state", False, f"{loaded.state} may not be written by this user", f"chown -R {getpass.getuser()} {loaded.state}")
-    opened.database.check()
-    pid = files.holder(loaded.state / device.LOCK)
+    device.database.check()
+    pid = files.holder(loaded.state / folder.LOCK)
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
 
-def _disk(loaded: Loaded, opened: Device) -> str | Finding:
-    need = SPARE + sum(3 * len(m.store.base()) for m in opened.lineages.values())
+def _disk(loaded: Loaded, device: Device) -> str | Finding:
+    need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
         text = f"{free // 2**20} MiB are free at {loaded.state}, {need // 2**20} should be"
@@ -150,11 +151,11 @@ def _disk(loaded: Loaded, opened: Device) -> str | Finding:
     return f"{free // 2**20} MiB free"
 
 
-def _model(opened: Device, name: str) -> str:
+def _model(device: Device, name: str) -> str:
     from edgeagent.training import int8_head
     from edgecommon import runtime
 
-    lineage = opened.lineages[name]
+    lineage = device.lineages[name]
     file = lineage.load().file
     if int8_head.trains(file, model=name):
         return f"@{lineage.head().version} opens: {int8_head.Int8Model(file, model=name).runtime_key}"
@@ -163,9 +164,9 @@ def _model(opened: Device, name: str) -> str:
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
 
 
-def _budget(opened: Device, name: str) -> str | Finding:
+def _budget(device: Device, name: str) -> str | Finding:
     """Say what the board has for the limits that are set; a limit on what it can't measure keeps nothing from anything."""
-    limits, board = opened.settings.model(name).budget, Sensors()
+    limits, board = device.settings.model(name).budget, Sensors()
     degrees, battery = board.celsius(), board.on_battery()
     if limits.max_celsius and degrees is None:
         hint = "set budget.max_celsius to 0, or let the kernel show a thermal zone"

@@ -11,10 +11,11 @@ from edgeagent.rounds import round as rounds
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgecommon.printing import Answer
 from modelwire.errors import NotEnoughSamples
 from modelwire.update.sections import Kind, changed
 
-from .answer import Answer, add_folder, chosen, load, table
+from .answer import add_folder, chosen, load, table
 from .reports import opener
 from .train import finish
 
@@ -51,10 +52,10 @@ def _share(row: dict[str, Any], kind: str) -> float:
 def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
     head, held = lineage.head(), lineage.load()
     sections = held.state.snapshot()
-    body = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
+    sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
     out: dict[str, Any] = {
         "model": lineage.name, "version": head.version, "float32_bytes": lineage.manifest.schema.nbytes,
-        "snapshot": {"bytes": len(body), "changed": changed(sections)}, "delta": None, "note": "",
+        "snapshot": {"bytes": len(sealed.data), "changed": changed(sections)}, "delta": None, "note": "",
     }  # fmt: skip
     if not trial:
         return out

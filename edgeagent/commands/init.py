@@ -6,9 +6,9 @@ import argparse
 import secrets
 from pathlib import Path
 
-from edgeagent.settings import reading as configuration
-from edgeagent.settings import template
-from edgeagent.state import folder as device
+from edgeagent.settings import reading, template
+from edgeagent.state import folder
+from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
 from modelwire.tensors import check_name
@@ -17,7 +17,7 @@ from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
 
-from .answer import Answer, add_set, flags, folder
+from .answer import add_set, flags, settings_folder
 
 NAME = "init"
 HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."
@@ -45,20 +45,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    place = folder(args)
+    place = settings_folder(args)
     given = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
     if args.broker:
         given["link.broker"] = args.broker
     models = _models(args.model)
-    path = place / configuration.FILE
+    path = place / reading.FILE
     # The text is checked as it will be read, so that init can't write what run refuses.
-    configuration.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
+    reading.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
     rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := _rate(data, n))}
     text = template.render(given, list(models), rates)
-    loaded = configuration.build(configuration.parse(text), where="init", path=path, environment={}, flags={})
-    seed = device.read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
-    fleet_key = device.read_key(Path(args.fleet_key), "the fleet's public key")
-    device.create(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key, exact=args.exact)
+    loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
+    seed = folder.read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
+    fleet_key = folder.read_key(Path(args.fleet_key), "the fleet's public key")
+    folder.create(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key, exact=args.exact)
     public = signing.PrivateKey(seed).public.hex()
     add_line = f"edgecloud devices add {args.device} {public}"
     bases = {name: manifest_of(data, exact=args.exact) for name, data in models.items()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgeagent.state import folder as device
-from edgeagent.system.database import Row
+from edgeagent.state import folder
+from edgecommon.printing import Answer
+from edgecommon.sqlite import Row
 
-from .answer import Answer, add_folder, chosen, load, short, table
+from .answer import add_folder, chosen, load, short, table
 
 NAME = "log"
 ROWS = 1 << 62  # more than there can be
@@ -23,12 +24,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with device.opened(load(args), alone=False) as opened:
-        found = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(opened, args.model)]
+    with folder.opened(load(args), alone=False) as device:
+        models = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(device, args.model)]
     text = []
-    for name, rows in found:
+    for name, rows in models:
         text += [name, table(_HEAD, [_cells(r) for r in rows]), ""]
-    return Answer({"models": [{"name": n, "versions": rows} for n, rows in found]}, "\n".join(text).rstrip())
+    return Answer({"models": [{"name": n, "versions": rows} for n, rows in models]}, "\n".join(text).rstrip())
 
 
 _HEAD = ("version", "state", "kind", "mode", "commit", "bytes", "loss before", "after", "accuracy before", "after", "samples", "reason")

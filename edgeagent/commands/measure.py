@@ -14,9 +14,10 @@ from edgeagent.service.measuring import Measuring
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
-from .answer import Answer, add_folder, chosen, load, table
+from .answer import add_folder, chosen, load, table
 from .reports import opener
 
 NAME = "measure"

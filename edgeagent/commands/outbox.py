@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from edgeagent.state import folder as device
+from edgeagent.state import folder
 from edgecommon import files
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, chosen, load, short, table
+from .answer import add_folder, chosen, load, short, table
 
 NAME = "outbox"
 HELP = "List what waits for the centre; send it again now; or make all updates that never left into one."
@@ -23,16 +24,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     if args.action == "coalesce":
-        with device.opened(loaded, alone=True) as opened:
-            done = {m.name: m.coalesce() for m in chosen(opened, args.model)}
-            heads = {name: opened.lineages[name].head().version for name in done}
+        with folder.opened(loaded, alone=True) as device:
+            done = {m.name: m.coalesce() for m in chosen(device, args.model)}
+            heads = {name: device.lineages[name].head().version for name in done}
         lines = [f"{n}: {len(c) + 1} updates became @{heads[n]}" if c else f"{n}: nothing to join" for n, c in done.items()]
         return Answer({"carried": done}, "\n".join(lines))
-    with device.opened(loaded, alone=False) as opened:
-        lineages = chosen(opened, args.model)
+    with folder.opened(loaded, alone=False) as device:
+        lineages = chosen(device, args.model)
         if args.action == "retry":
-            opened.nudge()
-            running = files.holder(loaded.state / device.LOCK) is not None
+            device.nudge()
+            running = files.holder(loaded.state / folder.LOCK) is not None
             text = "the agent sends again what has no receipt" if running else "everything goes again when the agent starts"
             return Answer({"agent_running": running}, text)
         rows = [(m.name, w) for m in lineages for w in m.outbox.waiting()]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from edgeagent.service.agent import Goal
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 from .run import seconds, serve
 
 NAME = "publish"

@@ -12,9 +12,10 @@ from edgeagent.service.agent import Agent, Goal
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state import folder as device
+from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 from .reports import as_document, as_text, opener
 
 NAME = "run"

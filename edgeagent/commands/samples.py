@@ -6,10 +6,11 @@ import argparse
 
 from edgeagent.samples.from_files import read_all
 from edgeagent.samples.spool import Spool
-from edgeagent.state import folder as device
+from edgeagent.state import folder
+from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
-from .answer import Answer, add_folder, chosen, load, table
+from .answer import add_folder, chosen, load, table
 
 NAME = "samples"
 HELP = "Add samples from a file, or list what there is of each class. Works while the agent runs."
@@ -46,17 +47,17 @@ def run(args: argparse.Namespace) -> Answer:
             raise ConfigError(reason="samples add takes MODEL and FILE: edgeagent samples add --help")
         with Spool(loaded.state) as spool:
             given = _context(args.context)
-            found = read_all(args.file, label=args.label, model=args.model, unlabelled=args.unlabelled)
-            contexts = [{**own, **given} for own in found.contexts] or given
-            added = spool.extend(args.model, found.x, found.labels, targets=found.targets, contexts=contexts)
+            content = read_all(args.file, label=args.label, model=args.model, unlabelled=args.unlabelled)
+            contexts = [{**own, **given} for own in content.contexts] or given
+            added = spool.extend(args.model, content.x, content.labels, targets=content.targets, contexts=contexts)
             held = spool.count(args.model)
         document = {"model": args.model, "added": len(added), "held": held}
         return Answer(document, f"{args.model}: {len(added)} samples added, {held} held")
-    with device.opened(loaded, alone=False) as opened:
+    with folder.opened(loaded, alone=False) as device:
         rows = []
-        for lineage in chosen(opened, [args.model] if args.model else []):
-            new = opened.spool.count(lineage.name, after=lineage.head().trained_id)
-            name, spool = lineage.name, opened.spool
+        for lineage in chosen(device, [args.model] if args.model else []):
+            new = device.spool.count(lineage.name, after=lineage.head().trained_id)
+            name, spool = lineage.name, device.spool
             rows.append((name, spool.shape(name), spool.classes(name), new, spool.cells(name)))
     document = {
         "models": [

@@ -11,8 +11,9 @@ from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
 from edgecommon import files
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, load
+from .answer import add_folder, load
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."

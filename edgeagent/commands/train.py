@@ -12,12 +12,13 @@ from edgeagent.rounds import round as rounds
 from edgeagent.rounds.round import OpenModel, Report, Round
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgecommon.printing import Answer
 
-from .answer import Answer, add_folder, chosen, load
+from .answer import add_folder, chosen, load
 from .reports import as_document, as_text, opener
 
 NAME = "train"
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"rounds": [as_document(r) for r in reports]}, "\n".join(as_text(r) for r in reports))
 
 
-def measure_first(opened: Device, lineage: Lineage, settings: Model, open_model: OpenModel) -> None:
+def measure_first(opened: Device, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:
     """Measure the modes of which the plan needs to know and does not."""
     if not budget.limited(settings.budget):
         return

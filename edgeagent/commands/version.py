@@ -8,10 +8,9 @@ import platform
 import numpy as np
 
 from edgeagent import __version__
+from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.update import container
-
-from .answer import Answer
 
 NAME = "version"
 HELP = "Say the releases of the agent, the wire, the kernels and Python."

@@ -13,10 +13,11 @@ import numpy as np
 from edgeagent.training.course import Kept, Lesson
 from modelwire import limits
 from modelwire.lattice.candidates import Step
+from modelwire.lattice.replay import kind_of, moved_to
 from modelwire.lattice.snap import Snapped, no_residual
 from modelwire.lattice.state import ModelState
 from modelwire.output_head import row_ids
-from modelwire.output_head.recipe import Recipe, kind_of, moved_to
+from modelwire.output_head.recipe import Recipe
 from modelwire.update import container
 from modelwire.wire import cbor
 

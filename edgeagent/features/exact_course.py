@@ -13,8 +13,8 @@ from edgeagent.training.course import Kept
 from modelwire.errors import Malformed, NotTrainable
 from modelwire.output_head.recipe import Layer
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, steps_of
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, steps_of
 from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
 

@@ -21,7 +21,7 @@ from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.lattice.state import ModelState
 from modelwire.output_head import rows as wire_rows
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import HeadRecipe
+from modelwire.output_head_settings import HeadRecipe
 from modelwire.tensors import F32
 from modelwire.tflite.notes import HeadNotes, Notes
 

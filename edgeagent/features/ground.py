@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Anomaly, Model
+from edgeagent.settings.tree import AnomalySettings, ModelSettings
 from edgeagent.training.balance import repeated
 from edgeagent.training.course import Course, Lesson, Offer
 from edgeagent.training.guard import Score
@@ -20,7 +20,7 @@ from .gathering import OnFeatures
 class HeadGround:
     """One round's rows, and the state that it starts from."""
 
-    def __init__(self, gathered: OnFeatures, state: ModelState, settings: Model, *, overhead: int) -> None:
+    def __init__(self, gathered: OnFeatures, state: ModelState, settings: ModelSettings, *, overhead: int) -> None:
         """overhead: bytes of the update's names and scores. Raises NotTrainable when the rows are not those of this state."""
         gathered.known.check_front(state, model=gathered.model)
         self.note = ""  # why the update is no recipe where one is asked for
@@ -51,7 +51,7 @@ class HeadGround:
     def score(self, weights: Weights, judging: Samples) -> Score:
         return self._gathered.measure(weights)
 
-    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
+    def settled(self, snapped: Snapped, judging: Samples, settings: AnomalySettings) -> tuple[Snapped, float | None]:
         """Return the round as it is: a model with a threshold is not trained on features."""
         return snapped, None
 

@@ -1,0 +1,5 @@
+"""How a model's updates reach the centre: the talk about each model, and the MQTT under it. Knows no training and no command line."""
+
+from __future__ import annotations
+
+__all__ = ["mqtt", "session", "transport"]

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from edgeagent.settings.tree import Link
+from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
+from edgecommon.broker import Broker, Certificates, parse_url
 from modelwire import limits
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
 
@@ -44,26 +44,15 @@ STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PASSWORD_MAX = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is."""
-
-    host: str
-    port: int
-    tls: bool
-
-
 def parse_broker(url: str) -> Broker:
-    """Return the parts of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError."""
+    """Return the broker of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        broker = parse_url(url)
     except ValueError as e:
         raise ConfigError(reason=f"link.broker: {url!r}: {e}") from None
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+    if broker is None or broker.user:  # the user is a setting of its own
         raise ConfigError(reason=f"link.broker: {url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    tls = parts.scheme == "mqtts"
-    return Broker(parts.hostname, port or (8883 if tls else 1883), tls)
+    return broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +108,12 @@ class _Client(mqtt.Client):
 class MqttLink:
     """A Transport over one MQTT broker."""
 
-    def __init__(self, settings: Link, folder: Path, client_id: str) -> None:
-        """folder: where relative paths of the settings start. Raises ConfigError or MissingFile for settings that can't work."""
-        self.settings = settings
+    def __init__(self, settings: LinkSettings, folder: Path, client_id: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """folder: where relative paths of the settings start; monotonic: seconds, by which it waits and gives up.
+
+        Raises ConfigError or MissingFile for settings that can't work.
+        """
+        self.settings, self._monotonic = settings, monotonic
         self.broker = parse_broker(settings.broker)
         self.client_id = settings.client_id or client_id
         self.protocol = mqtt.MQTTv311 if settings.protocol == "3.1.1" else mqtt.MQTTv5
@@ -132,11 +124,11 @@ class MqttLink:
         self._client: _Client | None = None
         self._generation = 0
         self._up = False
-        self._up_at = 0.0
-        self._begun_at = 0.0
-        self._retry_at = 0.0
+        self._up_since = 0.0
+        self._tried_since = 0.0
+        self._next_try = 0.0
         self._not_taken: set[int] = set()  # tickets of messages that the broker has not taken yet
-        self._progress_at = 0.0  # when it last took one, or was sent the first
+        self._progress_time = 0.0  # when it last took one, or was sent the first
         self._announced = 0  # the broker's own limit on a packet, 0 when it named none
         self._proven = settings.protocol != "auto"
         self._will: Will | None = None
@@ -149,13 +141,13 @@ class MqttLink:
 
     def open(self, will: Will, listen: str) -> None:
         self._will, self._listen = will, listen
-        self._retry_at = time.monotonic()
+        self._next_try = self._monotonic()
 
     def poll(self, timeout: float) -> Event | None:
-        deadline = time.monotonic() + timeout
+        deadline = self._monotonic() + timeout
         while True:
             self._keep_trying()
-            left = deadline - time.monotonic()
+            left = deadline - self._monotonic()
             until = min(left, self._next_step())
             try:
                 event = self._events.get(timeout=max(0.0, until))
@@ -177,7 +169,7 @@ class MqttLink:
             raise LinkError(broker=self.settings.broker, reason="the link is down")
         ticket = self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
         if not self._not_taken:
-            self._progress_at = time.monotonic()
+            self._progress_time = self._monotonic()
         self._not_taken.add(ticket)
         return ticket
 
@@ -199,8 +191,8 @@ class MqttLink:
                 client.publish(farewell.topic, farewell.data, qos=1, retain=True).wait_for_publish(FAREWELL)
         self._up = False
         client.disconnect()
-        until = time.monotonic() + FAREWELL
-        while (left := until - time.monotonic()) > 0:  # the thread must get DISCONNECT out, or the broker speaks the will
+        until = self._monotonic() + FAREWELL
+        while (left := until - self._monotonic()) > 0:  # the thread must get DISCONNECT out, or the broker speaks the will
             try:
                 event = self._events.get(timeout=left)
             except queue.Empty:
@@ -211,25 +203,25 @@ class MqttLink:
     # One connection.
 
     def _keep_trying(self) -> None:
-        now = time.monotonic()
-        if self._client is None and self._will is not None and now >= self._retry_at:
-            self._begin()
-        elif self._client is not None and not self._up and now - self._begun_at > self.settings.connect_timeout + 1:
+        now = self._monotonic()
+        if self._client is None and self._will is not None and now >= self._next_try:
+            self._connect()
+        elif self._client is not None and not self._up and now - self._tried_since > self.settings.connect_timeout + 1:
             # Some brokers answer a CONNECT of a version that they don't know with silence.
             self._events.put(_Down(self._generation, "no answer to CONNECT", True))
-        elif self._up and self._not_taken and now - self._progress_at > STALLED * self.settings.keepalive:
+        elif self._up and self._not_taken and now - self._progress_time > STALLED * self.settings.keepalive:
             # It answers pings, so nothing else ends this; on a connection that lives nothing may be sent again.
             self._events.put(_Down(self._generation, f"the broker has taken none of {len(self._not_taken)} messages", False))
 
     def _next_step(self) -> float:
-        now = time.monotonic()
+        now = self._monotonic()
         if self._client is None:
-            return max(0.0, self._retry_at - now) if self._will is not None else 60.0
-        return 60.0 if self._up else max(0.05, self._begun_at + self.settings.connect_timeout + 1.05 - now)
+            return max(0.0, self._next_try - now) if self._will is not None else 60.0
+        return 60.0 if self._up else max(0.05, self._tried_since + self.settings.connect_timeout + 1.05 - now)
 
-    def _begin(self) -> None:
+    def _connect(self) -> None:
         self._generation += 1
-        self._begun_at = time.monotonic()
+        self._tried_since = self._monotonic()
         self._client = self._make()
         self._client.connect_async(self.broker.host, self.broker.port, max(1, int(self.settings.keepalive)), **self._session())
         self._client.loop_start()
@@ -281,10 +273,10 @@ class MqttLink:
         def ended(reason: str) -> None:
             self._events.put(_Down(generation, reason, client.reached))
 
-        def opened(c: mqtt.Client, _: Any, sock: Any) -> None:
+        def reached(c: mqtt.Client, _: Any, sock: Any) -> None:
             client.reached = True
 
-        client.ended, client.on_socket_open = ended, opened
+        client.ended, client.on_socket_open = ended, reached
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
         return client
 
@@ -301,7 +293,7 @@ class MqttLink:
         if isinstance(event, _Up):
             if event.generation != self._generation or self._client is None:
                 return None
-            self._up, self._up_at, self._proven = True, time.monotonic(), True
+            self._up, self._up_since, self._proven = True, self._monotonic(), True
             self._not_taken.clear()
             return Connected()
         if isinstance(event, _Down):
@@ -309,7 +301,7 @@ class MqttLink:
                 return None
             return self._went_down(event)
         if isinstance(event, Accepted):
-            self._progress_at = time.monotonic()
+            self._progress_time = self._monotonic()
             self._not_taken.discard(event.ticket)
         if isinstance(event, Arrived) and isinstance(event.token, _Token) and event.token.generation != self._generation:
             return None
@@ -323,16 +315,16 @@ class MqttLink:
             client.disconnect()
             if (sock := client.socket()) is not None:
                 sock.close()
-        if was_up and time.monotonic() - self._up_at > STABLE:
+        if was_up and self._monotonic() - self._up_since > STABLE:
             self._backoff.reset()
         if event.protocol and not was_up and not self._proven:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-        self._retry_at = time.monotonic() + self._backoff.next()
+        self._next_try = self._monotonic() + self._backoff.next()
         return Lost(event.reason)
 
 
-def reach(settings: Link, folder: Path) -> str:
+def reach(settings: LinkSettings, folder: Path) -> str:
     """Return how the broker answered at its port, TLS included; nothing is said to it in MQTT, so a running agent is not disturbed.
 
     Raises LinkError, ConfigError or MissingFile.
@@ -350,7 +342,7 @@ def reach(settings: Link, folder: Path) -> str:
     return f"{settings.broker} answers in {1000 * (time.monotonic() - began):.0f} ms{secured}"
 
 
-def _password(folder: Path, settings: Link) -> str | None:
+def _password(folder: Path, settings: LinkSettings) -> str | None:
     if not settings.password_file:
         return None
     path = folder / settings.password_file
@@ -363,13 +355,10 @@ def _password(folder: Path, settings: Link) -> str | None:
     return text.rstrip("\r\n")
 
 
-def _tls(folder: Path, settings: Link) -> ssl.SSLContext:
-    import ssl  # loaded here, before paho's thread may be the first to need it
-
+def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
+    # Called before there is a client: paho's thread must not be the first to need ssl.
+    files = (folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key))
     try:
-        context = ssl.create_default_context(cafile=str(folder / settings.tls_ca) if settings.tls_ca else None)
-        if settings.tls_cert:
-            context.load_cert_chain(folder / settings.tls_cert, folder / settings.tls_key if settings.tls_key else None)
-    except (OSError, ssl.SSLError) as e:
+        return Certificates(*files).context()
+    except OSError as e:
         raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None
-    return context

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
-from edgeagent.settings.tree import Link, Model
+from edgeagent.settings.tree import LinkSettings, ModelSettings
 from edgeagent.state import forgetting
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
@@ -27,21 +28,27 @@ _log = logging.getLogger("edgeagent.session")
 EPOCHS, VERSIONS = 1 << 32, 1 << 62  # no container holds more; versions leave room to count on
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceSide:
+    """What the talks about all models of a device have in common."""
+
+    transport: Transport
+    link: LinkSettings
+    spool: Spool
+    state: bytes  # the 16 bytes of this state folder
+    agent: str  # its release
+    rng: random.Random
+    wall: Callable[[], float]  # Unix seconds, said in records and logs alone
+
+
 class Session:
     """The talk about one model, over connections that come and go."""
 
-    def __init__(
-        self, lineage: Lineage, transport: Transport, link: Link, settings: Model, *, state: bytes, agent: str, rng: random.Random,
-        wall: Callable[[], float], spool: Spool, interrupt: Callable[[], None],
-    ) -> None:  # fmt: skip
-        """state: the 16 bytes of this state folder; agent: its release; wall: Unix seconds, said in records and logs alone.
-
-        interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
-        """
+    def __init__(self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, *, interrupt: Callable[[], None]) -> None:
+        """interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten."""
         self.lineage, self.settings = lineage, settings
-        self._transport, self._link = transport, link
-        self._state, self._agent, self._wall = state, agent, wall
-        self._spool, self._interrupt = spool, interrupt
+        self._side, self._interrupt = side, interrupt
+        link, rng = side.link, side.rng
         self._online = False
         self._hello = Backoff(link.resend, min(link.resend_max, 10 * link.resend), rng)
         self._hello_due = 0.0
@@ -79,7 +86,7 @@ class Session:
         self.lost()
         self._online = True
         self._hello_due = self._resend_due = now
-        self._verify_due = now + self._link.resend
+        self._verify_due = now + self._side.link.resend
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = self._rewound = False
@@ -144,7 +151,7 @@ class Session:
                 self._send_again(now)
                 self._offer(now)
                 for upload in self._uploads.values():
-                    upload.push(self._transport)
+                    upload.push(self._side.transport)
         except LinkError as e:  # the transport will say Lost by itself, and everything goes again on the next connection
             _log.debug("%s: %s", self.name, e.message)
         except TooLarge as e:  # this broker never takes it; another one, or other settings, may
@@ -170,17 +177,17 @@ class Session:
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
         head = self.lineage.head()
-        names = (self.lineage.board.fleet, self.lineage.board.device, self.name, int(self._wall()))
+        names = (self.lineage.board.fleet, self.lineage.board.device, self.name, int(self._side.wall()))
         self._send(
             "hello",
             Hello(
-                *names, self.lineage.board.key.public, self._state, self.lineage.base_commit, head.epoch, head.version, head.commit,
-                head.runtime or "none", self._agent,
+                *names, self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version, head.commit,
+                head.runtime or "none", self._side.agent,
             ),
         )  # fmt: skip
         self._asked = True
-        unanswered = self._hello.next() if self._answered else self._link.resend
-        self._hello_due = now + (self._link.hello_every if self._welcomed else unanswered)
+        unanswered = self._hello.next() if self._answered else self._side.link.resend
+        self._hello_due = now + (self._side.link.hello_every if self._welcomed else unanswered)
 
     def _ask_for_verdicts(self, now: float) -> None:
         """Say hello again when an update is stored and not verified for long: its receipt may have been lost, and Welcome repeats it."""
@@ -217,7 +224,7 @@ class Session:
         if not offered:
             self._resend.reset()
             self._resend_due = now + self._resend.next()
-        room = self._link.window - len(offered)
+        room = self._side.link.window - len(offered)
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
             self.lineage.outbox.offer(w.version)  # durable before the first byte leaves: from now on it may be known
             self._hand_over(w)
@@ -225,8 +232,8 @@ class Session:
     def _hand_over(self, w: Waiting) -> None:
         body = self.lineage.outbox.body(w.version)
         self._sent.add(w.version)
-        if len(body) <= self._transport.largest:
-            ticket = self._transport.send(self._topic("update"), body)
+        if len(body) <= self._side.transport.largest:
+            ticket = self._side.transport.send(self._topic("update"), body)
             self._on_the_way[w.version] = ticket
             _log.debug("%s: sent @%d, %d bytes", self.name, w.version, len(body))
             return
@@ -234,7 +241,7 @@ class Session:
         if upload is None:
             board = self.lineage.board
             transfer = parts.describe(
-                body, fleet=board.fleet, device=board.device, model=self.name, at=int(self._wall()), part=self._transport.largest
+                body, fleet=board.fleet, device=board.device, model=self.name, at=int(self._side.wall()), part=self._side.transport.largest
             )
             upload = self._uploads[w.version] = Upload(self._topic("part"), body, transfer)
             _log.info("%s: @%d goes in %d parts", self.name, w.version, parts.count(transfer))
@@ -243,18 +250,18 @@ class Session:
     # What the centre says.
 
     def _take_welcome(self, w: Welcome, now: float) -> None:
-        if w.state != self._state:
+        if w.state != self._side.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
         if w.epoch >= EPOCHS or w.version >= VERSIONS:
             raise Malformed(what=w.KIND, reason=f"no update can be of epoch {w.epoch} after @{w.version}")
         self._answered = True
         before = self.lineage.head()
-        said = self.lineage.welcome(w, int(self._wall()))
+        said = self.lineage.welcome(w, int(self._side.wall()))
         if said == "rewound":
             # A welcome may have been overtaken by receipts, or be delivered again; only one that answers another hello is believed.
             if self._rewound and self._asked:
-                said = self.lineage.rewind(w, int(self._wall()))
+                said = self.lineage.rewind(w, int(self._side.wall()))
                 self._resend_due = now
                 self._rewound = False
             else:
@@ -266,7 +273,7 @@ class Session:
         if w.status == OK:
             self._welcomed = True
             self._hello.reset()
-            self._hello_due = now + (self._link.resend if self._rewound else self._link.hello_every)
+            self._hello_due = now + (self._side.link.resend if self._rewound else self._side.link.hello_every)
         level = logging.INFO if w.status == OK else logging.WARNING
         if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._rewound:
             level = logging.DEBUG
@@ -280,7 +287,7 @@ class Session:
             _log.warning("%s: a receipt (%s) for @%d of epoch %d, which is none of ours", self.name, r.level.value, r.version, r.epoch)
             return
         if r.level is Level.REFUSED:
-            news = self.lineage.refused(row, r.reason, r.good, int(self._wall()))
+            news = self.lineage.refused(row, r.reason, r.good, int(self._side.wall()))
             if news:
                 # The first snapshot goes at once; further refusals in a row wait, so that two sides at odds don't flood the link.
                 first, pause = not self._refusals.tries, self._refusals.next()
@@ -293,7 +300,7 @@ class Session:
                 if r.level is Level.VERIFIED:  # `stored` proves nothing: a refusal comes after it
                     self._refusals.reset()
                 self._verify.reset()
-                self._verify_due = now + self._link.resend
+                self._verify_due = now + self._side.link.resend
                 _log.info("%s: %s: @%s", self.name, r.level.value, ", @".join(map(str, news)))
         if news:  # one that says nothing new must not put off what still waits
             self._resend.reset()
@@ -309,7 +316,7 @@ class Session:
             _log.info("%s: a snapshot was asked for before the first epoch; it waits", self.name)
             return  # the centre asks again at each hello
         try:
-            version = self.lineage.snapshot(int(self._wall()), note=f"asked for by command {c.id}", command=c.id)
+            version = self.lineage.snapshot(int(self._side.wall()), note=f"asked for by command {c.id}", command=c.id)
         except TooLarge as e:
             _log.error("%s: command %d: %s", self.name, c.id, e.message)
             self._answer(c, False, e.message)
@@ -318,10 +325,10 @@ class Session:
         self._answer(c, True, f"snapshot @{version}")
 
     def _take_adopt(self, asked: Adopt) -> None:
-        dropped = forgetting.drop(self.lineage, self._spool, asked)
+        dropped = forgetting.drop(self.lineage, self._side.spool, asked)
         if dropped or not self.lineage.done(asked.id):
             self._interrupt()
-        done = forgetting.adopt(self.lineage, asked, int(self._wall()))
+        done = forgetting.adopt(self.lineage, asked, int(self._side.wall()))
         text = f"{done.text}; {dropped} samples were dropped from the spool" if dropped else done.text
         _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", self.name, asked.id, text)
         self._answer(asked, done.ok, text)
@@ -329,7 +336,7 @@ class Session:
     def _answer(self, c: Command | Adopt, ok: bool, text: str) -> None:
         board = self.lineage.board
         try:
-            self._send("rsp", Response(board.fleet, board.device, self.name, int(self._wall()), c.id, ok, text))
+            self._send("rsp", Response(board.fleet, board.device, self.name, int(self._side.wall()), c.id, ok, text))
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 
@@ -350,4 +357,4 @@ class Session:
         return topics.up(self.lineage.board.fleet, self.lineage.board.device, self.name, leaf)
 
     def _send(self, leaf: str, record: Record) -> None:
-        self._transport.send(self._topic(leaf), records.encode(record, self.lineage.board.key))
+        self._side.transport.send(self._topic(leaf), records.encode(record, self.lineage.board.key))

@@ -11,11 +11,11 @@ import numpy as np
 from edgeagent.features.exact_course import MODE as FEATURES
 from edgeagent.features.gathering import Extractors
 from edgeagent.samples.spool import Samples, Spool
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.lineage import Lineage
-from edgeagent.system.database import Row
 from edgeagent.training import guard
 from edgecommon.memory import give_back
+from edgecommon.sqlite import Row
 from modelwire import limits
 from modelwire.cards.shift import shifts
 from modelwire.errors import NotTrainable
@@ -38,7 +38,7 @@ class Look:
 
 
 def look(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None = None
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None = None
 ) -> Generator[None, None, Look]:
     """Return whether a round pays now. Trains nothing; opens the model and runs it on 512 samples at most.
 
@@ -76,7 +76,7 @@ def look(
 
 
 def _answered(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, after: int
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, after: int
 ) -> Generator[None, None, tuple[Samples, F32]]:
     """Return the newest samples, and what the head's model answers to them."""
     name = lineage.name
@@ -95,7 +95,7 @@ def _answered(
     return fresh, output
 
 
-def _loss_rose(output: F32, samples: Samples, last: Row, settings: Model) -> tuple[bool, str]:
+def _loss_rose(output: F32, samples: Samples, last: Row, settings: ModelSettings) -> tuple[bool, str]:
     """Return whether the loss is above the last version's by more than the setting and chance, and what it is."""
     loss, before = guard.score(output, samples).loss, last["loss_after"]
     said = f"loss {loss:.4f} on {len(samples)} new samples, {before:.4f} on held-out ones at @{last['version']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeagent.samples.cards import LOSSES_ROOM
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics
@@ -21,7 +21,7 @@ from modelwire.wire import cbor
 
 
 def snap_within(
-    lineage: Lineage, settings: Model, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome
+    lineage: Lineage, settings: ModelSettings, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome
 ) -> tuple[Snapped, Outcome]:
     """Return the snapped round, and its outcome: without its card where there is no room for one.
 

@@ -12,7 +12,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from io import FileIO
@@ -88,28 +88,28 @@ class Found:
 class Journal:
     """Writes down one course. Nothing is written, and no file made, before a step or some have taken `EVERY`."""
 
-    def __init__(self, path: Path | None, begun: Begun, *, spent: float = 0.0) -> None:
-        """path: None for a trial, which takes the same memory and leaves nothing."""
+    def __init__(self, path: Path | None, begun: Begun, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """path: None for a trial, which takes the same memory and leaves nothing. clock: monotonic seconds."""
         self.spent = spent  # seconds of training, those before a kill included
         self.writing = 0.0  # seconds of this process's writing
         self.trouble = ""  # why nothing more is written; the training goes on
-        self._path, self._begun = path, begun
+        self._path, self._begun, self._clock = path, begun, clock
         self._file: int | None = None
         self._sequence = self._written = 0  # number of the last half; its step
         self._half = 0
-        self._last = self._flushed = time.monotonic()
+        self._last = self._flushed = clock()
 
     def after_step(self, course: Course, seconds: float) -> None:
         """Take note of a step that took so long."""
         self.spent += seconds
-        if time.monotonic() - self._last >= EVERY:
+        if self._clock() - self._last >= EVERY:
             self.write(course)
 
     def write(self, course: Course) -> None:
         """Write down where the course stands. Trouble with the disk ends the writing, not the training."""
         if self.trouble or (self._file is not None and self._written == course.done):
             return
-        began = time.monotonic()
+        began = self._clock()
         try:
             kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
             if self._path is not None:
@@ -120,11 +120,11 @@ class Journal:
             self._written = course.done
             if self._file is not None and began - self._flushed >= FLUSH:
                 os.fdatasync(self._file)
-                self._flushed = time.monotonic()
+                self._flushed = self._clock()
         except OSError as e:
             self.trouble = e.strerror or str(e)
             self.close()  # what stands there stays true
-        self._last = time.monotonic()
+        self._last = self._clock()
         self.writing += self._last - began
 
     def close(self) -> None:

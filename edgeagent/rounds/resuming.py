@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -13,7 +14,7 @@ from typing import Protocol
 from edgeagent.board import budget
 from edgeagent.board.budget import Plan, Work
 from edgeagent.samples.spool import Samples, Spool
-from edgeagent.settings.tree import Anomaly, Model
+from edgeagent.settings.tree import AnomalySettings, ModelSettings
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.slots import Held
@@ -51,7 +52,7 @@ class Ground(Protocol):
     def score(self, weights: Weights, judging: Samples) -> Score:
         """Return the score of the model with these weights, all of get_weights."""
 
-    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
+    def settled(self, snapped: Snapped, judging: Samples, settings: AnomalySettings) -> tuple[Snapped, float | None]:
         """Return the round with its threshold of anomalies, and the threshold: of the model that was scored last."""
 
     def rest(self) -> None:
@@ -91,7 +92,7 @@ def holding(lineage: Lineage, spool: Spool) -> Iterator[None]:
                 spool.release(lineage.name)
 
 
-def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) -> Found | None:
+def left(lineage: Lineage, spool: Spool, settings: ModelSettings, *, resident: int = 0) -> Found | None:
     """Return the round that can be taken up, None when there is none. A journal of another model, round or setting is dropped.
 
     resident: bytes that the agent holds now; a round in a mode that would take more than max_ram with them is dropped too.
@@ -116,8 +117,8 @@ def left(lineage: Lineage, spool: Spool, settings: Model, *, resident: int = 0) 
 
 
 def begin(
-    lineage: Lineage, spool: Spool, settings: Model, ground: Ground, held: Held, planned: Planned, *,
-    samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, ground: Ground, held: Held, planned: Planned, *,
+    samples: tuple[Samples, Samples] | None = None, until: int = 0, keep: bool = True, clock: Callable[[], float] = time.monotonic,
 ) -> UnderWay:  # fmt: skip
     """Return the round that was left, or a new one. samples: in place of the spool's; until: the newest of them that counts.
 
@@ -129,7 +130,7 @@ def begin(
     training, judging = samples or spool.split(lineage.name, settings.train.held_out, until=until)
     if found and found.begun.samples != _ids(training, judging):
         _drop(lineage, spool, found, "samples that it used are gone")
-        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
+        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0, clock=clock)
     if not len(training) or not len(judging):
         raise NotEnoughSamples(model=lineage.name, have=len(training) + len(judging), need=settings.train.min_samples)
     offers, why = {offer.mode: offer for offer in ground.offers}, ""
@@ -144,11 +145,11 @@ def begin(
     course = ground.begin(begun.mode, lesson) if begun.mode in offers else None
     if found and (course is None or begun.runtime != ground.runtime_key or begun.steps != course.steps):
         _drop(lineage, spool, found, "it ran on another runtime")
-        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0)
+        return begin(lineage, spool, settings, ground, held, planned, samples=samples, until=until if samples else 0, clock=clock)
     assert course is not None
     begun = replace(begun, runtime=ground.runtime_key, steps=course.steps, whole=course.whole)
     spent = _take_up(lineage, found, course) if found else 0.0
-    writes = Journal(lineage.journal if keep else None, begun, spent=spent)
+    writes = Journal(lineage.journal if keep else None, begun, spent=spent, clock=clock)
     return UnderWay(begun, course, writes, judging, len(training), loaded(training, judging), residual, why)
 
 
@@ -157,7 +158,7 @@ def loaded(training: Samples, judging: Samples) -> int:
     return sum(s.x.nbytes + s.y.nbytes for s in (training, judging))
 
 
-def shaping(settings: Model) -> str:
+def shaping(settings: ModelSettings) -> str:
     """Return the settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
     named = [(f.name, getattr(settings.train, f.name)) for f in fields(settings.train) if f.name not in _ELSEWHERE]
     if settings.update.kind == "recipe":  # whether the round can be one hangs on its size
@@ -166,7 +167,7 @@ def shaping(settings: Model) -> str:
 
 
 def _begun(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, plan: Plan, until: int, training: Samples, judging: Samples
+    lineage: Lineage, settings: ModelSettings, ground: Ground, held: Held, plan: Plan, until: int, training: Samples, judging: Samples
 ) -> Begun:  # fmt: skip
     head: Head = lineage.head()
     before = ground.score(held.state.named(), judging)
@@ -193,7 +194,7 @@ def _take_up(lineage: Lineage, found: Found, course: Course) -> float:
     return kept[1]
 
 
-def _too_large(lineage: Lineage, settings: Model, begun: Begun, resident: int) -> str:
+def _too_large(lineage: Lineage, settings: ModelSettings, begun: Begun, resident: int) -> str:
     """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
     cost, limit = lineage.costs.of(begun.runtime).get(begun.mode), int(SPARE * settings.budget.max_ram)
     if cost is None or not limit:

@@ -19,7 +19,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.features.ground import HeadGround
 from edgeagent.features.head_file import modes_of
 from edgeagent.samples.spool import Samples, Spool
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics, said
 from edgeagent.state.slots import Held
@@ -107,7 +107,7 @@ Round = Generator[Progress, None, Report]
 Gathered = TypeVar("Gathered")
 
 
-def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int) -> None:
+def check_due(lineage: Lineage, spool: Spool, settings: ModelSettings, outbox_bytes: int) -> None:
     """Raise NotWelcome, NotEnoughSamples or OutboxFull when a round can't be done now."""
     lineage.check_welcome(lineage.head())
     have = spool.count(lineage.name)
@@ -122,7 +122,7 @@ def check_due(lineage: Lineage, spool: Spool, settings: Model, outbox_bytes: int
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
-def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
+def _make_room(lineage: Lineage, settings: ModelSettings, outbox_bytes: int) -> None:
     """Let one update take the place of those that were never offered; recipes are given up only when that is not enough."""
     with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
         lineage.coalesce()
@@ -137,23 +137,25 @@ def _make_room(lineage: Lineage, settings: Model, outbox_bytes: int) -> None:
 
 
 def run(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
     trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Round:  # fmt: skip
     """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
 
     Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
     round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
+    clock: monotonic seconds.
     """
     with underway.holding(lineage, spool) if keep else contextlib.nullcontext():
-        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, keep=keep))
+        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, clock, keep=keep))
 
 
 def _run(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
-    memory: Memory, now: Callable[[], float], *, keep: bool,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    memory: Memory, now: Callable[[], float], clock: Callable[[], float], *, keep: bool,
 ) -> Round:  # fmt: skip
-    began = time.monotonic()
+    began = clock()
     standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
     ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
     if keep:
@@ -163,40 +165,40 @@ def _run(
         return trial.plan if trial else _plan(lineage, settings, ground, idle, offers, training, judging)
 
     at = underway.begin(
-        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep
+        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep, clock=clock
     )  # fmt: skip
     if at.why:
         _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
     seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
     watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
     card = standing.card or _card(lineage, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
-    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card)
+    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card, clock)
     outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
     size = kept = 0
-    version, kind, verdict, error, body = None, "", trained.verdict, trained.error, b""
+    version, kind, verdict, error, sealed = None, "", trained.verdict, trained.error, None
     snapped = trained.snapped
     if snapped is not None and verdict.accepted:
         try:
             extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
             if recipe is None:
-                body = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
+                sealed = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
             else:
                 extension |= recipe.extension
-                body = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
+                sealed = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
         except TooLarge as e:
             verdict, error = guard.Verdict(False, e.message), e
-    if snapped is not None and body:
+    if snapped is not None and sealed is not None:
         sent = Kind.RECIPE if trained.recipe else snapped.kind
-        size, kept, kind = len(body), changed(snapped.sections), sent.name.lower()
+        size, kept, kind = len(sealed.data), changed(snapped.sections), sent.name.lower()
         most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
         assert outcome.before is not None and outcome.after is not None
         verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
         if verdict.accepted and keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, body, outcome, note=note)
+            version = lineage.adopt(head, snapped, written, sealed, outcome, note=note)
             spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif trial:
@@ -211,7 +213,7 @@ def _run(
         _note_cost(lineage, key, at, watch.most - idle, outcome, error)
     return Report(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, time.monotonic() - began, error, at.why, note,
+        lineage.manifest.schema.size, clock() - began, error, at.why, note,
     )  # fmt: skip
 
 
@@ -227,7 +229,7 @@ class _Standing:
     card: Card | None = None  # where the ground had to know of it
 
 
-def _card(lineage: Lineage, spool: Spool, settings: Model, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+def _card(lineage: Lineage, spool: Spool, settings: ModelSettings, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
     room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
     return spool.cards.beside(
         lineage.name, until, runtime=runtime, told=lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
@@ -235,7 +237,7 @@ def _card(lineage: Lineage, spool: Spool, settings: Model, runtime: str, until: 
 
 
 def _stand(
-    lineage: Lineage, spool: Spool, settings: Model, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
+    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
     memory: Memory, *, keep: bool,
 ) -> Generator[Progress, None, _Standing]:  # fmt: skip
     """Open the model, or gather its samples as features."""
@@ -257,7 +259,7 @@ def _stand(
 
 
 def _stand_on_features(
-    lineage: Lineage, spool: Spool, settings: Model, extractors: Extractors, memory: Memory, until: int, *, keep: bool
+    lineage: Lineage, spool: Spool, settings: ModelSettings, extractors: Extractors, memory: Memory, until: int, *, keep: bool
 ) -> Generator[Progress, None, _Standing]:
     give_back()
     idle = memory.idle(lineage.name)
@@ -270,12 +272,12 @@ def _stand_on_features(
     return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
 
 
-def on_features(lineage: Lineage, spool: Spool, settings: Model, memory: Memory, wish: str) -> bool:
+def on_features(lineage: Lineage, spool: Spool, settings: ModelSettings, memory: Memory, wish: str) -> bool:
     """Return whether a round would be in mode features, as far as that can be told before anything is opened. wish: a mode, or auto."""
     return wish == FEATURES or (wish == budget.AUTO and _ahead(lineage, spool, settings, memory) == FEATURES)
 
 
-def _ahead(lineage: Lineage, spool: Spool, settings: Model, memory: Memory) -> str:
+def _ahead(lineage: Lineage, spool: Spool, settings: ModelSettings, memory: Memory) -> str:
     """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told.
 
     Raises NoModeFits, which tells of mode features too.
@@ -304,14 +306,14 @@ def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress,
             yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
 
 
-def _note(ground: Ground, settings: Model) -> str:
+def _note(ground: Ground, settings: ModelSettings) -> str:
     if isinstance(ground, HeadGround):
         return ground.note
     return "no recipe: only mode features trains what a recipe can say" if settings.update.kind == "recipe" else ""
 
 
 def _plan(
-    lineage: Lineage, settings: Model, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
+    lineage: Lineage, settings: ModelSettings, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
 ) -> Plan:
     work = Work(
         settings.train.epochs, trainer.steps_of(len(training), ground.batch, 1), underway.loaded(training, judging), idle
@@ -351,16 +353,17 @@ class _Watch:
 
 
 def _train(
-    lineage: Lineage, settings: Model, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None
-) -> Generator[Progress, None, _Trained]:
+    lineage: Lineage, settings: ModelSettings, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None,
+    clock: Callable[[], float],
+) -> Generator[Progress, None, _Trained]:  # fmt: skip
     head, course, journal = lineage.head(), at.course, at.journal
     outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, mode=at.begun.mode, card=card)
     try:
         while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
-            began = time.monotonic()
+            began = clock()
             watch.look(began)
             loss = course.step()
-            journal.after_step(course, time.monotonic() - began)
+            journal.after_step(course, clock() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
         outcome = replace(outcome, steps=course.done)
         recipe = None

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeagent.settings.channels import channels_of, values_of
-from edgeagent.settings.tree import Privacy
-from edgeagent.system.database import Database, Row
+from edgeagent.settings.tree import PrivacySettings
+from edgecommon.sqlite import Database, Row
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
 
@@ -28,7 +28,7 @@ class CardStore:
         self._db = database
 
     def beside(
-        self, model: str, until: int, *, runtime: str, told: Mapping[str, str], judged: int, privacy: Privacy, room: int, keep: bool
+        self, model: str, until: int, *, runtime: str, told: Mapping[str, str], judged: int, privacy: PrivacySettings, room: int, keep: bool
     ) -> Card | None:
         """Return the card that goes beside the update of a round on the samples up to `until`; None where the settings say so.
 
@@ -77,8 +77,8 @@ class CardStore:
         """Return the card of the samples that are there, with ids above `after` and up to `until`."""
         end, channels = self._newest(model) if until is None else until, self._channels(model)
         ids = [r["id"] for r in self._db.all(f"SELECT id FROM sample WHERE model=? AND id>? AND id<=? AND {STAYS}", model, after, end)]
-        found = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
-        return cards.together([cards.counted([one for one in found if one is not None], channels)])
+        told = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
+        return cards.together([cards.counted([one for one in told if one is not None], channels)])
 
     def seen(self, model: str, sample: int) -> Seen:
         """Return what a card tells of a sample, while it is there."""

@@ -34,7 +34,7 @@ class Seen:
 
     id: int
     cls: int  # -1 where it has none
-    at: int  # Unix seconds
+    taken: int  # Unix seconds
     context: str  # as the spool keeps it
     values: tuple[float, ...]  # of each channel
 
@@ -45,7 +45,7 @@ def counted(samples: Sequence[Seen], channels: Sequence[Channel] = ()) -> Card:
         return Card()
     labels = np.array([one.cls for one in samples], np.int64)
     labelled = labels.min() >= 0 and labels.max() < CLASSES_MAX
-    hours = np.array([time.localtime(one.at).tm_hour for one in samples], np.int64)
+    hours = np.array([time.localtime(one.taken).tm_hour for one in samples], np.int64)
     values = np.array([one.values for one in samples]).reshape(len(samples), len(channels)) if channels else None
     card = card_of(len(samples), labels=labels if labelled else None, hours=hours, channels=channels, values=values)
     tags: dict[str, dict[str, int]] = {}

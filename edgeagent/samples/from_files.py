@@ -24,7 +24,7 @@ Array = NDArray[Any]
 _BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, csv.Error)
 
 
-class Found(NamedTuple):
+class FileSamples(NamedTuple):
     """What a file holds. labels and targets are None where it has none, or the other."""
 
     x: Array
@@ -38,7 +38,7 @@ def read(file: str | Path, *, label: int | None, model: str) -> tuple[Array, Arr
     return read_all(file, label=label, model=model)[:3]
 
 
-def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: bool = False) -> Found:
+def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: bool = False) -> FileSamples:
     """Return what a file holds.
 
     .npz: x and y, where y has a class a sample, or a target (floats in more than one dimension); context.NAME: a word a sample.
@@ -53,10 +53,10 @@ def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: boo
         if kind == ".npz":
             return _npz(path, label, unlabelled)
         if kind == ".npy":
-            return Found(*_columns(_npy(path), label, model, unlabelled), ())
+            return FileSamples(*_columns(_npy(path), label, model, unlabelled), ())
         if kind == ".csv":
             rows, contexts = _csv(path)
-            return Found(*_columns(rows, label, model, unlabelled), contexts)
+            return FileSamples(*_columns(rows, label, model, unlabelled), contexts)
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of samples") from None
     except _BROKEN as e:
@@ -64,7 +64,7 @@ def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: boo
     raise ConfigError(reason=f"{path}: samples come as .npz, .npy or .csv")
 
 
-def _npz(path: Path, label: int | None, unlabelled: bool) -> Found:
+def _npz(path: Path, label: int | None, unlabelled: bool) -> FileSamples:
     with zipfile.ZipFile(path) as z:
         if sum(i.file_size for i in z.infolist()) > MAX_BYTES:  # what unpacking would take, before anything is unpacked
             raise ConfigError(reason=f"{path}: its arrays take more than {MAX_BYTES} bytes")
@@ -81,9 +81,9 @@ def _npz(path: Path, label: int | None, unlabelled: bool) -> Found:
         words = {name: [str(value) for value in values] for name, values in named.items()}
         contexts = tuple({name: of[i] for name, of in words.items() if of[i]} for i in range(len(x))) if words else ()
         if label is not None or unlabelled:
-            return Found(x, None if label is None else np.full(len(x), label), None, contexts)
+            return FileSamples(x, None if label is None else np.full(len(x), label), None, contexts)
         y = np.asarray(arrays["y"])
-    return Found(x, y, None, contexts) if y.ndim == 1 else Found(x, None, y, contexts)
+    return FileSamples(x, y, None, contexts) if y.ndim == 1 else FileSamples(x, None, y, contexts)
 
 
 def _npy(path: Path) -> Array:
@@ -95,13 +95,13 @@ def _csv(path: Path) -> tuple[Array, tuple[dict[str, str], ...]]:
         rows = [row for row in csv.reader(f) if row]
     names: dict[int, str] = {}
     if rows and not _numbers(rows[0]):  # a line of names
-        names = {at: cell.strip()[len(CONTEXT) :] for at, cell in enumerate(rows[0]) if cell.strip().startswith(CONTEXT)}
+        names = {column: cell.strip()[len(CONTEXT) :] for column, cell in enumerate(rows[0]) if cell.strip().startswith(CONTEXT)}
         rows = rows[1:]
     widths = {len(row) for row in rows}
     if len(widths) != 1:
         raise ValueError("its lines have different numbers of columns" if rows else "it holds no samples")
-    contexts = tuple({name: row[at].strip() for at, name in names.items() if row[at].strip()} for row in rows) if names else ()
-    return np.array([[float(cell) for at, cell in enumerate(row) if at not in names] for row in rows]), contexts
+    contexts = tuple({name: row[column].strip() for column, name in names.items() if row[column].strip()} for row in rows) if names else ()
+    return np.array([[float(cell) for column, cell in enumerate(row) if column not in names] for row in rows]), contexts
 
 
 def _numbers(row: list[str]) -> bool:

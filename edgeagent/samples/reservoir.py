@@ -7,7 +7,7 @@ docs/samples.md says what follows for rare classes, floods and many contexts.
 
 from __future__ import annotations
 
-from edgeagent.system.database import Database, Row
+from edgecommon.sqlite import Database, Row
 
 FRESH = 2  # of a full cell one in so many may be samples that no round has seen, whatever their rank
 # The condition for samples that don't leave: by the index. A sample's own cell lies behind its x, which may be a picture.

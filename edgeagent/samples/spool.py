@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.settings.channels import channels_of
-from edgeagent.system.database import Database, Row
+from edgeagent.system.database import create_database, open_database
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
 
@@ -82,20 +83,24 @@ class Samples:
 class Spool:
     """The samples of one device. `place`: its edgeagent.toml, the folder of that file, or the state folder itself."""
 
-    def __init__(self, place: str | Path) -> None:
-        """Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read."""
+    def __init__(self, place: str | Path, *, wall: Callable[[], float] = time.time) -> None:
+        """wall: Unix seconds; each sample keeps when it came.
+
+        Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read.
+        """
         given = Path(place)
         if not (given / FILE).exists():
-            given = configuration.load(given / configuration.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
+            given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
         if not (given / FILE).exists():
             raise MissingFile(path=given / FILE, what="the agent's spool of samples")
-        self._db = Database.open(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._db = open_database(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._wall = wall
         self.cards = CardStore(self._db)
 
     @staticmethod
     def create(folder: Path) -> None:
         """Make an empty spool in a new state folder."""
-        Database.create(folder / FILE, spool_tables.TABLES, RELEASE).close()
+        create_database(folder / FILE, spool_tables.TABLES, RELEASE).close()
 
     def close(self) -> None:
         self._db.close()
@@ -137,7 +142,7 @@ class Spool:
         if len(classes) != len(xs) or (ys is not None and len(ys) != len(xs)):
             raise ModelError(model=model, reason=f"{len(xs)} samples and {len(classes) if ys is None else len(ys)} labels")
         texts = texts_of(model, contexts, len(xs))
-        now, out = int(time.time()), []
+        now, out = int(self._wall()), []
         with self._db.transaction():
             self._same_kind(model, labels is not None)
             for i, one in enumerate(xs):

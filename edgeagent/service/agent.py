@@ -11,13 +11,13 @@ from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
-from edgeagent.link.session import Session
+from edgeagent.link.session import DeviceSide, Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift
 from edgeagent.rounds import resuming as underway
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.round import OpenModel, Progress, Report
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.folder import Device
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
@@ -98,14 +98,12 @@ class Agent:
         self._trouble = ""
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
-        link = self.device.settings.link
+        d = self.device
+        side = DeviceSide(self.transport, d.settings.link, d.spool, d.state, self.release, self.rng, self.clock.wall)
         self.sessions = {
-            name: Session(
-                lineage, self.transport, link, self.device.settings.model(name), state=self.device.state, agent=self.release,
-                rng=self.rng, wall=self.clock.wall, spool=self.device.spool, interrupt=partial(self._interrupt_of, name),
-            )
-            for name, lineage in self.device.lineages.items()
-        }  # fmt: skip
+            name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
+            for name, lineage in d.lineages.items()
+        }
 
     def stop(self, why: str) -> None:
         """End `run` soon; a round under way is taken up by the next one. May be called from a signal handler."""
@@ -272,7 +270,7 @@ class Agent:
         at = [name for name, _ in order].index(self._last) + 1 if self._last else 0
         return order[at:] + order[:at]
 
-    def _due(self, goal: Goal, lineage: Lineage, settings: Model) -> bool:
+    def _due(self, goal: Goal, lineage: Lineage, settings: ModelSettings) -> bool:
         head = lineage.head()
         if goal.publish or head.blocked:
             return False
@@ -291,7 +289,7 @@ class Agent:
             return self.device.spool.count(lineage.name, after=head.looked_id) >= again
         return enough or waited >= settings.train.every
 
-    def _steps(self, goal: Goal, lineage: Lineage, settings: Model) -> Generator[Progress, None, Report | None]:
+    def _steps(self, goal: Goal, lineage: Lineage, settings: ModelSettings) -> Generator[Progress, None, Report | None]:
         """Do a round where one pays; one that is taken up paid when it began."""
         spool, name = self.device.spool, lineage.name
         if settings.train.when == "pays" and goal.endless and underway.left(lineage, spool, settings) is None:
@@ -306,7 +304,7 @@ class Agent:
             )
         )
 
-    def _pays(self, lineage: Lineage, settings: Model) -> Generator[Progress, None, bool]:
+    def _pays(self, lineage: Lineage, settings: ModelSettings) -> Generator[Progress, None, bool]:
         """Return whether training pays now, and note it where it does not."""
         spool = self.device.spool
         on_features = rounds.on_features(lineage, spool, settings, self._memory, settings.train.mode)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from edgeagent.board import budget
 from edgeagent.board.budget import Pauses, Wait
 from edgeagent.board.sensors import Sensors
-from edgeagent.settings.tree import Model
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
 
@@ -53,7 +53,7 @@ class Allowance:
         self._unfit[lineage.name] = self._monotonic() + AGAIN, wait
         self._tell(lineage, wait)
 
-    def measures_first(self, lineage: Lineage, settings: Model) -> bool:
+    def measures_first(self, lineage: Lineage, settings: ModelSettings) -> bool:
         """Begin to measure what the plan of a round needs to know, once in a run; return whether there is something to measure."""
         if lineage.name in self._measured or not budget.limited(settings.budget):
             return False

@@ -18,7 +18,7 @@ from modelwire.tensors import check_name
 
 from . import units
 from .channels import channels_of
-from .tree import PER_MODEL, SECTIONS, Model, Settings
+from .tree import PER_MODEL, SECTIONS, ModelSettings, Settings
 
 FILE = "edgeagent.toml"
 PREFIX = "EDGEAGENT_"
@@ -176,14 +176,14 @@ def _section(
 
 def _models(
     raw: Any, made: Mapping[str, Any], over: Mapping[str, tuple[str, str]], where: str, origins: dict[str, str]
-) -> tuple[Model, ...]:
+) -> tuple[ModelSettings, ...]:
     if isinstance(raw, dict):  # [model.NAME]
         rows = [{"name": name, **_table(row, f"{where}: [model.{name}]")} for name, row in raw.items()]
     elif isinstance(raw, list):  # [[model]]
         rows = [_table(row, f"{where}: [[model]]") for row in raw]
     else:
         raise ConfigError(reason=f"{where}: model is a table [model.NAME] or a list of tables [[model]]")
-    out: list[Model] = []
+    out: list[ModelSettings] = []
     for row in rows:
         _known(row, ["name", *PER_MODEL], f"{where}: model.")
         if "name" not in row:
@@ -198,7 +198,7 @@ def _models(
             )
             for s in PER_MODEL
         }  # fmt: skip
-        out.append(Model(name, **own))
+        out.append(ModelSettings(name, **own))
     return tuple(out)
 
 

@@ -20,7 +20,7 @@ def setting(
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceSettings:
     """Who this device is, and where it keeps its state."""
 
     name: str = setting("", "This device's name: 1 to 64 of a-z 0-9 . _ -")
@@ -31,7 +31,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkSettings:
     """How the centre is reached."""
 
     broker: str = setting("mqtt://127.0.0.1:1883", "The MQTT broker: mqtt://HOST[:PORT] or mqtts://HOST[:PORT].")
@@ -57,7 +57,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Train:
+class TrainSettings:
     """When and how a round of training is done, and what its guard lets pass. A model may override each."""
 
     optimizer: str = setting("", "In mode features; empty means the model file's own.", choices=("", "sgd", "momentum", "adam"))
@@ -87,7 +87,7 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class BudgetSettings:
     """What training may take of the board, and when. A model may override each."""
 
     max_ram: int = setting(0, "Most resident memory of the agent while it trains; 0 means no limit.", unit="bytes", least=0)
@@ -99,7 +99,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class UpdateSettings:
     """What an update may cost. A model may override each."""
 
     kind: str = setting(
@@ -115,7 +115,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Anomaly:
+class AnomalySettings:
     """From which score on a sample is an anomaly, for models that score samples. A model may override each."""
 
     quantile: float = setting(0.99, "Share of held-out samples with scores below the one that makes the threshold.", least=0.5, most=1)
@@ -123,7 +123,7 @@ class Anomaly:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class CardSettings:
     """What the data card beside each update sketches of the samples. A model may override it."""
 
     channels: tuple[str, ...] = setting(
@@ -134,7 +134,7 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Privacy:
+class PrivacySettings:
     """What is told of the samples beside an update: counts and sums, never a sample. A model may override each."""
 
     card: bool = setting(True, "Whether a data card goes with each update.")
@@ -150,21 +150,21 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class StoreSettings:
     """The models on this device."""
 
     history: int = setting(0, "Keep the served files of so many versions as history/VERSION.tflite.", least=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Outbox:
+class OutboxSettings:
     """Updates on their way to the centre."""
 
     max_bytes: int = setting(16 * limits.MIB, "Training stops when more waits than this.", unit="bytes", least=4096)
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class SampleSettings:
     """The bounds of each model's samples. Within them each class and context has an equal share."""
 
     max_samples: int = setting(2000, "Samples that are kept.", least=2)
@@ -172,7 +172,7 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogSettings:
     """What the agent says on standard error."""
 
     level: str = setting("info", "The least that is worth a line.", choices=("debug", "info", "warning", "error"))
@@ -180,44 +180,45 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelSettings:
     """One model of this device, with the settings that hold for it."""
 
     name: str
-    train: Train
-    update: Update
-    anomaly: Anomaly = Anomaly()
-    budget: Budget = Budget()
-    card: Card = Card()
-    privacy: Privacy = Privacy()
+    train: TrainSettings
+    update: UpdateSettings
+    anomaly: AnomalySettings = AnomalySettings()
+    budget: BudgetSettings = BudgetSettings()
+    card: CardSettings = CardSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The whole tree, as it holds for this run."""
 
-    device: Device = Device()
-    link: Link = Link()
-    train: Train = Train()
-    budget: Budget = Budget()
-    update: Update = Update()
-    anomaly: Anomaly = Anomaly()
-    card: Card = Card()
-    privacy: Privacy = Privacy()
-    store: Store = Store()
-    outbox: Outbox = Outbox()
-    spool: Samples = Samples()
-    log: Log = Log()
-    models: tuple[Model, ...] = ()
+    device: DeviceSettings = DeviceSettings()
+    link: LinkSettings = LinkSettings()
+    train: TrainSettings = TrainSettings()
+    budget: BudgetSettings = BudgetSettings()
+    update: UpdateSettings = UpdateSettings()
+    anomaly: AnomalySettings = AnomalySettings()
+    card: CardSettings = CardSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    store: StoreSettings = StoreSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    spool: SampleSettings = SampleSettings()
+    log: LogSettings = LogSettings()
+    models: tuple[ModelSettings, ...] = ()
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> ModelSettings:
         """Return the settings of the model `name`. Raises KeyError."""
         return {m.name: m for m in self.models}[name]
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": Device, "link": Link, "train": Train, "budget": Budget, "update": Update, "anomaly": Anomaly, "card": Card,
-    "privacy": Privacy, "store": Store, "outbox": Outbox, "spool": Samples, "log": Log,
+    "device": DeviceSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings, "update": UpdateSettings,
+    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "store": StoreSettings, "outbox": OutboxSettings,
+    "spool": SampleSettings, "log": LogSettings,
 }  # fmt: skip
 PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy")
 

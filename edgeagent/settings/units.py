@@ -49,10 +49,10 @@ def windows(text: str) -> tuple[tuple[int, int], ...]:
     """Return the windows that "22:00-06:00, 12:00-13:00" says, as minutes after midnight; none for an empty text. Raises ValueError."""
     out = []
     for part in text.split(",") if text.strip() else ():
-        found = _WINDOW.match(part.strip())
-        if not found:
+        match = _WINDOW.match(part.strip())
+        if not match:
             raise ValueError(f"{part.strip()!r} is not a window of time, such as 22:00-06:00")
-        begins, ends = (60 * int(found[i]) + int(found[i + 1]) for i in (1, 3))
+        begins, ends = (60 * int(match[i]) + int(match[i + 1]) for i in (1, 3))
         if begins == ends:
             raise ValueError(f"{part.strip()!r} is empty; leave the setting empty to train at all times")
         out.append((begins, ends))
@@ -61,10 +61,10 @@ def windows(text: str) -> tuple[tuple[int, int], ...]:
 
 def words(value: object) -> tuple[str, ...]:
     """Return the words of a list, or of text with commas or spaces between them. Raises ValueError."""
-    found = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(found, list) or not all(isinstance(word, str) and word.isprintable() and word for word in found):
+    items = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(word, str) and word.isprintable() and word for word in items):
         raise ValueError(f"{value!r} is not a list of words")
-    return tuple(found)
+    return tuple(items)
 
 
 def say_seconds(value: float) -> str:
@@ -90,7 +90,7 @@ def _split(text: str | int | float) -> tuple[float, str]:
         if not 0 <= text < float("inf"):
             raise ValueError(f"{text} is negative or not finite")
         return float(text), ""
-    found = _QUANTITY.match(text.strip())
-    if not found:
+    match = _QUANTITY.match(text.strip())
+    if not match:
         raise ValueError(f"{text!r} is not a number with a unit, such as 30s or 4KiB")
-    return float(found[1]), found[2]
+    return float(match[1]), match[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeagent.system.database import Database
+from edgecommon.sqlite import Database
 
 FILE = "edgeagent.db"
 RELEASE = 3

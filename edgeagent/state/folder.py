@@ -11,8 +11,9 @@ from pathlib import Path
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
-from edgeagent.system.database import Database
+from edgeagent.system.database import create_database, open_database
 from edgecommon import files
+from edgecommon.sqlite import Database
 from modelwire.errors import ConfigError, Malformed, MissingFile
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file
@@ -75,7 +76,7 @@ def opened(loaded: Loaded, *, alone: bool) -> Iterator[Device]:
 @contextmanager
 def _open(loaded: Loaded, alone: bool) -> Iterator[Device]:
     settings, board = loaded.settings, read_board(loaded)
-    database = Database.open(loaded.state / schema.FILE, schema.RELEASE, migrate=schema.migrate)
+    database = open_database(loaded.state / schema.FILE, schema.RELEASE, migrate=schema.migrate)
     try:
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models
@@ -168,7 +169,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
     (state / "models").mkdir()
     Spool.create(state)
-    database = Database.create(state / schema.FILE, schema.TABLES, schema.RELEASE)
+    database = create_database(state / schema.FILE, schema.TABLES, schema.RELEASE)
     with Spool(state) as spool, database.transaction():
         for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0)):
             database.insert("meta", key=key, value=value)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeagent.board.budget import Wait
 from edgeagent.board.costs import Costs
-from edgeagent.system.database import Database, Row
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
 from modelwire.lattice.snap import Step
 from modelwire.update.manifest import Manifest, parse_manifest

@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 
 from edgeagent.samples import cards
-from edgeagent.system.database import Row
+from edgecommon.sqlite import Row
 from modelwire.cards.facts import facts_in, several
 from modelwire.errors import TooLarge
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
 from modelwire.update import sections as update
-from modelwire.update.container import Header
+from modelwire.update.container import Header, Sealed
 from modelwire.update.sections import AnySection, Kind, Sections
 from modelwire.wire import cbor
 from modelwire.wire.records import Welcome
@@ -36,8 +36,8 @@ class Lineage(History):
     def seal(
         self, head: Head, kind: Kind, sections: Sequence[AnySection], after: ModelState, extension: Mapping[str, cbor.Value], *,
         parent: bytes | None = None, version: int | None = None, recipe: bytes = b"",
-    ) -> bytes:  # fmt: skip
-        """Return the container that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
+    ) -> Sealed:  # fmt: skip
+        """Return the update that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
 
         recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then.
         """
@@ -49,14 +49,15 @@ class Lineage(History):
         return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
 
     def adopt(
-        self, head: Head, snapped: Snapped, written: Written, body: bytes, outcome: Outcome, *, command: int | None = None, note: str = ""
-    ) -> int:
+        self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *,
+        command: int | None = None, note: str = "",
+    ) -> int:  # fmt: skip
         """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
 
         command: the id of the command that this carries out; it is no round then.
         """
         with self._db.transaction():
-            version = self._enqueue(body, head, outcome, file_sha256=written.file_sha256, note=note)
+            version = self._enqueue(sealed, head, outcome, file_sha256=written.file_sha256, note=note)
             self._db.run(
                 "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
@@ -102,9 +103,9 @@ class Lineage(History):
                 return self.done(command)
             head, held = self.head(), self.load()
             extension: dict[str, cbor.Value] = {"note": note} if note else {}
-            body = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
+            sealed = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
             outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, at)
-            version = self._enqueue(body, head, outcome, file_sha256=head.file_sha256, note=note)
+            version = self._enqueue(sealed, head, outcome, file_sha256=head.file_sha256, note=note)
             if command is not None:
                 self._db.insert("command", model=self.name, id=command, version=version)
         return version
@@ -137,16 +138,16 @@ class Lineage(History):
             if given_up:
                 extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
             try:
-                body = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+                sealed = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
             except TooLarge:
                 self._apart = last.commit
                 raise
+            body, commit = sealed.data, sealed.commit
             if given_up and len(body) >= sum(w.size for w in queued):
                 self._apart = last.commit  # nothing would be won by it
                 return []
             carried = [w.version for w in queued[:-1]]
             self.outbox.carry(carried, last.version)
-            commit = container.commit_of(body)
             self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
             if given_up:
                 self.outbox.note(last.version, str(extension["note"]))
@@ -251,8 +252,8 @@ class Lineage(History):
         """Note which facts of this board the centre knows from cards; with nothing the next card tells them all."""
         self._db.run("UPDATE model SET told=? WHERE name=?", json.dumps(told), self.name)
 
-    def _enqueue(self, body: bytes, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
-        h, commit = container.parse(body).header, container.commit_of(body)
+    def _enqueue(self, sealed: Sealed, head: Head, outcome: Outcome, *, file_sha256: bytes, note: str = "") -> int:
+        h, commit, body = sealed.header, sealed.commit, sealed.data
         self._db.insert(
             "version", model=self.name, version=h.version, epoch=h.epoch, state="queued", reason=note, kind=h.kind.name.lower(),
             commit_id=commit, parent=h.parent, root=h.root, file_sha256=file_sha256, bytes=len(body), **_columns(outcome),

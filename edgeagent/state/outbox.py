@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from edgeagent.system.database import Database, Row
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import OutboxFull
 
 UNRECEIPTED = ("queued", "offered")

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import STEPS_MAX, HeadRecipe, Loss, Optimizer
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
+from modelwire.output_head_settings import STEPS_MAX, HeadRecipe, Loss, Optimizer
 from modelwire.tensors import F32, Weights
 from modelwire.tflite import file as tflite_file
-from modelwire.tflite.int8_head import BIAS, BIAS_MAX, BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
+from modelwire.tflite.int8_head import BIAS, BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, Int8Head
+from modelwire.tflite.int8_numbers import F64, each, layer_of, to_integers, wider
 
-F64 = NDArray[np.float64]
 ISSUE = "exact-head 1 int8"  # the trainer and the rounding behind it: the same bits on every processor
 UNIT = 128.0  # codes of features for 1.0 as the trainer sees them: it wants numbers of about 1, and float16 has these to the bit
 # Weights learn inside +-127 of their scale. Where more than this share of them ended there, the next round has a coarser scale: an
@@ -73,7 +73,7 @@ class Int8Model:
         self._head = self._head.with_weights(weights, model=self.name)
         self._weights: Weights = {name: np.array(weights[name]) for name in self._shapes}
         # What training starts from: the same numbers in float, under scales that may have grown.
-        self._scales = self._each(self._head.kernel_scales) * self._coarser()
+        self._scales = each(self._head.kernel_scales, self._head.outputs) * self._coarser()
         self._floats: HeadState = start_of(self._recipe, [self._numbers()])
         self._reaches = np.zeros((RECENT, 2))
 
@@ -159,10 +159,6 @@ class Int8Model:
         e = np.exp(z - z.max(1, keepdims=True))
         return np.asarray(e / e.sum(1, keepdims=True), np.float32)
 
-    def _each(self, scales: tuple[float, ...]) -> F64:
-        """Return a scale for each output."""
-        return np.array(np.broadcast_to(np.array(scales, np.float64), self._head.outputs))
-
     def _coarser(self) -> F64:
         """Return by how much the scale of each output grows in this round."""
         if KERNEL_SCALE not in self._weights:
@@ -173,9 +169,8 @@ class Int8Model:
 
     def _numbers(self) -> tuple[F32, F32]:
         """Return the layer that the integers stand for, for features of codes / UNIT."""
-        head = self._head
-        kernel = self._weights[KERNEL].astype(np.float64) * self._each(head.kernel_scales)[:, None] * (head.feature_scale * UNIT)
-        return kernel.astype(np.float32), (self._weights[BIAS] * self._each(head.bias_scales)).astype(np.float32)
+        kernel, biases = layer_of(self._head, self._weights)
+        return (kernel * (self._head.feature_scale * UNIT)).astype(np.float32), biases.astype(np.float32)
 
     def _codes(self, x: ArrayLike, rows: int | None = None) -> NDArray[np.int64]:
         value = np.asarray(x)
@@ -198,20 +193,19 @@ class Int8Model:
 
     def _as_integers(self, kernel: F64, biases: F64) -> Weights:
         head, out = self._head, {name: value.copy() for name, value in self._weights.items()}
-        bias_scales = self._each(head.bias_scales)
-        new = self._scales != self._each(head.kernel_scales)
+        bias_scales = each(head.bias_scales, head.outputs)
+        new = self._scales != each(head.kernel_scales, head.outputs)
         if new.any():
             bias_scales[new] = (self._scales * head.feature_scale).astype(np.float32)[new]
             out[KERNEL_SCALE] = self._scales[: len(head.kernel_scales)].astype(np.float32)
             out[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
         if OUTPUT_SCALE in out:
-            self._widen(out)
+            least, most = self._reach()
+            if not head.holds(least, most):
+                out |= wider(least, most, room=ROOM, centred=True)
         elif not head.logistic:
             kernel, biases = self._within(kernel, biases)
-        codes = np.clip(np.rint(kernel / self._scales[:, None]), -CODE_MAX, CODE_MAX)
-        out[KERNEL] = codes.astype(np.float32) + np.float32(0)  # -0 is no int8
-        out[BIAS] = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
-        return out
+        return out | to_integers(kernel, biases, self._scales, bias_scales)
 
     def _reach(self) -> tuple[float, float]:
         """Return the least and the largest logit of the last batches, and 0."""
@@ -219,21 +213,9 @@ class Int8Model:
 
     def _within(self, kernel: F64, biases: F64) -> tuple[F64, F64]:
         """Return a softmax head made smaller until its logits fit the scale that they have: less sure, and of the same mind."""
-        head, (least, most) = self._head, self._reach()
-        low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
+        (low, high), (least, most) = self._head.reach, self._reach()
         by = max(1.0, most / high if high > 0 else 1.0, least / low if low < 0 else 1.0)
         return kernel / by, biases / by
-
-    def _widen(self, out: Weights) -> None:
-        """Give the logits a scale that holds them when the old one does not."""
-        head, (least, most) = self._head, self._reach()
-        low, high = ((edge - head.output_zero) * head.output_scale for edge in (-128, 127))
-        if low <= least and most <= high:
-            return
-        scale = np.float32((most - least) * (ROOM / 255))
-        zero = int(np.clip(np.rint(-0.5 - (most + least) / (2 * float(scale))), -128, 127))
-        out[OUTPUT_SCALE] = np.array([scale], np.float32)
-        out[OUTPUT_ZERO] = np.array([zero], "<i8").view("<i4").astype(np.int32)
 
 
 def logits(head: Int8Head, weights: Weights, codes: NDArray[np.int64]) -> NDArray[np.int64]:

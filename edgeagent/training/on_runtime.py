@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeagent.samples.spool import Samples
-from edgeagent.settings.tree import Anomaly
+from edgeagent.settings.tree import AnomalySettings
 from modelwire.lattice.snap import Snapped
 from modelwire.tensors import Weights
 
@@ -37,7 +37,7 @@ class Opened:
         self._model.set_weights(weights)
         return guard.measure(self._model, judging)
 
-    def settled(self, snapped: Snapped, judging: Samples, settings: Anomaly) -> tuple[Snapped, float | None]:
+    def settled(self, snapped: Snapped, judging: Samples, settings: AnomalySettings) -> tuple[Snapped, float | None]:
         return anomaly.settle(snapped, self._model, judging.x, settings)
 
     def rest(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeagent.settings.tree import Anomaly
+from edgeagent.settings.tree import AnomalySettings
 from modelwire.errors import ModelError
 from modelwire.lattice import exact
 from modelwire.lattice.snap import Snapped
@@ -43,7 +43,7 @@ def scores(output: F32, x: F32) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.asarray((difference * difference).mean(1))
 
 
-def threshold(found: np.ndarray[tuple[int], np.dtype[np.float64]], settings: Anomaly) -> float | None:
+def threshold(found: np.ndarray[tuple[int], np.dtype[np.float64]], settings: AnomalySettings) -> float | None:
     """Return from which score on a sample is an anomaly, as a float32; None when the scores are no numbers."""
     value = float(settings.margin * np.quantile(found, settings.quantile)) if len(found) else float("nan")
     with np.errstate(over="ignore"):
@@ -51,7 +51,7 @@ def threshold(found: np.ndarray[tuple[int], np.dtype[np.float64]], settings: Ano
     return float(stored) if np.isfinite(stored) else None
 
 
-def settle(snapped: Snapped, model: Trainable, x: F32, settings: Anomaly) -> tuple[Snapped, float | None]:
+def settle(snapped: Snapped, model: Trainable, x: F32, settings: AnomalySettings) -> tuple[Snapped, float | None]:
     """Return the round with the threshold that its model has on the samples x, and the threshold; the state has moved with it.
 
     model: opened, with the snapped weights in it. A model without a threshold, and one whose scores are no numbers, is left as it is.

@@ -2,6 +2,7 @@
 
 MODELWIRE_KERNEL chooses once, at import: empty for the best of this processor, `generic` for portable C, `avx2` and `neon`
 for a processor that has them, `reference` for the twin. Any other name, and a kernel that this processor lacks, raises ConfigError.
+All of them refuse the same entries with the same error, and then leave the model as it was; csrc/mw.h has the rule for what is no number.
 """
 
 from __future__ import annotations

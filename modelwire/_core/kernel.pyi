@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import Self, disjoint_base
 
-from modelwire.output_head.settings import HeadRecipe
+from modelwire.output_head_settings import HeadRecipe
 from modelwire.tensors import F32, I32, U8, U16, U32, Stored
 
 STATUS_END: int

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwire.errors import KernelError, Malformed, NonFinite, SubnormalsFlushed, TrainingDiverged
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import F32, U32
 
 from .arrays import Array, take
@@ -151,7 +151,7 @@ def head_infer(recipe: HeadRecipe, features: Array, weights: F32, *, scale: floa
 
 
 def _out_of_range() -> Malformed:
-    return Malformed(what="head", reason="its recipe are out of range")
+    return Malformed(what="head", reason="its settings are out of range")
 
 
 def _diverged(step: int) -> TrainingDiverged:

@@ -15,7 +15,8 @@ from modelwire.limits import EXPONENT_MAX, EXPONENT_MIN, Q_MAX, STEP_SHIFT_MAX
 from .arrays import Array, octets, take
 from .coder import decode_sections
 from .integrity import check_rounding, fingerprint_sparse
-from .planes import rounded, stored_weights_at
+from .lattice import weights_at
+from .planes import past_codes, rounded, stored_weights_at
 
 _ROW = struct.Struct("<HBBBbHI")  # tensor, codec, m, j, exponent, reserved, count
 _CODEC_RANGE = 1
@@ -177,10 +178,11 @@ def _moved(row: _Row, t: _Tensor, before: Array, index: Any, value: Any) -> tupl
         return difference.view(np.int32), bits
     moved = before.astype(np.int64) + value.astype(np.int64) * row.step
     over = np.abs(moved) > Q_MAX
-    weights = stored_weights_at(base, np.where(over, 0, moved), row.exponent, t.dtype)
+    reached = np.where(over, 0, moved)
+    weights = stored_weights_at(base, reached, row.exponent, t.dtype)
     unfit = ~np.isfinite(weights)
-    if t.dtype == _INT8:
-        over, unfit = over | unfit, np.zeros(len(over), bool)
+    past = unfit & past_codes(weights_at(base, reached, row.exponent), t.dtype)
+    over, unfit = over | past, unfit & ~past
     first = np.argmax(over | unfit) if len(over) else 0
     if len(over) and over[first]:
         raise RangeOverflow(tensor=row.tensor, index=int(index[first]))

@@ -57,22 +57,29 @@ def round_stored(sums: F32, held: F32, *, dtype: int) -> None:
     sums = take("sums", sums, np.float32)
     held = take("held", held, np.float32, n=len(sums), writable=True)
     numbers = rounded(sums, kind)
-    bad = ~np.isfinite(sums) | ~np.isfinite(numbers)
-    _first(bad, lambda i: RangeOverflow(tensor=0, index=i) if kind is Dtype.INT8 and np.isfinite(sums[i]) else _not_finite(i))
+    past = past_codes(sums, kind)
+    _first(~np.isfinite(numbers), lambda i: RangeOverflow(tensor=0, index=i) if past[i] else _not_finite(i))
     held.view(np.uint32)[:] = numbers.view(np.uint32)
 
 
 def rounded(sums: F32, dtype: int) -> F32:
-    """Return what becomes of sums when they are stored: half to even, infinite past the type's end."""
+    """Return what becomes of sums when they are stored: half to even, infinite past the type's end, and no number where they are none."""
     if dtype == Dtype.FLOAT16:
         with np.errstate(all="ignore"):
             return sums.astype(np.float16).astype(np.float32)
     if dtype == Dtype.BFLOAT16:
         bits = sums.view(np.uint32).astype(np.uint64)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+        nearest = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+        return np.where(np.isfinite(sums), nearest, sums)  # the largest NaNs would run over into a zero
     if dtype == Dtype.INT8:
         return np.where(np.abs(sums) > CODE_MAX, np.float32(np.inf), sums).astype(np.float32)
     return sums
+
+
+def past_codes(sums: F32, dtype: int) -> NDArray[np.bool_]:
+    """Return where sums are numbers, but past the codes of int8: a fault of range, where all else that can't be stored is no number."""
+    past: NDArray[np.bool_] = np.isfinite(sums) & (np.abs(sums) > CODE_MAX) & (dtype == Dtype.INT8)
+    return past
 
 
 def stored_weights_at(base: F32, q: Array, exponent: int, dtype: int) -> F32:

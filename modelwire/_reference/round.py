@@ -12,8 +12,8 @@ from modelwire.tensors import F32, I32, U16, U32
 
 from .arrays import Array, take, unit, whole_step
 from .integrity import lanes_of
-from .lattice import difference, first_fault, from_bf16, in_range, not_finite, not_finite_as, overflow, to_bf16
-from .planes import stored_weights_at
+from .lattice import difference, first_fault, from_bf16, in_range, not_finite, not_finite_as, overflow, to_bf16, weights_at
+from .planes import past_codes, stored_weights_at
 
 Lanes = tuple[int, int]
 Kept = tuple[U32, I32, list[int], list[int], Lanes]
@@ -200,28 +200,35 @@ class Round:
         """Return what becomes of one tensor: entries, whole steps, Q, weights and residuals, and how many were cut."""
         outside = index >= len(self._q[t])
         outside[1:] |= index[1:] <= index[:-1]
+        misplaced = (outside, lambda k: IndexOutOfRange(tensor=t, index=int(index[k]), size=len(self._q[t])))
+        if outside.all():
+            first_fault([misplaced])
         safe = np.where(outside, 0, index)
-        magnitude = np.abs(d)
+        magnitude, q, w = np.abs(d), self._q[t][safe], self._w[t][safe]
         sent = (magnitude >= least) & (magnitude > 0)
-        q = self._q[t][safe] if len(self._q[t]) else np.zeros(len(safe), np.int32)
         over = sent & ~in_range(q)
         with np.errstate(all="ignore"):
             ratio = np.minimum(magnitude / (np.float32(step) * unit(self._exponents[t])), np.float32(2**31))
             whole = np.maximum(1, np.rint(np.where(np.isfinite(ratio), ratio, 0)).astype(np.int64))
             sign = np.where(d > 0, 1, -1)
             room = (Q_MAX - sign * np.where(over, 0, q).astype(np.int64)) // step
-            if self._dtypes[t] == INT8:
-                room = np.minimum(room, np.maximum(0, CODE_MAX - (sign * self._w[t][safe]).astype(np.int64)))
             steps = np.where(sent & np.isfinite(d), sign * np.minimum(whole, room), 0)
+            lost = (steps != 0) & ~np.isfinite(w)
+            if self._dtypes[t] == INT8:
+                end = np.where(np.isfinite(w), np.float32(CODE_MAX) - np.where(d > 0, w, -w), 0)
+                room = np.minimum(room, np.clip(end, 0, 2 * Q_MAX).astype(np.int64))
+                steps = np.where(steps != 0, sign * np.minimum(whole, room), 0)
             moved = (q + steps * step).astype(np.int32)
-            weights = self._weights_at(t, safe, moved) if len(safe) else np.zeros(0, np.float32)
-            rest = np.where(steps != 0, d - (weights - self._w[t][safe]), d) if len(safe) else d
+            weights = self._weights_at(t, safe, moved)
+            rest = np.where(steps != 0, d - (weights - w), d)
+            unfit = (steps != 0) & ~np.isfinite(weights)
+            past = unfit & ~lost & past_codes(weights_at(self._base[t][safe], moved, self._exponents[t]), self._dtypes[t])
         rounded = to_bf16(rest)
         first_fault([
-            (outside, lambda k: IndexOutOfRange(tensor=t, index=int(index[k]), size=len(self._q[t]))),
+            misplaced,
             (~np.isfinite(d), lambda k: not_finite(self._trained[t], t)(int(index[k]))),
-            (over, lambda k: overflow(int(index[k]), t)),
-            ((steps != 0) & ~np.isfinite(weights), lambda k: not_finite_as("the weights", t)(int(index[k]))),
+            (over | past, lambda k: overflow(int(index[k]), t)),
+            (lost | unfit, lambda k: not_finite_as("the weights", t)(int(index[k]))),
             (~np.isfinite(rest) | ~np.isfinite(from_bf16(rounded)), lambda k: not_finite_as("the residual", t)(int(index[k]))),
         ])
         kept = steps != 0

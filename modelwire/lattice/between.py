@@ -1,10 +1,13 @@
-"""The update between two states of one base: what takes a model from the one to the other, whatever lies between them."""
+"""The update between two states of one base, or between a state and weights: what takes a model there, whatever lies between."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from modelwire.errors import Malformed, WrongBase
+from modelwire.tensors import Held
 from modelwire.update.sections import AnySection, Sections, section_of, verbatim_section
 
 from . import exact
@@ -31,3 +34,16 @@ def difference(before: ModelState, after: ModelState) -> Sections:
             dq = after.integers[t].astype(np.int64) - before.integers[t]
             out.append(section_of(t, dq, before.exponents[t]))
     return tuple(s for s in out if s is not None)
+
+
+def exact_sections(state: ModelState, weights: Sequence[Held]) -> Sections:
+    """Return the exact update that moves `state` to `weights`, bit for bit.
+
+    weights: flat arrays in schema order, held as their types are. Raises WrongBase unless all tensors of the base are exact,
+    NonFinite for a weight that is no number, Malformed for one that its storage type does not have.
+    """
+    manifest = state.manifest
+    if not manifest.all_exact:
+        raise WrongBase(what="an exact update", kind="class", expected="a base whose tensors are all exact", got="one on the lattice")
+    moved = (exact.section_of(t, spec, state.weights[t], weights[t]) for t, spec in enumerate(manifest.schema.tensors))
+    return tuple(s for s in moved if s is not None)

@@ -18,14 +18,14 @@ from modelwire.update.manifest import Manifest
 from modelwire.update.sections import AnySection, PlaneSection, Section, Sections, invert
 
 from . import exact
-from .state import Fingerprint, ModelState, fingerprint_of, naming
+from .lanes import Fingerprint, minus, plus
+from .state import ModelState, fingerprint_of, naming
 
 Residual = list[U16]  # bf16 bits a tensor, flat; empty arrays for tensors that are not on the lattice
 DEAD_ZONE = 0.6  # of a step; 0.6 to 0.8 is the good range, 0.5 is worse (facts behind decision 0001)
 STEP_SHIFT_USED = 15  # 128 << 15 is the lattice's whole range: a larger step moves nothing
 CODE_ZONE = 0.5  # of a code: int8 tensors send every entry whose nearest code is another
 LINE = 32  # entries of bf16 in a cache line
-_LANE = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +265,3 @@ def room_for(sizes: Sequence[int]) -> Residual:
         out.append(whole[at : at + n])
         at += -(-n // LINE) * LINE
     return out
-
-
-def plus(a: Fingerprint, b: Fingerprint) -> Fingerprint:
-    return (a[0] + b[0]) & _LANE, (a[1] + b[1]) & _LANE
-
-
-def minus(a: Fingerprint, b: Fingerprint) -> Fingerprint:
-    return (a[0] - b[0]) & _LANE, (a[1] - b[1]) & _LANE

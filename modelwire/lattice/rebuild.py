@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from modelwire import limits
 from modelwire.errors import KernelError, ModelWireError, ReplayMismatch, RootMismatch
-from modelwire.output_head.recipe import kind_of, update_of
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.update.container import Container
 from modelwire.update.sections import Kind, Sections
 

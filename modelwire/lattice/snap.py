@@ -18,7 +18,8 @@ from modelwire.update.container import size_of
 from modelwire.update.manifest import Manifest
 from modelwire.update.sections import AnySection, Kind, Sections, invert
 
-from . import exact, narrow
+from . import narrow
+from .between import exact_sections
 from .candidates import DEAD_ZONE, Candidates, Residual, Step, Taken, Whole
 from .held_step import count_to_send
 from .state import ModelState, naming
@@ -72,7 +73,7 @@ def exactly(state: ModelState, trained: Sequence[Held], residual: Residual) -> S
 
     Raises WrongBase unless all tensors of the base are exact, NonFinite when a weight is no number; the state is as before then.
     """
-    sections = exact.exact_sections(state, trained)
+    sections = exact_sections(state, trained)
     state.apply(Kind.EXACT, sections)
     return Snapped(Kind.EXACT, sections, state, residual, None, (), moved=sections)
 

@@ -16,8 +16,7 @@ from modelwire.update.manifest import Manifest, peak_of, suits
 from modelwire.update.sections import AnySection, Kind, PlaneSection, Section, Sections, section_of, sparse, verbatim_section
 
 from . import exact, narrow
-
-Fingerprint = tuple[int, int]
+from .lanes import Fingerprint, minus, plus
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class ModelState:
                 part = exact.lanes_between(spec, self.base[t], self.weights[t], start)
             else:
                 part = _core.fingerprint(q, start=start, verbatim=self.manifest.verbatim(t))
-            lanes = exact.plus(lanes, part)
+            lanes = plus(lanes, part)
         return lanes
 
     def snapshot(self) -> Sections:
@@ -137,10 +136,6 @@ class ModelState:
                 out.append(section)
         return tuple(out)
 
-    def raw_snapshot(self) -> Sections:
-        """Return the whole state as sections that need no base to be read."""
-        return tuple(exact.raw_section(t, spec, self.weights[t]) for t, spec in enumerate(self.manifest.schema.tensors))
-
     def apply_container(self, update: Container) -> None:
         """Move to the state after a parsed update, in place and as its stream is read, or raise and leave every bit as it was.
 
@@ -156,7 +151,7 @@ class ModelState:
         self._check_kind(header.kind)
         exponents = self._units_of_snapshot(update.entries) if snapshot else self.exponents
         planes, lanes = self._look_at_planes(update)
-        wanted = exact.minus(header.fingerprint, lanes)
+        wanted = minus(header.fingerprint, lanes)
         try:
             _core.apply_stream(
                 self._model(), exponents, update.coded_table, update.stream,
@@ -178,7 +173,7 @@ class ModelState:
                     raise Malformed(what="section", reason=f"tensor {e.tensor} is {manifest.classes[e.tensor].name.lower()}: another codec")
         lanes = (0, 0)
         for s in planes.values():
-            lanes = exact.plus(lanes, self._look(s, snapshot))
+            lanes = plus(lanes, self._look(s, snapshot))
         return planes, lanes
 
     def _put_planes(self, planes: Mapping[int, PlaneSection], snapshot: bool) -> None:
@@ -258,10 +253,10 @@ class ModelState:
         self._apply_delta(sections, expect)
 
     def _apply_delta(self, sections: Sequence[AnySection], expect: Fingerprint | None, *, snapshot: bool = False) -> None:
-        after = exact.plus(self.fingerprint, fingerprint_of(sparse(sections), self.manifest))
+        after = plus(self.fingerprint, fingerprint_of(sparse(sections), self.manifest))
         for s in sections:  # phase one: nothing is written
             if isinstance(s, PlaneSection):
-                after = exact.plus(after, self._look(s, snapshot))
+                after = plus(after, self._look(s, snapshot))
             else:
                 self._check(s)
         if expect is not None and after != expect:
@@ -320,12 +315,12 @@ def fingerprint_of(sections: Sequence[AnySection], manifest: Manifest) -> Finger
     lanes = (0, 0)
     for s in sections:
         if isinstance(s, PlaneSection):
-            lanes = exact.plus(lanes, exact.lanes_of(s, starts[s.tensor]))
+            lanes = plus(lanes, exact.lanes_of(s, starts[s.tensor]))
             continue
         part = _core.fingerprint_sparse(
             s.index, s.value, step=s.step, start=starts[s.tensor], verbatim=manifest.verbatim(s.tensor)
         )
-        lanes = exact.plus(lanes, part)
+        lanes = plus(lanes, part)
     return lanes
 
 

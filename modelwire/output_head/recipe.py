@@ -1,31 +1,22 @@
-"""A version by its provenance: which rows, trained how, on which parent. Whoever holds the parent computes the same version, bit for bit.
+"""A version by its provenance, as bytes: which rows, trained how, and where in the model the trained layers lie.
 
-docs/wire-format-recipe.md has the bytes. Everything here is a pure function: forgetting a row or another learning rate is a recipe
-with a change in it, replayed on the same parent.
+docs/wire-format-recipe.md has the bytes. lattice/replay.py makes the version of it, on its parent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from modelwire import limits
-from modelwire.errors import Malformed, ModelError, RootMismatch, ShapeMismatch, TooLarge
-from modelwire.lattice import exact
-from modelwire.tensors import F32, Dtype, Schema, TensorSpec
-from modelwire.update.sections import AnySection, Kind, Sections, section_of, verbatim_section
+from modelwire.errors import Malformed, ModelError, ShapeMismatch, TooLarge
+from modelwire.output_head_settings import HeadRecipe, head_recipe_of
+from modelwire.tensors import Dtype, Schema, TensorSpec
 from modelwire.wire import cbor
 
 from . import rows
 from .rows import Rows
-from .settings import HeadRecipe, head_recipe_of
-from .trainer import Progress, train_head
-
-if TYPE_CHECKING:
-    from modelwire.lattice.state import ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,78 +89,12 @@ def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]
         m, b = schema.index(matrix), schema.index(biases)
         inputs_first = _ends(schema.tensors[m]) == (head.widths[k], head.widths[k + 1])
         layers.append(Layer(m, b, inputs_first))
-    _check_places(schema, head, layers)
+    check_places(schema, head, layers)
     return tuple(layers)
 
 
-def layers_before(state: ModelState, recipe: Recipe) -> list[tuple[F32, F32]]:
-    """Return matrix [neurons, inputs] and biases of each layer on this parent, as the trainer takes them. Raises ModelError."""
-    _check_places(state.manifest.schema, recipe.head, recipe.layers)
-    out = []
-    for k, layer in enumerate(recipe.layers):
-        inputs, neurons = recipe.head.widths[k : k + 2]
-        held = state.weights[layer.matrix]
-        matrix = held.reshape(inputs, neurons).T if layer.inputs_first else held.reshape(neurons, inputs)
-        out.append((matrix, state.weights[layer.biases]))
-    return out
-
-
-def update_of(
-    state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT, *, progress: Progress | None = None
-) -> Sections:
-    """Return the delta that the recipe comes to on this parent: the trained head, snapped to the nearest point of its lattice.
-
-    Tensors of the lattice move to the nearest multiple of their unit within the range, half to even; verbatim and exact ones to the
-    trained bits. The same weights on every processor. Raises ModelError when the recipe's layers are not in this model, TooLarge when its
-    training is longer than a centre replays, and what `train_head` raises.
-    """
-    start = layers_before(state, recipe)
-    if recipe.head.work(len(recipe.rows)) > limit.training:
-        raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
-    return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start, progress))
-
-
-def moved_to(state: ModelState, layers: Sequence[Layer], trained: Sequence[tuple[F32, F32]]) -> Sections:
-    """Return the delta from `state` to the nearest points of its lattice to a trained head, whose matrices are [neurons, inputs]."""
-    sections = []
-    for layer, (matrix, biases) in zip(layers, trained, strict=True):
-        flat = np.ascontiguousarray(matrix.T if layer.inputs_first else matrix).reshape(-1)
-        sections += [_moved(state, layer.matrix, flat), _moved(state, layer.biases, np.ascontiguousarray(biases))]
-    return tuple(sorted((s for s in sections if s is not None), key=lambda s: s.tensor))
-
-
-def kind_of(state: ModelState) -> Kind:
-    """Return what the sections of `update_of` are on this base: differences, exact ones where all tensors are."""
-    return Kind.EXACT if state.manifest.all_exact else Kind.DELTA
-
-
-def replay(
-    state: ModelState, recipe: Recipe, *, root: bytes | None = None, limit: limits.Limits = limits.DEFAULT
-) -> ModelState:
-    """Return the version that the recipe makes of the parent `state`, which is left as it is.
-
-    root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
-    """
-    after = state.copy()
-    after.apply(kind_of(state), update_of(state, recipe, limit))
-    if root is not None and after.root != root:
-        raise RootMismatch(what="the replayed recipe", kind="root", device="DEVICE")
-    return after
-
-
-def _moved(state: ModelState, tensor: int, trained: F32) -> AnySection | None:
-    w, q = state.weights[tensor], state.integers[tensor]
-    if state.manifest.exact(tensor):
-        return exact.section_of(tensor, state.manifest.schema.tensors[tensor], w, trained)
-    if state.manifest.verbatim(tensor):
-        return verbatim_section(tensor, (trained.view(np.uint32) - w.view(np.uint32)).view(np.int32))
-    e = state.exponents[tensor]
-    units = np.rint(np.ldexp(trained.astype(np.float64) - state.base[tensor].astype(np.float64), -e))
-    target = np.clip(units, -limits.Q_MAX, limits.Q_MAX).astype(np.int64)
-    return section_of(tensor, target - q, e)
-
-
-def _check_places(schema: Schema, head: HeadRecipe, layers: Sequence[Layer]) -> None:
+def check_places(schema: Schema, head: HeadRecipe, layers: Sequence[Layer]) -> None:
+    """Raise ModelError unless the layers of this head lie where they are said to."""
     if len(layers) != len(head.widths) - 1:
         raise ModelError(model="head", reason=f"it has {len(head.widths) - 1} layers, and the recipe places {len(layers)}")
     tensors = [t for layer in layers for t in (layer.matrix, layer.biases)]

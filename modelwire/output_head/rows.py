@@ -13,12 +13,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire import _core, limits
+from modelwire import _core
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX, HeadRecipe, Loss
 from modelwire.tensors import F32, U32, Dtype
 from modelwire.wire import cbor
-
-from .settings import FEATURES_MAX, WIDTH_MAX, HeadRecipe, Loss
 
 ENTRIES_MAX = 4 * 1024 * 1024  # features of all rows together
 _HALF_MAX = 0x7BFF  # bits of the largest finite float16
@@ -152,18 +151,6 @@ def rows_of(value: cbor.Value) -> Rows:
     features = _features(integers if layout == Layout.ROWS else integers.T, Dtype(dtype))
     labels, targets = _wanted(kind, wanted, n)
     return Rows(features, labels, targets, scale)
-
-
-def encode_rows(rows: Rows) -> bytes:
-    """Return the canonical bytes of `as_value`."""
-    return cbor.encode(as_value(rows))
-
-
-def parse_rows(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Rows:
-    """Return the rows that `data` holds. Raises Malformed or TooLarge."""
-    if len(data) > limit.container:
-        raise TooLarge(what="the rows", size=len(data), limit=limit.container)
-    return rows_of(cbor.decode(data, "rows", limit))
 
 
 def _wanted(kind: int, wanted: Any, n: int) -> tuple[U32 | None, F32 | None]:

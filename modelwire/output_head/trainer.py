@@ -9,10 +9,10 @@ import numpy as np
 
 from modelwire import _core
 from modelwire.errors import ShapeMismatch
+from modelwire.output_head_settings import HeadRecipe
 from modelwire.tensors import F32
 
 from .rows import Rows
-from .settings import HeadRecipe
 
 # A call of the kernel hears no interrupt: it should end within about a second, on a board too.
 WORK_OF_A_CALL = 1 << 28  # multiply-adds

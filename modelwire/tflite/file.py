@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import NoReturn
 
@@ -36,6 +37,8 @@ from .graph import (
     Model,
     Signature,
     Tensor,
+    model_of,
+    opened,
     parse,
     readers_of,
 )
@@ -78,7 +81,29 @@ def head_of(file: Buffer | Model, m: Model, *, model: str) -> Int8Head | None:
     return tflite_head.find(file, m, model)
 
 
-def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainableFile:
+    """A file whose weights are read and written any number of times, and which was parsed once."""
+
+    data: bytes
+    variables: tuple[Variable, ...]  # sorted by name
+    apart: bool  # nothing that was parsed lies where the weights do: written, they can't change what the file is
+    parsed: Model
+    head: Int8Head | None
+
+
+def parse_trainable(file: bytes, *, model: str = "the model") -> TrainableFile:
+    """Return the file with where its weights lie. Raises as `read_variables`."""
+    root = opened(file)
+    parsed = model_of(root)
+    head = head_of(file, parsed, model=model)
+    variables = head.variables if head is not None else _variables(parsed, model)
+    spans = np.array(root.file.spans, np.int64).reshape(-1, 2)
+    over = (((spans[:, 0] < v.offset + v.nbytes) & (spans[:, 1] > v.offset)).any() for v in variables)
+    return TrainableFile(file, variables, not any(over), parsed, head)
+
+
+def read_weights(file: Buffer | TrainableFile, *, model: str = "the model") -> Weights:
     """Return the initial values by name, in sorted order, held as their types are; copies, bit for bit as they stand in the file.
 
     Raises NonFinite for a float16 or bfloat16 that is no number: only float32 can be held whatever its bits say.
@@ -87,36 +112,38 @@ def read_weights(file: Buffer, *, model: str = "the model") -> Weights:
     return schema.shaped(flat)
 
 
-def read_tensors(file: Buffer, *, model: str = "the model") -> tuple[Schema, list[Held]]:
+def read_tensors(file: Buffer | TrainableFile, *, model: str = "the model") -> tuple[Schema, list[Held]]:
     """Return the schema of what `get_weights` lists and the initial values as flat arrays. Raises as `read_weights`."""
-    data = memoryview(file).cast("B")
-    variables = read_variables(data, model=model)
+    if isinstance(file, TrainableFile):
+        data, variables = memoryview(file.data), file.variables
+    else:
+        data = memoryview(file).cast("B")
+        variables = read_variables(data, model=model)
     flat = [storage.from_bytes(v.dtype, data[v.offset : v.offset + v.nbytes]) for v in variables]
     return Schema(tuple(TensorSpec(v.name, v.shape, v.dtype) for v in variables)), flat
 
 
-def write_weights(file: bytes, weights: Mapping[str, NDArray[np.generic]], *, model: str = "the model") -> bytes:
+def write_weights(file: bytes | TrainableFile, weights: Mapping[str, NDArray[np.generic]], *, model: str = "the model") -> bytes:
     """Return the file with `weights` as its initial values: of the same length, every other byte untouched.
 
+    Parsing takes longer than writing: whoever makes many versions of one file hands it in as `parse_trainable` gives it.
     Raises ShapeMismatch unless `weights` holds exactly the file's tensors in their shapes, held as their types are.
     """
-    parsed = parse(file)
-    head = head_of(file, parsed, model=model)
-    variables = head.variables if head is not None else _variables(parsed, model)
-    extra = sorted(set(weights) - {v.name for v in variables})
+    base = file if isinstance(file, TrainableFile) else parse_trainable(file, model=model)
+    extra = sorted(set(weights) - {v.name for v in base.variables})
     if extra:
         raise ShapeMismatch(tensor=extra[0], expected="no such tensor", got="a tensor")
-    out = bytearray(file)
-    for v in variables:
+    out = bytearray(base.data)
+    for v in base.variables:
         value = np.asarray(weights[v.name]) if v.name in weights else None
         if value is None or value.dtype != v.dtype.held or value.shape != v.shape:
             got = "nothing" if value is None else f"{value.dtype}{list(value.shape)}"
             raise ShapeMismatch(tensor=v.name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
         out[v.offset : v.offset + v.nbytes] = storage.to_bytes(v.dtype, np.ascontiguousarray(value).reshape(-1))
-    if head is not None:
-        head.with_weights(weights, model=model)
+    if base.head is not None:
+        base.head.with_weights(weights, model=model)
     written = bytes(out)
-    if parse(written) != parsed:
+    if not base.apart and parse(written) != base.parsed:
         _refuse(model, "its variables lie over other parts of the file")
     return written
 

@@ -8,6 +8,7 @@ Source of the layout: the FlatBuffers "Internals" document.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,12 +19,13 @@ NAME_BYTES = 4096  # longest string that is read; names in real files stay below
 
 
 class File:
-    """The bytes of one flatbuffer and the allowance of entries that its reader may still visit."""
+    """The bytes of one flatbuffer, the allowance of entries that its reader may still visit, and which bytes it has looked at."""
 
-    __slots__ = ("allowance", "data", "size", "what")
+    __slots__ = ("allowance", "data", "size", "spans", "what")
 
     def __init__(self, data: memoryview, *, what: str, entries: int) -> None:
         self.data, self.size, self.what, self.allowance = data, len(data), what, entries
+        self.spans = array("Q", (0, 8))  # first byte and end of each part that was read, one after the other; 0 to 8 is where the root is
 
     def malformed(self, reason: str) -> Malformed:
         return Malformed(what=self.what, reason=reason)
@@ -68,6 +70,7 @@ class Table:
         if vtable_bytes < 4 or vtable_bytes % 2 or own < 4 or self.vtable + vtable_bytes > file.size or at + own > file.size:
             raise file.malformed(f"the table at byte {at} leaves the file")
         self.fields, self.end = (vtable_bytes - 4) // 2, at + own
+        file.spans.extend((at, self.end, self.vtable, self.vtable + vtable_bytes))
 
     def field(self, number: int, width: int) -> int | None:
         """Return the byte of field `number`, None when absent."""
@@ -89,7 +92,7 @@ class Table:
         return None if at is None else Table(self.file, self.file.forward(at))
 
     def vector(self, number: int, width: int) -> Vector:
-        """Return the vector of `width`-byte entries; an absent one is empty."""
+        """Return where a vector of `width`-byte entries lies; an absent one is empty. Of its bytes only the count is read."""
         at = self.field(number, U32.size)
         if at is None:
             return Vector(self.file, 0, 0)
@@ -97,17 +100,18 @@ class Table:
         count = self.file.number(U32, start)
         if count * width > self.file.size - start - U32.size:
             raise self.file.malformed(f"the vector at byte {start} claims {count} entries")
+        self.file.spans.extend((start, start + U32.size))
         return Vector(self.file, start + U32.size, count)
 
     def integers(self, number: int, form: struct.Struct = I32) -> tuple[int, ...]:
         """Return the whole vector of integers."""
-        v = self.vector(number, form.size)
+        v = self._read(number, form.size)
         self.file.spend(v.count)
         return tuple(n for (n,) in form.iter_unpack(self.file.data[v.start : v.start + v.count * form.size]))
 
     def tables(self, number: int) -> Iterator[Table]:
         """Return the tables of a vector one by one."""
-        v = self.vector(number, U32.size)
+        v = self._read(number, U32.size)
         for i in range(v.count):
             yield Table(self.file, self.file.forward(v.start + i * U32.size))
 
@@ -115,7 +119,7 @@ class Table:
         """Return a string, None when absent."""
         if self.field(number, U32.size) is None:
             return None
-        v = self.vector(number, 1)
+        v = self._read(number, 1)
         if v.count > NAME_BYTES:
             raise self.file.malformed(f"a name of {v.count} bytes")
         self.file.spend(1 + v.count // 4)
@@ -123,6 +127,12 @@ class Table:
             return bytes(self.file.data[v.start : v.start + v.count]).decode()
         except UnicodeDecodeError:
             raise self.file.malformed(f"the name at byte {v.start} is not UTF-8") from None
+
+    def _read(self, number: int, width: int) -> Vector:
+        """Return a vector whose entries are about to be read."""
+        v = self.vector(number, width)
+        self.file.spans.extend((v.start, v.start + v.count * width))
+        return v
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,11 @@ class Contract:
 
 def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
     """Return the parsed model. Raises Malformed, or TooLarge for a file beyond `limit.model_file`."""
-    root = opened(file, limit)
+    return model_of(opened(file, limit))
+
+
+def model_of(root: Table) -> Model:
+    """Return what hangs on the root table; its file's `spans` then hold every byte that this depends on. Raises as `parse`."""
     reader = root.file
     codes = tuple((max(t.integer(0, I8), t.integer(3, I32)), t.text(1)) for t in root.tables(1))
     buffers = tuple(_place(t) for t in root.tables(4))

@@ -22,6 +22,7 @@ from .flatbuffer import I8, U8, Table
 from .graph import (
     CONV_2D,
     DEQUANTIZE,
+    FLOAT16,
     FLOAT32,
     FULLY_CONNECTED,
     INT8,
@@ -50,6 +51,7 @@ BIAS_MAX = 1 << 30
 FEATURES_MAX = 16384  # 255 * 127 * this and a bias stay within the int32 in which the kernels add up
 
 _BEHIND = (DEQUANTIZE, LOGISTIC, QUANTIZE, RESHAPE, SOFTMAX, SQUEEZE)
+_TYPES = {FLOAT32: "float32", FLOAT16: "float16", INT32: "int32"}  # as errors call them
 _OPTIONS = {FULLY_CONNECTED: 8, CONV_2D: 1, SOFTMAX: 9}  # BuiltinOptions
 _FUSED = {FULLY_CONNECTED: 0, CONV_2D: 3}  # the field of the activation fused into the operator
 _NEAR = 2.0**-18  # how far, of itself, a bias's scale may be from the product that it should be: float32 loses 2^-24 a step
@@ -70,6 +72,8 @@ class Int8Head:
     output_scale: float  # of the logits
     output_zero: int
     exposed: int | None  # the output of the file that gives what the head sees; None where it has no such output
+    seen: int  # the tensor of what it sees, in the first subgraph
+    given: int  # and that of its logits
 
     @property
     def names(self) -> frozenset[str]:
@@ -84,6 +88,16 @@ class Int8Head:
     def contract(self) -> Contract:
         """Rows of codes in, a class out: of one logistic output two, its absence and its presence."""
         return Contract(BATCH, (self.features,), (2 if self.outputs == 1 else self.outputs,), True, codes=True)
+
+    def holds(self, least: float, most: float) -> bool:
+        """Return whether the scale of the logits holds all between these."""
+        low, high = self.reach
+        return low <= least and most <= high
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The least and the largest logit that its codes stand for."""
+        return (-128 - self.output_zero) * self.output_scale, (127 - self.output_zero) * self.output_scale
 
     def with_weights(self, weights: Mapping[str, Held], *, model: str = "the model") -> Int8Head:
         """Return the head with the scales that are among `weights`. Raises NotTrainable for scales that a runtime would refuse."""
@@ -120,16 +134,32 @@ def find(file: Buffer, m: Model, model: str) -> Int8Head | None:
     graph = m.graphs[0] if m.graphs else None
     if graph is None or not graph.outputs:
         return None
-    layer, behind = _layer(graph)
+    layer, behind = _layer(graph, graph.outputs[0])
     if layer is None or INT8 not in {graph.tensors[t].type for t in layer.inputs[:2] if t >= 0}:
         return None
-    return _Finder(file, m, graph, layer, behind, model).head()
+    return _Finder(file, m, graph, layer, behind, model).head(graph.outputs[0])
 
 
-def _layer(graph: Graph) -> tuple[Operator | None, list[Operator]]:
-    """Return the dense layer that leads to the first output, and what stands between the two, last first."""
+def find_behind(file: Buffer, m: Model, output: int, model: str) -> Int8Head:
+    """Return the head that leads to this output of the first subgraph, whatever signatures there are; its logits may be the output.
+
+    Raises NotTrainable for anything but a head that can be retrained in place.
+    """
+    graph = m.graphs[0]
+    layer, behind = _layer(graph, output)
+    if layer is None:
+        _refuse(model, "its output does not come from a dense layer through a logistic or a softmax")
+    types = [graph.tensors[t].type for t in layer.inputs[:2] if t >= 0]
+    if INT8 not in types:
+        where = f"its last layer (operator {graph.operators.index(layer)})"
+        _refuse(model, f"{where} is {_TYPES.get(types[-1], 'something')}, not int8 with symmetric scales")
+    return _Finder(file, m, graph, layer, behind, model).head(output, bare=True)
+
+
+def _layer(graph: Graph, output: int) -> tuple[Operator | None, list[Operator]]:
+    """Return the dense layer that leads to the output, and what stands between the two, last first."""
     behind: list[Operator] = []
-    op = graph.source.get(graph.outputs[0])
+    op = graph.source.get(output)
     while op is not None and op.code in _BEHIND and op.inputs and op.inputs[0] >= 0 and len(behind) <= len(_BEHIND):
         behind.append(op)
         op = graph.source.get(op.inputs[0])
@@ -149,7 +179,8 @@ class _Finder:
     def refuse(self, reason: str) -> NoReturn:
         _refuse(self.model, reason)
 
-    def head(self) -> Int8Head:
+    def head(self, output: int, *, bare: bool = False) -> Int8Head:
+        """Return the head that leads to this output. bare: it may give the logits themselves."""
         tensors = self.graph.tensors
         x, w, *rest = self.layer.inputs
         bias = rest[0] if rest else -1
@@ -158,10 +189,10 @@ class _Finder:
         out = self.layer.outputs[0]
         if tensors[bias].type != INT32 or not all(tensors[t].type == INT8 for t in (x, w, out)):
             self.refuse("its last layer is not int8 throughout, with an int32 bias")
-        logistic = self._activation()
+        logistic = self._activation(bare)
         outputs = tensors[w].shape[0] if tensors[w].shape else 0
         features = prod(tensors[w].shape[1:])
-        self._check_shapes(x, w, bias, out, outputs, features)
+        self._check_shapes((x, w, bias, out, output), outputs, features)
         self._check_own(w, bias)
         kernel, kernel_scale = self._place(KERNEL, w, Dtype.INT8), self._scale(KERNEL_SCALE, w)
         biases, bias_scale = self._place(BIAS, bias, Dtype.INT32), self._scale(BIAS_SCALE, bias)
@@ -180,15 +211,15 @@ class _Finder:
         found = Int8Head(
             tuple(sorted(variables, key=lambda v: v.name)), features, outputs, logistic, self._floats(self._scale("", x))[0], zeros[0][0],
             self._floats(kernel_scale), self._floats(bias_scale), self._floats(self._scale("", out))[0], zeros[1][0],
-            self._exposed(x),
+            self._exposed(x), x, out,
         )  # fmt: skip
         found.check(self.model)
         return found
 
-    def _activation(self) -> bool:
+    def _activation(self, bare: bool) -> bool:
         """Return whether the outputs go through a logistic, and not through a softmax."""
         codes = [op.code for op in self.behind if op.code in (LOGISTIC, SOFTMAX)]
-        if len(codes) != 1:
+        if len(codes) != 1 and (codes or not bare):
             self.refuse("its output does not come from its last layer through one logistic or one softmax")
         for op in (self.layer, *(o for o in self.behind if o.code == SOFTMAX)):
             options = self._options(op)
@@ -205,10 +236,10 @@ class _Finder:
         table = self.operators[self.graph.operators.index(op)]
         return table.table(4) if table.integer(3, U8) == _OPTIONS[op.code] else None
 
-    def _check_shapes(self, x: int, w: int, bias: int, out: int, outputs: int, features: int) -> None:
-        t = self.graph.tensors
+    def _check_shapes(self, around: tuple[int, int, int, int, int], outputs: int, features: int) -> None:
+        t, (x, w, bias, out, output) = self.graph.tensors, around
         small = t[w].fixed and t[x].fixed and t[out].fixed and 0 < features <= FEATURES_MAX and outputs > 0
-        sizes = tuple(prod(t[i].shape) for i in (x, out, self.graph.outputs[0]))
+        sizes = tuple(prod(t[i].shape) for i in (x, out, output))
         if not small or sizes != (features, outputs, outputs) or t[bias].shape != (outputs,):
             self.refuse(f"its last layer, a kernel of {list(t[w].shape)}, is not one of up to {FEATURES_MAX} features for a single row")
         if self.layer.code == CONV_2D and (len(t[w].shape) != 4 or t[w].shape[1:3] != (1, 1)):
@@ -274,7 +305,7 @@ class _Finder:
         scale, table = self._scale(OUTPUT_SCALE, out), self.tensors[out].table(4)
         assert table is not None
         v = table.vector(3, 8)
-        if self.behind[-1].code != SOFTMAX or uses[out] != 1 or out in self.graph.given or v.count != 1:
+        if not self.behind or self.behind[-1].code != SOFTMAX or uses[out] != 1 or out in self.graph.given or v.count != 1:
             return []
         # int64 in the file: as two int32, low half first, so that every bit has its place.
         found = [scale, Variable(OUTPUT_ZERO, (2,), Dtype.INT32, v.start, 8)]

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from modelwire import limits
 from modelwire.errors import NotTrainable
-from modelwire.output_head.settings import FEATURES_MAX, WIDTH_MAX
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tensors import Dtype
 
 from . import file as tflite_file

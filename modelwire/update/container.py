@@ -173,16 +173,26 @@ class Container:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An update as it is sent, beside what it was sealed from: whoever seals one has no need to parse it."""
+
+    data: bytes  # the signed container
+    header: Header
+    commit: bytes
+
+
 def seal(
     header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT, *,
     recipe: bytes = b"",
-) -> bytes:  # fmt: skip
-    """Return the signed container. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever.
+) -> Sealed:  # fmt: skip
+    """Return the signed update. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever.
 
     recipe: what `Recipe.encode` gives; of an update of kind recipe, which has no sections.
     """
     whole = unsigned(header, sections, schema, limit, recipe=recipe)
-    return whole + key.sign(signing.UPDATE, whole[-32:])
+    commit = whole[-32:]
+    return Sealed(whole + key.sign(signing.UPDATE, commit), header, commit)
 
 
 def unsigned(

@@ -14,7 +14,7 @@ from modelwire import limits
 from modelwire.errors import Malformed, ModelError, NonFinite, TooLarge
 from modelwire.identity import root_of
 from modelwire.tensors import Dtype, Held, Schema, TensorClass, TensorSpec
-from modelwire.tflite.file import read_tensors, read_variables
+from modelwire.tflite.file import parse_trainable, read_tensors
 from modelwire.wire import cbor
 
 # What is not trained by a gradient: statistics, and the threshold of anomalies. Sparse lossy coding drove a running variance
@@ -93,8 +93,9 @@ def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exac
     exponents: units chosen by the model's author, by tensor name, in place of the default. exact: all tensors are exact.
     Raises NotTrainable, NonFinite (a base with NaN is no base) or ModelError for a unit that is too fine or too coarse.
     """
-    schema, flat = read_tensors(file)
-    verbatim = frozenset(v.name for v in read_variables(file) if v.verbatim)
+    parsed = parse_trainable(file)
+    schema, flat = read_tensors(parsed)
+    verbatim = frozenset(v.name for v in parsed.variables if v.verbatim)
     return manifest_for(
         schema, flat, file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}, exact=exact,
         verbatim=verbatim,

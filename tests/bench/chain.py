@@ -217,7 +217,7 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
         header = Header(
             snapped.kind, f"pi-{seed}", "digits", 1, version, parent, net.schema.id, state.root, state.fingerprint
         )
-        sealed = seal(header, snapped.sections, net.schema, KEY)
+        sealed = seal(header, snapped.sections, net.schema, KEY).data
         received = parse(sealed)
         received.verify(KEY.public)
         cloud.apply_container(received)

@@ -23,7 +23,7 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what the pa
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modelwire._core import kernel
-from modelwire.output_head.settings import HeadRecipe, Optimizer
+from modelwire.output_head_settings import HeadRecipe, Optimizer
 from tests.bench.kernels import paths
 from tests.bench.timing import Timed, fastest
 

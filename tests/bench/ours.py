@@ -113,7 +113,7 @@ def sealed(case: Case, sections: Sections) -> bytes:
     after.apply(Kind.DELTA, sections)
     schema = case.manifest.schema
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, case.manifest.commit, schema.id, after.root, after.fingerprint)
-    return seal(header, sections, schema, KEY)
+    return seal(header, sections, schema, KEY).data
 
 
 def payload(case: Case, sections: Sections) -> bytes:

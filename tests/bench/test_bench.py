@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwire.lattice import exact
 from modelwire.tensors import Dtype
 from modelwire.update.container import parse
 from modelwire.update.sections import Kind, dense
 from tests.bench import chain, convnets, ours, rivals, timing, typed
 from tests.bench.material import TINY, small_cases
 from tests.bench.measure import KEYS
+from tests.modelwire.raw_planes import raw_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMISED = re.findall(r"\w+", """encode_known_step_over_memcpy encode_total_over_memcpy encode_topk_over_memcpy
@@ -36,6 +36,7 @@ def cases() -> list:  # type: ignore[type-arg]
     return list(small_cases(TINY))
 
 
+@pytest.mark.slow("runs the whole bench, if a small one")
 def test_a_run_writes_every_key_as_a_positive_ratio_or_null_with_a_line_that_says_why(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the charts need matplotlib")
     out = tmp_path / "bench.json"
@@ -124,7 +125,7 @@ def test_exact_updates_and_raw_snapshots_give_the_trained_weights_to_the_bit(dty
     case = typed.floats(next(c for c in cases if c.name == "mlp all"), dtype)
     after = case.state.copy()
     after.apply(Kind.EXACT, typed.planes(case))
-    whole = exact.raw_weights(typed.raw(case), case.state.manifest.schema)
+    whole = raw_weights(typed.raw(case), case.state.manifest.schema)
     assert [w.tobytes() for w in after.weights] == [w.tobytes() for w in case.trained] == [w.tobytes() for w in whole]
     old, new = case.files()
     assert len(old) == len(new) == dtype.width * case.state.manifest.schema.size and old != new

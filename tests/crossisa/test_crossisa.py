@@ -71,7 +71,7 @@ def run(compiler: str, emulators: tuple[str, ...], flags: list[str], into: Path)
     assert built.returncode == 0, built.stderr
     hashes = {}
     for kernel in kernels:
-        done = subprocess.run([*emulator, str(program), kernel], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run([*emulator, str(program), kernel], capture_output=True, text=True, check=False, timeout=500)
         assert done.returncode == 0, f"{kernel}: {done.stdout}{done.stderr}"
         printed, ran = done.stdout.split()
         assert ran == kernel
@@ -79,6 +79,7 @@ def run(compiler: str, emulators: tuple[str, ...], flags: list[str], into: Path)
     return hashes
 
 
+@pytest.mark.slow("builds the core anew, and runs it in an emulator")
 @pytest.mark.parametrize("build", BUILDS)
 def test_every_kernel_of_every_build_prints_the_twin_s_hash(build: str, expected: str, tmp_path: Path) -> None:
     (compiler, emulators), flags = BUILDS[build]
@@ -91,6 +92,7 @@ def test_every_kernel_of_every_build_prints_the_twin_s_hash(build: str, expected
     assert hashes == dict.fromkeys(hashes, expected)
 
 
+@pytest.mark.slow("builds the core anew")
 def test_the_sanitisers_find_nothing_and_change_nothing(expected: str, tmp_path: Path) -> None:
     flags = ["-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     hashes = run("gcc", (), flags, tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire._reference import head
 from modelwire.errors import TrainingDiverged
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from tests.crossisa.stream import Stream
 
 MOST_ROWS = 100

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeagent.service.agent import Agent, Clock, Goal
-from edgeagent.settings import reading as configuration
-from edgeagent.settings import template
+from edgeagent.settings import reading, template
 from edgeagent.settings.reading import Loaded
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
@@ -92,13 +91,13 @@ def make(folder: Path, models: dict[str, bytes] | None = None, **changes: str) -
 
 def make_with(folder: Path, changes: dict[str, str], models: dict[str, bytes] | None = None) -> Loaded:
     given, models = {**SETTINGS, **changes}, models or {"tiny": TINY}
-    path = folder / configuration.FILE
-    loaded = configuration.build(
-        configuration.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
+    path = folder / reading.FILE
+    loaded = reading.build(
+        reading.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
     )
     fleet_key = signing.PrivateKey(FLEET_SEED).public
     device.create(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet_key=fleet_key)
-    return configuration.load(path, environment={}, flags={})
+    return reading.load(path, environment={}, flags={})
 
 
 def fill(opened: Device, count: int = 40, model: str = "tiny", seed: int = 0) -> None:
@@ -145,9 +144,9 @@ class Rig:
 @contextmanager
 def rig(folder: Path, centre: Centre, open_model: Callable[[bytes, str], Trainable] = scripted, **changes: str) -> Iterator[Rig]:
     """Make a device when there is none in `folder`, open it and yield it with an agent."""
-    path = folder / configuration.FILE
+    path = folder / reading.FILE
     if not path.exists():
         make_with(folder, {k.replace("__", "."): v for k, v in changes.items()})
-    loaded = configuration.load(path, environment={}, flags={})
+    loaded = reading.load(path, environment={}, flags={})
     with device.opened(loaded, alone=True) as opened:
         yield Rig(opened, centre, open_model)

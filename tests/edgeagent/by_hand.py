@@ -21,10 +21,10 @@ def smaller(monkeypatch: pytest.MonkeyPatch, most: int, *, of: int | None = None
     """Let `seal` refuse what takes more than `most` bytes, as it does above 64 MiB; only kind `of` when given."""
     plain = container.seal
 
-    def seal(header: container.Header, *args: object, **more: object) -> bytes:
+    def seal(header: container.Header, *args: object, **more: object) -> container.Sealed:
         body = plain(header, *args, **more)  # type: ignore[arg-type]
-        if len(body) > most and of in (None, int(header.kind)):
-            raise TooLarge(what="the container", size=len(body), limit=most)
+        if len(body.data) > most and of in (None, int(header.kind)):
+            raise TooLarge(what="the container", size=len(body.data), limit=most)
         return body
 
     monkeypatch.setattr(container, "seal", seal)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeagent.commands.reports import Opener
 from edgeagent.service.agent import Agent, Clock
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
 from edgeagent.state.folder import Device
 from edgecloud.graft.grafting import Wish, graft
@@ -61,7 +61,7 @@ class Board:
 @contextmanager
 def board(folder: Path, file: bytes, *, held: Centre | None = None, **changes: str) -> Iterator[Board]:
     """Make a device in `folder` when there is none, and open it. changes: section__key="text"."""
-    if not (folder / configuration.FILE).exists():
+    if not (folder / reading.FILE).exists():
         make_with(folder, {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}, {"m": file})
-    with device.opened(configuration.load(folder / configuration.FILE, environment={}, flags={}), alone=True) as opened:
+    with device.opened(reading.load(folder / reading.FILE, environment={}, flags={}), alone=True) as opened:
         yield Board(opened, held or centre(FakeClock(), file=file))

@@ -7,8 +7,9 @@ from typing import Any
 
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.snap import Snapped, no_residual
-from modelwire.output_head.recipe import Recipe, kind_of, update_of
+from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.update.sections import Kind
 from tests.edgecloud.device import Base, recipe_on
@@ -26,9 +27,9 @@ def learn(lineage: Lineage, ids: Sequence[int], **settings: Any) -> tuple[int, R
     state.apply(kind_of(state), sections)
     residual = no_residual(lineage.manifest)
     at = 1_800_001_000
-    body = lineage.seal(head, Kind.RECIPE, (), state, {"samples": len(ids), KEY: encode_ids(ids)}, recipe=recipe.encode())
+    sealed = lineage.seal(head, Kind.RECIPE, (), state, {"samples": len(ids), KEY: encode_ids(ids)}, recipe=recipe.encode())
     written = lineage.store.write(head.slot, state, residual)
     snapped = Snapped(Kind.RECIPE, sections, state, residual, None, (), moved=sections)
-    version = lineage.adopt(head, snapped, written, body, Outcome(head.rounds + 1, None, None, len(ids), recipe.head.steps, 0, at))
+    version = lineage.adopt(head, snapped, written, sealed, Outcome(head.rounds + 1, None, None, len(ids), recipe.head.steps, 0, at))
     lineage.serve()
     return version, recipe

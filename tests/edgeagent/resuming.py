@@ -7,12 +7,12 @@ from pathlib import Path
 
 from edgeagent.commands.reports import opener
 from edgeagent.rounds import round as rounds
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
 
 
 def main(folder: Path) -> None:
-    loaded = configuration.load(folder / configuration.FILE, environment={}, flags={})
+    loaded = reading.load(folder / reading.FILE, environment={}, flags={})
     with device.opened(loaded, alone=True) as opened:
         (lineage,) = opened.lineages.values()
         steps = rounds.run(lineage, opened.spool, opened.settings.model(lineage.name), opener(opened, eager=False), now=lambda: 0.0)

@@ -23,10 +23,10 @@ import numpy as np
 from edgeagent.samples import reservoir
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
-from edgeagent.system.database import Database, Row
 from edgeagent.training.batches import Trainable
 from edgeagent.training.guard import measure
 from edgecommon import runtime
+from edgecommon.sqlite import Database, Row
 from tests.worlds import World, digits_world, model_file
 
 from .boards import centre, make, rig

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import edgecloud
-from edgecloud.intake.decision import Bounds, Outcome, Reply
+from edgecloud.intake.decision import Bounds, Decision, Reply
 from edgecloud.intake.rebuilding import Judged, Rebuilder
 from edgecloud.intake.routing import Ingest
 from edgecloud.registry import Base as BaseRow
@@ -45,14 +45,14 @@ class Centre:
         self.ingest = Ingest(self.store, self.bounds)
         self.rebuilder = Rebuilder(self.store, bounds=self.bounds)
 
-    def _kept(self, outcome: Outcome) -> Outcome:
+    def _kept(self, outcome: Decision) -> Decision:
         self.replies += outcome.replies
         return outcome
 
-    def take(self, message: tuple[str, bytes]) -> Outcome:
+    def take(self, message: tuple[str, bytes]) -> Decision:
         return self._kept(self.ingest.take(*message, self.now))
 
-    def tick(self) -> list[Outcome]:
+    def tick(self) -> list[Decision]:
         return [self._kept(o) for o in self.ingest.released(self.now)]
 
     def rebuild(self) -> list[Judged]:
@@ -79,7 +79,7 @@ class Centre:
         assert device.epoch > 0
         return device
 
-    def deliver(self, device: ScriptedDevice, *sent: Sent) -> list[Outcome]:
+    def deliver(self, device: ScriptedDevice, *sent: Sent) -> list[Decision]:
         return [self.take(device.update(s)) for s in sent]
 
     def receipts(self) -> list[tuple[int, Level]]:

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from modelwire.lattice.candidates import Residual
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, kind_of, layers_in, update_of
+from modelwire.output_head.recipe import Recipe, layers_in
 from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import HeadRecipe
-from modelwire.tflite.file import read_weights, write_weights
-from modelwire.update.container import Header, parse, seal
+from modelwire.output_head_settings import HeadRecipe
+from modelwire.tflite.file import parse_trainable, read_weights, write_weights
+from modelwire.update.container import Header, seal
 from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind, Sections
 from modelwire.wire import parts, signing
@@ -33,8 +34,8 @@ class Base:
     """A base file, read once for many devices."""
 
     def __init__(self, file: bytes) -> None:
-        self.file, self.manifest = file, manifest_of(file)
-        self.weights = tuple(self.manifest.schema.flat(read_weights(file)))
+        self.file, self.manifest, self.parsed = file, manifest_of(file), parse_trainable(file)
+        self.weights = tuple(self.manifest.schema.flat(read_weights(self.parsed)))
 
     def __repr__(self) -> str:
         return f"<base {self.manifest.commit.hex()[:8]}>"
@@ -167,16 +168,15 @@ class ScriptedDevice:
             "base": self.base.manifest.commit if kind is Kind.SNAPSHOT else b"",
             "extension": {"loss_before": 1.0, "loss_after": 0.5, "samples": 32, "steps": 4},
         }
-        data = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, recipe=recipe)  # type: ignore[arg-type]
-        found = parse(data)
-        self.version, self.head = found.header.version, found.commit
-        sent = Sent(self.version, found.commit, found.header.parent, data, self.state.root, hashlib.sha256(self.served()).digest())
+        made = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, recipe=recipe)  # type: ignore[arg-type]
+        self.version, self.head = made.header.version, made.commit
+        sent = Sent(self.version, made.commit, made.header.parent, made.data, self.state.root, hashlib.sha256(self.served()).digest())
         self.made[sent.version] = self.waiting[sent.version] = sent
         return sent
 
     def served(self) -> bytes:
         """Return the file that the device runs now."""
-        return write_weights(self.base.file, self.state.named())
+        return write_weights(self.base.parsed, self.state.named())
 
     def update(self, sent: Sent) -> tuple[str, bytes]:
         return self.topic("update"), sent.data

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecloud.versions.mapping import open_container
+from edgecloud.registry.mapping import open_container
 from modelwire import limits
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
@@ -47,7 +47,7 @@ def make(file: Path, weights: int) -> None:
     header = Header(
         Kind.SNAPSHOT, "pi-7", "large", 1, 1, manifest.commit, manifest.schema.id, state.root, state.fingerprint, manifest.commit
     )
-    file.write_bytes(seal(header, sections, manifest.schema, signing.PrivateKey(bytes(range(32))), limits.LARGE))
+    file.write_bytes(seal(header, sections, manifest.schema, signing.PrivateKey(bytes(range(32))), limits.LARGE).data)
 
 
 def peak() -> int:

@@ -44,7 +44,7 @@ class MemoryBroker:
 
 
 class MemoryTransport:
-    """Implements edgecloud.intake.transport.Transport over a MemoryBroker."""
+    """Implements edgecloud.intake.transport.IntakeTransport over a MemoryBroker."""
 
     name = "memory"
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgecommon import files
+from edgecommon.files import write_named
+from modelwire.errors import BadArgument
 
 
 def test_a_lock_is_held_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +32,30 @@ def test_files_are_replaced_whole_and_share_survives_the_source(tmp_path: Path) 
     files.share(path, tmp_path / "g")
     files.share(path, tmp_path / "g")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "g"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.tflite"
+    write_named(path, b"one")
+
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadArgument, match="No space left"):
+        write_named(path, b"two")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(BadArgument, match="there already"):
+        write_named(path, b"two", replace=False)
+    write_named(path, b"two")
+    assert path.read_bytes() == b"two"
+
+
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path) -> None:
+    """A rename puts a file where a device such as /dev/null stands, for whoever may write there."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, Path(), Path("/")):
+        with pytest.raises(BadArgument, match="is no file that could be written"):
+            write_named(place, b"bytes")
+    assert (tmp_path / "pipe").is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]

@@ -91,7 +91,7 @@ def try_container(data: bytes) -> None:
         schema = parent().manifest.schema
         recipe_in = bytes(read.stream) if read.header.kind is Kind.RECIPE else b""
         sections = () if recipe_in else read.sections(schema)
-        again = container.seal(read.header, sections, schema, KEY, recipe=recipe_in)
+        again = container.seal(read.header, sections, schema, KEY, recipe=recipe_in).data
         assert again[32 : len(data)] == whole[32 : len(data)], "two forms of one update"  # the preamble's minor version is free
         try:  # as if the fingerprint were right
             after = parent().copy()

@@ -44,6 +44,7 @@ def test_every_harness_has_a_corpus_and_every_corpus_a_harness() -> None:
         assert sizes and max(sizes) <= RUNNER.LONGEST
 
 
+@pytest.mark.slow("builds a fuzz harness and runs it some thousand times")
 @pytest.mark.parametrize("harness", RUNNER.HARNESSES)
 def test_a_harness_reports_nothing(harness: str, tmp_path: Path) -> None:
     missing = RUNNER.missing()
@@ -66,6 +67,7 @@ def test_a_door_lets_nothing_through_but_named_errors(door: str) -> None:
                 target(data[:at] + bytes([data[at] ^ 1 if data[at] == value else value]) + data[at + 1 :])
 
 
+@pytest.mark.slow("runs a fuzz harness some thousand times")
 @pytest.mark.parametrize("door", ("container", "records", "manifest"))
 def test_atheris_reports_nothing_at_a_door(door: str) -> None:
     if importlib.util.find_spec("atheris") is None:

@@ -38,10 +38,10 @@ def receive(state: ModelState, data: bytes) -> ModelState:
 def refused(state: ModelState, data: bytes) -> ModelWireError:
     before = [w.tobytes() for w in state.weights], [q.tobytes() for q in state.integers], state.fingerprint
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ModelWireError) as caught:
         receive(state, data)
-    took = time.monotonic() - started
+    took = time.process_time() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert took < 5 and peak < 64 * MIB
@@ -95,7 +95,7 @@ def test_a_bomb_on_a_large_model_takes_no_more_than_the_model() -> None:
     state = ModelState.of_base(manifest, base)
     few = Section(0, np.arange(8, dtype=np.uint32), np.ones(8, np.int32), 1, manifest.exponents[0])
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, manifest.commit, schema.id, bytes(32), (0, 0))
-    good = opened(seal(header, (few,), schema, KEY))
+    good = opened(seal(header, (few,), schema, KEY).data)
     rows = (replace(good.rows[0], count=schema.size),)
     for stream in (good.stream, bytes(schema.size // 8), b"\xff" * (schema.size // 8), b"\x5a" * (schema.size // 8)):
         error = refused(state, replace(good, rows=rows, stream=stream).resealed())

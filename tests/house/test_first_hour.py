@@ -7,16 +7,17 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.broker import free_port
 from tests.house.pages import DOCS, ROOT, console_lines
 
 
+@pytest.mark.slow("types a whole hour of commands")
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
 def test_the_first_hour_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     page = DOCS / "first-hour.md"
@@ -33,7 +34,7 @@ def test_the_first_hour_can_be_typed_as_it_stands(tmp_path: Path) -> None:
             stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         try:
-            code = shell.wait(timeout=180)
+            code = shell.wait(timeout=500)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
@@ -51,11 +52,5 @@ def run_python_examples(page: Path, folder: Path) -> None:
     """Run a page's Python blocks beside a registry fleet.db and a device's folder pi-7, as one program."""
     blocks = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
     program = "import numpy\nimage = numpy.zeros(64)\n" + blocks.replace("/home/pi/agent", "pi-7")
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

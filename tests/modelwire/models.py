@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modelwire.lattice.between import exact_sections
 from modelwire.lattice.state import ModelState
-from modelwire.tensors import F32, Schema, TensorSpec
+from modelwire.tensors import F32, Held, Schema, TensorSpec
 from modelwire.update.container import Header, seal
 from modelwire.update.manifest import Manifest, manifest_for
-from modelwire.update.sections import Kind, Section
+from modelwire.update.sections import Kind, Section, Sections
 from modelwire.wire import signing
 
 KEY = signing.PrivateKey(bytes(range(32)))
@@ -47,6 +48,14 @@ def model(seed: int = 0, peak: float = 1.0) -> tuple[Manifest, list[F32]]:
     return manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base
 
 
+def exact_update(state: ModelState, weights: Sequence[Held]) -> tuple[Kind, Sections, ModelState]:
+    """Return (kind, sections, state) of the update that moves `state` to `weights`, bit for bit; `state` is left as it was."""
+    sections = exact_sections(state, weights)
+    after = state.copy()
+    after.apply(Kind.EXACT, sections)
+    return Kind.EXACT, sections, after
+
+
 def sealed(
     state: ModelState,
     sections: tuple[Section, ...],
@@ -71,7 +80,7 @@ def sealed(
         "fingerprint": state.fingerprint,
         "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
     }
-    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY)  # type: ignore[arg-type]
+    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY).data  # type: ignore[arg-type]
 
 
 def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> ModelState:

@@ -71,7 +71,7 @@ def test_a_golden_update_is_sealed_the_same_way_today(expected: dict[str, str]) 
     again = Header(
         h.kind, h.device, h.model, h.epoch, h.version, h.parent, h.schema_id, h.root, h.fingerprint, h.base, h.extension
     )
-    assert seal(again, container.sections(schema), schema, KEY) == data
+    assert seal(again, container.sections(schema), schema, KEY).data == data
 
 
 def test_the_golden_chain_holds_a_clamp_and_its_snapshot() -> None:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecommon.runtime import Model, Runtime, interpreter_for, load
+from edgecommon.runtime import Runtime, RuntimeModel, interpreter_for, load
 from tests.stories import shuttle, story, vibration
 from tests.stories.story import F32, Actor, Base, Batch, Say, Told
 
@@ -136,7 +136,7 @@ def _judged(runtime: Runtime, machine: Machine, told: Told) -> dict[str, Heard]:
     }
 
 
-def _errors(model: Model, x: F32) -> F32:
+def _errors(model: RuntimeModel, x: F32) -> F32:
     return np.asarray(((model.evaluate(x) - x) ** 2).mean(1))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import edgeagent
 from tests.worlds import MODELS
 
-END_SECONDS = 20.0
+END_SECONDS = 200.0  # a safety limit: a process ends within one
 
 
 class Process:
@@ -22,6 +22,7 @@ class Process:
     def __init__(self, name: str, command: list[str], log: Path) -> None:
         self.name, self.command, self.log = name, command, log
         self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0  # bytes of the log before it was started
         self.kills = 0
 
     @property
@@ -42,6 +43,7 @@ class Process:
     def start(self) -> None:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
+            self._began = log.tell()
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=one_thread(os.environ)
             )
@@ -66,6 +68,10 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             raise RuntimeError(f"{self.name} did not end within {END_SECONDS:g} s; its log is {self.log}") from None
+
+    def has_said(self, what: str) -> bool:
+        """Return whether it has logged this since it was started."""
+        return what.encode() in self.log.read_bytes()[self._began :]
 
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

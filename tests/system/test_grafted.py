@@ -13,7 +13,7 @@ from tests import broker
 from tests.system.fleet import Fleet, cloud
 from tests.worlds import MODELS
 
-pytestmark = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
+pytestmark = [pytest.mark.slow("starts a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
 
 SETTINGS = {"link.resend": "1s", "train.epochs": "2", "train.margin": "1000", "train.learning_rate": "0.02", "store.history": "50"}
 # Name of the model, the words behind `edgecloud graft`, and how many classes it has then.
@@ -37,7 +37,7 @@ def test_a_grafted_file_is_a_base_that_devices_train_and_the_centre_rebuilds(fle
             labels = np.arange(96) % classes
             x = rng.standard_normal((96, 100, 6)) + 0.4 * labels[:, None, None]
             spool.extend(model, x.astype(np.float32), labels.tolist())
-    fleet.agent("pi-7", "run", "--rounds", "2", "--timeout", "60s")
+    fleet.agent("pi-7", "run", "--rounds", "2", "--timeout", "500s")
     proof = fleet.cloud("verify", "--all")
     assert proof["wrong"] == [] and proof["exact"] == proof["checked"] == 2 * len(GRAFTS)
     for model, file in files.items():

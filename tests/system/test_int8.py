@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import edgecloud
-from edgecloud.graft import quantized
+from edgecloud.graft import retraining
 from edgecloud.graft.stock import Stock, read
 from modelwire.tflite.file import read_head
 from modelwire.wire import cbor
@@ -16,7 +16,7 @@ from tests import broker, int8
 from tests.stock import stock_path
 from tests.system.fleet import Fleet
 
-pytestmark = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
+pytestmark = [pytest.mark.slow("starts a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
 
 WORDS = {"okay-nabu": "okay_nabu", "hey-jarvis": "hey_jarvis"}
 SETTINGS = {"link.resend": "1s", "store.history": "50", "train.epochs": "10"}  # the rest as everyone has it
@@ -32,7 +32,7 @@ def uncarded(version: edgecloud.Version) -> int:
 
 def exposed(file: bytes) -> tuple[Stock, bytes]:
     stock = read(file)
-    return stock, quantized.exposing(stock, quantized.head(stock, stock.outputs[0]))
+    return stock, retraining.exposing(stock, retraining.head_of(stock, stock.outputs[0]).seen)
 
 
 def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_bytes(fleet: Fleet, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_
             for model in WORDS:
                 part = slice(round_ * ROWS, (round_ + 1) * ROWS)
                 spool.extend(model, rows[model][part], labels[part])
-        fleet.agent("pi-7", "run", "--rounds", str(round_ + 1), "--timeout", "60s")
+        fleet.agent("pi-7", "run", "--rounds", str(round_ + 1), "--timeout", "500s")
     proof = fleet.cloud("verify", "--all")
     assert proof["wrong"] == [] and proof["exact"] == proof["checked"] == ROUNDS * len(WORDS)
     for model, path in files.items():

@@ -14,8 +14,12 @@ from modelwire.update.sections import Kind
 from tests import broker
 from tests.edgeagent.heads import grafted, samples
 from tests.system.fleet import Fleet
+from tests.system.test_end_to_end import wait_for
 
-pytestmark = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
+pytestmark = [
+    pytest.mark.slow("starts and kills a fleet of processes"),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 ROUNDS, KILLS = 20, 4
 SETTINGS = {
@@ -29,17 +33,18 @@ def test_twenty_recipes_of_a_board_that_is_killed_are_replayed_to_twenty_equal_r
     base = tmp_path / "walks.tflite"
     base.write_bytes(grafted())
     fleet.add_base("walks", base)
-    device = fleet.add_device("pi-7", {"walks": base}, SETTINGS, "--rounds", str(ROUNDS), "--timeout", "120s")
+    device = fleet.add_device("pi-7", {"walks": base}, SETTINGS, "--rounds", str(ROUNDS), "--timeout", "500s")
     with fleet.spool("pi-7") as spool:
         x, y = samples(160)
         spool.extend("walks", x, y.tolist())
     rng = random.Random(3)
     for _ in range(KILLS):
         device.start()
-        time.sleep(rng.uniform(1.5, 3.0))
+        wait_for(lambda: device.has_said("round") or not device.running)
+        time.sleep(rng.uniform(0.0, 1.5))
         device.kill()
     device.start()
-    end = time.monotonic() + 120
+    end = time.monotonic() + 500
     while device.running:
         assert time.monotonic() < end, device.tail()
         time.sleep(0.2)

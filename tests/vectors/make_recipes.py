@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, kind_of, layers_in, update_of
+from modelwire.output_head.recipe import Recipe, layers_in
 from modelwire.output_head.row_ids import KEY as IDS
 from modelwire.output_head.row_ids import encode_ids
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.container import Header, seal
 from modelwire.update.manifest import manifest_for

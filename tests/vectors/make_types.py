@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from modelwire import storage
-from modelwire.lattice.exact import exact_update
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import Header, Sealed, seal
 from modelwire.update.sections import Kind, Sections, add, invert
 from tests.modelwire.lattice import test_exact, test_narrow
-from tests.modelwire.models import KEY
+from tests.modelwire.models import KEY, exact_update
+from tests.modelwire.raw_planes import raw_snapshot
 
 FOLDER = Path(__file__).parent / "wire-1"
 
@@ -39,7 +39,7 @@ def main() -> None:
     exact.write("squash-1-2", Kind.EXACT, squashed, made[1][1], version=2)
     exact.write("undo-squash", Kind.EXACT, invert(squashed), start, version=3)
     exact.write("snapshot-3", Kind.SNAPSHOT, made[2][1].snapshot(), made[2][1], version=3)
-    exact.write("raw-3", Kind.SNAPSHOT, made[2][1].raw_snapshot(), made[2][1], version=3)
+    exact.write("raw-3", Kind.SNAPSHOT, raw_snapshot(made[2][1]), made[2][1], version=3)
     exact.done()
 
     mixed = Vectors(FOLDER / "mixed", test_narrow.base(7))
@@ -70,10 +70,10 @@ class Vectors:
         header = Header(kind, "pi-7", "types", 1, self.version, self.parent, m.schema.id, after.root, after.fingerprint, named)
         self.keep(name, seal(header, sections, m.schema, KEY), after)
 
-    def keep(self, name: str, data: bytes, after: ModelState) -> None:
+    def keep(self, name: str, update: Sealed, after: ModelState) -> None:
         """Write a container that was sealed on the last one."""
-        (self.folder / f"{name}.bin").write_bytes(data)
-        commit = parse(data).commit
+        (self.folder / f"{name}.bin").write_bytes(update.data)
+        commit = update.commit
         self.rows.append(
             {"name": name, "commit": commit.hex(), "root": after.root.hex(), "stored_sha256": hashlib.sha256(stored(after)).hexdigest()}
         )

@@ -1,3 +1,41 @@
-"""The commands of `edgecloud`, by subject. Each takes parsed arguments and returns an Answer; nothing else prints."""
+"""The commands of `edgecloud`, one module each in a folder by subject: NAME, HELP, EXAMPLES, `add` for its arguments, `run` for its answer.
+
+A command of several verbs has VERBS in the place of `add`; its `run`, where it has one, is what it does without any.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+NAMES = {  # and their folders, in the order in which they are listed
+    "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry", "doctor": "registry", "version": "registry",
+    "bases": "fleet", "devices": "fleet", "snapshot": "fleet", "annotate": "fleet",
+    "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
+    "ingest": "registry",
+    "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
+}  # fmt: skip
+
+
+def chosen(words: Sequence[str]) -> tuple[ModuleType, ...]:
+    """Return the command that the words call, alone: it loads nothing that only others need. Else all, in order."""
+    name = _first(words)
+    names = [name] if name in NAMES else list(NAMES)
+    return tuple(import_module(f".{NAMES[n]}.{n.replace('-', '_')}", __name__) for n in names)
+
+
+def every() -> tuple[ModuleType, ...]:
+    """Return all commands, in the order in which they are listed."""
+    return chosen(())
+
+
+def _first(words: Sequence[str]) -> str:
+    """Return the first word behind the options that may stand before a command: --json, and --db with its value."""
+    left = iter(words)
+    for word in left:
+        if word == "--db":
+            next(left, "")
+        elif word != "--json" and not word.startswith("--db="):
+            return word
+    return ""

@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.settings import registry_path
-from modelwire.errors import ModelWireError
 
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of a command."""
-
-    document: Document
-    text: str
-    error: ModelWireError | None = None  # the command has said all it knows, and still did not succeed
-    code: int = 0
-
-
 @contextmanager
-def opened(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
+def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
     """Open the registry that the command line names."""
     store = open_registry(registry_path(args.db), readonly=readonly)
     try:
         yield store
     finally:
         store.close()
-
-
-def plain(value: object) -> object:
-    """Return a value as JSON holds it: bytes as hexadecimal digits."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value
-
-
-def dump(document: Document) -> str:
-    """Return a document as JSON text."""
-    return json.dumps(plain(document), indent=2)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> str:

@@ -16,8 +16,8 @@ from modelwire.errors import NotTrainable
 
 from .stock import Op, Stock
 from .writing import flat, ops
-from .writing.build import Graph, Made, tensor_table
-from .writing.flat import At
+from .writing.build import GraphBuilder, Made, tensor_table
+from .writing.flat import OldNode
 
 IN_FRONT = -1  # an axis: the batch stands before all axes of a tensor that one sample has none of
 _RESHAPES = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
@@ -78,12 +78,12 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         return NotTrainable(model=stock.tensors[out].name, reason=f"{op.name} (operator {op.index}) {why}; only a graph of one sample can")
 
     if op.code in _RESHAPES:
-        at = _reshaped(shape, axis, to)
-        if at is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
+        moved_to = _reshaped(shape, axis, to)
+        if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
             return IN_FRONT
-        if at is None:
+        if moved_to is None:
             raise refuse("lays the samples of a batch across each other")
-        return at
+        return moved_to
     if op.code == ops.TRANSPOSE:
         return [int(i) for i in stock.value(op.inputs[1])].index(axis)
     if op.code in (*_REDUCES, ops.ARG_MAX, ops.ARG_MIN):
@@ -105,9 +105,9 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         if axis:
             raise refuse("lays the samples of a batch across each other")
         return 0
-    found = [i + len(to) - len(stock.tensors[t].shape) for t in takes if (i := axes[t]) is not None]
-    place = found[0]
-    if any(i != place for i in found) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
+    places = [i + len(to) - len(stock.tensors[t].shape) for t in takes if (i := axes[t]) is not None]
+    place = places[0]
+    if any(i != place for i in places) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
         raise refuse("does something to the batch that is not known")
     # Convolutions, pools and whatever else there is look at the axes behind the first.
     last = len(to) - 1 - _FREE_AXES[op.code] if op.code in _FREE_AXES else 0 if len(to) == len(shape) else -1
@@ -134,15 +134,15 @@ def _reshaped(shape: tuple[int, ...], axis: int, to: tuple[int, ...]) -> int | N
     return 0 if prod(shape[:axis]) == 1 and len(to) > 1 else None
 
 
-def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], at: int) -> list[int] | None:
+def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int) -> list[int] | None:
     """Return the order of axes of a transposition that a reshape of one sample stands for, None where it is a reshape for many too.
 
     Converters write the transposition of an axis of 1 as a reshape: [1, 24, 6] to [24, 1, 6]. Shapes are of one sample.
     """
-    if at == IN_FRONT or prod(to[:at]) == prod(shape[:axis]):
+    if moved_to == IN_FRONT or prod(to[:moved_to]) == prod(shape[:axis]):
         return None
     order = [i for i in range(len(shape)) if i != axis]
-    order.insert(at, axis)
+    order.insert(moved_to, axis)
     return order
 
 
@@ -168,7 +168,8 @@ def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int,
 
 
 def forward(
-    graph: Graph, stock: Stock, at: Batched, variables: frozenset[int], wanted: frozenset[int], instead: Callable[[Op], bool] | None = None
+    graph: GraphBuilder, stock: Stock, layout: Batched, variables: frozenset[int], wanted: frozenset[int],
+    instead: Callable[[Op], bool] | None = None,
 ) -> None:
     """Append the stock operators in `wanted` to `graph`, whose first tensors are the stock's (see `stock_tensors`).
 
@@ -180,26 +181,26 @@ def forward(
             continue  # float16 that was only widened into what is a variable now
         if instead is not None and instead(op):
             continue
-        if not any(t >= 0 and at.axes[t] is not None for t in op.inputs) or not _rewrite(graph, stock, op, at):
-            graph.operators.append(At(op.at))
+        if not any(t >= 0 and layout.axes[t] is not None for t in op.inputs) or not _rewrite(graph, stock, op, layout):
+            graph.operators.append(OldNode(op.byte))
             graph.made.append(Made(op.code, op.inputs, op.outputs))
 
 
-def _rewrite(graph: Graph, stock: Stock, op: Op, at: Batched) -> bool:
+def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool:
     """Append an operator that holds the shape of one sample, made for the batch. Returns False for one that does not."""
     out, inputs = op.outputs[0], op.inputs
-    shape, axis = at.shapes[out], at.axes[out]
+    shape, axis = layout.shapes[out], layout.axes[out]
     code, options = op.code, _plain_options(op)
     if axis is None or stock.tensors[out].shape == shape:
         return False
     if code in _RESHAPES:
-        before = at.axes[inputs[0]]
+        before = layout.axes[inputs[0]]
         order = None if before is None else moves(stock.tensors[inputs[0]].shape, before, stock.tensors[out].shape, axis)
         if order is not None:
             graph.add_op(ops.TRANSPOSE, (inputs[0], graph.constant_of(order)), [out])
         else:
             graph.add_op(ops.RESHAPE, (inputs[0], graph.constant_of(shape)), [out], {0: flat.integers(shape)})
-    elif code == ops.FULLY_CONNECTED and len(inputs) > 2 and inputs[2] >= 0 and at.axes[inputs[2]] is not None:
+    elif code == ops.FULLY_CONNECTED and len(inputs) > 2 and inputs[2] >= 0 and layout.axes[inputs[2]] is not None:
         # Converters fold an addition into the bias, even one of what the sample itself gives: it is an addition again.
         rows, gives = prod(shape) // shape[-1], shape[-1]
         product = graph.matmul(graph.reshape(inputs[0], (rows, prod(graph.shape(inputs[0])) // rows)), inputs[1], adjoint_b=True)
@@ -209,7 +210,7 @@ def _rewrite(graph: Graph, stock: Stock, op: Op, at: Batched) -> bool:
         size = [shape[i] if i == axis else int(n) for i, n in enumerate(stock.value(op.inputs[2]))]
         graph.add_op(code, (inputs[0], inputs[1], graph.constant_of(size)), [out])
     elif code == ops.STRIDED_SLICE:
-        whole = at.axes[op.inputs[0]]
+        whole = layout.axes[op.inputs[0]]
         assert whole is not None
         for mask in (0, 1):
             options[mask] = flat.i32(op.option(mask) | 1 << whole)
@@ -219,11 +220,11 @@ def _rewrite(graph: Graph, stock: Stock, op: Op, at: Batched) -> bool:
         graph.add_op(code, (graph.constant_of(shape), *inputs[1:]), [out], options)
     elif code == ops.BROADCAST_TO:
         graph.add_op(code, (inputs[0], graph.constant_of(shape)), [out])
-    elif code in (ops.CONCATENATION, ops.PACK) and any(at.axes[t] is None for t in op.inputs):
+    elif code in (ops.CONCATENATION, ops.PACK) and any(layout.axes[t] is None for t in op.inputs):
         parts = []
         for t in inputs:
-            like = list(at.shapes[t])
-            if at.axes[t] is None:
+            like = list(layout.shapes[t])
+            if layout.axes[t] is None:
                 place = axis - (op.option(1) % len(shape) < axis) if code == ops.PACK else axis
                 like[place] = shape[axis]
             parts.append(graph.broadcast(t, like))
@@ -242,11 +243,11 @@ def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}
 
 
-def stock_tensors(graph: Graph, stock: Stock, at: Batched, variables: frozenset[int]) -> None:
+def stock_tensors(graph: GraphBuilder, stock: Stock, layout: Batched, variables: frozenset[int]) -> None:
     """Give a fresh graph the stock's tensors under their indices, in their shapes for the batch; variables lose their constants."""
-    for t, (tensor, shape) in enumerate(zip(stock.tensors, at.shapes, strict=True)):
+    for t, (tensor, shape) in enumerate(zip(stock.tensors, layout.shapes, strict=True)):
         same = shape == tensor.shape and t not in variables
-        graph.tensors.append(At(tensor.at) if same else tensor_table(shape, tensor.type, tensor.name, 0))
+        graph.tensors.append(OldNode(tensor.byte) if same else tensor_table(shape, tensor.type, tensor.name, 0))
         graph.shapes.append(shape)
         graph.types.append(tensor.type)
         if stock.is_constant(t) and t not in variables:

@@ -12,7 +12,7 @@ import numpy as np
 from modelwire.tflite import graph as tflite_graph
 
 from .writing import ops
-from .writing.build import Graph, Made
+from .writing.build import GraphBuilder, Made
 
 # What a multiplication, an entry read or written, and the call of an operator take, each in multiplications of a large matrix product.
 # Fitted on 19 cuts of 12 files, in both runtimes on x86-64: 13 of 19 estimates lay within a factor of 2 of what was measured, the others
@@ -21,7 +21,7 @@ MULTIPLICATION, ENTRY, OPERATOR = 0.7, 16, 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class GraftCost:
     """What one call of a subgraph takes."""
 
     operators: int
@@ -36,7 +36,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ParsedGraph:
     """A subgraph of a file, as far as its cost goes."""
 
     made: Sequence[Made]
@@ -47,15 +47,15 @@ class Written:
     outputs: Sequence[int]
 
 
-def written(graph: tflite_graph.Graph) -> Written:
+def parsed_graph(graph: tflite_graph.Graph) -> ParsedGraph:
     """Return a parsed subgraph for its cost."""
     made = [Made(op.code, op.inputs, op.outputs) for op in graph.operators]
     constant = {t for t in range(len(graph.tensors)) if graph.is_constant(t)}
     shapes, types = [t.shape for t in graph.tensors], [t.type for t in graph.tensors]
-    return Written(made, shapes, types, constant, graph.inputs, graph.outputs)
+    return ParsedGraph(made, shapes, types, constant, graph.inputs, graph.outputs)
 
 
-def cost(graph: Graph | Written) -> Cost:
+def cost(graph: GraphBuilder | ParsedGraph) -> GraftCost:
     """Return the cost of one call of a subgraph, in the making or written."""
     last: dict[int, int] = {}
     for i, made in enumerate(graph.made):
@@ -73,14 +73,14 @@ def cost(graph: Graph | Written) -> Cost:
         multiplications += _multiplications(graph, made)
         entries += sum(prod(graph.shapes[t]) for t in (*made.inputs, *made.outputs) if t >= 0)
     constants = {t for made in graph.made for t in made.inputs if t in graph.constant}
-    return Cost(len(graph.made), multiplications, entries, peak, sum(_bytes(graph, t) for t in constants))
+    return GraftCost(len(graph.made), multiplications, entries, peak, sum(_bytes(graph, t) for t in constants))
 
 
-def _bytes(graph: Graph | Written, tensor: int) -> int:
+def _bytes(graph: GraphBuilder | ParsedGraph, tensor: int) -> int:
     return prod(graph.shapes[tensor]) * ops.TYPE_BYTES.get(graph.types[tensor], 0)
 
 
-def _multiplications(graph: Graph | Written, made: Made) -> int:
+def _multiplications(graph: GraphBuilder | ParsedGraph, made: Made) -> int:
     shape = graph.shapes
     if made.code == ops.BATCH_MATMUL:
         a, _ = made.inputs

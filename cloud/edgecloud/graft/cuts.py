@@ -25,15 +25,15 @@ class Cut:
         return dict(sorted((name, t) for layer in self.layers for name, t in layer.weights.items()))
 
 
-def cuts(stock: Stock, found: Sequence[Layer], train: Sequence[str], modes: Sequence[str]) -> tuple[Cut, ...]:
+def cuts(stock: Stock, every: Sequence[Layer], train: Sequence[str], modes: Sequence[str]) -> tuple[Cut, ...]:
     """Return the cuts, those that reach less far down first; `train` is the last. Two that train the same are one.
 
     Raises BadArgument for a name that is not there, and for a mode that trains what `train` does not.
     """
-    deepest = Cut(named(train), select(stock, found, train))
+    deepest = Cut(named(train), select(stock, every, train))
     out: list[Cut] = []
     for name in modes:
-        cut = Cut(name, select(stock, found, (name,)))
+        cut = Cut(name, select(stock, every, (name,)))
         beyond = sorted(cut.weights.keys() - deepest.weights.keys())
         if beyond:
             raise BadArgument(reason=f"the mode {name!r} trains {beyond[0]!r}, which --train {deepest.name} does not", fix="--train all")

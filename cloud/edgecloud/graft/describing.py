@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from modelwire.output_head.settings import FEATURES_MAX, WIDTH_MAX
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tflite.notes import CONTRACT, HEAD_LAYERS_MAX, HeadNotes, Mode
 
 from .layers import Layer
-from .loss import Place
+from .loss import LossPlace
 from .stock import Op, Stock
 from .windows import of_conv
 from .writing import ops
@@ -31,7 +31,7 @@ def notes(said: Mapping[str, object], modes: Sequence[Mode], head: HeadNotes | N
     return json.dumps({"contract": CONTRACT, **said, "modes": listed, "head": described}, separators=(",", ":")).encode()
 
 
-def head(stock: Stock, layers: Sequence[Layer], features: int, place: Place) -> HeadNotes | None:
+def head(stock: Stock, layers: Sequence[Layer], features: int, place: LossPlace) -> HeadNotes | None:
     """Return what the layers are as a head, None when they are none: something but dense layers between the features and the loss.
 
     features: the stock tensor that they see. place: where the loss enters.
@@ -69,9 +69,9 @@ def _layer(stock: Stock, op: Op, names: Mapping[int, str]) -> tuple[str, str] | 
         return None
     x, kernel, bias = (stock.tensors[t].shape for t in op.inputs[:3])
     if op.code == ops.CONV_2D:
-        at = of_conv(op, x, (kernel[1], kernel[2]))
+        sliding = of_conv(op, x, (kernel[1], kernel[2]))
         # One window that sees the whole map, as it is laid out.
-        if at.count != (1, 1) or at.before != (0, 0) or at.after != (0, 0) or at.size != x[1:3] or x[3] != kernel[3]:
+        if sliding.count != (1, 1) or sliding.before != (0, 0) or sliding.after != (0, 0) or sliding.size != x[1:3] or x[3] != kernel[3]:
             return None
     elif op.option(1, small=True):
         return None  # weights in another order

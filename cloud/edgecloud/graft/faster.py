@@ -11,10 +11,10 @@ from math import prod
 from .stock import Op
 from .windows import of_conv
 from .writing import flat, ops
-from .writing.build import Graph
+from .writing.build import GraphBuilder
 
 
-def instead_of(graph: Graph, variables: frozenset[int]) -> Callable[[Op], bool]:
+def instead_of(graph: GraphBuilder, variables: frozenset[int]) -> Callable[[Op], bool]:
     """Return what appends a layer's other form, and says whether the layer has one."""
 
     def append(op: Op) -> bool:

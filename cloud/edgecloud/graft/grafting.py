@@ -28,7 +28,7 @@ from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
-from .writing.build import File, Graph, Shape, tensor_table
+from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
 _ = (rules_conv, rules_dense, rules_pointwise, rules_shape)  # importing them registers the gradients
 
@@ -57,7 +57,7 @@ class Grafted:
     layers: tuple[Layer, ...]  # of the deepest mode
     loss: str
     modes: tuple[Mode, ...]  # cheapest first
-    graphs: Mapping[str, Graph]  # by the name of the mode that it trains, for estimates
+    graphs: Mapping[str, GraphBuilder]  # by the name of the mode that it trains, for estimates
     head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
@@ -79,26 +79,26 @@ def _grafted(stock: Stock, wish: Wish) -> Grafted:
     origin = stock.sha256
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
-    found = layers(stock, output)
-    chosen = cuts(stock, found, wish.train, wish.modes)
+    every = layers(stock, output)
+    chosen = cuts(stock, every, wish.train, wish.modes)
     try:
         return _Graft(stock, output, chosen, wish, origin).made()
     except NoRule as refused:
-        raise _refusal(stock, output, found, wish, refused) from None
+        raise _refusal(stock, output, every, wish, refused) from None
 
 
-def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> Graph:
+def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
     cut = Cut(named(wish.train), chosen)
     return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
-def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> int:
+def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
     """Return how many of the last layers can be trained; 0 when not even the head can."""
     best = 0
-    for count in range(1, sum(layer.kernel for layer in found) + 1):
+    for count in range(1, sum(layer.kernel for layer in every) + 1):
         try:
-            cut = Cut(f"last:{count}", select(stock, found, (f"last:{count}",)))
+            cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
             _Graft(stock, output, (cut,), wish).train(cut)
         except (NoRule, NotTrainable):
             break
@@ -106,8 +106,8 @@ def deepest(stock: Stock, output: int, found: Sequence[Layer], wish: Wish) -> in
     return best
 
 
-def _refusal(stock: Stock, output: int, found: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
-    best = deepest(stock, output, found, wish)
+def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
+    best = deepest(stock, output, every, wish)
     way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
     tensor = stock.tensors[refused.op.outputs[0]].name
     where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
@@ -156,9 +156,9 @@ def output_named(stock: Stock, name: str) -> int:
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
     chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
-    found = stock.tensors[chosen]
-    if found.type != ops.FLOAT32 or not found.shape or found.shape[0] != 1:
-        raise NotTrainable(model=wish.model, reason=f"its output {found.name!r} is not float32 with one sample on its first axis")
+    tensor = stock.tensors[chosen]
+    if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
+        raise NotTrainable(model=wish.model, reason=f"its output {tensor.name!r} is not float32 with one sample on its first axis")
     return chosen
 
 
@@ -169,11 +169,11 @@ class _Graft:
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
-    file: File = field(init=False)
+    file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
     def __post_init__(self) -> None:
-        self.file = File(self.stock, self.wish.model)
+        self.file = FileBuilder(self.stock, self.wish.model)
         self.weights = self.cuts[-1].weights
         # As the file holds them: a shape alone says nothing about how much there is.
         shapes = {name: self.stock.value(t).shape for name, t in self.weights.items()}
@@ -183,10 +183,10 @@ class _Graft:
         self.leading = self.stock.leading_to(self.output)
         self.place = losses.place(self.stock, self.output, self.wish.loss)
         self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
-        self.infer = Graph(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
-        self.init = Graph(self.file, "init")
+        self.infer = GraphBuilder(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
+        self.init = GraphBuilder(self.file, "init")
         # The optimizer's slots by what moves together: a signature makes room for those that it moves, and inference for none.
-        self.init_slots = [Graph(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
+        self.init_slots = [GraphBuilder(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
         self.signed: list[str] = []
         if self.wish.score:
             scoring.check(self.stock, self.output, self.place.kind, self.weights)
@@ -197,7 +197,7 @@ class _Graft:
         everything = frozenset(op.index for op in self.stock.operators)
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
-        evaluate = Graph(self.file, "eval")
+        evaluate = GraphBuilder(self.file, "eval")
         self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
         self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
@@ -224,7 +224,7 @@ class _Graft:
             out[cut] = name if name not in out.values() else f"{name}_{len(out)}"
         return out | {self.cuts[-1]: "train"}
 
-    def sign(self, graph: Graph, key: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+    def sign(self, graph: GraphBuilder, key: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
         self.file.sign(key, graph, inputs, outputs)
         self.signed.append(key)
 
@@ -260,18 +260,20 @@ class _Graft:
                 if slot.moves & group:
                     own.assign(own.variable(slot.name), own.constant_of(slot.initial))
 
-    def start_slots(self, graph: Graph, names: Set[str]) -> None:
+    def start_slots(self, graph: GraphBuilder, names: Set[str]) -> None:
         """Append the calls that give the slots of these weights their first values."""
         for group, own in zip(self.moments, self.init_slots, strict=bool(self.slots)):
             if group & names:
                 graph.call_once(own)
 
-    def continue_stock(self, graph: Graph, at: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()) -> dict[str, int]:
+    def continue_stock(
+        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()
+    ) -> dict[str, int]:
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
 
         faster: weights whose layers take the form of matrix products.
         """
-        stock_tensors(graph, self.stock, at, self.variables)
+        stock_tensors(graph, self.stock, layout, self.variables)
         taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
@@ -283,19 +285,19 @@ class _Graft:
         for t in (*self.stock.inputs, *self.stock.outputs):
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
-                graph.tensors[t] = tensor_table(at.shapes[t], tensor.type, tensor.name, 0)
+                graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
         instead = instead_of(graph, faster) if faster else None
-        forward(graph, self.stock, at, self.variables, wanted, instead)
+        forward(graph, self.stock, layout, self.variables, wanted, instead)
         return handles
 
-    def train(self, cut: Cut) -> Graph:
+    def train(self, cut: Cut) -> GraphBuilder:
         """Write the signature that trains one cut.
 
         A layer that it does not train keeps the stock file's operator, even where its weights are a variable for a deeper cut's sake: the
         gradients are then those of a file with this cut alone, to the bit.
         """
         key, weights = self.signatures()[cut], cut.weights
-        graph = Graph(self.file, key)
+        graph = GraphBuilder(self.file, key)
         handles = self.continue_stock(graph, self.many, self.leading, faster=frozenset(weights.values()))
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
@@ -315,9 +317,9 @@ class _Graft:
         self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
         return graph
 
-    def access(self, what: str, shapes: dict[str, Shape], first: Sequence[Graph]) -> None:
+    def access(self, what: str, shapes: dict[str, Shape], first: Sequence[GraphBuilder]) -> None:
         """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""
-        get, put = Graph(self.file, f"get_{what}"), Graph(self.file, f"set_{what}")
+        get, put = GraphBuilder(self.file, f"get_{what}"), GraphBuilder(self.file, f"set_{what}")
         for graph in (get, put):
             for init in first:
                 graph.call_once(init)
@@ -341,17 +343,17 @@ class _Graft:
         }  # fmt: skip
         if len(entries) != 1 or entries <= set(self.stock.inputs):
             return -1
-        (found,) = entries
-        graph = Graph(self.file, "features")
-        self.continue_stock(graph, one, self.stock.leading_to(found))
-        tensor = self.stock.tensors[found]
-        graph.tensors[found] = tensor_table(one.shapes[found], ops.FLOAT32, tensor.name, 0)
-        self.sign(graph, "features", {"x": self.stock.inputs[0]}, {"features": found})
-        return found
+        (seen,) = entries
+        graph = GraphBuilder(self.file, "features")
+        self.continue_stock(graph, one, self.stock.leading_to(seen))
+        tensor = self.stock.tensors[seen]
+        graph.tensors[seen] = tensor_table(one.shapes[seen], ops.FLOAT32, tensor.name, 0)
+        self.sign(graph, "features", {"x": self.stock.inputs[0]}, {"features": seen})
+        return seen
 
     def score(self, one: Batched) -> None:
         """Write `score`: how badly a sample is reconstructed, and whether that is beyond the threshold."""
-        graph = Graph(self.file, SCORE)
+        graph = GraphBuilder(self.file, SCORE)
         if not self.continue_stock(graph, one, self.leading):
             graph.call_once(self.init)
         threshold = graph.read(graph.variable(THRESHOLD), (1,))

@@ -11,7 +11,7 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite import graph as tflite_graph
 from modelwire.tflite.notes import Notes, notes_of
 
-from .costs import Cost, cost, machine_rate, written
+from .costs import GraftCost, cost, machine_rate, parsed_graph
 from .cuts import named
 from .grafting import Wish, check_stock, output_of, training
 from .layers import Layer, layers, select
@@ -20,13 +20,13 @@ from .tape import RULES, NoRule
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class ModeReport:
     """One way to train it: what that trains and what a step of it costs; or why it can't be made."""
 
     name: str  # as graft takes it
     layers: int  # 0 where the file is a trainable one, which knows its weights alone
     entries: int
-    cost: Cost | None
+    cost: GraftCost | None
     milliseconds: float
     reason: str = ""
 
@@ -39,7 +39,7 @@ class Looked:
     signatures: tuple[str, ...]
     operators: tuple[tuple[str, int, bool], ...]  # name, how many, whether a gradient can pass
     layers: tuple[Layer, ...]
-    modes: tuple[Mode, ...]
+    modes: tuple[ModeReport, ...]
     reason: str  # why nothing of it can be trained; empty otherwise
     notes: Notes | None  # of a file that is trainable already
     rate: float  # multiplications a second that the estimates are for
@@ -59,59 +59,59 @@ def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
     rules = {op.name: op.code in RULES for op in stock.operators}
     operators = tuple((name, n, rules[name]) for name, n in counted.most_common())
     signatures = tuple(t.text(2) or "" for t in stock.root.tables(7))
-    found: tuple[Layer, ...] = ()
-    modes: tuple[Mode, ...] = ()
+    every: tuple[Layer, ...] = ()
+    modes: tuple[ModeReport, ...] = ()
     reason = ""
     notes = None
     try:
         if "train" in signatures:
             notes, modes = _trainable(stock.data, wish, rate)
-            return Looked(stock, signatures, operators, found, modes, reason, notes, rate)
+            return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
         check_stock(stock, wish)
-        found = layers(stock, output_of(stock, wish))
-        modes = _modes(stock, found, wish, rate)
+        every = layers(stock, output_of(stock, wish))
+        modes = _modes(stock, every, wish, rate)
     except NotTrainable as error:
         reason = str(error.facts["reason"])
-    return Looked(stock, signatures, operators, found, modes, reason, notes, rate)
+    return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
 
 
-def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[Mode, ...]]:
+def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[ModeReport, ...]]:
     """Return what a trainable file says of itself, and what its modes cost. Raises NotTrainable when it breaks the contract."""
     tflite_file.check_trainable(data, model=wish.model)
     notes, m = notes_of(data, model=wish.model), tflite_graph.parse(data)
     sizes = {v.name: prod(v.shape) for v in tflite_file.read_variables(m, model=wish.model)}
     modes = []
     for mode in notes.modes:
-        taken = cost(written(m.graphs[m.signatures[mode.signature].graph]))
-        modes.append(Mode(mode.name, 0, sum(sizes[w] for w in mode.weights), taken, taken.milliseconds(rate)))
+        taken = cost(parsed_graph(m.graphs[m.signatures[mode.signature].graph]))
+        modes.append(ModeReport(mode.name, 0, sum(sizes[w] for w in mode.weights), taken, taken.milliseconds(rate)))
     return notes, tuple(modes)
 
 
-def _modes(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[Mode, ...]:
+def _modes(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[ModeReport, ...]:
     """Return the head, doublings of it, and all; up to the first that can't be made."""
-    kernels = sum(layer.kernel for layer in found)
+    kernels = sum(layer.kernel for layer in every)
     if not kernels:
         raise NotTrainable(model=wish.model, reason="it has no layer with float weights that leads to its output")
     counts = [1, *(n for n in (2, 3, 5, 10, 20, 50, 100) if n < kernels), *([kernels] if kernels > 1 else [])]
     modes = []
     for count in counts:
         name = "head" if count == 1 else "all" if count == kernels else f"last:{count}"
-        modes.append(mode(stock, found, replace(wish, train=(name,)), rate))
+        modes.append(mode(stock, every, replace(wish, train=(name,)), rate))
         if modes[-1].cost is None:
             break
     return tuple(modes)
 
 
-def mode(stock: Stock, found: tuple[Layer, ...], wish: Wish, rate: float) -> Mode:
+def mode(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> ModeReport:
     """Return what one cut costs."""
-    chosen = select(stock, found, wish.train)
+    chosen = select(stock, every, wish.train)
     entries, name = sum(layer.entries(stock) for layer in chosen), named(wish.train)
     try:
         graph = training(stock, chosen, wish)
     except NoRule as refused:
         where = f"{refused.op.name} (operator {refused.op.index}, giving {stock.tensors[refused.op.outputs[0]].name!r})"
-        return Mode(name, len(chosen), entries, None, 0.0, f"{where} {refused.why}")
+        return ModeReport(name, len(chosen), entries, None, 0.0, f"{where} {refused.why}")
     except (NotTrainable, BadArgument) as error:
-        return Mode(name, len(chosen), entries, None, 0.0, str(error.facts["reason"]))
+        return ModeReport(name, len(chosen), entries, None, 0.0, str(error.facts["reason"]))
     taken = cost(graph)
-    return Mode(name, len(chosen), entries, taken, taken.milliseconds(rate))
+    return ModeReport(name, len(chosen), entries, taken, taken.milliseconds(rate))

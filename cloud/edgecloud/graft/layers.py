@@ -46,14 +46,14 @@ def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
     for op in stock.operators:
         if op.index not in leading or not stock.moving.intersection(op.inputs):
             continue
-        found = {part: t for part, t in _weights(stock, op).items() if t not in taken}
-        if not found:
+        weights_here = {part: t for part, t in _weights(stock, op).items() if t not in taken}
+        if not weights_here:
             continue
-        name = _layer_name(stock, op, found, names)
+        name = _layer_name(stock, op, weights_here, names)
         names.add(name)
-        taken.update(found.values())
-        weights = {f"{name}_{part}": t for part, t in found.items()}
-        out.append(Layer(name, op.name, op.index, weights, op.code in _KERNELS and ("kernel" in found)))
+        taken.update(weights_here.values())
+        weights = {f"{name}_{part}": t for part, t in weights_here.items()}
+        out.append(Layer(name, op.name, op.index, weights, op.code in _KERNELS and ("kernel" in weights_here)))
     return tuple(out)
 
 
@@ -76,9 +76,9 @@ def _weights(stock: Stock, op: Op) -> dict[str, int]:
     return {}
 
 
-def _layer_name(stock: Stock, op: Op, found: Mapping[str, int], taken: set[str]) -> str:
+def _layer_name(stock: Stock, op: Op, weights: Mapping[str, int], taken: set[str]) -> str:
     """Return a name from those that the converter left: of the output where the kernel's was lost in folding."""
-    candidates = [stock.tensors[op.outputs[0]].name, *(stock.tensors[t].name for t in found.values())]
+    candidates = [stock.tensors[op.outputs[0]].name, *(stock.tensors[t].name for t in weights.values())]
     for candidate in candidates:
         for fused in candidate.split(";"):
             parts = [p for p in re.split(r"[/:.]", fused) if not _NOISE.fullmatch(p)]
@@ -89,25 +89,25 @@ def _layer_name(stock: Stock, op: Op, found: Mapping[str, int], taken: set[str])
     return f"{op.name.lower()}_op{op.index}"
 
 
-def select(stock: Stock, found: Sequence[Layer], what: Sequence[str]) -> tuple[Layer, ...]:
+def select(stock: Stock, every: Sequence[Layer], what: Sequence[str]) -> tuple[Layer, ...]:
     """Return the layers that a cut trains. what: `head`, `last:N`, `all`, or names of layers, weights or stock tensors.
 
     Vectors that stand by themselves go with the kernels before them; what stands before the first kernel only prepares the input.
     Raises BadArgument for a name that is not there.
     """
-    kernels = [layer for layer in found if layer.kernel]
+    kernels = [layer for layer in every if layer.kernel]
     if not kernels:
         reason = "the model has no layer with float weights that leads to its output"
         raise BadArgument(reason=reason, fix="edgecloud inspect shows what it has")
     if len(what) == 1 and (count := _count(what[0], len(kernels))) is not None:
         first = kernels[-count].operator
-        return tuple(layer for layer in found if layer.operator >= first)
+        return tuple(layer for layer in every if layer.operator >= first)
     chosen: list[Layer] = []
     for name in what:
-        match = [layer for layer in found if name == layer.name]
-        match = match or [_part(layer, name, stock) for layer in found if _has(layer, name, stock)]
+        match = [layer for layer in every if name == layer.name]
+        match = match or [_part(layer, name, stock) for layer in every if _has(layer, name, stock)]
         if not match:
-            known = ", ".join(layer.name for layer in found)
+            known = ", ".join(layer.name for layer in every)
             raise BadArgument(reason=f"no layer or weight is called {name!r}", fix=f"name one of: {known}")
         chosen += match
     return tuple(sorted({tuple(c.weights): c for c in chosen}.values(), key=lambda layer: layer.operator))

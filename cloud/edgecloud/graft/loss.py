@@ -10,13 +10,13 @@ from modelwire.errors import BadArgument
 from .stock import Op, Stock
 from .tape import Tape
 from .writing import flat, ops
-from .writing.build import Graph
+from .writing.build import GraphBuilder
 
 LOSSES = ("auto", "ce", "mse")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LossPlace:
     """Where a loss enters: what it is, the tensor whose gradient it gives, and the operators behind that, which need none."""
 
     kind: str  # "ce", "binary" or "mse"
@@ -24,7 +24,7 @@ class Place:
     behind: tuple[Op, ...]
 
 
-def place(stock: Stock, output: int, loss: str) -> Place:
+def place(stock: Stock, output: int, loss: str) -> LossPlace:
     """Return where the loss enters. auto: cross-entropy behind a softmax or a logistic, else a squared error."""
     behind: list[Op] = []
     tensor = output
@@ -33,34 +33,34 @@ def place(stock: Stock, output: int, loss: str) -> Place:
         tensor = op.inputs[0]
     kinds = {ops.SOFTMAX: "ce", ops.LOGISTIC: "binary"}
     if loss != "mse" and op is not None and op.code in kinds and (op.code != ops.SOFTMAX or op.number(0, 1.0) == 1):
-        return Place(kinds[op.code], op.inputs[0], (*behind, op))
+        return LossPlace(kinds[op.code], op.inputs[0], (*behind, op))
     if loss == "ce":
         if prod(stock.tensors[output].shape) < 2:
             raise BadArgument(reason="cross-entropy over one class is always 0", fix="--loss mse")
-        return Place("ce", output, ())
-    return Place("mse", output, ())
+        return LossPlace("ce", output, ())
+    return LossPlace("mse", output, ())
 
 
-def write(graph: Graph, tape: Tape, at: Place, output: int, y: int) -> int:
+def write(graph: GraphBuilder, tape: Tape, place: LossPlace, output: int, y: int) -> int:
     """Return the loss, one number, and give the tape its gradient."""
-    z = at.tensor
+    z = place.tensor
     target = graph.reshape(y, graph.shape(z))
     size = prod(graph.shape(z))
-    if at.kind == "mse":
+    if place.kind == "mse":
         difference = graph.sub(z, target)
         tape.give(z, graph.scale(difference, 2 / size))
         errors = graph.reshape(difference, (size,))
         return graph.sum(graph.mul(errors, errors), [0], code=ops.MEAN)
-    if at.kind == "ce":
+    if place.kind == "ce":
         classes = graph.shape(z)[-1]
         rows = size // classes
         likelihood = graph.op(ops.LOG_SOFTMAX, (z,), graph.shape(z))
-        probability = graph.op(ops.SOFTMAX, (z,), graph.shape(z), {0: flat.f32(1.0)}) if z == output else at.behind[-1].outputs[0]
+        probability = graph.op(ops.SOFTMAX, (z,), graph.shape(z), {0: flat.f32(1.0)}) if z == output else place.behind[-1].outputs[0]
         tape.give(z, graph.scale(graph.sub(probability, target), 1 / rows))
         terms = graph.reshape(graph.mul(target, likelihood), (size,))
         return graph.scale(graph.sum(terms, [0]), -1 / rows)
     # log(1 + exp(z)) - z * y, in the form that can't overflow.
-    probability = at.behind[-1].outputs[0]
+    probability = place.behind[-1].outputs[0]
     tape.give(z, graph.scale(graph.sub(probability, target), 1 / size))
     tail = graph.log(graph.add(graph.exp(graph.neg(graph.absolute(z))), graph.constant_of(1.0)))
     terms = graph.add(graph.sub(graph.relu(z), graph.mul(z, target)), tail)

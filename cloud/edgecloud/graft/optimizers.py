@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .writing.build import Graph, Shape
+from .writing.build import GraphBuilder, Shape
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-7  # Keras's defaults
@@ -46,7 +46,7 @@ def slots(optimizer: str, weights: Mapping[str, Shape], groups: Sequence[frozens
 
 
 def step(
-    graph: Graph,
+    graph: GraphBuilder,
     optimizer: str,
     weights: Mapping[str, int],
     gradients: Mapping[str, int],

@@ -18,7 +18,7 @@ from modelwire.tflite.notes import ENTRY, notes_of
 
 from .writing import flat
 from .writing.build import tensor_table
-from .writing.flat import At, Node, Number, Vectors
+from .writing.flat import Node, Number, OldNode, TableVector
 
 # What others call the two signatures: Flower's convention, a tensor for each weight.
 ALIASES = {"parameters": "get_weights", "restore": "set_weights"}
@@ -41,9 +41,9 @@ def pack(data: bytes, *, name: str = "", model: str = "the model") -> Packed:
     """
     parsed = tflite_graph.parse(data)
     root = File(memoryview(data), what="model file", entries=max(1000, len(data))).root(b"TFL3")
-    buffers: list[Node] = [At(t.at) for t in root.tables(4)]
+    buffers: list[Node] = [OldNode(t.at) for t in root.tables(4)]
     tables = list(root.tables(2))
-    graphs: list[Node] = [At(t.at) for t in tables]
+    graphs: list[Node] = [OldNode(t.at) for t in tables]
     separated: list[str] = []
     readers = _readers(parsed)
     for index in sorted({op.init for g in parsed.graphs for op in g.operators if op.init is not None}):
@@ -54,18 +54,18 @@ def pack(data: bytes, *, name: str = "", model: str = "the model") -> Packed:
     file = data
     if separated or renamed or name:
         fields: dict[int, Number | Node] = {
-            0: flat.u32(3), 1: Vectors([At(t.at) for t in root.tables(1)]), 2: Vectors(graphs), 4: Vectors(buffers),
-            7: Vectors(signatures), 6: Vectors([At(t.at) for t in root.tables(6)]),
+            0: flat.u32(3), 1: TableVector([OldNode(t.at) for t in root.tables(1)]), 2: TableVector(graphs), 4: TableVector(buffers),
+            7: TableVector(signatures), 6: TableVector([OldNode(t.at) for t in root.tables(6)]),
         }  # fmt: skip
         # Once without the notes, so that they can tell what the file holds.
-        bare = flat.write(flat.Table(fields), b"TFL3", data)
+        bare = flat.write(flat.TableNode(fields), b"TFL3", data)
         tflite_file.check_trainable(bare, model=model)
         notes = _notes(bare, data, name, parsed, root)
-        buffers.append(flat.Table({0: flat.data(notes)}))
-        kept: list[Node] = [At(t.at) for t in root.tables(6) if t.text(0) != ENTRY]
-        kept.append(flat.Table({0: flat.text(ENTRY), 1: flat.u32(len(buffers) - 1)}))
-        fields |= {4: Vectors(buffers), 6: Vectors(kept)}
-        file = flat.write(flat.Table(fields), b"TFL3", data)
+        buffers.append(flat.TableNode({0: flat.data(notes)}))
+        kept: list[Node] = [OldNode(t.at) for t in root.tables(6) if t.text(0) != ENTRY]
+        kept.append(flat.TableNode({0: flat.text(ENTRY), 1: flat.u32(len(buffers) - 1)}))
+        fields |= {4: TableVector(buffers), 6: TableVector(kept)}
+        file = flat.write(flat.TableNode(fields), b"TFL3", data)
     tflite_file.check_trainable(file, model=model)
     notes_of(file, model=model)
     return Packed(file, tuple(separated), renamed, file is not data)
@@ -85,9 +85,9 @@ def _separate(
     table: Table, graph: tflite_graph.Graph, readers: Counter[int], buffers: list[Node], data: bytes, places: tuple[tuple[int, int], ...]
 ) -> tuple[Node, list[str]]:
     """Return the subgraph with a buffer of its own for each shared constant that starts a variable, and those variables' names."""
-    tensors: list[Node] = [At(t.at) for t in table.tables(0)]
+    tensors: list[Node] = [OldNode(t.at) for t in table.tables(0)]
     old = list(table.tables(3))
-    operators: list[Node] = [At(t.at) for t in old]
+    operators: list[Node] = [OldNode(t.at) for t in old]
     names = []
     for i, op in enumerate(graph.operators):
         if op.code != tflite_graph.ASSIGN_VARIABLE or len(op.inputs) != 2 or min(op.inputs) < 0:
@@ -97,27 +97,28 @@ def _separate(
         if handle is None or not graph.is_constant(value) or readers[tensor.buffer] < 2:
             continue
         start, size = places[tensor.buffer]
-        buffers.append(flat.Table({0: flat.data(data[start : start + size])}))
+        buffers.append(flat.TableNode({0: flat.data(data[start : start + size])}))
         tensors.append(tensor_table(tensor.shape, tensor.type, handle[1], len(buffers) - 1))
         inputs = flat.integers([op.inputs[0], len(tensors) - 1])
         fields: dict[int, Number | Node] = {0: flat.u32(old[i].integer(0, U32)), 1: inputs}
         options = old[i].table(4)
         if options is not None:
-            fields |= {3: flat.u8(old[i].integer(3, U8)), 4: At(options.at)}
-        operators[i] = flat.Table(fields)
+            fields |= {3: flat.u8(old[i].integer(3, U8)), 4: OldNode(options.at)}
+        operators[i] = flat.TableNode(fields)
         names.append(handle[1])
     if not names:
-        return At(table.at), []
+        return OldNode(table.at), []
     ends = (flat.integers(graph.inputs), flat.integers(graph.outputs))
-    return flat.Table({0: Vectors(tensors), 1: ends[0], 2: ends[1], 3: Vectors(operators), 4: flat.text(table.text(4) or "")}), names
+    name = flat.text(table.text(4) or "")
+    return flat.TableNode({0: TableVector(tensors), 1: ends[0], 2: ends[1], 3: TableVector(operators), 4: name}), names
 
 
 def _signature(table: Table, renamed: Mapping[str, str]) -> Node:
     key = table.text(2) or ""
     if key not in renamed:
-        return At(table.at)
-    maps = [Vectors([At(t.at) for t in table.tables(n)]) for n in (0, 1)]
-    return flat.Table({0: maps[0], 1: maps[1], 2: flat.text(renamed[key]), 4: flat.u32(table.integer(4, U32))})
+        return OldNode(table.at)
+    maps = [TableVector([OldNode(t.at) for t in table.tables(n)]) for n in (0, 1)]
+    return flat.TableNode({0: maps[0], 1: maps[1], 2: flat.text(renamed[key]), 4: flat.u32(table.integer(4, U32))})
 
 
 def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root: Table) -> bytes:
@@ -139,7 +140,7 @@ def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root
 def _said(notes: bytes) -> dict[str, object]:
     """Return what notes say; nothing where they are not what this project writes."""
     try:
-        found = json.loads(notes)
+        said = json.loads(notes)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return said if isinstance(said, dict) else {}

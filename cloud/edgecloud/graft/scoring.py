@@ -12,7 +12,7 @@ from modelwire.tflite.notes import SCORE, THRESHOLD
 
 from .stock import Stock
 from .writing import ops
-from .writing.build import Graph
+from .writing.build import GraphBuilder
 
 # The largest float32: until a device has set a threshold no sample is beyond it.
 NONE_YET = np.array([np.finfo(np.float32).max], "<f4")
@@ -29,7 +29,7 @@ def check(stock: Stock, output: int, loss: str, weights: Mapping[str, int]) -> N
         raise BadArgument(reason=f"a weight of the model is called {THRESHOLD!r} already", fix="leave --score out")
 
 
-def write(graph: Graph, x: int, output: int, threshold: int) -> dict[str, int]:
+def write(graph: GraphBuilder, x: int, output: int, threshold: int) -> dict[str, int]:
     """Return the outputs of `score`: the mean squared error, the threshold, and 1 where the first is beyond the second, else 0."""
     difference = graph.reshape(graph.sub(output, x), (1, prod(graph.shape(x))))
     score = graph.sum(graph.mul(difference, difference), [1], code=ops.MEAN)

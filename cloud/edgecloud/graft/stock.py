@@ -27,8 +27,8 @@ _DTYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    at: int  # byte of its table
+class StockTensor:
+    byte: int  # where its table stands in the file
     name: str
     shape: tuple[int, ...]
     type: int
@@ -47,7 +47,7 @@ class Op:
     """One operator. Its options are asked for by the field's number in their table."""
 
     index: int  # in the subgraph
-    at: int
+    byte: int
     code: int
     inputs: tuple[int, ...]  # -1 stands for an input left out
     outputs: tuple[int, ...]
@@ -60,9 +60,9 @@ class Op:
 
     def number(self, number: int, default: float = 0.0) -> float:
         """Return a float option."""
-        if self.options is None or (at := self.options.field(number, 4)) is None:
+        if self.options is None or (place := self.options.field(number, 4)) is None:
             return default
-        return float(np.frombuffer(self.options.file.data, "<f4", 1, at)[0])
+        return float(np.frombuffer(self.options.file.data, "<f4", 1, place)[0])
 
     @property
     def fused(self) -> int:
@@ -85,7 +85,7 @@ class Stock:
     subgraphs: tuple[int, ...]
     buffers: tuple[tuple[int, int], ...]  # (byte in the file, bytes)
     buffer_tables: tuple[int, ...]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[StockTensor, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     operators: tuple[Op, ...]
@@ -102,7 +102,7 @@ class Stock:
         for op in self.operators:
             for t in dict.fromkeys(op.inputs):
                 out.setdefault(t, []).append(op)
-        return {t: tuple(found) for t, found in out.items()}
+        return {t: tuple(users) for t, users in out.items()}
 
     @cached_property
     def sha256(self) -> str:
@@ -117,12 +117,12 @@ class Stock:
         op = self.source.get(tensor)
         if op is not None and op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16:
             return self.value(op.inputs[0]).astype(np.float32)
-        found = self.tensors[tensor]
-        start, size = self.buffers[found.buffer]
-        dtype = np.dtype(_DTYPES[found.type]) if found.type in _DTYPES else None
-        if dtype is None or size != found.size * dtype.itemsize or found.sparse:
-            raise ModelError(model=found.name, reason="a constant of a type or size that can't be read")
-        return np.frombuffer(self.data, dtype, found.size, start).reshape(found.shape)
+        known = self.tensors[tensor]
+        start, size = self.buffers[known.buffer]
+        dtype = np.dtype(_DTYPES[known.type]) if known.type in _DTYPES else None
+        if dtype is None or size != known.size * dtype.itemsize or known.sparse:
+            raise ModelError(model=known.name, reason="a constant of a type or size that can't be read")
+        return np.frombuffer(self.data, dtype, known.size, start).reshape(known.shape)
 
     def holds(self, tensor: int) -> bool:
         """Return whether the tensor's value is had from the file: a constant, or float16 that is only widened."""
@@ -134,20 +134,20 @@ class Stock:
     @cached_property
     def moving(self) -> frozenset[int]:
         """The tensors that depend on the input."""
-        found = set(self.inputs)
+        moving = set(self.inputs)
         for op in self.operators:
-            if found.intersection(op.inputs):
-                found.update(op.outputs)
-        return frozenset(found)
+            if moving.intersection(op.inputs):
+                moving.update(op.outputs)
+        return frozenset(moving)
 
     def leading_to(self, tensor: int) -> frozenset[int]:
         """Return the indices of the operators that the tensor is computed from."""
-        wanted, found = {tensor}, set()
+        wanted, leading = {tensor}, set()
         for op in reversed(self.operators):
             if wanted.intersection(op.outputs):
-                found.add(op.index)
+                leading.add(op.index)
                 wanted.update(op.inputs)
-        return frozenset(found)
+        return frozenset(leading)
 
 
 @contextmanager
@@ -202,7 +202,7 @@ def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...])
         given.update(op.outputs)
 
 
-def _tensor(t: Table, buffers: int) -> Tensor:
+def _tensor(t: Table, buffers: int) -> StockTensor:
     buffer = t.integer(2, U32)
     if buffer >= buffers:
         raise t.file.malformed(f"a tensor names buffer {buffer} of {buffers}")
@@ -217,7 +217,7 @@ def _tensor(t: Table, buffers: int) -> Tensor:
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
         zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
-    return Tensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
+    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:

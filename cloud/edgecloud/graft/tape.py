@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from .batch import Batched
 from .stock import Op, Stock
 from .writing import ops
-from .writing.build import Graph, Shape
+from .writing.build import GraphBuilder, Shape
 
 
 class NoRule(Exception):
@@ -38,8 +38,8 @@ def rule(*codes: int) -> Callable[[Rule], Rule]:
 class Tape:
     """The backward pass of one graph. Stock tensors keep their indices in the graph, so an operator's are the graph's."""
 
-    def __init__(self, graph: Graph, stock: Stock, at: Batched, trained: Iterable[int], wanted: frozenset[int]) -> None:
-        self.graph, self.stock, self.at, self.wanted = graph, stock, at, wanted
+    def __init__(self, graph: GraphBuilder, stock: Stock, layout: Batched, trained: Iterable[int], wanted: frozenset[int]) -> None:
+        self.graph, self.stock, self.layout, self.wanted = graph, stock, layout, wanted
         self.gradients: dict[int, int] = {}
         self.needed = set(trained)
         for op in stock.operators:
@@ -82,7 +82,7 @@ class Tape:
         return activation_gradient(self.graph, fused, op.outputs[0], dy)
 
 
-def activation_gradient(graph: Graph, fused: int, y: int, dy: int) -> int:
+def activation_gradient(graph: GraphBuilder, fused: int, y: int, dy: int) -> int:
     """Return dy through an activation that gave y."""
     if fused == ops.FUSED_TANH:
         return graph.mul(dy, graph.sub(graph.constant_of(1.0), graph.mul(y, y)))

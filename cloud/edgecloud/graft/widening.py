@@ -15,7 +15,7 @@ from modelwire.errors import BadArgument
 from .stock import Op, Stock
 from .writing import flat, ops
 from .writing.build import tensor_table
-from .writing.flat import At, Node, Number, Table, Vectors
+from .writing.flat import Node, Number, OldNode, TableNode, TableVector
 
 _BEHIND = (ops.SOFTMAX, ops.LOGISTIC, ops.RESHAPE, ops.SQUEEZE)
 _FIX = "name an output that a dense layer or a 1x1 convolution gives, alone or through a softmax or logistic, with --target"
@@ -30,12 +30,12 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
         raise BadArgument(reason="the names of new classes are empty or repeat themselves", fix="--add-class NAME for each new class")
     head, behind = _head(stock, output)
     classes, more = stock.tensors[head.inputs[1]].shape[0], len(names)
-    buffers: list[Node] = [At(at) for at in stock.buffer_tables]
-    tensors: list[Node] = [At(t.at) for t in stock.tensors]
+    buffers: list[Node] = [OldNode(byte) for byte in stock.buffer_tables]
+    tensors: list[Node] = [OldNode(t.byte) for t in stock.tensors]
     dropped: set[int] = set()
 
     def constant(tensor: int, value: NDArray[np.float32] | NDArray[np.int32], kind: int) -> None:
-        buffers.append(Table({0: flat.data(value.tobytes())}))
+        buffers.append(TableNode({0: flat.data(value.tobytes())}))
         tensors[tensor] = tensor_table(value.shape, kind, stock.tensors[tensor].name, len(buffers) - 1)
         if tensor in stock.source:
             dropped.add(stock.source[tensor].index)  # float16 that was widened before its use
@@ -50,15 +50,14 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
         tensors[op.outputs[0]] = tensor_table((*tensor.shape[:-1], classes + more), tensor.type, tensor.name, 0)
         if op.code == ops.RESHAPE and len(op.inputs) > 1 and stock.is_constant(op.inputs[1]):
             constant(op.inputs[1], np.array((*tensor.shape[:-1], classes + more), "<i4"), ops.INT32)
-    operators: list[Node] = [At(op.at) for op in stock.operators if op.index not in dropped]
-    graph = Table(
-        {0: Vectors(tensors), 1: flat.integers(stock.inputs), 2: flat.integers(stock.outputs), 3: Vectors(operators), 4: flat.text("main")}
-    )
+    operators: list[Node] = [OldNode(op.byte) for op in stock.operators if op.index not in dropped]
+    ends = (flat.integers(stock.inputs), flat.integers(stock.outputs))
+    graph = TableNode({0: TableVector(tensors), 1: ends[0], 2: ends[1], 3: TableVector(operators), 4: flat.text("main")})
     fields: dict[int, Number | Node] = {
-        0: flat.u32(3), 1: Vectors([At(at) for at in stock.codes]), 2: Vectors([graph]), 4: Vectors(buffers),
-        6: Vectors([At(t.at) for t in stock.root.tables(6)]),
+        0: flat.u32(3), 1: TableVector([OldNode(byte) for byte in stock.codes]), 2: TableVector([graph]), 4: TableVector(buffers),
+        6: TableVector([OldNode(t.at) for t in stock.root.tables(6)]),
     }  # fmt: skip
-    return flat.write(Table(fields), b"TFL3", stock.data)
+    return flat.write(TableNode(fields), b"TFL3", stock.data)
 
 
 def _head(stock: Stock, output: int) -> tuple[Op, list[Op]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .stock import Op
 from .writing import flat, ops
-from .writing.build import Graph, Shape
+from .writing.build import GraphBuilder, Shape
 
 Pair = tuple[int, int]
 
@@ -60,18 +60,18 @@ def of_pool(op: Op, x: Shape) -> Windows:
     return windows(x, (op.option(4), op.option(3)), (op.option(2), op.option(1)), (1, 1), op.option(0, small=True))
 
 
-def padded(graph: Graph, x: int, at: Windows, fill: float = 0.0) -> int:
+def padded(graph: GraphBuilder, x: int, sliding: Windows, fill: float = 0.0) -> int:
     """Return the maps with their padding."""
-    return graph.pad(x, [(0, 0), *zip(at.before, at.after, strict=True), (0, 0)], fill)
+    return graph.pad(x, [(0, 0), *zip(sliding.before, sliding.after, strict=True), (0, 0)], fill)
 
 
-def seen(graph: Graph, padded_x: int, at: Windows, offset: Pair) -> int:
+def seen(graph: GraphBuilder, padded_x: int, sliding: Windows, offset: Pair) -> int:
     """Return what stands at one place of every window: [batch, windows down, windows across, channels]."""
     batch, _, _, channels = graph.shape(padded_x)
-    return graph.strided(padded_x, [0, *offset, 0], [batch, *at.count, channels], [1, *at.stride, 1])
+    return graph.strided(padded_x, [0, *offset, 0], [batch, *sliding.count, channels], [1, *sliding.stride, 1])
 
 
-def spread(graph: Graph, dy: int, stride: Pair) -> int:
+def spread(graph: GraphBuilder, dy: int, stride: Pair) -> int:
     """Return the maps with stride - 1 zeros between their entries."""
     batch, height, width, channels = graph.shape(dy)
     down, across = stride
@@ -87,16 +87,16 @@ def spread(graph: Graph, dy: int, stride: Pair) -> int:
     return dy
 
 
-def facing(graph: Graph, dy: int, at: Windows, shape: Shape) -> int:
+def facing(graph: GraphBuilder, dy: int, sliding: Windows, shape: Shape) -> int:
     """Return dy spread and padded so that windows of the same size and stride 1 over it give maps of `shape`.
 
     Entries that no window saw get rows of zeros; entries of dy that saw padding alone are cut off.
     """
-    dy = spread(graph, dy, at.stride)
+    dy = spread(graph, dy, sliding.stride)
     pads, begin, size = [(0, 0)], [0], [graph.shape(dy)[0]]
     for axis in (0, 1):
-        span, have = (at.size[axis] - 1) * at.dilation[axis] + 1, graph.shape(dy)[1 + axis]
-        first = span - 1 - at.before[axis]
+        span, have = (sliding.size[axis] - 1) * sliding.dilation[axis] + 1, graph.shape(dy)[1 + axis]
+        first = span - 1 - sliding.before[axis]
         last = shape[1 + axis] + span - 1 - first - have
         pads.append((max(first, 0), max(last, 0)))
         begin.append(max(-first, 0))
@@ -105,15 +105,15 @@ def facing(graph: Graph, dy: int, at: Windows, shape: Shape) -> int:
     return graph.pad(graph.slice(dy, [*begin, 0], [*size, channels]), [*pads, (0, 0)])
 
 
-def back_to_back(at: Windows, shape: Shape) -> bool:
+def back_to_back(sliding: Windows, shape: Shape) -> bool:
     """Return whether the windows tile the maps from their start on, with at most a rest that none sees."""
-    return at.size == at.stride and at.dilation == (1, 1) and at.before == (0, 0) and at.after == (0, 0)
+    return sliding.size == sliding.stride and sliding.dilation == (1, 1) and sliding.before == (0, 0) and sliding.after == (0, 0)
 
 
-def interleaved(graph: Graph, parts: list[int], at: Windows, shape: Shape) -> int:
+def interleaved(graph: GraphBuilder, parts: list[int], sliding: Windows, shape: Shape) -> int:
     """Return maps of `shape` from what belongs to each place of back-to-back windows: `parts` in the order of `offsets`."""
     batch, _, _, channels = shape
-    (down, across), (rows, columns) = at.size, at.count
+    (down, across), (rows, columns) = sliding.size, sliding.count
     lines = []
     for i in range(down):
         line = graph.concatenate(parts[i * across : (i + 1) * across], 3)
@@ -123,7 +123,7 @@ def interleaved(graph: Graph, parts: list[int], at: Windows, shape: Shape) -> in
     return graph.pad(whole, rest)
 
 
-def depthwise(graph: Graph, x: int, filters: int, dilation: Pair) -> int:
+def depthwise(graph: GraphBuilder, x: int, filters: int, dilation: Pair) -> int:
     """Return the depthwise convolution, VALID and of stride 1, of x with filters [1, height, width, channels]."""
     batch, height, width, channels = graph.shape(x)
     _, down, across, _ = graph.shape(filters)
@@ -135,7 +135,7 @@ def depthwise(graph: Graph, x: int, filters: int, dilation: Pair) -> int:
     return graph.op(ops.DEPTHWISE_CONV_2D, (x, filters, bias), shape, options)
 
 
-def conv(graph: Graph, x: int, filters: int, *, stride: Pair, dilation: Pair, padding: int, count: Pair) -> int:
+def conv(graph: GraphBuilder, x: int, filters: int, *, stride: Pair, dilation: Pair, padding: int, count: Pair) -> int:
     """Return the convolution of x with filters [out, height, width, in]."""
     options = {
         0: flat.i8(padding), 1: flat.i32(stride[1]), 2: flat.i32(stride[0]), 4: flat.i32(dilation[1]), 5: flat.i32(dilation[0]),
@@ -145,7 +145,7 @@ def conv(graph: Graph, x: int, filters: int, *, stride: Pair, dilation: Pair, pa
     return graph.op(ops.CONV_2D, (x, filters, bias), (graph.shape(x)[0], *count, channels), options)
 
 
-def turned(graph: Graph, filters: int) -> int:
+def turned(graph: GraphBuilder, filters: int) -> int:
     """Return the filters [n, height, width, m] turned by half a circle: one reversal over both axes laid together."""
     n, down, across, m = shape = graph.shape(filters)
     if down * across == 1:

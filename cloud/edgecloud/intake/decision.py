@@ -75,7 +75,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Decision:
     """What became of one message, and what to say about it once that is committed."""
 
     result: Result

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from edgecloud.registry import Request, Waiting
+from edgecloud.registry import Request, WaitingMessage
 from modelwire.errors import LineageError, Malformed
 from modelwire.wire.records import Adopt, Command, Hello, Presence, Record, Response, Signed, Welcome, expect
 from modelwire.wire.topics import Topic
 
 from . import linking
-from .decision import Context, Outcome, Reply, Result, Standing, require_known, standing
+from .decision import Context, Decision, Reply, Result, Standing, require_known, standing
 
 ADOPT = Adopt.KIND
 
 
-def hello(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcome:
+def hello(context: Context, topic: Topic, signed: Signed, data: bytes) -> Decision:
     """Return the welcome. A new state gets the next epoch, written down before the answer goes out."""
     store = context.store
     said = expect(signed, Hello)
@@ -48,12 +48,12 @@ def hello(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcom
         head.commit, head.version, store.versions.verified(lineage.id, epoch.epoch),
     )  # fmt: skip
     asked = tuple(command(context, r) for r in store.requests.open(lineage.id))
-    return Outcome(
+    return Decision(
         Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", (Reply("cmd", answer), *asked, *closed)
     )
 
 
-def presence(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcome:
+def presence(context: Context, topic: Topic, signed: Signed, data: bytes) -> Decision:
     """Keep whether a device is on line. It is retained by the broker, so it comes again and again."""
     said = expect(signed, Presence)
     check_topic(topic, said)
@@ -61,16 +61,16 @@ def presence(context: Context, topic: Topic, signed: Signed, data: bytes) -> Out
     signer = standing(context.store, said.device, lambda key: signed.verify(key, said.device))
     if signer is Standing.UNKNOWN:
         looked = max((k.id for k in context.store.devices.keys(said.device)), default=0)
-        _hold(context, Waiting(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
-        return Outcome(Result.QUARANTINED, said.device, said.model, reason="presence under a key that is not registered")
+        _hold(context, WaitingMessage(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
+        return Decision(Result.QUARANTINED, said.device, said.model, reason="presence under a key that is not registered")
     if signer is Standing.REVOKED or lineage is None:
-        return Outcome(Result.DROPPED, said.device, said.model, reason="presence of a device that is not welcome")
+        return Decision(Result.DROPPED, said.device, said.model, reason="presence of a device that is not welcome")
     kept = context.store.lineages.seen(lineage.id, said.online, said.boot, context.now)
     word = ("on line" if said.online else "off line") if kept else "late word of an older start"
-    return Outcome(Result.NOTED, said.device, said.model, reason=word)
+    return Decision(Result.NOTED, said.device, said.model, reason=word)
 
 
-def response(context: Context, topic: Topic, signed: Signed) -> Outcome:
+def response(context: Context, topic: Topic, signed: Signed) -> Decision:
     """Keep a device's answer to a command; only the first one counts."""
     said = expect(signed, Response)
     check_topic(topic, said)
@@ -79,7 +79,7 @@ def response(context: Context, topic: Topic, signed: Signed) -> Outcome:
     if lineage is None:
         raise LineageError(reason=f"{said.device}/{said.model} answers a command and has never said hello")
     first = context.store.requests.answer(said.id, lineage.id, said.ok, said.text, context.now)
-    return Outcome(Result.NOTED, said.device, said.model, reason=f"answer to {said.id}" if first else "no open command has this id")
+    return Decision(Result.NOTED, said.device, said.model, reason=f"answer to {said.id}" if first else "no open command has this id")
 
 
 def command(context: Context, request: Request) -> Reply:
@@ -95,17 +95,17 @@ def check_topic(topic: Topic, record: Record) -> None:
         raise Malformed(what=record.KIND, reason=f"it is of {record.fleet}/{record.device}/{record.model} and came on {topic}")
 
 
-def _welcome(context: Context, said: Hello, status: str, result: Result, reason: str) -> Outcome:
+def _welcome(context: Context, said: Hello, status: str, result: Result, reason: str) -> Decision:
     answer = Welcome(context.store.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0)
-    return Outcome(result, said.device, said.model, reason=reason, replies=(Reply("cmd", answer),))
+    return Decision(result, said.device, said.model, reason=reason, replies=(Reply("cmd", answer),))
 
 
 def _wait(context: Context, said: Hello, data: bytes, reason: str) -> None:
     """Keep the hello until the operator adds the key or the base; then it is answered again at once."""
-    _hold(context, Waiting(0, said.device, said.model, "hello", reason, said.key, said.base, data, context.now, 0))
+    _hold(context, WaitingMessage(0, said.device, said.model, "hello", reason, said.key, said.base, data, context.now, 0))
 
 
-def _hold(context: Context, message: Waiting) -> None:
+def _hold(context: Context, message: WaitingMessage) -> None:
     inbox, bounds = context.store.inbox, context.bounds
     if not inbox.holds(message.device, message.model, message.kind, message.mark):
         # Boards repeat themselves and strangers' floods pass: the oldest makes room.

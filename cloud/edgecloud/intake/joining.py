@@ -11,11 +11,11 @@ from modelwire.wire.records import Signed, Transfer, Wanted
 from modelwire.wire.topics import Topic
 
 from . import linking
-from .decision import OURS, Context, Outcome, Reply, Result, clean, require_known
+from .decision import OURS, Context, Decision, Reply, Result, clean, require_known
 from .greeting import check_topic
 
 
-def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Outcome:
+def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Decision:
     """Return what is held of a transfer, or the receipt of the update when it has been whole before."""
     store = context.store
     said = records.expect(signed, Transfer)
@@ -28,7 +28,7 @@ def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Out
         if (lineage.device, lineage.model) != (said.device, said.model):
             raise Malformed(what="transfer", reason=f"{said.id.hex()[:16]} is of another device")
         reply = linking.current_receipt(context, known)
-        return Outcome(Result.REPEATED, said.device, said.model, known.version, known.status.value, (reply,))
+        return Decision(Result.REPEATED, said.device, said.model, known.version, known.status.value, (reply,))
     slot = _slot(said.device, said.model, said.id)
     if store.refusals.by_digest(slot) is not None:
         return _wanted(context, said, set(range(count)), count)  # whole, and not worth a receipt
@@ -37,7 +37,7 @@ def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Out
         of = store.lineages.get(said.device, said.model)
         assert of is not None  # only an update of a lineage is refused with an epoch
         reply = linking.refused_receipt(context, of, refused.epoch, refused.version, refused.commit, refused.reason)
-        return Outcome(Result.REPEATED, said.device, said.model, refused.version, "refused", (reply,))
+        return Decision(Result.REPEATED, said.device, said.model, refused.version, "refused", (reply,))
     if store.inbox.is_parked(said.id):
         return _wanted(context, said, set(range(count)), count)  # whole, and waiting for its parent
     _open(context, slot, said, data)
@@ -47,7 +47,7 @@ def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Out
     return _wanted(context, said, held, count)
 
 
-def part(context: Context, topic: Topic, data: bytes) -> Outcome:
+def part(context: Context, topic: Topic, data: bytes) -> Decision:
     """Keep a part; the last one makes the update."""
     store = context.store
     piece = parts.parse(data, context.bounds.wire)
@@ -55,14 +55,14 @@ def part(context: Context, topic: Topic, data: bytes) -> Outcome:
     row = store.transfers.get(slot)
     if row is None:
         # Late copies of parts come after the update is whole: no fault of anyone, and nothing to keep.
-        return Outcome(Result.DROPPED, topic.device, topic.model, reason="a part of no open transfer")
+        return Decision(Result.DROPPED, topic.device, topic.model, reason="a part of no open transfer")
     said = records.expect(records.parse(row.record), Transfer)
     parts.check(said, piece)
     store.transfers.put(slot, piece.index, piece.data, context.now)
     count = parts.count(said, context.bounds.wire)
     held = store.transfers.held(slot)
     if len(held) < count:
-        return Outcome(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} of {count}")
+        return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} of {count}")
     return _finish(context, topic, slot, said)
 
 
@@ -71,7 +71,7 @@ def _slot(device: str, model: str, transfer: bytes) -> bytes:
     return hashlib.sha256(f"{device}/{model}/".encode() + transfer).digest()
 
 
-def _finish(context: Context, topic: Topic, slot: bytes, said: Transfer) -> Outcome:
+def _finish(context: Context, topic: Topic, slot: bytes, said: Transfer) -> Decision:
     store = context.store
     whole = parts.join(said, store.transfers.pieces(slot))
     try:
@@ -90,7 +90,7 @@ def _finish(context: Context, topic: Topic, slot: bytes, said: Transfer) -> Outc
         # All else may pass, as a full park does: the parts stay, and the next Transfer of the same bytes tries again.
         refusal = Refusal(digest, said.device, said.model, type(error).__name__, reason, context.now, said.size)
         store.refusals.add(refusal, context.bounds.refusals)
-        return Outcome(Result.DROPPED, said.device, said.model, reason=f"{type(error).__name__}: {reason}")
+        return Decision(Result.DROPPED, said.device, said.model, reason=f"{type(error).__name__}: {reason}")
 
 
 def _open(context: Context, slot: bytes, said: Transfer, data: bytes) -> None:
@@ -118,6 +118,6 @@ def _cuts(said: Transfer) -> tuple[int, int, bytes]:
     return said.size, said.part_size, said.hashes
 
 
-def _wanted(context: Context, said: Transfer, held: set[int], count: int) -> Outcome:
+def _wanted(context: Context, said: Transfer, held: set[int], count: int) -> Decision:
     answer = Wanted(context.store.fleet, said.device, said.model, context.now, said.id, parts.bitmap(held, count))
-    return Outcome(Result.NOTED, said.device, said.model, reason=f"{len(held)} of {count} parts", replies=(Reply("part", answer),))
+    return Decision(Result.NOTED, said.device, said.model, reason=f"{len(held)} of {count} parts", replies=(Reply("part", answer),))

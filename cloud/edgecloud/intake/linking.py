@@ -9,7 +9,7 @@ import hashlib
 import struct
 from functools import lru_cache
 
-from edgecloud.registry import Head, Lineage, NewVersion, Parked, Refusal, Status, Version, Waiting
+from edgecloud.registry import HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, VersionRow, WaitingMessage
 from edgecloud.versions import cards
 from modelwire.errors import (
     BadSignature,
@@ -30,12 +30,12 @@ from modelwire.wire import cbor
 from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import Topic
 
-from .decision import OURS, Context, Outcome, Reply, Result, Standing, clean, standing
+from .decision import OURS, Context, Decision, Reply, Result, Standing, clean, standing
 
 REACH = 1 << 32  # a device that jumps further would leave no numbers for its next life
 
 
-def update(context: Context, topic: Topic, data: bytes) -> Outcome:
+def update(context: Context, topic: Topic, data: bytes) -> Decision:
     """Return what became of a container: its bytes came in one message, or were joined from parts."""
     container = parse(data, context.bounds.wire)
     header = container.header
@@ -48,7 +48,8 @@ def update(context: Context, topic: Topic, data: bytes) -> Outcome:
         return _quarantine(context, container, data)
     known = context.store.versions.by_commit(container.commit)
     if known is not None:
-        return Outcome(Result.REPEATED, header.device, header.model, header.version, known.status.value, (current_receipt(context, known),))
+        replies = (current_receipt(context, known),)
+        return Decision(Result.REPEATED, header.device, header.model, header.version, known.status.value, replies)
     lineage = context.store.lineages.get(header.device, header.model)
     if lineage is None:
         raise LineageError(reason=f"{header.device}/{header.model} has not said hello, so its base is not known")
@@ -58,7 +59,7 @@ def update(context: Context, topic: Topic, data: bytes) -> Outcome:
     return _place(context, lineage, container, data)
 
 
-def current_receipt(context: Context, version: Version) -> Reply:
+def current_receipt(context: Context, version: VersionRow) -> Reply:
     """Return what the centre says of a version today."""
     lineage = context.store.lineages.by_id(version.lineage)
     if version.status is Status.REFUSED:
@@ -67,7 +68,7 @@ def current_receipt(context: Context, version: Version) -> Reply:
     return _receipt(context, lineage, version.epoch, version.version, version.commit, level)
 
 
-def refused_receipt(context: Context, lineage: Lineage, epoch: int, version: int, commit: bytes, reason: str) -> Reply:
+def refused_receipt(context: Context, lineage: LineageRow, epoch: int, version: int, commit: bytes, reason: str) -> Reply:
     """Return a refusal that names what to build on: the head of the epoch, or of the newest one."""
     head = context.store.lineages.head(lineage.id, epoch)
     if head is None:
@@ -89,13 +90,13 @@ def refuse_orphans(context: Context, parent: bytes, reason: str) -> tuple[Reply,
     return tuple(replies)
 
 
-def close_older(context: Context, lineage: Lineage, newest: int) -> tuple[Reply, ...]:
+def close_older(context: Context, lineage: LineageRow, newest: int) -> tuple[Reply, ...]:
     """Refuse the orphans of epochs that a newer one has closed."""
     stale = [o for o in context.store.inbox.orphans(lineage.device) if o.lineage == lineage.id and o.epoch < newest]
     return tuple(_refuse_parked(context, lineage, o, "LineageError", _closed(o.epoch)) for o in stale)
 
 
-def _place(context: Context, lineage: Lineage, container: Container, data: bytes) -> Outcome:
+def _place(context: Context, lineage: LineageRow, container: Container, data: bytes) -> Decision:
     """Decide about an update that is signed by its device and that nobody has decided about before."""
     store, header = context.store, container.header
     if header.version <= lineage.last_version + REACH:
@@ -150,7 +151,7 @@ def _is_known(context: Context, parent: bytes, base: bytes) -> bool:
     return parent == base or store.versions.by_commit(parent) is not None or store.refusals.by_commit(parent) is not None
 
 
-def _link(context: Context, lineage: Lineage, container: Container, data: bytes, head: Head, base: bytes) -> Outcome:
+def _link(context: Context, lineage: LineageRow, container: Container, data: bytes, head: HeadRow, base: bytes) -> Decision:
     store, header = context.store, container.header
     extension = cbor.encode(dict(header.extension)) if header.extension else b""
     fresh = NewVersion(
@@ -158,7 +159,7 @@ def _link(context: Context, lineage: Lineage, container: Container, data: bytes,
         header.root, struct.pack("<QQ", *header.fingerprint), store.blobs.put(data), container.size, context.now, extension,
     )  # fmt: skip
     row = store.versions.add(fresh)
-    if not store.lineages.move_head(lineage.id, header.epoch, head.commit, Head(row.id, row.commit, row.version)):
+    if not store.lineages.move_head(lineage.id, header.epoch, head.commit, HeadRow(row.id, row.commit, row.version)):
         raise LineageError(reason=f"the head of {lineage} moved meanwhile")
     for first, last in _skipped(header.extension.get("skipped"), header.version):
         store.versions.skip(row.id, first, last)
@@ -173,10 +174,10 @@ def _link(context: Context, lineage: Lineage, container: Container, data: bytes,
     for orphan in orphans:
         replies += _unpark(context, orphan)
     also = f"with {len(replies) - waited} that waited for it" if orphans else ""
-    return Outcome(Result.STORED, lineage.device, lineage.model, row.version, "; ".join(s for s in (also, note) if s), tuple(replies))
+    return Decision(Result.STORED, lineage.device, lineage.model, row.version, "; ".join(s for s in (also, note) if s), tuple(replies))
 
 
-def _note_card(context: Context, lineage: Lineage, container: Container) -> str:
+def _note_card(context: Context, lineage: LineageRow, container: Container) -> str:
     """Note on the version that its data card can't be read, and return the note. Nothing rests on a card: the update counts."""
     try:
         cards.card_in(container.header.extension)
@@ -202,7 +203,7 @@ def _unpark(context: Context, orphan: Parked) -> tuple[Reply, ...]:
         return _refused(context, lineage, container, orphan.bytes, type(error).__name__, clean(str(error))).replies
 
 
-def _park(context: Context, lineage: Lineage, container: Container, data: bytes) -> Outcome:
+def _park(context: Context, lineage: LineageRow, container: Container, data: bytes) -> Decision:
     """Keep an orphan, bounded by device; the lowest versions stay, because they will be linked first."""
     store, header, bounds = context.store, container.header, context.bounds
     known = store.inbox.parked(container.commit)
@@ -224,10 +225,10 @@ def _park(context: Context, lineage: Lineage, container: Container, data: bytes)
         store.inbox.park(
             Parked(container.commit, lineage.device, lineage.id, header.epoch, header.version, header.parent, digest, data, context.now)
         )
-    return Outcome(Result.PARKED, lineage.device, lineage.model, header.version, f"its parent {header.parent.hex()[:16]} has not come")
+    return Decision(Result.PARKED, lineage.device, lineage.model, header.version, f"its parent {header.parent.hex()[:16]} has not come")
 
 
-def _quarantine(context: Context, container: Container, data: bytes) -> Outcome:
+def _quarantine(context: Context, container: Container, data: bytes) -> Decision:
     """Keep an update of an unknown key for the operator, without a receipt."""
     inbox, header, bounds = context.store.inbox, container.header, context.bounds
     mark = hashlib.sha256(data).digest()
@@ -243,28 +244,28 @@ def _quarantine(context: Context, container: Container, data: bytes) -> Outcome:
             name = f"{header.device}/{header.model}@{header.version}"
             raise BadSignature(what=name, signer=f"{header.device}, and the quarantine is full")
     looked = max((k.id for k in context.store.devices.keys(header.device)), default=0)
-    inbox.hold(Waiting(0, header.device, header.model, "update", "unknown-key", mark, b"", data, context.now, looked))
-    return Outcome(Result.QUARANTINED, header.device, header.model, header.version, "its key is not registered")
+    inbox.hold(WaitingMessage(0, header.device, header.model, "update", "unknown-key", mark, b"", data, context.now, looked))
+    return Decision(Result.QUARANTINED, header.device, header.model, header.version, "its key is not registered")
 
 
-def _refused(context: Context, lineage: Lineage, container: Container, data: bytes, error: str, reason: str) -> Outcome:
+def _refused(context: Context, lineage: LineageRow, container: Container, data: bytes, error: str, reason: str) -> Decision:
     """Write an update that its device has signed into the list of refusals, with all that wait for it, and tell the device."""
     header = container.header
     _remember(context, lineage, data, error, reason, header.epoch, header.version, container.commit)
     context.store.inbox.unpark(container.commit)
     first = refused_receipt(context, lineage, header.epoch, header.version, container.commit, reason)
     rest = refuse_orphans(context, container.commit, f"version {header.version} was refused")
-    return Outcome(Result.REFUSED, lineage.device, lineage.model, header.version, reason, (first, *rest))
+    return Decision(Result.REFUSED, lineage.device, lineage.model, header.version, reason, (first, *rest))
 
 
-def _refuse_parked(context: Context, lineage: Lineage, orphan: Parked, error: str, reason: str) -> Reply:
+def _refuse_parked(context: Context, lineage: LineageRow, orphan: Parked, error: str, reason: str) -> Reply:
     context.store.inbox.unpark(orphan.commit)
     _remember(context, lineage, orphan.bytes, error, reason, orphan.epoch, orphan.version, orphan.commit)
     return refused_receipt(context, lineage, orphan.epoch, orphan.version, orphan.commit, reason)
 
 
 def _remember(
-    context: Context, lineage: Lineage, data: bytes, error: str, reason: str, epoch: int, version: int, commit: bytes
+    context: Context, lineage: LineageRow, data: bytes, error: str, reason: str, epoch: int, version: int, commit: bytes
 ) -> None:
     digest = hashlib.sha256(data).digest()
     row = Refusal(digest, lineage.device, lineage.model, error, reason, context.now, len(data), epoch, version, commit)
@@ -272,7 +273,7 @@ def _remember(
 
 
 def _receipt(
-    context: Context, lineage: Lineage, epoch: int, version: int, commit: bytes, level: Level,
+    context: Context, lineage: LineageRow, epoch: int, version: int, commit: bytes, level: Level,
     reason: str = "", good: bytes = b"", good_version: int = 0,
 ) -> Reply:  # fmt: skip
     said = Receipt(

@@ -6,27 +6,30 @@ MQTT 5 is tried first and 3.1.1 after it: some brokers refuse version 5, some ne
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, parse_url
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
 from .transport import Delivery
 
+if TYPE_CHECKING:
+    import ssl
+
 log = logging.getLogger("edgecloud.link")
 
+KEEPALIVE_SECONDS = 60
 CONNECT_SECONDS = 5.0  # from an open socket to the broker's answer
 SESSION_SECONDS = 7 * 24 * 3600  # how long the broker keeps messages for a centre that is down
 AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
@@ -36,46 +39,22 @@ QUEUED = 10_000  # answers kept while the link is down; a lost one is asked for 
 _UNSUPPORTED = {mqtt.MQTTv5: (0x84, 0x01), mqtt.MQTTv311: (0x01, 0x84)}
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is and how it wants to be spoken to."""
-
-    host: str
-    port: int
-    user: str = ""
-    password: str = ""
-    tls: bool = False
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    keepalive: int = 60  # seconds
-
-    @property
-    def url(self) -> str:
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
-
-
-def parse_broker(
-    url: str, *, password_file: Path | None = None, ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
-) -> Broker:
+def parse_broker(url: str, *, password_file: Path | None = None, certificates: Certificates = NO_CERTIFICATES) -> Broker:
     """Return the broker that mqtt[s]://[user@]host[:port] names. Raises BadArgument."""
     try:
-        parts = urlsplit(url if "//" in url else f"mqtt://{url}")
-        host, port = parts.hostname, parts.port
-        (host or "").encode("idna")  # as every resolver will
+        broker = parse_url(url if "//" in url else f"mqtt://{url}")
+        (broker.host if broker else "").encode("idna")  # as every resolver will
     except ValueError:
-        host, port = None, None
-        parts = urlsplit("")
-    if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path.strip("/"):
+        broker = None
+    if broker is None:
         raise BadArgument(reason=f"{url!r} is no broker", fix="write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    tls = parts.scheme == "mqtts"
-    password = unquote(parts.password or "")
+    password = broker.password
     if password_file is not None:
         try:
             password = password_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise BadArgument(reason=f"{password_file}: {error}", fix="name a file that holds the password alone") from None
-    return Broker(host, port or (8883 if tls else 1883), unquote(parts.username or ""), password, tls, ca, certificate, key)
+    return replace(broker, password=password, certificates=certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +100,7 @@ class MqttTransport:
         self._connected = threading.Event()  # greeted, and allowed to listen
         self._greeted = threading.Event()
         self._refused = threading.Event()
-        self._opened = threading.Event()
+        self._socket_open = threading.Event()
         self._stopping = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -170,7 +149,7 @@ class MqttTransport:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._opened.set()
+        self._socket_open.set()
         if self._watch is not None:
             self._watch.join()
         self._end()
@@ -179,7 +158,7 @@ class MqttTransport:
         with self._lock:
             self._out = 0
         self._refused.clear()
-        self._opened.clear()
+        self._socket_open.clear()
         self._greeted.clear()
         # A new client numbers its connections on: what an old one delivered is never acknowledged to this one.
         client = self._build()
@@ -188,9 +167,9 @@ class MqttTransport:
             wish = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             wish.SessionExpiryInterval = SESSION_SECONDS
             wish.ReceiveMaximum = IN_FLIGHT
-            client.connect_async(self._broker.host, self._broker.port, self._broker.keepalive, clean_start=False, properties=wish)
+            client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_SECONDS, clean_start=False, properties=wish)
         else:
-            client.connect_async(self._broker.host, self._broker.port, self._broker.keepalive)
+            client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_SECONDS)
         client.loop_start()
 
     def _end(self) -> None:
@@ -223,16 +202,16 @@ class MqttTransport:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_socket_open = lambda *_: self._opened.set()
+        client.on_socket_open = lambda *_: self._socket_open.set()
         return client
 
     def _settle_protocol(self) -> None:
         """Change to the other version of MQTT whenever an open socket gets no welcome in time; end with the first welcome."""
         while not self._stopping.is_set():
-            self._opened.wait()
+            self._socket_open.wait()
             if self._stopping.is_set() or self._wait_welcome():
                 return
-            if not self._opened.is_set():
+            if not self._socket_open.is_set():
                 continue
             other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
             log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
@@ -277,7 +256,7 @@ class MqttTransport:
         client.subscribe(self._filter, qos=1)
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
-        self._opened.clear()
+        self._socket_open.clear()
         log.warning("%s can't be reached; trying again", self._broker.url)
 
     def _on_disconnect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -325,9 +304,6 @@ class MqttTransport:
 
 def _tls(broker: Broker) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
-        if broker.certificate is not None:
-            context.load_cert_chain(str(broker.certificate), str(broker.key) if broker.key else None)
-    except (OSError, ssl.SSLError) as error:
+        return broker.certificates.context()
+    except OSError as error:
         raise BadArgument(reason=f"the certificates for {broker.url}: {error}", fix="check --ca, --cert and --cert-key") from None
-    return context

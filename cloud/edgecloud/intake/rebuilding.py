@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgecloud.registry import Head, Lineage, Store, Version
+from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
 from edgecloud.versions import materialise
 from modelwire.errors import ModelWireError, StateBusy
 from modelwire.lattice.state import ModelState
@@ -39,7 +39,7 @@ class Rebuilder:
         self.store = store
         self._seconds = seconds
         self._bounds = bounds if bounds is not None else Bounds()
-        self._bases = materialise.Bases(store)
+        self._bases = materialise.LoadedBases(store)
         self._kept: OrderedDict[bytes, ModelState] = OrderedDict()
         self._room, self._held = kept_bytes, 0
         self._damaged: set[int] = set()  # lineages that this registry can't rebuild: set aside until it is restored
@@ -48,7 +48,7 @@ class Rebuilder:
     def run(self, now: int, limit: int = 64, stopping: Callable[[], bool] = lambda: False) -> list[Judged]:
         """Return what came of the next stored versions, committed in one transaction; empty when nothing waits."""
         end = time.monotonic() + self._seconds
-        results: list[tuple[Version, Lineage, ModelWireError | None]] = []
+        results: list[tuple[VersionRow, LineageRow, ModelWireError | None]] = []
         bad: set[int] = set()
         for version in self._waiting(limit):
             if results and (time.monotonic() > end or stopping()):
@@ -79,18 +79,18 @@ class Rebuilder:
         out: list[Judged] = []
         if results:
             with self.store.transaction():
-                for version, lineage, found in results:
-                    out += [self._accept(context, lineage, version)] if found is None else refuse_tree(context, version, found)
+                for version, lineage, refused in results:
+                    out += [self._accept(context, lineage, version)] if refused is None else refuse_tree(context, version, refused)
         return out
 
-    def _waiting(self, limit: int) -> list[Version]:
+    def _waiting(self, limit: int) -> list[VersionRow]:
         """Return versions that wait, each lineage's in their order: one whose trainings take long keeps nobody else waiting."""
-        after, slow = 0, list[Version]()
+        after, slow = 0, list[VersionRow]()
         while batch := self.store.versions.unverified(limit, after):
             after = batch[-1].id
-            found = [v for v in batch if v.lineage not in self._damaged]
-            slow += [v for v in found if v.lineage in self._slow][: limit - len(slow)]
-            if out := [v for v in found if v.lineage not in self._slow]:
+            sound = [v for v in batch if v.lineage not in self._damaged]
+            slow += [v for v in sound if v.lineage in self._slow][: limit - len(slow)]
+            if out := [v for v in sound if v.lineage not in self._slow]:
                 return out
         return sorted(slow, key=lambda v: self._slow[v.lineage])
 
@@ -99,7 +99,7 @@ class Rebuilder:
         if took > self._seconds:
             self._slow[lineage] = took
 
-    def _build(self, lineage: Lineage, version: Version) -> None:
+    def _build(self, lineage: LineageRow, version: VersionRow) -> None:
         state = self._kept.pop(version.parent, None)
         self._held -= _size(state) if state is not None else 0
         if version.kind == "snapshot":
@@ -114,7 +114,7 @@ class Rebuilder:
         while len(self._kept) > 1 and self._held > self._room:  # models of all sizes share the room
             self._held -= _size(self._kept.popitem(last=False)[1])
 
-    def _accept(self, context: Context, lineage: Lineage, version: Version) -> Judged:
+    def _accept(self, context: Context, lineage: LineageRow, version: VersionRow) -> Judged:
         self.store.versions.verify(version.id)
         row = self.store.versions.by_id(version.id)
         assert row is not None
@@ -125,7 +125,7 @@ def _size(state: ModelState) -> int:
     return 12 * state.manifest.schema.size  # weights, integers, and a share of the base
 
 
-def refuse_tree(context: Context, version: Version, error: ModelWireError) -> list[Judged]:
+def refuse_tree(context: Context, version: VersionRow, error: ModelWireError) -> list[Judged]:
     """Refuse a version and all that were built on it, and move the head back to the last good commit, in one transaction."""
     store = context.store
     lineage = store.lineages.by_id(version.lineage)
@@ -139,7 +139,7 @@ def refuse_tree(context: Context, version: Version, error: ModelWireError) -> li
     head = store.lineages.head(lineage.id, version.epoch)
     if head is not None and head.version_id in {one.id for one in condemned}:
         parent = store.versions.by_id(version.parent_id) if version.parent_id is not None else None
-        good = Head(parent.id, parent.commit, parent.version) if parent else Head(None, version.base, 0)
+        good = HeadRow(parent.id, parent.commit, parent.version) if parent else HeadRow(None, version.base, 0)
         store.lineages.move_head(lineage.id, version.epoch, head.commit, good)
     out = []
     for one, reason in zip(condemned, reasons, strict=True):

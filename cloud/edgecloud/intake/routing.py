@@ -15,7 +15,7 @@ from modelwire.errors import Malformed, ModelWireError
 from modelwire.wire import parts, records, topics
 
 from . import greeting, joining, linking
-from .decision import OURS, Bounds, Context, Outcome, Reply, Result, clean
+from .decision import OURS, Bounds, Context, Decision, Reply, Result, clean
 
 log = logging.getLogger("edgecloud.ingest")
 
@@ -27,7 +27,7 @@ class Ingest:
         self.store = store
         self.bounds = bounds if bounds is not None else Bounds()
 
-    def take(self, topic: str, data: bytes, now: int) -> Outcome:
+    def take(self, topic: str, data: bytes, now: int) -> Decision:
         """Return what became of one message. Raises only what is the registry's own trouble."""
         context = Context(self.store, self.bounds, now)
         try:
@@ -42,7 +42,7 @@ class Ingest:
             log.exception("a message on %s met a fault of this program", topic[:120])
             return self._refuse(context, topic, data, "Fault", f"{type(error).__name__}: {error}")
 
-    def released(self, now: int) -> list[Outcome]:
+    def released(self, now: int) -> list[Decision]:
         """Return what became of the messages whose device or base the operator has added since."""
         self.store.inbox.expire(now - self.bounds.held_seconds)
         out = []
@@ -57,7 +57,7 @@ class Ingest:
         context = Context(self.store, self.bounds, now)
         return [(r, greeting.command(context, r)) for r in self.store.requests.open(lineage)]
 
-    def _route(self, context: Context, name: str, data: bytes) -> Outcome:
+    def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)
         if topic.way != "up" or topic.fleet != self.store.fleet:
             raise Malformed(what="topic", reason=f"{name[:120]!r} does not go up in the fleet {self.store.fleet!r}")
@@ -68,7 +68,7 @@ class Ingest:
             raise Malformed(what="topic", reason=f"up/{topic.leaf} is not read in this release")
         return route(context, topic, data)
 
-    def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Outcome:
+    def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Decision:
         try:
             parsed = topics.parse(topic)
             device, model = parsed.device, parsed.model
@@ -77,10 +77,10 @@ class Ingest:
         digest = hashlib.sha256(topic.encode() + b"\0" + data).digest()
         reason = clean(reason)
         self.store.refusals.add(Refusal(digest, device, model, error, reason, context.now, len(data)), self.bounds.refusals)
-        return Outcome(Result.DROPPED, device, model, reason=f"{error}: {reason}")
+        return Decision(Result.DROPPED, device, model, reason=f"{error}: {reason}")
 
 
-_ROUTES: dict[str, Callable[[Context, topics.Topic, bytes], Outcome]] = {
+_ROUTES: dict[str, Callable[[Context, topics.Topic, bytes], Decision]] = {
     "hello": lambda c, t, d: greeting.hello(c, t, records.parse(d), d),
     "state": lambda c, t, d: greeting.presence(c, t, records.parse(d), d),
     "rsp": lambda c, t, d: greeting.response(c, t, records.parse(d)),

@@ -21,10 +21,10 @@ from modelwire.errors import BadArgument, BrokerUnreachable, StateBusy
 from modelwire.wire import records
 from modelwire.wire.signing import PrivateKey
 
-from .decision import Bounds, Outcome, Reply, Result
+from .decision import Bounds, Decision, Reply, Result
 from .rebuilding import Rebuilder
 from .routing import Ingest
-from .transport import Delivery, Transport
+from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
 
@@ -62,7 +62,7 @@ class Ingester:
         self,
         path: Path,
         key: PrivateKey,
-        transport: Transport,
+        transport: IntakeTransport,
         *,
         pace: Pace | None = None,
         bounds: Bounds | None = None,
@@ -212,7 +212,7 @@ class Ingester:
                 self._asked[request.id] = clock
                 self._send([reply])
 
-    def _after(self, outcomes: Iterable[Outcome]) -> None:
+    def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
             level = logging.WARNING if outcome.result in (Result.REFUSED, Result.DROPPED, Result.QUARANTINED) else logging.INFO

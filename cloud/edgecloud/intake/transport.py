@@ -16,7 +16,7 @@ class Delivery:
     token: object = None
 
 
-class Transport(Protocol):
+class IntakeTransport(Protocol):
     """At least once, in any order, never lost between two acknowledgements of a living broker; all else is the receipts' work.
 
     tests/edgecloud/conformance/test_transport.py is what every implementation passes.

@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from edgecloud.files import put_in_place
+from edgecommon.files import put_in_place
+from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 
 from . import schema
 from .blobs import DatabaseBlobs, FileBlobs
-from .database import Database
+from .database import copy_to, open_database, problems
 from .lock import lock_registry
 from .sqlite_store import blob_folder
 
@@ -86,14 +87,14 @@ def _copy(source: Path, target: Path, progress: Progress, *, replace: bool) -> i
 
 
 def _fill(source: Path, partial: Path, progress: Progress) -> None:
-    origin = Database(source, readonly=True)
+    origin = open_database(source, readonly=True)
     try:
         schema.check(origin)
-        copy = Database(partial, create=True, synchronous="OFF")  # made durable as a whole, once
+        copy = open_database(partial, create=True, synchronous="OFF")  # made durable as a whole, once
         try:
-            origin.copy_to(copy, progress)
+            copy_to(origin, copy, progress)
             _take_files(copy, FileBlobs(blob_folder(source)))
-            wrong = copy.check()
+            wrong = problems(copy)
             if wrong:
                 raise RegistryDamaged(path=source, reason="; ".join(wrong[:3]))
             copy.run("PRAGMA journal_mode = DELETE")  # one file, that can be copied with any tool

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from edgecloud.files import sync_folder
-from edgecloud.versions.mapping import open_container
+from edgecommon.files import flush_folder, write
+from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
 from modelwire.limits import Limits
 from modelwire.update.container import Container, parse
 
-from .database import Database
+from .mapping import open_container
 
 PARTIAL = ".partial"
 
@@ -52,14 +52,14 @@ class DatabaseBlobs:
         return digest
 
     def get(self, digest: bytes) -> bytes:
-        row = self._database.one("SELECT bytes FROM blob WHERE sha256 = ?", digest)
+        row = self._database.maybe("SELECT bytes FROM blob WHERE sha256 = ?", digest)
         return _proven(digest, None if row is None else bytes(row[0]), self._database.path)
 
     def container(self, digest: bytes, limit: Limits) -> Container:
         return parse(self.get(digest), limit)
 
     def has(self, digest: bytes) -> bool:
-        return self._database.one("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
+        return self._database.maybe("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
 
     def digests(self) -> Iterator[bytes]:
         for (digest,) in self._database.all("SELECT sha256 FROM blob ORDER BY sha256"):
@@ -78,27 +78,14 @@ class FileBlobs:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                self._write(path, data)
+                write(path, data, beside=path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"))
             # Also when it was there: whoever wrote it may have been killed before this line.
             for folder in (path.parent, self.folder, self.folder.parent):
-                sync_folder(folder)
+                flush_folder(folder)
         except OSError as error:
             # The place is at fault, never the message that brought the bytes.
             raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="make room there, or check who may write") from error
         return digest
-
-    def _write(self, path: Path, data: bytes) -> None:
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # Power can fail between the two lines: rename last, so a name always stands for whole bytes.
-            partial.rename(path)
-        except OSError:
-            partial.unlink(missing_ok=True)  # a full disk should not be filled with pieces
-            raise
 
     def get(self, digest: bytes) -> bytes:
         path = self._path(digest)

@@ -15,7 +15,7 @@ from modelwire.errors import BadArgument, StateBusy
 def lock_registry(path: Path) -> Iterator[None]:
     """Hold the registry alone. Raises StateBusy when another process does."""
     path = path.resolve()  # under all its names it is one registry
-    with _opened(path, "lock") as file:
+    with _lock_file(path, "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -26,12 +26,12 @@ def lock_registry(path: Path) -> Iterator[None]:
 @contextmanager
 def lock_schema(path: Path) -> Iterator[None]:
     """Be the only one who migrates the registry, after all others who do."""
-    with _opened(path.resolve(), "migrating") as file:
+    with _lock_file(path.resolve(), "migrating") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _opened(path: Path, end: str) -> BinaryIO:
+def _lock_file(path: Path, end: str) -> BinaryIO:
     try:
         return path.with_name(f"{path.name}.{end}").open("ab")
     except OSError as error:

@@ -38,7 +38,7 @@ class DeviceKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class LineageRow:
     """One model of one device."""
 
     id: int
@@ -63,7 +63,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HeadRow:
     """Where the next update of an epoch must link: its last good version, or the base."""
 
     version_id: int | None  # None: the base
@@ -92,7 +92,7 @@ class NewVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Version(NewVersion):
+class VersionRow(NewVersion):
     """A kept version. Everything but status and reason is write-once."""
 
     id: int  # rises in order of linking: a child's is above its parent's
@@ -116,7 +116,7 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingMessage:
     """A message that waits for the operator: of an unknown key, or on an unknown base."""
 
     id: int
@@ -175,7 +175,7 @@ class OpenTransfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class PresenceRow:
     """Whether a device is on line, as it or its last will says."""
 
     online: bool

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged, UnsupportedWire
-
-from .database import Database
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
 SCHEMA = 4  # number of migrations below; kept in user_version, so that opening costs no query on tables
@@ -250,10 +249,10 @@ def check(database: Database) -> bool:
     """
     if database.number("PRAGMA application_id") != APPLICATION_ID:
         raise RegistryDamaged(path=database.path, reason="it is not a registry")
-    found = database.number("PRAGMA user_version")
-    if found > SCHEMA:
-        raise UnsupportedWire(what="registry schema", got=found, reads=SCHEMA)
-    return found == SCHEMA
+    version = database.number("PRAGMA user_version")
+    if version > SCHEMA:
+        raise UnsupportedWire(what="registry schema", got=version, reads=SCHEMA)
+    return version == SCHEMA
 
 
 def _triggers(tables: Any) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .database import Database, Row
-from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, Waiting
+from edgecommon.sqlite import Database, Row
+
+from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, WaitingMessage
 
 
 class SqliteInbox:
@@ -23,7 +24,7 @@ class SqliteInbox:
         )  # fmt: skip
 
     def parked(self, commit: bytes) -> Parked | None:
-        row = self._database.one(f'{self._PARKED} WHERE "commit" = ?', commit)
+        row = self._database.maybe(f'{self._PARKED} WHERE "commit" = ?', commit)
         return None if row is None else Parked(*row)
 
     def orphans(self, device: str) -> list[Parked]:
@@ -44,9 +45,9 @@ class SqliteInbox:
         return [(bytes(commit), version, size) for commit, version, size in rows]
 
     def is_parked(self, digest: bytes) -> bool:
-        return self._database.one("SELECT 1 FROM parked WHERE digest = ?", digest) is not None
+        return self._database.maybe("SELECT 1 FROM parked WHERE digest = ?", digest) is not None
 
-    def hold(self, message: Waiting) -> None:
+    def hold(self, message: WaitingMessage) -> None:
         m = message
         self._database.run(
             "INSERT OR REPLACE INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked)"
@@ -54,13 +55,13 @@ class SqliteInbox:
             m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked,
         )  # fmt: skip
 
-    def held(self, device: str | None = None) -> list[Waiting]:
+    def held(self, device: str | None = None) -> list[WaitingMessage]:
         where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
-        return [Waiting(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
+        return [WaitingMessage(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool:
         where = "device = ? AND model = ? AND kind = ? AND mark = ?"
-        return self._database.one(f"SELECT 1 FROM quarantine WHERE {where}", device, model, kind, mark) is not None
+        return self._database.maybe(f"SELECT 1 FROM quarantine WHERE {where}", device, model, kind, mark) is not None
 
     def held_size(self, device: str, kind: str) -> tuple[int, int]:
         return self._size("FROM quarantine WHERE device = ? AND kind = ?", device, kind)
@@ -78,7 +79,7 @@ class SqliteInbox:
     def release(self, message: int) -> None:
         self._database.run("DELETE FROM quarantine WHERE id = ?", message)
 
-    def released(self, limit: int) -> list[Waiting]:
+    def released(self, limit: int) -> list[WaitingMessage]:
         rows = self._database.all(
             f"{self._HELD} q WHERE (q.reason = 'unknown-base' AND EXISTS (SELECT 1 FROM base b WHERE b.\"commit\" = q.base))"
             " OR (q.reason = 'unknown-key' AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = q.device"
@@ -86,10 +87,10 @@ class SqliteInbox:
             " ORDER BY q.kind, q.id LIMIT ?",  # hello, state, update: all else needs the lineage that a hello brings
             limit,
         )
-        return [Waiting(*row) for row in rows]
+        return [WaitingMessage(*row) for row in rows]
 
     def _size(self, where: str, *values: object) -> tuple[int, int]:
-        row = self._database.one(f"SELECT count(*), coalesce(sum(length(bytes)), 0) {where}", *values)
+        row = self._database.maybe(f"SELECT count(*), coalesce(sum(length(bytes)), 0) {where}", *values)
         assert row is not None
         return int(row[0]), int(row[1])
 
@@ -109,9 +110,8 @@ class SqliteRefusals:
         if again:
             return
         id = self._database.insert(
-            'INSERT INTO refusal (digest, device, model, error, reason, at, size, epoch, version, "commit")'
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            r.digest, r.device, r.model, r.error, r.reason, r.at, r.size, r.epoch, r.version, r.commit,
+            "refusal", digest=r.digest, device=r.device, model=r.model, error=r.error, reason=r.reason, at=r.at, size=r.size,
+            epoch=r.epoch, version=r.version, commit=r.commit,
         )  # fmt: skip
         self._database.run("DELETE FROM refusal WHERE id <= ?", id - keep)
 
@@ -131,7 +131,7 @@ class SqliteRefusals:
         return self._database.number("SELECT count(*) FROM refusal")
 
     def _first(self, where: str, *values: object) -> Refusal | None:
-        row = self._database.one(f"{self._ALL} {where}", *values)
+        row = self._database.maybe(f"{self._ALL} {where}", *values)
         return None if row is None else Refusal(*row)
 
 
@@ -182,7 +182,7 @@ class SqliteTransfers:
         )  # fmt: skip
 
     def get(self, transfer: bytes) -> OpenTransfer | None:
-        row = self._database.one(f"{self._ALL} WHERE id = ?", transfer)
+        row = self._database.maybe(f"{self._ALL} WHERE id = ?", transfer)
         return None if row is None else OpenTransfer(*row)
 
     def of(self, device: str) -> list[OpenTransfer]:
@@ -214,7 +214,7 @@ class SqliteAnnotations:
         self._database = database
 
     def add(self, kind: str, object: str, text: str, now: int) -> Annotation:
-        id = self._database.insert("INSERT INTO annotation (kind, object, text, at) VALUES (?, ?, ?, ?)", kind, object, text, now)
+        id = self._database.insert("annotation", kind=kind, object=object, text=text, at=now)
         return Annotation(id, kind, object, text, now)
 
     def of(self, kind: str, object: str) -> list[Annotation]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import LineageError
 
-from .database import Database, Row
-from .rows import Base, DeviceKey, Epoch, Head, Lineage, NewVersion, Presence, Status, Version
+from .rows import Base, DeviceKey, Epoch, HeadRow, LineageRow, NewVersion, PresenceRow, Status, VersionRow
 
 
 class SqliteBases:
@@ -22,11 +22,11 @@ class SqliteBases:
         )
 
     def get(self, commit: bytes) -> Base | None:
-        row = self._database.one(f'{self._ALL} WHERE "commit" = ?', commit)
+        row = self._database.maybe(f'{self._ALL} WHERE "commit" = ?', commit)
         return None if row is None else Base(*row)
 
     def named(self, name: str) -> Base | None:
-        row = self._database.one(f"{self._ALL} WHERE name = ?", name)
+        row = self._database.maybe(f"{self._ALL} WHERE name = ?", name)
         return None if row is None else Base(*row)
 
     def all(self) -> list[Base]:
@@ -53,7 +53,7 @@ class SqliteDevices:
         return self._database.run("UPDATE device_key SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL", now, device)
 
     def owner(self, key: bytes) -> str | None:
-        row = self._database.one("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
+        row = self._database.maybe("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
         return None if row is None else str(row[0])
 
     def names(self) -> list[str]:
@@ -69,27 +69,27 @@ class SqliteLineages:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self, device: str, model: str) -> Lineage | None:
-        row = self._database.one(f"{self._ALL} WHERE device = ? AND model = ?", device, model)
-        return None if row is None else Lineage(*row)
+    def get(self, device: str, model: str) -> LineageRow | None:
+        row = self._database.maybe(f"{self._ALL} WHERE device = ? AND model = ?", device, model)
+        return None if row is None else LineageRow(*row)
 
-    def by_id(self, lineage: int) -> Lineage:
-        row = self._database.one(f"{self._ALL} WHERE id = ?", lineage)
+    def by_id(self, lineage: int) -> LineageRow:
+        row = self._database.maybe(f"{self._ALL} WHERE id = ?", lineage)
         if row is None:
             raise LineageError(reason=f"there is no lineage {lineage}")
-        return Lineage(*row)
+        return LineageRow(*row)
 
-    def ensure(self, device: str, model: str) -> Lineage:
+    def ensure(self, device: str, model: str) -> LineageRow:
         self._database.run("INSERT INTO lineage (device, model) VALUES (?, ?) ON CONFLICT DO NOTHING", device, model)
-        found = self.get(device, model)
-        assert found is not None
-        return found
+        known = self.get(device, model)
+        assert known is not None
+        return known
 
-    def of(self, device: str) -> list[Lineage]:
-        return [Lineage(*row) for row in self._database.all(f"{self._ALL} WHERE device = ? ORDER BY model", device)]
+    def of(self, device: str) -> list[LineageRow]:
+        return [LineageRow(*row) for row in self._database.all(f"{self._ALL} WHERE device = ? ORDER BY model", device)]
 
-    def all(self) -> list[Lineage]:
-        return [Lineage(*row) for row in self._database.all(f"{self._ALL} ORDER BY device, model")]
+    def all(self) -> list[LineageRow]:
+        return [LineageRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY device, model")]
 
     def used(self, lineage: int, version: int) -> None:
         self._database.run("UPDATE lineage SET last_version = max(last_version, ?) WHERE id = ?", version, lineage)
@@ -112,25 +112,25 @@ class SqliteLineages:
         return self._epoch("WHERE lineage = ? ORDER BY epoch DESC LIMIT 1", lineage)
 
     def _epoch(self, where: str, *values: object) -> Epoch | None:
-        row = self._database.one(f"{self._EPOCH} {where}", *values)
+        row = self._database.maybe(f"{self._EPOCH} {where}", *values)
         return None if row is None else Epoch(*row)
 
-    def head(self, lineage: int, epoch: int) -> Head | None:
-        row = self._database.one('SELECT version_id, "commit", version FROM head WHERE lineage = ? AND epoch = ?', lineage, epoch)
-        return None if row is None else Head(*row)
+    def head(self, lineage: int, epoch: int) -> HeadRow | None:
+        row = self._database.maybe('SELECT version_id, "commit", version FROM head WHERE lineage = ? AND epoch = ?', lineage, epoch)
+        return None if row is None else HeadRow(*row)
 
-    def move_head(self, lineage: int, epoch: int, expect: bytes, to: Head) -> bool:
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
         moved = self._database.run(
             'UPDATE head SET version_id = ?, "commit" = ?, version = ? WHERE lineage = ? AND epoch = ? AND "commit" = ?',
             to.version_id, to.commit, to.version, lineage, epoch, expect,
         )  # fmt: skip
         return moved == 1
 
-    def presence(self, lineage: int) -> Presence | None:
-        row = self._database.one("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
+    def presence(self, lineage: int) -> PresenceRow | None:
+        row = self._database.maybe("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
         if row is None or row[2] is None:
             return None
-        return Presence(bool(row[0]), row[1], row[2], row[3], row[4])
+        return PresenceRow(bool(row[0]), row[1], row[2], row[3], row[4])
 
     def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
         self._database.run("UPDATE lineage SET runtime = ?, agent = ?, seen_at = ? WHERE id = ?", runtime, agent, now, lineage)
@@ -155,34 +155,33 @@ class SqliteVersions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, version: NewVersion) -> Version:
+    def add(self, version: NewVersion) -> VersionRow:
         v = version
         id = self._database.insert(
-            'INSERT INTO version (lineage, epoch, version, kind, "commit", parent, parent_id, base, root, fingerprint, blob, size,'
-            " received_at, extension) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            v.lineage, v.epoch, v.version, v.kind, v.commit, v.parent, v.parent_id, v.base, v.root, v.fingerprint, v.blob, v.size,
-            v.received_at, v.extension,
+            "version", lineage=v.lineage, epoch=v.epoch, version=v.version, kind=v.kind, commit=v.commit, parent=v.parent,
+            parent_id=v.parent_id, base=v.base, root=v.root, fingerprint=v.fingerprint, blob=v.blob, size=v.size,
+            received_at=v.received_at, extension=v.extension,
         )  # fmt: skip
-        found = self.by_id(id)
-        assert found is not None
-        return found
+        known = self.by_id(id)
+        assert known is not None
+        return known
 
-    def by_id(self, version: int) -> Version | None:
+    def by_id(self, version: int) -> VersionRow | None:
         return self._first("WHERE id = ?", version)
 
-    def by_commit(self, commit: bytes) -> Version | None:
+    def by_commit(self, commit: bytes) -> VersionRow | None:
         return self._first('WHERE "commit" = ?', commit)
 
-    def by_blob(self, blob: bytes) -> Version | None:
+    def by_blob(self, blob: bytes) -> VersionRow | None:
         return self._first("WHERE blob = ?", blob)
 
-    def numbered(self, lineage: int, version: int) -> Version | None:
+    def numbered(self, lineage: int, version: int) -> VersionRow | None:
         return self._first("WHERE lineage = ? AND version = ?", lineage, version)
 
-    def of(self, lineage: int) -> list[Version]:
+    def of(self, lineage: int) -> list[VersionRow]:
         return self._many("WHERE lineage = ? ORDER BY id", lineage)
 
-    def chain(self, version: Version) -> list[Version]:
+    def chain(self, version: VersionRow) -> list[VersionRow]:
         rows = self._database.all(
             "WITH RECURSIVE chain (id, parent_id, kind) AS ("
             " SELECT id, parent_id, kind FROM version WHERE id = ?"
@@ -192,10 +191,10 @@ class SqliteVersions:
         )
         return [_version(row) for row in rows]
 
-    def unverified(self, limit: int, after: int = 0) -> list[Version]:
+    def unverified(self, limit: int, after: int = 0) -> list[VersionRow]:
         return self._many("WHERE status = 'stored' AND id > ? ORDER BY id LIMIT ?", after, limit)
 
-    def served_children(self, version: int) -> list[Version]:
+    def served_children(self, version: int) -> list[VersionRow]:
         return self._many("WHERE parent_id = ? AND status <> 'refused' ORDER BY id", version)
 
     def verify(self, version: int) -> None:
@@ -216,15 +215,15 @@ class SqliteVersions:
         rows = self._database.all("SELECT first, last FROM skipped WHERE version_id = ? ORDER BY first", version)
         return [(first, last) for first, last in rows]
 
-    def _first(self, where: str, *values: object) -> Version | None:
-        row = self._database.one(f"{self._ALL} {where}", *values)
+    def _first(self, where: str, *values: object) -> VersionRow | None:
+        row = self._database.maybe(f"{self._ALL} {where}", *values)
         return None if row is None else _version(row)
 
-    def _many(self, where: str, *values: object) -> list[Version]:
+    def _many(self, where: str, *values: object) -> list[VersionRow]:
         return [_version(row) for row in self._database.all(f"{self._ALL} {where}", *values)]
 
 
-def _version(row: Row) -> Version:
+def _version(row: Row) -> VersionRow:
     values = [*row]
     values[-2] = Status(values[-2])
-    return Version(*values)
+    return VersionRow(*values)

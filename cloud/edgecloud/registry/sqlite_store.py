@@ -6,13 +6,14 @@ import secrets
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from edgecloud.files import put_in_place
+from edgecommon.files import put_in_place
+from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 from modelwire.tensors import check_name
 
 from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
-from .database import Database
+from .database import open_database
 from .lock import lock_schema
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .sqlite_models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
@@ -26,7 +27,7 @@ class SqliteStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        row = database.one("SELECT fleet, public_key, files_from FROM registry")
+        row = database.maybe("SELECT fleet, public_key, files_from FROM registry")
         if row is None:
             raise RegistryDamaged(path=database.path, reason="it names no fleet")
         self._fleet, self._public_key, files_from = str(row[0]), bytes(row[1]), int(row[2])
@@ -68,7 +69,7 @@ def create_registry(path: Path, *, fleet: str, public_key: bytes, now: int, file
     if path.exists():
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    database = Database(partial, create=True)
+    database = open_database(partial, create=True)
     try:
         schema.migrate(database)
         database.run("INSERT INTO registry VALUES (1, ?, ?, ?, ?)", fleet, public_key, files_from, now)
@@ -88,7 +89,7 @@ def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FUL
     if not path.exists():
         raise MissingFile(path=path, what="the registry")
     path = path.resolve()  # a link to it has no blobs beside itself
-    database = Database(path, readonly=readonly, synchronous=synchronous, busy=busy)
+    database = open_database(path, readonly=readonly, synchronous=synchronous, busy=busy)
     try:
         current = schema.check(database)
         if not current and readonly:

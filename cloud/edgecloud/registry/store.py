@@ -11,16 +11,16 @@ from .rows import (
     Base,
     DeviceKey,
     Epoch,
-    Head,
-    Lineage,
+    HeadRow,
+    LineageRow,
     NewVersion,
     OpenTransfer,
     Parked,
-    Presence,
+    PresenceRow,
     Refusal,
     Request,
-    Version,
-    Waiting,
+    VersionRow,
+    WaitingMessage,
 )
 
 
@@ -58,15 +58,15 @@ class Devices(Protocol):
 class Lineages(Protocol):
     """Models of devices, their epochs and heads."""
 
-    def get(self, device: str, model: str) -> Lineage | None: ...
+    def get(self, device: str, model: str) -> LineageRow | None: ...
 
-    def by_id(self, lineage: int) -> Lineage: ...
+    def by_id(self, lineage: int) -> LineageRow: ...
 
-    def ensure(self, device: str, model: str) -> Lineage: ...
+    def ensure(self, device: str, model: str) -> LineageRow: ...
 
-    def of(self, device: str) -> list[Lineage]: ...
+    def of(self, device: str) -> list[LineageRow]: ...
 
-    def all(self) -> list[Lineage]: ...
+    def all(self) -> list[LineageRow]: ...
 
     def used(self, lineage: int, version: int) -> None:
         """Remember that a device has used this number: it is never granted again."""
@@ -81,12 +81,12 @@ class Lineages(Protocol):
     def current(self, lineage: int) -> Epoch | None:
         """Return the newest epoch; all others are closed."""
 
-    def head(self, lineage: int, epoch: int) -> Head | None: ...
+    def head(self, lineage: int, epoch: int) -> HeadRow | None: ...
 
-    def move_head(self, lineage: int, epoch: int, expect: bytes, to: Head) -> bool:
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
         """Compare and set: move the head when it still is the commit `expect`, and return whether it was."""
 
-    def presence(self, lineage: int) -> Presence | None: ...
+    def presence(self, lineage: int) -> PresenceRow | None: ...
 
     def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
         """Keep what the last Hello said of the device's runtime and agent."""
@@ -98,27 +98,27 @@ class Lineages(Protocol):
 class Versions(Protocol):
     """Versions; everything but the status is write-once."""
 
-    def add(self, version: NewVersion) -> Version:
+    def add(self, version: NewVersion) -> VersionRow:
         """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held."""
 
-    def by_id(self, version: int) -> Version | None: ...
+    def by_id(self, version: int) -> VersionRow | None: ...
 
-    def by_commit(self, commit: bytes) -> Version | None: ...
+    def by_commit(self, commit: bytes) -> VersionRow | None: ...
 
-    def by_blob(self, blob: bytes) -> Version | None: ...
+    def by_blob(self, blob: bytes) -> VersionRow | None: ...
 
-    def numbered(self, lineage: int, version: int) -> Version | None: ...
+    def numbered(self, lineage: int, version: int) -> VersionRow | None: ...
 
-    def of(self, lineage: int) -> list[Version]:
+    def of(self, lineage: int) -> list[VersionRow]:
         """Return all versions of a lineage in the order of linking."""
 
-    def chain(self, version: Version) -> list[Version]:
+    def chain(self, version: VersionRow) -> list[VersionRow]:
         """Return the nearest snapshot at or above `version` and all from there down to it; without one, from the base on."""
 
-    def unverified(self, limit: int, after: int = 0) -> list[Version]:
+    def unverified(self, limit: int, after: int = 0) -> list[VersionRow]:
         """Return `stored` versions with an id above `after` in the order of linking: no child before its parent."""
 
-    def served_children(self, version: int) -> list[Version]:
+    def served_children(self, version: int) -> list[VersionRow]:
         """Return the children of a version that are not refused."""
 
     def verify(self, version: int) -> None:
@@ -161,10 +161,10 @@ class Inbox(Protocol):
     def is_parked(self, digest: bytes) -> bool:
         """Return whether the container with this digest is an orphan."""
 
-    def hold(self, message: Waiting) -> None:
+    def hold(self, message: WaitingMessage) -> None:
         """Keep a message; one with the same device, model, kind and mark is replaced. `message.id` is ignored."""
 
-    def held(self, device: str | None = None) -> list[Waiting]: ...
+    def held(self, device: str | None = None) -> list[WaitingMessage]: ...
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool: ...
 
@@ -182,7 +182,7 @@ class Inbox(Protocol):
 
     def release(self, message: int) -> None: ...
 
-    def released(self, limit: int) -> list[Waiting]:
+    def released(self, limit: int) -> list[WaitingMessage]:
         """Return messages whose device has a key that was not tried on them yet, or whose base has come."""
 
 

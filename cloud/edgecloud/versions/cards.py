@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from edgecloud.registry import Lineage, Status, Store, Version
+from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire.cards.card import Card, merge, parse_card
 from modelwire.cards.facts import FACTS, completed, told_after
 from modelwire.errors import Malformed, WireError
@@ -44,7 +44,7 @@ def card_in(extension: Mapping[str, cbor.Value]) -> Card | None:
     return parse_card(data)
 
 
-def card_of(store: Store, version: Version) -> Card | None:
+def card_of(store: Store, version: VersionRow) -> Card | None:
     """Return the card of a stored version, None when it carries none. Raises WireError.
 
     Facts that it does not tell are those that the epoch's cards before it told.
@@ -61,7 +61,7 @@ def card_of(store: Store, version: Version) -> Card | None:
     return completed(card, told)
 
 
-def gather(store: Store, lineages: Iterable[Lineage], progress: Callable[[int, int], None] | None = None) -> Gathered:
+def gather(store: Store, lineages: Iterable[LineageRow], progress: Callable[[int, int], None] | None = None) -> Gathered:
     """Return the cards of all versions of these models that were not refused, merged. progress: told models done and in all."""
     of, out = list(lineages), Gathered()
     for done, lineage in enumerate(of):
@@ -84,7 +84,7 @@ def gather(store: Store, lineages: Iterable[Lineage], progress: Callable[[int, i
     return out
 
 
-def gather_one(store: Store, lineage: Lineage, version: Version) -> Gathered:
+def gather_one(store: Store, lineage: LineageRow, version: VersionRow) -> Gathered:
     """Return the card of one version, if it was not refused and has one."""
     out = Gathered()
     if version.status is Status.REFUSED:
@@ -99,12 +99,12 @@ def gather_one(store: Store, lineage: Lineage, version: Version) -> Gathered:
     return out
 
 
-def _read(version: Version) -> Card | None:
+def _read(version: VersionRow) -> Card | None:
     extension = cbor.decode(version.extension, "extension") if version.extension else {}
     return card_in(extension if isinstance(extension, dict) else {})
 
 
-def _told_after(version: Version, told: dict[str, str]) -> dict[str, str]:
+def _told_after(version: VersionRow, told: dict[str, str]) -> dict[str, str]:
     try:
         card = _read(version)
     except WireError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecloud.files import write_whole
+from edgecommon.files import write_named
 from modelwire.errors import BadArgument
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
@@ -25,7 +25,7 @@ def export(path: Path, state: ModelState, base: LoadedBase, facts: dict[str, str
     facts: names, commit and root, kept as metadata where the format has room for it.
     """
     data = encode(path.suffix, state, base, facts)
-    write_whole(path, data, replace=replace)
+    write_named(path, data, replace=replace)
     return data
 
 

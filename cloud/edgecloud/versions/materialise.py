@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgecloud.registry import Lineage, Status, Store, Version
+from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.tflite.file import read_weights, write_weights
+from modelwire.tflite.file import TrainableFile, parse_trainable, read_weights, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
 
@@ -23,11 +23,11 @@ BASES_KEPT = 8
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base with its weights, proven against its manifest once, whatever the number of states around it."""
+    """A base with its weights, parsed and proven against its manifest once, whatever the number of versions rebuilt on it."""
 
     manifest: Manifest
     weights: tuple[F32, ...]
-    file: bytes
+    file: TrainableFile
 
     def state(self) -> ModelState:
         """Return version 0, to be changed by its owner alone; the base's arrays are shared by all states."""
@@ -38,7 +38,7 @@ class LoadedBase:
         return ModelState.of_base(self.manifest, self.weights)
 
 
-class Bases:
+class LoadedBases:
     """The bases of a registry, the last few kept in memory."""
 
     def __init__(self, store: Store) -> None:
@@ -60,33 +60,33 @@ class Bases:
         manifest = parse_manifest(row.manifest)
         if manifest.commit != commit or manifest.file_sha256 != row.file:
             raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed")
-        file = self._store.blobs.get(row.file)
+        file = parse_trainable(self._store.blobs.get(row.file))
         return LoadedBase(manifest, tuple(manifest.schema.flat(read_weights(file))), file)
 
 
-def open_container(store: Store, lineage: Lineage, version: Version) -> Container:
+def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
     """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
-    found = store.blobs.container(version.blob, limits.LARGE)
-    header = found.header
+    sent = store.blobs.container(version.blob, limits.LARGE)
+    header = sent.header
     row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
-    said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), found.commit, header.parent, header.root)
+    said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), sent.commit, header.parent, header.root)
     if row != said or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
         raise RegistryDamaged(path="the registry", reason=f"the row of {lineage}@{version.version} does not agree with its container")
-    return found
+    return sent
 
 
-def step(store: Store, lineage: Lineage, version: Version, state: ModelState, *, prove: bool = True) -> None:
+def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
     A recipe is replayed. Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
     """
-    found = open_container(store, lineage, version)
-    apply(state, found, limits.LARGE)
+    container = open_container(store, lineage, version)
+    apply(state, container, limits.LARGE)
     if prove:
-        prove_root(state, found)
+        prove_root(state, container)
 
 
-def rebuild(store: Store, version: Version, bases: Bases) -> ModelState:
+def rebuild(store: Store, version: VersionRow, bases: LoadedBases) -> ModelState:
     """Return the state of a version. Raises NotServed for a refused one, and any error that keeps it from being exact.
 
     Its own root is proven. Of the versions on the way the fingerprints are: their roots would take longer than all the rest.
@@ -99,37 +99,37 @@ def rebuild(store: Store, version: Version, bases: Bases) -> ModelState:
     return state
 
 
-def require_served(lineage: Lineage, version: Version) -> None:
+def require_served(lineage: LineageRow, version: VersionRow) -> None:
     """Raise NotServed for a refused version."""
     if version.status is Status.REFUSED:
         raise NotServed(name=f"{lineage}@{version.version}", device=str(lineage), reason=version.reason)
 
 
-def check_signature(store: Store, lineage: Lineage, found: Container) -> None:
+def check_signature(store: Store, lineage: LineageRow, container: Container) -> None:
     """Raise BadSignature unless some key that ever spoke for the device sealed this container."""
     keys = store.devices.keys(lineage.device)
     for known in keys:
         try:
-            found.verify(known.key)
+            container.verify(known.key)
             return
         except BadSignature:
             continue
-    raise BadSignature(what=f"{lineage}@{found.header.version}", signer=f"any of the {len(keys)} keys of {lineage.device}")
+    raise BadSignature(what=f"{lineage}@{container.header.version}", signer=f"any of the {len(keys)} keys of {lineage.device}")
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What came of proving one version."""
 
-    lineage: Lineage
-    version: Version | None  # None: the base
+    lineage: LineageRow
+    version: VersionRow | None  # None: the base
     error: ModelWireError | None  # None: exact
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else 'base'}"
 
 
-def check_lineage(store: Store, lineage: Lineage, bases: Bases) -> Iterator[Checked]:
+def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Checked]:
     """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain."""
     state: ModelState | None = None
     at = b""
@@ -159,7 +159,7 @@ def check_lineage(store: Store, lineage: Lineage, bases: Bases) -> Iterator[Chec
         yield Checked(lineage, version, None)
 
 
-def check_version(store: Store, version: Version, bases: Bases) -> Checked:
+def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Checked:
     """Prove one version, whatever its chain takes."""
     lineage = store.lineages.by_id(version.lineage)
     try:
@@ -175,7 +175,7 @@ def file_of(state: ModelState, base: LoadedBase) -> bytes:
     return write_weights(base.file, state.named())
 
 
-def _require_parent(store: Store, lineage: Lineage, version: Version) -> None:
+def _require_parent(store: Store, lineage: LineageRow, version: VersionRow) -> None:
     parent = store.versions.by_id(version.parent_id or 0)
     if parent is None or parent.commit != version.parent:
         raise RegistryDamaged(path="the registry", reason=f"the parent of {lineage}@{version.version} is gone")

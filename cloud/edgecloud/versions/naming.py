@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgecloud.registry import Lineage, Store, Version
+from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire.errors import AmbiguousName, Malformed, UnknownVersion
 from modelwire.tensors import NAME
 
@@ -29,10 +29,10 @@ class Name:
 class Place:
     """What a name stands for: a version, or the base of an epoch."""
 
-    lineage: Lineage
+    lineage: LineageRow
     epoch: int
     base: bytes  # commit
-    version: Version | None  # None: the base
+    version: VersionRow | None  # None: the base
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else BASE}"
@@ -40,18 +40,18 @@ class Place:
 
 def parse(text: str) -> Name:
     """Return the parts of DEVICE[/MODEL][@VERSION]. Raises Malformed."""
-    found = _FORM.match(text)
-    if found is None or not NAME.match(found["device"]) or (found["model"] and not NAME.match(found["model"])):
+    parts = _FORM.match(text)
+    if parts is None or not NAME.match(parts["device"]) or (parts["model"] and not NAME.match(parts["model"])):
         raise Malformed(what="name", reason=f"{text[:200]!r} is not DEVICE[/MODEL]@VERSION")
-    version: int | str | None = found["version"]
+    version: int | str | None = parts["version"]
     if isinstance(version, str) and version not in (LATEST, BASE):
         if not re.fullmatch(r"[0-9]{1,18}", version):
             raise Malformed(what="name", reason=f"{text[:200]!r}: a version is a number, {LATEST} or {BASE}")
         version = int(version)
-    return Name(found["device"], found["model"], version)
+    return Name(parts["device"], parts["model"], version)
 
 
-def find_lineage(store: Store, name: Name) -> Lineage:
+def find_lineage(store: Store, name: Name) -> LineageRow:
     """Return the model that a name stands for; with one model its name may be left out. Raises UnknownVersion or AmbiguousName."""
     mine = store.lineages.of(name.device)
     if name.model is not None:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.registry import Store, Version
+from edgecloud.registry import Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadArgument, Malformed
+from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, kind_of, layers_before, update_of
-from modelwire.output_head.settings import HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.trainer import Progress, outputs_of, start_of
+from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.update.container import Container
 
 from . import materialise
@@ -34,7 +35,7 @@ SETTINGS = (*WHOLE, *ENUMS, "rate", "rate_end", "factor", "decay", "beta1", "bet
 class Replayed:
     """A recipe, and what became of it on its parent."""
 
-    version: Version
+    version: VersionRow
     recipe: Recipe
     parent: ModelState
     state: ModelState
@@ -50,7 +51,7 @@ class Replayed:
         return mean_loss(self.recipe, state)
 
 
-def recipe_of(store: Store, place: Place) -> tuple[Version, Container, Recipe]:
+def recipe_of(store: Store, place: Place) -> tuple[VersionRow, Container, Recipe]:
     """Return the recipe of a version. Raises BadArgument, which names the nearest ones, when it came as something else."""
     version = place.version
     if version is None or version.kind != RECIPE:
@@ -58,11 +59,11 @@ def recipe_of(store: Store, place: Place) -> tuple[Version, Container, Recipe]:
             reason=f"{place} is {'the base' if version is None else f'a {version.kind}'}, not a recipe",
             fix=_nearest(store, place),
         )
-    found = materialise.open_container(store, place.lineage, version)
-    return version, found, found.recipe(limits.LARGE)
+    container = materialise.open_container(store, place.lineage, version)
+    return version, container, container.recipe(limits.LARGE)
 
 
-def parent_of(store: Store, version: Version, bases: materialise.Bases) -> ModelState:
+def parent_of(store: Store, version: VersionRow, bases: materialise.LoadedBases) -> ModelState:
     """Return the state that a version was trained on, proven, to be changed by the caller alone."""
     if version.parent_id is None:
         return bases[version.base].state()
@@ -71,7 +72,7 @@ def parent_of(store: Store, version: Version, bases: materialise.Bases) -> Model
     return materialise.rebuild(store, parent, bases)
 
 
-def replay(store: Store, place: Place, bases: materialise.Bases, progress: Progress | None = None) -> Replayed:
+def replay(store: Store, place: Place, bases: materialise.LoadedBases, progress: Progress | None = None) -> Replayed:
     """Return what a version's recipe comes to on its parent. A refused version can be replayed too: to see what is wrong with it."""
     version, _, recipe = recipe_of(store, place)
     parent = parent_of(store, version, bases)

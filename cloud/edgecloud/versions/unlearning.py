@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgecloud.registry import Lineage, Store, Version
+from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadArgument, Malformed, ModelWireError, TooLarge
 from modelwire.lattice.between import difference
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
-from modelwire.output_head.recipe import Recipe, kind_of, update_of
+from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.row_ids import ids_of
 from modelwire.update import container
 from modelwire.update.container import Header
@@ -44,7 +45,7 @@ class Dropped:
 class Unlearned:
     """The model without the samples, and what stands beside it."""
 
-    forgotten: Forgotten
+    without: Forgotten
     place: Place  # of the version that it is to be compared with: the head, or the one that was asked about
     head: ModelState  # as it is
     state: ModelState  # as it would be
@@ -56,38 +57,38 @@ class Unlearned:
 
 def what_of(store: Store, place: Place, rows: Sequence[int]) -> Forgotten:
     """Return what the rows of a version's recipe stand for: their samples, or the rows alone. Raises BadArgument."""
-    version, found, recipe = recipe_of(store, place)
+    version, sent, recipe = recipe_of(store, place)
     n = len(recipe.rows)
     strange = [row for row in rows if not 0 <= row < n]
     if strange or not rows:
         raise BadArgument(reason=f"{place} has no row {strange[0] if strange else ''}".rstrip(), fix=f"its rows are 0 to {n - 1}")
-    ids = ids_of(found.header.extension, n)
+    ids = ids_of(sent.header.extension, n)
     if ids is None:
         return Forgotten(version=version.version, rows=tuple(sorted(set(rows))))
     return Forgotten(tuple(sorted({ids[row] for row in rows})))
 
 
-def at_version(store: Store, place: Place, rows: Sequence[int], bases: materialise.Bases) -> Unlearned:
+def at_version(store: Store, place: Place, rows: Sequence[int], bases: materialise.LoadedBases) -> Unlearned:
     """Return what a version would have been without rows of its own recipe, on the parent that it has: the counterfactual of it alone."""
-    forgotten = what_of(store, place, rows)
-    version, found, recipe = recipe_of(store, place)
+    without = what_of(store, place, rows)
+    version, sent, recipe = recipe_of(store, place)
     materialise.require_served(place.lineage, version)
     state, n = parent_of(store, version, bases), len(recipe.rows)
-    gone = _rows_in(version, ids_of(found.header.extension, n), n, frozenset([forgotten]))
+    gone = _rows_in(version, ids_of(sent.header.extension, n), n, frozenset([without]))
     _train(state, recipe, gone)
     held = materialise.rebuild(store, version, bases)
-    return Unlearned(forgotten, place, held, state, (Dropped(version.version, len(gone), n),), 1, ())
+    return Unlearned(without, place, held, state, (Dropped(version.version, len(gone), n),), 1, ())
 
 
 def unlearn(
-    store: Store, place: Place, rows: Sequence[int], bases: materialise.Bases, progress: Progress | None = None
+    store: Store, place: Place, rows: Sequence[int], bases: materialise.LoadedBases, progress: Progress | None = None
 ) -> Unlearned:
     """Return what the head would be, had the samples of these rows of a version's recipe never been seen.
 
     Raises BadArgument for a version that the head does not stand on, and where a version on the way depends on the samples and can't be
     trained again: a delta, an exact update, or a snapshot that moved the model.
     """
-    forgotten = what_of(store, place, rows)
+    without = what_of(store, place, rows)
     head = store.lineages.head(place.lineage.id, place.epoch)
     assert head is not None  # granted together with the epoch
     last = store.versions.by_id(head.version_id) if head.version_id is not None else None
@@ -98,29 +99,29 @@ def unlearn(
             fix=f"edgecloud log {place.lineage} lists what it stands on; --at-version looks at this one alone",
         )
     walk = _Walk(store, place.lineage, chain, bases, progress)
-    state = walk.after(len(chain), frozenset([forgotten]))
+    state = walk.after(len(chain), frozenset([without]))
     held = materialise.rebuild(store, last, bases)
     at_head = Place(place.lineage, place.epoch, last.base, last)
     first = min((one.version for one in walk.dropped), default=0)
     before = tuple(v.version for i, v in enumerate(chain) if v.version < first and walk.moved_otherwise(i))
-    return Unlearned(forgotten, at_head, held, state, tuple(walk.dropped), walk.replayed, tuple(sorted(walk.nameless)), before)
+    return Unlearned(without, at_head, held, state, tuple(walk.dropped), walk.replayed, tuple(sorted(walk.nameless)), before)
 
 
-def update_for(found: Unlearned) -> bytes:
+def update_for(unlearned: Unlearned) -> bytes:
     """Return the update that leads from the head to what it is without the samples, up to its commit, as `Adopt` carries it.
 
     Raises BadArgument when the two are the same, TooLarge when no record holds it, Malformed where a unit changed on the way.
     """
-    head = found.place.version
-    assert head is not None  # forgetting starts from a version
-    if found.head.root == found.state.root:
-        raise BadArgument(reason=f"{found.place} is that model already, bit for bit", fix="nothing is to be sent")
-    lineage, state = found.place.lineage, found.state
+    head = unlearned.place.version
+    assert head is not None  # unlearning starts from a version
+    if unlearned.head.root == unlearned.state.root:
+        raise BadArgument(reason=f"{unlearned.place} is that model already, bit for bit", fix="nothing is to be sent")
+    lineage, state = unlearned.place.lineage, unlearned.state
     header = Header(
         kind_of(state), lineage.device, lineage.model, head.epoch, head.version + 1, head.commit, state.manifest.schema.id, state.root,
-        state.fingerprint, b"", {KEY: found.forgotten.encode()},
+        state.fingerprint, b"", {KEY: unlearned.without.encode()},
     )  # fmt: skip
-    data = container.unsigned(header, difference(found.head, state), state.manifest.schema)
+    data = container.unsigned(header, difference(unlearned.head, state), state.manifest.schema)
     if len(data) > LIMIT.container:
         raise TooLarge(what="the update", size=len(data), limit=LIMIT.container)
     return data
@@ -130,7 +131,7 @@ class _Walk:
     """One chain, base to head, gone along anew."""
 
     def __init__(
-        self, store: Store, lineage: Lineage, chain: list[Version], bases: materialise.Bases, progress: Progress | None
+        self, store: Store, lineage: LineageRow, chain: list[VersionRow], bases: materialise.LoadedBases, progress: Progress | None
     ) -> None:
         self.store, self.lineage, self.chain, self.bases = store, lineage, chain, bases
         self.dropped: list[Dropped] = []
@@ -144,17 +145,17 @@ class _Walk:
         """Return the state after the first `count` versions, had what is in `drops` never been seen."""
         parts: list[tuple[int, int, Drops]] = []  # of the chain, last first, with what is left out of each
         while (first := next((i for i in range(count) if self._affected(i, drops)), count)) < count:
-            forgot = [i for i in range(first + 1, count) if self._forgot(i) is not None]
-            if not forgot:
+            unlearning = [i for i in range(first + 1, count) if self._unlearned_by(i) is not None]
+            if not unlearning:
                 parts.append((first, count, drops))
                 break
-            for i in forgot:  # the oldest first: each rests on those before it
+            for i in unlearning:  # the oldest first: each rests on those before it
                 self._prove(i)
-            known = self._forgot(forgot[-1])
+            known = self._unlearned_by(unlearning[-1])
             assert known is not None
             drops |= {known}  # what it had forgotten before, it must not learn again
-            parts.append((forgot[-1] + 1, count, drops))
-            count = forgot[-1]
+            parts.append((unlearning[-1] + 1, count, drops))
+            count = unlearning[-1]
         state = self._stored(min(first, count))
         for start, end, drops in reversed(parts):
             for i in range(start, end):
@@ -163,7 +164,7 @@ class _Walk:
 
     def moved_otherwise(self, i: int) -> bool:
         """Return whether version i moved the model, and neither as a recipe nor by forgetting."""
-        return self.chain[i].kind != RECIPE and self.chain[i].root != self._root_before(i) and self._forgot(i) is None
+        return self.chain[i].kind != RECIPE and self.chain[i].root != self._root_before(i) and self._unlearned_by(i) is None
 
     def _go(self, i: int, state: ModelState, drops: Drops) -> None:
         version = self.chain[i]
@@ -186,7 +187,7 @@ class _Walk:
 
     def _prove(self, i: int) -> None:
         """Raise BadArgument unless version i is what forgetting what it says makes of the versions before it."""
-        known = self._forgot(i)
+        known = self._unlearned_by(i)
         if i in self._proven or known is None:
             return
         kept = self.dropped, self.replayed
@@ -223,7 +224,7 @@ class _Walk:
     def _recipe(self, i: int) -> Recipe:
         return materialise.open_container(self.store, self.lineage, self.chain[i]).recipe(limits.LARGE)
 
-    def _forgot(self, i: int) -> Forgotten | None:
+    def _unlearned_by(self, i: int) -> Forgotten | None:
         version = self.chain[i]
         if version.kind not in ("delta", "exact") or not version.extension:
             return None
@@ -241,26 +242,26 @@ class _Walk:
         return self.chain[i - 1].root if i else self.bases[self.chain[0].base].manifest.root
 
 
-def _chain(store: Store, last: Version | None) -> list[Version]:
+def _chain(store: Store, last: VersionRow | None) -> list[VersionRow]:
     """Return all versions from the base to `last`."""
-    out: list[Version] = []
+    out: list[VersionRow] = []
     while last is not None:
         out.append(last)
         last = store.versions.by_id(last.parent_id) if last.parent_id is not None else None
     return out[::-1]
 
 
-def _rows_in(version: Version, ids: tuple[int, ...] | None, rows: int, drops: Drops) -> list[int]:
+def _rows_in(version: VersionRow, ids: tuple[int, ...] | None, rows: int, drops: Drops) -> list[int]:
     """Return which of a recipe's rows are in `drops`. ids: of the samples that they are of."""
     samples = {sample for one in drops for sample in one.samples}
     gone = {row for one in drops if one.version == version.version for row in one.rows if row < rows}
     return sorted(gone | {row for row, sample in enumerate(ids or ()) if sample in samples})
 
 
-def _extension(version: Version) -> dict[str, cbor.Value]:
-    found = cbor.decode(version.extension, "extension") if version.extension else {}
-    assert isinstance(found, dict)  # ingest has parsed it
-    return found
+def _extension(version: VersionRow) -> dict[str, cbor.Value]:
+    extension = cbor.decode(version.extension, "extension") if version.extension else {}
+    assert isinstance(extension, dict)  # ingest has parsed it
+    return extension
 
 
 def _train(state: ModelState, recipe: Recipe, gone: Sequence[int]) -> None:

@@ -21,9 +21,8 @@ from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.commands.train import finish
 from edgeagent.rounds.round import run
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
-from edgeagent.settings import units
-from edgeagent.settings.tree import Budget
+from edgeagent.settings import reading, units
+from edgeagent.settings.tree import BudgetSettings
 from edgeagent.state import folder as device
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
@@ -39,45 +38,45 @@ COSTS = {"head": Cost(0.01, 30 << 20), "last:3": Cost(0.02, 60 << 20), "all": Co
 WORK = Work(epochs=5, steps=10, samples=0, resident=50 << 20)
 
 
-def planned(limits: Budget, *, wish: str = "auto", costs: dict[str, Cost] | None = None, work: Work = WORK) -> Plan:
+def planned(limits: BudgetSettings, *, wish: str = "auto", costs: dict[str, Cost] | None = None, work: Work = WORK) -> Plan:
     return plan(MODES, COSTS if costs is None else costs, model="m", wish=wish, budget=limits, work=work)
 
 
 def test_without_limits_the_deepest_mode_trains_and_nothing_needs_to_be_measured() -> None:
-    assert planned(Budget(), costs={}) == Plan("all", 5)
-    assert planned(Budget(), wish="head", costs={}) == Plan("head", 5)
-    assert not budget.limited(Budget(max_cpu=0.1, max_celsius=60, window="22:00-06:00"))
+    assert planned(BudgetSettings(), costs={}) == Plan("all", 5)
+    assert planned(BudgetSettings(), wish="head", costs={}) == Plan("head", 5)
+    assert not budget.limited(BudgetSettings(max_cpu=0.1, max_celsius=60, window="22:00-06:00"))
 
 
 def test_the_deepest_mode_that_fits_is_taken_and_the_plan_says_why_no_deeper_one() -> None:
-    got = planned(Budget(max_ram=120 << 20))
+    got = planned(BudgetSettings(max_ram=120 << 20))
     assert (got.mode, got.epochs, got.why) == ("last:3", 5, "all would take 300 MiB of 120")
-    got = planned(Budget(max_ram=85 << 20))
+    got = planned(BudgetSettings(max_ram=85 << 20))
     assert (got.mode, got.why) == ("head", "all would take 300 MiB of 85.0; last:3 would take 110 MiB of 85.0")
-    got = planned(Budget(max_ram=120 << 20), work=Work(5, 10, 16 << 20, 50 << 20))
+    got = planned(BudgetSettings(max_ram=120 << 20), work=Work(5, 10, 16 << 20, 50 << 20))
     assert got.mode == "head", "samples that were not there when it was measured take room, too"
 
 
 def test_a_round_that_would_take_too_long_has_fewer_epochs_and_rests_count() -> None:
-    assert planned(Budget(max_seconds=9)) == Plan("all", 2, "2 of 5 epochs fit in 9s", 9)
-    assert planned(Budget(max_seconds=9, max_cpu=0.5)) == Plan("all", 1, "1 of 5 epochs fit in 9s", 4.5)
-    got = planned(Budget(max_seconds=1))
+    assert planned(BudgetSettings(max_seconds=9)) == Plan("all", 2, "2 of 5 epochs fit in 9s", 9)
+    assert planned(BudgetSettings(max_seconds=9, max_cpu=0.5)) == Plan("all", 1, "1 of 5 epochs fit in 9s", 4.5)
+    got = planned(BudgetSettings(max_seconds=1))
     assert (got.mode, got.epochs, got.why) == ("last:3", 5, "one epoch of all would take 4 s of 1")
 
 
 def test_when_nothing_fits_the_error_says_what_the_cheapest_takes() -> None:
     with pytest.raises(NoModeFits, match=r"head would take 80\.0 MiB of 60\.0") as e:
-        planned(Budget(max_ram=60 << 20))
+        planned(BudgetSettings(max_ram=60 << 20))
     assert "edgeagent measure m" in e.value.next_step
     with pytest.raises(NoModeFits, match="has no mode 'last:9'; it has head, last:3, all"):
-        planned(Budget(), wish="last:9")
+        planned(BudgetSettings(), wish="last:9")
     with pytest.raises(NoModeFits, match="all would take more than 150 MiB of 120"):
-        planned(Budget(max_ram=120 << 20), wish="all", costs={"all": Cost(0, 100 << 20, partial=True)})
+        planned(BudgetSettings(max_ram=120 << 20), wish="all", costs={"all": Cost(0, 100 << 20, partial=True)})
 
 
 def test_what_could_not_be_measured_is_not_taken_while_something_was() -> None:
-    assert planned(Budget(max_ram=500 << 20), costs={"head": COSTS["head"]}).mode == "head"
-    assert planned(Budget(max_ram=500 << 20), costs={}).mode == "head", "with the memory watched"
+    assert planned(BudgetSettings(max_ram=500 << 20), costs={"head": COSTS["head"]}).mode == "head"
+    assert planned(BudgetSettings(max_ram=500 << 20), costs={}).mode == "head", "with the memory watched"
 
 
 @given(
@@ -87,7 +86,7 @@ def test_what_could_not_be_measured_is_not_taken_while_something_was() -> None:
 def test_no_plan_is_beyond_the_budget(
     ram: int, seconds: float, cpu: float, steps: int, epochs: int, resident: int, samples: int
 ) -> None:  # fmt: skip
-    limits = Budget(max_ram=ram, max_seconds=seconds, max_cpu=cpu)
+    limits = BudgetSettings(max_ram=ram, max_seconds=seconds, max_cpu=cpu)
     try:
         got = planned(limits, work=Work(epochs, steps, samples, resident))
     except NoModeFits:
@@ -102,7 +101,7 @@ def test_no_plan_is_beyond_the_budget(
 
 
 def test_heat_lets_training_wait_until_it_is_5_degrees_cooler(tmp_path: Path) -> None:
-    pauses = Pauses(Budget(max_celsius=70), board(tmp_path))
+    pauses = Pauses(BudgetSettings(max_celsius=70), board(tmp_path))
     said = []
     for n, degrees in enumerate(["69999", "70000", "66000", "65100", "65000", "69000", "71000", ""]):
         board(tmp_path, thermal_zone0__temp=degrees)
@@ -115,7 +114,7 @@ def test_windows_hold_over_midnight_in_local_time(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TZ", "UTC-2")
     time.tzset()
     try:
-        pauses = Pauses(Budget(window="22:00-06:00, 12:00-13:00"), Sensors())
+        pauses = Pauses(BudgetSettings(window="22:00-06:00, 12:00-13:00"), Sensors())
         may = []
         for hour, minute in ((21, 59), (22, 0), (3, 0), (5, 59), (6, 0), (12, 30), (13, 0)):
             wall = calendar.timegm((2026, 1, 15, hour - 2, minute, 0, 0, 0, 0))
@@ -136,7 +135,7 @@ def test_a_window_that_is_none_is_refused_with_the_settings(tmp_path: Path, text
         units.windows(text)
     make_with(tmp_path / "d", {})
     with pytest.raises(ConfigError, match=r"budget\.window"):
-        configuration.load(tmp_path / "d" / configuration.FILE, environment={}, flags={"budget.window": text})
+        reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={"budget.window": text})
 
 
 # The agent.
@@ -191,9 +190,11 @@ def test_a_share_of_the_processor_is_kept_by_resting_between_steps(tmp_path: Pat
 
 
 def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) -> None:
+    clock = FakeClock()
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.02)
+            clock.now += 0.021
             return super().train(x, y, lr)
 
     settings = {"budget.max_seconds": "0.2s", "train.epochs": "50"}
@@ -202,8 +203,9 @@ def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) 
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
         model = r.device.settings.model("tiny")
-        report = finish(run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0))
-        assert report.accepted and 8 <= report.outcome.steps <= 10 and report.outcome.mode == "all"
+        steps = run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, clock=clock.monotonic)
+        report = finish(steps)
+        assert report.accepted and report.outcome.steps == 10 and report.outcome.mode == "all"
         assert r.lineage.versions(1)[0]["mode"] == "all"
 
 
@@ -222,9 +224,11 @@ class Heavy(Sensors):
 
 
 def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_path: Path) -> None:
+    clock = FakeClock()
+
     class Slow(ScriptedModel):
         def train(self, x: F32, y: F32, lr: float) -> float:
-            time.sleep(0.03)
+            clock.now += 0.03
             return super().train(x, y, lr)
 
     make_with(tmp_path / "d", {"budget.max_ram": "450MiB", "train.epochs": "50"})
@@ -234,7 +238,9 @@ def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_
         before, model = r.lineage.load().state.root, r.device.settings.model("tiny")
 
         def steps(memory: Memory) -> Any:
-            return run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory)
+            return run(
+                r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory, clock=clock.monotonic
+            )  # fmt: skip
 
         report = finish(steps(Memory(Heavy())))
         assert isinstance(report.error, OverBudget) and not report.accepted
@@ -251,25 +257,27 @@ def command(folder: Path, *words: str) -> tuple[dict[str, Any], int, str]:
     """Return what a command of the agent says, the peak of its process's memory, and what it logs."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.edgeagent.peak", *words, "--dir", str(folder), "--json"],
-        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     peak = int(done.stderr.splitlines()[-1].split()[1])
     return json.loads(done.stdout) if done.stdout else {}, peak, done.stderr
 
 
+@pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory")
 def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Path) -> None:
     try:
         open_model = runtime.load()
     except RuntimeUnusable as e:
         pytest.skip(f"no TFLite runtime in this environment: {e}")
     stock = (ROOT / "tests" / "models" / "stock" / "mobilenet.tflite").read_bytes()
-    file = graft(stock, Wish(train=("all",), modes=("head",), optimizer="adam", batch=16)).file
+    # SGD: with another optimizer most of the time goes into reading the longer file again and again, and the memory is the same.
+    file = graft(stock, Wish(train=("all",), modes=("head",), optimizer="sgd", batch=16)).file
     folder = tmp_path / "d"
     make_with(folder, {"train.margin": "1000", "train.learning_rate": "0.0001", "train.epochs": "1"}, models={"m": file})
     rng = np.random.default_rng(0)
     with rig(folder, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature="")) as r:
         r.run(Goal(publish=True, timeout=60))
-        r.device.spool.extend("m", rng.random((64, *r.device.spool.shape("m").x), np.float32), rng.integers(4, size=64))
+        r.device.spool.extend("m", rng.random((40, *r.device.spool.shape("m").x), np.float32), rng.integers(4, size=40))
     known, _, _ = command(folder, "measure")
     measured = {m["mode"]: m for m in known["models"][0]["modes"]}
     assert list(measured) == ["features", "head", "all"]
@@ -288,8 +296,8 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
     with rig(folder, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature="")) as r:
         assert "all" in [row["mode"] for row in r.lineage.versions()]
         r.device.database.run("DELETE FROM mode_cost")
-    path = folder / configuration.FILE
-    loaded = configuration.load(path, environment={}, flags={"budget.max_ram": str(4 << 30)})
+    path = folder / reading.FILE
+    loaded = reading.load(path, environment={}, flags={"budget.max_ram": str(4 << 30)})
     with device.opened(loaded, alone=True) as opened:
         r = Rig(opened, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature=""))
         r.run(Goal(rounds=r.lineage.head().rounds + 1))

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from edgeagent import __version__, cli
 from edgeagent.commands import every
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime
 from modelwire.errors import RuntimeUnusable
@@ -126,13 +125,13 @@ def test_init_writes_the_rate_that_suits_the_files_optimizer(
     stock = (MODELS / "stock" / "har.tflite").read_bytes()
     (tmp_path / "har.tflite").write_bytes(graft(stock, Wish(optimizer=optimizer)).file)
     init(capsys, tmp_path / "d", "--model", f"har={tmp_path / 'har.tflite'}")
-    settings = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={}).settings
+    settings = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={}).settings
     assert settings.model("har").train.learning_rate == (settings.train.learning_rate if rate is None else rate)
     assert settings.model("tiny").train.learning_rate == settings.train.learning_rate
     init(capsys, tmp_path / "e", "--model", f"har={tmp_path / 'har.tflite'}", "--set", "train.learning_rate=0.5")
-    said = configuration.load(tmp_path / "e" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
+    said = reading.load(tmp_path / "e" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
     assert said.model("har").train.learning_rate == 0.25
-    said = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
+    said = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={"train.learning_rate": "0.25"}).settings
     assert said.model("har").train.learning_rate == 0.25, "a flag goes before what init wrote"
 
 
@@ -320,17 +319,17 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 @needs_runtime
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_the_service_ends_cleanly_when_asked(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    make(tmp_path / "d", link__broker=f"mqtt://127.0.0.1:{broker.free_port()}")
+    pause = {"link__reconnect_min": "1h", "link__reconnect_max": "1h"}  # which the signal ends
+    make(tmp_path / "d", link__broker=f"mqtt://127.0.0.1:{broker.free_port()}", **pause)
     service = start(tmp_path / "d", "run", "--json")
     assert service.stderr is not None
     line = ""
     while "trying again" not in line:
         line = service.stderr.readline()
         assert line, "it ended by itself"
-    began = time.monotonic()
     service.send_signal(number)
-    out, _ = service.communicate(timeout=20)
-    assert service.returncode == code and time.monotonic() - began < 5
+    out, _ = service.communicate(timeout=300)
+    assert service.returncode == code
     assert json.loads(out)["stopped"] == number.name
 
 
@@ -338,7 +337,7 @@ def test_the_service_ends_cleanly_when_asked(tmp_path: Path, number: signal.Sign
 def test_publish_without_a_broker_ends_with_the_links_code(tmp_path: Path) -> None:
     make(tmp_path / "d", link__broker=f"mqtt://127.0.0.1:{broker.free_port()}", link__reconnect_min="0.1s")
     done = start(tmp_path / "d", "publish", "--timeout", "1s", "--json")
-    _, err = done.communicate(timeout=30)
+    _, err = done.communicate(timeout=300)
     said = json.loads(err.strip().splitlines()[-1])
     assert done.returncode == 30 and said["error"] == "LinkError" and "refused" in said["message"]
     assert DEVICE_SEED.hex() not in err

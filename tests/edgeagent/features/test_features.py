@@ -25,7 +25,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.service import measuring
 from edgeagent.service.agent import Goal
 from modelwire.errors import Malformed, NoModeFits, NotTrainable, RuntimeUnusable
-from modelwire.output_head.recipe import replay
+from modelwire.lattice.replay import replay
 from modelwire.output_head.row_ids import ids_of
 from modelwire.tensors import F32
 from modelwire.tflite.file import read_tensors, read_weights

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from edgeagent.link import mqtt as link
 from edgeagent.link.mqtt import MqttLink, parse_broker
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
-from edgeagent.settings.tree import Link
+from edgeagent.settings.tree import LinkSettings
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
 from tests import broker
 
@@ -32,7 +32,7 @@ LISTEN = "e1/home/pi-7/+/dn/#"
 
 
 @contextmanager
-def opened(settings: Link, folder: Path, client: str = "pi-7", listen: str = LISTEN, will: Will = WILL) -> Iterator[MqttLink]:
+def opened(settings: LinkSettings, folder: Path, client: str = "pi-7", listen: str = LISTEN, will: Will = WILL) -> Iterator[MqttLink]:
     made = MqttLink(settings, folder, client)
     made.open(will, listen)
     try:
@@ -41,7 +41,7 @@ def opened(settings: Link, folder: Path, client: str = "pi-7", listen: str = LIS
         made.close()
 
 
-def wait(made: MqttLink, kind: type[Event], seconds: float = 15.0) -> Event:
+def wait(made: MqttLink, kind: type[Event], seconds: float = 150.0) -> Event:
     """Return the next event of this kind; others are passed over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -51,8 +51,8 @@ def wait(made: MqttLink, kind: type[Event], seconds: float = 15.0) -> Event:
     raise AssertionError(f"no {kind.__name__} within {seconds} s")
 
 
-def quick(url: str, **changes: object) -> Link:
-    return Link(broker=url, reconnect_min=0.05, reconnect_max=0.3, connect_timeout=2.0, keepalive=5.0, **changes)  # type: ignore[arg-type]
+def quick(url: str, **changes: object) -> LinkSettings:
+    return LinkSettings(broker=url, reconnect_min=0.05, reconnect_max=0.3, connect_timeout=20.0, keepalive=60.0, **changes)  # type: ignore[arg-type]
 
 
 @needs_mosquitto
@@ -78,10 +78,15 @@ def test_messages_go_both_ways_and_come_again_until_they_are_acknowledged(tmp_pa
             again = wait(device, Arrived)
             assert isinstance(again, Arrived) and again.data == b"stored", "it was never acknowledged"
             device.acknowledge(again)
-            time.sleep(0.2)
         with opened(settings, tmp_path) as device:
             wait(device, Connected)
-            assert device.poll(0.5) is None
+        with opened(quick(b.url), tmp_path, "centre", "none", Will("x", b"")) as centre:
+            wait(centre, Connected)
+            centre.send("e1/home/pi-7/m/dn/receipt", b"verified")
+            wait(centre, Accepted)
+        with opened(settings, tmp_path) as device:
+            last = wait(device, Arrived)
+            assert isinstance(last, Arrived) and last.data == b"verified", "what was acknowledged does not come before it"
 
 
 @needs_mosquitto
@@ -156,7 +161,7 @@ def test_a_message_that_the_broker_would_refuse_for_its_size_never_leaves(tmp_pa
             lost = wait(device, Lost)
             assert isinstance(lost, Lost) and "no message above 1000 bytes" in lost.reason
     with pytest.raises(TooLarge):
-        MqttLink(Link(), tmp_path, "pi-7").send("t", b"x" * (97 * 1024))
+        MqttLink(LinkSettings(), tmp_path, "pi-7").send("t", b"x" * (97 * 1024))
 
 
 class Silent:
@@ -199,7 +204,7 @@ class Silent:
 @pytest.mark.parametrize("hang_up", [False, True])
 def test_a_broker_that_knows_no_version_5_is_spoken_to_in_3_1_1(tmp_path: Path, hang_up: bool) -> None:
     server = Silent(hang_up)
-    with opened(Link(broker=server.url, reconnect_min=0.05, connect_timeout=0.5), tmp_path) as device:
+    with opened(LinkSettings(broker=server.url, reconnect_min=0.05, connect_timeout=0.5), tmp_path) as device:
         lost = wait(device, Lost)
         assert isinstance(lost, Lost) and lost.reason
         wait(device, Connected)
@@ -218,10 +223,9 @@ def test_a_port_where_nobody_listens_is_tried_again_with_the_same_version(tmp_pa
 
 
 def test_waking_ends_a_wait_at_once(tmp_path: Path) -> None:
-    made = MqttLink(Link(), tmp_path, "pi-7")
+    made = MqttLink(LinkSettings(), tmp_path, "pi-7")
     threading.Timer(0.1, made.wake).start()
-    began = time.monotonic()
-    assert isinstance(made.poll(10), Woken) and time.monotonic() - began < 5
+    assert isinstance(made.poll(500), Woken), "not the end of the wait, which is None"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +250,11 @@ def test_what_is_no_broker_is_refused(url: str) -> None:
 
 def test_passwords_and_certificates_come_from_files_that_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="password"):
-        MqttLink(Link(user="u", password_file="no"), tmp_path, "pi-7")
+        MqttLink(LinkSettings(user="u", password_file="no"), tmp_path, "pi-7")
     (tmp_path / "word").write_text("secret\n")
-    assert MqttLink(Link(user="u", password_file="word"), tmp_path, "pi-7")._password == "secret"
+    assert MqttLink(LinkSettings(user="u", password_file="word"), tmp_path, "pi-7")._password == "secret"
     with pytest.raises(ConfigError, match="tls_ca"):
-        MqttLink(Link(broker="mqtts://h", tls_ca="no.pem"), tmp_path, "pi-7")
+        MqttLink(LinkSettings(broker="mqtts://h", tls_ca="no.pem"), tmp_path, "pi-7")
 
 
 @needs_mosquitto
@@ -321,7 +325,7 @@ def test_user_and_password_open_a_broker_that_asks_for_them(tmp_path: Path) -> N
 
 def test_reaching_a_broker_says_how_or_why_not(tmp_path: Path) -> None:
     server = Silent(hang_up=True)
-    assert "answers in" in link.reach(Link(broker=server.url), tmp_path)
+    assert "answers in" in link.reach(LinkSettings(broker=server.url), tmp_path)
     server.close()
     with pytest.raises(LinkError, match="refused"):
-        link.reach(Link(broker=f"mqtt://127.0.0.1:{broker.free_port()}"), tmp_path)
+        link.reach(LinkSettings(broker=f"mqtt://127.0.0.1:{broker.free_port()}"), tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.link.transport import Connected, Lost, Will
-from edgeagent.settings.tree import Link
+from edgeagent.settings.tree import LinkSettings
 from modelwire.wire import topics
 
 
@@ -47,10 +47,10 @@ class Deaf:
 def test_a_link_over_which_the_broker_takes_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeagent.link.mqtt.STALLED", 0.2)  # times keepalive
     broker = Deaf()
-    link = MqttLink(Link(broker=broker.url, protocol="3.1.1", keepalive=5, reconnect_min=0.05), tmp_path, "pi-7")
+    link = MqttLink(LinkSettings(broker=broker.url, protocol="3.1.1", keepalive=5, reconnect_min=0.05), tmp_path, "pi-7")
     link.open(Will(topics.up("home", "pi-7", "m", "state"), b""), topics.all_down("home", "pi-7"))
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 150
         seen: list[object] = []
         while time.monotonic() < until and not any(isinstance(e, Lost) for e in seen):
             event = link.poll(0.2)

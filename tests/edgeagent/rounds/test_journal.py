@@ -249,10 +249,9 @@ def test_a_disk_that_is_full_when_a_round_is_taken_up_leaves_what_it_stands_on(t
     assert kept.trouble and read_steps(tmp_path / "round") == 6
 
 
-def test_short_steps_are_written_every_20_ms_and_a_trial_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_steps_are_written_every_20_ms_and_a_trial_leaves_nothing(tmp_path: Path) -> None:
     now = [100.0]
-    monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
-    course, kept = Counting(), Journal(tmp_path / "round", BEGUN)
+    course, kept = Counting(), Journal(tmp_path / "round", BEGUN, clock=lambda: now[0])
     steps = []
     for _ in range(30):
         course.step()

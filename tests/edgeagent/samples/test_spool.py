@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import edgeagent
 from edgeagent.samples.spool import Spool, is_held_out
-from edgeagent.system.database import Database
+from edgeagent.system.database import create_database
 from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from tests.edgeagent.boards import make
 from tests.edgeagent.samples.spools import kept_ids, small
@@ -227,7 +227,7 @@ CREATE TABLE held (model TEXT NOT NULL, class INTEGER NOT NULL, samples INTEGER 
 
 
 def test_a_spool_of_release_1_opens_with_every_sample_and_goes_on_as_a_new_one_would(tmp_path: Path) -> None:
-    old = Database.create(tmp_path / "samples.db", RELEASE_1, 1)
+    old = create_database(tmp_path / "samples.db", RELEASE_1, 1)
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     with old.transaction():
         old.run("INSERT INTO model VALUES ('m', '[4]', '[3]', 60, 1048576)")
@@ -251,11 +251,11 @@ def test_a_spool_of_release_1_opens_with_every_sample_and_goes_on_as_a_new_one_w
 def test_no_count_reads_the_samples_themselves(spool: Spool) -> None:
     asked: list[str] = []
     spool.extend("m", np.zeros((9, 4)), np.zeros(9, np.int64))
-    spool.database._connection.set_trace_callback(asked.append)
+    spool.database.connection.set_trace_callback(asked.append)
     spool.hold("m")
     assert (spool.count("m", after=3), spool.last_id("m"), sum(spool.sides("m", 0.2))) == (6, 9, 9)
     assert spool.cards.begin("m", 2).samples == 2
-    spool.database._connection.set_trace_callback(None)
+    spool.database.connection.set_trace_callback(None)
     looked = [sql for sql in asked if "NOT IN" in sql]
     assert len(looked) >= 4
     for sql in looked:

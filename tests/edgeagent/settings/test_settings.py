@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.settings import reading as configuration
-from edgeagent.settings import template, units
+from edgeagent.settings import reading, template, units
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import SECTIONS, Settings, keys
 from modelwire.errors import ConfigError, MissingFile, UnknownKey
@@ -20,8 +19,8 @@ LEAST = '[device]\nname = "pi-7"\nfleet = "home"\n[[model]]\nname = "digits"\n'
 
 
 def read(text: str, *, environment: dict[str, str] | None = None, flags: dict[str, str] | None = None) -> Loaded:
-    return configuration.build(
-        configuration.parse(text), where="t.toml", path=Path("t.toml"), environment=environment or {}, flags=flags or {}
+    return reading.build(
+        reading.parse(text), where="t.toml", path=Path("t.toml"), environment=environment or {}, flags=flags or {}
     )
 
 
@@ -143,11 +142,11 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_a_file_that_is_not_there_or_not_toml_says_so(tmp_path: Path) -> None:
     with pytest.raises(MissingFile):
-        configuration.load(tmp_path / "no.toml", environment={}, flags={})
+        reading.load(tmp_path / "no.toml", environment={}, flags={})
     for data in (b"[link", b"\xff\xfe", b"a = 1\n" * 100_000):
         (tmp_path / "bad.toml").write_bytes(data)
         with pytest.raises(ConfigError, match=r"bad\.toml"):
-            configuration.load(tmp_path / "bad.toml", environment={}, flags={})
+            reading.load(tmp_path / "bad.toml", environment={}, flags={})
 
 
 @given(st.integers(0, 10**7))

@@ -13,9 +13,9 @@ from edgeagent.state import forgetting
 from edgeagent.state.lineage import Lineage
 from modelwire.errors import Malformed, ModelWireError
 from modelwire.lattice.between import difference
+from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY, Forgotten
-from modelwire.output_head.recipe import kind_of, update_of
 from modelwire.update.container import Header, unsigned
 from modelwire.update.sections import Kind
 from modelwire.wire import signing, topics

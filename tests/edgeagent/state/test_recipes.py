@@ -93,7 +93,7 @@ def test_recipes_are_kept_when_a_snapshot_would_be_no_smaller(tmp_path: Path, cl
         learn(r.lineage, [5, 6])
         settings = r.device.settings.model("tiny")
         small = r.lineage.outbox.held_bytes()
-        snapshot = len(r.lineage.seal(r.lineage.head(), Kind.SNAPSHOT, r.lineage.load().state.snapshot(), r.lineage.load().state, {}))
+        snapshot = len(r.lineage.seal(r.lineage.head(), Kind.SNAPSHOT, r.lineage.load().state.snapshot(), r.lineage.load().state, {}).data)
         with pytest.raises(OutboxFull):
             rounds.check_due(r.lineage, r.device.spool, settings, small)
         assert queued(r) == [(1, "recipe" if snapshot + 60 >= small else "snapshot")]

@@ -11,7 +11,7 @@ import pytest
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
+from edgeagent.settings import reading
 from edgeagent.state import folder as device
 from edgeagent.state.slots import ModelStore, pack, unpack
 from edgecommon import files
@@ -135,7 +135,7 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 
 def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock())):
-        loaded = configuration.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
+        loaded = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
         with pytest.raises(StateBusy), device.opened(loaded, alone=True):
             pass
         assert files.holder(loaded.state / device.LOCK) == os.getpid()

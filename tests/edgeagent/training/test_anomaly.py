@@ -11,8 +11,8 @@ import pytest
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
-from edgeagent.settings.tree import Anomaly
+from edgeagent.settings import reading
+from edgeagent.settings.tree import AnomalySettings
 from edgeagent.state import folder as device
 from edgeagent.training import threshold as anomaly
 from edgeagent.training.batches import Trainable
@@ -135,10 +135,10 @@ def test_a_threshold_joins_the_update_of_its_round_and_is_taken_back_with_it(exa
 
 def test_a_threshold_is_a_margin_above_nearly_all_held_out_scores() -> None:
     found = np.arange(1, 101) / 100
-    assert anomaly.threshold(found, Anomaly(quantile=1.0, margin=2.0)) == 2.0
-    assert anomaly.threshold(found, Anomaly(quantile=0.5, margin=1.0)) == pytest.approx(0.505)
+    assert anomaly.threshold(found, AnomalySettings(quantile=1.0, margin=2.0)) == 2.0
+    assert anomaly.threshold(found, AnomalySettings(quantile=0.5, margin=1.0)) == pytest.approx(0.505)
     for none in (np.array([np.nan, 1.0]), np.array([1e300]), np.array([])):
-        assert anomaly.threshold(none, Anomaly()) is None
+        assert anomaly.threshold(none, AnomalySettings()) is None
 
 
 def test_a_threshold_on_the_lattice_is_refused() -> None:
@@ -185,9 +185,9 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         # A round that the guard rejects gives its threshold back with all else.
         head, state = r.lineage.head(), r.lineage.load().state
         board.spool.extend("turbine", 50 * x[:64], targets=50 * x[:64])
-        path = tmp_path / configuration.FILE
+        path = tmp_path / reading.FILE
         path.write_text(path.read_text().replace("learning_rate = 0.003", "learning_rate = 50.0").replace("margin = 100", "margin = 0.0"))
-    with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as board:
+    with device.opened(reading.load(path, environment={}, flags={}), alone=True) as board:
         lineage = board.lineages["turbine"]
         report = finish(rounds.run(lineage, board.spool, board.settings.model("turbine"), opened, now=FakeClock().wall))
         assert not report.accepted

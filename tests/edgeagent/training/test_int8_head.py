@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from edgeagent.commands.reports import opener
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
-from edgeagent.settings import reading as configuration
-from edgeagent.settings import template
+from edgeagent.settings import reading, template
 from edgeagent.state import folder as device
 from edgeagent.training import batches as trainer
 from edgeagent.training.course import Course, Lesson, courses_for
 from edgeagent.training.int8_head import ISSUE, Int8Model, logits, trains
-from edgecloud.graft import quantized
+from edgecloud.graft import retraining
 from edgecloud.graft.stock import read
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import Weights
@@ -178,9 +176,8 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
 
     def seen(file: bytes) -> bytes:
         stock = read(file)
-        of = quantized.head(stock, stock.outputs[0])
-        rows = read(quantized.exposing(stock, of))
-        return quantized.exposing(rows, dataclasses.replace(of, features=of.output))
+        of = retraining.head_of(stock, stock.outputs[0])
+        return retraining.exposing(read(retraining.exposing(stock, of.seen)), of.given)
 
     stock = read(served)
     sounds, _ = int8.clips_of(stock.tensors[stock.inputs[0]].shape[1:], 5, clips, frames)
@@ -250,12 +247,12 @@ def test_rounds_on_a_device_are_rebuilt_by_the_centre(tmp_path: Path) -> None:
 
 
 def test_a_device_that_adopts_nothing_trains_an_int8_head_too(tmp_path: Path) -> None:
-    path, given = tmp_path / configuration.FILE, {**boards.SETTINGS, "train.epochs": "8"}
+    path, given = tmp_path / reading.FILE, {**boards.SETTINGS, "train.epochs": "8"}
     text = template.render(given, ["tiny"])
-    loaded = configuration.build(configuration.parse(text), where="test", path=path, environment={}, flags={})
+    loaded = reading.build(reading.parse(text), where="test", path=path, environment={}, flags={})
     fleet_key = signing.PrivateKey(boards.FLEET_SEED).public
     device.create(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet_key=fleet_key, exact=True)
-    with device.opened(configuration.load(path, environment={}, flags={}), alone=True) as opened:
+    with device.opened(reading.load(path, environment={}, flags={}), alone=True) as opened:
         samples = samples_for(SOFTMAX, 80)
         opened.spool.extend("tiny", samples.x, samples.y.argmax(1))
         settings, open_model = opened.settings.model("tiny"), opener(opened, eager=False)

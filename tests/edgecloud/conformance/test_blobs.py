@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry.blobs import PARTIAL, BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
-from edgecloud.registry.database import Database
+from edgecloud.registry.database import open_database
+from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from tests.edgecloud.centre import make_registry
 
@@ -24,7 +25,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Blob
     opened: list[Database] = []
 
     def again() -> BlobStore:
-        database = Database(tmp_path / "fleet.db", synchronous="OFF")
+        database = open_database(tmp_path / "fleet.db", synchronous="OFF")
         opened.append(database)
         kinds = {
             "database": lambda: DatabaseBlobs(database),
@@ -108,7 +109,7 @@ def test_large_bytes_lie_in_files_and_small_ones_in_the_database(tmp_path: Path)
     registry = make_registry(tmp_path / "fleet.db", None, files_from=1000)
     small, large = registry.blobs.put(b"s" * 999), registry.blobs.put(b"l" * 1000)
     assert [p.name for p in (tmp_path / "fleet.db.blobs").glob("*/*")] == [large.hex()]
-    assert registry.database.all("SELECT sha256 FROM blob") == [(small,)]
+    assert [tuple(row) for row in registry.database.all("SELECT sha256 FROM blob")] == [(small,)]
     registry.close()
 
 
@@ -116,6 +117,6 @@ def test_a_file_that_was_there_already_is_made_durable_too(tmp_path: Path, monke
     blobs = FileBlobs(tmp_path / "blobs")
     blobs.put(b"x" * 100)
     synced: list[Path] = []
-    monkeypatch.setattr("edgecloud.registry.blobs.sync_folder", synced.append)
+    monkeypatch.setattr("edgecloud.registry.blobs.flush_folder", synced.append)
     blobs.put(b"x" * 100)  # whoever wrote it may have been killed before it was
     assert set(synced) >= {tmp_path / "blobs", next((tmp_path / "blobs").iterdir())}

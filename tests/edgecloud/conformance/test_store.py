@@ -11,7 +11,7 @@ import pytest
 
 from edgecloud.registry import (
     Base,
-    Head,
+    HeadRow,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -20,7 +20,7 @@ from edgecloud.registry import (
     SqliteStore,
     Status,
     Store,
-    Waiting,
+    WaitingMessage,
     create_registry,
     open_registry,
 )
@@ -160,8 +160,8 @@ def test_each_model_of_a_device_has_a_lineage_of_its_own(store: Store, lineage: 
 
 def test_a_head_moves_only_from_where_it_is_thought_to_be(store: Store, lineage: int) -> None:
     row = store.versions.add(version(lineage, 1))
-    assert store.lineages.head(lineage, 1) == Head(None, BASE.commit, 0)
-    to = Head(row.id, row.commit, 1)
+    assert store.lineages.head(lineage, 1) == HeadRow(None, BASE.commit, 0)
+    to = HeadRow(row.id, row.commit, 1)
     assert not store.lineages.move_head(lineage, 1, digest(5), to)
     assert store.lineages.head(lineage, 1).version == 0
     assert store.lineages.move_head(lineage, 1, BASE.commit, to)
@@ -267,8 +267,8 @@ def test_orphans_wait_by_parent_device_and_number(store: Store, lineage: int) ->
     assert store.inbox.parked(digest(5)) is None and not store.inbox.is_parked(digest(1005))
 
 
-def waiting(n: int, kind: str = "update", **other: object) -> Waiting:
-    return replace(Waiting(0, "pi-9", "digits", kind, "unknown-key", digest(n), b"", b"w" * 10, 100 + n, 0), **other)  # type: ignore[arg-type]
+def waiting(n: int, kind: str = "update", **other: object) -> WaitingMessage:
+    return replace(WaitingMessage(0, "pi-9", "digits", kind, "unknown-key", digest(n), b"", b"w" * 10, 100 + n, 0), **other)  # type: ignore[arg-type]
 
 
 def test_held_messages_are_replaced_counted_and_dropped(store: Store) -> None:

@@ -20,7 +20,7 @@ from edgecloud.graft.layers import layers, select
 from edgecloud.graft.packing import pack
 from edgecloud.graft.stock import Stock, read
 from edgecloud.graft.writing import build, flat, ops
-from edgecloud.graft.writing.flat import At
+from edgecloud.graft.writing.flat import OldNode
 from edgecommon.runtime import interpreter_for
 from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainable
 from modelwire.tensors import F32
@@ -50,32 +50,33 @@ def run(interpreter: Any, x: F32) -> F32:
 
 def rewritten(stock: Stock, **changed: object) -> bytes:
     """Return the stock file with another root table in front of it; changed: operators or tensors to put in the place of old ones."""
-    parts = {"tensors": [At(t.at) for t in stock.tensors], "operators": [At(op.at) for op in stock.operators]}
-    codes = [At(at) for at in stock.codes]
+    parts = {"tensors": [OldNode(t.byte) for t in stock.tensors], "operators": [OldNode(op.byte) for op in stock.operators]}
+    codes = [OldNode(byte) for byte in stock.codes]
     for key, places in changed.items():
         if key == "codes":
             codes += places  # type: ignore[operator]
         else:
             for index, node in places.items():  # type: ignore[attr-defined]
                 parts[key][index] = node
-    graph = flat.Table(
+    graph = flat.TableNode(
         {
-            0: flat.Vectors(parts["tensors"]), 1: flat.integers(stock.inputs), 2: flat.integers(stock.outputs),
-            3: flat.Vectors(parts["operators"]),
+            0: flat.TableVector(parts["tensors"]), 1: flat.integers(stock.inputs), 2: flat.integers(stock.outputs),
+            3: flat.TableVector(parts["operators"]),
         }
     )  # fmt: skip
     root = {
-        0: flat.u32(3), 1: flat.Vectors(codes), 2: flat.Vectors([graph]), 4: flat.Vectors([At(at) for at in stock.buffer_tables]),
+        0: flat.u32(3), 1: flat.TableVector(codes), 2: flat.TableVector([graph]),
+        4: flat.TableVector([OldNode(byte) for byte in stock.buffer_tables]),
     }  # fmt: skip
-    return flat.write(flat.Table(root), b"TFL3", stock.data)
+    return flat.write(flat.TableNode(root), b"TFL3", stock.data)
 
 
 def with_operator(name: str, index: int, code: int) -> bytes:
     """Return a stock file in which one operator has become another one."""
     stock = read(stock_file(name))
     op = stock.operators[index]
-    node = flat.Table({0: flat.u32(len(stock.codes)), 1: flat.integers(op.inputs), 2: flat.integers(op.outputs)})
-    return rewritten(stock, codes=[flat.Table({0: flat.i8(min(code, 127)), 3: flat.i32(code)})], operators={index: node})
+    node = flat.TableNode({0: flat.u32(len(stock.codes)), 1: flat.integers(op.inputs), 2: flat.integers(op.outputs)})
+    return rewritten(stock, codes=[flat.TableNode({0: flat.i8(min(code, 127)), 3: flat.i32(code)})], operators={index: node})
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -317,8 +318,8 @@ def with_inputs(name: str, index: int, inputs: tuple[int, ...]) -> bytes:
     """Return a stock file in which one operator takes other tensors."""
     stock = read(stock_file(name))
     op = stock.operators[index]
-    (table,) = (t for t in stock.graph.tables(3) if t.at == op.at)
-    node = flat.Table({0: flat.u32(table.integer(0, U32)), 1: flat.integers(inputs), 2: flat.integers(op.outputs)})
+    (table,) = (t for t in stock.graph.tables(3) if t.at == op.byte)
+    node = flat.TableNode({0: flat.u32(table.integer(0, U32)), 1: flat.integers(inputs), 2: flat.integers(op.outputs)})
     return rewritten(stock, operators={index: node})
 
 

@@ -12,10 +12,12 @@ import pytest
 
 from edgecloud import cli
 from edgecloud.graft.grafting import Wish, graft
-from edgecloud.graft.quantized import LARGEST, exposing, fit, head, put
+from edgecloud.graft.retraining import exposing, fit, head_of, put
 from edgecloud.graft.stock import read
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable
+from modelwire.tflite.int8_head import BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE
+from modelwire.tflite.int8_numbers import features_of, layer_of, weights_in
 from tests.int8 import clips_of, outputs
 from tests.stock import STOCK, stock_file
 
@@ -25,13 +27,14 @@ BOTH = pytest.mark.parametrize("name", ["int8_softmax", "int8_logistic"])
 @BOTH
 def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name: str) -> None:
     stock = read(stock_file(name))
-    of = head(stock, stock.outputs[0])
+    of = head_of(stock, stock.outputs[0])
     clips, _ = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 6)
     (before,) = outputs(stock.data, clips)
-    after, rows = outputs(exposing(stock, of), clips)
+    after, rows = outputs(exposing(stock, of.seen), clips)
     assert before.tobytes() == after.tobytes()
-    z = of.numbers(rows) @ of.kernel_of(stock).T + of.bias_of(stock)
-    p = 1 / (1 + np.exp(-z)) if of.binary else np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    kernel, bias = layer_of(of, weights_in(stock.data, of))
+    z = features_of(of, rows) @ kernel.T + bias
+    p = 1 / (1 + np.exp(-z)) if of.logistic else np.exp(z) / np.exp(z).sum(1, keepdims=True)
     given = stock.tensors[stock.outputs[0]]
     np.testing.assert_allclose((after.astype(float) - given.zeros[0]) * given.scales[0], p, atol=0.04)  # the logits are rounded too
 
@@ -39,19 +42,19 @@ def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name: str) -
 @BOTH
 def test_a_retrained_head_is_learnt_and_nothing_else_moves(name: str) -> None:
     stock = read(stock_file(name))
-    of = head(stock, stock.outputs[0])
-    classes = 2 if of.binary else len(of.scales)
+    of = head_of(stock, stock.outputs[0])
+    classes = 2 if of.logistic else of.outputs
     clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], classes, 160)
-    _, rows = outputs(exposing(stock, of), clips)
-    kernel, bias = fit(of, of.numbers(rows[:100]), y[:100])
-    made = put(stock, of, kernel, bias, of.numbers(rows[:100]))
+    _, rows = outputs(exposing(stock, of.seen), clips)
+    kernel, bias = fit(of, features_of(of, rows[:100]), y[:100])
+    made = put(stock.data, of, kernel, bias, features_of(of, rows[:100]))
     assert len(made.file) == len(stock.data)
     assert made.changed <= 2 * (kernel.size + 8 * classes)
-    after, again = outputs(exposing(read(made.file), of), clips[100:])
+    after, again = outputs(exposing(read(made.file), of.seen), clips[100:])
     assert again.tobytes() == rows[100:].tobytes()
-    said = (after[:, 0] > 0).astype(int) if of.binary else after.argmax(1)
-    z = of.numbers(rows[100:]) @ kernel.T + bias
-    in_float = (z[:, 0] > 0).astype(int) if of.binary else z.argmax(1)
+    said = (after[:, 0] > 0).astype(int) if of.logistic else after.argmax(1)
+    z = features_of(of, rows[100:]) @ kernel.T + bias
+    in_float = (z[:, 0] > 0).astype(int) if of.logistic else z.argmax(1)
     assert (in_float == y[100:]).mean() >= 0.85
     assert (said == in_float).mean() >= 0.97
 
@@ -59,20 +62,20 @@ def test_a_retrained_head_is_learnt_and_nothing_else_moves(name: str) -> None:
 @BOTH
 def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(name: str) -> None:
     stock = read(stock_file(name))
-    of = head(stock, stock.outputs[0])
-    kernel, bias = of.kernel_of(stock), of.bias_of(stock)
+    of = head_of(stock, stock.outputs[0])
+    kernel, bias = layer_of(of, weights_in(stock.data, of))
     none = np.zeros((0, kernel.shape[1]))
-    same = put(stock, of, kernel, bias, none)
+    same = put(stock.data, of, kernel, bias, none)
     assert same.file == stock.data and not same.rescaled
     for factor in (0.5, 3.7, 1e4):
-        made = put(stock, of, kernel * factor, bias * factor, none)
-        after = read(made.file)
-        now = head(after, after.outputs[0])
+        made = put(stock.data, of, kernel * factor, bias * factor, none)
+        after = weights_in(made.file, of)
+        now = of.with_weights(after)
         assert made.rescaled == (factor > 1)
-        assert np.abs(after.value(now.kernel)).max() <= LARGEST
-        assert np.abs(now.kernel_of(after) - kernel * factor).max() <= 0.51 * now.scales.max()
-        held = after.tensors[now.bias].scales
-        np.testing.assert_allclose(held, (now.scales * now.feature_scale)[: len(held)], rtol=1e-6)  # as the runtimes demand
+        assert np.abs(after[KERNEL]).max() <= CODE_MAX
+        assert np.abs(layer_of(now, after)[0] - kernel * factor).max() <= 0.51 * max(now.kernel_scales)
+        held = after[BIAS_SCALE]
+        np.testing.assert_allclose(held, after[KERNEL_SCALE] * now.feature_scale, rtol=1e-6)  # as the runtimes demand
         assert len(outputs(made.file, [np.zeros((1, *stock.tensors[stock.inputs[0]].shape[1:]), np.int8)])) == 1
 
 
@@ -80,14 +83,14 @@ def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(nam
 def test_a_wake_word_learns_another_word(name: str) -> None:
     """Streaming models of another project, with their state; synthetic sounds: patterns of noise over 20 frames."""
     stock = read(stock_file(name))
-    of = head(stock, stock.outputs[0])
+    of = head_of(stock, stock.outputs[0])
     clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 140, frames=20)
-    before = outputs(exposing(stock, of), clips)
-    kernel, bias = fit(of, of.numbers(before[1][:100]), y[:100])
-    made = put(stock, of, kernel, bias, of.numbers(before[1][:100]))
+    before = outputs(exposing(stock, of.seen), clips)
+    kernel, bias = fit(of, features_of(of, before[1][:100]), y[:100])
+    made = put(stock.data, of, kernel, bias, features_of(of, before[1][:100]))
     assert len(made.file) == len(stock.data)
     assert made.changed < 600
-    after = outputs(exposing(read(made.file), of), clips[100:])
+    after = outputs(exposing(read(made.file), of.seen), clips[100:])
     assert after[1].tobytes() == before[1][100:].tobytes()
     assert ((after[0][:, 0] > 127) == y[100:]).mean() >= 0.95
 
@@ -114,7 +117,7 @@ def test_the_commands_expose_and_fit(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go() -> None:
     with pytest.raises(NotTrainable, match="float32, not int8"):
         stock = read((STOCK / "dense.tflite").read_bytes())
-        head(stock, stock.outputs[0])
+        head_of(stock, stock.outputs[0])
     with pytest.raises(NotTrainable, match="edgecloud int8-head fit"):
         graft(stock_file("int8_softmax"), Wish())
 
@@ -123,7 +126,7 @@ def test_rows_that_can_not_be_read_are_refused_and_nothing_is_written(tmp_path: 
     """A copy that broke off, a bit that fell over, an array that claims more than any memory holds, and no rows at all."""
     model, out = str(STOCK / "int8_softmax.tflite"), tmp_path / "new.tflite"
     stock = read(stock_file("int8_softmax"))
-    size = stock.tensors[head(stock, stock.outputs[0]).features].size
+    size = head_of(stock, stock.outputs[0]).features
     good = io.BytesIO()
     np.savez(good, x=np.arange(40 * size, dtype=np.int8).reshape(40, size), y=np.arange(40) % 2)
     whole = good.getvalue()

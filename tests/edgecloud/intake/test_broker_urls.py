@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.intake.mqtt import Broker, parse_broker
+from edgecloud.intake.mqtt import parse_broker
+from edgecommon.broker import Broker
 from modelwire.errors import BadArgument
 
 

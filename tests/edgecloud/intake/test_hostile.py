@@ -151,7 +151,7 @@ def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_boun
     honest = device.train()
     names: set[str] = set()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
+    started = time.process_time()
     for n in range(200):
         data = bytearray(honest.data[:-TRAILER])
         for _ in range(int(rng.integers(1, 4))):
@@ -163,7 +163,7 @@ def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_boun
             continue
         names.add(centre.take((device.topic("update"), message)).result.value)
         centre.rebuild()
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
     # A changed extension alone is no lie: it is information. All other mutations are refused, dropped, parked or condemned.
     rows = centre.store.versions.of(centre.store.lineages.get("pi-7", "digits").id)

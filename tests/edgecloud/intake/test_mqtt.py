@@ -80,7 +80,7 @@ def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent: b
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{old.port}"), fleet=FLEET, client_id="centre", connect_seconds=0.5)
     transport.start(Ear())
     until(lambda: transport.connected)
-    assert old.subscribed.wait(10)
+    assert old.subscribed.wait(100)
     assert old.levels[0] == 5 and old.levels[-1] == 4
     transport.stop()
     old.close()
@@ -95,7 +95,7 @@ def test_a_broker_that_comes_late_is_found(tmp_path: Path) -> None:
     time.sleep(0.5)
     assert not transport.connected
     broker.start()
-    until(lambda: transport.connected, 20)
+    until(lambda: transport.connected)
     transport.stop()
     broker.stop()
 
@@ -119,7 +119,7 @@ def test_a_killed_broker_is_found_again_and_old_acknowledgements_do_no_harm(tmp_
         broker.kill()
         until(lambda: not transport.connected)
         broker.start()
-        until(lambda: transport.connected and other.connected, 40)
+        until(lambda: transport.connected and other.connected)
         transport.acknowledge(old)
         send(b"after")
         assert ear.data()[-1] == b"after"

@@ -11,7 +11,7 @@ import pytest
 import edgecloud
 from edgecloud.registry import open_registry
 from edgecloud.registry.backup import backup, restore
-from edgecloud.registry.database import Database
+from edgecloud.registry.database import open_database
 from edgecloud.registry.lock import lock_registry
 from edgecloud.versions import materialise
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged, StateBusy, UnsupportedWire
@@ -27,7 +27,7 @@ def exact(path: Path) -> int:
     """Return how many versions of a registry are proven; fail for one that is not."""
     store = open_registry(path, readonly=True)
     try:
-        bases, count = materialise.Bases(store), 0
+        bases, count = materialise.LoadedBases(store), 0
         for lineage in store.lineages.all():
             for checked in materialise.check_lineage(store, lineage, bases):
                 assert checked.error is None, str(checked.error)
@@ -75,7 +75,7 @@ def test_an_unchanged_registry_and_its_copy_hold_the_same_rows(tmp_path: Path, c
     centre.deliver(device, *(device.train() for _ in range(5)))
     centre.rebuild()
     backup(centre.store.database.path, tmp_path / "copy.db", progress=silent)
-    copy = Database(tmp_path / "copy.db", readonly=True)
+    copy = open_database(tmp_path / "copy.db", readonly=True)
     tables = [name for (name,) in copy.all("SELECT name FROM sqlite_master WHERE type = 'table'")]
     assert "version" in tables
     for table in tables:
@@ -176,7 +176,7 @@ def test_what_is_no_whole_copy_is_not_restored(tmp_path: Path, centre: Centre, d
     elif damage == "other file":
         copy.write_bytes(b"SQLite format 3\0" + bytes(5000))
     else:
-        newer = Database(copy)
+        newer = open_database(copy)
         newer.run("PRAGMA user_version = 99")
         newer.close()
     with pytest.raises((RegistryDamaged, UnsupportedWire)):

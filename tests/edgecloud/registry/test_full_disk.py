@@ -6,7 +6,6 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -55,7 +54,7 @@ def test_a_disk_too_full_for_the_index_of_the_log_is_not_called_damage(store: Sq
 
     with pytest.raises(RegistryDamaged):
         fails()
-    monkeypatch.setattr("edgecloud.registry.database.shutil.disk_usage", lambda _path: SimpleNamespace(free=4096))
+    monkeypatch.setattr("edgecommon.sqlite._free", lambda _path: 4096)
     with pytest.raises(BadArgument, match="its disk is full") as caught:
         fails()
     assert "restore" not in caught.value.next_step

@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud.versions import comparing, materialise
 from modelwire.errors import WrongBase
-from modelwire.lattice.exact import exact_sections
+from modelwire.lattice.between import exact_sections
 from modelwire.lattice.state import ModelState
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
@@ -48,7 +48,7 @@ def test_units_that_were_widened_are_measured_on_the_finer_lattice(base: Base) -
 
 def test_versions_of_another_schema_can_not_be_compared(grown: Centre, base: Base, tmp_path: Path) -> None:
     motion = Base.of(MOTION)
-    one, other = (materialise.LoadedBase(b.manifest, b.weights, b.file).state() for b in (base, motion))
+    one, other = (materialise.LoadedBase(b.manifest, b.weights, b.parsed).state() for b in (base, motion))
     with pytest.raises(WrongBase):
         comparing.distance(one, other)
 

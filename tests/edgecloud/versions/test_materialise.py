@@ -43,7 +43,7 @@ def test_a_version_on_a_refused_one_can_not_be_materialised_by_the_back_door(gro
     lineage = store.lineages.get("pi-7", "digits")
     row = store.versions.numbered(lineage.id, 9)
     with pytest.raises(NotServed):
-        materialise.rebuild(store, row, materialise.Bases(store))
+        materialise.rebuild(store, row, materialise.LoadedBases(store))
 
 
 def test_unknown_names_are_errors_by_name(grown: Centre, centre: Centre, base: Base) -> None:
@@ -66,7 +66,7 @@ def test_verify_proves_every_served_version_one_step_each(grown: Centre, monkeyp
     step = materialise.step
     monkeypatch.setattr(materialise, "step", lambda *a: (steps.append(1), step(*a)))
     lineage = grown.store.lineages.get("pi-7", "digits")
-    found = list(materialise.check_lineage(grown.store, lineage, materialise.Bases(grown.store)))
+    found = list(materialise.check_lineage(grown.store, lineage, materialise.LoadedBases(grown.store)))
     assert [c.version.version for c in found if c.error is None] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13]
     assert len(steps) == 12
 
@@ -76,7 +76,7 @@ def test_a_damaged_container_is_found_and_what_follows_the_next_snapshot_is_stil
     lineage = store.lineages.get("pi-7", "digits")
     row = store.versions.numbered(lineage.id, 3)
     damage(store, "UPDATE blob SET bytes = zeroblob(length(bytes)) WHERE sha256 = ?", row.blob)
-    found = {c.version.version: c.error for c in materialise.check_lineage(store, lineage, materialise.Bases(store))}
+    found = {c.version.version: c.error for c in materialise.check_lineage(store, lineage, materialise.LoadedBases(store))}
     assert [v for v, error in found.items() if error] == [3, 4]
     assert all(isinstance(e, RegistryDamaged) for e in found.values() if e)
     with fleet_of(store) as fleet:
@@ -96,7 +96,7 @@ def test_a_row_that_does_not_agree_with_its_container_is_damage(grown: Centre, c
     row = store.versions.numbered(lineage.id, 8)
     damage(store, f"UPDATE version SET {column} = ? WHERE id = ?", value, row.id)
     changed = store.versions.by_id(row.id)
-    checked = materialise.check_version(store, changed, materialise.Bases(store))
+    checked = materialise.check_version(store, changed, materialise.LoadedBases(store))
     assert isinstance(checked.error, RegistryDamaged)
 
 
@@ -113,7 +113,7 @@ def test_a_container_that_no_key_of_its_device_sealed_is_found(grown: Centre, ba
     store = grown.store
     lineage = store.lineages.get("pi-7", "digits")
     damage(store, "UPDATE device_key SET key = ?", key_of("mallory").public)
-    found = list(materialise.check_lineage(store, lineage, materialise.Bases(store)))
+    found = list(materialise.check_lineage(store, lineage, materialise.LoadedBases(store)))
     assert all(isinstance(c.error, (BadSignature, RegistryDamaged)) for c in found)
     assert isinstance(found[0].error, BadSignature)
 
@@ -123,7 +123,7 @@ def test_a_revoked_key_still_proves_what_it_sealed(grown: Centre) -> None:
     store.devices.revoke("pi-7", 99)
     store.devices.add("pi-7", key_of("pi-7", 1).public, 99)
     lineage = store.lineages.get("pi-7", "digits")
-    assert all(c.error is None for c in materialise.check_lineage(store, lineage, materialise.Bases(store)))
+    assert all(c.error is None for c in materialise.check_lineage(store, lineage, materialise.LoadedBases(store)))
 
 
 def test_versions_of_all_epochs_are_proven_and_found_by_number(grown: Centre, device: ScriptedDevice) -> None:
@@ -146,7 +146,7 @@ def test_a_mismatch_names_the_version_and_what_differs(centre: Centre, device: S
     lineage = centre.store.lineages.get("pi-7", "digits")
     row = centre.store.versions.numbered(lineage.id, 1)
     with pytest.raises(RootMismatch, match="pi-7/digits@1: the rebuilt weights have another root"):
-        materialise.rebuild(centre.store, row, materialise.Bases(centre.store))
+        materialise.rebuild(centre.store, row, materialise.LoadedBases(centre.store))
 
 
 def test_large_bases_and_updates_lie_beside_the_registry_and_come_back(tmp_path: Path, base: Base) -> None:
@@ -160,7 +160,7 @@ def test_large_bases_and_updates_lie_beside_the_registry_and_come_back(tmp_path:
     store.close()
     again = open_registry(tmp_path / "fleet.db", readonly=True)
     lineage = again.lineages.get("pi-7", "digits")
-    assert [c.error for c in materialise.check_lineage(again, lineage, materialise.Bases(again))] == [None, None]
+    assert [c.error for c in materialise.check_lineage(again, lineage, materialise.LoadedBases(again))] == [None, None]
     again.close()
 
 

@@ -12,18 +12,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from edgecloud.versions import materialise, naming, replaying
-from edgecloud.versions import unlearning as forgetting
+from edgecloud.versions import materialise, naming, replaying, unlearning
 from modelwire.errors import BadArgument, Malformed, TooLarge
 from modelwire.lattice.between import difference
 from modelwire.lattice.rebuild import rebuild
+from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
 from modelwire.output_head.forgotten import KEY, Forgotten
-from modelwire.output_head.recipe import kind_of, layers_before, update_of
 from modelwire.output_head.rows import Rows
-from modelwire.output_head.settings import Loss
 from modelwire.output_head.trainer import advance, start_of
+from modelwire.output_head_settings import Loss
 from modelwire.update.container import parse_unsigned
 from modelwire.update.sections import Kind, Sections
 from tests.edgecloud.centre import Centre, make_registry
@@ -54,15 +53,15 @@ ROUNDS: list[Round] = [
 ]  # fmt: skip
 
 
-def unlearned(centre: Centre, name: str, rows: Sequence[int]) -> forgetting.Unlearned:
+def unlearned(centre: Centre, name: str, rows: Sequence[int]) -> unlearning.Unlearned:
     place = naming.find(centre.store, naming.parse(name))
-    return forgetting.unlearn(centre.store, place, rows, materialise.Bases(centre.store))
+    return unlearning.unlearn(centre.store, place, rows, materialise.LoadedBases(centre.store))
 
 
 def test_a_sample_goes_from_every_recipe_that_had_it(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     grown(centre, device, ROUNDS)
     found = unlearned(centre, "pi-7@2", [2, 3, 24])  # samples 110, 111 and 132
-    assert found.forgotten == Forgotten((110, 111, 132))
+    assert found.without == Forgotten((110, 111, 132))
     assert [(d.version, d.rows) for d in found.dropped] == [(1, 2), (2, 3), (3, 1), (4, 3)]
     assert found.state.root == never_seen(base, ROUNDS, [110, 111, 132]).root != found.head.root == device.state.root
     assert found.state.fingerprint == found.state.measure_fingerprint()
@@ -84,7 +83,7 @@ def test_rows_without_names_go_from_their_version_alone_and_the_rest_is_trained_
 ) -> None:
     grown(centre, device, ROUNDS, named=False)
     found = unlearned(centre, "pi-7@2", [0, 5])
-    assert found.forgotten == Forgotten(version=2, rows=(0, 5)) and [(d.version, d.rows) for d in found.dropped] == [(2, 2)]
+    assert found.without == Forgotten(version=2, rows=(0, 5)) and [(d.version, d.rows) for d in found.dropped] == [(2, 2)]
     assert found.nameless == (2, 3, 4)
     rest: list[Round] = [ROUNDS[0], ([i for i in ROUNDS[1][0] if i not in (108, 113)], ROUNDS[1][1]), *ROUNDS[2:]]
     assert found.state.root == never_seen(base, rest, []).root
@@ -95,8 +94,8 @@ def test_the_counterfactual_of_one_version_looks_at_no_other(centre: Centre, dev
     centre.deliver(device, device.train(), device.learn(range(105, 130)), device.train())
     assert all(one.ok for one in centre.rebuild())
     place = naming.find(centre.store, naming.parse("pi-7@3"))
-    bases = materialise.Bases(centre.store)
-    found = forgetting.at_version(centre.store, place, [1, 2], bases)
+    bases = materialise.LoadedBases(centre.store)
+    found = unlearning.at_version(centre.store, place, [1, 2], bases)
     two = centre.store.versions.numbered(place.lineage.id, 2)
     assert two is not None
     expected = materialise.rebuild(centre.store, two, bases)
@@ -157,18 +156,18 @@ def test_what_is_sent_leads_from_the_head_to_the_unlearned_model_and_can_be_forg
         found = unlearned(centre, f"pi-7@{version}", [row])
         gone.append(ids[row])
         assert found.state.root == never_seen(base, rounds, gone).root
-        data = forgetting.update_for(found)
+        data = unlearning.update_for(found)
         assert len(data) < 1000
         take_over(device, data)
         sections = parse_unsigned(data).sections(base.manifest.schema)
-        centre.deliver(device, device.seal(Kind.DELTA, sections, extension={"note": "forgot", KEY: found.forgotten.encode()}))
+        centre.deliver(device, device.seal(Kind.DELTA, sections, extension={"note": "forgot", KEY: found.without.encode()}))
         more = (range(300 + row, 310 + row), {"seed": row})
         grown(centre, device, [more])
         rounds.append(more)
     again = unlearned(centre, "pi-7@1", [12])
     assert again.state.root == again.head.root
     with pytest.raises(BadArgument, match="already"):
-        forgetting.update_for(again)
+        unlearning.update_for(again)
 
 
 def test_a_delta_that_only_says_that_it_forgot_is_believed_when_replaying_gives_it(centre: Centre, device: ScriptedDevice) -> None:
@@ -180,7 +179,7 @@ def test_a_delta_that_only_says_that_it_forgot_is_believed_when_replaying_gives_
         unlearned(centre, "pi-7@1", [3])
 
 
-@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, base: Base, data: st.DataObject
@@ -233,10 +232,10 @@ def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_o
             assert found.state.fingerprint == found.state.measure_fingerprint()
             if found.state.root == found.head.root:
                 continue
-            take_over(device, forgetting.update_for(found))
+            take_over(device, unlearning.update_for(found))
             gone |= samples
             sections = difference(found.head, found.state)
-            centre.deliver(device, device.seal(Kind.DELTA, sections, extension={KEY: found.forgotten.encode()}))
+            centre.deliver(device, device.seal(Kind.DELTA, sections, extension={KEY: found.without.encode()}))
         assert all(one.ok for one in centre.rebuild())
     centre.store.close()
 
@@ -244,9 +243,9 @@ def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_o
 def test_too_large_an_update_is_not_sent(centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     grown(centre, device, ROUNDS)
     found = unlearned(centre, "pi-7@1", [3])
-    monkeypatch.setattr(forgetting, "LIMIT", forgetting.limits.Limits(container=100))
+    monkeypatch.setattr(unlearning, "LIMIT", unlearning.limits.Limits(container=100))
     with pytest.raises(TooLarge):
-        forgetting.update_for(found)
+        unlearning.update_for(found)
 
 
 def test_rows_that_are_not_there_and_versions_that_are_no_recipe_are_errors(centre: Centre, device: ScriptedDevice) -> None:
@@ -275,7 +274,7 @@ def test_ids_that_are_none_of_the_rows_stop_it(centre: Centre, device: ScriptedD
 
 def test_a_replay_is_the_version_and_other_settings_are_not(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     grown(centre, device, ROUNDS)
-    bases = materialise.Bases(centre.store)
+    bases = materialise.LoadedBases(centre.store)
     for version in range(1, 5):
         done = replaying.replay(centre.store, naming.find(centre.store, naming.parse(f"pi-7@{version}")), bases)
         assert done.equal and done.state.root == device.made[version].root

@@ -317,7 +317,7 @@ def test_two_threads_on_two_states_give_what_one_gives() -> None:
     gate = threading.Barrier(2)
 
     def work(state: ModelState, body: bytes) -> list[bytes]:
-        gate.wait(10)
+        gate.wait(300)
         for _ in range(20):
             mine = state.at_base()
             mine.apply_container(parse(body))

@@ -20,7 +20,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire._reference import head as formulas
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 
 from .test_round import PATHS
 

@@ -13,7 +13,8 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire.errors import ConfigError
-from modelwire.output_head.settings import parse_head_recipe
+from modelwire.output_head_settings import head_recipe_of
+from modelwire.wire import cbor
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "wire-1" / "kernels"
 BOTH = pytest.mark.parametrize("core", [kernel, twin], ids=["compiled", "twin"])
@@ -92,8 +93,8 @@ def test_checksums_are_the_golden_ones(core: Any, case: Any) -> None:
 
 @pytest.mark.parametrize("case", vectors("head"), ids=lambda case: case["recipe"][:16])
 def test_heads_train_to_the_golden_bits(case: Any) -> None:
-    recipe = parse_head_recipe(bytes.fromhex(case["recipe"]))
-    assert recipe.encode().hex() == case["recipe"]
+    recipe = head_recipe_of(cbor.decode(bytes.fromhex(case["recipe"])))
+    assert cbor.encode(recipe.as_value()).hex() == case["recipe"]
     for name in ("", *kernel.kernel_names(), "twin"):
         core: Any = twin if name == "twin" else kernel
         if name != "twin":

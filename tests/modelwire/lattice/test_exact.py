@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modelwire import storage
 from modelwire.errors import IndexOutOfRange, Malformed, ModelError, NonFinite, WrongBase
-from modelwire.lattice.exact import exact_update, raw_weights, section_of
+from modelwire.lattice.exact import section_of
 from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState, fingerprint_of
 from modelwire.tensors import Dtype, Schema, TensorClass, TensorSpec
@@ -21,7 +21,8 @@ from modelwire.update.container import Header, parse, seal
 from modelwire.update.manifest import Manifest, manifest_for, parse_manifest
 from modelwire.update.sections import Kind, PlaneSection, add, changed, invert
 from tests.modelwire.kernels.test_planes import neighbours, stored
-from tests.modelwire.models import KEY
+from tests.modelwire.models import KEY, exact_update
+from tests.modelwire.raw_planes import raw_snapshot, raw_weights
 
 SCHEMA = Schema(
     tuple(
@@ -58,7 +59,8 @@ def base(seed: int = 0, *, exact: bool = True) -> ModelState:
 def sealed(state: ModelState, kind: Kind, sections: Any, version: int = 1) -> bytes:
     m = state.manifest
     named = m.commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "m", 1, version, m.commit, m.schema.id, state.root, state.fingerprint, named), sections, m.schema, KEY)
+    header = Header(kind, "pi-7", "m", 1, version, m.commit, m.schema.id, state.root, state.fingerprint, named)
+    return seal(header, sections, m.schema, KEY).data
 
 
 def same(a: ModelState, b: ModelState) -> bool:
@@ -112,7 +114,7 @@ def moved(state: ModelState, sections: Any) -> ModelState:
 def test_a_snapshot_of_an_exact_base_is_read_with_the_base_or_without(seed: int, raw: bool) -> None:
     state = base(seed)
     _, _, after = exact_update(state, trained(seed + 1, state.weights))
-    sections = after.raw_snapshot() if raw else after.snapshot()
+    sections = raw_snapshot(after) if raw else after.snapshot()
     container = parse(sealed(after, Kind.SNAPSHOT, sections))
     _, _, elsewhere = exact_update(state, trained(seed + 2, state.weights))
     assert same(rebuild(elsewhere, container), after)
@@ -127,7 +129,7 @@ def test_raw_planes_of_nothing_but_zeros_say_so() -> None:
     flat = [np.ones(t.size, t.dtype.held) for t in SCHEMA.tensors]
     state = ModelState.of_base(manifest_for(SCHEMA, flat, file_sha256=bytes(32), file_size=1, exponents={}, exact=True), flat)
     _, _, after = exact_update(state, [np.zeros_like(a) for a in flat])
-    assert same(rebuild(state, parse(sealed(after, Kind.SNAPSHOT, after.raw_snapshot()))), after)
+    assert same(rebuild(state, parse(sealed(after, Kind.SNAPSHOT, raw_snapshot(after)))), after)
 
 
 def test_a_float_that_is_no_number_is_refused_and_named() -> None:
@@ -179,9 +181,9 @@ def test_kinds_and_classes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(Malformed, match="planes that it can't take"):
         mixed.apply(Kind.DELTA, [s for s in planed(sections) if s.tensor == lattice])
     with pytest.raises(Malformed, match="planes that it can't take"):
-        state.copy().apply(Kind.EXACT, after.raw_snapshot())
+        state.copy().apply(Kind.EXACT, raw_snapshot(after))
     with pytest.raises(Malformed, match="none of exact updates"):
-        sealed(after, Kind.EXACT, after.raw_snapshot())
+        sealed(after, Kind.EXACT, raw_snapshot(after))
     with pytest.raises(IndexOutOfRange):
         state.copy().apply(Kind.EXACT, [replace(planed(sections)[0], tensor=99)])
     with pytest.raises(Malformed, match="two sections"):
@@ -206,7 +208,7 @@ def test_a_base_of_mixed_classes_takes_planes_beside_coded_sections() -> None:
     assert after.weights[1].tobytes() == (flat[1] * np.float32(2)).tobytes() and after.integers[2][3] == 77
     data = seal(
         Header(Kind.DELTA, "pi-7", "m", 1, 1, manifest.commit, schema.id, after.root, after.fingerprint), sections, schema, KEY
-    )
+    ).data
     assert same(rebuild(state, parse(data)), after)
     assert after.fingerprint == after.measure_fingerprint()
 

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwire import _core, errors, limits
+from modelwire.lattice.replay import replay, update_of
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe, replay, update_of
+from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.output_head.trainer import layers_of, train_head
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, invert
@@ -189,7 +190,7 @@ def test_another_root_than_the_sender_s_is_refused_and_the_parent_stays() -> Non
 
 def test_every_kernel_and_the_twin_replay_to_the_same_roots() -> None:
     program = (
-        "from tests.modelwire.output_head.test_recipe import case; from modelwire.output_head.recipe import replay\n"
+        "from tests.modelwire.output_head.test_recipe import case; from modelwire.lattice.replay import replay\n"
         "print(*(replay(*case(seed)).root.hex() for seed in range(6)))"
     )
     seen = set()

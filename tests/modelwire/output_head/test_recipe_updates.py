@@ -10,9 +10,10 @@ import pytest
 
 from modelwire import errors, limits
 from modelwire.lattice.rebuild import apply, apply_many, rebuild, replayed
+from modelwire.lattice.replay import update_of
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, update_of
+from modelwire.output_head.recipe import Recipe
 from modelwire.update.container import Container, Header, parse, seal
 from modelwire.update.sections import Kind, Sections, add, invert
 from tests.modelwire.models import KEY
@@ -33,11 +34,11 @@ def update(state: ModelState, recipe: Recipe, **said: Any) -> tuple[Container, M
     """Return the signed container of a recipe on this parent, and the state after it."""
     after = state.copy()
     after.apply(Kind.DELTA, update_of(state, recipe))
-    return parse(seal(header(Kind.RECIPE, after, **said), (), state.manifest.schema, KEY, recipe=recipe.encode())), after
+    return parse(seal(header(Kind.RECIPE, after, **said), (), state.manifest.schema, KEY, recipe=recipe.encode()).data), after
 
 
 def plain(kind: Kind, sections: Sections, after: ModelState, version: int) -> Container:
-    return parse(seal(header(kind, after, version=version), sections, after.manifest.schema, KEY))
+    return parse(seal(header(kind, after, version=version), sections, after.manifest.schema, KEY).data)
 
 
 def test_a_recipe_travels_whole_and_comes_to_the_sender_s_version() -> None:
@@ -106,13 +107,13 @@ def test_a_refused_recipe_names_its_version_and_leaves_the_parent_as_it_was() ->
     sent, after = update(state, recipe)
     other, _ = case(4)
     long = parse(
-        seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=recipe.with_settings(steps=2**32 - 1).encode())
+        seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=recipe.with_settings(steps=2**32 - 1).encode()).data
     )
     elsewhere = replace(recipe, layers=tuple(replace(layer, matrix=layer.biases, biases=layer.matrix) for layer in recipe.layers))
-    misplaced = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=elsewhere.encode()))
+    misplaced = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=elsewhere.encode()).data)
     diverging = recipe.with_settings(rate=3e38, decay=3e38)
-    wild = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=diverging.encode()))
-    garbage = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=b"\x84\x01"))
+    wild = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=diverging.encode()).data)
+    garbage = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=b"\x84\x01").data)
     wrong_root, _ = update(state, recipe, root=NO_DIGEST)
     wrong_sum, _ = update(state, recipe, fingerprint=(1, 2))
     before = state.root

@@ -9,8 +9,8 @@ import pytest
 
 from modelwire import errors
 from modelwire.output_head.rows import Rows, quantised
-from modelwire.output_head.settings import HeadRecipe, Loss, Optimizer
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of, train_head
+from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer
 
 
 def layers(recipe: HeadRecipe, seed: int = 0) -> list[tuple[Any, Any]]:

@@ -10,9 +10,9 @@ from modelwire.tflite import graph as tflite_graph
 
 def test_thousands_of_signatures_on_one_large_subgraph_take_no_more_than_their_bytes() -> None:
     file = _many_signatures(inputs=60_000, signatures=15_000)
-    began = time.monotonic()
+    began = time.process_time()
     assert len(tflite_graph.parse(file).signatures) == 15_000
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 def _many_signatures(inputs: int, signatures: int) -> bytes:

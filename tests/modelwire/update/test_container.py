@@ -44,6 +44,15 @@ def test_what_was_sealed_is_what_is_read(seed: int) -> None:
         assert (a.tensor, a.exponent, a.dq.tolist(), a.index.tolist()) == (b.tensor, b.exponent, b.dq.tolist(), b.index.tolist())
 
 
+def test_whoever_seals_knows_header_and_commit_without_parsing() -> None:
+    state, sections, _ = one_update()
+    m = state.manifest
+    header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, extension={"samples": 64})
+    made = seal(header, sections, m.schema, KEY)
+    read = parse(made.data)
+    assert (made.header, made.commit) == (read.header, read.commit)
+
+
 def test_a_snapshot_names_its_base() -> None:
     state, _, _ = one_update()
     data = sealed(state, state.snapshot(), kind=Kind.SNAPSHOT)
@@ -135,8 +144,8 @@ def test_a_container_that_no_reader_takes_is_not_sealed() -> None:
     s = snap(state, noisy(state, 0, 0.1), no_residual(state.manifest), density=1.0, max_bytes=1 << 20)
     schema = state.manifest.schema
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, state.manifest.commit, schema.id, s.state.root, s.state.fingerprint)
-    size = len(seal(header, s.sections, schema, KEY))
-    assert len(seal(header, s.sections, schema, KEY, Limits(container=size))) == size
+    size = len(seal(header, s.sections, schema, KEY).data)
+    assert len(seal(header, s.sections, schema, KEY, Limits(container=size)).data) == size
     with pytest.raises(TooLarge):
         seal(header, s.sections, schema, KEY, Limits(container=size - 1))
     with pytest.raises(Malformed, match="unit"):

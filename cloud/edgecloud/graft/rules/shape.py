@@ -10,16 +10,16 @@ from edgecloud.graft.batch import moves
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import NoRule, Tape, rule
 from edgecloud.graft.writing import ops
-from edgecloud.graft.writing.build import Graph, Shape
+from edgecloud.graft.writing.build import GraphBuilder, Shape
 
 
 @rule(ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
 def reshape(tape: Tape, op: Op, dy: int) -> None:
     x, y = op.inputs[0], op.outputs[0]
-    axis, at = tape.at.axes[x], tape.at.axes[y]
+    axis, moved_to = tape.layout.axes[x], tape.layout.axes[y]
     order = None
-    if axis is not None and at is not None:
-        order = moves(tape.stock.tensors[x].shape, axis, tape.stock.tensors[y].shape, at)
+    if axis is not None and moved_to is not None:
+        order = moves(tape.stock.tensors[x].shape, axis, tape.stock.tensors[y].shape, moved_to)
     if order is not None:
         dy = tape.graph.transpose(dy, [int(i) for i in np.argsort(order)])
     tape.give(op.inputs[0], tape.graph.reshape(dy, tape.shape(op.inputs[0])))
@@ -64,15 +64,15 @@ def _put_back(tape: Tape, op: Op, dy: int, begin: list[int]) -> None:
 
 @rule(ops.CONCATENATION)
 def concatenate(tape: Tape, op: Op, dy: int) -> None:
-    axis, at = op.option(0) % len(tape.shape(dy)), 0
+    axis, moved_to = op.option(0) % len(tape.shape(dy)), 0
     for t in op.inputs:
         # What was broadcast over the batch when it was joined takes its share of every sample.
         size = list(tape.shape(dy))
         size[axis] = tape.shape(t)[axis]
-        begin = [at if i == axis else 0 for i in range(len(size))]
+        begin = [moved_to if i == axis else 0 for i in range(len(size))]
         if tape.wants(t):
             tape.give(t, tape.graph.sum_to(tape.graph.slice(dy, begin, size), tape.shape(t)))
-        at += size[axis]
+        moved_to += size[axis]
 
 
 @rule(ops.PACK)
@@ -101,8 +101,8 @@ def split(tape: Tape, op: Op, dy: int) -> None:
 
 
 def _or_zeros(tape: Tape, out: int) -> int:
-    found = tape.gradients.get(out)
-    return tape.graph.filled(tape.shape(out), 0.0) if found is None else found
+    gradient = tape.gradients.get(out)
+    return tape.graph.filled(tape.shape(out), 0.0) if gradient is None else gradient
 
 
 @rule(ops.MEAN, ops.SUM)
@@ -165,7 +165,7 @@ def resize(tape: Tape, op: Op, dy: int) -> None:
     tape.give(op.inputs[0], _multiply(graph, across.T, dy, (batch, height, width, channels)))
 
 
-def _multiply(graph: Graph, matrix: np.ndarray[tuple[int, int], np.dtype[np.float32]], x: int, shape: Shape) -> int:
+def _multiply(graph: GraphBuilder, matrix: np.ndarray[tuple[int, int], np.dtype[np.float32]], x: int, shape: Shape) -> int:
     """Return matrix @ x for every first index of x [n, rows, columns], in `shape`."""
     return graph.reshape(graph.matmul(graph.constant_of(np.ascontiguousarray(matrix[None])), x), shape)
 
@@ -177,16 +177,16 @@ def _weights(n: int, to: int, *, bilinear: bool, corners: bool, centers: bool) -
     out = np.zeros((to, n), f32)
     for i in range(to):
         if bilinear:
-            at = (f32(i) + f32(0.5)) * scale - f32(0.5) if centers else f32(i) * scale
-            low = max(int(np.floor(at)), 0)
-            share = f32(at - f32(low)) if at >= 0 or not centers else f32(at)
+            moved_to = (f32(i) + f32(0.5)) * scale - f32(0.5) if centers else f32(i) * scale
+            low = max(int(np.floor(moved_to)), 0)
+            share = f32(moved_to - f32(low)) if moved_to >= 0 or not centers else f32(moved_to)
             high = min(low + 1, n - 1)
             low = min(low, n - 1)
             share = max(f32(0), share)
             out[i, low] += f32(1) - share
             out[i, high] += share
         else:
-            at = (f32(i) + f32(0.5 if centers else 0)) * scale
-            near = int(np.floor(at + f32(0.5))) if corners else int(np.floor(at))
+            moved_to = (f32(i) + f32(0.5 if centers else 0)) * scale
+            near = int(np.floor(moved_to + f32(0.5))) if corners else int(np.floor(moved_to))
             out[i, min(max(near, 0), n - 1)] = 1
     return out

@@ -19,7 +19,7 @@ from modelwire.errors import NotTrainable
 from modelwire.tflite.graph import MAX_ENTRIES
 
 from . import flat, ops
-from .flat import At, Node, Number, Table, Vector, Vectors
+from .flat import Node, Number, OldNode, TableNode, TableVector
 
 _TYPES = {np.dtype("<f4"): ops.FLOAT32, np.dtype("<i4"): ops.INT32, np.dtype("?"): ops.BOOL, np.dtype("i1"): ops.INT8}
 Shape = tuple[int, ...]
@@ -27,19 +27,19 @@ TENSORS = MAX_ENTRIES // 2  # that a file may get: a reader spends at least a ta
 
 
 @dataclass
-class File:
+class FileBuilder:
     """A file in the making: the stock file's operator codes and buffers, and what is new."""
 
     stock: Stock
     model: str = "the model"  # its name, for errors
     codes: list[Node] = field(init=False)
     buffers: list[Node] = field(init=False)
-    graphs: list[Node | Graph] = field(default_factory=list)
+    graphs: list[Node | GraphBuilder] = field(default_factory=list)
     signatures: list[Node] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.codes = [At(at) for at in self.stock.codes]
-        self.buffers = [At(at) for at in self.stock.buffer_tables]
+        self.codes = [OldNode(byte) for byte in self.stock.codes]
+        self.buffers = [OldNode(byte) for byte in self.stock.buffer_tables]
         self._code: dict[tuple[int, int], int] = {}
         self._buffer: dict[bytes, int] = {}
         self._tensors = self._bytes = 0
@@ -59,14 +59,14 @@ class File:
             fields: dict[int, Number | Node] = {0: flat.i8(min(code, 127)), 3: flat.i32(code)}
             if version > 1:
                 fields[2] = flat.i32(version)
-            self.codes.append(Table(fields))
+            self.codes.append(TableNode(fields))
         return self._code[code, version]
 
     def buffer(self, value: bytes, *, own: bool = False) -> int:
         """Return the index of a buffer with these bytes. own: of one that nothing else uses."""
         if own or value not in self._buffer:
             self.spend(bytes=len(value))
-            self.buffers.append(Table({0: flat.data(value)}))
+            self.buffers.append(TableNode({0: flat.data(value)}))
             if own:
                 return len(self.buffers) - 1
             self._buffer[value] = len(self.buffers) - 1
@@ -77,24 +77,25 @@ class File:
         self.spend(bytes=4 * entries)
         self._bytes -= 4 * entries
 
-    def sign(self, key: str, graph: Graph, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+    def sign(self, key: str, graph: GraphBuilder, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         """Give a subgraph a name by which it is called, and its inputs and outputs theirs."""
         graph.inputs, graph.outputs = list(inputs.values()), list(outputs.values())
-        maps = [Vectors([Table({0: flat.text(n), 1: flat.u32(t)}) for n, t in names.items()]) for names in (inputs, outputs)]
-        self.signatures.append(Table({0: maps[0], 1: maps[1], 2: flat.text(key), 4: flat.u32(self.graphs.index(graph))}))
+        maps = [TableVector([TableNode({0: flat.text(n), 1: flat.u32(t)}) for n, t in names.items()]) for names in (inputs, outputs)]
+        self.signatures.append(TableNode({0: maps[0], 1: maps[1], 2: flat.text(key), 4: flat.u32(self.graphs.index(graph))}))
 
     def write(self, notes: Mapping[str, bytes]) -> bytes:
         """Return the file. notes: metadata by name; the stock file's is kept beside it."""
-        metadata: list[Node] = [At(t.at) for t in self.stock.root.tables(6) if t.text(0) not in notes]
-        metadata += [Table({0: flat.text(name), 1: flat.u32(self.buffer(value, own=True))}) for name, value in notes.items()]
+        metadata: list[Node] = [OldNode(t.at) for t in self.stock.root.tables(6) if t.text(0) not in notes]
+        metadata += [TableNode({0: flat.text(name), 1: flat.u32(self.buffer(value, own=True))}) for name, value in notes.items()]
+        graphs = [g.table() if isinstance(g, GraphBuilder) else g for g in self.graphs]
         fields: dict[int, Number | Node] = {
-            0: flat.u32(3), 1: Vectors(self.codes), 2: Vectors([g.table() if isinstance(g, Graph) else g for g in self.graphs]),
-            4: Vectors(self.buffers), 6: Vectors(metadata), 7: Vectors(self.signatures),
+            0: flat.u32(3), 1: TableVector(self.codes), 2: TableVector(graphs),
+            4: TableVector(self.buffers), 6: TableVector(metadata), 7: TableVector(self.signatures),
         }  # fmt: skip
         description = self.stock.root.text(3)
         if description:
             fields[3] = flat.text(description)
-        return flat.write(Table(fields), b"TFL3", self.stock.data)
+        return flat.write(TableNode(fields), b"TFL3", self.stock.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,10 @@ class Made:
     outputs: tuple[int, ...]
 
 
-class Graph:
+class GraphBuilder:
     """A subgraph in the making."""
 
-    def __init__(self, file: File, name: str) -> None:
+    def __init__(self, file: FileBuilder, name: str) -> None:
         self.file, self.name = file, name
         self.tensors: list[Node] = []
         self.shapes: list[Shape] = []
@@ -122,9 +123,9 @@ class Graph:
         self._constants: dict[tuple[int, Shape, bytes], int] = {}
         file.graphs.append(self)
 
-    def table(self) -> Table:
-        lists = (Vectors(self.tensors), flat.integers(self.inputs), flat.integers(self.outputs), Vectors(self.operators))
-        return Table({**dict(enumerate(lists)), 4: flat.text(self.name)})
+    def table(self) -> TableNode:
+        lists = (TableVector(self.tensors), flat.integers(self.inputs), flat.integers(self.outputs), TableVector(self.operators))
+        return TableNode({**dict(enumerate(lists)), 4: flat.text(self.name)})
 
     # Tensors.
 
@@ -157,8 +158,8 @@ class Graph:
         takes, gives = tuple(inputs), tuple(outputs)
         fields: dict[int, Number | Node] = {0: flat.u32(self.file.code(code)), 1: flat.integers(takes), 2: flat.integers(gives)}
         if ops.OPTIONS[code]:
-            fields |= {3: flat.u8(ops.OPTIONS[code]), 4: Table(options or {})}
-        self.operators.append(Table(fields))
+            fields |= {3: flat.u8(ops.OPTIONS[code]), 4: TableNode(options or {})}
+        self.operators.append(TableNode(fields))
         self.made.append(Made(code, takes, gives))
 
     def op(
@@ -306,7 +307,7 @@ class Graph:
 
     # Variables.
 
-    def call_once(self, graph: Graph) -> None:
+    def call_once(self, graph: GraphBuilder) -> None:
         self.add_op(ops.CALL_ONCE, (), (), {0: flat.i32(self.file.graphs.index(graph))})
 
     def variable(self, name: str) -> int:
@@ -330,7 +331,7 @@ class Graph:
         return self.reshape(self.sum(a, axes) if axes else a, shape)
 
 
-def tensor_table(shape: Shape, type: int, name: str, buffer: int) -> Table:
+def tensor_table(shape: Shape, type: int, name: str, buffer: int) -> TableNode:
     """Return a tensor as the file holds it: fixed in shape, and of a known rank even when it is a scalar."""
     fields: dict[int, Number | Node] = {0: flat.integers(shape), 8: flat.i8(1)}
     if name:
@@ -339,7 +340,4 @@ def tensor_table(shape: Shape, type: int, name: str, buffer: int) -> Table:
         fields[1] = flat.i8(type)
     if buffer:
         fields[2] = flat.u32(buffer)
-    return Table(fields)
-
-
-__all__ = ["At", "File", "Graph", "Made", "Shape", "Vector", "tensor_table"]
+    return TableNode(fields)

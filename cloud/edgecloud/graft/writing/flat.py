@@ -16,14 +16,14 @@ DATA_ALIGNMENT = 16  # of a buffer's bytes: the runtimes read constants in place
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class OldNode:
     """A table or vector that stands at this byte of the old file."""
 
     byte: int
 
 
 @dataclass(eq=False, slots=True)
-class Vector:
+class VectorNode:
     """A vector of plain entries, or a text: it refers to nothing, so several tables may share it."""
 
     data: bytes
@@ -34,7 +34,7 @@ class Vector:
 
 
 @dataclass(eq=False, slots=True)
-class Vectors:
+class TableVector:
     """A vector of tables."""
 
     tables: Sequence[Node]
@@ -49,27 +49,27 @@ class Number:
 
 
 @dataclass(eq=False, slots=True)
-class Table:
+class TableNode:
     """A table by the numbers of its fields; a field that has its default is left out by whoever makes the table."""
 
     fields: Mapping[int, Number | Node] = field(default_factory=dict)
 
 
-Node: TypeAlias = At | Vector | Vectors | Table
+Node: TypeAlias = OldNode | VectorNode | TableVector | TableNode
 
 
-def text(value: str) -> Vector:
+def text(value: str) -> VectorNode:
     raw = value.encode()
-    return Vector(raw, len(raw), ended=True)
+    return VectorNode(raw, len(raw), ended=True)
 
 
-def integers(values: Sequence[int]) -> Vector:
-    return Vector(struct.pack(f"<{len(values)}i", *values), len(values))
+def integers(values: Sequence[int]) -> VectorNode:
+    return VectorNode(struct.pack(f"<{len(values)}i", *values), len(values))
 
 
-def data(value: bytes) -> Vector:
+def data(value: bytes) -> VectorNode:
     """Return the bytes of a constant."""
-    return Vector(value, len(value), DATA_ALIGNMENT)
+    return VectorNode(value, len(value), DATA_ALIGNMENT)
 
 
 def i8(value: int) -> Number:
@@ -92,35 +92,35 @@ def f32(value: float) -> Number:
     return Number("f", value)
 
 
-def write(root: Table, identifier: bytes, old: bytes) -> bytes:
+def write(root: TableNode, identifier: bytes, old: bytes) -> bytes:
     """Return the file whose root table is `root`, with `old` behind it."""
     writer = _Writer()
     writer.out += bytes(4) + identifier
     writer.table(root, 0)
     while writer.open:
-        at, node = writer.open.pop()
-        if isinstance(node, Table):
-            writer.table(node, at)
+        place, node = writer.open.pop()
+        if isinstance(node, TableNode):
+            writer.table(node, place)
         else:
-            writer.vectors(node, at)
-    for at, leaf in writer.leaves:
+            writer.vectors(node, place)
+    for place, leaf in writer.leaves:
         if leaf.place < 0:
             leaf.place = writer.leaf(leaf)
-        writer.point(at, leaf.place)
+        writer.point(place, leaf.place)
     for _, leaf in writer.leaves:
         leaf.place = -1  # so that the same tables may be written again
     writer.align(ALIGNMENT)
     start = len(writer.out)
-    for at, byte in writer.behind:
-        writer.point(at, start + byte)
+    for place, byte in writer.behind:
+        writer.point(place, start + byte)
     return bytes(writer.out) + old
 
 
 class _Writer:
     def __init__(self) -> None:
         self.out = bytearray()
-        self.open: list[tuple[int, Table | Vectors]] = []  # (where its offset stands, what is still to be written)
-        self.leaves: list[tuple[int, Vector]] = []
+        self.open: list[tuple[int, TableNode | TableVector]] = []  # (where its offset stands, what is still to be written)
+        self.leaves: list[tuple[int, VectorNode]] = []
         self.behind: list[tuple[int, int]] = []
         self.vtables: dict[bytes, int] = {}
 
@@ -128,18 +128,18 @@ class _Writer:
         """Fill up so that the byte `ahead` bytes on stands at a multiple of `to`."""
         self.out += bytes(-(len(self.out) + ahead) % to)
 
-    def point(self, at: int, to: int) -> None:
-        struct.pack_into("<I", self.out, at, to - at)
+    def point(self, place: int, to: int) -> None:
+        struct.pack_into("<I", self.out, place, to - place)
 
-    def refer(self, at: int, node: Node) -> None:
-        if isinstance(node, At):
-            self.behind.append((at, node.byte))
-        elif isinstance(node, Vector):
-            self.leaves.append((at, node))
+    def refer(self, place: int, node: Node) -> None:
+        if isinstance(node, OldNode):
+            self.behind.append((place, node.byte))
+        elif isinstance(node, VectorNode):
+            self.leaves.append((place, node))
         else:
-            self.open.append((at, node))
+            self.open.append((place, node))
 
-    def table(self, table: Table, at: int) -> None:
+    def table(self, table: TableNode, place: int) -> None:
         sizes = {n: struct.calcsize(v.form) if isinstance(v, Number) else 4 for n, v in table.fields.items()}
         places, end = [0] * (max(sizes, default=-1) + 1), 4
         for number in sorted(sizes, key=lambda n: (-sizes[n], n)):
@@ -151,7 +151,7 @@ class _Writer:
             self.out += vtable
         self.align(4)
         start = len(self.out)
-        self.point(at, start)
+        self.point(place, start)
         self.out += struct.pack("<i", start - self.vtables[vtable]) + bytes(end - 4)
         for number, value in table.fields.items():
             if isinstance(value, Number):
@@ -159,15 +159,15 @@ class _Writer:
             else:
                 self.refer(start + places[number], value)
 
-    def vectors(self, vectors: Vectors, at: int) -> None:
+    def vectors(self, vectors: TableVector, place: int) -> None:
         self.align(4)
         start = len(self.out)
-        self.point(at, start)
+        self.point(place, start)
         self.out += struct.pack("<I", len(vectors.tables)) + bytes(4 * len(vectors.tables))
         for i, node in enumerate(vectors.tables):
             self.refer(start + 4 + 4 * i, node)
 
-    def leaf(self, leaf: Vector) -> int:
+    def leaf(self, leaf: VectorNode) -> int:
         self.align(4)
         self.align(leaf.alignment, ahead=4)
         place = len(self.out)

@@ -19,7 +19,8 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire import _reference as twin  # noqa: E402
 from modelwire._reference import coder as twin_coder  # noqa: E402
 from modelwire.errors import Malformed  # noqa: E402
-from modelwire.output_head.settings import Activation, HeadRecipe, Loss, Optimizer, Schedule  # noqa: E402
+from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule  # noqa: E402
+from modelwire.wire import cbor  # noqa: E402
 
 Case = dict[str, Any]
 
@@ -218,7 +219,7 @@ def head() -> list[Case]:
         losses = twin.head_train(recipe, *arrays.values(), scale=0.03125, step=0, count=recipe.steps)
         outputs = twin.head_infer(recipe, features, weights, scale=0.03125)
         after = {"weights": shown(weights), "slots": shown(arrays["slots"]), "losses": shown(losses), "outputs": shown(outputs)}
-        cases.append({"recipe": recipe.encode().hex(), "scale": 0.03125, "before": before, "after": after})
+        cases.append({"recipe": cbor.encode(recipe.as_value()).hex(), "scale": 0.03125, "before": before, "after": after})
     return cases
 
 

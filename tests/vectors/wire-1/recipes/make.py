@@ -14,10 +14,11 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[3]))
 
+from modelwire.lattice.replay import replay  # noqa: E402
 from modelwire.lattice.state import ModelState  # noqa: E402
-from modelwire.output_head.recipe import Recipe, layers_in, replay  # noqa: E402
+from modelwire.output_head.recipe import Recipe, layers_in  # noqa: E402
 from modelwire.output_head.rows import Rows, quantised  # noqa: E402
-from modelwire.output_head.settings import HeadRecipe, Loss, Optimizer  # noqa: E402
+from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer  # noqa: E402
 from modelwire.update.manifest import parse_manifest  # noqa: E402
 
 

@@ -6,10 +6,12 @@ import math
 import struct
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelwire.errors import Malformed
-from modelwire.wire import cbor
+from .errors import Malformed
+
+if TYPE_CHECKING:
+    from .wire.cbor import Value
 
 FEATURES_MAX = 65536
 WIDTH_MAX = 4096  # neurons of a layer
@@ -115,17 +117,13 @@ class HeadRecipe:
         each = min(self.batch, rows) * (self.size + _OF_A_NEURON * neurons) + self.size * (1 + 2 * self.slots) + _OF_A_STEP
         return self.steps * each
 
-    def as_value(self) -> cbor.Value:
+    def as_value(self) -> Value:
         """Return what stands for the recipe in a record: one value a field, in order, behind the format's number."""
-        values: list[cbor.Value] = [1]
+        values: list[Value] = [1]
         for field in fields(self):
             value = getattr(self, field.name)
             values.append(list(value) if field.name == "hidden" else value if field.name in _FLOATS else int(value))
         return values
-
-    def encode(self) -> bytes:
-        """Return the canonical bytes."""
-        return cbor.encode(self.as_value())
 
 
 def steps_of(epochs: int, rows: int, batch: int) -> int:
@@ -133,12 +131,7 @@ def steps_of(epochs: int, rows: int, batch: int) -> int:
     return epochs * -(-rows // batch)
 
 
-def parse_head_recipe(data: bytes) -> HeadRecipe:
-    """Return the recipe that `data` holds. Raises Malformed or TooLarge; the canonical form is the only one read."""
-    return head_recipe_of(cbor.decode(data, "head recipe"))
-
-
-def head_recipe_of(value: cbor.Value) -> HeadRecipe:
+def head_recipe_of(value: Value) -> HeadRecipe:
     """Return the recipe that `as_value` gave. Raises Malformed."""
     names = [field.name for field in fields(HeadRecipe)]
     if not isinstance(value, list) or len(value) != 1 + len(names) or type(value[0]) is not int or value[0] != 1:
@@ -164,7 +157,7 @@ def head_recipe_of(value: cbor.Value) -> HeadRecipe:
 _Enum = TypeVar("_Enum", bound=IntEnum)
 
 
-def _member(kind: type[_Enum], value: cbor.Value) -> _Enum:
+def _member(kind: type[_Enum], value: Value) -> _Enum:
     if type(value) is not int or value not in tuple(kind):
         raise Malformed(what="head", reason=f"{value!r} is no {kind.__name__.lower()} that this release knows")
     return kind(value)

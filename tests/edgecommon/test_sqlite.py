@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.system import database
-from edgeagent.system.database import Database
+from edgeagent.system.database import create_database, open_database
+from edgecommon import sqlite as database
+from edgecommon.sqlite import Database
 from modelwire.errors import ConfigError, MissingFile, StateBusy, StateDamaged
 
 TABLES = "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL);"
@@ -16,7 +17,7 @@ TABLES = "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL);"
 
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
-    return Database.create(tmp_path / "x.db", TABLES, 3)
+    return create_database(tmp_path / "x.db", TABLES, 3)
 
 
 def test_a_transaction_is_whole_or_nothing_and_blocks_inside_join_it(db: Database) -> None:
@@ -37,7 +38,7 @@ def test_a_transaction_is_whole_or_nothing_and_blocks_inside_join_it(db: Databas
 
 def test_a_second_writer_waits_and_then_says_that_the_file_is_busy(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY", 0.1)
-    other = Database.open(db.path, 3)
+    other = open_database(db.path, 3)
     with db.transaction(), pytest.raises(StateBusy), other.transaction():
         pass
     with other.transaction():
@@ -46,15 +47,15 @@ def test_a_second_writer_waits_and_then_says_that_the_file_is_busy(db: Database,
 
 def test_a_missing_a_foreign_and_a_damaged_file_are_told_apart(tmp_path: Path, db: Database) -> None:
     with pytest.raises(MissingFile):
-        Database.open(tmp_path / "no.db", 3)
+        open_database(tmp_path / "no.db", 3)
     with pytest.raises(StateDamaged, match="release 3, this agent reads 4"):
-        Database.open(db.path, 4)
+        open_database(db.path, 4)
     (tmp_path / "bad.db").write_bytes(b"no database" * 100)
     with pytest.raises(StateDamaged, match="not a database"):
-        Database.open(tmp_path / "bad.db", 3)
+        open_database(tmp_path / "bad.db", 3)
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(ConfigError, match="unable to open"):
-        Database.open(tmp_path / "folder.db", 3)
+        open_database(tmp_path / "folder.db", 3)
 
 
 def test_a_full_disk_takes_the_transaction_back_and_is_named(db: Database) -> None:
@@ -80,16 +81,16 @@ def test_a_damaged_page_is_found_by_the_check(db: Database) -> None:
         data[at : at + 64] = b"\xff" * 64
     db.path.write_bytes(data)
     with pytest.raises(StateDamaged):
-        Database.open(db.path, 3).check()
+        open_database(db.path, 3).check()
 
 
 def test_a_full_disk_is_not_called_a_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    db = Database.create(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
-    monkeypatch.setattr("edgeagent.system.database._free", lambda path: 4096)
-    with pytest.raises(ConfigError, match="disk is full") as e, db._naming():
+    db = create_database(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
+    monkeypatch.setattr("edgecommon.sqlite._free", lambda path: 4096)
+    with pytest.raises(ConfigError, match="disk is full") as e, db.named():
         raise sqlite3.OperationalError("disk I/O error")
     assert not isinstance(e.value, StateDamaged)
     monkeypatch.undo()
-    with pytest.raises(StateDamaged), db._naming():
+    with pytest.raises(StateDamaged), db.named():
         raise sqlite3.OperationalError("disk I/O error")
     db.close()

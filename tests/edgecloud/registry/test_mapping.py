@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecloud.versions.mapping import open_container
+from edgecloud.registry.mapping import open_container
 from modelwire.errors import DigestMismatch, Malformed, MissingFile, TooLarge
 from modelwire.lattice.state import ModelState
 from modelwire.limits import LARGE, MIB, Limits
@@ -25,10 +25,11 @@ WEIGHTS = 20 * MIB
 def helper(verb: str, file: Path) -> str:
     return subprocess.run(
         [sys.executable, "-m", "tests.edgecloud.mapped_apply", verb, str(file), str(WEIGHTS)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=300,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=500,
     ).stdout  # fmt: skip
 
 
+@pytest.mark.slow("applies a snapshot of twenty million weights")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell a process its peak")
 @pytest.mark.skipif(os.environ.get("MODELWIRE_KERNEL") == "reference", reason="the twin reads everything at once")
 def test_a_snapshot_of_twenty_million_weights_takes_the_model_s_state_and_eight_mebibytes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""card: what the data of a device, or of the fleet, looks like, and how unlike each other they are."""
+"""`edgecloud card`: what the data of a device, or of the fleet, looks like, and how unlike each other they are."""
 
 from __future__ import annotations
 
@@ -8,18 +8,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecloud.registry import Lineage, SqliteStore
+from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.versions import cards, naming
 from edgecloud.versions.cards import Gathered
+from edgecommon.printing import Answer
 from modelwire.cards.card import Card
 from modelwire.cards.shift import Shift, shifts
 from modelwire.cards.sketch import Sketch
 from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
 
-from .answer import Answer, Document, facts, opened, progress, table, visible
+from ..answer import Document, facts, progress, registry_of, table, visible
+
+NAME = "card"
+HELP = "Show what a device's data looks like: the card of one version, or merged over all of a model; or of the whole fleet."
+EXAMPLES = (
+    "edgecloud card pi-7",
+    "edgecloud card pi-7/digits@12 --json",
+    "edgecloud card --fleet --model digits",
+    "edgecloud card pi-7 --against fleet",
+    "edgecloud card pi-7 --against pi-8",
+)
 
 FLEET = "fleet"
 _QUANTILES = (0.1, 0.5, 0.9)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", nargs="?", metavar="DEVICE[/MODEL][@VERSION]", help="without a version: all of the model's updates together"
+    )
+    parser.add_argument("--fleet", action="store_true", help="of all devices together")
+    parser.add_argument("--model", metavar="MODEL", help="with --fleet: which model, where there are several")
+    parser.add_argument("--against", metavar="OTHER", help="say how unlike another's data it is: `fleet`, which is all others, or a name")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    if (args.name is None) == (not args.fleet) or (args.fleet and args.against) or (args.model and not args.fleet):
+        raise BadArgument(reason="a card is of one DEVICE or of the --fleet", fix="edgecloud card pi-7 --against fleet")
+    with registry_of(args) as store:
+        shown = _fleet(store, args.model) if args.fleet else _named(store, args.name)
+        other = None if args.against is None else _other(store, shown, args)
+    return _answer(shown) if other is None else _compared(shown, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +62,6 @@ class _Of:
     @property
     def card(self) -> Card:
         return self.gathered.card
-
-
-def card(args: argparse.Namespace) -> Answer:
-    """Show what a device's data looks like: the card of one version, or merged over all of a model; or of the whole fleet."""
-    if (args.name is None) == (not args.fleet) or (args.fleet and args.against) or (args.model and not args.fleet):
-        raise BadArgument(reason="a card is of one DEVICE or of the --fleet", fix="edgecloud card pi-7 --against fleet")
-    with opened(args) as store:
-        shown = _fleet(store, args.model) if args.fleet else _named(store, args.name)
-        other = None if args.against is None else _other(store, shown, args)
-    return _answer(shown) if other is None else _compared(shown, other)
 
 
 def summary(card: Card, name: str) -> str:
@@ -89,7 +108,7 @@ def _fleet(store: SqliteStore, model: str | None, without: str = "") -> _Of:
         raise AmbiguousName(device="the fleet", models=", ".join(models), example=f"--fleet --model {models[0]}")
     if model is not None and model not in models:
         raise UnknownVersion(name=f"a model {model!r} of the fleet")
-    of: list[Lineage] = [one for one in lineages if model in (None, one.model) and one.device != without]
+    of: list[LineageRow] = [one for one in lineages if model in (None, one.model) and one.device != without]
     gathered = cards.gather(store, of, progress("cards"))
     said = f"{len(gathered.devices)} {'other ' if without else ''}devices of the fleet"
     return _present(_Of(said, model or (models or [""])[0], gathered))
@@ -130,14 +149,14 @@ def _answer(of: _Of) -> Answer:
 
 
 def _compared(shown: _Of, other: _Of) -> Answer:
-    found = shifts(shown.card, other.card)
+    apart = shifts(shown.card, other.card)
     document: Document = {
         "name": shown.name, "against": other.name, "samples": shown.card.samples, "against_samples": other.card.samples,
-        "fields": [{"field": s.field, "psi": s.psi, "chance": s.chance, "words": s.words} for s in found],
+        "fields": [{"field": s.field, "psi": s.psi, "chance": s.chance, "words": s.words} for s in apart],
         "card": as_document(shown.card), "against_card": as_document(other.card),
     }  # fmt: skip
     title = f"{shown.name}, {shown.card.samples} samples, against {other.name}, {other.card.samples} samples"
-    rows = [(s.field, f"{s.psi:.3f}", f"{s.chance:.3f}", s.words, _most(shown.card, other.card, s)) for s in found]
+    rows = [(s.field, f"{s.psi:.3f}", f"{s.chance:.3f}", s.words, _most(shown.card, other.card, s)) for s in apart]
     text = table(("field", "psi", "by chance", "so they are", "where"), rows, title=title)
     notes = facts([*_notes(shown), *_notes(other)])
     return Answer(document, f"{text}\n{notes}" if notes else text)

@@ -1,0 +1,35 @@
+"""`edgecloud graft`: a stock model becomes trainable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgecloud.graft.grafting import graft
+from edgecommon.files import write_named
+from edgecommon.printing import Answer
+
+from .grafts import add_graft, describe, in_words, wish_of
+from .model_files import read_file
+
+NAME = "graft"
+HELP = "Put the signatures that train it onto a stock .tflite, without TensorFlow."
+EXAMPLES = (
+    "edgecloud graft stock.tflite -o trainable.tflite",
+    "edgecloud graft mobilenet.tflite --train last:3 --batch 8 -o doorbell.tflite",
+    "edgecloud graft mobilenet.tflite --train all --modes head last:3 --optimizer adam -o doorbell.tflite",
+    "edgecloud graft vibration.tflite --train all --loss mse --optimizer adam --score -o turbine.tflite",
+    "edgecloud graft visitors.tflite --add-class postman --add-class cat -o visitors2.tflite",
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
+    add_graft(parser)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    data = read_file(args.file)
+    made = graft(data, wish_of(args))
+    write_named(Path(args.output), made.file)
+    return Answer(describe(args, made, data), in_words(args, made, len(data)))

@@ -1,0 +1,85 @@
+"""`edgecloud bases`: the models that devices start from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgecloud.registry import Base
+from edgecommon.printing import Answer
+from modelwire.errors import BadArgument, MissingFile, TooLarge
+from modelwire.limits import DEFAULT
+from modelwire.tensors import check_name
+from modelwire.tflite.file import check_trainable, read_head
+from modelwire.update.manifest import manifest_of
+
+from .. import int8_heads
+from ..answer import Document, facts, now, registry_of, table, when
+from ..verb import Verb
+
+NAME = "bases"
+HELP = "Base models that devices start from."
+EXAMPLES = ("edgecloud bases list",)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.tflite", help="a trainable model file")
+    parser.add_argument("--name", help="what to call it (default: the file's name)")
+    parser.add_argument("--exact", action="store_true", help="for devices that were set up with --exact: they adopt nothing")
+
+
+def add_base(args: argparse.Namespace) -> Answer:
+    path = Path(args.file)
+    name = check_name("base name", args.name or path.stem.lower())
+    if not path.is_file():
+        raise MissingFile(path=path, what="the model file")
+    if path.stat().st_size > DEFAULT.model_file:
+        raise TooLarge(what=str(path), size=path.stat().st_size, limit=DEFAULT.model_file)
+    file = path.read_bytes()
+    check_trainable(file, model=name)
+    head = read_head(file, model=name)
+    manifest = manifest_of(file, exact=args.exact)
+    with registry_of(args, readonly=False) as store, store.transaction():
+        known = store.bases.get(manifest.commit)
+        if known is None:
+            if store.bases.named(name) is not None:
+                raise BadArgument(reason=f"another base is named {name!r}", fix=f"give this one a name: --name {name}-2")
+            known = Base(manifest.commit, name, manifest.encode(), store.blobs.put(file), len(file), now())
+            store.bases.add(known)
+    document = {
+        **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact,
+        "int8_head": int8_heads.describe(head),
+    }  # fmt: skip
+    text = facts(
+        (
+            ("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes"),
+            ("int8 head", "" if head is None else int8_heads.say(head)),
+        )
+    )  # fmt: skip
+    return Answer(document, text)
+
+
+def list_bases(args: argparse.Namespace) -> Answer:
+    with registry_of(args) as store:
+        rows = store.bases.all()
+    text = table(("base", "commit", "bytes", "added"), [(b.name, b.commit.hex()[:16], b.size, when(b.added_at)) for b in rows])
+    return Answer({"bases": [_base(b) for b in rows]}, text)
+
+
+def _base(base: Base) -> Document:
+    return {"base": base.name, "commit": base.commit, "file_sha256": base.file, "bytes": base.size, "added_at": base.added_at}
+
+
+VERBS = (
+    Verb(
+        "add", "Register a trainable .tflite, or a stock int8 classifier, as a base that devices start from.",
+        (
+            "edgecloud bases add digits.tflite",
+            "edgecloud bases add model.tflite --name doorbell",
+            "edgecloud bases add model.tflite --name free --exact",
+        ),
+        add_base, _add_arguments,
+    ),
+    Verb("list", "List the bases.", ("edgecloud bases list --json",), list_bases),
+)  # fmt: skip
+run = list_bases

@@ -1,0 +1,148 @@
+"""`edgecloud devices`: who may send to this centre, and who waits for that."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecloud import keys
+from edgecloud.registry import SqliteStore
+from edgecommon.printing import Answer
+from modelwire.errors import BadArgument, UnknownDevice
+from modelwire.tensors import check_name
+
+from ..answer import Document, now, registry_of, table, when
+from ..verb import Verb
+
+NAME = "devices"
+HELP = "Devices, their keys, and those that wait."
+EXAMPLES = ("edgecloud devices",)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the device's name")
+    parser.add_argument("key", metavar="PUBKEY", help="its public key: 64 hexadecimal digits, or a file that holds them")
+    parser.add_argument("--replace", action="store_true", help="revoke the key that spoke for it until now")
+
+
+def add_device(args: argparse.Namespace) -> Answer:
+    name = check_name("device name", args.name)
+    key = keys.read_public(args.key)
+    with registry_of(args, readonly=False) as store, store.transaction():
+        owner = store.devices.owner(key)
+        if owner not in (None, name):
+            raise BadArgument(reason=f"this key speaks for {owner}", fix="each device has a key of its own: edgeagent init makes one")
+        others = [k for k in store.devices.keys(name) if k.revoked_at is None and k.key != key]
+        if others and not args.replace:
+            raise BadArgument(
+                reason=f"{name} has another key, {others[0].key.hex()[:16]}",
+                fix=f"if the board was set up anew: edgecloud devices add {name} {key.hex()} --replace",
+            )
+        if others:
+            store.devices.revoke(name, now())
+        if store.devices.owner(key) is None:
+            store.devices.add(name, key, now())
+        waiting = sum(m.kind != "state" for m in store.inbox.held(name))
+    document: Document = {"device": name, "key": key, "replaced": [k.key for k in others], "waiting": waiting}
+    lines = [f"{name} speaks with {key.hex()}"] + [f"revoked {k.key.hex()}" for k in others]
+    if waiting:
+        lines.append(f"{waiting} of its messages wait in quarantine; a running ingester takes them in now")
+    return Answer(document, "\n".join(lines))
+
+
+def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the device's name")
+
+
+def revoke_device(args: argparse.Namespace) -> Answer:
+    with registry_of(args, readonly=False) as store, store.transaction():
+        if not store.devices.keys(args.name):
+            raise UnknownDevice(device=args.name)
+        count = store.devices.revoke(args.name, now())
+    return Answer({"device": args.name, "revoked": count}, f"{args.name}: {count} keys revoked")
+
+
+def list_devices(args: argparse.Namespace) -> Answer:
+    with registry_of(args) as store:
+        devices = [describe(store, name) for name in store.devices.names()]
+        waiting = _waiting(store)
+    rows = [
+        (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
+        for d in devices
+        for m in d["models"] or [{}]
+    ]
+    text = table(("device", "model", "head", "verified", "epoch", "link", "seen", "key"), rows)
+    for one in waiting:
+        what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
+        text += f"\n{what}; {one['what']}" + (f"\n  {one['next']}" if one["next"] else "")
+    return Answer({"devices": devices, "quarantine": waiting}, text)
+
+
+def describe(store: SqliteStore, name: str) -> Document:
+    """Return what a document says of a device and its models."""
+    known = store.devices.keys(name)
+    active = [k for k in known if k.revoked_at is None]
+    models = []
+    for lineage in store.lineages.of(name):
+        epoch = store.lineages.current(lineage.id)
+        head = store.lineages.head(lineage.id, epoch.epoch) if epoch else None
+        seen = store.lineages.presence(lineage.id)
+        models.append(
+            {
+                "model": lineage.model,
+                "epoch": epoch.epoch if epoch else 0,
+                "head": head.version if head else 0,
+                "verified": store.versions.verified(lineage.id, epoch.epoch) if epoch else 0,
+                "last_version": lineage.last_version,
+                "state": ("on line" if seen.online else "off line") if seen and seen.boot else "",
+                "seen_at": seen.received_at if seen else None,
+                "runtime": seen.runtime if seen else "",
+                "agent": seen.agent if seen else "",
+            }
+        )
+    return {"device": name, "status": "active" if active else "revoked", "keys": [k.key for k in active], "models": models}
+
+
+def _waiting(store: SqliteStore) -> list[Document]:
+    out: dict[tuple[str, str], Document] = {}
+    for message in (m for m in store.inbox.held() if m.kind != "state"):
+        one = out.setdefault(
+            (message.device, message.model),
+            {
+                "device": message.device, "model": message.model, "hellos": 0, "updates": 0, "since": message.received_at,
+                "key": None, "what": "its updates are signed by a key that is not registered", "next": "",
+            },
+        )  # fmt: skip
+        one["hellos" if message.kind == "hello" else "updates"] += 1
+        one["since"] = min(one["since"], message.received_at)
+        if message.kind != "hello":
+            continue
+        one["key"] = message.mark
+        if message.reason == "unknown-base":
+            one["what"], one["next"] = f"its base {message.base.hex()[:16]} is not registered", "edgecloud bases add FILE.tflite"
+            continue
+        known = store.devices.keys(message.device)
+        one["what"] = "its key was revoked" if any(k.key == message.mark for k in known) else "its key is not registered"
+        replace = " --replace" if any(k.revoked_at is None for k in known) else ""
+        one["next"] = f"edgecloud devices add {message.device} {message.mark.hex()}{replace}"
+    return list(out.values())
+
+
+VERBS = (
+    Verb(
+        "add", "Let a public key speak for a device; what waits in quarantine for it is taken in by the ingester at once.",
+        (
+            "edgecloud devices add pi-7 9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "edgecloud devices add pi-7 ./pi-7.pub --replace",
+        ),
+        add_device, _add_arguments,
+    ),
+    Verb(
+        "revoke", "Let no key speak for a device any more; its history stays.",
+        ("edgecloud devices revoke pi-7",), revoke_device, _revoke_arguments,
+    ),
+    Verb(
+        "list", "List devices with their models, and those that wait in quarantine.",
+        ("edgecloud devices list --json",), list_devices,
+    ),
+)  # fmt: skip
+run = list_devices

@@ -1,0 +1,60 @@
+"""`edgecloud log`: a model's versions, in order."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecloud.versions import naming
+from edgecommon.printing import Answer
+
+from ..answer import Document, registry_of, table, when
+from .described import carried, describe
+
+NAME = "log"
+HELP = "List a model's versions, refused ones too, and what else its device sent that was refused."
+EXAMPLES = ("edgecloud log pi-7", "edgecloud log pi-7/digits --json")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE[/MODEL]")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    with registry_of(args) as store:
+        lineage = naming.find_lineage(store, naming.parse(args.name))
+        versions = [describe(store, lineage, v) for v in store.versions.of(lineage.id)]
+        refusals: list[Document] = [
+            {"version": r.version, "epoch": r.epoch, "error": r.error, "reason": r.reason, "at": r.at, "commit": r.commit,
+             "repeats": r.repeats}
+            for r in store.refusals.last(50, lineage.device, lineage.model)
+        ]  # fmt: skip
+        parked = [{"version": o.version, "parent": o.parent} for o in store.inbox.orphans(lineage.device) if o.lineage == lineage.id]
+    rows = [
+        (f"@{v['version']}", v["epoch"], v["kind"], v["status"], v["bytes"], _change(v, "loss"), _change(v, "accuracy"),
+         when(v["received_at"]), v["commit"].hex()[:12], _note(v))
+        for v in versions
+    ]  # fmt: skip
+    columns = ("version", "epoch", "kind", "status", "bytes", "loss", "accuracy", "received", "commit", "note")
+    text = table(columns, rows, title=str(lineage))
+    if parked:
+        text += f"\n{len(parked)} updates wait for the one before them: " + ", ".join(f"@{p['version']}" for p in parked)
+    if refusals:
+        text += "\n" + table(
+            ("refused", "error", "reason", "at"),
+            [(f"@{r['version']}" if r["version"] else "a message", r["error"], r["reason"], when(r["at"])) for r in refusals],
+        )
+    return Answer({"device": lineage.device, "model": lineage.model, "versions": versions, "refusals": refusals, "parked": parked}, text)
+
+
+def _change(version: Document, what: str) -> str:
+    before, after = (version["metrics"].get(f"{what}_{end}") for end in ("before", "after"))
+    if not isinstance(before, float) or not isinstance(after, float):
+        return ""
+    return f"{before:.3f} -> {after:.3f}"
+
+
+def _note(version: Document) -> str:
+    """Return why a version was refused, or what it carries and what the device says of it."""
+    said = version["metrics"].get("note")
+    words = [carried(version["skipped"]), said[:80] if isinstance(said, str) else ""]
+    return version["reason"] or "; ".join(word for word in words if word)

@@ -1,0 +1,89 @@
+"""`edgecloud doctor`: everything that an ingester needs, looked at once."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import socket
+from pathlib import Path
+
+from edgecloud import keys
+from edgecloud.intake import mqtt as link
+from edgecloud.registry import open_registry
+from edgecloud.registry.database import problems
+from edgecloud.settings import BROKER, from_environment, registry_path
+from edgecommon.printing import Answer
+from modelwire import kernels
+from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
+
+from ..answer import Document, table
+
+NAME = "doctor"
+HELP = "Look at everything that an ingester needs."
+EXAMPLES = ("edgecloud doctor", "edgecloud doctor --broker mqtt://127.0.0.1:1883")
+
+ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--broker", metavar="URL", help="mqtt[s]://HOST[:PORT]; EDGECLOUD_BROKER")
+    parser.add_argument("--key", metavar="FILE", help="the fleet's private key (default: fleet.key beside the registry); EDGECLOUD_KEY")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    path = registry_path(args.db)
+    checks = [
+        _check("kernel", kernels.describe, "rounds to nearest even"),
+        _check("registry", lambda: _look_at(path), "opens, and is whole"),
+        _check("key", lambda: _key_fits(path, args.key), "is the fleet's, and nobody else may read it"),
+        _check("disk", lambda: _room(path), "has room"),
+        _check("broker", lambda: _reach(args.broker), "answers"),
+    ]
+    bad = [c for c in checks if not c["ok"]]
+    text = table(("", "what", "", "what to do"), [("ok" if c["ok"] else "FIX", c["what"], c["found"], c["fix"]) for c in checks])
+    return Answer({"checks": checks, "ok": not bad}, text, code=1 if bad else 0)
+
+
+def _check(what: str, look: object, fine: str) -> Document:
+    assert callable(look)
+    try:
+        look()
+    except ModelWireError as error:
+        return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
+    except OSError as error:
+        return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
+    return {"what": what, "ok": True, "found": fine, "fix": ""}
+
+
+def _look_at(path: Path) -> None:
+    store = open_registry(path)
+    try:
+        wrong = problems(store.database)
+    finally:
+        store.close()
+    if wrong:
+        raise RegistryDamaged(path=path, reason=wrong[0])
+
+
+def _key_fits(path: Path, key: str | None) -> None:
+    store = open_registry(path, readonly=True)
+    try:
+        public = store.public_key
+    finally:
+        store.close()
+    if keys.load_key(Path(key) if key else path.parent / keys.PRIVATE).public != public:
+        raise BadArgument(reason="the private key is not the one of this registry's fleet", fix="name the right one with --key")
+
+
+def _room(path: Path) -> None:
+    free = shutil.disk_usage(path.absolute().parent).free
+    if free < ROOM:
+        raise BadArgument(reason=f"{free // 1024 // 1024} MiB are free beside {path}", fix="make room")
+
+
+def _reach(url: str | None) -> None:
+    broker = link.parse_broker(url or from_environment("BROKER", BROKER))
+    try:
+        socket.create_connection((broker.host, broker.port), timeout=3.0).close()
+    except OSError as error:
+        raise BadArgument(reason=f"{broker.url}: {error}", fix="start the broker, or name another one with --broker") from error

@@ -1,0 +1,92 @@
+"""What a command line says: answers on standard output, errors on standard error as text or JSON, and an exit code for each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from modelwire.errors import ModelWireError
+
+USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command says: one document for machines, one text for people."""
+
+    document: Mapping[str, Any]
+    text: str = ""
+    code: int = 0
+    error: ModelWireError | None = None  # the command has said all it knows, and still did not succeed
+
+
+def answered(
+    program: str, work: Callable[[], Answer], *, as_json: bool, surroundings: Callable[[OSError], ModelWireError], interrupted: str = ""
+) -> int:
+    """Run `work`, print what it answers, and return the exit code: the answer's, that of an error's class, 130 for Ctrl-C.
+
+    surroundings: names what is wrong around the program, such as a full disk. interrupted: what Ctrl-C is answered with, if with anything.
+    """
+    try:
+        answer = work()
+        print_answer(answer, as_json=as_json)
+        if answer.error is not None:
+            raise answer.error
+        return answer.code
+    except ModelWireError as e:
+        return print_error(program, e, as_json=as_json)
+    except BrokenPipeError:  # `edgeagent log | head`: the reader has seen enough, and Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except OSError as e:
+        return print_error(program, surroundings(e), as_json=as_json)
+    except KeyboardInterrupt:
+        return say(program, "Interrupted", INTERRUPTED, interrupted, "", as_json=as_json) if interrupted else INTERRUPTED
+
+
+def print_answer(answer: Answer, *, as_json: bool) -> None:
+    """Print the document, or the text when there is one."""
+    if as_json:
+        print(json.dumps(answer.document, indent=2, default=bytes.hex))
+    elif answer.text:
+        print(answer.text)
+    sys.stdout.flush()
+
+
+def print_error(program: str, error: ModelWireError, *, as_json: bool) -> int:
+    """Print an error and return its exit code."""
+    return say(program, type(error).__name__, error.code, error.message, error.next_step, as_json=as_json)
+
+
+def say(program: str, error: str, code: int, message: str, hint: str, *, as_json: bool) -> int:
+    """Print what went wrong and what to do next, as text or as one JSON object, and return the code."""
+    if as_json:
+        said = json.dumps({"error": error, "code": code, "message": message, "hint": hint})
+    else:
+        said = f"{program}: {message}" + (f"\n  try: {hint}" if hint else "")
+    print(said, file=sys.stderr, flush=True)
+    return code
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors follow the same contract as all others."""
+
+    json_errors = False
+    usage_error = "{prog}: error: {message}"  # what is said under the usage line
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"{self.prog} --help"
+        if not self.json_errors:
+            self.print_usage(sys.stderr)
+            self.exit(USAGE, self.usage_error.format(prog=self.prog, message=message, hint=hint) + "\n")
+        raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=True))
+
+
+def epilog(examples: Sequence[str]) -> str:
+    """Return the end of a --help."""
+    return "examples:\n" + "\n".join(f"  {line}" for line in examples)

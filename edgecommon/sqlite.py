@@ -1,0 +1,160 @@
+"""SQLite files as both wings keep them: one transaction at a time, and what is wrong with a file said in its owner's errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+from modelwire.errors import StateBusy
+
+Row = sqlite3.Row
+BUSY = 30.0  # seconds to wait for another process's transaction
+FULL = 256 * 1024  # bytes of free disk below which a "disk I/O error" means a full one: SQLite's own files need some of them
+
+
+class Fault(Enum):
+    """What SQLite's errors come to. A file that another process holds is StateBusy for everyone and not among them."""
+
+    FULL = "no room on its disk"
+    DENIED = "it may not be opened or written"
+    DAMAGED = "SQLite can't read it"
+    REFUSED = "a row that breaks a rule of its table"
+    MISUSED = "used after it was closed, or from another thread"
+    FAILED = "a statement that fails, of a file that another program wrote or a fault of ours"
+
+
+Name = Callable[[Fault, Path, Exception], Exception | None]
+
+
+class Database:
+    """One SQLite file. Not for use from two threads. Outside `transaction` every statement commits by itself."""
+
+    def __init__(
+        self, path: Path, name: Name, *, mode: str = "rw", synchronous: str = "FULL", busy: float | None = None, savepoints: bool = False
+    ) -> None:
+        """name: the error that says a fault of this file; None leaves it SQLite's. mode: ro, rw or rwc, which makes a file.
+
+        synchronous: FULL survives a power cut, NORMAL may then lose the last commits, OFF is for what is made durable as a whole.
+        savepoints: a transaction inside another is taken back alone when it fails.
+        """
+        self.path, self._name, self._savepoints = path, name, savepoints
+        timeout = BUSY if busy is None else busy
+        with self.named():  # statements are sent as they are: `transaction` says BEGIN and COMMIT
+            self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
+        self.connection.row_factory = Row
+        try:
+            self.run("PRAGMA foreign_keys = ON")
+            if mode != "ro":
+                self.run(f"PRAGMA synchronous = {synchronous}")
+            if mode == "rwc":
+                self.keep_log()
+        except BaseException:
+            self.close()
+            raise
+
+    def keep_log(self) -> None:
+        """Write ahead from now on. It changes the file, so it comes after a look at whose file it is."""
+        self.run("PRAGMA journal_mode = WAL")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything in the block one transaction: all of it is there afterwards, or nothing. A block inside joins it."""
+        inside = self.connection.in_transaction
+        if inside and not self._savepoints:
+            yield
+            return
+        # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
+        self.run("SAVEPOINT inside" if inside else "BEGIN IMMEDIATE")
+        try:
+            yield
+            self.run("RELEASE inside" if inside else "COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:  # SQLite takes some back by itself: a full disk
+                for statement in ("ROLLBACK TO inside", "RELEASE inside") if inside else ("ROLLBACK",):
+                    self.run(statement)
+            raise
+
+    def run(self, sql: str, *values: object) -> int:
+        """Run a statement; return how many rows it changed."""
+        with self.named():
+            return self.connection.execute(sql, values).rowcount
+
+    def insert(self, table: str, **values: object) -> int:
+        """Insert one row; return its rowid. Table and columns are named in the source, never by anyone else."""
+        columns = ", ".join(f'"{name}"' for name in values)
+        marks = ", ".join("?" * len(values))
+        with self.named():
+            row_id = self.connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values())).lastrowid
+        assert row_id is not None
+        return row_id
+
+    def all(self, sql: str, *values: object) -> list[Row]:
+        with self.named():  # SQLite looks for the rows as they are fetched
+            return self.connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: object) -> Row:
+        """Return the one row; KeyError when there is none."""
+        row = self.maybe(sql, *values)
+        if row is None:
+            raise KeyError(sql)
+        return row
+
+    def maybe(self, sql: str, *values: object) -> Row | None:
+        """Return the first row, or None."""
+        with self.named():
+            row: Row | None = self.connection.execute(sql, values).fetchone()
+        return row
+
+    def number(self, sql: str, *values: object) -> int:
+        """Return the one integer that a query gives."""
+        return int(self.one(sql, *values)[0])
+
+    def check(self) -> None:
+        """Raise the owner's error for a damaged file when SQLite finds it broken."""
+        with self.named():
+            said = self.one("PRAGMA quick_check")[0]
+            if said != "ok":
+                raise sqlite3.DatabaseError(said)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Give what SQLite finds wrong within the block the owner's name for it."""
+        try:
+            yield
+        except sqlite3.DatabaseError as e:
+            if isinstance(e, sqlite3.OperationalError) and ("locked" in str(e) or "busy" in str(e)):
+                raise StateBusy(path=self.path) from e
+            error = self._name(_fault(e, self.path), self.path, e)
+            if error is None:
+                raise
+            raise error from e
+
+
+def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:
+    if isinstance(error, sqlite3.IntegrityError):
+        return Fault.REFUSED
+    if isinstance(error, sqlite3.ProgrammingError):
+        return Fault.MISUSED
+    if not isinstance(error, sqlite3.OperationalError):
+        return Fault.DAMAGED
+    said = str(error)
+    if path.is_dir():
+        return Fault.DENIED
+    if "is full" in said or ("disk I/O" in said and _free(path.parent) < FULL):  # not every write of SQLite's says that the disk is full
+        return Fault.FULL
+    if "readonly" in said or "unable to open" in said:
+        return Fault.DENIED
+    return Fault.DAMAGED if "disk I/O" in said else Fault.FAILED
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free in the file system of `folder`."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
