@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def grafted(name: str, train: str, modes: tuple[str, ...] = (), optimizer: str =
     return graft(stock_file(name), Wish(train=(train,), modes=modes, optimizer=optimizer, batch=BATCH, model=name))
 
 
-def opened(made: Grafted):
+def opened(made: Grafted) -> Any:
     # Without the delegate, which takes a frozen layer only where its weights are constants, and then with other last bits.
     return interpreter_for(runtime().interpreter, made.file, delegates=False)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def place_answer(features: F32) -> F32:
     return np.asarray(place.finished(z[None])[0], np.float32)
 
 
-def _place():  # type: ignore[no-untyped-def]
+def _place() -> tuple[Any, Any]:
     file = grafted()
     schema, flat = read_tensors(file)
     head = notes_of(file).head

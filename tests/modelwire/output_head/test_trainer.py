@@ -1,4 +1,4 @@
-"""Recipes of heads have one form as bytes, and cutting a training into pieces changes no bit."""
+"""Cutting a training into pieces changes no bit, and layers and rows of another shape are refused."""
 
 from __future__ import annotations
 
