@@ -146,7 +146,7 @@ def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
             assert re.search(rf"^{verb}:", MAKEFILE, re.M), line
 
 
-@pytest.mark.slow("types a whole hour of commands")
+@pytest.mark.slow("types a whole hour of commands", seconds=10)
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
 def test_the_first_hour_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     page = DOCS / "first-hour.md"

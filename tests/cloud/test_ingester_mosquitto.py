@@ -29,7 +29,7 @@ from .centre import FLEET_KEY, add_base
 from .device import FLEET, Base, ScriptedDevice, Sent
 
 pytestmark = [
-    pytest.mark.slow("starts and kills an ingester and a broker"),
+    pytest.mark.slow("starts and kills an ingester and a broker", seconds=10),
     pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING),
 ]
 ROOT = Path(cloud.__file__).parents[1]

@@ -458,6 +458,7 @@ def test_a_disk_too_full_for_the_index_of_the_log_is_not_called_damage(store, mo
     assert "restore" not in caught.value.next_step
 
 
+@pytest.mark.slow("sends three hundred updates")
 def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it_was(tmp_path, base):
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)

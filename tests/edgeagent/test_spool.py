@@ -147,6 +147,7 @@ for i in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow("starts and kills processes that append")
 def test_several_processes_append_at_once_and_none_is_lost(tmp_path: Path) -> None:
     with small(tmp_path, max_samples=1000) as s:
         writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "40"], stdout=subprocess.DEVNULL) for _ in range(3)]
@@ -159,6 +160,7 @@ def test_several_processes_append_at_once_and_none_is_lost(tmp_path: Path) -> No
         assert {c.cls for c in s.classes("m")} == {0, 1, 2}
 
 
+@pytest.mark.slow("starts and kills processes that append")
 def test_a_killed_writer_leaves_every_sample_whose_append_returned(tmp_path: Path) -> None:
     with small(tmp_path, max_samples=100_000) as s:
         told = 0
@@ -220,6 +222,7 @@ def kept_ids(s: Spool) -> list[int]:
     return sorted([*training.ids.tolist(), *judging.ids.tolist()])
 
 
+@pytest.mark.slow("appends thousands of samples")
 def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> None:
     s = small(tmp_path, max_samples=400)
     x = np.zeros((500, 4), np.float32)
@@ -236,6 +239,7 @@ def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> No
     assert abs(held.mean() - 0.2) < 0.08, "both sides are thinned alike"
 
 
+@pytest.mark.slow("appends thousands of samples")
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_lowest_ranks_of_all_that_came_are_there_however_they_came(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
@@ -264,6 +268,7 @@ def test_each_class_and_context_has_an_equal_share_of_a_skewed_stream(tmp_path: 
     assert sum(cells.values()) + rare == 120
 
 
+@pytest.mark.slow("appends thousands of samples")
 def test_a_flood_of_one_class_keeps_the_others_and_half_of_itself_from_before(tmp_path: Path) -> None:
     s = small(tmp_path, max_samples=90)
     before = s.extend("m", np.zeros((90, 4)), [i % 3 for i in range(90)])

@@ -16,6 +16,8 @@ from modelwire.tflite_graph import parse
 from tests.models.gradients import BATCH, samples
 from tests.stock import runtime, stock_file
 
+pytestmark = pytest.mark.slow("trains stock nets in a TFLite runtime, each in every mode")
+
 FILES = [("har", "last:2"), ("gru", "last:2"), ("residual", "last:2"), ("autoencoder", "last:2"), ("half", "last:2")]
 FILES.append(("mobilenet", "last:3"))
 
