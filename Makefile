@@ -15,10 +15,11 @@ PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
 RUNS ?= 1000000
 HANGS := 600 # seconds after which one test counts as hanging, and fails with its stack
-# Tests wait for brokers and processes more than they compute: twice as many workers as cores, and no more than 16.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? 2 * n : 16)))
+CORES := $(shell nproc)
+# Slow tests wait for brokers and processes more than they compute: twice as many workers as cores, and no more than 16.
+WORKERS ?= $(shell echo $$(($(CORES) < 8 ? 2 * $(CORES) : 16)))
 # One test at a time to whoever is free, the slow ones first: none is left over for the end.
-PYTEST := -m pytest -q --timeout=$(HANGS) --numprocesses=$(WORKERS) --dist=load --maxschedchunk=1
+PYTEST := -m pytest -q --timeout=$(HANGS) --dist=load --maxschedchunk=1
 
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -54,7 +55,7 @@ demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a
 venv: $(VENV)/.ready ## the environment .venv; after a change it takes what changed
 
 quick: $(VENV)/.ready stock ## the tests that take a moment each: all not marked slow
-	@$(VENV)/bin/python $(PYTEST) -m "not slow" tests </dev/null
+	@$(VENV)/bin/python $(PYTEST) --numprocesses=$(CORES) --hypothesis-profile=quick -m "not slow" tests </dev/null
 
 test: $(VENV)/.ready tflite-runtime stock ## all tests: LiteRT with numpy 2, tflite-runtime, numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
@@ -63,11 +64,11 @@ test: $(VENV)/.ready tflite-runtime stock ## all tests: LiteRT with numpy 2, tfl
 		$(VENV)/bin/python .ci/timed.py $${results%.xml}.seconds "$$@" --junitxml=$$results </dev/null || failed=1; \
 		test -e $$results || { echo "this run ended without a result" >&2; failed=1; }; \
 	}; \
-	run litert $(VENV)/bin/python $(PYTEST) tests; \
+	run litert $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests; \
 	if test -e $(VENV_TFLITE)/.ready; then \
-		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) tests/modelwire tests/edgecommon tests/edgeagent tests/models; \
+		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire tests/edgecommon tests/edgeagent tests/models; \
 	fi; \
-	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) tests/modelwire; \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire; \
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
 lint: $(VENV)/.lint ## ruff, mypy --strict, the kernels' stub, who may import whom

@@ -17,6 +17,8 @@ from modelwire.tflite.notes import ENTRY, HeadNotes, Notes, notes_of
 from tests.models.gradients import BATCH, samples
 from tests.stock import runtime, stock_file
 
+pytestmark = pytest.mark.slow("trains stock nets in a TFLite runtime, each in every mode")
+
 FILES = [("har", "last:2"), ("gru", "last:2"), ("residual", "last:2"), ("autoencoder", "last:2"), ("half", "last:2")]
 FILES.append(("mobilenet", "last:3"))
 

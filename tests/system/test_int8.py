@@ -16,7 +16,10 @@ from tests import broker, int8
 from tests.stock import stock_path
 from tests.system.fleet import Fleet
 
-pytestmark = [pytest.mark.slow("starts a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts a fleet of processes", seconds=10),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 WORDS = {"okay-nabu": "okay_nabu", "hey-jarvis": "hey_jarvis"}
 SETTINGS = {"link.resend": "1s", "store.history": "50", "train.epochs": "10"}  # the rest as everyone has it

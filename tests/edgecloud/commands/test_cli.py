@@ -357,6 +357,7 @@ def test_usage_errors_are_code_2_and_json_when_asked(
     assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.slow("starts processes of the command")
 def test_it_runs_as_a_module_and_bears_a_reader_that_goes_away(desk: Desk) -> None:
     root = Path(cli.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}

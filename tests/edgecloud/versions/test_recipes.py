@@ -15,6 +15,7 @@ from tests.edgecloud.centre import Centre
 from tests.edgecloud.device import Base, ScriptedDevice
 
 
+@pytest.mark.slow("replays a hundred trainings")
 def test_a_hundred_recipes_in_one_lineage_have_a_hundred_equal_roots(centre: Centre, device: ScriptedDevice) -> None:
     started = time.process_time()
     for n in range(100):
@@ -89,6 +90,7 @@ def test_a_recipe_with_too_long_a_training_is_refused_before_it_is_replayed(cent
 
 
 
+@pytest.mark.slow("replays long trainings")
 def test_long_trainings_of_one_device_keep_no_other_waiting(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     long = [device.learn(range(n, n + 30), steps=20_000, batch=32) for n in range(4)]
