@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from edgeagent.board.budget import Cost, mib
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
-from edgeagent.service.opener import opener, standing_of
+from edgeagent.service.opener import opener
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
@@ -28,7 +27,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="*", metavar="MODEL", help="which models (default: all)")
     parser.add_argument("--mode", metavar="MODE", help="only this mode (default: all of the file, cheapest first)")
     parser.add_argument("--known", action="store_true", help="measure nothing: only say what is known")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # the process of one mode
     add_folder(parser)
 
 
@@ -39,10 +37,6 @@ def run(args: argparse.Namespace) -> Answer:
         for lineage in lineages:
             if args.mode and args.mode not in measuring.modes(lineage):
                 raise ConfigError(reason=f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}")
-        if args.here:
-            if len(lineages) != 1 or not args.mode:
-                raise ConfigError(reason="--here measures one MODEL in one --mode")
-            return Answer({"models": [_here(opened, lineages[0], args.mode)]})
         open_model = opener(opened, eager=False)
         rows = []
         for lineage in lineages:
@@ -56,13 +50,6 @@ def run(args: argparse.Namespace) -> Answer:
                 }
             )  # fmt: skip
     return Answer({"models": rows}, _text(rows), 1 if any(r["trouble"] for r in rows) else 0)
-
-
-def _here(opened: DeviceFolder, lineage: Lineage, mode: str) -> dict[str, Any]:
-    importlib.import_module("edgeagent.service.agent")  # what the agent holds without a round is no part of a mode
-    importlib.import_module("edgeagent.link.mqtt")
-    cost = measuring.here(standing_of(opened, lineage, opener(opened, eager=False)), mode)
-    return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}
 
 
 def _measure(opened: DeviceFolder, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
