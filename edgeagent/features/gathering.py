@@ -133,7 +133,7 @@ class Extractors:
         def rows_of(samples: Samples) -> Rows:
             return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
 
-        with self.spool.database.transaction():  # samples may have gone meanwhile, and more may go while these are read
+        with self.spool.together():  # samples may have gone meanwhile, and more may go while these are read
             training, judging = self.spool.outline(name, held_out, until=until)
             if not len(training) or not len(judging):
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
@@ -155,7 +155,7 @@ class Extractors:
         """
         name, kept = base.model, self._kept(base, known)
         known.check_front(state, model=name)
-        with self.spool.database.transaction():  # as above; and what has come meanwhile has no features yet
+        with self.spool.together():  # as above; and what has come meanwhile has no features yet
             samples = self.spool.newest(name, after=after, most=most)
             have = ~np.isin(samples.ids, kept.missing(samples.ids))
             samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
