@@ -91,7 +91,7 @@ def clean(reason: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in reason)[:500]
 
 
-class Signer(Enum):
+class KeyStanding(Enum):
     """How a signature stands to the device that it claims."""
 
     KNOWN = "known"
@@ -99,7 +99,7 @@ class Signer(Enum):
     UNKNOWN = "unknown"
 
 
-def signer_of(store: Store, device: str, verify: Callable[[bytes], None]) -> Signer:
+def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
     """Return whose signature it is. verify: raises BadSignature unless the given public key made it."""
     revoked = False
     for known in reversed(store.devices.keys(device)):
@@ -108,12 +108,12 @@ def signer_of(store: Store, device: str, verify: Callable[[bytes], None]) -> Sig
         except BadSignature:
             continue
         if known.revoked_at is None:
-            return Signer.KNOWN
+            return KeyStanding.KNOWN
         revoked = True
-    return Signer.REVOKED if revoked else Signer.UNKNOWN
+    return KeyStanding.REVOKED if revoked else KeyStanding.UNKNOWN
 
 
 def require_known(store: Store, device: str, verify: Callable[[bytes], None]) -> None:
     """Raise UnknownDevice unless a key that speaks for the device now made the signature."""
-    if signer_of(store, device, verify) is not Signer.KNOWN:
+    if standing(store, device, verify) is not KeyStanding.KNOWN:
         raise UnknownDevice(device=device)

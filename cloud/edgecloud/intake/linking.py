@@ -31,7 +31,7 @@ from modelwire.wire import cbor
 from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import Topic
 
-from .decision import OURS, Context, Decision, Reply, Result, Signer, clean, signer_of
+from .decision import OURS, Context, Decision, KeyStanding, Reply, Result, clean, standing
 
 REACH = 1 << 32  # a device that jumps further would leave no numbers for its next life
 
@@ -56,10 +56,10 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     header = container.header
     if (header.device, header.model) != (topic.device, topic.model):
         raise Malformed(what="container", reason=f"it is of {header.device}/{header.model} and came on {topic}")
-    signer = signer_of(context.store, header.device, container.verify)
-    if signer is Signer.REVOKED:
+    signer = standing(context.store, header.device, container.verify)
+    if signer is KeyStanding.REVOKED:
         raise UnknownDevice(device=header.device)
-    if signer is Signer.UNKNOWN:
+    if signer is KeyStanding.UNKNOWN:
         return _quarantine(context, container, data)
     known = context.store.versions.by_commit(container.commit)
     if known is not None:
