@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeagent.settings import reading
 from edgeagent.settings.reading import Loaded
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgecommon import logs
 from modelwire.errors import ConfigError
@@ -58,7 +58,7 @@ def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
-def chosen(device: Device, names: Sequence[str]) -> list[Lineage]:
+def chosen(device: DeviceFolder, names: Sequence[str]) -> list[Lineage]:
     """Return the models that the arguments name, or all of them. Raises ConfigError."""
     for name in names:
         if name not in device.lineages:

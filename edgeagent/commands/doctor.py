@@ -15,8 +15,8 @@ from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.link import mqtt
 from edgeagent.settings.reading import Loaded
-from edgeagent.state import folder
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
+from edgeagent.state.keys import read_board, read_key
 from edgecommon import files
 from edgecommon.printing import Answer
 from modelwire import kernels
@@ -68,10 +68,10 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
-    yield _check("fleet key", lambda: folder.read_key(loaded.resolve(loaded.settings.device.fleet_key), "the fleet's public key").hex())
+    yield _check("fleet key", lambda: read_key(loaded.resolve(loaded.settings.device.fleet_key), "the fleet's public key").hex())
     yield _check("broker", lambda: _broker(loaded))
     try:
-        with folder.opened(loaded, alone=False) as device:
+        with open_folder(loaded, alone=False) as device:
             yield _check("state", lambda: _state(loaded, device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
@@ -122,7 +122,7 @@ def _clock() -> str | Finding:
 
 
 def _key(loaded: Loaded) -> str | Finding:
-    board = folder.read_board(loaded)
+    board = read_board(loaded)
     path = loaded.resolve(loaded.settings.device.key)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -134,15 +134,15 @@ def _broker(loaded: Loaded) -> str:
     return mqtt.reach(loaded.settings.link, loaded.folder)
 
 
-def _state(loaded: Loaded, device: Device) -> str | Finding:
+def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     if not os.access(loaded.state, os.W_OK | os.X_OK):
         return Finding("state", False, f"{loaded.state} may not be written by this user", f"chown -R {getpass.getuser()} {loaded.state}")
     device.database.check()
-    pid = files.holder(loaded.state / folder.LOCK)
+    pid = files.holder(loaded.state / LOCK)
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
 
-def _disk(loaded: Loaded, device: Device) -> str | Finding:
+def _disk(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
@@ -151,7 +151,7 @@ def _disk(loaded: Loaded, device: Device) -> str | Finding:
     return f"{free // 2**20} MiB free"
 
 
-def _model(device: Device, name: str) -> str:
+def _model(device: DeviceFolder, name: str) -> str:
     from edgeagent.training import int8_head
     from edgecommon import runtime
 
@@ -164,7 +164,7 @@ def _model(device: Device, name: str) -> str:
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
 
 
-def _budget(device: Device, name: str) -> str | Finding:
+def _budget(device: DeviceFolder, name: str) -> str | Finding:
     """Say what the board has for the limits that are set; a limit on what it can't measure keeps nothing from anything."""
     limits, board = device.settings.model(name).budget, Sensors()
     degrees, battery = board.celsius(), board.on_battery()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from typing import Any
 
 from edgeagent.rounds import round as rounds
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.rounds.resuming import trial_of
+from edgeagent.service.opener import opener, standing_of
+from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
 from modelwire.errors import NotEnoughSamples
 from modelwire.update.sections import Kind, changed
 
 from .answer import add_folder, chosen, load, table
-from .reports import opener
 from .train import finish
 
 NAME = "estimate"
@@ -31,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with device.opened(load(args), alone=False) as opened:
+    with open_folder(load(args), alone=False) as opened:
         rows = [_estimate(opened, m, trial=not args.no_train) for m in chosen(opened, args.model)]
     cells = [
         (r["model"], kind, r[kind].get("mode"), r[kind]["bytes"], f"{_share(r, kind):.2f} %", r[kind]["changed"])
@@ -49,7 +48,7 @@ def _share(row: dict[str, Any], kind: str) -> float:
     return float(100 * row[kind]["bytes"] / row["float32_bytes"])
 
 
-def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
+def _estimate(opened: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
     head, held = lineage.head(), lineage.load()
     sections = held.state.snapshot()
     sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
@@ -63,9 +62,8 @@ def _estimate(opened: Device, lineage: Lineage, *, trial: bool) -> dict[str, Any
     if (have := opened.spool.count(lineage.name)) < settings.train.min_samples:
         out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
         return out
-    models = opener(opened, eager=False)
-    steps = rounds.run(lineage, opened.spool, settings, models, now=time.time, keep=False, extractors=models.extractors)
-    report = finish(steps)
+    standing = standing_of(opened, lineage, opener(opened, eager=False))
+    report = finish(rounds.run(standing, trial_of(standing)))
     out["note"] = report.reason
     if report.bytes:
         out["delta"] = {"mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}

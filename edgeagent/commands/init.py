@@ -7,7 +7,8 @@ import secrets
 from pathlib import Path
 
 from edgeagent.settings import reading, template
-from edgeagent.state import folder
+from edgeagent.state.keys import read_key
+from edgeagent.state.new_folder import create_folder
 from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
@@ -56,9 +57,9 @@ def run(args: argparse.Namespace) -> Answer:
     rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := _rate(data, n))}
     text = template.render(given, list(models), rates)
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
-    seed = folder.read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
-    fleet_key = folder.read_key(Path(args.fleet_key), "the fleet's public key")
-    folder.create(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key, exact=args.exact)
+    seed = read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
+    fleet_key = read_key(Path(args.fleet_key), "the fleet's public key")
+    create_folder(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key, exact=args.exact)
     public = signing.PrivateKey(seed).public.hex()
     add_line = f"edgecloud devices add {args.device} {public}"
     bases = {name: manifest_of(data, exact=args.exact) for name, data in models.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgeagent.state import folder
+from edgeagent.state.folder import open_folder
 from edgecommon.printing import Answer
 from edgecommon.sqlite import Row
 
@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with folder.opened(load(args), alone=False) as device:
+    with open_folder(load(args), alone=False) as device:
         models = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(device, args.model)]
     text = []
     for name, rows in models:

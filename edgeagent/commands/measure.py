@@ -11,14 +11,13 @@ from typing import Any
 from edgeagent.board.budget import Cost, mib
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.service.opener import opener, standing_of
+from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
 from .answer import add_folder, chosen, load, table
-from .reports import opener
 
 NAME = "measure"
 HELP = "Measure milliseconds and memory of each mode of training on this board, each in a process of its own. Works while the agent runs."
@@ -35,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
-    with device.opened(loaded, alone=False) as opened:
+    with open_folder(loaded, alone=False) as opened:
         lineages = chosen(opened, args.model)
         for lineage in lineages:
             if args.mode and args.mode not in measuring.modes(lineage):
@@ -59,15 +58,14 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"models": rows}, _text(rows), 1 if any(r["trouble"] for r in rows) else 0)
 
 
-def _here(opened: Device, lineage: Lineage, mode: str) -> dict[str, Any]:
+def _here(opened: DeviceFolder, lineage: Lineage, mode: str) -> dict[str, Any]:
     importlib.import_module("edgeagent.service.agent")  # what the agent holds without a round is no part of a mode
     importlib.import_module("edgeagent.link.mqtt")
-    models = opener(opened, eager=False)
-    cost = measuring.here(opened, lineage, mode, models, models.extractors)
+    cost = measuring.here(standing_of(opened, lineage, opener(opened, eager=False)), mode)
     return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}
 
 
-def _measure(opened: Device, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
+def _measure(opened: DeviceFolder, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
     """Measure, write down what was found, and return why modes could not be measured."""
     limit = opened.settings.model(lineage.name).budget.max_ram
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgeagent.state import folder
+from edgeagent.state.folder import LOCK, open_folder
 from edgecommon import files
 from edgecommon.printing import Answer
 
@@ -24,16 +24,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     if args.action == "coalesce":
-        with folder.opened(loaded, alone=True) as device:
+        with open_folder(loaded, alone=True) as device:
             done = {m.name: m.coalesce() for m in chosen(device, args.model)}
             heads = {name: device.lineages[name].head().version for name in done}
         lines = [f"{n}: {len(c) + 1} updates became @{heads[n]}" if c else f"{n}: nothing to join" for n, c in done.items()]
         return Answer({"carried": done}, "\n".join(lines))
-    with folder.opened(loaded, alone=False) as device:
+    with open_folder(loaded, alone=False) as device:
         lineages = chosen(device, args.model)
         if args.action == "retry":
             device.nudge()
-            running = files.holder(loaded.state / folder.LOCK) is not None
+            running = files.holder(loaded.state / LOCK) is not None
             text = "the agent sends again what has no receipt" if running else "everything goes again when the agent starts"
             return Answer({"agent_running": running}, text)
         rows = [(m.name, w) for m in lineages for w in m.outbox.waiting()]

@@ -9,14 +9,15 @@ import signal
 from edgeagent import __version__
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.opener import opener
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
 from .answer import add_folder, load
-from .reports import as_document, as_text, opener
+from .reports import as_document, as_text
 
 NAME = "run"
 HELP = "Run the service: connect, train when due, publish, until it is stopped; or until a number of rounds is done."
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 def serve(loaded: Loaded, goal: Goal) -> Answer:
     """Run the agent until its goal, SIGTERM or SIGINT, and say what it did."""
-    with device.opened(loaded, alone=True) as opened:
+    with open_folder(loaded, alone=True) as opened:
         board = opened.board
         link = MqttLink(opened.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
         models = opener(opened, eager=not goal.publish)

@@ -6,7 +6,7 @@ import argparse
 
 from edgeagent.samples.from_files import read_all
 from edgeagent.samples.spool import Spool
-from edgeagent.state import folder
+from edgeagent.state.folder import open_folder
 from edgecommon.printing import Answer
 from modelwire.errors import ConfigError
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> Answer:
             held = spool.count(args.model)
         document = {"model": args.model, "added": len(added), "held": held}
         return Answer(document, f"{args.model}: {len(added)} samples added, {held} held")
-    with folder.opened(loaded, alone=False) as device:
+    with open_folder(loaded, alone=False) as device:
         rows = []
         for lineage in chosen(device, [args.model] if args.model else []):
             new = device.spool.count(lineage.name, after=lineage.head().trained_id)

@@ -7,8 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgeagent.rounds import journal
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon import files
 from edgecommon.printing import Answer
@@ -26,8 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
-    with device.opened(loaded, alone=False) as opened:
-        pid = files.holder(loaded.state / device.LOCK)
+    with open_folder(loaded, alone=False) as opened:
+        pid = files.holder(loaded.state / LOCK)
         models = [_model(opened, m) for m in opened.lineages.values()]
         document = {
             "device": opened.board.device, "fleet": opened.board.fleet, "broker": opened.settings.link.broker,
@@ -40,13 +39,13 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(document, "\n".join(lines))
 
 
-def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
+def _model(opened: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = opened.spool.count(lineage.name, after=head.trained_id)
     found, wait = journal.read(lineage.journal), lineage.waiting()
-    if found is not None and found.begun.round != head.rounds + 1:
+    if found is not None and found.facts.round != head.rounds + 1:
         found = None  # of a round that is over
     return {
         "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
@@ -57,8 +56,8 @@ def _model(opened: Device, lineage: Lineage) -> dict[str, Any]:
         "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
         "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
         "under_way": None if found is None else {
-            "round": found.begun.round, "mode": found.begun.mode, "done": found.done, "steps": found.begun.steps,
-            "slots_kept": found.begun.whole,
+            "round": found.facts.round, "mode": found.facts.mode, "done": found.done, "steps": found.facts.steps,
+            "slots_kept": found.facts.whole,
         },
         "pays": head.look,
         "last_round": None if last is None else {

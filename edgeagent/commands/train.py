@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Callable
 
 from edgeagent.board import budget
 from edgeagent.board.sensors import Memory
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import OpenModel, Report, Round
+from edgeagent.rounds.round import Report, Round
+from edgeagent.rounds.standing import OpenModel
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
+from edgeagent.service.opener import opener, standing_of
 from edgeagent.settings.tree import ModelSettings
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
 
 from .answer import add_folder, chosen, load
-from .reports import as_document, as_text, opener
+from .reports import as_document, as_text
 
 NAME = "train"
 HELP = "Do one round of training now, without the network; the update waits in the outbox. A round that was interrupted goes on."
@@ -35,25 +37,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     reports = []
-    with device.opened(load(args), alone=True) as opened:
-        lineages = chosen(opened, args.model)
+    with open_folder(load(args), alone=True) as opened:
+        lineages, models, memory = chosen(opened, args.model), opener(opened, eager=False), Memory()
         for lineage in lineages:
-            rounds.check_due(lineage, opened.spool, opened.settings.model(lineage.name), opened.settings.outbox.max_bytes)
-        open_model, memory = opener(opened, eager=False), Memory()
+            rounds.check_due(standing_of(opened, lineage, models, memory=memory), opened.settings.outbox.max_bytes)
         for lineage in lineages:
-            settings = opened.settings.model(lineage.name)
-            measure_first(opened, lineage, settings, open_model)
-            steps = rounds.run(
-                lineage, opened.spool, settings, open_model, now=time.time, memory=memory, extractors=open_model.extractors
-            )
-            report = finish(steps)
+            standing = standing_of(opened, lineage, models, memory=memory)
+            measure_first(opened, lineage, standing.settings, models)
+            report = finish(rounds.run(standing))
             if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
                 raise report.error
             reports.append(report)
     return Answer({"rounds": [as_document(r) for r in reports]}, "\n".join(as_text(r) for r in reports))
 
 
-def measure_first(opened: Device, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:
+def measure_first(opened: DeviceFolder, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:
     """Measure the modes of which the plan needs to know and does not."""
     if not budget.limited(settings.budget):
         return
@@ -67,15 +65,15 @@ def measure_first(opened: Device, lineage: Lineage, settings: ModelSettings, ope
         at_work.note(lineage, key, int(time.time()))
 
 
-def finish(steps: Round) -> Report:
-    """Run a round to its end, saying now and then how far it is, and return its report."""
-    said = time.monotonic()
+def finish(steps: Round, monotonic: Callable[[], float] = time.monotonic) -> Report:
+    """Run a round to its end, saying now and then how far it is, and return its report. monotonic: seconds."""
+    said = monotonic()
     while True:
         try:
-            at = next(steps)
+            progress = next(steps)
         except StopIteration as end:
             report: Report = end.value
             return report
-        if time.monotonic() - said >= PROGRESS:
-            said = time.monotonic()
-            _log.info("%s: step %d of %d, loss %.4f", at.mode, at.done, at.steps, at.loss)
+        if monotonic() - said >= PROGRESS:
+            said = monotonic()
+            _log.info("%s: step %d of %d, loss %.4f", progress.mode, progress.done, progress.steps, progress.loss)

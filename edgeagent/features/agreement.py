@@ -19,7 +19,7 @@ from modelwire.output_head.trainer import outputs_of, start_of
 from modelwire.tensors import F32, Weights
 from modelwire.tflite import file as tflite_file
 
-from .exact_course import Place, place_of
+from .exact_course import OutputHead, output_head_of
 from .extractor import Extractor
 from .kept import Features, half
 
@@ -28,56 +28,56 @@ CHECKED_MAX = 16  # samples that are compared
 
 
 def looked_at(
-    found: Runtime, spool: Spool, state: Path, model: str, *, base: bytes, until: int, say: Callable[[int], None]
+    runtime: Runtime, spool: Spool, state: Path, model: str, *, base: bytes, until: int, say: Callable[[int], None]
 ) -> dict[str, Any]:
     """Compute the features that are missing and return what was found out. For the process that has the runtime.
 
     say: told how many are done. until: 0 for none at all.
     """
     file = state / "models" / model / "base.tflite"
-    opened = Extractor(found, file, model=model)
+    extractor = Extractor(runtime, file, model=model)
     with mapped(file) as data:
         schema, flat = tflite_file.read_tensors(data, model=model)
-    place = place_of(opened.head, schema)
+    output_head = output_head_of(extractor.head, schema)
     ids = spool.ids(model, until=until)
-    some = (x for _, x in spool.inputs(model, ids[: min(opened.batch, CHECKED_MAX)].tolist()))
-    place = agreeing(place, opened, schema.shaped(flat), some)
-    kept = Features(spool, model, base=base, runtime=opened.runtime_key, width=opened.head.features)
-    for done in kept.compute(opened, kept.missing(ids)):
+    some = (x for _, x in spool.inputs(model, ids[: min(extractor.batch, CHECKED_MAX)].tolist()))
+    output_head = agreeing(output_head, extractor, schema.shaped(flat), some)
+    kept = Features(spool, model, base=base, runtime=extractor.runtime_key, width=extractor.head.features)
+    for done in kept.compute(extractor, kept.missing(ids)):
         say(done)
-    return {"runtime": opened.runtime_key, "logits": place.logits}
+    return {"runtime": extractor.runtime_key, "logits": output_head.logits}
 
 
-def agreeing(place: Place, opened: Extractor, base: Weights, samples: Iterable[F32]) -> Place:
-    """Return the place, `logits` as the model has it, having seen that the exact head and the runtime answer alike on all samples.
+def agreeing(output_head: OutputHead, extractor: Extractor, base: Weights, samples: Iterable[F32]) -> OutputHead:
+    """Return the output_head, `logits` as the model has it, having seen that the exact head and the runtime answer alike on all samples.
 
     Raises NotTrainable when they don't: the notes say of the head what it is not, or this runtime computes something else.
     """
-    both = [(opened.features(x), opened.answer(x)) for x in samples]
+    both = [(extractor.features(x), extractor.answer(x)) for x in samples]
     if not both:
-        return place
+        return output_head
     features, wanted = np.stack([f for f, _ in both]), np.stack([w for _, w in both])
-    kept = half(features, model=opened.model)
-    recipe = place.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimizer="sgd", seed=0)
-    exact = outputs_of(recipe, start_of(recipe, place.layers(base)).weights, Rows(kept))
-    apart = _apart(exact, _plain(place, base, kept.astype(np.float32)))  # rounding to float16 is in both
-    outputs = _plain(place, base, features)
-    for form in (place, replace(place, logits=True)):
+    kept = half(features, model=extractor.model)
+    recipe = output_head.recipe(rows=len(kept), batch=1, epochs=1, rate=0.0, optimizer="sgd", seed=0)
+    exact = outputs_of(recipe, start_of(recipe, output_head.layers(base)).weights, Rows(kept))
+    apart = _apart(exact, _plain(output_head, base, kept.astype(np.float32)))  # rounding to float16 is in both
+    outputs = _plain(output_head, base, features)
+    for form in (output_head, replace(output_head, logits=True)):
         if max(apart, _apart(form.finished(outputs), wanted)) <= AGREE:
             return form
-    apart = max(apart, _apart(place.finished(outputs), wanted))
+    apart = max(apart, _apart(output_head.finished(outputs), wanted))
     reason = f"mode features: the head on its features answers {apart:.2g} apart from the model on {len(both)} samples, above {AGREE:g}"
-    raise NotTrainable(model=opened.model, reason=reason)
+    raise NotTrainable(model=extractor.model, reason=reason)
 
 
-def _plain(place: Place, weights: Weights, features: F32) -> F32:
+def _plain(output_head: OutputHead, weights: Weights, features: F32) -> F32:
     """Return the head's outputs by plain float32 arithmetic: the same as the exact trainer's but for the order of its sums."""
     z = features
-    layers = place.layers(weights)
+    layers = output_head.layers(weights)
     for k, (matrix, biases) in enumerate(layers):
         z = z @ matrix.T + biases
         if k < len(layers) - 1:
-            z = np.tanh(z) if place.notes.activation == "tanh" else np.maximum(z, 0)
+            z = np.tanh(z) if output_head.notes.activation == "tanh" else np.maximum(z, 0)
     return z
 
 

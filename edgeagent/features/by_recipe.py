@@ -21,7 +21,7 @@ from modelwire.output_head.recipe import Recipe
 from modelwire.update import container
 from modelwire.wire import cbor
 
-from .exact_course import HeadCourse
+from .exact_course import RECIPE, ExactCourse
 from .gathering import OnFeatures
 
 
@@ -33,15 +33,17 @@ class Provenance:
     extension: Mapping[str, cbor.Value]  # which samples its rows are of
 
 
-class RecipeCourse(HeadCourse):
+class RecipeCourse(ExactCourse):
     """A course that a recipe can say."""
+
+    closing = RECIPE
 
     def __init__(self, gathered: OnFeatures, state: ModelState, lesson: Lesson, optimizer: str) -> None:
         """state: of the parent, whose exact weights it starts from."""
         rows = gathered.quantised()
         self._ids: list[int] = gathered.training.ids.tolist()
         recipe = gathered.recipe(rows, lesson, optimizer)
-        super().__init__(gathered.known.place, recipe, rows, state.named())
+        super().__init__(gathered.known.output_head, recipe, rows, state.named())
 
     def against(self, state: ModelState, room: int) -> str:
         """Return why it can't be sent as a recipe, empty when it can. room: bytes of a container without its names and the scores."""
@@ -62,7 +64,7 @@ class RecipeCourse(HeadCourse):
     def provenance(self) -> Provenance:
         """Return what is sent: the steps that were taken, all of them before the first."""
         recipe = replace(self.recipe, steps=self.done or self.steps)  # the rate is constant: fewer steps are a shorter recipe
-        body = Recipe(recipe, self.place.tensors, self.rows).encode()
+        body = Recipe(recipe, self.output_head.tensors, self.rows).encode()
         return Provenance(body, {row_ids.KEY: row_ids.encode_ids(self._ids)})
 
     def snap(self, state: ModelState, step: Step | None) -> Snapped:
@@ -70,7 +72,7 @@ class RecipeCourse(HeadCourse):
 
         step: the last round's own: a recipe has none, and a delta after it goes on with that.
         """
-        sections = moved_to(state, self.place.tensors, self.layers())
+        sections = moved_to(state, self.output_head.tensors, self.layers())
         kind = kind_of(state)
         state.apply(kind, sections)
         return Snapped(kind, sections, state, no_residual(state.manifest), step, (), moved=sections)

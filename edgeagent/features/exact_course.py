@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.training.course import Kept
+from edgeagent.training.course import WEIGHTS, Kept
 from modelwire.errors import Malformed, NotTrainable
-from modelwire.output_head.recipe import Layer
+from modelwire.output_head.recipe import HeadLayer
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, steps_of
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, steps_of
 from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
 
-MODE = "features"  # its name among the modes
+FEATURES = "features"  # its name among the modes
+RECIPE = "recipe"  # the closing of a course whose update says how it was trained
 SLICE_WORK = 1 << 22  # multiply-adds of one slice's forward passes: a few milliseconds, on a small board some tens
 _LOSSES = {"softmax": Loss.SOFTMAX, "logistic": Loss.LOGISTIC, "mse": Loss.MSE}
 _ACTIVATIONS = {"": Activation.RELU, "relu": Activation.RELU, "tanh": Activation.TANH}
@@ -26,18 +27,18 @@ OPTIMIZERS = {"": Optimizer.SGD, "sgd": Optimizer.SGD, "momentum": Optimizer.MOM
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutputHead:
     """Where the head lies among a model's weights, and what it is."""
 
     notes: HeadNotes
-    tensors: tuple[Layer, ...]  # by places in the schema, from the features on
+    tensors: tuple[HeadLayer, ...]  # by places in the schema, from the features on
     widths: tuple[int, ...]  # inputs of the first layer, then neurons of each
     logits: bool = False  # the model answers with them as they are, without softmax or logistic
 
-    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> HeadRecipe:
+    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> OutputHeadSettings:
         """Return how it is to be trained. optimizer: a name; "" for SGD."""
         steps = steps_of(epochs, rows, batch)
-        return HeadRecipe(
+        return OutputHeadSettings(
             self.widths[0], self.widths[-1], steps, self.widths[1:-1], _ACTIVATIONS[self.notes.activation], _LOSSES[self.notes.loss],
             OPTIMIZERS[optimizer], batch=batch, seed=seed, rate=rate,
         )  # fmt: skip
@@ -47,7 +48,7 @@ class Place:
         sizes = zip(self.widths, self.widths[1:], self.notes.layers, strict=False)
         return [(weights[m].reshape(neurons, inputs), weights[b]) for inputs, neurons, (m, b) in sizes]
 
-    def answers(self, recipe: HeadRecipe, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
+    def answers(self, recipe: OutputHeadSettings, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
         """Return what the model answers to samples with these features, [n, outputs]: by the exact trainer's own forward pass."""
         return self.finished(outputs_of(recipe, start_of(recipe, self.layers(weights)).weights, rows))
 
@@ -63,11 +64,11 @@ class Place:
         return shares
 
 
-def place_of(head: HeadNotes, schema: Schema) -> Place:
+def output_head_of(head: HeadNotes, schema: Schema) -> OutputHead:
     """Return where the head lies. The notes have been checked against the file."""
-    tensors = tuple(Layer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
+    tensors = tuple(HeadLayer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
     widths = (head.features, *(schema.tensors[layer.biases].size for layer in tensors))
-    return Place(head, tensors, widths)
+    return OutputHead(head, tensors, widths)
 
 
 def rows_for(features: NDArray[np.float16], y: F32, *, labelled: bool, loss: str, model: str) -> Rows:
@@ -83,17 +84,18 @@ def rows_for(features: NDArray[np.float16], y: F32, *, labelled: bool, loss: str
     return Rows(features, flat.argmax(1).astype(np.uint32))
 
 
-class HeadCourse:
+class ExactCourse:
     """A course of the exact trainer. A step of it is a slice of short ones; its numbers count the short ones."""
 
-    mode = MODE
+    mode = FEATURES
     whole = True
+    closing = WEIGHTS
 
-    def __init__(self, place: Place, recipe: HeadRecipe, rows: Rows, start: Weights) -> None:
+    def __init__(self, output_head: OutputHead, recipe: OutputHeadSettings, rows: Rows, start: Weights) -> None:
         """start: all of get_weights."""
-        self.place, self.recipe, self.rows = place, recipe, rows
+        self.output_head, self.recipe, self.rows = output_head, recipe, rows
         self._start = start
-        self._state = start_of(recipe, place.layers(start))
+        self._state = start_of(recipe, output_head.layers(start))
         each = recipe.work(len(rows)) // recipe.steps
         self._slice = max(1, SLICE_WORK // max(1, each))
 
@@ -126,6 +128,6 @@ class HeadCourse:
     def trained(self) -> Weights:
         # The trainer takes no step whose weights are not finite: TrainingDiverged came before.
         out = dict(self._start)
-        for (matrix, biases), (m, b) in zip(self.layers(), self.place.notes.layers, strict=True):
+        for (matrix, biases), (m, b) in zip(self.layers(), self.output_head.notes.layers, strict=True):
             out[m], out[b] = matrix.reshape(self._start[m].shape).copy(), biases.reshape(self._start[b].shape).copy()
         return out

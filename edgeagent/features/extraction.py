@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
 from modelwire import errors
 from modelwire.errors import ModelWireError, NotTrainable
@@ -28,13 +28,15 @@ _TOLD = (errors.NotTrainable, errors.RuntimeUnusable, errors.StateDamaged, error
 class Extraction:
     """One run of the other process."""
 
-    def __init__(self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0) -> None:
+    def __init__(
+        self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0, clock: Clock | None = None
+    ) -> None:  # fmt: skip
         """state: the agent's folder; base: the commit of the model's base; until: the newest sample that counts, 0 for none at all.
 
         share: of one core that it takes: it rests between samples.
         """
-        self.model = model
-        command = [sys.executable, "-m", "edgeagent.features.kept.extraction", str(state), model, base.hex(), str(until), str(share)]
+        self.model, self._clock = model, clock or Clock()
+        command = [sys.executable, "-m", "edgeagent.features.extraction", str(state), model, base.hex(), str(until), str(share)]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
         except OSError as e:
@@ -45,7 +47,7 @@ class Extraction:
 
         Raises what it raised. Closing the generator ends the process; what it has computed stays.
         """
-        child, held = self._child, b""
+        child, told = self._child, b""
         assert child.stdout is not None
         try:
             os.set_blocking(child.stdout.fileno(), False)
@@ -53,10 +55,10 @@ class Extraction:
                 try:
                     some = os.read(child.stdout.fileno(), _LINE)
                 except BlockingIOError:
-                    time.sleep(_WAIT)
+                    self._clock.sleep(_WAIT)
                     yield
                     continue
-                held = (held + some)[-2 * _LINE :]
+                told = (told + some)[-2 * _LINE :]
                 if not some:
                     break
                 yield
@@ -65,10 +67,10 @@ class Extraction:
             child.kill()
             child.wait()
             child.stdout.close()
-        return self._last(held, child.returncode)
+        return self._last(told, child.returncode)
 
-    def _last(self, held: bytes, code: int) -> dict[str, Any]:
-        lines = held.decode("utf-8", "replace").split("\n")
+    def _last(self, told: bytes, code: int) -> dict[str, Any]:
+        lines = told.decode("utf-8", "replace").split("\n")
         try:
             said = json.loads(lines[-2])
             if "error" in said:
@@ -78,7 +80,7 @@ class Extraction:
             raise NotTrainable(model=self.model, reason=f"mode features: the process that computes them ended with {code}") from None
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], clock: Clock | None = None) -> int:
     """Compute the features that are missing, and say what was found. The exit code is 0, also of an error that was told."""
     from edgeagent.samples.spool import Spool
     from edgecommon import runtime
@@ -90,13 +92,14 @@ def main(words: Sequence[str]) -> int:
     def say(**what: Any) -> None:
         print(json.dumps(what), flush=True)
 
-    worked = time.monotonic()
+    clock = clock or Clock()
+    worked = clock.monotonic()
 
     def computed(done: int) -> None:
         nonlocal worked
         say(done=done)
-        time.sleep((time.monotonic() - worked) * (1 / share - 1))
-        worked = time.monotonic()
+        clock.sleep((clock.monotonic() - worked) * (1 / share - 1))
+        worked = clock.monotonic()
 
     try:
         with Spool(state) as spool:

@@ -19,18 +19,18 @@ from modelwire.tensors import F32
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import HeadNotes
 
-from .head_file import head_of
+from .base_file import featured_notes
 
 
 class Extractor:
     """A base file whose features are wanted. Not safe for use from two threads."""
 
-    def __init__(self, found: Runtime, file: Path, *, model: str) -> None:
+    def __init__(self, installed: Runtime, file: Path, *, model: str) -> None:
         """Raises NotTrainable when the file has no head on features, or no setting of this runtime runs it."""
-        notes, self.batch = head_of(file, model)
-        assert notes.head is not None  # `head_of` has seen to it
+        notes, self.batch = featured_notes(file, model)
+        assert notes.head is not None  # `featured_notes` has seen to it
         self.model, self.head = model, notes.head
-        self._found, self._file = found, file
+        self._runtime, self._file = installed, file
         self._interpreter: Any = None
         self._runners: dict[str, Any] = {}
         with mapped(file) as data:
@@ -40,12 +40,12 @@ class Extractor:
             self._runners, self._interpreter = {}, None  # one that failed goes first
             give_back()
             try:
-                self._interpreter = runtime.interpreter_for(found.interpreter, file, delegates=delegates)
+                self._interpreter = runtime.interpreter_for(installed.interpreter, file, delegates=delegates)
                 self.features(np.zeros(x_shape, np.float32))
                 return
             except runtime.FAILURES as e:
                 failed.append(" ".join(str(e).split()))
-        raise NotTrainable(model=model, reason=f"{found.package} {found.version} can't run it: {failed[-1][:300]}")
+        raise NotTrainable(model=model, reason=f"{installed.package} {installed.version} can't run it: {failed[-1][:300]}")
 
     head: HeadNotes
     batch: int  # samples of one step, as the file has it
@@ -53,7 +53,7 @@ class Extractor:
     @property
     def runtime_key(self) -> str:
         """What must be equal for the same sample to give the same features."""
-        return self._found.key(runtime.delegate_of(self._interpreter))
+        return self._runtime.key(runtime.delegate_of(self._interpreter))
 
     def features(self, x: F32) -> F32:
         """Return the features of one sample, flat."""

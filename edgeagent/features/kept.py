@@ -43,8 +43,8 @@ class Features:
         with self._db.transaction():
             for table in TABLES:
                 self._db.run(table)
-            found = self._db.maybe("SELECT base, runtime, width FROM featured WHERE model=?", model)
-            if found is None or tuple(found) != (base, runtime, width):
+            known = self._db.maybe("SELECT base, runtime, width FROM featured WHERE model=?", model)
+            if known is None or tuple(known) != (base, runtime, width):
                 self._db.run("DELETE FROM feature WHERE sample IN (SELECT id FROM sample WHERE model=?)", model)
                 self._db.run("DELETE FROM featured WHERE model=?", model)
                 self._db.insert("featured", model=model, base=base, runtime=runtime, width=width)
@@ -57,17 +57,17 @@ class Features:
         }
         return [int(sample) for sample in ids if int(sample) not in have]
 
-    def compute(self, opened: Extractor, ids: Sequence[int]) -> Iterator[int]:
+    def compute(self, extractor: Extractor, ids: Sequence[int]) -> Iterator[int]:
         """Compute and keep the features of these samples, yielding how many are done; what a kill leaves is whole.
 
         Raises NotTrainable for features that float16 can't hold.
         """
-        for at in range(0, len(ids), TOGETHER):
-            some = ids[at : at + TOGETHER]
+        for first in range(0, len(ids), TOGETHER):
+            some = ids[first : first + TOGETHER]
             rows = []
             for sample, x in self._spool.inputs(self.model, some):
-                rows.append((sample, half(opened.features(x), model=self.model).tobytes()))
-                yield at + len(rows)
+                rows.append((sample, half(extractor.features(x), model=self.model).tobytes()))
+                yield first + len(rows)
             with self._db.transaction():
                 for sample, row in rows:  # a sample that was dropped meanwhile takes none
                     self._db.run("INSERT OR REPLACE INTO feature SELECT id, ? FROM sample WHERE id=?", row, sample)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeagent.features.exact_course import MODE as FEATURES
-from edgeagent.features.gathering import Extractors
-from edgeagent.samples.spool import Samples, Spool
+from edgeagent.features.exact_course import FEATURES
+from edgeagent.features.gathering import Wanted
+from edgeagent.samples.spool import Samples
 from edgeagent.settings.tree import ModelSettings
-from edgeagent.state.lineage import Lineage
 from edgeagent.training import guard
 from edgecommon.memory import give_back
 from edgecommon.sqlite import Row
@@ -21,7 +20,7 @@ from modelwire.cards.shift import shifts
 from modelwire.errors import NotTrainable
 from modelwire.tensors import F32
 
-from .round import OpenModel
+from .standing import Standing
 
 NEWEST, LEAST = 512, 32  # samples that are scored at most; however large they are
 MOST_BYTES = 8 * limits.MIB  # of them, where LEAST are fewer bytes
@@ -30,41 +29,39 @@ ERRORS = 2.0  # standard errors by which a loss has to be off: 64 samples alone 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the newest samples found."""
+    """What came of a look at the newest samples."""
 
     pays: bool
     reason: str  # why, either way
     until: int  # the newest sample that there was
 
 
-def look(
-    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None = None
-) -> Generator[None, None, Look]:
+def look(standing: Standing, *, on_features: bool = False) -> Generator[None, None, Look]:
     """Return whether a round pays now. Trains nothing; opens the model and runs it on 512 samples at most.
 
-    extractors: where the round would be in mode features; nothing is opened then, and it yields while features are computed.
+    on_features: the round would be in mode features; nothing is opened then, and it yields while features are computed.
 
     It does when no version was trained yet, or when on the samples that no round has seen, or on those of them that came since the last
     look, the loss is above the last version's held-out one by drift_loss, or the labels or a channel moved by drift_psi; and by more than
     chance in both cases.
     """
-    name, head, until = lineage.name, lineage.head(), spool.last_id(lineage.name)
-    last = lineage.last_trained()
+    name, spool, settings = standing.name, standing.spool, standing.settings
+    head, until, last = standing.lineage.head(), spool.last_id(name), standing.lineage.last_trained()
     if last is None:
         return Look(True, "no version was trained yet", until)
     if not spool.count(name, after=head.trained_id):
         return Look(False, "no sample has come since the last round", until)
-    fresh, output = yield from _answered(lineage, spool, settings, open_model, extractors, head.trained_id)
+    fresh, output = yield from _answered(standing, head.trained_id, on_features=on_features)
     if not len(fresh):
         return Look(False, "the samples that came since the last round are gone", until)
     known = spool.cards.known(name)
     quiet: list[str] = []
     for after in sorted({head.trained_id, max(head.trained_id, head.looked_id)}):
-        at = fresh.ids > after
-        if not at.any():
+        since = fresh.ids > after
+        if not since.any():
             continue
-        part = replace(fresh, x=fresh.x[at], y=fresh.y[at], ids=fresh.ids[at])
-        pays, said = _loss_rose(output[at], part, last, settings)
+        part = replace(fresh, x=fresh.x[since], y=fresh.y[since], ids=fresh.ids[since])
+        pays, said = _loss_rose(output[since], part, last, settings)
         if pays:
             return Look(True, said, until)
         card = spool.cards.card(name, after=after, until=until)
@@ -75,20 +72,20 @@ def look(
     return Look(False, quiet[0] + "; they look as those before", until)
 
 
-def _answered(
-    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, after: int
-) -> Generator[None, None, tuple[Samples, F32]]:
+def _answered(standing: Standing, after: int, *, on_features: bool) -> Generator[None, None, tuple[Samples, F32]]:
     """Return the newest samples, and what the head's model answers to them."""
-    name = lineage.name
+    name, spool, settings = standing.name, standing.spool, standing.settings
     most = min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x))))
-    if extractors is not None:
+    if on_features and standing.extractors is not None:
         try:
-            return (yield from extractors.newest(lineage, spool, after=after, most=most, share=settings.budget.max_cpu))
+            wanted = Wanted(standing.base, spool.last_id(name), settings.budget.max_cpu)
+            known = yield from standing.extractors.prepare(wanted)
+            return standing.extractors.answers(wanted.base, known, standing.lineage.load().state, after=after, most=most)
         except NotTrainable:
             if settings.train.mode == FEATURES:
                 raise
     fresh = spool.newest(name, after=after, most=most)
-    model = open_model(lineage.load().file, name)
+    model = standing.open_model(standing.lineage.load().file, name)
     output = model.evaluate(fresh.x)
     model.close()
     give_back()
@@ -108,5 +105,6 @@ def _loss_rose(output: F32, samples: Samples, last: Row, settings: ModelSettings
     return loss - before > max(settings.train.drift_loss, ERRORS * error), said
 
 
-def _one(samples: Samples, at: int) -> Samples:
-    return replace(samples, x=samples.x[at : at + 1], y=samples.y[at : at + 1], ids=samples.ids[at : at + 1])
+def _one(samples: Samples, index: int) -> Samples:
+    one = slice(index, index + 1)
+    return replace(samples, x=samples.x[one], y=samples.y[one], ids=samples.ids[one])

@@ -1,60 +1,97 @@
-"""Snaps a trained round so that its whole update stays within its budget: weights, names, scores and data card."""
+"""Closes a trained round: moves the state as its kind says, so that the whole update stays within its budget of bytes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+from edgeagent.features.by_recipe import Provenance, RecipeCourse
+from edgeagent.features.exact_course import RECIPE
 from edgeagent.samples.cards import LOSSES_ROOM
-from edgeagent.settings.tree import ModelSettings
-from edgeagent.state.history import Head
-from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics
-from edgeagent.state.slots import Held
 from edgeagent.training import guard
-from edgeagent.training import threshold as anomaly
+from edgeagent.training.course import Course
+from edgeagent.training.learner import Learner
 from modelwire.errors import BudgetExhausted
+from modelwire.lattice import snap as lattice
 from modelwire.lattice.candidates import Residual
-from modelwire.lattice.snap import Snapped, exactly, snap
+from modelwire.lattice.snap import Snapped, Step, snap
+from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
 
+EXACT, LATTICE = "exact", "lattice"  # closings by weights
 
-def snap_within(
-    lineage: Lineage, settings: ModelSettings, head: Head, held: Held, residual: Residual, weights: Weights, outcome: Outcome
-) -> tuple[Snapped, Outcome]:
-    """Return the snapped round, and its outcome: without its card where there is no room for one.
 
-    The held state has moved; `Snapped.undo` moves it back. Raises BudgetExhausted when even the smallest delta is too large.
-    """
-    trained = lineage.manifest.schema.flat(weights)
-    if lineage.manifest.all_exact:
-        return exactly(held.state, trained, residual), outcome
-    update = settings.update
-    need = overhead(lineage, outcome, ())
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a round moves, and within what."""
+
+    state: ModelState  # it has moved once the round is closed; `Snapped.undo` moves it back
+    residual: Residual
+    step: Step | None  # of the last adopted round
+    widen: tuple[int, ...]
+    density: float
+    max_bytes: int  # of the whole update
+    fixed: int  # bytes of the update that are the same whatever the round comes to
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A trained round on its state. The outcome is without its card where there was no room for one."""
+
+    snapped: Snapped
+    outcome: Outcome
+    recipe: Provenance | None = None  # what is sent in the place of the sections
+
+
+def by_recipe(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
+    """Let the recipe say what the round came to."""
+    assert isinstance(course, RecipeCourse)  # as its closing says
+    return Closed(course.snap(parent.state, parent.step), outcome, course.provenance())
+
+
+def exactly(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
+    """Take every bit of what was trained."""
+    weights = _trained(course, learner)
+    return Closed(lattice.exactly(parent.state, parent.state.manifest.schema.flat(weights), parent.residual), outcome)
+
+
+def on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
+    """Snap what was trained to the lattice. Raises BudgetExhausted when even the smallest delta is too large."""
+    trained = parent.state.manifest.schema.flat(_trained(course, learner))
+    need = overhead(parent.fixed, outcome, ())
     while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
         try:
             snapped = snap(
-                held.state, trained, residual,
-                density=update.density, max_bytes=update.max_bytes, held=head.step, widen=head.widen, overhead=need,
+                parent.state, trained, parent.residual,
+                density=parent.density, max_bytes=parent.max_bytes, held=parent.step, widen=parent.widen, overhead=need,
             )  # fmt: skip
         except BudgetExhausted:
             if outcome.card is None:
                 raise
             outcome = replace(outcome, card=None, untold=True)
-            need = overhead(lineage, outcome, ())
+            need = overhead(parent.fixed, outcome, ())
             continue
-        found = overhead(lineage, outcome, snapped.clamped)
-        if found <= need or snapped.kind is Kind.SNAPSHOT:
-            return snapped, outcome
+        taken = overhead(parent.fixed, outcome, snapped.clamped)
+        if taken <= need or snapped.kind is Kind.SNAPSHOT:
+            return Closed(snapped, outcome)
         snapped.undo()
-        need = found
+        need = taken
 
 
-def overhead(lineage: Lineage, outcome: Outcome, clamped: tuple[int, ...]) -> int:
+CLOSINGS: Mapping[str, Callable[[Course, Learner, Parent, Outcome], Closed]] = {RECIPE: by_recipe, EXACT: exactly, LATTICE: on_lattice}
+
+
+def overhead(fixed: int, outcome: Outcome, clamped: tuple[int, ...]) -> int:
     """Return the bytes of names and extension, as if there were both scores: a number takes the same room whatever it is."""
     score = guard.Score(0.0, outcome.before.accuracy if outcome.before is not None else None)
     extension = metrics(replace(outcome, before=score, after=score), clamped)
-    size = len(lineage.board.device) + len(lineage.name) + len(cbor.encode(extension))
-    size += 0 if anomaly.place_of(lineage.manifest) is None else anomaly.BYTES
-    return size + (LOSSES_ROOM if outcome.card is not None else 0)
+    return fixed + len(cbor.encode(extension)) + (LOSSES_ROOM if outcome.card is not None else 0)
+
+
+def _trained(course: Course, learner: Learner) -> Weights:
+    weights = course.trained()
+    learner.rest()
+    return weights

@@ -10,9 +10,8 @@ import contextlib
 import json
 import os
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from io import FileIO
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeagent.system.clock import Clock
 from edgeagent.training.course import Course, Kept
 from edgecommon.files import TEMPORARY
 from modelwire import limits
@@ -42,7 +42,7 @@ Layout = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, type and shape of
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class RoundFacts:
     """Which round it is, and all that its bits follow from beside the model and the samples themselves."""
 
     base: str  # hex of the base's commit
@@ -63,10 +63,10 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A journal that was left. Its facts are believed once they fit the round, its arrays once they fit the course."""
+class Interrupted:
+    """A round that left its journal. Its facts are believed once they fit the round, its arrays once they fit the course."""
 
-    begun: Begun
+    facts: RoundFacts
     layout: Layout
     done: int  # steps, as the newest half says
     path: Path
@@ -79,7 +79,7 @@ class Found:
         if self.layout != layout_of(like):
             return None
         try:
-            with _opened(self.path) as f:
+            with _reading(self.path) as f:
                 return _arrays(f, like)
         except (OSError, ValueError, struct.error):
             return None
@@ -88,43 +88,43 @@ class Found:
 class Journal:
     """Writes down one course. Nothing is written, and no file made, before a step or some have taken `EVERY`."""
 
-    def __init__(self, path: Path | None, begun: Begun, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """path: None for a trial, which takes the same memory and leaves nothing. clock: monotonic seconds."""
+    def __init__(self, path: Path | None, facts: RoundFacts, *, clock: Clock, spent: float = 0.0) -> None:
+        """path: None for a trial, which takes the same memory and leaves nothing."""
         self.spent = spent  # seconds of training, those before a kill included
         self.writing = 0.0  # seconds of this process's writing
         self.trouble = ""  # why nothing more is written; the training goes on
-        self._path, self._begun, self._clock = path, begun, clock
+        self.path, self._round, self._clock = path, facts, clock
         self._file: int | None = None
         self._sequence = self._written = 0  # number of the last half; its step
         self._half = 0
-        self._last = self._flushed = clock()
+        self._last = self._flushed = self._clock.monotonic()
 
     def after_step(self, course: Course, seconds: float) -> None:
         """Take note of a step that took so long."""
         self.spent += seconds
-        if self._clock() - self._last >= EVERY:
+        if self._clock.monotonic() - self._last >= EVERY:
             self.write(course)
 
     def write(self, course: Course) -> None:
         """Write down where the course stands. Trouble with the disk ends the writing, not the training."""
         if self.trouble or (self._file is not None and self._written == course.done):
             return
-        began = self._clock()
+        began = self._clock.monotonic()
         try:
             kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
-            if self._path is not None:
+            if self.path is not None:
                 if self._file is None:
-                    self._file = self._open(self._path, kept)
+                    self._file = self._open(self.path, kept)
                 self._sequence += 1
                 self._write_half(self._file, kept, course.done)
             self._written = course.done
             if self._file is not None and began - self._flushed >= FLUSH:
                 os.fdatasync(self._file)
-                self._flushed = self._clock()
+                self._flushed = self._clock.monotonic()
         except OSError as e:
             self.trouble = e.strerror or str(e)
             self.close()  # what stands there stays true
-        self._last = self._clock()
+        self._last = self._clock.monotonic()
         self.writing += self._last - began
 
     def close(self) -> None:
@@ -136,13 +136,13 @@ class Journal:
     def drop(self) -> None:
         """Remove the file: the round is over."""
         self.close()
-        if self._path is not None:
-            drop(self._path)
+        if self.path is not None:
+            drop(self.path)
 
     def _open(self, path: Path, kept: Kept) -> int:
         """Go on in the file of this very course, or make one: what was taken up is all there is, until the next half is written."""
-        facts = json.dumps({"begun": asdict(self._begun), "layout": layout_of(kept)}).encode()
-        self._half, self._at = sum(a.nbytes for a in kept.values()), _first(len(facts))
+        facts = json.dumps({"begun": asdict(self._round), "layout": layout_of(kept)}).encode()
+        self._half, self._halves_from = sum(a.nbytes for a in kept.values()), _first(len(facts))
         with contextlib.suppress(OSError, ValueError, struct.error):
             handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -157,13 +157,12 @@ class Journal:
         return self._create(path, facts)
 
     def _create(self, path: Path, facts: bytes) -> int:
-        """Make the file with room for both halves, so that a full disk is found out now."""
-        at = self._at
+        """Make the file with room for both halves, so that a full disk is noticed now."""
         beside = path.with_name(path.name + TEMPORARY)
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(handle, 0, at + 2 * _padded(_HALF.size + self._half))
+            os.posix_fallocate(handle, 0, self._halves_from + 2 * _padded(_HALF.size + self._half))
             _write(handle, [_HEAD.pack(_MAGIC, len(facts), zlib.crc32(facts), self._half), facts], 0)
             os.replace(beside, path)
         except OSError:
@@ -175,21 +174,21 @@ class Journal:
     def _write_half(self, handle: int, kept: Kept, done: int) -> None:
         arrays = [_bytes(a) for a in kept.values()]
         head = _half(self._sequence, done, self.spent, arrays)
-        at = self._at + (self._sequence % 2) * _padded(_HALF.size + self._half)
+        place = self._halves_from + (self._sequence % 2) * _padded(_HALF.size + self._half)
         # A kill in between leaves this half without a right crc; the other one is whole and a step older.
-        _write(handle, [head, *arrays], at)
+        _write(handle, [head, *arrays], place)
 
 
-def read(path: Path) -> Found | None:
+def read(path: Path) -> Interrupted | None:
     """Return what a round left, None when there is nothing or nothing that can be believed."""
     try:
-        with _opened(path) as f:
+        with _reading(path) as f:
             said, half = _facts(f)
-            begun, layout = _begun(said["begun"]), _layout(said["layout"])
+            facts, layout = _round_facts(said["begun"]), _layout(said["layout"])
             if sum(np.dtype(kind).itemsize * prod(shape) for _, kind, shape in layout) != half:
                 return None
             done = max(_halves(f, half))[1]
-            return Found(begun, layout, done, path)
+            return Interrupted(facts, layout, done, path)
     except (OSError, ValueError, TypeError, KeyError, RecursionError, struct.error):
         return None
 
@@ -205,7 +204,7 @@ def layout_of(kept: Mapping[str, NDArray[Any]]) -> Layout:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
+def _reading(path: Path) -> Iterator[FileIO]:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as f:
         yield f
 
@@ -226,9 +225,9 @@ def _facts(f: FileIO) -> tuple[Any, int]:
 def _halves(f: FileIO, half: int) -> list[tuple[int, int, float, int]]:
     """Return (sequence number, steps, seconds, where it begins) of each half that was ever written, whole or not."""
     size = _padded(_HALF.size + half)
-    at = os.fstat(f.fileno()).st_size - 2 * size
+    first = os.fstat(f.fileno()).st_size - 2 * size
     out = []
-    for begins in (at, at + size):
+    for begins in (first, first + size):
         f.seek(begins)
         sequence, done, spent, _, _ = _HALF.unpack(f.read(_HALF.size))
         if sequence and isfinite(spent) and spent >= 0:
@@ -256,21 +255,21 @@ def _is_whole(f: FileIO, half: tuple[int, int, float, int], size: int) -> bool:
     sequence, done, spent, begins = half
     f.seek(begins)
     head, crc = f.read(_HALF.size), zlib.crc32(_HALF.pack(sequence, done, spent, 0, 0))
-    for at in range(0, size, _PIECE):
-        crc = zlib.crc32(f.read(min(_PIECE, size - at)), crc)
+    for start in range(0, size, _PIECE):
+        crc = zlib.crc32(f.read(min(_PIECE, size - start)), crc)
     return head == _HALF.pack(sequence, done, spent, crc, 0)
 
 
-def _begun(said: Any) -> Begun:
+def _round_facts(said: Any) -> RoundFacts:
     kinds = {"str": (str,), "int": (int,), "bool": (bool,), "float | None": (float, int, type(None))}
-    for f in fields(Begun):
+    for f in fields(RoundFacts):
         value = said[f.name]
         if type(value) not in kinds[str(f.type)] or (isinstance(value, float) and not isfinite(value)):
             raise ValueError(f.name)
-    begun = Begun(**said)
-    if begun.epochs < 1 or not 0 <= int(begun.seed) < 1 << 64:
+    facts = RoundFacts(**said)
+    if facts.epochs < 1 or not 0 <= int(facts.seed) < 1 << 64:
         raise ValueError("seed")
-    return begun
+    return facts
 
 
 def _layout(said: Any) -> Layout:
@@ -295,13 +294,13 @@ def _half(sequence: int, done: int, spent: float, arrays: Sequence[NDArray[np.ui
     return _HALF.pack(sequence, done, spent, crc, 0)
 
 
-def _write(handle: int, parts: Sequence[Any], at: int) -> None:
+def _write(handle: int, parts: Sequence[Any], place: int) -> None:
     for first in range(0, len(parts), _VECTOR):
         some = parts[first : first + _VECTOR]
         size = sum(len(p) for p in some)
-        if os.pwritev(handle, some, at) != size:
+        if os.pwritev(handle, some, place) != size:
             raise OSError(0, "the disk takes no more")
-        at += size
+        place += size
 
 
 def _first(facts: int) -> int:

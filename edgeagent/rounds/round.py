@@ -1,55 +1,40 @@
-"""One round: train on what the device saw, snap to the lattice, let the guard judge, then queue the update or leave all as it was."""
+"""One round: open it, train on what the device saw, settle: queue the update that the guard lets pass, or leave all as it was."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from edgeagent.board import budget
-from edgeagent.board.budget import Cost, Plan, Work, mib
-from edgeagent.board.sensors import Memory, Sensors
-from edgeagent.features.by_recipe import Provenance, RecipeCourse
-from edgeagent.features.exact_course import MODE as FEATURES
-from edgeagent.features.gathering import Extractors
-from edgeagent.features.ground import HeadGround
-from edgeagent.features.head_file import modes_of
-from edgeagent.samples.spool import Samples, Spool
+from edgeagent.board.budget import Cost
+from edgeagent.features.by_recipe import Provenance
 from edgeagent.settings.tree import ModelSettings
+from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics, said
-from edgeagent.state.slots import Held
-from edgeagent.training import batches as trainer
+from edgeagent.system.clock import Clock
 from edgeagent.training import guard
-from edgeagent.training.batches import Trainable
-from edgeagent.training.course import Offer
-from edgeagent.training.on_runtime import Opened
-from edgecommon.memory import give_back
-from modelwire.cards.card import CARD_MAX, Card
+from edgeagent.training.guard import Verdict
 from modelwire.errors import (
     BudgetExhausted,
     ModelWireError,
     NonFinite,
     NotEnoughSamples,
-    NotTrainable,
     OverBudget,
     TooLarge,
     TrainingDiverged,
 )
 from modelwire.lattice.snap import Snapped
+from modelwire.update.container import Sealed
 from modelwire.update.sections import Kind, changed
 
-from . import fitting
-from . import resuming as underway
-from .resuming import Ground, UnderWay
+from .fitting import CLOSINGS
+from .opening import Progress, UnderWay, open_round
+from .resuming import interrupted, keeping_samples, start_of
+from .standing import Standing
+from .starts import Start
 
-CARD_SHARE = 4  # a data card takes a quarter of an update's bytes at most
-OpenModel = Callable[[bytes, str], Trainable]
-WATCH = 0.05  # seconds of training between two looks at the memory
 _log = logging.getLogger("edgeagent")
 
 
@@ -74,41 +59,22 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trained:
-    """A round up to the guard's verdict; nothing is written yet, and the held state has moved when there is an update."""
+class Trained:
+    """A round up to the guard's verdict; nothing is written yet, and the state has moved when there is an update."""
 
     outcome: Outcome
     snapped: Snapped | None
-    verdict: guard.Verdict
+    verdict: Verdict
     error: ModelWireError | None = None
     recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a round stands after a step; before the first, while features are computed, with no steps at all."""
-
-    mode: str
-    done: int  # steps, those before it was taken up included
-    steps: int
-    loss: float
-    seconds: float  # of training so far
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A round that is only tried: how, and on which (training, held-out) samples; None: the spool's."""
-
-    plan: Plan
-    samples: tuple[Samples, Samples] | None = None
-
-
 Round = Generator[Progress, None, Report]
-Gathered = TypeVar("Gathered")
 
 
-def check_due(lineage: Lineage, spool: Spool, settings: ModelSettings, outbox_bytes: int) -> None:
+def check_due(standing: Standing, outbox_bytes: int) -> None:
     """Raise NotWelcome, NotEnoughSamples or OutboxFull when a round can't be done now."""
+    lineage, spool, settings = standing.lineage, standing.spool, standing.settings
     lineage.check_welcome(lineage.head())
     have = spool.count(lineage.name)
     if have < settings.train.min_samples:
@@ -118,17 +84,119 @@ def check_due(lineage: Lineage, spool: Spool, settings: ModelSettings, outbox_by
     try:
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
     except BudgetExhausted:
-        _make_room(lineage, settings, outbox_bytes)
+        _make_room(lineage, settings.update.max_bytes, outbox_bytes)
         lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
 
 
-def _make_room(lineage: Lineage, settings: ModelSettings, outbox_bytes: int) -> None:
+def run(standing: Standing, start: Start | None = None) -> Round:
+    """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
+
+    Closing the generator changes nothing of the model; the next round goes on after the last step.
+    start: of which kind it is; None for one that is kept, as settings and journal say.
+    """
+    if start is None:
+        start = start_of(standing, interrupted(standing))
+    with keeping_samples(standing) if start.keep else contextlib.nullcontext():
+        began = standing.clock.monotonic()
+        under_way = yield from open_round(standing, start)
+        trained = yield from train(under_way, standing.clock)
+        return settle(standing, start, under_way, trained, began)
+
+
+def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Trained]:
+    """Take the steps that are left, close the course on the state, and score what it came to."""
+    facts, course, journal, learner, watch = under_way.facts, under_way.course, under_way.journal, under_way.learner, under_way.watch
+    if under_way.why:
+        _log.info("%s: mode %s, %d epochs: %s", watch.model, facts.mode, facts.epochs, under_way.why)
+    outcome = Outcome(facts.round, under_way.before, None, under_way.training, 0, facts.until, 0, mode=facts.mode, card=under_way.card)
+    try:
+        while course.done < course.steps and not (under_way.seconds and course.done and journal.spent >= under_way.seconds):
+            began = clock.monotonic()
+            watch.look(began)
+            loss = course.step()
+            journal.after_step(course, clock.monotonic() - began)
+            yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
+        outcome = replace(outcome, steps=course.done)
+        closed = CLOSINGS[under_way.closing](course, learner, under_way.parent, outcome)
+    except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
+        return Trained(replace(outcome, steps=course.done), None, Verdict(False, e.message), e)
+    except GeneratorExit:
+        journal.write(course)
+        journal.close()
+        raise
+    finally:
+        if journal.trouble:
+            _log.warning("%s: a kill would have cost the round under way: %s: %s", watch.model, journal.path, journal.trouble)
+    outcome, snapped = closed.outcome, closed.snapped
+    if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
+        return Trained(outcome, None, Verdict(False, "the round changed nothing that is worth a step of the lattice"))
+    after = learner.score(snapped.state.named())
+    snapped, threshold = learner.settled(snapped)
+    learner.close()
+    return Trained(replace(outcome, after=after, threshold=threshold), snapped, Verdict(True), recipe=closed.recipe)
+
+
+def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> Report:
+    """Let the guard judge; then write the update down, or that there is none, and end the round's journal."""
+    lineage, learner, snapped = standing.lineage, under_way.learner, trained.snapped
+    outcome = replace(trained.outcome, ended=int(standing.clock.wall()))
+    head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
+    if not start.keep and not head.epoch:
+        head = replace(head, epoch=1)  # any number: the size is the same
+    sealed, verdict, error = _judged(lineage, standing.settings, head, trained, outcome)
+    version = None
+    if snapped is not None and sealed is not None:
+        if verdict.accepted and start.keep:
+            written = lineage.store.write(head.slot, snapped.state, snapped.residual)
+            version = lineage.adopt(head, snapped, written, sealed, outcome, note=learner.note)
+            standing.spool.cards.carded(lineage.name, lineage.head().carded_id)
+            lineage.serve()
+        elif start.trial:
+            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
+    if snapped is not None and not verdict.accepted:
+        snapped.undo()
+    if not verdict.accepted and start.keep:
+        # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
+        lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
+    under_way.journal.drop()
+    if start.keep:
+        _note_cost(lineage, under_way, under_way.watch.most - under_way.idle, outcome, error)
+    size, kept, kind = 0, 0, ""
+    if snapped is not None and sealed is not None:
+        size, kept, kind = len(sealed.data), changed(snapped.sections), sealed.header.kind.name.lower()
+    return Report(
+        lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
+        lineage.manifest.schema.size, standing.clock.monotonic() - began, error, under_way.why, learner.note,
+    )  # fmt: skip
+
+
+def _judged(
+    lineage: Lineage, settings: ModelSettings, head: Head, trained: Trained, outcome: Outcome
+) -> tuple[Sealed | None, Verdict, ModelWireError | None]:
+    """Return the sealed update of a round that has one, the guard's verdict, and the error that is at fault."""
+    snapped, recipe = trained.snapped, trained.recipe
+    if snapped is None:
+        return None, trained.verdict, trained.error
+    kind, sections, extension, body = snapped.kind, snapped.sections, metrics(outcome, snapped.clamped), b""
+    if recipe is not None:
+        kind, sections, extension, body = Kind.RECIPE, (), {**extension, **recipe.extension}, recipe.body
+    try:
+        sealed = lineage.seal(head, kind, sections, snapped.state, extension, recipe=body)
+    except TooLarge as e:
+        return None, Verdict(False, e.message), e
+    most = settings.update.max_bytes if sealed.header.kind in (Kind.DELTA, Kind.RECIPE) else None
+    assert outcome.before is not None and outcome.after is not None
+    margin = settings.train.margin
+    return sealed, guard.judge(outcome.before, outcome.after, margin=margin, size=len(sealed.data), budget=most), trained.error
+
+
+def _make_room(lineage: Lineage, need: int, outbox_bytes: int) -> None:
     """Let one update take the place of those that were never offered; recipes are given up only when that is not enough."""
     with contextlib.suppress(TooLarge):  # then they stay apart, and the outbox is full
         lineage.coalesce()
         recipes = lineage.recipes_queued()
         try:
-            lineage.outbox.check_room(settings.update.max_bytes, outbox_bytes)
+            lineage.outbox.check_room(need, outbox_bytes)
         except BudgetExhausted:
             if recipes:
                 lineage.coalesce(give_up_recipes=True)
@@ -136,255 +204,13 @@ def _make_room(lineage: Lineage, settings: ModelSettings, outbox_bytes: int) -> 
                 _log.warning("%s: the outbox is full: a snapshot takes the place of the recipes of %s", lineage.name, said(recipes))
 
 
-def run(
-    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, *, now: Callable[[], float], keep: bool = True,
-    trial: Trial | None = None, memory: Memory | None = None, extractors: Extractors | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Round:  # fmt: skip
-    """Do one round, yielding after each step, and return its report; or take up the one that was interrupted.
-
-    Closing the generator changes nothing of the model; the next round goes on after the last step. keep=False: only find out what the
-    round would cost. now: Unix seconds. memory: of this process, as the rounds before found it. extractors: what mode features needs.
-    clock: monotonic seconds.
-    """
-    with underway.holding(lineage, spool) if keep else contextlib.nullcontext():
-        return (yield from _run(lineage, spool, settings, open_model, extractors, trial, memory or Memory(), now, clock, keep=keep))
-
-
-def _run(
-    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
-    memory: Memory, now: Callable[[], float], clock: Callable[[], float], *, keep: bool,
-) -> Round:  # fmt: skip
-    began = clock()
-    standing = yield from _stand(lineage, spool, settings, open_model, extractors, trial, memory, keep=keep)
-    ground, held, idle, key = standing.ground, standing.held, standing.idle, standing.ground.runtime_key
-    if keep:
-        lineage.set_runtime(key)
-
-    def planned(offers: Sequence[Offer], training: Samples, judging: Samples) -> Plan:
-        return trial.plan if trial else _plan(lineage, settings, ground, idle, offers, training, judging)
-
-    at = underway.begin(
-        lineage, spool, settings, ground, held, planned, samples=standing.samples, until=standing.until, keep=keep, clock=clock
-    )  # fmt: skip
-    if at.why:
-        _log.info("%s: mode %s, %d epochs: %s", lineage.name, at.begun.mode, at.begun.epochs, at.why)
-    seconds = trial.plan.seconds if trial else settings.budget.max_seconds * settings.budget.max_cpu
-    watch = _Watch(lineage.name, at.begun.mode, settings.budget.max_ram if trial is None else 0, memory.sensors)
-    card = standing.card or _card(lineage, spool, settings, key, at.begun.until, len(at.judging), keep=keep)
-    trained = yield from _train(lineage, settings, ground, held, at, seconds, watch, card, clock)
-    outcome, note = replace(trained.outcome, at=int(now())), _note(ground, settings)
-    head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
-    if not keep and not head.epoch:
-        head = replace(head, epoch=1)  # any number: the size is the same
-    size = kept = 0
-    version, kind, verdict, error, sealed = None, "", trained.verdict, trained.error, None
-    snapped = trained.snapped
-    if snapped is not None and verdict.accepted:
-        try:
-            extension, recipe = metrics(outcome, snapped.clamped), trained.recipe
-            if recipe is None:
-                sealed = lineage.seal(head, snapped.kind, snapped.sections, snapped.state, extension)
-            else:
-                extension |= recipe.extension
-                sealed = lineage.seal(head, Kind.RECIPE, (), snapped.state, extension, recipe=recipe.body)
-        except TooLarge as e:
-            verdict, error = guard.Verdict(False, e.message), e
-    if snapped is not None and sealed is not None:
-        sent = Kind.RECIPE if trained.recipe else snapped.kind
-        size, kept, kind = len(sealed.data), changed(snapped.sections), sent.name.lower()
-        most = settings.update.max_bytes if sent in (Kind.DELTA, Kind.RECIPE) else None
-        assert outcome.before is not None and outcome.after is not None
-        verdict = guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most)
-        if verdict.accepted and keep:
-            written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, sealed, outcome, note=note)
-            spool.cards.carded(lineage.name, lineage.head().carded_id)
-            lineage.serve()
-        elif trial:
-            lineage.store.contents(snapped.state, snapped.residual)  # takes its memory, as in a round that is kept
-    if snapped is not None and not verdict.accepted:
-        snapped.undo()
-    if not verdict.accepted and keep:
-        # A snapshot with larger units that is too large now will be so again: the next round stays within the units that there are.
-        lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
-    at.journal.drop()
-    if keep:
-        _note_cost(lineage, key, at, watch.most - idle, outcome, error)
-    return Report(
-        lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
-        lineage.manifest.schema.size, clock() - began, error, at.why, note,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What a round stands on."""
-
-    ground: Ground
-    held: Held
-    idle: int  # bytes that the process held before
-    samples: tuple[Samples, Samples] | None = None  # in place of the spool's
-    until: int = 0
-    card: Card | None = None  # where the ground had to know of it
-
-
-def _card(lineage: Lineage, spool: Spool, settings: ModelSettings, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
-    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
-    return spool.cards.beside(
-        lineage.name, until, runtime=runtime, told=lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
-    )
-
-
-def _stand(
-    lineage: Lineage, spool: Spool, settings: ModelSettings, open_model: OpenModel, extractors: Extractors | None, trial: Trial | None,
-    memory: Memory, *, keep: bool,
-) -> Generator[Progress, None, _Standing]:  # fmt: skip
-    """Open the model, or gather its samples as features."""
-    found = underway.left(lineage, spool, settings, resident=memory.sensors.resident()) if keep else None
-    wish = trial.plan.mode if trial else found.begun.mode if found else settings.train.mode
-    until = found.begun.until if found else 0
-    until = spool.hold(lineage.name, until) if keep else spool.last_id(lineage.name)
-    if extractors is not None and on_features(lineage, spool, settings, memory, wish):
-        try:
-            return (yield from _stand_on_features(lineage, spool, settings, extractors, memory, until, keep=keep))
-        except NotTrainable as e:  # then another mode may fit
-            if wish == FEATURES:
-                raise
-            _log.info("%s", e.message)
-    held = lineage.load()
-    opened = Opened(open_model(held.file, lineage.name), held.file, name=lineage.name)
-    give_back()
-    return _Standing(opened, held, memory.idle(lineage.name), trial.samples if trial else None)
-
-
-def _stand_on_features(
-    lineage: Lineage, spool: Spool, settings: ModelSettings, extractors: Extractors, memory: Memory, until: int, *, keep: bool
-) -> Generator[Progress, None, _Standing]:
-    give_back()
-    idle = memory.idle(lineage.name)
-    gathering = extractors.gather(lineage, spool, held_out=settings.train.held_out, until=until, share=settings.budget.max_cpu)
-    gathered = yield from preparing(gathering)
-    held = lineage.load()
-    card = _card(lineage, spool, settings, gathered.known.runtime_key, until, len(gathered.judging), keep=keep)
-    blank = Outcome(0, guard.Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
-    ground = HeadGround(gathered, held.state, settings, overhead=fitting.overhead(lineage, blank, ()))
-    return _Standing(ground, held, idle, (gathered.training, gathered.judging), until, card)
-
-
-def on_features(lineage: Lineage, spool: Spool, settings: ModelSettings, memory: Memory, wish: str) -> bool:
-    """Return whether a round would be in mode features, as far as that can be told before anything is opened. wish: a mode, or auto."""
-    return wish == FEATURES or (wish == budget.AUTO and _ahead(lineage, spool, settings, memory) == FEATURES)
-
-
-def _ahead(lineage: Lineage, spool: Spool, settings: ModelSettings, memory: Memory) -> str:
-    """Return the mode that `auto` comes to by what was measured, before anything is opened; empty when that can't be told.
-
-    Raises NoModeFits, which tells of mode features too.
-    """
-    costs = lineage.costs.of(lineage.head().runtime)
-    if not budget.limited(settings.budget) or FEATURES not in costs:
-        return ""
-    modes, batch = modes_of(lineage.store.folder / "base.tflite", lineage.name)
-    training, judging = spool.sides(lineage.name, settings.train.held_out)
-    shape = spool.shape(lineage.name)
-    size = (training + judging) * 4 * (math.prod(shape.x) + math.prod(shape.y))
-    costs[FEATURES] = replace(costs[FEATURES], samples=size)  # it loads none of them
-    work = Work(settings.train.epochs, trainer.steps_of(training, batch, 1), size, memory.idle(lineage.name))
-    return budget.plan(modes, costs, model=lineage.name, wish=budget.AUTO, budget=settings.budget, work=work).mode
-
-
-def preparing(gathering: Generator[None, None, Gathered]) -> Generator[Progress, None, Gathered]:
-    """Let the link be served while features are computed."""
-    with contextlib.closing(gathering):  # ends the process that computes them
-        while True:
-            try:
-                next(gathering)
-            except StopIteration as end:
-                gathered: Gathered = end.value
-                return gathered
-            yield Progress(FEATURES, 0, 0, float("nan"), 0.0)
-
-
-def _note(ground: Ground, settings: ModelSettings) -> str:
-    if isinstance(ground, HeadGround):
-        return ground.note
-    return "no recipe: only mode features trains what a recipe can say" if settings.update.kind == "recipe" else ""
-
-
-def _plan(
-    lineage: Lineage, settings: ModelSettings, ground: Ground, idle: int, offers: Sequence[Offer], training: Samples, judging: Samples
-) -> Plan:
-    work = Work(
-        settings.train.epochs, trainer.steps_of(len(training), ground.batch, 1), underway.loaded(training, judging), idle
-    )  # fmt: skip
-    costs = lineage.costs.of(ground.runtime_key)
-    modes = [offer.mode for offer in offers]
-    return budget.plan(modes, costs, model=lineage.name, wish=settings.train.mode, budget=settings.budget, work=work)
-
-
-def _note_cost(lineage: Lineage, runtime: str, at: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
-    """Remember what a real round took: a mode that was found too large is not planned again, and steps are as slow as they are."""
-    known = lineage.costs.of(runtime).get(at.begun.mode)
-    if not at.course.done or (known is None and not isinstance(error, OverBudget)):
+def _note_cost(lineage: Lineage, under_way: UnderWay, memory: int, outcome: Outcome, error: ModelWireError | None) -> None:
+    """Remember what a real round took: a mode that was too large is not planned again, and steps are as slow as they are."""
+    facts, done = under_way.facts, under_way.course.done
+    known = lineage.costs.of(facts.runtime).get(facts.mode)
+    if not done or (known is None and not isinstance(error, OverBudget)):
         return  # only `edgeagent measure` sees the peaks between steps
-    step = at.journal.spent / at.course.done
-    if known is None or memory > known.memory + 2 * (at.loaded - known.samples):
-        known = Cost(step, memory, at.loaded)
-    lineage.costs.note(runtime, at.begun.mode, replace(known, seconds=step), outcome.at)
-
-
-class _Watch:
-    """Looks at this process's memory while it trains."""
-
-    def __init__(self, model: str, mode: str, limit: int, sensors: Sensors) -> None:
-        self.most = 0  # bytes
-        self._model, self._mode, self._limit, self._sensors = model, mode, limit, sensors
-        self._looked = 0.0
-
-    def look(self, now: float) -> None:
-        """Raise OverBudget when there is a limit and the memory is above it. now: monotonic seconds."""
-        if not self._limit or now - self._looked < WATCH:
-            return
-        self._looked = now
-        self.most = max(self.most, held := self._sensors.resident())
-        if held > self._limit:
-            raise OverBudget(model=self._model, mode=self._mode, took=f"{mib(held)} MiB", budget=f"{mib(self._limit)} MiB")
-
-
-def _train(
-    lineage: Lineage, settings: ModelSettings, ground: Ground, held: Held, at: UnderWay, seconds: float, watch: _Watch, card: Card | None,
-    clock: Callable[[], float],
-) -> Generator[Progress, None, _Trained]:  # fmt: skip
-    head, course, journal = lineage.head(), at.course, at.journal
-    outcome = Outcome(at.begun.round, at.before, None, at.training, 0, at.begun.until, 0, mode=at.begun.mode, card=card)
-    try:
-        while course.done < course.steps and not (seconds and course.done and journal.spent >= seconds):
-            began = clock()
-            watch.look(began)
-            loss = course.step()
-            journal.after_step(course, clock() - began)
-            yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
-        outcome = replace(outcome, steps=course.done)
-        recipe = None
-        if isinstance(course, RecipeCourse):
-            snapped, recipe = course.snap(held.state, head.step), course.provenance()
-        else:
-            weights = course.trained()
-            ground.rest()
-            snapped, outcome = fitting.snap_within(lineage, settings, head, held, at.residual, weights, outcome)
-    except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
-        return _Trained(replace(outcome, steps=course.done), None, guard.Verdict(False, e.message), e)
-    except GeneratorExit:
-        journal.write(course)
-        journal.close()
-        raise
-    finally:
-        if journal.trouble:
-            _log.warning("%s: a kill would have cost the round under way: %s: %s", lineage.name, lineage.journal, journal.trouble)
-    if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
-        return _Trained(outcome, None, guard.Verdict(False, "the round changed nothing that is worth a step of the lattice"))
-    after = ground.score(snapped.state.named(), at.judging)
-    snapped, threshold = ground.settled(snapped, at.judging, settings.anomaly)
-    ground.close()
-    return _Trained(replace(outcome, after=after, threshold=threshold), snapped, guard.Verdict(True), recipe=recipe)
+    step = under_way.journal.spent / done
+    if known is None or memory > known.memory + 2 * (under_way.loaded - known.samples):
+        known = Cost(step, memory, under_way.loaded)
+    lineage.costs.note(facts.runtime, facts.mode, replace(known, seconds=step), outcome.ended)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,14 +12,18 @@ from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
 from edgeagent.link.session import DeviceSide, Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
-from edgeagent.rounds import drift
-from edgeagent.rounds import resuming as underway
+from edgeagent.rounds import drift, opening
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import OpenModel, Progress, Report
-from edgeagent.settings.tree import ModelSettings
-from edgeagent.state.folder import Device
+from edgeagent.rounds.journal import Interrupted
+from edgeagent.rounds.opening import Progress
+from edgeagent.rounds.resuming import interrupted, start_of
+from edgeagent.rounds.round import Report
+from edgeagent.rounds.standing import OpenModel, Standing
+from edgeagent.rounds.starts import PAYS, Start
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
+from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.wire import records, topics
 from modelwire.wire.records import Presence
@@ -34,14 +37,6 @@ SLICE = 0.05  # seconds of training between two looks at the link
 MESSAGES = 64  # handled before the next step of training
 LONG = 60.0  # seconds of waiting after which a round lets go of the model and its memory; its journal stays
 REPORTS = 1000  # of rounds, kept for the end of the run
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Where time comes from. monotonic: for pauses; wall: Unix seconds, for what is said and for days apart."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class Goal:
 
 
 @dataclass
-class _UnderWay:
+class _Running:
     """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
 
     lineage: Lineage
@@ -77,7 +72,7 @@ class _UnderWay:
 class Agent:
     """One run over an opened state folder."""
 
-    device: Device
+    device: DeviceFolder
     transport: Transport
     open_model: OpenModel
     release: str  # of the agent, said in hello
@@ -89,9 +84,9 @@ class Agent:
     def __post_init__(self) -> None:
         self.reports: list[Report] = []
         self.stopping = ""
-        self._round: _UnderWay | None = None
+        self._round: _Running | None = None
         self._memory = Memory(self.sensors)
-        self._allowance = Allowance(self.device, self.sensors, monotonic=self.clock.monotonic, wall=self.clock.wall)
+        self._allowance = Allowance(self.device, self.sensors, self.clock)
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
@@ -211,14 +206,14 @@ class Agent:
             self._begin_round(goal)
         if self._round is None or self._paused(self._round):
             return
-        at = self._round
+        running = self._round
         began = self.clock.monotonic()
-        if began < at.rests:
+        if began < running.rests:
             return
         until = began + SLICE
         while not self.stopping:
             try:
-                at.progress = next(at.steps)
+                running.progress = next(running.steps)
             except StopIteration as end:
                 self._round = None
                 if end.value is not None:
@@ -226,30 +221,31 @@ class Agent:
                 return
             except NotEnoughSamples as e:  # another process made room in the spool since the round was due
                 self._round = None
-                self._tell(at.lineage.name, e.message)
+                self._tell(running.lineage.name, e.message)
                 return
             except (NoModeFits, NotTrainable) as e:
                 self._round = None
                 if not goal.endless:
                     raise
-                self._allowance.unfit(at.lineage, e.message)
+                self._allowance.unfit(running.lineage, e.message)
                 return
             if self.clock.monotonic() >= until:
                 break
         now = self.clock.monotonic()
-        at.rests = now + (now - began) * (1 / self.device.settings.model(at.lineage.name).budget.max_cpu - 1)
-        if now - at.said >= PROGRESS and (p := at.progress) is not None:
-            at.said = now
+        running.rests = now + (now - began) * (1 / self.device.settings.model(running.lineage.name).budget.max_cpu - 1)
+        if now - running.said >= PROGRESS and (p := running.progress) is not None:
+            running.said = now
             speed = p.done / max(p.seconds, 1e-9)
-            _log.info("%s: %s: step %d of %d, %.1f a second, loss %.4f", at.lineage.name, p.mode, p.done, p.steps, speed, p.loss)
+            _log.info("%s: %s: step %d of %d, %.1f a second, loss %.4f", running.lineage.name, p.mode, p.done, p.steps, speed, p.loss)
 
     def _begin_round(self, goal: Goal) -> None:
-        for name, lineage in self._in_turn():
-            settings = self.device.settings.model(name)
-            if self.stopping or not self._due(goal, lineage, settings):
+        for standing in self._in_turn():
+            name, lineage = standing.name, standing.lineage
+            left = interrupted(standing) if goal.endless and not (self.stopping or lineage.head().blocked) else None
+            if self.stopping or not self._due(goal, standing, left):
                 continue
             try:
-                rounds.check_due(lineage, self.device.spool, settings, self.device.settings.outbox.max_bytes)
+                rounds.check_due(standing, self.device.settings.outbox.max_bytes)
             except (NotEnoughSamples, OutboxFull, NotWelcome) as e:
                 if goal.once and not (isinstance(e, NotWelcome) and not self.sessions[name].answered):
                     raise
@@ -257,65 +253,67 @@ class Agent:
                 continue
             if self._allowance.waits(lineage):
                 continue
-            if self._allowance.measures_first(lineage, settings):
+            if self._allowance.measures_first(lineage, standing.settings):
                 return
+            left = left if goal.endless else interrupted(standing)
+            start = start_of(standing, left, endless=goal.endless)
             now = self.clock.monotonic()
-            self._round = _UnderWay(lineage, self._steps(goal, lineage, settings), now, now)
+            self._round = _Running(lineage, self._steps(standing, start), now, now)
             self._last = name
             return
 
-    def _in_turn(self) -> list[tuple[str, Lineage]]:
-        """Return the models, the one that trained last at the end: one that is always due must not keep the others from it."""
-        order = list(self.device.lineages.items())
-        at = [name for name, _ in order].index(self._last) + 1 if self._last else 0
-        return order[at:] + order[:at]
+    def standing(self, lineage: Lineage) -> Standing:
+        """Return what the rounds of this model stand on."""
+        settings = self.device.settings.model(lineage.name)
+        return Standing(lineage, self.device.spool, settings, self.open_model, self.extractors, self._memory, self.clock)
 
-    def _due(self, goal: Goal, lineage: Lineage, settings: ModelSettings) -> bool:
-        head = lineage.head()
+    def _in_turn(self) -> list[Standing]:
+        """Return the models, the one that trained last at the end: one that is always due must not keep the others from it."""
+        order = [self.standing(lineage) for lineage in self.device.lineages.values()]
+        first = [standing.name for standing in order].index(self._last) + 1 if self._last else 0
+        return order[first:] + order[:first]
+
+    def _due(self, goal: Goal, standing: Standing, left: Interrupted | None) -> bool:
+        head, train, spool = standing.lineage.head(), standing.settings.train, standing.spool
         if goal.publish or head.blocked:
             return False
         if goal.once:
-            return lineage.name not in self._done_once
-        if goal.rounds is None and lineage.journal.exists() and underway.left(lineage, self.device.spool, settings) is not None:
+            return standing.name not in self._done_once
+        if left is not None:
             return True  # it was due when it began
         waited = self._waited(head.trained_at)
-        new = self.device.spool.count(lineage.name, after=head.trained_id)
-        enough = new >= settings.train.min_new_samples > 0
+        new = spool.count(standing.name, after=head.trained_id)
+        enough = new >= train.min_new_samples > 0
         if goal.rounds is not None:
             ready = head.rounds < goal.rounds and (head.rounds == 0 or waited >= goal.pause)
             return ready and (enough or not goal.fresh)
-        if settings.train.when == "pays" and head.look:  # it looked, and waits: for as many samples again
-            again = settings.train.min_new_samples or settings.train.min_samples
-            return self.device.spool.count(lineage.name, after=head.looked_id) >= again
-        return enough or waited >= settings.train.every
+        if train.when == PAYS and head.look:  # it looked, and waits: for as many samples again
+            again = train.min_new_samples or train.min_samples
+            return spool.count(standing.name, after=head.looked_id) >= again
+        return enough or waited >= train.every
 
-    def _steps(self, goal: Goal, lineage: Lineage, settings: ModelSettings) -> Generator[Progress, None, Report | None]:
+    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, Report | None]:
         """Do a round where one pays; one that is taken up paid when it began."""
-        spool, name = self.device.spool, lineage.name
-        if settings.train.when == "pays" and goal.endless and underway.left(lineage, spool, settings) is None:
-            pays = yield from self._pays(lineage, settings)
+        name = standing.name
+        if start.looks:
+            pays = yield from self._pays(standing)
             if not pays:
                 return None
         self._told.pop(name, None)
-        _log.info("%s: round %d on %d samples, %d epochs", name, lineage.head().rounds + 1, spool.count(name), settings.train.epochs)
-        return (
-            yield from rounds.run(
-                lineage, spool, settings, self.open_model, now=self.clock.wall, memory=self._memory, extractors=self.extractors
-            )
-        )
+        number, samples = standing.lineage.head().rounds + 1, standing.spool.count(name)
+        _log.info("%s: round %d on %d samples, %d epochs", name, number, samples, standing.settings.train.epochs)
+        return (yield from rounds.run(standing, start))
 
-    def _pays(self, lineage: Lineage, settings: ModelSettings) -> Generator[Progress, None, bool]:
+    def _pays(self, standing: Standing) -> Generator[Progress, None, bool]:
         """Return whether training pays now, and note it where it does not."""
-        spool = self.device.spool
-        on_features = rounds.on_features(lineage, spool, settings, self._memory, settings.train.mode)
-        looking = drift.look(lineage, spool, settings, self.open_model, self.extractors if on_features else None)
-        found = yield from rounds.preparing(looking)
-        lineage.looked(found.until, "" if found.pays else found.reason)
-        if found.pays:
-            _log.info("%s: a round pays: %s", lineage.name, found.reason)
+        name, on_features = standing.name, opening.on_features(standing, standing.settings.train.mode)
+        look = yield from opening.preparing(drift.look(standing, on_features=on_features))
+        standing.lineage.looked(look.until, "" if look.pays else look.reason)
+        if look.pays:
+            _log.info("%s: a round pays: %s", name, look.reason)
         else:
-            self._tell(lineage.name, f"{lineage.name}: no round pays yet: {found.reason}")
-        return found.pays
+            self._tell(name, f"{name}: no round pays yet: {look.reason}")
+        return look.pays
 
     def _waited(self, trained_at: int) -> float:
         """Return the seconds since the last round; by this run's own clock where the wall clock was set back (boards without a battery)."""
@@ -344,19 +342,19 @@ class Agent:
     def _interrupt(self) -> None:
         """Leave the round under way for another time."""
         if self._round is not None:
-            at, self._round = self._round, None
-            at.steps.close()
-            if at.progress and at.progress.steps:
-                _log.info("%s: left the round under way after step %d; it goes on from there", at.lineage.name, at.progress.done)
+            running, self._round = self._round, None
+            running.steps.close()
+            if running.progress and running.progress.steps:
+                _log.info("%s: left the round under way after step %d; it goes on from there", running.lineage.name, running.progress.done)
 
-    def _paused(self, at: _UnderWay) -> bool:
+    def _paused(self, running: _Running) -> bool:
         """Return whether the round under way waits. A long wait ends in closing the model: the memory goes back."""
-        if not self._allowance.waits(at.lineage):
-            at.pauses = None
+        if not self._allowance.waits(running.lineage):
+            running.pauses = None
             return False
         now = self.clock.monotonic()
-        at.pauses = now if at.pauses is None else at.pauses
-        if now - at.pauses >= LONG or not (at.progress and at.progress.steps):
+        running.pauses = now if running.pauses is None else running.pauses
+        if now - running.pauses >= LONG or not (running.progress and running.progress.steps):
             self._interrupt()  # before its first step too: another process computes features, and what it has stays
         return True
 

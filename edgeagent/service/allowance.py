@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from edgeagent.board import budget
 from edgeagent.board.budget import Pauses, Wait
 from edgeagent.board.sensors import Sensors
 from edgeagent.settings.tree import ModelSettings
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
+from edgeagent.system.clock import Clock
 
 from . import measuring
 from .measuring import Measuring
@@ -22,9 +22,8 @@ _log = logging.getLogger("edgeagent")
 class Allowance:
     """What the budgets of all models say at this moment; `edgeagent status` reads of it in the database."""
 
-    def __init__(self, device: Device, sensors: Sensors, *, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
-        """monotonic: seconds, for pauses; wall: Unix seconds, for windows of time."""
-        self._device, self._monotonic, self._wall = device, monotonic, wall
+    def __init__(self, device: DeviceFolder, sensors: Sensors, clock: Clock) -> None:
+        self._device, self._clock = device, clock
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
         self._told: dict[str, Wait | None] = dict.fromkeys(device.lineages, Wait("", ""))  # what an earlier run left there
         self._unfit: dict[str, tuple[float, Wait]] = {}
@@ -41,16 +40,16 @@ class Allowance:
 
     def waits(self, lineage: Lineage) -> bool:
         """Return whether this model may not train now, and let others know why."""
-        now = self._monotonic()
+        now = self._clock.monotonic()
         until, unfit = self._unfit.get(lineage.name, (0.0, None))
-        wait = unfit if now < until else self._pauses[lineage.name].look(now, self._wall())
+        wait = unfit if now < until else self._pauses[lineage.name].look(now, self._clock.wall())
         self._tell(lineage, wait)
         return wait is not None
 
     def unfit(self, lineage: Lineage, why: str) -> None:
         """Let a model wait that no mode fits: its samples, or what is known of its modes, may be others later."""
         wait = Wait(why, "it fits; it is looked at again in 10 minutes")
-        self._unfit[lineage.name] = self._monotonic() + AGAIN, wait
+        self._unfit[lineage.name] = self._clock.monotonic() + AGAIN, wait
         self._tell(lineage, wait)
 
     def measures_first(self, lineage: Lineage, settings: ModelSettings) -> bool:
@@ -60,19 +59,19 @@ class Allowance:
         self._measured.add(lineage.name)
         modes = measuring.unknown(lineage, lineage.head().runtime, settings.budget.max_ram)
         if modes:
-            self._measuring = Measuring(self._device.path, lineage.name, modes, limit=settings.budget.max_ram)
+            self._measuring = Measuring(self._device.path, lineage.name, modes, limit=settings.budget.max_ram, clock=self._clock)
         return bool(modes)
 
     def measuring(self) -> bool:
-        """Return whether something is being measured; once it is over, what was found is written down."""
-        at = self._measuring
-        if at is None:
+        """Return whether something is being measured; once it is over, what came of it is written down."""
+        measuring = self._measuring
+        if measuring is None:
             return False
-        if not at.done:
+        if not measuring.done:
             return True
         self._measuring = None
-        lineage = self._device.lineages[at.model]
-        at.note(lineage, lineage.head().runtime, int(self._wall()))
+        lineage = self._device.lineages[measuring.model]
+        measuring.note(lineage, lineage.head().runtime, int(self._clock.wall()))
         return False
 
     def _tell(self, lineage: Lineage, wait: Wait | None) -> None:
@@ -80,7 +79,7 @@ class Allowance:
         if before == wait:
             return
         self._told[lineage.name] = wait
-        lineage.set_waiting(wait, int(self._wall()))
+        lineage.set_waiting(wait, int(self._clock.wall()))
         if wait is not None and (before is None or before.until != wait.until):
             _log.info("%s: training waits: %s; until %s", lineage.name, wait.reason, wait.until)
         elif wait is None and before is not None and before.reason:

@@ -7,7 +7,6 @@ import logging
 import math
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from edgeagent.board.budget import Cost, Plan, mib
-from edgeagent.board.sensors import Memory, Sensors
-from edgeagent.features.exact_course import MODE as FEATURES
-from edgeagent.features.gathering import Extractors
-from edgeagent.features.head_file import modes_of
+from edgeagent.board.sensors import Sensors
+from edgeagent.features.base_file import modes_of
+from edgeagent.features.exact_course import FEATURES
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import OpenModel, Trial
+from edgeagent.rounds.resuming import trial_of
+from edgeagent.rounds.standing import Standing
+from edgeagent.rounds.starts import Trial
 from edgeagent.samples.spool import Samples
-from edgeagent.state.folder import Device
 from edgeagent.state.lineage import Lineage
+from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
 from modelwire.errors import ModelError
 from modelwire.tflite import file as tflite_file
@@ -40,7 +40,7 @@ _log = logging.getLogger("edgeagent")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one mode was found to take; `trouble` says why it could not be measured."""
+    """What one mode takes; `trouble` says why it could not be measured."""
 
     mode: str
     cost: Cost | None
@@ -49,7 +49,7 @@ class Measured:
 
 def modes(lineage: Lineage) -> list[str]:
     """Return the modes of the model's base, cheapest first."""
-    return modes_of(lineage.store.folder / "base.tflite", lineage.name)[0]
+    return modes_of(lineage.store.base_file, lineage.name)[0]
 
 
 def unknown(lineage: Lineage, runtime: str, max_ram: int) -> list[str]:
@@ -58,34 +58,32 @@ def unknown(lineage: Lineage, runtime: str, max_ram: int) -> list[str]:
     return [m for m in modes(lineage) if m not in known or (known[m].partial and not 0 < max_ram <= known[m].memory)]
 
 
-def here(opened: Device, lineage: Lineage, mode: str, open_model: OpenModel, extractors: Extractors) -> Cost:
+def here(standing: Standing, mode: str) -> Cost:
     """Return what a round in this mode takes, by trying one in this process: it has done nothing else before."""
-    settings = opened.settings.model(lineage.name)
-    count, _ = sides = opened.spool.sides(lineage.name, settings.train.held_out)
+    lineage, spool, settings, memory = standing.lineage, standing.spool, standing.settings, standing.memory
+    count, _ = sides = spool.sides(lineage.name, settings.train.held_out)
     made_up = None
     if 0 in sides:
         made_up = (_made_up(lineage), _made_up(lineage))
         count = len(made_up[0])
     contract = tflite_file.contract(lineage.store.base(), model=lineage.name)
-    memory, taken = Memory(), []
+    taken = []
     wanted = SHORT_STEPS if mode == FEATURES else STEPS
     trial = Trial(Plan(mode, -(-wanted // max(1, count // contract.batch)), seconds=SECONDS), made_up)
-    steps = rounds.run(
-        lineage, opened.spool, settings, open_model, now=time.time, keep=False, trial=trial, memory=memory, extractors=extractors
-    )
+    steps = rounds.run(standing, trial_of(standing, trial))
     done = 0
     while True:
-        began = time.perf_counter()
+        began = standing.clock.monotonic()
         try:
-            at = next(steps)
+            progress = next(steps)
         except StopIteration:
             break
-        if at.done > done:  # a slice of mode features is many steps, and preparing it is none
-            taken.append((time.perf_counter() - began) / (at.done - done))
-            done = at.done
+        if progress.done > done:  # a slice of mode features is many steps, and preparing it is none
+            taken.append((standing.clock.monotonic() - began) / (progress.done - done))
+            done = progress.done
     if not taken:
         raise ModelError(model=lineage.name, reason=f"the mode {mode} took no step")
-    shape = opened.spool.shape(lineage.name)
+    shape = spool.shape(lineage.name)
     loaded = (count if made_up else sum(sides)) * 4 * (math.prod(shape.x) + math.prod(shape.y))
     steady = taken[1:] or taken  # the first one opens the model and scores it
     peak = memory.sensors.peak() - memory.floors[lineage.name]
@@ -105,10 +103,13 @@ def _made_up(lineage: Lineage) -> Samples:
 class Measuring:
     """Children that measure modes of one model, cheapest first, while the agent does other things."""
 
-    def __init__(self, settings: Path, model: str, modes: Sequence[str], *, limit: int, said: Callable[[str], None] = _log.info) -> None:
+    def __init__(
+        self, settings: Path, model: str, modes: Sequence[str], *, limit: int, said: Callable[[str], None] = _log.info,
+        clock: Clock | None = None,
+    ) -> None:  # fmt: skip
         """settings: the path of edgeagent.toml; limit: bytes of a child's memory at which it is stopped, 0 for none."""
-        self.model = model
-        self.found: list[Measured] = []
+        self.model, self._clock = model, clock or Clock()
+        self.measured: list[Measured] = []
         self._settings, self._modes, self._limit, self._said = settings, list(modes), limit, said
         self._child: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -122,15 +123,15 @@ class Measuring:
     def wait(self) -> None:
         self._thread.join()
 
-    def note(self, lineage: Lineage, runtime: str, at: int) -> dict[str, str]:
-        """Write down what was found, and return why modes could not be measured. runtime: its key; at: Unix seconds."""
-        for found in self.found:
-            if found.cost is not None:
-                lineage.costs.note(runtime, found.mode, found.cost, at)
-        return {found.mode: found.trouble for found in self.found if found.cost is None}
+    def note(self, lineage: Lineage, runtime: str, now: int) -> dict[str, str]:
+        """Write down what was measured, and return why modes could not be. runtime: its key; now: Unix seconds."""
+        for one in self.measured:
+            if one.cost is not None:
+                lineage.costs.note(runtime, one.mode, one.cost, now)
+        return {one.mode: one.trouble for one in self.measured if one.cost is None}
 
     def close(self) -> None:
-        """Stop measuring; what was found so far stays."""
+        """Stop measuring; what was measured so far stays."""
         self._closed = True
         child = self._child
         if child is not None:
@@ -145,17 +146,17 @@ class Measuring:
             if self._stopped():
                 return
             self._said(f"{self.model}: measuring what the mode {mode} takes on this board")
-            found = self._measure(mode)
+            one = self._measure(mode)
             if self._stopped():
                 return
-            self.found.append(found)
-            if found.cost is None:
-                self._said(f"{self.model}: {mode} could not be measured: {found.trouble}")
-            elif found.cost.partial:
+            self.measured.append(one)
+            if one.cost is None:
+                self._said(f"{self.model}: {mode} could not be measured: {one.trouble}")
+            elif one.cost.partial:
                 self._said(f"{self.model}: {mode} takes more than {mib(self._limit)} MiB; deeper modes take more")
                 return
             else:
-                self._said(f"{self.model}: {mode} takes {1000 * found.cost.seconds:.3g} ms a step and {mib(found.cost.memory)} MiB")
+                self._said(f"{self.model}: {mode} takes {1000 * one.cost.seconds:.3g} ms a step and {mib(one.cost.memory)} MiB")
 
     def _measure(self, mode: str) -> Measured:
         command = [sys.executable, "-m", "edgeagent", "measure", self.model, "--config", str(self._settings)]
@@ -170,7 +171,7 @@ class Measuring:
             if self._limit and sensors.resident(child.pid) > self._limit:
                 over = True
                 child.kill()
-            time.sleep(_LOOK)
+            self._clock.sleep(_LOOK)
         out, said = child.communicate()
         self._child = None
         if over:

@@ -102,11 +102,11 @@ TABLES += TRAINING
 def migrate(database: Database) -> None:
     """Bring a folder's database of an earlier release to this one, in one transaction; one of this release stays as it is."""
     with database.transaction():
-        found = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
-        if found <= 1:
+        release = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
+        if release <= 1:
             # Builds on the way to 0.1 had the column and not the number.
             _add_column(database, "model", "step", "TEXT NOT NULL DEFAULT '[]'")
-        if found <= 2:
+        if release <= 2:
             _add_column(database, "version", "mode", "TEXT NOT NULL DEFAULT ''")
             _add_column(database, "model", "carded_id", "INTEGER NOT NULL DEFAULT 0")
             _add_column(database, "model", "told", "TEXT NOT NULL DEFAULT '{}'")
@@ -114,7 +114,7 @@ def migrate(database: Database) -> None:
             _add_column(database, "model", "look", "TEXT NOT NULL DEFAULT ''")
             for statement in TRAINING.split(";")[:-1]:
                 database.run(statement)
-        if found < RELEASE:
+        if release < RELEASE:
             database.run(f"PRAGMA user_version={RELEASE}")
 
 

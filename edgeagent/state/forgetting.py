@@ -34,17 +34,17 @@ class Done:
 
 def read(lineage: Lineage, asked: Adopt) -> tuple[container.Container, Forgotten]:
     """Return the update that a command carries, and what it forgets. Raises WireError for one that is not for this model."""
-    found = container.parse_unsigned(asked.update, LIMIT)
-    header = found.header
+    update = container.parse_unsigned(asked.update, LIMIT)
+    header = update.header
     if (header.device, header.model) != (lineage.board.device, lineage.name):
         raise Malformed(what=asked.KIND, reason=f"its update is of {header.device}/{header.model}")
     if header.kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
         raise Malformed(what=asked.KIND, reason=f"its update is of kind {header.kind.name.lower()}")
-    found.check_schema(lineage.manifest.schema)
+    update.check_schema(lineage.manifest.schema)
     forgotten = forgotten_of(header.extension)
     if forgotten is None:
         raise Malformed(what=asked.KIND, reason="its update says not what is forgotten")
-    return found, forgotten
+    return update, forgotten
 
 
 def drop(lineage: Lineage, spool: Spool, asked: Adopt) -> int:
@@ -52,32 +52,31 @@ def drop(lineage: Lineage, spool: Spool, asked: Adopt) -> int:
     return spool.drop(lineage.name, read(lineage, asked)[1].samples)
 
 
-def adopt(lineage: Lineage, asked: Adopt, at: int) -> Done:
+def adopt(lineage: Lineage, asked: Adopt, now: int) -> Done:
     """Move the head to the model that the centre asks for, as a new version, and queue its update; or say why it can't be.
 
     The same command again changes nothing. Raises WireError for a command that is not for this model.
     """
-    found, forgotten = read(lineage, asked)
+    update, forgotten = read(lineage, asked)
     done = lineage.done(asked.id)
     if done:
         return Done(True, f"@{done} forgot {forgotten}")
     head = lineage.head()
-    if (head.epoch, head.commit) != (found.header.epoch, found.header.parent):
+    if (head.epoch, head.commit) != (update.header.epoch, update.header.parent):
         return Done(False, f"the head has moved on to @{head.version}; ask again")
     if head.blocked:
         return Done(False, f"nothing more can be sent in this epoch: {head.blocked}"[:500])
-    held = lineage.load()
-    state, note = held.state, f"forgot {forgotten}"
+    state, note = lineage.load().state, f"forgot {forgotten}"
     try:
-        apply(state, found)
-        prove_root(state, found)
-        sections = found.sections(lineage.manifest.schema)
-        sealed = lineage.seal(head, found.header.kind, sections, state, {"note": note, KEY: forgotten.encode()})
+        apply(state, update)
+        prove_root(state, update)
+        sections = update.sections(lineage.manifest.schema)
+        sealed = lineage.seal(head, update.header.kind, sections, state, {"note": note, KEY: forgotten.encode()})
     except ModelWireError as e:
         return Done(False, e.message[:500])
     residual = no_residual(lineage.manifest)
     written = lineage.store.write(head.slot, state, residual)
-    snapped = Snapped(found.header.kind, sections, state, residual, head.step, (), moved=sections)
-    outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, at)
+    snapped = Snapped(update.header.kind, sections, state, residual, head.step, (), moved=sections)
+    outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
     version = lineage.adopt(head, snapped, written, sealed, outcome, command=asked.id, note=note)
     return Done(True, f"@{version} forgot {forgotten}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeagent.board.budget import Wait
 from edgeagent.board.costs import Costs
+from edgeagent.training import threshold
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
 from modelwire.lattice.snap import Step
@@ -15,7 +16,7 @@ from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.wire import signing
 
 from .outbox import Outbox
-from .slots import Held, ModelStore
+from .slots import ModelStore, StoredModel
 
 QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
 
@@ -78,6 +79,11 @@ class History:
         self.history = history
         self._db = database
 
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of every update: the names, and the threshold of anomalies where the model has one. Raises ModelError."""
+        return len(self.board.device) + len(self.name) + (0 if threshold.tensor_of(self.manifest) is None else threshold.BYTES)
+
     def head(self) -> Head:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)
         return Head(
@@ -86,7 +92,7 @@ class History:
             r["rounds"], r["trained_id"], r["trained_at"], r["runtime"], r["carded_id"], r["looked_id"], r["look"],
         )  # fmt: skip
 
-    def load(self) -> Held:
+    def load(self) -> StoredModel:
         """Return the head's model. Raises StateDamaged."""
         while True:
             head = self.head()
@@ -140,11 +146,11 @@ class History:
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
 
-    def set_waiting(self, wait: Wait | None, at: int) -> None:
+    def set_waiting(self, wait: Wait | None, now: int) -> None:
         """Note why the running agent does not train this model now, for those who ask from outside."""
         self._db.run("DELETE FROM waiting WHERE model=?", self.name)
         if wait is not None:
-            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=at)
+            self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=now)
 
     def waiting(self) -> Wait | None:
         """Return why the running agent does not train this model now."""

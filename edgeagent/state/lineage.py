@@ -21,7 +21,7 @@ from modelwire.wire.records import Welcome
 from .history import OK, Head, History
 from .outbox import Waiting
 from .outcome import Outcome, merged, said
-from .slots import Held, Written
+from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
 
@@ -49,8 +49,8 @@ class Lineage(History):
         return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
 
     def adopt(
-        self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *,
-        command: int | None = None, note: str = "",
+        self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, command: int | None = None,
+        note: str = "",
     ) -> int:  # fmt: skip
         """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
 
@@ -92,7 +92,7 @@ class Lineage(History):
 
     # Snapshots and sums.
 
-    def snapshot(self, at: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
+    def snapshot(self, now: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
         """Queue the whole present state, on `parent` or the head, and return its version.
 
         command: the id of the command that asked for it; the same id again changes nothing and returns the same version.
@@ -101,10 +101,10 @@ class Lineage(History):
         with self._db.transaction():
             if command is not None and self.done(command):
                 return self.done(command)
-            head, held = self.head(), self.load()
+            head, state = self.head(), self.load().state
             extension: dict[str, cbor.Value] = {"note": note} if note else {}
-            sealed = self.seal(head, Kind.SNAPSHOT, held.state.snapshot(), held.state, extension, parent=parent)
-            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, at)
+            sealed = self.seal(head, Kind.SNAPSHOT, state.snapshot(), state, extension, parent=parent)
+            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
             version = self._enqueue(sealed, head, outcome, file_sha256=head.file_sha256, note=note)
             if command is not None:
                 self._db.insert("command", model=self.name, id=command, version=version)
@@ -132,17 +132,17 @@ class Lineage(History):
             head, last = self.head(), queued[-1]
             assert last.version == head.version and last.commit == head.commit
             bodies = [container.parse(self.outbox.body(w.version)) for w in queued]
-            held = self.load()
-            kind, sections = self._sum(queued, bodies, held)
+            state = self.load().state
+            kind, sections = self._sum(queued, bodies, state)
             extension = merged([b.header.extension for b in bodies], [w.version for w in queued])
             if given_up:
                 extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
             try:
-                sealed = self.seal(head, kind, sections, held.state, extension, parent=queued[0].parent, version=last.version)
+                sealed = self.seal(head, kind, sections, state, extension, parent=queued[0].parent, version=last.version)
             except TooLarge:
                 self._apart = last.commit
                 raise
-            body, commit = sealed.data, sealed.commit
+            commit, body = sealed.commit, sealed.data
             if given_up and len(body) >= sum(w.size for w in queued):
                 self._apart = last.commit  # nothing would be won by it
                 return []
@@ -156,9 +156,9 @@ class Lineage(History):
                 self._tell({})
         return carried
 
-    def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], held: Held) -> tuple[Kind, Sections]:
+    def _sum(self, queued: Sequence[Waiting], bodies: Sequence[container.Container], state: ModelState) -> tuple[Kind, Sections]:
         if any(b.header.kind in (Kind.SNAPSHOT, Kind.RECIPE) for b in bodies):
-            return Kind.SNAPSHOT, held.state.snapshot()
+            return Kind.SNAPSHOT, state.snapshot()
         total = bodies[0].sections(self.manifest.schema)
         for b in bodies[1:]:
             total = update.add(total, b.sections(self.manifest.schema), self.manifest)
@@ -166,7 +166,7 @@ class Lineage(History):
 
     # What the centre says.
 
-    def refused(self, row: Row, reason: str, good: bytes, at: int) -> list[int]:
+    def refused(self, row: Row, reason: str, good: bytes, now: int) -> list[int]:
         """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
 
         The model itself never goes back. Without a good commit there is nothing to build on: sending stops in this epoch.
@@ -176,21 +176,21 @@ class Lineage(History):
             self._tell({})
             if self.head().version in news:
                 if good:
-                    self._snapshot_or_block(at, note=f"after the refusal of @{row['version']}", parent=good)
+                    self._snapshot_or_block(now, note=f"after the refusal of @{row['version']}", parent=good)
                 else:
                     self._block(reason or "refused without a good commit")
         return news
 
-    def _snapshot_or_block(self, at: int, *, note: str, parent: bytes) -> None:
+    def _snapshot_or_block(self, now: int, *, note: str, parent: bytes) -> None:
         try:
-            self.snapshot(at, note=note, parent=parent)
+            self.snapshot(now, note=note, parent=parent)
         except TooLarge as e:
             self._block(f"{note}, no snapshot can be sent: {e.message}")
 
     def _block(self, why: str) -> None:
         self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
 
-    def welcome(self, w: Welcome, at: int) -> str:
+    def welcome(self, w: Welcome, now: int) -> str:
         """Take the centre's answer to a hello, and return what it means, for the log.
 
         "rewound" in it: the centre holds less than it once said; `rewind` is for when it says so again.
@@ -204,11 +204,11 @@ class Lineage(History):
             if w.epoch != before.epoch:
                 self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
                 if before.epoch:
-                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", at)
+                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now)
                 return f"epoch {w.epoch}, counting on from @{w.version}"
             return self._reconcile(w)
 
-    def rewind(self, w: Welcome, at: int) -> str:
+    def rewind(self, w: Welcome, now: int) -> str:
         """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head."""
         with self._db.transaction():
             if self._reconcile(w) != "rewound":
@@ -222,7 +222,7 @@ class Lineage(History):
             if whole:
                 self.outbox.offer_again(r["version"] for r in missing)
                 return f"the centre went back to @{w.head_version}; {len(missing)} updates go again"
-            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", at)
+            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", now)
             return f"the centre went back to @{w.head_version}; a snapshot goes"
 
     def _reconcile(self, w: Welcome) -> str:
@@ -242,11 +242,11 @@ class Lineage(History):
     def _stored_row(self, w: Welcome) -> Row | None:
         return self.outbox.find(w.epoch, w.head_version, w.head) if w.head_version else None
 
-    def _start_over(self, parent: bytes, above: int, reason: str, at: int) -> None:
+    def _start_over(self, parent: bytes, above: int, reason: str, now: int) -> None:
         self.outbox.drop_all(above, reason)
         self._tell({})
         if self.head().version:
-            self._snapshot_or_block(at, note=reason, parent=parent)
+            self._snapshot_or_block(now, note=reason, parent=parent)
 
     def _tell(self, told: Mapping[str, object]) -> None:
         """Note which facts of this board the centre knows from cards; with nothing the next card tells them all."""
@@ -269,14 +269,14 @@ class Lineage(History):
     def _count_round(self, outcome: Outcome) -> None:
         self._db.run(
             "UPDATE model SET rounds=?, trained_id=?, trained_at=?, look='' WHERE name=?",
-            outcome.round, outcome.trained_id, outcome.at, self.name,
+            outcome.round, outcome.trained_id, outcome.ended, self.name,
         )  # fmt: skip
 
 
 def _columns(outcome: Outcome) -> dict[str, object]:
     before, after = outcome.before, outcome.after
     return {
-        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.at,
+        "round": outcome.round, "mode": outcome.mode, "samples": outcome.samples, "steps": outcome.steps, "at": outcome.ended,
         "loss_before": before.loss if before else None, "accuracy_before": before.accuracy if before else None,
         "loss_after": after.loss if after else None, "accuracy_after": after.accuracy if after else None,
     }  # fmt: skip

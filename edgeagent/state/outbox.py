@@ -58,9 +58,9 @@ class Outbox:
 
     def check_room(self, more: int, budget: int) -> None:
         """Raise OutboxFull when `more` bytes would not fit beside what waits for a receipt."""
-        held = self.held_bytes()
-        if held + more > budget:
-            raise OutboxFull(held=held, budget=budget)
+        size = self.held_bytes()
+        if size + more > budget:
+            raise OutboxFull(held=size, budget=budget)
 
     def transaction(self) -> AbstractContextManager[None]:
         return self._db.transaction()
@@ -95,11 +95,11 @@ class Outbox:
         """
         if row["state"] not in LIVE:
             return []
-        found, edge = [row], [row]
+        refused, edge = [row], [row]
         while edge:
             edge = [d for r in edge for d in self._children(r) if d["state"] in LIVE]
-            found += edge
-        return self._mark("refused", found, reason)
+            refused += edge
+        return self._mark("refused", refused, reason)
 
     def drop_all(self, above: int, reason: str) -> list[int]:
         """Mark everything above version `above` as refused, whatever was said of it: the centre does not hold it any more."""
@@ -147,13 +147,13 @@ class Outbox:
         """Return what `row` rests on, as long as its bytes are here: further back everything is verified."""
         out: list[Row] = []
         while True:
-            found = self._db.maybe(
+            parent = self._db.maybe(
                 "SELECT * FROM version WHERE model=? AND commit_id=? AND version<?", self.model, row["parent"], row["version"]
             )
-            if found is None or found["state"] not in LIVE:
+            if parent is None or parent["state"] not in LIVE:
                 return out
-            out.append(found)
-            row = found
+            out.append(parent)
+            row = parent
 
     def _children(self, row: Row) -> list[Row]:
         return self._db.all("SELECT * FROM version WHERE model=? AND parent=? AND version>?", self.model, row["commit_id"], row["version"])

@@ -26,7 +26,7 @@ class Outcome:
     samples: int
     steps: int
     trained_id: int
-    at: int  # Unix seconds
+    ended: int  # Unix seconds
     threshold: float | None = None  # from which score on a sample is an anomaly; None for a model that does not score
     mode: str = ""  # in which it was trained
     card: Card | None = None  # what may leave of the samples that came; without its losses

@@ -38,7 +38,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredModel:
     """A model as it was read from its slot."""
 
     state: ModelState
@@ -66,15 +66,19 @@ class ModelStore:
         return made, written
 
     @property
+    def base_file(self) -> Path:
+        return self.folder / "base.tflite"
+
+    @property
     def served(self) -> Path:
         """The file that the application opens; it changes to another whole file at once."""
         return self.folder / "served.tflite"
 
     def base(self) -> bytes:
         """Return the base's file. Raises StateDamaged."""
-        return self._read(self.folder / "base.tflite", self.manifest.file_sha256)
+        return self._read(self.base_file, self.manifest.file_sha256)
 
-    def load(self, slot: str, file_sha256: bytes, private_sha256: bytes) -> Held:
+    def load(self, slot: str, file_sha256: bytes, private_sha256: bytes) -> StoredModel:
         """Return the model of `slot`, proven against the digests that the database holds. Raises StateDamaged."""
         path = self.folder / slot
         file = self._read(path / "model.tflite", file_sha256)
@@ -86,7 +90,7 @@ class ModelStore:
             state = ModelState.of_weights(self.manifest, base, now, exponents, integers)
         except Malformed as e:
             raise StateDamaged(path=path, reason=e.message) from None
-        return Held(state, residual, file)
+        return StoredModel(state, residual, file)
 
     def write(self, active: str, state: ModelState, residual: Residual) -> Written:
         """Write the slot that is not `active`, down to the disk. The head does not change."""
@@ -153,11 +157,11 @@ def unpack(data: bytes, manifest: Manifest) -> tuple[list[int], Residual, dict[i
     if len(data) != whole or _HEAD.unpack_from(data) != (_MAGIC, n):
         raise Malformed(what="private part", reason="it is not one of this model")
     exponents = list(struct.unpack_from(f"<{n}b", data, _HEAD.size))
-    at, residual, integers = _HEAD.size + n, [], {}
+    offset, residual, integers = _HEAD.size + n, [], {}
     for size in sizes:
-        residual.append(np.frombuffer(data, "<u2", size, at).astype(np.uint16))
-        at += 2 * size
+        residual.append(np.frombuffer(data, "<u2", size, offset).astype(np.uint16))
+        offset += 2 * size
     for t in manifest.kept:
-        integers[t] = np.frombuffer(data, "<i4", sizes[t], at).astype(np.int32)
-        at += 4 * sizes[t]
+        integers[t] = np.frombuffer(data, "<i4", sizes[t], offset).astype(np.int32)
+        offset += 4 * sizes[t]
     return exponents, residual, integers

@@ -50,7 +50,7 @@ def draws(counts: NDArray[np.int64]) -> list[int]:
     total, out = int(counts.sum()), [0] * len(counts)
     left = list(np.argsort(counts, kind="stable"))  # the rarest first: what it can't take is shared by the others
     while left:
-        at = left.pop(0)
-        out[at] = min(-(-total // (len(left) + 1)), REPEATS * int(counts[at]))
-        total -= out[at]
+        rarest = left.pop(0)
+        out[rarest] = min(-(-total // (len(left) + 1)), REPEATS * int(counts[rarest]))
+        total -= out[rarest]
     return out

@@ -53,8 +53,8 @@ def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     if len(order) < size:
         yield np.resize(order, size)
         return
-    for at in range(0, len(order) - size + 1, size):
-        yield order[at : at + size]
+    for first in range(0, len(order) - size + 1, size):
+        yield order[first : first + size]
 
 
 def steps_of(samples: int, batch: int, epochs: int) -> int:

@@ -16,10 +16,10 @@ from modelwire.tensors import Weights
 from modelwire.tflite import notes
 from modelwire.tflite.notes import Mode
 
-from . import batches as trainer
-from .batches import Trainable
+from .batches import Trainable, batches, orders, steps_of
 
 Kept = dict[str, NDArray[Any]]
+WEIGHTS = "weights"  # the closing of most courses
 _WEIGHT, _SLOT, _DONE = "weight ", "slot ", "done"
 
 
@@ -27,6 +27,7 @@ class Course(Protocol):
     """The training of one round, one step at a time; what `keep` gives is enough to go on with the same bits."""
 
     mode: str  # its name: "head", "last:3", "all", ...
+    closing: str  # how an update comes of it: by the weights that it came to, or otherwise
     whole: bool  # False: the file does not give its optimizer's slots away, so a course that is taken up starts them anew
 
     @property
@@ -79,11 +80,13 @@ def courses_for(file: bytes, *, model: str) -> tuple[Offer, ...]:
 class SignatureCourse:
     """Trains through one of the file's `train` signatures."""
 
+    closing = WEIGHTS
+
     def __init__(self, mode: Mode, model: Trainable, lesson: Lesson) -> None:
         self.mode, self._names = mode.name, mode.weights
         self._model, self._lesson = model, lesson
-        self._done, self._at = 0, 0  # steps of the course; batches of the epoch
-        self._per_epoch = trainer.steps_of(len(lesson.samples), model.batch, 1)
+        self._done, self._next = 0, 0  # steps of the course; batches of the epoch
+        self._per_epoch = steps_of(len(lesson.samples), model.batch, 1)
         model.use(mode.signature)
         model.set_weights(lesson.start)
         self.whole = model.state_is_whole
@@ -98,11 +101,11 @@ class SignatureCourse:
         return self._done
 
     def step(self) -> float:
-        if self._at == len(self._batches):
+        if self._next == len(self._batches):
             self._next_epoch()
-        at, samples = self._batches[self._at], self._lesson.samples
-        loss = self._model.train(samples.x[at], samples.y[at], self._lesson.learning_rate)
-        self._at += 1
+        batch, samples = self._batches[self._next], self._lesson.samples
+        loss = self._model.train(samples.x[batch], samples.y[batch], self._lesson.learning_rate)
+        self._next += 1
         self._done += 1
         if not np.isfinite(loss):
             raise TrainingDiverged(model=self._lesson.model, what=f"a loss of {loss}", steps=self._done)
@@ -127,7 +130,7 @@ class SignatureCourse:
         while self._done + len(self._batches) < done:  # the orders follow one from another
             self._done += len(self._batches)
             self._next_epoch()
-        self._done, self._at = done, done - self._done
+        self._done, self._next = done, done - self._done
 
     def trained(self) -> Weights:
         # A runtime may report a finite loss computed before the step that ruined the weights.
@@ -138,10 +141,10 @@ class SignatureCourse:
         return weights
 
     def _begin(self) -> None:
-        self._orders = trainer.orders(self._lesson.samples, seed=self._lesson.seed, balance=self._lesson.balance)
+        self._orders = orders(self._lesson.samples, seed=self._lesson.seed, balance=self._lesson.balance)
         self._done = 0
         self._next_epoch()
 
     def _next_epoch(self) -> None:
-        self._batches = list(trainer.batches(next(self._orders), self._model.batch))
-        self._at = 0
+        self._batches = list(batches(next(self._orders), self._model.batch))
+        self._next = 0

@@ -26,15 +26,15 @@ from .batches import Trainable
 BYTES = 48
 
 
-def place_of(manifest: Manifest) -> int | None:
+def tensor_of(manifest: Manifest) -> int | None:
     """Return which tensor is the threshold, None for a model that has none. Raises ModelError for one that no update can set."""
-    found = [t for t, spec in enumerate(manifest.schema.tensors) if spec.name == THRESHOLD]
-    if not found:
+    named = [t for t, spec in enumerate(manifest.schema.tensors) if spec.name == THRESHOLD]
+    if not named:
         return None
-    spec = manifest.schema.tensors[found[0]]
-    if spec.dtype is not Dtype.FLOAT32 or spec.shape != (1,) or manifest.lattice(found[0]):
+    spec = manifest.schema.tensors[named[0]]
+    if spec.dtype is not Dtype.FLOAT32 or spec.shape != (1,) or manifest.lattice(named[0]):
         raise ModelError(model=f"tensor {THRESHOLD}", reason="it is not one float32 that travels as it is; graft the model again")
-    return found[0]
+    return named[0]
 
 
 def scores(output: F32, x: F32) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -43,9 +43,9 @@ def scores(output: F32, x: F32) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.asarray((difference * difference).mean(1))
 
 
-def threshold(found: np.ndarray[tuple[int], np.dtype[np.float64]], settings: AnomalySettings) -> float | None:
+def threshold(scored: np.ndarray[tuple[int], np.dtype[np.float64]], settings: AnomalySettings) -> float | None:
     """Return from which score on a sample is an anomaly, as a float32; None when the scores are no numbers."""
-    value = float(settings.margin * np.quantile(found, settings.quantile)) if len(found) else float("nan")
+    value = float(settings.margin * np.quantile(scored, settings.quantile)) if len(scored) else float("nan")
     with np.errstate(over="ignore"):
         stored = np.float32(value)
     return float(stored) if np.isfinite(stored) else None
@@ -56,21 +56,21 @@ def settle(snapped: Snapped, model: Trainable, x: F32, settings: AnomalySettings
 
     model: opened, with the snapped weights in it. A model without a threshold, and one whose scores are no numbers, is left as it is.
     """
-    at = place_of(snapped.state.manifest)
-    value = None if at is None else threshold(scores(model.evaluate(x), x), settings)
-    if at is None or value is None:
+    tensor = tensor_of(snapped.state.manifest)
+    value = None if tensor is None else threshold(scores(model.evaluate(x), x), settings)
+    if tensor is None or value is None:
         return snapped, None
-    return with_threshold(snapped, at, value), value
+    return with_threshold(snapped, tensor, value), value
 
 
-def with_threshold(snapped: Snapped, at: int, value: float) -> Snapped:
+def with_threshold(snapped: Snapped, tensor: int, value: float) -> Snapped:
     """Return the round with another threshold: in the state, in the update, and in what `undo` takes back."""
     state, after = snapped.state, np.array([value], np.float32)
     section: AnySection | None
-    if state.manifest.exact(at):
-        section = exact.section_of(at, state.manifest.schema.tensors[at], state.weights[at], after)
+    if state.manifest.exact(tensor):
+        section = exact.section_of(tensor, state.manifest.schema.tensors[tensor], state.weights[tensor], after)
     else:
-        section = verbatim_section(at, after.view(np.int32) - state.weights[at].view(np.int32))
+        section = verbatim_section(tensor, after.view(np.int32) - state.weights[tensor].view(np.int32))
     if section is None:
         return snapped
     state.apply(Kind.EXACT if snapped.kind is Kind.EXACT else Kind.DELTA, (section,))

@@ -23,6 +23,8 @@ from tests.bench.material import TINY, small_cases
 from tests.bench.measure import KEYS
 from tests.modelwire.raw_planes import raw_weights
 
+pytestmark = pytest.mark.slow("trains nets and packs them with every rival")
+
 ROOT = Path(__file__).resolve().parents[2]
 PROMISED = re.findall(r"\w+", """encode_known_step_over_memcpy encode_total_over_memcpy encode_topk_over_memcpy
 encode_topk_portable_over_memcpy
@@ -36,7 +38,6 @@ def cases() -> list:  # type: ignore[type-arg]
     return list(small_cases(TINY))
 
 
-@pytest.mark.slow("runs the whole bench, if a small one")
 def test_a_run_writes_every_key_as_a_positive_ratio_or_null_with_a_line_that_says_why(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the charts need matplotlib")
     out = tmp_path / "bench.json"

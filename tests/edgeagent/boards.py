@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.service.agent import Agent, Clock, Goal
+from edgeagent.features.gathering import Extractors
+from edgeagent.rounds.standing import OpenModel, Standing
+from edgeagent.service.agent import Agent, Goal
 from edgeagent.settings import reading, template
 from edgeagent.settings.reading import Loaded
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder, open_folder
+from edgeagent.state.new_folder import create_folder
+from edgeagent.system.clock import Clock
 from edgeagent.training.batches import Trainable
 from modelwire.tensors import F32, Weights
 from modelwire.tflite.file import read_weights
@@ -96,11 +99,11 @@ def make_with(folder: Path, changes: dict[str, str], models: dict[str, bytes] | 
         reading.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
     )
     fleet_key = signing.PrivateKey(FLEET_SEED).public
-    device.create(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet_key=fleet_key)
+    create_folder(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet_key=fleet_key)
     return reading.load(path, environment={}, flags={})
 
 
-def fill(opened: Device, count: int = 40, model: str = "tiny", seed: int = 0) -> None:
+def fill(opened: DeviceFolder, count: int = 40, model: str = "tiny", seed: int = 0) -> None:
     """Append `count` samples whose class is the largest of the first three numbers."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(count, 4)).astype(np.float32)
@@ -117,10 +120,19 @@ def centre(clock: FakeClock, *, known: bool = True, file: bytes = TINY) -> Centr
     return made
 
 
+def standing(
+    opened: DeviceFolder, open_model: OpenModel = scripted, model: str = "tiny", *, now: Callable[[], float] = lambda: 0.0,
+    settings: Any = None, extractors: Extractors | None = None, **others: Any,
+) -> Standing:  # fmt: skip
+    """Return what rounds of a model stand on. now: Unix seconds; settings: in place of the device's."""
+    given = {"clock": Clock(wall=now), **others}
+    return Standing(opened.lineages[model], opened.spool, settings or opened.settings.model(model), open_model, extractors, **given)
+
+
 class Rig:
     """An agent on an opened folder, with a centre in memory."""
 
-    def __init__(self, opened: Device, centre: Centre, open_model: Callable[[bytes, str], Trainable] = scripted) -> None:
+    def __init__(self, opened: DeviceFolder, centre: Centre, open_model: Callable[[bytes, str], Trainable] = scripted) -> None:
         self.device, self.centre = opened, centre
         self.agent = Agent(
             opened, centre, open_model, "test", clock=Clock(centre.clock.monotonic, centre.clock.wall), rng=random.Random(1)
@@ -148,5 +160,5 @@ def rig(folder: Path, centre: Centre, open_model: Callable[[bytes, str], Trainab
     if not path.exists():
         make_with(folder, {k.replace("__", "."): v for k, v in changes.items()})
     loaded = reading.load(path, environment={}, flags={})
-    with device.opened(loaded, alone=True) as opened:
+    with open_folder(loaded, alone=True) as opened:
         yield Rig(opened, centre, open_model)

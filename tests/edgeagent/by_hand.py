@@ -10,11 +10,11 @@ from edgeagent.rounds.round import Report
 from modelwire.errors import TooLarge
 from modelwire.update import container
 
-from .boards import Rig, scripted
+from .boards import Rig, standing
 
 
 def one(r: Rig) -> Report:
-    return finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
+    return finish(rounds.run(standing(r.device, now=r.centre.clock.wall)))
 
 
 def smaller(monkeypatch: pytest.MonkeyPatch, most: int, *, of: int | None = None) -> None:
@@ -33,5 +33,5 @@ def smaller(monkeypatch: pytest.MonkeyPatch, most: int, *, of: int | None = None
 def train(r: Rig, count: int) -> None:
     """Do rounds without a link."""
     for _ in range(count):
-        report = finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=r.centre.clock.wall))
+        report = finish(rounds.run(standing(r.device, now=r.centre.clock.wall)))
         assert report.accepted, report.reason

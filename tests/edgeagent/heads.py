@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.commands.reports import Opener
-from edgeagent.service.agent import Agent, Clock
+from edgeagent.service.agent import Agent
+from edgeagent.service.opener import Opener
 from edgeagent.settings import reading
-from edgeagent.state import folder as device
-from edgeagent.state.folder import Device
+from edgeagent.state.folder import DeviceFolder, open_folder
+from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
 from modelwire.tensors import F32
 from tests.worlds import MODELS
@@ -47,9 +47,9 @@ def samples(count: int, seed: int = 0, shape: tuple[int, ...] = (100, 6), classe
 class Board:
     """A device that trains heads, with a centre in memory."""
 
-    def __init__(self, opened: Device, held: Centre) -> None:
+    def __init__(self, opened: DeviceFolder, held: Centre) -> None:
         self.device, self.centre = opened, held
-        self.models = Opener(opened.database.path.parent)
+        self.models = Opener(opened)
         self.agent = Agent(
             opened, held, self.models, "test", clock=Clock(held.clock.monotonic, held.clock.wall), rng=random.Random(1),
             extractors=self.models.extractors,
@@ -63,5 +63,5 @@ def board(folder: Path, file: bytes, *, held: Centre | None = None, **changes: s
     """Make a device in `folder` when there is none, and open it. changes: section__key="text"."""
     if not (folder / reading.FILE).exists():
         make_with(folder, {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}, {"m": file})
-    with device.opened(reading.load(folder / reading.FILE, environment={}, flags={}), alone=True) as opened:
+    with open_folder(reading.load(folder / reading.FILE, environment={}, flags={}), alone=True) as opened:
         yield Board(opened, held or centre(FakeClock(), file=file))

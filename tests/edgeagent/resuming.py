@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgeagent.commands.reports import opener
 from edgeagent.rounds import round as rounds
+from edgeagent.service.opener import opener
 from edgeagent.settings import reading
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
+
+from .boards import standing
 
 
 def main(folder: Path) -> None:
     loaded = reading.load(folder / reading.FILE, environment={}, flags={})
-    with device.opened(loaded, alone=True) as opened:
+    with open_folder(loaded, alone=True) as opened:
         (lineage,) = opened.lineages.values()
-        steps = rounds.run(lineage, opened.spool, opened.settings.model(lineage.name), opener(opened, eager=False), now=lambda: 0.0)
+        steps = rounds.run(standing(opened, opener(opened, eager=False), lineage.name))
         print("started", flush=True)
         while True:
             try:

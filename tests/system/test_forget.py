@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeagent.settings import reading
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
 from tests import broker
@@ -20,7 +20,7 @@ from tests.system.fleet import Fleet
 from tests.system.test_end_to_end import exact, files, wait_for
 
 pytestmark = [
-    pytest.mark.slow("starts and kills a fleet of processes"),
+    pytest.mark.slow("starts and kills a fleet of processes", seconds=10),
     pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
 ]
 
@@ -47,7 +47,7 @@ def never_seen(gone: set[int]) -> ModelState:
 def teach(fleet: Fleet) -> None:
     """Have the device make its versions, while its agent is off."""
     settings = reading.load(fleet.home("pi-7") / reading.FILE, environment={}, flags={})
-    with device.opened(settings, alone=True) as opened:
+    with open_folder(settings, alone=True) as opened:
         rng = np.random.default_rng(1)
         opened.spool.extend("tiny", rng.standard_normal((60, 4)).astype(np.float32), [i % 3 for i in range(60)])
         for seed, ids in enumerate(ROUNDS):

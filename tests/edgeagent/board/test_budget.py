@@ -23,13 +23,14 @@ from edgeagent.rounds.round import run
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading, units
 from edgeagent.settings.tree import BudgetSettings
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
+from edgeagent.system.clock import Clock
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
 from modelwire.errors import ConfigError, NoModeFits, OverBudget, RuntimeUnusable
 from modelwire.tensors import F32
 from tests.edgeagent.board.sysfs import board
-from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, make_with, rig
+from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, make_with, rig, standing
 from tests.edgeagent.centre import FakeClock
 
 ROOT = Path(__file__).parents[3]
@@ -202,9 +203,7 @@ def test_a_round_that_reaches_max_seconds_ends_its_course_there(tmp_path: Path) 
     with rig(tmp_path / "d", centre(FakeClock()), lambda file, name: Slow(file)) as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
-        model = r.device.settings.model("tiny")
-        steps = run(r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, clock=clock.monotonic)
-        report = finish(steps)
+        report = finish(run(standing(r.device, lambda file, name: Slow(file), clock=Clock(clock.monotonic, lambda: 0.0))))
         assert report.accepted and report.outcome.steps == 10 and report.outcome.mode == "all"
         assert r.lineage.versions(1)[0]["mode"] == "all"
 
@@ -235,12 +234,11 @@ def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_
     with rig(tmp_path / "d", centre(FakeClock()), lambda file, name: Slow(file)) as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
-        before, model = r.lineage.load().state.root, r.device.settings.model("tiny")
+        before = r.lineage.load().state.root
 
         def steps(memory: Memory) -> Any:
-            return run(
-                r.lineage, r.device.spool, model, lambda file, name: Slow(file), now=lambda: 0.0, memory=memory, clock=clock.monotonic
-            )  # fmt: skip
+            ticks = Clock(clock.monotonic, lambda: 0.0)
+            return run(standing(r.device, lambda file, name: Slow(file), memory=memory, clock=ticks))
 
         report = finish(steps(Memory(Heavy())))
         assert isinstance(report.error, OverBudget) and not report.accepted
@@ -263,7 +261,7 @@ def command(folder: Path, *words: str) -> tuple[dict[str, Any], int, str]:
     return json.loads(done.stdout) if done.stdout else {}, peak, done.stderr
 
 
-@pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory")
+@pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory", seconds=40)
 def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Path) -> None:
     try:
         open_model = runtime.load()
@@ -298,7 +296,7 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
         r.device.database.run("DELETE FROM mode_cost")
     path = folder / reading.FILE
     loaded = reading.load(path, environment={}, flags={"budget.max_ram": str(4 << 30)})
-    with device.opened(loaded, alone=True) as opened:
+    with open_folder(loaded, alone=True) as opened:
         r = Rig(opened, centre(FakeClock(), file=file), lambda f, n: open_model.open(f, model=n, signature=""))
         r.run(Goal(rounds=r.lineage.head().rounds + 1))
         assert set(r.lineage.costs.of(r.lineage.head().runtime)) == {"head", "all"}, "it measures by itself; features are stale by now"

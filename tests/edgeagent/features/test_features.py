@@ -16,12 +16,13 @@ from edgeagent.board.budget import Cost
 from edgeagent.commands.train import finish
 from edgeagent.features import exact_course as head_course
 from edgeagent.features.agreement import agreeing
+from edgeagent.features.base_file import featured_notes
 from edgeagent.features.by_recipe import RecipeCourse
-from edgeagent.features.exact_course import MODE, HeadCourse, place_of, rows_for
+from edgeagent.features.exact_course import FEATURES, ExactCourse, output_head_of, rows_for
 from edgeagent.features.extraction import Extraction
-from edgeagent.features.head_file import head_of
 from edgeagent.features.kept import Features, half
 from edgeagent.rounds import round as rounds
+from edgeagent.rounds.standing import base_of
 from edgeagent.service import measuring
 from edgeagent.service.agent import Goal
 from modelwire.errors import Malformed, NoModeFits, NotTrainable, RuntimeUnusable
@@ -33,7 +34,7 @@ from modelwire.tflite.notes import notes_of
 from modelwire.update import container
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
-from tests.edgeagent.boards import make_with
+from tests.edgeagent.boards import make_with, standing
 from tests.edgeagent.heads import SETTINGS, Board, board, grafted, samples
 
 try:
@@ -44,6 +45,7 @@ except RuntimeUnusable:
     pytest.skip("no TFLite runtime is installed", allow_module_level=True)
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_rounds_on_kept_features_are_versions_that_the_centre_proves(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(80))
@@ -52,11 +54,12 @@ def test_rounds_on_kept_features_are_versions_that_the_centre_proves(tmp_path: P
         assert [held[n].level for n in (1, 2, 3)] == [Level.VERIFIED] * 3
         assert held[3].state is not None and held[3].state.root == b.lineage.load().state.root
         reports = b.agent.reports
-        assert [r.outcome.mode for r in reports] == [MODE] * 3 and all(r.accepted for r in reports)
+        assert [r.outcome.mode for r in reports] == [FEATURES] * 3 and all(r.accepted for r in reports)
         assert reports[-1].outcome.after.loss < 0.7 * reports[0].outcome.before.loss
         assert reports[0].outcome.steps == 4 * -(-reports[0].outcome.samples // 8), "four epochs of batches of eight"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize(("kind", "balance", "longer"), [("delta", "true", True), ("delta", "false", False), ("recipe", "true", False)])
 def test_rows_of_rare_classes_are_repeated_where_that_costs_nothing(tmp_path: Path, kind: str, balance: str, longer: bool) -> None:
     x, y = samples(160)
@@ -71,6 +74,7 @@ def test_rows_of_rare_classes_are_repeated_where_that_costs_nothing(tmp_path: Pa
         assert b.centre.held("pi-7", "m")[1].level is Level.VERIFIED
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_an_agent_in_this_mode_never_loads_a_runtime(tmp_path: Path) -> None:
     before = {name for name in sys.modules if "litert" in name or "tflite_runtime" in name}
     for name in before:
@@ -85,6 +89,7 @@ def test_an_agent_in_this_mode_never_loads_a_runtime(tmp_path: Path) -> None:
             sys.modules[name] = sys.modules.pop(name + " away")
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_the_guards_score_is_that_of_the_interpreter(tmp_path: Path) -> None:
     """The exact head on float16 features against the served file's own `eval`."""
     with board(tmp_path / "d", grafted()) as b:
@@ -99,6 +104,7 @@ def test_the_guards_score_is_that_of_the_interpreter(tmp_path: Path) -> None:
         assert after is not None and abs(whole.loss - after.loss) < 1e-3 and whole.accuracy == after.accuracy
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_features_are_computed_once_and_go_with_their_sample(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         first = b.spool.extend("m", *samples(40))
@@ -117,12 +123,13 @@ def test_features_are_computed_once_and_go_with_their_sample(tmp_path: Path) -> 
         assert kept() == first[5:] + more
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_features_of_another_base_or_runtime_are_dropped(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         ids = np.array(b.spool.extend("m", *samples(40)))
         b.agent.run(Goal(rounds=1, timeout=6000))
         known = b.models.extractors.known["m"]
-        as_it_was = {"base": b.lineage.base_commit, "runtime": known.runtime_key, "width": known.place.widths[0]}
+        as_it_was = {"base": b.lineage.base_commit, "runtime": known.runtime_key, "width": known.output_head.widths[0]}
         assert Features(b.spool, "m", **as_it_was).missing(ids) == []
         for other in ({"base": bytes(32)}, {"runtime": "another 1"}, {"width": 3}):
             assert len(Features(b.spool, "m", **{**as_it_was, **other}).missing(ids)) == 40
@@ -130,18 +137,20 @@ def test_features_of_another_base_or_runtime_are_dropped(tmp_path: Path) -> None
                 Features(b.spool, "m", **as_it_was).rows(ids)
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_head_whose_front_was_trained_is_refused_by_name(tmp_path: Path) -> None:
     file = grafted("har", "all", ("head",))
     with board(tmp_path / "d", file, train__mode="all", train__learning_rate="0.05", update__density="0.5") as b:
         b.spool.extend("m", *samples(40))
         b.agent.run(Goal(rounds=1, timeout=6000))
         settings = b.device.settings.model("m")
-        settings = replace(settings, train=replace(settings.train, mode=MODE))
+        settings = replace(settings, train=replace(settings.train, mode=FEATURES))
         with pytest.raises(NotTrainable, match=r"in front of the head has moved from the base: train\.mode = head"):
-            list(rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=b.models.extractors))
+            list(rounds.run(standing(b.device, b.models, "m", settings=settings, extractors=b.models.extractors)))
         assert b.lineage.head().version == 1
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_file_of_several_modes_trains_its_head_on_features_while_the_rest_is_the_bases(tmp_path: Path) -> None:
     file = grafted("har", "all", ("head",))
     with board(tmp_path / "d", file) as b:
@@ -155,9 +164,9 @@ def test_a_file_without_a_head_on_features_is_refused(tmp_path: Path) -> None:
     file = grafted("autoencoder", "all", loss="mse")
     with board(tmp_path / "d", file) as b:
         with pytest.raises(NotTrainable, match="no head"):
-            b.models.extractors.runtime_key(b.lineage)
+            b.models.extractors.runtime_key(base_of(b.lineage))
         with pytest.raises(NotTrainable, match="no head"):
-            head_of(b.lineage.store.folder / "base.tflite", "m")
+            featured_notes(b.lineage.store.folder / "base.tflite", "m")
 
 
 class Wrong:
@@ -186,7 +195,7 @@ def _place() -> tuple[Any, Any]:
     schema, flat = read_tensors(file)
     head = notes_of(file).head
     assert head is not None
-    return place_of(head, schema), schema.shaped(flat)
+    return output_head_of(head, schema), schema.shaped(flat)
 
 
 @pytest.mark.parametrize(("by", "refused"), [(0.0, False), (5e-5, False), (2e-4, True), (float("nan"), True)])
@@ -214,7 +223,7 @@ def test_a_course_that_is_taken_up_goes_on_with_the_same_bits() -> None:
     rows = rows_for(features, y, labelled=True, loss="softmax", model="m")
     for optimizer in ("sgd", "momentum", "adam"):
         recipe = place.recipe(rows=50, batch=8, epochs=6, rate=0.01, optimizer=optimizer, seed=9)
-        whole, cut, later = (HeadCourse(place, recipe, rows, base) for _ in range(3))
+        whole, cut, later = (ExactCourse(place, recipe, rows, base) for _ in range(3))
         whole._slice, cut._slice = recipe.steps, 3
         whole.step()
         for _ in range(4):
@@ -232,6 +241,7 @@ def test_a_course_that_is_taken_up_goes_on_with_the_same_bits() -> None:
             later.restore({"head": kept["head"]})
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         gone = Extraction(tmp_path / "nowhere", "m", base=bytes(32), until=0)
@@ -245,6 +255,7 @@ def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> N
                 pass
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp_path: Path) -> None:
     def busy(share: float) -> float:
         began, taken = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -258,6 +269,7 @@ def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp
         assert busy(0.1) < 0.25, "loading the runtime included"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_model_that_can_not_be_trained_waits_and_the_others_train(tmp_path: Path) -> None:
     file = grafted()
     make_with(tmp_path, {**SETTINGS, "train.min_new_samples": "8"}, {"m": file, "other": file})
@@ -277,6 +289,7 @@ def test_a_model_that_can_not_be_trained_waits_and_the_others_train(tmp_path: Pa
 # Recipes.
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted(), update__kind="recipe") as b:
         ids = b.spool.extend("m", *samples(80))
@@ -297,6 +310,7 @@ def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: P
         assert [b.centre.held("pi-7", "m")[n].level for n in range(1, 5)] == [Level.VERIFIED] * 4
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("kind", ["recipe", "delta"])
 def test_a_round_on_features_goes_on_after_any_step_and_a_full_spool_with_the_same_bits(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -326,6 +340,7 @@ def test_a_round_on_features_goes_on_after_any_step_and_a_full_spool_with_the_sa
     assert roots[0] == roots[1]
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_recipe_is_never_taken_up_as_a_delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_course, "SLICE_WORK", 1 << 15)
     with board(tmp_path / "d", grafted(), update__kind="recipe", train__epochs="400") as b:
@@ -344,10 +359,10 @@ def test_a_recipe_is_never_taken_up_as_a_delta(tmp_path: Path, monkeypatch: pyte
 
 
 def round_of(b: Board) -> rounds.Round:
-    settings, extractors = b.device.settings.model("m"), b.models.extractors
-    return rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=extractors)
+    return rounds.run(standing(b.device, b.models, "m", extractors=b.models.extractors))
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted(), update__kind="recipe", train__margin="0", train__learning_rate="30") as b:
         b.spool.extend("m", *samples(80))
@@ -359,6 +374,7 @@ def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:
         assert b.lineage.head().version == 0
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("bytes_", ["1500", "64KiB"])
 def test_a_recipe_that_takes_too_much_becomes_a_delta_and_says_so(tmp_path: Path, bytes_: str) -> None:
     with board(tmp_path / "d", grafted(), update__kind="recipe", update__max_bytes=bytes_) as b:
@@ -372,6 +388,7 @@ def test_a_recipe_that_takes_too_much_becomes_a_delta_and_says_so(tmp_path: Path
             assert report.kind == "recipe"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_training_longer_than_a_centre_replays_becomes_a_delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from modelwire import limits
 
@@ -392,34 +409,36 @@ def test_another_mode_sends_deltas_and_says_why(tmp_path: Path) -> None:
 # Chosen by the budget.
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
         b.spool.extend("m", *samples(60))
-        key = b.models.extractors.runtime_key(b.lineage)
+        key = b.models.extractors.runtime_key(base_of(b.lineage))
         b.lineage.set_runtime(key)
         for mode, mib in (("features", 1), ("head", 3000), ("all", 4000)):
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
         b.agent.run(Goal(rounds=1, timeout=6000))
-        assert [r.outcome.mode for r in b.agent.reports] == [MODE] and b.agent.reports[0].accepted
-        assert b.models._found is None, "no runtime was loaded"
+        assert [r.outcome.mode for r in b.agent.reports] == [FEATURES] and b.agent.reports[0].accepted
+        assert b.models._runtime is None, "no runtime was loaded"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
         b.spool.extend("m", *samples(60))
-        key = b.models.extractors.runtime_key(b.lineage)
+        key = b.models.extractors.runtime_key(base_of(b.lineage))
         b.lineage.set_runtime(key)
         for mode, mib in (("features", 2000), ("head", 3000), ("all", 4000)):
             b.lineage.costs.note(key, mode, Cost(0.001, mib << 20, 0), 0)
-        settings = b.device.settings.model("m")
         with pytest.raises(NoModeFits, match=r"all would take.*head would take.*features would take"):
-            finish(rounds.run(b.lineage, b.spool, settings, b.models, now=lambda: 0.0, extractors=b.models.extractors))
-        assert b.models._found is None, "no runtime was loaded"
+            finish(rounds.run(standing(b.device, b.models, "m", extractors=b.models.extractors)))
+        assert b.models._runtime is None, "no runtime was loaded"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_measuring_knows_the_mode_and_what_one_of_its_short_steps_takes(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(60))
-        assert measuring.modes(b.lineage) == [MODE, "head"]
-        cost = measuring.here(b.device, b.lineage, MODE, b.models, b.models.extractors)
+        assert measuring.modes(b.lineage) == [FEATURES, "head"]
+        cost = measuring.here(standing(b.device, b.models, "m", extractors=b.models.extractors), FEATURES)
         assert 0 < cost.seconds < 0.001

@@ -15,7 +15,7 @@ from edgeagent.service.agent import Goal
 from edgeagent.training.batches import Trainable
 from edgecommon import runtime
 from modelwire.errors import RuntimeUnusable
-from tests.edgeagent.boards import Rig, centre, fill, make, rig
+from tests.edgeagent.boards import Rig, centre, fill, make, rig, standing
 from tests.edgeagent.centre import FakeClock
 from tests.edgeagent.heads import board, grafted, samples
 from tests.edgeagent.two_days import live
@@ -38,6 +38,7 @@ def rounds_of(r: Rig) -> int:
     return r.lineage.head().rounds
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_stationary_stream_trains_once_and_a_shift_makes_it_train_again(tmp_path: Path) -> None:
     here, there, base = digits_world(1), digits_world(5), model_file("digits")
     make(tmp_path / "d", models={"digits": base}, **PAYS, **LEARNS)
@@ -64,6 +65,7 @@ def test_a_stationary_stream_trains_once_and_a_shift_makes_it_train_again(tmp_pa
         assert rounds_of(r) == 2 and r.lineage.head().look == ""
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("what", ["labels", "channels"])
 def test_other_labels_or_features_are_learnt_before_the_loss_rises(tmp_path: Path, what: str) -> None:
     w, base = world("digits", 1), model_file("digits")
@@ -84,6 +86,7 @@ def test_other_labels_or_features_are_learnt_before_the_loss_rises(tmp_path: Pat
         assert rounds_of(r) == 2
 
 
+@pytest.mark.slow("trains a real net")
 def test_without_new_samples_it_says_so_and_looks_again_when_some_have_come(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock()), **{**PAYS, "train__every": "1h", "train__min_new_samples": "0"}) as r:
         fill(r.device, 40)
@@ -123,6 +126,7 @@ def test_features_that_moved_far_off_are_learnt_though_the_loss_is_the_same(tmp_
         assert rounds_of(r) == 2, "the mean of its samples moved"
 
 
+@pytest.mark.slow("lives through two days of many rounds")
 def test_yesterday_is_not_forgotten() -> None:
     """Two worlds, one a day, and a spool that holds a third of a day: `python -m tests.edgeagent.two_days` prints the whole table."""
     by_rule = {rule: [live(rule, seed, RUNTIME) for seed in (0, 1)] for rule in ("oldest of all", "reservoir of each class")}
@@ -133,6 +137,7 @@ def test_yesterday_is_not_forgotten() -> None:
     assert second["reservoir of each class"] > second["oldest of all"] - 0.04
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_look_in_mode_features_opens_no_model_and_the_link_is_served_meanwhile(tmp_path: Path) -> None:
     opened: list[str] = []
     settings = {"train__when": "pays", "train__min_samples": "8", "train__min_new_samples": "16", "train__every": "30d"}
@@ -159,8 +164,8 @@ def test_a_look_in_mode_features_opens_no_model_and_the_link_is_served_meanwhile
         b.spool.extend("m", x, (y + 1) % 4)
         assert serve() == 2, b.lineage.head().look
         assert not opened and [r.outcome.mode for r in b.agent.reports] == ["features", "features"]
-        whole = drift.look(b.lineage, b.spool, b.device.settings.model("m"), open_model)
-        kept = drift.look(b.lineage, b.spool, b.device.settings.model("m"), open_model, b.models.extractors)
+        on_both = standing(b.device, open_model, "m", extractors=b.models.extractors)
+        whole, kept = drift.look(on_both), drift.look(on_both, on_features=True)
         b.spool.extend("m", *samples(40, seed=5))
         said = [found(look) for look in (whole, kept)]
         assert said[0] == said[1] and opened == ["m"], "and finds what the whole model finds"
@@ -175,6 +180,7 @@ def found(look: Generator[None, None, drift.Look]) -> drift.Look:
             return said
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_round_that_is_taken_up_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = model_file("digits")
     make(tmp_path / "d", models={"digits": base}, **PAYS, **{**LEARNS, "train__epochs": "100"})
@@ -182,7 +188,7 @@ def test_a_round_that_is_taken_up_is_not_looked_at_again(tmp_path: Path, monkeyp
         r.device.spool.extend("digits", *digits_world(1).stream(0, 300))
         r.run(Goal(rounds=1))
         r.device.spool.extend("digits", *digits_world(5).stream(0, 300))
-        steps = rounds.run(r.lineage, r.device.spool, r.device.settings.model("digits"), open_model, now=lambda: 0.0)
+        steps = rounds.run(standing(r.device, open_model, "digits"))
         for _ in range(5):
             next(steps)
         steps.close()

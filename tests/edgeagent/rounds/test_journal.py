@@ -17,10 +17,11 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeagent.rounds import journal
-from edgeagent.rounds.journal import Begun, Journal
+from edgeagent.rounds.journal import Journal, RoundFacts
+from edgeagent.system.clock import Clock
 from edgeagent.training.course import Course, Kept
 
-BEGUN = Begun("aa", "bb", "cc", 3, "all", "litert", "epochs=2", 2, 17, "dd", str(2**64 - 1), 0.5, None, 40, True)
+FACTS = RoundFacts("aa", "bb", "cc", 3, "all", "litert", "epochs=2", 2, 17, "dd", str(2**64 - 1), 0.5, None, 40, True)
 
 
 class Counting:
@@ -51,7 +52,7 @@ class Counting:
 def written(path: Path, steps: int) -> Course:
     """Return a course of which each step was written."""
     course: Course = Counting()
-    kept = Journal(path, BEGUN)
+    kept = Journal(path, FACTS, clock=Clock())
     for _ in range(steps):
         course.step()
         kept.spent += 0.25
@@ -69,7 +70,7 @@ def read_steps(path: Path) -> int | None:
         return None
     kept, spent = arrays
     done = int(kept["done"][0])
-    assert found.begun == BEGUN and spent == 0.25 * done
+    assert found.facts == FACTS and spent == 0.25 * done
     expected = Counting(done).keep()
     for name, a in kept.items():
         assert a.dtype == expected[name].dtype and a.shape == expected[name].shape and np.array_equal(a, expected[name])
@@ -94,8 +95,8 @@ def test_a_write_cut_short_anywhere_leaves_the_step_before(tmp_path: Path, monke
             data = b"".join(bytes(p) for p in parts)
             return real(handle, [data[:cut]], at)
 
-        kept = Journal(path, BEGUN)
-        kept._file, kept._at, kept._sequence = os.open(path, os.O_RDWR), 4096, 6
+        kept = Journal(path, FACTS, clock=Clock())
+        kept._file, kept._halves_from, kept._sequence = os.open(path, os.O_RDWR), 4096, 6
         kept._half = sum(a.nbytes for a in course.keep().values())
         course.step()
         arrays = dict(course.keep())
@@ -172,7 +173,7 @@ def test_arrays_of_another_course_and_numbers_that_are_none_are_not_taken(tmp_pa
             return {**super().keep(), "weight a": np.full((50, 40), np.inf, np.float32)}
 
     path.unlink()
-    kept = Journal(path, BEGUN)
+    kept = Journal(path, FACTS, clock=Clock())
     kept.write(Ruined(1))
     kept.close()
     assert read_steps(path) is None
@@ -189,7 +190,7 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    course, kept = Counting(), Journal(tmp_path / "round", BEGUN)
+    course, kept = Counting(), Journal(tmp_path / "round", FACTS, clock=Clock())
     for _ in range(3):
         course.step()
         kept.write(course)
@@ -221,7 +222,7 @@ def test_a_round_that_was_taken_up_goes_on_in_its_file_and_no_moment_is_without_
 
     for name in ("pwritev", "replace", "posix_fallocate", "open"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    course, kept = Counting(whole), Journal(path, BEGUN, spent=0.25 * whole)
+    course, kept = Counting(whole), Journal(path, FACTS, clock=Clock(), spent=0.25 * whole)
     for _ in range(3):
         course.step()
         kept.spent += 0.25
@@ -238,7 +239,7 @@ def test_a_disk_that_is_full_when_a_round_is_taken_up_leaves_what_it_stands_on(t
 
     written(tmp_path / "round", 5)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    course, kept = Counting(5), Journal(tmp_path / "round", BEGUN, spent=1.25)
+    course, kept = Counting(5), Journal(tmp_path / "round", FACTS, clock=Clock(), spent=1.25)
     course.step()
     kept.spent += 0.25
     kept.write(course)
@@ -251,7 +252,8 @@ def test_a_disk_that_is_full_when_a_round_is_taken_up_leaves_what_it_stands_on(t
 
 def test_short_steps_are_written_every_20_ms_and_a_trial_leaves_nothing(tmp_path: Path) -> None:
     now = [100.0]
-    course, kept = Counting(), Journal(tmp_path / "round", BEGUN, clock=lambda: now[0])
+    clock = Clock(lambda: now[0])
+    course, kept = Counting(), Journal(tmp_path / "round", FACTS, clock=clock)
     steps = []
     for _ in range(30):
         course.step()
@@ -261,7 +263,7 @@ def test_short_steps_are_written_every_20_ms_and_a_trial_leaves_nothing(tmp_path
     assert steps[5] == 0 and sorted(set(steps)) == [0, 7, 14, 21, 28]
     assert kept.spent == pytest.approx(0.09)
     kept.drop()
-    trial = Journal(None, replace(BEGUN, mode="head"))
+    trial = Journal(None, replace(FACTS, mode="head"), clock=clock)
     trial.write(course)
     trial.drop()
     assert list(tmp_path.iterdir()) == []

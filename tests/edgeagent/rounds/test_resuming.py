@@ -17,18 +17,18 @@ import pytest
 
 from edgeagent.board.budget import Cost
 from edgeagent.commands.train import finish
-from edgeagent.rounds import journal
+from edgeagent.rounds import journal, resuming
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Spool
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgeagent.training.batches import Trainable
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon import runtime
 from modelwire.errors import NoModeFits, RuntimeUnusable
 from modelwire.tflite import file as tflite_file
-from tests.edgeagent.boards import Rig, centre, make_with, rig
+from tests.edgeagent.boards import Rig, centre, make_with, rig, standing
 from tests.edgeagent.centre import FakeClock
 
 try:
@@ -36,6 +36,7 @@ try:
 except RuntimeUnusable as e:
     pytest.skip(f"no TFLite runtime in this environment: {e}", allow_module_level=True)
 
+pytestmark = pytest.mark.slow("trains real nets, each of them twice")
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"train.margin": "1000", "train.learning_rate": "0.01", "train.epochs": "3", "update.density": "1"}
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -66,7 +67,7 @@ def prepare(folder: Path, file: bytes, *, samples: int = 40, settings: dict[str,
 
 
 def round_of(r: Rig) -> rounds.Round:
-    return rounds.run(r.lineage, r.device.spool, r.device.settings.model("m"), open_model, now=lambda: 0.0)
+    return rounds.run(standing(r.device, open_model, "m"))
 
 
 def take(steps: rounds.Round, count: int) -> rounds.Progress:
@@ -101,7 +102,7 @@ def test_a_round_interrupted_after_any_step_comes_to_the_same_bits(tmp_path: Pat
             steps.close()
         assert done == 16
         found = journal.read(r.lineage.journal)
-        assert found is not None and found.done == 16 and found.begun.whole
+        assert found is not None and found.done == 16 and found.facts.whole
         assert r.lineage.head().rounds == 0 and r.lineage.head().version == 0
 
     assert root_after(tmp_path / "parts", file, interrupt) == root_after(tmp_path / "whole", file)
@@ -189,14 +190,14 @@ def test_nothing_is_held_for_a_round_that_is_given_up(tmp_path: Path, end: str) 
         elif end == "a kill before its first step":
             r.device.spool.hold("m")
             assert full(r.device.spool) > 40
-    with device.opened(reading.load(path, environment={}, flags=flags), alone=True) as opened:
+    with open_folder(reading.load(path, environment={}, flags=flags), alone=True) as opened:
         again = Rig(opened, centre(FakeClock(), file=file), open_model)
         if end == "its settings change":
-            again.agent._due(Goal(), again.lineage, opened.settings.model("m"))
+            resuming.interrupted(again.agent.standing(again.lineage))
         elif end == "it can't begin":
             settings = opened.settings.model("m")
             wrong = replace(settings, train=replace(settings.train, mode="none"))
-            steps = rounds.run(again.lineage, opened.spool, wrong, open_model, now=lambda: 0.0)
+            steps = rounds.run(standing(opened, open_model, "m", settings=wrong))
             with pytest.raises(NoModeFits):
                 next(steps)
         assert opened.spool.database.one("SELECT held FROM model")[0] == 0
@@ -212,7 +213,7 @@ def test_another_setting_or_another_model_lets_a_round_begin_anew(tmp_path: Path
             steps = round_of(r)
             before = take(steps, 3).done
             steps.close()
-        with device.opened(reading.load(path, environment={}, flags={key: value}), alone=True) as opened:
+        with open_folder(reading.load(path, environment={}, flags={key: value}), alone=True) as opened:
             again = Rig(opened, centre(FakeClock(), file=file), open_model)
             steps = round_of(again)
             assert next(steps).done == (before + 1 if goes_on else 1), key
@@ -241,7 +242,7 @@ def test_a_round_in_a_mode_that_is_too_large_by_now_is_not_taken_up(tmp_path: Pa
         r.lineage.costs.note(key, "all", Cost(0.001, 1 << 40), 0)
         r.lineage.costs.note(key, "head", Cost(0.001, 1 << 10), 0)
     path = tmp_path / "d" / reading.FILE
-    with device.opened(reading.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
+    with open_folder(reading.load(path, environment={}, flags={"budget.max_ram": str(64 << 30)}), alone=True) as opened:
         steps = round_of(Rig(opened, centre(FakeClock(), file=file), open_model))
         assert (at := next(steps)).mode == "head" and at.done == 1
         steps.close()
@@ -259,7 +260,8 @@ def test_the_agent_takes_up_a_round_that_a_stop_interrupted(tmp_path: Path) -> N
                 steps = round_of(r)
                 take(steps, 300)
                 steps.close()
-                assert r.agent._due(Goal(), r.lineage, r.device.settings.model("m"))
+                stands = r.agent.standing(r.lineage)
+                assert r.agent._due(Goal(), stands, resuming.interrupted(stands))
             r.run(Goal(rounds=1, timeout=600))
             roots.append(r.lineage.load().state.root)
     assert roots[0] == roots[1]
@@ -293,7 +295,6 @@ def run_and_kill(folder: Path, seconds: float, more: float) -> tuple[int, float,
     return (int(said[-1][0]), float(said[-1][1]), False) if said else (0, 0.0, False)
 
 
-@pytest.mark.slow("starts and kills a training five times")
 @pytest.mark.parametrize(
     ("batch", "epochs", "samples"),
     [(256, "20", 640), (4, "300", 40)],  # steps longer and much shorter than the journal's 20 ms
@@ -330,6 +331,6 @@ def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, batch: in
 
 
 def _spent(path: Path) -> float:
-    with journal._opened(path) as f:
+    with journal._reading(path) as f:
         _, half = journal._facts(f)
         return max(journal._halves(f, half))[2]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from edgeagent.commands.train import finish
 from edgeagent.rounds import fitting
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import OpenModel, Report
+from edgeagent.rounds.round import Report
+from edgeagent.rounds.standing import OpenModel
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
 from edgeagent.training import batches as trainer
@@ -23,7 +24,7 @@ from modelwire.lattice.candidates import Residual
 from modelwire.lattice.snap import Snapped, Step, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from tests.edgeagent.boards import TINY, Rig, ScriptedModel, centre, fill, rig, scripted
+from tests.edgeagent.boards import TINY, Rig, ScriptedModel, centre, fill, rig, scripted, standing
 from tests.edgeagent.centre import FakeClock
 
 
@@ -33,7 +34,7 @@ def welcomed(r: Rig, samples: int = 40) -> None:
 
 
 def one(r: Rig, open_model: OpenModel = scripted) -> Report:
-    return finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), open_model, now=r.centre.clock.wall))
+    return finish(rounds.run(standing(r.device, open_model, now=r.centre.clock.wall)))
 
 
 def finished(model: ScriptedModel, samples: Samples, *, epochs: int, seed: int) -> None:
@@ -166,7 +167,7 @@ def test_nothing_is_sealed_in_an_abandoned_round(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock()), train__epochs="50") as r:
         welcomed(r)
         before = whole(r)
-        steps = rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=lambda: 0.0)
+        steps = rounds.run(standing(r.device))
         for _ in range(20):
             next(steps)
         steps.close()
@@ -175,25 +176,25 @@ def test_nothing_is_sealed_in_an_abandoned_round(tmp_path: Path) -> None:
 
 def test_a_round_needs_an_epoch_samples_on_both_sides_and_room(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock()), outbox__max_bytes="4KiB", update__max_bytes="2KiB", update__density="1") as r:
-        settings, room = r.device.settings.model("tiny"), r.device.settings.outbox.max_bytes
+        room = r.device.settings.outbox.max_bytes
         with pytest.raises(NotWelcome):
-            rounds.check_due(r.lineage, r.device.spool, settings, room)
+            rounds.check_due(standing(r.device), room)
         r.run(Goal(publish=True, timeout=60))
         with pytest.raises(NotEnoughSamples, match="has 0 samples and needs 8"):
-            rounds.check_due(r.lineage, r.device.spool, settings, room)
+            rounds.check_due(standing(r.device), room)
         fill(r.device)
-        rounds.check_due(r.lineage, r.device.spool, settings, room)
+        rounds.check_due(standing(r.device), room)
         while r.lineage.outbox.held_bytes() + 2048 <= room:
             one(r)
         many = len(r.lineage.outbox.waiting("queued"))
-        rounds.check_due(r.lineage, r.device.spool, settings, room)
+        rounds.check_due(standing(r.device), room)
         assert many > 1 and len(r.lineage.outbox.waiting("queued")) == 1, "what never left was joined first"
         while r.lineage.outbox.held_bytes() + 2048 <= room:
             one(r)
             for w in r.lineage.outbox.waiting("queued"):
                 r.lineage.outbox.offer(w.version)
         with pytest.raises(OutboxFull):
-            rounds.check_due(r.lineage, r.device.spool, settings, room)
+            rounds.check_due(standing(r.device), room)
 
 
 def test_a_full_outbox_stops_the_training_and_receipts_set_it_going_again(tmp_path: Path) -> None:
@@ -266,6 +267,7 @@ def test_the_step_of_the_last_adopted_round_is_held_also_over_a_restart(tmp_path
     assert len(given) == 4 and None not in steps[1:]
 
 
+@pytest.mark.slow("lives through many rounds")
 def test_the_residual_is_carried_from_round_to_round(tmp_path: Path) -> None:
     """With one weight a round allowed, a constant pull on all of them is sent bit by bit, none of it lost for good."""
 

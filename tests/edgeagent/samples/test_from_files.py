@@ -12,7 +12,7 @@ import pytest
 
 from edgeagent import cli
 from edgeagent.samples.from_files import read, read_all
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from modelwire.errors import ConfigError, ModelWireError
 from tests.edgeagent.boards import make
 
@@ -49,7 +49,7 @@ def test_a_broken_file_of_samples_is_a_named_error(tmp_path: Path, name: str, wr
     write(tmp_path / name)
     code = cli.main(["samples", "add", "tiny", str(tmp_path / name), "--label", "1", "--dir", str(tmp_path / "d")])
     assert code in {cls.code for cls in (ConfigError, *ModelWireError.__subclasses__())} | {23}
-    with device.opened(loaded, alone=False) as opened:
+    with open_folder(loaded, alone=False) as opened:
         assert opened.spool.count("tiny") == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from modelwire.errors import ConfigError, MissingFile, NotTrainable
 from tests.edgeagent.boards import centre, make, rig
 from tests.edgeagent.centre import FakeClock
@@ -92,5 +92,5 @@ def test_an_init_that_was_killed_is_done_again(tmp_path: Path) -> None:
 def test_without_a_folder_the_state_is_said_to_be_missing(tmp_path: Path) -> None:
     loaded = make(tmp_path / "d")
     os.rename(loaded.state, tmp_path / "away")
-    with pytest.raises(MissingFile, match="state folder"), device.opened(loaded, alone=False):
+    with pytest.raises(MissingFile, match="state folder"), open_folder(loaded, alone=False):
         pass

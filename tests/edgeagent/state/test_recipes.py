@@ -14,7 +14,7 @@ from modelwire.errors import OutboxFull
 from modelwire.update.container import parse
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
-from tests.edgeagent.boards import Rig, centre, fill, rig
+from tests.edgeagent.boards import Rig, centre, fill, rig, standing
 from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import Centre, FakeClock
 from tests.edgeagent.recipes import learn
@@ -72,10 +72,10 @@ def test_a_full_outbox_gives_recipes_up_for_a_snapshot_and_says_so(
         train(r, 1)
         root, settings = r.lineage.load().state.root, r.device.settings.model("tiny")
         room = r.lineage.outbox.held_bytes() + settings.update.max_bytes
-        rounds.check_due(r.lineage, r.device.spool, settings, room)
+        rounds.check_due(standing(r.device), room)
         assert [kind for _, kind in queued(r)] == ["delta", "recipe", "recipe", "recipe", "delta"]
         with caplog.at_level(logging.WARNING):
-            rounds.check_due(r.lineage, r.device.spool, settings, room - 1)
+            rounds.check_due(standing(r.device), room - 1)
         assert "a snapshot takes the place of the recipes of @2..@4" in caplog.text
         assert queued(r) == [(5, "snapshot")]
         body = parse(r.lineage.outbox.body(5))
@@ -91,9 +91,9 @@ def test_recipes_are_kept_when_a_snapshot_would_be_no_smaller(tmp_path: Path, cl
     with rig(tmp_path / "d", c, update__coalesce_after="100") as r:
         welcomed(r)
         learn(r.lineage, [5, 6])
-        settings = r.device.settings.model("tiny")
         small = r.lineage.outbox.held_bytes()
-        snapshot = len(r.lineage.seal(r.lineage.head(), Kind.SNAPSHOT, r.lineage.load().state.snapshot(), r.lineage.load().state, {}).data)
+        state = r.lineage.load().state
+        snapshot = len(r.lineage.seal(r.lineage.head(), Kind.SNAPSHOT, state.snapshot(), state, {}).data)
         with pytest.raises(OutboxFull):
-            rounds.check_due(r.lineage, r.device.spool, settings, small)
+            rounds.check_due(standing(r.device), small)
         assert queued(r) == [(1, "recipe" if snapshot + 60 >= small else "snapshot")]

@@ -13,7 +13,7 @@ from modelwire import limits
 from modelwire.errors import OutboxFull
 from modelwire.wire import cbor
 from modelwire.wire.records import Command
-from tests.edgeagent.boards import centre, fill, rig
+from tests.edgeagent.boards import centre, fill, rig, standing
 from tests.edgeagent.by_hand import one, smaller
 from tests.edgeagent.centre import FakeClock
 
@@ -38,7 +38,7 @@ def test_updates_whose_sum_no_container_holds_stay_apart_and_the_agent_goes_on(
         r.serve(10)
         assert set(r.states().values()) == {"queued"}, "the sum is larger than each of them"
         with pytest.raises(OutboxFull):
-            rounds.check_due(r.lineage, r.device.spool, r.device.settings.model("tiny"), 700)
+            rounds.check_due(standing(r.device), 700)
         c.mend()
         r.serve(60)
         assert set(r.states().values()) == {"verified"}

@@ -12,14 +12,14 @@ from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading
-from edgeagent.state import folder as device
+from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.state.slots import ModelStore, pack, unpack
 from edgecommon import files
 from modelwire.errors import Malformed, StateBusy, StateDamaged
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
-from tests.edgeagent.boards import TINY, centre, fill, rig, scripted
+from tests.edgeagent.boards import TINY, centre, fill, rig, standing
 from tests.edgeagent.centre import FakeClock
 from tests.edgeagent.invariants import check_invariants
 
@@ -103,7 +103,7 @@ def test_a_round_that_was_killed_before_its_commit_never_happened(tmp_path: Path
 
         monkeypatch.setattr(type(r.lineage), "adopt", die)
         with pytest.raises(Killed):
-            finish(rounds.run(r.lineage, r.device.spool, r.device.settings.model("tiny"), scripted, now=lambda: 0.0))
+            finish(rounds.run(standing(r.device)))
         monkeypatch.undo()
         assert r.lineage.head() == before
     with rig(tmp_path / "d", c) as r:
@@ -137,13 +137,13 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 def test_two_agents_never_share_a_state_folder(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock())):
         loaded = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
-        with pytest.raises(StateBusy), device.opened(loaded, alone=True):
+        with pytest.raises(StateBusy), open_folder(loaded, alone=True):
             pass
-        assert files.holder(loaded.state / device.LOCK) == os.getpid()
-        with device.opened(loaded, alone=False) as reader:
+        assert files.holder(loaded.state / LOCK) == os.getpid()
+        with open_folder(loaded, alone=False) as reader:
             assert reader.lineages["tiny"].head().version == 0
-    assert files.holder(loaded.state / device.LOCK) is None
-    with device.opened(loaded, alone=True):
+    assert files.holder(loaded.state / LOCK) is None
+    with open_folder(loaded, alone=True):
         pass
 
 

@@ -13,7 +13,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Goal
 from edgeagent.settings import reading
 from edgeagent.settings.tree import AnomalySettings
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
 from edgeagent.training import threshold as anomaly
 from edgeagent.training.batches import Trainable
 from edgecloud.graft.grafting import Wish, graft
@@ -28,7 +28,7 @@ from modelwire.update import container
 from modelwire.update.manifest import Manifest, class_of, manifest_of, parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
-from tests.edgeagent.boards import Rig, centre, make_with
+from tests.edgeagent.boards import Rig, centre, make_with, standing
 from tests.edgeagent.centre import FakeClock
 from tests.stock import STOCK, runtime
 
@@ -105,7 +105,7 @@ def test_the_threshold_is_verbatim_whatever_its_value() -> None:
         assert class_of(TensorSpec(THRESHOLD, (1,), Dtype.FLOAT32), value) is TensorClass.VERBATIM
     assert class_of(TensorSpec(f"my_{THRESHOLD}", (1,), Dtype.FLOAT32), 0.01) is TensorClass.LATTICE
     manifest = manifest_of(scored())
-    assert parse_manifest(manifest.encode()) == manifest and manifest.verbatim(anomaly.place_of(manifest) or 0)
+    assert parse_manifest(manifest.encode()) == manifest and manifest.verbatim(anomaly.tensor_of(manifest) or 0)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -116,7 +116,7 @@ def test_a_threshold_joins_the_update_of_its_round_and_is_taken_back_with_it(exa
     trained = [w + (rng.normal(0, 0.01, w.shape).astype(np.float32) if w.size > 1 else 0) for w in state.weights]
     residual = no_residual(state.manifest)
     snapped = exactly(state, trained, residual) if exact else snap(state, trained, residual, widen=[1] if widen else ())
-    at = anomaly.place_of(state.manifest)
+    at = anomaly.tensor_of(state.manifest)
     assert at is not None
     settled = anomaly.with_threshold(snapped, at, 0.25)
     assert state.weights[at].tolist() == [0.25]
@@ -143,25 +143,26 @@ def test_a_threshold_is_a_margin_above_nearly_all_held_out_scores() -> None:
 
 def test_a_threshold_on_the_lattice_is_refused() -> None:
     manifest = manifest_of(scored())
-    at = anomaly.place_of(manifest)
+    at = anomaly.tensor_of(manifest)
     assert at is not None
     classes = tuple(TensorClass.LATTICE if t == at else c for t, c in enumerate(manifest.classes))
     other = Manifest(manifest.file_sha256, manifest.file_size, manifest.schema, classes, manifest.exponents, manifest.root)
     with pytest.raises(ModelError, match="graft the model again"):
-        anomaly.place_of(other)
+        anomaly.tensor_of(other)
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bits(tmp_path: Path) -> None:
     file, shape = scored(), shape_of(scored())
     made = make_with(tmp_path, {"train.learning_rate": "0.003", "train.epochs": "12", "update.density": "0.5"}, {"turbine": file})
     x = signals(120, shape)
-    with device.opened(made, alone=True) as board:
+    with open_folder(made, alone=True) as board:
         r = Rig(board, centre(FakeClock(), file=file), opened)
         r.run(Goal(publish=True, timeout=60))
         board.spool.extend("turbine", x, targets=x)
 
         def one() -> rounds.Report:
-            return finish(rounds.run(r.lineage, board.spool, board.settings.model("turbine"), opened, now=r.centre.clock.wall))
+            return finish(rounds.run(standing(board, opened, "turbine", now=r.centre.clock.wall)))
 
         report = one()
         assert report.accepted and report.outcome.threshold is not None
@@ -187,9 +188,9 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         board.spool.extend("turbine", 50 * x[:64], targets=50 * x[:64])
         path = tmp_path / reading.FILE
         path.write_text(path.read_text().replace("learning_rate = 0.003", "learning_rate = 50.0").replace("margin = 100", "margin = 0.0"))
-    with device.opened(reading.load(path, environment={}, flags={}), alone=True) as board:
+    with open_folder(reading.load(path, environment={}, flags={}), alone=True) as board:
         lineage = board.lineages["turbine"]
-        report = finish(rounds.run(lineage, board.spool, board.settings.model("turbine"), opened, now=FakeClock().wall))
+        report = finish(rounds.run(standing(board, opened, "turbine", now=FakeClock().wall)))
         assert not report.accepted
         after = lineage.load().state
         assert (lineage.head().commit, after.root, after.fingerprint) == (head.commit, state.root, state.fingerprint)

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeagent.commands.reports import opener
 from edgeagent.rounds import round as rounds
+from edgeagent.rounds.resuming import trial_of
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
+from edgeagent.service.opener import opener
 from edgeagent.settings import reading, template
-from edgeagent.state import folder as device
+from edgeagent.state.folder import open_folder
+from edgeagent.state.new_folder import create_folder
 from edgeagent.training import batches as trainer
 from edgeagent.training.course import Course, Lesson, courses_for
 from edgeagent.training.int8_head import ISSUE, Int8Model, logits, trains
@@ -176,7 +178,7 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
 
     def seen(file: bytes) -> bytes:
         stock = read(file)
-        of = retraining.head_of(stock, stock.outputs[0])
+        of = retraining.int8_head_of(stock, stock.outputs[0])
         return retraining.exposing(read(retraining.exposing(stock, of.seen)), of.given)
 
     stock = read(served)
@@ -251,12 +253,12 @@ def test_a_device_that_adopts_nothing_trains_an_int8_head_too(tmp_path: Path) ->
     text = template.render(given, ["tiny"])
     loaded = reading.build(reading.parse(text), where="test", path=path, environment={}, flags={})
     fleet_key = signing.PrivateKey(boards.FLEET_SEED).public
-    device.create(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet_key=fleet_key, exact=True)
-    with device.opened(reading.load(path, environment={}, flags={}), alone=True) as opened:
+    create_folder(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet_key=fleet_key, exact=True)
+    with open_folder(reading.load(path, environment={}, flags={}), alone=True) as opened:
         samples = samples_for(SOFTMAX, 80)
         opened.spool.extend("tiny", samples.x, samples.y.argmax(1))
-        settings, open_model = opened.settings.model("tiny"), opener(opened, eager=False)
-        steps = rounds.run(opened.lineages["tiny"], opened.spool, settings, open_model, now=lambda: 0, keep=False)
+        standing = boards.standing(opened, opener(opened, eager=False))
+        steps = rounds.run(standing, trial_of(standing))
         with pytest.raises(StopIteration) as done:
             while True:
                 next(steps)

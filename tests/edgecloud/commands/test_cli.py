@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgecloud import cli
+from edgecloud import cli, commands
 from edgecloud.registry import open_registry
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
@@ -317,6 +317,7 @@ def test_usage_errors_are_code_2_and_json_when_asked(
     assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.slow("starts processes of the command")
 def test_it_runs_as_a_module_and_bears_a_reader_that_goes_away(desk: Desk) -> None:
     root = Path(cli.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -363,3 +364,29 @@ def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk: Des
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     for arguments in (("log", "pi-7"), ("show", "pi-7@1"), ("devices",)):
         assert "\x1b[2J" not in desk.ok(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["log", "pi-7"], ["log"]),
+        (["--json", "--db", "show", "log", "pi-7"], ["log"]),
+        (["--db=fleet.db", "int8-head", "fit"], ["int8-head"]),
+        (["--db"], list(commands.NAMES)),
+        (["--help"], list(commands.NAMES)),
+        (["nothing", "log"], list(commands.NAMES)),
+        ([], list(commands.NAMES)),
+    ],
+)
+def test_the_command_that_is_called_is_seen_behind_the_options_of_all(words: list[str], names: list[str]) -> None:
+    assert [command.NAME for command in commands.chosen(words)] == names
+
+
+def test_a_call_loads_nothing_that_only_other_commands_need() -> None:
+    """Else the time of a bare command would be that of the largest one."""
+    program = "import sys, edgecloud.cli; edgecloud.cli.main(['version']); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    loaded = said.stdout.split()
+    assert "edgecloud.commands.registry.version" in loaded
+    for name in ("edgecloud.api", "edgecloud.graft", "edgecloud.intake", "edgecloud.versions.replaying", "paho", "rich", "tensorflow"):
+        assert name not in loaded

@@ -90,6 +90,7 @@ def test_a_file_read_and_written_anew_runs_as_before_and_holds_the_old_one_whole
     assert [(t.name, t.shape, t.type) for t in read(copy).tensors] == [(t.name, t.shape, t.type) for t in read(data).tensors]
 
 
+@pytest.mark.slow("grafts every stock net at every cut, and runs it")
 @pytest.mark.parametrize("name", EVERY)
 def test_every_cut_of_every_file_keeps_the_contract_and_runs(name: str) -> None:
     stock = read(stock_file(name))
@@ -355,6 +356,7 @@ def test_pack_takes_no_notice_of_notes_that_are_not_its_own() -> None:
         assert size > 0 and notes(pack(bad, name="tiny").file)["name"] == "tiny"
 
 
+@pytest.mark.slow("measures for two seconds")
 def test_the_speed_of_this_machine_is_that_of_one_core() -> None:
     """Threads of numpy would make it the speed of all cores, or of one that waits for another."""
     measure = "from edgecloud.graft.costs import machine_rate; print(machine_rate(1.0))"

@@ -12,7 +12,7 @@ import pytest
 
 from edgecloud import cli
 from edgecloud.graft.grafting import Wish, graft
-from edgecloud.graft.retraining import exposing, fit, head_of, put
+from edgecloud.graft.retraining import exposing, fit, int8_head_of, put
 from edgecloud.graft.stock import read
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable
@@ -27,7 +27,7 @@ BOTH = pytest.mark.parametrize("name", ["int8_softmax", "int8_logistic"])
 @BOTH
 def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name: str) -> None:
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     clips, _ = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 6)
     (before,) = outputs(stock.data, clips)
     after, rows = outputs(exposing(stock, of.seen), clips)
@@ -42,7 +42,7 @@ def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name: str) -
 @BOTH
 def test_a_retrained_head_is_learnt_and_nothing_else_moves(name: str) -> None:
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     classes = 2 if of.logistic else of.outputs
     clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], classes, 160)
     _, rows = outputs(exposing(stock, of.seen), clips)
@@ -62,7 +62,7 @@ def test_a_retrained_head_is_learnt_and_nothing_else_moves(name: str) -> None:
 @BOTH
 def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(name: str) -> None:
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     kernel, bias = layer_of(of, weights_in(stock.data, of))
     none = np.zeros((0, kernel.shape[1]))
     same = put(stock.data, of, kernel, bias, none)
@@ -83,7 +83,7 @@ def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(nam
 def test_a_wake_word_learns_another_word(name: str) -> None:
     """Streaming models of another project, with their state; synthetic sounds: patterns of noise over 20 frames."""
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 140, frames=20)
     before = outputs(exposing(stock, of.seen), clips)
     kernel, bias = fit(of, features_of(of, before[1][:100]), y[:100])
@@ -114,10 +114,20 @@ def test_the_commands_expose_and_fit(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
 
 
+def test_a_head_whose_logits_are_the_output_is_retrained_while_they_stay_in_their_range() -> None:
+    stock = read(stock_file("int8_softmax"))
+    bare = exposing(stock, int8_head_of(stock, stock.outputs[0]).given)
+    of = int8_head_of(read(bare), read(bare).outputs[1])
+    kernel, bias = layer_of(of, weights_in(bare, of))
+    assert of.outputs == 4 and put(bare, of, kernel / 2, bias / 2, np.zeros((1, 8))).changed > 0
+    with pytest.raises(BadArgument, match="more than a softmax reads them"):
+        put(bare, of, kernel, bias + 1e3, np.zeros((1, 8)))
+
+
 def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go() -> None:
     with pytest.raises(NotTrainable, match="float32, not int8"):
         stock = read((STOCK / "dense.tflite").read_bytes())
-        head_of(stock, stock.outputs[0])
+        int8_head_of(stock, stock.outputs[0])
     with pytest.raises(NotTrainable, match="edgecloud int8-head fit"):
         graft(stock_file("int8_softmax"), Wish())
 
@@ -126,7 +136,7 @@ def test_rows_that_can_not_be_read_are_refused_and_nothing_is_written(tmp_path: 
     """A copy that broke off, a bit that fell over, an array that claims more than any memory holds, and no rows at all."""
     model, out = str(STOCK / "int8_softmax.tflite"), tmp_path / "new.tflite"
     stock = read(stock_file("int8_softmax"))
-    size = head_of(stock, stock.outputs[0]).features
+    size = int8_head_of(stock, stock.outputs[0]).features
     good = io.BytesIO()
     np.savez(good, x=np.arange(40 * size, dtype=np.int8).reshape(40, size), y=np.arange(40) % 2)
     whole = good.getvalue()

@@ -28,7 +28,7 @@ from tests.edgecloud.centre import FLEET_KEY, add_base
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
 
 pytestmark = [
-    pytest.mark.slow("starts and kills an ingester and a broker"),
+    pytest.mark.slow("starts and kills an ingester and a broker", seconds=10),
     pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING),
 ]
 ROOT = Path(edgecloud.__file__).parents[2]

@@ -26,6 +26,7 @@ def wanted(centre: Centre, count: int) -> list[int]:
     return parts.missing(answer.have, count)
 
 
+@pytest.mark.slow("sends large updates in every order")
 @settings(max_examples=40)
 @given(st.data())
 def test_parts_in_any_order_with_any_losses_become_one_stored_update(base: Base, data: st.DataObject) -> None:

@@ -42,6 +42,7 @@ def settle(centre: Centre, device: ScriptedDevice, rng: np.random.Generator) -> 
     raise AssertionError(f"it never settled: {device.waiting.keys()}, {centre.statuses(device)}")
 
 
+@pytest.mark.slow("lives through hundreds of updates, some thousand times")
 @settings(max_examples=40)
 @given(
     order=st.lists(st.integers(0, 9), max_size=40),
@@ -392,6 +393,7 @@ def test_refusals_are_bounded(store: SqliteStore, base: Base) -> None:
     assert store.refusals.count() == 5
 
 
+@pytest.mark.slow("lives through hundreds of updates, some thousand times")
 @settings(max_examples=60)
 @given(leaf=st.sampled_from(["hello", "update", "part", "state", "rsp"]), data=st.binary(max_size=300), cut=st.integers(0, 400))
 def test_no_bytes_on_any_topic_do_more_than_leave_a_row(base: Base, leaf: str, data: bytes, cut: int) -> None:

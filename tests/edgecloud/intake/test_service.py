@@ -316,6 +316,7 @@ def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_t
     store.close()
 
 
+@pytest.mark.slow("sends three hundred updates")
 def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it_was(tmp_path: Path, base: Base) -> None:
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)

@@ -37,6 +37,7 @@ def exact(path: Path) -> int:
         store.close()
 
 
+@pytest.mark.slow("copies a registry again and again while it is written")
 def test_a_copy_taken_while_the_ingester_writes_is_whole_and_of_one_moment(tmp_path: Path, base: Base) -> None:
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)

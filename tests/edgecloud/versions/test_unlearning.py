@@ -162,6 +162,7 @@ def test_a_delta_that_only_says_that_it_forgot_is_believed_when_replaying_gives_
         unlearned(centre, "pi-7@1", [3])
 
 
+@pytest.mark.slow("replays one lineage after another")
 @examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_the_history_what_is_unlearned_is_a_fresh_training_without_it_or_an_error(

@@ -9,10 +9,10 @@ from modelwire.errors import NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import Notes, notes_of
 
-from .exact_course import MODE
+from .exact_course import FEATURES
 
 
-def head_of(file: Path, model: str) -> tuple[Notes, int]:
+def featured_notes(file: Path, model: str) -> tuple[Notes, int]:
     """Return a base's notes, and the samples of one step. Raises NotTrainable when it can't be trained in mode features."""
     with mapped(file) as data:
         tflite_file.check_trainable(data, model=model)
@@ -28,5 +28,5 @@ def modes_of(file: Path, model: str) -> tuple[list[str], int]:
     """Return the modes in which a base can be trained, cheapest first, and the samples of one step."""
     with mapped(file) as data:
         said, batch = notes_of(data, model=model), tflite_file.contract(data, model=model).batch
-    on_features = [MODE] if said.head is not None and not said.score else []
+    on_features = [FEATURES] if said.head is not None and not said.score else []
     return [*on_features, *(mode.name for mode in said.modes)], batch

@@ -1,0 +1,90 @@
+"""Makes a device's state folder, with its settings and keys beside it: all of it, or nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeagent.samples.spool import Spool
+from edgeagent.settings.reading import Loaded
+from edgeagent.system.database import create_database
+from edgecommon import files
+from modelwire.errors import ConfigError
+from modelwire.lattice.snap import no_residual
+from modelwire.tflite import file as tflite_file
+from modelwire.update.manifest import manifest_of
+
+from . import agent_tables as schema
+from .slots import ModelStore
+
+
+def create_folder(
+    folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet_key: bytes, exact: bool = False
+) -> None:
+    """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
+    seed: the private key's 32 bytes; exact: the device adopts nothing.
+
+    Raises NotTrainable for a base that can't be trained, ConfigError when anything of the kind is there already.
+    """
+    device = loaded.settings.device
+    places = [device.key, device.fleet_key, device.dir, loaded.path.name]  # the settings last: with them the folder is complete
+    staging = folder / ".edgeagent-init"
+    for place in places:
+        if Path(place).is_absolute() or ".." in Path(place).parts or len(Path(place).parts) != 1:
+            raise ConfigError(reason=f"{place!r} is not a plain name beside the settings; move it after init and change the setting")
+    _take_back(folder, staging, places)
+    for place in places:
+        if os.path.lexists(folder / place):
+            raise ConfigError(reason=f"{folder / place} is there already; init never overwrites")
+    for name, base in models.items():
+        tflite_file.check_trainable(base, model=name)
+    folder.mkdir(parents=True, exist_ok=True)
+    import shutil  # with all the packers that it knows: not in the memory of an agent that runs
+
+    shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
+    staging.mkdir(mode=0o700)
+    files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)
+    _create_state(staging / device.dir, loaded, models, exact)
+    files.write(staging / device.fleet_key, f"{fleet_key.hex()}\n".encode())
+    files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
+    for place in places:
+        os.rename(staging / place, folder / place)
+    files.flush_folder(folder)
+    staging.rmdir()
+
+
+def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
+    """Undo the renames of an init that was killed among them; what it did not move itself stays where it is."""
+    if not (staging / places[-1]).exists():
+        return  # killed before the first rename, or not at all
+    for place in places:
+        if not os.path.lexists(staging / place) and os.path.lexists(folder / place):
+            os.rename(folder / place, staging / place)
+
+
+def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool) -> None:
+    import secrets  # with all of hmac
+
+    state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
+    (state / "models").mkdir()
+    Spool.create(state)
+    database = create_database(state / schema.FILE, schema.TABLES, schema.RELEASE)
+    with Spool(state) as spool, database.transaction():
+        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0)):
+            database.insert("meta", key=key, value=value)
+        for name, base in models.items():
+            manifest, contract = manifest_of(base, exact=exact), tflite_file.contract(base, model=name)
+            _, written = ModelStore.create(state / "models" / name, base, manifest, no_residual(manifest))
+            database.insert(
+                "model", name=name, manifest=manifest.encode(), base_commit=manifest.commit, head_commit=manifest.commit,
+                slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
+            )  # fmt: skip
+            bounds = loaded.settings.spool
+            spool.register(
+                name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes,
+                channels=loaded.settings.model(name).card.channels, codes=contract.codes,
+            )  # fmt: skip
+    database.close()
+    files.flush_folder(state / "models")
+    files.flush_folder(state)
