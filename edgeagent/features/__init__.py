@@ -1,4 +1,4 @@
-"""What the frozen part of a model made of each sample, kept, and the exact trainer on it. Knows no state folder, no settings and no round."""
+"""What the frozen part of a model made of each sample, kept, and the exact trainer on it. Knows no state folder and no settings."""
 
 from __future__ import annotations
 
