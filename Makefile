@@ -15,10 +15,11 @@ PIP := -m pip --quiet --disable-pip-version-check --no-input install
 RESULTS := build/test
 RUNS ?= 1000000
 HANGS := 600 # seconds after which one test counts as hanging, and fails with its stack
-# Tests wait for brokers and processes more than they compute: twice as many workers as cores, and no more than 16.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? 2 * n : 16)))
+CORES := $(shell nproc)
+# Slow tests wait for brokers and processes more than they compute: twice as many workers as cores, and no more than 16.
+WORKERS ?= $(shell echo $$(($(CORES) < 8 ? 2 * $(CORES) : 16)))
 # One test at a time to whoever is free, the slow ones first: none is left over for the end.
-PYTEST := -m pytest -q --timeout=$(HANGS) --numprocesses=$(WORKERS) --dist=load --maxschedchunk=1
+PYTEST := -m pytest -q --timeout=$(HANGS) --dist=load --maxschedchunk=1
 
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -29,62 +30,69 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench fuzz docs clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench fuzz docs hooks clean
 
-help: ## list the verbs
+# The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
+help: ## this list
 	@echo "make VERB, with one of:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
-	@echo "PYTHON=python3.12 (or another >= 3.10) chooses the interpreter; now: $(or $(PYTHON),none that fits)"
+	@sed -n -e 's/^##@ //p' -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+	@echo "PYTHON=python3.12 (>= 3.10) chooses the Python; now $(or $(PYTHON),none that fits)"
 
-venv: $(VENV)/.ready ## make the environment .venv alone (a second run does nothing)
-
-demo: $(VENV)/.ready ## a broker, the ingester and devices as processes on this machine, killed and restarted; a table and a chart
+##@ to see it at work
+demo: $(VENV)/.ready ## broker, centre and devices on this machine, killed on the way
 	$(VENV)/bin/python -m tests.system.demo
 
-demo-har: $(VENV)/.ready ## a story: three watches learn the persons who wear them, and whose model serves whom
+demo-har: $(VENV)/.ready ## a story: three watches learn the persons who wear them
 	$(VENV)/bin/python -m tests.stories.har
 
-demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, unlabelled, and hear what is wrong with them
+demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, and what is wrong
 	$(VENV)/bin/python -m tests.stories.turbine
 
-demo-camera: $(VENV)/.ready ## a story: cameras learn to read in their own light, and one a new sign, without forgetting
+demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a new sign
 	$(VENV)/bin/python -m tests.stories.camera
 
-quick: $(VENV)/.ready stock ## the tests that take no more than a moment each, in less than a minute: all but those marked slow
-	@$(VENV)/bin/python $(PYTEST) -m "not slow" tests </dev/null
+##@ to work on it
+venv: $(VENV)/.ready ## the environment .venv; after a change it takes what changed
 
-test: $(VENV)/.ready tflite-runtime stock ## all tests: on LiteRT with numpy 2, on tflite-runtime with numpy 1, and on the numpy kernels
+quick: $(VENV)/.ready stock ## the tests that take a moment each: all not marked slow
+	@$(VENV)/bin/python $(PYTEST) --numprocesses=$(CORES) --hypothesis-profile=quick -m "not slow" tests </dev/null
+
+test: $(VENV)/.ready tflite-runtime stock ## all tests: LiteRT with numpy 2, tflite-runtime, numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \
 	run() { \
 		results=$(RESULTS)/$$1.xml; echo; echo "== $$1"; shift; \
 		$(VENV)/bin/python .ci/timed.py $${results%.xml}.seconds "$$@" --junitxml=$$results </dev/null || failed=1; \
 		test -e $$results || { echo "this run ended without a result" >&2; failed=1; }; \
 	}; \
-	run litert $(VENV)/bin/python $(PYTEST) tests; \
+	run litert $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests; \
 	if test -e $(VENV_TFLITE)/.ready; then \
-		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) tests/modelwire tests/edgeagent tests/models; \
+		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire tests/edgecommon tests/edgeagent tests/models; \
 	fi; \
-	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) tests/modelwire; \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire; \
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
-lint: $(VENV)/.lint ## ruff, mypy --strict, the compiled module against its stub, and the import rules
+lint: $(VENV)/.lint ## ruff, mypy --strict, the kernels' stub, who may import whom
 	@failed=0; run() { echo "== $$*"; $(VENV)/bin/"$$@" || failed=1; }; \
 	run ruff check .; run mypy; run stubtest modelwire._core.kernel; run lint-imports; exit $$failed
 
-bench: $(VENV)/.bench ## speeds, bytes and 20-update chains against memcpy, numpy, torch, zstd, bsdiff and others; QUICK=1 for less
-	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
-
-fuzz: $(VENV)/.fuzz ## the harnesses of csrc/fuzz and the Python door, RUNS executions each (default a million)
-	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \
-	$(VENV)/bin/python -m tests.hostile.fuzz_door --runs $(RUNS) || failed=1; exit $$failed
-
 docs: $(VENV)/.ready ## write docs/cli.md anew from the commands' --help
 	$(VENV)/bin/python docs/generate_cli.py
+
+hooks: $(VENV)/.hooks $(VENV)/.lint ## ask the linters at every commit (pre-commit, in this clone)
+	$(VENV)/bin/pre-commit install
 
 clean: ## remove environments, builds and caches
 	rm -rf build dist *.egg-info $(VENV) $(VENV_TFLITE) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -f modelwire/_core/*.so modelwire/_core/kernel.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ to measure it
+bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
+	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
+
+fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each
+	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \
+	$(VENV)/bin/python -m tests.hostile.fuzz_door --runs $(RUNS) || failed=1; exit $$failed
 
 # An environment is ready when it is installed and holds the kernels of today: a touched source costs its own object, no install.
 $(VENV)/.ready $(VENV_TFLITE)/.ready: %/.ready: %/.installed $(KERNELS)

@@ -40,13 +40,12 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         folder = self._folder()
+        flags = [*ext.extra_compile_args, "-MMD"]  # beside each object a list of what it was made from
         made = {source: folder / self.compiler.object_filenames([source])[0] for source in sorted(ext.sources)}
 
         def compile_one(source: str) -> None:
             try:
-                self.compiler.compile(
-                    [source], str(folder), ext.define_macros, ext.include_dirs, self.debug, extra_postargs=[*ext.extra_compile_args, "-MMD"],
-                )  # fmt: skip
+                self.compiler.compile([source], str(folder), ext.define_macros, ext.include_dirs, self.debug, extra_postargs=flags)
             except BaseException:
                 made[source].unlink(missing_ok=True)  # half an object would be the newest file of all
                 raise

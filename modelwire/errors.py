@@ -312,13 +312,13 @@ class SubnormalsFlushed(KernelError):
 
 
 def all_errors() -> list[type[ModelWireError]]:
-    """Return every error class, parents before children, in order of definition."""
-    found: list[type[ModelWireError]] = []
+    """Return every error class, parents before children, in order of definition. docs/errors.md is held against it."""
+    classes: list[type[ModelWireError]] = []
 
     def walk(cls: type[ModelWireError]) -> None:
-        found.append(cls)
+        classes.append(cls)
         for child in cls.__subclasses__():
             walk(child)
 
     walk(ModelWireError)
-    return found
+    return classes

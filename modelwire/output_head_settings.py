@@ -1,4 +1,4 @@
-"""How one head is trained: widths, loss, optimizer, rates, and the order of the rows. The same recipe gives the same bits anywhere."""
+"""How one output head is trained: widths, loss, optimizer, rates, and the order of the rows. The same ones give the same bits anywhere."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ _RANGES = {  # inclusive; the kernels refuse the same
 
 
 @dataclass(frozen=True, slots=True)
-class HeadRecipe:
-    """One head and how it is trained. docs/head-trainer.md has the formulas.
+class OutputHeadSettings:
+    """One output head and how it is trained. docs/head-trainer.md has the formulas.
 
     Floats are rounded to float32, what the trainer computes in. Raises Malformed for a value that is out of range.
     """
@@ -111,14 +111,14 @@ class HeadRecipe:
     def work(self, rows: int) -> int:
         """Return how long a training on `rows` rows takes, in multiply-adds of its forward passes; backward passes come on top.
 
-        What is no multiply-add counts as so many as take its time, so that no recipe takes hours and counts little.
+        What is no multiply-add counts as so many as take its time, so that no training takes hours and counts little.
         """
         neurons = sum(self.widths[1:])
         each = min(self.batch, rows) * (self.size + _OF_A_NEURON * neurons) + self.size * (1 + 2 * self.slots) + _OF_A_STEP
         return self.steps * each
 
     def as_value(self) -> Value:
-        """Return what stands for the recipe in a record: one value a field, in order, behind the format's number."""
+        """Return what stands for the settings in a record: one value a field, in order, behind the format's number."""
         values: list[Value] = [1]
         for field in fields(self):
             value = getattr(self, field.name)
@@ -131,9 +131,9 @@ def steps_of(epochs: int, rows: int, batch: int) -> int:
     return epochs * -(-rows // batch)
 
 
-def head_recipe_of(value: Value) -> HeadRecipe:
-    """Return the recipe that `as_value` gave. Raises Malformed."""
-    names = [field.name for field in fields(HeadRecipe)]
+def output_head_settings_of(value: Value) -> OutputHeadSettings:
+    """Return the settings that `as_value` gave. Raises Malformed."""
+    names = [field.name for field in fields(OutputHeadSettings)]
     if not isinstance(value, list) or len(value) != 1 + len(names) or type(value[0]) is not int or value[0] != 1:
         raise Malformed(what="head", reason="it is not a recipe of format 1")
     given: dict[str, Any] = dict(zip(names, value[1:], strict=True))
@@ -144,7 +144,7 @@ def head_recipe_of(value: Value) -> HeadRecipe:
     hidden = given["hidden"]
     if not isinstance(hidden, list):
         raise Malformed(what="head", reason="hidden is no list")
-    return HeadRecipe(
+    return OutputHeadSettings(
         **{name: x for name, x in given.items() if name in ("features", "outputs", "steps", "batch", "every", "seed", *_FLOATS)},
         hidden=tuple(hidden),
         activation=_member(Activation, given["activation"]),

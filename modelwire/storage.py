@@ -58,8 +58,8 @@ def from_bytes(dtype: Dtype, data: bytes | memoryview) -> Held:
 def pieces(dtype: Dtype, held: Held, nbytes: int) -> Iterator[memoryview]:
     """Yield a flat array's stored bytes, so many at a time; what is held otherwise is converted piece by piece. Raises as `bits`."""
     entries = nbytes // dtype.width
-    for at in range(0, len(held), entries):
-        yield bits(dtype, held[at : at + entries]).data.cast("B")
+    for start in range(0, len(held), entries):
+        yield bits(dtype, held[start : start + entries]).data.cast("B")
 
 
 def rounded(dtype: Dtype, numbers: F32) -> F32:

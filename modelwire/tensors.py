@@ -28,7 +28,7 @@ Stored: TypeAlias = NDArray[np.uint32] | NDArray[np.uint16] | NDArray[np.uint8] 
 Held: TypeAlias = NDArray[Any]
 Weights: TypeAlias = dict[str, Held]
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{limits.NAME_MAX - 1}}}\Z")
 
 
 class Dtype(IntEnum):
@@ -148,12 +148,6 @@ class Schema:
     def shaped(self, flat: list[Held]) -> Weights:
         """Return the flat arrays as a mapping by name, in their shapes, without copies."""
         return {t.name: a.reshape(t.shape) for t, a in zip(self.tensors, flat, strict=True)}
-
-
-def schema_of(weights: Mapping[str, NDArray[np.generic]], dtypes: Mapping[str, Dtype] | None = None) -> Schema:
-    """Return the schema of arrays by name, in the order of sorted names. dtypes: storage types of those that are not float32."""
-    types = dtypes or {}
-    return Schema(tuple(TensorSpec(n, tuple(int(d) for d in weights[n].shape), types.get(n, Dtype.FLOAT32)) for n in sorted(weights)))
 
 
 def check_table(tensors: tuple[TensorSpec, ...], limit: limits.Limits = limits.DEFAULT) -> None:

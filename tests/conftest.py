@@ -15,6 +15,8 @@ COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthC
 settings.register_profile("desk", COMMON)
 # CI looks at the same examples each time: what fails there, fails at the desk, and fails because of the change.
 settings.register_profile("ci", COMMON, derandomize=True)
+# `make quick` looks at fewer, and leaves the rest to `make test`.
+settings.register_profile("quick", COMMON, max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 MEMORY = Path("/dev/shm")
@@ -35,9 +37,15 @@ if "TMPDIR" not in os.environ and in_memory():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests begin first: workers that meet one at the end would be waited for."""
-    for item in items:
-        mark = item.get_closest_marker("slow")
-        if mark is not None and not (mark.args and str(mark.args[0]).strip()):
-            raise pytest.UsageError(f"{item.nodeid}: a slow test says why: @pytest.mark.slow('...')")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Let slow tests begin first, the slowest before the others: a worker that met one at the end would be waited for."""
+    items.sort(key=seconds, reverse=True)
+
+
+def seconds(item: pytest.Item) -> float:
+    """Return what a test says that it takes, about; 0 when it is not slow. Raises UsageError when a slow one does not say why."""
+    mark = item.get_closest_marker("slow")
+    if mark is None:
+        return 0.0
+    if not (mark.args and str(mark.args[0]).strip()):
+        raise pytest.UsageError(f"{item.nodeid}: a slow test says why: @pytest.mark.slow('...')")
+    return float(mark.kwargs.get("seconds", 1))

@@ -132,8 +132,8 @@ def _trained_first(wish: Wish, names: list[str]) -> list[int]:
     """Return the places of the outputs, the one that is trained first. Raises BadArgument when there is none of that name."""
     if wish.output and wish.output not in names:
         raise BadArgument(reason=f"no output is called {wish.output!r}", fix=f"name one of: {', '.join(names)}")
-    at = names.index(wish.output) if wish.output else 0
-    return [at, *(i for i in range(len(names)) if i != at)]
+    chosen = names.index(wish.output) if wish.output else 0
+    return [chosen, *(i for i in range(len(names)) if i != chosen)]
 
 
 def _fixed(shape: tuple[Any, ...], wish: Wish) -> tuple[int, ...]:

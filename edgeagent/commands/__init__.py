@@ -1,9 +1,14 @@
-"""The commands of `edgeagent`, one module each: NAME, HELP, EXAMPLES, `add` for its arguments and `run` for its answer."""
+"""The commands of `edgeagent`, one module each: NAME, HELP, EXAMPLES, `add` for its arguments and `run` for its answer.
+
+Knows every room; no room knows it.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+
+__all__ = ["NAMES", "chosen", "every"]
 
 NAMES = ("init", "run", "train", "publish", "status", "samples", "log", "outbox", "estimate", "measure", "doctor", "config", "version")
 

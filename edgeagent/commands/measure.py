@@ -32,16 +32,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
-    with open_folder(loaded, alone=False) as opened:
-        lineages = chosen(opened, args.model)
+    with open_folder(loaded, alone=False) as device:
+        lineages = chosen(device, args.model)
         for lineage in lineages:
             if args.mode and args.mode not in measuring.modes(lineage):
                 raise ConfigError(reason=f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}")
-        open_model = opener(opened, eager=False)
+        open_model = opener(device, eager=False)
         rows = []
         for lineage in lineages:
             key = open_model(lineage.load().file, lineage.name).runtime_key
-            trouble = {} if args.known else _measure(opened, lineage, key, args.mode)
+            trouble = {} if args.known else _measure(device, lineage, key, args.mode)
             costs = lineage.costs.of(key)
             rows.append(
                 {
@@ -52,19 +52,19 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"models": rows}, _text(rows), 1 if any(r["trouble"] for r in rows) else 0)
 
 
-def _measure(opened: DeviceFolder, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
+def _measure(device: DeviceFolder, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
     """Measure, write down what was found, and return why modes could not be measured."""
-    limit = opened.settings.model(lineage.name).budget.max_ram
+    limit = device.settings.model(lineage.name).budget.max_ram
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    at_work = Measuring(opened.path, lineage.name, [mode] if mode else measuring.modes(lineage), limit=limit, said=say)
+    measurement = Measuring(device.path, lineage.name, [mode] if mode else measuring.modes(lineage), limit=limit, said=say)
     try:
-        at_work.wait()
+        measurement.wait()
     finally:
-        at_work.close()
-    return at_work.note(lineage, key, int(time.time()))
+        measurement.close()
+    return measurement.note(lineage, key, int(time.time()))
 
 
 def _as_document(cost: Cost) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgeagent.training.course import WEIGHTS, Kept
 from modelwire.errors import Malformed, NotTrainable
-from modelwire.output_head.recipe import Layer
+from modelwire.output_head.recipe import HeadLayer
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, steps_of
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, steps_of
 from modelwire.tensors import F32, Schema, Weights
 from modelwire.tflite.notes import HeadNotes
 
@@ -31,14 +31,14 @@ class OutputHead:
     """Where the head lies among a model's weights, and what it is."""
 
     notes: HeadNotes
-    tensors: tuple[Layer, ...]  # by places in the schema, from the features on
+    tensors: tuple[HeadLayer, ...]  # by places in the schema, from the features on
     widths: tuple[int, ...]  # inputs of the first layer, then neurons of each
     logits: bool = False  # the model answers with them as they are, without softmax or logistic
 
-    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> HeadRecipe:
+    def recipe(self, *, rows: int, batch: int, epochs: int, rate: float, optimizer: str, seed: int) -> OutputHeadSettings:
         """Return how it is to be trained. optimizer: a name; "" for SGD."""
         steps = steps_of(epochs, rows, batch)
-        return HeadRecipe(
+        return OutputHeadSettings(
             self.widths[0], self.widths[-1], steps, self.widths[1:-1], _ACTIVATIONS[self.notes.activation], _LOSSES[self.notes.loss],
             OPTIMIZERS[optimizer], batch=batch, seed=seed, rate=rate,
         )  # fmt: skip
@@ -48,7 +48,7 @@ class OutputHead:
         sizes = zip(self.widths, self.widths[1:], self.notes.layers, strict=False)
         return [(weights[m].reshape(neurons, inputs), weights[b]) for inputs, neurons, (m, b) in sizes]
 
-    def answers(self, recipe: HeadRecipe, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
+    def answers(self, recipe: OutputHeadSettings, weights: Mapping[str, NDArray[Any]], rows: Rows) -> F32:
         """Return what the model answers to samples with these features, [n, outputs]: by the exact trainer's own forward pass."""
         return self.finished(outputs_of(recipe, start_of(recipe, self.layers(weights)).weights, rows))
 
@@ -66,7 +66,7 @@ class OutputHead:
 
 def output_head_of(head: HeadNotes, schema: Schema) -> OutputHead:
     """Return where the head lies. The notes have been checked against the file."""
-    tensors = tuple(Layer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
+    tensors = tuple(HeadLayer(schema.index(matrix), schema.index(biases), False) for matrix, biases in head.layers)
     widths = (head.features, *(schema.tensors[layer.biases].size for layer in tensors))
     return OutputHead(head, tensors, widths)
 
@@ -91,7 +91,7 @@ class ExactCourse:
     whole = True
     closing = WEIGHTS
 
-    def __init__(self, output_head: OutputHead, recipe: HeadRecipe, rows: Rows, start: Weights) -> None:
+    def __init__(self, output_head: OutputHead, recipe: OutputHeadSettings, rows: Rows, start: Weights) -> None:
         """start: all of get_weights."""
         self.output_head, self.recipe, self.rows = output_head, recipe, rows
         self._start = start

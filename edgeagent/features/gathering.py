@@ -21,7 +21,7 @@ from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.lattice.state import ModelState
 from modelwire.output_head import rows as wire_rows
 from modelwire.output_head.rows import Rows
-from modelwire.output_head_settings import HeadRecipe
+from modelwire.output_head_settings import OutputHeadSettings
 from modelwire.tensors import F32, Schema
 from modelwire.tflite.notes import HeadNotes, Notes
 
@@ -90,7 +90,7 @@ class OnFeatures:
         """Return the score of a model with these weights on the held-out samples."""
         return guard.score(self.known.answers(weights, self.judged), self.judging)
 
-    def recipe(self, rows: Rows, lesson: Lesson, optimizer: str) -> HeadRecipe:
+    def recipe(self, rows: Rows, lesson: Lesson, optimizer: str) -> OutputHeadSettings:
         """Return how the lesson trains on these rows. optimizer: a name; "" for the model file's own."""
         return self.known.output_head.recipe(
             rows=len(rows), batch=self.known.batch, epochs=lesson.epochs, rate=lesson.learning_rate,
@@ -99,7 +99,7 @@ class OnFeatures:
 
     def quantised(self) -> Rows:
         """Return the rows to train on as a recipe carries them."""
-        return wire_rows.quantised(self.rows.features, self.rows.labels, self.rows.targets)
+        return wire_rows.quantized(self.rows.features, self.rows.labels, self.rows.targets)
 
 
 @dataclass(slots=True)

@@ -324,13 +324,13 @@ class MqttLink:
         return Lost(event.reason)
 
 
-def reach(settings: LinkSettings, folder: Path) -> str:
+def reach(settings: LinkSettings, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> str:
     """Return how the broker answered at its port, TLS included; nothing is said to it in MQTT, so a running agent is not disturbed.
 
     Raises LinkError, ConfigError or MissingFile.
     """
     broker, _ = parse_broker(settings.broker), _password(folder, settings)
-    began = time.monotonic()
+    began = monotonic()
     try:
         with socket.create_connection((broker.host, broker.port), timeout=settings.connect_timeout) as plain:
             secured = ""
@@ -339,7 +339,7 @@ def reach(settings: LinkSettings, folder: Path) -> str:
                     secured = f", {wrapped.version()}"
     except (OSError, UnicodeError) as e:  # UnicodeError: a name that no host can have
         raise LinkError(broker=settings.broker, reason=f"{e}; check link.broker, and that the broker runs") from None
-    return f"{settings.broker} answers in {1000 * (time.monotonic() - began):.0f} ms{secured}"
+    return f"{settings.broker} answers in {1000 * (monotonic() - began):.0f} ms{secured}"
 
 
 def _password(folder: Path, settings: LinkSettings) -> str | None:

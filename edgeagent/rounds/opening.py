@@ -15,6 +15,7 @@ from edgeagent.features.base_file import modes_of
 from edgeagent.features.exact_course import FEATURES, RECIPE
 from edgeagent.features.gathering import Extractors, FeaturesWanted
 from edgeagent.features.rows_learner import RowsLearner
+from edgeagent.samples import cards
 from edgeagent.samples.spool import Samples
 from edgeagent.state.outcome import Outcome
 from edgeagent.state.slots import StoredModel
@@ -185,9 +186,8 @@ def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) 
 def _card(standing: Standing, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
     settings = standing.settings
     room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
-    return standing.spool.cards.beside(
-        standing.name, until, runtime=runtime, told=standing.lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
-    )
+    card = (standing.spool.cards.begin if keep else standing.spool.cards.coming)(standing.name, until)
+    return cards.beside(card, runtime=runtime, told=standing.lineage.told(), judged=judged, privacy=settings.privacy, room=room)
 
 
 def _planned(standing: Standing, start: Start, source: _Source, learner: Learner, until: int) -> tuple[RoundFacts, str]:

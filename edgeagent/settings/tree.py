@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from modelwire import limits
-from modelwire.cards import privacy as card_privacy
+from modelwire.cards.privacy import FIELDS, Privacy
 
 T = TypeVar("T")
 
@@ -139,14 +139,14 @@ class PrivacySettings:
 
     card: bool = setting(True, "Whether a data card goes with each update.")
     leave: tuple[str, ...] = setting(
-        card_privacy.FIELDS, "Fields of the card that leave the device; single ones as tags.weather or channels.x.mean.", unit="words"
+        FIELDS, "Fields of the card that leave the device; single ones as tags.weather or channels.x.mean.", unit="words"
     )
     least: int = setting(5, "Counts below this are left out.", least=0)
     epsilon: float = setting(0.0, "Noise on all counts and sums of a card: the smaller, the more; 0 means none.", least=0, most=2.0**20)
 
-    def rules(self) -> card_privacy.Privacy:
+    def rules(self) -> Privacy:
         """Return what `leaving` goes by. Raises Malformed when a field is none of a card's."""
-        return card_privacy.Privacy(self.leave, self.least, self.epsilon or None)
+        return Privacy(self.leave, self.least, self.epsilon or None)
 
 
 @dataclass(frozen=True, slots=True)

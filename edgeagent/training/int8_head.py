@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of
-from modelwire.output_head_settings import STEPS_MAX, HeadRecipe, Loss, Optimizer
+from modelwire.output_head_settings import STEPS_MAX, Loss, Optimizer, OutputHeadSettings
 from modelwire.tensors import F32, Weights
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.int8_head import BIAS, BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, Int8Head
@@ -44,7 +44,7 @@ class Int8Model:
         self.name, self._head = model, output_head
         self._shapes = {v.name: (v.shape, v.dtype.held) for v in output_head.variables}
         self.contract = output_head.contract
-        self._recipe = HeadRecipe(
+        self._recipe = OutputHeadSettings(
             features=output_head.features, outputs=output_head.outputs, steps=STEPS_MAX, batch=self.batch, optimizer=Optimizer.ADAM,
             loss=Loss.LOGISTIC if output_head.logistic else Loss.SOFTMAX,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import Self, disjoint_base
 
-from modelwire.output_head_settings import HeadRecipe
+from modelwire.output_head_settings import OutputHeadSettings
 from modelwire.tensors import F32, I32, U8, U16, U32, Stored
 
 STATUS_END: int
@@ -168,7 +168,8 @@ def check_arithmetic() -> None:
     """Raise RoundingMode, SubnormalsFlushed or KernelError unless training gives the same bits here as anywhere."""
 
 def head_train(
-    recipe: HeadRecipe, features: NDArray[Any], wanted: NDArray[Any], weights: F32, slots: F32, *, scale: float, step: int, count: int
+    recipe: OutputHeadSettings, features: NDArray[Any], wanted: NDArray[Any], weights: F32, slots: F32, *,
+    scale: float, step: int, count: int,
 ) -> F32:
     """Return the loss of each of `count` steps from step `step` on; weights and slots move.
 
@@ -176,7 +177,7 @@ def head_train(
     Raises NonFinite, Malformed for settings and labels, TrainingDiverged; nothing has moved then.
     """
 
-def head_infer(recipe: HeadRecipe, features: NDArray[Any], weights: F32, *, scale: float) -> F32:
+def head_infer(recipe: OutputHeadSettings, features: NDArray[Any], weights: F32, *, scale: float) -> F32:
     """Return the outputs of the last layer for each row, before softmax or logistic."""
 
 def permutation(seed: int, epoch: int, n: int) -> U32:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwire.errors import KernelError, Malformed, NonFinite, SubnormalsFlushed, TrainingDiverged
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.tensors import F32, U32
 
 from .arrays import Array, take
@@ -101,7 +101,7 @@ def _mixed(z: int) -> int:
 
 
 def head_train(
-    recipe: HeadRecipe, features: Array, wanted: Array, weights: F32, slots: F32, *, scale: float, step: int, count: int
+    recipe: OutputHeadSettings, features: Array, wanted: Array, weights: F32, slots: F32, *, scale: float, step: int, count: int
 ) -> F32:
     """Return the loss of each of `count` steps from step `step` on; weights and slots move. Raises as the compiled one does."""
     rows = _Rows(recipe, features, scale)
@@ -137,7 +137,7 @@ def head_train(
     return losses
 
 
-def head_infer(recipe: HeadRecipe, features: Array, weights: F32, *, scale: float) -> F32:
+def head_infer(recipe: OutputHeadSettings, features: Array, weights: F32, *, scale: float) -> F32:
     """Return the outputs of the last layer for each row, before softmax or logistic."""
     rows = _Rows(recipe, features, scale)
     take("weights", weights, np.float32, n=recipe.size)
@@ -164,7 +164,7 @@ def _weights_finite(weights: F32, slots: F32) -> None:
 
 
 class _Rows:
-    def __init__(self, recipe: HeadRecipe, features: Array, scale: float) -> None:
+    def __init__(self, recipe: OutputHeadSettings, features: Array, scale: float) -> None:
         dtype = getattr(features, "dtype", np.dtype(np.float32))
         kind = dtype.type if dtype in (np.int8, np.float16) else np.float32
         self.raw = take("features", features, kind)
@@ -211,7 +211,7 @@ class _Layer:
         return self.flat_slots[s * len(self.flat) : (s + 1) * len(self.flat)]
 
 
-def _layers(recipe: HeadRecipe, weights: F32, slots: F32) -> list[_Layer]:
+def _layers(recipe: OutputHeadSettings, weights: F32, slots: F32) -> list[_Layer]:
     out, at = [], 0
     for inputs, neurons in zip(recipe.widths, recipe.widths[1:], strict=False):
         size = neurons * (inputs + 1)
@@ -247,7 +247,7 @@ def _in_order(terms: Any, shape: tuple[int, ...]) -> Array:
     return total
 
 
-def _look(recipe: HeadRecipe, layers: list[_Layer], x: Array) -> list[Array]:
+def _look(recipe: OutputHeadSettings, layers: list[_Layer], x: Array) -> list[Array]:
     """Return what goes into each layer, and what comes out of the last."""
     values = [x]
     for k, layer in enumerate(layers):
@@ -262,7 +262,7 @@ def _look(recipe: HeadRecipe, layers: list[_Layer], x: Array) -> list[Array]:
     return values
 
 
-def _judge(recipe: HeadRecipe, z: Array, rows: _Rows, batch: Array) -> tuple[np.float32, Array]:
+def _judge(recipe: OutputHeadSettings, z: Array, rows: _Rows, batch: Array) -> tuple[np.float32, Array]:
     """Return the batch's loss, and its slope by each output."""
     n = recipe.outputs
     part = _F(1) / _F(len(batch))
@@ -294,7 +294,7 @@ def _judge(recipe: HeadRecipe, z: Array, rows: _Rows, batch: Array) -> tuple[np.
     return loss, slope
 
 
-def _learn(recipe: HeadRecipe, layers: list[_Layer], values: list[Array], delta: Array, now: int) -> None:
+def _learn(recipe: OutputHeadSettings, layers: list[_Layer], values: list[Array], delta: Array, now: int) -> None:
     for k in range(len(layers) - 1, -1, -1):
         layer, x = layers[k], values[k]
         below = _in_order((delta[:, j, None] * layer.w[None, j] for j in range(layer.neurons)), x.shape) if k else delta
@@ -308,7 +308,7 @@ def _learn(recipe: HeadRecipe, layers: list[_Layer], values: list[Array], delta:
         delta = below
 
 
-def _move(recipe: HeadRecipe, layer: _Layer, d: Array, now: int) -> None:
+def _move(recipe: OutputHeadSettings, layer: _Layer, d: Array, now: int) -> None:
     rate = float(_F(recipe.rate))
     if recipe.schedule == Schedule.LINEAR:
         rate = rate + (float(_F(recipe.rate_end)) - rate) * (now / recipe.steps)

@@ -35,7 +35,7 @@ class Shift:
 
 def shifts(a: Card, b: Card) -> tuple[Shift, ...]:
     """Return how far apart the fields are that both cards have, the farthest first. Channels of another axis are left out."""
-    found = [
+    fields = [
         _shift("labels", a.labels, b.labels),
         _shift("hours", dict(enumerate(a.hours)), dict(enumerate(b.hours))),
         *(_shift(f"tags.{name}", a.tags[name], b.tags[name]) for name in a.tags.keys() & b.tags.keys()),
@@ -43,8 +43,8 @@ def shifts(a: Card, b: Card) -> tuple[Shift, ...]:
     other = {sketch.channel: sketch for sketch in b.sketches}
     for sketch in a.sketches:
         if sketch.channel in other:
-            found.append(_shift(f"channels.{sketch.channel.name}", *aligned(sketch, other[sketch.channel])))
-    return tuple(sorted((shift for shift in found if shift is not None), key=lambda shift: (-shift.psi, shift.field)))
+            fields.append(_shift(f"channels.{sketch.channel.name}", *aligned(sketch, other[sketch.channel])))
+    return tuple(sorted((shift for shift in fields if shift is not None), key=lambda shift: (-shift.psi, shift.field)))
 
 
 def _shift(field: str, a: Mapping[Any, int], b: Mapping[Any, int]) -> Shift | None:

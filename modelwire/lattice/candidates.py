@@ -191,10 +191,10 @@ class Candidates:
         self.retract(taken)
         assert self.step is not None
         _, thresholds = self._choices(self.step, ())
-        out, at = [], 0
+        out, first = [], 0
         for part in taken:
-            keep = kept[at : at + len(part.index)]
-            at += len(part.index)
+            keep = kept[first : first + len(part.index)]
+            first += len(part.index)
             ends = np.concatenate([[0], np.cumsum(keep)])[part.ends].tolist()
             with self._naming():
                 again = self._round.adopt(part.index[keep], part.value[keep], ends, steps=part.steps, thresholds=thresholds)
@@ -259,9 +259,9 @@ class naming_tensors:
 def room_for(sizes: Sequence[int]) -> Residual:
     """Return room for a residual of these entries: one piece of memory, each tensor at the start of a cache line."""
     whole = np.empty(sum(-(-n // LINE) * LINE for n in sizes) + LINE, np.uint16)
-    at = -whole.ctypes.data // 2 % LINE
+    start = -whole.ctypes.data // 2 % LINE
     out = []
     for n in sizes:
-        out.append(whole[at : at + n])
-        at += -(-n // LINE) * LINE
+        out.append(whole[start : start + n])
+        start += -(-n // LINE) * LINE
     return out

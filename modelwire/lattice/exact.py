@@ -72,5 +72,5 @@ def _lanes(dtype: Dtype, after: Stored, before: Stored, start: int, *, infinity:
 
 
 def _parts(size: int) -> Iterator[slice]:
-    for at in range(0, size, planes.BLOCK):
-        yield slice(at, min(size, at + planes.BLOCK))
+    for start in range(0, size, planes.BLOCK):
+        yield slice(start, min(size, start + planes.BLOCK))

@@ -55,7 +55,7 @@ def replayed(state: ModelState, container: Container, limit: limits.Limits = lim
 
 
 def apply_many(state: ModelState, chain: Iterable[Container], limit: limits.Limits = limits.DEFAULT) -> int:
-    """Move `state` along a chain of updates, in place and without copies, and return how many there were.
+    """Move `state` along a chain of updates, in place and without copies, and return how many there were. For notebooks and the bench.
 
     Each link is applied whole or not at all, and its fingerprint compared; `prove_root` is for the last one. On an error `state`
     is the one after the links before, and the error's fact `link` tells how many those are. Raises as `apply`.

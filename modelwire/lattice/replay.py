@@ -11,7 +11,7 @@ import numpy as np
 
 from modelwire import limits
 from modelwire.errors import RootMismatch, TooLarge
-from modelwire.output_head.recipe import Layer, Recipe, check_places
+from modelwire.output_head.recipe import HeadLayer, Recipe, check_places
 from modelwire.output_head.trainer import Progress, train_head
 from modelwire.tensors import F32
 from modelwire.update.sections import AnySection, Kind, Sections, section_of, verbatim_section
@@ -47,7 +47,7 @@ def update_of(
     return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start, progress))
 
 
-def moved_to(state: ModelState, layers: Sequence[Layer], trained: Sequence[tuple[F32, F32]]) -> Sections:
+def moved_to(state: ModelState, layers: Sequence[HeadLayer], trained: Sequence[tuple[F32, F32]]) -> Sections:
     """Return the delta from `state` to the nearest points of its lattice to a trained head, whose matrices are [neurons, inputs]."""
     sections = []
     for layer, (matrix, biases) in zip(layers, trained, strict=True):
@@ -64,7 +64,7 @@ def kind_of(state: ModelState) -> Kind:
 def replay(
     state: ModelState, recipe: Recipe, *, root: bytes | None = None, limit: limits.Limits = limits.DEFAULT
 ) -> ModelState:
-    """Return the version that the recipe makes of the parent `state`, which is left as it is.
+    """Return the version that the recipe makes of the parent `state`, which is left as it is. For notebooks: docs/recipes.md.
 
     root: what the sender says the result has; RootMismatch when it is another. Raises what `update_of` raises.
     """

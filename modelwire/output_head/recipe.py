@@ -11,7 +11,7 @@ from typing import Any
 
 from modelwire import limits
 from modelwire.errors import Malformed, ModelError, ShapeMismatch, TooLarge
-from modelwire.output_head_settings import HeadRecipe, head_recipe_of
+from modelwire.output_head_settings import OutputHeadSettings, output_head_settings_of
 from modelwire.tensors import Dtype, Schema, TensorSpec
 from modelwire.wire import cbor
 
@@ -20,7 +20,7 @@ from .rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class HeadLayer:
     """Where one layer of the head lies in the model."""
 
     matrix: int  # places in the schema
@@ -32,8 +32,8 @@ class Layer:
 class Recipe:
     """What an update of kind recipe carries beside its header. The weights to start from are the parent's."""
 
-    head: HeadRecipe
-    layers: tuple[Layer, ...]
+    head: OutputHeadSettings
+    layers: tuple[HeadLayer, ...]
     rows: Rows
 
     def encode(self) -> bytes:
@@ -70,12 +70,12 @@ def parse_recipe(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Recipe:
         matrix, biases, inputs_first = (int(n) for n in place if isinstance(n, int))
         if not 0 <= matrix < limit.tensors or not 0 <= biases < limit.tensors:
             raise Malformed(what="recipe", reason="a layer's tensor is out of range")
-        layers.append(Layer(matrix, biases, bool(inputs_first)))
-    return Recipe(head_recipe_of(head), tuple(layers), rows.rows_of(held))
+        layers.append(HeadLayer(matrix, biases, bool(inputs_first)))
+    return Recipe(output_head_settings_of(head), tuple(layers), rows.rows_of(held))
 
 
-def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]) -> tuple[Layer, ...]:
-    """Return where the layers lie whose (matrix, biases) have these names, the one that sees the features first.
+def layers_in(schema: Schema, head: OutputHeadSettings, names: Sequence[tuple[str, str]]) -> tuple[HeadLayer, ...]:
+    """Return where the layers lie whose (matrix, biases) have these names, the one that sees the features first. For notebooks.
 
     A square matrix counts as [inputs, neurons]. Raises ModelError when a tensor is not there or has another shape.
     """
@@ -88,12 +88,12 @@ def layers_in(schema: Schema, head: HeadRecipe, names: Sequence[tuple[str, str]]
                 raise ModelError(model=f"tensor {name}", reason="the model does not have it")
         m, b = schema.index(matrix), schema.index(biases)
         inputs_first = _ends(schema.tensors[m]) == (head.widths[k], head.widths[k + 1])
-        layers.append(Layer(m, b, inputs_first))
+        layers.append(HeadLayer(m, b, inputs_first))
     check_places(schema, head, layers)
     return tuple(layers)
 
 
-def check_places(schema: Schema, head: HeadRecipe, layers: Sequence[Layer]) -> None:
+def check_places(schema: Schema, head: OutputHeadSettings, layers: Sequence[HeadLayer]) -> None:
     """Raise ModelError unless the layers of this head lie where they are said to."""
     if len(layers) != len(head.widths) - 1:
         raise ModelError(model="head", reason=f"it has {len(head.widths) - 1} layers, and the recipe places {len(layers)}")

@@ -36,14 +36,14 @@ def decode_ids(data: bytes, rows: int | None = None) -> tuple[int, ...]:
     """Return the ids, of exactly `rows` rows where that is given. Raises Malformed for anything that `encode_ids` does not write."""
     if rows is not None and not rows <= len(data) <= _LONGEST * rows:
         raise Malformed(what="the ids of the rows", reason=f"{len(data)} bytes are none of {rows} rows")
-    ids, sample, at = [], 0, 0
-    while at < len(data):
+    ids, sample, place = [], 0, 0
+    while place < len(data):
         rest = shift = 0
         while True:
-            if at == len(data) or shift == 7 * _LONGEST:
+            if place == len(data) or shift == 7 * _LONGEST:
                 raise Malformed(what="the ids of the rows", reason="a number does not end")
-            byte = data[at]
-            at += 1
+            byte = data[place]
+            place += 1
             rest |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from modelwire import _core
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
-from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX, HeadRecipe, Loss
+from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX, Loss, OutputHeadSettings
 from modelwire.tensors import F32, U32, Dtype
 from modelwire.wire import cbor
 
@@ -67,25 +67,25 @@ class Rows:
         """The features as the trainer sees them."""
         return self.features.astype(np.float32) * np.float32(self.scale)
 
-    def wanted_for(self, recipe: HeadRecipe) -> NDArray[Any]:
-        """Return labels or flat targets as the recipe's loss asks for them. Raises ShapeMismatch."""
-        if recipe.loss is Loss.SOFTMAX:
+    def wanted_for(self, settings: OutputHeadSettings) -> NDArray[Any]:
+        """Return labels or flat targets as the settings' loss asks for them. Raises ShapeMismatch."""
+        if settings.loss is Loss.SOFTMAX:
             if self.labels is None:
                 raise ShapeMismatch(tensor="labels", expected="a class for each row", got="none")
             return np.ascontiguousarray(self.labels)
         targets = self.values if self.targets is None and self.labels is None else self.targets
-        if targets is None or targets.shape[1] != recipe.outputs:
+        if targets is None or targets.shape[1] != settings.outputs:
             got = "labels" if targets is None else str(targets.shape[1])
-            raise ShapeMismatch(tensor="targets", expected=f"{recipe.outputs} a row", got=got)
+            raise ShapeMismatch(tensor="targets", expected=f"{settings.outputs} a row", got=got)
         return np.ascontiguousarray(targets).reshape(-1)
 
     def take(self, order: Sequence[int] | NDArray[np.intp]) -> Rows:
         """Return some of the rows, in that order."""
-        at = np.asarray(order, np.intp)
+        chosen = np.asarray(order, np.intp)
         return Rows(
-            self.features[at],
-            None if self.labels is None else self.labels[at],
-            None if self.targets is None else self.targets[at],
+            self.features[chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
             self.scale,
         )
 
@@ -100,7 +100,7 @@ class Rows:
         return self.take(kept)
 
 
-def quantised(features: NDArray[Any], labels: U32 | None = None, targets: F32 | None = None) -> Rows:
+def quantized(features: NDArray[Any], labels: U32 | None = None, targets: F32 | None = None) -> Rows:
     """Return rows of int8 with one scale, the largest magnitude at 127. Train on these: the centre sees no others.
 
     features: float32 or float16, [rows, features].
@@ -108,8 +108,8 @@ def quantised(features: NDArray[Any], labels: U32 | None = None, targets: F32 | 
     peak = float(np.maximum(features.max(initial=0.0), -features.min(initial=0.0)))
     scale = np.float32(max(peak / 127, _SCALE_MIN))
     out = np.empty(features.shape, np.int8)
-    for at in range(0, len(features), 64):  # in pieces: a board has no room for all of them as float32
-        out[at : at + 64] = np.clip(np.rint(features[at : at + 64].astype(np.float32) / scale), -127, 127)
+    for start in range(0, len(features), 64):  # in pieces: a board has no room for all of them as float32
+        out[start : start + 64] = np.clip(np.rint(features[start : start + 64].astype(np.float32) / scale), -127, 127)
     return Rows(out, labels, targets, float(scale))
 
 

@@ -1,6 +1,6 @@
 """Reads and overwrites, in place, the initial values of the variables of a trainable .tflite; says what keeps a file from being one.
 
-docs/trainable-models.md is the contract; a file without its signatures is one too when it ends in an int8 head (tflite_head.py).
+docs/trainable-models.md is the contract; a file without its signatures is one too when it ends in an int8 head (int8_head.py).
 A version of a model is the same file with these bytes replaced: no checkpoint format.
 """
 
@@ -19,7 +19,7 @@ from modelwire import limits, storage
 from modelwire.errors import NotTrainable, ShapeMismatch
 from modelwire.tensors import Dtype, Held, Schema, TensorSpec, Weights
 
-from . import int8_head as tflite_head
+from . import int8_head
 from .graph import (
     ADD_N,
     ASSIGN_VARIABLE,
@@ -34,13 +34,13 @@ from .graph import (
     READ_VARIABLE,
     Buffer,
     Graph,
-    Model,
     Signature,
     Tensor,
+    TfliteModel,
     model_of,
-    opened,
     parse,
     readers_of,
+    root_table,
 )
 from .graph import Contract as Contract
 from .graph import Variable as Variable
@@ -56,7 +56,7 @@ STORED = {FLOAT32: Dtype.FLOAT32, FLOAT16: Dtype.FLOAT16, BFLOAT16: Dtype.BFLOAT
 NO_VALUE = "has no initial value in the file; a runtime would train on whatever lies in memory"
 
 
-def read_variables(file: Buffer | Model, *, model: str = "the model") -> tuple[Variable, ...]:
+def read_variables(file: Buffer | TfliteModel, *, model: str = "the model") -> tuple[Variable, ...]:
     """Return everything that the signature `get_weights` lists, or all of an int8 head, sorted by name.
 
     Raises NotTrainable when a variable has no initial value of its own in the file; Malformed or TooLarge for a damaged file.
@@ -74,11 +74,11 @@ def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
     return head_of(file, parse(file), model=model)
 
 
-def head_of(file: Buffer | Model, m: Model, *, model: str) -> Int8Head | None:
+def head_of(file: Buffer | TfliteModel, m: TfliteModel, *, model: str) -> Int8Head | None:
     """Return the same of a file and what was parsed of it. Of the parsed one alone there is none: its scales are not parsed."""
-    if isinstance(file, Model) or m.signatures.keys() & {*REQUIRED, "eval"}:
+    if isinstance(file, TfliteModel) or m.signatures.keys() & {*REQUIRED, "eval"}:
         return None
-    return tflite_head.find(file, m, model)
+    return int8_head.find(file, m, model)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,13 +88,13 @@ class TrainableFile:
     data: bytes
     variables: tuple[Variable, ...]  # sorted by name
     apart: bool  # nothing that was parsed lies where the weights do: written, they can't change what the file is
-    parsed: Model
+    parsed: TfliteModel
     head: Int8Head | None
 
 
 def parse_trainable(file: bytes, *, model: str = "the model") -> TrainableFile:
     """Return the file with where its weights lie. Raises as `read_variables`."""
-    root = opened(file)
+    root = root_table(file)
     parsed = model_of(root)
     head = head_of(file, parsed, model=model)
     variables = head.variables if head is not None else _variables(parsed, model)
@@ -148,9 +148,9 @@ def write_weights(file: bytes | TrainableFile, weights: Mapping[str, NDArray[np.
     return written
 
 
-def parsed(file: Buffer | Model) -> Model:
+def parsed(file: Buffer | TfliteModel) -> TfliteModel:
     """Return the parsed file; what is parsed already is not parsed again, which takes tenths of a second for a large one on a board."""
-    return file if isinstance(file, Model) else parse(file)
+    return file if isinstance(file, TfliteModel) else parse(file)
 
 
 def signature_names(file: Buffer) -> tuple[str, ...]:
@@ -158,14 +158,14 @@ def signature_names(file: Buffer) -> tuple[str, ...]:
     return tuple(sorted(parse(file).signatures))
 
 
-def contract(file: Buffer | Model, *, model: str = "the model") -> Contract:
+def contract(file: Buffer | TfliteModel, *, model: str = "the model") -> Contract:
     """Return batch and shapes, read from the `train` signature or the int8 head. Raises NotTrainable when it isn't as the contract says."""
     m = parsed(file)
     head = head_of(file, m, model=model)
     return _contract(m, model) if head is None else head.contract
 
 
-def moved(file: Buffer | Model, *, model: str = "the model") -> dict[str, frozenset[str]]:
+def moved(file: Buffer | TfliteModel, *, model: str = "the model") -> dict[str, frozenset[str]]:
     """Return which of the weights each training signature changes: `train`, and every other one whose name begins with `train_`."""
     m = parsed(file)
     names = {handle: name for name, handle in _listed(m, model, _signature(m, model, "get_weights")).items()}
@@ -217,18 +217,18 @@ def _refuse(model: str, reason: str) -> NoReturn:
     raise NotTrainable(model=model, reason=reason)
 
 
-def _signature(m: Model, model: str, name: str) -> Signature:
-    found = m.signatures.get(name)
-    if found is None:
+def _signature(m: TfliteModel, model: str, name: str) -> Signature:
+    signature = m.signatures.get(name)
+    if signature is None:
         _refuse(model, f"it has no signature {name!r}")
-    return found
+    return signature
 
 
 # Which variable each weight is: signature output <- READ_VARIABLE <- VAR_HANDLE; and its value: the constant that the
 # CALL_ONCE subgraph assigns to that handle. Nothing may stand between; a converter has no reason to put anything there.
 
 
-def _variables(m: Model, model: str) -> tuple[Variable, ...]:
+def _variables(m: TfliteModel, model: str) -> tuple[Variable, ...]:
     signature = _signature(m, model, "get_weights")
     _check_custom(m, model)
     initial = _initial_values(m, model)
@@ -257,7 +257,7 @@ def _variables(m: Model, model: str) -> tuple[Variable, ...]:
     return tuple(out)
 
 
-def _listed(m: Model, model: str, signature: Signature) -> dict[str, tuple[str, str]]:
+def _listed(m: TfliteModel, model: str, signature: Signature) -> dict[str, tuple[str, str]]:
     """Return the variable behind each output of get_weights; no two may be the same one."""
     graph, out = m.graphs[signature.graph], dict[str, tuple[str, str]]()
     for name, tensor in signature.outputs.items():
@@ -275,7 +275,7 @@ def _listed(m: Model, model: str, signature: Signature) -> dict[str, tuple[str, 
     return out
 
 
-def _initial_values(m: Model, model: str) -> dict[tuple[str, str], Tensor]:
+def _initial_values(m: TfliteModel, model: str) -> dict[tuple[str, str], Tensor]:
     """Return the constant that initialises each variable, over all subgraphs that CALL_ONCE names."""
     out: dict[tuple[str, str], Tensor] = {}
     assigned: set[tuple[str, str]] = set()
@@ -298,7 +298,7 @@ def _assignments(graph: Graph) -> list[tuple[tuple[str, str] | None, int]]:
     return [(graph.variable(op.inputs[0]), op.inputs[1]) for op in ops]
 
 
-def _check_overlap(m: Model, model: str, variables: list[Variable]) -> None:
+def _check_overlap(m: TfliteModel, model: str, variables: list[Variable]) -> None:
     names = {(v.offset, v.nbytes): v.name for v in variables}
     known = set(names.values())
     end, last = 0, "another buffer"
@@ -313,13 +313,13 @@ def _check_overlap(m: Model, model: str, variables: list[Variable]) -> None:
 # The rest of the contract.
 
 
-def _check_custom(m: Model, model: str) -> None:
+def _check_custom(m: TfliteModel, model: str) -> None:
     for op in (op for g in m.graphs for op in g.operators):
         if op.code == CUSTOM:
             _refuse(model, f"it uses the operator {(op.custom or 'CUSTOM')[:60]}, which only full TensorFlow or its author's code can run")
 
 
-def _check_operators(m: Model, model: str) -> None:
+def _check_operators(m: TfliteModel, model: str) -> None:
     _check_custom(m, model)
     for graph in m.graphs:
         for op in graph.operators:
@@ -331,7 +331,7 @@ def _check_operators(m: Model, model: str) -> None:
             _refuse(model, f"it has a tensor of rank {rank}; at most {limits.DEFAULT.rank} works in every runtime")
 
 
-def _check_setter(m: Model, model: str, variables: tuple[Variable, ...]) -> None:
+def _check_setter(m: TfliteModel, model: str, variables: tuple[Variable, ...]) -> None:
     """set_weights takes what get_weights lists, straight into the same variables."""
     getter, setter = m.signatures["get_weights"], m.signatures["set_weights"]
     if getter.inputs:
@@ -345,16 +345,16 @@ def _check_setter(m: Model, model: str, variables: tuple[Variable, ...]) -> None
     assigned = {value: handle for handle, value in _assignments(graph)}
     listed = _listed(m, model, getter)
     for v in variables:
-        at = setter.inputs[v.name]
-        if assigned.get(at) != listed[v.name]:
+        source = setter.inputs[v.name]
+        if assigned.get(source) != listed[v.name]:
             _refuse(model, f"set_weights does not put {v.name!r} into the variable that get_weights reads")
         if v.dtype is Dtype.BFLOAT16:
             _refuse(model, f"{v.name!r} is bfloat16, which no runtime hands to Python")
-        if graph.tensors[at].shape != v.shape or STORED.get(graph.tensors[at].type) is not v.dtype:
+        if graph.tensors[source].shape != v.shape or STORED.get(graph.tensors[source].type) is not v.dtype:
             _refuse(model, f"set_weights takes {v.name!r} in another shape or type than get_weights gives it")
 
 
-def _check_state(m: Model, model: str) -> None:
+def _check_state(m: TfliteModel, model: str) -> None:
     """Every variable has a first value wherever it is used, and what training changes and inference reads is in get_weights."""
     initial = _initial_values(m, model)
     listed = set(_listed(m, model, m.signatures["get_weights"]).values())
@@ -375,7 +375,7 @@ def _check_state(m: Model, model: str) -> None:
                 _refuse(model, f"training changes {lost[0][1]!r} and {name} reads it, but get_weights does not list it")
 
 
-def _contract(m: Model, model: str) -> Contract:
+def _contract(m: TfliteModel, model: str) -> Contract:
     train, infer = _only(m, model, "train", ("lr", "x", "y"), "loss"), _only(m, model, "infer", ("x",), "output")
     x, y, lr, loss = train["x"], train["y"], train["lr"], train["loss"]
     if not x.shape or not y.shape or x.shape[0] != y.shape[0]:
@@ -399,7 +399,7 @@ def _contract(m: Model, model: str) -> Contract:
     return Contract(x.shape[0], x.shape[1:], y.shape[1:], evaluate is not None)
 
 
-def _only(m: Model, model: str, name: str, inputs: tuple[str, ...], output: str) -> dict[str, Tensor]:
+def _only(m: TfliteModel, model: str, name: str, inputs: tuple[str, ...], output: str) -> dict[str, Tensor]:
     """Return the named tensors of a signature: exactly these inputs and at least this output, all of fixed float32 shapes."""
     signature = _signature(m, model, name)
     if tuple(sorted(signature.inputs)) != inputs or output not in signature.outputs:

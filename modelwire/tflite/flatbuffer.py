@@ -36,19 +36,19 @@ class File:
         if self.allowance < 0:
             raise self.malformed("its tables refer to the same bytes over and over")
 
-    def number(self, form: struct.Struct, at: int) -> int:
-        """Return the integer at byte `at`."""
-        if not 0 <= at <= self.size - form.size:
-            raise self.malformed(f"an offset points to byte {at} of {self.size}")
-        value: int = form.unpack_from(self.data, at)[0]
+    def number(self, form: struct.Struct, place: int) -> int:
+        """Return the integer at byte `place`."""
+        if not 0 <= place <= self.size - form.size:
+            raise self.malformed(f"an offset points to byte {place} of {self.size}")
+        value: int = form.unpack_from(self.data, place)[0]
         return value
 
-    def forward(self, at: int) -> int:
-        """Return where the offset stored at byte `at` points; always behind `at`."""
-        distance = self.number(U32, at)
-        if distance < U32.size or distance > self.size - at:
-            raise self.malformed(f"the offset at byte {at} leaves the file")
-        return at + distance
+    def forward(self, place: int) -> int:
+        """Return where the offset stored at byte `place` points; always behind it."""
+        distance = self.number(U32, place)
+        if distance < U32.size or distance > self.size - place:
+            raise self.malformed(f"the offset at byte {place} leaves the file")
+        return place + distance
 
     def root(self, identifier: bytes) -> Table:
         """Return the root table of a file that carries `identifier` (4 bytes)."""
@@ -84,19 +84,19 @@ class Table:
         return self.at + distance
 
     def integer(self, number: int, form: struct.Struct, default: int = 0) -> int:
-        at = self.field(number, form.size)
-        return default if at is None else self.file.number(form, at)
+        place = self.field(number, form.size)
+        return default if place is None else self.file.number(form, place)
 
     def table(self, number: int) -> Table | None:
-        at = self.field(number, U32.size)
-        return None if at is None else Table(self.file, self.file.forward(at))
+        place = self.field(number, U32.size)
+        return None if place is None else Table(self.file, self.file.forward(place))
 
     def vector(self, number: int, width: int) -> Vector:
         """Return where a vector of `width`-byte entries lies; an absent one is empty. Of its bytes only the count is read."""
-        at = self.field(number, U32.size)
-        if at is None:
+        place = self.field(number, U32.size)
+        if place is None:
             return Vector(self.file, 0, 0)
-        start = self.file.forward(at)
+        start = self.file.forward(place)
         count = self.file.number(U32, start)
         if count * width > self.file.size - start - U32.size:
             raise self.file.malformed(f"the vector at byte {start} claims {count} entries")

@@ -91,7 +91,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TfliteModel:
     """The parsed file. Every index in it is inside its range."""
 
     graphs: tuple[Graph, ...]
@@ -129,12 +129,12 @@ class Contract:
         return prod(self.y_shape)
 
 
-def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Model:
+def parse(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> TfliteModel:
     """Return the parsed model. Raises Malformed, or TooLarge for a file beyond `limit.model_file`."""
-    return model_of(opened(file, limit))
+    return model_of(root_table(file, limit))
 
 
-def model_of(root: Table) -> Model:
+def model_of(root: Table) -> TfliteModel:
     """Return what hangs on the root table; its file's `spans` then hold every byte that this depends on. Raises as `parse`."""
     reader = root.file
     codes = tuple((max(t.integer(0, I8), t.integer(3, I32)), t.text(1)) for t in root.tables(1))
@@ -154,10 +154,10 @@ def model_of(root: Table) -> Model:
     metadata = tuple((t.text(0) or "", t.integer(1, U32)) for t in root.tables(6))
     if any(buffer >= len(buffers) for _, buffer in metadata):
         raise reader.malformed(f"its metadata name a buffer beyond its {len(buffers)}")
-    return Model(graphs, signatures, buffers, metadata, tuple(buffer for _, buffer in metadata) + root.integers(5))
+    return TfliteModel(graphs, signatures, buffers, metadata, tuple(buffer for _, buffer in metadata) + root.integers(5))
 
 
-def opened(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Table:
+def root_table(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Table:
     """Return the root table. Raises as `parse`."""
     data = memoryview(file).cast("B")
     if len(data) > limit.model_file:
@@ -169,7 +169,7 @@ def opened(file: Buffer, limit: limits.Limits = limits.DEFAULT) -> Table:
     return root
 
 
-def readers_of(m: Model) -> Counter[int]:
+def readers_of(m: TfliteModel) -> Counter[int]:
     """Return how often each buffer is meant: by tensors, and by the operators and results that a tensor goes to."""
     out = Counter(m.metadata_buffers)
     for graph in m.graphs:

@@ -35,11 +35,11 @@ from .graph import (
     Buffer,
     Contract,
     Graph,
-    Model,
     Operator,
+    TfliteModel,
     Variable,
-    opened,
     readers_of,
+    root_table,
 )
 from .places import Parts
 
@@ -126,7 +126,7 @@ class Int8Head:
                 _refuse(model, "the scales of its last layer are too far apart")
 
 
-def find(file: Buffer, m: Model, model: str) -> Int8Head | None:
+def find(file: Buffer, m: TfliteModel, model: str) -> Int8Head | None:
     """Return the head of a parsed file that has no signature to train it; None when it ends in no layer of int8 at all.
 
     Raises NotTrainable when it does, and something about that layer keeps it from being trained in place.
@@ -140,7 +140,7 @@ def find(file: Buffer, m: Model, model: str) -> Int8Head | None:
     return _Finder(file, m, graph, layer, behind, model).head(graph.outputs[0])
 
 
-def find_behind(file: Buffer, m: Model, output: int, model: str) -> Int8Head:
+def find_behind(file: Buffer, m: TfliteModel, output: int, model: str) -> Int8Head:
     """Return the head that leads to this output of the first subgraph, whatever signatures there are; its logits may be the output.
 
     Raises NotTrainable for anything but a head that can be retrained in place.
@@ -169,10 +169,10 @@ def _layer(graph: Graph, output: int) -> tuple[Operator | None, list[Operator]]:
 class _Finder:
     """Looks at one layer from all sides."""
 
-    def __init__(self, file: Buffer, m: Model, graph: Graph, layer: Operator, behind: list[Operator], model: str) -> None:
+    def __init__(self, file: Buffer, m: TfliteModel, graph: Graph, layer: Operator, behind: list[Operator], model: str) -> None:
         self.m, self.graph, self.layer, self.behind, self.model = m, graph, layer, behind, model
         self.data = memoryview(file).cast("B")
-        subgraph = next(iter(opened(file).tables(2)))
+        subgraph = next(iter(root_table(file).tables(2)))
         self.tensors, self.operators = list(subgraph.tables(0)), list(subgraph.tables(3))
         self.parts = Parts(file)
 
@@ -208,13 +208,13 @@ class _Finder:
         if not logistic:
             variables += self._output(out)
         self._check_places(variables)
-        found = Int8Head(
+        head = Int8Head(
             tuple(sorted(variables, key=lambda v: v.name)), features, outputs, logistic, self._floats(self._scale("", x))[0], zeros[0][0],
             self._floats(kernel_scale), self._floats(bias_scale), self._floats(self._scale("", out))[0], zeros[1][0],
             self._exposed(x), x, out,
         )  # fmt: skip
-        found.check(self.model)
-        return found
+        head.check(self.model)
+        return head
 
     def _activation(self, bare: bool) -> bool:
         """Return whether the outputs go through a logistic, and not through a softmax."""
@@ -227,8 +227,8 @@ class _Finder:
                 self.refuse("its last layer has an activation fused into it")
             if op.code == FULLY_CONNECTED and options is not None and options.integer(1, I8):
                 self.refuse("the weights of its last layer are shuffled")
-            at = None if options is None or op.code != SOFTMAX else options.field(0, 4)
-            if op.code == SOFTMAX and (at is None or float(np.frombuffer(self.data, "<f4", 1, at)[0]) != 1.0):
+            place = None if options is None or op.code != SOFTMAX else options.field(0, 4)
+            if op.code == SOFTMAX and (place is None or float(np.frombuffer(self.data, "<f4", 1, place)[0]) != 1.0):
                 self.refuse("its softmax has another beta than 1")
         return codes == [LOGISTIC]
 
@@ -260,12 +260,12 @@ class _Finder:
                 self.refuse("the weights of its last layer are sparse")
 
     def _place(self, name: str, tensor: int, dtype: Dtype) -> Variable:
-        found = self.graph.tensors[tensor]
-        offset, nbytes = self.m.buffers[found.buffer]
-        needed = dtype.width * prod(found.shape)
+        source = self.graph.tensors[tensor]
+        offset, nbytes = self.m.buffers[source.buffer]
+        needed = dtype.width * prod(source.shape)
         if nbytes != needed:
-            self.refuse(f"{name!r} takes {nbytes} bytes; {list(found.shape)} takes {needed}")
-        shape = (found.shape[0], needed // found.shape[0]) if dtype is Dtype.INT8 else found.shape
+            self.refuse(f"{name!r} takes {nbytes} bytes; {list(source.shape)} takes {needed}")
+        shape = (source.shape[0], needed // source.shape[0]) if dtype is Dtype.INT8 else source.shape
         return Variable(name, shape, dtype, offset, nbytes)
 
     # Quantization: min 0, max 1, scale 2, zero_point 3, details 5, quantized_dimension 6.
@@ -292,8 +292,8 @@ class _Finder:
 
     def _axis(self, tensor: int) -> int:
         table = self.tensors[tensor].table(4)
-        at = None if table is None else table.field(6, 4)
-        return 0 if at is None else int(np.frombuffer(self.data, "<i4", 1, at)[0])
+        place = None if table is None else table.field(6, 4)
+        return 0 if place is None else int(np.frombuffer(self.data, "<i4", 1, place)[0])
 
     def _alone(self, v: Variable) -> bool:
         """Return whether these bytes belong to one vector that one table refers to, and are nothing else."""
@@ -308,8 +308,8 @@ class _Finder:
         if not self.behind or self.behind[-1].code != SOFTMAX or uses[out] != 1 or out in self.graph.given or v.count != 1:
             return []
         # int64 in the file: as two int32, low half first, so that every bit has its place.
-        found = [scale, Variable(OUTPUT_ZERO, (2,), Dtype.INT32, v.start, 8)]
-        return found if all(self._alone(each) for each in found) else []
+        own = [scale, Variable(OUTPUT_ZERO, (2,), Dtype.INT32, v.start, 8)]
+        return own if all(self._alone(each) for each in own) else []
 
     def _check_places(self, variables: Sequence[Variable]) -> None:
         if not all(self._alone(v) for v in variables):

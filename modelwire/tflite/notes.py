@@ -17,7 +17,7 @@ from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tensors import Dtype
 
 from . import file as tflite_file
-from .graph import FLOAT32, Buffer, Model, parse
+from .graph import FLOAT32, Buffer, TfliteModel, parse
 
 ENTRY = "edgeagent.trainable"  # name of the metadata entry
 CONTRACT = 2  # from which on an entry lists modes
@@ -60,10 +60,6 @@ class Notes:
     loss: str  # "ce", "binary" or "mse"; "" when unknown
     score: bool  # the file has the signature `score` and the weight `anomaly_threshold`
 
-    @property
-    def deepest(self) -> Mode:
-        return self.modes[-1]
-
     def mode(self, name: str) -> Mode | None:
         """Return the mode of this name, None when there is none."""
         return next((mode for mode in self.modes if mode.name == name), None)
@@ -84,14 +80,14 @@ def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
     return _Reader(m, model).notes(_said(file, m, model))
 
 
-def _said(file: Buffer, m: Model, model: str) -> Mapping[str, Any]:
+def _said(file: Buffer, m: TfliteModel, model: str) -> Mapping[str, Any]:
     """Return the entry; empty when there is none."""
-    found = [buffer for name, buffer in m.metadata if name == ENTRY]
-    if not found:
+    entries = [buffer for name, buffer in m.metadata if name == ENTRY]
+    if not entries:
         return {}
-    offset, size = m.buffers[found[0]]
-    if len(found) > 1 or size > limits.DEFAULT.notes:
-        raise NotTrainable(model=model, reason=f"its notes stand in it {len(found)} times, {size} bytes; {limits.DEFAULT.notes} are read")
+    offset, size = m.buffers[entries[0]]
+    if len(entries) > 1 or size > limits.DEFAULT.notes:
+        raise NotTrainable(model=model, reason=f"its notes stand in it {len(entries)} times, {size} bytes; {limits.DEFAULT.notes} are read")
     try:
         said = json.loads(bytes(file[offset : offset + size]).decode())
     except (ValueError, RecursionError):
@@ -104,7 +100,7 @@ def _said(file: Buffer, m: Model, model: str) -> Mapping[str, Any]:
 class _Reader:
     """Checks what is said against the file that says it."""
 
-    def __init__(self, m: Model, model: str) -> None:
+    def __init__(self, m: TfliteModel, model: str) -> None:
         self.m, self.model = m, model
         self.contract = tflite_file.contract(m, model=model)
         self.variables = {v.name: v for v in tflite_file.read_variables(m, model=model)}

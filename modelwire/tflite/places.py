@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .flatbuffer import U32, Table
-from .graph import Buffer, opened
+from .graph import Buffer, root_table
 
 # Fields that are offsets, by number in the schema: to a vector of so many bytes an entry, to a table, or (a tuple) to a vector of tables.
 Layout: TypeAlias = Mapping[int, "int | Layout | tuple[Layout]"]
@@ -31,28 +31,28 @@ class Parts:
 
     def __init__(self, file: Buffer) -> None:
         """Raises Malformed for a damaged file."""
-        found = [(0, 8)]  # the root's offset, and the mark
-        _walk(opened(file), _MODEL, found)
-        self._places: NDArray[np.int64] = np.array(found, np.int64)
+        places = [(0, 8)]  # the root's offset, and the mark
+        _walk(root_table(file), _MODEL, places)
+        self._places: NDArray[np.int64] = np.array(places, np.int64)
 
     def users(self, start: int, nbytes: int) -> int:
         """Return how many parts have a byte of these."""
         return int(((self._places[:, 0] < start + nbytes) & (self._places[:, 1] > start)).sum())
 
 
-def _walk(table: Table, layout: Layout, found: list[tuple[int, int]]) -> None:
-    found += [(table.at, table.end), (table.vtable, table.vtable + 4 + 2 * table.fields)]
+def _walk(table: Table, layout: Layout, places: list[tuple[int, int]]) -> None:
+    places += [(table.at, table.end), (table.vtable, table.vtable + 4 + 2 * table.fields)]
     for number, what in layout.items():
         if table.field(number, U32.size) is None:
             continue
         if isinstance(what, Mapping):
             inner = table.table(number)
             assert inner is not None
-            _walk(inner, what, found)
+            _walk(inner, what, places)
             continue
         width = U32.size if isinstance(what, tuple) else what
         v = table.vector(number, width)
-        found.append((v.start - U32.size, v.start + v.count * width))
+        places.append((v.start - U32.size, v.start + v.count * width))
         if isinstance(what, tuple):
             for inner in table.tables(number):
-                _walk(inner, what[0], found)
+                _walk(inner, what[0], places)

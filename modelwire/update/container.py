@@ -26,7 +26,7 @@ from .sections import AnySection, Kind, PlaneSection, Section, Sections, dense, 
 MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high bit or a swapped line end damage it
 MAJOR, MINOR = 1, 0
 SHA256 = 1
-CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3
+CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3  # raw planes are only read: no release writes them, and the number stays theirs
 CODECS: dict[Kind, tuple[int, ...]] = {
     Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES, CODEC_RAW),
     Kind.DELTA: (CODEC_RANGE, CODEC_PLANES),
@@ -99,7 +99,7 @@ class Container:
         """The rows of the section table whose entries are in the stream."""
         if not self.planes:
             return self.table
-        rows = (self.table[at : at + _SECTION.size] for at in range(0, len(self.table), _SECTION.size))
+        rows = (self.table[start : start + _SECTION.size] for start in range(0, len(self.table), _SECTION.size))
         return b"".join(row for row in rows if row[_CODEC_AT] == CODEC_RANGE)
 
     @property
@@ -135,16 +135,16 @@ class Container:
 
         Raises IndexOutOfRange or Malformed.
         """
-        out, at = {}, 0
+        out, start = {}, 0
         for e in self.entries if self.planes else ():
             if e.codec == CODEC_RANGE:
                 continue
             if e.tensor >= len(schema.tensors):
                 raise IndexOutOfRange(tensor=e.tensor, index=0, size=len(schema.tensors))
             spec, raw = schema.tensors[e.tensor], e.codec == CODEC_RAW
-            out[e.tensor] = PlaneSection(e.tensor, spec.dtype, spec.size, self.planes[at : at + e.count], raw)
+            out[e.tensor] = PlaneSection(e.tensor, spec.dtype, spec.size, self.planes[start : start + e.count], raw)
             planes.check(out[e.tensor].planes, spec.size, spec.dtype.width, always=raw)
-            at += e.count
+            start += e.count
         return out
 
     def sections(self, schema: Schema) -> Sections:
@@ -294,9 +294,9 @@ def _digest(view: memoryview, progress: Progress | None) -> bytes:
     if progress is None:
         return hashlib.sha256(view).digest()
     h = hashlib.sha256()
-    for at in range(0, len(view), PIECE):
-        h.update(view[at : at + PIECE])
-        progress(at)
+    for start in range(0, len(view), PIECE):
+        h.update(view[start : start + PIECE])
+        progress(start)
     return h.digest()
 
 

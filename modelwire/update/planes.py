@@ -55,7 +55,8 @@ class Block:
 def encode(fresh: Stored, parent: Stored | None, infinity: int, *, always: bool = False) -> bytes:
     """Return the planes of what `fresh` is more than `parent` (None: zeros), or nothing where no entry differs, unless `always`.
 
-    infinity: of the stored type, 0 for integers. Raises NonFinite when an entry of fresh is no number.
+    infinity: of the stored type, 0 for integers. always: as raw planes stand, which the golden vectors alone write.
+    Raises NonFinite when an entry of fresh is no number.
     """
     n, width = len(fresh), fresh.itemsize
     room = min(n, BLOCK)
@@ -87,25 +88,25 @@ def blocks(data: bytes | memoryview, n: int, width: int, *, always: bool = True)
 
     Every length is checked before a block is given out; nothing is unpacked. always: as in `encode`.
     """
-    view, at, total = memoryview(data), 0, 0
+    view, place, total = memoryview(data), 0, 0
     for start in range(0, n, BLOCK):
         size = min(n - start, BLOCK)
-        count, at = _word(view, at)
+        count, place = _word(view, place)
         if count > size:
             raise Malformed(what="planes", reason=f"{count} of {size} entries changed")
         total += count
         words = []
         for expected in ([] if count in (0, size) else [(size + 7) // 8]) + ([count] * width if count else []):
-            word, at = _word(view, at)
+            word, place = _word(view, place)
             how, length = word >> 24, word & _LENGTH
             if how not in (ZEROS, RAW, LZ4) or not _fits(how, length, expected):
                 raise Malformed(what="planes", reason=f"a plane of {expected} bytes is said to be {length} of kind {how}")
-            if at + length > len(view):
+            if place + length > len(view):
                 raise Malformed(what="planes", reason="the bytes end too early")
-            words.append((how, view[at : at + length]))
-            at += length
+            words.append((how, view[place : place + length]))
+            place += length
         yield Block(start, size, count, tuple(words))
-    if at != len(view):
+    if place != len(view):
         raise Malformed(what="planes", reason="there are more bytes than needed")
     if not total and not always:
         raise Malformed(what="planes", reason="they say nothing")
@@ -169,10 +170,10 @@ def _fits(how: int, length: int, expected: int) -> bool:
     return length == {ZEROS: 0, RAW: expected}.get(how, length) and (how != LZ4 or 0 < length < expected)
 
 
-def _word(view: memoryview, at: int) -> tuple[int, int]:
-    if at + _WORD.size > len(view):
+def _word(view: memoryview, place: int) -> tuple[int, int]:
+    if place + _WORD.size > len(view):
         raise Malformed(what="planes", reason="the bytes end too early")
-    return _WORD.unpack_from(view, at)[0], at + _WORD.size
+    return _WORD.unpack_from(view, place)[0], place + _WORD.size
 
 
 def _later(error: ModelWireError, start: int) -> None:

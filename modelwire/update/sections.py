@@ -102,7 +102,7 @@ def section_of(tensor: int, dq: NDArray[np.int64], exponent: int, *, index: U32 
     keep = np.flatnonzero(dq)
     if not len(keep):
         return None
-    at = (keep if index is None else index[keep]).astype(np.uint32)
+    entries = (keep if index is None else index[keep]).astype(np.uint32)
     values = dq[keep]
     common = int(np.gcd.reduce(np.abs(values)))
     shift = min((common & -common).bit_length() - 1, limits.STEP_SHIFT_MAX)
@@ -111,8 +111,8 @@ def section_of(tensor: int, dq: NDArray[np.int64], exponent: int, *, index: U32 
     values = values // step
     wide = np.flatnonzero((values < -(1 << 31)) | (values >= 1 << 31))
     if len(wide):
-        raise RangeOverflow(tensor=tensor, index=int(at[wide[0]]))
-    return Section(tensor, at, values.astype(np.int32), step, exponent)
+        raise RangeOverflow(tensor=tensor, index=int(entries[wide[0]]))
+    return Section(tensor, entries, values.astype(np.int32), step, exponent)
 
 
 def verbatim_section(tensor: int, difference: I32) -> Section | None:

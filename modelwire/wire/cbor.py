@@ -29,8 +29,8 @@ def decode(data: bytes, what: str = "record", limit: limits.Limits = limits.DEFA
     """Return the value that `data` encodes, all of it. Raises Malformed or TooLarge; `what` names the data in the error."""
     reader = _Reader(data, what, limit)
     value = reader.value(limit.cbor_depth)
-    if reader.at != len(data):
-        raise Malformed(what=what, reason=f"{len(data) - reader.at} bytes too many")
+    if reader.place != len(data):
+        raise Malformed(what=what, reason=f"{len(data) - reader.place} bytes too many")
     return value
 
 
@@ -84,17 +84,17 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
 class _Reader:
     def __init__(self, data: bytes, what: str, limit: limits.Limits) -> None:
         self.data, self.what, self.limit = data, what, limit
-        self.at = 0
+        self.place = 0
         self.items = 0
 
     def fail(self, reason: str) -> Malformed:
-        return Malformed(what=self.what, reason=f"{reason} at byte {self.at}")
+        return Malformed(what=self.what, reason=f"{reason} at byte {self.place}")
 
     def take(self, n: int) -> bytes:
-        if n > len(self.data) - self.at:
+        if n > len(self.data) - self.place:
             raise self.fail("it ends too early")
-        self.at += n
-        return self.data[self.at - n : self.at]
+        self.place += n
+        return self.data[self.place - n : self.place]
 
     def number(self, low: int) -> int:
         if low < 24:
@@ -131,7 +131,7 @@ class _Reader:
             raise self.fail("a tag")
         if depth == 0:
             raise self.fail("nested too deep")
-        if n > len(self.data) - self.at:  # each item takes a byte at least
+        if n > len(self.data) - self.place:  # each item takes a byte at least
             raise self.fail("a count beyond the end")
         if major == 4:
             return [self.value(depth - 1) for _ in range(n)]
@@ -141,9 +141,9 @@ class _Reader:
         out: dict[str, Value] = {}
         last = b""
         for _ in range(n):
-            start = self.at
+            start = self.place
             key = self.value(0)
-            raw = self.data[start : self.at]
+            raw = self.data[start : self.place]
             if not isinstance(key, str):
                 raise self.fail("a key that is not text")
             if raw <= last:

@@ -54,12 +54,12 @@ def _proven() -> _OpenSsl | None:
     # The same signature with the group's order added to its second half: some releases took it (RFC 8032, section 5.1.7).
     again = _SIGNED[:32] + (int.from_bytes(_SIGNED[32:], "little") + _ORDER).to_bytes(32, "little")
     try:
-        found = _OpenSsl()
-        good = found.public_of(_SECRET) == _PUBLIC and found.sign(_SECRET, b"") == _SIGNED and found.verifies(_PUBLIC, b"", _SIGNED)
-        bad = found.verifies(_PUBLIC, b"1", _SIGNED) or found.verifies(_PUBLIC, b"", again)
+        library = _OpenSsl()
+        good = library.public_of(_SECRET) == _PUBLIC and library.sign(_SECRET, b"") == _SIGNED and library.verifies(_PUBLIC, b"", _SIGNED)
+        bad = library.verifies(_PUBLIC, b"1", _SIGNED) or library.verifies(_PUBLIC, b"", again)
     except (ImportError, OSError, AttributeError, ValueError, MemoryError):  # a symbol that is not there is an AttributeError
         return None
-    return found if good and not bad else None
+    return library if good and not bad else None
 
 
 class _OpenSsl:
@@ -98,8 +98,8 @@ class _OpenSsl:
     def sign(self, secret: bytes, message: bytes) -> bytes:
         out, length = ctypes.create_string_buffer(_SIGNATURE), ctypes.c_size_t(_SIGNATURE)
         with _Key(self, self._private, secret) as key, _Context(self) as context:
-            begun = self._begin_sign(context, None, None, None, key) == 1
-            if not begun or self._sign(context, out, ctypes.byref(length), message, len(message)) != 1 or length.value != _SIGNATURE:
+            ready = self._begin_sign(context, None, None, None, key) == 1
+            if not ready or self._sign(context, out, ctypes.byref(length), message, len(message)) != 1 or length.value != _SIGNATURE:
                 raise ValueError("no signature")
         return out.raw
 
@@ -107,8 +107,8 @@ class _OpenSsl:
         if len(signature) != _SIGNATURE:
             return False
         with _Key(self, self._public, public) as key, _Context(self) as context:
-            begun = self._begin_verify(context, None, None, None, key) == 1
-            return bool(begun and self._verify(context, signature, _SIGNATURE, message, len(message)) == 1)
+            ready = self._begin_verify(context, None, None, None, key) == 1
+            return bool(ready and self._verify(context, signature, _SIGNATURE, message, len(message)) == 1)
 
 
 class _Key:

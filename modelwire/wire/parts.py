@@ -39,8 +39,8 @@ def describe(container: bytes, *, fleet: str, device: str, model: str, at: int, 
 
 def cut(container: bytes, transfer: Transfer, index: int) -> bytes:
     """Return the message that carries part `index`."""
-    at = index * transfer.part_size
-    return _HEAD.pack(MAGIC, 1, transfer.id, index) + container[at : at + transfer.part_size]
+    start = index * transfer.part_size
+    return _HEAD.pack(MAGIC, 1, transfer.id, index) + container[start : start + transfer.part_size]
 
 
 def parse(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Part:

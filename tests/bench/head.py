@@ -23,7 +23,7 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what the pa
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modelwire._core import kernel
-from modelwire.output_head_settings import HeadRecipe, Optimizer
+from modelwire.output_head_settings import Optimizer, OutputHeadSettings
 from tests.bench.kernels import paths
 from tests.bench.timing import Timed, fastest
 
@@ -47,7 +47,7 @@ HEADS = {
 class InNumpy:
     """The same training as one would write it in numpy."""
 
-    def __init__(self, s: HeadRecipe, x: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, s: OutputHeadSettings, x: np.ndarray, y: np.ndarray) -> None:
         rng = np.random.default_rng(1)
         self.s, self.x, self.y, self.rng = s, x, y, rng
         self.layers = [
@@ -110,7 +110,7 @@ class InNumpy:
         p -= g
 
 
-def ours(path: str, s: HeadRecipe, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
+def ours(path: str, s: OutputHeadSettings, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
     rng = np.random.default_rng(1)
     w, slots = (rng.standard_normal(s.size) * 0.1).astype(np.float32), np.zeros(s.slots * s.size, np.float32)
     flat = x.reshape(-1).copy()
@@ -129,7 +129,7 @@ def measure(repeats: int) -> dict[str, dict[str, float]]:
         rng = np.random.default_rng(features + classes)
         x = rng.standard_normal((ROWS, features)).astype(np.float32)
         y = rng.integers(0, classes, ROWS).astype(np.uint32)
-        s = HeadRecipe(features, classes, STEPS, hidden, optimizer=optimizer, batch=BATCH, rate=0.001)
+        s = OutputHeadSettings(features, classes, STEPS, hidden, optimizer=optimizer, batch=BATCH, rate=0.001)
         calls = {"numpy": Timed(InNumpy(s, x, y).run)} | {path: Timed(ours(path, s, x, y)) for path in ratios}
         least = fastest(calls, repeats)
         for path in ratios:

@@ -7,8 +7,10 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from tests.bench import chain, convnets, ours, rivals, timing, typed
 from tests.bench.material import TINY, small_cases
 from tests.bench.measure import KEYS
 from tests.modelwire.raw_planes import raw_weights
+
+pytestmark = pytest.mark.slow("trains nets and packs them with every rival")
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMISED = re.findall(r"\w+", """encode_known_step_over_memcpy encode_total_over_memcpy encode_topk_over_memcpy
@@ -34,7 +38,6 @@ def cases() -> list:  # type: ignore[type-arg]
     return list(small_cases(TINY))
 
 
-@pytest.mark.slow("runs the whole bench, if a small one")
 def test_a_run_writes_every_key_as_a_positive_ratio_or_null_with_a_line_that_says_why(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the charts need matplotlib")
     out = tmp_path / "bench.json"
@@ -65,7 +68,7 @@ def test_a_run_writes_every_key_as_a_positive_ratio_or_null_with_a_line_that_say
 
 @pytest.mark.parametrize("make", [lambda: convnets.cnn(4), lambda: convnets.mobilenet(32, ((1, 8, 1, 1), (2, 12, 2, 2), (2, 12, 1, 1)))])
 @pytest.mark.parametrize("live", [False, True])
-def test_the_gradients_of_the_nets_are_the_slopes_of_their_loss(make, live: bool) -> None:  # type: ignore[no-untyped-def]
+def test_the_gradients_of_the_nets_are_the_slopes_of_their_loss(make: Callable[[], Any], live: bool) -> None:
     net = make()
     rng = np.random.default_rng(3)
     _, shifted = chain.data(0, 256)

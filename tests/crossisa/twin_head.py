@@ -10,7 +10,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire._reference import head
 from modelwire.errors import TrainingDiverged
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 from tests.crossisa.stream import Stream
 
 MOST_ROWS = 100
@@ -37,7 +37,7 @@ class Run(Stream):
         results[near, 0], results[near, 1], results[positive, 2] = head.exp(x[near]), head.tanh(x[near]), head.log(x[positive])
         self.array(results)
 
-    def one(self, s: HeadRecipe, dtype: int, n: int, first: int, steps: int) -> None:
+    def one(self, s: OutputHeadSettings, dtype: int, n: int, first: int, steps: int) -> None:
         features, halves, small = [], [], []
         for _ in range(n * s.features):
             bits = self.rnd()
@@ -76,7 +76,7 @@ class Run(Stream):
         self.functions()
         for n in range(1, MOST_ROWS + 1, 33):
             self.array(twin.permutation(0x0123456789ABCDEF, n, n))
-        s = HeadRecipe(
+        s = OutputHeadSettings(
             50, 10, 300, optimizer=Optimizer.SGD, schedule=Schedule.LINEAR, batch=32, every=7, seed=0xFEDCBA9876543210, rate=0.5,
             rate_end=0.01, factor=0.75, decay=0.001, beta1=0.9, beta2=0.999, epsilon=1e-7,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in
 from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.output_head.rows import Rows
-from modelwire.output_head_settings import HeadRecipe
+from modelwire.output_head_settings import OutputHeadSettings
 from modelwire.tflite.file import parse_trainable, read_weights, write_weights
 from modelwire.update.container import Header, seal
 from modelwire.update.manifest import manifest_of
@@ -59,7 +59,8 @@ class Sent:
 
 def recipe_on(base: Base, ids: Sequence[int], **settings: Any) -> Recipe:
     """Return a recipe for all layers of the tiny net, on samples whose features and labels follow from their ids alone."""
-    head = HeadRecipe(**{"features": 4, "outputs": 3, "hidden": (3, 3), "steps": 12, "batch": 8, "rate": 0.1, "seed": 3, **settings})
+    said = {"features": 4, "outputs": 3, "hidden": (3, 3), "steps": 12, "batch": 8, "rate": 0.1, "seed": 3, **settings}
+    head = OutputHeadSettings(**said)
     names = [(f"{layer}_kernel", f"{layer}_bias") for layer in ("hidden1", "hidden2", "output")]
     labels = np.array([i % 3 for i in ids], np.uint32)
     noise = [np.random.default_rng(i).standard_normal(4) for i in ids]

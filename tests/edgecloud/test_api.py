@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.edgecloud.centre import fleet_of
+from tests.edgecloud.centre import Centre, fleet_of
+from tests.edgecloud.device import Base, ScriptedDevice
 
 
-def test_the_api_names_what_the_design_names(grown, device, base):
+def test_the_api_names_what_the_design_names(grown: Centre, device: ScriptedDevice, base: Base) -> None:
     with fleet_of(grown.store) as fleet:
         pi = fleet.device("pi-7")
         assert fleet.name == "orchard" and [d.name for d in fleet.devices()] == ["pi-7"]
@@ -24,7 +25,7 @@ def test_the_api_names_what_the_design_names(grown, device, base):
         assert all(w.dtype == np.float32 for w in three.weights().values())
 
 
-def test_what_the_api_gives_may_be_changed_without_changing_the_next_answer(grown):
+def test_what_the_api_gives_may_be_changed_without_changing_the_next_answer(grown: Centre) -> None:
     with fleet_of(grown.store) as fleet:
         for version in (3, "base"):
             first = fleet.device("pi-7").version(version).weights()
@@ -35,6 +36,6 @@ def test_what_the_api_gives_may_be_changed_without_changing_the_next_answer(grow
             assert all(np.array_equal(kept[n].view(np.uint32), again[n].view(np.uint32)) for n in kept)
 
 
-def test_the_api_can_not_write(grown):
+def test_the_api_can_not_write(grown: Centre) -> None:
     with fleet_of(grown.store) as fleet, pytest.raises(Exception, match="readonly"):
         fleet._store.devices.add("pi-9", b"k" * 32, 1)

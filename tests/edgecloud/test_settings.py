@@ -11,7 +11,7 @@ from edgecloud import settings
 from modelwire.errors import BadArgument
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_default():
+def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     assert settings.from_environment("BROKER", "default", {}) == "default"
     assert settings.from_environment("BROKER", "default", {"EDGECLOUD_BROKER": ""}) == "default"
     assert settings.from_environment("BROKER", "default", {"EDGECLOUD_BROKER": "set"}) == "set"
@@ -19,12 +19,12 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default():
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "1h"])
-def test_a_time_is_a_number_of_seconds_above_zero(text):
+def test_a_time_is_a_number_of_seconds_above_zero(text: str) -> None:
     with pytest.raises(BadArgument):
         settings.seconds(text)
 
 
-def test_log_lines_are_one_json_object_each(capsys):
+def test_log_lines_are_one_json_object_each(capsys: pytest.CaptureFixture[str]) -> None:
     settings.start_log("json", "info")
     logger = logging.getLogger("edgecloud.test")
     try:

@@ -63,6 +63,7 @@ def test_a_materialised_file_is_the_model_that_was_served(name: str) -> None:
         assert set_on_base.infer(x).tobytes() == served
 
 
+@pytest.mark.slow("opens a net in a TFLite runtime for each of many examples")
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=39, max_size=39))
 @settings(max_examples=40, deadline=None)
 def test_any_finite_bits_survive_the_way_through_file_and_runtime(values: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The database layer: a transaction is whole or nothing, and what is wrong with the file has a name."""
+"""The database layer of both wings: a transaction is whole or nothing, and what is wrong with a file gets its owner's name."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.system.database import create_database, open_database
-from edgecommon import sqlite as database
-from edgecommon.sqlite import Database
-from modelwire.errors import ConfigError, MissingFile, StateBusy, StateDamaged
+from edgecommon import sqlite
+from edgecommon.sqlite import Database, Fault
+from modelwire.errors import StateBusy
 
-TABLES = "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL);"
+
+class Named(Exception):
+    """An owner's error: which fault of which file it was."""
+
+
+def named(fault: Fault, path: Path, error: Exception) -> Exception | None:
+    return None if fault is Fault.REFUSED else Named(fault, path)
+
+
+def made(path: Path, **how: bool) -> Database:
+    db = Database(path, named, mode="rwc", **how)
+    db.run("CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT NOT NULL)")
+    return db
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
-    return create_database(tmp_path / "x.db", TABLES, 3)
+    return made(tmp_path / "x.db")
 
 
 def test_a_transaction_is_whole_or_nothing_and_blocks_inside_join_it(db: Database) -> None:
@@ -37,60 +48,65 @@ def test_a_transaction_is_whole_or_nothing_and_blocks_inside_join_it(db: Databas
 
 
 def test_a_second_writer_waits_and_then_says_that_the_file_is_busy(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY", 0.1)
-    other = open_database(db.path, 3)
+    monkeypatch.setattr(sqlite, "BUSY", 0.1)
+    other = Database(db.path, named)
     with db.transaction(), pytest.raises(StateBusy), other.transaction():
         pass
     with other.transaction():
         other.insert("t", b="now")
 
 
-def test_a_missing_a_foreign_and_a_damaged_file_are_told_apart(tmp_path: Path, db: Database) -> None:
-    with pytest.raises(MissingFile):
-        open_database(tmp_path / "no.db", 3)
-    with pytest.raises(StateDamaged, match="release 3, this agent reads 4"):
-        open_database(db.path, 4)
+def test_with_savepoints_a_block_inside_is_taken_back_alone(tmp_path: Path) -> None:
+    db = made(tmp_path / "x.db", savepoints=True)
+    with db.transaction():
+        db.insert("t", b="one")
+        with pytest.raises(ZeroDivisionError), db.transaction():
+            db.insert("t", b="two")
+            with db.transaction():
+                db.insert("t", b="three")
+            _ = 1 // 0
+        with db.transaction():
+            db.insert("t", b="four")
+    assert [r["b"] for r in db.all("SELECT b FROM t ORDER BY a")] == ["one", "four"]
+
+
+def test_one_row_is_wanted_or_may_be_missing(db: Database) -> None:
+    assert db.maybe("SELECT * FROM t") is None
+    with pytest.raises(KeyError):
+        db.one("SELECT * FROM t")
+    db.insert("t", a=7, b="seven")
+    assert db.one("SELECT b FROM t")["b"] == "seven" and db.number("SELECT a FROM t") == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "room", "fault"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), 1 << 40, Fault.FULL),
+        (sqlite3.OperationalError("disk I/O error"), 4096, Fault.FULL),
+        (sqlite3.OperationalError("disk I/O error"), 1 << 40, Fault.DAMAGED),
+        (sqlite3.OperationalError("attempt to write a readonly database"), 1 << 40, Fault.DENIED),
+        (sqlite3.OperationalError("unable to open database file"), 1 << 40, Fault.DENIED),
+        (sqlite3.OperationalError("no such table: u"), 1 << 40, Fault.FAILED),
+        (sqlite3.DatabaseError("file is not a database"), 1 << 40, Fault.DAMAGED),
+        (sqlite3.ProgrammingError("Cannot operate on a closed database."), 1 << 40, Fault.MISUSED),
+    ],
+    ids=str,
+)
+def test_each_fault_gets_its_owners_name(
+    db: Database, monkeypatch: pytest.MonkeyPatch, error: sqlite3.Error, room: int, fault: Fault
+) -> None:
+    monkeypatch.setattr(sqlite, "_free", lambda path: room)
+    with pytest.raises(Named) as e, db.named():
+        raise error
+    assert e.value.args == (fault, db.path)
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw", "rwc"])
+def test_what_is_no_database_is_said_and_a_folder_is_not_called_damaged(tmp_path: Path, mode: str) -> None:
     (tmp_path / "bad.db").write_bytes(b"no database" * 100)
-    with pytest.raises(StateDamaged, match="not a database"):
-        open_database(tmp_path / "bad.db", 3)
-    (tmp_path / "folder.db").mkdir()
-    with pytest.raises(ConfigError, match="unable to open"):
-        open_database(tmp_path / "folder.db", 3)
-
-
-def test_a_full_disk_takes_the_transaction_back_and_is_named(db: Database) -> None:
-    pages = db.one("PRAGMA page_count")[0]
-    db.run(f"PRAGMA max_page_count={pages + 2}")
-    with pytest.raises(ConfigError, match="full"), db.transaction():
-        for _ in range(100):
-            db.insert("t", b="x" * 4000)
-    assert db.all("SELECT * FROM t") == []
-    with db.transaction():
-        db.insert("t", b="small")
-    db.check()
-
-
-def test_a_damaged_page_is_found_by_the_check(db: Database) -> None:
-    with db.transaction():
-        for n in range(200):
-            db.insert("t", b=str(n) * 100)
-    db.run("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
-    data = bytearray(db.path.read_bytes())
-    for at in range(4096, len(data), 512):
-        data[at : at + 64] = b"\xff" * 64
-    db.path.write_bytes(data)
-    with pytest.raises(StateDamaged):
-        open_database(db.path, 3).check()
-
-
-def test_a_full_disk_is_not_called_a_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    db = create_database(tmp_path / "x.db", "CREATE TABLE t (a);", 1)
-    monkeypatch.setattr("edgecommon.sqlite._free", lambda path: 4096)
-    with pytest.raises(ConfigError, match="disk is full") as e, db.named():
-        raise sqlite3.OperationalError("disk I/O error")
-    assert not isinstance(e.value, StateDamaged)
-    monkeypatch.undo()
-    with pytest.raises(StateDamaged), db.named():
-        raise sqlite3.OperationalError("disk I/O error")
-    db.close()
+    with pytest.raises(Named) as e:
+        Database(tmp_path / "bad.db", named, mode=mode).number("SELECT count(*) FROM sqlite_schema")
+    assert e.value.args[0] is Fault.DAMAGED
+    with pytest.raises(Named) as e:
+        Database(tmp_path, named, mode=mode).number("SELECT count(*) FROM sqlite_schema")
+    assert e.value.args[0] is Fault.DENIED

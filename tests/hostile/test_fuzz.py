@@ -55,6 +55,7 @@ def test_a_harness_reports_nothing(harness: str, tmp_path: Path) -> None:
     assert executed >= RUNS
 
 
+@pytest.mark.slow("opens some thousand damaged files")
 @pytest.mark.parametrize("door", fuzz_door.DOORS)
 def test_a_door_lets_nothing_through_but_named_errors(door: str) -> None:
     """Without atheris: its seeds, whole, cut and with single bytes changed, in a fixed order."""

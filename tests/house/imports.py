@@ -49,12 +49,12 @@ def source_of(module: str) -> ast.Module:
     return ast.parse(modules()[module].read_text())
 
 
-def door(room: str) -> list[str]:
-    """Return what a room's `__all__` lists, or nothing where it has none."""
+def door(room: str) -> list[str] | None:
+    """Return what a room's `__all__` lists, which may be nothing; None where it has none."""
     for node in source_of(room).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return list(ast.literal_eval(node.value))
-    return []
+    return None
 
 
 def room_of(module: str) -> str:

@@ -17,7 +17,7 @@ from tests.broker import free_port
 from tests.house.pages import DOCS, ROOT, console_lines
 
 
-@pytest.mark.slow("types a whole hour of commands")
+@pytest.mark.slow("types a whole hour of commands", seconds=10)
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
 def test_the_first_hour_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     page = DOCS / "first-hour.md"

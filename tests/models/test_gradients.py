@@ -12,6 +12,8 @@ from edgecommon.runtime import interpreter_for
 from tests.models.gradients import BATCH, FILES, pick, samples
 from tests.stock import STOCK, runtime, stock_file
 
+pytestmark = pytest.mark.slow("runs every stock net in a TFLite runtime")
+
 VECTORS = np.load(STOCK / "gradients.npz")
 CLOSE = 1e-5  # of the largest entry of each tensor's gradient
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from modelwire.tflite.notes import ENTRY, HeadNotes, Notes, notes_of
 from tests.models.gradients import BATCH, samples
 from tests.stock import runtime, stock_file
 
+pytestmark = pytest.mark.slow("trains stock nets in a TFLite runtime, each in every mode")
+
 FILES = [("har", "last:2"), ("gru", "last:2"), ("residual", "last:2"), ("autoencoder", "last:2"), ("half", "last:2")]
 FILES.append(("mobilenet", "last:3"))
 
@@ -24,7 +27,7 @@ def grafted(name: str, train: str, modes: tuple[str, ...] = (), optimizer: str =
     return graft(stock_file(name), Wish(train=(train,), modes=modes, optimizer=optimizer, batch=BATCH, model=name))
 
 
-def opened(made: Grafted):
+def opened(made: Grafted) -> Any:
     # Without the delegate, which takes a frozen layer only where its weights are constants, and then with other last bits.
     return interpreter_for(runtime().interpreter, made.file, delegates=False)
 
@@ -88,7 +91,7 @@ def test_features_follow_the_weights_that_a_deeper_mode_has_moved() -> None:
     interpreter, shapes = opened(made), tflite_file.contract(made.file)
     x, y = samples(shapes.x_shape, shapes.y_shape, made.loss)
     features, infer = (interpreter.get_signature_runner(n) for n in ("features", "infer"))
-    assert made.head == HeadNotes((("head_kernel", "head_bias"),), "", "softmax", 64)
+    assert made.output_head == HeadNotes((("head_kernel", "head_bias"),), "", "softmax", 64)
     seen = []
     for _ in range(2):
         row = np.asarray(features(x=x[:1])["features"]).reshape(-1)
@@ -105,8 +108,8 @@ def test_a_file_opens_and_its_notes_say_what_it_holds(optimizer: str) -> None:
     made = grafted("har", "all", ("last:2", "head", "last:4", "last:1"), optimizer)
     found = notes_of(made.file)
     assert [(m.name, m.signature) for m in found.modes] == [("head", "train_head"), ("last:2", "train_last_2"), ("all", "train")]
-    assert found == Notes(made.modes, made.head, optimizer, "ce", False)
-    assert found.deepest.weights == tuple(v.name for v in tflite_file.read_variables(made.file))
+    assert found == Notes(made.modes, made.output_head, optimizer, "ce", False)
+    assert found.modes[-1].weights == tuple(v.name for v in tflite_file.read_variables(made.file))
     assert found.mode("last:2") == found.modes[1] and found.mode("last:3") is None
     assert not runtime().open(made.file, model="har").fallback
 
@@ -120,25 +123,25 @@ HEADS = [
 @pytest.mark.parametrize(("name", "train", "count", "features"), HEADS)
 def test_what_the_notes_call_a_head_gives_the_models_output_from_the_features(name: str, train: str, count: int, features: int) -> None:
     made = grafted(name, train)
-    assert made.head is not None and (len(made.head.layers), made.head.features) == (count, features)
+    assert made.output_head is not None and (len(made.output_head.layers), made.output_head.features) == (count, features)
     interpreter, shapes = opened(made), tflite_file.contract(made.file)
     weights = {n: w.astype(np.float64) for n, w in tflite_file.read_weights(made.file).items()}
     for x in samples(shapes.x_shape, shapes.y_shape, made.loss)[0]:
         row = np.asarray(interpreter.get_signature_runner("features")(x=x[None])["features"], np.float64).reshape(-1)
-        for i, (matrix, biases) in enumerate(made.head.layers):
+        for i, (matrix, biases) in enumerate(made.output_head.layers):
             row = weights[matrix].reshape(len(weights[biases]), -1) @ row + weights[biases]
             if i + 1 < count:
-                assert made.head.activation == "relu"
+                assert made.output_head.activation == "relu"
                 row = np.maximum(row, 0)
         softmax = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-        wanted = {"softmax": softmax, "logistic": 1 / (1 + np.exp(-row)), "mse": row}[made.head.loss]
+        wanted = {"softmax": softmax, "logistic": 1 / (1 + np.exp(-row)), "mse": row}[made.output_head.loss]
         got = np.asarray(interpreter.get_signature_runner("infer")(x=x[None])["output"]).reshape(-1)
         assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(("name", "train"), [("regression", "head"), ("autoencoder", "head"), ("mobilenet", "last:3"), ("har", "last:3")])
 def test_layers_that_see_more_than_one_row_of_a_sample_or_convolve_are_no_head(name: str, train: str) -> None:
-    assert grafted(name, train).head is None
+    assert grafted(name, train).output_head is None
 
 
 def test_a_mode_that_trains_more_than_the_deepest_is_refused() -> None:

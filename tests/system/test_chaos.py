@@ -17,7 +17,7 @@ from tests.system.fleet import Fleet
 from tests.worlds import MODELS, world
 
 pytestmark = [
-    pytest.mark.slow("kills a whole fleet of processes again and again"),
+    pytest.mark.slow("kills a whole fleet of processes again and again", seconds=100),
     pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
 ]
 

@@ -20,7 +20,10 @@ from tests import broker
 from tests.system.fleet import Fleet, agent
 from tests.worlds import MODELS, world
 
-pytestmark = [pytest.mark.slow("starts a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts a fleet of processes", seconds=10),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 QUICK = {
     "link.resend": "1s", "link.reconnect_min": "100ms", "link.reconnect_max": "1s", "train.epochs": "2", "train.margin": "1000",

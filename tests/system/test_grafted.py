@@ -13,7 +13,10 @@ from tests import broker
 from tests.system.fleet import Fleet, cloud
 from tests.worlds import MODELS
 
-pytestmark = [pytest.mark.slow("starts a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts a fleet of processes", seconds=10),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 SETTINGS = {"link.resend": "1s", "train.epochs": "2", "train.margin": "1000", "train.learning_rate": "0.02", "store.history": "50"}
 # Name of the model, the words behind `edgecloud graft`, and how many classes it has then.

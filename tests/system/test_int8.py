@@ -16,7 +16,10 @@ from tests import broker, int8
 from tests.stock import stock_path
 from tests.system.fleet import Fleet
 
-pytestmark = [pytest.mark.slow("starts a fleet of processes"), pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
+pytestmark = [
+    pytest.mark.slow("starts a fleet of processes", seconds=10),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 
 WORDS = {"okay-nabu": "okay_nabu", "hey-jarvis": "hey_jarvis"}
 SETTINGS = {"link.resend": "1s", "store.history": "50", "train.epochs": "10"}  # the rest as everyone has it
@@ -32,7 +35,7 @@ def uncarded(version: edgecloud.Version) -> int:
 
 def exposed(file: bytes) -> tuple[Stock, bytes]:
     stock = read(file)
-    return stock, retraining.exposing(stock, retraining.head_of(stock, stock.outputs[0]).seen)
+    return stock, retraining.exposing(stock, retraining.int8_head_of(stock, stock.outputs[0]).seen)
 
 
 def test_stock_wake_words_learn_another_word_and_each_version_takes_at_most_600_bytes(fleet: Fleet, tmp_path: Path) -> None:

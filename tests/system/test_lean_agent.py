@@ -19,7 +19,7 @@ from tests.edgeagent.heads import grafted
 from tests.system.fleet import Fleet, Process, one_thread
 
 pytestmark = [
-    pytest.mark.slow("starts a fleet of processes and measures their memory"),
+    pytest.mark.slow("starts a fleet of processes and measures their memory", seconds=10),
     pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
 ]
 

@@ -17,7 +17,7 @@ from tests.system.fleet import Fleet
 from tests.system.test_end_to_end import wait_for
 
 pytestmark = [
-    pytest.mark.slow("starts and kills a fleet of processes"),
+    pytest.mark.slow("starts and kills a fleet of processes", seconds=10),
     pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
 ]
 

@@ -17,7 +17,7 @@ from tests.stories.story import Say
 needs_broker = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
 
 
-@pytest.mark.slow("plays a story with a fleet of processes")
+@pytest.mark.slow("plays a story with a fleet of processes", seconds=20)
 @needs_broker
 @pytest.mark.parametrize(("module", "rounds"), [(har, 5), (turbine, 3), (camera, 4)], ids=["har", "turbine", "camera"])
 def test_a_story_comes_out_as_it_claims(module: Any, rounds: int, tmp_path: Path) -> None:

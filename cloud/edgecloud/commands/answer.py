@@ -66,9 +66,9 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def when(at: int | None) -> str:
+def when(seconds: int | None) -> str:
     """Return a time as people read it, in UTC."""
-    return "" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    return "" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def now() -> int:

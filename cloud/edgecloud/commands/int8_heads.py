@@ -9,7 +9,7 @@ from modelwire.tflite.int8_head import Int8Head
 from .answer import Document
 
 
-def head_of(data: bytes, model: str) -> tuple[Int8Head | None, str]:
+def int8_head_of(data: bytes, model: str) -> tuple[Int8Head | None, str]:
     """Return the head, or why there is an int8 one that can't be trained as it is; neither where a file ends in something else."""
     try:
         return tflite_file.read_head(data, model=model), ""

@@ -4,3 +4,5 @@ docs/trainable-models.md says what comes out. Nothing here knows of the registry
 """
 
 from __future__ import annotations
+
+__all__ = ["costs", "grafting", "inspecting", "loss", "optimizers", "packing", "retraining", "stock", "writing"]

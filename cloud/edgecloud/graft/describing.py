@@ -20,18 +20,19 @@ _FUSED = {ops.FUSED_RELU: "relu", ops.FUSED_TANH: "tanh"}
 _ALONE = {ops.RELU: "relu", ops.TANH: "tanh"}
 
 
-def notes(said: Mapping[str, object], modes: Sequence[Mode], head: HeadNotes | None) -> bytes:
+def notes(said: Mapping[str, object], modes: Sequence[Mode], output_head: HeadNotes | None) -> bytes:
     """Return the JSON of the metadata entry. said: what else it holds."""
     listed = [{"name": m.name, "signature": m.signature, "weights": list(m.weights)} for m in modes]
     described = None
-    if head is not None:
+    if output_head is not None:
         described = {
-            "layers": [list(pair) for pair in head.layers], "activation": head.activation, "loss": head.loss, "features": head.features,
+            "layers": [list(pair) for pair in output_head.layers], "activation": output_head.activation,
+            "loss": output_head.loss, "features": output_head.features,
         }  # fmt: skip
     return json.dumps({"contract": CONTRACT, **said, "modes": listed, "head": described}, separators=(",", ":")).encode()
 
 
-def head(stock: Stock, layers: Sequence[Layer], features: int, place: LossPlace) -> HeadNotes | None:
+def output_head(stock: Stock, layers: Sequence[Layer], features: int, place: LossPlace) -> HeadNotes | None:
     """Return what the layers are as a head, None when they are none: something but dense layers between the features and the loss.
 
     features: the stock tensor that they see. place: where the loss enters.

@@ -14,23 +14,19 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
-from . import describing, optimizers, scoring
-from . import loss as losses
+from . import describing, loss, optimizers, scoring
 from .batch import Batched, batched, forward, single, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
-from .rules import conv as rules_conv
-from .rules import dense as rules_dense
-from .rules import pointwise as rules_pointwise
-from .rules import shape as rules_shape
+from .rules import conv, dense, pointwise, shape
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (rules_conv, rules_dense, rules_pointwise, rules_shape)  # importing them registers the gradients
+_ = (conv, dense, pointwise, shape)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Grafted:
     loss: str
     modes: tuple[Mode, ...]  # cheapest first
     graphs: Mapping[str, GraphBuilder]  # by the name of the mode that it trains, for estimates
-    head: HeadNotes | None
+    output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
 
@@ -181,7 +177,7 @@ class _Graft:
         self.slots = optimizers.slots(self.wish.optimizer, shapes, self.moments)
         self.variables = frozenset(self.weights.values())
         self.leading = self.stock.leading_to(self.output)
-        self.place = losses.place(self.stock, self.output, self.wish.loss)
+        self.place = loss.place(self.stock, self.output, self.wish.loss)
         self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
         self.infer = GraphBuilder(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
         self.init = GraphBuilder(self.file, "init")
@@ -210,11 +206,11 @@ class _Graft:
         if self.wish.score:
             self.score(one)
         modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
-        head = describing.head(self.stock, self.cuts[0].layers, features, self.place)
-        file = self.file.write({ENTRY: self.notes(name, modes, head)})
+        output_head = describing.output_head(self.stock, self.cuts[0].layers, features, self.place)
+        file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
         tflite_file.check_trainable(file, model=self.wish.model)
         notes_of(file, model=self.wish.model)
-        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, head, name, tuple(self.signed))
+        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed))
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
@@ -302,7 +298,7 @@ class _Graft:
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
         tape = Tape(graph, self.stock, self.many, weights.values(), self.leading)
-        value = losses.write(graph, tape, self.place, self.output, y)
+        value = loss.write(graph, tape, self.place, self.output, y)
         tape.back(self.place.behind)
         lost = [name for name, t in weights.items() if t not in tape.gradients]
         if lost:
@@ -360,7 +356,7 @@ class _Graft:
         outputs = scoring.write(graph, self.stock.inputs[0], self.output, threshold)
         self.sign(graph, SCORE, {"x": self.stock.inputs[0]}, outputs)
 
-    def notes(self, features: str, modes: Sequence[Mode], head: HeadNotes | None) -> bytes:
+    def notes(self, features: str, modes: Sequence[Mode], output_head: HeadNotes | None) -> bytes:
         """Return what the file says of itself, as JSON."""
         tensors = {name: self.stock.tensors[t] for name, t in self.weights.items()}
         said: dict[str, object] = {
@@ -372,4 +368,4 @@ class _Graft:
         if self.wish.add_classes:
             classes = self.stock.tensors[self.output].shape[-1]
             said["added_classes"] = {name: classes - len(self.wish.add_classes) + i for i, name in enumerate(self.wish.add_classes)}
-        return describing.notes(said, modes, head)
+        return describing.notes(said, modes, output_head)

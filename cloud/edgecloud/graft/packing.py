@@ -71,7 +71,7 @@ def pack(data: bytes, *, name: str = "", model: str = "the model") -> Packed:
     return Packed(file, tuple(separated), renamed, file is not data)
 
 
-def _readers(parsed: tflite_graph.Model) -> Counter[int]:
+def _readers(parsed: tflite_graph.TfliteModel) -> Counter[int]:
     """Return how often each buffer is meant, by tensors and by the operators that take them."""
     out = Counter(parsed.metadata_buffers)
     for graph in parsed.graphs:
@@ -121,7 +121,7 @@ def _signature(table: Table, renamed: Mapping[str, str]) -> Node:
     return flat.TableNode({0: maps[0], 1: maps[1], 2: flat.text(renamed[key]), 4: flat.u32(table.integer(4, U32))})
 
 
-def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.Model, root: Table) -> bytes:
+def _notes(bare: bytes, data: bytes, name: str, parsed: tflite_graph.TfliteModel, root: Table) -> bytes:
     said: dict[str, object] = {}
     for t in root.tables(6):
         if t.text(0) == ENTRY:

@@ -35,7 +35,7 @@ class Retrained:
     rescaled: bool  # whether the old scales were too small for the new weights
 
 
-def head_of(stock: Stock, output: int, *, model: str = "the model") -> Int8Head:
+def int8_head_of(stock: Stock, output: int, *, model: str = "the model") -> Int8Head:
     """Return the head that leads to the output. Raises NotTrainable for a file whose last layer is not a dense one of int8."""
     return int8_head.find_behind(stock.data, parse(stock.data), output, model)
 

@@ -28,8 +28,8 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
     """
     if len(set(names)) != len(names) or not all(names):
         raise BadArgument(reason="the names of new classes are empty or repeat themselves", fix="--add-class NAME for each new class")
-    head, behind = _head(stock, output)
-    classes, more = stock.tensors[head.inputs[1]].shape[0], len(names)
+    output_head, behind = _output_head(stock, output)
+    classes, more = stock.tensors[output_head.inputs[1]].shape[0], len(names)
     buffers: list[Node] = [OldNode(byte) for byte in stock.buffer_tables]
     tensors: list[Node] = [OldNode(t.byte) for t in stock.tensors]
     dropped: set[int] = set()
@@ -41,11 +41,11 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
             dropped.add(stock.source[tensor].index)  # float16 that was widened before its use
 
     for place in (1, 2):
-        if place < len(head.inputs) and head.inputs[place] >= 0:
-            value = stock.value(head.inputs[place]).astype("<f4")
+        if place < len(output_head.inputs) and output_head.inputs[place] >= 0:
+            value = stock.value(output_head.inputs[place]).astype("<f4")
             new = np.repeat(value.mean(0, keepdims=True, dtype=np.float64).astype("<f4"), more, 0)
-            constant(head.inputs[place], np.concatenate([value, new]), ops.FLOAT32)
-    for op in (head, *behind):
+            constant(output_head.inputs[place], np.concatenate([value, new]), ops.FLOAT32)
+    for op in (output_head, *behind):
         tensor = stock.tensors[op.outputs[0]]
         tensors[op.outputs[0]] = tensor_table((*tensor.shape[:-1], classes + more), tensor.type, tensor.name, 0)
         if op.code == ops.RESHAPE and len(op.inputs) > 1 and stock.is_constant(op.inputs[1]):
@@ -60,7 +60,7 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
     return flat.write(TableNode(fields), b"TFL3", stock.data)
 
 
-def _head(stock: Stock, output: int) -> tuple[Op, list[Op]]:
+def _output_head(stock: Stock, output: int) -> tuple[Op, list[Op]]:
     """Return the layer that gives the classes, and what stands between it and the output."""
     behind: list[Op] = []
     tensor = output

@@ -91,7 +91,7 @@ def clean(reason: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in reason)[:500]
 
 
-class Standing(Enum):
+class KeyStanding(Enum):
     """How a signature stands to the device that it claims."""
 
     KNOWN = "known"
@@ -99,7 +99,7 @@ class Standing(Enum):
     UNKNOWN = "unknown"
 
 
-def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> Standing:
+def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
     """Return whose signature it is. verify: raises BadSignature unless the given public key made it."""
     revoked = False
     for known in reversed(store.devices.keys(device)):
@@ -108,12 +108,12 @@ def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> Stan
         except BadSignature:
             continue
         if known.revoked_at is None:
-            return Standing.KNOWN
+            return KeyStanding.KNOWN
         revoked = True
-    return Standing.REVOKED if revoked else Standing.UNKNOWN
+    return KeyStanding.REVOKED if revoked else KeyStanding.UNKNOWN
 
 
 def require_known(store: Store, device: str, verify: Callable[[bytes], None]) -> None:
     """Raise UnknownDevice unless a key that speaks for the device now made the signature."""
-    if standing(store, device, verify) is not Standing.KNOWN:
+    if standing(store, device, verify) is not KeyStanding.KNOWN:
         raise UnknownDevice(device=device)

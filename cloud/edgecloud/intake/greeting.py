@@ -8,7 +8,7 @@ from modelwire.wire.records import Adopt, Command, Hello, Presence, Record, Resp
 from modelwire.wire.topics import Topic
 
 from . import linking
-from .decision import Context, Decision, Reply, Result, Standing, require_known, standing
+from .decision import Context, Decision, KeyStanding, Reply, Result, require_known, standing
 
 ADOPT = Adopt.KIND
 
@@ -59,11 +59,11 @@ def presence(context: Context, topic: Topic, signed: Signed, data: bytes) -> Dec
     check_topic(topic, said)
     lineage = context.store.lineages.get(said.device, said.model)
     signer = standing(context.store, said.device, lambda key: signed.verify(key, said.device))
-    if signer is Standing.UNKNOWN:
+    if signer is KeyStanding.UNKNOWN:
         looked = max((k.id for k in context.store.devices.keys(said.device)), default=0)
         _hold(context, WaitingMessage(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
         return Decision(Result.QUARANTINED, said.device, said.model, reason="presence under a key that is not registered")
-    if signer is Standing.REVOKED or lineage is None:
+    if signer is KeyStanding.REVOKED or lineage is None:
         return Decision(Result.DROPPED, said.device, said.model, reason="presence of a device that is not welcome")
     kept = context.store.lineages.seen(lineage.id, said.online, said.boot, context.now)
     word = ("on line" if said.online else "off line") if kept else "late word of an older start"

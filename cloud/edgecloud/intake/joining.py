@@ -36,7 +36,7 @@ def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Dec
     if refused is not None and refused.epoch and (refused.device, refused.model) == (said.device, said.model):
         of = store.lineages.get(said.device, said.model)
         assert of is not None  # only an update of a lineage is refused with an epoch
-        reply = linking.refused_receipt(context, of, refused.epoch, refused.version, refused.commit, refused.reason)
+        reply = linking.refused_receipt(context, linking.Subject.of_row(of, refused), refused.reason)
         return Decision(Result.REPEATED, said.device, said.model, refused.version, "refused", (reply,))
     if store.inbox.is_parked(said.id):
         return _wanted(context, said, set(range(count)), count)  # whole, and waiting for its parent

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import dataclass
 from functools import lru_cache
 
 from edgecloud.registry import HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, VersionRow, WaitingMessage
@@ -30,9 +31,23 @@ from modelwire.wire import cbor
 from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import Topic
 
-from .decision import OURS, Context, Decision, Reply, Result, Standing, clean, standing
+from .decision import OURS, Context, Decision, KeyStanding, Reply, Result, clean, standing
 
 REACH = 1 << 32  # a device that jumps further would leave no numbers for its next life
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The update that a receipt or a refusal is about."""
+
+    lineage: LineageRow
+    epoch: int
+    version: int
+    commit: bytes
+
+    @classmethod
+    def of_row(cls, lineage: LineageRow, row: VersionRow | Parked | Refusal) -> Subject:
+        return cls(lineage, row.epoch, row.version, row.commit)
 
 
 def update(context: Context, topic: Topic, data: bytes) -> Decision:
@@ -42,9 +57,9 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     if (header.device, header.model) != (topic.device, topic.model):
         raise Malformed(what="container", reason=f"it is of {header.device}/{header.model} and came on {topic}")
     signer = standing(context.store, header.device, container.verify)
-    if signer is Standing.REVOKED:
+    if signer is KeyStanding.REVOKED:
         raise UnknownDevice(device=header.device)
-    if signer is Standing.UNKNOWN:
+    if signer is KeyStanding.UNKNOWN:
         return _quarantine(context, container, data)
     known = context.store.versions.by_commit(container.commit)
     if known is not None:
@@ -63,19 +78,19 @@ def current_receipt(context: Context, version: VersionRow) -> Reply:
     """Return what the centre says of a version today."""
     lineage = context.store.lineages.by_id(version.lineage)
     if version.status is Status.REFUSED:
-        return refused_receipt(context, lineage, version.epoch, version.version, version.commit, version.reason)
+        return refused_receipt(context, Subject.of_row(lineage, version), version.reason)
     level = Level.VERIFIED if version.status is Status.VERIFIED else Level.STORED
-    return _receipt(context, lineage, version.epoch, version.version, version.commit, level)
+    return _receipt(context, Subject.of_row(lineage, version), level)
 
 
-def refused_receipt(context: Context, lineage: LineageRow, epoch: int, version: int, commit: bytes, reason: str) -> Reply:
+def refused_receipt(context: Context, about: Subject, reason: str) -> Reply:
     """Return a refusal that names what to build on: the head of the epoch, or of the newest one."""
-    head = context.store.lineages.head(lineage.id, epoch)
+    lineages, id = context.store.lineages, about.lineage.id
+    head = lineages.head(id, about.epoch)
     if head is None:
-        newest = context.store.lineages.current(lineage.id)
-        head = context.store.lineages.head(lineage.id, newest.epoch) if newest else None
-    good, number = (head.commit, head.version) if head else (b"", 0)
-    return _receipt(context, lineage, epoch, version, commit, Level.REFUSED, reason, good, number)
+        newest = lineages.current(id)
+        head = lineages.head(id, newest.epoch) if newest else None
+    return _receipt(context, about, Level.REFUSED, reason, head)
 
 
 def refuse_orphans(context: Context, parent: bytes, reason: str) -> tuple[Reply, ...]:
@@ -165,7 +180,7 @@ def _link(context: Context, lineage: LineageRow, container: Container, data: byt
         store.versions.skip(row.id, first, last)
     note = _note_card(context, lineage, container)
     store.inbox.unpark(row.commit)
-    replies = [_receipt(context, lineage, row.epoch, row.version, row.commit, Level.STORED)]
+    replies = [_receipt(context, Subject.of_row(lineage, row), Level.STORED)]
     # Numbers only rise: an orphan that the head has outrun waits for a parent that its device gave up.
     for lost in store.inbox.outrun(lineage.id, row.version):
         replies.append(_refuse_parked(context, lineage, lost, "UnknownParent", f"version {row.version} came without its parent"))
@@ -251,33 +266,32 @@ def _quarantine(context: Context, container: Container, data: bytes) -> Decision
 def _refused(context: Context, lineage: LineageRow, container: Container, data: bytes, error: str, reason: str) -> Decision:
     """Write an update that its device has signed into the list of refusals, with all that wait for it, and tell the device."""
     header = container.header
-    _remember(context, lineage, data, error, reason, header.epoch, header.version, container.commit)
+    about = Subject(lineage, header.epoch, header.version, container.commit)
+    _remember(context, about, data, error, reason)
     context.store.inbox.unpark(container.commit)
-    first = refused_receipt(context, lineage, header.epoch, header.version, container.commit, reason)
+    first = refused_receipt(context, about, reason)
     rest = refuse_orphans(context, container.commit, f"version {header.version} was refused")
     return Decision(Result.REFUSED, lineage.device, lineage.model, header.version, reason, (first, *rest))
 
 
 def _refuse_parked(context: Context, lineage: LineageRow, orphan: Parked, error: str, reason: str) -> Reply:
     context.store.inbox.unpark(orphan.commit)
-    _remember(context, lineage, orphan.bytes, error, reason, orphan.epoch, orphan.version, orphan.commit)
-    return refused_receipt(context, lineage, orphan.epoch, orphan.version, orphan.commit, reason)
+    about = Subject.of_row(lineage, orphan)
+    _remember(context, about, orphan.bytes, error, reason)
+    return refused_receipt(context, about, reason)
 
 
-def _remember(
-    context: Context, lineage: LineageRow, data: bytes, error: str, reason: str, epoch: int, version: int, commit: bytes
-) -> None:
-    digest = hashlib.sha256(data).digest()
-    row = Refusal(digest, lineage.device, lineage.model, error, reason, context.now, len(data), epoch, version, commit)
+def _remember(context: Context, about: Subject, data: bytes, error: str, reason: str) -> None:
+    digest, of = hashlib.sha256(data).digest(), about.lineage
+    row = Refusal(digest, of.device, of.model, error, reason, context.now, len(data), about.epoch, about.version, about.commit)
     context.store.refusals.add(row, context.bounds.refusals)
 
 
-def _receipt(
-    context: Context, lineage: LineageRow, epoch: int, version: int, commit: bytes, level: Level,
-    reason: str = "", good: bytes = b"", good_version: int = 0,
-) -> Reply:  # fmt: skip
+def _receipt(context: Context, about: Subject, level: Level, reason: str = "", good: HeadRow | None = None) -> Reply:
+    """Return a receipt. good: of a refusal, what to build on."""
+    of, (commit, version) = about.lineage, (good.commit, good.version) if good else (b"", 0)
     said = Receipt(
-        context.store.fleet, lineage.device, lineage.model, context.now, epoch, version, commit, level, reason, good, good_version
+        context.store.fleet, of.device, of.model, context.now, about.epoch, about.version, about.commit, level, reason, commit, version
     )
     return Reply("receipt", said)
 

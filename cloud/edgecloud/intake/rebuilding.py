@@ -143,7 +143,7 @@ def refuse_tree(context: Context, version: VersionRow, error: ModelWireError) ->
         store.lineages.move_head(lineage.id, version.epoch, head.commit, good)
     out = []
     for one, reason in zip(condemned, reasons, strict=True):
-        receipt = linking.refused_receipt(context, lineage, one.epoch, one.version, one.commit, reason)
+        receipt = linking.refused_receipt(context, linking.Subject.of_row(lineage, one), reason)
         orphans = linking.refuse_orphans(context, one.commit, f"version {one.version} was refused")
         out.append(Judged(f"{lineage}@{one.version}", False, reason, (receipt, *orphans)))
     return out

@@ -1,4 +1,7 @@
-"""What the centre remembers: the Store and BlobStore seams, and the registry in SQLite."""
+"""What the centre remembers: the Store and BlobStore seams, and the registry in SQLite. Knows no network, and not what an update means.
+
+Unlike other rooms it hands out its names here, as all of the centre works with them; the modules listed are used whole.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ __all__ = [
     "Store",
     "VersionRow",
     "WaitingMessage",
+    "backup",
     "blob_folder",
     "create_registry",
+    "lock",
     "open_registry",
+    "schema",
 ]

@@ -13,7 +13,7 @@ from modelwire.tensors import check_name
 
 from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
-from .database import open_database
+from .database import open_database, problems
 from .lock import lock_schema
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .sqlite_models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
@@ -53,6 +53,10 @@ class SqliteStore:
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.database.transaction()
+
+    def problems(self) -> list[str]:
+        """Return what SQLite finds wrong with the registry's file; nothing when it is whole."""
+        return problems(self.database)
 
     def close(self) -> None:
         self.database.close()

@@ -132,7 +132,7 @@ class Checked:
 def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Checked]:
     """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain."""
     state: ModelState | None = None
-    at = b""
+    reached = b""
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
     for version in store.versions.of(lineage.id):
         if version.status is Status.REFUSED:
@@ -146,16 +146,16 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
                 if version.parent_id is not None:
                     _require_parent(store, lineage, version)
                 step(store, lineage, version, state)
-            elif state is not None and at == version.parent:
+            elif state is not None and reached == version.parent:
                 step(store, lineage, version, state)
             else:
                 state = rebuild(store, version, bases)
         except ModelWireError as error:
-            state, at = None, b""
+            state, reached = None, b""
             lost.add(version.id)
             yield Checked(lineage, version, error)
             continue
-        at = version.commit
+        reached = version.commit
         yield Checked(lineage, version, None)
 
 

@@ -17,7 +17,7 @@ from modelwire.lattice.replay import kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.trainer import Progress, outputs_of, start_of
-from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.update.container import Container
 
 from . import materialise
@@ -103,7 +103,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     return out
 
 
-def settings_of(head: HeadRecipe) -> dict[str, Any]:
+def settings_of(head: OutputHeadSettings) -> dict[str, Any]:
     """Return the settings of a recipe, as a person or a program reads them."""
     out = {name: getattr(head, name) for name in SETTINGS}
     for name, kind in ENUMS.items():
@@ -115,13 +115,13 @@ def mean_loss(recipe: Recipe, state: ModelState) -> float:
     """Return the mean loss of a recipe's rows under the head of a state, in float64 from the exact outputs."""
     weights, rows = start_of(recipe.head, layers_before(state, recipe)).weights, len(recipe.rows)
     piece, total = max(1, OUTPUTS_AT_ONCE // max(recipe.head.widths)), 0.0
-    for at in range(0, rows, piece):
-        some = recipe.rows.take(range(at, min(rows, at + piece)))
+    for start in range(0, rows, piece):
+        some = recipe.rows.take(range(start, min(rows, start + piece)))
         total += _losses(recipe.head, outputs_of(recipe.head, weights, some).astype(np.float64), some.wanted_for(recipe.head))
     return total / rows
 
 
-def _losses(head: HeadRecipe, z: NDArray[np.float64], wanted: NDArray[Any]) -> float:
+def _losses(head: OutputHeadSettings, z: NDArray[np.float64], wanted: NDArray[Any]) -> float:
     """Return the sum of the losses of some rows with the outputs z."""
     if head.loss is Loss.SOFTMAX:
         if wanted.max(initial=0) >= head.outputs:
@@ -144,6 +144,6 @@ def _nearest(store: Store, place: Place) -> str:
     numbers = sorted(v.version for v in store.versions.of(place.lineage.id) if v.kind == RECIPE)
     if not numbers:
         return f"no version of {place.lineage} is: a device sends recipes where its settings say so, [update] kind = \"recipe\""
-    at = place.version.version if place.version else 0
-    near = sorted(sorted(numbers, key=lambda n: (abs(n - at), n))[:4])
+    asked = place.version.version if place.version else 0
+    near = sorted(sorted(numbers, key=lambda n: (abs(n - asked), n))[:4])
     return f"recipes near it: {', '.join(f'{place.lineage}@{n}' for n in near)}"

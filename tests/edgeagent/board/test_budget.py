@@ -261,7 +261,7 @@ def command(folder: Path, *words: str) -> tuple[dict[str, Any], int, str]:
     return json.loads(done.stdout) if done.stdout else {}, peak, done.stderr
 
 
-@pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory")
+@pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory", seconds=40)
 def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Path) -> None:
     try:
         open_model = runtime.load()

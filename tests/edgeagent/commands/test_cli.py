@@ -316,6 +316,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow("starts the service as a process")
 @needs_runtime
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_the_service_ends_cleanly_when_asked(tmp_path: Path, number: signal.Signals, code: int) -> None:
@@ -333,6 +334,7 @@ def test_the_service_ends_cleanly_when_asked(tmp_path: Path, number: signal.Sign
     assert json.loads(out)["stopped"] == number.name
 
 
+@pytest.mark.slow("starts the service as a process")
 @needs_runtime
 def test_publish_without_a_broker_ends_with_the_links_code(tmp_path: Path) -> None:
     make(tmp_path / "d", link__broker=f"mqtt://127.0.0.1:{broker.free_port()}", link__reconnect_min="0.1s")

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ except RuntimeUnusable:
     pytest.skip("no TFLite runtime is installed", allow_module_level=True)
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_rounds_on_kept_features_are_versions_that_the_centre_proves(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(80))
@@ -57,6 +59,7 @@ def test_rounds_on_kept_features_are_versions_that_the_centre_proves(tmp_path: P
         assert reports[0].outcome.steps == 4 * -(-reports[0].outcome.samples // 8), "four epochs of batches of eight"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize(("kind", "balance", "longer"), [("delta", "true", True), ("delta", "false", False), ("recipe", "true", False)])
 def test_rows_of_rare_classes_are_repeated_where_that_costs_nothing(tmp_path: Path, kind: str, balance: str, longer: bool) -> None:
     x, y = samples(160)
@@ -71,6 +74,7 @@ def test_rows_of_rare_classes_are_repeated_where_that_costs_nothing(tmp_path: Pa
         assert b.centre.held("pi-7", "m")[1].level is Level.VERIFIED
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_an_agent_in_this_mode_never_loads_a_runtime(tmp_path: Path) -> None:
     before = {name for name in sys.modules if "litert" in name or "tflite_runtime" in name}
     for name in before:
@@ -85,6 +89,7 @@ def test_an_agent_in_this_mode_never_loads_a_runtime(tmp_path: Path) -> None:
             sys.modules[name] = sys.modules.pop(name + " away")
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_the_guards_score_is_that_of_the_interpreter(tmp_path: Path) -> None:
     """The exact head on float16 features against the served file's own `eval`."""
     with board(tmp_path / "d", grafted()) as b:
@@ -99,6 +104,7 @@ def test_the_guards_score_is_that_of_the_interpreter(tmp_path: Path) -> None:
         assert after is not None and abs(whole.loss - after.loss) < 1e-3 and whole.accuracy == after.accuracy
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_features_are_computed_once_and_go_with_their_sample(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         first = b.spool.extend("m", *samples(40))
@@ -117,6 +123,7 @@ def test_features_are_computed_once_and_go_with_their_sample(tmp_path: Path) -> 
         assert kept() == first[5:] + more
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_features_of_another_base_or_runtime_are_dropped(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         ids = np.array(b.spool.extend("m", *samples(40)))
@@ -130,6 +137,7 @@ def test_features_of_another_base_or_runtime_are_dropped(tmp_path: Path) -> None
                 Features(b.spool, "m", **as_it_was).rows(ids)
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_head_whose_front_was_trained_is_refused_by_name(tmp_path: Path) -> None:
     file = grafted("har", "all", ("head",))
     with board(tmp_path / "d", file, train__mode="all", train__learning_rate="0.05", update__density="0.5") as b:
@@ -142,6 +150,7 @@ def test_a_head_whose_front_was_trained_is_refused_by_name(tmp_path: Path) -> No
         assert b.lineage.head().version == 1
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_file_of_several_modes_trains_its_head_on_features_while_the_rest_is_the_bases(tmp_path: Path) -> None:
     file = grafted("har", "all", ("head",))
     with board(tmp_path / "d", file) as b:
@@ -181,7 +190,7 @@ def place_answer(features: F32) -> F32:
     return np.asarray(place.finished(z[None])[0], np.float32)
 
 
-def _place():  # type: ignore[no-untyped-def]
+def _place() -> tuple[Any, Any]:
     file = grafted()
     schema, flat = read_tensors(file)
     head = notes_of(file).head
@@ -232,6 +241,7 @@ def test_a_course_that_is_taken_up_goes_on_with_the_same_bits() -> None:
             later.restore({"head": kept["head"]})
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         gone = Extraction(tmp_path / "nowhere", "m", base=bytes(32), until=0)
@@ -245,6 +255,7 @@ def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> N
                 pass
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp_path: Path) -> None:
     def busy(share: float) -> float:
         began, taken = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -258,6 +269,7 @@ def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp
         assert busy(0.1) < 0.25, "loading the runtime included"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_model_that_can_not_be_trained_waits_and_the_others_train(tmp_path: Path) -> None:
     file = grafted()
     make_with(tmp_path, {**SETTINGS, "train.min_new_samples": "8"}, {"m": file, "other": file})
@@ -277,6 +289,7 @@ def test_a_model_that_can_not_be_trained_waits_and_the_others_train(tmp_path: Pa
 # Recipes.
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted(), update__kind="recipe") as b:
         ids = b.spool.extend("m", *samples(80))
@@ -297,6 +310,7 @@ def test_a_round_is_sent_as_its_recipe_and_replayed_to_the_same_root(tmp_path: P
         assert [b.centre.held("pi-7", "m")[n].level for n in range(1, 5)] == [Level.VERIFIED] * 4
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("kind", ["recipe", "delta"])
 def test_a_round_on_features_goes_on_after_any_step_and_a_full_spool_with_the_same_bits(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -326,6 +340,7 @@ def test_a_round_on_features_goes_on_after_any_step_and_a_full_spool_with_the_sa
     assert roots[0] == roots[1]
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_recipe_is_never_taken_up_as_a_delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_course, "SLICE_WORK", 1 << 15)
     with board(tmp_path / "d", grafted(), update__kind="recipe", train__epochs="400") as b:
@@ -347,6 +362,7 @@ def round_of(b: Board) -> rounds.Round:
     return rounds.run(standing(b.device, b.models, "m", extractors=b.models.extractors))
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted(), update__kind="recipe", train__margin="0", train__learning_rate="30") as b:
         b.spool.extend("m", *samples(80))
@@ -358,6 +374,7 @@ def test_a_rejected_recipe_leaves_all_as_it_was(tmp_path: Path) -> None:
         assert b.lineage.head().version == 0
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("bytes_", ["1500", "64KiB"])
 def test_a_recipe_that_takes_too_much_becomes_a_delta_and_says_so(tmp_path: Path, bytes_: str) -> None:
     with board(tmp_path / "d", grafted(), update__kind="recipe", update__max_bytes=bytes_) as b:
@@ -371,6 +388,7 @@ def test_a_recipe_that_takes_too_much_becomes_a_delta_and_says_so(tmp_path: Path
             assert report.kind == "recipe"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_training_longer_than_a_centre_replays_becomes_a_delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from modelwire import limits
 
@@ -391,6 +409,7 @@ def test_another_mode_sends_deltas_and_says_why(tmp_path: Path) -> None:
 # Chosen by the budget.
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
         b.spool.extend("m", *samples(60))
@@ -403,6 +422,7 @@ def test_auto_takes_kept_features_where_nothing_deeper_fits_and_opens_no_model(t
         assert b.models._runtime is None, "no runtime was loaded"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted("har", "all", ("head",)), train__mode="auto", budget__max_ram="1GiB") as b:
         b.spool.extend("m", *samples(60))
@@ -415,6 +435,7 @@ def test_where_not_even_kept_features_fit_that_is_said_and_no_model_is_opened(tm
         assert b.models._runtime is None, "no runtime was loaded"
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_measuring_knows_the_mode_and_what_one_of_its_short_steps_takes(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(60))

@@ -400,6 +400,7 @@ def test_everything_offered_goes_again_after_a_reconnect(tmp_path: Path, clock: 
         assert r.states() == {1: "verified", 2: "verified"}
 
 
+@pytest.mark.slow("lives through a dozen devices of eight rounds each")
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32), loss=st.floats(0, 0.6))
 def test_whatever_is_lost_every_update_ends_stored_exactly_once(tmp_path_factory: pytest.TempPathFactory, seed: int, loss: float) -> None:

@@ -38,6 +38,7 @@ def rounds_of(r: Rig) -> int:
     return r.lineage.head().rounds
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_stationary_stream_trains_once_and_a_shift_makes_it_train_again(tmp_path: Path) -> None:
     here, there, base = digits_world(1), digits_world(5), model_file("digits")
     make(tmp_path / "d", models={"digits": base}, **PAYS, **LEARNS)
@@ -64,6 +65,7 @@ def test_a_stationary_stream_trains_once_and_a_shift_makes_it_train_again(tmp_pa
         assert rounds_of(r) == 2 and r.lineage.head().look == ""
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("what", ["labels", "channels"])
 def test_other_labels_or_features_are_learnt_before_the_loss_rises(tmp_path: Path, what: str) -> None:
     w, base = world("digits", 1), model_file("digits")
@@ -84,6 +86,7 @@ def test_other_labels_or_features_are_learnt_before_the_loss_rises(tmp_path: Pat
         assert rounds_of(r) == 2
 
 
+@pytest.mark.slow("trains a real net")
 def test_without_new_samples_it_says_so_and_looks_again_when_some_have_come(tmp_path: Path) -> None:
     with rig(tmp_path / "d", centre(FakeClock()), **{**PAYS, "train__every": "1h", "train__min_new_samples": "0"}) as r:
         fill(r.device, 40)
@@ -123,6 +126,7 @@ def test_features_that_moved_far_off_are_learnt_though_the_loss_is_the_same(tmp_
         assert rounds_of(r) == 2, "the mean of its samples moved"
 
 
+@pytest.mark.slow("lives through two days of many rounds")
 def test_yesterday_is_not_forgotten() -> None:
     """Two worlds, one a day, and a spool that holds a third of a day: `python -m tests.edgeagent.two_days` prints the whole table."""
     by_rule = {rule: [live(rule, seed, RUNTIME) for seed in (0, 1)] for rule in ("oldest of all", "reservoir of each class")}
@@ -133,6 +137,7 @@ def test_yesterday_is_not_forgotten() -> None:
     assert second["reservoir of each class"] > second["oldest of all"] - 0.04
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 def test_a_look_in_mode_features_opens_no_model_and_the_link_is_served_meanwhile(tmp_path: Path) -> None:
     opened: list[str] = []
     settings = {"train__when": "pays", "train__min_samples": "8", "train__min_new_samples": "16", "train__every": "30d"}
@@ -175,6 +180,7 @@ def found(look: Generator[None, None, drift.Look]) -> drift.Look:
             return said
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_round_that_is_taken_up_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = model_file("digits")
     make(tmp_path / "d", models={"digits": base}, **PAYS, **{**LEARNS, "train__epochs": "100"})

@@ -37,6 +37,7 @@ def labelled(x: np.ndarray[tuple[int, ...], np.dtype[np.float32]], y: np.ndarray
     return Samples(x, np.eye(classes, dtype=np.float32)[y], True)
 
 
+@pytest.mark.slow("trains a real net, round after round")
 @BOTH
 def test_six_rounds_of_a_device_raise_its_accuracy_and_the_centre_rebuilds_each(tmp_path: Path, name: str) -> None:
     w, base = world(name, 1), model_file(name)
@@ -96,6 +97,7 @@ def test_a_learning_rate_that_is_far_too_high_is_a_rejected_round(tmp_path: Path
         assert isinstance(r.agent.reports[0].error, TrainingDiverged) or "worse" in row["reason"]
 
 
+@pytest.mark.slow("trains a real net, round after round")
 def test_shuffled_labels_are_rejected_and_do_no_lasting_harm(tmp_path: Path) -> None:
     w, base = world("digits", 2), model_file("digits")
     make(

@@ -36,6 +36,7 @@ try:
 except RuntimeUnusable as e:
     pytest.skip(f"no TFLite runtime in this environment: {e}", allow_module_level=True)
 
+pytestmark = pytest.mark.slow("trains real nets, each of them twice")
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"train.margin": "1000", "train.learning_rate": "0.01", "train.epochs": "3", "update.density": "1"}
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -294,7 +295,6 @@ def run_and_kill(folder: Path, seconds: float, more: float) -> tuple[int, float,
     return (int(said[-1][0]), float(said[-1][1]), False) if said else (0, 0.0, False)
 
 
-@pytest.mark.slow("starts and kills a training five times")
 @pytest.mark.parametrize(
     ("batch", "epochs", "samples"),
     [(256, "20", 640), (4, "300", 40)],  # steps longer and much shorter than the journal's 20 ms

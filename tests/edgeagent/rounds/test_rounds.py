@@ -267,6 +267,7 @@ def test_the_step_of_the_last_adopted_round_is_held_also_over_a_restart(tmp_path
     assert len(given) == 4 and None not in steps[1:]
 
 
+@pytest.mark.slow("lives through many rounds")
 def test_the_residual_is_carried_from_round_to_round(tmp_path: Path) -> None:
     """With one weight a round allowed, a constant pull on all of them is sent bit by bit, none of it lost for good."""
 

@@ -255,6 +255,7 @@ def test_an_update_without_room_for_its_card_goes_and_the_next_one_tells(
         assert r.lineage.versions(1)[0]["bytes"] <= 600
 
 
+@pytest.mark.slow("reads hundreds of odd streams")
 def test_a_card_never_outgrows_what_travels_however_odd_the_stream(tmp_path: Path) -> None:
     Spool.create(tmp_path)
     with Spool(tmp_path) as s:
@@ -324,6 +325,7 @@ def test_settings_of_cards_are_checked(tmp_path: Path, key: str, value: str) -> 
         make(tmp_path, **{key: value})
 
 
+@pytest.mark.slow("its round starts a process that computes features")
 @pytest.mark.parametrize("kind", ["delta", "recipe"])
 def test_a_head_on_kept_features_tells_of_its_samples_too(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("edgecloud.graft")

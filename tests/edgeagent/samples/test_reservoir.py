@@ -14,6 +14,7 @@ from edgeagent.samples.spool import is_held_out
 from tests.edgeagent.samples.spools import kept_ids, small
 
 
+@pytest.mark.slow("appends thousands of samples")
 def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> None:
     s = small(tmp_path, max_samples=400)
     x = np.zeros((500, 4), np.float32)
@@ -30,6 +31,7 @@ def test_what_stays_of_a_long_stream_is_of_every_age_alike(tmp_path: Path) -> No
     assert abs(held.mean() - 0.2) < 0.08, "both sides are thinned alike"
 
 
+@pytest.mark.slow("appends thousands of samples")
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_lowest_ranks_of_all_that_came_are_there_however_they_came(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
@@ -58,6 +60,7 @@ def test_each_class_and_context_has_an_equal_share_of_a_skewed_stream(tmp_path: 
     assert sum(cells.values()) + rare == 120
 
 
+@pytest.mark.slow("appends thousands of samples")
 def test_a_flood_of_one_class_keeps_the_others_and_half_of_itself_from_before(tmp_path: Path) -> None:
     s = small(tmp_path, max_samples=90)
     before = s.extend("m", np.zeros((90, 4)), [i % 3 for i in range(90)])

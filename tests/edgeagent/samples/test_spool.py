@@ -133,6 +133,7 @@ for i in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow("starts and kills processes that append")
 def test_several_processes_append_at_once_and_none_is_lost(tmp_path: Path) -> None:
     with small(tmp_path, max_samples=1000) as s:
         writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "40"], stdout=subprocess.DEVNULL) for _ in range(3)]
@@ -145,6 +146,7 @@ def test_several_processes_append_at_once_and_none_is_lost(tmp_path: Path) -> No
         assert {c.cls for c in s.classes("m")} == {0, 1, 2}
 
 
+@pytest.mark.slow("starts and kills processes that append")
 def test_a_killed_writer_leaves_every_sample_whose_append_returned(tmp_path: Path) -> None:
     with small(tmp_path, max_samples=100_000) as s:
         told = 0

@@ -210,6 +210,7 @@ def test_samples_that_go_between_two_looks_cost_a_round_not_the_agent(tmp_path: 
         assert r.lineage.head().rounds == 1
 
 
+@pytest.mark.slow("lives through more rounds than a service remembers")
 def test_a_long_service_remembers_only_its_last_rounds(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeagent.service.agent.REPORTS", 3)
     with rig(tmp_path / "d", centre(clock), train__every="1s") as r:

@@ -151,6 +151,7 @@ def test_a_threshold_on_the_lattice_is_refused() -> None:
         anomaly.tensor_of(other)
 
 
+@pytest.mark.slow("trains a real net")
 def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bits(tmp_path: Path) -> None:
     file, shape = scored(), shape_of(scored())
     made = make_with(tmp_path, {"train.learning_rate": "0.003", "train.epochs": "12", "update.density": "0.5"}, {"turbine": file})

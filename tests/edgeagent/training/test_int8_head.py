@@ -178,7 +178,7 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
 
     def seen(file: bytes) -> bytes:
         stock = read(file)
-        of = retraining.head_of(stock, stock.outputs[0])
+        of = retraining.int8_head_of(stock, stock.outputs[0])
         return retraining.exposing(read(retraining.exposing(stock, of.seen)), of.given)
 
     stock = read(served)

@@ -17,54 +17,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgecloud import cli
+from edgecloud import cli, commands
 from edgecloud.registry import open_registry
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
 from modelwire.wire.signing import PrivateKey
 from tests.edgecloud.centre import Centre
+from tests.edgecloud.desk import KEY, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
-
-KEY = key_of("pi-7").public.hex()
-
-
-class Desk:
-    """Runs commands in a folder, as an operator does."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self._capsys = folder, capsys
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()
-        code = cli.main(list(arguments))
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-    def ok(self, *arguments: str) -> str:
-        code, out, err = self.run(*arguments)
-        assert (code, err) == (0, ""), err
-        return out
-
-    def json(self, *arguments: str) -> dict[str, object]:
-        """Run a command with --json: exactly one document on standard output, nothing beside it."""
-        document: dict[str, object] = json.loads(self.ok(*arguments, "--json"))
-        return document
-
-    def error(self, *arguments: str) -> dict[str, object]:
-        """Run a command that fails: one object on standard error, its code is the exit code."""
-        code, out, err = self.run(*arguments, "--json")
-        said: dict[str, object] = json.loads(err)
-        assert sorted(said) == ["code", "error", "hint", "message"] and said["code"] == code and out == ""
-        assert said["message"] and "<" not in str(said["message"]), "a fact of the message is missing"
-        return said
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
-    monkeypatch.chdir(tmp_path)
-    for name in [n for n in os.environ if n.startswith("EDGECLOUD_")]:
-        monkeypatch.delenv(name)
-    return Desk(tmp_path, capsys)
 
 
 @pytest.fixture
@@ -85,7 +45,7 @@ def grown(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     return desk, device
 
 
-def test_init_makes_a_registry_and_keys_that_only_the_owner_can_read(desk):
+def test_init_makes_a_registry_and_keys_that_only_the_owner_can_read(desk: Desk) -> None:
     said = desk.json("init", "--fleet", "orchard")
     assert sorted(p.name for p in desk.folder.iterdir()) == ["fleet.db", "fleet.key", "fleet.pub"]
     assert stat.S_IMODE((desk.folder / "fleet.key").stat().st_mode) == 0o600
@@ -97,7 +57,7 @@ def test_init_makes_a_registry_and_keys_that_only_the_owner_can_read(desk):
     store.close()
 
 
-def test_init_never_overwrites_a_registry_and_keeps_a_key_that_is_there(desk):
+def test_init_never_overwrites_a_registry_and_keeps_a_key_that_is_there(desk: Desk) -> None:
     desk.ok("init")
     before = (desk.folder / "fleet.key").read_bytes()
     assert desk.error("init")["error"] == "BadArgument"
@@ -108,7 +68,9 @@ def test_init_never_overwrites_a_registry_and_keeps_a_key_that_is_there(desk):
     assert desk.error("init", "--db", "x.db", "--fleet", "Not A Name")["error"] == "Malformed"
 
 
-def test_the_registry_is_named_by_flag_before_or_after_the_command_or_by_the_environment(desk, monkeypatch):
+def test_the_registry_is_named_by_flag_before_or_after_the_command_or_by_the_environment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.ok("init", "--db", "a.db", "--fleet", "one")
     assert desk.json("bases", "list", "--db", "a.db") == desk.json("--db", "a.db", "bases", "list") == {"bases": []}
     assert desk.error("bases", "list")["error"] == "MissingFile"
@@ -117,7 +79,7 @@ def test_the_registry_is_named_by_flag_before_or_after_the_command_or_by_the_env
     assert desk.error("bases", "list", "--db", "b.db")["error"] == "MissingFile"
 
 
-def test_a_base_is_added_once_under_its_commit(desk):
+def test_a_base_is_added_once_under_its_commit(desk: Desk) -> None:
     desk.ok("init")
     said = desk.json("bases", "add", str(TINY))
     assert said["base"] == "tiny" and said["commit"] == manifest_of(TINY.read_bytes()).commit.hex()
@@ -132,7 +94,7 @@ def test_a_base_is_added_once_under_its_commit(desk):
     assert desk.error("bases", "add", str(TINY.parent / "tiny_shared.tflite"))["error"] == "NotTrainable"
 
 
-def test_a_device_is_added_replaced_and_revoked(desk):
+def test_a_device_is_added_replaced_and_revoked(desk: Desk) -> None:
     desk.ok("init")
     other = key_of("pi-7", 1).public.hex()
     assert desk.json("devices", "add", "pi-7", KEY)["replaced"] == []
@@ -151,7 +113,7 @@ def test_a_device_is_added_replaced_and_revoked(desk):
     assert desk.error("devices", "revoke", "pi-9")["error"] == "UnknownDevice"
 
 
-def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(desk, base):
+def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(desk: Desk, base: Base) -> None:
     desk.ok("init", "--fleet", "orchard")
     centre = Centre(open_registry(desk.folder / "fleet.db"))
     device = ScriptedDevice(base)
@@ -169,7 +131,7 @@ def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(des
     centre.store.close()
 
 
-def test_log_lists_versions_refusals_and_what_a_version_carries(grown):
+def test_log_lists_versions_refusals_and_what_a_version_carries(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, device = grown
     said = desk.json("log", "pi-7")
     assert [(v["version"], v["kind"], v["status"]) for v in said["versions"]] == [
@@ -183,7 +145,7 @@ def test_log_lists_versions_refusals_and_what_a_version_carries(grown):
         assert word in text
 
 
-def test_show_tells_of_a_device_a_version_and_a_base(grown):
+def test_show_tells_of_a_device_a_version_and_a_base(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, device = grown
     of_device = desk.json("show", "pi-7")
     assert (of_device["status"], of_device["models"][0]["head"], of_device["models"][0]["versions"]) == ("active", 6, 4)
@@ -196,7 +158,7 @@ def test_show_tells_of_a_device_a_version_and_a_base(grown):
         assert "pi-7" in desk.ok("show", name)
 
 
-def test_notes_are_kept_on_whatever_has_a_name(grown):
+def test_notes_are_kept_on_whatever_has_a_name(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     for name, shown in (("pi-7", "pi-7"), ("pi-7@2", "pi-7@2"), ("base:digits", "pi-7@base")):
         desk.ok("annotate", name, f"about {name}")
@@ -208,7 +170,7 @@ def test_notes_are_kept_on_whatever_has_a_name(grown):
     assert desk.error("annotate", "pi-7", " ")["error"] == "BadArgument"
 
 
-def test_diff_measures_tensor_by_tensor(grown):
+def test_diff_measures_tensor_by_tensor(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     said = desk.json("diff", "pi-7@1", "pi-7@latest")
     assert said["same_base"] and said["changed"] == sum(t["changed"] for t in said["tensors"]) > 0
@@ -218,7 +180,7 @@ def test_diff_measures_tensor_by_tensor(grown):
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "npz", "safetensors"])
-def test_materialise_writes_the_exact_version_in_each_format(grown, suffix):
+def test_materialise_writes_the_exact_version_in_each_format(grown: tuple[Desk, ScriptedDevice], suffix: str) -> None:
     desk, device = grown
     said = desk.json("materialise", "pi-7@2", "-o", f"model.{suffix}")
     path = desk.folder / f"model.{suffix}"
@@ -237,7 +199,7 @@ def test_materialise_writes_the_exact_version_in_each_format(grown, suffix):
         assert got[name].dtype == np.float32 and got[name].shape == w.shape and got[name].tobytes() == w.tobytes()
 
 
-def test_materialise_writes_nothing_unless_it_is_exact(grown):
+def test_materialise_writes_nothing_unless_it_is_exact(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     (desk.folder / "model.tflite").write_bytes(b"the one before")
     assert desk.error("materialise", "pi-7@3", "-o", "model.tflite")["error"] == "NotServed"
@@ -248,14 +210,14 @@ def test_materialise_writes_nothing_unless_it_is_exact(grown):
     assert [p.name for p in desk.folder.glob("*partial*")] == []
 
 
-def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(grown, base):
+def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(grown: tuple[Desk, ScriptedDevice], base: Base) -> None:
     desk, _ = grown
     assert desk.json("materialise", "pi-7", "-o", "a.tflite")["name"] == "pi-7/digits@6"
     desk.ok("materialise", "pi-7@base", "-o", "b.tflite")
     assert (desk.folder / "b.tflite").read_bytes() == base.file
 
 
-def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown):
+def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     assert {k: v for k, v in desk.json("verify", "--all").items() if k != "seconds"} == {
         "checked": 3, "exact": 3, "wrong": [], "refused": 1,
@@ -276,13 +238,13 @@ def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown):
     assert code == 56 and "NOT EXACT pi-7/digits@2" in out and "2 of 3 versions exact" in out
 
 
-def test_verify_of_a_refused_version_says_that_it_is_not_served(grown):
+def test_verify_of_a_refused_version_says_that_it_is_not_served(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     code, out, _ = desk.run("verify", "pi-7@3", "--json")
     assert code == 56 and json.loads(out)["wrong"][0]["error"] == "NotServed"
 
 
-def test_a_snapshot_is_requested_once_and_shown_until_it_is_answered(grown):
+def test_a_snapshot_is_requested_once_and_shown_until_it_is_answered(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     first = desk.json("snapshot", "request", "pi-7")
     assert desk.json("snapshot", "request", "pi-7/digits")["id"] == first["id"]
@@ -290,7 +252,7 @@ def test_a_snapshot_is_requested_once_and_shown_until_it_is_answered(grown):
     assert desk.error("snapshot", "request", "pi-9")["error"] == "UnknownVersion"
 
 
-def test_backup_and_restore_make_a_round_trip_and_say_that_keys_are_not_in_it(grown):
+def test_backup_and_restore_make_a_round_trip_and_say_that_keys_are_not_in_it(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     said = desk.json("backup", "monday.db")
     assert said["keys_included"] is False and said["integrity"] == "ok"
@@ -305,7 +267,7 @@ def test_backup_and_restore_make_a_round_trip_and_say_that_keys_are_not_in_it(gr
     assert other["replaced"] is None and other["key_present"] is True
 
 
-def test_doctor_names_what_to_fix(desk):
+def test_doctor_names_what_to_fix(desk: Desk) -> None:
     code, out, _ = desk.run("doctor", "--broker", "mqtt://127.0.0.1:1", "--json")
     checks = {c["what"]: c for c in json.loads(out)["checks"]}
     assert code == 1 and checks["kernel"]["ok"] and not checks["registry"]["ok"] and not checks["broker"]["ok"]
@@ -319,7 +281,7 @@ def test_doctor_names_what_to_fix(desk):
     assert "FIX  broker" in desk.run("doctor", "--broker", "mqtt://127.0.0.1:1")[1]
 
 
-def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk):
+def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk: Desk) -> None:
     desk.ok("init")
     (desk.folder / "fleet.key").chmod(0o640)
     assert "chmod 600" in desk.error("ingest", "--once")["hint"]
@@ -331,17 +293,19 @@ def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk)
     assert desk.error("ingest", "--once", "--idle", "soon")["error"] == "BadArgument"
 
 
-def test_names_that_make_no_sense_are_refused(grown):
+def test_names_that_make_no_sense_are_refused(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     for name in ("", "@3", "pi-7@", "pi-7@x", "pi-7@-1", "pi-7/a/b@1", "PI@1", "pi-7@1@2", "pi-7@99999999999999999999"):
         assert desk.error("show", name)["error"] in ("Malformed", "UnknownVersion")
 
 
-def test_version_names_release_wire_and_schema(desk):
+def test_version_names_release_wire_and_schema(desk: Desk) -> None:
     assert sorted(desk.json("version")) == ["edgecloud", "registry_schema", "wire"]
 
 
-def test_usage_errors_are_code_2_and_json_when_asked(desk, monkeypatch, capsys):
+def test_usage_errors_are_code_2_and_json_when_asked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["edgecloud", "log", "--json"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
@@ -353,7 +317,8 @@ def test_usage_errors_are_code_2_and_json_when_asked(desk, monkeypatch, capsys):
     assert stopped.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
-def test_it_runs_as_a_module_and_bears_a_reader_that_goes_away(desk):
+@pytest.mark.slow("starts processes of the command")
+def test_it_runs_as_a_module_and_bears_a_reader_that_goes_away(desk: Desk) -> None:
     root = Path(cli.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     desk.ok("init")
@@ -372,7 +337,7 @@ def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
                 yield from leaves(child)
 
 
-def test_every_command_has_a_description_help_for_its_arguments_and_examples_that_parse():
+def test_every_command_has_a_description_help_for_its_arguments_and_examples_that_parse() -> None:
     parser = cli.parser()
     count = 0
     for one in leaves(parser):
@@ -387,7 +352,7 @@ def test_every_command_has_a_description_help_for_its_arguments_and_examples_tha
     assert count > 30
 
 
-def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk, base, monkeypatch):
+def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk: Desk, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a board writes into its hello is shown as it is, never as markup or control characters."""
     desk.ok("init", "--fleet", "orchard")
     desk.ok("bases", "add", str(TINY))
@@ -399,3 +364,29 @@ def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk, bas
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     for arguments in (("log", "pi-7"), ("show", "pi-7@1"), ("devices",)):
         assert "\x1b[2J" not in desk.ok(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["log", "pi-7"], ["log"]),
+        (["--json", "--db", "show", "log", "pi-7"], ["log"]),
+        (["--db=fleet.db", "int8-head", "fit"], ["int8-head"]),
+        (["--db"], list(commands.NAMES)),
+        (["--help"], list(commands.NAMES)),
+        (["nothing", "log"], list(commands.NAMES)),
+        ([], list(commands.NAMES)),
+    ],
+)
+def test_the_command_that_is_called_is_seen_behind_the_options_of_all(words: list[str], names: list[str]) -> None:
+    assert [command.NAME for command in commands.chosen(words)] == names
+
+
+def test_a_call_loads_nothing_that_only_other_commands_need() -> None:
+    """Else the time of a bare command would be that of the largest one."""
+    program = "import sys, edgecloud.cli; edgecloud.cli.main(['version']); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    loaded = said.stdout.split()
+    assert "edgecloud.commands.registry.version" in loaded
+    for name in ("edgecloud.api", "edgecloud.graft", "edgecloud.intake", "edgecloud.versions.replaying", "paho", "rich", "tensorflow"):
+        assert name not in loaded

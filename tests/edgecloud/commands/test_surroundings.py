@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from edgecloud import cli
 from modelwire.errors import BadArgument
 from tests.edgecloud.centre import Centre, make_registry
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,9 @@ from tests.edgecloud.device import ScriptedDevice
     ],
     ids=lambda words: " ".join(words)[:40].encode("ascii", "replace").decode(),
 )
-def test_whatever_is_wrong_with_the_surroundings_is_one_error_by_name(tmp_path, base, monkeypatch, capsys, words):
+def test_whatever_is_wrong_with_the_surroundings_is_one_error_by_name(
+    tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
     store = make_registry(tmp_path / "fleet.db", base)
     centre = Centre(store)
     device = centre.meet(ScriptedDevice(base))

@@ -50,7 +50,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Blob
 SIZES = (0, 1, 999, 1000, 100_000)
 
 
-def test_what_is_put_comes_back_by_its_digest_also_after_opening_anew(blobs):
+def test_what_is_put_comes_back_by_its_digest_also_after_opening_anew(blobs: tuple[BlobStore, Callable[[], BlobStore], Damage]) -> None:
     store, again, _ = blobs
     data = [bytes([n % 251]) * n for n in SIZES]
     digests = [store.put(d) for d in data]
@@ -61,13 +61,13 @@ def test_what_is_put_comes_back_by_its_digest_also_after_opening_anew(blobs):
         assert sorted(reader.digests()) == sorted(digests)
 
 
-def test_putting_the_same_bytes_again_changes_nothing(blobs):
+def test_putting_the_same_bytes_again_changes_nothing(blobs: tuple[BlobStore, Callable[[], BlobStore], Damage]) -> None:
     store, _, _ = blobs
     assert store.put(b"abc" * 1000) == store.put(b"abc" * 1000)
     assert len(list(store.digests())) == 1
 
 
-def test_missing_bytes_are_an_error_by_name(blobs):
+def test_missing_bytes_are_an_error_by_name(blobs: tuple[BlobStore, Callable[[], BlobStore], Damage]) -> None:
     store, _, _ = blobs
     assert not store.has(bytes(32))
     with pytest.raises(RegistryDamaged, match="gone"):
@@ -75,7 +75,7 @@ def test_missing_bytes_are_an_error_by_name(blobs):
 
 
 @pytest.mark.parametrize("size", [10, 5000])
-def test_changed_bytes_are_an_error_by_name(blobs, size):
+def test_changed_bytes_are_an_error_by_name(blobs: tuple[BlobStore, Callable[[], BlobStore], Damage], size: int) -> None:
     store, _, damage = blobs
     digest = store.put(b"x" * size)
     damage(digest)
@@ -83,7 +83,7 @@ def test_changed_bytes_are_an_error_by_name(blobs, size):
         store.get(digest)
 
 
-def test_a_file_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FileBlobs(tmp_path / "blobs")
     digest = hashlib.sha256(b"y" * 5000).digest()
 
@@ -105,7 +105,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
     assert store.get(digest) == b"y" * 5000
 
 
-def test_large_bytes_lie_in_files_and_small_ones_in_the_database(tmp_path):
+def test_large_bytes_lie_in_files_and_small_ones_in_the_database(tmp_path: Path) -> None:
     registry = make_registry(tmp_path / "fleet.db", None, files_from=1000)
     small, large = registry.blobs.put(b"s" * 999), registry.blobs.put(b"l" * 1000)
     assert [p.name for p in (tmp_path / "fleet.db.blobs").glob("*/*")] == [large.hex()]
@@ -113,7 +113,7 @@ def test_large_bytes_lie_in_files_and_small_ones_in_the_database(tmp_path):
     registry.close()
 
 
-def test_a_file_that_was_there_already_is_made_durable_too(tmp_path, monkeypatch):
+def test_a_file_that_was_there_already_is_made_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = FileBlobs(tmp_path / "blobs")
     blobs.put(b"x" * 100)
     synced: list[Path] = []

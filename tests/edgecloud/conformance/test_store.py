@@ -11,7 +11,7 @@ import pytest
 
 from edgecloud.registry import (
     Base,
-    Head,
+    HeadRow,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -20,7 +20,7 @@ from edgecloud.registry import (
     SqliteStore,
     Status,
     Store,
-    Waiting,
+    WaitingMessage,
     create_registry,
     open_registry,
 )
@@ -101,11 +101,11 @@ def chain(store: Store, lineage: int, n: int, snapshots: tuple[int, ...] = ()) -
     return ids
 
 
-def test_a_registry_knows_its_fleet(store):
+def test_a_registry_knows_its_fleet(store: Store) -> None:
     assert (store.fleet, store.public_key) == ("orchard", b"p" * 32)
 
 
-def test_bases_are_kept_once_by_commit_and_by_name(store):
+def test_bases_are_kept_once_by_commit_and_by_name(store: Store) -> None:
     store.bases.add(BASE)
     assert store.bases.get(BASE.commit) == store.bases.named("digits") == BASE
     assert store.bases.get(digest(9)) is None and store.bases.named("other") is None
@@ -115,7 +115,7 @@ def test_bases_are_kept_once_by_commit_and_by_name(store):
     assert store.bases.all() == [BASE]
 
 
-def test_a_key_speaks_for_one_device_until_it_is_revoked(store):
+def test_a_key_speaks_for_one_device_until_it_is_revoked(store: Store) -> None:
     store.devices.add("pi-7", KEY, 10)
     with pytest.raises(LineageError):
         store.devices.add("pi-8", KEY, 11)
@@ -132,7 +132,7 @@ def test_a_key_speaks_for_one_device_until_it_is_revoked(store):
     assert store.devices.keys("nobody") == []
 
 
-def test_epochs_rise_and_a_known_state_keeps_its_own(store, lineage):
+def test_epochs_rise_and_a_known_state_keeps_its_own(store: Store, lineage: int) -> None:
     first = store.lineages.epoch_of(lineage, STATE, BASE.commit)
     store.lineages.used(lineage, 7)
     store.lineages.used(lineage, 3)
@@ -147,7 +147,7 @@ def test_epochs_rise_and_a_known_state_keeps_its_own(store, lineage):
         store.lineages.grant(lineage, STATE, BASE.commit, 21)
 
 
-def test_each_model_of_a_device_has_a_lineage_of_its_own(store, lineage):
+def test_each_model_of_a_device_has_a_lineage_of_its_own(store: Store, lineage: int) -> None:
     other = store.lineages.ensure("pi-7", "motion")
     assert store.lineages.ensure("pi-7", "motion") == other != store.lineages.get("pi-7", "digits")
     assert [one.model for one in store.lineages.of("pi-7")] == ["digits", "motion"]
@@ -158,10 +158,10 @@ def test_each_model_of_a_device_has_a_lineage_of_its_own(store, lineage):
         store.lineages.ensure("nobody", "digits")
 
 
-def test_a_head_moves_only_from_where_it_is_thought_to_be(store, lineage):
+def test_a_head_moves_only_from_where_it_is_thought_to_be(store: Store, lineage: int) -> None:
     row = store.versions.add(version(lineage, 1))
-    assert store.lineages.head(lineage, 1) == Head(None, BASE.commit, 0)
-    to = Head(row.id, row.commit, 1)
+    assert store.lineages.head(lineage, 1) == HeadRow(None, BASE.commit, 0)
+    to = HeadRow(row.id, row.commit, 1)
     assert not store.lineages.move_head(lineage, 1, digest(5), to)
     assert store.lineages.head(lineage, 1).version == 0
     assert store.lineages.move_head(lineage, 1, BASE.commit, to)
@@ -170,7 +170,7 @@ def test_a_head_moves_only_from_where_it_is_thought_to_be(store, lineage):
     assert store.lineages.head(lineage, 9) is None
 
 
-def test_a_late_word_of_an_older_start_is_not_kept(store, lineage):
+def test_a_late_word_of_an_older_start_is_not_kept(store: Store, lineage: int) -> None:
     assert store.lineages.presence(lineage) is None
     assert store.lineages.seen(lineage, True, 5, 100)
     assert not store.lineages.seen(lineage, False, 4, 101)
@@ -181,7 +181,7 @@ def test_a_late_word_of_an_older_start_is_not_kept(store, lineage):
     assert (kept.online, kept.boot, kept.received_at, kept.runtime) == (False, 5, 103, "litert")
 
 
-def test_a_version_is_found_by_all_its_names(store, lineage):
+def test_a_version_is_found_by_all_its_names(store: Store, lineage: int) -> None:
     row = store.versions.add(version(lineage, 1, extension=b"\xa0"))
     assert row.status is Status.STORED
     found = [
@@ -192,7 +192,7 @@ def test_a_version_is_found_by_all_its_names(store, lineage):
     assert store.versions.by_commit(digest(7)) is None and store.versions.numbered(lineage, 2) is None
 
 
-def test_a_commit_and_a_number_are_held_once(store, lineage):
+def test_a_commit_and_a_number_are_held_once(store: Store, lineage: int) -> None:
     row = store.versions.add(version(lineage, 1))
     for twin in (version(lineage, 1, commit=digest(8)), version(lineage, 2, commit=row.commit)):
         with pytest.raises(LineageError):
@@ -200,7 +200,7 @@ def test_a_commit_and_a_number_are_held_once(store, lineage):
     assert store.versions.of(lineage) == [row]
 
 
-def test_a_version_needs_its_epoch_base_and_parent(store, lineage):
+def test_a_version_needs_its_epoch_base_and_parent(store: Store, lineage: int) -> None:
     for bad in (
         version(lineage, 1, epoch=2),
         version(lineage, 1, base=digest(9), parent=digest(9)),
@@ -212,7 +212,7 @@ def test_a_version_needs_its_epoch_base_and_parent(store, lineage):
     assert store.versions.of(lineage) == []
 
 
-def test_a_version_moves_once_and_never_back(store, lineage):
+def test_a_version_moves_once_and_never_back(store: Store, lineage: int) -> None:
     one, two = chain(store, lineage, 2)
     store.versions.verify(one)
     store.versions.refuse(two, "no good")
@@ -224,7 +224,7 @@ def test_a_version_moves_once_and_never_back(store, lineage):
     assert store.versions.verified(lineage, 2) == 0
 
 
-def test_a_chain_starts_at_the_nearest_snapshot(store, lineage):
+def test_a_chain_starts_at_the_nearest_snapshot(store: Store, lineage: int) -> None:
     ids = chain(store, lineage, 6, snapshots=(3,))
     rows = store.versions.of(lineage)
     numbers = [[v.version for v in store.versions.chain(row)] for row in rows]
@@ -232,7 +232,7 @@ def test_a_chain_starts_at_the_nearest_snapshot(store, lineage):
     assert [v.id for v in rows] == ids
 
 
-def test_unverified_versions_come_parents_first_and_children_are_found(store, lineage):
+def test_unverified_versions_come_parents_first_and_children_are_found(store: Store, lineage: int) -> None:
     ids = chain(store, lineage, 4)
     store.versions.verify(ids[0])
     assert [v.id for v in store.versions.unverified(10)] == ids[1:]
@@ -242,7 +242,7 @@ def test_unverified_versions_come_parents_first_and_children_are_found(store, li
     assert store.versions.served_children(ids[1]) == []
 
 
-def test_skipped_numbers_stay_with_the_version_that_carries_them(store, lineage):
+def test_skipped_numbers_stay_with_the_version_that_carries_them(store: Store, lineage: int) -> None:
     (id,) = chain(store, lineage, 1)
     store.versions.skip(id, 5, 6)
     store.versions.skip(id, 2, 3)
@@ -254,7 +254,7 @@ def orphan(lineage: int, n: int, *, device: str = "pi-7", size: int = 10, at: in
     return Parked(digest(n), device, lineage, 1, n, digest(n - 1), digest(1000 + n), b"o" * size, at)
 
 
-def test_orphans_wait_by_parent_device_and_number(store, lineage):
+def test_orphans_wait_by_parent_device_and_number(store: Store, lineage: int) -> None:
     for n in (5, 3, 4):
         store.inbox.park(orphan(lineage, n, at=100 + n))
     store.inbox.park(orphan(lineage, 3, size=99))  # the same commit again
@@ -267,11 +267,11 @@ def test_orphans_wait_by_parent_device_and_number(store, lineage):
     assert store.inbox.parked(digest(5)) is None and not store.inbox.is_parked(digest(1005))
 
 
-def waiting(n: int, kind: str = "update", **other: object) -> Waiting:
-    return replace(Waiting(0, "pi-9", "digits", kind, "unknown-key", digest(n), b"", b"w" * 10, 100 + n, 0), **other)  # type: ignore[arg-type]
+def waiting(n: int, kind: str = "update", **other: object) -> WaitingMessage:
+    return replace(WaitingMessage(0, "pi-9", "digits", kind, "unknown-key", digest(n), b"", b"w" * 10, 100 + n, 0), **other)  # type: ignore[arg-type]
 
 
-def test_held_messages_are_replaced_counted_and_dropped(store):
+def test_held_messages_are_replaced_counted_and_dropped(store: Store) -> None:
     store.inbox.hold(waiting(1))
     store.inbox.hold(waiting(1, bytes=b"newer"))
     store.inbox.hold(waiting(2, "hello"))
@@ -285,7 +285,7 @@ def test_held_messages_are_replaced_counted_and_dropped(store):
     assert store.inbox.held() == []
 
 
-def test_messages_are_released_by_a_new_key_or_the_missing_base(store):
+def test_messages_are_released_by_a_new_key_or_the_missing_base(store: Store) -> None:
     store.inbox.hold(waiting(1))
     store.inbox.hold(waiting(2, "hello", mark=OTHER))
     store.inbox.hold(waiting(3, "hello", reason="unknown-base", base=BASE.commit, device="pi-7"))
@@ -308,7 +308,7 @@ def refusal(n: int, **other: object) -> Refusal:
     return replace(Refusal(digest(n), "pi-7", "digits", "Conflict", "why", 50, 9), **other)  # type: ignore[arg-type]
 
 
-def test_refusals_are_bounded_and_one_message_has_one_row(store):
+def test_refusals_are_bounded_and_one_message_has_one_row(store: Store) -> None:
     for n in range(10):
         store.refusals.add(refusal(n), keep=4)
     store.refusals.add(refusal(9, at=60), keep=4)
@@ -318,14 +318,14 @@ def test_refusals_are_bounded_and_one_message_has_one_row(store):
     assert store.refusals.last(9, "pi-8") == [] and len(store.refusals.last(9, "pi-7", "digits")) == 4
 
 
-def test_only_a_refused_update_with_a_good_signature_is_found_by_commit(store):
+def test_only_a_refused_update_with_a_good_signature_is_found_by_commit(store: Store) -> None:
     store.refusals.add(refusal(1, commit=digest(5)), keep=9)
     assert store.refusals.by_commit(digest(5)) is None
     store.refusals.add(refusal(2, commit=digest(6), epoch=1, version=3), keep=9)
     assert store.refusals.by_commit(digest(6)).version == 3
 
 
-def test_a_request_is_open_until_its_own_device_answers_once(store, lineage):
+def test_a_request_is_open_until_its_own_device_answers_once(store: Store, lineage: int) -> None:
     other = store.lineages.ensure("pi-7", "motion").id
     store.requests.add(Request(77, lineage, "snapshot", 5, None, None, ""))
     assert [r.id for r in store.requests.open()] == [r.id for r in store.requests.open(lineage)] == [77]
@@ -338,7 +338,7 @@ def test_a_request_is_open_until_its_own_device_answers_once(store, lineage):
     assert store.requests.of(lineage) == [Request(77, lineage, "snapshot", 5, 6, False, "busy")]
 
 
-def test_transfers_keep_their_parts_until_they_are_closed(store):
+def test_transfers_keep_their_parts_until_they_are_closed(store: Store) -> None:
     one, two = (OpenTransfer(digest(n), "pi-7", "digits", b"record", 20, n) for n in (1, 2))
     store.transfers.open(two)
     store.transfers.open(one)
@@ -354,14 +354,14 @@ def test_transfers_keep_their_parts_until_they_are_closed(store):
     assert store.transfers.get(two.id) == two
 
 
-def test_notes_stay_with_what_they_are_about(store):
+def test_notes_stay_with_what_they_are_about(store: Store) -> None:
     note = store.annotations.add("version", "pi-7/digits@3", "covered", 5)
     store.annotations.add("version", "pi-7/digits@3", "uncovered", 6)
     assert [n.text for n in store.annotations.of("version", "pi-7/digits@3")] == ["covered", "uncovered"]
     assert note.id and store.annotations.of("device", "pi-7/digits@3") == []
 
 
-def test_a_failed_transaction_leaves_nothing_and_a_failed_one_inside_leaves_the_rest(store, opener):
+def test_a_failed_transaction_leaves_nothing_and_a_failed_one_inside_leaves_the_rest(store: Store, opener: Opener) -> None:
     class Trouble(Exception):
         pass
 
@@ -378,7 +378,7 @@ def test_a_failed_transaction_leaves_nothing_and_a_failed_one_inside_leaves_the_
     assert store.devices.names() == opener().devices.names() == ["pi-2"]
 
 
-def test_nobody_sees_a_transaction_before_its_end(store, opener):
+def test_nobody_sees_a_transaction_before_its_end(store: Store, opener: Opener) -> None:
     other = opener()
     with store.transaction():
         store.devices.add("pi-1", KEY, 1)
@@ -386,7 +386,7 @@ def test_nobody_sees_a_transaction_before_its_end(store, opener):
     assert other.devices.names() == ["pi-1"]
 
 
-def test_a_second_writer_waits_and_says_so_when_it_takes_too_long(store, opener):
+def test_a_second_writer_waits_and_says_so_when_it_takes_too_long(store: Store, opener: Opener) -> None:
     with store.transaction():
         store.devices.add("pi-1", KEY, 1)
         with pytest.raises(StateBusy):
@@ -395,7 +395,7 @@ def test_a_second_writer_waits_and_says_so_when_it_takes_too_long(store, opener)
     assert store.devices.names() == ["pi-1", "pi-2"]
 
 
-def test_four_threads_write_without_losing_anything(factory):
+def test_four_threads_write_without_losing_anything(factory: Factory) -> None:
     first = factory(10.0)
     first.devices.add("pi-7", KEY, 1)
 
@@ -416,7 +416,7 @@ def test_four_threads_write_without_losing_anything(factory):
     assert sorted(notes) == sorted(f"{t} {n}" for t in range(4) for n in range(50))
 
 
-def test_what_is_written_once_stays(store, lineage):
+def test_what_is_written_once_stays(store: Store, lineage: int) -> None:
     """The promise is kept by the store itself, not by the good manners of the code above it."""
     if not isinstance(store, SqliteStore):
         raise AssertionError("say how this store proves it")

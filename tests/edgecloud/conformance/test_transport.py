@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -13,8 +13,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
-from edgecloud.intake.transport import Delivery, IntakeTransport
+from edgecloud.intake.transport import IntakeTransport
 from tests import broker as brokers
+from tests.edgecloud.hearing import Ear, until
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
 
 FLEET = "orchard"
@@ -56,27 +57,6 @@ def wire(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wire]:
         client.loop_stop()
 
 
-@dataclass
-class Ear:
-    """Collects what a transport delivers."""
-
-    got: list[Delivery] = field(default_factory=list)
-
-    def __call__(self, delivery: Delivery) -> None:
-        self.got.append(delivery)
-
-    def data(self) -> list[bytes]:
-        return [d.data for d in self.got]
-
-
-def until(true: Callable[[], bool], seconds: float = 150.0) -> None:
-    """Wait until it is true. seconds: a safety limit for a machine that hangs."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
-
-
 def listening(wire: Wire) -> tuple[IntakeTransport, Ear]:
     transport, ear = wire.make(), Ear()
     transport.start(ear)
@@ -97,7 +77,7 @@ def listening(wire: Wire) -> tuple[IntakeTransport, Ear]:
     return transport, ear
 
 
-def test_what_a_device_sends_comes_with_its_topic_and_bytes(wire):
+def test_what_a_device_sends_comes_with_its_topic_and_bytes(wire: Wire) -> None:
     transport, ear = listening(wire)
     large = bytes(range(256)) * 384  # 96 KiB, the largest part
     wire.send(f"e1/{FLEET}/pi-7/digits/up/update", b"\x00one\xff")
@@ -110,7 +90,7 @@ def test_what_a_device_sends_comes_with_its_topic_and_bytes(wire):
     transport.stop()
 
 
-def test_other_fleets_and_what_goes_down_are_not_delivered(wire):
+def test_other_fleets_and_what_goes_down_are_not_delivered(wire: Wire) -> None:
     transport, ear = listening(wire)
     wire.send("e1/other/pi-7/digits/up/update", b"not ours")
     wire.send(f"e1/{FLEET}/pi-7/digits/dn/receipt", b"down")
@@ -121,7 +101,7 @@ def test_other_fleets_and_what_goes_down_are_not_delivered(wire):
     transport.stop()
 
 
-def test_what_was_not_acknowledged_comes_again_and_what_was_never_does(wire):
+def test_what_was_not_acknowledged_comes_again_and_what_was_never_does(wire: Wire) -> None:
     transport, ear = listening(wire)
     for n in range(5):
         wire.send(f"e1/{FLEET}/pi-7/digits/up/update", bytes([n]))
@@ -138,7 +118,7 @@ def test_what_was_not_acknowledged_comes_again_and_what_was_never_does(wire):
     again.stop()
 
 
-def test_messages_wait_while_nobody_listens(wire):
+def test_messages_wait_while_nobody_listens(wire: Wire) -> None:
     transport, _ = listening(wire)
     transport.stop()
     wire.send(f"e1/{FLEET}/pi-7/digits/up/hello", b"while you were out")
@@ -149,7 +129,7 @@ def test_messages_wait_while_nobody_listens(wire):
     again.stop()
 
 
-def test_an_acknowledgement_of_an_older_connection_means_nothing(wire):
+def test_an_acknowledgement_of_an_older_connection_means_nothing(wire: Wire) -> None:
     transport, ear = listening(wire)
     wire.send(f"e1/{FLEET}/pi-7/digits/up/update", b"x")
     until(lambda: len(ear.got) == 1)
@@ -169,7 +149,7 @@ def test_an_acknowledgement_of_an_older_connection_means_nothing(wire):
     third.stop()
 
 
-def test_answers_reach_the_device_and_drain_says_so(wire):
+def test_answers_reach_the_device_and_drain_says_so(wire: Wire) -> None:
     transport, _ = listening(wire)
     for n in range(50):
         transport.publish(f"e1/{FLEET}/pi-7/digits/dn/receipt", bytes([n]))

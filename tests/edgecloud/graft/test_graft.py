@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from edgecloud.graft.writing import build, flat, ops
 from edgecloud.graft.writing.flat import OldNode
 from edgecommon.runtime import interpreter_for
 from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainable
+from modelwire.tensors import F32
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY
@@ -38,7 +40,7 @@ def notes(file: bytes) -> dict[str, object]:
     return dict(json.loads(file[start : start + size]))
 
 
-def run(interpreter, x):
+def run(interpreter: Any, x: F32) -> F32:
     """Return the first output of the first subgraph, as a program that knows no signatures gets it."""
     given = interpreter.get_input_details()[0]
     interpreter.set_tensor(given["index"], x)
@@ -78,7 +80,7 @@ def with_operator(name: str, index: int, code: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_file_read_and_written_anew_runs_as_before_and_holds_the_old_one_whole(name):
+def test_a_file_read_and_written_anew_runs_as_before_and_holds_the_old_one_whole(name: str) -> None:
     data = stock_file(name)
     copy = rewritten(read(data))
     assert copy.endswith(data)
@@ -88,8 +90,9 @@ def test_a_file_read_and_written_anew_runs_as_before_and_holds_the_old_one_whole
     assert [(t.name, t.shape, t.type) for t in read(copy).tensors] == [(t.name, t.shape, t.type) for t in read(data).tensors]
 
 
+@pytest.mark.slow("grafts every stock net at every cut, and runs it")
 @pytest.mark.parametrize("name", EVERY)
-def test_every_cut_of_every_file_keeps_the_contract_and_runs(name):
+def test_every_cut_of_every_file_keeps_the_contract_and_runs(name: str) -> None:
     stock = read(stock_file(name))
     kernels = sum(layer.kernel for layer in layers(stock, stock.outputs[0]))
     for cut in dict.fromkeys(("head", f"last:{min(2, kernels)}", "all")):
@@ -106,7 +109,7 @@ def test_every_cut_of_every_file_keeps_the_contract_and_runs(name):
         }
 
 
-def test_the_first_subgraph_infers_with_the_present_weights():
+def test_the_first_subgraph_infers_with_the_present_weights() -> None:
     """A version is the file with its initial values overwritten: a program that knows no signatures must run that version."""
     made = graft(stock_file("dense"), Wish(train=("head",), batch=2))
     weights = tflite_file.read_weights(made.file)
@@ -117,7 +120,7 @@ def test_the_first_subgraph_infers_with_the_present_weights():
     assert same.tobytes() == stock.tobytes() != other.tobytes()
 
 
-def test_features_are_what_the_head_sees():
+def test_features_are_what_the_head_sees() -> None:
     made = graft(stock_file("har"), Wish(train=("head",), batch=2))
     interpreter = interpreter_for(runtime().interpreter, made.file, delegates=False)
     x = np.random.default_rng(2).standard_normal((1, 100, 6)).astype(np.float32)
@@ -128,15 +131,15 @@ def test_features_are_what_the_head_sees():
     np.testing.assert_allclose(interpreter.get_signature_runner("infer")(x=x)["output"], expected, rtol=1e-5)
 
 
-def test_state_comes_out_and_goes_back_in_so_that_training_goes_on_to_the_bit():
+def test_state_comes_out_and_goes_back_in_so_that_training_goes_on_to_the_bit() -> None:
     made = graft(stock_file("dense"), Wish(train=("all",), optimizer="adam", batch=4))
     rng = np.random.default_rng(4)
     x, y = rng.standard_normal((4, 9)).astype(np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
 
-    def opened():
+    def opened() -> Any:
         return interpreter_for(runtime().interpreter, made.file, delegates=True)
 
-    def steps(interpreter, n):
+    def steps(interpreter: Any, n: int) -> None:
         for _ in range(n):
             interpreter.get_signature_runner("train")(x=x, y=y, lr=np.float32(0.01))
 
@@ -150,11 +153,11 @@ def test_state_comes_out_and_goes_back_in_so_that_training_goes_on_to_the_bit():
     assert {n: v.tobytes() for n, v in a.items()} == {n: v.tobytes() for n, v in b.items()}
 
 
-def test_grafting_twice_gives_the_same_bytes():
+def test_grafting_twice_gives_the_same_bytes() -> None:
     assert graft(stock_file("gru"), Wish(train=("all",))).file == graft(stock_file("gru"), Wish(train=("all",))).file
 
 
-def test_layers_and_weights_are_chosen_by_name():
+def test_layers_and_weights_are_chosen_by_name() -> None:
     made = graft(stock_file("har"), Wish(train=("hidden", "head_bias"), batch=2))
     assert sorted(tflite_file.read_weights(made.file)) == ["head_bias", "hidden_bias", "hidden_kernel"]
     with pytest.raises(BadArgument, match="no layer or weight is called 'hiden'"):
@@ -164,7 +167,7 @@ def test_layers_and_weights_are_chosen_by_name():
         select(stock, layers(stock, stock.outputs[0]), ("last:5",))
 
 
-def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works():
+def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works() -> None:
     file = with_operator("dense", 3, 66)  # TANH becomes SIN, behind the third layer
     graft(file, Wish(train=("head",)))
     with pytest.raises(NotTrainable, match=r"SIN \(operator 3, giving '.*Tanh'\) has no gradient here; the deepest cut .* --train last:1"):
@@ -175,21 +178,21 @@ def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works
 
 
 @pytest.mark.parametrize(("code", "why"), [(ops.ELU, "reference kernels"), (ops.ADD_N, "threads"), (ops.CUSTOM, "author's code")])
-def test_what_no_runtime_trains_is_refused_wherever_it_stands(code, why):
+def test_what_no_runtime_trains_is_refused_wherever_it_stands(code: int, why: str) -> None:
     file = with_operator("dense", 3, code)
     with pytest.raises(NotTrainable, match=why):
         graft(file, Wish())
     assert why in look(file, Wish(), rate=1e9).reason
 
 
-def test_a_batch_that_an_operator_would_mix_is_refused():
+def test_a_batch_that_an_operator_would_mix_is_refused() -> None:
     """A sum along the steps in the place of the UNPACK that takes them apart: which axis it runs along is not known to be safe."""
     index = next(op.index for op in read(stock_file("gru")).operators if op.code == ops.UNPACK)
     with pytest.raises(NotTrainable, match=r"CUMSUM .* only a graph of one sample can"):
         graft(with_operator("gru", index, 128), Wish())
 
 
-def test_a_new_class_never_wins_before_it_is_trained_and_the_others_keep_their_order():
+def test_a_new_class_never_wins_before_it_is_trained_and_the_others_keep_their_order() -> None:
     stock = stock_file("har")
     made = graft(stock, Wish(train=("head",), add_classes=("limping",), batch=8, optimizer="momentum"))
     assert notes(made.file)["added_classes"] == {"limping": 4}
@@ -208,19 +211,19 @@ def test_a_new_class_never_wins_before_it_is_trained_and_the_others_keep_their_o
 
 
 @pytest.mark.parametrize("name", ["half", "depthwise"])
-def test_classes_are_added_to_float16_heads_and_to_heads_over_maps(name):
+def test_classes_are_added_to_float16_heads_and_to_heads_over_maps(name: str) -> None:
     made = graft(stock_file(name), Wish(train=("head",), add_classes=("a", "b"), batch=2))
     assert runtime().open(made.file).contract.y_shape[-1] == 6
 
 
-def test_no_class_is_added_where_there_is_no_classifier():
+def test_no_class_is_added_where_there_is_no_classifier() -> None:
     with pytest.raises(BadArgument, match="is no layer of its own that gives one number a class"):
         graft(stock_file("autoencoder"), Wish(add_classes=("a",)))
     with pytest.raises(BadArgument, match="repeat"):
         graft(stock_file("har"), Wish(add_classes=("a", "a")))
 
 
-def test_pack_gives_shared_initial_values_buffers_of_their_own():
+def test_pack_gives_shared_initial_values_buffers_of_their_own() -> None:
     shared, alone = (MODELS / f"{n}.tflite" for n in ("tiny_shared", "tiny"))
     with pytest.raises(NotTrainable, match="shares its bytes"):
         tflite_file.check_trainable(shared.read_bytes())
@@ -236,7 +239,7 @@ def test_pack_gives_shared_initial_values_buffers_of_their_own():
     assert not again.changed and again.file == packed.file
 
 
-def test_pack_leaves_a_packed_file_as_it_is_and_refuses_what_it_can_not_mend():
+def test_pack_leaves_a_packed_file_as_it_is_and_refuses_what_it_can_not_mend() -> None:
     for name in ("digits", "motion"):
         data = (MODELS / f"{name}.tflite").read_bytes()
         assert pack(data).file == data
@@ -244,7 +247,7 @@ def test_pack_leaves_a_packed_file_as_it_is_and_refuses_what_it_can_not_mend():
         pack(stock_file("dense"))
 
 
-def test_damaged_files_are_refused_not_followed():
+def test_damaged_files_are_refused_not_followed() -> None:
     data = stock_file("dense")
     rng = np.random.default_rng(6)
     for _ in range(300):
@@ -260,7 +263,7 @@ def test_damaged_files_are_refused_not_followed():
         graft(b"", Wish())
 
 
-def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path, capsys):
+def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.tflite"
     wanted = ["--train", "last:2", "--batch", "8", "--optimizer", "momentum", "-o", str(out), "--json"]
     assert cli.main(["graft", str(STOCK / "har.tflite"), *wanted]) == 0
@@ -295,7 +298,9 @@ def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path, capsys):
     assert cli.main(["graft", str(tmp_path / "absent.tflite"), "-o", str(out)]) == 12
 
 
-def test_the_page_for_authors_shows_code_that_runs_and_prints_what_it_says(monkeypatch, capsys):
+def test_the_page_for_authors_shows_code_that_runs_and_prints_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (MODELS.parents[1] / "docs" / "trainable-models.md").read_text()
     monkeypatch.chdir(MODELS.parents[1])
     runtime()
@@ -320,7 +325,7 @@ def with_inputs(name: str, index: int, inputs: tuple[int, ...]) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["dense", "int8_softmax"])
-def test_a_file_whose_tensors_go_in_circles_is_refused_at_once(name):
+def test_a_file_whose_tensors_go_in_circles_is_refused_at_once(name: str) -> None:
     """The walk from the output to the layer that gives it would never end."""
     sound = read(stock_file(name))
     last = sound.operators[-1]
@@ -331,7 +336,7 @@ def test_a_file_whose_tensors_go_in_circles_is_refused_at_once(name):
                 graft(bad, wish)
 
 
-def test_a_step_that_no_device_could_read_is_refused_before_it_fills_the_memory(monkeypatch):
+def test_a_step_that_no_device_could_read_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "TENSORS", 200)
     with pytest.raises(NotTrainable, match=r"^har can't be trained.* more than 200 tensors .*; train fewer layers"):
         graft(stock_file("har"), Wish(train=("all",), model="har"))
@@ -340,7 +345,7 @@ def test_a_step_that_no_device_could_read_is_refused_before_it_fills_the_memory(
     assert modes[0].cost is not None and "train fewer layers" in modes[-1].reason
 
 
-def test_pack_takes_no_notice_of_notes_that_are_not_its_own():
+def test_pack_takes_no_notice_of_notes_that_are_not_its_own() -> None:
     data = (MODELS / "tiny.tflite").read_bytes()
     for said in (b"not JSON", b"[1]", b"[" * 100_000, b"\xff"):
         noted = pack(data, name="x").file
@@ -351,7 +356,8 @@ def test_pack_takes_no_notice_of_notes_that_are_not_its_own():
         assert size > 0 and notes(pack(bad, name="tiny").file)["name"] == "tiny"
 
 
-def test_the_speed_of_this_machine_is_that_of_one_core():
+@pytest.mark.slow("measures for two seconds")
+def test_the_speed_of_this_machine_is_that_of_one_core() -> None:
     """Threads of numpy would make it the speed of all cores, or of one that waits for another."""
     measure = "from edgecloud.graft.costs import machine_rate; print(machine_rate(1.0))"
     rates = []
@@ -362,7 +368,9 @@ def test_the_speed_of_this_machine_is_that_of_one_core():
     assert max(rates) < 1.5 * min(rates)
 
 
-def test_commands_refuse_what_is_no_model_and_what_is_no_name_of_a_file(tmp_path, capsys, monkeypatch):
+def test_commands_refuse_what_is_no_model_and_what_is_no_name_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.tflite").write_bytes(b"nothing of the kind")
     (tmp_path / "cut.tflite").write_bytes(stock_file("dense")[:3000])

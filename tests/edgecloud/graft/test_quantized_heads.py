@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgecloud import cli
 from edgecloud.graft.grafting import Wish, graft
-from edgecloud.graft.retraining import exposing, fit, head_of, put
+from edgecloud.graft.retraining import exposing, fit, int8_head_of, put
 from edgecloud.graft.stock import read
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable
@@ -24,9 +25,9 @@ BOTH = pytest.mark.parametrize("name", ["int8_softmax", "int8_logistic"])
 
 
 @BOTH
-def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name):
+def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name: str) -> None:
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     clips, _ = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 6)
     (before,) = outputs(stock.data, clips)
     after, rows = outputs(exposing(stock, of.seen), clips)
@@ -39,9 +40,9 @@ def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name):
 
 
 @BOTH
-def test_a_retrained_head_is_learnt_and_nothing_else_moves(name):
+def test_a_retrained_head_is_learnt_and_nothing_else_moves(name: str) -> None:
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     classes = 2 if of.logistic else of.outputs
     clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], classes, 160)
     _, rows = outputs(exposing(stock, of.seen), clips)
@@ -59,9 +60,9 @@ def test_a_retrained_head_is_learnt_and_nothing_else_moves(name):
 
 
 @BOTH
-def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(name):
+def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(name: str) -> None:
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     kernel, bias = layer_of(of, weights_in(stock.data, of))
     none = np.zeros((0, kernel.shape[1]))
     same = put(stock.data, of, kernel, bias, none)
@@ -79,10 +80,10 @@ def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(nam
 
 
 @pytest.mark.parametrize("name", ["okay_nabu", "hey_jarvis"])
-def test_a_wake_word_learns_another_word(name):
+def test_a_wake_word_learns_another_word(name: str) -> None:
     """Streaming models of another project, with their state; synthetic sounds: patterns of noise over 20 frames."""
     stock = read(stock_file(name))
-    of = head_of(stock, stock.outputs[0])
+    of = int8_head_of(stock, stock.outputs[0])
     clips, y = clips_of(stock.tensors[stock.inputs[0]].shape[1:], 2, 140, frames=20)
     before = outputs(exposing(stock, of.seen), clips)
     kernel, bias = fit(of, features_of(of, before[1][:100]), y[:100])
@@ -94,7 +95,7 @@ def test_a_wake_word_learns_another_word(name):
     assert ((after[0][:, 0] > 127) == y[100:]).mean() >= 0.95
 
 
-def test_the_commands_expose_and_fit(tmp_path, capsys):
+def test_the_commands_expose_and_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, rows = STOCK / "int8_softmax.tflite", tmp_path / "rows.npz"
     assert cli.main(["int8-head", "expose", str(source), "-o", str(tmp_path / "seen.tflite"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -113,19 +114,29 @@ def test_the_commands_expose_and_fit(tmp_path, capsys):
     assert cli.main(["int8-head", "fit", str(source), str(rows), "-o", str(out)]) == BadArgument.code
 
 
-def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go():
+def test_a_head_whose_logits_are_the_output_is_retrained_while_they_stay_in_their_range() -> None:
+    stock = read(stock_file("int8_softmax"))
+    bare = exposing(stock, int8_head_of(stock, stock.outputs[0]).given)
+    of = int8_head_of(read(bare), read(bare).outputs[1])
+    kernel, bias = layer_of(of, weights_in(bare, of))
+    assert of.outputs == 4 and put(bare, of, kernel / 2, bias / 2, np.zeros((1, 8))).changed > 0
+    with pytest.raises(BadArgument, match="more than a softmax reads them"):
+        put(bare, of, kernel, bias + 1e3, np.zeros((1, 8)))
+
+
+def test_what_is_no_int8_head_is_refused_and_graft_says_where_to_go() -> None:
     with pytest.raises(NotTrainable, match="float32, not int8"):
         stock = read((STOCK / "dense.tflite").read_bytes())
-        head_of(stock, stock.outputs[0])
+        int8_head_of(stock, stock.outputs[0])
     with pytest.raises(NotTrainable, match="edgecloud int8-head fit"):
         graft(stock_file("int8_softmax"), Wish())
 
 
-def test_rows_that_can_not_be_read_are_refused_and_nothing_is_written(tmp_path, capsys):
+def test_rows_that_can_not_be_read_are_refused_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A copy that broke off, a bit that fell over, an array that claims more than any memory holds, and no rows at all."""
     model, out = str(STOCK / "int8_softmax.tflite"), tmp_path / "new.tflite"
     stock = read(stock_file("int8_softmax"))
-    size = head_of(stock, stock.outputs[0]).features
+    size = int8_head_of(stock, stock.outputs[0]).features
     good = io.BytesIO()
     np.savez(good, x=np.arange(40 * size, dtype=np.int8).reshape(40, size), y=np.arange(40) % 2)
     whole = good.getvalue()
@@ -150,7 +161,9 @@ def test_rows_that_can_not_be_read_are_refused_and_nothing_is_written(tmp_path, 
     ("x", "label", "said"),
     [(np.nan, 0, "not a finite number"), (1e300, 0, "not a finite number"), (0.0, 9, "labels from 0 to 9 for a head of 4 outputs")],
 )
-def test_rows_and_labels_that_no_head_learns_from_are_named(tmp_path, capsys, x, label, said):
+def test_rows_and_labels_that_no_head_learns_from_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], x: float, label: int, said: str
+) -> None:
     rows, labels = np.zeros((40, 8)), np.zeros(40, int)
     rows[3, 3], labels[7] = x, label
     np.savez(tmp_path / "rows.npz", x=rows, y=labels)
@@ -159,14 +172,14 @@ def test_rows_and_labels_that_no_head_learns_from_are_named(tmp_path, capsys, x,
     assert not (tmp_path / "o").exists()
 
 
-def test_rows_that_would_unpack_to_more_than_a_model_are_refused(tmp_path, monkeypatch):
+def test_rows_that_would_unpack_to_more_than_a_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DEFAULT", limits.Limits(model_file=100_000))
     np.savez_compressed(tmp_path / "rows.npz", x=np.zeros((100_000, 8), np.int8), y=np.zeros(100_000, int))
     assert cli.main(["int8-head", "fit", str(STOCK / "int8_softmax.tflite"), str(tmp_path / "rows.npz"), "-o", str(tmp_path / "o")]) == 42
     assert not (tmp_path / "o").exists()
 
 
-def test_inspect_and_bases_add_say_that_a_head_trains_as_it_is(tmp_path, capsys):
+def test_inspect_and_bases_add_say_that_a_head_trains_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db, source = str(tmp_path / "fleet.db"), STOCK / "int8_softmax.tflite"
     assert cli.main(["init", "--db", db, "--fleet", "home"]) == 0
     seen = tmp_path / "seen.tflite"
@@ -185,7 +198,7 @@ def test_inspect_and_bases_add_say_that_a_head_trains_as_it_is(tmp_path, capsys)
     assert json.loads(capsys.readouterr().out)["int8_head"] is None
 
 
-def test_inspect_and_bases_add_say_why_an_int8_head_does_not_train_as_it_is(tmp_path, capsys):
+def test_inspect_and_bases_add_say_why_an_int8_head_does_not_train_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stock = read(stock_file("int8_softmax"))
     file = bytearray(stock.data)
     (soft,) = (op for op in stock.operators if op.name == "SOFTMAX")

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from edgecloud.intake.decision import Bounds, Result
+from edgecloud.registry import SqliteStore
 from modelwire.wire import parts
 from modelwire.wire.records import Level, Wanted, encode
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice
 
 PART = 200
 
@@ -20,7 +21,7 @@ def wanted(centre: Centre, count: int) -> list[int]:
     return parts.missing(said.have, count)
 
 
-def test_an_orphan_in_parts_that_found_no_room_is_taken_when_its_parent_has_come(store, base):
+def test_an_orphan_in_parts_that_found_no_room_is_taken_when_its_parent_has_come(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(parked_bytes=100))
     device = centre.meet(ScriptedDevice(base))
     first, second = device.train(), device.snapshot()
@@ -39,7 +40,7 @@ def wanted_or_nothing(centre: Centre, count: int) -> list[int]:
     return parts.missing(said[-1].have, count) if said else []
 
 
-def test_an_update_in_parts_before_any_hello_is_taken_after_it(centre, base):
+def test_an_update_in_parts_before_any_hello_is_taken_after_it(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
     centre.store.devices.add(device.name, device.key.public, 1)
     device.epoch = 1
@@ -54,7 +55,7 @@ def test_an_update_in_parts_before_any_hello_is_taken_after_it(centre, base):
 
 
 @pytest.mark.parametrize("other", [PART // 2, PART + 50])
-def test_a_device_that_cuts_an_update_anew_is_asked_for_the_new_parts(centre, device, other):
+def test_a_device_that_cuts_an_update_anew_is_asked_for_the_new_parts(centre: Centre, device: ScriptedDevice, other: int) -> None:
     sent = device.train()
     _, manifest, pieces = device.transfer(sent, PART)
     centre.take(manifest)
@@ -66,7 +67,7 @@ def test_a_device_that_cuts_an_update_anew_is_asked_for_the_new_parts(centre, de
     assert [centre.take(p).result for p in pieces][-1] is Result.STORED
 
 
-def test_a_device_can_not_hold_up_the_transfer_of_another(centre, device, base):
+def test_a_device_can_not_hold_up_the_transfer_of_another(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     thief = centre.meet(ScriptedDevice(base, name="pi-8"))
     said, manifest, pieces = device.transfer(device.train(), PART)
     stolen = replace(said, device="pi-8", hashes=bytes(len(said.hashes)))
@@ -76,7 +77,7 @@ def test_a_device_can_not_hold_up_the_transfer_of_another(centre, device, base):
     assert [centre.take(p).result for p in pieces][-1] is Result.STORED
 
 
-def test_a_transfer_that_rests_makes_room_when_all_places_are_taken(store, base):
+def test_a_transfer_that_rests_makes_room_when_all_places_are_taken(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(transfers_total=2))
     devices = [centre.meet(ScriptedDevice(base, name=f"pi-{n}")) for n in range(4)]
     opened = [d.transfer(d.train(), PART) for d in devices]
@@ -89,7 +90,7 @@ def test_a_transfer_that_rests_makes_room_when_all_places_are_taken(store, base)
     assert [t.device for t in store.transfers.all()] == ["pi-1", "pi-2"]
 
 
-def test_what_follows_an_update_in_parts_waits_as_long_as_parts_come(centre, device):
+def test_what_follows_an_update_in_parts_waits_as_long_as_parts_come(centre: Centre, device: ScriptedDevice) -> None:
     first, second = device.snapshot(), device.train()
     _, manifest, pieces = device.transfer(first, PART // 2)
     centre.take(manifest)
@@ -102,7 +103,9 @@ def test_what_follows_an_update_in_parts_waits_as_long_as_parts_come(centre, dev
     assert centre.receipts()[-2:] == [(1, Level.STORED), (2, Level.STORED)]
 
 
-def test_bytes_that_another_device_sent_as_its_own_are_still_taken_from_their_own_device(centre, device, base):
+def test_bytes_that_another_device_sent_as_its_own_are_still_taken_from_their_own_device(
+    centre: Centre, device: ScriptedDevice, base: Base
+) -> None:
     """A registered device that has seen another's container on the broker can send it as its own; it only harms itself."""
     thief = centre.meet(ScriptedDevice(base, name="pi-8"))
     said, manifest, pieces = device.transfer(device.train(), PART)

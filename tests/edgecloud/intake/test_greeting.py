@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from edgecloud.intake.decision import Bounds, Result
+from edgecloud.registry import SqliteStore
 from modelwire.wire.records import Level, Receipt
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice
 
 REFUSED = Level.REFUSED
 
 
-def test_a_new_state_gets_the_next_epoch_and_closes_the_one_before(centre, device):
+def test_a_new_state_gets_the_next_epoch_and_closes_the_one_before(centre: Centre, device: ScriptedDevice) -> None:
     sent = [device.train() for _ in range(4)]
     centre.deliver(device, sent[0], sent[1], sent[3])
     centre.said()
@@ -32,7 +33,7 @@ def test_a_new_state_gets_the_next_epoch_and_closes_the_one_before(centre, devic
     assert centre.statuses(device) == {1: "verified", 2: "verified", 5: "verified"}
 
 
-def test_a_hello_that_is_repeated_changes_nothing_and_says_where_the_head_is(centre, device):
+def test_a_hello_that_is_repeated_changes_nothing_and_says_where_the_head_is(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(), device.train())
     centre.rebuild()
     centre.deliver(device, device.train())
@@ -45,7 +46,7 @@ def test_a_hello_that_is_repeated_changes_nothing_and_says_where_the_head_is(cen
     assert [(x.epoch, x.version, x.head_version) for x in welcomes] == [(1, 3, 3)] * 3
 
 
-def test_an_old_state_that_speaks_again_keeps_its_closed_epoch(centre, device, base):
+def test_an_old_state_that_speaks_again_keeps_its_closed_epoch(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = ScriptedDevice(base, life=1)
     centre.meet(other)
     assert other.epoch == 2
@@ -54,7 +55,7 @@ def test_an_old_state_that_speaks_again_keeps_its_closed_epoch(centre, device, b
     assert (welcome.status, welcome.epoch) == ("ok", 1)
 
 
-def test_a_device_can_not_open_models_and_epochs_without_end(store, base):
+def test_a_device_can_not_open_models_and_epochs_without_end(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(models_of_device=2, epochs=3))
     for model in ("a", "b"):
         centre.meet(ScriptedDevice(base, model=model))

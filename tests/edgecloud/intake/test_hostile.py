@@ -16,7 +16,8 @@ from modelwire.update.container import _HEADER, _PREAMBLE, _SECTION, TRAILER
 from modelwire.update.sections import Kind, Section
 from modelwire.wire import signing
 from modelwire.wire.records import Level, Receipt
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.centre import Centre
+from tests.edgecloud.device import Base, ScriptedDevice
 
 
 def reseal(front: bytes, key: signing.PrivateKey) -> bytes:
@@ -56,7 +57,9 @@ STRUCTURE = {
 
 
 @pytest.mark.parametrize("what", STRUCTURE)
-def test_a_signed_lie_in_the_section_table_is_stored_then_refused_and_never_served(centre, device, what):
+def test_a_signed_lie_in_the_section_table_is_stored_then_refused_and_never_served(
+    centre: Centre, device: ScriptedDevice, what: str
+) -> None:
     changes, reason = STRUCTURE[what]
     honest = device.train()
     centre.deliver(device, honest)
@@ -82,7 +85,7 @@ DOOR = {
 
 
 @pytest.mark.parametrize("what", DOOR)
-def test_a_signed_lie_that_the_envelope_shows_is_dropped_at_the_door(centre, device, what):
+def test_a_signed_lie_that_the_envelope_shows_is_dropped_at_the_door(centre: Centre, device: ScriptedDevice, what: str) -> None:
     changes, error = DOOR[what]
     lie = lie_about_sections(device.train().data, device.key, **changes)
     assert centre.take((device.topic("update"), lie)).result is Result.DROPPED
@@ -95,7 +98,9 @@ def test_a_signed_lie_that_the_envelope_shows_is_dropped_at_the_door(centre, dev
     [("head", 5000, "TooLarge"), ("extension", 1 << 30, "TooLarge"), ("sections", 1 << 31, "TooLarge"), ("flags", 1, "UnsupportedWire"),
      ("major", 2, "UnsupportedWire"), ("head", 10, "Malformed"), ("sections", 4000, "Malformed")],
 )  # fmt: skip
-def test_a_signed_lie_in_the_preamble_is_dropped_at_the_door(centre, device, field, value, error):
+def test_a_signed_lie_in_the_preamble_is_dropped_at_the_door(
+    centre: Centre, device: ScriptedDevice, field: str, value: int, error: str
+) -> None:
     data = bytearray(device.train().data[:-TRAILER])
     names = ("magic", "major", "minor", "flags", "head", "extension", "sections", "total", "crc")
     row = dict(zip(names, _PREAMBLE.unpack_from(data), strict=True)) | {field: value}
@@ -104,7 +109,7 @@ def test_a_signed_lie_in_the_preamble_is_dropped_at_the_door(centre, device, fie
     assert [r.error for r in centre.store.refusals.last(9)] == [error]
 
 
-def test_a_device_can_not_speak_for_another_not_even_with_a_true_signature(centre, device, base):
+def test_a_device_can_not_speak_for_another_not_even_with_a_true_signature(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     mallory = centre.meet(ScriptedDevice(base, name="mallory"))
     device.key = mallory.key
     forged = device.train()
@@ -116,7 +121,7 @@ def test_a_device_can_not_speak_for_another_not_even_with_a_true_signature(centr
     assert centre.statuses(device) == {} and centre.store.lineages.current(1).epoch == 1
 
 
-def test_the_update_of_one_device_replayed_under_anothers_name_is_not_linked(centre, device, base):
+def test_the_update_of_one_device_replayed_under_anothers_name_is_not_linked(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     sent = device.train()
     centre.deliver(device, sent)
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
@@ -124,7 +129,7 @@ def test_the_update_of_one_device_replayed_under_anothers_name_is_not_linked(cen
     assert centre.statuses(other) == {}
 
 
-def test_a_parent_of_another_device_is_stale_not_adopted(centre, device, base):
+def test_a_parent_of_another_device_is_stale_not_adopted(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     sent = device.train()
     centre.deliver(device, sent)
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
@@ -132,14 +137,16 @@ def test_a_parent_of_another_device_is_stale_not_adopted(centre, device, base):
     assert outcome.result is Result.REFUSED and centre.statuses(other) == {}
 
 
-def test_a_snapshot_beyond_the_lattice_is_refused(centre, device):
+def test_a_snapshot_beyond_the_lattice_is_refused(centre: Centre, device: ScriptedDevice) -> None:
     beyond = Section(1, np.array([0], np.uint32), np.array([(1 << 22) + 1], np.int32), 1, 100)
     assert centre.deliver(device, device.seal(Kind.SNAPSHOT, (beyond,)))[0].result is Result.STORED
     (judged,) = centre.rebuild()
     assert not judged.ok and "range of +-2^22" in judged.reason and "hidden1_kernel" in judged.reason
 
 
-def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_bounded_time_and_memory(centre, device):
+def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_bounded_time_and_memory(
+    centre: Centre, device: ScriptedDevice
+) -> None:
     rng = np.random.default_rng(7)
     honest = device.train()
     names: set[str] = set()
@@ -167,7 +174,7 @@ def test_two_hundred_random_mutations_resealed_by_the_device_are_refused_in_boun
     assert centre.store.refusals.count() > 50
 
 
-def test_a_refused_flood_from_a_known_device_leaves_others_alone(centre, device, base):
+def test_a_refused_flood_from_a_known_device_leaves_others_alone(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     rng = np.random.default_rng(1)
     for _ in range(100):

@@ -28,7 +28,7 @@ from tests.edgecloud.centre import FLEET_KEY, add_base
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
 
 pytestmark = [
-    pytest.mark.slow("starts and kills an ingester and a broker"),
+    pytest.mark.slow("starts and kills an ingester and a broker", seconds=10),
     pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING),
 ]
 ROOT = Path(edgecloud.__file__).parents[2]
@@ -167,7 +167,7 @@ def prove(folder: Path, boards: Boards, updates: int) -> None:
     store.close()
 
 
-def test_kill_9_of_ingester_and_broker_at_random_moments_loses_nothing_and_doubles_nothing(tmp_path, base):
+def test_kill_9_of_ingester_and_broker_at_random_moments_loses_nothing_and_doubles_nothing(tmp_path: Path, base: Base) -> None:
     chance = random.Random(11)
     names, updates = ["pi-1", "pi-2", "pi-3"], 60
     with world(tmp_path, base, names) as (broker, ingester, boards):
@@ -200,7 +200,7 @@ def test_kill_9_of_ingester_and_broker_at_random_moments_loses_nothing_and_doubl
         prove(tmp_path, boards, updates)
 
 
-def test_a_sigterm_ends_it_in_peace_and_once_takes_what_has_gathered(tmp_path, base):
+def test_a_sigterm_ends_it_in_peace_and_once_takes_what_has_gathered(tmp_path: Path, base: Base) -> None:
     with world(tmp_path, base, ["pi-1"]) as (_broker, ingester, boards):
         ingester.start()
         boards.until(lambda: boards.devices["pi-1"].epoch)
@@ -216,7 +216,7 @@ def test_a_sigterm_ends_it_in_peace_and_once_takes_what_has_gathered(tmp_path, b
         prove(tmp_path, boards, len(sent))
 
 
-def test_the_registry_is_read_copied_and_asked_while_the_ingester_writes(tmp_path, base):
+def test_the_registry_is_read_copied_and_asked_while_the_ingester_writes(tmp_path: Path, base: Base) -> None:
     with world(tmp_path, base, ["pi-1"]) as (_broker, ingester, boards):
         ingester.start()
         boards.until(lambda: boards.devices["pi-1"].epoch)

@@ -12,7 +12,7 @@ import pytest
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.transport import Delivery
 from tests import broker as brokers
-from tests.edgecloud.conformance.test_transport import Ear, until
+from tests.edgecloud.hearing import Ear, until
 
 FLEET = "orchard"
 
@@ -75,7 +75,7 @@ class OldBroker:
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "refusing"])
-def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent):
+def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent: bool) -> None:
     old = OldBroker(silent=silent)
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{old.port}"), fleet=FLEET, client_id="centre", connect_seconds=0.5)
     transport.start(Ear())
@@ -86,7 +86,7 @@ def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent):
     old.close()
 
 
-def test_a_broker_that_comes_late_is_found(tmp_path: Path):
+def test_a_broker_that_comes_late_is_found(tmp_path: Path) -> None:
     if brokers.program() is None:
         pytest.skip(brokers.MISSING)
     broker = brokers.Mosquitto(tmp_path)
@@ -100,7 +100,7 @@ def test_a_broker_that_comes_late_is_found(tmp_path: Path):
     broker.stop()
 
 
-def test_a_killed_broker_is_found_again_and_old_acknowledgements_do_no_harm(tmp_path: Path):
+def test_a_killed_broker_is_found_again_and_old_acknowledgements_do_no_harm(tmp_path: Path) -> None:
     if brokers.program() is None:
         pytest.skip(brokers.MISSING)
     with brokers.mosquitto(tmp_path) as broker:

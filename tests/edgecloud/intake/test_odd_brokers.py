@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,8 @@ from edgecloud.intake.service import Ingester, Pace
 from edgecloud.intake.transport import Delivery
 from modelwire.errors import BrokerUnreachable
 from tests.edgecloud.centre import FLEET_KEY, make_registry
-from tests.edgecloud.conformance.test_transport import Ear, until
-from tests.edgecloud.device import FLEET
+from tests.edgecloud.device import FLEET, Base
+from tests.edgecloud.hearing import Ear, until
 
 
 class OddBroker:
@@ -57,7 +58,7 @@ class OddBroker:
             return
 
 
-def test_a_message_that_breaks_the_mqtt_library_does_not_leave_the_centre_deaf():
+def test_a_message_that_breaks_the_mqtt_library_does_not_leave_the_centre_deaf() -> None:
     odd = OddBroker(f"e1/{FLEET}/pi-7/".encode() + b"\xff\xfe/up/update")
     transport, ear = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre"), Ear()
     transport.start(ear)
@@ -66,7 +67,7 @@ def test_a_message_that_breaks_the_mqtt_library_does_not_leave_the_centre_deaf()
     odd.close()
 
 
-def test_a_receiver_that_fails_once_is_called_again():
+def test_a_receiver_that_fails_once_is_called_again() -> None:
     odd = OddBroker(f"e1/{FLEET}/pi-7/digits/up/update".encode())
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre")
     got: list[bytes] = []
@@ -82,7 +83,9 @@ def test_a_receiver_that_fails_once_is_called_again():
     odd.close()
 
 
-def test_a_broker_that_does_not_let_the_centre_listen_is_not_called_connected(tmp_path, base, caplog):
+def test_a_broker_that_does_not_let_the_centre_listen_is_not_called_connected(
+    tmp_path: Path, base: Base, caplog: pytest.LogCaptureFixture
+) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

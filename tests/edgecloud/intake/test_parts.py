@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecloud.intake.decision import Bounds, Result
+from edgecloud.registry import SqliteStore
 from modelwire.wire import parts, records
 from modelwire.wire.records import Level, Receipt, Wanted, encode
 from tests.edgecloud.centre import Centre, make_registry
-from tests.edgecloud.device import ScriptedDevice, key_of
+from tests.edgecloud.device import Base, ScriptedDevice, key_of
 
 PART = 100  # bytes of a message: a tiny update has a handful
 
@@ -24,9 +26,10 @@ def wanted(centre: Centre, count: int) -> list[int]:
     return parts.missing(answer.have, count)
 
 
+@pytest.mark.slow("sends large updates in every order")
 @settings(max_examples=40)
 @given(st.data())
-def test_parts_in_any_order_with_any_losses_become_one_stored_update(base, data):
+def test_parts_in_any_order_with_any_losses_become_one_stored_update(base: Base, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = make_registry(Path(folder) / "fleet.db", base)
         centre = Centre(store)
@@ -60,7 +63,7 @@ def test_parts_in_any_order_with_any_losses_become_one_stored_update(base, data)
         store.close()
 
 
-def test_the_answer_to_a_manifest_says_what_is_held(centre, device):
+def test_the_answer_to_a_manifest_says_what_is_held(centre: Centre, device: ScriptedDevice) -> None:
     _, manifest, pieces = device.transfer(device.train(), PART)
     centre.take(manifest)
     assert wanted(centre, len(pieces)) == list(range(len(pieces)))
@@ -70,7 +73,7 @@ def test_the_answer_to_a_manifest_says_what_is_held(centre, device):
     assert wanted(centre, len(pieces)) == [1, *range(3, len(pieces))]
 
 
-def test_a_manifest_of_an_update_that_is_held_gets_its_receipt(centre, device):
+def test_a_manifest_of_an_update_that_is_held_gets_its_receipt(centre: Centre, device: ScriptedDevice) -> None:
     sent = device.train()
     _, manifest, pieces = device.transfer(sent, PART)
     centre.deliver(device, sent)
@@ -81,7 +84,7 @@ def test_a_manifest_of_an_update_that_is_held_gets_its_receipt(centre, device):
     assert centre.take(pieces[0]).result is Result.DROPPED  # a late copy: no transfer is open
 
 
-def test_a_manifest_of_an_update_that_was_refused_gets_its_refusal(centre, device):
+def test_a_manifest_of_an_update_that_was_refused_gets_its_refusal(centre: Centre, device: ScriptedDevice) -> None:
     one = device.train()
     centre.deliver(device, one)
     fork = device.snapshot(device.base.manifest.commit)
@@ -92,7 +95,7 @@ def test_a_manifest_of_an_update_that_was_refused_gets_its_refusal(centre, devic
     assert centre.receipts() == [(2, Level.REFUSED)]
 
 
-def test_a_whole_that_is_an_orphan_is_not_asked_for_again(centre, device):
+def test_a_whole_that_is_an_orphan_is_not_asked_for_again(centre: Centre, device: ScriptedDevice) -> None:
     one, two = device.train(), device.train()
     _, manifest, pieces = device.transfer(two, PART)
     centre.take(manifest)
@@ -103,7 +106,7 @@ def test_a_whole_that_is_an_orphan_is_not_asked_for_again(centre, device):
     assert centre.receipts() == [(1, Level.STORED), (2, Level.STORED)]
 
 
-def test_a_whole_that_can_not_be_read_is_listed_once_and_not_asked_for_again(centre, device):
+def test_a_whole_that_can_not_be_read_is_listed_once_and_not_asked_for_again(centre: Centre, device: ScriptedDevice) -> None:
     said = parts.describe(b"garbage" * 100, fleet="orchard", device="pi-7", model="digits", at=1, part=PART)
     manifest = (device.topic("part"), encode(said, device.key))
     centre.take(manifest)
@@ -116,7 +119,7 @@ def test_a_whole_that_can_not_be_read_is_listed_once_and_not_asked_for_again(cen
     assert centre.store.transfers.all() == []
 
 
-def test_a_part_with_other_bytes_is_dropped_and_the_right_one_still_taken(centre, device):
+def test_a_part_with_other_bytes_is_dropped_and_the_right_one_still_taken(centre: Centre, device: ScriptedDevice) -> None:
     said, manifest, pieces = device.transfer(device.train(), PART)
     centre.take(manifest)
     topic, data = pieces[1]
@@ -125,7 +128,7 @@ def test_a_part_with_other_bytes_is_dropped_and_the_right_one_still_taken(centre
     assert centre.take(pieces[1]).result is Result.NOTED
 
 
-def test_parts_on_the_topic_of_another_device_are_dropped(centre, device, base):
+def test_parts_on_the_topic_of_another_device_are_dropped(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     _, manifest, pieces = device.transfer(device.train(), PART)
     centre.take(manifest)
@@ -133,7 +136,7 @@ def test_parts_on_the_topic_of_another_device_are_dropped(centre, device, base):
     assert centre.take((other.topic("part"), manifest[1])).result is Result.DROPPED
 
 
-def test_a_transfer_of_an_unknown_key_is_not_opened(centre, device):
+def test_a_transfer_of_an_unknown_key_is_not_opened(centre: Centre, device: ScriptedDevice) -> None:
     device.key = key_of("mallory")
     _, manifest, pieces = device.transfer(device.train(), PART)
     assert centre.take(manifest).result is Result.DROPPED
@@ -141,7 +144,7 @@ def test_a_transfer_of_an_unknown_key_is_not_opened(centre, device):
     assert centre.said() == [] and centre.store.transfers.all() == []
 
 
-def test_a_device_has_a_few_transfers_open_and_the_longest_untouched_goes_first(store, base):
+def test_a_device_has_a_few_transfers_open_and_the_longest_untouched_goes_first(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(transfers_of_device=2))
     device = centre.meet(ScriptedDevice(base))
     manifests = [device.transfer(device.train(), PART) for _ in range(3)]
@@ -151,7 +154,7 @@ def test_a_device_has_a_few_transfers_open_and_the_longest_untouched_goes_first(
     assert [records.parse(t.record).record.id for t in store.transfers.all()] == [said.id for said, _, _ in manifests[1:]]
 
 
-def test_all_transfers_together_are_bounded_and_the_abandoned_ones_go(store, base):
+def test_all_transfers_together_are_bounded_and_the_abandoned_ones_go(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(transfers_total=1, transfer_seconds=100))
     one = centre.meet(ScriptedDevice(base, name="pi-1"))
     two = centre.meet(ScriptedDevice(base, name="pi-2"))
@@ -164,7 +167,7 @@ def test_all_transfers_together_are_bounded_and_the_abandoned_ones_go(store, bas
 
 
 @pytest.mark.parametrize("change", [{"size": 0}, {"size": 1 << 40}, {"part_size": 0}, {"hashes": b"x" * 31}])
-def test_a_manifest_whose_numbers_do_not_agree_is_dropped(centre, device, change):
+def test_a_manifest_whose_numbers_do_not_agree_is_dropped(centre: Centre, device: ScriptedDevice, change: dict[str, Any]) -> None:
     from dataclasses import replace
 
     said, _, _ = device.transfer(device.train(), PART)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgecloud.intake.decision import Bounds, Result
+from edgecloud.registry import SqliteStore
 from modelwire.wire.records import Level, Receipt, Welcome
 from tests.edgecloud.centre import Centre, add_base, make_registry
-from tests.edgecloud.device import ScriptedDevice, key_of
+from tests.edgecloud.device import Base, ScriptedDevice, key_of
 
 
 def welcomes(centre: Centre) -> list[tuple[str, int]]:
     return [(r.status, r.epoch) for r in centre.said() if isinstance(r, Welcome)]
 
 
-def test_an_unknown_device_is_told_that_it_waits_and_is_welcomed_when_it_is_added(centre, base):
+def test_an_unknown_device_is_told_that_it_waits_and_is_welcomed_when_it_is_added(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
     assert centre.take(device.hello()).result is Result.QUARANTINED
     assert welcomes(centre) == [("quarantine", 0)]
@@ -26,7 +29,7 @@ def test_an_unknown_device_is_told_that_it_waits_and_is_welcomed_when_it_is_adde
     assert centre.tick() == [] and centre.store.inbox.held() == []
 
 
-def test_a_device_that_is_added_is_on_line_when_it_said_so_while_it_waited(centre, base):
+def test_a_device_that_is_added_is_on_line_when_it_said_so_while_it_waited(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
     centre.take(device.presence(True, 4))
     centre.take(device.hello())
@@ -35,7 +38,7 @@ def test_a_device_that_is_added_is_on_line_when_it_said_so_while_it_waited(centr
     assert centre.store.lineages.presence(1).online
 
 
-def test_another_key_for_a_known_device_waits_like_a_stranger(centre, device, base):
+def test_another_key_for_a_known_device_waits_like_a_stranger(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     stranger = ScriptedDevice(base, life=1)
     stranger.key = key_of("mallory")
     assert centre.take(stranger.hello()).result is Result.QUARANTINED
@@ -47,7 +50,7 @@ def test_another_key_for_a_known_device_waits_like_a_stranger(centre, device, ba
     assert (centre.statuses(device), centre.head(device)) == ({}, 0)
 
 
-def test_updates_of_an_unknown_key_are_taken_in_after_their_hello_when_the_key_is_added(centre, base):
+def test_updates_of_an_unknown_key_are_taken_in_after_their_hello_when_the_key_is_added(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
     device.epoch = 1  # it was welcomed by a registry that has been lost
     sent = [device.train() for _ in range(3)]
@@ -61,7 +64,7 @@ def test_updates_of_an_unknown_key_are_taken_in_after_their_hello_when_the_key_i
     assert stored == [1, 2, 3]
 
 
-def test_an_unknown_base_is_told_and_welcomed_when_it_is_added(tmp_path, base):
+def test_an_unknown_base_is_told_and_welcomed_when_it_is_added(tmp_path: Path, base: Base) -> None:
     store = make_registry(tmp_path / "fleet.db", None)
     centre = Centre(store)
     device = ScriptedDevice(base)
@@ -75,7 +78,7 @@ def test_an_unknown_base_is_told_and_welcomed_when_it_is_added(tmp_path, base):
     store.close()
 
 
-def test_a_revoked_key_is_not_heard_any_more_and_history_stays(centre, device):
+def test_a_revoked_key_is_not_heard_any_more_and_history_stays(centre: Centre, device: ScriptedDevice) -> None:
     one, two = device.train(), device.train()
     centre.deliver(device, one)
     centre.rebuild()
@@ -91,7 +94,7 @@ def test_a_revoked_key_is_not_heard_any_more_and_history_stays(centre, device):
     assert centre.deliver(device, two)[0].result is Result.STORED
 
 
-def test_a_board_that_was_set_up_anew_goes_on_under_its_new_key(centre, device):
+def test_a_board_that_was_set_up_anew_goes_on_under_its_new_key(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(), device.train())
     device.reflash()
     device.key = key_of("pi-7", 1)
@@ -108,7 +111,7 @@ def test_a_board_that_was_set_up_anew_goes_on_under_its_new_key(centre, device):
     assert centre.statuses(device) == {1: "verified", 2: "verified", 3: "verified"}
 
 
-def test_quarantine_is_bounded_by_device_and_in_all(store, base):
+def test_quarantine_is_bounded_by_device_and_in_all(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(held_count=3, held_total=5))
     for name in ("pi-1", "pi-2"):
         device = ScriptedDevice(base, name=name)
@@ -121,7 +124,7 @@ def test_quarantine_is_bounded_by_device_and_in_all(store, base):
 
 
 @pytest.mark.parametrize("bounds", [Bounds(held_bytes=700), Bounds(held_total_bytes=700)])
-def test_quarantine_is_bounded_in_bytes(store, base, bounds):
+def test_quarantine_is_bounded_in_bytes(store: SqliteStore, base: Base, bounds: Bounds) -> None:
     centre = Centre(store, bounds)
     device = ScriptedDevice(base)
     device.epoch = 1
@@ -130,7 +133,7 @@ def test_quarantine_is_bounded_in_bytes(store, base, bounds):
     assert 0 < store.inbox.held_total("update")[1] <= 700
 
 
-def test_a_flood_of_hellos_pushes_the_oldest_out_and_a_real_board_asks_again(store, base):
+def test_a_flood_of_hellos_pushes_the_oldest_out_and_a_real_board_asks_again(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(held_total=4))
     devices = [ScriptedDevice(base, name=f"pi-{n}") for n in range(6)]
     for device in devices:
@@ -141,7 +144,7 @@ def test_a_flood_of_hellos_pushes_the_oldest_out_and_a_real_board_asks_again(sto
     assert "pi-0" in [m.device for m in store.inbox.held()]
 
 
-def test_one_name_can_not_fill_the_quarantine_with_keys(store, base):
+def test_one_name_can_not_fill_the_quarantine_with_keys(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(held_count=3))
     device = ScriptedDevice(base)
     for n in range(6):
@@ -150,21 +153,21 @@ def test_one_name_can_not_fill_the_quarantine_with_keys(store, base):
     assert store.inbox.held_size("pi-7", "hello")[0] == 3
 
 
-def test_what_waits_for_too_long_is_forgotten(centre, base):
+def test_what_waits_for_too_long_is_forgotten(centre: Centre, base: Base) -> None:
     centre.take(ScriptedDevice(base).hello())
     centre.now += 31 * 24 * 3600
     centre.tick()
     assert centre.store.inbox.held() == []
 
 
-def test_a_hello_that_its_own_key_did_not_sign_is_dropped_without_an_answer(centre, base):
+def test_a_hello_that_its_own_key_did_not_sign_is_dropped_without_an_answer(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
     topic, data = device.hello()
     assert centre.take((topic, data[:-1] + bytes([data[-1] ^ 1]))).result is Result.DROPPED
     assert centre.said() == [] and centre.store.inbox.held() == []
 
 
-def test_a_flood_of_keys_under_one_name_does_not_keep_the_true_board_from_being_seen(store, base):
+def test_a_flood_of_keys_under_one_name_does_not_keep_the_true_board_from_being_seen(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(held_count=4))
     for n in range(8):
         liar = ScriptedDevice(base, name="pi-9")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from edgecloud.intake.rebuilding import Rebuilder
+from edgecloud.registry import SqliteStore
 from edgecloud.versions import materialise
 from modelwire.wire.records import Level
 from tests.edgecloud.centre import Centre, damage
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice
 
 
-def test_a_rebuild_commits_what_it_has_proven_before_it_has_worked_for_long(centre, device, monkeypatch):
+def test_a_rebuild_commits_what_it_has_proven_before_it_has_worked_for_long(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     centre.deliver(device, *(device.train() for _ in range(20)))
     build = Rebuilder._build
     monkeypatch.setattr(Rebuilder, "_build", lambda self, *a: (time.sleep(0.05), build(self, *a))[1])
@@ -24,12 +29,12 @@ def test_a_rebuild_commits_what_it_has_proven_before_it_has_worked_for_long(cent
     assert set(centre.statuses(device).values()) == {"verified"}
 
 
-def test_a_rebuild_that_is_told_to_stop_keeps_what_it_has_proven(centre, device):
+def test_a_rebuild_that_is_told_to_stop_keeps_what_it_has_proven(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, *(device.train() for _ in range(20)))
     assert len(Rebuilder(centre.store).run(1, stopping=lambda: True)) == 1
 
 
-def test_a_rebuild_works_without_any_state_in_memory(store, base):
+def test_a_rebuild_works_without_any_state_in_memory(store: SqliteStore, base: Base) -> None:
     centre = Centre(store)
     device = centre.meet(ScriptedDevice(base))
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
@@ -42,7 +47,7 @@ def test_a_rebuild_works_without_any_state_in_memory(store, base):
     assert len(rebuilder._kept) == 1
 
 
-def test_a_damaged_registry_is_not_the_devices_fault_and_others_go_on(centre, device, base):
+def test_a_damaged_registry_is_not_the_devices_fault_and_others_go_on(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     centre.deliver(device, device.train(), device.train())
     centre.deliver(other, other.train())
@@ -55,7 +60,9 @@ def test_a_damaged_registry_is_not_the_devices_fault_and_others_go_on(centre, de
     assert centre.receipts() == [(1, Level.VERIFIED)]
 
 
-def test_a_version_stored_while_its_parent_is_being_refused_is_refused_too(centre, device, monkeypatch):
+def test_a_version_stored_while_its_parent_is_being_refused_is_refused_too(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lie, child = device.train(root=bytes(32)), device.train()
     centre.deliver(device, lie)
     step = materialise.step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgecloud.intake import routing as ingest_module
 from edgecloud.intake.decision import Bounds, Result
+from edgecloud.registry import SqliteStore
 from modelwire.errors import RegistryDamaged
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level, Receipt
@@ -40,13 +42,16 @@ def settle(centre: Centre, device: ScriptedDevice, rng: np.random.Generator) -> 
     raise AssertionError(f"it never settled: {device.waiting.keys()}, {centre.statuses(device)}")
 
 
+@pytest.mark.slow("lives through hundreds of updates, some thousand times")
 @settings(max_examples=40)
 @given(
     order=st.lists(st.integers(0, 9), max_size=40),
     lies=st.sets(st.integers(0, 9), max_size=2),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_whatever_is_lost_repeated_or_overtaken_every_update_is_stored_once_and_the_head_is_right(base, order, lies, seed):
+def test_whatever_is_lost_repeated_or_overtaken_every_update_is_stored_once_and_the_head_is_right(
+    base: Base, order: list[int], lies: set[int], seed: int
+) -> None:
     """order: deliveries before the device resends; versions that are not in it were lost. lies: rounds with a wrong fingerprint."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_registry(Path(folder) / "fleet.db", base)
@@ -76,7 +81,7 @@ def test_whatever_is_lost_repeated_or_overtaken_every_update_is_stored_once_and_
         store.close()
 
 
-def test_updates_in_order_are_stored_then_verified(centre, device):
+def test_updates_in_order_are_stored_then_verified(centre: Centre, device: ScriptedDevice) -> None:
     sent = [device.train() for _ in range(3)]
     assert [o.result for o in centre.deliver(device, *sent)] == [Result.STORED] * 3
     assert centre.receipts() == [(1, STORED), (2, STORED), (3, STORED)]
@@ -85,7 +90,7 @@ def test_updates_in_order_are_stored_then_verified(centre, device):
     assert centre.head(device) == 3
 
 
-def test_a_repeated_update_gets_the_receipt_of_today(centre, device):
+def test_a_repeated_update_gets_the_receipt_of_today(centre: Centre, device: ScriptedDevice) -> None:
     one, lie = device.train(), device.train(fingerprint=(1, 2))
     centre.deliver(device, one, lie, one, lie)
     assert centre.receipts() == [(1, STORED), (2, STORED), (1, STORED), (2, STORED)]
@@ -96,7 +101,7 @@ def test_a_repeated_update_gets_the_receipt_of_today(centre, device):
     assert len(centre.statuses(device)) == 2
 
 
-def test_another_update_under_a_held_number_is_a_conflict_and_the_first_stays(centre, device):
+def test_another_update_under_a_held_number_is_a_conflict_and_the_first_stays(centre: Centre, device: ScriptedDevice) -> None:
     one = device.train()
     centre.deliver(device, one)
     twin = device.seal(Kind.SNAPSHOT, device.state.snapshot(), version=1, parent=one.parent)
@@ -110,7 +115,7 @@ def test_another_update_under_a_held_number_is_a_conflict_and_the_first_stays(ce
     assert centre.store.refusals.by_commit(twin.commit).error == "Conflict"
 
 
-def test_a_refused_update_is_refused_again_in_the_same_words_and_counted(centre, device):
+def test_a_refused_update_is_refused_again_in_the_same_words_and_counted(centre: Centre, device: ScriptedDevice) -> None:
     one = device.train()
     centre.deliver(device, one)
     twin = device.seal(Kind.SNAPSHOT, device.state.snapshot(), version=1, parent=one.parent)
@@ -120,7 +125,7 @@ def test_a_refused_update_is_refused_again_in_the_same_words_and_counted(centre,
     assert centre.store.refusals.count() == 1 and centre.store.refusals.by_commit(twin.commit).repeats == 2
 
 
-def test_a_parent_that_is_not_the_head_is_stale_and_the_answer_names_the_head(centre, device):
+def test_a_parent_that_is_not_the_head_is_stale_and_the_answer_names_the_head(centre: Centre, device: ScriptedDevice) -> None:
     one, two = device.train(), device.train()
     centre.deliver(device, one, two)
     fork = device.seal(Kind.SNAPSHOT, device.state.snapshot(), parent=one.commit)
@@ -133,7 +138,7 @@ def test_a_parent_that_is_not_the_head_is_stale_and_the_answer_names_the_head(ce
     assert centre.deliver(device, snapshot)[0].result is Result.STORED
 
 
-def test_a_child_of_a_refused_update_is_refused_not_parked(centre, device):
+def test_a_child_of_a_refused_update_is_refused_not_parked(centre: Centre, device: ScriptedDevice) -> None:
     one = device.train()
     centre.deliver(device, one)
     twin = device.seal(Kind.SNAPSHOT, device.state.snapshot(), version=1, parent=one.parent)
@@ -143,7 +148,7 @@ def test_a_child_of_a_refused_update_is_refused_not_parked(centre, device):
     assert centre.store.inbox.orphans("pi-7") == []
 
 
-def test_orphans_get_no_receipt_until_their_parent_links_them_all(centre, device):
+def test_orphans_get_no_receipt_until_their_parent_links_them_all(centre: Centre, device: ScriptedDevice) -> None:
     sent = [device.train() for _ in range(5)]
     assert [o.result for o in centre.deliver(device, sent[4], sent[2], sent[3], sent[2])] == [Result.PARKED] * 4
     assert centre.said() == []
@@ -154,7 +159,7 @@ def test_orphans_get_no_receipt_until_their_parent_links_them_all(centre, device
     assert centre.head(device) == 5 and centre.store.inbox.orphans("pi-7") == []
 
 
-def test_the_park_is_bounded_by_device_and_keeps_the_lowest_versions(store, base):
+def test_the_park_is_bounded_by_device_and_keeps_the_lowest_versions(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(parked_count=3))
     device = centre.meet(ScriptedDevice(base))
     sent = [device.train() for _ in range(8)]
@@ -166,7 +171,7 @@ def test_the_park_is_bounded_by_device_and_keeps_the_lowest_versions(store, base
     assert centre.head(device) == 8
 
 
-def test_the_park_is_bounded_in_bytes(store, base):
+def test_the_park_is_bounded_in_bytes(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(parked_bytes=1000))
     device = centre.meet(ScriptedDevice(base))
     sent = [device.train() for _ in range(8)]
@@ -176,7 +181,9 @@ def test_the_park_is_bounded_in_bytes(store, base):
     assert [o.version for o in held] == [2, 3]
 
 
-def test_orphans_that_come_again_without_their_parent_are_refused_and_a_snapshot_mends_the_lineage(centre, device):
+def test_orphans_that_come_again_without_their_parent_are_refused_and_a_snapshot_mends_the_lineage(
+    centre: Centre, device: ScriptedDevice
+) -> None:
     sent = [device.train() for _ in range(5)]
     centre.deliver(device, sent[0], *sent[2:])  # version 2 is gone for good, as after restoring an older registry
     device.waiting.pop(2)
@@ -195,7 +202,9 @@ def test_orphans_that_come_again_without_their_parent_are_refused_and_a_snapshot
     assert centre.statuses(device) == {1: "verified", 6: "verified"}
 
 
-def test_a_rebuild_that_fails_refuses_the_version_and_all_after_it_and_a_snapshot_on_the_good_one_is_taken(centre, device):
+def test_a_rebuild_that_fails_refuses_the_version_and_all_after_it_and_a_snapshot_on_the_good_one_is_taken(
+    centre: Centre, device: ScriptedDevice
+) -> None:
     good = device.train()
     centre.deliver(device, good)
     lie = device.train(root=bytes(32))
@@ -216,7 +225,7 @@ def test_a_rebuild_that_fails_refuses_the_version_and_all_after_it_and_a_snapsho
     assert centre.head(device) == 5
 
 
-def test_orphans_of_a_version_that_is_refused_go_with_it(centre, device):
+def test_orphans_of_a_version_that_is_refused_go_with_it(centre: Centre, device: ScriptedDevice) -> None:
     lie, missing, orphan = device.train(root=bytes(32)), device.train(), device.train()
     centre.deliver(device, lie, orphan)
     centre.rebuild()
@@ -226,7 +235,7 @@ def test_orphans_of_a_version_that_is_refused_go_with_it(centre, device):
     assert centre.store.inbox.orphans("pi-7") == []
 
 
-def test_an_orphan_that_the_head_has_outrun_is_refused(centre, device):
+def test_an_orphan_that_the_head_has_outrun_is_refused(centre: Centre, device: ScriptedDevice) -> None:
     sent = [device.train() for _ in range(4)]
     centre.deliver(device, sent[0], sent[2])
     centre.said()
@@ -237,13 +246,13 @@ def test_an_orphan_that_the_head_has_outrun_is_refused(centre, device):
 
 
 @pytest.mark.parametrize("epoch", [2, 2**32 - 1])
-def test_an_epoch_that_was_never_granted_is_refused(centre, device, epoch):
+def test_an_epoch_that_was_never_granted_is_refused(centre: Centre, device: ScriptedDevice, epoch: int) -> None:
     (outcome,) = centre.deliver(device, device.train(epoch=epoch))
     assert (outcome.result, outcome.reason) == (Result.REFUSED, f"epoch {epoch} was never granted")
     assert centre.said()[-1].good == device.base.manifest.commit
 
 
-def test_numbers_only_rise_also_over_epochs(centre, device):
+def test_numbers_only_rise_also_over_epochs(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(version=7))
     device.reflash()
     centre.take(device.hello())
@@ -256,25 +265,25 @@ def test_numbers_only_rise_also_over_epochs(centre, device):
     assert centre.deliver(device, device.snapshot(device.base.manifest.commit, version=8))[0].result is Result.STORED
 
 
-def test_a_version_below_its_parents_is_refused(centre, device):
+def test_a_version_below_its_parents_is_refused(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(version=7))
     (outcome,) = centre.deliver(device, device.train(version=3))
     assert outcome.result is Result.REFUSED and "numbers only rise" in outcome.reason
 
 
-def test_gaps_in_the_numbers_are_allowed(centre, device):
+def test_gaps_in_the_numbers_are_allowed(centre: Centre, device: ScriptedDevice) -> None:
     outcomes = centre.deliver(device, device.train(version=3), device.train(version=90))
     assert [o.result for o in outcomes] == [Result.STORED] * 2
     assert centre.store.lineages.get("pi-7", "digits").last_version == 90
 
 
-def test_a_number_that_leaves_no_room_for_others_is_refused_and_not_remembered(centre, device):
+def test_a_number_that_leaves_no_room_for_others_is_refused_and_not_remembered(centre: Centre, device: ScriptedDevice) -> None:
     (outcome,) = centre.deliver(device, device.train(version=2**62))
     assert outcome.result is Result.REFUSED and "out of reach" in outcome.reason
     assert centre.store.lineages.get("pi-7", "digits").last_version == 0
 
 
-def test_an_update_made_for_another_base_is_refused_by_name(centre, device):
+def test_an_update_made_for_another_base_is_refused_by_name(centre: Centre, device: ScriptedDevice) -> None:
     schema = device.train(schema_id=bytes(32))
     assert "another schema" in centre.deliver(device, schema)[0].reason
     base = device.snapshot(device.base.manifest.commit, base=bytes(32))
@@ -283,7 +292,7 @@ def test_an_update_made_for_another_base_is_refused_by_name(centre, device):
     assert centre.statuses(device) == {}
 
 
-def test_two_models_of_one_device_have_lineages_of_their_own(centre, device, base):
+def test_two_models_of_one_device_have_lineages_of_their_own(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, model="motion", seed=1))
     centre.deliver(device, device.train())
     centre.deliver(other, other.train(), other.train())
@@ -291,7 +300,7 @@ def test_two_models_of_one_device_have_lineages_of_their_own(centre, device, bas
     assert (centre.head(device), centre.head(other)) == (1, 2)
 
 
-def test_the_numbers_that_an_update_carries_are_listed(centre, device):
+def test_the_numbers_that_an_update_carries_are_listed(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(), device.train(version=9, extension={"skipped": [[2, 4], [6, 8]]}))
     lineage = centre.store.lineages.get("pi-7", "digits")
     row = centre.store.versions.numbered(lineage.id, 9)
@@ -299,14 +308,14 @@ def test_the_numbers_that_an_update_carries_are_listed(centre, device):
 
 
 @pytest.mark.parametrize("skipped", [3, [3], [[3]], [[3, 2]], [[0, 1]], [["a", "b"]], [[3, 900]], [[2.0, 3.0]]])
-def test_ranges_that_make_no_sense_are_left_out_and_the_update_is_taken(centre, device, skipped):
+def test_ranges_that_make_no_sense_are_left_out_and_the_update_is_taken(centre: Centre, device: ScriptedDevice, skipped: Any) -> None:
     (outcome,) = centre.deliver(device, device.train(version=9, extension={"skipped": skipped}))
     assert outcome.result is Result.STORED
     lineage = centre.store.lineages.get("pi-7", "digits")
     assert centre.store.versions.skipped(centre.store.versions.numbered(lineage.id, 9).id) == []
 
 
-def test_a_bad_message_never_spoils_its_batch(centre, device):
+def test_a_bad_message_never_spoils_its_batch(centre: Centre, device: ScriptedDevice) -> None:
     one, two = device.train(), device.train()
     with centre.store.transaction():
         outcomes = [
@@ -318,7 +327,9 @@ def test_a_bad_message_never_spoils_its_batch(centre, device):
     assert centre.store.refusals.count() == 2
 
 
-def test_a_fault_of_this_program_costs_the_message_and_nothing_else(centre, device, monkeypatch):
+def test_a_fault_of_this_program_costs_the_message_and_nothing_else(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fault(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -328,7 +339,9 @@ def test_a_fault_of_this_program_costs_the_message_and_nothing_else(centre, devi
     assert centre.deliver(device, device.train())[0].result is Result.STORED
 
 
-def test_the_registrys_own_trouble_is_no_fault_of_a_message(centre, device, monkeypatch):
+def test_the_registrys_own_trouble_is_no_fault_of_a_message(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def damaged(*_: object) -> bytes:
         raise RegistryDamaged(path="fleet.db", reason="the disk is full")
 
@@ -341,7 +354,7 @@ def test_the_registrys_own_trouble_is_no_fault_of_a_message(centre, device, monk
     assert centre.deliver(device, one)[0].result is Result.STORED
 
 
-def test_what_comes_on_the_topic_of_another_is_dropped_and_listed(centre, device, base):
+def test_what_comes_on_the_topic_of_another_is_dropped_and_listed(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     one = device.train()
     for topic in (other.topic("update"), device.topic("update").replace("digits", "motion"), device.topic("hello")):
@@ -356,11 +369,11 @@ def test_what_comes_on_the_topic_of_another_is_dropped_and_listed(centre, device
     assert centre.store.refusals.count() == 8
 
 
-def test_leaves_that_this_release_does_not_read_are_listed(centre, device):
+def test_leaves_that_this_release_does_not_read_are_listed(centre: Centre, device: ScriptedDevice) -> None:
     assert "not read in this release" in centre.take((device.topic("card"), b"x")).reason
 
 
-def test_an_update_before_any_hello_waits_for_one(centre, base):
+def test_an_update_before_any_hello_waits_for_one(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
     centre.store.devices.add(device.name, device.key.public, 1)
     device.epoch = 1
@@ -372,7 +385,7 @@ def test_an_update_before_any_hello_waits_for_one(centre, base):
     assert centre.deliver(device, one)[0].result is Result.STORED
 
 
-def test_refusals_are_bounded(store, base):
+def test_refusals_are_bounded(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(refusals=5))
     device = centre.meet(ScriptedDevice(base))
     for n in range(20):
@@ -380,9 +393,10 @@ def test_refusals_are_bounded(store, base):
     assert store.refusals.count() == 5
 
 
+@pytest.mark.slow("lives through hundreds of updates, some thousand times")
 @settings(max_examples=60)
 @given(leaf=st.sampled_from(["hello", "update", "part", "state", "rsp"]), data=st.binary(max_size=300), cut=st.integers(0, 400))
-def test_no_bytes_on_any_topic_do_more_than_leave_a_row(base, leaf, data, cut):
+def test_no_bytes_on_any_topic_do_more_than_leave_a_row(base: Base, leaf: str, data: bytes, cut: int) -> None:
     """data: raw, and a real message damaged with it."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_registry(Path(folder) / "fleet.db", base)
@@ -398,7 +412,7 @@ def test_no_bytes_on_any_topic_do_more_than_leave_a_row(base, leaf, data, cut):
         store.close()
 
 
-def test_presence_and_answers_are_kept_for_registered_devices_alone(centre, device, base):
+def test_presence_and_answers_are_kept_for_registered_devices_alone(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     assert centre.take(device.presence(True, 3)).result is Result.NOTED
     assert centre.take(device.presence(False, 2)).reason == "late word of an older start"
     assert centre.store.lineages.presence(1).online
@@ -411,5 +425,5 @@ def test_presence_and_answers_are_kept_for_registered_devices_alone(centre, devi
     assert centre.store.lineages.presence(1).online
 
 
-def test_a_base_fixture_is_what_its_manifest_says(base: Base):
+def test_a_base_fixture_is_what_its_manifest_says(base: Base) -> None:
     assert base.manifest.schema.size == sum(len(w) for w in base.weights)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from modelwire.wire.records import Command, Level, Receipt, Record
 from tests.broker import free_port
 from tests.edgecloud.centre import FLEET_KEY, Centre, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
+from tests.edgecloud.hearing import until
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
 
 QUICK = Pace(batch_seconds=0.01, tick=0.05, resend=0.3, busy=0.2, connect=1.0)
@@ -57,14 +58,6 @@ class Running:
     def stop(self) -> Running:
         self.ingester.stop()
         return self.wait()
-
-
-def until(true: Callable[[], bool], seconds: float = 150.0) -> None:
-    """Wait until it is true. seconds: a safety limit for a machine that hangs."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def said(broker: MemoryBroker) -> list[Record]:
@@ -108,7 +101,7 @@ def catch_up(path: Path, broker: MemoryBroker) -> Running:
     return running.stop()
 
 
-def test_updates_are_stored_acknowledged_answered_and_verified_in_that_order(path, device):
+def test_updates_are_stored_acknowledged_answered_and_verified_in_that_order(path: Path, device: ScriptedDevice) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -125,7 +118,7 @@ def test_updates_are_stored_acknowledged_answered_and_verified_in_that_order(pat
     assert running.tally.document()["stored"] == running.tally.document()["verified"] == 40
 
 
-def test_once_ends_when_nothing_more_comes_and_all_is_rebuilt(path, device):
+def test_once_ends_when_nothing_more_comes_and_all_is_rebuilt(path: Path, device: ScriptedDevice) -> None:
     broker = MemoryBroker()
     Running(path, broker).start(once=0.2).wait()  # leaves a session behind
     for _ in range(25):
@@ -136,7 +129,7 @@ def test_once_ends_when_nothing_more_comes_and_all_is_rebuilt(path, device):
     assert running.tally.verified == 25
 
 
-def test_a_second_ingester_of_one_registry_is_refused(path):
+def test_a_second_ingester_of_one_registry_is_refused(path: Path) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -147,12 +140,12 @@ def test_a_second_ingester_of_one_registry_is_refused(path):
     assert again.stop().error is None
 
 
-def test_a_key_of_another_fleet_is_refused(path):
+def test_a_key_of_another_fleet_is_refused(path: Path) -> None:
     other = signing.PrivateKey(b"o" * 32)
     assert isinstance(Running(path, MemoryBroker(), key=other).start().wait().error, BadArgument)
 
 
-def test_what_came_while_the_registry_was_busy_waits_for_it(path, device, caplog):
+def test_what_came_while_the_registry_was_busy_waits_for_it(path: Path, device: ScriptedDevice, caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -167,7 +160,9 @@ def test_what_came_while_the_registry_was_busy_waits_for_it(path, device, caplog
     assert running.error is None
 
 
-def test_a_stop_in_a_busy_moment_acknowledges_nothing_and_the_next_start_takes_it(path, device, caplog):
+def test_a_stop_in_a_busy_moment_acknowledges_nothing_and_the_next_start_takes_it(
+    path: Path, device: ScriptedDevice, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -181,7 +176,7 @@ def test_a_stop_in_a_busy_moment_acknowledges_nothing_and_the_next_start_takes_i
     assert catch_up(path, broker).tally.verified == 1
 
 
-def test_the_registrys_own_trouble_ends_it_and_loses_nothing(path, device, monkeypatch):
+def test_the_registrys_own_trouble_ends_it_and_loses_nothing(path: Path, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -197,13 +192,13 @@ def test_the_registrys_own_trouble_ends_it_and_loses_nothing(path, device, monke
     assert catch_up(path, broker).tally.verified == 1
 
 
-def test_trouble_in_the_rebuild_ends_it_too(path, device, monkeypatch):
+def test_trouble_in_the_rebuild_ends_it_too(path: Path, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = MemoryBroker()
     monkeypatch.setattr("edgecloud.intake.rebuilding.Rebuilder.run", lambda *_, **_k: 1 / 0)
     assert isinstance(Running(path, broker).start().wait().error, ZeroDivisionError)
 
 
-def test_a_full_queue_holds_the_broker_back(path, device, caplog):
+def test_a_full_queue_holds_the_broker_back(path: Path, device: ScriptedDevice, caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     pace = Pace(queue=10, batch=5, batch_seconds=0.01, tick=0.05, busy=0.1)
     running = Running(path, broker, pace=pace).start()
@@ -219,7 +214,7 @@ def test_a_full_queue_holds_the_broker_back(path, device, caplog):
     store.close()
 
 
-def test_what_the_operator_adds_is_seen_while_it_runs(path, base):
+def test_what_the_operator_adds_is_seen_while_it_runs(path: Path, base: Base) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -241,7 +236,7 @@ def wait_for_ticks(running: Running, count: int) -> None:
     running.ingester._tick = tick
 
 
-def test_a_request_goes_out_again_until_it_is_answered(path, device):
+def test_a_request_goes_out_again_until_it_is_answered(path: Path, device: ScriptedDevice) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
@@ -266,14 +261,14 @@ def test_a_request_goes_out_again_until_it_is_answered(path, device):
     store.close()
 
 
-def test_once_without_a_broker_says_so(path):
+def test_once_without_a_broker_says_so(path: Path) -> None:
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{free_port()}"), fleet=FLEET, client_id="centre")
     ingester = Ingester(path, FLEET_KEY, transport, pace=QUICK, synchronous="OFF")
     with pytest.raises(BrokerUnreachable, match="no connection within 1 s"):
         ingester.run(once=0.2)
 
 
-def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_path, base):
+def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_path: Path, base: Base) -> None:
     make_registry(tmp_path / "fleet.db", base).close()
     program = (
         "import os, signal, sys, threading\n"
@@ -301,7 +296,9 @@ def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_p
     assert done.stdout == "ended\n", done.stderr
 
 
-def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_through(tmp_path, base, caplog):
+def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_through(
+    tmp_path: Path, base: Base, caplog: pytest.LogCaptureFixture
+) -> None:
     make_registry(tmp_path / "fleet.db", base).close()
     broker = MemoryBroker()
     path = tmp_path / "fleet.db"
@@ -319,7 +316,8 @@ def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_t
     store.close()
 
 
-def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it_was(tmp_path, base):
+@pytest.mark.slow("sends three hundred updates")
+def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it_was(tmp_path: Path, base: Base) -> None:
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)
     device = Centre(store).meet(ScriptedDevice(base))

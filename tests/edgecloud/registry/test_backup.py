@@ -16,7 +16,7 @@ from edgecloud.registry.lock import lock_registry
 from edgecloud.versions import materialise
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged, StateBusy, UnsupportedWire
 from tests.edgecloud.centre import Centre, add_base, make_registry
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice
 
 
 def silent(_done: int, _total: int) -> None:
@@ -37,7 +37,8 @@ def exact(path: Path) -> int:
         store.close()
 
 
-def test_a_copy_taken_while_the_ingester_writes_is_whole_and_of_one_moment(tmp_path, base):
+@pytest.mark.slow("copies a registry again and again while it is written")
+def test_a_copy_taken_while_the_ingester_writes_is_whole_and_of_one_moment(tmp_path: Path, base: Base) -> None:
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)
     centre = Centre(store)
@@ -71,7 +72,7 @@ def test_a_copy_taken_while_the_ingester_writes_is_whole_and_of_one_moment(tmp_p
     store.close()
 
 
-def test_an_unchanged_registry_and_its_copy_hold_the_same_rows(tmp_path, centre, device):
+def test_an_unchanged_registry_and_its_copy_hold_the_same_rows(tmp_path: Path, centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, *(device.train() for _ in range(5)))
     centre.rebuild()
     backup(centre.store.database.path, tmp_path / "copy.db", progress=silent)
@@ -83,7 +84,7 @@ def test_an_unchanged_registry_and_its_copy_hold_the_same_rows(tmp_path, centre,
     copy.close()
 
 
-def test_a_copy_holds_what_lay_beside_the_registry(tmp_path, base):
+def test_a_copy_holds_what_lay_beside_the_registry(tmp_path: Path, base: Base) -> None:
     store = make_registry(tmp_path / "fleet.db", None, files_from=300)
     add_base(store, base)
     centre = Centre(store)
@@ -97,7 +98,7 @@ def test_a_copy_holds_what_lay_beside_the_registry(tmp_path, base):
     store.close()
 
 
-def test_a_file_that_is_missing_beside_the_registry_fails_the_copy_and_leaves_none(tmp_path, base):
+def test_a_file_that_is_missing_beside_the_registry_fails_the_copy_and_leaves_none(tmp_path: Path, base: Base) -> None:
     store = make_registry(tmp_path / "fleet.db", None, files_from=300)
     add_base(store, base)
     for path in (tmp_path / "fleet.db.blobs").glob("*/*"):
@@ -108,7 +109,7 @@ def test_a_file_that_is_missing_beside_the_registry_fails_the_copy_and_leaves_no
     store.close()
 
 
-def test_a_damaged_registry_gives_no_copy(tmp_path, centre, device):
+def test_a_damaged_registry_gives_no_copy(tmp_path: Path, centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, *(device.train() for _ in range(5)))
     path = centre.store.database.path
     centre.store.database.run("PRAGMA foreign_keys = OFF")
@@ -119,7 +120,7 @@ def test_a_damaged_registry_gives_no_copy(tmp_path, centre, device):
     assert not (tmp_path / "copy.db").exists()
 
 
-def test_a_copy_never_overwrites_unless_it_is_told_to(tmp_path, centre):
+def test_a_copy_never_overwrites_unless_it_is_told_to(tmp_path: Path, centre: Centre) -> None:
     path, target = centre.store.database.path, tmp_path / "copy.db"
     target.write_bytes(b"mine")
     with pytest.raises(BadArgument, match="there already"):
@@ -133,7 +134,7 @@ def test_a_copy_never_overwrites_unless_it_is_told_to(tmp_path, centre):
         backup(path, tmp_path / "no" / "x.db", progress=silent)
 
 
-def test_restoring_moves_the_registry_before_it_aside_with_its_log(tmp_path, base):
+def test_restoring_moves_the_registry_before_it_aside_with_its_log(tmp_path: Path, base: Base) -> None:
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)
     centre = Centre(store)
@@ -159,7 +160,7 @@ def test_restoring_moves_the_registry_before_it_aside_with_its_log(tmp_path, bas
     again.store.close()
 
 
-def test_a_registry_in_use_by_an_ingester_is_not_replaced(tmp_path, centre):
+def test_a_registry_in_use_by_an_ingester_is_not_replaced(tmp_path: Path, centre: Centre) -> None:
     path = centre.store.database.path
     backup(path, tmp_path / "copy.db", progress=silent)
     with lock_registry(path), pytest.raises(StateBusy):
@@ -167,7 +168,7 @@ def test_a_registry_in_use_by_an_ingester_is_not_replaced(tmp_path, centre):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other file", "newer"])
-def test_what_is_no_whole_copy_is_not_restored(tmp_path, centre, device, damage):
+def test_what_is_no_whole_copy_is_not_restored(tmp_path: Path, centre: Centre, device: ScriptedDevice, damage: str) -> None:
     centre.deliver(device, *(device.train() for _ in range(20)))
     copy = tmp_path / "copy.db"
     backup(centre.store.database.path, copy, progress=silent)
@@ -184,14 +185,14 @@ def test_what_is_no_whole_copy_is_not_restored(tmp_path, centre, device, damage)
     assert not (tmp_path / "restored.db").exists()
 
 
-def test_progress_is_said_from_nothing_to_all(tmp_path, centre, device):
+def test_progress_is_said_from_nothing_to_all(tmp_path: Path, centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, *(device.train() for _ in range(20)))
     said: list[tuple[int, int]] = []
     backup(centre.store.database.path, tmp_path / "copy.db", progress=lambda *p: said.append(p))
     assert said and said[-1][0] == said[-1][1] > 0
 
 
-def test_a_copy_in_the_place_of_the_registry_itself_is_refused(tmp_path, base):
+def test_a_copy_in_the_place_of_the_registry_itself_is_refused(tmp_path: Path, base: Base) -> None:
     path = tmp_path / "fleet.db"
     make_registry(path, base).close()
     (tmp_path / "other.db").symlink_to(path)
@@ -202,14 +203,14 @@ def test_a_copy_in_the_place_of_the_registry_itself_is_refused(tmp_path, base):
     assert path.stat().st_ino == inode
 
 
-def test_a_copy_does_not_replace_a_registry_that_an_ingester_works_on(tmp_path, base):
+def test_a_copy_does_not_replace_a_registry_that_an_ingester_works_on(tmp_path: Path, base: Base) -> None:
     for name in ("fleet.db", "other.db"):
         make_registry(tmp_path / name, base).close()
     with lock_registry(tmp_path / "other.db"), pytest.raises(StateBusy):
         backup(tmp_path / "fleet.db", tmp_path / "other.db", progress=silent, replace=True)
 
 
-def test_the_registry_that_a_restore_moves_aside_is_whole_with_its_files(tmp_path, base):
+def test_the_registry_that_a_restore_moves_aside_is_whole_with_its_files(tmp_path: Path, base: Base) -> None:
     path, copy = tmp_path / "fleet.db", tmp_path / "copy.db"
     store = make_registry(path, base, files_from=100)
     device = Centre(store).meet(ScriptedDevice(base))

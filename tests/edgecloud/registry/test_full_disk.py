@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 
+from edgecloud.registry import SqliteStore
 from modelwire.errors import BadArgument, RegistryDamaged
 from modelwire.wire.records import Level
 from tests.edgecloud.centre import Centre, make_registry
-from tests.edgecloud.device import ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice
 
 
-def test_a_full_disk_beside_the_registry_is_no_fault_of_the_message_and_leaves_nothing_half_written(tmp_path, base, monkeypatch):
+def test_a_full_disk_beside_the_registry_is_no_fault_of_the_message_and_leaves_nothing_half_written(
+    tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = make_registry(tmp_path / "fleet.db", base, files_from=100)
     centre = Centre(store)
     device = centre.meet(ScriptedDevice(base))
@@ -35,7 +39,7 @@ def test_a_full_disk_beside_the_registry_is_no_fault_of_the_message_and_leaves_n
     store.close()
 
 
-def test_a_full_database_says_to_make_room_and_not_to_restore(store, base):
+def test_a_full_database_says_to_make_room_and_not_to_restore(store: SqliteStore, base: Base) -> None:
     pages = store.database.number("PRAGMA page_count")
     store.database.number(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(BadArgument, match="full") as caught:
@@ -43,7 +47,7 @@ def test_a_full_database_says_to_make_room_and_not_to_restore(store, base):
     assert "make room" in caught.value.next_step
 
 
-def test_a_disk_too_full_for_the_index_of_the_log_is_not_called_damage(store, monkeypatch):
+def test_a_disk_too_full_for_the_index_of_the_log_is_not_called_damage(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> None:
         with store.database.named():
             raise sqlite3.OperationalError("disk I/O error")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from edgecloud.registry import WaitingMessage, open_registry
+from edgecloud.registry import SqliteStore, WaitingMessage, open_registry
 
 
-def test_looking_for_what_waited_too_long_does_not_read_what_waits(store):
+def test_looking_for_what_waited_too_long_does_not_read_what_waits(store: SqliteStore) -> None:
     for n in range(100):
         store.inbox.hold(WaitingMessage(0, f"s{n}", "m", "update", "unknown-key", bytes([n]), b"", bytes(1 << 20), 1000, 0))
     path = store.database.path

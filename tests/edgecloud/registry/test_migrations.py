@@ -111,6 +111,7 @@ def older(path: Path) -> None:
     make_older(path, 2)
 
 
+@pytest.mark.slow("starts many processes at once")
 def test_many_processes_that_open_an_older_registry_at_once_all_get_it(tmp_path: Path) -> None:
     older(tmp_path / "fleet.db")
     code = "import sys, pathlib; from edgecloud.registry import open_registry; open_registry(pathlib.Path(sys.argv[1])).close()"

@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,10 @@ from edgecloud.registry import open_registry
 from edgecloud.registry.lock import lock_registry
 from modelwire.errors import BadArgument, StateBusy
 from tests.edgecloud.centre import make_registry
+from tests.edgecloud.device import Base
 
 
-def test_a_registry_under_two_names_is_one_registry(tmp_path, base):
+def test_a_registry_under_two_names_is_one_registry(tmp_path: Path, base: Base) -> None:
     (tmp_path / "disk").mkdir()
     path, link = tmp_path / "disk" / "fleet.db", tmp_path / "fleet.db"
     make_registry(path, base, files_from=100).close()
@@ -28,7 +30,7 @@ def test_a_registry_under_two_names_is_one_registry(tmp_path, base):
         assert hashlib.sha256(store.blobs.get(store.bases.all()[0].file)).digest() == hashlib.sha256(base.file).digest()
 
 
-def test_another_programs_database_is_not_changed_by_looking_at_it(tmp_path):
+def test_another_programs_database_is_not_changed_by_looking_at_it(tmp_path: Path) -> None:
     other, empty = tmp_path / "other.db", tmp_path / "empty.db"
     with closing(sqlite3.connect(other)) as made:
         made.execute("CREATE TABLE t (x)")
@@ -39,7 +41,7 @@ def test_another_programs_database_is_not_changed_by_looking_at_it(tmp_path):
     assert other.read_bytes() == before and empty.read_bytes() == b""
 
 
-def test_a_registry_used_on_another_thread_or_after_its_end_is_not_called_damaged(tmp_path, base):
+def test_a_registry_used_on_another_thread_or_after_its_end_is_not_called_damaged(tmp_path: Path, base: Base) -> None:
     make_registry(tmp_path / "fleet.db", base).close()
     fleet = edgecloud.open(tmp_path / "fleet.db")
     found: list[BaseException] = []

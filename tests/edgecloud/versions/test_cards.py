@@ -13,7 +13,7 @@ from modelwire.cards.card import Card, card_of, merge
 from modelwire.cards.shift import shifts
 from modelwire.cards.sketch import Channel
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.commands.test_cli import Desk
+from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 
 MEAN = Channel("x.mean")
@@ -49,7 +49,7 @@ def fleet(
     return desk, centre, devices
 
 
-def test_the_card_of_a_model_is_the_sum_of_its_versions_and_each_has_its_own(fleet):
+def test_the_card_of_a_model_is_the_sum_of_its_versions_and_each_has_its_own(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
     desk, _, _ = fleet
     one = desk.json("card", "pi-1@2")
     assert one["samples"] == 200 and one["updates"] == 1 and one["name"] == "pi-1/digits@2"
@@ -66,7 +66,7 @@ def test_the_card_of_a_model_is_the_sum_of_its_versions_and_each_has_its_own(fle
         assert registry.device("pi-1").version(4).card is None
 
 
-def test_facts_hold_for_the_cards_after_the_one_that_told_them(fleet):
+def test_facts_hold_for_the_cards_after_the_one_that_told_them(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
     desk, centre, devices = fleet
     device = devices["pi-1"]
     for runtime in ("litert 1", "", "", "litert 2", ""):
@@ -82,14 +82,14 @@ def test_facts_hold_for_the_cards_after_the_one_that_told_them(fleet):
         assert registry.device("pi-1").version(9).card.tags["runtime"] == {"litert 2": 10}
 
 
-def test_the_card_of_the_fleet_is_the_sum_of_all(fleet):
+def test_the_card_of_the_fleet_is_the_sum_of_all(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
     desk, _, _ = fleet
     found = desk.json("card", "--fleet")
     assert found["samples"] == 1800 and found["devices"] == ["pi-1", "pi-2", "pi-3"] and found["updates"] == 9
     assert desk.json("card", "--fleet", "--model", "digits") == found
 
 
-def test_a_device_that_sees_something_else_stands_out_and_the_others_do_not(fleet):
+def test_a_device_that_sees_something_else_stands_out_and_the_others_do_not(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
     desk, _, _ = fleet
     odd = {f["field"]: f for f in desk.json("card", "pi-3", "--against", "fleet")["fields"]}
     assert set(odd) == {"labels", "hours", "tags.weather", "channels.x.mean"}
@@ -103,7 +103,9 @@ def test_a_device_that_sees_something_else_stands_out_and_the_others_do_not(flee
     assert "another population" in text and "mean 2" in text and "2: 0%, there 3" in text
 
 
-def test_a_card_that_can_not_be_read_is_noted_and_the_update_counts(fleet, base):
+def test_a_card_that_can_not_be_read_is_noted_and_the_update_counts(
+    fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], base: Base
+) -> None:
     desk, centre, devices = fleet
     device = devices["pi-1"]
     bad = [b"", b"\xa0", seen(1, 9).encode() + b"\0", "text", 7, ["a"], b"x" * 9000, seen(1, 9).encode().replace(b"rain", b"r\x1bin")]
@@ -120,7 +122,7 @@ def test_a_card_that_can_not_be_read_is_noted_and_the_update_counts(fleet, base)
     assert "1 could not be read" in str(desk.error("card", "pi-1@5")["message"])
 
 
-def test_refused_versions_are_not_in_a_card(fleet):
+def test_refused_versions_are_not_in_a_card(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
     desk, centre, devices = fleet
     device = devices["pi-2"]
     centre.deliver(device, device.train(extension={"card": seen(99, 500).encode()}, fingerprint=(1, 2)))
@@ -129,7 +131,7 @@ def test_refused_versions_are_not_in_a_card(fleet):
     assert desk.json("card", "pi-2")["samples"] == 600
 
 
-def test_show_tells_of_the_card_in_a_line(fleet):
+def test_show_tells_of_the_card_in_a_line(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
     desk, _, _ = fleet
     assert "of 200 samples: labels, hours, weather, x.mean; edgecloud card pi-1/digits@1" in desk.ok("show", "pi-1@1")
     document = desk.json("show", "pi-1@1")
@@ -137,7 +139,7 @@ def test_show_tells_of_the_card_in_a_line(fleet):
     assert "data card" not in desk.ok("show", "pi-1@4")
 
 
-def test_channels_on_different_axes_are_left_out_and_named(fleet, base):
+def test_channels_on_different_axes_are_left_out_and_named(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], base: Base) -> None:
     desk, centre, _ = fleet
     device = centre.meet(ScriptedDevice(base, name="pi-4"))
     centre.deliver(device, device.train(extension={"card": seen(7, 100, channel=Channel("x.mean", 1.0, 3)).encode()}))
@@ -155,19 +157,19 @@ def test_channels_on_different_axes_are_left_out_and_named(fleet, base):
         (("card", "pi-1", "--model", "digits"), 15),
     ],
 )  # fmt: skip
-def test_what_no_card_is_of_is_said(fleet, arguments, code):
+def test_what_no_card_is_of_is_said(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], arguments: tuple[str, ...], code: int) -> None:
     desk, _, _ = fleet
     assert desk.error(*arguments)["code"] == code
 
 
-def test_a_fleet_of_several_models_asks_which(fleet, tmp_path: Path):
+def test_a_fleet_of_several_models_asks_which(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], tmp_path: Path) -> None:
     desk, centre, _ = fleet
     centre.store.lineages.ensure("pi-1", "motion")
     assert desk.error("card", "--fleet")["code"] == 58
     assert desk.json("card", "--fleet", "--model", "digits")["samples"] == 1800
 
 
-def test_chance_is_told_from_a_shift():
+def test_chance_is_told_from_a_shift() -> None:
     """Small samples of one population differ by more than 0.25 often; by more than `chance` rarely."""
     rng = np.random.default_rng(0)
     above = beyond = 0

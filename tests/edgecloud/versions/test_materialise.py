@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +13,10 @@ from edgecloud.registry import open_registry
 from edgecloud.versions import materialise
 from modelwire.errors import AmbiguousName, BadSignature, MissingFile, NotServed, RegistryDamaged, RootMismatch, UnknownVersion
 from tests.edgecloud.centre import Centre, add_base, damage, fleet_of, make_registry
-from tests.edgecloud.device import ScriptedDevice, key_of
+from tests.edgecloud.device import Base, ScriptedDevice, key_of
 
 
-def test_every_served_version_is_the_file_that_the_device_served(grown, device):
+def test_every_served_version_is_the_file_that_the_device_served(grown: Centre, device: ScriptedDevice) -> None:
     with fleet_of(grown.store) as fleet:
         versions = fleet.device("pi-7").versions()
         assert [v.number for v in versions] == list(range(1, 14))
@@ -27,7 +28,7 @@ def test_every_served_version_is_the_file_that_the_device_served(grown, device):
             assert v.state().fingerprint == v.header.fingerprint
 
 
-def test_a_refused_version_is_listed_and_never_served(grown):
+def test_a_refused_version_is_listed_and_never_served(grown: Centre) -> None:
     with fleet_of(grown.store) as fleet:
         v = fleet.device("pi-7").version(9)
         assert v.status == "refused" and "another fingerprint" in v.reason
@@ -37,7 +38,7 @@ def test_a_refused_version_is_listed_and_never_served(grown):
         assert v.header.version == 9  # what it said may be looked at
 
 
-def test_a_version_on_a_refused_one_can_not_be_materialised_by_the_back_door(grown):
+def test_a_version_on_a_refused_one_can_not_be_materialised_by_the_back_door(grown: Centre) -> None:
     store = grown.store
     lineage = store.lineages.get("pi-7", "digits")
     row = store.versions.numbered(lineage.id, 9)
@@ -45,7 +46,7 @@ def test_a_version_on_a_refused_one_can_not_be_materialised_by_the_back_door(gro
         materialise.rebuild(store, row, materialise.LoadedBases(store))
 
 
-def test_unknown_names_are_errors_by_name(grown, centre, base):
+def test_unknown_names_are_errors_by_name(grown: Centre, centre: Centre, base: Base) -> None:
     centre.meet(ScriptedDevice(base, model="motion"))
     with fleet_of(grown.store) as fleet:
         for name in ("pi-9", "pi-9@3", "pi-7/other", "pi-7/digits@99"):
@@ -60,7 +61,7 @@ def test_unknown_names_are_errors_by_name(grown, centre, base):
         edgecloud.open("nowhere.db")
 
 
-def test_verify_proves_every_served_version_one_step_each(grown, monkeypatch):
+def test_verify_proves_every_served_version_one_step_each(grown: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     step = materialise.step
     monkeypatch.setattr(materialise, "step", lambda *a: (steps.append(1), step(*a)))
@@ -70,7 +71,7 @@ def test_verify_proves_every_served_version_one_step_each(grown, monkeypatch):
     assert len(steps) == 12
 
 
-def test_a_damaged_container_is_found_and_what_follows_the_next_snapshot_is_still_exact(grown):
+def test_a_damaged_container_is_found_and_what_follows_the_next_snapshot_is_still_exact(grown: Centre) -> None:
     store = grown.store
     lineage = store.lineages.get("pi-7", "digits")
     row = store.versions.numbered(lineage.id, 3)
@@ -89,7 +90,7 @@ def test_a_damaged_container_is_found_and_what_follows_the_next_snapshot_is_stil
     [("root", bytes(32)), ("fingerprint", bytes(16)), ("kind", "snapshot"), ("version", 77), ('"commit"', bytes(32))],
     ids=["root", "fingerprint", "kind", "version", "commit"],
 )
-def test_a_row_that_does_not_agree_with_its_container_is_damage(grown, column, value):
+def test_a_row_that_does_not_agree_with_its_container_is_damage(grown: Centre, column: str, value: str | int | bytes) -> None:
     store = grown.store
     lineage = store.lineages.get("pi-7", "digits")
     row = store.versions.numbered(lineage.id, 8)
@@ -99,7 +100,7 @@ def test_a_row_that_does_not_agree_with_its_container_is_damage(grown, column, v
     assert isinstance(checked.error, RegistryDamaged)
 
 
-def test_another_base_file_in_the_place_of_the_base_is_damage(grown, base):
+def test_another_base_file_in_the_place_of_the_base_is_damage(grown: Centre, base: Base) -> None:
     store = grown.store
     other = base.file[:-1] + bytes([base.file[-1] ^ 1])
     digest = store.blobs.put(other)
@@ -108,7 +109,7 @@ def test_another_base_file_in_the_place_of_the_base_is_damage(grown, base):
         fleet.device("pi-7").version(3).weights()
 
 
-def test_a_container_that_no_key_of_its_device_sealed_is_found(grown, base):
+def test_a_container_that_no_key_of_its_device_sealed_is_found(grown: Centre, base: Base) -> None:
     store = grown.store
     lineage = store.lineages.get("pi-7", "digits")
     damage(store, "UPDATE device_key SET key = ?", key_of("mallory").public)
@@ -117,7 +118,7 @@ def test_a_container_that_no_key_of_its_device_sealed_is_found(grown, base):
     assert isinstance(found[0].error, BadSignature)
 
 
-def test_a_revoked_key_still_proves_what_it_sealed(grown):
+def test_a_revoked_key_still_proves_what_it_sealed(grown: Centre) -> None:
     store = grown.store
     store.devices.revoke("pi-7", 99)
     store.devices.add("pi-7", key_of("pi-7", 1).public, 99)
@@ -125,7 +126,7 @@ def test_a_revoked_key_still_proves_what_it_sealed(grown):
     assert all(c.error is None for c in materialise.check_lineage(store, lineage, materialise.LoadedBases(store)))
 
 
-def test_versions_of_all_epochs_are_proven_and_found_by_number(grown, device):
+def test_versions_of_all_epochs_are_proven_and_found_by_number(grown: Centre, device: ScriptedDevice) -> None:
     device.reflash()
     grown.take(device.hello())
     for record in grown.said():
@@ -140,7 +141,7 @@ def test_versions_of_all_epochs_are_proven_and_found_by_number(grown, device):
             assert hashlib.sha256(pi.version(n).file()).digest() == device.made[n].file_sha256
 
 
-def test_a_mismatch_names_the_version_and_what_differs(centre, device):
+def test_a_mismatch_names_the_version_and_what_differs(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(root=bytes(32)))
     lineage = centre.store.lineages.get("pi-7", "digits")
     row = centre.store.versions.numbered(lineage.id, 1)
@@ -148,7 +149,7 @@ def test_a_mismatch_names_the_version_and_what_differs(centre, device):
         materialise.rebuild(centre.store, row, materialise.LoadedBases(centre.store))
 
 
-def test_large_bases_and_updates_lie_beside_the_registry_and_come_back(tmp_path, base):
+def test_large_bases_and_updates_lie_beside_the_registry_and_come_back(tmp_path: Path, base: Base) -> None:
     store = make_registry(tmp_path / "fleet.db", None, files_from=300)
     add_base(store, base)
     centre = Centre(store)
@@ -163,7 +164,7 @@ def test_large_bases_and_updates_lie_beside_the_registry_and_come_back(tmp_path,
     again.close()
 
 
-def test_the_fingerprint_in_a_row_is_two_little_endian_lanes(grown, device):
+def test_the_fingerprint_in_a_row_is_two_little_endian_lanes(grown: Centre, device: ScriptedDevice) -> None:
     lineage = grown.store.lineages.get("pi-7", "digits")
     row = grown.store.versions.numbered(lineage.id, 13)
     assert struct.unpack("<QQ", row.fingerprint) == device.state.fingerprint

@@ -15,6 +15,7 @@ from tests.edgecloud.centre import Centre
 from tests.edgecloud.device import Base, ScriptedDevice
 
 
+@pytest.mark.slow("replays a hundred trainings")
 def test_a_hundred_recipes_in_one_lineage_have_a_hundred_equal_roots(centre: Centre, device: ScriptedDevice) -> None:
     started = time.process_time()
     for n in range(100):
@@ -89,6 +90,7 @@ def test_a_recipe_with_too_long_a_training_is_refused_before_it_is_replayed(cent
 
 
 
+@pytest.mark.slow("replays long trainings")
 def test_long_trainings_of_one_device_keep_no_other_waiting(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     long = [device.learn(range(n, n + 30), steps=20_000, batch=32) for n in range(4)]
@@ -110,7 +112,7 @@ def test_an_update_that_finds_a_fault_stops_its_own_device_alone(
     centre.deliver(device, device.learn(range(9)), device.train())
     centre.deliver(other, other.train())
     with monkeypatch.context() as m:
-        m.setattr("modelwire.output_head.recipe.train_head", lambda *_: 1 // 0)
+        m.setattr("modelwire.lattice.replay.train_head", lambda *_: 1 // 0)
         assert [(one.name, one.ok) for one in centre.rebuild()] == [("pi-8/digits@1", True)]
         assert centre.statuses(device) == {1: "stored", 2: "stored"}
     centre.rebuilder = Rebuilder(centre.store, bounds=centre.bounds)  # after a start, and with a release that has no such fault

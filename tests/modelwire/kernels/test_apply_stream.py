@@ -126,6 +126,7 @@ def damaged(draw: st.DrawFn) -> tuple[Arrays, tuple[int, int] | None]:
     return a, draw(st.sampled_from([(0, 0), (1, 2)])) if what == "fingerprint" else None
 
 
+@pytest.mark.slow("applies some hundred updates in C and in numpy")
 @settings(max_examples=300)
 @given(damaged(), st.booleans())
 def test_the_kernel_and_its_twin_agree_and_a_refusal_leaves_every_bit(drawn: Any, snapshot: bool) -> None:

@@ -55,6 +55,7 @@ def lists(decoded: Any) -> Any:
     return [(index.tolist(), value.tolist()) for index, value in decoded]
 
 
+@pytest.mark.slow("codes some hundred long arrays in C and in numpy")
 @settings(deadline=None)
 @given(st.lists(sections(), max_size=4))
 def test_what_is_coded_comes_back_and_both_twins_write_the_same_bytes(given_sections: Any) -> None:

@@ -20,7 +20,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire._reference import head as formulas
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 
 from .test_round import PATHS
 
@@ -43,11 +43,11 @@ def cores() -> Iterator[Any]:
 
 
 @st.composite
-def recipes(draw: st.DrawFn, most: int = 40) -> HeadRecipe:
+def recipes(draw: st.DrawFn, most: int = 40) -> OutputHeadSettings:
     """Draw a recipe of few steps, with widths on both sides of 16 and 32."""
     loss = draw(st.sampled_from(Loss))
     unit = st.floats(0, 1 - 2**-24, width=32)
-    return HeadRecipe(
+    return OutputHeadSettings(
         features=draw(st.integers(1, most)),
         outputs=draw(st.integers(2 if loss is Loss.SOFTMAX else 1, most)),
         steps=draw(st.integers(1, 8)),
@@ -69,7 +69,7 @@ def recipes(draw: st.DrawFn, most: int = 40) -> HeadRecipe:
     )
 
 
-def material(recipe: HeadRecipe, n: int, dtype: str, seed: int) -> tuple[Any, Any, Any]:
+def material(recipe: OutputHeadSettings, n: int, dtype: str, seed: int) -> tuple[Any, Any, Any]:
     """Return features, what they should give, and start weights with -0.0 and subnormals among them."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(n * recipe.features)
@@ -81,7 +81,7 @@ def material(recipe: HeadRecipe, n: int, dtype: str, seed: int) -> tuple[Any, An
     return features, wanted, weights
 
 
-def trained(core: Any, recipe: HeadRecipe, features: Any, wanted: Any, weights: Any, cut: int = 0) -> Any:
+def trained(core: Any, recipe: OutputHeadSettings, features: Any, wanted: Any, weights: Any, cut: int = 0) -> Any:
     """Return the bits after all steps, in two calls, or the error; an error leaves everything as it was."""
     w, slots = weights.copy(), np.zeros(recipe.slots * recipe.size, np.float32)
     before = w.tobytes(), slots.tobytes()
@@ -97,7 +97,9 @@ def trained(core: Any, recipe: HeadRecipe, features: Any, wanted: Any, weights: 
 
 
 @given(recipes(), st.integers(1, 30), st.sampled_from(["float32", "float16", "int8"]), st.integers(0, 2**32), st.data())
-def test_every_path_and_the_twin_train_to_the_same_bits(recipe: HeadRecipe, n: int, dtype: str, seed: int, data: st.DataObject) -> None:
+def test_every_path_and_the_twin_train_to_the_same_bits(
+    recipe: OutputHeadSettings, n: int, dtype: str, seed: int, data: st.DataObject
+) -> None:
     features, wanted, weights = material(recipe, n, dtype, seed)
     cut = data.draw(st.integers(0, recipe.steps))
     assert len({repr(trained(core, recipe, features, wanted, weights, cut)) for core in cores()}) == 1
@@ -106,13 +108,13 @@ def test_every_path_and_the_twin_train_to_the_same_bits(recipe: HeadRecipe, n: i
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 31, 32, 33, 100, 257])
 def test_every_path_agrees_at_the_edges_of_its_registers(width: int) -> None:
     for widths in ((width, (), 5), (7, (width,), 3), (7, (4, width), 2), (9, (), max(2, width))):
-        recipe = HeadRecipe(widths[0], widths[2], 3, widths[1], optimizer=Optimizer.ADAM, batch=5)
+        recipe = OutputHeadSettings(widths[0], widths[2], 3, widths[1], optimizer=Optimizer.ADAM, batch=5)
         features, wanted, weights = material(recipe, 11, "float32", width)
         assert len({repr(trained(core, recipe, features, wanted, weights)) for core in cores()}) == 1
 
 
 @given(recipes(), st.integers(2, 30), st.integers(0, 2**32), st.data())
-def test_steps_can_be_cut_into_calls_anywhere(recipe: HeadRecipe, n: int, seed: int, data: st.DataObject) -> None:
+def test_steps_can_be_cut_into_calls_anywhere(recipe: OutputHeadSettings, n: int, seed: int, data: st.DataObject) -> None:
     features, wanted, weights = material(recipe, n, "float32", seed)
     whole = trained(kernel, recipe, features, wanted, weights)
     if isinstance(whole[0], bytes):
@@ -172,7 +174,7 @@ def test_exp_and_tanh_behave_at_their_ends() -> None:
 # What it learns
 
 
-def slopes(recipe: HeadRecipe, x: Any, wanted: Any, w: Any) -> Any:
+def slopes(recipe: OutputHeadSettings, x: Any, wanted: Any, w: Any) -> Any:
     """Return the gradient of the mean loss over all rows, in float64."""
     layers, at = [], 0
     for inputs, neurons in zip(recipe.widths, recipe.widths[1:], strict=False):
@@ -201,7 +203,7 @@ def slopes(recipe: HeadRecipe, x: Any, wanted: Any, w: Any) -> Any:
 @pytest.mark.parametrize("hidden", [(), (20,), (24, 9)])
 @pytest.mark.parametrize("activation", Activation)
 def test_one_plain_step_follows_the_gradient(loss: Loss, hidden: tuple[int, ...], activation: Activation) -> None:
-    recipe = HeadRecipe(37, 6, 1, hidden, activation, loss, batch=64, rate=1.0)
+    recipe = OutputHeadSettings(37, 6, 1, hidden, activation, loss, batch=64, rate=1.0)
     features, wanted, weights = material(recipe, 64, "float32", 3)
     after = weights.copy()
     kernel.head_train(recipe, features, wanted, after, np.zeros(0, np.float32), scale=1.0, step=0, count=1)
@@ -210,7 +212,7 @@ def test_one_plain_step_follows_the_gradient(loss: Loss, hidden: tuple[int, ...]
 
 
 def test_momentum_adam_schedules_and_decay_are_the_formulas_of_the_page() -> None:
-    recipe = HeadRecipe(9, 3, 6, batch=4, rate=0.1, rate_end=0.01, decay=0.02, every=2, factor=0.5, beta1=0.8, beta2=0.95)
+    recipe = OutputHeadSettings(9, 3, 6, batch=4, rate=0.1, rate_end=0.01, decay=0.02, every=2, factor=0.5, beta1=0.8, beta2=0.95)
     features, wanted, start = material(recipe, 4, "float32", 5)
     x = features.reshape(4, -1).astype(np.float64)
     for optimizer in Optimizer:
@@ -234,7 +236,7 @@ def test_momentum_adam_schedules_and_decay_are_the_formulas_of_the_page() -> Non
 
 
 def test_losses_are_those_of_the_batch_before_its_step() -> None:
-    recipe = HeadRecipe(5, 4, 1, batch=8, rate=0.0)
+    recipe = OutputHeadSettings(5, 4, 1, batch=8, rate=0.0)
     features, wanted, weights = material(recipe, 8, "float32", 9)
     (loss,) = kernel.head_train(recipe, features, wanted, weights, np.zeros(0, np.float32), scale=1.0, step=0, count=1)
     z = kernel.head_infer(recipe, features, weights, scale=1.0).reshape(8, 4).astype(np.float64)
@@ -245,7 +247,7 @@ def test_losses_are_those_of_the_batch_before_its_step() -> None:
 def test_the_digits_are_learnt(optimizer: Optimizer) -> None:
     data = np.load(ROOT / "tests" / "models" / "data" / "digits.npz")
     x, y = data["train_x"].reshape(-1).astype(np.int8), data["train_y"].astype(np.uint32)
-    recipe = HeadRecipe(64, 10, 600, (24,), optimizer=optimizer, rate=0.01 if optimizer is Optimizer.ADAM else 0.1)
+    recipe = OutputHeadSettings(64, 10, 600, (24,), optimizer=optimizer, rate=0.01 if optimizer is Optimizer.ADAM else 0.1)
     rng = np.random.default_rng(0)
     w, slots = (rng.standard_normal(recipe.size) * 0.1).astype(np.float32), np.zeros(recipe.slots * recipe.size, np.float32)
     losses = kernel.head_train(recipe, x, y, w, slots, scale=1 / 16, step=0, count=600)
@@ -255,7 +257,7 @@ def test_the_digits_are_learnt(optimizer: Optimizer) -> None:
 
 
 def test_features_of_zeros_alone_change_nothing_else() -> None:
-    narrow, wide = (HeadRecipe(n, 3, 5, batch=4) for n in (18, 29))
+    narrow, wide = (OutputHeadSettings(n, 3, 5, batch=4) for n in (18, 29))
     features, wanted, weights = material(narrow, 10, "float32", 2)
     w = weights.copy()
     kernel.head_train(narrow, features, wanted, w, np.zeros(0, np.float32), scale=1.0, step=0, count=5)
@@ -282,7 +284,7 @@ def test_features_of_zeros_alone_change_nothing_else() -> None:
     ],
 )
 def test_what_is_no_number_or_class_is_refused_alike_and_leaves_no_trace(spoil: Any, error: Any, index: int | None) -> None:
-    recipe = HeadRecipe(3, 5, 4, batch=3)
+    recipe = OutputHeadSettings(3, 5, 4, batch=3)
     features, wanted, weights = material(recipe, 10, "float32", 1)
     spoil(features, wanted, weights)
     seen = [trained(core, recipe, features, wanted, weights) for core in cores()]
@@ -293,7 +295,7 @@ def test_what_is_no_number_or_class_is_refused_alike_and_leaves_no_trace(spoil: 
 
 
 def test_training_that_diverges_says_at_which_step_and_leaves_no_trace() -> None:
-    recipe = HeadRecipe(3, 5, 40, loss=Loss.MSE, batch=3, rate=1e9)
+    recipe = OutputHeadSettings(3, 5, 40, loss=Loss.MSE, batch=3, rate=1e9)
     features, wanted, weights = material(recipe, 10, "float32", 1)
     seen = [trained(core, recipe, features, wanted, weights) for core in cores()]
     assert all(one == seen[0] for one in seen)
@@ -302,7 +304,7 @@ def test_training_that_diverges_says_at_which_step_and_leaves_no_trace() -> None
 
 
 def test_halves_that_are_no_numbers_are_refused() -> None:
-    recipe = HeadRecipe(3, 5, 1)
+    recipe = OutputHeadSettings(3, 5, 1)
     features, wanted, weights = material(recipe, 10, "float16", 1)
     features[5] = np.inf
     for core in cores():
@@ -311,7 +313,7 @@ def test_halves_that_are_no_numbers_are_refused() -> None:
 
 @pytest.mark.parametrize(("step", "count"), [(0, 5), (5, 0), (4, 1), (-1, 1), (0, -1), (0, 2**40)])
 def test_steps_past_the_recipe_s_end_are_refused(step: int, count: int) -> None:
-    recipe = HeadRecipe(3, 5, 4)
+    recipe = OutputHeadSettings(3, 5, 4)
     features, wanted, weights = material(recipe, 10, "float32", 1)
     for core in cores():
         with pytest.raises(errors.Malformed):
@@ -320,7 +322,7 @@ def test_steps_past_the_recipe_s_end_are_refused(step: int, count: int) -> None:
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1e-40])
 def test_a_scale_that_is_none_is_refused(scale: float) -> None:
-    recipe = HeadRecipe(3, 5, 4)
+    recipe = OutputHeadSettings(3, 5, 4)
     features, wanted, weights = material(recipe, 10, "int8", 1)
     for core in cores():
         with pytest.raises(errors.Malformed):
@@ -331,8 +333,8 @@ class Unchecked:
     """A recipe that was never checked: what the kernel itself must refuse."""
 
     def __init__(self, **changed: Any) -> None:
-        good = HeadRecipe(3, 5, 4)
-        for name in HeadRecipe.__slots__:
+        good = OutputHeadSettings(3, 5, 4)
+        for name in OutputHeadSettings.__slots__:
             setattr(self, name, changed.get(name, getattr(good, name)))
 
 
@@ -354,7 +356,7 @@ def test_the_kernel_itself_refuses_settings_out_of_range(name: str, value: Any) 
 
 
 def test_arrays_that_do_not_fit_are_the_caller_s_fault() -> None:
-    recipe = HeadRecipe(3, 5, 4)
+    recipe = OutputHeadSettings(3, 5, 4)
     x, y, w, none = np.zeros(30, np.float32), np.zeros(10, np.uint32), np.zeros(20, np.float32), np.zeros(0, np.float32)
     for core in (kernel, twin):
         for arrays in (

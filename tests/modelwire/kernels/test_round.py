@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -158,11 +158,25 @@ def models(draw: st.DrawFn) -> Arrays:
     return Arrays(base, w, q, trained, residual, exponents, kinds)
 
 
-@given(models(), st.data())
-def test_a_known_step_is_adopted_alike_on_anything(arrays: Arrays, data: st.DataObject) -> None:
+@st.composite
+def choices(draw: st.DrawFn) -> tuple[Arrays, list[int], list[float]]:
+    arrays = draw(models())
     n = len(arrays.kinds)
-    steps = data.draw(st.lists(st.one_of(STEPS, STEPS, st.sampled_from([0, -1, 257, 1 << 23, 255 << 22, 2**70])), min_size=n, max_size=n))
-    thresholds = data.draw(st.lists(THRESHOLDS, min_size=n, max_size=n))
+    steps = draw(st.lists(st.one_of(STEPS, STEPS, st.sampled_from([0, -1, 257, 1 << 23, 255 << 22, 2**70])), min_size=n, max_size=n))
+    return arrays, steps, draw(st.lists(THRESHOLDS, min_size=n, max_size=n))
+
+
+def extreme(bits: int) -> Arrays:
+    """Return a base, and the weights on it, of NaNs that as bfloat16 would look like zeros."""
+    base = np.full(16, bits, np.uint32).view(np.float32)
+    return one(base, base.copy(), np.zeros(16, np.int32), np.zeros(16, np.float32), np.zeros(16, np.uint16), 0)
+
+
+@given(choices())
+@example((extreme(0x7FFFFFFF), [1], [0.0]))
+@example((extreme(0xFFFF8000), [1], [1e30]))
+def test_a_known_step_is_adopted_alike_on_anything(drawn: tuple[Arrays, list[int], list[float]]) -> None:
+    arrays, steps, thresholds = drawn
     agree(arrays, "adopt_known", steps=steps, thresholds=thresholds)
 
 

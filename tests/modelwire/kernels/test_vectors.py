@@ -13,7 +13,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire.errors import ConfigError
-from modelwire.output_head_settings import head_recipe_of
+from modelwire.output_head_settings import output_head_settings_of
 from modelwire.wire import cbor
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "wire-1" / "kernels"
@@ -93,7 +93,7 @@ def test_checksums_are_the_golden_ones(core: Any, case: Any) -> None:
 
 @pytest.mark.parametrize("case", vectors("head"), ids=lambda case: case["recipe"][:16])
 def test_heads_train_to_the_golden_bits(case: Any) -> None:
-    recipe = head_recipe_of(cbor.decode(bytes.fromhex(case["recipe"])))
+    recipe = output_head_settings_of(cbor.decode(bytes.fromhex(case["recipe"])))
     assert cbor.encode(recipe.as_value()).hex() == case["recipe"]
     for name in ("", *kernel.kernel_names(), "twin"):
         core: Any = twin if name == "twin" else kernel

@@ -19,9 +19,9 @@ from modelwire import _core, errors, limits
 from modelwire.lattice.replay import replay, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe
-from modelwire.output_head.rows import Rows, quantised
+from modelwire.output_head.rows import Rows, quantized
 from modelwire.output_head.trainer import layers_of, train_head
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, invert
@@ -52,13 +52,13 @@ def names(state: ModelState) -> list[tuple[str, str]]:
     return [(f"layer{k}_kernel", next(n for n in held if n.startswith(f"layer{k}_") and "kernel" not in n)) for k in range(len(held) // 2)]
 
 
-def rows_for(head: HeadRecipe, n: int, seed: int) -> Rows:
+def rows_for(head: OutputHeadSettings, n: int, seed: int) -> Rows:
     rng = np.random.default_rng(seed)
     x = np.maximum(rng.standard_normal((n, head.features)), 0).astype(np.float32)
     if head.loss is Loss.SOFTMAX:
-        rows = quantised(x, labels=rng.integers(0, head.outputs, n).astype(np.uint32))
+        rows = quantized(x, labels=rng.integers(0, head.outputs, n).astype(np.uint32))
     else:
-        rows = quantised(x, targets=rng.random((n, head.outputs), np.float32))
+        rows = quantized(x, targets=rng.random((n, head.outputs), np.float32))
     return rows if seed % 3 else Rows(x.astype(np.float16), rows.labels, rows.targets)
 
 
@@ -66,7 +66,7 @@ def case(seed: int) -> tuple[ModelState, Recipe]:
     """Return a parent with a history, and a recipe for it; what kind of head depends on the seed."""
     rng = np.random.default_rng(seed)
     hidden = tuple(int(n) for n in rng.integers(1, 24, seed % 3))
-    head = HeadRecipe(
+    head = OutputHeadSettings(
         int(rng.integers(1, 60)), int(rng.integers(2, 12)), 12, hidden, list(Activation)[seed % 2], list(Loss)[seed // 2 % 3],
         list(Optimizer)[seed // 3 % 3], list(Schedule)[seed // 5 % 3], batch=8, every=5, seed=seed, rate=0.05, rate_end=0.01, decay=1e-3,
     )  # fmt: skip
@@ -271,7 +271,7 @@ def test_a_recipe_for_another_model_is_refused_before_anything_is_trained() -> N
 
 
 def test_trained_weights_are_had_by_layer() -> None:
-    head = HeadRecipe(3, 2, 1, (4,))
+    head = OutputHeadSettings(3, 2, 1, (4,))
     flat = np.arange(head.size, dtype=np.float32)
     layers = layers_of(head, flat)
     assert [(m.shape, b.shape) for m, b in layers] == [((4, 3), (4,)), ((2, 4), (2,))]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelwire import errors
-from modelwire.output_head.rows import Rows, as_value, quantised, rows_of
+from modelwire.output_head.rows import Rows, as_value, quantized, rows_of
 from modelwire.wire import cbor
 
 DATA = Path(__file__).parents[2] / "models" / "data"
@@ -72,10 +72,10 @@ def test_features_far_from_zero_are_coded_around_their_own_middle() -> None:
 
 def test_quantised_rows_use_the_whole_range_and_stay_within_half_a_step() -> None:
     x = np.random.default_rng(0).standard_normal((30, 7)).astype(np.float32)
-    rows = quantised(x)
+    rows = quantized(x)
     assert np.abs(rows.features).max() == 127
     assert np.abs(rows.values - x).max() <= 0.5001 * rows.scale
-    assert quantised(np.zeros((2, 3), np.float32)).values.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert quantized(np.zeros((2, 3), np.float32)).values.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_rows_can_be_left_out_and_no_others_change() -> None:

@@ -14,24 +14,25 @@ from hypothesis import given
 from modelwire import _core, errors, limits
 from modelwire.output_head.rows import Rows
 from modelwire.output_head.trainer import train_head
-from modelwire.output_head_settings import Activation, HeadRecipe, Optimizer, head_recipe_of, steps_of
+from modelwire.output_head_settings import Activation, Optimizer, OutputHeadSettings, output_head_settings_of, steps_of
 from modelwire.wire import cbor
 from tests.modelwire.kernels.test_head import recipes
 
-NAMES = [field.name for field in fields(HeadRecipe)]
+NAMES = [field.name for field in fields(OutputHeadSettings)]
+SHORT: Any = OutputHeadSettings(3, 5, 4).as_value()
 
 
 @given(recipes())
-def test_a_recipe_reads_back_as_it_was(recipe: HeadRecipe) -> None:
-    assert head_recipe_of(cbor.decode(cbor.encode(recipe.as_value()))) == recipe
+def test_a_recipe_reads_back_as_it_was(recipe: OutputHeadSettings) -> None:
+    assert output_head_settings_of(cbor.decode(cbor.encode(recipe.as_value()))) == recipe
 
 
 def test_a_recipe_is_about_a_hundred_bytes() -> None:
-    assert len(cbor.encode(HeadRecipe(1280, 10, 300, (64,), seed=2**64 - 1).as_value())) < 110
+    assert len(cbor.encode(OutputHeadSettings(1280, 10, 300, (64,), seed=2**64 - 1).as_value())) < 110
 
 
 def test_floats_are_those_that_the_trainer_computes_in() -> None:
-    assert HeadRecipe(3, 2, 1, rate=0.1).rate == float(np.float32(0.1))
+    assert OutputHeadSettings(3, 2, 1, rate=0.1).rate == float(np.float32(0.1))
 
 
 @pytest.mark.parametrize(
@@ -44,22 +45,22 @@ def test_floats_are_those_that_the_trainer_computes_in() -> None:
     ],
 )  # fmt: skip
 def test_a_recipe_with_a_wrong_field_is_refused(name: str, value: Any) -> None:
-    good: Any = HeadRecipe(3, 5, 4, (2,)).as_value()
+    good: Any = OutputHeadSettings(3, 5, 4, (2,)).as_value()
     good[1 + NAMES.index(name)] = value
     with pytest.raises(errors.Malformed):
-        head_recipe_of(good)
+        output_head_settings_of(good)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, [2, *range(18)], [True, *range(18)], HeadRecipe(3, 5, 4).as_value()[:-1]])  # type: ignore[index]
+@pytest.mark.parametrize("value", [None, [], {}, [2, *range(18)], [True, *range(18)], SHORT[:-1]])
 def test_what_is_no_recipe_of_format_1_is_refused(value: Any) -> None:
     with pytest.raises(errors.Malformed):
-        head_recipe_of(cbor.decode(cbor.encode(value)))
+        output_head_settings_of(cbor.decode(cbor.encode(value)))
 
 
 def test_a_recipe_out_of_range_cannot_be_made() -> None:
     for wrong in ({"rate": float("nan")}, {"rate": "fast"}, {"beta2": 1.0}, {"hidden": (5000,)}, {"batch": 0}, {"seed": -1}):
         with pytest.raises(errors.Malformed):
-            HeadRecipe(3, 5, 4, **wrong)  # type: ignore[arg-type]
+            OutputHeadSettings(3, 5, 4, **wrong)  # type: ignore[arg-type]
 
 
 def test_epochs_count_the_last_smaller_batch() -> None:
@@ -74,7 +75,7 @@ def test_epochs_count_the_last_smaller_batch() -> None:
 )  # fmt: skip
 def test_no_recipe_takes_long_and_counts_little(change: dict[str, Any]) -> None:
     """What counts as a second of work takes about a second: else a small head's 2^32 steps would take a centre hours."""
-    recipe = HeadRecipe(**{"features": 64, "outputs": 10, "steps": 1, "rate": 1e-6, **change})
+    recipe = OutputHeadSettings(**{"features": 64, "outputs": 10, "steps": 1, "rate": 1e-6, **change})
     recipe = replace(recipe, steps=max(1, 100_000_000 // recipe.work(50)))
     rng = np.random.default_rng(1)
     rows = Rows(rng.integers(-9, 9, (50, recipe.features), np.int8), rng.integers(0, 2, 50).astype(np.uint32))

@@ -1,4 +1,4 @@
-"""Recipes of heads have one form as bytes, and cutting a training into pieces changes no bit."""
+"""Cutting a training into pieces changes no bit, and layers and rows of another shape are refused."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from modelwire import errors
-from modelwire.output_head.rows import Rows, quantised
+from modelwire.output_head.rows import Rows, quantized
 from modelwire.output_head.trainer import HeadState, advance, layers_of, outputs_of, start_of, train_head
-from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer
+from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings
 
 
-def layers(recipe: HeadRecipe, seed: int = 0) -> list[tuple[Any, Any]]:
+def layers(recipe: OutputHeadSettings, seed: int = 0) -> list[tuple[Any, Any]]:
     rng = np.random.default_rng(seed)
     return layers_of(recipe, (rng.standard_normal(recipe.size) * 0.2).astype(np.float32))
 
 
 def test_training_goes_on_after_any_step_as_if_nothing_had_come_between() -> None:
-    recipe = HeadRecipe(20, 4, 25, (6,), optimizer=Optimizer.ADAM, batch=7)
+    recipe = OutputHeadSettings(20, 4, 25, (6,), optimizer=Optimizer.ADAM, batch=7)
     rng = np.random.default_rng(1)
-    rows = quantised(rng.standard_normal((23, 20)).astype(np.float32), labels=rng.integers(0, 4, 23).astype(np.uint32))
+    rows = quantized(rng.standard_normal((23, 20)).astype(np.float32), labels=rng.integers(0, 4, 23).astype(np.uint32))
     state = start_of(recipe, layers(recipe))
     kept: list[Any] = []
     for count in (1, 0, 9, 15):
@@ -41,7 +41,7 @@ def test_an_auto_encoder_trains_on_its_own_features() -> None:
     rng = np.random.default_rng(2)
     hidden = rng.standard_normal((200, 3)) @ rng.standard_normal((3, 12))
     rows = Rows(hidden.astype(np.float16))
-    recipe = HeadRecipe(12, 12, 800, (3,), loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01)
+    recipe = OutputHeadSettings(12, 12, 800, (3,), loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01)
     state = start_of(recipe, layers(recipe))
     losses = advance(recipe, state, rows, 800)
     assert losses[-20:].mean() < 0.5 * losses[:20].mean()
@@ -49,7 +49,7 @@ def test_an_auto_encoder_trains_on_its_own_features() -> None:
 
 
 def test_layers_and_rows_of_another_shape_are_refused() -> None:
-    recipe = HeadRecipe(20, 4, 25, (6,))
+    recipe = OutputHeadSettings(20, 4, 25, (6,))
     good = layers(recipe)
     rows = Rows(np.zeros((3, 20), np.int8), labels=np.zeros(3, np.uint32))
     for wrong in (good[:1], [(good[0][0].T, good[0][1]), good[1]], [good[0], (good[1][0], good[0][1])]):
@@ -62,7 +62,7 @@ def test_layers_and_rows_of_another_shape_are_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(errors.ShapeMismatch):
             advance(recipe, state, other, 1)
-    linear = HeadRecipe(20, 4, 25, (6,), loss=Loss.MSE)
+    linear = OutputHeadSettings(20, 4, 25, (6,), loss=Loss.MSE)
     for other in (rows, Rows(np.zeros((3, 20), np.int8)), Rows(np.zeros((3, 20), np.int8), targets=np.zeros((3, 5), np.float32))):
         with pytest.raises(errors.ShapeMismatch):
             advance(linear, state, other, 1)

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from modelwire.errors import Malformed, ModelWireError, NotTrainable, ShapeMismatch, TooLarge
 from modelwire.limits import Limits
-from modelwire.tensors import Dtype, schema_of
+from modelwire.tensors import Dtype
 from modelwire.tflite import graph
 from modelwire.tflite.file import (
     check_trainable,
     contract,
     parse_trainable,
+    read_tensors,
     read_variables,
     read_weights,
     signature_names,
@@ -48,7 +49,7 @@ def test_the_variables_of_a_real_file_are_found_under_the_names_of_get_weights()
     assert {v.name: v.shape for v in variables} == SHAPES
     assert [v.name for v in variables] == sorted(SHAPES)
     assert all(v.dtype is Dtype.FLOAT32 and v.nbytes == 4 * np.prod(v.shape) for v in variables)
-    assert schema_of(read_weights(TINY)).size == 39
+    assert read_tensors(TINY)[0].size == 39
 
 
 def test_the_offsets_point_at_the_values_that_the_author_gave() -> None:

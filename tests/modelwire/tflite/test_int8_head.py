@@ -13,7 +13,7 @@ from modelwire.errors import ModelError, ModelWireError, NotTrainable, ShapeMism
 from modelwire.tensors import Dtype, TensorClass
 from modelwire.tflite.file import check_trainable, contract, read_head, read_variables, read_weights, write_weights
 from modelwire.tflite.flatbuffer import Table
-from modelwire.tflite.graph import opened
+from modelwire.tflite.graph import root_table
 from modelwire.tflite.int8_head import BIAS, BIAS_SCALE, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
 from modelwire.update.manifest import manifest_of, parse_manifest
 from tests.stock import STOCK, stock_path
@@ -118,7 +118,7 @@ class Surgeon:
         self.file = bytearray(file)
 
     def _graph(self) -> Table:
-        return next(iter(opened(bytes(self.file)).tables(2)))
+        return next(iter(root_table(bytes(self.file)).tables(2)))
 
     def tensor(self, index: int) -> Table:
         return list(self._graph().tables(0))[index]
@@ -149,7 +149,7 @@ class Surgeon:
 
     def buffer(self, tensor: int) -> Table:
         number = self.tensor(tensor).integer(2, struct.Struct("<I"))
-        return list(opened(bytes(self.file)).tables(4))[number]
+        return list(root_table(bytes(self.file)).tables(4))[number]
 
     def input(self, operator: int, place: int, tensor: int) -> None:
         self.put(self.operator(operator).vector(1, 4).start + 4 * place, "i", tensor)
@@ -175,7 +175,7 @@ def _text_over_the_kernel(s: Surgeon) -> None:
     """The file's description is read from inside the kernel; its four bytes of length are weights."""
     start = s.buffer(KERNEL_AT).vector(0, 1).start
     s.put(start, "I", 3)
-    s.point(opened(bytes(s.file)), 3, start)
+    s.point(root_table(bytes(s.file)), 3, start)
 
 
 HOSTILE: dict[str, tuple[Callable[[Surgeon], None], str]] = {

@@ -24,7 +24,9 @@ def both() -> tuple[ed25519.Curve, ed25519.Curve]:
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=3000))
-def test_both_give_the_same_key_and_the_same_signature_and_take_each_others(both, secret: bytes, message: bytes) -> None:
+def test_both_give_the_same_key_and_the_same_signature_and_take_each_others(
+    both: tuple[ed25519.Curve, ed25519.Curve], secret: bytes, message: bytes
+) -> None:
     one, other = both
     public, signature = one.public_of(secret), one.sign(secret, message)
     assert (public, signature) == (other.public_of(secret), other.sign(secret, message))
@@ -34,7 +36,7 @@ def test_both_give_the_same_key_and_the_same_signature_and_take_each_others(both
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 32 + 64 + 20 - 1), st.integers(0, 7))
-def test_a_flipped_bit_of_key_message_or_signature_is_refused_by_both(both, at: int, bit: int) -> None:
+def test_a_flipped_bit_of_key_message_or_signature_is_refused_by_both(both: tuple[ed25519.Curve, ed25519.Curve], at: int, bit: int) -> None:
     secret, message = bytes(range(32)), bytes(20)
     whole = bytearray(both[1].public_of(secret) + both[1].sign(secret, message) + message)
     whole[at] ^= 1 << bit
@@ -46,12 +48,12 @@ def test_a_flipped_bit_of_key_message_or_signature_is_refused_by_both(both, at: 
 
 
 @pytest.mark.parametrize("signature", [b"", bytes(63), bytes(64), bytes(65), b"\xff" * 64])
-def test_what_is_no_signature_is_refused_by_both(both, signature: bytes) -> None:
+def test_what_is_no_signature_is_refused_by_both(both: tuple[ed25519.Curve, ed25519.Curve], signature: bytes) -> None:
     for each in both:
         assert not each.verifies(both[1].public_of(bytes(32)), b"message", signature)
 
 
-def test_an_s_beyond_the_groups_order_is_refused_by_both(both) -> None:
+def test_an_s_beyond_the_groups_order_is_refused_by_both(both: tuple[ed25519.Curve, ed25519.Curve]) -> None:
     """Else a signature could be changed into another valid one, and two containers of one update would differ."""
     order = 2**252 + 27742317777372353535851937790883648493
     secret, message = bytes(range(32)), b"message"
@@ -61,7 +63,7 @@ def test_an_s_beyond_the_groups_order_is_refused_by_both(both) -> None:
         assert not each.verifies(both[1].public_of(secret), message, other)
 
 
-def test_keys_of_another_length_are_no_keys(both) -> None:
+def test_keys_of_another_length_are_no_keys(both: tuple[ed25519.Curve, ed25519.Curve]) -> None:
     with pytest.raises(ValueError, match="31 bytes"):
         both[0].sign(bytes(31), b"")
     with pytest.raises(ValueError, match="33 bytes"):
@@ -94,7 +96,9 @@ RFC_8032 = [  # section 7.1, tests 1 to 3: secret, public, message, signature
 
 
 @pytest.mark.parametrize(("secret", "public", "message", "signature"), RFC_8032)
-def test_both_compute_what_rfc_8032_prints(both, secret: str, public: str, message: str, signature: str) -> None:
+def test_both_compute_what_rfc_8032_prints(
+    both: tuple[ed25519.Curve, ed25519.Curve], secret: str, public: str, message: str, signature: str
+) -> None:
     for each in both:
         assert each.public_of(bytes.fromhex(secret)).hex() == public
         assert each.sign(bytes.fromhex(secret), bytes.fromhex(message)).hex() == signature
@@ -110,7 +114,7 @@ STRANGE = [
 ]  # fmt: skip
 
 
-def test_points_of_small_order_and_strange_forms_get_one_verdict(both) -> None:
+def test_points_of_small_order_and_strange_forms_get_one_verdict(both: tuple[ed25519.Curve, ed25519.Curve]) -> None:
     """Who registers such a key gives it away, so what the verdict is harms nobody else; that there are two would."""
 
     def taken(curve: ed25519.Curve, key: bytes, message: bytes, signature: bytes) -> bool:
@@ -126,7 +130,7 @@ def test_points_of_small_order_and_strange_forms_get_one_verdict(both) -> None:
                 assert said[0] == said[1], (key, point, n)
 
 
-def test_many_threads_at_once_each_get_their_own_answer(both) -> None:
+def test_many_threads_at_once_each_get_their_own_answer(both: tuple[ed25519.Curve, ed25519.Curve]) -> None:
     public = both[0].public_of(bytes(32))
 
     def work(n: int) -> bool:
@@ -146,7 +150,9 @@ def loaded_by(code: str) -> bool:
 SIGN = "import sys; from modelwire.wire import ed25519; from modelwire.wire.signing import *"
 
 
-def test_a_board_loads_no_second_openssl_where_hashlib_has_one_and_all_others_ask_cryptography(both) -> None:
+def test_a_board_loads_no_second_openssl_where_hashlib_has_one_and_all_others_ask_cryptography(
+    both: tuple[ed25519.Curve, ed25519.Curve],
+) -> None:
     assert not loaded_by(f"{SIGN}; ed25519.use_loaded(); PrivateKey(bytes(32)).sign(b'', b'')")
     assert loaded_by(f"{SIGN}; PrivateKey(bytes(32)).sign(b'', b'')")
 
@@ -167,7 +173,9 @@ def test_a_python_without_such_an_openssl_signs_by_cryptography(afresh: pytest.M
 @pytest.mark.parametrize(
     "name", ["EVP_PKEY_new_raw_public_key", "EVP_PKEY_get_raw_public_key", "EVP_DigestSign", "EVP_DigestVerify", "ERR_clear_error"]
 )
-def test_an_openssl_that_lacks_a_function_is_not_taken(both, afresh: pytest.MonkeyPatch, name: str) -> None:
+def test_an_openssl_that_lacks_a_function_is_not_taken(
+    both: tuple[ed25519.Curve, ed25519.Curve], afresh: pytest.MonkeyPatch, name: str
+) -> None:
     class Lacking:
         def __init__(self, path: str) -> None:
             self.library = CDLL(path)
@@ -183,6 +191,8 @@ def test_an_openssl_that_lacks_a_function_is_not_taken(both, afresh: pytest.Monk
     assert isinstance(ed25519.curve(), ed25519._Cryptography)
 
 
-def test_an_openssl_that_takes_a_changed_signature_is_not_taken(both, afresh: pytest.MonkeyPatch) -> None:
+def test_an_openssl_that_takes_a_changed_signature_is_not_taken(
+    both: tuple[ed25519.Curve, ed25519.Curve], afresh: pytest.MonkeyPatch
+) -> None:
     afresh.setattr(ed25519._OpenSsl, "verifies", lambda *_: True)
     assert not ed25519.use_loaded()

@@ -66,7 +66,7 @@ def describe(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
             {"mode": m.name, "signature": m.signature, "weights": list(m.weights), **describe_cost(cost(made.graphs[m.name]))}
             for m in made.modes
         ],
-        "head": None if made.head is None else asdict(made.head), "score": args.score,
+        "head": None if made.output_head is None else asdict(made.output_head), "score": args.score,
     }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int) -> str:
             ("loss", names[made.loss]), ("optimizer", args.optimizer),
             ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
             ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
-            ("head", "one that trains with the same bits everywhere" if made.head else ""),
+            ("head", "one that trains with the same bits everywhere" if made.output_head else ""),
             ("score", f"compared with the weight {THRESHOLD}" if args.score else ""),
             ("signatures", ", ".join(made.signatures)),
         )

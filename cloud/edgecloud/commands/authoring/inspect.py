@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
     wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
     data = read_file(args.file)
     looked = look(data, wish, rate=1e9 * (args.gmacs or 0))
-    head, why = int8_heads.head_of(data, wish.model)
+    head, why = int8_heads.int8_head_of(data, wish.model)
     document: Document = {
         "file": args.file, "bytes": len(looked.stock.data), "sha256": looked.stock.sha256, "signatures": list(looked.signatures),
         "inputs": _tensors(looked, looked.stock.inputs), "outputs": _tensors(looked, looked.stock.outputs), "reason": looked.reason,

@@ -90,7 +90,7 @@ def fit(args: argparse.Namespace) -> Answer:
 def _head(args: argparse.Namespace) -> tuple[Stock, Int8Head]:
     name = Path(args.file).name
     stock = read(read_file(args.file), name)
-    return stock, retraining.head_of(stock, output_named(stock, args.target) if args.target else stock.outputs[0], model=name)
+    return stock, retraining.int8_head_of(stock, output_named(stock, args.target) if args.target else stock.outputs[0], model=name)
 
 
 def _layer_in(file: bytes, head: Int8Head) -> tuple[F64, F64]:

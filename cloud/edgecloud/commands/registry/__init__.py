@@ -1,0 +1,5 @@
+"""Commands for the registry as a whole: made, filled, proven, copied and put back."""
+
+from __future__ import annotations
+
+__all__ = ["backup", "doctor", "ingest", "init", "restore", "verify", "version"]

@@ -8,9 +8,8 @@ import socket
 from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.intake import mqtt as link
+from edgecloud.intake import mqtt
 from edgecloud.registry import open_registry
-from edgecloud.registry.database import problems
 from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecommon.printing import Answer
 from modelwire import kernels
@@ -58,7 +57,7 @@ def _check(what: str, look: object, fine: str) -> Document:
 def _look_at(path: Path) -> None:
     store = open_registry(path)
     try:
-        wrong = problems(store.database)
+        wrong = store.problems()
     finally:
         store.close()
     if wrong:
@@ -82,7 +81,7 @@ def _room(path: Path) -> None:
 
 
 def _reach(url: str | None) -> None:
-    broker = link.parse_broker(url or from_environment("BROKER", BROKER))
+    broker = mqtt.parse_broker(url or from_environment("BROKER", BROKER))
     try:
         socket.create_connection((broker.host, broker.port), timeout=3.0).close()
     except OSError as error:

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.intake import mqtt as link
+from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     store.close()
     key_file = args.key or from_environment("KEY", "")
     key = keys.load_key(Path(key_file) if key_file else path.parent / keys.PRIVATE)
-    broker = link.parse_broker(
+    broker = mqtt.parse_broker(
         args.broker or from_environment("BROKER", BROKER),
         password_file=_path(args.password_file or from_environment("PASSWORD_FILE", "")),
         certificates=Certificates(
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> Answer:
     )
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
-    ingester = Ingester(path, key, link.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace)
+    ingester = Ingester(path, key, mqtt.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace)
     interrupted = False
 
     def on_signal(number: int, _frame: object) -> None:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire import _reference as twin  # noqa: E402
 from modelwire._reference import coder as twin_coder  # noqa: E402
 from modelwire.errors import Malformed  # noqa: E402
-from modelwire.output_head_settings import Activation, HeadRecipe, Loss, Optimizer, Schedule  # noqa: E402
+from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule  # noqa: E402
 from modelwire.wire import cbor  # noqa: E402
 
 Case = dict[str, Any]
@@ -200,10 +200,10 @@ def not_the_roundest(stream: bytes) -> bytes:
 def head() -> list[Case]:
     adam = {"optimizer": Optimizer.ADAM, "rate": 0.01}
     recipes = [
-        HeadRecipe(50, 10, 300, schedule=Schedule.LINEAR, rate=0.5, rate_end=0.01, decay=1e-3, seed=2**64 - 1),
-        HeadRecipe(21, 7, 40, (19,), Activation.TANH, Loss.SOFTMAX, Optimizer.MOMENTUM, Schedule.STAIRS, batch=8, every=7, seed=1),
-        HeadRecipe(16, 5, 40, (17, 12), Activation.RELU, Loss.MSE, batch=16, **adam),
-        HeadRecipe(33, 3, 40, loss=Loss.LOGISTIC, batch=5, **adam),
+        OutputHeadSettings(50, 10, 300, schedule=Schedule.LINEAR, rate=0.5, rate_end=0.01, decay=1e-3, seed=2**64 - 1),
+        OutputHeadSettings(21, 7, 40, (19,), Activation.TANH, Loss.SOFTMAX, Optimizer.MOMENTUM, Schedule.STAIRS, batch=8, every=7, seed=1),
+        OutputHeadSettings(16, 5, 40, (17, 12), Activation.RELU, Loss.MSE, batch=16, **adam),
+        OutputHeadSettings(33, 3, 40, loss=Loss.LOGISTIC, batch=5, **adam),
     ]
     cases = []
     for seed, (recipe, n, dtype) in enumerate(zip(recipes, (100, 37, 33, 12), ("float32", "int8", "float16", "int8"), strict=True)):

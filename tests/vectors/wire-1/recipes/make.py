@@ -17,8 +17,8 @@ sys.path.insert(0, str(FOLDER.parents[3]))
 from modelwire.lattice.replay import replay  # noqa: E402
 from modelwire.lattice.state import ModelState  # noqa: E402
 from modelwire.output_head.recipe import Recipe, layers_in  # noqa: E402
-from modelwire.output_head.rows import Rows, quantised  # noqa: E402
-from modelwire.output_head_settings import HeadRecipe, Loss, Optimizer  # noqa: E402
+from modelwire.output_head.rows import Rows, quantized  # noqa: E402
+from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings  # noqa: E402
 from modelwire.update.manifest import parse_manifest  # noqa: E402
 
 
@@ -36,14 +36,14 @@ def recipes() -> dict[str, Recipe]:
     rng = np.random.default_rng(5)
     x = np.maximum(rng.standard_normal((50, 37)), 0).astype(np.float32)
     labels = rng.integers(0, 40, 50).astype(np.uint32)
-    softmax = HeadRecipe(37, 40, 60, rate=0.2, decay=1e-4, seed=11)
-    linear = HeadRecipe(37, 40, 30, loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01, batch=7)
+    softmax = OutputHeadSettings(37, 40, 60, rate=0.2, decay=1e-4, seed=11)
+    linear = OutputHeadSettings(37, 40, 30, loss=Loss.MSE, optimizer=Optimizer.ADAM, rate=0.01, batch=7)
     places = layers_in(version_0().manifest.schema, softmax, [("dense_kernel", "dense_bias")])
     middle = rng.integers(-60, 60, 37)
     targets = (rng.integers(-8, 9, (20, 40)) / 8).astype(np.float32)
     around = Rows((middle + rng.integers(-4, 5, (20, 37))).astype(np.int8), targets=targets, scale=2.0**-7)
     return {
-        "softmax-int8": Recipe(softmax, places, quantised(x, labels=labels)),
+        "softmax-int8": Recipe(softmax, places, quantized(x, labels=labels)),
         "softmax-float16": Recipe(softmax, places, Rows(x.astype(np.float16), labels=labels)),
         "linear-int8-centred": Recipe(linear, places, around),
     }
