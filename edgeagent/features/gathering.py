@@ -42,8 +42,8 @@ class FeaturesBase:
 
 
 @dataclass(frozen=True, slots=True)
-class GatherOrder:
-    """Which samples are asked for as features."""
+class FeaturesWanted:
+    """Which samples are wanted as features."""
 
     base: FeaturesBase
     until: int  # the newest sample that counts; 0: none at all
@@ -113,7 +113,7 @@ class Extractors:
 
     def runtime_key(self, base: FeaturesBase) -> str:
         """Return the key of the runtime that computes this model's features. Raises NotTrainable or RuntimeUnusable."""
-        finding = self._find_out(GatherOrder(base, 0))
+        finding = self._find_out(FeaturesWanted(base, 0))
         while True:
             try:
                 next(finding)
@@ -121,14 +121,14 @@ class Extractors:
                 known: Known = end.value
                 return known.runtime_key
 
-    def gather(self, order: GatherOrder, held_out: float) -> Generator[None, None, OnFeatures]:
+    def gather(self, wanted: FeaturesWanted, held_out: float) -> Generator[None, None, OnFeatures]:
         """Return the samples as features, yielding while some are computed. held_out: the share that judges.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
         """
-        name, until = order.base.model, order.until
-        known = yield from self.prepare(order)
-        kept, loss = self._kept(order.base, known), known.output_head.notes.loss
+        name, until = wanted.base.model, wanted.until
+        known = yield from self.prepare(wanted)
+        kept, loss = self._kept(wanted.base, known), known.output_head.notes.loss
 
         def rows_of(samples: Samples) -> Rows:
             return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
@@ -139,13 +139,13 @@ class Extractors:
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
             return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
-    def prepare(self, order: GatherOrder) -> Generator[None, None, Known]:
+    def prepare(self, wanted: FeaturesWanted) -> Generator[None, None, Known]:
         """Have the features computed that the samples lack, and return what is known of the head. Yields and raises as `gather` does."""
-        base = order.base
-        known, ids = self.known.get(base.model), self.spool.ids(base.model, until=order.until)
+        base = wanted.base
+        known, ids = self.known.get(base.model), self.spool.ids(base.model, until=wanted.until)
         if known is None or self._kept(base, known).missing(ids):
             _check_size(base.model, featured_notes(base.file, base.model)[0].head, len(ids))
-            known = yield from self._find_out(order)
+            known = yield from self._find_out(wanted)
         return known
 
     def answers(self, base: FeaturesBase, known: Known, state: ModelState, *, after: int, most: int) -> tuple[Samples, F32]:
@@ -167,11 +167,11 @@ class Extractors:
     def _kept(self, base: FeaturesBase, known: Known) -> Features:
         return Features(self.spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.output_head.widths[0])
 
-    def _find_out(self, order: GatherOrder) -> Generator[None, None, Known]:
-        base, until = order.base, order.until
+    def _find_out(self, wanted: FeaturesWanted) -> Generator[None, None, Known]:
+        base, until = wanted.base, wanted.until
         notes, batch = featured_notes(base.file, base.model)
         assert notes.head is not None  # `featured_notes` has seen to it
-        told = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=order.share, clock=self.clock).result()
+        told = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=wanted.share, clock=self.clock).result()
         output_head = replace(output_head_of(notes.head, base.schema), logits=told["logits"])
         known = Known(output_head, notes, told["runtime"], batch)
         if until:  # without samples nothing was compared

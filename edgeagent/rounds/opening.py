@@ -13,7 +13,7 @@ from edgeagent.board import budget
 from edgeagent.board.budget import AUTO, Work
 from edgeagent.features.base_file import modes_of
 from edgeagent.features.exact_course import FEATURES, RECIPE
-from edgeagent.features.gathering import Extractors, GatherOrder
+from edgeagent.features.gathering import Extractors, FeaturesWanted
 from edgeagent.features.rows_learner import RowsLearner
 from edgeagent.samples import cards
 from edgeagent.samples.spool import Samples
@@ -173,8 +173,8 @@ def _source(standing: Standing, start: Start, mode: str, until: int) -> Generato
 def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) -> Generator[Progress, None, _Source]:
     name, settings, lineage = standing.name, standing.settings, standing.lineage
     give_back()
-    idle, order = standing.memory.idle(name), GatherOrder(standing.base, until, settings.budget.max_cpu)
-    gathered = yield from preparing(extractors.gather(order, settings.train.held_out))
+    idle, wanted = standing.memory.idle(name), FeaturesWanted(standing.base, until, settings.budget.max_cpu)
+    gathered = yield from preparing(extractors.gather(wanted, settings.train.held_out))
     stored = lineage.load()
     card = _card(standing, gathered.known.runtime_key, until, len(gathered.judging), keep=start.keep)
     blank = Outcome(0, Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)

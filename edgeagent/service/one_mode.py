@@ -14,8 +14,8 @@ import numpy as np
 
 from edgeagent.board.budget import Cost, Plan
 from edgeagent.features.exact_course import FEATURES
-from edgeagent.rounds import round as rounds
 from edgeagent.rounds.resuming import trial_of
+from edgeagent.rounds.round import run
 from edgeagent.rounds.standing import Standing
 from edgeagent.rounds.starts import Trial
 from edgeagent.samples.spool import Samples
@@ -58,7 +58,7 @@ def cost_of(standing: Standing, mode: str) -> Cost:
     taken = []
     wanted = SHORT_STEPS if mode == FEATURES else STEPS
     trial = Trial(Plan(mode, -(-wanted // max(1, count // contract.batch)), seconds=SECONDS), made_up)
-    steps = rounds.run(standing, trial_of(standing, trial))
+    steps = run(standing, trial_of(standing, trial))
     done = 0
     while True:
         began = standing.clock.monotonic()
