@@ -6,6 +6,7 @@ A missing compiler or emulator skips its builds; with REQUIRE_CROSS=1 in the env
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -41,8 +42,16 @@ BUILDS = {
 
 
 @pytest.fixture(scope="module")
-def expected() -> str:
-    return selftest_hash()
+def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The twin's hash. It takes a quarter of a minute, so one of a run's workers computes it and the others wait for it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the run's own, new each time
+    kept = folder / "selftest.hash"
+    with (folder / "selftest.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_text(selftest_hash())
+        return kept.read_text()
 
 
 def missing(what: str) -> None:
