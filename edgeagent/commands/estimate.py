@@ -30,8 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    with open_folder(load(args), alone=False) as opened:
-        rows = [_estimate(opened, m, trial=not args.no_train) for m in chosen(opened, args.model)]
+    with open_folder(load(args), alone=False) as device:
+        rows = [_estimate(device, m, trial=not args.no_train) for m in chosen(device, args.model)]
     cells = [
         (r["model"], kind, r[kind].get("mode"), r[kind]["bytes"], f"{_share(r, kind):.2f} %", r[kind]["changed"])
         for r in rows
@@ -48,7 +48,7 @@ def _share(row: dict[str, Any], kind: str) -> float:
     return float(100 * row[kind]["bytes"] / row["float32_bytes"])
 
 
-def _estimate(opened: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
+def _estimate(device: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
     head, held = lineage.head(), lineage.load()
     sections = held.state.snapshot()
     sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
@@ -58,11 +58,11 @@ def _estimate(opened: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[st
     }  # fmt: skip
     if not trial:
         return out
-    settings = opened.settings.model(lineage.name)
-    if (have := opened.spool.count(lineage.name)) < settings.train.min_samples:
+    settings = device.settings.model(lineage.name)
+    if (have := device.spool.count(lineage.name)) < settings.train.min_samples:
         out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
         return out
-    standing = standing_of(opened, lineage, opener(opened, eager=False))
+    standing = standing_of(device, lineage, opener(device, eager=False))
     report = finish(rounds.run(standing, trial_of(standing)))
     out["note"] = report.reason
     if report.bytes:

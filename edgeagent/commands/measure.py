@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from edgeagent.board.budget import Cost, mib
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
-from edgeagent.service.opener import opener, standing_of
+from edgeagent.service.opener import opener
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer
@@ -28,26 +27,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="*", metavar="MODEL", help="which models (default: all)")
     parser.add_argument("--mode", metavar="MODE", help="only this mode (default: all of the file, cheapest first)")
     parser.add_argument("--known", action="store_true", help="measure nothing: only say what is known")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # the process of one mode
     add_folder(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
-    with open_folder(loaded, alone=False) as opened:
-        lineages = chosen(opened, args.model)
+    with open_folder(loaded, alone=False) as device:
+        lineages = chosen(device, args.model)
         for lineage in lineages:
             if args.mode and args.mode not in measuring.modes(lineage):
                 raise ConfigError(reason=f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}")
-        if args.here:
-            if len(lineages) != 1 or not args.mode:
-                raise ConfigError(reason="--here measures one MODEL in one --mode")
-            return Answer({"models": [_here(opened, lineages[0], args.mode)]})
-        open_model = opener(opened, eager=False)
+        open_model = opener(device, eager=False)
         rows = []
         for lineage in lineages:
             key = open_model(lineage.load().file, lineage.name).runtime_key
-            trouble = {} if args.known else _measure(opened, lineage, key, args.mode)
+            trouble = {} if args.known else _measure(device, lineage, key, args.mode)
             costs = lineage.costs.of(key)
             rows.append(
                 {
@@ -58,26 +52,19 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"models": rows}, _text(rows), 1 if any(r["trouble"] for r in rows) else 0)
 
 
-def _here(opened: DeviceFolder, lineage: Lineage, mode: str) -> dict[str, Any]:
-    importlib.import_module("edgeagent.service.agent")  # what the agent holds without a round is no part of a mode
-    importlib.import_module("edgeagent.link.mqtt")
-    cost = measuring.here(standing_of(opened, lineage, opener(opened, eager=False)), mode)
-    return {"model": lineage.name, "modes": [{"mode": mode, **_as_document(cost)}]}
-
-
-def _measure(opened: DeviceFolder, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
+def _measure(device: DeviceFolder, lineage: Lineage, key: str, mode: str | None) -> dict[str, str]:
     """Measure, write down what was found, and return why modes could not be measured."""
-    limit = opened.settings.model(lineage.name).budget.max_ram
+    limit = device.settings.model(lineage.name).budget.max_ram
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    at_work = Measuring(opened.path, lineage.name, [mode] if mode else measuring.modes(lineage), limit=limit, said=say)
+    measurement = Measuring(device.path, lineage.name, [mode] if mode else measuring.modes(lineage), limit=limit, said=say)
     try:
-        at_work.wait()
+        measurement.wait()
     finally:
-        at_work.close()
-    return at_work.note(lineage, key, int(time.time()))
+        measurement.close()
+    return measurement.note(lineage, key, int(time.time()))
 
 
 def _as_document(cost: Cost) -> dict[str, Any]:

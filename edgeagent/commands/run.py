@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> Answer:
 
 def serve(loaded: Loaded, goal: Goal) -> Answer:
     """Run the agent until its goal, SIGTERM or SIGINT, and say what it did."""
-    with open_folder(loaded, alone=True) as opened:
-        board = opened.board
-        link = MqttLink(opened.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
-        models = opener(opened, eager=not goal.publish)
-        agent = Agent(opened, link, models, __version__, rng=random.Random(), extractors=models.extractors)
+    with open_folder(loaded, alone=True) as device:
+        board = device.board
+        link = MqttLink(device.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
+        models = opener(device, eager=not goal.publish)
+        agent = Agent(device, link, models, __version__, rng=random.Random(), extractors=models.extractors)
         stopped_by: list[int] = []
 
         def on_signal(number: int, frame: object) -> None:
@@ -82,7 +82,7 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
                     "stored": lineage.known()[1],
                     "waiting": len(lineage.outbox.waiting("queued", "offered")),
                 }
-                for name, lineage in opened.lineages.items()
+                for name, lineage in device.lineages.items()
             ],
         }
         text = "\n".join(as_text(r) for r in agent.reports) if not goal.endless else ""

@@ -25,12 +25,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
-    with open_folder(loaded, alone=False) as opened:
+    with open_folder(loaded, alone=False) as device:
         pid = files.holder(loaded.state / LOCK)
-        models = [_model(opened, m) for m in opened.lineages.values()]
+        models = [_model(device, m) for m in device.lineages.values()]
         document = {
-            "device": opened.board.device, "fleet": opened.board.fleet, "broker": opened.settings.link.broker,
-            "public_key": opened.board.key.public.hex(), "agent_pid": pid, "models": models,
+            "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
+            "public_key": device.board.key.public.hex(), "agent_pid": pid, "models": models,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
@@ -39,25 +39,25 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(document, "\n".join(lines))
 
 
-def _model(opened: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
+def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
-    new = opened.spool.count(lineage.name, after=head.trained_id)
-    found, wait = journal.read(lineage.journal), lineage.waiting()
-    if found is not None and found.facts.round != head.rounds + 1:
-        found = None  # of a round that is over
+    new = device.spool.count(lineage.name, after=head.trained_id)
+    left, wait = journal.read(lineage.journal), lineage.waiting()
+    if left is not None and left.facts.round != head.rounds + 1:
+        left = None  # of a round that is over
     return {
         "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
         "served": str(lineage.store.served), "file_sha256": head.file_sha256.hex(), "epoch": head.epoch, "welcome": head.welcome,
         "blocked": head.blocked, "hint": lineage.next_step(head), "verified": verified, "stored": stored,
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
-        "samples": opened.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
+        "samples": device.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
         "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
-        "under_way": None if found is None else {
-            "round": found.facts.round, "mode": found.facts.mode, "done": found.done, "steps": found.facts.steps,
-            "slots_kept": found.facts.whole,
+        "under_way": None if left is None else {
+            "round": left.facts.round, "mode": left.facts.mode, "done": left.done, "steps": left.facts.steps,
+            "slots_kept": left.facts.whole,
         },
         "pays": head.look,
         "last_round": None if last is None else {
@@ -80,13 +80,13 @@ def _lines(m: dict[str, Any]) -> list[str]:
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if (last := m["last_round"]) is not None:
-        at = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        when = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
             before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
-            out.append(f"  last round {at}: held-out loss {before} -> {after}{accuracy}")
+            out.append(f"  last round {when}: held-out loss {before} -> {after}{accuracy}")
         else:
-            out.append(f"  last round {at}: rejected: {last['reason']}")
+            out.append(f"  last round {when}: rejected: {last['reason']}")
     if m["pays"]:
         out.append(f"  no round pays yet: {m['pays']}")
     if m["blocked"]:

@@ -37,13 +37,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     reports = []
-    with open_folder(load(args), alone=True) as opened:
-        lineages, models, memory = chosen(opened, args.model), opener(opened, eager=False), Memory()
+    with open_folder(load(args), alone=True) as device:
+        lineages, models, memory = chosen(device, args.model), opener(device, eager=False), Memory()
         for lineage in lineages:
-            rounds.check_due(standing_of(opened, lineage, models, memory=memory), opened.settings.outbox.max_bytes)
+            rounds.check_due(standing_of(device, lineage, models, memory=memory), device.settings.outbox.max_bytes)
         for lineage in lineages:
-            standing = standing_of(opened, lineage, models, memory=memory)
-            measure_first(opened, lineage, standing.settings, models)
+            standing = standing_of(device, lineage, models, memory=memory)
+            measure_first(device, lineage, standing.settings, models)
             report = finish(rounds.run(standing))
             if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
                 raise report.error
@@ -51,18 +51,18 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer({"rounds": [as_document(r) for r in reports]}, "\n".join(as_text(r) for r in reports))
 
 
-def measure_first(opened: DeviceFolder, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:
+def measure_first(device: DeviceFolder, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:
     """Measure the modes of which the plan needs to know and does not."""
     if not budget.limited(settings.budget):
         return
     key = open_model(lineage.load().file, lineage.name).runtime_key
     if modes := measuring.unknown(lineage, key, settings.budget.max_ram):
-        at_work = Measuring(opened.path, lineage.name, modes, limit=settings.budget.max_ram)
+        measurement = Measuring(device.path, lineage.name, modes, limit=settings.budget.max_ram)
         try:
-            at_work.wait()
+            measurement.wait()
         finally:
-            at_work.close()
-        at_work.note(lineage, key, int(time.time()))
+            measurement.close()
+        measurement.note(lineage, key, int(time.time()))
 
 
 def finish(steps: Round, monotonic: Callable[[], float] = time.monotonic) -> Report:

@@ -42,7 +42,7 @@ class FeaturesBase:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FeaturesWanted:
     """Which samples are wanted as features."""
 
     base: FeaturesBase
@@ -113,7 +113,7 @@ class Extractors:
 
     def runtime_key(self, base: FeaturesBase) -> str:
         """Return the key of the runtime that computes this model's features. Raises NotTrainable or RuntimeUnusable."""
-        finding = self._find_out(Wanted(base, 0))
+        finding = self._find_out(FeaturesWanted(base, 0))
         while True:
             try:
                 next(finding)
@@ -121,7 +121,7 @@ class Extractors:
                 known: Known = end.value
                 return known.runtime_key
 
-    def gather(self, wanted: Wanted, held_out: float) -> Generator[None, None, OnFeatures]:
+    def gather(self, wanted: FeaturesWanted, held_out: float) -> Generator[None, None, OnFeatures]:
         """Return the samples as features, yielding while some are computed. held_out: the share that judges.
 
         Raises NotTrainable where this model or these samples can't be trained in mode features; NotEnoughSamples.
@@ -133,13 +133,13 @@ class Extractors:
         def rows_of(samples: Samples) -> Rows:
             return rows_for(kept.rows(samples.ids), samples.y, labelled=samples.labelled, loss=loss, model=name)
 
-        with self.spool.database.transaction():  # samples may have gone meanwhile, and more may go while these are read
+        with self.spool.together():  # samples may have gone meanwhile, and more may go while these are read
             training, judging = self.spool.outline(name, held_out, until=until)
             if not len(training) or not len(judging):
                 raise NotEnoughSamples(model=name, have=len(training) + len(judging), need=2)
             return OnFeatures(name, known, training, judging, until, rows_of(training), rows_of(judging))
 
-    def prepare(self, wanted: Wanted) -> Generator[None, None, Known]:
+    def prepare(self, wanted: FeaturesWanted) -> Generator[None, None, Known]:
         """Have the features computed that the samples lack, and return what is known of the head. Yields and raises as `gather` does."""
         base = wanted.base
         known, ids = self.known.get(base.model), self.spool.ids(base.model, until=wanted.until)
@@ -155,7 +155,7 @@ class Extractors:
         """
         name, kept = base.model, self._kept(base, known)
         known.check_front(state, model=name)
-        with self.spool.database.transaction():  # as above; and what has come meanwhile has no features yet
+        with self.spool.together():  # as above; and what has come meanwhile has no features yet
             samples = self.spool.newest(name, after=after, most=most)
             have = ~np.isin(samples.ids, kept.missing(samples.ids))
             samples = replace(samples, x=samples.x[have], y=samples.y[have], ids=samples.ids[have])
@@ -167,7 +167,7 @@ class Extractors:
     def _kept(self, base: FeaturesBase, known: Known) -> Features:
         return Features(self.spool, base.model, base=base.commit, runtime=known.runtime_key, width=known.output_head.widths[0])
 
-    def _find_out(self, wanted: Wanted) -> Generator[None, None, Known]:
+    def _find_out(self, wanted: FeaturesWanted) -> Generator[None, None, Known]:
         base, until = wanted.base, wanted.until
         notes, batch = featured_notes(base.file, base.model)
         assert notes.head is not None  # `featured_notes` has seen to it

@@ -1,7 +1,6 @@
 """The features of each sample, computed once and kept beside it: what the frozen part of a model made of it, as float16.
 
-They lie in the spool's own file, so that they go with their sample, whoever drops it. All can be computed again at any time: those of
-another base or another runtime are dropped, and a folder of an earlier release gets the tables when they are first wanted.
+They lie in the spool, so that they go with their sample. Those of another base or another runtime are dropped.
 """
 
 from __future__ import annotations
@@ -19,18 +18,6 @@ from modelwire.tensors import F32
 if TYPE_CHECKING:
     from .extractor import Extractor
 
-TABLES = (
-    """CREATE TABLE IF NOT EXISTS featured (
-        model TEXT PRIMARY KEY REFERENCES model (name),
-        base BLOB NOT NULL,             -- commit of the base whose frozen part computed them
-        runtime TEXT NOT NULL,          -- key of the runtime that did
-        width INTEGER NOT NULL          -- entries of a row
-    ) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS feature (
-        sample INTEGER PRIMARY KEY REFERENCES sample (id) ON DELETE CASCADE,
-        row BLOB NOT NULL               -- float16, little-endian
-    )""",
-)
 TOGETHER = 16  # rows of one transaction: the application's own appends wait for no more than a few samples' inference
 
 
@@ -39,22 +26,12 @@ class Features:
 
     def __init__(self, spool: Spool, model: str, *, base: bytes, runtime: str, width: int) -> None:
         """Those that another base or runtime computed are dropped here."""
-        self._db, self._spool, self.model, self.width = spool.database, spool, model, width
-        with self._db.transaction():
-            for table in TABLES:
-                self._db.run(table)
-            known = self._db.maybe("SELECT base, runtime, width FROM featured WHERE model=?", model)
-            if known is None or tuple(known) != (base, runtime, width):
-                self._db.run("DELETE FROM feature WHERE sample IN (SELECT id FROM sample WHERE model=?)", model)
-                self._db.run("DELETE FROM featured WHERE model=?", model)
-                self._db.insert("featured", model=model, base=base, runtime=runtime, width=width)
+        self._spool, self.model, self.width = spool, model, width
+        spool.features.begin(model, base=base, runtime=runtime, width=width)
 
     def missing(self, ids: NDArray[np.int64]) -> list[int]:
         """Return which of these samples have none yet."""
-        have = {
-            row["sample"]
-            for row in self._db.all("SELECT sample FROM feature WHERE sample IN (SELECT id FROM sample WHERE model=?)", self.model)
-        }
+        have = self._spool.features.samples(self.model)
         return [int(sample) for sample in ids if int(sample) not in have]
 
     def compute(self, extractor: Extractor, ids: Sequence[int]) -> Iterator[int]:
@@ -68,15 +45,13 @@ class Features:
             for sample, x in self._spool.inputs(self.model, some):
                 rows.append((sample, half(extractor.features(x), model=self.model).tobytes()))
                 yield first + len(rows)
-            with self._db.transaction():
-                for sample, row in rows:  # a sample that was dropped meanwhile takes none
-                    self._db.run("INSERT OR REPLACE INTO feature SELECT id, ? FROM sample WHERE id=?", row, sample)
+            self._spool.features.keep(rows)
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return the features of these samples, [n, width]. Raises KeyError when one has none."""
         out = np.empty((len(ids), self.width), "<f2")
         for i, sample in enumerate(ids):
-            out[i] = np.frombuffer(self._db.one("SELECT row FROM feature WHERE sample=?", int(sample))["row"], "<f2", self.width)
+            out[i] = np.frombuffer(self._spool.features.row(int(sample)), "<f2", self.width)
         return out.astype(np.float16, copy=False)
 
 

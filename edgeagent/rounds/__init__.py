@@ -1,0 +1,5 @@
+"""One round after another: opened, trained, settled; taken up where a kill left it. Knows no link, no service and no command line."""
+
+from __future__ import annotations
+
+__all__ = ["drift", "journal", "opening", "resuming", "round", "standing", "starts"]

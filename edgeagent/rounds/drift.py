@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgeagent.features.exact_course import FEATURES
-from edgeagent.features.gathering import Wanted
+from edgeagent.features.gathering import FeaturesWanted
 from edgeagent.samples.spool import Samples
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.training import guard
@@ -78,7 +78,7 @@ def _answered(standing: Standing, after: int, *, on_features: bool) -> Generator
     most = min(NEWEST, max(LEAST, MOST_BYTES // (4 * math.prod(spool.shape(name).x))))
     if on_features and standing.extractors is not None:
         try:
-            wanted = Wanted(standing.base, spool.last_id(name), settings.budget.max_cpu)
+            wanted = FeaturesWanted(standing.base, spool.last_id(name), settings.budget.max_cpu)
             known = yield from standing.extractors.prepare(wanted)
             return standing.extractors.answers(wanted.base, known, standing.lineage.load().state, after=after, most=most)
         except NotTrainable:

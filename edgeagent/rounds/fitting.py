@@ -13,9 +13,8 @@ from edgeagent.training import guard
 from edgeagent.training.course import Course
 from edgeagent.training.learner import Learner
 from modelwire.errors import BudgetExhausted
-from modelwire.lattice import snap as lattice
 from modelwire.lattice.candidates import Residual
-from modelwire.lattice.snap import Snapped, Step, snap
+from modelwire.lattice.snap import Snapped, Step, exactly, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
 from modelwire.update.sections import Kind
@@ -46,19 +45,19 @@ class Closed:
     recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
-def by_recipe(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
+def close_by_recipe(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
     """Let the recipe say what the round came to."""
     assert isinstance(course, RecipeCourse)  # as its closing says
     return Closed(course.snap(parent.state, parent.step), outcome, course.provenance())
 
 
-def exactly(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
+def close_exactly(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
     """Take every bit of what was trained."""
     weights = _trained(course, learner)
-    return Closed(lattice.exactly(parent.state, parent.state.manifest.schema.flat(weights), parent.residual), outcome)
+    return Closed(exactly(parent.state, parent.state.manifest.schema.flat(weights), parent.residual), outcome)
 
 
-def on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
+def close_on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
     """Snap what was trained to the lattice. Raises BudgetExhausted when even the smallest delta is too large."""
     trained = parent.state.manifest.schema.flat(_trained(course, learner))
     need = overhead(parent.fixed, outcome, ())
@@ -81,7 +80,9 @@ def on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcom
         need = taken
 
 
-CLOSINGS: Mapping[str, Callable[[Course, Learner, Parent, Outcome], Closed]] = {RECIPE: by_recipe, EXACT: exactly, LATTICE: on_lattice}
+CLOSINGS: Mapping[str, Callable[[Course, Learner, Parent, Outcome], Closed]] = {
+    RECIPE: close_by_recipe, EXACT: close_exactly, LATTICE: close_on_lattice
+}  # fmt: skip
 
 
 def overhead(fixed: int, outcome: Outcome, clamped: tuple[int, ...]) -> int:

@@ -13,8 +13,9 @@ from edgeagent.board import budget
 from edgeagent.board.budget import AUTO, Work
 from edgeagent.features.base_file import modes_of
 from edgeagent.features.exact_course import FEATURES, RECIPE
-from edgeagent.features.gathering import Extractors, Wanted
+from edgeagent.features.gathering import Extractors, FeaturesWanted
 from edgeagent.features.rows_learner import RowsLearner
+from edgeagent.samples import cards
 from edgeagent.samples.spool import Samples
 from edgeagent.state.outcome import Outcome
 from edgeagent.state.slots import StoredModel
@@ -172,7 +173,7 @@ def _source(standing: Standing, start: Start, mode: str, until: int) -> Generato
 def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) -> Generator[Progress, None, _Source]:
     name, settings, lineage = standing.name, standing.settings, standing.lineage
     give_back()
-    idle, wanted = standing.memory.idle(name), Wanted(standing.base, until, settings.budget.max_cpu)
+    idle, wanted = standing.memory.idle(name), FeaturesWanted(standing.base, until, settings.budget.max_cpu)
     gathered = yield from preparing(extractors.gather(wanted, settings.train.held_out))
     stored = lineage.load()
     card = _card(standing, gathered.known.runtime_key, until, len(gathered.judging), keep=start.keep)
@@ -185,9 +186,8 @@ def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) 
 def _card(standing: Standing, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
     settings = standing.settings
     room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
-    return standing.spool.cards.beside(
-        standing.name, until, runtime=runtime, told=standing.lineage.told(), judged=judged, privacy=settings.privacy, room=room, keep=keep
-    )
+    card = (standing.spool.cards.begin if keep else standing.spool.cards.coming)(standing.name, until)
+    return cards.beside(card, runtime=runtime, told=standing.lineage.told(), judged=judged, privacy=settings.privacy, room=room)
 
 
 def _planned(standing: Standing, start: Start, source: _Source, learner: Learner, until: int) -> tuple[RoundFacts, str]:

@@ -73,13 +73,11 @@ def held_samples(standing: Standing, start: Start) -> tuple[Interrupted | None, 
 
     A round that would take more than max_ram by now is given up.
     """
-    left, spool = start.left, standing.spool
-    if not start.keep:
-        return None, spool.last_id(standing.name)
+    left, name = start.left, standing.name
     if left and (why := _too_large(standing, left)):
         give_up(standing, left, why)
         left = None
-    return left, spool.hold(standing.name, left.facts.until if left else 0)
+    return left, standing.spool.hold(name, left.facts.until if left else 0) if start.keep else standing.spool.last_id(name)
 
 
 def _too_large(standing: Standing, left: Interrupted) -> str:

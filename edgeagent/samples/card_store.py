@@ -6,12 +6,11 @@ merge to the card of the whole stream, whatever was dropped, rejected or killed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgeagent.settings.channels import channels_of, values_of
-from edgeagent.settings.tree import PrivacySettings
 from edgecommon.sqlite import Database, Row
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
@@ -26,22 +25,6 @@ class CardStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-
-    def beside(
-        self, model: str, until: int, *, runtime: str, told: Mapping[str, str], judged: int, privacy: PrivacySettings, room: int, keep: bool
-    ) -> Card | None:
-        """Return the card that goes beside the update of a round on the samples up to `until`; None where the settings say so.
-
-        None too where none has come.
-        runtime: its key; told: facts that the cards before it told; judged: held-out samples; room: bytes that it may take;
-        keep=False: the round is only tried.
-        """
-        card = self.begin(model, until) if keep else self.coming(model, until)
-        if not privacy.card or not card.samples:
-            return None
-        rules = privacy.rules()
-        facts = {name: value for name, value in cards.facts(runtime).items() if rules.lets("tags", name)}
-        return cards.to_leave(card, {} if facts == told else facts, rules, judged, room)
 
     def begin(self, model: str, until: int) -> Card:
         """Note that a round begins on the samples up to `until`, and return the card of all that came since the last `carded`."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeagent.settings.tree import PrivacySettings
 from modelwire import limits
 from modelwire.cards.card import CARD_MAX, CLASSES_MAX, TAG_LENGTH, TAGS_MAX, VALUES_MAX, Card, card_of, merge, parse_card
 from modelwire.cards.facts import FACTS, completed, told_after
@@ -107,6 +108,18 @@ def facts(runtime: str) -> dict[str, str]:
     isa = words[2] if len(words) > 2 and "/" in words[2] else f"{platform.machine()}/{8 * struct.calcsize('P')}"  # not all hang on it
     said = {"board": _board(), "runtime": " ".join(words[:2]), "isa": isa}
     return {name: _word(value) for name, value in said.items() if _word(value)}
+
+
+def beside(card: Card, *, runtime: str, told: Mapping[str, str], judged: int, privacy: PrivacySettings, room: int) -> Card | None:
+    """Return the card that goes beside the update of a round on these samples; None where the settings say so, or none has come.
+
+    runtime: its key; told: facts that the cards before it told; judged: held-out samples; room: bytes that it may take.
+    """
+    if not privacy.card or not card.samples:
+        return None
+    rules = privacy.rules()
+    said = {name: value for name, value in facts(runtime).items() if rules.lets("tags", name)}
+    return to_leave(card, {} if said == told else said, rules, judged, room)
 
 
 def to_leave(card: Card, about: Mapping[str, str], privacy: Privacy, judged: int, room: int = CARD_MAX) -> Card:

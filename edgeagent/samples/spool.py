@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from . import reservoir, spool_tables
 from .card_store import CardStore
 from .cards import Seen
 from .context import Context, Contexts, context_of, texts_of
+from .feature_store import FeatureStore
 from .reservoir import STAYS
 from .spool_tables import FILE, RELEASE
 
@@ -95,7 +97,7 @@ class Spool:
             raise MissingFile(path=given / FILE, what="the agent's spool of samples")
         self._db = open_database(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
         self._wall = wall
-        self.cards = CardStore(self._db)
+        self.cards, self.features = CardStore(self._db), FeatureStore(self._db)
 
     @staticmethod
     def create(folder: Path) -> None:
@@ -273,9 +275,13 @@ class Spool:
             if row is not None:
                 yield sample, np.frombuffer(row["x"], "<f4").astype(np.float32).reshape(shape)
 
+    def together(self) -> AbstractContextManager[None]:
+        """Let all that is asked for in the block be of one moment: no sample comes or goes meanwhile."""
+        return self._db.transaction()
+
     @property
     def database(self) -> Database:
-        """The file itself, for what is kept beside each sample."""
+        """The file itself, for those who look into it."""
         return self._db
 
     # Rows.

@@ -1,0 +1,5 @@
+"""The agent that runs: it owns time, the link and the order of things, and measures what training takes. Knows no command line."""
+
+from __future__ import annotations
+
+__all__ = ["agent", "measuring", "opener"]

@@ -13,11 +13,10 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.link.session import DeviceSide, Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
-from edgeagent.rounds import round as rounds
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
 from edgeagent.rounds.resuming import interrupted, start_of
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import Report, check_due, run
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
@@ -245,7 +244,7 @@ class Agent:
             if self.stopping or not self._due(goal, standing, left):
                 continue
             try:
-                rounds.check_due(standing, self.device.settings.outbox.max_bytes)
+                check_due(standing, self.device.settings.outbox.max_bytes)
             except (NotEnoughSamples, OutboxFull, NotWelcome) as e:
                 if goal.once and not (isinstance(e, NotWelcome) and not self.sessions[name].answered):
                     raise
@@ -302,7 +301,7 @@ class Agent:
         self._told.pop(name, None)
         number, samples = standing.lineage.head().rounds + 1, standing.spool.count(name)
         _log.info("%s: round %d on %d samples, %d epochs", name, number, samples, standing.settings.train.epochs)
-        return (yield from rounds.run(standing, start))
+        return (yield from run(standing, start))
 
     def _pays(self, standing: Standing) -> Generator[Progress, None, bool]:
         """Return whether training pays now, and note it where it does not."""

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from edgeagent.board.budget import Cost, Plan, mib
+from edgeagent.board.budget import Cost, mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.features.base_file import modes_of
-from edgeagent.features.exact_course import FEATURES
-from edgeagent.rounds import round as rounds
-from edgeagent.rounds.resuming import trial_of
-from edgeagent.rounds.standing import Standing
-from edgeagent.rounds.starts import Trial
-from edgeagent.samples.spool import Samples
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
-from modelwire.errors import ModelError
-from modelwire.tflite import file as tflite_file
 
 defer("subprocess")  # a board measures once
 import subprocess  # noqa: E402
 
-SECONDS = 4.0  # of steps, at most
-STEPS = 12  # at least, unless they take longer than that
-SHORT_STEPS = 8192  # in mode features: several slices of them
 _LOOK = 0.005  # seconds between two looks at a child's memory
 _log = logging.getLogger("edgeagent")
 
@@ -56,48 +42,6 @@ def unknown(lineage: Lineage, runtime: str, max_ram: int) -> list[str]:
     """Return the modes that must be measured before a plan can be made, cheapest first. runtime: its key."""
     known = lineage.costs.of(runtime)
     return [m for m in modes(lineage) if m not in known or (known[m].partial and not 0 < max_ram <= known[m].memory)]
-
-
-def here(standing: Standing, mode: str) -> Cost:
-    """Return what a round in this mode takes, by trying one in this process: it has done nothing else before."""
-    lineage, spool, settings, memory = standing.lineage, standing.spool, standing.settings, standing.memory
-    count, _ = sides = spool.sides(lineage.name, settings.train.held_out)
-    made_up = None
-    if 0 in sides:
-        made_up = (_made_up(lineage), _made_up(lineage))
-        count = len(made_up[0])
-    contract = tflite_file.contract(lineage.store.base(), model=lineage.name)
-    taken = []
-    wanted = SHORT_STEPS if mode == FEATURES else STEPS
-    trial = Trial(Plan(mode, -(-wanted // max(1, count // contract.batch)), seconds=SECONDS), made_up)
-    steps = rounds.run(standing, trial_of(standing, trial))
-    done = 0
-    while True:
-        began = standing.clock.monotonic()
-        try:
-            progress = next(steps)
-        except StopIteration:
-            break
-        if progress.done > done:  # a slice of mode features is many steps, and preparing it is none
-            taken.append((standing.clock.monotonic() - began) / (progress.done - done))
-            done = progress.done
-    if not taken:
-        raise ModelError(model=lineage.name, reason=f"the mode {mode} took no step")
-    shape = spool.shape(lineage.name)
-    loaded = (count if made_up else sum(sides)) * 4 * (math.prod(shape.x) + math.prod(shape.y))
-    steady = taken[1:] or taken  # the first one opens the model and scores it
-    peak = memory.sensors.peak() - memory.floors[lineage.name]
-    return Cost(float(np.median(steady)), max(0, peak), loaded)
-
-
-def _made_up(lineage: Lineage) -> Samples:
-    """Return a batch of samples of the right shape, for a device that has not seen any yet."""
-    c = tflite_file.contract(lineage.store.base(), model=lineage.name)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((c.batch, *c.x_shape), np.float32)
-    if len(c.y_shape) == 1:
-        return Samples(x, np.eye(c.classes, dtype=np.float32)[rng.integers(c.classes, size=c.batch)], True)
-    return Samples(x, rng.standard_normal((c.batch, *c.y_shape), np.float32), False)
 
 
 class Measuring:
@@ -159,10 +103,9 @@ class Measuring:
                 self._said(f"{self.model}: {mode} takes {1000 * one.cost.seconds:.3g} ms a step and {mib(one.cost.memory)} MiB")
 
     def _measure(self, mode: str) -> Measured:
-        command = [sys.executable, "-m", "edgeagent", "measure", self.model, "--config", str(self._settings)]
-        command += ["--mode", mode, "--here", "--json"]
+        command = [sys.executable, "-m", "edgeagent.service.one_mode", str(self._settings), self.model, mode]
         try:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         except OSError as e:
             return Measured(mode, None, e.strerror or str(e))
         self._child = child
@@ -172,16 +115,14 @@ class Measuring:
                 over = True
                 child.kill()
             self._clock.sleep(_LOOK)
-        out, said = child.communicate()
+        out, _ = child.communicate()
         self._child = None
         if over:
             return Measured(mode, Cost(0.0, self._limit, 0, partial=True))
         try:
-            r = json.loads(out)["models"][0]["modes"][0]
-            return Measured(mode, Cost(float(r["seconds"]), int(r["memory"]), int(r["samples"])))
+            said = json.loads(out.splitlines()[-1])
+            if "trouble" in said:
+                return Measured(mode, None, str(said["trouble"]))
+            return Measured(mode, Cost(float(said["seconds"]), int(said["memory"]), int(said["samples"])))
         except (ValueError, KeyError, IndexError, TypeError):
-            lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("{")]
-            try:
-                return Measured(mode, None, str(json.loads(lines[-1])["message"]))
-            except (ValueError, KeyError, IndexError):
-                return Measured(mode, None, f"its process ended with {child.returncode}")
+            return Measured(mode, None, f"its process ended with {child.returncode}")

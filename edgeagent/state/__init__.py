@@ -1,0 +1,5 @@
+"""What a device must not lose: each model's versions, files and outbox, and the folder that holds them. Knows no round and no link."""
+
+from __future__ import annotations
+
+__all__ = ["folder", "forgetting", "history", "keys", "lineage", "new_folder", "outbox", "outcome", "slots"]

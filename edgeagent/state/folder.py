@@ -15,7 +15,7 @@ from edgecommon import files
 from edgecommon.sqlite import Database
 from modelwire.errors import MissingFile
 
-from . import agent_tables as schema
+from . import agent_tables
 from .history import Board
 from .keys import read_board
 from .lineage import Lineage
@@ -57,7 +57,7 @@ def open_folder(loaded: Loaded, *, alone: bool) -> Iterator[DeviceFolder]:
 
     Raises MissingFile, StateBusy, StateDamaged or ConfigError.
     """
-    if not (loaded.state / schema.FILE).exists():
+    if not (loaded.state / agent_tables.FILE).exists():
         raise MissingFile(path=loaded.state, what="the agent's state folder")
     with files.locked(loaded.state / LOCK) if alone else nullcontext(), _open(loaded, alone) as folder:
         yield folder
@@ -66,7 +66,7 @@ def open_folder(loaded: Loaded, *, alone: bool) -> Iterator[DeviceFolder]:
 @contextmanager
 def _open(loaded: Loaded, alone: bool) -> Iterator[DeviceFolder]:
     settings, board = loaded.settings, read_board(loaded)
-    database = open_database(loaded.state / schema.FILE, schema.RELEASE, migrate=schema.migrate)
+    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate)
     try:
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models

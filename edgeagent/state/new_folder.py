@@ -15,7 +15,7 @@ from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file
 from modelwire.update.manifest import manifest_of
 
-from . import agent_tables as schema
+from . import agent_tables
 from .slots import ModelStore
 
 
@@ -69,7 +69,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
     (state / "models").mkdir()
     Spool.create(state)
-    database = create_database(state / schema.FILE, schema.TABLES, schema.RELEASE)
+    database = create_database(state / agent_tables.FILE, agent_tables.TABLES, agent_tables.RELEASE)
     with Spool(state) as spool, database.transaction():
         for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0)):
             database.insert("meta", key=key, value=value)

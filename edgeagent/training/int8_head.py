@@ -38,15 +38,15 @@ class Int8Model:
 
     def __init__(self, file: bytes, *, model: str = "model") -> None:
         """Raises NotTrainable when the file is no int8 classifier that can be trained as it is."""
-        found = tflite_file.read_head(file, model=model)
-        if found is None:
+        output_head = tflite_file.read_head(file, model=model)
+        if output_head is None:
             raise NotTrainable(model=model, reason="it has signatures that train it, and needs a runtime")
-        self.name, self._head = model, found
-        self._shapes = {v.name: (v.shape, v.dtype.held) for v in found.variables}
-        self.contract = found.contract
+        self.name, self._head = model, output_head
+        self._shapes = {v.name: (v.shape, v.dtype.held) for v in output_head.variables}
+        self.contract = output_head.contract
         self._recipe = OutputHeadSettings(
-            features=found.features, outputs=found.outputs, steps=STEPS_MAX, batch=self.batch, optimizer=Optimizer.ADAM,
-            loss=Loss.LOGISTIC if found.logistic else Loss.SOFTMAX,
+            features=output_head.features, outputs=output_head.outputs, steps=STEPS_MAX, batch=self.batch, optimizer=Optimizer.ADAM,
+            loss=Loss.LOGISTIC if output_head.logistic else Loss.SOFTMAX,
         )  # fmt: skip
         self.set_weights(tflite_file.read_weights(file, model=model))
 
@@ -66,10 +66,10 @@ class Int8Model:
         if odd:
             known = odd[0] in self._shapes
             raise ShapeMismatch(tensor=odd[0], expected="a tensor" if known else "no such tensor", got="nothing" if known else "a tensor")
-        for name, (shape, held) in self._shapes.items():
-            if weights[name].shape != shape or weights[name].dtype != held:
+        for name, (shape, dtype) in self._shapes.items():
+            if weights[name].shape != shape or weights[name].dtype != dtype:
                 got = f"{weights[name].dtype}{list(weights[name].shape)}"
-                raise ShapeMismatch(tensor=name, expected=f"{np.dtype(held)}{list(shape)}", got=got)
+                raise ShapeMismatch(tensor=name, expected=f"{np.dtype(dtype)}{list(shape)}", got=got)
         self._head = self._head.with_weights(weights, model=self.name)
         self._weights: Weights = {name: np.array(weights[name]) for name in self._shapes}
         # What training starts from: the same numbers in float, under scales that may have grown.

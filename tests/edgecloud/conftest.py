@@ -1,7 +1,8 @@
-"""A registry with a fleet, a base and a device, ready for messages."""
+"""A registry with a fleet, a base and a device, ready for messages, and an operator's desk."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from edgecloud.registry import SqliteStore
 
 from .centre import Centre, make_registry
+from .desk import Desk
 from .device import Base, ScriptedDevice
 
 
@@ -53,3 +55,11 @@ def grown(centre: Centre, device: ScriptedDevice) -> Centre:
             centre.deliver(device, device.snapshot(good))
     centre.rebuild()
     return centre
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("EDGECLOUD_")]:
+        monkeypatch.delenv(name)
+    return Desk(tmp_path, capsys)

@@ -23,7 +23,7 @@ from edgeagent.features.extraction import Extraction
 from edgeagent.features.kept import Features, half
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.standing import base_of
-from edgeagent.service import measuring
+from edgeagent.service import measuring, one_mode
 from edgeagent.service.agent import Goal
 from modelwire.errors import Malformed, NoModeFits, NotTrainable, RuntimeUnusable
 from modelwire.lattice.replay import replay
@@ -440,5 +440,5 @@ def test_measuring_knows_the_mode_and_what_one_of_its_short_steps_takes(tmp_path
     with board(tmp_path / "d", grafted()) as b:
         b.spool.extend("m", *samples(60))
         assert measuring.modes(b.lineage) == [FEATURES, "head"]
-        cost = measuring.here(standing(b.device, b.models, "m", extractors=b.models.extractors), FEATURES)
+        cost = one_mode.cost_of(standing(b.device, b.models, "m", extractors=b.models.extractors), FEATURES)
         assert 0 < cost.seconds < 0.001

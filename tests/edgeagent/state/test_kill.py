@@ -15,8 +15,7 @@ from edgeagent.service.agent import Goal
 from modelwire.wire.records import Level
 from tests.edgeagent.boards import centre, fill, make_with, rig
 from tests.edgeagent.centre import FakeClock
-
-from .test_slots import check_invariants
+from tests.edgeagent.invariants import check_invariants
 
 KILLS = 12
 ROUNDS = 12  # the most that the device says are done between two kills: the machine may be a busy one, so its clock tells nothing

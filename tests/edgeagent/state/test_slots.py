@@ -19,8 +19,9 @@ from modelwire.errors import Malformed, StateBusy, StateDamaged
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
-from tests.edgeagent.boards import TINY, Rig, centre, fill, rig, standing
+from tests.edgeagent.boards import TINY, centre, fill, rig, standing
 from tests.edgeagent.centre import FakeClock
+from tests.edgeagent.invariants import check_invariants
 
 
 def trained(folder: Path, count: int) -> None:
@@ -165,18 +166,6 @@ def test_the_lineage_is_one_unbroken_chain(tmp_path: Path) -> None:
         fill(r.device)
         r.run(Goal(rounds=6, timeout=60))
         check_invariants(r)
-
-
-def check_invariants(r: Rig) -> None:
-    """The database's head, the active slot, the served file and the chain of commits say the same."""
-    head, lineage = r.lineage.head(), r.lineage
-    assert lineage.load().state.root == (lineage.versions(1)[0]["root"] if head.version else lineage.manifest.root)
-    rows = [row for row in reversed(lineage.versions()) if row["state"] not in ("rejected", "skipped", "refused")]
-    parent = lineage.base_commit
-    for row in rows:
-        assert row["parent"] == parent
-        parent = row["commit_id"]
-    assert parent == head.commit
 
 
 def test_the_served_file_leads_somewhere_at_every_moment_of_a_start(

@@ -23,48 +23,8 @@ from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
 from modelwire.wire.signing import PrivateKey
 from tests.edgecloud.centre import Centre
+from tests.edgecloud.desk import KEY, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
-
-KEY = key_of("pi-7").public.hex()
-
-
-class Desk:
-    """Runs commands in a folder, as an operator does."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self._capsys = folder, capsys
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()
-        code = cli.main(list(arguments))
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-    def ok(self, *arguments: str) -> str:
-        code, out, err = self.run(*arguments)
-        assert (code, err) == (0, ""), err
-        return out
-
-    def json(self, *arguments: str) -> dict[str, object]:
-        """Run a command with --json: exactly one document on standard output, nothing beside it."""
-        document: dict[str, object] = json.loads(self.ok(*arguments, "--json"))
-        return document
-
-    def error(self, *arguments: str) -> dict[str, object]:
-        """Run a command that fails: one object on standard error, its code is the exit code."""
-        code, out, err = self.run(*arguments, "--json")
-        said: dict[str, object] = json.loads(err)
-        assert sorted(said) == ["code", "error", "hint", "message"] and said["code"] == code and out == ""
-        assert said["message"] and "<" not in str(said["message"]), "a fact of the message is missing"
-        return said
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
-    monkeypatch.chdir(tmp_path)
-    for name in [n for n in os.environ if n.startswith("EDGECLOUD_")]:
-        monkeypatch.delenv(name)
-    return Desk(tmp_path, capsys)
 
 
 @pytest.fixture

@@ -15,11 +15,9 @@ from modelwire.tflite.file import read_weights
 from modelwire.update.container import parse_unsigned
 from modelwire.wire.records import Adopt
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.device import Base, ScriptedDevice
-from tests.edgecloud.versions.test_unlearning import ROUNDS, never_seen
-
-from .test_cli import KEY, TINY, Desk
-from .test_cli import desk as desk
+from tests.edgecloud.desk import KEY, Desk
+from tests.edgecloud.device import TINY, Base, ScriptedDevice
+from tests.edgecloud.rounds import ROUNDS, never_seen
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -13,8 +13,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
-from edgecloud.intake.transport import Delivery, IntakeTransport
+from edgecloud.intake.transport import IntakeTransport
 from tests import broker as brokers
+from tests.edgecloud.hearing import Ear, until
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
 
 FLEET = "orchard"
@@ -54,27 +55,6 @@ def wire(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wire]:
         yield Wire(lambda: MqttTransport(parse_broker(broker.url), fleet=FLEET, client_id="centre"), send, lambda: list(heard))
         client.disconnect()
         client.loop_stop()
-
-
-@dataclass
-class Ear:
-    """Collects what a transport delivers."""
-
-    got: list[Delivery] = field(default_factory=list)
-
-    def __call__(self, delivery: Delivery) -> None:
-        self.got.append(delivery)
-
-    def data(self) -> list[bytes]:
-        return [d.data for d in self.got]
-
-
-def until(true: Callable[[], bool], seconds: float = 150.0) -> None:
-    """Wait until it is true. seconds: a safety limit for a machine that hangs."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def listening(wire: Wire) -> tuple[IntakeTransport, Ear]:

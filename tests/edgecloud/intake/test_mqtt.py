@@ -12,7 +12,7 @@ import pytest
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.transport import Delivery
 from tests import broker as brokers
-from tests.edgecloud.conformance.test_transport import Ear, until
+from tests.edgecloud.hearing import Ear, until
 
 FLEET = "orchard"
 

@@ -13,8 +13,8 @@ from edgecloud.intake.service import Ingester, Pace
 from edgecloud.intake.transport import Delivery
 from modelwire.errors import BrokerUnreachable
 from tests.edgecloud.centre import FLEET_KEY, make_registry
-from tests.edgecloud.conformance.test_transport import Ear, until
 from tests.edgecloud.device import FLEET, Base
+from tests.edgecloud.hearing import Ear, until
 
 
 class OddBroker:

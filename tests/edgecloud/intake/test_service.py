@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from modelwire.wire.records import Command, Level, Receipt, Record
 from tests.broker import free_port
 from tests.edgecloud.centre import FLEET_KEY, Centre, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
+from tests.edgecloud.hearing import until
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
 
 QUICK = Pace(batch_seconds=0.01, tick=0.05, resend=0.3, busy=0.2, connect=1.0)
@@ -57,14 +58,6 @@ class Running:
     def stop(self) -> Running:
         self.ingester.stop()
         return self.wait()
-
-
-def until(true: Callable[[], bool], seconds: float = 150.0) -> None:
-    """Wait until it is true. seconds: a safety limit for a machine that hangs."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def said(broker: MemoryBroker) -> list[Record]:

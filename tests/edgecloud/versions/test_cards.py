@@ -13,7 +13,7 @@ from modelwire.cards.card import Card, card_of, merge
 from modelwire.cards.shift import shifts
 from modelwire.cards.sketch import Channel
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.commands.test_cli import Desk
+from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 
 MEAN = Channel("x.mean")

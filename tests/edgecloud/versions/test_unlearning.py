@@ -16,7 +16,7 @@ from edgecloud.versions import materialise, naming, replaying, unlearning
 from modelwire.errors import BadArgument, Malformed, TooLarge
 from modelwire.lattice.between import difference
 from modelwire.lattice.rebuild import rebuild
-from modelwire.lattice.replay import kind_of, layers_before, update_of
+from modelwire.lattice.replay import layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
 from modelwire.output_head.forgotten import KEY, Forgotten
@@ -27,30 +27,13 @@ from modelwire.update.container import parse_unsigned
 from modelwire.update.sections import Kind, Sections
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice, recipe_on
-
-Round = tuple[Sequence[int], dict[str, object]]
-
-
-def never_seen(base: Base, rounds: Sequence[Round], gone: Sequence[int]) -> ModelState:
-    """Return what a fresh training by modelwire alone comes to, of a device that never had these samples."""
-    state = ModelState.of_base(base.manifest, base.weights)
-    for ids, settings in rounds:
-        rest = [i for i in ids if i not in gone]
-        if rest:
-            state.apply(kind_of(state), update_of(state, recipe_on(base, rest, **settings)))
-    return state
+from tests.edgecloud.rounds import ROUNDS, Round, never_seen
 
 
 def grown(centre: Centre, device: ScriptedDevice, rounds: Sequence[Round], *, named: bool = True) -> None:
     for ids, settings in rounds:
         centre.deliver(device, device.learn(ids, named=named, **settings))
     assert all(one.ok for one in centre.rebuild())
-
-
-ROUNDS: list[Round] = [
-    (range(100, 120), {"seed": 1}), (range(108, 140), {"seed": 2, "optimizer": 2}), (range(130, 150), {"seed": 3, "optimizer": 3}),
-    (range(110, 145), {"seed": 4}),
-]  # fmt: skip
 
 
 def unlearned(centre: Centre, name: str, rows: Sequence[int]) -> unlearning.Unlearned:

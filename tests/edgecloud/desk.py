@@ -1,0 +1,44 @@
+"""An operator's desk: commands that run in a folder, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgecloud import cli
+from tests.edgecloud.device import key_of
+
+KEY = key_of("pi-7").public.hex()
+
+
+class Desk:
+    """Runs commands in a folder, as an operator does."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capsys = folder, capsys
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        code = cli.main(list(arguments))
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def ok(self, *arguments: str) -> str:
+        code, out, err = self.run(*arguments)
+        assert (code, err) == (0, ""), err
+        return out
+
+    def json(self, *arguments: str) -> dict[str, object]:
+        """Run a command with --json: exactly one document on standard output, nothing beside it."""
+        document: dict[str, object] = json.loads(self.ok(*arguments, "--json"))
+        return document
+
+    def error(self, *arguments: str) -> dict[str, object]:
+        """Run a command that fails: one object on standard error, its code is the exit code."""
+        code, out, err = self.run(*arguments, "--json")
+        said: dict[str, object] = json.loads(err)
+        assert sorted(said) == ["code", "error", "hint", "message"] and said["code"] == code and out == ""
+        assert said["message"] and "<" not in str(said["message"]), "a fact of the message is missing"
+        return said
