@@ -1,5 +1,6 @@
-/* Runs every kernel over a fixed stream of awkward numbers and prints one hash of all that came out. Every build for every
-   processor must print the same, and tests/crossisa/twin.py computes it in numpy. Exits 1 when a law of the lattice breaks. */
+/* Runs every kernel over a fixed stream of awkward numbers and prints one hash of all that came out, then one of what is said of what
+   is no number. Every build for every processor must print the same, and tests/crossisa/twin.py computes it in numpy. Exits 1 when a
+   law of the lattice breaks. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,7 +15,8 @@
 #define ROUNDS 3
 #define STREAM (1 << 16)
 
-uint64_t selftest_head(void); /* selftest_head.c */
+uint64_t selftest_head(void);       /* selftest_head.c */
+uint64_t selftest_non_finite(void); /* selftest_non_finite.c */
 
 static const int EXPONENTS[] = {-96, -95, -40, -14, 0, 31, 99, 100};
 static const int64_t STEPS[ROUNDS] = {96, 255 << 3, 1};
@@ -457,5 +459,6 @@ int main(int argc, char **argv) {
   for (uint8_t dtype = MW_FLOAT32; dtype <= MW_INT8; dtype++) stored(dtype);
   feed_number(selftest_head());
   printf("%016llx %s\n", (unsigned long long)hash, mw_chosen());
+  printf("%016llx what is no number\n", (unsigned long long)selftest_non_finite());
   return 0;
 }

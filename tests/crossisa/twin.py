@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from modelwire import _reference as twin
-from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow
+from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow, TrainingDiverged
 from modelwire.limits import Q_MAX
 from tests.crossisa.stream import Stream
 from tests.crossisa.twin_head import head_hash
+from tests.crossisa.twin_non_finite import non_finite_hash
 
 HEADER = Path(__file__).parents[2] / "csrc" / "mw.h"
 STATUS = {name: i for i, name in enumerate(re.findall(r"^  (MW_\w+)(?: = 0)?,", HEADER.read_text(), re.MULTILINE))}
@@ -334,16 +335,18 @@ def status_of(error: ModelWireError) -> int:
         return STATUS["MW_INDEX"]
     if isinstance(error, RangeOverflow):
         return STATUS["MW_RANGE"]
+    if isinstance(error, TrainingDiverged):
+        return STATUS["MW_DIVERGED"]
     if isinstance(error, NonFinite | Malformed):
         return STATUS[by_reason.get(str(error.facts.get("reason")), by_what.get(str(error.facts["what"]), ""))]
     raise error
 
 
-def selftest_hash() -> str:
-    """Return what every build of csrc/selftest.c prints first."""
+def selftest_hashes() -> tuple[str, str]:
+    """Return what every build of csrc/selftest.c prints first in its two lines."""
     with np.errstate(all="ignore"):
-        return f"{Run().all():016x}"
+        return f"{Run().all():016x}", f"{non_finite_hash(status_of):016x}"
 
 
 if __name__ == "__main__":
-    print(selftest_hash())
+    print(*selftest_hashes(), sep="\n")

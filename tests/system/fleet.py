@@ -69,9 +69,9 @@ class Process:
             self.kill()
             raise RuntimeError(f"{self.name} did not end within {END_SECONDS:g} s; its log is {self.log}") from None
 
-    def has_said(self, what: str) -> bool:
-        """Return whether it has logged this since it was started."""
-        return what.encode() in self.log.read_bytes()[self._began :]
+    def said(self, what: str) -> int:
+        """Return how often it has logged this since it was started."""
+        return self.log.read_bytes()[self._began :].count(what.encode())
 
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

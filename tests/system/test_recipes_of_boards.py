@@ -40,7 +40,7 @@ def test_twenty_recipes_of_a_board_that_is_killed_are_replayed_to_twenty_equal_r
     rng = random.Random(3)
     for _ in range(KILLS):
         device.start()
-        wait_for(lambda: device.has_said("round") or not device.running)
+        wait_for(lambda: device.said("round") > 0 or not device.running)
         time.sleep(rng.uniform(0.0, 1.5))
         device.kill()
     device.start()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
+__all__ = ["NAMES", "chosen", "every"]
+
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry", "doctor": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "snapshot": "fleet", "annotate": "fleet",

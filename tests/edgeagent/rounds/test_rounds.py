@@ -197,6 +197,7 @@ def test_a_round_needs_an_epoch_samples_on_both_sides_and_room(tmp_path: Path) -
             rounds.check_due(standing(r.device), room)
 
 
+@pytest.mark.slow("lives through many rounds")
 def test_a_full_outbox_stops_the_training_and_receipts_set_it_going_again(tmp_path: Path) -> None:
     clock = FakeClock()
     c = centre(clock)

@@ -35,6 +35,7 @@ def test_a_round_is_due_after_its_interval_or_when_enough_new_samples_have_come(
         assert r.lineage.head().rounds == 3, "twenty new ones have come"
 
 
+@pytest.mark.slow("lives through many rounds")
 def test_a_clock_that_was_set_back_does_not_stop_the_training(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c, train__every="1h") as r:

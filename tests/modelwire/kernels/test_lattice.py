@@ -250,6 +250,7 @@ def test_crc32c_gives_the_published_check_values() -> None:
     assert kernel.crc32c(b"\xff" * 32) == 0x62A8AB43
 
 
+@pytest.mark.slow("applies and undoes chains of two hundred updates")
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**16))

@@ -75,6 +75,7 @@ def same(a: ModelState, b: ModelState) -> bool:
     )
 
 
+@pytest.mark.slow("rebuilds chains of updates of all types")
 @given(st.integers(0, 1 << 32))
 def test_a_chain_of_updates_of_all_types_is_rebuilt_adds_and_inverts(seed: int) -> None:
     state, start = base(seed), base(seed)
