@@ -16,6 +16,7 @@ from edgeagent.features.exact_course import FEATURES, RECIPE
 from edgeagent.features.gathering import Extractors, FeaturesWanted
 from edgeagent.features.rows_learner import RowsLearner
 from edgeagent.samples import cards
+from edgeagent.samples.cards import Beside
 from edgeagent.samples.spool import Samples
 from edgeagent.state.outcome import Outcome
 from edgeagent.state.slots import StoredModel
@@ -184,10 +185,10 @@ def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) 
 
 
 def _card(standing: Standing, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
-    settings = standing.settings
-    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
-    card = (standing.spool.cards.begin if keep else standing.spool.cards.coming)(standing.name, until)
-    return cards.beside(card, runtime=runtime, told=standing.lineage.told(), judged=judged, privacy=settings.privacy, room=room)
+    settings, store = standing.settings, standing.spool.cards
+    update = Beside(runtime, standing.lineage.told(), judged, settings.privacy, min(CARD_MAX, settings.update.max_bytes // CARD_SHARE))
+    card = store.begin(standing.name, until) if keep else store.coming(standing.name, until)
+    return cards.beside(card, update)
 
 
 def _planned(standing: Standing, start: Start, source: _Source, learner: Learner, until: int) -> tuple[RoundFacts, str]:

@@ -24,15 +24,15 @@ class Trial:
 class Start:
     """One round's start. Its seven kinds are values of these fields; several may hold of one round.
 
-    | kind     | is                      | what follows                                                               |
-    | -------- | ----------------------- | -------------------------------------------------------------------------- |
-    | pays     | `looks`                 | the service looks first whether a round pays                               |
-    | auto     | `mode` is "auto"        | the plan takes the deepest mode that fits                                  |
-    | features | `mode` is "features"    | it learns with rows of kept features, and opens no model                    |
-    | recipe   | `recipe`                | its closing is the recipe, where one can say the round (`fitting.CLOSINGS`) |
-    | exact    | `exact`                 | its closing is the exact one, else the lattice's                           |
-    | resumed  | `left`                  | samples, plan and position are those of the journal                        |
-    | trial    | not `keep`              | nothing is read from a journal, and nothing of it stays                    |
+    | kind     | is                   | what follows                                                                |
+    | -------- | -------------------- | --------------------------------------------------------------------------- |
+    | pays     | `looks`              | the service looks first whether a round pays                                |
+    | auto     | `mode` is "auto"     | the plan takes the deepest mode that fits                                   |
+    | features | `mode` is "features" | it learns with rows of kept features, and opens no model                    |
+    | recipe   | `recipe`             | its closing is the recipe, where one can say the round (`fitting.CLOSINGS`) |
+    | exact    | `exact`              | its closing is the exact one, else the lattice's                            |
+    | resumed  | `left`               | samples, plan and position are those of the journal                         |
+    | trial    | not `keep`           | nothing is read from a journal, and nothing of it stays                     |
     """
 
     mode: str  # that the settings or the trial ask for, or "auto"

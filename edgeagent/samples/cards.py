@@ -40,6 +40,17 @@ class Seen:
     values: tuple[float, ...]  # of each channel
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The update that a card goes beside."""
+
+    runtime: str  # its key
+    told: Mapping[str, str]  # facts that the cards before it told
+    judged: int  # held-out samples
+    privacy: PrivacySettings
+    room: int  # bytes that the card may take
+
+
 def counted(samples: Sequence[Seen], channels: Sequence[Channel] = ()) -> Card:
     """Return the card of samples."""
     if not samples:
@@ -110,16 +121,13 @@ def facts(runtime: str) -> dict[str, str]:
     return {name: _word(value) for name, value in said.items() if _word(value)}
 
 
-def beside(card: Card, *, runtime: str, told: Mapping[str, str], judged: int, privacy: PrivacySettings, room: int) -> Card | None:
-    """Return the card that goes beside the update of a round on these samples; None where the settings say so, or none has come.
-
-    runtime: its key; told: facts that the cards before it told; judged: held-out samples; room: bytes that it may take.
-    """
-    if not privacy.card or not card.samples:
+def beside(card: Card, update: Beside) -> Card | None:
+    """Return the card that goes beside the update of a round on these samples; None where the settings say so, or none has come."""
+    if not update.privacy.card or not card.samples:
         return None
-    rules = privacy.rules()
-    said = {name: value for name, value in facts(runtime).items() if rules.lets("tags", name)}
-    return to_leave(card, {} if said == told else said, rules, judged, room)
+    rules = update.privacy.rules()
+    said = {name: value for name, value in facts(update.runtime).items() if rules.lets("tags", name)}
+    return to_leave(card, {} if said == update.told else said, rules, update.judged, update.room)
 
 
 def to_leave(card: Card, about: Mapping[str, str], privacy: Privacy, judged: int, room: int = CARD_MAX) -> Card:

@@ -334,3 +334,24 @@ def _spent(path: Path) -> float:
     with journal._reading(path) as f:
         _, half = journal._facts(f)
         return max(journal._halves(f, half))[2]
+
+
+@pytest.mark.parametrize("goal", [Goal(rounds=1, timeout=600), Goal()], ids=["a number of rounds", "the service"])
+def test_a_journal_is_read_once_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: Goal) -> None:
+    file = grafted("dense", "sgd")
+    prepare(tmp_path / "d", file, settings={"train.min_new_samples": "20"})
+    reads = []
+
+    def counted(path: Path) -> journal.Interrupted | None:
+        reads.append(path)
+        return read(path)
+
+    read = journal.read
+    with rig(tmp_path / "d", centre(FakeClock(), file=file), open_model) as r:
+        steps = round_of(r)
+        take(steps, 3)
+        steps.close()
+        monkeypatch.setattr(journal, "read", counted)
+        r.centre.after(60, lambda: r.agent.stop("test"))
+        r.run(goal)
+        assert r.lineage.head().version == 1 and reads == [r.lineage.journal]
