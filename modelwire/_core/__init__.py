@@ -80,6 +80,7 @@ else:
 
     choose(_WANTED)
 
+# check_arithmetic, kth_magnitude and permutation are for the tests, which hold every kernel against the twin by them.
 __all__ = [
     "Model",
     "Round",

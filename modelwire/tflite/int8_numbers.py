@@ -1,6 +1,6 @@
-"""What the integers of an int8 head stand for, and the way back: numbers become codes under scales, and are put into the file.
+"""What the integers of an int8 head stand for, and the way back: numbers become codes under scales.
 
-The board's trainer and the centre's both end here, so that a head is rounded and written in one way, wherever it learnt.
+The board's trainer and the centre's both end here, so that a head is rounded in one way, wherever it learnt.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire import storage
-from modelwire.errors import NotTrainable
 from modelwire.tensors import Held, Weights
 
-from .graph import parse
 from .int8_head import BIAS, BIAS_MAX, CODE_MAX, KERNEL, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
 
 F64 = NDArray[np.float64]
@@ -54,25 +51,3 @@ def wider(least: float, most: float, *, room: float, centred: bool) -> Weights:
     lowest = -0.5 - (most + least) / (2 * float(scale)) if centred else -128 - least / float(scale)
     zero = int(np.clip(np.rint(lowest), -128, 127))
     return {OUTPUT_SCALE: np.array([scale], np.float32), OUTPUT_ZERO: np.array([zero], "<i8").view("<i4").astype(np.int32)}
-
-
-def weights_in(file: bytes, head: Int8Head) -> Weights:
-    """Return the variables of a head as the file holds them."""
-    data = memoryview(file)
-    return {v.name: storage.from_bytes(v.dtype, data[v.offset : v.offset + v.nbytes]).reshape(v.shape) for v in head.variables}
-
-
-def put(file: bytes, head: Int8Head, weights: Mapping[str, Held], *, model: str = "the model") -> bytes:
-    """Return the file with these of the head's variables in the place of its own; every other byte is untouched.
-
-    Raises NotTrainable for scales that no runtime takes, and for a file whose parts lie over each other.
-    """
-    head.with_weights(weights, model=model)
-    out = bytearray(file)
-    for v in head.variables:
-        if v.name in weights:
-            out[v.offset : v.offset + v.nbytes] = storage.to_bytes(v.dtype, np.ascontiguousarray(weights[v.name]).reshape(-1))
-    written = bytes(out)
-    if parse(written) != parse(file):
-        raise NotTrainable(model=model, reason="the weights of its last layer lie over other parts of the file")
-    return written

@@ -12,7 +12,7 @@ import numpy as np
 from modelwire import _reference as twin
 from modelwire._reference import model as twin_of_models
 from modelwire.errors import ModelWireError, TrainingDiverged
-from modelwire.head_recipe import HeadRecipe, Loss, Optimiser, Schedule
+from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings, Schedule
 from tests.crossisa.stream import Stream
 
 SOUND, N, OUTPUTS = 40, 530, 19
@@ -116,8 +116,8 @@ class Run(Stream):
         self.split(stored, None, infinity)
 
     def head(self) -> None:
-        recipe = HeadRecipe(
-            2, OUTPUTS, 3, loss=Loss.SOFTMAX, optimiser=Optimiser.SGD, schedule=Schedule.CONSTANT, batch=1, rate=0.01, decay=0.0,
+        recipe = OutputHeadSettings(
+            2, OUTPUTS, 3, loss=Loss.SOFTMAX, optimizer=Optimizer.SGD, schedule=Schedule.CONSTANT, batch=1, rate=0.01, decay=0.0,
         )  # fmt: skip
         features, label = np.full(2, 2.0**127, np.float32), np.zeros(1, np.uint32)
         for k in range(OUTPUTS * 4):

@@ -18,7 +18,7 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire._reference import model as twin_of_models
-from modelwire.head_recipe import HeadRecipe, Loss, Optimiser
+from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings
 from modelwire.snap import Step, no_residual, snap
 from modelwire.state import ModelState
 
@@ -174,7 +174,7 @@ def head_rows(recipe: HeadRecipe, n: int, features: Any) -> Arrays:
 @pytest.mark.parametrize("loss", list(Loss))
 @pytest.mark.parametrize("features", [np.float32, np.float16])
 def test_a_head_takes_no_row_target_weight_or_slot_that_is_no_number(loss: Loss, features: Any) -> None:
-    recipe = HeadRecipe(17, 5, 2, (9,), loss=loss, batch=4, optimiser=Optimiser.MOMENTUM)
+    recipe = OutputHeadSettings(17, 5, 2, (9,), loss=loss, batch=4, optimizer=Optimizer.MOMENTUM)
     rows = head_rows(recipe, 7, features)
     for name, a_row in (("features", 17), ("wanted", 5), ("weights", recipe.size), ("slots", len(rows["slots"]))):
         if name == "wanted" and loss is Loss.SOFTMAX:
@@ -195,7 +195,7 @@ def test_a_head_takes_no_row_target_weight_or_slot_that_is_no_number(loss: Loss,
 @pytest.mark.parametrize("loss", list(Loss))
 def test_a_head_ends_at_the_step_whose_outputs_overflow_whichever_of_them_does(loss: Loss) -> None:
     outputs = 19
-    recipe = HeadRecipe(2, outputs, 3, loss=loss, batch=1)
+    recipe = OutputHeadSettings(2, outputs, 3, loss=loss, batch=1)
     rows = head_rows(recipe, 1, np.float32)
     rows["features"][:] = 3e38
     for output in range(outputs):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modelwire.errors import BadArgument, NotTrainable
 from modelwire.tensors import Weights
 from modelwire.tflite import int8_head, int8_numbers
+from modelwire.tflite.file import TrainableFile, read_weights, write_weights
 from modelwire.tflite.graph import parse
 from modelwire.tflite.int8_head import BIAS_SCALE, CODE_MAX, KERNEL_SCALE, OUTPUT_SCALE, Int8Head
 from modelwire.tflite.int8_numbers import F64, each
@@ -38,6 +39,11 @@ class Retrained:
 def int8_head_of(stock: Stock, output: int, *, model: str = "the model") -> Int8Head:
     """Return the head that leads to the output. Raises NotTrainable for a file whose last layer is not a dense one of int8."""
     return int8_head.find_behind(stock.data, parse(stock.data), output, model)
+
+
+def trainable(data: bytes, head: Int8Head) -> TrainableFile:
+    """Return a file whose weights, to read and to write, are those of this head. data: its own file, or one retrained."""
+    return TrainableFile(data, head.variables, False, parse(data), head)
 
 
 def exposing(stock: Stock, tensor: int) -> bytes:
@@ -124,7 +130,8 @@ def put(file: bytes, head: Int8Head, kernel: F64, bias: F64, features: F64) -> R
             reason = "the new logits leave the range of the old ones, and more than a softmax reads them"
             raise BadArgument(reason=reason, fix="give fewer or less certain rows, so that the head stays smaller")
         weights |= int8_numbers.wider(least, most, room=ROOM, centred=False)
-    made = int8_numbers.put(file, head, weights)
+    base = trainable(file, head)
+    made = write_weights(base, {**read_weights(base), **weights})
     changed = int((np.frombuffer(made, "u1") != np.frombuffer(file, "u1")).sum())
     return Retrained(made, changed, not weights.keys().isdisjoint((KERNEL_SCALE, OUTPUT_SCALE)))
 

@@ -12,12 +12,13 @@ import pytest
 
 from edgecloud import cli
 from edgecloud.graft.grafting import Wish, graft
-from edgecloud.graft.retraining import exposing, fit, int8_head_of, put
+from edgecloud.graft.retraining import exposing, fit, int8_head_of, put, trainable
 from edgecloud.graft.stock import read
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable
+from modelwire.tflite.file import read_weights
 from modelwire.tflite.int8_head import BIAS_SCALE, CODE_MAX, KERNEL, KERNEL_SCALE
-from modelwire.tflite.int8_numbers import features_of, layer_of, weights_in
+from modelwire.tflite.int8_numbers import features_of, layer_of
 from tests.int8 import clips_of, outputs
 from tests.stock import STOCK, stock_file
 
@@ -32,7 +33,7 @@ def test_an_exposed_file_gives_the_rows_that_the_head_computes_from(name: str) -
     (before,) = outputs(stock.data, clips)
     after, rows = outputs(exposing(stock, of.seen), clips)
     assert before.tobytes() == after.tobytes()
-    kernel, bias = layer_of(of, weights_in(stock.data, of))
+    kernel, bias = layer_of(of, read_weights(trainable(stock.data, of)))
     z = features_of(of, rows) @ kernel.T + bias
     p = 1 / (1 + np.exp(-z)) if of.logistic else np.exp(z) / np.exp(z).sum(1, keepdims=True)
     given = stock.tensors[stock.outputs[0]]
@@ -63,13 +64,13 @@ def test_a_retrained_head_is_learnt_and_nothing_else_moves(name: str) -> None:
 def test_scales_are_kept_while_the_weights_fit_and_no_weight_is_ever_clipped(name: str) -> None:
     stock = read(stock_file(name))
     of = int8_head_of(stock, stock.outputs[0])
-    kernel, bias = layer_of(of, weights_in(stock.data, of))
+    kernel, bias = layer_of(of, read_weights(trainable(stock.data, of)))
     none = np.zeros((0, kernel.shape[1]))
     same = put(stock.data, of, kernel, bias, none)
     assert same.file == stock.data and not same.rescaled
     for factor in (0.5, 3.7, 1e4):
         made = put(stock.data, of, kernel * factor, bias * factor, none)
-        after = weights_in(made.file, of)
+        after = read_weights(trainable(made.file, of))
         now = of.with_weights(after)
         assert made.rescaled == (factor > 1)
         assert np.abs(after[KERNEL]).max() <= CODE_MAX
@@ -118,7 +119,7 @@ def test_a_head_whose_logits_are_the_output_is_retrained_while_they_stay_in_thei
     stock = read(stock_file("int8_softmax"))
     bare = exposing(stock, int8_head_of(stock, stock.outputs[0]).given)
     of = int8_head_of(read(bare), read(bare).outputs[1])
-    kernel, bias = layer_of(of, weights_in(bare, of))
+    kernel, bias = layer_of(of, read_weights(trainable(bare, of)))
     assert of.outputs == 4 and put(bare, of, kernel / 2, bias / 2, np.zeros((1, 8))).changed > 0
     with pytest.raises(BadArgument, match="more than a softmax reads them"):
         put(bare, of, kernel, bias + 1e3, np.zeros((1, 8)))

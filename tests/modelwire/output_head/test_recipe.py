@@ -188,6 +188,7 @@ def test_another_root_than_the_sender_s_is_refused_and_the_parent_stays() -> Non
     assert state.root == before
 
 
+@pytest.mark.slow("replays trainings on every kernel")
 def test_every_kernel_and_the_twin_replay_to_the_same_roots() -> None:
     program = (
         "from tests.modelwire.output_head.test_recipe import case; from modelwire.lattice.replay import replay\n"

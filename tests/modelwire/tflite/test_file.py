@@ -94,6 +94,7 @@ def test_any_kind_of_buffer_can_be_read() -> None:
 bits = st.integers(0, 2**32 - 1)
 
 
+@pytest.mark.slow("writes a model file for each of many examples")
 @given(st.fixed_dictionaries({n: st.lists(bits, min_size=int(np.prod(s)), max_size=int(np.prod(s))) for n, s in SHAPES.items()}))
 @settings(max_examples=60, deadline=None)
 def test_writing_any_bits_changes_only_the_variables_and_reads_back(values: dict[str, list[int]]) -> None:
@@ -355,6 +356,7 @@ def within_bounds(file: bytes) -> str:
     return "read"
 
 
+@pytest.mark.slow("opens more than a thousand damaged files")
 def test_thousands_of_damaged_files_end_in_project_errors_quickly() -> None:
     rng = np.random.default_rng(20)
     ends: dict[str, int] = {}
@@ -382,6 +384,7 @@ def test_arbitrary_bytes_behind_a_good_mark_end_in_project_errors(tail: bytes) -
     assert within_bounds(b"\x10\0\0\0TFL3" + tail) in ("Malformed", "NotTrainable")
 
 
+@pytest.mark.slow("reads a file of hundreds of thousands of tables")
 def test_a_table_repeated_without_end_costs_neither_time_nor_memory() -> None:
     # 150,000 subgraphs that are all one, with 150,000 tensors that are all one: 2e10 visits for a reader that trusts.
     n = 150_000

@@ -225,6 +225,7 @@ def test_a_scale_that_another_tensor_shares_stays_as_it_is() -> None:
             assert {v.name for v in read_variables(bytes(surgeon.file))} == {KERNEL, BIAS, OUTPUT_SCALE, OUTPUT_ZERO}
 
 
+@pytest.mark.slow("changes a model file at every byte")
 def test_no_change_of_single_bytes_lets_a_write_reach_beyond_its_tensors() -> None:
     """Whatever byte is changed: the file is refused, or what is found in it can be written without another part moving."""
     rng = np.random.default_rng(4)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from modelwire.errors import NotTrainable
+from modelwire.tflite.file import read_weights, write_weights
 from modelwire.tflite.graph import parse
-from modelwire.tflite.int8_head import BIAS, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, find_behind
-from modelwire.tflite.int8_numbers import each, layer_of, put, to_integers, weights_in, wider
+from modelwire.tflite.int8_head import BIAS, KERNEL, OUTPUT_SCALE, OUTPUT_ZERO, find_behind
+from modelwire.tflite.int8_numbers import each, layer_of, to_integers, wider
 from tests.modelwire.tflite.test_int8_head import LOGISTIC, LOGITS, SOFTMAX, found
 from tests.stock import STOCK
 
@@ -20,11 +21,11 @@ FILES = pytest.mark.parametrize("file", [SOFTMAX, LOGISTIC], ids=["softmax", "lo
 @FILES
 def test_numbers_become_the_codes_that_they_came_from(file: bytes) -> None:
     head = found(file)
-    weights = weights_in(file, head)
+    weights = read_weights(file)
     scales = (each(head.kernel_scales, head.outputs), each(head.bias_scales, head.outputs))
     again = to_integers(*layer_of(head, weights), *scales)
     assert again[KERNEL].tobytes() == weights[KERNEL].tobytes() and again[BIAS].tobytes() == weights[BIAS].tobytes()
-    assert put(file, head, again) == file
+    assert write_weights(file, {**weights, **again}) == file
 
 
 @pytest.mark.parametrize(("room", "centred", "short"), [(1.5, True, 0.0), (255 / 254, False, 0.5)])
@@ -49,9 +50,3 @@ def test_the_head_behind_an_output_is_the_one_that_a_device_trains_and_its_logit
     dense = (STOCK / "dense.tflite").read_bytes()
     with pytest.raises(NotTrainable, match="float32, not int8"):
         find_behind(dense, parse(dense), parse(dense).graphs[0].outputs[0], "test")
-
-
-def test_scales_that_no_runtime_takes_are_not_put_into_a_file() -> None:
-    head = found(LOGISTIC)
-    with pytest.raises(NotTrainable, match="scale"):
-        put(LOGISTIC, head, {KERNEL_SCALE: np.full(len(head.kernel_scales), np.nan, np.float32)})

@@ -18,8 +18,9 @@ from edgecommon.files import write_named
 from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
+from modelwire.tflite.file import read_weights
 from modelwire.tflite.int8_head import Int8Head
-from modelwire.tflite.int8_numbers import F64, features_of, layer_of, weights_in
+from modelwire.tflite.int8_numbers import F64, features_of, layer_of
 
 from ..answer import Document, facts
 from ..verb import Verb
@@ -95,7 +96,7 @@ def _head(args: argparse.Namespace) -> tuple[Stock, Int8Head]:
 
 def _layer_in(file: bytes, head: Int8Head) -> tuple[F64, F64]:
     """Return (kernel, bias) as the file holds them. file: the head's, or one with another head in its place."""
-    weights = weights_in(file, head)
+    weights = read_weights(retraining.trainable(file, head))
     return layer_of(head.with_weights(weights), weights)
 
 
