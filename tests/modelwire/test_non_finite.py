@@ -18,13 +18,13 @@ from modelwire import _reference as twin
 from modelwire import errors
 from modelwire._core import kernel
 from modelwire._reference import model as twin_of_models
+from modelwire.lattice.snap import Step, no_residual, snap
+from modelwire.lattice.state import ModelState
 from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings
-from modelwire.snap import Step, no_residual, snap
-from modelwire.state import ModelState
 
 from .doors import DIFFERENCE, FLOAT16, FLOAT32, INT8, TRAINED, WEIGHTS, Arrays, Door, adopted, candidates, doors
+from .kernels.test_round import PATHS
 from .models import model
-from .test_kernels_round import PATHS
 
 DOORS = {door.name: door for door in doors()}
 # Infinities; quiet and signalling NaNs; the last NaN whose bits, rounded to bfloat16 like a number's, do not carry into the sign, and
@@ -149,7 +149,7 @@ def test_a_candidate_that_is_no_number_is_named_before_one_that_is_out_of_place(
                 assert [arrays[x].tobytes() for x in ("w", "q", "first w", "first q")] == before
 
 
-def trained(core: Any, recipe: HeadRecipe, rows: Arrays) -> Any:
+def trained(core: Any, recipe: OutputHeadSettings, rows: Arrays) -> Any:
     """Return what training and the trained head give, or the error; an error leaves weights and slots as they were."""
     weights, slots = rows["weights"].copy(), rows["slots"].copy()
     try:
@@ -161,7 +161,7 @@ def trained(core: Any, recipe: HeadRecipe, rows: Arrays) -> Any:
     return [x.tobytes() for x in (losses, out, weights, slots)]
 
 
-def head_rows(recipe: HeadRecipe, n: int, features: Any) -> Arrays:
+def head_rows(recipe: OutputHeadSettings, n: int, features: Any) -> Arrays:
     random = np.random.default_rng(n)
     wanted = random.random(n * recipe.outputs, np.float32)
     if recipe.loss is Loss.SOFTMAX:
