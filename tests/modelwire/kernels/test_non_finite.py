@@ -21,10 +21,10 @@ from modelwire._reference import model as twin_of_models
 from modelwire.lattice.snap import Step, no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.output_head_settings import Loss, Optimizer, OutputHeadSettings
+from tests.modelwire.kernels.test_round import PATHS
+from tests.modelwire.models import model
 
 from .doors import DIFFERENCE, FLOAT16, FLOAT32, INT8, TRAINED, WEIGHTS, Arrays, Door, adopted, candidates, doors
-from .kernels.test_round import PATHS
-from .models import model
 
 DOORS = {door.name: door for door in doors()}
 # Infinities; quiet and signalling NaNs; the last NaN whose bits, rounded to bfloat16 like a number's, do not carry into the sign, and
