@@ -38,8 +38,8 @@ def test_a_module_that_a_page_names_is_there() -> None:
 
 
 def stands_for_any(word: str) -> bool:
-    """Return whether a word is a placeholder: MODEL.tflite, edgecloud.FLEET."""
-    return word.partition(".")[0].isupper() and not word.endswith(".md")
+    """Return whether a word is a placeholder or has one in it: MODEL.tflite, mw_SUBJECT.c, edgecloud.FLEET."""
+    return not word.endswith(".md") and any(part.isupper() for part in word.partition(".")[0].split("_"))
 
 
 def is_there(name: str) -> bool:
