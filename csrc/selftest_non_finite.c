@@ -164,7 +164,7 @@ static void sixteen_bits(uint8_t dtype, uint32_t infinity, size_t place, uint32_
 /* A head whose one output overflows, to an infinity or to a NaN. */
 static void head(void) {
   static const float PAIRS[4][2] = {{1, 1}, {-1, -1}, {1, -1}, {-1, 1}};
-  const mw_head h = {.features = 2, .outputs = OUTPUTS, .loss = MW_SOFTMAX, .optimiser = MW_SGD, .schedule = MW_CONSTANT, .batch = 1,
+  const mw_head h = {.features = 2, .outputs = OUTPUTS, .loss = MW_SOFTMAX, .optimizer = MW_SGD, .schedule = MW_CONSTANT, .batch = 1,
                      .steps = 3, .rate = 0.01f, .epsilon = 1e-7f};
   const float features[2] = {0x1p+127f, 0x1p+127f};
   const uint32_t label = 0;
