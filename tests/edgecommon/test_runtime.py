@@ -30,7 +30,7 @@ def bits(weights: Weights) -> dict[str, bytes]:
     return {name: a.tobytes() for name, a in weights.items()}
 
 
-def steps(model: seam.Model, name: str, count: int) -> list[float]:
+def steps(model: seam.RuntimeModel, name: str, count: int) -> list[float]:
     x, y = world(name, 0).stream(0, model.batch * count)
     targets = np.eye(model.classes)[y]
     return [model.train(x[i : i + model.batch], targets[i : i + model.batch], 0.02) for i in range(0, len(x), model.batch)]

@@ -26,6 +26,7 @@ if __name__ == "__main__" and "--inside" in sys.argv:
     with atheris.instrument_imports(include=["modelwire"]):
         from modelwire.cards import card
         from modelwire.lattice.rebuild import rebuild, replayed
+        from modelwire.lattice.replay import replay
         from modelwire.output_head import recipe
         from modelwire.tflite import file as tflite_file
         from modelwire.update import container, manifest
@@ -33,6 +34,7 @@ if __name__ == "__main__" and "--inside" in sys.argv:
 else:
     from modelwire.cards import card
     from modelwire.lattice.rebuild import rebuild, replayed
+    from modelwire.lattice.replay import replay
     from modelwire.output_head import recipe
     from modelwire.tflite import file as tflite_file
     from modelwire.update import container, manifest
@@ -157,7 +159,7 @@ def try_recipe(data: bytes) -> None:
     assert again.encode() == read.encode(), "two forms of one recipe"
     before = untouched()
     with contextlib.suppress(ModelWireError):
-        after = recipe.replay(parent(), read, limit=SMALL)
+        after = replay(parent(), read, limit=SMALL)
         assert after.fingerprint == after.measure_fingerprint()
         assert all(np.isfinite(w).all() for w in after.weights)
     assert bits(parent()) == before, "the parent was written to"

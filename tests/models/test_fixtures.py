@@ -94,5 +94,5 @@ def test_a_stream_is_fixed_by_its_round_and_never_repeats_a_sample(name: str) ->
     assert set(np.bincount(y, minlength=1 + y.max())) != {0}
 
 
-def accuracy(model: seam.Model, x: np.ndarray, y: np.ndarray) -> float:  # type: ignore[type-arg]
+def accuracy(model: seam.RuntimeModel, x: np.ndarray, y: np.ndarray) -> float:  # type: ignore[type-arg]
     return float((model.evaluate(x).argmax(1) == y).mean())
