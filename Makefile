@@ -24,6 +24,8 @@ PYTEST := -m pytest -q --timeout=$(HANGS) --dist=load --maxschedchunk=1
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHONUNBUFFERED := 1
+# Tests start hundreds of processes of ours: each would compile all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 # One thread a process: boards train beside other work, and results do not hang on the number of cores.
 export OPENBLAS_NUM_THREADS ?= 1
 

@@ -24,7 +24,7 @@ HARNESSES = tuple(sorted(p.stem.removeprefix("fuzz_") for p in FOLDER.glob("fuzz
 SANITISERS = "address,undefined,float-cast-overflow"
 FLAGS = [
     "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-ffp-contract=off", "-fno-math-errno",
-    "-fno-omit-frame-pointer", f"-fsanitize=fuzzer,{SANITISERS}", "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 LONGEST = 4096  # bytes of one input
 BOUNDS = ["-timeout=5", "-rss_limit_mb=512", "-malloc_limit_mb=64"]  # seconds of one input, MiB of the process, MiB at once
@@ -42,21 +42,31 @@ def missing() -> str:
     return ""
 
 
-def build(harness: str, into: Path) -> Path:
-    """Return the program of one harness, built anew into the folder `into`."""
+def build_core(into: Path) -> Path:
+    """Return the folder of the core's objects, built anew: they are the same for every harness."""
+    into.mkdir(parents=True, exist_ok=True)
+    sources = [str(p) for p in sorted(CSRC.glob("mw_*.c"))]
+    subprocess.run(["clang", *FLAGS, f"-fsanitize=fuzzer-no-link,{SANITISERS}", "-c", *sources], check=True, cwd=into)
+    return into
+
+
+def build(harness: str, into: Path, core: Path) -> Path:
+    """Return the program of one harness, built anew into the folder `into`. core: what `build_core` returned."""
     into.mkdir(parents=True, exist_ok=True)
     program = into / harness
-    sources = [str(p) for p in sorted(CSRC.glob("mw_*.c"))]
-    subprocess.run(["clang", *FLAGS, *sources, str(FOLDER / f"fuzz_{harness}.c"), "-lm", "-o", str(program)], check=True)
+    objects = [str(p) for p in sorted(core.glob("mw_*.o"))]
+    flags = [*FLAGS, f"-fsanitize=fuzzer,{SANITISERS}"]
+    subprocess.run(["clang", *flags, str(FOLDER / f"fuzz_{harness}.c"), *objects, "-lm", "-o", str(program)], check=True)
     return program
 
 
-def run(harness: str, into: Path, runs: int, seed: int = 0) -> tuple[int, list[str], str]:
+def run(harness: str, into: Path, core: Path, runs: int, seed: int = 0) -> tuple[int, list[str], str]:
     """Return how many inputs were executed, the names of what was reported, and all that was said.
 
-    Starts from the committed corpus; what is found new stays under `into`. seed: of the mutations, 0 for another each time.
+    Starts from the committed corpus; what is found new stays under `into`. core: what `build_core` returned.
+    seed: of the mutations, 0 for another each time.
     """
-    program, found, reports = build(harness, into), into / "found", into / "reports"
+    program, found, reports = build(harness, into, core), into / "found", into / "reports"
     for folder in (found, reports):
         folder.mkdir(parents=True, exist_ok=True)
     before = set(reports.iterdir())
@@ -73,9 +83,9 @@ def run(harness: str, into: Path, runs: int, seed: int = 0) -> tuple[int, list[s
     return int(executed[-1]) if executed else 0, named, done.stdout
 
 
-def minimise(harness: str) -> int:
+def minimise(harness: str, core: Path) -> int:
     """Add what reaches new code to the committed corpus and return how many files that was. Files are only ever added."""
-    program = build(harness, BUILD / harness)
+    program = build(harness, BUILD / harness, core)
     corpus = CORPUS / harness
     before = len(list(corpus.iterdir()))
     # Edges alone: how often one is taken would keep hundreds of files that differ in nothing else.
@@ -95,12 +105,12 @@ def main() -> int:
     if missing():
         print(missing(), file=sys.stderr)
         return 1
-    failed = False
+    failed, core = False, build_core(BUILD / "core")
     for harness in asked.harness or HARNESSES:
         if asked.minimise:
-            print(f"{harness:10} {minimise(harness)} files added")
+            print(f"{harness:10} {minimise(harness, core)} files added")
             continue
-        executed, reports, said = run(harness, BUILD / harness, asked.runs)
+        executed, reports, said = run(harness, BUILD / harness, core, asked.runs)
         print(f"{harness:10} {executed:>9} executions, {len(reports)} reports", flush=True)
         if reports:
             failed = True

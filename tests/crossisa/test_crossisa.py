@@ -6,7 +6,6 @@ A missing compiler or emulator skips its builds; with REQUIRE_CROSS=1 in the env
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.crossisa.twin import selftest_hashes
+from tests.once import once_a_run
 
 CSRC = Path(__file__).parents[2] / "csrc"
 SOURCES = sorted(str(p) for p in CSRC.glob("*.c"))
@@ -43,13 +43,10 @@ BUILDS = {
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The twin's two hashes. They take a quarter of a minute, so one of a run's workers computes them and the others wait for them."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the run's own, new each time
-    kept = folder / "selftest.hashes"
-    with (folder / "selftest.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
+    """The twin's two hashes. They take a quarter of a minute, so they are computed once a run."""
+    with once_a_run(tmp_path_factory, "selftest") as (folder, made):
+        kept = folder / "hashes"
+        if not made:
             kept.write_text(" ".join(selftest_hashes()))
         first, second = kept.read_text().split()
         return first, second

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.once import once_a_run
+
 from . import fuzz_door
 
 FOLDER = Path(__file__).parents[2] / "csrc" / "fuzz"
@@ -44,13 +46,22 @@ def test_every_harness_has_a_corpus_and_every_corpus_a_harness() -> None:
         assert sizes and max(sizes) <= RUNNER.LONGEST
 
 
-@pytest.mark.slow("builds a fuzz harness and runs it some thousand times")
-@pytest.mark.parametrize("harness", RUNNER.HARNESSES)
-def test_a_harness_reports_nothing(harness: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The core's objects under the sanitisers, built once a run."""
     missing = RUNNER.missing()
     if missing:
         lacking(missing)
-    executed, reports, said = RUNNER.run(harness, tmp_path, RUNS, SEED)
+    with once_a_run(tmp_path_factory, "fuzz-core") as (folder, made):
+        if not made:
+            RUNNER.build_core(folder)
+    return folder
+
+
+@pytest.mark.slow("builds a fuzz harness and runs it some thousand times")
+@pytest.mark.parametrize("harness", RUNNER.HARNESSES)
+def test_a_harness_reports_nothing(harness: str, core: Path, tmp_path: Path) -> None:
+    executed, reports, said = RUNNER.run(harness, tmp_path, core, RUNS, SEED)
     assert not reports, said[-4000:]
     assert executed >= RUNS
 
