@@ -57,7 +57,7 @@ demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a
 venv: $(VENV)/.ready ## the environment .venv; after a change it takes what changed
 
 quick: $(VENV)/.ready stock ## the tests that take a moment each: all not marked slow
-	@$(VENV)/bin/python $(PYTEST) --numprocesses=$(CORES) --hypothesis-profile=quick -m "not slow" tests </dev/null
+	@$(VENV)/bin/python $(PYTEST) --numprocesses=$(shell echo $$(($(CORES) + 1))) --hypothesis-profile=quick -m "not slow" tests </dev/null
 
 test: $(VENV)/.ready tflite-runtime stock ## all tests: LiteRT with numpy 2, tflite-runtime, numpy kernels
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS); failed=0; \

@@ -74,6 +74,7 @@ def readers(header: str) -> set[str]:
     return {Path(name).stem for name in direct if name.endswith(".c")}.union(*(readers(name) for name in direct if name.endswith(".h")))
 
 
+@pytest.mark.slow("compiles the kernels anew")
 def test_a_build_makes_what_a_change_touches_and_nothing_else(tree: Path) -> None:
     every = {path.stem for path in CSRC.glob("mw_*.c")} | {"kernel"}
     assert sorted(path.stem for path in objects(tree)) == sorted(every)
@@ -86,6 +87,7 @@ def test_a_build_makes_what_a_change_touches_and_nothing_else(tree: Path) -> Non
     assert built_again(tree, "setup.py") == every  # which holds the flags
 
 
+@pytest.mark.slow("compiles the kernels anew")
 def test_a_header_that_goes_and_a_source_that_does_not_compile_leave_nothing_stale(tree: Path) -> None:
     source, header = tree / "csrc" / "mw_crc32c.c", tree / "csrc" / "mw_extra.h"
     text = source.read_text()

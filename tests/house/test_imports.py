@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .imports import Arrow, arrows, circles, modules, room_of, rooms
 
 
+@pytest.mark.slow("reads the source of all packages")
 def test_arrows_are_seen_whichever_way_an_import_is_written() -> None:
     assert {"edgeagent.rounds", "edgecloud.graft.rules", "modelwire._core"} <= set(rooms()) <= set(modules())
     assert Arrow("edgeagent", "edgeagent.samples.spool", "Spool") in arrows()  # from .samples.spool import Spool

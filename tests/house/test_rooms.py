@@ -10,6 +10,8 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable
 
+import pytest
+
 from .imports import PACKAGES, Arrow, arrows, circles, door, modules, room_of, rooms, source_of
 
 MODULES_OF_A_FOLDER = 18
@@ -33,6 +35,7 @@ def test_no_module_has_more_than_450_lines() -> None:
     none(f"{name} has {n}" for name, n in lengths.items() if n > LINES_OF_A_MODULE)
 
 
+@pytest.mark.slow("reads the source of all packages")
 def test_no_function_has_more_than_60_lines_and_none_of_a_round_more_than_50() -> None:
     long = []
     for module in modules():

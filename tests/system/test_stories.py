@@ -74,6 +74,7 @@ def test_the_order_of_the_recordings_does_not_tell_the_students_apart() -> None:
             assert np.mean(apart <= np.linalg.norm(np.diff(looks, axis=0), axis=1).mean()) > 0.05
 
 
+@pytest.mark.slow("makes the sounds of a machine's day")
 def test_a_fault_moves_the_bands_that_it_should() -> None:
     machine, rng = vibration.turbine("one", 1), np.random.default_rng(0)
     calm = machine.healthy(rng, 200).mean(0)

@@ -201,6 +201,7 @@ class Silent:
         self._listener.close()
 
 
+@pytest.mark.slow("waits for a broker")
 @pytest.mark.parametrize("hang_up", [False, True])
 def test_a_broker_that_knows_no_version_5_is_spoken_to_in_3_1_1(tmp_path: Path, hang_up: bool) -> None:
     server = Silent(hang_up)

@@ -30,6 +30,7 @@ def receipts(c: Centre, level: Level) -> list[int]:
     return [r.version for r in c.down if isinstance(r, Receipt) and r.level is level]
 
 
+@pytest.mark.slow("lives through many waits of the link")
 def test_hello_is_repeated_until_it_is_answered(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     c.drop_down = lambda r: isinstance(r, Welcome)

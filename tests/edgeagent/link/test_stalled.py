@@ -44,6 +44,7 @@ class Deaf:
         self._listener.close()
 
 
+@pytest.mark.slow("waits until a link is given up")
 def test_a_link_over_which_the_broker_takes_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeagent.link.mqtt.STALLED", 0.2)  # times keepalive
     broker = Deaf()

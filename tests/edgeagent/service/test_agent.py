@@ -17,6 +17,7 @@ from tests.edgeagent.boards import TINY, ScriptedModel, centre, fill, make, make
 from tests.edgeagent.centre import FakeClock
 
 
+@pytest.mark.slow("lives through many rounds")
 def test_a_round_is_due_after_its_interval_or_when_enough_new_samples_have_come(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c, train__every="1h", train__min_new_samples="20") as r:

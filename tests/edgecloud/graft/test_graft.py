@@ -263,6 +263,7 @@ def test_damaged_files_are_refused_not_followed() -> None:
         graft(b"", Wish())
 
 
+@pytest.mark.slow("grafts stock nets")
 def test_the_commands_write_files_and_answer_in_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.tflite"
     wanted = ["--train", "last:2", "--batch", "8", "--optimizer", "momentum", "-o", str(out), "--json"]

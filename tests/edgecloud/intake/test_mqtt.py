@@ -74,6 +74,7 @@ class OldBroker:
             return
 
 
+@pytest.mark.slow("waits for a broker")
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "refusing"])
 def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent: bool) -> None:
     old = OldBroker(silent=silent)
@@ -86,6 +87,7 @@ def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent: b
     old.close()
 
 
+@pytest.mark.slow("waits for a broker")
 def test_a_broker_that_comes_late_is_found(tmp_path: Path) -> None:
     if brokers.program() is None:
         pytest.skip(brokers.MISSING)
@@ -100,6 +102,7 @@ def test_a_broker_that_comes_late_is_found(tmp_path: Path) -> None:
     broker.stop()
 
 
+@pytest.mark.slow("waits for a broker")
 def test_a_killed_broker_is_found_again_and_old_acknowledgements_do_no_harm(tmp_path: Path) -> None:
     if brokers.program() is None:
         pytest.skip(brokers.MISSING)

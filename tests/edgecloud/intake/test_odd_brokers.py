@@ -67,6 +67,7 @@ def test_a_message_that_breaks_the_mqtt_library_does_not_leave_the_centre_deaf()
     odd.close()
 
 
+@pytest.mark.slow("waits for a broker that behaves badly")
 def test_a_receiver_that_fails_once_is_called_again() -> None:
     odd = OddBroker(f"e1/{FLEET}/pi-7/digits/up/update".encode())
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre")
@@ -83,6 +84,7 @@ def test_a_receiver_that_fails_once_is_called_again() -> None:
     odd.close()
 
 
+@pytest.mark.slow("waits for a broker that behaves badly")
 def test_a_broker_that_does_not_let_the_centre_listen_is_not_called_connected(
     tmp_path: Path, base: Base, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.device import Base, ScriptedDevice
 
 
+@pytest.mark.slow("rebuilds for as long as a turn lasts")
 def test_a_rebuild_commits_what_it_has_proven_before_it_has_worked_for_long(
     centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_updates_are_stored_acknowledged_answered_and_verified_in_that_order(pat
     assert running.tally.document()["stored"] == running.tally.document()["verified"] == 40
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_once_ends_when_nothing_more_comes_and_all_is_rebuilt(path: Path, device: ScriptedDevice) -> None:
     broker = MemoryBroker()
     Running(path, broker).start(once=0.2).wait()  # leaves a session behind
@@ -145,6 +146,7 @@ def test_a_key_of_another_fleet_is_refused(path: Path) -> None:
     assert isinstance(Running(path, MemoryBroker(), key=other).start().wait().error, BadArgument)
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_what_came_while_the_registry_was_busy_waits_for_it(path: Path, device: ScriptedDevice, caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
@@ -198,6 +200,7 @@ def test_trouble_in_the_rebuild_ends_it_too(path: Path, device: ScriptedDevice, 
     assert isinstance(Running(path, broker).start().wait().error, ZeroDivisionError)
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_a_full_queue_holds_the_broker_back(path: Path, device: ScriptedDevice, caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     pace = Pace(queue=10, batch=5, batch_seconds=0.01, tick=0.05, busy=0.1)
@@ -236,6 +239,7 @@ def wait_for_ticks(running: Running, count: int) -> None:
     running.ingester._tick = tick
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_a_request_goes_out_again_until_it_is_answered(path: Path, device: ScriptedDevice) -> None:
     broker = MemoryBroker()
     running = Running(path, broker).start()
@@ -261,6 +265,7 @@ def test_a_request_goes_out_again_until_it_is_answered(path: Path, device: Scrip
     store.close()
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_once_without_a_broker_says_so(path: Path) -> None:
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{free_port()}"), fleet=FLEET, client_id="centre")
     ingester = Ingester(path, FLEET_KEY, transport, pace=QUICK, synchronous="OFF")
@@ -268,6 +273,7 @@ def test_once_without_a_broker_says_so(path: Path) -> None:
         ingester.run(once=0.2)
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_path: Path, base: Base) -> None:
     make_registry(tmp_path / "fleet.db", base).close()
     program = (
@@ -296,6 +302,7 @@ def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_p
     assert done.stdout == "ended\n", done.stderr
 
 
+@pytest.mark.slow("waits for the threads of an ingester")
 def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_through(
     tmp_path: Path, base: Base, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -276,6 +276,7 @@ def test_settings_that_are_none_are_refused_with_what_there_is(given: str) -> No
         replaying.parse_settings(given.split(","))
 
 
+@pytest.mark.slow("trains a thousand rows in a process")
 def test_the_losses_of_many_rows_take_bounded_memory_and_are_the_same_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes of rows can stand for gigabytes of outputs."""
     state = ModelState.of_base(base.manifest, base.weights)

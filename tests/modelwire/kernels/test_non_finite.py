@@ -100,6 +100,7 @@ def cases(door: Door) -> Iterator[tuple[Arrays, str, int, int]]:
             yield from ((sound, name, place, bits) for name in door.says for bits in kinds(door, sound[name]) for place in places)
 
 
+@pytest.mark.slow("tries every kernel at every position")
 @pytest.mark.parametrize("door", doors(), ids=lambda door: door.name)
 def test_every_kernel_and_the_twin_keep_the_rule_wherever_what_is_no_number_stands(door: Door) -> None:
     wrong = []

@@ -57,6 +57,7 @@ def test_weights_above_the_coarsest_unit_are_verbatim_and_all_others_keep_every_
     assert bits(state) == bits(start) and state.fingerprint == (0, 0)
 
 
+@pytest.mark.slow("tries every peak that a weight can have")
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_q_follows_back_in_the_finest_unit_that_any_peak_allows(data: st.DataObject) -> None:

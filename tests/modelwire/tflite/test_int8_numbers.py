@@ -28,6 +28,7 @@ def test_numbers_become_the_codes_that_they_came_from(file: bytes) -> None:
     assert write_weights(file, {**weights, **again}) == file
 
 
+@pytest.mark.slow("tries thousands of scales")
 @pytest.mark.parametrize(("room", "centred", "short"), [(1.5, True, 0.0), (255 / 254, False, 0.5)])
 def test_a_wider_scale_holds_the_logits_that_it_was_made_for(room: float, centred: bool, short: float) -> None:
     """short: by so much of a code a scale without room may miss the least of them, as its zero point is a whole number."""

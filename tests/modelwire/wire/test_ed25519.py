@@ -130,6 +130,7 @@ def test_points_of_small_order_and_strange_forms_get_one_verdict(both: tuple[ed2
                 assert said[0] == said[1], (key, point, n)
 
 
+@pytest.mark.slow("signs in many threads")
 def test_many_threads_at_once_each_get_their_own_answer(both: tuple[ed25519.Curve, ed25519.Curve]) -> None:
     public = both[0].public_of(bytes(32))
 
