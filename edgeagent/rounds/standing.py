@@ -41,7 +41,6 @@ class Standing:
         """The model's base, for those that compute features."""
         return base_of(self.lineage)
 
-
     @property
     def shaping(self) -> str:
         """The settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
