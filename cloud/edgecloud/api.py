@@ -11,7 +11,8 @@ from modelwire.cards.card import Card
 from modelwire.errors import UnknownVersion
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
-from modelwire.update.container import Container, Header
+from modelwire.update.container import Container
+from modelwire.update.header import Header
 from modelwire.wire import cbor
 
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry

@@ -13,7 +13,8 @@ from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
 from modelwire.update import sections as update
-from modelwire.update.container import Header, Sealed
+from modelwire.update.container import Sealed
+from modelwire.update.header import Header
 from modelwire.update.sections import AnySection, Kind, Sections
 from modelwire.wire import cbor
 from modelwire.wire.records import Welcome

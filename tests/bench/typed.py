@@ -10,11 +10,13 @@ from modelwire.lattice import exact
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Dtype, Held, Schema, TensorSpec
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, Sections
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case, codes
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import exact_update
 from tests.modelwire.raw_planes import raw_section
 
@@ -95,11 +97,11 @@ def int8_bytes(typed: Typed) -> int:
 
 def _state(case: Case, dtype: Dtype, weights: Sequence[Held], *, exact: bool) -> ModelState:
     schema = Schema(tuple(TensorSpec(t.name, t.shape, dtype) for t in case.manifest.schema.tensors))
-    manifest = manifest_for(schema, list(weights), file_sha256=bytes(32), file_size=1, exponents={}, exact=exact)
+    manifest = manifest_for(schema, list(weights), **NO_FILE, exponents={}, exact=exact)
     return ModelState.of_base(manifest, list(weights))
 
 
 def _sealed(kind: Kind, sections: Sections, after: ModelState) -> bytes:
     schema, commit = after.manifest.schema, after.manifest.commit
     base = commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base), sections, schema, KEY).data
+    return seal(Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base), sections, schema, KEY, FLEET_ID).data

@@ -19,7 +19,8 @@ from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.output_head.rows import Rows
 from modelwire.output_head_settings import OutputHeadSettings
 from modelwire.tflite.file import parse_trainable, read_weights, write_weights
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind, Sections
 from modelwire.wire import parts, signing

@@ -47,6 +47,7 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.state import ModelState
 from modelwire.limits import Limits
 from modelwire.update.sections import Kind
+from tests.keys import FLEET_ID
 from tests.modelwire.models import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +94,7 @@ def try_container(data: bytes) -> None:
         schema = parent().manifest.schema
         recipe_in = bytes(read.stream) if read.header.kind is Kind.RECIPE else b""
         sections = () if recipe_in else read.sections(schema)
-        again = container.seal(read.header, sections, schema, KEY, recipe=recipe_in).data
+        again = container.seal(read.header, sections, schema, KEY, FLEET_ID, recipe=recipe_in).data
         assert again[32 : len(data)] == whole[32 : len(data)], "two forms of one update"  # the preamble's minor version is free
         try:  # as if the fingerprint were right
             after = parent().copy()

@@ -17,9 +17,11 @@ from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import parse, seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, Section
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import KEY
 
 from .mutations import Attack, attacks, big_schema, opened, victim
@@ -31,7 +33,7 @@ PARENT, DELTA, SNAPSHOT = victim()
 def receive(state: ModelState, data: bytes) -> ModelState:
     """The whole way in: envelope, signature, content, result."""
     container = parse(data)
-    container.verify(KEY.public)
+    container.verify(KEY.public, FLEET_ID)
     return rebuild(state, container)
 
 
@@ -91,11 +93,11 @@ def test_a_bomb_on_a_large_model_takes_no_more_than_the_model() -> None:
     # Two million weights, all of them said to have changed, in a stream that is just long enough to be believed.
     schema = big_schema(2 * 1024 * 1024)
     base = [np.ones(schema.size, np.float32)]
-    manifest = manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+    manifest = manifest_for(schema, base, **NO_FILE, exponents={})
     state = ModelState.of_base(manifest, base)
     few = Section(0, np.arange(8, dtype=np.uint32), np.ones(8, np.int32), 1, manifest.exponents[0])
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, manifest.commit, schema.id, bytes(32), (0, 0))
-    good = opened(seal(header, (few,), schema, KEY).data)
+    good = opened(seal(header, (few,), schema, KEY, FLEET_ID).data)
     rows = (replace(good.rows[0], count=schema.size),)
     for stream in (good.stream, bytes(schema.size // 8), b"\xff" * (schema.size // 8), b"\x5a" * (schema.size // 8)):
         error = refused(state, replace(good, rows=rows, stream=stream).resealed())
@@ -117,4 +119,4 @@ def test_an_update_on_a_base_with_nan_is_refused_at_the_base() -> None:
     schema = Schema((TensorSpec("w", (64,)),))
     base = [np.full(64, np.nan, np.float32)]
     with pytest.raises(NonFinite, match="base"):
-        manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+        manifest_for(schema, base, **NO_FILE, exponents={})

@@ -17,6 +17,7 @@ from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import parts, records, signing, topics
 from tests.house.pages import WIRE, rows, section
+from tests.keys import FLEET_ID
 from tests.modelwire.models import exact_update
 
 FORMATS = {
@@ -93,14 +94,14 @@ def test_the_worked_example_reads_as_it_says_and_is_written_again() -> None:
 
     read = container.parse(update)
     key = signing.PrivateKey(bytes(range(32)))
-    read.verify(key.public)
+    read.verify(key.public, FLEET_ID)
     sections = read.sections(manifest.schema)
     state.apply(read.header.kind, sections, expect=read.header.fingerprint)
 
     assert read.header.parent == manifest.commit and read.header.root == state.root
     assert f"is then\n{', '.join(f'{w:.8g}' for w in state.weights[0].tolist())}.".replace("-0,", "-0.0,") in text
     assert f"`{read.stream.hex()}`" in text and f"this update has {len(update)}\nbytes" in text
-    assert container.seal(read.header, sections, manifest.schema, key).data == update
+    assert container.seal(read.header, sections, manifest.schema, key, FLEET_ID).data == update
 
 
 def test_the_worked_exact_update_reads_as_it_says_and_is_written_again() -> None:
@@ -117,5 +118,5 @@ def test_the_worked_exact_update_reads_as_it_says_and_is_written_again() -> None
     assert state.weights[0].tobytes() == trained[0].tobytes() and state.root == read.header.root
     assert "1.0009766, -2, 0.5, -0:" in text and f"this update has {len(update)} bytes" in text
     assert bytes(read.planes).hex() == "".join(re.findall(r"`((?:[0-9a-f]{2})+(?: [0-9a-f]+)?)`[:;]", text)).replace(" ", "")
-    assert container.seal(read.header, sections, manifest.schema, key).data == update and kind is read.header.kind
+    assert container.seal(read.header, sections, manifest.schema, key, FLEET_ID).data == update and kind is read.header.kind
     assert f"{planes.BLOCK:,} entries" in WIRE

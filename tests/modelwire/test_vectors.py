@@ -11,10 +11,12 @@ import pytest
 
 from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import parse, seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import parts, records
+from tests.keys import FLEET_ID
 
 from .models import KEY
 from .wire.examples import EXAMPLES
@@ -55,7 +57,7 @@ def test_the_base_has_the_commit_schema_and_root_of_the_day() -> None:
 def test_a_golden_update_rebuilds_to_the_same_bits(expected: dict[str, str]) -> None:
     data = (UPDATES / f"{expected['name']}.bin").read_bytes()
     container = parse(data)
-    container.verify(KEY.public)
+    container.verify(KEY.public, FLEET_ID)
     assert container.commit.hex() == expected["commit"]
     state = state_of(expected["name"])
     assert state.root.hex() == expected["root"]
@@ -71,7 +73,7 @@ def test_a_golden_update_is_sealed_the_same_way_today(expected: dict[str, str]) 
     again = Header(
         h.kind, h.device, h.model, h.epoch, h.version, h.parent, h.schema_id, h.root, h.fingerprint, h.base, h.extension
     )
-    assert seal(again, container.sections(schema), schema, KEY).data == data
+    assert seal(again, container.sections(schema), schema, KEY, FLEET_ID).data == data
 
 
 def test_the_golden_chain_holds_a_clamp_and_its_snapshot() -> None:

@@ -18,6 +18,7 @@ from modelwire.tensors import Dtype, TensorClass
 from modelwire.update.container import parse, seal
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
+from tests.keys import FLEET_ID
 from tests.modelwire.raw_planes import raw_weights
 
 from .models import KEY
@@ -66,7 +67,7 @@ def test_the_base_has_the_commit_schema_and_root_of_the_day(folder: str) -> None
 @pytest.mark.parametrize(("folder", "name"), CASES)
 def test_a_golden_update_rebuilds_to_the_same_bits(folder: str, name: str) -> None:
     expected, container = row(folder, name), parse(data(folder, name))
-    container.verify(KEY.public)
+    container.verify(KEY.public, FLEET_ID)
     assert container.commit.hex() == expected["commit"]
     state = state_of(folder, name)
     bits = b"".join(storage.to_bytes(t.dtype, w) for t, w in zip(state.manifest.schema.tensors, state.weights, strict=True))
@@ -79,7 +80,7 @@ def test_a_golden_update_is_sealed_the_same_way_today(folder: str, name: str) ->
     container, schema = parse(data(folder, name)), base(folder).manifest.schema
     recipe = container.recipe().encode() if container.header.kind is Kind.RECIPE else b""
     sections = () if recipe else container.sections(schema)
-    assert seal(replace(container.header), sections, schema, KEY, recipe=recipe).data == data(folder, name)
+    assert seal(replace(container.header), sections, schema, KEY, FLEET_ID, recipe=recipe).data == data(folder, name)
 
 
 @pytest.mark.parametrize(("folder", "name"), CASES)

@@ -21,9 +21,11 @@ from modelwire.output_head.row_ids import encode_ids
 from modelwire.output_head.rows import Rows, quantized
 from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import KEY, model
 
 from .make_types import Vectors as Folder
@@ -42,7 +44,7 @@ class Vectors(Folder):
         said = {"samples": len(recipe.rows), IDS: encode_ids(ids)}
         parent = (self.parent, m.schema.id, after.root, after.fingerprint, b"", said)
         header = Header(Kind.RECIPE, "pi-7", "types", 1, self.version, *parent)
-        self.keep(name, seal(header, (), m.schema, KEY, recipe=recipe.encode()), after)
+        self.keep(name, seal(header, (), m.schema, KEY, FLEET_ID, recipe=recipe.encode()), after)
 
 
 def softmax() -> None:
@@ -74,7 +76,7 @@ def convolution() -> None:
     shapes = {"backbone": (3, 3, 2), "head_bias": (5,), "head_kernel": (5, 1, 1, 8), "hidden_bias": (8,), "hidden_kernel": (12, 8)}
     schema = Schema(tuple(TensorSpec(name, shape) for name, shape in sorted(shapes.items())))
     base = [(rng.standard_normal(t.size) * 0.3).astype(np.float32) for t in schema.tensors]
-    whole = manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+    whole = manifest_for(schema, base, **NO_FILE, exponents={})
     for folder, classes in (("recipe-updates-convolution", whole.classes), ("recipe-updates-exact", (TensorClass.EXACT,) * 5)):
         exact = classes[0] is TensorClass.EXACT
         manifest = replace(whole, classes=classes, exponents=(0,) * 5) if exact else whole

@@ -16,8 +16,10 @@ import numpy as np
 from modelwire import storage
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.update.container import Header, Sealed, seal
+from modelwire.update.container import Sealed, seal
+from modelwire.update.header import Header
 from modelwire.update.sections import Kind, Sections, add, invert
+from tests.keys import FLEET_ID
 from tests.modelwire.lattice import test_exact, test_narrow
 from tests.modelwire.models import KEY, exact_update
 from tests.modelwire.raw_planes import raw_snapshot
@@ -68,7 +70,7 @@ class Vectors:
         self.version = version or self.version + 1
         named = m.commit if kind is Kind.SNAPSHOT else b""
         header = Header(kind, "pi-7", "types", 1, self.version, self.parent, m.schema.id, after.root, after.fingerprint, named)
-        self.keep(name, seal(header, sections, m.schema, KEY), after)
+        self.keep(name, seal(header, sections, m.schema, KEY, FLEET_ID), after)
 
     def keep(self, name: str, update: Sealed, after: ModelState) -> None:
         """Write a container that was sealed on the last one."""

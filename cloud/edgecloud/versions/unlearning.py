@@ -19,7 +19,7 @@ from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
 from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.row_ids import ids_of
 from modelwire.update import container
-from modelwire.update.container import Header
+from modelwire.update.header import Header
 from modelwire.wire import cbor
 
 from . import materialise

@@ -16,7 +16,8 @@ from modelwire.lattice.between import difference
 from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY, Forgotten
-from modelwire.update.container import Header, unsigned
+from modelwire.update.container import unsigned
+from modelwire.update.header import Header
 from modelwire.update.sections import Kind
 from modelwire.wire import signing, topics
 from modelwire.wire.records import Adopt, Level, encode

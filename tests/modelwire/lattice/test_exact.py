@@ -17,9 +17,11 @@ from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState, fingerprint_of
 from modelwire.tensors import Dtype, Schema, TensorClass, TensorSpec
 from modelwire.update import planes
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import parse, seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for, parse_manifest
 from modelwire.update.sections import Kind, PlaneSection, add, changed, invert
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.kernels.test_planes import neighbours, stored
 from tests.modelwire.models import KEY, exact_update
 from tests.modelwire.raw_planes import raw_snapshot, raw_weights
@@ -53,14 +55,14 @@ def trained(seed: int, flat: list[Any], density: float = 0.5) -> list[Any]:
 
 def base(seed: int = 0, *, exact: bool = True) -> ModelState:
     flat = drawn(seed)
-    return ModelState.of_base(manifest_for(SCHEMA, flat, file_sha256=bytes(32), file_size=1, exponents={}, exact=exact), flat)
+    return ModelState.of_base(manifest_for(SCHEMA, flat, **NO_FILE, exponents={}, exact=exact), flat)
 
 
 def sealed(state: ModelState, kind: Kind, sections: Any, version: int = 1) -> bytes:
     m = state.manifest
     named = m.commit if kind is Kind.SNAPSHOT else b""
     header = Header(kind, "pi-7", "m", 1, version, m.commit, m.schema.id, state.root, state.fingerprint, named)
-    return seal(header, sections, m.schema, KEY).data
+    return seal(header, sections, m.schema, KEY, FLEET_ID).data
 
 
 def same(a: ModelState, b: ModelState) -> bool:
@@ -127,7 +129,7 @@ def test_a_snapshot_of_an_exact_base_is_read_with_the_base_or_without(seed: int,
 
 def test_raw_planes_of_nothing_but_zeros_say_so() -> None:
     flat = [np.ones(t.size, t.dtype.held) for t in SCHEMA.tensors]
-    state = ModelState.of_base(manifest_for(SCHEMA, flat, file_sha256=bytes(32), file_size=1, exponents={}, exact=True), flat)
+    state = ModelState.of_base(manifest_for(SCHEMA, flat, **NO_FILE, exponents={}, exact=True), flat)
     _, _, after = exact_update(state, [np.zeros_like(a) for a in flat])
     assert same(rebuild(state, parse(sealed(after, Kind.SNAPSHOT, raw_snapshot(after)))), after)
 
@@ -194,7 +196,7 @@ def test_a_base_of_mixed_classes_takes_planes_beside_coded_sections() -> None:
     rng = np.random.default_rng(5)
     schema = Schema((TensorSpec("a", (40, 3)), TensorSpec("b_moving_mean", (12,), Dtype.FLOAT16), TensorSpec("c", (9, 9))))
     flat = [storage.rounded(t.dtype, rng.standard_normal(t.size).astype(np.float32)) for t in schema.tensors]
-    manifest = manifest_for(schema, flat, file_sha256=bytes(32), file_size=1, exponents={})
+    manifest = manifest_for(schema, flat, **NO_FILE, exponents={})
     assert [c.name for c in manifest.classes] == ["LATTICE", "EXACT", "LATTICE"]
     state = ModelState.of_base(manifest, flat)
     statistic = section_of(1, schema.tensors[1], flat[1], flat[1] * np.float32(2))
@@ -221,7 +223,7 @@ def test_manifests_tell_types_and_classes_and_refuse_what_no_type_has() -> None:
     assert classes["int32_matrix"] is TensorClass.VERBATIM
     assert classes["int8_matrix"] is TensorClass.EXACT  # it holds a -128
     codes = [TensorSpec("w", (4,), Dtype.INT8)]
-    narrow = manifest_for(Schema(tuple(codes)), [np.array([-127, 0, 3, 127], np.float32)], file_sha256=bytes(32), file_size=1, exponents={})
+    narrow = manifest_for(Schema(tuple(codes)), [np.array([-127, 0, 3, 127], np.float32)], **NO_FILE, exponents={})
     assert (narrow.classes, narrow.exponents) == ((TensorClass.LATTICE,), (0,))
     for row in (["w", 4, [4], 1, 0], ["w", 5, [4], 0, 0], ["w", 2, [4], 1, 0], ["w", 6, [4], 2, 0], ["w", 1, [4], 3, 0]):
         with pytest.raises(Malformed, match="does not read"):
@@ -230,7 +232,7 @@ def test_manifests_tell_types_and_classes_and_refuse_what_no_type_has() -> None:
         with pytest.raises(Malformed, match="has a unit"):
             parse_manifest(with_row(narrow, row))
     with pytest.raises(ModelError, match="takes no unit"):
-        manifest_for(SCHEMA, drawn(0), file_sha256=bytes(32), file_size=1, exponents={"float32_matrix": -3}, exact=True)
+        manifest_for(SCHEMA, drawn(0), **NO_FILE, exponents={"float32_matrix": -3}, exact=True)
 
 
 def with_row(manifest: Manifest, row: list[Any]) -> bytes:

@@ -26,6 +26,7 @@ from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, invert
 from modelwire.wire import cbor
+from tests.keys import NO_FILE
 from tests.modelwire.test_vectors import base as version_0
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +45,7 @@ def parent(widths: tuple[int, ...], seed: int, *, inputs_first: bool = False, ve
         specs += [TensorSpec(bias, (neurons,)), TensorSpec(f"layer{k}_kernel", matrix)]
     schema = Schema(tuple(sorted(specs, key=lambda spec: spec.name)))
     base = [(rng.standard_normal(spec.size) * 0.2).astype(np.float32) for spec in schema.tensors]
-    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base)
+    return ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents={}), base)
 
 
 def names(state: ModelState) -> list[tuple[str, str]]:

@@ -14,9 +14,11 @@ from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, Limits
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update.container import Header, commit_of, parse, seal, size_of
+from modelwire.update.container import commit_of, parse, seal, size_of
+from modelwire.update.header import Header
 from modelwire.update.sections import Kind, Section, section_of
 from modelwire.wire import cbor, signing
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import KEY, empty, flat, model, noisy, sealed
 
 
@@ -32,7 +34,7 @@ def one_update(seed: int = 0) -> tuple[ModelState, tuple[Section, ...], bytes]:
 def test_what_was_sealed_is_what_is_read(seed: int) -> None:
     state, sections, data = one_update(seed)
     got = parse(data)
-    got.verify(KEY.public)
+    got.verify(KEY.public, FLEET_ID)
     assert (got.header.device, got.header.model, got.header.version) == ("pi-7", "digits", 1)
     assert got.header.root == state.root and got.header.fingerprint == state.fingerprint
     assert got.header.extension == {"loss_after": 0.25, "samples": 64}
@@ -48,7 +50,7 @@ def test_whoever_seals_knows_header_and_commit_without_parsing() -> None:
     state, sections, _ = one_update()
     m = state.manifest
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, extension={"samples": 64})
-    made = seal(header, sections, m.schema, KEY)
+    made = seal(header, sections, m.schema, KEY, FLEET_ID)
     read = parse(made.data)
     assert (made.header, made.commit) == (read.header, read.commit)
 
@@ -68,7 +70,7 @@ def test_a_signed_update_of_one_section_costs_300_bytes_at_most_beside_its_conte
     base = [np.ones(64 * 64, np.float32)]
     from modelwire.update.manifest import manifest_for
 
-    manifest = manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+    manifest = manifest_for(schema, base, **NO_FILE, exponents={})
     state = ModelState.of_base(manifest, base)
     dq = np.zeros(64 * 64, np.int64)
     dq[5] = 3
@@ -89,7 +91,7 @@ def test_another_key_or_another_use_of_the_key_is_refused() -> None:
     body = data[:-64]
     as_record = KEY.sign(signing.RECORD, got.commit)
     with pytest.raises(BadSignature):
-        parse(body + as_record).verify(KEY.public)
+        parse(body + as_record).verify(KEY.public, FLEET_ID)
 
 
 def test_another_schema_is_refused() -> None:
@@ -144,9 +146,9 @@ def test_a_container_that_no_reader_takes_is_not_sealed() -> None:
     s = snap(state, noisy(state, 0, 0.1), no_residual(state.manifest), density=1.0, max_bytes=1 << 20)
     schema = state.manifest.schema
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, state.manifest.commit, schema.id, s.state.root, s.state.fingerprint)
-    size = len(seal(header, s.sections, schema, KEY).data)
-    assert len(seal(header, s.sections, schema, KEY, Limits(container=size)).data) == size
+    size = len(seal(header, s.sections, schema, KEY, FLEET_ID).data)
+    assert len(seal(header, s.sections, schema, KEY, FLEET_ID, Limits(container=size)).data) == size
     with pytest.raises(TooLarge):
-        seal(header, s.sections, schema, KEY, Limits(container=size - 1))
+        seal(header, s.sections, schema, KEY, FLEET_ID, Limits(container=size - 1))
     with pytest.raises(Malformed, match="unit"):
-        seal(header, (empty(0, EXPONENT_MAX + 1),), schema, KEY)
+        seal(header, (empty(0, EXPONENT_MAX + 1),), schema, KEY, FLEET_ID)

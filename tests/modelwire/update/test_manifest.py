@@ -13,6 +13,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, Limits
 from modelwire.update.manifest import Manifest, coarsest_safe, manifest_for, parse_manifest
 from modelwire.wire import cbor
+from tests.keys import NO_FILE
 from tests.modelwire.models import model
 
 WIDE = Limits(cbor_items=1 << 16)
@@ -52,7 +53,7 @@ def test_a_unit_for_a_tensor_that_takes_none_is_refused() -> None:
     manifest, base = model(0)
     for name in ("dense_kernal", "bn_moving_variance"):
         with pytest.raises(ModelError, match=name):
-            manifest_for(manifest.schema, base, file_sha256=bytes(32), file_size=1, exponents={name: -3})
+            manifest_for(manifest.schema, base, **NO_FILE, exponents={name: -3})
 
 
 def test_the_units_of_the_extremes_are_those_of_the_page() -> None:
