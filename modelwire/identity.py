@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import storage
-from .errors import Malformed, ShapeMismatch
+from .errors import Malformed, RootMismatch, ShapeMismatch
 from .merkle import LEAF_BYTES, leaf, leaves, merkle
 from .tensors import I32, Dtype, Held, Schema, TensorSpec
 
@@ -37,6 +37,11 @@ class RootParts:
     @property
     def root(self) -> bytes:
         return hashlib.sha256(self.encode()).digest()
+
+    def prove(self, root: bytes) -> None:
+        """Raise RootMismatch unless these are the parts of `root`: then its weights node proves a model file."""
+        if self.root != root:
+            raise RootMismatch(what="the root proof", kind="root", device="DEVICE")
 
 
 def parse_root_parts(data: bytes) -> RootParts:

@@ -38,13 +38,17 @@ class ModelState:
 
     @classmethod
     def of_base(cls, manifest: Manifest, base: Sequence[Held]) -> ModelState:
-        """Return version 0. Raises WrongBase when the weights are not the manifest's, Malformed when its units do not suit them."""
+        """Return version 0. Raises WrongBase when the weights are not the manifest's, Malformed when its units do not suit them,
+        NonFinite for a weight that is no number.
+        """
         zeros = no_integers({t: len(base[t]) for t in manifest.kept})
         if root_parts(manifest.schema, base, manifest.exponents, zeros).root != manifest.root:
             raise WrongBase(what="the base's weights", kind="root", expected=manifest.root.hex()[:16], got="another")
         for t, (b, e) in enumerate(zip(base, manifest.exponents, strict=True)):
             peak, spec = peak_of(b), manifest.schema.tensors[t]
-            if not np.isfinite(peak) or (manifest.lattice(t) and not suits(peak, e, spec.dtype)):
+            if not np.isfinite(peak):
+                raise NonFinite(what="the base", tensor=spec.name, index=int(np.flatnonzero(~np.isfinite(b))[0]))
+            if manifest.lattice(t) and not suits(peak, e, spec.dtype):
                 raise Malformed(what="manifest", reason=f"tensor {spec.name}: a unit of 2^{e} does not suit weights of up to {peak:g}")
         return cls._at_base(manifest, list(base))
 

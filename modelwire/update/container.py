@@ -210,9 +210,7 @@ def parse(data: Buffer, limit: limits.Limits = limits.DEFAULT, *, progress: Prog
         raise TooLarge(what="the container", size=len(data), limit=limit.container)
     commit = commit_of(data)
     view = memoryview(data).toreadonly()
-    said = read_preamble(view, limit)
-    if said.total != len(view):
-        raise Malformed(what="container", reason=f"it says {said.total} bytes and has {len(view)}: cut off, or more than one")
+    said = read_preamble(view, limit, length=len(view))
     at_ext = PREAMBLE_BYTES + said.header
     at_table = at_ext + said.extension
     at_stream = at_table + _SECTION.size * said.sections

@@ -55,8 +55,8 @@ class Preamble:
     total: int  # bytes of the whole container, signature included
 
 
-def read_preamble(view: memoryview, limit: limits.Limits) -> Preamble:
-    """Return the lengths at the start of `view`. Raises Malformed, DigestMismatch, UnsupportedWire or TooLarge."""
+def read_preamble(view: memoryview, limit: limits.Limits, *, length: int | None = None) -> Preamble:
+    """Return the lengths at the start of `view`. length: of the container, where it is all there. Raises Malformed, DigestMismatch, UnsupportedWire or TooLarge."""
     magic, version, header, extension, sections, total, crc = _PREAMBLE.unpack_from(view)
     if magic != MAGIC:
         raise Malformed(what="container", reason="it does not start as one")
@@ -64,6 +64,8 @@ def read_preamble(view: memoryview, limit: limits.Limits) -> Preamble:
         raise DigestMismatch(what="the container's preamble")
     if version != VERSION:
         raise UnsupportedWire(what="wire version", got=version, reads=VERSION)
+    if length not in (None, total):
+        raise Malformed(what="container", reason=f"it says {total} bytes and has {length}: cut off, or more than one")
     _check_sizes(limit, header, extension, sections)
     if header < HEADER_BYTES + 2 or PREAMBLE_BYTES + header + extension + ROW_BYTES * sections + TRAILER > total:
         raise Malformed(what="container", reason="its parts do not fit in its length")

@@ -296,8 +296,10 @@ class Signed:
     body: bytes
     signature: bytes
 
-    def verify(self, public: bytes, fleet: bytes, signer: str) -> None:
-        """Raise WrongFleet unless it is of the fleet with this id, BadSignature unless `public` signed it in the role that it names."""
+    def verify(self, public: bytes, fleet: bytes, signer: str, role: Role = Role.DEVICE) -> None:
+        """Raise WrongRole or WrongFleet unless it is said in this role, in the fleet with this id; BadSignature unless `public` signed it."""
+        if self.role is not role:
+            raise _wrong_role(self.record.KIND or "of an unknown kind", self.role, (role,))
         if self.fleet != fleet:
             raise WrongFleet(what=f"{self.record.KIND or 'a record'} for {self.record.fleet}", got=self.fleet.hex(), expected=fleet.hex())
         what = self.record.KIND or "record"
@@ -421,6 +423,7 @@ def _check(record: Record) -> None:
     for what, may in (("device", (Trust,)), ("model", (Trust, Enrol, Act))):
         if getattr(record, what) == ALL and not isinstance(record, (*may, Unknown)):
             raise Malformed(what=record.KIND, reason=f"its {what} is {ALL!r}, which is no {what} of its own")
+    more.check_keys(record.more, record.KIND or "record")
     for f in fields(record):
         _check_field(record.KIND or "record", f.name, getattr(record, f.name))
     if isinstance(record, _AT_LEAST_ONE) and not record.number:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modelwire.errors import BadSignature, Malformed, ModelWireError
+from modelwire.errors import BadSignature, Malformed, ModelWireError, WrongRole
 
 from .records import Signed, Trust, expect
 from .signing import KEY_BYTES, Fleet, Role
@@ -36,7 +36,7 @@ class Trusted:
     def take(self, signed: Signed) -> Trusted:
         """Return what holds with this record too. Raises WrongFleet, BadSignature, or Malformed when it is not newer or can't hold."""
         record = expect(signed, Trust)
-        signed.verify(self.root, self.fleet.id, "the fleet's root key")
+        signed.verify(self.root, self.fleet.id, "the fleet's root key", Role.ROOT)
         if record.number <= self.number:
             raise Malformed(what=record.KIND, reason=f"number {record.number} does not follow {self.number}")
         if record.until and record.until <= record.since:
@@ -56,14 +56,15 @@ class Trusted:
         return tuple(out)
 
     def verify(self, signed: Signed, time: int) -> None:
-        """Raise WrongFleet or BadSignature unless a key that speaks in the record's role at this time has signed it."""
+        """Raise WrongRole, WrongFleet or BadSignature unless a key that speaks to devices in the record's role at this time signed it."""
+        if signed.role in (Role.DEVICE, Role.ACT):
+            said = signed.record.KIND or "of an unknown kind"
+            raise WrongRole(what=f"the record {said}", got=signed.role.name.lower(), needed="centre's")
         signer = f"the fleet's {signed.role.name.lower()} key"
         refused: ModelWireError = BadSignature(what=signed.record.KIND or "record", signer=signer)
-        if signed.role is Role.DEVICE:
-            raise refused  # a device does not speak for the centre
         for key in self.keys(signed.role, time):
             try:
-                signed.verify(key, self.fleet.id, signer)
+                signed.verify(key, self.fleet.id, signer, signed.role)
                 return
             except BadSignature as error:
                 refused = error

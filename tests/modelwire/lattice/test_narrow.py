@@ -66,7 +66,8 @@ def trained(seed: int, state: ModelState) -> list[Any]:
 def sealed(state: ModelState, kind: Kind, sections: Any) -> bytes:
     m = state.manifest
     named = m.commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "m", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, named), sections, m.schema, KEY, FLEET_ID).data
+    header = Header(kind, "pi-7", "m", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, named)
+    return seal(header, sections, m.schema, KEY, FLEET_ID).data
 
 
 def same(a: ModelState, b: ModelState) -> bool:

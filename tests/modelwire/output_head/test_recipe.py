@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwire import _core, errors, limits
+from modelwire.identity import root_parts
 from modelwire.lattice.replay import replay, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in, parse_recipe
@@ -154,7 +155,8 @@ def test_exact_tensors_of_the_head_get_the_trained_bits(whole: bool) -> None:
     exact = [whole or t == recipe.layers[0].matrix for t in range(len(state.base))]
     classes = tuple(TensorClass.EXACT if e else c for e, c in zip(exact, manifest.classes, strict=True))
     units = tuple(0 if e else unit for e, unit in zip(exact, manifest.exponents, strict=True))
-    state = ModelState.of_base(replace(manifest, classes=classes, exponents=units), state.base)
+    root = root_parts(manifest.schema, state.base, units, {}).root
+    state = ModelState.of_base(replace(manifest, classes=classes, exponents=units, root=root), state.base)
     trained = train_head(recipe.head, recipe.rows, layers_before(state, recipe))
     after = replay(state, recipe)
     flat = trained[0][0].T if recipe.layers[0].inputs_first else trained[0][0]

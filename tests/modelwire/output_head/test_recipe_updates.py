@@ -108,9 +108,8 @@ def test_a_refused_recipe_names_its_version_and_leaves_the_parent_as_it_was() ->
     state, recipe = case(2)
     sent, after = update(state, recipe)
     other, _ = case(4)
-    long = parse(
-        seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=recipe.with_settings(steps=2**32 - 1).encode()).data
-    )
+    endless = recipe.with_settings(steps=2**32 - 1).encode()
+    long = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=endless).data)
     elsewhere = replace(recipe, layers=tuple(replace(layer, matrix=layer.biases, biases=layer.matrix) for layer in recipe.layers))
     misplaced = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=elsewhere.encode()).data)
     diverging = recipe.with_settings(rate=3e38, decay=3e38)
