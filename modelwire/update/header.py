@@ -56,7 +56,10 @@ class Preamble:
 
 
 def read_preamble(view: memoryview, limit: limits.Limits, *, length: int | None = None) -> Preamble:
-    """Return the lengths at the start of `view`. length: of the container, where it is all there. Raises Malformed, DigestMismatch, UnsupportedWire or TooLarge."""
+    """Return the lengths at the start of `view`. Raises Malformed, DigestMismatch, UnsupportedWire or TooLarge.
+
+    length: of the container, where it is all there.
+    """
     magic, version, header, extension, sections, total, crc = _PREAMBLE.unpack_from(view)
     if magic != MAGIC:
         raise Malformed(what="container", reason="it does not start as one")

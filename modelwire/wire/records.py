@@ -297,7 +297,7 @@ class Signed:
     signature: bytes
 
     def verify(self, public: bytes, fleet: bytes, signer: str, role: Role = Role.DEVICE) -> None:
-        """Raise WrongRole or WrongFleet unless it is said in this role, in the fleet with this id; BadSignature unless `public` signed it."""
+        """Raise WrongRole or WrongFleet unless it is said in this role and in the fleet with this id, BadSignature unless by `public`."""
         if self.role is not role:
             raise _wrong_role(self.record.KIND or "of an unknown kind", self.role, (role,))
         if self.fleet != fleet:
