@@ -1,8 +1,8 @@
-"""What the bytes of every message are made of: CBOR, signatures, topics, signed records, and parts of what is too large for one message.
+"""What the bytes of every message are made of: CBOR, keys and signatures, topics, signed records, and parts of what is too large.
 
 Knows nothing of what it carries: an update is bytes here.
 """
 
 from __future__ import annotations
 
-__all__ = ["cbor", "ed25519", "parts", "records", "signing", "topics"]
+__all__ = ["cbor", "commands", "ed25519", "keys", "log", "more", "parts", "records", "routes", "signing", "topics", "trust"]
