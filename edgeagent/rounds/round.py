@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
+from edgeagent.samples import cards
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
@@ -133,7 +134,8 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
     after = learner.score(snapped.state.named())
     snapped, threshold = learner.settled(snapped)
     learner.close()
-    return Trained(replace(outcome, after=after, threshold=threshold), snapped, Verdict(True), recipe=closed.recipe)
+    card = outcome.card and cards.with_accuracies(outcome.card, under_way.places, after.right)
+    return Trained(replace(outcome, after=after, threshold=threshold, card=card), snapped, Verdict(True), recipe=closed.recipe)
 
 
 def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> Report:
