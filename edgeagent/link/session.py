@@ -361,8 +361,9 @@ class Session:
         self._answer(commands.answer(self.lineage, c, present))
 
     def _answer(self, a: Answered) -> None:
+        text = "".join(c if c.isprintable() else "?" for c in a.text)  # an error may name what came over the wire
         try:
-            self._send("rsp", Response(*self._names(), a.number, a.ok, a.text, a.body))
+            self._send("rsp", Response(*self._names(), a.number, a.ok, text, a.body))
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 

@@ -40,7 +40,7 @@ _log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RoundReport:
     """What a round came to. `version` is None when the guard rejected it, or when it was only tried."""
 
     model: str
@@ -70,7 +70,7 @@ class Trained:
     recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
-Round = Generator[Progress, None, Report]
+Round = Generator[Progress, None, RoundReport]
 
 
 def check_due(standing: Standing, outbox_bytes: int) -> None:
@@ -138,7 +138,7 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
     return Trained(replace(outcome, after=after, threshold=threshold, card=card), snapped, Verdict(True), recipe=closed.recipe)
 
 
-def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> Report:
+def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> RoundReport:
     """Let the guard judge; then write the update down, or that there is none, and end the round's journal."""
     lineage, learner, snapped = standing.lineage, under_way.learner, trained.snapped
     outcome = replace(trained.outcome, ended=int(standing.clock.wall()))
@@ -166,7 +166,7 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     size, kept, kind = 0, 0, ""
     if snapped is not None and sealed is not None:
         size, kept, kind = len(sealed.data), changed(snapped.sections), sealed.header.kind.name.lower()
-    return Report(
+    return RoundReport(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
         lineage.manifest.schema.size, standing.clock.monotonic() - began, error, under_way.why, learner.note,
     )  # fmt: skip
