@@ -136,6 +136,20 @@ def test_nothing_is_sent_while_the_centre_wants_to_be_left_alone(
         assert set(r.states().values()) == {"verified"}
 
 
+def test_what_waits_for_the_centre_becomes_one_update_as_when_the_link_is_down(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, update__coalesce_after="3") as r:
+        c.wait = 300
+        r.serve(1)
+        fill(r.device)
+        train(r, 5)
+        r.serve(10)
+        assert r.states() == {**dict.fromkeys(range(1, 5), "skipped"), 5: "queued"}
+        c.wait = 0
+        r.serve(400)
+        assert r.states()[5] == "verified"
+
+
 def test_a_wait_survives_a_restart_and_ends_by_the_boards_clock(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
