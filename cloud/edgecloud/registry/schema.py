@@ -222,6 +222,15 @@ def migrate(database: Database) -> None:
     from sqlite_utils import Migrations
 
     migrations = Migrations("edgecloud")
+    steps(migrations)
+    with database.named():
+        migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
+    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.run(f"PRAGMA user_version = {SCHEMA}")
+
+
+def steps(migrations: Any) -> None:
+    """Say how each schema is made of the one before it."""
 
     @migrations(name="m005_wire_1")
     def m005_wire_1(tables: Any) -> None:
@@ -230,11 +239,6 @@ def migrate(database: Database) -> None:
                 tables.execute(statement)
         for statement in _triggers(tables):
             tables.execute(statement)
-
-    with database.named():
-        migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
-    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.run(f"PRAGMA user_version = {SCHEMA}")
 
 
 def check(database: Database) -> bool:
