@@ -228,7 +228,10 @@ def test_what_the_operator_adds_is_seen_while_it_runs(path: Path, base: Base) ->
     until(lambda: [r.status for r in said(broker)] == ["quarantine"])
     store = open_registry(path, synchronous="OFF")
     store.devices.add("pi-9", stranger.key.public, 5)
-    until(lambda: [r.status for r in said(broker)] == ["quarantine", "ok"])
+    until(lambda: [r.status for r in said(broker)] == ["quarantine", "challenge"])
+    stranger.hear(said(broker)[-1])
+    broker.publish(*stranger.hello())
+    until(lambda: [r.status for r in said(broker)] == ["quarantine", "challenge", "ok"])
     running.stop()
     store.close()
 
