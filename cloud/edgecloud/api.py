@@ -202,6 +202,10 @@ class Version:
             return self._base.state()
         return materialise.rebuild(self._fleet._store, self._row, self._fleet._bases)
 
+    def prove_file(self, file: bytes) -> None:
+        """Raise RootMismatch unless a bare `.tflite` holds this version's weights, bit for bit; WrongBase when it has other tensors."""
+        materialise.prove_file(self.state(), file, self.name)
+
     def diff(self, other: Version) -> comparing.Distance:
         """Return how far `other` is from this version, tensor by tensor."""
         return comparing.distance(self.state(), other.state())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecommon.sqlite import Database
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
+
+if TYPE_CHECKING:
+    from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
 SCHEMA = 5  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
@@ -229,7 +232,7 @@ def migrate(database: Database) -> None:
     database.run(f"PRAGMA user_version = {SCHEMA}")
 
 
-def steps(migrations: Any) -> None:
+def steps(migrations: Migrations) -> None:
     """Say how each schema is made of the one before it."""
 
     @migrations(name="m005_wire_1")

@@ -147,7 +147,8 @@ def test_what_is_sent_is_asked_once_and_is_what_was_said(learned: tuple[Desk, Sc
     (asked,) = [r for r in centre.said() if isinstance(r, Command)]
     found = parse_unsigned(asked.body["update"])
     forgotten = forgotten_of(found.header.extension)
-    assert (asked.number, asked.verb, asked.parent, asked.epoch) == (said["number"], "adopt", device.head, 1) and found.header.parent == device.head and found.header.root.hex() == said["root"]
+    assert (asked.number, asked.verb, asked.parent, asked.epoch) == (said["number"], "adopt", device.head, 1)
+    assert found.header.parent == device.head and found.header.root.hex() == said["root"]
     assert forgotten is not None and list(forgotten.samples) == said["samples"]
     centre.take(device.response(asked.number, True, "@5 forgot 2 samples"))
     assert "adopt done, 2023-11-14 22:13:20Z: @5 forgot 2 samples" in desk.ok("show", "pi-7")

@@ -120,7 +120,8 @@ def test_trust_records_are_kept_once_and_the_newest_is_found(store: Store) -> No
 
 def test_acts_are_kept_in_order(store: Store) -> None:
     assert store.acts.last() == 0
-    acts = [ActRow(n, device, verb, KEY, b"sealed") for n, device, verb in ((3, "pi-7", "admit"), (5, "pi-8", "admit"), (9, "pi-7", "revoke"))]
+    said = ((3, "pi-7", "admit"), (5, "pi-8", "admit"), (9, "pi-7", "revoke"))
+    acts = [ActRow(n, device, verb, KEY, b"sealed") for n, device, verb in said]
     for act in acts:
         store.acts.add(act)
     assert store.acts.last() == 9 and store.acts.of("pi-7") == [acts[0], acts[2]]
@@ -459,7 +460,9 @@ def test_what_is_written_once_stays(store: Store, lineage: int) -> None:
     store.blobs.put(b"x")
     store.requests.add(Request(1, lineage, "snapshot", b"sealed", 9, 5))
     store.acts.add(ActRow(1, "pi-7", "admit", KEY, b"sealed"))
-    for table in ("trust", "act", "version", "base", "blob", "device", "device_key", "epoch", "lineage", "head", "skipped", "annotation", "command"):
+    for table in (
+        "trust", "act", "version", "base", "blob", "device", "device_key", "epoch", "lineage", "head", "skipped", "annotation", "command",
+    ):  # fmt: skip
         with pytest.raises(LineageError, match="write-once"):
             store.database.run(f"DELETE FROM {table}")
     for table, column in (

@@ -165,7 +165,9 @@ def test_all_transfers_together_are_bounded_and_the_abandoned_ones_go(store: Sql
     assert [t.device for t in store.transfers.all()] == ["pi-2"]
 
 
-@pytest.mark.parametrize("change", [{"size": 0}, {"size": 1 << 40}, {"part_size": 0}, {"part_size": 1500}, {"part_size": 512}, {"what": "base"}])
+@pytest.mark.parametrize(
+    "change", [{"size": 0}, {"size": 1 << 40}, {"part_size": 0}, {"part_size": 1500}, {"part_size": 512}, {"what": "base"}]
+)
 def test_a_manifest_whose_numbers_do_not_agree_is_dropped(centre: Centre, device: ScriptedDevice, change: dict[str, Any]) -> None:
     said, _, _ = device.transfer(device.train(extension=BULK), PART)
     assert centre.take(device.say("part", replace(said, **change))).result is Result.DROPPED
