@@ -31,7 +31,7 @@ from tests.keys import FLEET_ID
 TINY = Path(__file__).parents[1] / "models" / "tiny.tflite"
 FLEET = "orchard"
 PART = 1024 + 44 + 32 * 14  # bytes of a message that carries the smallest part there is
-BULK = {"pad": bytes(range(256)) * 28}  # an extension that makes of a tiny update a handful of them
+BULK = {"pad": np.random.default_rng(0).bytes(7168)}  # an extension that makes of a tiny update a handful of them
 
 
 class Base:
