@@ -124,7 +124,7 @@ class Centre:
         return head.version
 
 
-def fleet_of(store: SqliteStore) -> edgecloud.Fleet:
+def fleet_of(store: SqliteStore) -> edgecloud.Registry:
     return edgecloud.open(store.database.path)
 
 
