@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
-from modelwire.errors import ModelWireError, TooLarge
+from modelwire.errors import Malformed, ModelWireError, NotUnderstood, TooLarge
 from modelwire.identity import tensor_leaves
+from modelwire.wire.commands import LEAVES_MAX, Adopt, Leaves, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command
 
 from . import forgetting
 from .answers import Answered
 from .lineage import Lineage
 
-LEAVES = 512  # of a tensor, in one answer
 _log = logging.getLogger("edgeagent.commands")
 
 
@@ -41,10 +41,16 @@ def answer(lineage: Lineage, asked: Command, present: Present) -> Answered:
     against = _against(lineage, asked, present)
     if against:
         return _kept(lineage, Answered(asked.number, False, against))
-    verb = VERBS.get(asked.verb)
-    if verb is None:
+    try:
+        task = task_of(asked)
+    except NotUnderstood:
         return _kept(lineage, Answered(asked.number, False, NOT_UNDERSTOOD))
-    done = verb(lineage, asked, present)
+    except Malformed as error:
+        return _kept(lineage, Answered(asked.number, False, error.message))
+    if isinstance(task, Adopt):
+        done = _adopt(lineage, asked, task, present)
+    else:
+        done = _leaves(lineage, asked, task) if isinstance(task, Leaves) else _snapshot(lineage, asked, present)
     _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", lineage.name, asked.number, done.text)
     return done
 
@@ -71,9 +77,9 @@ def _snapshot(lineage: Lineage, asked: Command, present: Present) -> Answered:
     return Answered(asked.number, True, f"snapshot @{version}")
 
 
-def _adopt(lineage: Lineage, asked: Command, present: Present) -> Answered:
+def _adopt(lineage: Lineage, asked: Command, task: Adopt, present: Present) -> Answered:
     try:
-        update, forgotten = forgetting.read(lineage, asked)
+        update, forgotten = forgetting.read(lineage, task.update)
     except ModelWireError as e:
         return _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
     dropped = forgetting.drop(lineage, present.spool, forgotten)
@@ -81,22 +87,19 @@ def _adopt(lineage: Lineage, asked: Command, present: Present) -> Answered:
     return forgetting.adopt(lineage, asked, update, forgotten, dropped, present.wall)
 
 
-def _leaves(lineage: Lineage, asked: Command, present: Present) -> Answered:
+def _leaves(lineage: Lineage, asked: Command, task: Leaves) -> Answered:
     """Answer with the digests of a tensor's leaves, from `first` on: by them the centre finds where two models are apart."""
     if moved := _moved_on(lineage, asked):
         return _kept(lineage, moved)
-    tensor, first, schema = asked.body.get("tensor"), asked.body.get("first"), lineage.manifest.schema
-    if type(tensor) is not int or type(first) is not int or not 0 <= tensor < len(schema.tensors) or first < 0:
-        return _kept(lineage, Answered(asked.number, False, f"it names none of {len(schema.tensors)} tensors, or no leaf"))
+    tensor, first, schema = task.tensor, task.first, lineage.manifest.schema
+    if tensor >= len(schema.tensors):
+        return _kept(lineage, Answered(asked.number, False, f"it names none of {len(schema.tensors)} tensors"))
     leaves = tensor_leaves(schema.tensors[tensor], lineage.load().state.weights[tensor])
     if first and first >= len(leaves):
         return _kept(lineage, Answered(asked.number, False, f"tensor {tensor} has {len(leaves)} leaves"))
-    part = leaves[first : first + LEAVES]
+    part = leaves[first : first + LEAVES_MAX]
     text = f"{len(part)} leaves of {len(leaves)}"
     return _kept(lineage, Answered(asked.number, True, text, {"leaves": b"".join(part), "of": len(leaves)}))
-
-
-VERBS: dict[str, Callable[[Lineage, Command, Present], Answered]] = {"snapshot": _snapshot, "adopt": _adopt, "leaves": _leaves}
 
 
 def _moved_on(lineage: Lineage, asked: Command) -> Answered | None:

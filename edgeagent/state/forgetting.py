@@ -26,17 +26,14 @@ LIMIT = Limits(container=DEFAULT.record)  # what fits in a record
 TEXT_MAX = 500  # characters of an answer's text
 
 
-def read(lineage: Lineage, asked: Command) -> tuple[Container, Forgotten | None]:
+def read(lineage: Lineage, carried: bytes) -> tuple[Container, Forgotten | None]:
     """Return the update that a command carries, and what it forgets, if anything. Raises WireError for one that is not for this model."""
-    carried = asked.body.get("update")
-    if not isinstance(carried, bytes):
-        raise Malformed(what=asked.verb, reason="it carries no update")
     update = container.parse_unsigned(carried, LIMIT)
     header = update.header
     if (header.device, header.model) != (lineage.board.device, lineage.name):
-        raise Malformed(what=asked.verb, reason=f"its update is of {header.device}/{header.model}")
+        raise Malformed(what="adopt", reason=f"its update is of {header.device}/{header.model}")
     if header.kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
-        raise Malformed(what=asked.verb, reason=f"its update is of kind {header.kind.name.lower()}")
+        raise Malformed(what="adopt", reason=f"its update is of kind {header.kind.name.lower()}")
     update.check_schema(lineage.manifest.schema)
     return update, forgotten_of(header.extension)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from edgecloud.registry import Refusal, Request, Store
 from modelwire.errors import Malformed, ModelWireError, WrongFleet, WrongRole
-from modelwire.wire import parts, records, topics
+from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import Signed
 from modelwire.wire.signing import Role
 
@@ -99,8 +99,7 @@ def _record(context: Context, topic: topics.Topic, data: bytes) -> Signed:
         raise WrongRole(what=f"the record {name}", got=signed.role.name.lower(), needed="device")
     if signed.fleet != ours:
         raise WrongFleet(what=f"{name} of {said.device}", got=signed.fleet.hex(), expected=ours.hex())
-    if (said.fleet, said.device, said.model) != (topic.fleet, topic.device, topic.model):
-        raise Malformed(what=name, reason=f"it is of {said.fleet}/{said.device}/{said.model} and came on {topic}")
+    routes.check_place(topic, said)
     return signed
 
 
