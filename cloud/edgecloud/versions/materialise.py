@@ -22,6 +22,7 @@ from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind
 
 BASES_KEPT = 8
+MARKED_WEIGHTS = 1 << 28  # of a recipe's checkpoints together: so many are hashed in a few seconds
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelSta
     first that is another, too. After any error the state is of no use.
     """
     container = open_container(store, lineage, version)
-    marked = container.header.kind is Kind.RECIPE and container.recipe(limits.LARGE).checkpoints is not None
-    before = state.copy() if marked else None
+    before = state.copy() if _marks_are_looked_at(container, state) else None
     try:
         apply(state, container, limits.LARGE)
         if prove:
@@ -96,6 +96,12 @@ def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelSta
         if before is None:
             raise
         raise at_checkpoint(error, first_apart(before, container.recipe(limits.LARGE), limits.LARGE)) from None
+
+
+def _marks_are_looked_at(container: Container, state: ModelState) -> bool:
+    """Return whether a recipe has checkpoints whose roots take less than seconds to compare: a liar must not keep a rebuild busy."""
+    marks = container.recipe(limits.LARGE).checkpoints if container.header.kind is Kind.RECIPE else None
+    return marks is not None and len(marks.roots) * state.manifest.schema.size <= MARKED_WEIGHTS
 
 
 def at_checkpoint(error: ReplayMismatch, step: int) -> ReplayMismatch:

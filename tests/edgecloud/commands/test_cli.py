@@ -108,6 +108,9 @@ def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(des
     assert "2 of its messages wait" in said
     centre.tick()  # the key is known now, the base is not
     assert desk.json("devices")["quarantine"][0]["next"] == "edgecloud bases add FILE.tflite"
+    centre.now += 1
+    centre.store.inbox.release(next(m.id for m in centre.store.inbox.held("pi-7") if m.kind == "hello"))
+    assert "when it has said hello" in desk.json("devices")["quarantine"][0]["what"]
     centre.store.close()
 
 

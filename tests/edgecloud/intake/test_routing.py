@@ -393,7 +393,7 @@ def test_refusals_are_bounded(store: SqliteStore, base: Base) -> None:
 
 @pytest.mark.slow("lives through hundreds of updates, some thousand times")
 @settings(max_examples=60)
-@given(leaf=st.sampled_from(["hello", "update", "part", "state", "rsp"]), data=st.binary(max_size=300), cut=st.integers(0, 400))
+@given(leaf=st.sampled_from(["hello", "update", "part", "state", "rsp", "report"]), data=st.binary(max_size=300), cut=st.integers(0, 400))
 def test_no_bytes_on_any_topic_do_more_than_leave_a_row(base: Base, leaf: str, data: bytes, cut: int) -> None:
     """data: raw, and a real message damaged with it."""
     with tempfile.TemporaryDirectory() as folder:

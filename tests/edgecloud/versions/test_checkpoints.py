@@ -48,6 +48,18 @@ def test_a_rebuild_whose_checkpoints_are_equal_says_so(centre: Centre, device: S
     assert said in centre.rebuild()[0].reason
 
 
+def test_checkpoints_that_would_take_long_to_compare_are_left_to_the_replay(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that lies could else keep the rebuild busy with a thousand roots of a large model."""
+    monkeypatch.setattr(materialise, "MARKED_WEIGHTS", 2 * device.base.manifest.schema.size - 1)
+    monkeypatch.setattr(materialise, "first_apart", None)
+    seal = device.seal
+    device.seal = lambda *args, **other: seal(*args, **{**other, "fingerprint": (1, 2)})  # type: ignore[method-assign]
+    centre.deliver(device, device.learn(range(20), every=EVERY, lie=1))
+    assert "another fingerprint than" in centre.rebuild()[0].reason
+
+
 def test_the_command_says_how_many_are_equal_or_the_first_that_is_not(desk: Desk, base: Base) -> None:
     centre = Centre(make_registry(desk.folder / "fleet.db", base))
     device = centre.meet(ScriptedDevice(base))

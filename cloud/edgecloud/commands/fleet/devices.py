@@ -52,7 +52,8 @@ def add_device(args: argparse.Namespace) -> Answer:
     document: Document = {"device": name, "key": key, "replaced": [k.key for k in others], "waiting": waiting}
     lines = [f"{name} speaks with {write_key(KeyKind.DEVICE, key)}"] + [f"revoked {write_key(KeyKind.DEVICE, k.key)}" for k in others]
     if waiting:
-        lines.append(f"{waiting} of its messages wait in quarantine; a running ingester takes them in now")
+        then = "a running ingester answers its hello now, and takes in the rest after that"
+        lines.append(f"{waiting} of its messages wait in quarantine; {then}")
     return Answer(document, "\n".join(lines))
 
 
@@ -128,6 +129,9 @@ def _waiting(store: SqliteStore) -> list[Document]:
         one["hellos" if message.kind == "hello" else "updates"] += 1
         one["since"] = min(one["since"], message.received_at)
         if message.kind != "hello":
+            newer = any(k.id > message.looked and k.revoked_at is None for k in store.devices.keys(message.device))
+            if newer and not one["hellos"]:
+                one["what"] = "its updates are looked at when it has said hello, and answered its challenge"
             continue
         one["key"] = message.mark
         if message.reason == "unknown-base":
@@ -142,7 +146,7 @@ def _waiting(store: SqliteStore) -> list[Document]:
 
 VERBS = (
     Verb(
-        "add", "Let a public key speak for a device; what waits in quarantine for it is taken in by the ingester at once.",
+        "add", "Let a public key speak for a device; the ingester answers its hello at once, and takes in what waits in quarantine.",
         (
             "edgecloud devices add pi-7 edge-device-pub:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
             "edgecloud devices add pi-7 ./pi-7.pub --replace",
