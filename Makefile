@@ -32,7 +32,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench fuzz docs hooks clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence fuzz docs hooks clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -91,6 +91,9 @@ clean: ## remove environments, builds and caches
 ##@ to measure it
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
+
+evidence: $(VENV)/.ready ## measure a promise: TOPIC=wire; FULL=1 adds what takes long
+	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each
 	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -27,10 +28,12 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     with open_folder(loaded, alone=False) as device:
         pid = files.holder(loaded.state / LOCK)
+        link = device.trust.link
         models = [_model(device, m) for m in device.lineages.values()]
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
-            "public_key": device.board.key.public.hex(), "agent_pid": pid, "models": models,
+            "public_key": device.board.public_key, "fleet_id": device.board.identity.id.hex(), "trust": device.trust.held.number,
+            "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "agent_pid": pid, "models": models,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
@@ -44,7 +47,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = device.spool.count(lineage.name, after=head.trained_id)
-    left, wait = journal.read(lineage.journal), lineage.waiting()
+    left, wait, quiet = journal.read(lineage.journal), lineage.waiting(), lineage.quiet()
     if left is not None and left.facts.round != head.rounds + 1:
         left = None  # of a round that is over
     return {
@@ -60,6 +63,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
             "slots_kept": left.facts.whole,
         },
         "pays": head.look,
+        "quiet": None if quiet.until <= time.time() else {"until": quiet.until, "reason": quiet.reason},
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "mode": last["mode"],
@@ -79,8 +83,11 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  round {now['round']} under way ({now['mode']}): step {now['done']} of {now['steps']}{slots}")
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
+    if m["quiet"] is not None:
+        why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
+        out.append(f"  the centre wants nothing sent until {_local(m['quiet']['until'])}{why}")
     if (last := m["last_round"]) is not None:
-        when = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        when = _local(last["at"])
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
             before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
@@ -94,3 +101,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
     elif m["hint"]:
         out.append(f"  the centre {'says ' + m['welcome'] if m['welcome'] else 'has not answered yet'}; try: {m['hint']}")
     return out
+
+
+def _local(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -179,8 +179,10 @@ def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) 
     stored = lineage.load()
     card = _card(standing, gathered.known.runtime_key, until, len(gathered.judging), keep=start.keep)
     blank = Outcome(0, Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
-    room = settings.update.max_bytes - overhead(lineage.fixed_bytes, blank, ()) if start.recipe else None
-    rows = RowsLearner(gathered, stored.state, settings.train.optimizer, room)
+    against = lineage.against_recipes() if start.recipe else ""
+    room = settings.update.max_bytes - overhead(lineage.fixed_bytes, blank, ()) if start.recipe and not against else None
+    note = f"no recipe: {against}" if against else ""
+    rows = RowsLearner(gathered, stored.state, settings.train.optimizer, room, settings.update.checkpoints, note)
     return _Source(stored, idle, lambda _: rows, until, card)
 
 

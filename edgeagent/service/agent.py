@@ -23,7 +23,8 @@ from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
-from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import LinkError, Malformed, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.tensors import ALL
 from modelwire.wire import records, topics
 from modelwire.wire.records import Presence
 
@@ -93,7 +94,9 @@ class Agent:
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         d = self.device
-        side = DeviceSide(self.transport, d.settings.link, d.spool, d.state, self.release, self.rng, self.clock.wall)
+        side = DeviceSide(
+            self.transport, d.settings.link, d.spool, d.state, d.trust, d.settings.device.claim, self.release, self.rng, self.clock.wall
+        )
         self.sessions = {
             name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()
@@ -111,7 +114,8 @@ class Agent:
         if self.device.swept:
             _log.debug("tidied the state folder: %s", ", ".join(self.device.swept))
         board = self.device.board
-        self.transport.open(self._presence(boot, False), topics.all_down(board.fleet, board.device))
+        listen = (topics.all_down(board.fleet, board.device), topics.trust_of_all(board.fleet))
+        self.transport.open(self._presence(boot, False), listen)
         try:
             while not self.stopping and not self._reached(goal):
                 self._check_time(goal)
@@ -173,8 +177,11 @@ class Agent:
     def _read(self, message: Arrived, now: float) -> None:
         try:
             topic = topics.parse(message.topic)
-            session = self.sessions.get(topic.model)
-            if session is None or topic.way != "dn" or (topic.fleet, topic.device) != (self.device.board.fleet, self.device.board.device):
+            session, board = self.sessions.get(topic.model), self.device.board
+            ours = topic.way == "dn" and topic.fleet == board.fleet and topic.device in (board.device, ALL)
+            if ours and topic.leaf == "trust":
+                self._take_trust(topic, message.data)
+            elif session is None or not ours:
                 _log.warning("ignored a message on %s", message.topic)
             else:
                 session.arrived(topic, message.data, now)
@@ -182,11 +189,19 @@ class Agent:
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
         self.transport.acknowledge(message)  # after all that follows from it is durable
 
+    def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
+        """Take the record of who speaks for the centre. Raises WireError for one that the fleet's root key did not sign."""
+        signed = records.parse(data)
+        if (signed.record.fleet, signed.record.device) != (topic.fleet, topic.device):
+            raise Malformed(what=signed.record.KIND or "record", reason=f"it is of {signed.record.device} and came on {topic}")
+        if self.device.trust.take(signed, data):
+            _log.info("trust record %d holds from now on", self.device.trust.held.number)
+
     def _presence(self, boot: int, online: bool) -> Will:
         """Return the device's word on whether it is on line, on the one topic that the will can have: the first model's."""
         board, model = self.device.board, next(iter(self.device.lineages))
         record = Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
-        return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key))
+        return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key, board.identity.id))
 
     def _look_outside(self, now: float) -> None:
         """Do what another process asked for through the database."""

@@ -18,7 +18,6 @@ from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case, codes
 from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import exact_update
-from tests.modelwire.raw_planes import raw_section
 
 FLOATS = (Dtype.FLOAT32, Dtype.FLOAT16, Dtype.BFLOAT16)
 
@@ -67,22 +66,10 @@ def planes(typed: Typed) -> Sections:
     return tuple(s for s in found if s is not None)
 
 
-def raw(typed: Typed) -> Sections:
-    """Return a snapshot's sections that need no base."""
-    specs = typed.state.manifest.schema.tensors
-    return tuple(raw_section(t, spec, w) for t, (spec, w) in enumerate(zip(specs, typed.trained, strict=True)))
-
-
 def exact_bytes(typed: Typed) -> int:
     """Return the bytes of the signed container of the exact update."""
     kind, sections, after = exact_update(typed.state, typed.trained)
     return len(_sealed(kind, sections, after))
-
-
-def raw_bytes(typed: Typed) -> int:
-    """Return the bytes of the signed container of the new model whole, readable without its base."""
-    after = exact_update(typed.state, typed.trained)[2]
-    return len(_sealed(Kind.SNAPSHOT, raw(typed), after))
 
 
 def int8_bytes(typed: Typed) -> int:
@@ -104,4 +91,5 @@ def _state(case: Case, dtype: Dtype, weights: Sequence[Held], *, exact: bool) ->
 def _sealed(kind: Kind, sections: Sections, after: ModelState) -> bytes:
     schema, commit = after.manifest.schema, after.manifest.commit
     base = commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base), sections, schema, KEY, FLEET_ID).data
+    header = Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base)
+    return seal(header, sections, schema, KEY, FLEET_ID).data

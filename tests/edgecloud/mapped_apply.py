@@ -20,7 +20,7 @@ from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Kind, Section
 from modelwire.wire import signing
-from tests.keys import NO_FILE
+from tests.keys import FLEET_ID, NO_FILE
 
 COLUMNS = 1024
 ROWS = 1024  # of one tensor
@@ -49,7 +49,7 @@ def make(file: Path, weights: int) -> None:
     header = Header(
         Kind.SNAPSHOT, "pi-7", "large", 1, 1, manifest.commit, manifest.schema.id, state.root, state.fingerprint, manifest.commit
     )
-    file.write_bytes(seal(header, sections, manifest.schema, signing.PrivateKey(bytes(range(32))), limits.LARGE).data)
+    file.write_bytes(seal(header, sections, manifest.schema, signing.PrivateKey(bytes(range(32))), FLEET_ID, limits.LARGE).data)
 
 
 def peak() -> int:

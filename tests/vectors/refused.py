@@ -1,6 +1,6 @@
 """The negative vectors of wire 1: bytes that every reader refuses, the rule of the pages that says so, and the error's name.
 
-`tests/vectors/wire-1/refused/PAGE/index.json` lists them: one object a vector, with
+`index.json` in each folder of tests/vectors/wire-1/refused lists them: one object a vector, with
 
     file     its bytes, beside the index
     rules    the numbers of the rules that it breaks, such as ["C12"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .blobs import BlobStore
 from .rows import (
+    ActRow,
     Annotation,
     Base,
     DeviceKey,
@@ -20,6 +21,7 @@ from .rows import (
     Refusal,
     Request,
     Status,
+    TrustRow,
     VersionRow,
     WaitingMessage,
 )
@@ -28,6 +30,7 @@ from .store import Store
 
 __all__ = [
     "FILES_FROM",
+    "ActRow",
     "Annotation",
     "Base",
     "BlobStore",
@@ -44,6 +47,7 @@ __all__ = [
     "SqliteStore",
     "Status",
     "Store",
+    "TrustRow",
     "VersionRow",
     "WaitingMessage",
     "backup",

@@ -27,6 +27,25 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustRow:
+    """One trust record of the fleet."""
+
+    number: int
+    record: bytes  # as the root key signed it
+
+
+@dataclass(frozen=True, slots=True)
+class ActRow:
+    """What the operator decided about a device's key."""
+
+    number: int  # rises
+    device: str
+    verb: str  # "admit" or "revoke"
+    key: bytes
+    record: bytes  # as the command key sealed it
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceKey:
     """A public key that speaks, or spoke, for a device."""
 
@@ -52,7 +71,7 @@ class LineageRow:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One life of a device's state, from a base on. A newer one closes it."""
+    """One life of a device's state, from a base on. A newer one closes it. A snapshot in it may go over to another base."""
 
     lineage: int
     epoch: int
@@ -152,14 +171,20 @@ class Refusal:
 class Request:
     """Something the operator asks a device for."""
 
-    id: int
+    number: int  # rises within the lineage
     lineage: int
     verb: str
+    record: bytes  # the command as the operator sealed it, which goes out as it is
+    expiry: int  # Unix seconds: later it is not sent any more
     created_at: int
-    answered_at: int | None
-    ok: bool | None
-    text: str
-    content: bytes = b""  # what goes with the verb; empty where it says all
+    answered_at: int | None = None
+    ok: bool | None = None
+    text: str = ""
+    body: bytes = b""  # CBOR of what the device gave for an answer; empty while there is none
+
+    def open(self, now: int) -> bool:
+        """Whether an answer may still come."""
+        return self.answered_at is None and now <= self.expiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +197,9 @@ class OpenTransfer:
     record: bytes  # the signed Transfer, as it came
     size: int  # bytes of the whole container
     touched_at: int
+    held: int = 0  # parts that have come
+    tried_at: int = 0  # when it was last joined, if it was whole and could not be taken
+    tried_on: bytes = b""  # what its lineage was like then
 
 
 @dataclass(frozen=True, slots=True)

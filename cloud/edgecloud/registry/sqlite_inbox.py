@@ -138,7 +138,7 @@ class SqliteRefusals:
 class SqliteRequests:
     """Implements Requests, in the table `command`."""
 
-    _ALL = "SELECT id, lineage, verb, created_at, answered_at, ok, text, content FROM command"
+    _ALL = "SELECT number, lineage, verb, record, expiry, created_at, answered_at, ok, text, body FROM command"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -146,22 +146,27 @@ class SqliteRequests:
     def add(self, request: Request) -> None:
         r = request
         self._database.run(
-            "INSERT INTO command (id, lineage, verb, created_at, content) VALUES (?, ?, ?, ?, ?)",
-            r.id, r.lineage, r.verb, r.created_at, r.content,
+            "INSERT INTO command (number, lineage, verb, record, expiry, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            r.number, r.lineage, r.verb, r.record, r.expiry, r.created_at,
         )  # fmt: skip
 
-    def open(self, lineage: int | None = None) -> list[Request]:
+    def last(self, lineage: int) -> int:
+        return self._database.number("SELECT coalesce(max(number), 0) FROM command WHERE lineage = ?", lineage)
+
+    def open(self, now: int, lineage: int | None = None) -> list[Request]:
         where, values = (" AND lineage = ?", [lineage]) if lineage is not None else ("", [])
-        rows = self._database.all(f"{self._ALL} WHERE answered_at IS NULL{where} ORDER BY created_at, id", *values)
+        rows = self._database.all(
+            f"{self._ALL} WHERE answered_at IS NULL AND expiry >= ?{where} ORDER BY lineage, number", now, *values
+        )
         return [_request(row) for row in rows]
 
     def of(self, lineage: int) -> list[Request]:
-        return [_request(row) for row in self._database.all(f"{self._ALL} WHERE lineage = ? ORDER BY created_at, id", lineage)]
+        return [_request(row) for row in self._database.all(f"{self._ALL} WHERE lineage = ? ORDER BY number", lineage)]
 
-    def answer(self, request: int, lineage: int, ok: bool, text: str, now: int) -> bool:
+    def answer(self, number: int, lineage: int, ok: bool, text: str, now: int, body: bytes = b"") -> bool:
         changed = self._database.run(
-            "UPDATE command SET answered_at = ?, ok = ?, text = ? WHERE id = ? AND lineage = ? AND answered_at IS NULL",
-            now, ok, text, request, lineage,
+            "UPDATE command SET answered_at = ?, ok = ?, text = ?, body = ? WHERE number = ? AND lineage = ? AND answered_at IS NULL",
+            now, ok, text, body, number, lineage,
         )  # fmt: skip
         return changed == 1
 
@@ -169,7 +174,8 @@ class SqliteRequests:
 class SqliteTransfers:
     """Implements Transfers."""
 
-    _ALL = "SELECT id, device, model, record, size, touched_at FROM transfer"
+    _COLUMNS = "id, device, model, record, size, touched_at, held, tried_at, tried_on"
+    _ALL = f"SELECT {_COLUMNS} FROM transfer"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -177,13 +183,19 @@ class SqliteTransfers:
     def open(self, transfer: OpenTransfer) -> None:
         t = transfer
         self._database.run(
-            "INSERT INTO transfer VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at",
+            "INSERT INTO transfer (id, device, model, record, size, touched_at) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at",
             t.id, t.device, t.model, t.record, t.size, t.touched_at,
         )  # fmt: skip
 
     def get(self, transfer: bytes) -> OpenTransfer | None:
         row = self._database.maybe(f"{self._ALL} WHERE id = ?", transfer)
         return None if row is None else OpenTransfer(*row)
+
+    def find(self, transfer: bytes, index: int) -> tuple[OpenTransfer, bool] | None:
+        held = "EXISTS (SELECT 1 FROM transfer_part p WHERE p.transfer = t.id AND p.part = ?)"
+        row = self._database.maybe(f"SELECT {self._COLUMNS}, {held} FROM transfer t WHERE id = ?", index, transfer)
+        return None if row is None else (OpenTransfer(*row[:-1]), bool(row[-1]))
 
     def of(self, device: str) -> list[OpenTransfer]:
         rows = self._database.all(f"{self._ALL} WHERE device = ? ORDER BY touched_at, rowid", device)
@@ -193,8 +205,11 @@ class SqliteTransfers:
         return [OpenTransfer(*row) for row in self._database.all(f"{self._ALL} ORDER BY touched_at, rowid")]
 
     def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None:
-        self._database.run("INSERT INTO transfer_part VALUES (?, ?, ?) ON CONFLICT DO NOTHING", transfer, index, data)
-        self._database.run("UPDATE transfer SET touched_at = ? WHERE id = ?", now, transfer)
+        fresh = self._database.run("INSERT INTO transfer_part VALUES (?, ?, ?) ON CONFLICT DO NOTHING", transfer, index, data)
+        self._database.run("UPDATE transfer SET touched_at = ?, held = held + ? WHERE id = ?", now, fresh, transfer)
+
+    def tried(self, transfer: bytes, on: bytes, now: int) -> None:
+        self._database.run("UPDATE transfer SET tried_at = ?, tried_on = ? WHERE id = ?", now, on, transfer)
 
     def held(self, transfer: bytes) -> set[int]:
         return {int(part) for (part,) in self._database.all("SELECT part FROM transfer_part WHERE transfer = ?", transfer)}
@@ -225,5 +240,5 @@ class SqliteAnnotations:
 
 
 def _request(row: Row) -> Request:
-    id, lineage, verb, created_at, answered_at, ok, text, content = row
-    return Request(id, lineage, verb, created_at, answered_at, None if ok is None else bool(ok), text, content)
+    number, lineage, verb, record, expiry, created_at, answered_at, ok, text, body = row
+    return Request(number, lineage, verb, record, expiry, created_at, answered_at, None if ok is None else bool(ok), text, body)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from modelwire.wire.signing import Fleet
+
 from .blobs import BlobStore
 from .rows import (
+    ActRow,
     Annotation,
     Base,
     DeviceKey,
@@ -19,9 +22,35 @@ from .rows import (
     PresenceRow,
     Refusal,
     Request,
+    TrustRow,
     VersionRow,
     WaitingMessage,
 )
+
+
+class Trusts(Protocol):
+    """The fleet's trust records; write-once."""
+
+    def add(self, trust: TrustRow) -> None:
+        """Keep a record. Raises LineageError when its number is held already."""
+
+    def all(self) -> list[TrustRow]:
+        """Return all of them, oldest first."""
+
+    def newest(self) -> TrustRow: ...
+
+
+class Acts(Protocol):
+    """What the operator decided about devices; write-once."""
+
+    def add(self, act: ActRow) -> None:
+        """Keep an act. Raises LineageError when its number is held already."""
+
+    def last(self) -> int:
+        """Return the highest number, 0 when there is none."""
+
+    def of(self, device: str) -> list[ActRow]:
+        """Return what was decided about a device, oldest first."""
 
 
 class Bases(Protocol):
@@ -71,7 +100,7 @@ class Lineages(Protocol):
     def used(self, lineage: int, version: int) -> None:
         """Remember that a device has used this number: it is never granted again."""
 
-    def epoch_of(self, lineage: int, state: bytes, base: bytes) -> Epoch | None: ...
+    def epoch_of(self, lineage: int, state: bytes) -> Epoch | None: ...
 
     def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
         """Open the next epoch, with its head at the base."""
@@ -208,13 +237,16 @@ class Requests(Protocol):
 
     def add(self, request: Request) -> None: ...
 
-    def open(self, lineage: int | None = None) -> list[Request]:
-        """Return requests without an answer, oldest first."""
+    def last(self, lineage: int) -> int:
+        """Return the highest number that a request of this lineage has, 0 when there is none."""
+
+    def open(self, now: int, lineage: int | None = None) -> list[Request]:
+        """Return requests without an answer that have not expired, oldest first."""
 
     def of(self, lineage: int) -> list[Request]: ...
 
-    def answer(self, request: int, lineage: int, ok: bool, text: str, now: int) -> bool:
-        """Keep the answer to an open request of this lineage, and return whether there was one."""
+    def answer(self, number: int, lineage: int, ok: bool, text: str, now: int, body: bytes = b"") -> bool:
+        """Keep the answer to a request of this lineage that has none, and return whether there was one."""
 
 
 class Transfers(Protocol):
@@ -225,13 +257,20 @@ class Transfers(Protocol):
 
     def get(self, transfer: bytes) -> OpenTransfer | None: ...
 
+    def find(self, transfer: bytes, index: int) -> tuple[OpenTransfer, bool] | None:
+        """Return a transfer and whether this part of it is held, by one look."""
+
     def of(self, device: str) -> list[OpenTransfer]:
         """Return a device's transfers, the one longest untouched first."""
 
     def all(self) -> list[OpenTransfer]:
         """Return all transfers, the one longest untouched first."""
 
-    def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None: ...
+    def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None:
+        """Keep a part that is not held yet."""
+
+    def tried(self, transfer: bytes, on: bytes, now: int) -> None:
+        """Remember that it was whole, joined, and not taken."""
 
     def held(self, transfer: bytes) -> set[int]: ...
 
@@ -252,6 +291,8 @@ class Annotations(Protocol):
 class Store(Protocol):
     """A registry. One store is used by one thread; several stores may be open on one registry."""
 
+    trusts: Trusts
+    acts: Acts
     bases: Bases
     devices: Devices
     lineages: Lineages
@@ -267,7 +308,8 @@ class Store(Protocol):
     def fleet(self) -> str: ...
 
     @property
-    def public_key(self) -> bytes: ...
+    def identity(self) -> Fleet:
+        """What every board is given of the fleet: its root key and its id."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing, durable at its end. Inside another one it is a savepoint: it can fail alone."""

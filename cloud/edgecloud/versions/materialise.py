@@ -10,13 +10,15 @@ from functools import cached_property
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
-from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged
+from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch
 from modelwire.lattice.rebuild import apply, prove_root
+from modelwire.lattice.replay import first_apart
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
 from modelwire.tflite.file import TrainableFile, parse_trainable, read_weights, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
+from modelwire.update.sections import Kind
 
 BASES_KEPT = 8
 
@@ -70,7 +72,8 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
     header = sent.header
     row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
     said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), sent.commit, header.parent, header.root)
-    if row != said or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
+    other_base = header.base not in (b"", version.base)  # a snapshot names its own
+    if row != said or other_base or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
         raise RegistryDamaged(path="the registry", reason=f"the row of {lineage}@{version.version} does not agree with its container")
     return sent
 
@@ -78,12 +81,26 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
 def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
-    A recipe is replayed. Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
+    A recipe is replayed. Raises RootMismatch when the result is another than its device had: of a recipe with checkpoints it names the
+    first that is another, too. After any error the state is of no use.
     """
     container = open_container(store, lineage, version)
-    apply(state, container, limits.LARGE)
-    if prove:
-        prove_root(state, container)
+    marked = container.header.kind is Kind.RECIPE and container.recipe(limits.LARGE).checkpoints is not None
+    before = state.copy() if marked else None
+    try:
+        apply(state, container, limits.LARGE)
+        if prove:
+            prove_root(state, container)
+    except ReplayMismatch as error:
+        if before is None:
+            raise
+        raise at_checkpoint(error, first_apart(before, container.recipe(limits.LARGE), limits.LARGE)) from None
+
+
+def at_checkpoint(error: ReplayMismatch, step: int) -> ReplayMismatch:
+    """Return the error with the step of the first checkpoint that came out otherwise; 0: all of them are equal."""
+    kind = f"root after step {step}, at a checkpoint," if step else f"{error.facts['kind']}, behind checkpoints that are all equal,"
+    return ReplayMismatch(**{**error.facts, "kind": kind})
 
 
 def rebuild(store: Store, version: VersionRow, bases: LoadedBases) -> ModelState:
@@ -110,7 +127,7 @@ def check_signature(store: Store, lineage: LineageRow, container: Container) -> 
     keys = store.devices.keys(lineage.device)
     for known in keys:
         try:
-            container.verify(known.key)
+            container.verify(known.key, store.identity.id)
             return
         except BadSignature:
             continue

@@ -22,8 +22,9 @@ from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime
 from modelwire.errors import RuntimeUnusable
 from modelwire.wire import signing
-from tests import broker
-from tests.edgeagent.boards import DEVICE_SEED, FLEET_SEED, centre, fill, make, rig
+from modelwire.wire.keys import KeyKind, read_key, write_fleet, write_key
+from tests import broker, keys
+from tests.edgeagent.boards import DEVICE_SEED, centre, fill, make, rig
 from tests.edgeagent.centre import FakeClock
 from tests.worlds import MODELS
 
@@ -88,7 +89,7 @@ def test_the_help_of_the_whole_names_every_command(capsys: pytest.CaptureFixture
 
 
 def init(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> Any:
-    (folder.parent / "fleet.pub").write_text(signing.PrivateKey(FLEET_SEED).public.hex() + "\n")
+    (folder.parent / "fleet.pub").write_text(write_fleet(keys.FLEET) + "\n")
     return document(
         capsys, "init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(folder.parent / "fleet.pub"),
         "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(folder), *more,
@@ -97,8 +98,10 @@ def init(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> Any:
 
 def test_init_says_the_key_and_the_line_for_the_centre(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = init(capsys, tmp_path / "d", "--set", "train.epochs=9", "--broker", "mqtt://127.0.0.1:99")
-    key = (tmp_path / "d" / "device.key").read_text().strip()
-    assert said["public_key"] == signing.PrivateKey(bytes.fromhex(key)).public.hex()
+    key = (tmp_path / "d" / "device.key").read_text()
+    assert key.startswith("edge-device-key:") and (tmp_path / "d" / "fleet.pub").read_text() == write_fleet(keys.FLEET) + "\n"
+    public = signing.PrivateKey(read_key(key, KeyKind.DEVICE_PRIVATE, "device.key")).public
+    assert said["public_key"] == write_key(KeyKind.DEVICE, public) and said["public_key"].startswith("edge-device-pub:")
     assert f"edgecloud devices add pi-7 {said['public_key']}" in said["on_the_centre"]
     assert (tmp_path / "d" / "device.key").stat().st_mode & 0o777 == 0o600
     shown = document(capsys, "config", "show", "--origin", "--dir", str(tmp_path / "d"))["settings"]
@@ -150,7 +153,7 @@ def test_init_writes_the_rate_that_suits_the_files_optimizer(
 def test_init_refuses_what_could_not_work_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], name: str, code: int
 ) -> None:
-    (tmp_path / "fleet.pub").write_text(signing.PrivateKey(FLEET_SEED).public.hex())
+    (tmp_path / "fleet.pub").write_text(write_fleet(keys.FLEET))
     common = ["init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(tmp_path / "fleet.pub"), "--dir", str(tmp_path / "d")]
     said = error(capsys, *common, *words)
     if name:
@@ -292,7 +295,7 @@ def test_config_check_reads_a_file_without_a_device(capsys: pytest.CaptureFixtur
 
 def test_version_names_wire_and_release(capsys: pytest.CaptureFixture[str]) -> None:
     said = document(capsys, "version")
-    assert said["edgeagent"] == __version__ and said["wire"] == "1.0"
+    assert said["edgeagent"] == __version__ and said["wire"] == "1"
     code, out, _ = call(capsys, "--version")
     assert code == 0 and out.strip() == f"edgeagent {__version__}"
 

@@ -34,7 +34,7 @@ LISTEN = "e1/home/pi-7/+/dn/#"
 @contextmanager
 def opened(settings: LinkSettings, folder: Path, client: str = "pi-7", listen: str = LISTEN, will: Will = WILL) -> Iterator[MqttLink]:
     made = MqttLink(settings, folder, client)
-    made.open(will, listen)
+    made.open(will, [listen])
     try:
         yield made
     finally:
@@ -123,13 +123,13 @@ def test_the_farewell_is_said_on_closing_and_the_will_when_the_process_dies(tmp_
     with broker.mosquitto(tmp_path) as b, opened(quick(b.url), tmp_path, "centre", "e1/home/+/+/up/#", Will("x", b"")) as centre:
         wait(centre, Connected)
         device = MqttLink(quick(b.url), tmp_path, "pi-7")
-        device.open(WILL, LISTEN)
+        device.open(WILL, [LISTEN])
         wait(device, Connected)
         device.close(Will(WILL.topic, b"bye"))
         got = wait(centre, Arrived)
         assert isinstance(got, Arrived) and got.data == b"bye"
         device = MqttLink(quick(b.url), tmp_path, "pi-7")
-        device.open(WILL, LISTEN)
+        device.open(WILL, [LISTEN])
         wait(device, Connected)
         assert device._client is not None
         sock = device._client.socket()

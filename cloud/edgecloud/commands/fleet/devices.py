@@ -8,9 +8,11 @@ from edgecloud import keys
 from edgecloud.registry import SqliteStore
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice
-from modelwire.tensors import check_name
+from modelwire.tensors import check_own_name
+from modelwire.wire.keys import KeyKind, write_key
 
 from ..answer import Document, now, registry_of, table, when
+from ..sealing import add_key, command_key, decide
 from ..verb import Verb
 
 NAME = "devices"
@@ -20,13 +22,14 @@ EXAMPLES = ("edgecloud devices",)
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the device's name")
-    parser.add_argument("key", metavar="PUBKEY", help="its public key: 64 hexadecimal digits, or a file that holds them")
+    parser.add_argument("pubkey", metavar="PUBKEY", help="its public key: edge-device-pub:..., or a file that holds that line")
     parser.add_argument("--replace", action="store_true", help="revoke the key that spoke for it until now")
+    add_key(parser)
 
 
 def add_device(args: argparse.Namespace) -> Answer:
-    name = check_name("device name", args.name)
-    key = keys.read_public(args.key)
+    name = check_own_name("device name", args.name)
+    key = keys.read_device_key(args.pubkey)
     with registry_of(args, readonly=False) as store, store.transaction():
         owner = store.devices.owner(key)
         if owner not in (None, name):
@@ -35,15 +38,19 @@ def add_device(args: argparse.Namespace) -> Answer:
         if others and not args.replace:
             raise BadArgument(
                 reason=f"{name} has another key, {others[0].key.hex()[:16]}",
-                fix=f"if the board was set up anew: edgecloud devices add {name} {key.hex()} --replace",
+                fix=f"if the board was set up anew: edgecloud devices add {name} {write_key(KeyKind.DEVICE, key)} --replace",
             )
-        if others:
-            store.devices.revoke(name, now())
-        if store.devices.owner(key) is None:
+        if others or owner is None:
+            sealer = command_key(args, store)
+            for other in others:
+                decide(store, sealer, name, "revoke", other.key)
+            if others:  # a key that is the device's already goes with them, and comes again below
+                store.devices.revoke(name, now())
+            decide(store, sealer, name, "admit", key)
             store.devices.add(name, key, now())
         waiting = sum(m.kind != "state" for m in store.inbox.held(name))
     document: Document = {"device": name, "key": key, "replaced": [k.key for k in others], "waiting": waiting}
-    lines = [f"{name} speaks with {key.hex()}"] + [f"revoked {k.key.hex()}" for k in others]
+    lines = [f"{name} speaks with {write_key(KeyKind.DEVICE, key)}"] + [f"revoked {write_key(KeyKind.DEVICE, k.key)}" for k in others]
     if waiting:
         lines.append(f"{waiting} of its messages wait in quarantine; a running ingester takes them in now")
     return Answer(document, "\n".join(lines))
@@ -51,12 +58,18 @@ def add_device(args: argparse.Namespace) -> Answer:
 
 def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the device's name")
+    add_key(parser)
 
 
 def revoke_device(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store, store.transaction():
-        if not store.devices.keys(args.name):
+        known = store.devices.keys(args.name)
+        if not known:
             raise UnknownDevice(device=args.name)
+        sealer = command_key(args, store)
+        for one in known:
+            if one.revoked_at is None:
+                decide(store, sealer, args.name, "revoke", one.key)
         count = store.devices.revoke(args.name, now())
     return Answer({"device": args.name, "revoked": count}, f"{args.name}: {count} keys revoked")
 
@@ -123,7 +136,7 @@ def _waiting(store: SqliteStore) -> list[Document]:
         known = store.devices.keys(message.device)
         one["what"] = "its key was revoked" if any(k.key == message.mark for k in known) else "its key is not registered"
         replace = " --replace" if any(k.revoked_at is None for k in known) else ""
-        one["next"] = f"edgecloud devices add {message.device} {message.mark.hex()}{replace}"
+        one["next"] = f"edgecloud devices add {message.device} {write_key(KeyKind.DEVICE, message.mark)}{replace}"
     return list(out.values())
 
 
@@ -131,7 +144,7 @@ VERBS = (
     Verb(
         "add", "Let a public key speak for a device; what waits in quarantine for it is taken in by the ingester at once.",
         (
-            "edgecloud devices add pi-7 9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "edgecloud devices add pi-7 edge-device-pub:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
             "edgecloud devices add pi-7 ./pi-7.pub --replace",
         ),
         add_device, _add_arguments,

@@ -14,6 +14,8 @@ from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
+from modelwire.wire.keys import KeyKind
+from modelwire.wire.signing import Role
 
 from ..answer import Document, table
 
@@ -26,7 +28,7 @@ ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", metavar="URL", help="mqtt[s]://HOST[:PORT]; EDGECLOUD_BROKER")
-    parser.add_argument("--key", metavar="FILE", help="the fleet's private key (default: fleet.key beside the registry); EDGECLOUD_KEY")
+    parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> Answer:
     checks = [
         _check("kernel", kernels.describe, "rounds to nearest even"),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
-        _check("key", lambda: _key_fits(path, args.key), "is the fleet's, and nobody else may read it"),
+        _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("disk", lambda: _room(path), "has room"),
         _check("broker", lambda: _reach(args.broker), "answers"),
     ]
@@ -67,11 +69,11 @@ def _look_at(path: Path) -> None:
 def _key_fits(path: Path, key: str | None) -> None:
     store = open_registry(path, readonly=True)
     try:
-        public = store.public_key
+        held = keys.trusted(store.identity, [row.record for row in store.trusts.all()])
     finally:
         store.close()
-    if keys.load_key(Path(key) if key else path.parent / keys.PRIVATE).public != public:
-        raise BadArgument(reason="the private key is not the one of this registry's fleet", fix="name the right one with --key")
+    file = Path(key or from_environment("KEY", "") or path.parent / keys.RECEIPT)
+    keys.require_speaks(keys.load_key(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
 
 
 def _room(path: Path) -> None:
