@@ -30,7 +30,8 @@ if __name__ == "__main__" and "--inside" in sys.argv:
         from modelwire.output_head import recipe
         from modelwire.tflite import file as tflite_file
         from modelwire.update import container, manifest
-        from modelwire.wire import records, signing
+        from modelwire.wire import signing
+        from tests.hostile import protocol_doors
 else:
     from modelwire.cards import card
     from modelwire.lattice.rebuild import rebuild, replayed
@@ -38,7 +39,8 @@ else:
     from modelwire.output_head import recipe
     from modelwire.tflite import file as tflite_file
     from modelwire.update import container, manifest
-    from modelwire.wire import records, signing
+    from modelwire.wire import signing
+    from tests.hostile import protocol_doors
 
 import numpy as np
 
@@ -112,15 +114,6 @@ def try_container(data: bytes) -> None:
     assert bits(parent()) == before, "the parent was written to"
     with contextlib.suppress(ModelWireError):
         container.parse(data)
-
-
-def try_records(data: bytes) -> None:
-    """A record; what is read is written the same."""
-    try:
-        read = records.parse(data)
-    except ModelWireError:
-        return
-    assert records.encode(read.record, KEY)[: len(read.body)] == read.body, "two forms of one record"
 
 
 def try_manifest(data: bytes) -> None:
@@ -197,10 +190,6 @@ def container_seeds() -> list[bytes]:
     return [f.read_bytes()[: -container.TRAILER] for f in [*sorted((VECTORS / "updates").glob("*-*.bin")), recipe_on_base]]
 
 
-def record_seeds() -> list[bytes]:
-    return [f.read_bytes() for f in sorted((VECTORS / "records").glob("*.bin"))]
-
-
 def manifest_seeds() -> list[bytes]:
     return [(VECTORS / "updates" / "manifest.bin").read_bytes()]
 
@@ -221,7 +210,7 @@ class Door:
 
 DOORS = {
     "container": Door(try_container, container_seeds, 8192),
-    "records": Door(try_records, record_seeds, 2048),
+    **{name: Door(*door) for name, door in protocol_doors.DOORS.items()},
     "recipe": Door(try_recipe, recipe_seeds, 4096, 4),
     "card": Door(try_card, card_seeds, 1024),
     "manifest": Door(try_manifest, manifest_seeds, 2048),
