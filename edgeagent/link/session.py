@@ -21,7 +21,7 @@ from edgeagent.state.outbox import Waiting
 from edgeagent.state.trust import TrustStore
 from modelwire.errors import LinkError, Malformed, TooLarge
 from modelwire.output_head.recipe import TRAINERS
-from modelwire.wire import parts, records, topics
+from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import (
     NOT_UNDERSTOOD,
     Command,
@@ -138,29 +138,26 @@ class Session:
         signed = records.parse(data)
         record = signed.record
         self._side.trust.verify(signed)
-        if (record.fleet, record.device, record.model) != (topic.fleet, topic.device, topic.model):
-            raise Malformed(what=record.KIND, reason=f"it is of {record.fleet}/{record.device}/{record.model} and came on {topic}")
-        if isinstance(record, Welcome) and topic.leaf == "cmd":
+        routes.check_place(topic, record)
+        if isinstance(record, Welcome):
             self._take_welcome(record, now)
-        elif isinstance(record, Receipt) and topic.leaf == "receipt":
+        elif isinstance(record, Receipt):
             self._take_receipt(record, now)
-        elif isinstance(record, Command) and topic.leaf == "cmd":
+        elif isinstance(record, Command):
             self._take_command(record)
-        elif isinstance(record, Wait) and topic.leaf == "cmd":
+        elif isinstance(record, Wait):
             self._keep_quiet(record.seconds, record.reason, now)
-        elif isinstance(record, Desired) and topic.leaf == "desired":
+        elif isinstance(record, Desired):
             self._take_desired(record)
-        elif isinstance(record, Wanted) and topic.leaf == "part":
+        elif isinstance(record, Wanted):
             self._take_wanted(record)
-        elif isinstance(record, Transfer) and topic.leaf == "part":
+        elif isinstance(record, Transfer):
             _log.debug("%s: a %s was offered; nothing is fetched by this release", self.name, record.what)
         elif isinstance(record, Response):  # never answered: two sides that don't understand each other would go on for ever
             _log.warning("%s: the centre answered %d: %s", self.name, record.number, record.text)
         elif isinstance(record, Unknown):
             _log.warning("%s: a record of the kind %r is not understood by this release", self.name, record.kind)
             self._answer(Answered(record.number, False, NOT_UNDERSTOOD))
-        else:
-            raise Malformed(what=record.KIND, reason=f"it does not belong on {topic}")
         self.lineage.serve()
 
     def nudge(self, now: float) -> None:

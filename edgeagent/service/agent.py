@@ -23,9 +23,9 @@ from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
-from modelwire.errors import LinkError, Malformed, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
-from modelwire.wire import records, topics
+from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
@@ -192,8 +192,7 @@ class Agent:
     def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
         """Take the record of who speaks for the centre. Raises WireError for one that the fleet's root key did not sign."""
         signed = records.parse(data)
-        if (signed.record.fleet, signed.record.device) != (topic.fleet, topic.device):
-            raise Malformed(what=signed.record.KIND or "record", reason=f"it is of {signed.record.device} and came on {topic}")
+        routes.check_place(topic, signed.record)
         if self.device.trust.take(signed, data):
             _log.info("trust record %d holds from now on", self.device.trust.held.number)
 
