@@ -266,9 +266,8 @@ def _places() -> Iterator[Case]:
     hello = signed(values("hello"))
     here = {**CENTRE, **on("up/hello")}
     strange = signed(unknown(), Role.DEVICE)
-    yield Case(
-        "hello on another fleet's topic", "P66", "Malformed", "centre", hello, {**CENTRE, **on("up/hello", fleet="stable")}, hello, here
-    )
+    stable = {**CENTRE, **on("up/hello", fleet="stable")}
+    yield Case("hello of another fleet", "P66", "Malformed", "centre", signed(values("hello", fleet="stable")), stable, hello, here)
     yield Case("an unknown kind that goes down", "P66", "Malformed", "centre", strange, {**CENTRE, **on("dn/cmd")}, strange, here)
     response = signed(values("response"), Role.DEVICE)
     yield Case("a response that goes down", "P66", "Malformed", "centre", response, {**CENTRE, **on("dn/cmd")}, response,
