@@ -116,6 +116,7 @@ class Session:
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = self._rewound = False
+        self._challenged = 0
         self._on_the_way.clear()
         self._sent.clear()
         self._uploads.clear()
@@ -171,11 +172,9 @@ class Session:
     def tick(self, now: float) -> None:
         """Send what is due."""
         head = self.lineage.head()
-        if not self._online:
+        if not self._online or now < self._quiet(now):
             if len(self.lineage.outbox.waiting("queued")) > self.settings.update.coalesce_after:
                 self._coalesce(head.version)
-            return
-        if now < self._quiet(now):
             return
         try:
             if now >= self._hello_due:
@@ -358,8 +357,9 @@ class Session:
         self._answer(commands.answer(self.lineage, c, present))
 
     def _answer(self, a: Answered) -> None:
+        text = "".join(c if c.isprintable() else "?" for c in a.text)  # an error may name what came over the wire
         try:
-            self._send("rsp", Response(*self._names(), a.number, a.ok, a.text, a.body))
+            self._send("rsp", Response(*self._names(), a.number, a.ok, text, a.body))
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 
@@ -382,7 +382,8 @@ class Session:
             return
         self._quiet_until = now + seconds
         self.lineage.set_quiet(Quiet(int(self._side.wall()) + seconds, reason) if seconds else Quiet(0, ""))
-        _log.info("%s: %s", self.name, f"nothing is to be sent for {seconds} s: {reason}" if seconds else "the wait is over")
+        why = f": {reason}" if reason else ""
+        _log.info("%s: %s", self.name, f"the centre wants nothing sent for {seconds} s{why}" if seconds else "the wait is over")
 
     def _quiet(self, now: float) -> float:
         """Return until when nothing is sent, in monotonic seconds; a wait from before this start goes on."""

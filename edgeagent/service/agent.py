@@ -16,7 +16,7 @@ from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
 from edgeagent.rounds.resuming import interrupted, start_of
-from edgeagent.rounds.round import Report, check_due, run
+from edgeagent.rounds.round import RoundReport, check_due, run
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
@@ -60,7 +60,7 @@ class _Running:
     """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
 
     lineage: Lineage
-    steps: Generator[Progress, None, Report | None]  # None: it did not pay
+    steps: Generator[Progress, None, RoundReport | None]  # None: it did not pay
     began: float
     said: float
     pauses: float | None = None  # monotonic seconds since when it waits
@@ -82,7 +82,7 @@ class Agent:
     extractors: Extractors | None = None  # what mode features needs
 
     def __post_init__(self) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[RoundReport] = []
         self.stopping = ""
         self._round: _Running | None = None
         self._memory = Memory(self.sensors)
@@ -305,7 +305,7 @@ class Agent:
             return spool.count(standing.name, after=head.looked_id) >= again
         return enough or waited >= train.every
 
-    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, Report | None]:
+    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, RoundReport | None]:
         """Do a round where one pays; one that is taken up paid when it began."""
         name = standing.name
         if start.looks:
@@ -333,7 +333,7 @@ class Agent:
         apart = self.clock.wall() - trained_at
         return apart if apart >= 0 else self.clock.monotonic() - self._began
 
-    def _finish(self, report: Report) -> None:
+    def _finish(self, report: RoundReport) -> None:
         self.reports.append(report)
         del self.reports[:-REPORTS]
         self._done_once.add(report.model)
