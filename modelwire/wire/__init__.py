@@ -1,8 +1,10 @@
-"""What the bytes of every message are made of: CBOR, keys and signatures, topics, signed records, and parts of what is too large.
+"""What the bytes of every message are made of: CBOR, signatures, topics, signed records, and parts of what is too large for one message.
 
 Knows nothing of what it carries: an update is bytes here.
 """
 
 from __future__ import annotations
 
-__all__ = ["cbor", "commands", "ed25519", "keys", "log", "more", "parts", "records", "routes", "signing", "topics", "trust"]
+__all__ = [
+    "cbor", "commands", "devices", "ed25519", "keys", "log", "more", "parts", "records", "routes", "signing", "topics", "trust", "welcome",
+]  # fmt: skip

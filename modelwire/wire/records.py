@@ -296,14 +296,17 @@ class Signed:
     body: bytes
     signature: bytes
 
-    def verify(self, public: bytes, fleet: bytes, signer: str, role: Role = Role.DEVICE) -> None:
-        """Raise WrongRole or WrongFleet unless it is said in this role and in the fleet with this id, BadSignature unless by `public`."""
+    def check(self, fleet: bytes, role: Role) -> None:
+        """Raise WrongRole or WrongFleet unless it is said in this role and in the fleet with this id."""
         if self.role is not role:
             raise _wrong_role(self.record.KIND or "of an unknown kind", self.role, (role,))
         if self.fleet != fleet:
             raise WrongFleet(what=f"{self.record.KIND or 'a record'} for {self.record.fleet}", got=self.fleet.hex(), expected=fleet.hex())
-        what = self.record.KIND or "record"
-        signing.verify(public, self.role.domain, fleet, self.body, self.signature, what=what, signer=signer)
+
+    def verify(self, public: bytes, fleet: bytes, signer: str, role: Role = Role.DEVICE) -> None:
+        """Raise as `check`, or BadSignature unless `public` signed it in this role."""
+        self.check(fleet, role)
+        signing.verify(public, role.domain, fleet, self.body, self.signature, what=self.record.KIND or "record", signer=signer)
 
 
 def encode(
@@ -405,14 +408,14 @@ def _build(cls: type[Record], values: dict[str, cbor.Value]) -> Record:
 
 def _unknown(kind: str, values: dict[str, cbor.Value]) -> Unknown:
     """Return what of an unknown record can be answered. Raises Malformed when it does not say whom it is about."""
-    names = [values.get(name) for name in ("fleet", "device", "model")]
-    at, number = values.get("at"), values.get("number", 0)
-    if any(not isinstance(name, str) for name in names) or type(at) is not int or len(kind) > limits.NAME_MAX or not kind.isprintable():
+    further = more.taken(values, "record")
+    fleet, device, model, at = values.get("fleet"), values.get("device"), values.get("model"), values.get("at")
+    if not (isinstance(fleet, str) and isinstance(device, str) and isinstance(model, str) and type(at) is int):
+        raise Malformed(what="record", reason="it does not say whom it is about, and when it was said")
+    if len(kind) > limits.NAME_MAX or not kind.isprintable():
         raise Malformed(what="record", reason=f"{kind[:40]!r} is not a kind of record")
-    more.taken(values, "record")
-    known = type(number) is int and 0 <= number < 1 << 63
-    fleet, device, model = (str(name) for name in names)
-    record = Unknown(fleet, device, model, at, kind, int(str(number)) if known else 0)
+    number = values.get("number")
+    record = Unknown(fleet, device, model, at, kind, number if type(number) is int and 0 <= number < 1 << 63 else 0, more=further)
     _check(record)
     return record
 

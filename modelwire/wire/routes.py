@@ -24,11 +24,12 @@ from .records import (
 )
 from .topics import Topic
 
+RESERVED = "card"  # goes up; wire 1 reads nothing there
 CARRIES: dict[tuple[str, str], tuple[type[Record], ...]] = {
     ("up", "hello"): (Hello,),
     ("up", "update"): (),  # containers
     ("up", "part"): (Transfer, Wanted),  # and parts
-    ("up", "card"): (),  # reserved
+    ("up", RESERVED): (),
     ("up", "state"): (Presence,),
     ("up", "rsp"): (Response,),
     ("up", "report"): (Report,),
@@ -39,6 +40,20 @@ CARRIES: dict[tuple[str, str], tuple[type[Record], ...]] = {
     ("dn", "part"): (Transfer, Wanted),  # and parts
     ("dn", "trust"): (Trust,),
 }
+
+
+def check_heard(topic: Topic, fleet: str) -> None:
+    """Raise Malformed unless the centre of the fleet with this name reads what comes on a topic."""
+    if topic.way != "up" or topic.fleet != fleet:
+        raise Malformed(what="topic", reason=f"{topic} does not go up in the fleet {fleet!r}")
+    if topic.leaf == RESERVED:
+        raise Malformed(what="topic", reason=f"up/{topic.leaf} is not read in this release")
+
+
+def check_update(topic: Topic, device: str, model: str) -> None:
+    """Raise Malformed unless an update came on a topic of the device and model that its header names."""
+    if (device, model) != (topic.device, topic.model):
+        raise Malformed(what="container", reason=f"it is of {device}/{model} and came on {topic}")
 
 
 def check_place(topic: Topic, record: Record) -> None:

@@ -60,6 +60,7 @@ class Trusted:
         if signed.role in (Role.DEVICE, Role.ACT):
             said = signed.record.KIND or "of an unknown kind"
             raise WrongRole(what=f"the record {said}", got=signed.role.name.lower(), needed="centre's")
+        signed.check(self.fleet.id, signed.role)
         signer = f"the fleet's {signed.role.name.lower()} key"
         refused: ModelWireError = BadSignature(what=signed.record.KIND or "record", signer=signer)
         for key in self.keys(signed.role, time):

@@ -151,3 +151,9 @@ def test_a_record_that_no_reader_takes_is_not_written() -> None:
     for n in (limits.DEFAULT.record, 1 << 16, 1 << 17):
         with pytest.raises(TooLarge):
             encoded(Wanted(*WHO, DAY, bytes(n)))
+
+
+def test_a_critical_key_comes_before_the_fields_in_every_kind() -> None:
+    for kind in ("hello", "tomorrow"):
+        with pytest.raises(NotUnderstood):
+            records.parse(forged({"kind": kind, "more": {"!x": 1}}, Role.DEVICE))

@@ -10,7 +10,7 @@ from modelwire.errors import Malformed, NotUnderstood
 from modelwire.wire import topics
 from modelwire.wire.commands import Adopt, Leaves, Snapshot, task_of
 from modelwire.wire.records import Act, Command, Record, Trust, Unknown
-from modelwire.wire.routes import CARRIES, check_place
+from modelwire.wire.routes import CARRIES, RESERVED, check_heard, check_place, check_update
 from tests.modelwire.wire.examples import EXAMPLES, WHO, example
 
 LEAVES = [("up", leaf) for leaf in topics.UP] + [("dn", leaf) for leaf in topics.DOWN]
@@ -50,6 +50,26 @@ def test_trust_for_all_is_good_on_a_device_s_own_topic_and_an_unknown_kind_anywh
     check_place(topics.parse("e1/demo/pi-7/digits/dn/cmd"), unknown)
     with pytest.raises(Malformed):
         check_place(topics.parse("e1/demo/pi-8/digits/dn/cmd"), unknown)
+
+
+def test_the_centre_hears_what_goes_up_in_its_own_fleet_but_for_what_is_reserved() -> None:
+    for leaf in topics.UP:
+        topic = topics.Topic("demo", "pi-7", "digits", "up", leaf)
+        if leaf != RESERVED:
+            check_heard(topic, "demo")
+        for fleet in ("demo",) * (leaf == RESERVED) + ("other",):
+            with pytest.raises(Malformed):
+                check_heard(topic, fleet)
+    with pytest.raises(Malformed, match="does not go up"):
+        check_heard(topics.Topic("demo", "pi-7", "digits", "dn", "part"), "demo")
+
+
+def test_an_update_belongs_on_the_topic_of_its_own_device_and_model() -> None:
+    topic = topics.Topic("demo", "pi-7", "digits", "up", "update")
+    check_update(topic, "pi-7", "digits")
+    for device, model in (("pi-8", "digits"), ("pi-7", "letters"), ("digits", "pi-7")):
+        with pytest.raises(Malformed, match=f"{device}/{model}"):
+            check_update(topic, device, model)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,13 @@ def test_nobody_speaks_before_the_root_has_said_who() -> None:
         fresh.verify(welcome(keys.RECEIPT), 0)
 
 
+def test_another_fleet_is_named_so_by_a_device_that_believes_nobody_yet() -> None:
+    other = records.parse(records.encode(example(Welcome), keys.RECEIPT, bytes(16)))
+    for trusted in (Trusted(keys.FLEET), Trusted(keys.FLEET).take(signed(keys.trust("demo")))):
+        with pytest.raises(WrongFleet):
+            trusted.verify(other, 0)
+
+
 def test_a_record_of_another_key_fleet_or_number_is_refused() -> None:
     first = Trusted(keys.FLEET).take(signed(keys.trust("demo")))
     first.verify(welcome(keys.RECEIPT), 0)
