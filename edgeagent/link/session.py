@@ -19,7 +19,7 @@ from edgeagent.state.history import CHALLENGE, OK, Quiet
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.trust import TrustStore
-from modelwire.errors import LinkError, Malformed, TooLarge
+from modelwire.errors import LinkError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import (
@@ -38,13 +38,13 @@ from modelwire.wire.records import (
     Wanted,
     Welcome,
 )
+from modelwire.wire.welcome import check_numbers
 
 from .backoff import Backoff
 from .transport import Transport
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
-EPOCHS, VERSIONS = 1 << 32, 1 << 62  # no container holds more; versions leave room to count on
 LONGEST_WAIT = 86_400  # seconds: what the centre asks for beyond a day is taken for a day
 DEPLOYS_NOTHING = "this release deploys nothing"
 
@@ -289,8 +289,7 @@ class Session:
         if w.state != self._side.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
-        if w.epoch >= EPOCHS or w.version >= VERSIONS:
-            raise Malformed(what=w.KIND, reason=f"no update can be of epoch {w.epoch} after @{w.version}")
+        check_numbers(w)
         self._side.trust.saw(w.time, w.log)
         before = self.lineage.head()
         if w.status != CHALLENGE:

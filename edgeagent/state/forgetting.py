@@ -10,9 +10,8 @@ from edgeagent.samples.spool import Spool
 from modelwire.errors import Malformed, ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.snap import Snapped, no_residual
-from modelwire.limits import DEFAULT, Limits
 from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
-from modelwire.update import container
+from modelwire.update.adopting import read_adopted
 from modelwire.update.container import Container
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
@@ -22,16 +21,13 @@ from .answers import Answered
 from .lineage import Lineage
 from .outcome import Outcome
 
-LIMIT = Limits(container=DEFAULT.record)  # what fits in a record
 TEXT_MAX = 500  # characters of an answer's text
 
 
 def read(lineage: Lineage, carried: bytes) -> tuple[Container, Forgotten | None]:
     """Return the update that a command carries, and what it forgets, if anything. Raises WireError for one that is not for this model."""
-    update = container.parse_unsigned(carried, LIMIT)
+    update = read_adopted(carried, lineage.board.device, lineage.name)
     header = update.header
-    if (header.device, header.model) != (lineage.board.device, lineage.name):
-        raise Malformed(what="adopt", reason=f"its update is of {header.device}/{header.model}")
     if header.kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
         raise Malformed(what="adopt", reason=f"its update is of kind {header.kind.name.lower()}")
     update.check_schema(lineage.manifest.schema)

@@ -12,6 +12,8 @@ from . import asking, linking
 from .challenge import answered, challenge
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 
+TRUSTS_AT_ONCE = 16  # trust records in one answer; a device that lacks more says hello again
+
 
 def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     """Return the welcome. A new state gets the next epoch, once its challenge is answered, written down before the answer goes out."""
@@ -93,11 +95,9 @@ def _not_welcome(context: Context, said: Hello, status: str, result: Result, rea
 
 
 def _newer_trust(context: Context, said: Hello) -> tuple[Reply, ...]:
-    """Return the fleet's trust record for a device that has an older one: without it, it can't believe what follows."""
-    newest = context.store.trusts.newest()
-    if said.trust >= newest.number:
-        return ()
-    return (Reply("trust", records.parse(newest.record).record, newest.record, said.device),)
+    """Return the trust records that a device does not have, in order: each may name the root key that signs the next."""
+    missing = [row for row in context.store.trusts.all() if row.number > said.trust]
+    return tuple(Reply("trust", records.parse(row.record).record, row.record, said.device) for row in missing[:TRUSTS_AT_ONCE])
 
 
 def _wait(context: Context, said: Hello, data: bytes, reason: str) -> None:

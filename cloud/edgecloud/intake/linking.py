@@ -17,7 +17,6 @@ from modelwire.errors import (
     BudgetExhausted,
     Conflict,
     LineageError,
-    Malformed,
     ModelWireError,
     UnknownDevice,
     UnknownParent,
@@ -27,7 +26,7 @@ from modelwire.errors import (
 from modelwire.update.container import Container, parse
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
-from modelwire.wire import cbor
+from modelwire.wire import cbor, routes
 from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import Topic
 
@@ -54,8 +53,7 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     """Return what became of a container: its bytes came in one message, or were joined from parts."""
     container = parse(data, context.bounds.wire)
     header = container.header
-    if (header.device, header.model) != (topic.device, topic.model):
-        raise Malformed(what="container", reason=f"it is of {header.device}/{header.model} and came on {topic}")
+    routes.check_update(topic, header.device, header.model)
     signer = standing(context.store, header.device, lambda key: container.verify(key, context.store.identity.id))
     if signer is KeyStanding.REVOKED:
         raise UnknownDevice(device=header.device)

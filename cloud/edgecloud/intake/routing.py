@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from edgecloud.registry import Refusal, Request, Store
-from modelwire.errors import Malformed, ModelWireError, WrongFleet, WrongRole
+from modelwire.errors import ModelWireError
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import Signed
 from modelwire.wire.signing import Role
@@ -61,19 +61,15 @@ class Ingest:
 
     def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)
-        if topic.way != "up" or topic.fleet != self.store.fleet:
-            raise Malformed(what="topic", reason=f"{name[:120]!r} does not go up in the fleet {self.store.fleet!r}")
+        routes.check_heard(topic, self.store.fleet)
         if topic.leaf == "part" and data[: len(parts.MAGIC)] == parts.MAGIC:
             return joining.part(context, topic, data)
         if topic.leaf == "update":
             return linking.update(context, topic, data)
-        route = _ROUTES.get(topic.leaf)
-        if route is None:
-            raise Malformed(what="topic", reason=f"up/{topic.leaf} is not read in this release")
         signed = _record(context, topic, data)
         if isinstance(signed.record, records.Unknown):
             return asking.unknown(context, signed, signed.record)
-        return route(context, signed, data)
+        return _ROUTES[topic.leaf](context, signed, data)
 
     def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Decision:
         try:
@@ -93,13 +89,8 @@ def _record(context: Context, topic: topics.Topic, data: bytes) -> Signed:
     Raises WrongRole, WrongFleet or Malformed, and what `records.parse` raises.
     """
     signed = records.parse(data, context.bounds.wire)
-    said, ours = signed.record, context.store.identity.id
-    name = said.KIND or "record"
-    if signed.role is not Role.DEVICE:
-        raise WrongRole(what=f"the record {name}", got=signed.role.name.lower(), needed="device")
-    if signed.fleet != ours:
-        raise WrongFleet(what=f"{name} of {said.device}", got=signed.fleet.hex(), expected=ours.hex())
-    routes.check_place(topic, said)
+    signed.check(context.store.identity.id, Role.DEVICE)
+    routes.check_place(topic, signed.record)
     return signed
 
 

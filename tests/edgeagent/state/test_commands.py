@@ -111,7 +111,7 @@ def test_the_leaves_of_a_tensor_are_told_from_a_place_on_and_with_their_number(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modelwire.identity.LEAF_BYTES", 8)  # the tiny net's tensors are of one leaf each
-    monkeypatch.setattr("edgeagent.state.commands.LEAVES", 3)
+    monkeypatch.setattr("edgeagent.state.commands.LEAVES_MAX", 3)
     with rig(tmp_path / "d", centre(clock)) as r:
         grown(r)
         spec, weights = r.lineage.manifest.schema.tensors[1], r.lineage.load().state.weights[1]

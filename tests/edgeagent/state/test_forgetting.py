@@ -210,7 +210,7 @@ def test_a_model_that_is_not_what_it_says_is_not_taken_over(tmp_path: Path, cloc
         state = grown(r)
         before = r.lineage.load().state.root
         told = asked(r, state, **said)
-        done = forgetting.adopt(r.lineage, told, *forgetting.read(r.lineage, told), 0, 1)
+        done = forgetting.adopt(r.lineage, told, *forgetting.read(r.lineage, bytes(told.body["update"])), 0, 1)
         assert not done.ok and "rebuilt weights" in done.text
         assert (r.lineage.head().version, r.lineage.load().state.root) == (2, before)
 
