@@ -37,6 +37,18 @@ def test_training_goes_on_after_any_step_as_if_nothing_had_come_between() -> Non
         advance(recipe, state, rows, 1)
 
 
+def test_a_label_that_is_no_class_is_refused_before_the_first_step_also_where_no_batch_reaches_it() -> None:
+    recipe = OutputHeadSettings(20, 4, 2, batch=1, rate=2.0**127, decay=2.0**127)  # would diverge by its second step
+    for row in range(5):
+        labels = np.zeros(5, np.uint32)
+        labels[row] = 4
+        state = start_of(recipe, layers(recipe))
+        before = state.weights.tobytes()
+        with pytest.raises(errors.Malformed, match=f"row {row} is no class of 4"):
+            advance(recipe, state, Rows(np.ones((5, 20), np.int8), labels=labels), 1)
+        assert (state.step, state.weights.tobytes()) == (0, before)
+
+
 def test_an_auto_encoder_trains_on_its_own_features() -> None:
     rng = np.random.default_rng(2)
     hidden = rng.standard_normal((200, 3)) @ rng.standard_normal((3, 12))
