@@ -71,7 +71,7 @@ def good(kind: str) -> Recipe:
     """Return a recipe on DEEP that is right: softmax, half, mse, own, checkpoints, or hidden."""
     places = (HeadLayer(W1, B1, True),)
     int8 = Rows(features(), labels=labels(), scale=2.0**-4)
-    targets = (np.arange(ROWS * OUTPUTS, dtype=np.float32) / 16).reshape(ROWS, OUTPUTS)
+    targets = (np.arange(ROWS * OUTPUTS) / 16).astype(np.float32).reshape(ROWS, OUTPUTS)
     if kind == "softmax":
         return Recipe(head(), places, int8)
     if kind == "half":
@@ -127,7 +127,7 @@ def coded(integers: Any, layout: int, centres: Any = None) -> dict[str, Any]:
     return {"layout": layout, "count": counts[0], "medians": counts[1] if layout == 2 else 0, "stream": stream}
 
 
-def coded_labels(numbers: Sequence[int]) -> list[Any]:
+def coded_labels(numbers: Any) -> list[Any]:
     """Return what stands under `wanted` for these labels, whatever they are."""
     counts, stream = coded_rows._stream([np.asarray(numbers, np.int64).reshape(-1, 1)])
     return [counts[0], stream]

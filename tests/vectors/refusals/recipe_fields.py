@@ -92,8 +92,8 @@ def _hidden() -> Iterator[Case]:
     yield of("R9", "three hidden layers", of_head(hidden=[7, 4, 4]), on="hidden")
     for name, value in {"no neurons": 0, "minus one neuron": -1, "4097 neurons": 4097, **_TYPES}.items():
         for place, which in enumerate(("first", "second")):
-            both = [7, 4]
-            both[place] = value  # type: ignore[call-overload]
+            both: list[Any] = [7, 4]
+            both[place] = value
             yield of("R9", f"the {which} hidden layer of {name}", of_head(hidden=both), on="hidden")
 
 

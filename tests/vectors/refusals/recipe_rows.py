@@ -160,12 +160,12 @@ def _row_ids() -> Iterator[Case]:
 
 
 def _forgot() -> Iterator[Case]:
-    fine = [1, b"\x05\x01", 7, b"\x00\x01"]
+    fine: list[cbor.Value] = [1, b"\x05\x01", 7, b"\x00\x01"]
 
     def forgot(rule: str, name: str, value: Any) -> Case:
         return Case(f"forgot {name}", (rule,), "Malformed", "forgot", cbor.encode({"forgot": value}), {}, whole(fine), {})
 
-    def whole(fields: list[Any]) -> bytes:
+    def whole(fields: list[cbor.Value]) -> bytes:
         return cbor.encode({"forgot": cbor.encode(fields)})
 
     def field(rule: str, name: str, place: int, value: Any) -> Case:
