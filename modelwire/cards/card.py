@@ -44,7 +44,7 @@ class Card:
     judged: int = 0  # held-out samples behind the two losses
     loss_before: int = 0  # sum over them in 2^-20
     loss_after: int = 0
-    entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # accuracy/night: (judged samples, sum over them in 2^-20)
+    entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # accuracy/light=night: (judged samples, sum over them in 2^-20)
 
     def entry(self, name: str) -> float:
         """Mean of a named entry, such as the accuracy in one context. Raises KeyError; NaN when nothing was judged."""
