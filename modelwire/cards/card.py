@@ -44,7 +44,7 @@ class Card:
     judged: int = 0  # held-out samples behind the two losses
     loss_before: int = 0  # sum over them in 2^-20
     loss_after: int = 0
-    entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # accuracy/night: (judged samples, sum over them in 2^-20)
+    entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # accuracy/light=night: (judged samples, sum over them in 2^-20)
 
     def entry(self, name: str) -> float:
         """Mean of a named entry, such as the accuracy in one context. Raises KeyError; NaN when nothing was judged."""
@@ -60,7 +60,7 @@ class Card:
         return before, after
 
     def encode(self) -> bytes:
-        """Return the canonical bytes. Raises TooLarge beyond what a card may hold."""
+        """Return the canonical bytes. Raises TooLarge beyond what a card may hold, Malformed for an entry that no reader takes."""
         for what, have, most in (
             ("a card's tags", len(self.tags), TAGS_MAX),
             ("a tag of a card", max((len(values) for values in self.tags.values()), default=0), VALUES_MAX),
@@ -73,7 +73,7 @@ class Card:
         hours = _runs({hour: n for hour, n in enumerate(self.hours) if n}) or [0, 0] if self.hours else []
         sketches: list[cbor.Value] = [_sketch_value(sketch) for sketch in self.sketches]
         loss: list[cbor.Value] = [self.judged, self.loss_before, self.loss_after] if self.judged else []
-        entries: dict[str, cbor.Value] = {_entry_name(name): list(pair) for name, pair in self.entries.items()}
+        entries: dict[str, cbor.Value] = {_entry_name(name): list(_entry(name, list(pair))) for name, pair in self.entries.items()}
         value: list[cbor.Value] = [FORMAT, self.samples, _runs(self.labels), hours, tags, sketches, loss, entries]
         data = cbor.encode(value)
         if len(data) > CARD_MAX:
@@ -126,7 +126,7 @@ def card_of(
         judged,
         round(math.ldexp(loss_before * judged, _LOSS_UNIT)),
         round(math.ldexp(loss_after * judged, _LOSS_UNIT)),
-        {_entry_name(name): (n, round(math.ldexp(mean * n, _LOSS_UNIT))) for name, (n, mean) in sorted((entries or {}).items())},
+        {_entry_name(name): _entry_of(name, n, mean) for name, (n, mean) in sorted((entries or {}).items())},
     )
 
 
@@ -216,6 +216,12 @@ def _entry(name: str, value: cbor.Value) -> tuple[int, int]:
     if len(pair) != 2 or any(type(n) is not int for n in pair) or not 0 <= pair[0] < _COUNT_MAX or abs(pair[1]) >= _COUNT_MAX << 9:
         raise Malformed(what="data card", reason=f"the entry {name!r} is not a count and a sum")
     return pair[0], pair[1]
+
+
+def _entry_of(name: str, count: int, mean: float) -> tuple[int, int]:
+    if not math.isfinite(mean) or abs(mean) >= 1 << 30:
+        raise Malformed(what="data card", reason=f"the mean of the entry {name!r} is not a number below 2^30")
+    return _entry(name, [count, round(math.ldexp(mean * count, _LOSS_UNIT))])
 
 
 def _sum_of_entries(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tuple[int, int]:

@@ -50,7 +50,9 @@ def update_of(
 def checkpoints_of(
     state: ModelState, recipe: Recipe, every: int, limit: limits.Limits = limits.DEFAULT, *, progress: Progress | None = None
 ) -> Checkpoints:
-    """Return the roots of what the recipe comes to on this parent after every so many steps, below all of them.
+    """Return the roots on the way of the one training of all steps: what it has come to after every so many steps, below all of them.
+
+    Schedules divide by all steps, so these are not the roots of recipes with fewer steps.
 
     Raises Malformed when there are none or more than a recipe carries, and what `update_of` raises.
     """

@@ -34,7 +34,10 @@ class HeadLayer:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Roots on the way: of what the recipe would have come to after so many steps, and twice as many, ... below all of them."""
+    """Roots on the way of the one training of all steps: had it been stopped after so many steps, and twice as many, ... below all of them.
+
+    So they are not the roots of recipes with fewer steps: schedules go on dividing by all of them.
+    """
 
     every: int  # steps
     roots: tuple[bytes, ...]

@@ -54,10 +54,11 @@ def layers_of(settings: OutputHeadSettings, weights: F32) -> list[tuple[F32, F32
 
 
 def advance(settings: OutputHeadSettings, state: HeadState, rows: Rows, steps: int) -> F32:
-    """Take `steps` further steps and return the loss of each batch before its step.
+    """Take `steps` further steps of those that the settings say, and return the loss of each batch before its step.
 
-    However the steps are cut into calls, the bits are the same. Raises TrainingDiverged, NonFinite or Malformed, RoundingMode or
-    SubnormalsFlushed where the processor was set to compute otherwise; the state is then as it was.
+    However the steps are cut into calls, the bits are the same, and so is the error of a training that is refused. Raises ShapeMismatch,
+    TrainingDiverged, NonFinite or Malformed, RoundingMode or SubnormalsFlushed where the processor was set to compute otherwise; the state
+    is then as it was.
     """
     _suits(settings, rows)
     losses = _core.head_train(
