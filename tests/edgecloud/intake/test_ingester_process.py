@@ -124,7 +124,7 @@ class Boards:
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         signed = records.parse(message.payload)
-        signed.verify(RECEIPT.public, FLEET_ID, "the fleet")
+        signed.verify(RECEIPT.public, FLEET_ID, "the fleet", Role.RECEIPT)
         with self.lock:
             self.devices[signed.record.device].hear(signed.record)
 

@@ -94,7 +94,7 @@ def test_a_kind_that_is_not_known_is_answered_so_once_its_signature_holds(centre
         (reply,) = outcome.replies
         sent = records.parse(reply.encode(RECEIPT, FLEET_ID))
         assert reply.topic == f"e1/{FLEET}/pi-7/digits/dn/cmd" and sent.role is Role.RECEIPT
-        sent.verify(RECEIPT.public, FLEET_ID, "the centre")
+        sent.verify(RECEIPT.public, FLEET_ID, "the centre", Role.RECEIPT)
         assert sent.record == Response(FLEET, "pi-7", "digits", centre.now, 7, False, "not understood", {})
     (reply,) = centre.take((device.topic("rsp"), raw(device.key, kind="dream", number="x"))).replies
     assert isinstance(reply.record, Response) and reply.record.number == 0

@@ -67,7 +67,7 @@ def said(broker: MemoryBroker) -> list[Record]:
     for topic, data in broker.down():
         signed = records.parse(data)
         sealer = COMMAND if signed.role is signing.Role.COMMAND else RECEIPT  # which the ingester does not hold
-        signed.verify(sealer.public, FLEET_ID, "the fleet")
+        signed.verify(sealer.public, FLEET_ID, "the fleet", signed.role)
         r = signed.record
         assert topic.startswith(f"e1/{r.fleet}/{r.device}/{r.model}/dn/")
         out.append(r)
