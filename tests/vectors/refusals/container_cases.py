@@ -41,7 +41,8 @@ class Case:
     @property
     def file(self) -> str:
         """The name of its file, which says the rule, what is wrong, and the error."""
-        return f"{self.rule}-{re.sub(r'[^a-z0-9]+', '-', self.name.lower()).strip('-')}.{self.error}.bin"
+        said = re.sub(r"(?<![0-9a-z])-(?=[0-9])", "minus ", self.name.lower())
+        return f"{self.rule}-{re.sub(r'[^a-z0-9]+', '-', said).strip('-')}.{self.error}.bin"
 
 
 def write(page: str, cases: Iterable[Case]) -> None:
@@ -52,7 +53,7 @@ def write(page: str, cases: Iterable[Case]) -> None:
         verdict = Refused(page, FOLDER / case.file, (case.rule,), case.error, case.read_as, case.held)
         try:
             READERS[case.read_as](case.data, case.held)
-        except Exception as error:  # of any kind: what is no ModelWireError is a fault of the reader
+        except Exception as error:  # noqa: BLE001 - of any kind: what is no ModelWireError is a fault of the reader
             assert type(error).__name__ == case.error, f"{case.file}: {error!r}"
         else:
             raise AssertionError(f"{verdict.file.name}: taken")

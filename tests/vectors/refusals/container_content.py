@@ -48,7 +48,13 @@ def in_range() -> Iterator[Case]:
     yield case("C101", "below zero with what the parent has", told(moved, sections_of(moved, 2, {down: -end})), "RangeOverflow", held)
     for name in ("b16", "f16", "f32"):
         tensor = mixed.manifest.schema.index(name)
-        yield case("C101", f"{mixed.manifest.schema.tensors[tensor].dtype.name}", told(mixed, sections_of(mixed, tensor, {7: end + 1})), "RangeOverflow", MIXED)
+        yield case(
+            "C101",
+            f"{mixed.manifest.schema.tensors[tensor].dtype.name}",
+            told(mixed, sections_of(mixed, tensor, {7: end + 1})),
+            "RangeOverflow",
+            MIXED,
+        )
     codes = mixed.manifest.schema.index("codes")
     for code in (128, -128, 1000):
         away = code - int(mixed.weights[codes][4])
@@ -91,7 +97,8 @@ def in_proofs() -> Iterator[Case]:
     of = {
         "a delta": (good("updates", "1-delta"), UPDATES), "a snapshot": (good("updates", "7-snapshot"), on("updates", "6-snapshot")),
         "an exact update": (good("exact", "1-exact"), EXACT), "of every class": (good("mixed", "1-delta"), MIXED),
-        "a snapshot of planes": (good("exact", "4-snapshot"), on("exact", "3-exact")), "a recipe": (good("recipe-updates", "1-sgd-int8"), RECIPES),
+        "a snapshot of planes": (good("exact", "4-snapshot"), on("exact", "3-exact")), "a recipe": (good("recipe-updates",
+        "1-sgd-int8"), RECIPES),
     }  # fmt: skip
     for name, (o, held) in of.items():
         error = "ReplayMismatch" if name == "a recipe" else "RootMismatch"

@@ -17,7 +17,8 @@ from .container_cases import Case, root_of, stored_at
 
 CBOR = {  # rule, what is wrong, the bytes
     "C1": {
-        "nothing": "", "a head without its number": "18", "a 16-bit number of one byte": "1901", "a 64-bit number of seven bytes": "1b01020304050607",
+        "nothing": "", "a head without its number": "18", "a 16-bit number of one byte": "1901",
+        "a 64-bit number of seven bytes": "1b01020304050607",
         "a byte string one byte short": "4201", "a byte string of 2^64 - 1": "5bffffffffffffffff", "text one byte short": "636161",
         "a float of seven bytes": "fb00000000000000", "an array without its item": "81", "an array of 2^64 - 1 items": "9bffffffffffffffff",
         "an array of more items than bytes": "830000", "a map without its value": "a16161", "a map of more keys than bytes": "a3616100",
@@ -29,8 +30,10 @@ CBOR = {  # rule, what is wrong, the bytes
         "low bits 31 of a tag": "df00",
     },
     "C4": {
-        "23 in two bytes": "1817", "255 in three bytes": "1900ff", "65535 in five bytes": "1a0000ffff", "2^32 - 1 in nine bytes": "1b00000000ffffffff",
-        "minus 1 in two bytes": "3800", "a length in two bytes": "580100", "a count in two bytes": "980100", "the length of a key": "a178016100",
+        "23 in two bytes": "1817", "255 in three bytes": "1900ff", "65535 in five bytes": "1a0000ffff",
+        "2^32 - 1 in nine bytes": "1b00000000ffffffff",
+        "minus 1 in two bytes": "3800", "a length in two bytes": "580100", "a count in two bytes": "980100",
+        "the length of a key": "a178016100",
     },
     "C5": {"a date": "c000", "a bignum": "c24101", "its own description": "d9d9f700"},
     "C6": {
@@ -109,9 +112,23 @@ def in_manifests() -> Iterator[Case]:
             yield case("C18", f"{key} {name}", GOOD | {key: value})
     for name, value in {"0": 0, "minus 1": -1, "one more than a file may have": 629_145_601, "a float": 4096.0, "true": True}.items():
         yield case("C19", name, GOOD | {"size": value})
-    for name, value in {"a map": {"dense": 1}, "null": None, "a tensor of four": [ROW[:4]], "of six": [[*ROW, 0]], "a tensor as map": [{"a": 1}]}.items():
+    for name, value in {
+        "a map": {"dense": 1},
+        "null": None,
+        "a tensor of four": [ROW[:4]],
+        "of six": [[*ROW, 0]],
+        "a tensor as map": [{"a": 1}],
+    }.items():
         yield case("C20", name, GOOD | {"tensors": value})
-    for name, value in {"empty": "", "201 characters": "e" * 201, "1F": "e\x1f", "7F": "e\x7f", "not ASCII": "é", "bytes": b"e", "1": 1}.items():
+    for name, value in {
+        "empty": "",
+        "201 characters": "e" * 201,
+        "1F": "e\x1f",
+        "7F": "e\x7f",
+        "not ASCII": "é",
+        "bytes": b"e",
+        "1": 1,
+    }.items():
         yield case("C21", name, of_row(0, value))
     for name, value in {"0": 0, "6": 6, "true": True, "1.0": 1.0, "text": "float32"}.items():
         yield case("C22", name, of_row(1, value))
@@ -127,7 +144,13 @@ def in_manifests() -> Iterator[Case]:
         yield case("C24", name, of_row(2, value))
     for name, value in {"minus 97": -97, "101": 101, "a float": -14.0, "null": None, "true": True}.items():
         yield case("C25", name, of_row(4, value))
-    for name, dtype, klass, e in (("verbatim", 1, 1, -14), ("verbatim int32", 5, 1, 1), ("exact", 1, 2, -14), ("int8", 4, 0, 1), ("exact int8", 4, 2, -1)):
+    for name, dtype, klass, e in (
+        ("verbatim", 1, 1, -14),
+        ("verbatim int32", 5, 1, 1),
+        ("exact", 1, 2, -14),
+        ("int8", 4, 0, 1),
+        ("exact int8", 4, 2, -1),
+    ):
         yield case("C26", name, rows(["dense", dtype, [2, 4], klass, e]))
     yield case("C27", "none", rows())
     yield case("C28", "4097", rows(*([f"{i:04}", 5, [], 2, 0] for i in range(4097))), "TooLarge")

@@ -41,14 +41,21 @@ def in_preambles() -> Iterator[Case]:
     yield case("C38", "no bytes", b"")
     yield case("C38", "half a preamble", whole[:16])
     magics = {
-        "after text mode transfer": b"\x89MWU\n\x1a\n\0", "without its high bit": b"\x09" + MAGIC[1:], "of a record": b"\x89MWR" + MAGIC[4:],
+        "after text mode transfer": b"\x89MWU\n\x1a\n\0", "without its high bit": b"\x09" + MAGIC[1:],
+        "of a record": b"\x89MWR" + MAGIC[4:],
         "with a swapped line end": b"\x89MWU\n\r\x1a\n", "of zeros": bytes(8), "with another last byte": MAGIC[:7] + b"\r",
     }  # fmt: skip
     for name, magic in magics.items():
         yield case("C39", name, replace(o, magic=magic))
     front = whole[:28]
     (right,) = struct.unpack("<I", whole[28:32])
-    sums = {"another bit": right ^ 1, "big endian": int.from_bytes(whole[28:32], "big"), "of CRC-32": zlib.crc32(front), "0": 0, "not inverted": right ^ 0xFFFFFFFF}
+    sums = {
+        "another bit": right ^ 1,
+        "big endian": int.from_bytes(whole[28:32], "big"),
+        "of CRC-32": zlib.crc32(front),
+        "0": 0,
+        "not inverted": right ^ 0xFFFFFFFF,
+    }
     for name, crc in sums.items():
         yield case("C40", name, replace(o, crc=crc), "DigestMismatch")
     for wire in (0, 2, 0x101, 0x10001, 0x01000000, 0x80000001):
@@ -85,8 +92,10 @@ def in_counts() -> Iterator[Case]:
 
 
 NAMES = {
-    "empty": b"", "65 characters": b"a" * 65, "a capital": b"Pi-7", "a space": b"pi 7", "a slash": b"pi/7", "a way up": b"..", "a minus first": b"-pi7",
-    "a point first": b".pi7", "a line feed": b"pi-7\n", "a wildcard": b"#", "a zero byte": b"pi\x007", "not ASCII": "pí-7".encode(), "high bytes": b"\xff\xfe",
+    "empty": b"", "65 characters": b"a" * 65, "a capital": b"Pi-7", "a space": b"pi 7", "a slash": b"pi/7",
+    "a way up": b"..", "a minus first": b"-pi7",
+    "a point first": b".pi7", "a line feed": b"pi-7\n", "a wildcard": b"#", "a zero byte": b"pi\x007",
+    "not ASCII": "pí-7".encode(), "high bytes": b"\xff\xfe",
 }  # fmt: skip
 
 
@@ -116,9 +125,21 @@ def in_headers() -> Iterator[Case]:
 
 def in_extensions() -> Iterator[Case]:
     o = good("updates", "1-delta")
-    for name, value in {"an empty map": {}, "an array": ["note"], "null": None, "0": 0, "text": "note", "bytes": b"", "a float": 0.5}.items():
+    for name, value in {
+        "an empty map": {},
+        "an array": ["note"],
+        "null": None,
+        "0": 0,
+        "text": "note",
+        "bytes": b"",
+        "a float": 0.5,
+    }.items():
         yield case("C55", name, replace(o, extension=cbor.encode(value)))
-    for name, keys in {"a critical key": {"!later": None}, "the sign alone": {"!": 1}, "beside known keys": {"!later": 1, "samples": 3}}.items():
+    for name, keys in {
+        "a critical key": {"!later": None},
+        "the sign alone": {"!": 1},
+        "beside known keys": {"!later": 1, "samples": 3},
+    }.items():
         yield case("C56", name, replace(o, extension=cbor.encode(keys)), "NotUnderstood")
     yield case("C1", "an extension that ends too early", replace(o, extension=b"\xa1\x64note"))
     yield case("C2", "two extensions", replace(o, extension=cbor.encode({"samples": 1}) * 2))
@@ -162,13 +183,24 @@ def in_rows() -> Iterator[Case]:
     for reserved in (1, 0x100, 0x8000):
         yield case("C63", f"{reserved:#06x}", of_row(0, reserved=reserved)(o), "UnsupportedWire")
     yield case("C63", "of planes", of_row(0, reserved=1)(exact), "UnsupportedWire", EXACT)
-    for name, changes in {"m 3": {"m": 3}, "m 255": {"m": 255}, "j 1": {"j": 1}, "e 1": {"exponent": 1}, "e minus 14": {"exponent": -14}}.items():
+    for name, changes in {
+        "m 3": {"m": 3},
+        "m 255": {"m": 255},
+        "j 1": {"j": 1},
+        "e 1": {"exponent": 1},
+        "e minus 14": {"exponent": -14},
+    }.items():
         yield case("C64", name, of_row(0, **changes)(exact), held=EXACT)
     yield case("C65", "in a delta", replace(o, rows=(*o.rows, Row(3, 1, 1, 0, base.exponents[3], 0, 0))))
     yield case("C65", "a delta of nothing else", replace(update(base, Kind.DELTA, []), rows=(Row(3, 1, 1, 0, base.exponents[3], 0, 0),)))
     yield case("C65", "a snapshot with m 3", of_row(0, m=3)(snapshot))
     yield case("C65", "a snapshot with j 1", of_row(0, j=1)(snapshot))
-    yield case("C65", "planes in an exact update", replace(update(stored_at("exact"), Kind.EXACT, []), rows=(Row(0, 2, 1, 0, 0, 0, 0),)), held=EXACT)
+    yield case(
+        "C65",
+        "planes in an exact update",
+        replace(update(stored_at("exact"), Kind.EXACT, []), rows=(Row(0, 2, 1, 0, 0, 0, 0),)),
+        held=EXACT,
+    )
     statistic = mixed.manifest.schema.index("moving_mean")
     for kind in (Kind.DELTA, Kind.SNAPSHOT):
         nothing = replace(update(mixed, kind, []), rows=(Row(statistic, 2, 1, 0, 0, 0, 0),))
@@ -205,10 +237,20 @@ def in_tensors() -> Iterator[Case]:
     yield case("C71", "in a delta", coded_exact, held=MIXED)
     for name in ("f16", "bias", "codes"):
         spec = names.tensors[names.index(name)]
-        content = struct.pack("<I", spec.size) + struct.pack("<I", 1 << 24 | spec.size) + bytes([2]) * spec.size + bytes(4) * (spec.dtype.width - 1)
+        content = (
+            struct.pack("<I", spec.size)
+            + struct.pack("<I", 1 << 24 | spec.size)
+            + bytes([2]) * spec.size
+            + bytes(4) * (spec.dtype.width - 1)
+        )
         planes = replace(any_delta, rows=(Row(names.index(name), 2, 1, 0, 0, 0, len(content)),), stream=content)
         yield case("C72", f"{spec.dtype.name} {mixed.manifest.classes[names.index(name)].name}", planes, held=MIXED)
-    wrong: dict[str, tuple[int, dict[str, int]]] = {"m 3": (3, {"m": 3}), "j 1": (2, {"j": 1}), "e 1": (1, {"exponent": 1}), "e minus 14": (1, {"exponent": -14})}
+    wrong: dict[str, tuple[int, dict[str, int]]] = {
+        "m 3": (3, {"m": 3}),
+        "j 1": (2, {"j": 1}),
+        "e 1": (1, {"exponent": 1}),
+        "e minus 14": (1, {"exponent": -14}),
+    }
     for name, (times, changes) in wrong.items():
         done = update(base, Kind.DELTA, [sections_of(base, 0, {4: times})])
         yield case("C73", name, of_row(0, **changes)(replace(done, stream=coded(base.manifest.schema, [sections_of(base, 0, {4: 1})]))))
@@ -226,7 +268,9 @@ def in_units() -> Iterator[Case]:
     codes = names.index("codes")
     quiet = int(np.flatnonzero(np.abs(mixed.weights[codes]) < 100)[0])
     for e in (-1, 1):
-        yield case("C74", f"int8 {e}", of_row(0, exponent=e)(update(mixed, Kind.DELTA, [sections_of(mixed, codes, {quiet: 1})])), held=MIXED)
+        yield case(
+            "C74", f"int8 {e}", of_row(0, exponent=e)(update(mixed, Kind.DELTA, [sections_of(mixed, codes, {quiet: 1})])), held=MIXED
+        )
     moved, held = stored_at("updates", "6-snapshot"), on("updates", "6-snapshot")  # its units are wider than the manifest's
     back = update(moved, Kind.DELTA, [sections_of(moved, 1, {0: 1})])
     yield case("C74", "the manifest's after a wider one", of_row(0, exponent=base.exponents[1])(back), held=held)
@@ -242,11 +286,22 @@ def in_units() -> Iterator[Case]:
         yield case("C75", f"tensor {tensor}", widened(base, tensor, bound - 1))
     for tensor, spec in enumerate(names.tensors):
         if mixed.manifest.stepped(tensor):
-            yield case("C75", f"{spec.name} of {spec.dtype.name}", widened(mixed, tensor, coarsest_safe(peak_of(mixed.base[tensor])) - 1), held=MIXED)
+            yield case(
+                "C75",
+                f"{spec.name} of {spec.dtype.name}",
+                widened(mixed, tensor, coarsest_safe(peak_of(mixed.base[tensor])) - 1),
+                held=MIXED,
+            )
     for e in (-1, 1, 100):
         yield case("C76", f"{e}", widened(mixed, codes, e), held=MIXED)
-    yield case("C76", "with content", of_row(0, exponent=1)(update(mixed, Kind.SNAPSHOT, [sections_of(mixed, codes, {quiet: 1})])), held=MIXED)
-    for name, state, tensor, held in (("float32", base, 2, UPDATES), ("a verbatim tensor", base, 0, UPDATES), ("int8", mixed, codes, MIXED)):
+    yield case(
+        "C76", "with content", of_row(0, exponent=1)(update(mixed, Kind.SNAPSHOT, [sections_of(mixed, codes, {quiet: 1})])), held=MIXED
+    )
+    for name, state, tensor, held in (
+        ("float32", base, 2, UPDATES),
+        ("a verbatim tensor", base, 0, UPDATES),
+        ("int8", mixed, codes, MIXED),
+    ):
         yield case("C77", name, widened(state, tensor, state.manifest.exponents[tensor]), held=held)
 
 

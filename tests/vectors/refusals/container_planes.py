@@ -69,7 +69,8 @@ def in_kinds() -> Iterator[Case]:
     yield case("C86", "the root for the commit", replace(snapshot, base=stored_at("updates").root), "WrongBase", held)
     yield case("C86", "of exact tensors", replace(good("exact", "4-snapshot"), base=snapshot.base), "WrongBase", EXACT)
     others: dict[str, tuple[Open, Held]] = {
-        "a delta": (good("updates", "1-delta"), UPDATES), "a snapshot": (snapshot, held), "an exact update": (good("exact", "1-exact"), EXACT),
+        "a delta": (good("updates", "1-delta"), UPDATES), "a snapshot": (snapshot, held), "an exact update": (good("exact",
+        "1-exact"), EXACT),
         "a recipe": (good("recipe-updates", "1-sgd-int8"), RECIPES), "of a base with planes": (good("mixed", "1-delta"), MIXED),
     }  # fmt: skip
     for name, (o, reader) in others.items():
@@ -116,7 +117,9 @@ def in_lengths() -> Iterator[Case]:
     incompressible = lz4.block.compress(noise, store_size=False)
     assert len(incompressible) > ENTRIES
     longer = word(LZ4, len(incompressible)) + incompressible
-    yield bad("C94", "way 2 longer than the plane", block(ENTRIES, longer, NONE, NONE, NONE), right=block(ENTRIES, raw(noise), NONE, NONE, NONE))
+    yield bad(
+        "C94", "way 2 longer than the plane", block(ENTRIES, longer, NONE, NONE, NONE), right=block(ENTRIES, raw(noise), NONE, NONE, NONE)
+    )
 
 
 def zero_offset(literals: int, matched: int) -> bytes:
@@ -144,7 +147,9 @@ def in_content() -> Iterator[Case]:
     whole = lz4.block.compress(SEVENS, store_size=False)
     yield bad("C95", "with a byte left over", block(ENTRIES, word(LZ4, len(whole) + 1) + whole + b"\0", NONE, NONE, NONE))
     yield bad("C95", "cut off", block(ENTRIES, word(LZ4, len(whole) - 1) + whole[:-1], NONE, NONE, NONE))
-    yield bad("C95", "an offset before the start", block(ENTRIES, word(LZ4, len(whole)) + whole.replace(b"\1\0", b"\xff\0", 1), NONE, NONE, NONE))
+    yield bad(
+        "C95", "an offset before the start", block(ENTRIES, word(LZ4, len(whole)) + whole.replace(b"\1\0", b"\xff\0", 1), NONE, NONE, NONE)
+    )
     yield bad("C95", "noise", block(ENTRIES, word(LZ4, 9) + b"\xf0\xff\xff\0\0\1\2\3\4", NONE, NONE, NONE))
     for literals, matched in ((100, 100), (1, 200), (0, 40), (90, 20)):
         plane = SEVENS[:literals] + bytes(matched) + SEVENS[literals + matched :]
@@ -160,13 +165,25 @@ def in_content() -> Iterator[Case]:
 
     two = block(2, raw(bits(3, 230)), raw(b"\7\7"), NONE, NONE, NONE)
     yield bad("C97", "one more", block(2, raw(bits(3, 229, 230)), raw(b"\7\7"), NONE, NONE, NONE), two)
-    yield bad("C97", "one less", block(2, raw(bits(3)), raw(b"\7\7"), NONE, NONE, NONE), block(1, raw(bits(3)), raw(b"\7"), NONE, NONE, NONE))
+    yield bad(
+        "C97", "one less", block(2, raw(bits(3)), raw(b"\7\7"), NONE, NONE, NONE), block(1, raw(bits(3)), raw(b"\7"), NONE, NONE, NONE)
+    )
     yield bad("C97", "none", block(2, NONE, raw(b"\7\7"), NONE, NONE, NONE), two)
-    yield bad("C98", "one of two", block(2, raw(bits(3, 231)), raw(b"\7\7"), NONE, NONE, NONE), block(1, raw(bits(3)), raw(b"\7"), NONE, NONE, NONE))
+    yield bad(
+        "C98",
+        "one of two",
+        block(2, raw(bits(3, 231)), raw(b"\7\7"), NONE, NONE, NONE),
+        block(1, raw(bits(3)), raw(b"\7"), NONE, NONE, NONE),
+    )
     yield bad("C98", "alone", block(1, raw(bits(231)), raw(b"\7"), NONE, NONE, NONE), two)
     all_but_last = block(ENTRIES - 1, raw(bits(*range(ENTRIES - 1))), raw(SEVENS[1:]), NONE, NONE, NONE)
     yield bad("C99", "the last", block(ENTRIES, raw(SEVENS[1:] + b"\0"), NONE, NONE, NONE), all_but_last)
-    yield bad("C99", "one of two", block(2, raw(bits(3, 230)), raw(b"\7\0"), NONE, NONE, NONE), block(1, raw(bits(3)), raw(b"\7"), NONE, NONE, NONE))
+    yield bad(
+        "C99",
+        "one of two",
+        block(2, raw(bits(3, 230)), raw(b"\7\0"), NONE, NONE, NONE),
+        block(1, raw(bits(3)), raw(b"\7"), NONE, NONE, NONE),
+    )
     nothing = replace(update(stored_at("exact"), Kind.EXACT, []), rows=(Row(F32, 2, 1, 0, 0, 0, 20),), stream=block(ENTRIES, *[NONE] * 4))
     yield case("C99", "all", nothing, held=EXACT)
 

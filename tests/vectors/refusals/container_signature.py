@@ -37,12 +37,18 @@ def in_commits() -> Iterator[Case]:
     digests = sha(o.extension) + sha(content)
     wrong = {
         "another bit": flip(o.commit, 31), "of the body": sha(body), "without the number in front": sha(front, digests),
-        "without the extension": sha(b"\4", front, sha(), sha(content)), "of the extension itself": sha(b"\4", front, o.extension, sha(content)),
+        "without the extension": sha(b"\4", front, sha(), sha(content)),
+        "of the extension itself": sha(b"\4", front, o.extension, sha(content)),
         "of the stream without its table": sha(b"\4", front, sha(o.extension), sha(o.stream)), "zeros": bytes(32), "the root": o.root,
     }  # fmt: skip
     for name, commit in wrong.items():
         yield case("C78", name, with_commit(o, commit), "DigestMismatch", held)
-    for name, place in {"in the header": 40, "in the extension": at + 3, "in the table": len(body) - len(o.stream) - 1, "in the stream": len(body) - 1}.items():
+    for name, place in {
+        "in the header": 40,
+        "in the extension": at + 3,
+        "in the table": len(body) - len(o.stream) - 1,
+        "in the stream": len(body) - 1,
+    }.items():
         yield case("C78", f"another bit {name}", flip(whole, place), "DigestMismatch", held)
     empty = good("updates", "9-undo-squash")
     assert not empty.extension
@@ -61,7 +67,12 @@ def in_signatures() -> Iterator[Case]:
     yield case("C79", "of another fleet", o.resealed(fleet=other_fleet), "BadSignature")
     yield case("C79", "read in another fleet", whole, "BadSignature", {**UPDATES, "fleet_id": other_fleet.hex()})
     yield case("C79", "read with another key", whole, "BadSignature", {**UPDATES, "key": PrivateKey(bytes(32)).public.hex()})
-    domains = {"of a record": Role.DEVICE.domain, "of a link": signing.LINK, "without the zero byte": signing.UPDATE[:-1], "without domain": b""}
+    domains = {
+        "of a record": Role.DEVICE.domain,
+        "of a link": signing.LINK,
+        "without the zero byte": signing.UPDATE[:-1],
+        "without domain": b"",
+    }
     for name, domain in domains.items():
         yield case("C79", name, o.resealed(domain=domain), "BadSignature")
     yield case("C79", "without the fleet id", o.resealed(fleet=b""), "BadSignature")
@@ -69,7 +80,13 @@ def in_signatures() -> Iterator[Case]:
     for name, place in {"R": -64, "S": -32, "the last byte": -1}.items():
         yield case("C79", f"another bit in {name}", flip(whole, len(whole) + place), "BadSignature")
     yield case("C79", "zeros", whole[:-64] + bytes(64), "BadSignature")
-    yield case("C79", "of the version before", good("updates", "2-delta").body() + good("updates", "2-delta").commit + whole[-64:], "BadSignature", on("updates", "1-delta"))
+    yield case(
+        "C79",
+        "of the version before",
+        good("updates", "2-delta").body() + good("updates", "2-delta").commit + whole[-64:],
+        "BadSignature",
+        on("updates", "1-delta"),
+    )
 
 
 def proof_of(o: Open, signature: bytes | None = None) -> bytes:
@@ -96,7 +113,13 @@ def in_header_proofs() -> Iterator[Case]:
         yield proof("C81", name, magic + first[4:])
     for version in (0, 2, 0x101, 0x01000000):
         yield proof("C82", f"{version:#x}", first[:4] + struct.pack("<I", version) + first[8:], "UnsupportedWire")
-    for name, data in {"a byte behind": first + b"\0", "a byte short": first[:-1], "without the signature": first[:-64], "no bytes": b"", "167 bytes": first[:167]}.items():
+    for name, data in {
+        "a byte behind": first + b"\0",
+        "a byte short": first[:-1],
+        "without the signature": first[:-64],
+        "no bytes": b"",
+        "167 bytes": first[:167],
+    }.items():
         yield proof("C83", name, data)
     yield proof("C84", "another bit", flip(first, len(first) - 1), "BadSignature")
     yield proof("C84", "another root", flip(first, 8 + 32 + 80), "BadSignature")
