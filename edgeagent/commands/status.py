@@ -28,15 +28,17 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     with open_folder(loaded, alone=False) as device:
         pid = files.holder(loaded.state / LOCK)
-        link = device.trust.link
+        trust, link = device.trust.held.number, device.trust.link
         models = [_model(device, m) for m in device.lineages.values()]
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
-            "public_key": device.board.public_key, "fleet_id": device.board.identity.id.hex(), "trust": device.trust.held.number,
+            "public_key": device.board.public_key, "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "agent_pid": pid, "models": models,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
+    if trust:
+        lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
     for m in models:
         lines += ["", *_lines(m)]
     return Answer(document, "\n".join(lines))

@@ -21,7 +21,7 @@ from edgeagent.state.outbox import Waiting
 from edgeagent.state.trust import TrustStore
 from modelwire.errors import LinkError, Malformed, TooLarge
 from modelwire.output_head.recipe import TRAINERS
-from modelwire.wire import parts, records, topics
+from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import (
     NOT_UNDERSTOOD,
     Command,
@@ -116,6 +116,7 @@ class Session:
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = self._rewound = False
+        self._challenged = 0
         self._on_the_way.clear()
         self._sent.clear()
         self._uploads.clear()
@@ -138,29 +139,26 @@ class Session:
         signed = records.parse(data)
         record = signed.record
         self._side.trust.verify(signed)
-        if (record.fleet, record.device, record.model) != (topic.fleet, topic.device, topic.model):
-            raise Malformed(what=record.KIND, reason=f"it is of {record.fleet}/{record.device}/{record.model} and came on {topic}")
-        if isinstance(record, Welcome) and topic.leaf == "cmd":
+        routes.check_place(topic, record)
+        if isinstance(record, Welcome):
             self._take_welcome(record, now)
-        elif isinstance(record, Receipt) and topic.leaf == "receipt":
+        elif isinstance(record, Receipt):
             self._take_receipt(record, now)
-        elif isinstance(record, Command) and topic.leaf == "cmd":
+        elif isinstance(record, Command):
             self._take_command(record)
-        elif isinstance(record, Wait) and topic.leaf == "cmd":
+        elif isinstance(record, Wait):
             self._keep_quiet(record.seconds, record.reason, now)
-        elif isinstance(record, Desired) and topic.leaf == "desired":
+        elif isinstance(record, Desired):
             self._take_desired(record)
-        elif isinstance(record, Wanted) and topic.leaf == "part":
+        elif isinstance(record, Wanted):
             self._take_wanted(record)
-        elif isinstance(record, Transfer) and topic.leaf == "part":
+        elif isinstance(record, Transfer):
             _log.debug("%s: a %s was offered; nothing is fetched by this release", self.name, record.what)
         elif isinstance(record, Response):  # never answered: two sides that don't understand each other would go on for ever
             _log.warning("%s: the centre answered %d: %s", self.name, record.number, record.text)
         elif isinstance(record, Unknown):
             _log.warning("%s: a record of the kind %r is not understood by this release", self.name, record.kind)
             self._answer(Answered(record.number, False, NOT_UNDERSTOOD))
-        else:
-            raise Malformed(what=record.KIND, reason=f"it does not belong on {topic}")
         self.lineage.serve()
 
     def nudge(self, now: float) -> None:
@@ -174,11 +172,9 @@ class Session:
     def tick(self, now: float) -> None:
         """Send what is due."""
         head = self.lineage.head()
-        if not self._online:
+        if not self._online or now < self._quiet(now):
             if len(self.lineage.outbox.waiting("queued")) > self.settings.update.coalesce_after:
                 self._coalesce(head.version)
-            return
-        if now < self._quiet(now):
             return
         try:
             if now >= self._hello_due:
@@ -361,8 +357,9 @@ class Session:
         self._answer(commands.answer(self.lineage, c, present))
 
     def _answer(self, a: Answered) -> None:
+        text = "".join(c if c.isprintable() else "?" for c in a.text)  # an error may name what came over the wire
         try:
-            self._send("rsp", Response(*self._names(), a.number, a.ok, a.text, a.body))
+            self._send("rsp", Response(*self._names(), a.number, a.ok, text, a.body))
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 
@@ -385,7 +382,8 @@ class Session:
             return
         self._quiet_until = now + seconds
         self.lineage.set_quiet(Quiet(int(self._side.wall()) + seconds, reason) if seconds else Quiet(0, ""))
-        _log.info("%s: %s", self.name, f"nothing is to be sent for {seconds} s: {reason}" if seconds else "the wait is over")
+        why = f": {reason}" if reason else ""
+        _log.info("%s: %s", self.name, f"the centre wants nothing sent for {seconds} s{why}" if seconds else "the wait is over")
 
     def _quiet(self, now: float) -> float:
         """Return until when nothing is sent, in monotonic seconds; a wait from before this start goes on."""

@@ -16,16 +16,16 @@ from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
 from edgeagent.rounds.resuming import interrupted, start_of
-from edgeagent.rounds.round import Report, check_due, run
+from edgeagent.rounds.round import RoundReport, check_due, run
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
-from modelwire.errors import LinkError, Malformed, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
-from modelwire.wire import records, topics
+from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
@@ -60,7 +60,7 @@ class _Running:
     """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
 
     lineage: Lineage
-    steps: Generator[Progress, None, Report | None]  # None: it did not pay
+    steps: Generator[Progress, None, RoundReport | None]  # None: it did not pay
     began: float
     said: float
     pauses: float | None = None  # monotonic seconds since when it waits
@@ -82,7 +82,7 @@ class Agent:
     extractors: Extractors | None = None  # what mode features needs
 
     def __post_init__(self) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[RoundReport] = []
         self.stopping = ""
         self._round: _Running | None = None
         self._memory = Memory(self.sensors)
@@ -192,8 +192,7 @@ class Agent:
     def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
         """Take the record of who speaks for the centre. Raises WireError for one that the fleet's root key did not sign."""
         signed = records.parse(data)
-        if (signed.record.fleet, signed.record.device) != (topic.fleet, topic.device):
-            raise Malformed(what=signed.record.KIND or "record", reason=f"it is of {signed.record.device} and came on {topic}")
+        routes.check_place(topic, signed.record)
         if self.device.trust.take(signed, data):
             _log.info("trust record %d holds from now on", self.device.trust.held.number)
 
@@ -306,7 +305,7 @@ class Agent:
             return spool.count(standing.name, after=head.looked_id) >= again
         return enough or waited >= train.every
 
-    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, Report | None]:
+    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, RoundReport | None]:
         """Do a round where one pays; one that is taken up paid when it began."""
         name = standing.name
         if start.looks:
@@ -334,7 +333,7 @@ class Agent:
         apart = self.clock.wall() - trained_at
         return apart if apart >= 0 else self.clock.monotonic() - self._began
 
-    def _finish(self, report: Report) -> None:
+    def _finish(self, report: RoundReport) -> None:
         self.reports.append(report)
         del self.reports[:-REPORTS]
         self._done_once.add(report.model)

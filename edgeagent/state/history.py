@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.board.budget import Wait
+from edgeagent.board.budget import TrainingWait
 from edgeagent.board.costs import Costs
 from edgeagent.training import threshold
 from edgecommon.sqlite import Database, Row
@@ -163,16 +163,16 @@ class History:
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
 
-    def set_waiting(self, wait: Wait | None, now: int) -> None:
+    def set_waiting(self, wait: TrainingWait | None, now: int) -> None:
         """Note why the running agent does not train this model now, for those who ask from outside."""
         self._db.run("DELETE FROM waiting WHERE model=?", self.name)
         if wait is not None:
             self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=now)
 
-    def waiting(self) -> Wait | None:
+    def waiting(self) -> TrainingWait | None:
         """Return why the running agent does not train this model now."""
         row = self._db.maybe("SELECT * FROM waiting WHERE model=?", self.name)
-        return Wait(row["reason"], row["until"]) if row is not None else None
+        return TrainingWait(row["reason"], row["until"]) if row is not None else None
 
     def trainers(self) -> tuple[int, ...]:
         """Return the versions of the exact trainer that the last welcome said the centre replays."""

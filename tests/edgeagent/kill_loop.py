@@ -9,7 +9,7 @@ import random
 import sys
 from pathlib import Path
 
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import RoundReport
 from edgeagent.service.agent import Goal
 
 from .boards import Rig, centre, command, rig
@@ -22,8 +22,8 @@ def main(folder: Path, seed: int) -> None:
     with rig(folder, c) as r:
         trouble(r, rng)
 
-        class Told(list[Report]):
-            def append(self, report: Report) -> None:
+        class Told(list[RoundReport]):
+            def append(self, report: RoundReport) -> None:
                 super().append(report)
                 print(report.round, flush=True)  # after the commit: whoever reads this may rely on it
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import edgecloud
-from edgecloud.intake.decision import Bounds, Decision, Reply
+from edgecloud.intake.decision import Bounds, Decision, Reply, Result
 from edgecloud.intake.rebuilding import Judged, Rebuilder
 from edgecloud.intake.routing import Ingest
 from edgecloud.registry import Base as BaseRow
-from edgecloud.registry import SqliteStore, create_registry, open_registry
-from edgecloud.registry import LineageRow, Request, TrustRow
-from modelwire.wire import signing
+from edgecloud.registry import LineageRow, Request, SqliteStore, TrustRow, create_registry, open_registry
 from modelwire.wire.records import Command, Level, Receipt, Record, encode
 from tests.keys import COMMAND, FLEET_ID, ROOT, trust
 from tests.keys import FLEET as IDENTITY
@@ -89,14 +87,21 @@ class Centre:
         """Register a device and exchange hello and welcome."""
         if self.store.devices.owner(device.key.public) is None:
             self.store.devices.add(device.name, device.key.public, self.now)
-        for _ in range(2):  # the second one answers the challenge
-            self.take(device.hello())
-            for record in self.said():
-                device.hear(record)
-            if device.epoch:
-                break
+        self.greet(device)
+        for record in self.said():
+            device.hear(record)
         assert device.epoch > 0
         return device
+
+    def greet(self, device: ScriptedDevice) -> Decision:
+        """Take a device's hello, and the next one, which answers the challenge, where it is challenged."""
+        device.fleet_id = self.store.identity.id
+        outcome = self.take(device.hello())
+        if outcome.result is Result.CHALLENGED:
+            for record in self.said():
+                device.hear(record)
+            outcome = self.take(device.hello())
+        return outcome
 
     def deliver(self, device: ScriptedDevice, *sent: Sent) -> list[Decision]:
         return [self.take(device.update(s)) for s in sent]
@@ -119,7 +124,7 @@ class Centre:
         return head.version
 
 
-def fleet_of(store: SqliteStore) -> edgecloud.Fleet:
+def fleet_of(store: SqliteStore) -> edgecloud.Registry:
     return edgecloud.open(store.database.path)
 
 

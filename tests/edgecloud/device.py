@@ -30,6 +30,8 @@ from tests.keys import FLEET_ID
 
 TINY = Path(__file__).parents[1] / "models" / "tiny.tflite"
 FLEET = "orchard"
+PART = 1024 + 44 + 32 * 14  # bytes of a message that carries the smallest part there is
+BULK = {"pad": np.random.default_rng(0).bytes(7168)}  # an extension that makes of a tiny update a handful of them
 
 
 class Base:
@@ -94,6 +96,7 @@ class ScriptedDevice:
     waiting: dict[int, Sent] = field(default_factory=dict)
     verified: int = 0
     refused: dict[int, str] = field(default_factory=dict)
+    fleet_id: bytes = FLEET_ID
     trust: int = 1  # number of the trust record that it holds
     answer: bytes = b""  # the challenge of the last welcome
 
@@ -124,7 +127,7 @@ class ScriptedDevice:
 
     def say(self, leaf: str, record: Record) -> tuple[str, bytes]:
         """Return a record as this device signs it, on a topic of its own."""
-        return self.topic(leaf), encode(record, self.key, FLEET_ID, role=signing.Role.DEVICE)
+        return self.topic(leaf), encode(record, self.key, self.fleet_id, role=signing.Role.DEVICE)
 
     def hello(self, **other: Any) -> tuple[str, bytes]:
         """Return what it says of itself. other: fields to say otherwise."""
@@ -192,7 +195,7 @@ class ScriptedDevice:
             "base": self.base.manifest.commit if kind is Kind.SNAPSHOT else b"",
             "extension": {"loss_before": 1.0, "loss_after": 0.5, "samples": 32, "steps": 4},
         }
-        made = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, FLEET_ID, recipe=recipe)  # type: ignore[arg-type]
+        made = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, self.fleet_id, recipe=recipe)  # type: ignore[arg-type]
         self.version, self.head = made.header.version, made.commit
         sent = Sent(self.version, made.commit, made.header.parent, made.data, self.state.root, hashlib.sha256(self.served()).digest())
         self.made[sent.version] = self.waiting[sent.version] = sent

@@ -118,7 +118,7 @@ def test_a_device_that_adopts_nothing_is_materialised_bit_for_bit(fleet: Fleet, 
 
 
 def test_a_snapshot_that_was_asked_for_comes_in_parts(fleet: Fleet) -> None:
-    device = fleet.add_device("pi-7", files("digits"), {**QUICK, "link.part_bytes": "1KiB", "update.density": "0.05"})
+    device = fleet.add_device("pi-7", files("digits"), {**QUICK, "link.part_bytes": "2KiB", "update.density": "0.05"})
     fill(fleet, "pi-7", "digits")
     fleet.agent("pi-7", *RUN, "--rounds", "3")
     fleet.cloud("snapshot", "request", "pi-7")

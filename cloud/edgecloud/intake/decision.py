@@ -64,7 +64,7 @@ class Result(str, Enum):
     WELCOMED = "welcomed"
     NOTED = "noted"  # presence, an answer, a part, a report
     CHALLENGED = "challenged"  # a hello that would open an epoch, and is to be said again
-    UNKNOWN = "not understood"  # of a later release; answered so
+    UNKNOWN = "unknown"  # of a later release; answered so
 
 
 @dataclass(frozen=True, slots=True)

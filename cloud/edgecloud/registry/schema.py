@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecommon.sqlite import Database
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
+
+if TYPE_CHECKING:
+    from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
 SCHEMA = 5  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
@@ -222,6 +225,15 @@ def migrate(database: Database) -> None:
     from sqlite_utils import Migrations
 
     migrations = Migrations("edgecloud")
+    steps(migrations)
+    with database.named():
+        migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
+    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.run(f"PRAGMA user_version = {SCHEMA}")
+
+
+def steps(migrations: Migrations) -> None:
+    """Say how each schema is made of the one before it."""
 
     @migrations(name="m005_wire_1")
     def m005_wire_1(tables: Any) -> None:
@@ -230,11 +242,6 @@ def migrate(database: Database) -> None:
                 tables.execute(statement)
         for statement in _triggers(tables):
             tables.execute(statement)
-
-    with database.named():
-        migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
-    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.run(f"PRAGMA user_version = {SCHEMA}")
 
 
 def check(database: Database) -> bool:

@@ -83,8 +83,10 @@ class SqliteInbox:
         rows = self._database.all(
             f"{self._HELD} q WHERE (q.reason = 'unknown-base' AND EXISTS (SELECT 1 FROM base b WHERE b.\"commit\" = q.base))"
             " OR (q.reason = 'unknown-key' AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = q.device"
-            " AND k.revoked_at IS NULL AND (q.kind <> 'hello' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark)))"
-            " ORDER BY q.kind, q.id LIMIT ?",  # hello, state, update: all else needs the lineage that a hello brings
+            " AND k.revoked_at IS NULL AND (q.kind <> 'hello' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark))"
+            # All else needs the lineage that a hello brings, once its challenge is answered.
+            " AND (q.kind = 'hello' OR EXISTS (SELECT 1 FROM lineage l WHERE l.device = q.device AND l.model = q.model)))"
+            " ORDER BY q.kind, q.id LIMIT ?",
             limit,
         )
         return [WaitingMessage(*row) for row in rows]

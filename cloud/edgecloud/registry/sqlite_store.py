@@ -16,8 +16,8 @@ from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from .database import open_database, problems
 from .lock import lock_schema
-from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .rows import TrustRow
+from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
 from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Trusts, Versions
 

@@ -212,7 +212,10 @@ class Inbox(Protocol):
     def release(self, message: int) -> None: ...
 
     def released(self, limit: int) -> list[WaitingMessage]:
-        """Return messages whose device has a key that was not tried on them yet, or whose base has come."""
+        """Return messages whose device has a key that was not tried on them yet, or whose base has come.
+
+        Other than a hello, they wait for the model to have said hello, too.
+        """
 
 
 class Refusals(Protocol):

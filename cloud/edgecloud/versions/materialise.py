@@ -10,12 +10,13 @@ from functools import cached_property
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
-from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch
+from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch, RootMismatch, WrongBase
+from modelwire.identity import weights_node
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.replay import first_apart
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.tflite.file import TrainableFile, parse_trainable, read_weights, write_weights
+from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, read_weights, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind
@@ -190,6 +191,19 @@ def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Chec
 def file_of(state: ModelState, base: LoadedBase) -> bytes:
     """Return the `.tflite` of a state: the base's file with these weights as its initial values."""
     return write_weights(base.file, state.named())
+
+
+def prove_file(state: ModelState, file: bytes, name: str) -> None:
+    """Raise unless a bare `.tflite` holds a version's weights, bit for bit: WrongBase for other tensors, RootMismatch for other weights.
+
+    A file has the weights and neither units nor what lies behind a short float: the weights node of the root is what proves it.
+    """
+    schema, flat = read_tensors(parse_trainable(file))
+    ours = state.manifest.schema
+    if schema.id != ours.id:
+        raise WrongBase(what="the file", kind="schema", expected=ours.id.hex()[:16], got=schema.id.hex()[:16])
+    if weights_node(schema, flat) != state.root_parts.weights:
+        raise RootMismatch(what=f"the file, against {name}", kind="weights node", device=name.partition("@")[0])
 
 
 def _require_parent(store: Store, lineage: LineageRow, version: VersionRow) -> None:

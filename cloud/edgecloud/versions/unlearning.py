@@ -182,7 +182,7 @@ class _Walk:
                 reason=f"{self.lineage}@{version.version} went over to another base, and unlearning does not cross that",
                 fix="--at-version tells what the version of these rows alone would be",
             )
-        elif not self._only_asked_for(i, state):
+        elif not self._only_asked_for(i):
             raise BadArgument(
                 reason=f"{self.lineage}@{version.version} is a {version.kind} that was made on top of them, so it can't be trained again",
                 fix="--at-version tells what the version of these rows alone would be; what was learned by deltas is not unlearned",
@@ -238,10 +238,9 @@ class _Walk:
         except ModelWireError:
             return None  # then it is a delta like any other
 
-    def _only_asked_for(self, i: int, state: ModelState) -> bool:
-        """Return whether version i is a snapshot that moved nothing; nor a unit, to which later recipes would snap."""
-        version = self.chain[i]
-        return version.kind == "snapshot" and version.root == self._root_before(i) and self._stored(i + 1).exponents == state.exponents
+    def _only_asked_for(self, i: int) -> bool:
+        """Return whether version i is a snapshot that moved nothing; nor a unit, to which later recipes would snap: a root binds both."""
+        return self.chain[i].kind == "snapshot" and self.chain[i].root == self._root_before(i)
 
     def _root_before(self, i: int) -> bytes:
         return self.chain[i - 1].root if i else self.bases[self._base_before(0)].manifest.root

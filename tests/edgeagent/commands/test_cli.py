@@ -121,6 +121,47 @@ def test_init_takes_the_key_that_the_device_had_before(capsys: pytest.CaptureFix
     assert first["public_key"] == second["public_key"]
 
 
+@pytest.mark.parametrize("option", ["--fleet-key", "--key"])
+@pytest.mark.parametrize("kind", [*KeyKind, None])
+def test_init_takes_a_key_of_the_right_kind_alone_and_writes_nothing_for_another(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str, kind: KeyKind | None
+) -> None:
+    right = KeyKind.FLEET if option == "--fleet-key" else KeyKind.DEVICE_PRIVATE
+    (tmp_path / "fleet.pub").write_text(write_fleet(keys.FLEET))
+    text = "00" * 32 if kind is None else write_key(kind, bytes(range(kind.value[2])))
+    (tmp_path / "given").write_text(text + "\n")
+    words = [
+        "init", "--device", "pi-7", "--fleet", "home", "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(tmp_path / "d"),
+        *(() if option == "--fleet-key" else ("--fleet-key", str(tmp_path / "fleet.pub"))), option, str(tmp_path / "given"),
+    ]  # fmt: skip
+    if kind is right:
+        document(capsys, *words)
+        return
+    said = error(capsys, *words)
+    assert (said["error"], said["code"]) == ("WrongKeyKind", 16)
+    assert str(tmp_path / "given") in said["message"] and f"({right.prefix}:...)" in said["message"]
+    assert (kind.title if kind else "says not which kind") in said["message"]
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("text", [*(f"edge-device-key:{digits}" for digits in ("", "00", "G" * 64, "AB" * 32)), "\xff"])
+def test_a_damaged_key_is_named_with_its_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
+    make(tmp_path / "d")
+    (tmp_path / "d" / "device.key").write_bytes(text.encode("latin-1"))
+    said = error(capsys, "status", "--dir", str(tmp_path / "d"))
+    assert said["error"] == "ConfigError" and "device.key" in said["message"]
+
+
+def test_status_and_doctor_say_keys_with_their_kinds_and_the_fleet_by_its_id(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    make(tmp_path / "d")
+    said = document(capsys, "status", "--dir", str(tmp_path / "d"))
+    assert said["public_key"].startswith("edge-device-pub:")
+    assert (said["fleet_id"], said["trust"], said["log"]) == (keys.FLEET_ID.hex(), 0, None)
+    _, out, _ = call(capsys, "doctor", "--dir", str(tmp_path / "d"))
+    assert f"key       {said['public_key']}, readable by its owner alone" in out and write_fleet(keys.FLEET) in out
+    assert DEVICE_SEED.hex() not in out
+
+
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", None), ("momentum", 0.02), ("adam", 0.001)])
 def test_init_writes_the_rate_that_suits_the_files_optimizer(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, optimizer: str, rate: float | None

@@ -162,7 +162,7 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         r.run(Goal(publish=True, timeout=60))
         board.spool.extend("turbine", x, targets=x)
 
-        def one() -> rounds.Report:
+        def one() -> rounds.RoundReport:
             return finish(rounds.run(standing(board, opened, "turbine", now=r.centre.clock.wall)))
 
         report = one()

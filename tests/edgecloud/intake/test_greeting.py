@@ -17,7 +17,7 @@ def test_a_new_state_gets_the_next_epoch_and_closes_the_one_before(centre: Centr
     centre.said()
     old_epoch = device.epoch
     device.reflash()
-    centre.take(device.hello())
+    centre.greet(device)
     said = centre.said()
     closed = [r for r in said if isinstance(r, Receipt)]
     assert [(r.version, r.level, r.reason) for r in closed] == [(4, REFUSED, "epoch 1 is closed")]
@@ -64,5 +64,5 @@ def test_a_device_can_not_open_models_and_epochs_without_end(store: SqliteStore,
     one = ScriptedDevice(base, model="a")
     for life in (1, 2, 3):
         one.life = life
-        assert centre.take(one.hello()).result is (Result.WELCOMED if life < 3 else Result.DROPPED)
+        assert centre.greet(one).result is (Result.WELCOMED if life < 3 else Result.DROPPED)
     assert [x.model for x in store.lineages.all()] == ["a", "b"]

@@ -255,9 +255,7 @@ def test_an_epoch_that_was_never_granted_is_refused(centre: Centre, device: Scri
 def test_numbers_only_rise_also_over_epochs(centre: Centre, device: ScriptedDevice) -> None:
     centre.deliver(device, device.train(version=7))
     device.reflash()
-    centre.take(device.hello())
-    for record in centre.said():
-        device.hear(record)
+    centre.meet(device)
     low = device.train(version=5)
     assert "numbers only rise" in centre.deliver(device, low)[0].reason
     again = device.snapshot(device.base.manifest.commit, version=7)

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> Answer:
         head = recipe.head
         lines: list[tuple[str, object]] = [
             ("version", place), ("replayed", "equal, bit for bit" if done.equal else "NOT EQUAL: another root than the device's"),
-            ("checkpoints", _checkpoints(done)), ("root", done.state.root.hex()), ("rows", f"{len(recipe.rows)} of {head.features} features, {head.loss.name.lower()}"),
+            ("checkpoints", _checkpoints(done)), ("root", done.state.root.hex()),
+            ("rows", f"{len(recipe.rows)} of {head.features} features, {head.loss.name.lower()}"),
             ("steps", f"{head.steps} of {min(head.batch, len(recipe.rows))} rows, {head.optimizer.name.lower()}, rate {head.rate:g}"),
             ("seconds", f"{done.seconds:.3f}"),
             ("loss of its rows", f"{document['loss']['before']:.6f} -> {document['loss']['stored']:.6f}"),

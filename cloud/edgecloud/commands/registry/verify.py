@@ -5,27 +5,36 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer
-from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
 
 from ..answer import Document, progress, registry_of
 
 NAME = "verify"
 HELP = "Prove versions: bytes, signature, commit, fingerprint and root."
-EXAMPLES = ("edgecloud verify --all", "edgecloud verify pi-7", "edgecloud verify pi-7/digits@12 --json")
+EXAMPLES = (
+    "edgecloud verify --all",
+    "edgecloud verify pi-7",
+    "edgecloud verify pi-7/digits@12 --json",
+    "edgecloud verify pi-7@12 --file model.tflite",
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("name", nargs="?", metavar="DEVICE[/MODEL][@VERSION]", help="one version, or all of a device or model")
+    parser.add_argument("--file", metavar="FILE.tflite", help="prove that a bare file holds the weights of this one version, bit for bit")
     which.add_argument("--all", action="store_true", help="every version of every device (the default)")
 
 
 def run(args: argparse.Namespace) -> Answer:
+    if args.file is not None:
+        return _verify_file(args)
     started = time.monotonic()
     with registry_of(args) as store:
         checked, exact, total = 0, 0, 0
@@ -49,6 +58,25 @@ def run(args: argparse.Namespace) -> Answer:
     if document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
     return Answer(document, "\n".join(lines), error=error)
+
+
+
+def _verify_file(args: argparse.Namespace) -> Answer:
+    """Prove a bare file against one version by the weights node of its root."""
+    name = None if args.name is None else naming.parse(args.name)
+    if name is None or name.version is None:
+        raise BadArgument(reason="--file is compared with one version", fix=f"edgecloud verify DEVICE[/MODEL]@VERSION --file {args.file}")
+    path = Path(args.file)
+    if not path.is_file():
+        raise MissingFile(path=path, what="the model file")
+    with registry_of(args) as store:
+        bases = materialise.LoadedBases(store)
+        place = naming.find(store, name)
+        state = materialise.rebuild(store, place.version, bases) if place.version is not None else bases[place.base].state()
+        materialise.prove_file(state, path.read_bytes(), str(place))
+    parts = state.root_parts
+    document: Document = {"name": str(place), "file": str(path), "exact": True, "root": parts.root, "weights_node": parts.weights}
+    return Answer(document, f"{path} holds the weights of {place}, bit for bit (weights node {parts.weights.hex()})")
 
 
 def _to_verify(store: SqliteStore, text: str | None) -> tuple[int, Iterator[materialise.Checked]]:
