@@ -1,6 +1,6 @@
 """Which sample each row of a recipe is of: what lets the centre forget a sample in every version that was trained on it.
 
-The bytes stand in the extension of an update of kind recipe, under "rows": never needed to rebuild. docs/wire-format-recipe.md has them.
+The bytes stand in the extension of an update of kind recipe, under "rows": never needed to rebuild. docs/format/recipe.md has them.
 """
 
 from __future__ import annotations

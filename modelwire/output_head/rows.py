@@ -1,6 +1,6 @@
 """Rows of features with what they should give, as few bytes: what a recipe carries in place of weights.
 
-Coded by the update's own range coder; docs/wire-format-recipe.md has the bytes, and why nothing is predicted from other rows.
+Coded by the update's own range coder; docs/format/recipe.md has the bytes, and why nothing is predicted from other rows.
 """
 
 from __future__ import annotations
