@@ -1,6 +1,6 @@
 """Exact tensors on the wire: ordered differences as byte planes, block by block, each plane by itself through lz4. The strict reader.
 
-docs/wire-format.md, "Planes", has the bytes. Everything works on stored bits, and in blocks, so that a model's size takes no memory.
+docs/format/container.md, "Planes", has the bytes. Everything works on stored bits, and in blocks, so that a model's size takes no memory.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ def _written(plane: U8) -> list[bytes | memoryview]:
 
 def _expanded(data: memoryview, size: int) -> bytes:
     """Return exactly `size` bytes. Raises Malformed; no more than these are ever allocated."""
+    _core.check_lz4(np.frombuffer(data, np.uint8))  # liblz4 takes a match with offset 0, other readers do not
     try:
         out: bytes = lz4.block.decompress(data, uncompressed_size=size)
     except lz4.block.LZ4BlockError:

@@ -51,7 +51,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneSection:
-    """One exact tensor's part of an update: the differences of its ordered integers, coded. docs/wire-format.md, "Planes"."""
+    """One exact tensor's part of an update: the differences of its ordered integers, coded. docs/format/container.md, "Planes"."""
 
     tensor: int
     dtype: Dtype

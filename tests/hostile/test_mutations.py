@@ -1,4 +1,4 @@
-"""Every mutation of a container is refused twice: raw by the digest, resealed with a valid key by its own named error.
+"""Every mutation of a container is refused twice: raw by its preamble or its digest, resealed with a valid key by its own named error.
 
 Each attack stays within 64 MiB and far under 10 s, and leaves the parent's state as it was.
 """
@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from modelwire import _core
 from modelwire.errors import DigestMismatch, IndexOutOfRange, Malformed, ModelWireError, NonFinite, TooLarge, WireError
 from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
@@ -61,12 +62,13 @@ def test_the_victims_are_good_before_they_are_changed() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
-def test_raw_the_digest_refuses(attack: Attack) -> None:
+def test_raw_the_preamble_or_the_digest_refuses(attack: Attack) -> None:
     good = SNAPSHOT if attack.snapshot else DELTA
     body = attack.change(opened(good)).body()
     assert body != good[:-96], "the mutation changes nothing"
     error = refused(PARENT, body + good[-96:])
-    assert type(error) is DigestMismatch
+    preamble = (attack.expected,) if body[:32] != good[:32] else ()
+    assert type(error) in (DigestMismatch, *preamble)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.name)
@@ -89,6 +91,7 @@ def test_a_container_over_the_limit_is_refused() -> None:
     assert type(refused(PARENT, bytes(64 * MIB + 1))) is TooLarge
 
 
+@pytest.mark.skipif(_core.kernel_name() == "reference", reason="the twin in Python walks two million entries for minutes")
 def test_a_bomb_on_a_large_model_takes_no_more_than_the_model() -> None:
     # Two million weights, all of them said to have changed, in a stream that is just long enough to be believed.
     schema = big_schema(2 * 1024 * 1024)

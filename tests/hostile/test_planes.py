@@ -13,8 +13,8 @@ from modelwire.lattice.state import ModelState
 from modelwire.limits import KIB
 from modelwire.update.container import parse
 from tests.keys import FLEET_ID
+from tests.modelwire.golden import base, data
 from tests.modelwire.models import KEY
-from tests.modelwire.test_vectors_types import base, data
 
 from .cost import refused
 from .planes import EXACT, FOLDER, MIXED, files

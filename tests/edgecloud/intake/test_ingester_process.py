@@ -24,6 +24,7 @@ from edgecloud.versions import materialise
 from modelwire.errors import LineageError
 from modelwire.wire import records
 from modelwire.wire.keys import KeyKind, write_key
+from modelwire.wire.signing import Role
 from tests import broker as brokers
 from tests.edgecloud.centre import add_base, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
