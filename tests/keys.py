@@ -13,7 +13,7 @@ ROOT, RECEIPT, COMMAND, DIRECTOR = (PrivateKey(bytes([n]) * 32) for n in (0xF1, 
 FLEET = Fleet(ROOT.public, FLEET_ID)
 
 
-def trust(fleet: str, *, number: int = 1, since: int = 0, until: int = 0, overlap: int = 0, device: str = "all", at: int = 0) -> Trust:
+def trust(fleet: str, *, number: int = 1, since: int = 0, until: int = 0, overlap: int = 0, at: int = 0) -> Trust:
     """Return the record that names the keys above."""
     keys = (ROOT.public, RECEIPT.public, COMMAND.public, DIRECTOR.public)
-    return Trust(fleet, device, "all", at, number, since, until, overlap, *keys)
+    return Trust(fleet, "all", "all", at, number, since, until, overlap, *keys)

@@ -423,9 +423,9 @@ def _unknown(kind: str, values: dict[str, cbor.Value]) -> Unknown:
 def _check(record: Record) -> None:
     for what in ("fleet", "device", "model"):
         check_name(f"{what} name", getattr(record, what))
-    for what, may in (("device", (Trust,)), ("model", (Trust, Enrol, Act))):
-        if getattr(record, what) == ALL and not isinstance(record, (*may, Unknown)):
-            raise Malformed(what=record.KIND, reason=f"its {what} is {ALL!r}, which is no {what} of its own")
+    for what, of_all in (("device", (Trust,)), ("model", (Trust, Enrol, Act))):
+        if (getattr(record, what) == ALL) is not isinstance(record, of_all) and not isinstance(record, Unknown):
+            raise Malformed(what=record.KIND, reason=f"its {what} is {getattr(record, what)!r}: {ALL!r} is that of what is said to all")
     more.check_keys(record.more, record.KIND or "record")
     for f in fields(record):
         _check_field(record.KIND or "record", f.name, getattr(record, f.name))

@@ -29,7 +29,7 @@ from .folder import WIRE_1
 RECORDS = """\
 # Golden records, parts, keys and links, wire 1
 
-`N-KIND.bin` is one signed record, in the role that `expected.json` names; `parts-transfer.bin` the manifest of a transfer of 5,000 bytes
+`N-KIND.bin` is one signed record, in the role that `expected.json` names. `parts-transfer.bin` is a record `transfer` about 5,000 bytes
 (i * i mod 251 for i from 0) in parts of 1,024, `parts-N.bin` its parts. `adopt.bin` is a command whose update stands on version 1 of
 `../updates` (`1-delta`) and leads to the base's weights; it forgets samples; `adopt-plain.bin` is the same without `forgot`. `keys.json`
 has a key of each kind as text, `links.json` a log's entries with the 40 bytes of each link and their signatures.

@@ -31,12 +31,13 @@ def updates() -> None:
         widen = rounds[-1].clamped if rounds else ()
         s = snap(made.state.copy(), trained, residual, density=0.05, max_bytes=1 << 20, widen=widen)
         rounds.append(s)
-        made.write(f"{version}-{s.kind.name.lower()}", s.kind, s.sections, s.state, extension={"loss_after": 1.0 / version})
+        said = {"loss_after": 1.0 / version, **({"clamped": list(s.clamped)} if s.clamped else {})}
+        made.write(f"{version}-{s.kind.name.lower()}", s.kind, s.sections, s.state, extension=said)
         residual = s.residual
     last = made.state
     made.write("7-snapshot", Kind.SNAPSHOT, last.snapshot(), last, extension={"note": "the root of version 6, in another message"})
     squashed = add(rounds[0].sections, rounds[1].sections, manifest)
-    made.write("8-squash-1-2", Kind.DELTA, squashed, made.state_of("2-delta"), on=None, extension={"skipped": [[1, 1]]})
+    made.write("8-squash-1-2", Kind.DELTA, squashed, made.state_of("2-delta"), on=None, extension={"skipped": [[1, 2]]})
     made.write("9-undo-squash", Kind.DELTA, invert(squashed), made.state_of(None), on="8-squash-1-2")
     moved = made.state_of("1-delta")
     moved.apply(Kind.DELTA, rounds[1].sections)
@@ -54,7 +55,7 @@ def exact() -> None:
         rounds.append(sections)
     made.write("4-snapshot", Kind.SNAPSHOT, made.state.snapshot(), made.state)
     squashed = add(rounds[0], rounds[1], made.state.manifest)
-    made.write("5-squash-1-2", Kind.EXACT, squashed, made.state_of("2-exact"), on=None)
+    made.write("5-squash-1-2", Kind.EXACT, squashed, made.state_of("2-exact"), on=None, extension={"skipped": [[1, 2]]})
     made.write("6-undo-squash", Kind.EXACT, invert(squashed), made.state_of(None), on="5-squash-1-2")
     made.done("# A base whose tensors are all exact, one of every type: planes, wire 1")
 

@@ -55,7 +55,7 @@ EXAMPLES: list[Record] = [
     Report(*WHO, 3, DAY, "soaking", 2, "active", 1_048_576, 0.875, None, ""),
     Enrol(*OF_ALL, DEVICE.public, b"token", "10000000abcdef", "0.1.0"),
     keys.trust("demo", since=1_700_000_000, at=1_700_000_000),
-    keys.trust("demo", number=2, since=1_700_000_000, until=1_800_000_000, overlap=86_400, device="pi-7", at=1_700_000_000),
+    keys.trust("demo", number=2, since=1_700_000_000, until=1_800_000_000, overlap=86_400, at=1_700_000_000),
     Act(*OF_ALL, 1, "admit", DEVICE.public),
 ]
 

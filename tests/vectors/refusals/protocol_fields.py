@@ -57,8 +57,11 @@ def _names() -> Iterator[Case]:
                 yield _of_text("P1", f"a topic with a {field} name {how}", "topic", "/".join(words), good)
     for kind in (k for k in records.KINDS if k != "trust"):
         yield of_record("P2", f"{kind} of the device all", signed(values(kind, device="all")), kind)
+    yield of_record("P2", "trust of one device", signed(values("trust", device="pi-7")), "trust")
     for kind in (k for k in records.KINDS if k not in ("trust", "enrol", "act")):
         yield of_record("P3", f"{kind} of the model all", signed(values(kind, model="all")), kind)
+    for kind in ("trust", "enrol", "act"):
+        yield of_record("P3", f"{kind} of one model", signed(values(kind, model="digits")), kind)
 
 
 def _of_text(rule: str, name: str, read_as: str, text: str, good: str, error: str = "Malformed", **held: Any) -> Case:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from modelwire import limits, merkle
@@ -289,12 +288,6 @@ def _places() -> Iterator[Case]:
     yield Case("hello that names another fleet", "P68", "Malformed", "centre", data, here, hello, here)
     there, back = ({**CENTRE, **on("up/rsp", device=device)} for device in ("pi-8", "pi-7"))
     yield Case("an unknown kind on another device's topic", "P68", "Malformed", "centre", strange, there, strange, back)
-    trusted = {device: encoded(replace(trust(), device=device)) for device in ("pi-7", "pi-8", "all")}
-    own_topic, all_topic = ({**FRESH, **on("dn/trust", device=device, model="all")} for device in ("pi-7", "all"))
-    yield Case(
-        "trust for one device on the topic of all", "P68", "Malformed", "device", trusted["pi-7"], all_topic, trusted["all"], all_topic
-    )
-    yield Case("trust for another device", "P68", "Malformed", "device", trusted["pi-8"], own_topic, trusted["all"], own_topic)
     leaves = {"up": ("hello", "state", "rsp", "part", "report"), "dn": ("receipt", "cmd", "desired", "part")}
     goods = {**barn.LEAF, "transfer": "up/part", "wanted": "up/part", "response": "up/rsp"}
     for kind, good_leaf in goods.items():
