@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from modelwire.output_head_settings import Optimizer
 from tests.modelwire.golden import state_of
 from tests.vectors.recipe_readers import READERS
 from tests.vectors.refusals import recipe, trainer
+from tests.vectors.refusals.recipe_cases import FEATURES, ROWS, Change, coded, coded_labels, features, labels, of, of_head, of_rows, put
 from tests.vectors.refused import FOLDER, PAGES, ROOT, RULE, Refused, vectors
 
 MAKERS: dict[str, ModuleType] = {"recipe": recipe, "trainer": trainer}
@@ -73,3 +75,33 @@ def test_weights_and_slots_that_are_not_finite_are_found_where_all_losses_are(ve
     refused = parse_recipe(vector.file.read_bytes())
     still = replace(refused.head, optimizer=Optimizer.SGD, rate=0.0, decay=0.0)  # its losses are those of the refused one
     replay(state_of(vector.held["folder"], vector.held["container"]), replace(refused, head=still))
+
+
+LARGEST = float.fromhex("0x1.fffffep+127")
+EMPTY: dict[str, Any] = {"layout": 0, "count": 0, "stream": b"", "wanted": [0, b""]}
+AT_THE_ENDS: list[Change] = [
+    *(of_head(features=n) for n in (1, 65536)), *(of_head(outputs=n) for n in (2, 4096)), *(of_head(steps=n) for n in (1, 2**32 - 1)),
+    *(of_head(batch=n) for n in (1, 4096)), *(of_head(every=n) for n in (1, 2**32 - 1)), *(of_head(seed=n) for n in (0, 2**64 - 1)),
+    *(of_head(**{name: x}) for name in ("rate", "rate_end", "decay") for x in (0.0, 2.0**-149, LARGEST)),
+    *(of_head(factor=x) for x in (0.0, 1.0)), *(of_head(**{name: x}) for name in ("beta1", "beta2") for x in (0.0, 1 - 2.0**-24)),
+    *(of_head(epsilon=x) for x in (2.0**-126, LARGEST)), *(of_head(hidden=[n, n]) for n in (1, 4096)),
+    *(put(3, [[n, n, 0]] * 3) for n in (0, 4095)),
+    *(of_rows(rows=n, features=width, **EMPTY) for n, width in ((1, 1), (64, 65536), (4194304, 1))),
+    *(of_rows(scale=x) for x in (2.0**-126, 2.0**100)), of_rows(**EMPTY | {"layout": 2}),
+    of_rows(wanted=coded_labels([0, 4095, 0, 0, 4095])),
+    *(of_rows(**coded([[n] * FEATURES] * ROWS, layout)) for n in (-128, 127) for layout in (0, 1)),
+    *(of_rows(**coded([[n] * FEATURES] * ROWS, 2, [n] * FEATURES)) for n in (-128, 127)),
+    *(of_rows(dtype=2, scale=1.0, **coded([[n] * FEATURES] * ROWS, 0)) for n in (-31744, 31743)),
+    *(of_rows(kind=1, wanted=[n, bytes(4 * n * ROWS)]) for n in (1, 4096)),
+    of_rows(**coded(features(), 1) | {"wanted": coded_labels(labels())}),
+    lambda v: [*v[:2], [*v[2][:3], 1025, *v[2][4:]], *v[3:5], [1, bytes(32 * 1024)]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", AT_THE_ENDS)
+def test_what_is_at_the_ends_of_a_range_is_read_and_written_again(change: Change) -> None:
+    data = of("R1", "at an end", change).data
+    again = parse_recipe(data)
+    once_more = parse_recipe(again.encode())
+    assert (once_more.head, once_more.layers, once_more.checkpoints) == (again.head, again.layers, again.checkpoints)
+    assert once_more.rows.features.tobytes() == again.rows.features.tobytes()
