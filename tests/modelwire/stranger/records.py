@@ -1,0 +1,132 @@
+"""Records: envelope, kinds, roles, more, signatures (protocol page)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from . import cbor, ed25519, limits
+from .errors import BadSignature, Malformed, TooLarge, WrongFleet, WrongRole
+from .fields import COMMON, FURTHER, INT_MAX, KINDS, check_name, printable
+
+MAGIC = b"\x89MWR"
+DEVICE, RECEIPT, COMMAND, ACT, DIRECTOR, ROOT = 1, 2, 3, 4, 5, 6
+ROLES = {DEVICE: "device", RECEIPT: "receipt", COMMAND: "command", ACT: "act", DIRECTOR: "director", ROOT: "root"}
+MAY_SAY = {
+    DEVICE: {"hello", "response", "presence", "transfer", "wanted", "report", "enrol"},
+    RECEIPT: {"welcome", "wait", "response", "receipt", "transfer", "wanted"},
+    COMMAND: {"command"},
+    ACT: {"act"},
+    DIRECTOR: {"desired"},
+    ROOT: {"trust"},
+}
+
+
+def domain(role: int) -> bytes:
+    """Give the domain that a role signs in."""
+    return f"modelwire {ROLES[role]} 1".encode() + b"\0"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record, its form checked, its signature not yet."""
+
+    raw: bytes
+    role: int
+    fleet_id: bytes
+    fields: dict[str, Any]
+    signature: bytes
+
+    @property
+    def kind(self) -> str:
+        """Give what it is."""
+        return str(self.fields["kind"])
+
+    @property
+    def known(self) -> bool:
+        """Say whether this release knows the kind."""
+        return self.kind in KINDS
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """Give what a later release says beside the fields."""
+        return dict(self.fields.get("more", {}))
+
+    def verify(self, keys: Iterable[bytes], fleet_id: bytes) -> bytes:
+        """Check fleet id and signature; give the key that signed (P34, P6, P8)."""
+        if self.fleet_id != fleet_id:
+            raise WrongFleet("P34: another fleet id")
+        return ed25519.verify(keys, domain(self.role), fleet_id, self.raw[:-64], self.signature)
+
+    def verify_own_key(self, fleet_id: bytes) -> bytes:
+        """Check a hello or enrol by the key that it names (P43)."""
+        if self.kind not in ("hello", "enrol"):
+            raise BadSignature("P43: a record that names no key of its own")
+        return self.verify([self.fields["key"]], fleet_id)
+
+
+def _check_more(fields: dict[str, Any]) -> None:
+    """Check more (P28, P29)."""
+    if "more" not in fields:
+        return
+    more = fields["more"]
+    if not isinstance(more, dict) or not more:
+        raise Malformed("P28: more that is no map, or is empty")
+    cbor.refuse_critical(more)
+
+
+def _check_common(fields: dict[str, Any], kind: str) -> None:
+    """Check names and time (P1 to P3, P15, P17, P18, P35)."""
+    for key in COMMON:
+        if key not in fields:
+            raise Malformed(f"P15, P35: {key} is lacking")
+    known = kind in KINDS
+    check_name("fleet", fields["fleet"], True)
+    check_name("device", fields["device"], not known or kind == "trust")
+    check_name("model", fields["model"], not known or kind in ("trust", "enrol", "act"))
+    if not cbor.is_int(fields["at"], 0, INT_MAX):
+        raise Malformed("P17, P18, P35: at is no integer of the range")
+
+
+def _check_fields(fields: dict[str, Any], kind: str) -> None:
+    """Check all fields of a known kind (P15 to P27)."""
+    wanted = KINDS[kind]
+    lacking = set(wanted) - set(fields)
+    if lacking:
+        raise Malformed(f"P15: {sorted(lacking)} lacking")
+    extra = set(fields) - set(wanted) - set(COMMON) - {"kind", "more"}
+    if extra:
+        raise Malformed(f"P16: {sorted(extra)} not of the kind")
+    for key, check in wanted.items():
+        check(key, fields[key])
+    if kind in FURTHER:
+        FURTHER[kind](fields)
+
+
+def read_record(data: bytes) -> Record:
+    """Read a record up to its signature, which verify checks (P1 to P36)."""
+    if len(data) > limits.RECORD:
+        raise TooLarge("P9: record")
+    if len(data) < 88:
+        raise Malformed("P10: record too short")
+    if data[:5] != MAGIC + b"\1":
+        raise Malformed("P11: another magic or version")
+    if len(data) != 88 + (data[6] | data[7] << 8):
+        raise Malformed("P12: another length than the envelope's")
+    role = data[5]
+    if role not in ROLES:
+        raise Malformed("P13: role")
+    fields = cbor.decode(data[24:-64])
+    if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str):
+        raise Malformed("P14: content without kind")
+    kind = fields["kind"]
+    if len(kind) > 64 or not printable(kind):
+        raise Malformed("P36: kind")
+    if kind in KINDS and kind not in MAY_SAY[role]:
+        raise WrongRole("P31: a role that may not say this")
+    _check_more(fields)
+    _check_common(fields, kind)
+    if kind in KINDS:
+        _check_fields(fields, kind)
+    return Record(data, role, data[8:24], fields, data[-64:])
