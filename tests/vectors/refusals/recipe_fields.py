@@ -62,7 +62,7 @@ def _layers() -> Iterator[Case]:
 def _head() -> Iterator[Case]:
     yield of("R7", "a head that is null", put(2, None))
     yield of("R7", "a head that is a map", put(2, {"format": 1}))
-    yield of("R7", "a head of 18", lambda v: v[2].pop())
+    yield of("R7", "a head of 18", lambda v: v[2].__delitem__(-1))
     yield of("R7", "a head of 20", lambda v: v[2].append(0.5))
     for name, number in {"0": 0, "2": 2, **_TYPES}.items():
         yield of("R7", f"a head of format {name}", of_head(format=number))
