@@ -22,7 +22,7 @@ from modelwire.wire.signing import Role
 from tests.keys import FLEET_ID, RECEIPT
 from tests.modelwire.update.test_proof import chain
 from tests.modelwire.wire.examples import EXAMPLES, KEYS, WHO
-from tests.vectors import make_recipes, make_updates
+from tests.vectors import make_cards, make_protocol, make_recipes, make_updates
 
 from .folder import WIRE_1
 
@@ -107,6 +107,8 @@ def main() -> None:
     make_recipes.main()
     write_records()
     write_proofs()
+    make_protocol.main()
+    make_cards.main()
 
 
 if __name__ == "__main__":
