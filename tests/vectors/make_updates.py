@@ -22,6 +22,11 @@ from tests.modelwire.models import empty, exact_update, model, noisy
 from .folder import Vectors
 
 
+TWO = """\
+Two bases: `a.bin` and `b.bin`. A snapshot is on the base that its header names. Where `on` is null, the base is the one whose manifest's
+commit is the parent in the header: `a` here."""
+
+
 def updates() -> None:
     manifest, base = model(0)
     made = Vectors("updates", ModelState.of_base(manifest, base))
@@ -116,7 +121,7 @@ def base_change() -> None:
     back = made.state_of("1-delta-a")
     made.write("4-snapshot-a", Kind.SNAPSHOT, back.snapshot(), back)
     made.write("5-delta-a", *step(made.state, 5))
-    made.done("# A snapshot that names another base, within one epoch, and one that goes back, wire 1\n\nTwo bases: `a.bin` and `b.bin`.")
+    made.done(f"# A snapshot that names another base, within one epoch, and one that goes back, wire 1\n\n{TWO}")
 
 
 def corners() -> None:

@@ -91,7 +91,7 @@ def _keys() -> Iterator[Case]:
     for how, text in {
         "a key without a kind": digits, "a key without a colon": f"edge-device-pub{digits}", "a key with a kind of tomorrow":
         f"edge-tomorrow-pub:{digits}", "a key with its kind in capitals": f"EDGE-DEVICE-PUB:{digits}", "a file without a key": "",
-        "a colon alone": f":{digits}",
+        "a colon alone": f":{digits}", "a key behind a no-break space": f"\xa0{good}",
     }.items():  # fmt: skip
         yield _of_text("P4", how, "key", text, good, "WrongKeyKind", **held)
     yield _of_text("P4", "a device key in fleet.pub", "fleet.pub", good, barn.fleet_pub(), "WrongKeyKind")
@@ -99,7 +99,7 @@ def _keys() -> Iterator[Case]:
         "with a digit too few": digits[:-1], "with two digits too few": digits[:-2], "with two digits too many": digits + "00",
         "without digits": "", "in capitals": digits.upper(), "with a letter that is no digit": "g" + digits[1:],
         "with spaces between": f"{digits[:32]} {digits[32:]}", "with a space first": f" {digits}", "of two lines": f"{digits}\n{digits}",
-        "with a 0x": f"0x{digits[2:]}",
+        "with a 0x": f"0x{digits[2:]}", "with a no-break space behind": f"{digits}\xa0", "with a separator behind": f"{digits}\x1f",
     }.items():  # fmt: skip
         yield _of_text("P5", f"a key {how}", "key", f"edge-device-pub:{rest}", good, **held)
     yield _of_text("P5", "fleet.pub without the fleet id", "fleet.pub", barn.fleet_pub()[:-32], barn.fleet_pub())
