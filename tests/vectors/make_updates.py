@@ -21,7 +21,6 @@ from tests.modelwire.models import empty, exact_update, model, noisy
 
 from .folder import Vectors
 
-
 TWO = """\
 Two bases: `a.bin` and `b.bin`. A snapshot is on the base that its header names. Where `on` is null, the base is the one whose manifest's
 commit is the parent in the header: `a` here."""
