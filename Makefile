@@ -92,7 +92,7 @@ clean: ## remove environments, builds and caches
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
 
-evidence: $(VENV)/.ready ## measure a promise: TOPIC=wire; FULL=1 adds what takes long
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire; FULL=1 adds what takes long
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each

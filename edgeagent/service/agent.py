@@ -174,17 +174,26 @@ class Agent:
         elif isinstance(event, Arrived):
             self._read(event, now)
 
+    def hear(self, name: str, data: bytes, now: float) -> bool:
+        """Take a message that came on a topic, and return whether it is for this device. All that follows from it is durable then.
+
+        Raises WireError for what the fleet's centre did not say about this device; nothing was changed.
+        """
+        topic = topics.parse(name)
+        session, board = self.sessions.get(topic.model), self.device.board
+        ours = topic.way == "dn" and topic.fleet == board.fleet and topic.device in (board.device, ALL)
+        if ours and topic.leaf == "trust":
+            self._take_trust(topic, data)
+        elif session is None or not ours:
+            return False
+        else:
+            session.arrived(topic, data, now)
+        return True
+
     def _read(self, message: Arrived, now: float) -> None:
         try:
-            topic = topics.parse(message.topic)
-            session, board = self.sessions.get(topic.model), self.device.board
-            ours = topic.way == "dn" and topic.fleet == board.fleet and topic.device in (board.device, ALL)
-            if ours and topic.leaf == "trust":
-                self._take_trust(topic, message.data)
-            elif session is None or not ours:
+            if not self.hear(message.topic, message.data, now):
                 _log.warning("ignored a message on %s", message.topic)
-            else:
-                session.arrived(topic, message.data, now)
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
         self.transport.acknowledge(message)  # after all that follows from it is durable

@@ -255,7 +255,7 @@ def check(database: Database) -> bool:
     if version > SCHEMA:
         raise UnsupportedWire(what="registry schema", got=version, reads=SCHEMA)
     if version < FIRST:
-        fix = "start a new one beside it with edgecloud init --db OTHER.db; the release that made this one still reads it"
+        fix = "start a new one in another folder: edgecloud init --db FOLDER/fleet.db; the release that made this one still reads it"
         raise OldWire(path=database.path, fix=fix)
     return version == SCHEMA
 

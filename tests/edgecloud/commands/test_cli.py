@@ -78,11 +78,11 @@ def test_a_device_is_added_replaced_and_revoked(desk: Desk) -> None:
     assert "speaks for pi-7" in str(desk.error("devices", "add", "pi-8", LINE)["message"])
     assert f"devices add pi-7 {other} --replace" in str(desk.error("devices", "add", "pi-7", other)["hint"])
     (desk.folder / "pi-7.pub").write_text(other + "\n")
-    assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [KEY]
+    assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [LINE]
     assert desk.json("devices", "revoke", "pi-7")["revoked"] == 1
     assert desk.json("devices")["devices"][0]["status"] == "revoked"
     desk.ok("devices", "add", "pi-7", LINE)
-    assert desk.json("devices", "list")["devices"][0]["keys"] == [KEY]
+    assert desk.json("devices", "list")["devices"][0]["keys"] == [LINE]
     for wrong in ("xyz", KEY, "fleet.pub", "receipt.key", write_key(KeyKind.COMMAND, bytes(32))):
         said = desk.error("devices", "add", "pi-9", wrong)
         assert said["error"] == "WrongKeyKind" and "a device's public key" in str(said["message"])
@@ -101,7 +101,7 @@ def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(des
     device.epoch = 1
     centre.deliver(device, device.train())
     (waiting,) = desk.json("devices")["quarantine"]
-    assert (waiting["device"], waiting["hellos"], waiting["updates"], waiting["key"]) == ("pi-7", 1, 1, KEY)
+    assert (waiting["device"], waiting["hellos"], waiting["updates"], waiting["key"]) == ("pi-7", 1, 1, LINE)
     assert waiting["next"] == f"edgecloud devices add pi-7 {LINE}"
     assert waiting["next"] in desk.ok("devices")
     said = desk.ok(*shlex.split(waiting["next"])[1:])

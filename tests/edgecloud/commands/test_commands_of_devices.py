@@ -63,7 +63,7 @@ def test_a_command_is_sealed_by_the_command_key_for_the_present_state_and_passed
         public = keys.load_key(desk.folder / "command.key", KeyKind.COMMAND_PRIVATE).public
         signed = records.parse(data)
         assert signed.role is Role.COMMAND
-        signed.verify(public, centre.store.identity.id, "the operator")
+        signed.verify(public, centre.store.identity.id, "the operator", Role.COMMAND)
         assert (command.number, command.verb, command.body, command.parent) == (said["number"], "snapshot", {}, b"")
         assert (command.state, command.epoch) == (device.state_id, 1)
         assert before * 1000 - 1 <= command.number <= time.time() * 1000
@@ -154,9 +154,10 @@ def acts(store: SqliteStore, device: str) -> list[tuple[str, str]]:
     out, held = [], keys.trusted(store.identity, [row.record for row in store.trusts.all()])
     for row in store.acts.of(device):
         signed = records.parse(row.record)
-        held.verify(signed, int(time.time()))
+        (key,) = held.keys(Role.ACT, int(time.time()))
+        signed.verify(key, store.identity.id, "the operator", Role.ACT)
         said = records.expect(signed, Act)
-        assert signed.role is Role.ACT and (said.number, said.device, said.verb, said.key) == (row.number, row.device, row.verb, row.key)
+        assert (said.number, said.device, said.verb, said.key) == (row.number, row.device, row.verb, row.key)
         out.append((row.verb, row.key.hex()))
     return out
 

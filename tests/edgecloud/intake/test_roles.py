@@ -54,7 +54,7 @@ DOWNWARD = {
     "receipt": (Receipt(*NAMES, 1, 1, bytes(32), Level.VERIFIED, "", b"", 0, 0), RECEIPT, Role.RECEIPT),
     "command": (Command(*NAMES, 1, 9, bytes(16), 1, b"", "snapshot", {}), COMMAND, Role.COMMAND),
     "desired": (Desired(*NAMES, 1, 9, bytes(32), 1, 0), DIRECTOR, Role.DIRECTOR),
-    "act": (Act(*NAMES, 1, "admit", bytes(32)), COMMAND, Role.ACT),
+    "act": (Act(FLEET, "pi-7", "all", 1, 1, "admit", bytes(32)), COMMAND, Role.ACT),
     "response": (Response(*NAMES, 1, True, "", {}), RECEIPT, Role.RECEIPT),
     "transfer": (Transfer(*NAMES, bytes(32), 9, 1024, "update", bytes(32), b""), RECEIPT, Role.RECEIPT),
     "wanted": (Wanted(*NAMES, bytes(32), b""), RECEIPT, Role.RECEIPT),

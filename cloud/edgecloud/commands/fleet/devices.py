@@ -38,7 +38,7 @@ def add_device(args: argparse.Namespace) -> Answer:
         if others and not args.replace:
             raise BadArgument(
                 reason=f"{name} has another key, {others[0].key.hex()[:16]}",
-                fix=f"if the board was set up anew: edgecloud devices add {name} {write_key(KeyKind.DEVICE, key)} --replace",
+                fix=f"if the board was set up anew: edgecloud devices add {name} {_line(key)} --replace",
             )
         if others or owner is None:
             sealer = command_key(args, store)
@@ -49,8 +49,8 @@ def add_device(args: argparse.Namespace) -> Answer:
             decide(store, sealer, name, "admit", key)
             store.devices.add(name, key, now())
         waiting = sum(m.kind != "state" for m in store.inbox.held(name))
-    document: Document = {"device": name, "key": key, "replaced": [k.key for k in others], "waiting": waiting}
-    lines = [f"{name} speaks with {write_key(KeyKind.DEVICE, key)}"] + [f"revoked {write_key(KeyKind.DEVICE, k.key)}" for k in others]
+    document: Document = {"device": name, "key": _line(key), "replaced": [_line(k.key) for k in others], "waiting": waiting}
+    lines = [f"{name} speaks with {_line(key)}"] + [f"revoked {_line(k.key)}" for k in others]
     if waiting:
         then = "a running ingester answers its hello now, and takes in the rest after that"
         lines.append(f"{waiting} of its messages wait in quarantine; {then}")
@@ -113,7 +113,12 @@ def describe(store: SqliteStore, name: str) -> Document:
                 "agent": seen.agent if seen else "",
             }
         )
-    return {"device": name, "status": "active" if active else "revoked", "keys": [k.key for k in active], "models": models}
+    return {"device": name, "status": "active" if active else "revoked", "keys": [_line(k.key) for k in active], "models": models}
+
+
+def _line(key: bytes) -> str:
+    """Return a device's key as every command takes it."""
+    return write_key(KeyKind.DEVICE, key)
 
 
 def _waiting(store: SqliteStore) -> list[Document]:
@@ -133,14 +138,14 @@ def _waiting(store: SqliteStore) -> list[Document]:
             if newer and not one["hellos"]:
                 one["what"] = "its updates are looked at when it has said hello, and answered its challenge"
             continue
-        one["key"] = message.mark
+        one["key"] = _line(message.mark)
         if message.reason == "unknown-base":
             one["what"], one["next"] = f"its base {message.base.hex()[:16]} is not registered", "edgecloud bases add FILE.tflite"
             continue
         known = store.devices.keys(message.device)
         one["what"] = "its key was revoked" if any(k.key == message.mark for k in known) else "its key is not registered"
         replace = " --replace" if any(k.revoked_at is None for k in known) else ""
-        one["next"] = f"edgecloud devices add {message.device} {write_key(KeyKind.DEVICE, message.mark)}{replace}"
+        one["next"] = f"edgecloud devices add {message.device} {one['key']}{replace}"
     return list(out.values())
 
 

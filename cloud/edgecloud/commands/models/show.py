@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Answer:
 def _show_device(store: SqliteStore, device: str) -> Answer:
     document = devices.describe(store, device)
     document["annotations"] = notes_on(store, "device", device)
-    lines = [facts((("device", device), ("status", document["status"]), ("key", ", ".join(k.hex() for k in document["keys"]))))]
+    lines = [facts((("device", device), ("status", document["status"]), ("key", ", ".join(document["keys"]))))]
     for model in document["models"]:
         lineage = store.lineages.get(device, model["model"])
         assert lineage is not None
