@@ -79,7 +79,7 @@ def _snapshot(lineage: Lineage, asked: Command, present: Present) -> Answered:
 
 def _adopt(lineage: Lineage, asked: Command, task: Adopt, present: Present) -> Answered:
     try:
-        update, forgotten = forgetting.read(lineage, task.update)
+        update, forgotten = forgetting.read(lineage, asked, task.update)
     except ModelWireError as e:
         return _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
     dropped = forgetting.drop(lineage, present.spool, forgotten)

@@ -24,9 +24,9 @@ from .outcome import Outcome
 TEXT_MAX = 500  # characters of an answer's text
 
 
-def read(lineage: Lineage, carried: bytes) -> tuple[Container, Forgotten | None]:
+def read(lineage: Lineage, asked: Command, carried: bytes) -> tuple[Container, Forgotten | None]:
     """Return the update that a command carries, and what it forgets, if anything. Raises WireError for one that is not for this model."""
-    update = read_adopted(carried, lineage.board.device, lineage.name)
+    update = read_adopted(carried, asked)
     header = update.header
     if header.kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
         raise Malformed(what="adopt", reason=f"its update is of kind {header.kind.name.lower()}")
@@ -52,7 +52,7 @@ def adopt(lineage: Lineage, asked: Command, update: Container, forgotten: Forgot
         return answer
 
     head = lineage.head()
-    if (head.epoch, head.commit) != (update.header.epoch, update.header.parent) or asked.parent not in (b"", head.commit):
+    if (head.epoch, head.commit) != (update.header.epoch, update.header.parent):
         return refused(f"the head has moved on to @{head.version}; ask again")
     if head.blocked:
         return refused(f"nothing more can be sent in this epoch: {head.blocked}")

@@ -41,13 +41,13 @@ class ModelState:
         """Return version 0. Raises WrongBase when the weights are not the manifest's, Malformed when its units do not suit them,
         NonFinite for a weight that is no number.
         """
-        zeros = no_integers({t: len(base[t]) for t in manifest.kept})
-        if root_parts(manifest.schema, base, manifest.exponents, zeros).root != manifest.root:
-            raise WrongBase(what="the base's weights", kind="root", expected=manifest.root.hex()[:16], got="another")
-        for t, (b, e) in enumerate(zip(base, manifest.exponents, strict=True)):
-            peak, spec = peak_of(b), manifest.schema.tensors[t]
+        zeros, peaks = no_integers({t: len(base[t]) for t in manifest.kept}), [peak_of(b) for b in base]
+        for b, peak, spec in zip(base, peaks, manifest.schema.tensors, strict=True):
             if not np.isfinite(peak):
                 raise NonFinite(what="the base", tensor=spec.name, index=int(np.flatnonzero(~np.isfinite(b))[0]))
+        if root_parts(manifest.schema, base, manifest.exponents, zeros).root != manifest.root:
+            raise WrongBase(what="the base's weights", kind="root", expected=manifest.root.hex()[:16], got="another")
+        for t, (peak, e, spec) in enumerate(zip(peaks, manifest.exponents, manifest.schema.tensors, strict=True)):
             if manifest.lattice(t) and not suits(peak, e, spec.dtype):
                 raise Malformed(what="manifest", reason=f"tensor {spec.name}: a unit of 2^{e} does not suit weights of up to {peak:g}")
         return cls._at_base(manifest, list(base))

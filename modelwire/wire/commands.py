@@ -63,7 +63,7 @@ def task_of(command: Command) -> Task:
         return Adopt(values["update"])
     if command.verb == Leaves.VERB and values.keys() == {"tensor", "first"}:
         tensor, first = values["tensor"], values["first"]
-        if type(tensor) is int and type(first) is int and tensor >= 0 and first >= 0:
+        if type(tensor) is int and type(first) is int and 0 <= tensor < 1 << 63 and 0 <= first < 1 << 63:
             return Leaves(tensor, first)
     if command.verb not in (Snapshot.VERB, Adopt.VERB, Leaves.VERB):
         raise NotUnderstood(what="the command", got=f"the verb {command.verb[:40]!r}")

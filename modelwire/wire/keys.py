@@ -9,6 +9,7 @@ from modelwire.errors import Malformed, WrongKeyKind
 from .signing import FLEET_ID_BYTES, KEY_BYTES, Fleet
 
 TEXT_MAX = 4096  # bytes of a file that holds a key
+_SPACE = " \t\n\v\f\r"  # around a line; other white space of Unicode is none here
 
 
 class KeyKind(Enum):
@@ -42,7 +43,7 @@ def write_key(kind: KeyKind, key: bytes) -> str:
 
 def read_key(text: str, kind: KeyKind, where: str) -> bytes:
     """Return the bytes of a key of this kind. where: the file or argument that an error names. Raises WrongKeyKind or Malformed."""
-    prefix, colon, digits = text.strip().partition(":")
+    prefix, colon, digits = text.strip(_SPACE).partition(":")
     found = next((k for k in KeyKind if k.prefix == prefix), None) if colon else None
     if found is not kind:
         got = f"it is {found.title}" if found else "it says not which kind of key it is"

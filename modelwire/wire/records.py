@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from modelwire import limits
 from modelwire.errors import Malformed, TooLarge, WrongFleet, WrongRole
-from modelwire.tensors import ALL, check_name
+from modelwire.tensors import ALL, check_name, check_own_name
 
 from . import cbor, more, signing
 from .signing import Role
@@ -280,10 +280,10 @@ _LENGTHS: dict[str, tuple[int, ...]] = {
     "id": (32,), "answer": (0, 32), "challenge": (0, 32), "parent": (0, 32), "good": (0, 32), "resume": (0, 32), "log": (0, 40),
     "claim": tuple(range(257)), "receipt": (32, 64, 96, 128), "command": (32, 64, 96, 128), "director": (32, 64, 96, 128),
 }  # fmt: skip
-_AT_LEAST_ONE = (Command, Desired, Trust, Act)  # whose number is never 0
+_AT_LEAST_ONE = (Command, Desired, Report, Trust, Act)  # whose number is never 0
 _TEXT_MAX = 1000  # characters of any text field
 _TRAINERS_MAX = 16
-WHATS = ("update", "base", "bundle")  # of a transfer
+WHATS, VERBS = ("update", "base", "bundle"), ("admit", "revoke")  # of a transfer; of an act
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,20 +421,20 @@ def _unknown(kind: str, values: dict[str, cbor.Value]) -> Unknown:
 
 
 def _check(record: Record) -> None:
-    for what in ("fleet", "device", "model"):
-        check_name(f"{what} name", getattr(record, what))
+    for what, check in (("fleet", check_own_name), ("device", check_name), ("model", check_name)):
+        check(f"{what} name", getattr(record, what))
     for what, of_all in (("device", (Trust,)), ("model", (Trust, Enrol, Act))):
         if (getattr(record, what) == ALL) is not isinstance(record, of_all) and not isinstance(record, Unknown):
             raise Malformed(what=record.KIND, reason=f"its {what} is {getattr(record, what)!r}: {ALL!r} is that of what is said to all")
     more.check_keys(record.more, record.KIND or "record")
     for f in fields(record):
         _check_field(record.KIND or "record", f.name, getattr(record, f.name))
-    if isinstance(record, _AT_LEAST_ONE) and not record.number:
-        raise Malformed(what=record.KIND, reason="number 0 is none")
-    if isinstance(record, Enrol) and not record.claim:
-        raise Malformed(what=record.KIND, reason="claim is empty")
-    if isinstance(record, Transfer) and record.what not in WHATS:
-        raise Malformed(what=record.KIND, reason=f"what is none of {', '.join(WHATS)}")
+    for kinds, name in ((_AT_LEAST_ONE, "number"), ((Enrol,), "claim")):
+        if isinstance(record, kinds) and not getattr(record, name):
+            raise Malformed(what=record.KIND, reason=f"{name} is 0, or empty")
+    for kind, name, words in ((Transfer, "what", WHATS), (Act, "verb", VERBS)):
+        if isinstance(record, kind) and getattr(record, name) not in words:
+            raise Malformed(what=record.KIND, reason=f"{name} is none of {', '.join(words)}")
 
 
 def _check_field(kind: str, name: str, value: object) -> None:

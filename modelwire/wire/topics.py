@@ -43,7 +43,8 @@ def parse(topic: str) -> Topic:
     if len(parts) != 6 or parts[0] != ROOT:
         raise Malformed(what="topic", reason=f"{topic[:120]!r} is not e1/fleet/device/model/way/leaf")
     _, fleet, device, model, way, leaf = parts
-    for what, name in (("fleet name", fleet), ("device name", device), ("model name", model)):
+    check_own_name("fleet name", fleet)
+    for what, name in (("device name", device), ("model name", model)):
         check_name(what, name)
     if leaf not in {"up": UP, "dn": DOWN}.get(way, ()):
         raise Malformed(what="topic", reason=f"{way}/{leaf} is not a leaf of this release")
@@ -55,12 +56,12 @@ def parse(topic: str) -> Topic:
 
 def all_up(fleet: str) -> str:
     """Return the filter on which an ingester listens."""
-    return f"{ROOT}/{check_name('fleet name', fleet)}/+/+/up/#"
+    return f"{ROOT}/{check_own_name('fleet name', fleet)}/+/+/up/#"
 
 
 def all_down(fleet: str, device: str) -> str:
     """Return the filter on which a device listens."""
-    return f"{ROOT}/{check_name('fleet name', fleet)}/{check_own_name('device name', device)}/+/dn/#"
+    return f"{ROOT}/{check_own_name('fleet name', fleet)}/{check_own_name('device name', device)}/+/dn/#"
 
 
 def trust_of_all(fleet: str) -> str:

@@ -69,7 +69,7 @@ def documented_fields() -> dict[str, dict[str, str]]:
             found |= dict.fromkeys(re.findall(r"`(\w+)`", names), told)
     for name in ("number", "variant", "phase"):
         assert out["report"][name] == "as in `desired`"
-        out["report"][name] = out["desired"][name] if name != "number" else "integer"
+        out["report"][name] = out["desired"][name]
     return out
 
 

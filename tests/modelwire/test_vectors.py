@@ -14,11 +14,12 @@ from modelwire.lattice.replay import first_apart
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import forgotten_of
 from modelwire.output_head.row_ids import encode_ids, ids_of
+from modelwire.output_head.rows import Layout
 from modelwire.tensors import Dtype, TensorClass
 from modelwire.update.container import parse, parse_unsigned, seal
 from modelwire.update.proof import check_chain, parse_header_proof
 from modelwire.update.sections import Kind
-from modelwire.wire import log, parts, records
+from modelwire.wire import cbor, log, parts, records
 from modelwire.wire.commands import Adopt, task_of
 from modelwire.wire.keys import KeyKind, read_key, write_key
 from modelwire.wire.signing import Role
@@ -106,6 +107,22 @@ def test_the_vectors_hold_what_they_are_said_to_hold() -> None:
     deep = parse(data("recipe-updates-deep", "1-own-targets-float16")).recipe()
     assert len(deep.head.hidden) == 2 and deep.rows.labels is None and deep.rows.targets is None
     assert parse(data("recipe-updates-exact", "1-adam-int8")).recipe().head.decay > 0
+
+
+def test_the_corners_are_where_they_are_said_to_be() -> None:
+    manifest = base("corners").manifest
+    scalars = [t for t, spec in enumerate(manifest.schema.tensors) if not spec.shape]
+    assert manifest.more and {manifest.schema.tensors[t].dtype for t in scalars} == {Dtype.FLOAT32, Dtype.FLOAT16}
+    assert all(manifest.lattice(t) and state_of("corners", "1-delta").integers[t].any() for t in scalars)
+    empty = [e.tensor for e in parse(data("corners", "2-snapshot")).entries if not e.count]
+    assert empty and {e.tensor for e in parse(data("corners", "3-delta")).entries} > set(empty)
+    folder = "recipe-updates-corners"
+    recipe = parse(data(folder, "1-verbatim-int8")).recipe()
+    manifest, parent = base(folder).manifest, state_of(folder, "2-snapshot")
+    assert [manifest.verbatim(layer.matrix) for layer in recipe.layers] == [True, False]
+    assert parent.exponents[recipe.layers[1].matrix] > manifest.exponents[recipe.layers[1].matrix]
+    centred = parse(data(folder, "3-larger-units-float16-centred"))
+    assert cbor.decode(bytes(centred.stream))[4][1:6:4] == [Dtype.FLOAT16, Layout.CENTRED]  # type: ignore[index,call-overload]
 
 
 @pytest.mark.parametrize("case", RECORDS, ids=lambda case: case["file"])

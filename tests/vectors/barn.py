@@ -98,7 +98,8 @@ ADOPTED = head_after(HEAD, BACK)
 
 def adopt(**fields: Any) -> bytes:
     """Return the container that a command `adopt` carries, with other `fields` of its header."""
-    return container.unsigned(header(ADOPTED, parent=UPDATE.commit, version=2, **fields), BACK, MANIFEST.schema)
+    named = {"parent": UPDATE.commit, "version": 2, **fields}
+    return container.unsigned(header(ADOPTED, **named), BACK, MANIFEST.schema)
 
 
 def adopt_snapshot() -> bytes:

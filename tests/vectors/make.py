@@ -22,17 +22,19 @@ from modelwire.wire.signing import Role
 from tests.keys import FLEET_ID, RECEIPT
 from tests.modelwire.update.test_proof import chain
 from tests.modelwire.wire.examples import EXAMPLES, KEYS, WHO
-from tests.vectors import make_recipes, make_updates
+from tests.vectors import make_cards, make_protocol, make_recipes, make_updates
 
 from .folder import WIRE_1
 
 RECORDS = """\
 # Golden records, parts, keys and links, wire 1
 
-`N-KIND.bin` is one signed record, in the role that `expected.json` names. `parts-transfer.bin` is a record `transfer` about 5,000 bytes
-(i * i mod 251 for i from 0) in parts of 1,024, `parts-N.bin` its parts. `adopt.bin` is a command whose update stands on version 1 of
-`../updates` (`1-delta`) and leads to the base's weights; it forgets samples; `adopt-plain.bin` is the same without `forgot`. `keys.json`
-has a key of each kind as text, `links.json` a log's entries with the 40 bytes of each link and their signatures.
+`N-KIND.bin` is one signed record, in the role that `expected.json` names; `example` there is N: records of one N say the same, each in
+another role. The update in `6-command.bin` is bytes that count up: right as a record, but no container. `parts-transfer.bin` is a record
+`transfer` that describes 5,000 bytes (i * i mod 251 for i from 0) in parts of 1,024, `parts-N.bin` its parts. `adopt.bin` is a command
+whose update stands on version 1 of `../updates` (`1-delta`) and leads to the base's weights; it forgets samples; `adopt-plain.bin` is the
+same without `forgot`. `keys.json` has a key of each kind as text, `links.json` a log's entries with the 40 bytes of each link and their
+signatures.
 
 Of the device the private key is `00 01 02 .. 1f`; of the root, receipt, command and director 32 bytes `f1`, `f2`, `f3` and `f4`.
 The fleet id is `00 01 02 .. 0f`. Files are only added, never changed.
@@ -107,6 +109,8 @@ def main() -> None:
     make_recipes.main()
     write_records()
     write_proofs()
+    make_protocol.main()
+    make_cards.main()
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe, layers_in
 from modelwire.output_head.row_ids import KEY as IDS
 from modelwire.output_head.row_ids import encode_ids
-from modelwire.output_head.rows import Rows, quantized
+from modelwire.output_head.rows import Layout, Rows, quantized
 from modelwire.output_head_settings import Activation, Loss, Optimizer, OutputHeadSettings, Schedule
 from modelwire.tensors import Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind
+from modelwire.wire import cbor
 from tests.keys import NO_FILE
 from tests.modelwire.models import model
 
@@ -110,7 +111,34 @@ def deep() -> None:
     made.done("# Recipes with two hidden layers whose rows are their own targets (null), wire 1")
 
 
+def corners() -> None:
+    """Recipes on verbatim tensors, on a parent in larger units than the manifest's, and with centred rows of float16."""
+    rng = np.random.default_rng(19)
+    shapes = {"b1": (6,), "b2": (5,), "w1": (8, 6), "w2": (6, 5)}
+    schema = Schema(tuple(TensorSpec(name, shape) for name, shape in sorted(shapes.items())))
+    base = [(rng.standard_normal(t.size) * 0.4).astype(np.float32) for t in schema.tensors]
+    manifest = manifest_for(schema, base, **NO_FILE, exponents={}, verbatim=frozenset({"b1", "w1"}))
+    made = Vectors("recipe-updates-corners", ModelState.of_base(manifest, base))
+    head = OutputHeadSettings(8, 5, 25, (6,), Activation.TANH, optimizer=Optimizer.ADAM, rate=0.02, decay=0.01, batch=6, seed=20)
+    places = layers_in(schema, head, [("w1", "b1"), ("w2", "b2")])
+    labels = rng.integers(0, 5, 24).astype(np.uint32)
+    x = rng.standard_normal((24, 8)).astype(np.float32)
+    first = Recipe(head, places, quantized(x, labels=labels))
+    made.recipe("1-verbatim-int8", first, said(first, range(1, 25)))
+    trained = [w + rng.standard_normal(len(w)).astype(np.float32) * np.float32(0.05) for w in made.state.weights]
+    widen = [schema.index("b2"), schema.index("w2")]
+    s = snap(made.state.copy(), trained, no_residual(manifest), density=0.5, max_bytes=1 << 20, widen=widen)
+    assert s.kind is Kind.SNAPSHOT and all(s.state.exponents[t] > manifest.exponents[t] for t in widen)
+    made.write("2-snapshot", s.kind, s.sections, s.state)
+    middle = (rng.standard_normal(8) * 2).astype(HALF).view(np.uint16)
+    near = (middle + rng.integers(0, 5, (24, 8))).astype(np.uint16).view(HALF)
+    second = Recipe(replace(head, seed=21), places, Rows(near, labels=labels))
+    assert cbor.decode(second.encode())[4][5] == Layout.CENTRED  # type: ignore[index,call-overload]
+    made.recipe("3-larger-units-float16-centred", second, said(second, range(25, 49)))
+    made.done("# Recipes on verbatim tensors, on a parent in larger units than the manifest's, with centred rows of float16, wire 1")
+
+
 def main() -> None:
     """Write the folders."""
-    for make in (softmax, convolution, deep):
+    for make in (softmax, convolution, deep, corners):
         make()

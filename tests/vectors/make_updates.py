@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from modelwire.lattice.between import difference
@@ -9,14 +11,19 @@ from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY as FORGOT
 from modelwire.output_head.forgotten import Forgotten
+from modelwire.storage import rounded
 from modelwire.tensors import Dtype, Schema, TensorClass, TensorSpec
 from modelwire.update.manifest import manifest_for
-from modelwire.update.sections import Kind, add, invert
+from modelwire.update.sections import Kind, Section, add, invert
 from tests.keys import NO_FILE
 from tests.modelwire.lattice import test_exact, test_narrow
-from tests.modelwire.models import exact_update, model, noisy
+from tests.modelwire.models import empty, exact_update, model, noisy
 
 from .folder import Vectors
+
+TWO = """\
+Two bases: `a.bin` and `b.bin`. A snapshot is on the base that its header names. Where `on` is null, the base is the one whose manifest's
+commit is the parent in the header: `a` here."""
 
 
 def updates() -> None:
@@ -113,7 +120,39 @@ def base_change() -> None:
     back = made.state_of("1-delta-a")
     made.write("4-snapshot-a", Kind.SNAPSHOT, back.snapshot(), back)
     made.write("5-delta-a", *step(made.state, 5))
-    made.done("# A snapshot that names another base, within one epoch, and one that goes back, wire 1\n\nTwo bases: `a.bin` and `b.bin`.")
+    made.done(f"# A snapshot that names another base, within one epoch, and one that goes back, wire 1\n\n{TWO}")
+
+
+def corners() -> None:
+    """What the other chains leave out: scalars on the lattice, `more` in a manifest, a row that says a unit and no entry."""
+    shapes = {"bias": (5,), "gain": (), "kernel": (6, 5)}
+    halves = {"half_gain": (), "half_scale": (5,)}
+    specs = [TensorSpec(name, shape) for name, shape in shapes.items()]
+    schema = Schema(tuple(sorted([*specs, *(TensorSpec(n, s, Dtype.FLOAT16) for n, s in halves.items())], key=lambda t: t.name)))
+    rng = np.random.default_rng(17)
+    flat = [rounded(t.dtype, (rng.standard_normal(t.size) / 2).astype(np.float32)) for t in schema.tensors]
+    manifest = replace(manifest_for(schema, flat, **NO_FILE, exponents={}), more={"licence": "free", "taught": [2, {"on": "barn"}]})
+    assert all(manifest.lattice(t) for t in range(len(schema.tensors)))
+    made = Vectors("corners", ModelState.of_base(manifest, flat))
+    trained = [(w + (0.1 + rng.random(len(w))).astype(np.float32)).astype(np.float32) for w in made.state.weights]
+    s = snap(made.state.copy(), trained, no_residual(manifest), density=1.0, max_bytes=1 << 20)
+    assert {section.tensor for section in s.sections} >= {schema.index("gain"), schema.index("half_gain")}
+    made.write("1-delta", s.kind, s.sections, s.state)
+    bias, kernel, half = (schema.index(name) for name in ("bias", "kernel", "half_scale"))
+    units = manifest.exponents
+    sections = (
+        empty(bias, units[bias] + 3),  # at its base, in a larger unit
+        empty(half, units[half] + 1),
+        Section(kernel, np.array([0, 7, 29], np.uint32), np.array([-2, 1, 3], np.int32), 20, units[kernel] + 2),
+    )
+    after = made.state.at_base()
+    after.apply(Kind.SNAPSHOT, sections)
+    made.write("2-snapshot", Kind.SNAPSHOT, sections, after)
+    moved = snap(made.state.copy(), noisy(made.state, 3, 0.5), no_residual(manifest), density=0.6, max_bytes=1 << 20)
+    assert {s.tensor for s in moved.sections} >= {bias, half}
+    made.write("3-delta", moved.kind, moved.sections, moved.state)
+    made.write("4-snapshot", Kind.SNAPSHOT, made.state.snapshot(), made.state)
+    made.done("# Scalars on the lattice, `more` in a manifest, and a snapshot whose rows of count 0 say a unit alone, wire 1")
 
 
 def _with(state: ModelState, tensor: int, weights: np.ndarray) -> ModelState:
@@ -130,7 +169,7 @@ def _applied(state: ModelState, sections: object) -> ModelState:
 
 def main() -> None:
     """Write the folders."""
-    for make in (updates, exact, mixed, large, base_change):
+    for make in (updates, exact, mixed, large, base_change, corners):
         make()
 
 

@@ -53,7 +53,7 @@ def read_on_device(data: bytes, held: Held) -> Signed:
     if isinstance(signed.record, Command):
         task = commands.task_of(signed.record)
         if isinstance(task, Adopt):
-            adopting.read_adopted(task.update, signed.record.device, signed.record.model)
+            adopting.read_adopted(task.update, signed.record)
     if isinstance(signed.record, Welcome):
         welcome.check_numbers(signed.record)
     return signed

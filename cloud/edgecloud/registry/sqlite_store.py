@@ -9,7 +9,7 @@ from pathlib import Path
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
-from modelwire.tensors import check_name
+from modelwire.tensors import check_own_name
 from modelwire.wire.signing import Fleet
 
 from . import schema
@@ -78,7 +78,7 @@ def create_registry(
 
     identity: the fleet's root key and id; trust: its first trust record.
     """
-    check_name("fleet name", fleet)
+    check_own_name("fleet name", fleet)
     if path.exists():
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")

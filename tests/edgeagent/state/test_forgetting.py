@@ -43,7 +43,8 @@ def grown(r: Rig) -> ModelState:
 
 
 def asked(r: Rig, state: ModelState, *, number: int = 7, samples: Sequence[int] = (4, 9), **said: Any) -> Command:
-    return command(r, number, "adopt", body={"update": carried(r.lineage, state, samples=samples, **said)})
+    parent = said.get("parent", r.lineage.head().commit)
+    return command(r, number, "adopt", parent=parent, body={"update": carried(r.lineage, state, samples=samples, **said)})
 
 
 def carried(lineage: Lineage, state: ModelState, *, samples: Sequence[int] = (4, 9), **said: Any) -> bytes:
@@ -138,6 +139,9 @@ LIES: list[Callable[[Rig, ModelState], Command]] = [
     lambda r, state: asked(r, state, device="pi-8"),
     lambda r, state: asked(r, state, model="other"),
     lambda r, state: asked(r, state, kind=Kind.SNAPSHOT, base=r.lineage.base_commit),
+    lambda r, state: asked(r, state, epoch=2),
+    lambda r, state: replace(asked(r, state), parent=r.lineage.base_commit),
+    lambda r, state: replace(asked(r, state), parent=b""),
     lambda r, state: asked(r, state, extension={KEY: 3}),
     lambda r, state: asked(r, state, extension={KEY: b"\x84\x01\x40\x00\x40"}),
     lambda r, state: command(r, 7, "adopt"),
@@ -195,7 +199,7 @@ def test_a_parent_that_is_not_the_head_keeps_the_model_and_lets_the_samples_go(t
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
         state = grown(r)
-        told, root = replace(asked(r, state), parent=r.lineage.base_commit), r.lineage.load().state.root
+        told, root = asked(r, state, parent=r.lineage.base_commit), r.lineage.load().state.root
         c.after(1, lambda: c.push(told))
         r.serve(30)
         text = "the head has moved on to @2; ask again; 2 samples were dropped from the spool"
@@ -210,7 +214,7 @@ def test_a_model_that_is_not_what_it_says_is_not_taken_over(tmp_path: Path, cloc
         state = grown(r)
         before = r.lineage.load().state.root
         told = asked(r, state, **said)
-        done = forgetting.adopt(r.lineage, told, *forgetting.read(r.lineage, bytes(told.body["update"])), 0, 1)
+        done = forgetting.adopt(r.lineage, told, *forgetting.read(r.lineage, told, bytes(told.body["update"])), 0, 1)
         assert not done.ok and "rebuilt weights" in done.text
         assert (r.lineage.head().version, r.lineage.load().state.root) == (2, before)
 

@@ -77,7 +77,7 @@ def test_an_update_belongs_on_the_topic_of_its_own_device_and_model() -> None:
     ["e1/demo/all/digits/up/hello", "e1/demo/all/all/up/hello", "e1/demo/pi-7/all/up/hello", "e1/demo/pi-7/digits/dn/trust",
      "e1/demo/pi-7/digits/up/enrol", "e1/demo/all/all/up/enrol", "e1/demo/pi-7/digits/up/adopt", "e2/demo/pi-7/digits/up/hello",
      "e1/demo/pi-7/digits/up", "e1/demo/pi-7/digits/up/hello/x", "e1/demo/+/digits/up/hello", "e1/Demo/pi-7/digits/up/hello",
-     "e1/demo/pi-7/digits/up/receipt", "e1/demo/pi-7/digits/side/hello"],
+     "e1/demo/pi-7/digits/up/receipt", "e1/demo/pi-7/digits/side/hello", "e1/all/pi-7/digits/up/hello"],
 )  # fmt: skip
 def test_what_is_no_topic_is_refused(name: str) -> None:
     with pytest.raises(Malformed):
@@ -85,11 +85,12 @@ def test_what_is_no_topic_is_refused(name: str) -> None:
 
 
 def test_a_body_is_the_one_of_its_verb() -> None:
-    for task in (Snapshot(), Adopt(b"x"), Leaves(3, 512)):
+    for task in (Snapshot(), Adopt(b"x"), Leaves(3, 512), Leaves((1 << 63) - 1, (1 << 63) - 1)):
         assert task_of(replace(example(Command), verb=task.VERB, body=task.body())) == task
     for verb, body in (
         ("snapshot", {"x": 1}), ("adopt", {}), ("adopt", {"update": "x"}), ("adopt", {"update": b"", "x": 1}), ("leaves", {"tensor": 1}),
         ("leaves", {"tensor": -1, "first": 0}), ("leaves", {"tensor": True, "first": 0}), ("leaves", {"tensor": 0, "first": 0.0}),
+        ("leaves", {"tensor": 1 << 63, "first": 0}), ("leaves", {"tensor": 0, "first": 1 << 63}),
     ):  # fmt: skip
         with pytest.raises(Malformed):
             task_of(replace(example(Command), verb=verb, body=body))

@@ -197,6 +197,8 @@ def in_bases() -> Iterator[Case]:
             for klass, what in ((0, "lattice"), (2, "exact")):
                 raw = bits_of(dtype, 1.0) + bits_of(dtype, number)
                 yield case("C32", f"{what} {dtype.name} {name}", "NonFinite", base_of((dtype, klass, -14 if klass == 0 else 0, raw)))
+        made = base_of((dtype, 2, 0, bits_of(dtype, math.nan)), root=bytes(32))
+        yield case("C32", f"{dtype.name} NaN under another root", "NonFinite", made)
         yield case("C33", f"{dtype.name} of peak 1", "Malformed", base_of((dtype, 0, -23, bits_of(dtype, 0.5) + bits_of(dtype, -1.0))))
         above = {Dtype.FLOAT32: 1 + 2.0**-23, Dtype.FLOAT16: 1 + 2.0**-10, Dtype.BFLOAT16: 1 + 2.0**-7}[dtype]
         yield case("C33", f"{dtype.name} of a peak just above 1", "Malformed", base_of((dtype, 0, -22, bits_of(dtype, above))))

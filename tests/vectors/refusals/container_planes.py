@@ -122,16 +122,15 @@ def in_lengths() -> Iterator[Case]:
     )
 
 
-def zero_offset(literals: int, matched: int) -> bytes:
-    """Return a block of LZ4 of 231 bytes: literals, a match with offset 0, literals. Of the match liblz4 makes zero bytes."""
+def lz4_block(literals: int, matched: int, rest: int, *, offset: int = 1) -> bytes:
+    """Return a block of LZ4 of sevens: literals, a match, literals. Of a match with offset 0 liblz4 makes zero bytes."""
 
     def run(literals: int, match: int | None, plane: bytes) -> bytes:
         low = 0 if match is None else min(match - 4, 15)
         more = bytes([literals - 15]) if literals >= 15 else b""
-        tail = b"" if match is None else bytes(2) + (bytes([match - 19]) if match >= 19 else b"")
+        tail = b"" if match is None else struct.pack("<H", offset) + (bytes([match - 19]) if match >= 19 else b"")
         return bytes([min(literals, 15) << 4 | low]) + more + plane + tail
 
-    rest = ENTRIES - literals - matched
     return run(literals, matched, SEVENS[:literals]) + run(rest, None, SEVENS[:rest])
 
 
@@ -151,9 +150,14 @@ def in_content() -> Iterator[Case]:
         "C95", "an offset before the start", block(ENTRIES, word(LZ4, len(whole)) + whole.replace(b"\1\0", b"\xff\0", 1), NONE, NONE, NONE)
     )
     yield bad("C95", "noise", block(ENTRIES, word(LZ4, 9) + b"\xf0\xff\xff\0\0\1\2\3\4", NONE, NONE, NONE))
+    for how, ends in {
+        "a match at its end": (4, 227, 0), "four literals at its end": (4, 223, 4), "a last match eleven bytes before its end": (220, 6, 5),
+    }.items():  # fmt: skip
+        content = lz4_block(*ends)
+        yield bad("C95", f"with {how}", block(ENTRIES, word(LZ4, len(content)) + content, NONE, NONE, NONE))
     for literals, matched in ((100, 100), (1, 200), (0, 40), (90, 20)):
         plane = SEVENS[:literals] + bytes(matched) + SEVENS[literals + matched :]
-        content = zero_offset(literals, matched)
+        content = lz4_block(literals, matched, ENTRIES - literals - matched, offset=0)
         given = [raw(SEVENS), word(LZ4, len(content)) + content, NONE, NONE]
         yield bad("C96", f"behind {literals} literals", block(ENTRIES, *given), block(ENTRIES, raw(SEVENS), raw(plane), NONE, NONE))
 

@@ -55,6 +55,11 @@ def _names() -> Iterator[Case]:
                 words = ["e1", barn.FLEET_NAME, barn.DEVICE_NAME, barn.MODEL, "up", "hello"]
                 good, words[place] = "/".join(words), name
                 yield _of_text("P1", f"a topic with a {field} name {how}", "topic", "/".join(words), good)
+    for kind in records.KINDS:
+        yield of_record("P73", f"{kind} of the fleet all", signed(values(kind, fleet="all")), kind)
+    yield of_record("P73", "an unknown kind of the fleet all", signed(unknown(fleet="all"), Role.DEVICE), "unknown")
+    for rest in ("pi-7/digits/up/hello", "pi-7/digits/dn/cmd", "all/all/dn/trust"):
+        yield _of_text("P73", f"the topic e1/all/{rest}", "topic", f"e1/all/{rest}", f"e1/{barn.FLEET_NAME}/{rest}")
     for kind in (k for k in records.KINDS if k != "trust"):
         yield of_record("P2", f"{kind} of the device all", signed(values(kind, device="all")), kind)
     yield of_record("P2", "trust of one device", signed(values("trust", device="pi-7")), "trust")
@@ -86,7 +91,7 @@ def _keys() -> Iterator[Case]:
     for how, text in {
         "a key without a kind": digits, "a key without a colon": f"edge-device-pub{digits}", "a key with a kind of tomorrow":
         f"edge-tomorrow-pub:{digits}", "a key with its kind in capitals": f"EDGE-DEVICE-PUB:{digits}", "a file without a key": "",
-        "a colon alone": f":{digits}",
+        "a colon alone": f":{digits}", "a key behind a no-break space": f"\xa0{good}",
     }.items():  # fmt: skip
         yield _of_text("P4", how, "key", text, good, "WrongKeyKind", **held)
     yield _of_text("P4", "a device key in fleet.pub", "fleet.pub", good, barn.fleet_pub(), "WrongKeyKind")
@@ -94,7 +99,7 @@ def _keys() -> Iterator[Case]:
         "with a digit too few": digits[:-1], "with two digits too few": digits[:-2], "with two digits too many": digits + "00",
         "without digits": "", "in capitals": digits.upper(), "with a letter that is no digit": "g" + digits[1:],
         "with spaces between": f"{digits[:32]} {digits[32:]}", "with a space first": f" {digits}", "of two lines": f"{digits}\n{digits}",
-        "with a 0x": f"0x{digits[2:]}",
+        "with a 0x": f"0x{digits[2:]}", "with a no-break space behind": f"{digits}\xa0", "with a separator behind": f"{digits}\x1f",
     }.items():  # fmt: skip
         yield _of_text("P5", f"a key {how}", "key", f"edge-device-pub:{rest}", good, **held)
     yield _of_text("P5", "fleet.pub without the fleet id", "fleet.pub", barn.fleet_pub()[:-32], barn.fleet_pub())
@@ -287,7 +292,7 @@ def _numbers() -> Iterator[Case]:
     yield of_record("P18", "hello whose at is -2^64", signed(values("hello", at=-(1 << 64))), "hello")
     for how, number in (("-1", -1), ("2^63", 1 << 63)):
         yield of_record("P18", f"an unknown kind whose at is {how}", signed(unknown(at=number), Role.DEVICE), "unknown")
-    for kind in ("command", "desired", "trust", "act"):
+    for kind in ("command", "desired", "report", "trust", "act"):
         yield of_record("P19", f"{kind} 0", signed(values(kind, number=0)), kind)
 
 
@@ -330,6 +335,8 @@ def _lists() -> Iterator[Case]:
         yield of_record("P23", f"a level that is {word!r}", signed(values("receipt", level=word)), "receipt")
     for word in ("", "Base", "model", "updates"):
         yield of_record("P24", f"a what that is {word!r}", signed(values("transfer", what=word)), "transfer")
+    for word in ("", "Admit", "admitted", "revoke "):
+        yield of_record("P71", f"an act that says {word!r}", signed(values("act", verb=word)), "act")
     for kind in ("hello", "welcome"):
         sixteen: list[cbor.Value] = list(range(1, 17))
         good = signed(values(kind, trainers=sixteen))

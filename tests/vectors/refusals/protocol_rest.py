@@ -103,6 +103,8 @@ def _links() -> Iterator[Case]:
     for how, number in (("0", 0), ("2^63", 1 << 63), ("2^64 - 1", (1 << 64) - 1)):
         data = struct.pack("<Q", number) + good[8:]
         yield Case(f"a link with the number {how}", "P45", "Malformed", "link", data, {}, good, {})
+        welcome = signed(values("welcome", log=good))
+        yield of_record("P45", f"welcome with a link with the number {how}", signed(values("welcome", log=data)), "welcome", good=welcome)
 
     def held(signature: bytes) -> dict[str, str]:
         return {"receipt": RECEIPT.public.hex(), "fleet_id": FLEET_ID.hex(), "signature": signature.hex()}
@@ -133,20 +135,30 @@ def _commands() -> Iterator[Case]:
             "a tensor of -1": {"tensor": -1, "first": 0}, "a first of -1": {"tensor": 0, "first": -1},
             "a tensor of true": {"tensor": True, "first": 0}, "a first of 0.0": {"tensor": 0, "first": 0.0},
             "a tensor that is a text": {"tensor": "dense_kernel", "first": 0},
+            "a tensor of 2^63": {"tensor": 1 << 63, "first": 0}, "a first of 2^63": {"tensor": 0, "first": 1 << 63},
         },
     }  # fmt: skip
     for verb, bodies in wrong.items():
-        good = signed(values("command", verb=verb, body=rights[verb]))
+        parent = barn.UPDATE.commit if verb == "adopt" else b""
+        good = signed(values("command", verb=verb, body=rights[verb], parent=parent))
         for how, body in bodies.items():
-            yield of_record("P47", f"{verb} with {how}", signed(values("command", verb=verb, body=body)), "command", good=good)
+            data = signed(values("command", verb=verb, body=body, parent=parent))
+            yield of_record("P47", f"{verb} with {how}", data, "command", good=good)
 
-    def asked(update: bytes) -> bytes:
-        return signed(values("command", verb="adopt", body={"update": update}))
+    def asked(update: bytes, **fields: cbor.Value) -> bytes:
+        return signed(values("command", **{"verb": "adopt", "parent": barn.UPDATE.commit, "body": {"update": update}, **fields}))
 
     for how, fields in (("device", {"device": "pi-8"}), ("model", {"model": "letters"})):
         yield of_record("P48", f"adopt of another {how}", asked(barn.adopt(**fields)), "command", good=asked(adopt))
     for how, update in (("a snapshot", barn.adopt_snapshot()), ("a recipe", barn.adopt_recipe())):
         yield of_record("P49", f"adopt of {how}", asked(update), "command", good=asked(adopt))
+    others: dict[str, bytes] = {
+        "an update of another epoch": asked(barn.adopt(epoch=2)), "an update on another parent":
+        asked(barn.adopt(parent=barn.MANIFEST.commit)), "a command of another epoch": asked(adopt, epoch=2), "a command on another parent":
+        asked(adopt, parent=barn.MANIFEST.commit), "a command on any parent": asked(adopt, parent=b""),
+    }  # fmt: skip
+    for how, data in others.items():
+        yield of_record("P72", f"adopt with {how}", data, "command", good=asked(adopt))
 
 
 def _transfers() -> Iterator[Case]:

@@ -9,7 +9,7 @@ from edgecloud.registry import FILES_FROM, TrustRow, create_registry
 from edgecloud.settings import registry_path
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
-from modelwire.tensors import check_name
+from modelwire.tensors import check_own_name
 
 from ..answer import Document, facts, now
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason=f"{path.parent} is no folder", fix=f"mkdir -p {path.parent}")
     if args.files_from < 0:
         raise BadArgument(reason=f"{args.files_from} is no number of bytes", fix="write 0 or more after --files-from")
-    check_name("fleet name", args.fleet)
+    check_own_name("fleet name", args.fleet)
     at, files = now(), {name: path.parent / name for name in (*keys.SECRET, keys.PUBLIC)}
     with keys.made_keys(path.absolute().parent) as made:
         trust = TrustRow(1, made.trust(args.fleet, at))
