@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from modelwire import limits
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
 from modelwire.tensors import check_name
+from modelwire.text import is_plain
 from modelwire.wire import cbor
 
 from .sketch import BUCKETS, FRACTION, LEVEL_MAX, Channel, Sketch, merged, narrowed, sketch_of
@@ -200,13 +201,13 @@ def parse_card(data: bytes) -> Card:
 
 
 def _tag_value(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= TAG_LENGTH or not value.isprintable():
+    if not isinstance(value, str) or not 0 < len(value) <= TAG_LENGTH or not is_plain(value):
         raise Malformed(what=f"tag {name}", reason=f"{str(value)[:60]!r} is not 1 to {TAG_LENGTH} printable characters")
     return value
 
 
 def _entry_name(name: str) -> str:
-    if not 0 < len(name) <= ENTRY_NAME or not name.isprintable():
+    if not 0 < len(name) <= ENTRY_NAME or not is_plain(name):
         raise Malformed(what="data card", reason=f"the entry {name[:80]!r} is not called by 1 to {ENTRY_NAME} printable characters")
     return name
 

@@ -5,7 +5,6 @@ docs/protocol.md has every field with its range, and who may say what.
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,8 +14,10 @@ from typing import Any, ClassVar, TypeVar
 from modelwire import limits
 from modelwire.errors import Malformed, TooLarge, WrongFleet, WrongRole
 from modelwire.tensors import ALL, check_name, check_own_name
+from modelwire.text import is_plain
 
 from . import cbor, more, signing
+from .fields import check_field
 from .signing import Role
 
 MAGIC = b"\x89MWR"
@@ -274,15 +275,7 @@ KINDS: dict[str, type[Record]] = {
     c.KIND: c
     for c in (Hello, Welcome, Wait, Command, Response, Receipt, Presence, Transfer, Wanted, Desired, Report, Enrol, Trust, Act)
 }
-# Field: the lengths in bytes that it may have.
-_LENGTHS: dict[str, tuple[int, ...]] = {
-    "key": (32,), "state": (16,), "base": (32,), "commit": (32,), "head": (32,), "variant": (32,), "tree": (32,), "root": (32,),
-    "id": (32,), "answer": (0, 32), "challenge": (0, 32), "parent": (0, 32), "good": (0, 32), "resume": (0, 32), "log": (0, 40),
-    "claim": tuple(range(257)), "receipt": (32, 64, 96, 128), "command": (32, 64, 96, 128), "director": (32, 64, 96, 128),
-}  # fmt: skip
 _AT_LEAST_ONE = (Command, Desired, Report, Trust, Act)  # whose number is never 0
-_TEXT_MAX = 1000  # characters of any text field
-_TRAINERS_MAX = 16
 WHATS, VERBS = ("update", "base", "bundle"), ("admit", "revoke")  # of a transfer; of an act
 
 
@@ -412,7 +405,7 @@ def _unknown(kind: str, values: dict[str, cbor.Value]) -> Unknown:
     fleet, device, model, at = values.get("fleet"), values.get("device"), values.get("model"), values.get("at")
     if not (isinstance(fleet, str) and isinstance(device, str) and isinstance(model, str) and type(at) is int):
         raise Malformed(what="record", reason="it does not say whom it is about, and when it was said")
-    if len(kind) > limits.NAME_MAX or not kind.isprintable():
+    if len(kind) > limits.NAME_MAX or not is_plain(kind):
         raise Malformed(what="record", reason=f"{kind[:40]!r} is not a kind of record")
     number = values.get("number")
     record = Unknown(fleet, device, model, at, kind, number if type(number) is int and 0 <= number < 1 << 63 else 0, more=further)
@@ -428,23 +421,10 @@ def _check(record: Record) -> None:
             raise Malformed(what=record.KIND, reason=f"its {what} is {getattr(record, what)!r}: {ALL!r} is that of what is said to all")
     more.check_keys(record.more, record.KIND or "record")
     for f in fields(record):
-        _check_field(record.KIND or "record", f.name, getattr(record, f.name))
+        check_field(record.KIND or "record", f.name, getattr(record, f.name))
     for kinds, name in ((_AT_LEAST_ONE, "number"), ((Enrol,), "claim")):
         if isinstance(record, kinds) and not getattr(record, name):
             raise Malformed(what=record.KIND, reason=f"{name} is 0, or empty")
     for kind, name, words in ((Transfer, "what", WHATS), (Act, "verb", VERBS)):
         if isinstance(record, kind) and getattr(record, name) not in words:
             raise Malformed(what=record.KIND, reason=f"{name} is none of {', '.join(words)}")
-
-
-def _check_field(kind: str, name: str, value: object) -> None:
-    if isinstance(value, int) and not 0 <= value < 1 << 63:
-        raise Malformed(what=kind, reason=f"{name} is out of range")
-    if isinstance(value, str) and (len(value) > _TEXT_MAX or not value.isprintable()):
-        raise Malformed(what=kind, reason=f"{name} is too long or holds control characters")
-    if isinstance(value, bytes) and name in _LENGTHS and len(value) not in _LENGTHS[name]:
-        raise Malformed(what=kind, reason=f"{name} is not as long as it must be, but {len(value)} bytes")
-    if isinstance(value, tuple):
-        whole = all(type(n) is int and 0 < n < 1 << 31 for n in value)
-        if not whole or len(value) > _TRAINERS_MAX or any(a >= b for a, b in itertools.pairwise(value)):
-            raise Malformed(what=kind, reason=f"{name} are not up to {_TRAINERS_MAX} rising numbers")

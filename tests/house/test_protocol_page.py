@@ -11,6 +11,7 @@ import pytest
 from modelwire import errors, limits
 from modelwire.update import container, header
 from modelwire.wire import commands, parts, records, routes, signing, topics
+from modelwire.wire import fields as record_fields
 from modelwire.wire.keys import KeyKind, read_fleet, read_key
 from modelwire.wire.signing import Role
 from modelwire.wire.trust import Trusted
@@ -96,7 +97,7 @@ def test_the_byte_strings_have_the_documented_lengths() -> None:
                 continue
             numbers = [int(n) for n in re.findall(r"\d+", said)]
             lengths = tuple(range(numbers[0], numbers[1] + 1)) if " to " in said else tuple(numbers)
-            known = records._LENGTHS.get(name, ())
+            known = record_fields.LENGTHS.get(name, ())
             assert lengths == (known[1:] if (kind, name) == ("enrol", "claim") else known), (kind, name)
 
 
@@ -124,9 +125,9 @@ def test_the_limits_are_the_documented_ones() -> None:
     assert {"record", "part", "parts", "container", "model_file"} <= set(documented)
     text = " ".join(section(PAGE, "Limits").split())
     for words, number in {
-        "names {} characters": limits.NAME_MAX, "texts {}": records._TEXT_MAX, "`claim` {} bytes": records._LENGTHS["claim"][-1],
-        "`trainers` {}": records._TRAINERS_MAX, "response {}": commands.LEAVES_MAX,
-        "keys of a role in `trust` {}": records._LENGTHS["receipt"][-1] // 32,
+        "names {} characters": limits.NAME_MAX, "texts {}": record_fields.TEXT_MAX, "`claim` {} bytes": record_fields.LENGTHS["claim"][-1],
+        "`trainers` {}": record_fields.TRAINERS_MAX, "response {}": commands.LEAVES_MAX,
+        "keys of a role in `trust` {}": record_fields.LENGTHS["receipt"][-1] // 32,
     }.items():  # fmt: skip
         assert words.format(f"{number:,}") in text, words
     assert f"more than {parts._PATH_MAX} digests" in PAGE and f"{limits.DEFAULT.record - 88:,} of CBOR" in text

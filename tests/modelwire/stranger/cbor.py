@@ -110,9 +110,9 @@ class _Reader:
         return out
 
 
-def decode(data: bytes, items: int = limits.CBOR_ITEMS, depth: int = limits.CBOR_DEPTH) -> Any:
-    """Decode one CBOR text that fills its bytes exactly."""
-    reader = _Reader(data, items, depth)
+def decode(data: bytes, items: int | None = None) -> Any:
+    """Decode one CBOR text that fills its bytes exactly; items is another limit than that of most texts."""
+    reader = _Reader(data, limits.CBOR_ITEMS if items is None else items, limits.CBOR_DEPTH)
     value = reader.value(0)
     if reader.at != len(data):
         raise Malformed("C2: bytes after the value")
@@ -154,7 +154,7 @@ def is_int(value: Any, low: int, high: int) -> bool:
 
 
 def refuse_critical(keys: Any, known: frozenset[str] = frozenset()) -> None:
-    """Refuse critical keys that nobody here knows (C17, C55, P29)."""
+    """Refuse critical keys that nobody here knows (C17, C56, P29)."""
     for key in keys:
         if key.startswith("!") and key not in known:
-            raise NotUnderstood(f"critical key {key!r}")
+            raise NotUnderstood(f"C17, C56, P29: critical key {key!r}")

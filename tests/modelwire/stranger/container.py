@@ -77,9 +77,9 @@ class Container:
     signature: bytes | None
 
     def verify(self, keys: Iterable[bytes], fleet: bytes) -> bytes:
-        """Check the signature and give the key that made it (C78)."""
+        """Check the signature and give the key that made it (C79)."""
         if self.signature is None:
-            raise BadSignature("C78: an unsigned container")
+            raise BadSignature("C79: an unsigned container")
         return ed25519.verify(keys, ed25519.UPDATE, fleet, self.commit, self.signature)
 
 
@@ -89,116 +89,116 @@ def _u32(data: bytes, at: int) -> int:
 
 
 def read_preamble(raw: bytes, length: int | None = None) -> Preamble:
-    """Read a preamble (C38 to C46); length is None in a header proof."""
+    """Read a preamble (C39 to C47); length is None in a header proof."""
     if raw[:8] != MAGIC:
-        raise Malformed("C38: another magic")
+        raise Malformed("C39: another magic")
     if _u32(raw, 28) != crc32c(raw[:28]):
-        raise DigestMismatch("C39: crc32c of the preamble")
+        raise DigestMismatch("C40: crc32c of the preamble")
     if _u32(raw, 8) != 1:
-        raise UnsupportedWire("C40: another version")
+        raise UnsupportedWire("C41: another version")
     header, extension, sections, total = (_u32(raw, at) for at in (12, 16, 20, 24))
     if length is not None and total != length:
-        raise Malformed("C41: another total")
+        raise Malformed("C42: another total")
     if header > limits.HEADER:
-        raise TooLarge("C42: header")
+        raise TooLarge("C43: header")
     if extension > limits.EXTENSION:
-        raise TooLarge("C43: extension")
+        raise TooLarge("C44: extension")
     if sections > limits.TENSORS:
-        raise TooLarge("C44: sections")
+        raise TooLarge("C45: sections")
     if header < 130:
-        raise Malformed("C45: header")
+        raise Malformed("C46: header")
     if length is not None and 32 + header + extension + 12 * sections + 96 > total:
-        raise Malformed("C46: parts that do not fit")
+        raise Malformed("C47: parts that do not fit")
     return Preamble(raw, header, extension, sections, total)
 
 
 def read_header(raw: bytes) -> Header:
-    """Read a header (C47 to C53)."""
+    """Read a header (C48 to C54)."""
     if raw[1] != 1:
-        raise UnsupportedWire("C47: another hash")
+        raise UnsupportedWire("C48: another hash")
     kind = raw[0]
     if kind > RECIPE:
-        raise UnsupportedWire("C48: another kind")
+        raise UnsupportedWire("C49: another kind")
     fixed = 160 if kind == SNAPSHOT else 128
     if len(raw) != fixed + raw[2] + raw[3]:
-        raise Malformed("C49: a header that its parts do not fill")
+        raise Malformed("C50: a header that its parts do not fill")
     names = []
     for part in (raw[fixed : fixed + raw[2]], raw[fixed + raw[2] :]):
         name = part.decode("latin-1")
         if not NAME.fullmatch(name):
-            raise Malformed("C50: a name of another form")
+            raise Malformed("C51: a name of another form")
         names.append(name)
     if "all" in names:
-        raise Malformed("C51: the name all")
+        raise Malformed("C52: the name all")
     epoch, version = _u32(raw, 4), int.from_bytes(raw[8:16], "little")
     if epoch == 0:
-        raise Malformed("C52: epoch 0")
+        raise Malformed("C53: epoch 0")
     if not 1 <= version <= (1 << 63) - 1:
-        raise Malformed("C53: version")
+        raise Malformed("C54: version")
     lanes = (int.from_bytes(raw[112:120], "little"), int.from_bytes(raw[120:128], "little"))
     base = raw[128:160] if kind == SNAPSHOT else None
     return Header(raw, kind, epoch, version, raw[16:48], raw[48:80], raw[80:112], lanes, base, names[0], names[1])
 
 
 def read_extension(raw: bytes) -> dict[str, Any]:
-    """Read an extension (C54, C55)."""
+    """Read an extension (C55, C56)."""
     if not raw:
         return {}
     value = cbor.decode(raw)
     if not isinstance(value, dict) or not value:
-        raise Malformed("C54: an extension that is no map, or empty")
+        raise Malformed("C55: an extension that is no map, or empty")
     cbor.refuse_critical(value)
     return value
 
 
 def _row(raw: bytes, kind: int, before: int) -> Row:
-    """Read one row (C56 to C64)."""
+    """Read one row (C57 to C65)."""
     exponent = raw[5] - 256 if raw[5] > 127 else raw[5]
     row = Row(raw[0] | raw[1] << 8, raw[2], raw[3], raw[4], exponent, _u32(raw, 8))
     if row.codec not in (CODER, PLANES):
-        raise UnsupportedWire("C56: another codec")
+        raise UnsupportedWire("C57: another codec")
     if row.codec == CODER and kind == EXACT:
-        raise Malformed("C57: range coder in an exact update")
+        raise Malformed("C58: range coder in an exact update")
     if row.tensor <= before:
-        raise Malformed("C58: tensors that do not rise")
+        raise Malformed("C59: tensors that do not rise")
     if row.m % 2 == 0:
-        raise Malformed("C59: an even m")
+        raise Malformed("C60: an even m")
     if row.j > 22:
-        raise Malformed("C60: j")
+        raise Malformed("C61: j")
     if not limits.E_MIN <= row.exponent <= limits.E_MAX:
-        raise Malformed("C61: exponent")
+        raise Malformed("C62: exponent")
     if raw[6:8] != b"\0\0":
-        raise UnsupportedWire("C62: reserved")
+        raise UnsupportedWire("C63: reserved")
     plain = row.m == 1 and row.j == 0
     if row.codec == PLANES and not (plain and row.exponent == 0):
-        raise Malformed("C63: step of planes")
+        raise Malformed("C64: step of planes")
     if row.count == 0 and not (kind == SNAPSHOT and row.codec == CODER and plain):
-        raise Malformed("C64: count 0")
+        raise Malformed("C65: count 0")
     return row
 
 
 def _table(raw: bytes, kind: int, body: int) -> tuple[Row, ...]:
-    """Read the section table (C56 to C67)."""
+    """Read the section table (C57 to C68)."""
     if kind == RECIPE:
         if raw:
-            raise Malformed("C66: a row in a recipe")
+            raise Malformed("C67: a row in a recipe")
         if body == 0:
-            raise Malformed("C67: no recipe")
+            raise Malformed("C68: no recipe")
         return ()
     rows: list[Row] = []
     for at in range(0, len(raw), 12):
         rows.append(_row(raw[at : at + 12], kind, rows[-1].tensor if rows else -1))
     if sum(row.count for row in rows if row.codec == PLANES) > body:
-        raise Malformed("C65: planes longer than the content")
+        raise Malformed("C66: planes longer than the content")
     return tuple(rows)
 
 
 def read_container(data: bytes) -> Container:
     """Read a container up to the signature, which verify checks (reading order, 1 to 6)."""
     if len(data) > limits.CONTAINER:
-        raise TooLarge("C36: container")
+        raise TooLarge("C37: container")
     if len(data) < 258:
-        raise Malformed("C37: container too short")
+        raise Malformed("C38: container too short")
     preamble = read_preamble(data[:32], len(data))
     at_extension = 32 + preamble.header
     at_table = at_extension + preamble.extension
@@ -206,7 +206,7 @@ def read_container(data: bytes) -> Container:
     raw_header, raw_extension = data[32:at_extension], data[at_extension:at_table]
     commit = data[-96:-64]
     if commit_of(preamble.raw, raw_header, sha256(raw_extension), sha256(data[at_table:-96])) != commit:
-        raise DigestMismatch("C77: another commit")
+        raise DigestMismatch("C78: another commit")
     extension = read_extension(raw_extension)
     header = read_header(raw_header)
     body = data[at_body:-96]

@@ -32,7 +32,7 @@ def times(n: int, a: Point) -> Point:
 
 
 def decode(raw: bytes) -> Point | None:
-    """Decode a public key: y mod p, and no sign where x is 0 (C106)."""
+    """Decode a public key: y mod p, and no sign where x is 0 (C108)."""
     number = int.from_bytes(raw, "little")
     sign, y = number >> 255, (number & (2**255 - 1)) % P
     square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
@@ -58,7 +58,7 @@ def challenge(r: bytes, key: bytes, message: bytes) -> int:
 
 
 def check(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Check a signature (C105 to C107)."""
+    """Check a signature (C107 to C109)."""
     r, s = signature[:32], int.from_bytes(signature[32:], "little")
     point = decode(key)
     if len(signature) != 64 or s >= L or point is None:

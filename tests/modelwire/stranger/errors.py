@@ -65,6 +65,10 @@ class ReplayMismatch(RootMismatch):
     """The same, of a recipe."""
 
 
+class UnknownDevice(WireError):
+    """A device that is not registered, or a revoked key."""
+
+
 class UnknownParent(WireError):
     """A parent that is not the one before."""
 

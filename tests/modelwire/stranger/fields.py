@@ -20,12 +20,10 @@ def printable(text: str) -> bool:
     return all(c == " " or unicodedata.category(c)[0] not in "CZ" for c in text)
 
 
-def check_name(what: str, value: Any, allow_all: bool) -> None:
-    """Check a name (P1 to P3)."""
+def check_name(what: str, value: Any) -> None:
+    """Check a name (P1)."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise Malformed(f"P1: name of {what}")
-    if value == "all" and not allow_all:
-        raise Malformed(f"P2, P3: {what} is all")
 
 
 def integer(least: int = 0, most: int = INT_MAX) -> Check:
@@ -119,6 +117,12 @@ def check_trust(fields: dict[str, Any]) -> None:
     """Check the time of a trust record (P39)."""
     if fields["until"] != 0 and fields["until"] <= fields["since"]:
         raise Malformed("P39: until is not above since")
+
+
+def check_welcome(fields: dict[str, Any]) -> None:
+    """Check, on a device, that a number is left after those of a welcome (P42)."""
+    if fields["epoch"] >= 1 << 32 or fields["version"] >= 1 << 62:
+        raise Malformed("P42: no container holds a number after it")
 
 
 _INT, _NUMBER = integer(), integer(1)

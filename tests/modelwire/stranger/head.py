@@ -138,24 +138,24 @@ def _layer(value: Any) -> Layer:
 
 
 def _checkpoints(value: Any, steps: int) -> Checkpoints | None:
-    """Read checkpoints (R29 to R32)."""
+    """Read checkpoints (R30 to R33)."""
     if value is None:
         return None
     good = isinstance(value, list) and len(value) == 2 and isinstance(value[1], bytes)
     if not good or not isinstance(value[0], int) or isinstance(value[0], bool):
-        raise Malformed("R29: checkpoints")
+        raise Malformed("R30: checkpoints")
     every, roots = value
     if len(roots) > 32_768:
-        raise TooLarge("R30: checkpoints")
+        raise TooLarge("R31: checkpoints")
     if not 1 <= every <= steps - 1:
-        raise Malformed("R31: every of checkpoints")
+        raise Malformed("R32: every of checkpoints")
     if len(roots) != 32 * ((steps - 1) // every):
-        raise Malformed("R32: number of checkpoints")
+        raise Malformed("R33: number of checkpoints")
     return Checkpoints(every, tuple(roots[at : at + 32] for at in range(0, len(roots), 32)))
 
 
 def read_recipe(data: bytes) -> Recipe:
-    """Read a recipe (R1 to R32)."""
+    """Read a recipe (R1 to R33)."""
     value = cbor.decode(data)
     if not isinstance(value, list) or len(value) != 6 or not cbor.is_int(value[0], 1, 1):
         raise Malformed("R1: not a recipe")

@@ -11,7 +11,7 @@ def _length(data: bytes, at: int, start: int) -> tuple[int, int]:
     if start == 15:
         while True:
             if at >= len(data):
-                raise Malformed("C94: LZ4 length cut off")
+                raise Malformed("C95: LZ4 length cut off")
             byte = data[at]
             at += 1
             length += byte
@@ -21,34 +21,36 @@ def _length(data: bytes, at: int, start: int) -> tuple[int, int]:
 
 
 def unpack(data: bytes, size: int) -> bytes:
-    """Unpack a block that has to give exactly size bytes, all of its own bytes used (C94)."""
+    """Unpack a block that has to give exactly size bytes, all of its own bytes used (C95, C96)."""
     out = bytearray()
     at = 0
     last_match = -1
     while True:
         if at >= len(data):
-            raise Malformed("C94: LZ4 block ends without last literals")
+            raise Malformed("C95: LZ4 block ends without last literals")
         token = data[at]
         literals, at = _length(data, at + 1, token >> 4)
         if literals > len(data) - at or len(out) + literals > size:
-            raise Malformed("C94: LZ4 literals too long")
+            raise Malformed("C95: LZ4 literals too long")
         out += data[at : at + literals]
         at += literals
         if at == len(data):
             break
         if len(data) - at < 2:
-            raise Malformed("C94: LZ4 offset cut off")
+            raise Malformed("C95: LZ4 offset cut off")
         offset = data[at] | data[at + 1] << 8
         length, at = _length(data, at + 2, token & 15)
         length += 4
-        if offset == 0 or offset > len(out) or len(out) + length > size:
-            raise Malformed("C94: LZ4 match out of range")
+        if offset == 0:
+            raise Malformed("C96: LZ4 match with offset 0")
+        if offset > len(out) or len(out) + length > size:
+            raise Malformed("C95: LZ4 match out of range")
         last_match = len(out)
         start = len(out) - offset
         for k in range(length):
             out.append(out[start + k])
     if len(out) != size:
-        raise Malformed("C94: LZ4 block of another size")
+        raise Malformed("C95: LZ4 block of another size")
     if last_match >= 0 and (literals < 5 or last_match > size - 12):
-        raise Malformed("C94: end-of-block conditions of LZ4")
+        raise Malformed("C95: end-of-block conditions of LZ4")
     return bytes(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class _Plane:
     size: int
 
     def unpack(self) -> bytes:
-        """Give the plane's bytes (C94)."""
+        """Give the plane's bytes (C95)."""
         if self.way == 0:
             return bytes(self.size)
         return self.packed if self.way == 1 else lz4.unpack(self.packed, self.size)
@@ -44,32 +45,32 @@ class _Cursor:
         self.at = 0
 
     def take(self, n: int) -> bytes:
-        """Give the next n bytes (C89)."""
+        """Give the next n bytes (C90)."""
         if n > len(self.data) - self.at:
-            raise Malformed("C89: planes end too early")
+            raise Malformed("C90: planes end too early")
         self.at += n
         return self.data[self.at - n : self.at]
 
     def plane(self, size: int) -> _Plane:
-        """Read one plane's word and bytes (C92, C93)."""
+        """Read one plane's word and bytes (C93, C94)."""
         word = int.from_bytes(self.take(4), "little")
         way, length = word >> 24, word & 0xFFFFFF
         if way > 2:
-            raise Malformed("C92: another way")
+            raise Malformed("C93: another way")
         if not ((way == 0 and length == 0) or (way == 1 and length == size) or (way == 2 and 1 <= length < size)):
-            raise Malformed("C93: a length that the way does not give")
+            raise Malformed("C94: a length that the way does not give")
         return _Plane(way, self.take(length), size)
 
 
 def split(data: bytes, t: Tensor) -> list[Block]:
-    """Look at all lengths (C88 to C93)."""
+    """Look at all lengths (C89 to C94)."""
     cursor = _Cursor(data)
     blocks = []
     for start in range(0, t.size, limits.BLOCK):
         entries = min(limits.BLOCK, t.size - start)
         n = int.from_bytes(cursor.take(4), "little")
         if n > entries:
-            raise Malformed("C88: more changes than entries")
+            raise Malformed("C89: more changes than entries")
         planes = []
         if 0 < n < entries:
             planes.append(cursor.plane(-(-entries // 8)))
@@ -77,14 +78,14 @@ def split(data: bytes, t: Tensor) -> list[Block]:
             planes += [cursor.plane(n) for _ in range(t.width)]
         blocks.append(Block(entries, n, planes))
     if cursor.at != len(data):
-        raise Malformed("C90: bytes behind the last block")
+        raise Malformed("C91: bytes behind the last block")
     if not any(block.n for block in blocks):
-        raise Malformed("C91: planes without a change")
+        raise Malformed("C92: planes without a change")
     return blocks
 
 
 def _fill(block: Block, width: int) -> Array:
-    """Unpack one block into its z (C94 to C97)."""
+    """Unpack one block into its z (C95 to C99)."""
     out = np.zeros(block.entries, np.int64)
     if not block.n:
         return out
@@ -93,25 +94,26 @@ def _fill(block: Block, width: int) -> Array:
     if block.n < block.entries:
         flags = np.unpackbits(planes.pop(0), bitorder="little")
         if int(flags.sum()) != block.n:
-            raise Malformed("C95: another number of bits than n")
+            raise Malformed("C97: another number of bits than n")
         if np.any(flags[block.entries :]):
-            raise Malformed("C96: a bit behind the last entry")
+            raise Malformed("C98: a bit behind the last entry")
         places = np.flatnonzero(flags)
     z = np.zeros(block.n, np.int64)
     for p in range(width):
         z |= planes[p].astype(np.int64) << (8 * p)
     if np.any(z == 0):
-        raise Malformed("C97: a z of 0")
+        raise Malformed("C99: a z of 0")
     out[places] = z
     return out
 
 
-def fill(blocks: list[Block], t: Tensor) -> Array:
-    """Give d of all entries, signed."""
-    z = np.concatenate([_fill(block, t.width) for block in blocks])
-    return (z >> 1) ^ -(z & 1)
+def fill(blocks: list[Block], t: Tensor) -> Iterator[Array]:
+    """Give d of the entries, signed, block by block."""
+    for block in blocks:
+        z = _fill(block, t.width)
+        yield (z >> 1) ^ -(z & 1)
 
 
 def differences(data: bytes, t: Tensor) -> Array:
     """Read a tensor's planes; give d of all entries, signed."""
-    return fill(split(data, t), t)
+    return np.concatenate(list(fill(split(data, t), t)))

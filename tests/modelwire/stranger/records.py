@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from . import cbor, ed25519, limits
-from .errors import BadSignature, Malformed, TooLarge, WrongFleet, WrongRole
+from .errors import (
+    BadSignature,
+    Malformed,
+    TooLarge,
+    UnknownDevice,
+    WrongFleet,
+    WrongRole,
+)
 from .fields import COMMON, FURTHER, INT_MAX, KINDS, check_name, printable
 
 MAGIC = b"\x89MWR"
 DEVICE, RECEIPT, COMMAND, ACT, DIRECTOR, ROOT = 1, 2, 3, 4, 5, 6
 ROLES = {DEVICE: "device", RECEIPT: "receipt", COMMAND: "command", ACT: "act", DIRECTOR: "director", ROOT: "root"}
+DOWN, UP = frozenset({RECEIPT, COMMAND, DIRECTOR, ROOT}), frozenset({DEVICE})
 MAY_SAY = {
     DEVICE: {"hello", "response", "presence", "transfer", "wanted", "report", "enrol"},
     RECEIPT: {"welcome", "wait", "response", "receipt", "transfer", "wanted"},
@@ -54,7 +62,7 @@ class Record:
         return dict(self.fields.get("more", {}))
 
     def verify(self, keys: Iterable[bytes], fleet_id: bytes) -> bytes:
-        """Check fleet id and signature; give the key that signed (P34, P6, P8)."""
+        """Check fleet id and signature; give the key that signed (P34, P6)."""
         if self.fleet_id != fleet_id:
             raise WrongFleet("P34: another fleet id")
         return ed25519.verify(keys, domain(self.role), fleet_id, self.raw[:-64], self.signature)
@@ -64,6 +72,17 @@ class Record:
         if self.kind not in ("hello", "enrol"):
             raise BadSignature("P43: a record that names no key of its own")
         return self.verify([self.fields["key"]], fleet_id)
+
+    def verify_device(self, keys: Iterable[bytes], fleet_id: bytes) -> bytes | None:
+        """Check what came up by its device's registered keys (P8, P43); a presence that has no such key waits: none."""
+        if self.kind in ("hello", "enrol"):
+            return self.verify_own_key(fleet_id)
+        try:
+            return self.verify(keys, fleet_id)
+        except BadSignature as error:
+            if self.kind == "presence":
+                return None
+            raise UnknownDevice("P8: none of the device's registered keys has signed") from error
 
 
 def _check_more(fields: dict[str, Any]) -> None:
@@ -82,9 +101,14 @@ def _check_common(fields: dict[str, Any], kind: str) -> None:
         if key not in fields:
             raise Malformed(f"P15, P35: {key} is lacking")
     known = kind in KINDS
-    check_name("fleet", fields["fleet"], True)
-    check_name("device", fields["device"], not known or kind == "trust")
-    check_name("model", fields["model"], not known or kind in ("trust", "enrol", "act"))
+    for key in ("fleet", "device", "model"):
+        if not isinstance(fields[key], str):
+            raise Malformed(f"P17, P35: {key} is no text")
+        check_name(key, fields[key])
+    if known and (fields["device"] == "all") != (kind == "trust"):
+        raise Malformed("P2: the device all, or a trust record of one device")
+    if known and (fields["model"] == "all") != (kind in ("trust", "enrol", "act")):
+        raise Malformed("P3: the model all, or a trust, enrol or act of one model")
     if not cbor.is_int(fields["at"], 0, INT_MAX):
         raise Malformed("P17, P18, P35: at is no integer of the range")
 
@@ -104,8 +128,8 @@ def _check_fields(fields: dict[str, Any], kind: str) -> None:
         FURTHER[kind](fields)
 
 
-def read_record(data: bytes) -> Record:
-    """Read a record up to its signature, which verify checks (P1 to P36)."""
+def read_record(data: bytes, hears: Collection[int] = ROLES) -> Record:
+    """Read a record up to its signature, which verify checks (P1 to P36); hears are the roles that the reader hears."""
     if len(data) > limits.RECORD:
         raise TooLarge("P9: record")
     if len(data) < 88:
@@ -125,6 +149,8 @@ def read_record(data: bytes) -> Record:
         raise Malformed("P36: kind")
     if kind in KINDS and kind not in MAY_SAY[role]:
         raise WrongRole("P31: a role that may not say this")
+    if role not in hears:
+        raise WrongRole("P7, P32, P33: a role that may not say this to this reader")
     _check_more(fields)
     _check_common(fields, kind)
     if kind in KINDS:

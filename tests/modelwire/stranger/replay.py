@@ -13,35 +13,35 @@ from .trainer import Training
 
 
 def _check_places(recipe: Recipe, parent: State) -> None:
-    """Check the layers against the schema (R33 to R37)."""
+    """Check the layers against the schema (R34 to R38)."""
     tensors = parent.manifest.tensors
     if len(recipe.layers) != len(recipe.head.layers):
-        raise ModelError("R33: another number of layers")
+        raise ModelError("R34: another number of layers")
     numbers = [n for layer in recipe.layers for n in (layer.matrix, layer.biases)]
     if len(set(numbers)) != len(numbers) or max(numbers) >= len(tensors):
-        raise ModelError("R34: a tensor twice, or one that there is not")
+        raise ModelError("R35: a tensor twice, or one that there is not")
     for layer, (neurons, inputs) in zip(recipe.layers, recipe.head.layers, strict=True):
         matrix, biases = tensors[layer.matrix], tensors[layer.biases]
         if matrix.type != FLOAT32:
-            raise ModelError("R35: a matrix that is not float32")
+            raise ModelError("R36: a matrix that is not float32")
         ends = (inputs, neurons) if layer.inputs_first else (neurons, inputs)
         shape = matrix.shape
         if len(shape) < 2 or (shape[0], shape[-1]) != ends or any(d != 1 for d in shape[1:-1]):
-            raise ShapeMismatch("R36: shape of a matrix")
+            raise ShapeMismatch("R37: shape of a matrix")
         if biases.type != FLOAT32:
-            raise ModelError("R35: biases that are not float32")
+            raise ModelError("R36: biases that are not float32")
         if biases.shape != (neurons,):
-            raise ShapeMismatch("R37: shape of biases")
+            raise ShapeMismatch("R38: shape of biases")
 
 
 def _check_length(recipe: Recipe) -> None:
-    """Count a training before it is begun (R38)."""
+    """Count a training before it is begun (R39)."""
     head = recipe.head
     neurons = sum(n for n, _ in head.layers)
     batch = min(head.batch, recipe.rows.count)
     work = head.steps * (batch * (head.size + 32 * neurons) + head.size * (1 + 2 * head.slots) + 1024)
     if work > limits.TRAINING:
-        raise TooLarge("R38: training")
+        raise TooLarge("R39: training")
 
 
 def _floats(state: State, n: int) -> Array:

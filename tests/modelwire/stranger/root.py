@@ -7,8 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import limits
-from .errors import Malformed
-from .manifest import BFLOAT16, FLOAT16, INT32, LATTICE, VERBATIM, Array, Manifest, Tensor
+from .errors import Malformed, RootMismatch
+from .manifest import (
+    BFLOAT16,
+    FLOAT16,
+    INT32,
+    LATTICE,
+    VERBATIM,
+    Array,
+    Manifest,
+    Tensor,
+)
 from .merkle import leaves, sha256, tree
 
 
@@ -39,10 +48,12 @@ def root_proof(manifest: Manifest, stored: Sequence[bytes], units: Sequence[int]
     return b"\3" + manifest.schema_id + weights_node(manifest, stored) + signed + q_node(manifest, q)
 
 
-def read_root_proof(proof: bytes) -> tuple[bytes, bytes, list[int], bytes]:
-    """Take a root proof apart: schema id, weights node, units, Q node (C35)."""
+def read_root_proof(proof: bytes, root: bytes | None = None) -> tuple[bytes, bytes, list[int], bytes]:
+    """Take a root proof, of a root where one is given, apart: schema id, weights node, units, Q node (C35, C36)."""
     if len(proof) < 97 or proof[0] != 3:
         raise Malformed("C35: not a root proof")
+    if root is not None and sha256(proof) != root:
+        raise RootMismatch("C36: a proof of another root")
     units = [u - 256 if u > 127 else u for u in proof[65:-32]]
     return proof[1:33], proof[33:65], units, proof[-32:]
 

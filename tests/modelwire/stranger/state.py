@@ -10,7 +10,19 @@ import numpy as np
 
 from . import limits
 from .errors import Malformed, NonFinite, RangeOverflow, WrongBase
-from .manifest import BFLOAT16, BITS, EXACT, FLOAT16, FLOAT32, INT8, LATTICE, VERBATIM, Array, Manifest, Tensor
+from .manifest import (
+    BFLOAT16,
+    BITS,
+    EXACT,
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    LATTICE,
+    VERBATIM,
+    Array,
+    Manifest,
+    Tensor,
+)
 from .merkle import sha256
 from .root import fingerprint, root_proof
 
@@ -53,34 +65,34 @@ def ordered(bits: Array, t: Tensor) -> Array:
 
 
 def _refuse_first(faults: dict[str, Array]) -> None:
-    """Refuse by the first entry that has a fault, and by the first fault of this entry (C99 to C101)."""
+    """Refuse by the first entry that has a fault, and by the first fault of this entry (C101 to C103)."""
     first = [(int(np.argmax(bad)), rule) for rule, bad in faults.items() if np.any(bad)]
     if first:
         _, rule = min(first, key=lambda item: item[0])
-        raise (NonFinite if rule == "C101" else RangeOverflow)(f"{rule}: an entry beyond its range")
+        raise (NonFinite if rule == "C103" else RangeOverflow)(f"{rule}: an entry beyond its range")
 
 
 def _lattice_int8(base: Array, q: Array) -> Array:
-    """Move an int8 tensor on the lattice (C99, C100)."""
+    """Move an int8 tensor on the lattice (C101, C102)."""
     whole = base.view(np.int8).astype(np.int64) + q
-    _refuse_first({"C99": np.abs(q) > limits.Q_MAX, "C100": np.abs(whole) > 127})
+    _refuse_first({"C101": np.abs(q) > limits.Q_MAX, "C102": np.abs(whole) > 127})
     return whole.astype(np.int8).view(np.uint8)
 
 
 def _lattice_float(t: Tensor, base: Array, q: Array, e: int) -> Array:
-    """Move a float tensor on the lattice (C99, C101)."""
+    """Move a float tensor on the lattice (C101, C103)."""
     if not np.any(q):
         return base
     with np.errstate(over="ignore", under="ignore"):
         step = np.ldexp(q.astype(np.float32), np.int32(e)).astype(np.float32)
         moved = to_bits(to_float32(base, t.type) + step, t.type)
     mask = _EXPONENT[t.type]
-    _refuse_first({"C99": np.abs(q) > limits.Q_MAX, "C101": (q != 0) & ((moved & mask) == mask)})
+    _refuse_first({"C101": np.abs(q) > limits.Q_MAX, "C103": (q != 0) & ((moved & mask) == mask)})
     return np.where(q == 0, base, moved)
 
 
 def weights_of(t: Tensor, base: Array, q: Array, e: int) -> Array:
-    """Compute a tensor's stored bits from base and Q (C99 to C102, C98)."""
+    """Compute a tensor's stored bits from base and Q (C101 to C104, C100)."""
     if t.klass == LATTICE:
         return _lattice_int8(base, q) if t.type == INT8 else _lattice_float(t, base, q, e)
     dtype = BITS[t.width]
@@ -89,7 +101,7 @@ def weights_of(t: Tensor, base: Array, q: Array, e: int) -> Array:
     else:
         moved = ordered((ordered(base, t) + q) % t.modulus, t).astype(dtype)
     if t.is_float and not finite(moved, t.type):
-        raise NonFinite("C98, C102: a float that is not finite")
+        raise NonFinite("C100, C104: a float that is not finite")
     return moved
 
 
@@ -109,7 +121,7 @@ class State:
         return tuple(weights_of(t, b, q, e) for t, b, q, e in rows)
 
     def prove(self) -> None:
-        """Refuse what no weight may be (C98 to C102)."""
+        """Refuse what no weight may be (C100 to C104)."""
         _ = self.bits
 
     @cached_property
@@ -149,7 +161,7 @@ class State:
 
 
 def least_exponent(t: Tensor, base: Array) -> int:
-    """Give the lowest e of a float tensor on the lattice (C33, C74)."""
+    """Give the lowest e of a float tensor on the lattice (C33, C75)."""
     peak = float(np.max(np.abs(to_float32(base, t.type)))) if t.size else 0.0
     if peak == 0:
         return limits.E_MIN
@@ -161,24 +173,26 @@ def read_base(manifest: Manifest, data: bytes) -> State:
     """Read the stored weights of a base, and check them (C31 to C34)."""
     if len(data) != sum(t.size * t.width for t in manifest.tensors):
         raise WrongBase("stored bytes of another length than the manifest's")
-    arrays = []
+    arrays, stored = [], []
     at = 0
     for t in manifest.tensors:
         little = np.dtype(BITS[t.width]).newbyteorder("<")
         bits = np.frombuffer(data, little, t.size, at).astype(BITS[t.width])
         at += t.size * t.width
+        arrays.append(bits)
+        stored.append(data[at - bits.nbytes : at])
+    units = tuple(t.e for t in manifest.tensors)
+    empty = tuple(np.zeros(t.size, np.int64) for t in manifest.tensors)
+    if sha256(root_proof(manifest, stored, units, empty)) != manifest.root:
+        raise WrongBase("C31: another root than the manifest's")
+    for t, bits in zip(manifest.tensors, arrays, strict=True):
         if t.is_float and not finite(bits, t.type):
-            raise (Malformed if t.type == FLOAT32 else NonFinite)("C32: a float that is not finite")
+            raise NonFinite("C32: a float that is not finite")
         if t.klass == LATTICE and t.type == INT8 and np.any(bits == 0x80):
             raise Malformed("C34: -128 on the lattice")
         if t.klass == LATTICE and t.is_float and t.e < least_exponent(t, bits):
             raise Malformed("C33: e too small for the peak")
-        arrays.append(bits)
-    empty = tuple(np.zeros(t.size, np.int64) for t in manifest.tensors)
-    state = State(manifest, tuple(arrays), empty, tuple(t.e for t in manifest.tensors))
-    if state.root != manifest.root:
-        raise WrongBase("C31: another root than the manifest's")
-    return state
+    return State(manifest, tuple(arrays), empty, units)
 
 
 __all__ = ["EXACT", "State", "finite", "least_exponent", "ordered", "read_base", "to_bits", "to_float32", "weights_of"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import Malformed, WrongRole
+from .container import Header
+from .errors import Malformed
 from .fields import check_name
-from .records import ACT, DEVICE, Record
+from .records import DEVICE, Record
 
 LEAVES: dict[str, frozenset[str]] = {
     "up/hello": frozenset({"hello"}),
@@ -52,7 +53,7 @@ def read_topic(text: str) -> Topic:
         raise Malformed("P62: not a topic of wire 1")
     topic = Topic(*words[1:])
     for what, name in (("fleet", topic.fleet), ("device", topic.device), ("model", topic.model)):
-        check_name(what, name, True)
+        check_name(what, name)
     if topic.place not in LEAVES:
         raise Malformed("P63: a leaf that is not in the table")
     if (topic.model == "all") != (topic.place in ("up/enrol", "dn/trust")):
@@ -62,12 +63,22 @@ def read_topic(text: str) -> Topic:
     return topic
 
 
+def check_centre(topic: Topic, fleet: str) -> None:
+    """Check, at the centre, that something comes up on a topic of the own fleet's name (P66, P67)."""
+    if topic.way != "up" or topic.fleet != fleet:
+        raise Malformed("P66: a topic that goes down, or is of another fleet")
+    if topic.place == "up/card":
+        raise Malformed("P67: nothing is read on up/card")
+
+
+def check_update(topic: Topic, header: Header) -> None:
+    """Check, at the centre, that an update belongs on the topic that it came on (P70)."""
+    if (header.device, header.model) != (topic.device, topic.model):
+        raise Malformed("P70: an update of another device or model")
+
+
 def check_record(topic: Topic, record: Record) -> None:
-    """Check that a record belongs on the topic that it came on (P7, P32, P33, P68, P69)."""
-    if topic.way == "up" and record.role != DEVICE:
-        raise WrongRole("P33: another role than device came up")
-    if topic.way == "dn" and record.role in (DEVICE, ACT):
-        raise WrongRole("P7, P32: a role that no device hears")
+    """Check that a record belongs on the topic that it came on (P68, P69)."""
     names = tuple(record.fields[key] for key in ("fleet", "device", "model"))
     wide_trust = record.kind == "trust" and names[1] == "all" and topic.place == "dn/trust"
     named = (topic.fleet, "all" if wide_trust else topic.device, topic.model)

@@ -107,8 +107,6 @@ def _losses(head: Head, z: Array, wanted: Array) -> tuple[Array, Array]:
     part = _ONE / np.float32(n)
     share = part / np.float32(m)
     if head.loss == SOFTMAX:
-        if np.any(wanted >= m):
-            raise Malformed("T4: a label beyond the outputs")
         rows = np.arange(n)
         top = np.max(z, axis=1)
         e = floats.exp(z - top[:, None])
@@ -133,7 +131,7 @@ class Training:
     """A training: weights, slots and the step's number."""
 
     def __init__(self, head: Head, rows: Rows, weights: Array, slots: Array | None = None) -> None:
-        """Begin with flat weights and slots (T1 to T3)."""
+        """Begin with flat weights and slots (T1 to T4)."""
         self.head = head
         self.features = rows.features
         self.step = 0
@@ -142,6 +140,8 @@ class Training:
         if head.loss == SOFTMAX:
             if rows.labels is None:
                 raise ShapeMismatch("T2: softmax without labels")
+            if np.any(rows.labels >= head.outputs):
+                raise Malformed("T4: a label beyond the outputs")
             self.wanted = rows.labels
         else:
             if rows.labels is not None:
@@ -200,7 +200,7 @@ class Training:
         return out
 
     def run(self, steps: int) -> list[np.float32]:
-        """Take steps; give their losses (T4 to T6)."""
+        """Take steps; give their losses (T5, T6)."""
         losses = []
         with np.errstate(all="ignore"):
             for _ in range(steps):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .errors import BadSignature, Malformed
+from .fields import check_welcome
 from .keys import Fleet
-from .records import COMMAND, DIRECTOR, RECEIPT, ROLES, ROOT, Record
+from .records import ACT, COMMAND, DIRECTOR, RECEIPT, ROLES, ROOT, Record
 
-_NAMED = {RECEIPT: "receipt", COMMAND: "command", DIRECTOR: "director"}
+_NAMED = {RECEIPT: "receipt", COMMAND: "command", ACT: "command", DIRECTOR: "director"}
 
 
 def _cut(raw: bytes) -> list[bytes]:
@@ -15,7 +16,7 @@ def _cut(raw: bytes) -> list[bytes]:
 
 
 class Trust:
-    """What a device believes: fleet.pub, two trust records, newest time."""
+    """What a device, or the centre, believes: fleet.pub, two trust records, newest time."""
 
     def __init__(self, fleet: Fleet) -> None:
         """Begin with fleet.pub alone."""
@@ -63,9 +64,15 @@ class Trust:
         until = record.fields["until"]
         return bool(until == 0 or self.newest <= until)
 
+    def verify(self, record: Record) -> bytes:
+        """Check a record of another role than device by the keys of its role (P6)."""
+        return record.verify(self.keys(record.role), self.fleet.fleet_id)
+
     def read(self, record: Record) -> bytes:
-        """Check a record that came down; take its time when it is a welcome (P6)."""
-        key = record.verify(self.keys(record.role), self.fleet.fleet_id)
+        """Check a record that came down; take its time when it is a welcome (P6, P42)."""
+        if record.kind == "welcome":
+            check_welcome(record.fields)
+        key = self.verify(record)
         if record.kind == "welcome":
             self.newest = max(self.newest, record.fields["time"])
         return key
