@@ -100,8 +100,8 @@ def _refused() -> str:
 them: `file`; `rules`, the numbers of the rules that it breaks; `error`; `as`, how the bytes are read; `with`, what the reader
 holds. Of a container that is a golden `folder` with the container `on` whose state is the parent's (null: the base), or a base as
 `manifest` and `weights` in hexadecimal; `limits` other than the default ones; a `fleet_id` or `key` other than those of all
-vectors. Each breaks its own rule and is right in all else, as far as bytes can be: commit, lengths, checksums, signature, and the
-root of what a reader comes to that forgets the rule."""
+vectors. Each breaks its own rule and is right in all else, as far as bytes can be: commit, lengths, checksums, signature, and mostly
+the root of what a reader comes to that forgets the rule."""
     return "\n".join(textwrap.wrap(" ".join(text.split()), 130, break_on_hyphens=False, break_long_words=False))
 
 
