@@ -1,4 +1,4 @@
-"""Every golden vector, read by a decoder that was written from the pages alone: tests/modelwire/stranger."""
+"""Every golden vector, read by a decoder that was written from the pages alone: stranger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.modelwire.stranger import cbor, coder, ed25519, keys, links, planes, proof, records, rows, topics, transfer
+from tests.modelwire.stranger import cards, cbor, coder, ed25519, keys, limits, links, planes, proof, records, rows, topics, transfer
 from tests.modelwire.stranger import ed25519_plain as plain
 from tests.modelwire.stranger.apply import rebuild
 from tests.modelwire.stranger.coder_write import encode as encode_stream
@@ -570,18 +570,22 @@ def from_bfloat16(bits: Array) -> Array:
 
 @pytest.mark.filterwarnings("ignore")
 def test_writer_kernels() -> None:
-    """differences, snap and adopt: no page says what they do; this was guessed from the vectors."""
+    """Compute differences, snap and adopt, as the README of the kernels says."""
     for item in kernels("lattice", "differences", "snap", "adopt"):
         before, after, facts = arrays(item, "before"), arrays(item, "after"), item["facts"]
         out = (before["trained"] - before["w"]) + from_bfloat16(before["residual"])
         if item["kernel"] == "differences":
             assert out.tobytes() == after["out"].tobytes()
         elif item["kernel"] == "snap":
-            index = np.flatnonzero(np.abs(out) >= np.float32(facts["threshold"]))
-            value = np.rint(out[index] / (np.float32(facts["step"]) * np.float32(2.0 ** facts["exponent"])))
-            assert np.array_equal(index, array(item["result"][0]))
-            assert np.array_equal(value, array(item["result"][1]))
-            assert item["result"][2] == 0
+            index = np.flatnonzero((np.abs(out) >= np.float32(facts["threshold"])) & (out != 0))
+            size = np.abs(out[index]) / (np.float32(facts["step"]) * np.float32(2.0 ** facts["exponent"]))
+            value = (np.sign(out[index]) * np.maximum(np.rint(size), np.float32(1))).astype(np.int64)
+            q = before["q"][index].astype(np.int64)
+            low, high = -((limits.Q_MAX + q) // facts["step"]), (limits.Q_MAX - q) // facts["step"]
+            cut = np.clip(value, low, high)
+            assert np.array_equal(index[cut != 0], array(item["result"][0]))
+            assert np.array_equal(cut[cut != 0], array(item["result"][1]))
+            assert np.count_nonzero(cut != value) == item["result"][2]
         else:
             q = before["q"].astype(np.int64)
             q[before["index"]] += before["value"].astype(np.int64) * facts["step"]
@@ -623,8 +627,59 @@ def test_ordered_of_the_page() -> None:
     assert [int(x) - 65536 if x > 32767 else int(x) for x in signed] == [-15361, -1, 0, 15360]
 
 
+CARDS = load("cards/expected.json")
+
+
+def card(name: str) -> cards.Card:
+    """Read one data card."""
+    return cards.read_card((VECTORS / "cards" / name).read_bytes())
+
+
+@pytest.mark.parametrize("wanted", CARDS["cards"], ids=lambda w: w["file"])
+def test_card(wanted: dict[str, Any]) -> None:
+    """What a card holds, and its one form; a flipped bit is another card or none."""
+    raw = (VECTORS / "cards" / wanted["file"]).read_bytes()
+    read_card = cards.read_card(raw)
+    assert read_card.encode() == raw
+    assert (read_card.samples, list(read_card.loss), read_card.tags) == (wanted["samples"], wanted["loss"], wanted["tags"])
+    assert {str(label): n for label, n in read_card.labels.items()} == wanted["labels"]
+    assert ([] if read_card.hours is None else [read_card.hours.get(hour, 0) for hour in range(24)]) == wanted["hours"]
+    assert {name: list(pair) for name, pair in read_card.entries.items()} == wanted["entries"]
+    for sketch, channel in zip(read_card.channels, wanted["channels"], strict=True):
+        for key in ("name", "centre", "scale", "bound", "count", "missing", "level"):
+            assert getattr(sketch, key) == channel[key], key
+        assert (str(sketch.sum), str(sketch.squares)) == (channel["sum"], channel["squares"])
+        assert {str(key): n for key, n in sketch.buckets.items()} == channel["buckets"]
+    for at in range(len(raw)):
+        changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        try:
+            assert cards.read_card(changed).encode() == changed
+        except WireError as error:
+            assert isinstance(error, Malformed)
+
+
+def test_merged_cards() -> None:
+    """Two cards, and the card of both, in either order."""
+    for wanted in CARDS["merged"]:
+        a, b = (card(name) for name in wanted["of"])
+        assert cards.merge(a, b).encode() == cards.merge(b, a).encode() == card(wanted["file"]).encode()
+
+
+def refused_files() -> set[str]:
+    """Name the files that the negative vectors list, and those that they are read with."""
+    out = set()
+    for index in VECTORS.glob("refused/*/index.json"):
+        folder = f"refused/{index.parent.name}"
+        out.add(f"{folder}/index.json")
+        for vector in json.loads(index.read_text()):
+            held = vector.get("with", {})
+            names = [vector["file"], *held.get("trust", []), *([held["transfer"]] if "transfer" in held else [])]
+            out |= {f"{folder}/{name}" for name in names}
+    return out
+
+
 def test_every_vector_was_read() -> None:
-    """No file of any folder is left out, but data cards: nothing that is rebuilt needs one."""
+    """No file of any folder is left out."""
     read_files = {f"{folder}/{name}.bin" for folder, name in ALL_UPDATES}
     for folder in CHAINS:
         read_files |= {f"{folder}/expected.json"}
@@ -638,12 +693,13 @@ def test_every_vector_was_read() -> None:
     }
     read_files |= {f"kernels/{n}.json" for n in ("coder", "refused", "checksum", "head", "lattice", "verbatim")}
     for folder, named in (("adopts", ("file",)), ("unknown-kinds", ("file", "answer"))):
-        read_files |= {f"{folder}/{row[name]}" for row in load(f"{folder}/expected.json") for name in named} | {f"{folder}/expected.json"}
+        read_files |= {f"{folder}/{row[name]}" for row in load(f"{folder}/expected.json") for name in named}
+        read_files |= {f"{folder}/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}
-    read_files |= {"topics/expected.json"}
-    there = {str(p.relative_to(VECTORS)) for p in VECTORS.glob("*/*") if p.is_file() and p.suffix in (".bin", ".json")}
-    assert {name for name in there if not name.startswith(("refused/", "cards/"))} == read_files
+    read_files |= {"topics/expected.json", "cards/expected.json"} | {f"cards/{wanted['file']}" for wanted in CARDS["cards"]}
+    there = {str(p.relative_to(VECTORS)) for p in VECTORS.rglob("*") if p.suffix in (".bin", ".json")}
+    assert there == read_files | refused_files()
 
 
 def test_the_decoder_knows_nothing_of_the_project() -> None:

@@ -1,6 +1,6 @@
-"""Every negative vector is refused by the independent decoder too: with the error that it names, and at the rule that it is about.
+"""Every negative vector is refused by the independent decoder too: with its error, and at the rule that it is about.
 
-Most vectors are `Malformed`: that two readers say so proves little. So the rule that the decoder names in front of its reason counts.
+Most vectors are `Malformed`: that two readers say so proves little. So the rule that the decoder names in front counts.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def by_rule() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("folder", "vectors"), list(by_rule()))
 def test_the_vectors_of_a_rule_are_refused_by_that_rule_with_its_error(folder: str, vectors: list[Vector]) -> None:
+    """Error and rule of each vector."""
     wrong = []
     for vector in vectors:
         error = verdict(folder, vector)

@@ -32,10 +32,10 @@ def _start(update: Container, parent: State, bases: Iterable[State]) -> State:
 
 
 def _snapshot_units(rows: Iterable[Row], start: State) -> list[int]:
-    """Give the units after a snapshot (C75 to C77)."""
+    """Give the units after a snapshot (pass 1: C75 to C77); rows of exact tensors, and of none, are passed over."""
     units = list(start.units)
     for row in rows:
-        if row.codec != CODER or row.tensor >= len(units):
+        if row.tensor >= len(units) or start.manifest.tensors[row.tensor].klass == EXACT_CLASS:
             continue
         t = start.manifest.tensors[row.tensor]
         if t.klass == LATTICE and t.is_float and row.exponent < least_exponent(t, start.base[row.tensor]):
@@ -56,7 +56,7 @@ def _tensor(row: Row, start: State) -> Tensor:
 
 
 def _check_classes(update: Container, start: State) -> None:
-    """Check codecs against classes (C71, C72); rows of tensors that there are not wait for C69."""
+    """Check codecs against classes (pass 3: C71, C72); rows of tensors that there are not wait for pass 5."""
     for row in update.rows:
         if row.tensor >= len(start.manifest.tensors):
             continue
@@ -68,7 +68,7 @@ def _check_classes(update: Container, start: State) -> None:
 
 
 def _check_coded(update: Container, start: State) -> None:
-    """Check the rows of the range coder (C69, C70, C73, C74)."""
+    """Check the rows of the range coder (pass 5: C69, C70, C73, C74)."""
     for row in update.rows:
         if row.codec != CODER:
             continue
@@ -83,7 +83,7 @@ def _check_coded(update: Container, start: State) -> None:
 
 
 def _filled(split: list[planes.Block], n: int, start: State) -> Array:
-    """Give d of an exact tensor, each block looked at before the next one is unpacked (C95 to C100)."""
+    """Give d of an exact tensor, each block looked at before the next one is unpacked (pass 4: C95 to C100)."""
     t = start.manifest.tensors[n]
     parts: list[Array] = []
     at = 0
@@ -96,7 +96,7 @@ def _filled(split: list[planes.Block], n: int, start: State) -> Array:
 
 
 def _content(update: Container, start: State) -> dict[int, Array]:
-    """Read planes and stream into dQ of each tensor, in the reading order."""
+    """Read planes and stream into dQ of each tensor (passes 2 to 6)."""
     tensors = start.manifest.tensors
     out: dict[int, Array] = {}
     at = len(update.body) - sum(row.count for row in update.rows if row.codec == PLANES)
@@ -120,7 +120,7 @@ def _content(update: Container, start: State) -> dict[int, Array]:
 
 
 def rebuild(update: Container, parent: State, bases: Iterable[State], prove_checkpoints: bool = False) -> State:
-    """Give the version that an update makes of its parent (reading order, 8 and 9)."""
+    """Give the version that an update makes of its parent (reading order: the passes of step 8, then step 9)."""
     start = _start(update, parent, bases)
     mismatch: type[RootMismatch] = RootMismatch
     if update.header.kind == RECIPE:

@@ -34,13 +34,15 @@ def read_body(command: Record) -> dict[str, Any] | None:
 
 
 def read_adopt(command: Record) -> Container:
-    """Read the update of an adopt (P48, P49)."""
+    """Read the update of an adopt: P47, the container's rules up to its signature, P48, P72, P49."""
     body = read_body(command)
     if command.fields["verb"] != "adopt" or body is None:
         raise Malformed("not an adopt")
     update = read_unsigned(body["update"])
     if (update.header.device, update.header.model) != (command.fields["device"], command.fields["model"]):
         raise Malformed("P48: another device or model")
+    if (update.header.epoch, update.header.parent) != (command.fields["epoch"], command.fields["parent"]):
+        raise Malformed("P72: another epoch or parent than the command's")
     if update.header.kind not in (DELTA, EXACT):
         raise Malformed("P49: a snapshot or a recipe")
     return update

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +15,17 @@ INT_MAX = (1 << 63) - 1
 Check = Callable[[str, Any], None]
 
 
+_UNPRINTABLE = (
+    (0x0000, 0x001F), (0x007F, 0x00A0), (0x00AD, 0x00AD), (0x061C, 0x061C), (0x1680, 0x1680), (0x180E, 0x180E),
+    (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x206F), (0x3000, 0x3000), (0xD800, 0xDFFF), (0xE000, 0xF8FF),
+    (0xFDD0, 0xFDEF), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF),
+)
+_FIRST = [first for first, _ in _UNPRINTABLE]
+
+
 def printable(text: str) -> bool:
-    """Say whether all characters of a text are printable."""
-    return all(c == " " or unicodedata.category(c)[0] not in "CZ" for c in text)
+    """Say whether all characters of a text are printable: none is in the page's fixed table."""
+    return all(ord(c) > _UNPRINTABLE[max(bisect.bisect(_FIRST, ord(c)) - 1, 0)][1] for c in text)
 
 
 def check_name(what: str, value: Any) -> None:
@@ -26,12 +34,19 @@ def check_name(what: str, value: Any) -> None:
         raise Malformed(f"P1: name of {what}")
 
 
+def check_fleet_name(value: str) -> None:
+    """Check that a fleet has not the name that stands for all (P73)."""
+    if value == "all":
+        raise Malformed("P73: a fleet called all")
+
+
 def integer(least: int = 0, most: int = INT_MAX) -> Check:
     """Make a check of integers (P17 to P19)."""
 
     def check(key: str, value: Any) -> None:
+        """Check one value."""
         if not cbor.is_int(value, least, most):
-            raise Malformed(f"P17 to P19: {key} is no integer of the range")
+            raise Malformed(f"P17 to P19: {key} is no integer from {least} to {most}")
 
     return check
 
@@ -47,12 +62,13 @@ def text(key: str, value: Any) -> None:
 
 
 def one_of(*words: str) -> Check:
-    """Make a check of a text that has few values (P23, P24)."""
+    """Make a check of a text that has few values (P23, P24, P71)."""
 
     def check(key: str, value: Any) -> None:
+        """Check one value."""
         text(key, value)
         if value not in words:
-            raise Malformed(f"P23, P24: {key} is none of {words}")
+            raise Malformed(f"P23, P24, P71: {key} is none of {words}")
 
     return check
 
@@ -61,6 +77,7 @@ def data(*lengths: int) -> Check:
     """Make a check of bytes of one of the lengths (P22); without lengths any length is good."""
 
     def check(key: str, value: Any) -> None:
+        """Check one value."""
         if not isinstance(value, bytes):
             raise Malformed(f"P17: {key} is no byte string")
         if lengths and len(value) not in lengths:
@@ -100,15 +117,15 @@ def trainers(key: str, value: Any) -> None:
 
 
 def check_transfer(fields: dict[str, Any]) -> None:
-    """Check sizes and parts of a transfer (P50 to P53)."""
+    """Check sizes and parts of a transfer (P50, P52, P51, P53)."""
     limit = limits.CONTAINER if fields["what"] == "update" else limits.MODEL_FILE
     if fields["size"] > limit:
         raise TooLarge("P50: size of a transfer")
-    if fields["size"] == 0:
-        raise Malformed("P51: size of a transfer is 0")
     part = fields["part_size"]
     if not 1024 <= part <= 65536 or part & (part - 1):
         raise Malformed("P52: part_size")
+    if fields["size"] == 0:
+        raise Malformed("P51: size of a transfer is 0")
     if -(-fields["size"] // part) > limits.PARTS:
         raise TooLarge("P53: parts of a transfer")
 
@@ -120,9 +137,17 @@ def check_trust(fields: dict[str, Any]) -> None:
 
 
 def check_welcome(fields: dict[str, Any]) -> None:
-    """Check, on a device, that a number is left after those of a welcome (P42)."""
+    """Check that a number is left after those of a welcome (P42), and its link (P45)."""
     if fields["epoch"] >= 1 << 32 or fields["version"] >= 1 << 62:
         raise Malformed("P42: no container holds a number after it")
+    if fields["log"]:
+        check_link_number(int.from_bytes(fields["log"][:8], "little"))
+
+
+def check_link_number(number: int) -> None:
+    """Check the number of a link (P45)."""
+    if not 1 <= number <= INT_MAX:
+        raise Malformed("P45: number of a link")
 
 
 _INT, _NUMBER = integer(), integer(1)
@@ -156,7 +181,7 @@ KINDS: dict[str, dict[str, Check]] = {
     "wanted": {"id": _B32, "have": data()},
     "desired": {"number": _NUMBER, "expiry": _INT, "variant": _B32, "bytes": _INT, "phase": _INT},
     "report": {
-        "number": _INT, "variant": _B32, "phase": _INT, "state": text, "slot": text, "bytes": _INT, "before": score,
+        "number": _NUMBER, "variant": _B32, "phase": _INT, "state": text, "slot": text, "bytes": _INT, "before": score,
         "after": score, "reason": text,
     },
     "enrol": {"key": _B32, "claim": data(*range(1, 257)), "serial": text, "agent": text},
@@ -164,7 +189,6 @@ KINDS: dict[str, dict[str, Check]] = {
         "number": _NUMBER, "since": _INT, "until": _INT, "overlap": _INT, "root": _B32, "receipt": _KEYS,
         "command": _KEYS, "director": _KEYS,
     },
-    "act": {"number": _NUMBER, "verb": text, "key": _B32},
+    "act": {"number": _NUMBER, "verb": one_of("admit", "revoke"), "key": _B32},
 }
 COMMON = ("fleet", "device", "model", "at")
-FURTHER: dict[str, Callable[[dict[str, Any]], None]] = {"transfer": check_transfer, "trust": check_trust}

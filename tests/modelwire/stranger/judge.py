@@ -9,13 +9,13 @@ from typing import Any
 
 from . import cbor, coder, ed25519, keys, limits, links, proof, records, rows, topics
 from .apply import rebuild
-from .commands import read_adopt, read_body
 from .container import read_container, read_extension
 from .manifest import read_manifest
+from .reading import Centre, read_act, read_down
 from .replay import replay
 from .root import read_root_proof
 from .state import State, read_base
-from .transfer import Receiver, read_have
+from .transfer import Receiver
 from .trust import Trust
 
 FLEET = bytes(range(16))
@@ -125,47 +125,22 @@ class Judge:
         trust.newest = held.get("time", 0)
         return trust
 
-    def _content(self, record: records.Record, held: With) -> None:
-        """Read what is inside a wanted, or a command's body."""
-        if record.kind == "wanted" and "transfer" in held:
-            read_have(record.fields["have"], self._receiver(held).count)
-        if record.kind == "command":
-            read_body(record)
-            if record.fields["verb"] == "adopt":
-                read_adopt(record)
+    def _open(self, held: With) -> Receiver | None:
+        """Open the transfer of which something may speak, if there is one."""
+        return self._receiver(held) if "transfer" in held else None
 
     def device(self, data: bytes, held: With) -> None:
         """Read a record that comes down."""
-        trust = self._trust(held)
-        record = records.read_record(data, records.DOWN)
-        if "topic" in held:
-            topics.check_record(topics.read_topic(held["topic"]), record)
-        if record.kind == "trust":
-            trust.take(record)
-        else:
-            trust.read(record)
-        self._content(record, held)
+        read_down(data, self._trust(held), held.get("topic"), self._open(held))
 
     def centre(self, data: bytes, held: With) -> None:
         """Read what comes up."""
-        topic = topics.read_topic(held["topic"]) if "topic" in held else None
-        registered = [bytes.fromhex(key) for key in held["keys"]]
-        if topic is not None:
-            topics.check_centre(topic, held["fleet"])
-            if topic.place == "up/update":
-                update = read_container(data)
-                topics.check_update(topic, update.header)
-                update.verify(registered, _fleet(held))
-                return
-        record = records.read_record(data, records.UP)
-        if topic is not None:
-            topics.check_record(topic, record)
-        record.verify_device(registered, _fleet(held))
-        self._content(record, held)
+        centre = Centre(held["fleet"], _fleet(held), [bytes.fromhex(key) for key in held["keys"]])
+        centre.read(data, held.get("topic"), self._open(held))
 
     def registry(self, data: bytes, held: With) -> None:
         """Read an act."""
-        self._trust(held).verify(records.read_record(data))
+        read_act(data, self._trust(held))
 
 
 def _key(held: With) -> bytes:

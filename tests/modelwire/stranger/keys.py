@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .errors import Malformed, WrongKeyKind
 
+WHITE = "\t\n\v\f\r "
 DIGITS = {"edge-fleet-pub": 96} | {
     f"edge-{what}": 64
     for what in (
@@ -18,7 +19,7 @@ DIGITS = {"edge-fleet-pub": 96} | {
 
 def read_key(line: str, kind: str) -> bytes:
     """Read a key of a kind (P4, P5)."""
-    line = line.strip()
+    line = line.strip(WHITE)
     found, colon, digits = line.partition(":")
     if not colon or found != kind:
         raise WrongKeyKind(f"P4: wanted {kind}, found {found if colon else 'no kind'}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from . import ed25519
 from .errors import Malformed
+from .fields import check_link_number
 from .merkle import sha256
 
 
@@ -36,8 +37,7 @@ def read_link(raw: bytes) -> Link:
     if len(raw) != 40:
         raise Malformed("P44: a link that is not 40 bytes")
     number = int.from_bytes(raw[:8], "little")
-    if not 1 <= number < 1 << 63:
-        raise Malformed("P45: number of a link")
+    check_link_number(number)
     return Link(number, raw[8:])
 
 

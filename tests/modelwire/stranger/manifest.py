@@ -94,29 +94,33 @@ class Manifest:
 
 
 def _tensor(item: Any) -> Tensor:
-    """Read one tensor (C20 to C26)."""
+    """Read one tensor (C20, C22, C23, C25, C26, and the types of C21 and C24)."""
     if not isinstance(item, list) or len(item) != 5:
         raise Malformed("C20: a tensor that is not an array of five")
     name, kind, shape, klass, e = item
-    if not isinstance(name, str) or not re.fullmatch(rf"[\x20-\x7e]{{1,{limits.TENSOR_NAME}}}", name):
-        raise Malformed("C21: a tensor's name")
     if not cbor.is_int(kind, 1, 5):
         raise Malformed("C22: a tensor's type")
     if not cbor.is_int(klass, 0, 2) or klass not in CLASSES[kind]:
         raise Malformed("C23: a tensor's class")
-    if not isinstance(shape, list) or len(shape) > limits.RANK:
-        raise Malformed("C24: a tensor's shape")
-    if not all(cbor.is_int(d, 1, (1 << 31) - 1) for d in shape):
-        raise Malformed("C24: a tensor's shape")
     if not cbor.is_int(e, limits.E_MIN, limits.E_MAX):
         raise Malformed("C25: a tensor's e")
     if e != 0 and (klass != LATTICE or kind == INT8):
         raise Malformed("C26: e of a tensor without unit")
+    if not isinstance(name, str):
+        raise Malformed("C21: a tensor's name that is no text")
+    if not isinstance(shape, list) or any(not isinstance(d, int) or isinstance(d, bool) for d in shape):
+        raise Malformed("C24: a tensor's shape that is no array of integers")
     return Tensor(name, kind, tuple(shape), klass, e)
 
 
+def _check_name(name: str) -> None:
+    """Check length and characters of a tensor's name (C21)."""
+    if not re.fullmatch(rf"[\x20-\x7e]{{1,{limits.TENSOR_NAME}}}", name):
+        raise Malformed("C21: a tensor's name")
+
+
 def _tensors(items: Any) -> tuple[Tensor, ...]:
-    """Read all tensors (C20 to C30)."""
+    """Read all tensors: the rows, the table (C27 to C29), then name, shape and entries so far (C21, C24, C30)."""
     if not isinstance(items, list):
         raise Malformed("C20: tensors that are no array")
     tensors = tuple(_tensor(item) for item in items)
@@ -126,26 +130,35 @@ def _tensors(items: Any) -> tuple[Tensor, ...]:
         raise TooLarge("C28: too many tensors")
     names = [t.name.encode() for t in tensors]
     if any(a >= b for a, b in itertools.pairwise(names)):
+        for t in tensors:
+            _check_name(t.name)  # of the same error, and it tells more
         raise Malformed("C29: names that do not rise")
-    if sum(t.size for t in tensors) > limits.ELEMENTS:
-        raise TooLarge("C30: too many entries")
+    entries = 0
+    for t in tensors:
+        _check_name(t.name)
+        if len(t.shape) > limits.RANK or not all(1 <= d < 1 << 31 for d in t.shape):
+            raise Malformed("C24: a tensor's shape")
+        entries += t.size
+        if entries > limits.ELEMENTS:
+            raise TooLarge("C30: too many entries")
     return tensors
 
 
 def read_manifest(raw: bytes) -> Manifest:
-    """Read a manifest (C13 to C30)."""
+    """Read a manifest: C13, the CBOR, more (C16, C17), C14, C15, C18, C19, the tensors."""
     if len(raw) > limits.MANIFEST:
         raise TooLarge("C13: manifest too long")
     value = cbor.decode(raw, items=16 * limits.TENSORS)
-    keys = {"file", "manifest", "root", "size", "tensors", "tree"}
-    if not isinstance(value, dict) or set(value) - {"more"} != keys:
-        raise Malformed("C14: keys of a manifest")
-    if not cbor.is_int(value["manifest"], 1, 1):
-        raise Malformed("C15: format of a manifest")
+    if not isinstance(value, dict):
+        raise Malformed("C14: a manifest that is not a map")
     more = value.get("more", {})
     if "more" in value and (not isinstance(more, dict) or not more):
         raise Malformed("C16: more of a manifest")
     cbor.refuse_critical(more)
+    if set(value) - {"more"} != {"file", "manifest", "root", "size", "tensors", "tree"}:
+        raise Malformed("C14: keys of a manifest")
+    if not cbor.is_int(value["manifest"], 1, 1):
+        raise Malformed("C15: format of a manifest")
     for key in ("file", "root", "tree"):
         if not isinstance(value[key], bytes) or len(value[key]) != 32:
             raise Malformed(f"C18: {key} of a manifest")

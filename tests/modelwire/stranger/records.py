@@ -15,7 +15,7 @@ from .errors import (
     WrongFleet,
     WrongRole,
 )
-from .fields import COMMON, FURTHER, INT_MAX, KINDS, check_name, printable
+from .fields import COMMON, INT_MAX, KINDS, check_fleet_name, check_name, printable
 
 MAGIC = b"\x89MWR"
 DEVICE, RECEIPT, COMMAND, ACT, DIRECTOR, ROOT = 1, 2, 3, 4, 5, 6
@@ -61,10 +61,14 @@ class Record:
         """Give what a later release says beside the fields."""
         return dict(self.fields.get("more", {}))
 
-    def verify(self, keys: Iterable[bytes], fleet_id: bytes) -> bytes:
-        """Check fleet id and signature; give the key that signed (P34, P6)."""
+    def check_fleet(self, fleet_id: bytes) -> None:
+        """Check the fleet id (step 7: P34)."""
         if self.fleet_id != fleet_id:
             raise WrongFleet("P34: another fleet id")
+
+    def verify(self, keys: Iterable[bytes], fleet_id: bytes) -> bytes:
+        """Check fleet id and signature; give the key that signed (steps 7 and 8: P34, P6)."""
+        self.check_fleet(fleet_id)
         return ed25519.verify(keys, domain(self.role), fleet_id, self.raw[:-64], self.signature)
 
     def verify_own_key(self, fleet_id: bytes) -> bytes:
@@ -96,7 +100,7 @@ def _check_more(fields: dict[str, Any]) -> None:
 
 
 def _check_common(fields: dict[str, Any], kind: str) -> None:
-    """Check names and time (P1 to P3, P15, P17, P18, P35)."""
+    """Check names and time (P1 to P3, P15, P17, P18, P35, P73)."""
     for key in COMMON:
         if key not in fields:
             raise Malformed(f"P15, P35: {key} is lacking")
@@ -105,6 +109,7 @@ def _check_common(fields: dict[str, Any], kind: str) -> None:
         if not isinstance(fields[key], str):
             raise Malformed(f"P17, P35: {key} is no text")
         check_name(key, fields[key])
+    check_fleet_name(fields["fleet"])
     if known and (fields["device"] == "all") != (kind == "trust"):
         raise Malformed("P2: the device all, or a trust record of one device")
     if known and (fields["model"] == "all") != (kind in ("trust", "enrol", "act")):
@@ -114,7 +119,7 @@ def _check_common(fields: dict[str, Any], kind: str) -> None:
 
 
 def _check_fields(fields: dict[str, Any], kind: str) -> None:
-    """Check all fields of a known kind (P15 to P27)."""
+    """Check all fields of a known kind (P15 to P27, P71)."""
     wanted = KINDS[kind]
     lacking = set(wanted) - set(fields)
     if lacking:
@@ -124,12 +129,10 @@ def _check_fields(fields: dict[str, Any], kind: str) -> None:
         raise Malformed(f"P16: {sorted(extra)} not of the kind")
     for key, check in wanted.items():
         check(key, fields[key])
-    if kind in FURTHER:
-        FURTHER[kind](fields)
 
 
 def read_record(data: bytes, hears: Collection[int] = ROLES) -> Record:
-    """Read a record up to its signature, which verify checks (P1 to P36); hears are the roles that the reader hears."""
+    """Read a record by steps 2 to 6 of its order; hears are the roles that the reader hears."""
     if len(data) > limits.RECORD:
         raise TooLarge("P9: record")
     if len(data) < 88:
@@ -145,14 +148,14 @@ def read_record(data: bytes, hears: Collection[int] = ROLES) -> Record:
     if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str):
         raise Malformed("P14: content without kind")
     kind = fields["kind"]
-    if len(kind) > 64 or not printable(kind):
-        raise Malformed("P36: kind")
     if kind in KINDS and kind not in MAY_SAY[role]:
         raise WrongRole("P31: a role that may not say this")
-    if role not in hears:
-        raise WrongRole("P7, P32, P33: a role that may not say this to this reader")
     _check_more(fields)
+    if len(kind) > 64 or not printable(kind):
+        raise Malformed("P36: kind")
     _check_common(fields, kind)
     if kind in KINDS:
         _check_fields(fields, kind)
+    if role not in hears:
+        raise WrongRole("P7, P32, P33: a role that may not say this to this reader")
     return Record(data, role, data[8:24], fields, data[-64:])

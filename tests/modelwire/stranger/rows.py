@@ -101,6 +101,8 @@ def read_rows(value: Any) -> Rows:
         raise Malformed("R14: not rows")
     if any(type(value[place]) is not kind for place, kind in _PLACES.items()):
         raise Malformed("R14: a field of another type")
+    if value[10] is not None and not isinstance(value[10], list):
+        raise Malformed("R14, R24: wanted is neither array nor null")
     _, dtype, scale, rows, features, layout, count, medians, stream, kind, wanted = value
     if dtype not in (INT8, FLOAT16) or layout not in (0, 1, 2) or kind not in (0, 1):
         raise Malformed("R15: dtype, layout or kind")

@@ -170,7 +170,7 @@ def least_exponent(t: Tensor, base: Array) -> int:
 
 
 def read_base(manifest: Manifest, data: bytes) -> State:
-    """Read the stored weights of a base, and check them (C31 to C34)."""
+    """Read the stored weights of a base, and check them: C32 of all, C31, then C33 or C34 tensor by tensor."""
     if len(data) != sum(t.size * t.width for t in manifest.tensors):
         raise WrongBase("stored bytes of another length than the manifest's")
     arrays, stored = [], []
@@ -183,11 +183,12 @@ def read_base(manifest: Manifest, data: bytes) -> State:
         stored.append(data[at - bits.nbytes : at])
     units = tuple(t.e for t in manifest.tensors)
     empty = tuple(np.zeros(t.size, np.int64) for t in manifest.tensors)
-    if sha256(root_proof(manifest, stored, units, empty)) != manifest.root:
-        raise WrongBase("C31: another root than the manifest's")
     for t, bits in zip(manifest.tensors, arrays, strict=True):
         if t.is_float and not finite(bits, t.type):
             raise NonFinite("C32: a float that is not finite")
+    if sha256(root_proof(manifest, stored, units, empty)) != manifest.root:
+        raise WrongBase("C31: another root than the manifest's")
+    for t, bits in zip(manifest.tensors, arrays, strict=True):
         if t.klass == LATTICE and t.type == INT8 and np.any(bits == 0x80):
             raise Malformed("C34: -128 on the lattice")
         if t.klass == LATTICE and t.is_float and t.e < least_exponent(t, bits):

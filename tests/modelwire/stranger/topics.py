@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .container import Header
 from .errors import Malformed
-from .fields import check_name
+from .fields import check_fleet_name, check_name
 from .records import DEVICE, Record
 
 LEAVES: dict[str, frozenset[str]] = {
@@ -47,13 +47,14 @@ class Topic:
 
 
 def read_topic(text: str) -> Topic:
-    """Read a topic (P1, P62 to P65)."""
+    """Read a topic (P1, P62 to P65, P73)."""
     words = text.split("/")
     if len(words) != 6 or words[0] != "e1":
         raise Malformed("P62: not a topic of wire 1")
     topic = Topic(*words[1:])
     for what, name in (("fleet", topic.fleet), ("device", topic.device), ("model", topic.model)):
         check_name(what, name)
+    check_fleet_name(topic.fleet)
     if topic.place not in LEAVES:
         raise Malformed("P63: a leaf that is not in the table")
     if (topic.model == "all") != (topic.place in ("up/enrol", "dn/trust")):

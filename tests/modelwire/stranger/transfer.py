@@ -7,6 +7,7 @@ from typing import Any
 
 from . import limits
 from .errors import DigestMismatch, Malformed, TooLarge
+from .fields import check_transfer
 from .merkle import proven, sha256
 
 MAGIC = b"\x89MWP"
@@ -23,10 +24,10 @@ class Part:
 
 
 def read_part(raw: bytes) -> Part:
-    """Read a part's head, path and bytes (P54 to P58)."""
+    """Read a part's head, path and bytes: P54, P55 of the head, P56, P58, P55 of path and bytes."""
     if len(raw) > limits.PART:
         raise TooLarge("P54: part")
-    if len(raw) < 45:
+    if len(raw) < 44:
         raise Malformed("P55: part too short")
     if raw[:6] != MAGIC + b"\1\0":
         raise Malformed("P56: another magic or version")
@@ -41,10 +42,11 @@ def read_part(raw: bytes) -> Part:
 
 
 class Receiver:
-    """A file that comes in parts; its transfer has been read as a record, which checked it."""
+    """A file that comes in parts, as its transfer says."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        """Begin without parts."""
+        """Begin without parts (P50 to P53)."""
+        check_transfer(fields)
         self.id: bytes = fields["id"]
         self.tree: bytes = fields["tree"]
         self.size: int = fields["size"]
@@ -53,9 +55,9 @@ class Receiver:
         self.held: dict[int, bytes] = {}
 
     def take(self, raw: bytes) -> bool:
-        """Take a part; false when it is of another transfer or held already (P57 to P60)."""
+        """Take a part (P57, P59, P60); false when it is of another transfer or held already, which one look-up tells."""
         part = read_part(raw)
-        if part.transfer != self.id:
+        if part.transfer != self.id or part.index in self.held:
             return False
         if part.index >= self.count:
             raise Malformed("P57: index beyond the parts")
@@ -63,8 +65,6 @@ class Receiver:
             raise Malformed("P59: bytes of a part")
         if not proven(part.data, part.index, self.count, list(part.path), self.tree):
             raise DigestMismatch("P60: a path that does not lead to the tree")
-        if part.index in self.held:
-            return False
         self.held[part.index] = part.data
         return True
 

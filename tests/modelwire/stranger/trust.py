@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import BadSignature, Malformed
-from .fields import check_welcome
+from .fields import check_trust, check_welcome
 from .keys import Fleet
 from .records import ACT, COMMAND, DIRECTOR, RECEIPT, ROLES, ROOT, Record
 
@@ -36,12 +36,13 @@ class Trust:
         return int(self.held.fields["number"]) if self.held else 0
 
     def take(self, record: Record) -> None:
-        """Take a trust record (P37, P38)."""
+        """Take a trust record: its fleet id and signature (P34, P37), then P38 and P39."""
         if record.role != ROOT or record.kind != "trust":
             raise BadSignature("P37: not a trust record")
         record.verify([self.root_key], self.fleet.fleet_id)
         if record.fields["number"] <= self.number:
             raise Malformed("P38: a number that is not higher")
+        check_trust(record.fields)
         self.held, self.before = record, self.held
 
     def keys(self, role: int) -> list[bytes]:
@@ -69,11 +70,10 @@ class Trust:
         return record.verify(self.keys(record.role), self.fleet.fleet_id)
 
     def read(self, record: Record) -> bytes:
-        """Check a record that came down; take its time when it is a welcome (P6, P42)."""
-        if record.kind == "welcome":
-            check_welcome(record.fields)
+        """Check a record that came down; take its time when it is a welcome (P6, then P42 and P45)."""
         key = self.verify(record)
         if record.kind == "welcome":
+            check_welcome(record.fields)
             self.newest = max(self.newest, record.fields["time"])
         return key
 
