@@ -107,7 +107,7 @@ def read_preamble(raw: bytes, length: int | None = None) -> Preamble:
         raise TooLarge("C45: sections")
     if header < 130:
         raise Malformed("C46: header")
-    if length is not None and 32 + header + extension + 12 * sections + 96 > total:
+    if 32 + header + extension + 12 * sections + 96 > total:
         raise Malformed("C47: parts that do not fit")
     return Preamble(raw, header, extension, sections, total)
 

@@ -137,6 +137,7 @@ def in_header_proofs() -> Iterator[Case]:
     yield proof("C44", "in a header proof", proof_of(replace(o, extension_len=16385)), "TooLarge")
     yield proof("C45", "in a header proof", proof_of(replace(o, sections=4097)), "TooLarge")
     yield proof("C46", "in a header proof", proof_of(replace(o, header_len=129)))
+    yield proof("C47", "in a header proof", proof_of(replace(o, sections=4096)))
     yield proof("C48", "in a header proof", proof_of(replace(o, digest=2)), "UnsupportedWire")
     yield proof("C49", "in a header proof", proof_of(replace(o, kind=4)), "UnsupportedWire")
     yield proof("C50", "in a header proof", proof_of(replace(o, model_len=5)))
