@@ -292,7 +292,7 @@ class RegistryDamaged(LineageError):
 class UnknownDevice(LineageError):
     code = 57
     text = "{device} is not registered, or signed with a key that is not its own"
-    hint = "edgecloud devices add {device} PUBLIC_KEY"
+    hint = "edgecloud devices add {device} FINGERPRINT, with the fingerprint that its board shows: edgeagent status"
 
 
 class AmbiguousName(LineageError):

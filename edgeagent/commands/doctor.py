@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> Answer:
     document = {"ok": all(f.ok for f in checks), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks]}
     lines = []
     for f in checks:
-        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<9} {f.text}")
+        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<11} {f.text}")
         if not f.ok and f.hint:
             lines.append(f"       try: {f.hint}")
     return Answer(document, "\n".join(lines), 0 if document["ok"] else 1)
@@ -69,6 +69,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
+    yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
     yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
     yield _check("broker", lambda: _broker(loaded))
     try:

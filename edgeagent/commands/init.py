@@ -17,9 +17,9 @@ from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
-from modelwire.wire.keys import KeyKind, write_key
+from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
-from .answer import add_set, flags, settings_folder
+from .answer import add_set, flags, key_lines, settings_folder
 
 NAME = "init"
 HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> Answer:
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
     create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact)
-    public = write_key(KeyKind.DEVICE, signing.PrivateKey(seed).public)
+    key = signing.PrivateKey(seed).public
+    public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_line = f"edgecloud devices add {args.device} {public}"
     bases = {name: manifest_of(data, exact=args.exact) for name, data in models.items()}
     document = {
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> Answer:
         "device": args.device,
         "fleet": args.fleet,
         "public_key": public,
+        "fingerprint": short,
         "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), add_line],
         "models": [
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
@@ -79,9 +81,11 @@ def run(args: argparse.Namespace) -> Answer:
     lines = [f"wrote {path}"]
     for n, m in bases.items():
         lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
-    lines += [f"public key: {public}", "", "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
+    lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
     where = f" --dir {place}" if str(place) != "." else ""
-    lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}"]
+    lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
+    lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
+    lines += [f"  edgecloud devices add {args.device} {short}"]
     return Answer(document, "\n".join(lines))
 
 

@@ -13,7 +13,7 @@ from edgeagent.state.lineage import Lineage
 from edgecommon import files
 from edgecommon.printing import Answer
 
-from .answer import add_folder, load
+from .answer import add_folder, key_lines, load
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
@@ -32,15 +32,18 @@ def run(args: argparse.Namespace) -> Answer:
         models = [_model(device, m) for m in device.lineages.values()]
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
-            "public_key": device.board.public_key, "fleet_id": device.board.identity.id.hex(), "trust": trust,
+            "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
+            "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "agent_pid": pid, "models": models,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
+    keys = key_lines(device.board.public_key, device.board.fingerprint)
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
-    for m in models:
-        lines += ["", *_lines(m)]
+    lines += keys
+    for i, m in enumerate(models):
+        lines += ["", *_lines(m)] if i else _lines(m)
     return Answer(document, "\n".join(lines))
 
 

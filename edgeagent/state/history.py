@@ -15,7 +15,7 @@ from modelwire.lattice.snap import Step
 from modelwire.output_head.recipe import TRAINER
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.wire import signing
-from modelwire.wire.keys import KeyKind, write_key
+from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
 from .answers import Answers
 from .outbox import Outbox
@@ -37,6 +37,11 @@ class Board:
     def public_key(self) -> str:
         """The device's public key, as people hand it on."""
         return write_key(KeyKind.DEVICE, self.key.public)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the operator compares the public key by."""
+        return fingerprint(self.key.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +225,7 @@ class History:
             return ""
         if head.welcome == UNKNOWN_BASE:
             return f"edgecloud bases add {self.name}.tflite"
-        add = f"edgecloud devices add {self.board.device} {self.board.public_key}"
+        add = f"edgecloud devices add {self.board.device} {self.board.fingerprint}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import Enum
 
 from modelwire.errors import Malformed, WrongKeyKind
 
 from .signing import FLEET_ID_BYTES, KEY_BYTES, Fleet
 
+FINGERPRINT_DIGITS, GROUP = 20, 4  # of a key's digest, as people compare it
 TEXT_MAX = 4096  # bytes of a file that holds a key
 _SPACE = " \t\n\v\f\r"  # around a line; other white space of Unicode is none here
 
@@ -55,6 +57,12 @@ def read_key(text: str, kind: KeyKind, where: str) -> bytes:
     if len(key) != kind.value[2] or digits != key.hex():
         raise Malformed(what=where, reason=f"{kind.title} is {2 * kind.value[2]} hexadecimal digits behind {kind.prefix}:")
     return key
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what people compare a device's public key by, on its board and at the centre: 1f2e-..., 80 bits of its SHA-256."""
+    digits = hashlib.sha256(key).hexdigest()[:FINGERPRINT_DIGITS]
+    return "-".join(digits[i : i + GROUP] for i in range(0, FINGERPRINT_DIGITS, GROUP))
 
 
 def write_fleet(fleet: Fleet) -> str:

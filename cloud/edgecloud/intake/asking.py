@@ -6,6 +6,7 @@ from edgecloud.registry import Request
 from modelwire.errors import LineageError
 from modelwire.tensors import ALL
 from modelwire.wire import cbor, records
+from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import NOT_UNDERSTOOD, Enrol, Report, Response, Signed, Unknown, expect
 
 from .decision import Context, Decision, Reply, Result, clean, require_known
@@ -42,7 +43,7 @@ def enrol(context: Context, signed: Signed, data: bytes) -> Decision:
     """Note that a device would like to be let in; in this release the operator alone does that. The next welcome is the answer."""
     said = expect(signed, Enrol)
     signed.verify(said.key, context.store.identity.id, said.device)
-    reason = f"{NOT_UNDERSTOOD}: it asks to be let in with the key {said.key.hex()}; edgecloud devices add lets a device in"
+    reason = f"{NOT_UNDERSTOOD}: it asks to be let in, its key is {fingerprint(said.key)}; the operator alone lets a device in"
     return Decision(Result.UNKNOWN, said.device, said.model, reason=reason)
 
 

@@ -6,6 +6,7 @@ from edgecloud.registry import Epoch, HeadRow, LineageRow, WaitingMessage
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import records
+from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Welcome, expect
 
 from . import asking, linking
@@ -22,8 +23,12 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     signed.verify(said.key, store.identity.id, said.device)  # it speaks for its key; whose key that is comes next
     known = {k.key: k for k in store.devices.keys(said.device)}.get(said.key)
     if known is None or known.revoked_at is not None:
-        _wait(context, said, data, "unknown-key")
-        reason = "its key is revoked" if known else "its key is not registered"
+        if store.devices.is_rejected(said.device, said.key):
+            word = "was rejected"  # it takes no room, and is not listed
+        else:
+            _wait(context, said, data, "unknown-key")
+            word = "is revoked" if known else "is not registered"
+        reason = f"its key {fingerprint(said.key)} {word}"
         return _not_welcome(context, said, "quarantine", Result.QUARANTINED, reason)
     if store.bases.get(said.base) is None:
         _wait(context, said, data, "unknown-base")
@@ -108,9 +113,9 @@ def _wait(context: Context, said: Hello, data: bytes, reason: str) -> None:
 def _hold(context: Context, message: WaitingMessage) -> None:
     inbox, bounds = context.store.inbox, context.bounds
     if not inbox.holds(message.device, message.model, message.kind, message.mark):
-        # Boards repeat themselves and strangers' floods pass: the oldest makes room.
+        # A board repeats itself, and strangers have a new key for each hello: who came once makes room for those who come.
         if inbox.held_size(message.device, message.kind)[0] >= bounds.held_count:
-            inbox.drop_oldest(message.kind, message.device)
+            inbox.make_room(message.kind, message.device)
         if inbox.held_total(message.kind)[0] >= bounds.held_total:
-            inbox.drop_oldest(message.kind)
+            inbox.make_room(message.kind)
     inbox.hold(message)

@@ -57,6 +57,15 @@ class DeviceKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """A key that the operator does not want to hear of again, in this device's name."""
+
+    device: str
+    key: bytes
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class LineageRow:
     """One model of one device."""
 
@@ -146,8 +155,10 @@ class WaitingMessage:
     mark: bytes  # a hello's public key, an update's digest, nothing for a presence: what tells it from the others
     base: bytes  # of a hello; empty otherwise
     bytes: bytes
-    received_at: int
+    received_at: int  # the last time
     looked: int  # the newest DeviceKey.id that has been tried on it
+    first_at: int = 0  # these two are the inbox's own
+    times: int = 1  # how often it came
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 5  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 6  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 5  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -209,6 +209,35 @@ CREATE TABLE annotation (
 CREATE INDEX annotation_object ON annotation (kind, object);
 """
 
+# A key's hellos are counted and their first time is kept; what the operator does not want to see again stays said.
+_WAITING_KEYS = """
+CREATE TABLE held (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('hello', 'state', 'update')),
+  reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
+  mark BLOB NOT NULL,
+  base BLOB NOT NULL,
+  first_at INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  times INTEGER NOT NULL DEFAULT 1 CHECK (times > 0),
+  looked INTEGER NOT NULL,
+  bytes BLOB NOT NULL, -- last: SQLite walks through it to reach what stands behind
+  UNIQUE (device, model, kind, mark)
+);
+INSERT INTO held (id, device, model, kind, reason, mark, base, first_at, received_at, looked, bytes)
+  SELECT id, device, model, kind, reason, mark, base, received_at, received_at, looked, bytes FROM quarantine;
+DROP TABLE quarantine;
+ALTER TABLE held RENAME TO quarantine;
+CREATE TABLE rejection (
+  device TEXT NOT NULL,
+  key BLOB NOT NULL CHECK (length(key) = 32),
+  at INTEGER NOT NULL,
+  PRIMARY KEY (device, key)
+);
+"""
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command")
 # Table: the columns that may change, and the condition under which they may.
@@ -237,11 +266,15 @@ def steps(migrations: Migrations) -> None:
 
     @migrations(name="m005_wire_1")
     def m005_wire_1(tables: Any) -> None:
-        for statement in _FIRST.split(";\n"):
-            if statement.strip():
-                tables.execute(statement)
+        _run(tables, _FIRST)
         for statement in _triggers(tables):
             tables.execute(statement)
+
+    @migrations(name="m006_waiting_keys")
+    def m006_waiting_keys(tables: Any) -> None:
+        _run(tables, _WAITING_KEYS)
+        for event in ("UPDATE", "DELETE"):
+            tables.execute(_trigger("rejection", f"no_{event.lower()}", event, "1"))
 
 
 def check(database: Database) -> bool:
@@ -258,6 +291,12 @@ def check(database: Database) -> bool:
         fix = "start a new one in another folder: edgecloud init --db FOLDER/fleet.db; the release that made this one still reads it"
         raise OldWire(path=database.path, fix=fix)
     return version == SCHEMA
+
+
+def _run(tables: Any, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            tables.execute(statement)
 
 
 def _triggers(tables: Any) -> list[str]:

@@ -11,7 +11,7 @@ class SqliteInbox:
     """Implements Inbox."""
 
     _PARKED = 'SELECT "commit", device, lineage, epoch, version, parent, digest, bytes, received_at FROM parked'
-    _HELD = "SELECT id, device, model, kind, reason, mark, base, bytes, received_at, looked FROM quarantine"
+    _HELD = "SELECT id, device, model, kind, reason, mark, base, bytes, received_at, looked, first_at, times FROM quarantine"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -50,14 +50,18 @@ class SqliteInbox:
     def hold(self, message: WaitingMessage) -> None:
         m = message
         self._database.run(
-            "INSERT OR REPLACE INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked,
+            "INSERT INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked, first_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device, model, kind, mark) DO UPDATE SET times = times + 1,"
+            " reason = excluded.reason, base = excluded.base, bytes = excluded.bytes, received_at = excluded.received_at,"
+            " looked = excluded.looked",
+            m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked, m.received_at,
         )  # fmt: skip
 
-    def held(self, device: str | None = None) -> list[WaitingMessage]:
-        where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
-        return [WaitingMessage(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
+    def held(self, device: str | None = None, kind: str | None = None) -> list[WaitingMessage]:
+        asked = {"device": device, "kind": kind}
+        where = " AND ".join(f"{name} = ?" for name, value in asked.items() if value is not None) or "1"
+        values = [value for value in asked.values() if value is not None]
+        return [WaitingMessage(*row) for row in self._database.all(f"{self._HELD} WHERE {where} ORDER BY device, model, id", *values)]
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool:
         where = "device = ? AND model = ? AND kind = ? AND mark = ?"
@@ -72,9 +76,13 @@ class SqliteInbox:
     def expire(self, before: int) -> int:
         return self._database.run("DELETE FROM quarantine WHERE received_at < ?", before)
 
-    def drop_oldest(self, kind: str, device: str | None = None) -> None:
+    def make_room(self, kind: str, device: str | None = None) -> None:
         where, values = ("kind = ?", [kind]) if device is None else ("device = ? AND kind = ?", [device, kind])
-        self._database.run(f"DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine WHERE {where})", *values)
+        self._database.run(
+            f"DELETE FROM quarantine WHERE id = (SELECT id FROM quarantine WHERE {where} ORDER BY"
+            f" id IN (SELECT min(id) FROM quarantine WHERE {where} GROUP BY device, reason), times, received_at, id LIMIT 1)",
+            *values, *values,
+        )  # fmt: skip
 
     def release(self, message: int) -> None:
         self._database.run("DELETE FROM quarantine WHERE id = ?", message)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import LineageError, RegistryDamaged
 
-from .rows import ActRow, Base, DeviceKey, Epoch, HeadRow, LineageRow, NewVersion, PresenceRow, Status, TrustRow, VersionRow
+from .rows import (
+    ActRow,
+    Base,
+    DeviceKey,
+    Epoch,
+    HeadRow,
+    LineageRow,
+    NewVersion,
+    PresenceRow,
+    Rejection,
+    Status,
+    TrustRow,
+    VersionRow,
+)
 
 
 class SqliteTrusts:
@@ -93,6 +106,19 @@ class SqliteDevices:
     def owner(self, key: bytes) -> str | None:
         row = self._database.maybe("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
         return None if row is None else str(row[0])
+
+    def reject(self, device: str, key: bytes, now: int) -> None:
+        with self._database.transaction():
+            self._database.run("INSERT INTO rejection VALUES (?, ?, ?) ON CONFLICT DO NOTHING", device, key, now)
+            self._database.run("DELETE FROM quarantine WHERE device = ? AND kind = 'hello' AND mark = ?", device, key)
+
+    def rejections(self, device: str | None = None) -> list[Rejection]:
+        where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
+        rows = self._database.all(f"SELECT device, key, at FROM rejection {where} ORDER BY device, at, key", *values)
+        return [Rejection(*row) for row in rows]
+
+    def is_rejected(self, device: str, key: bytes) -> bool:
+        return self._database.maybe("SELECT 1 FROM rejection WHERE device = ? AND key = ?", device, key) is not None
 
     def names(self) -> list[str]:
         return [str(name) for (name,) in self._database.all("SELECT name FROM device ORDER BY name")]

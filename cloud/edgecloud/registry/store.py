@@ -21,6 +21,7 @@ from .rows import (
     Parked,
     PresenceRow,
     Refusal,
+    Rejection,
     Request,
     TrustRow,
     VersionRow,
@@ -67,7 +68,7 @@ class Bases(Protocol):
 
 
 class Devices(Protocol):
-    """Devices and their keys. A key belongs to one device; a revoked key stays listed."""
+    """Devices and their keys. A key belongs to one device; a revoked key stays listed, and so does a rejected one."""
 
     def add(self, device: str, key: bytes, now: int) -> None:
         """Let `key` speak for `device`. Raises LineageError when the key speaks for a device already."""
@@ -80,6 +81,14 @@ class Devices(Protocol):
 
     def owner(self, key: bytes) -> str | None:
         """Return the device that `key` speaks for now."""
+
+    def reject(self, device: str, key: bytes, now: int) -> None:
+        """Hear no more of a key in this device's name; one that is rejected already stays so. What it waits with is forgotten."""
+
+    def rejections(self, device: str | None = None) -> list[Rejection]:
+        """Return the rejected keys of a device or of all, in the order of names and times."""
+
+    def is_rejected(self, device: str, key: bytes) -> bool: ...
 
     def names(self) -> list[str]: ...
 
@@ -191,9 +200,13 @@ class Inbox(Protocol):
         """Return whether the container with this digest is an orphan."""
 
     def hold(self, message: WaitingMessage) -> None:
-        """Keep a message; one with the same device, model, kind and mark is replaced. `message.id` is ignored."""
+        """Keep a message; one with the same device, model, kind and mark is replaced, and counted: it keeps its first time.
 
-    def held(self, device: str | None = None) -> list[WaitingMessage]: ...
+        `id`, `first_at` and `times` of the message are ignored.
+        """
+
+    def held(self, device: str | None = None, kind: str | None = None) -> list[WaitingMessage]:
+        """Return what waits, of one device or of all, and of one kind or of all; updates are large."""
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool: ...
 
@@ -206,8 +219,11 @@ class Inbox(Protocol):
     def expire(self, before: int) -> int:
         """Forget messages that came before this time, and return how many that were."""
 
-    def drop_oldest(self, kind: str, device: str | None = None) -> None:
-        """Forget the longest held message of a kind, of one device or of all."""
+    def make_room(self, kind: str, device: str | None = None) -> None:
+        """Forget one message of a kind, of one device or of all: of those that came least often, the one not heard of for longest.
+
+        The first that waits in a device's name, for a key or for a base, goes only when nothing else is left.
+        """
 
     def release(self, message: int) -> None: ...
 

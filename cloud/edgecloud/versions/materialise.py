@@ -147,14 +147,18 @@ class Checked:
 
     lineage: LineageRow
     version: VersionRow | None  # None: the base
-    error: ModelWireError | None  # None: exact
+    error: ModelWireError | None  # None: exact, or waiting
+    waiting: bool = False  # its bytes are whole; the ingester has not judged yet what they make
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else 'base'}"
 
 
 def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Checked]:
-    """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain."""
+    """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain.
+
+    Of a stored version bytes and signature are proven: what they make is the ingester's to judge, and it may refuse it.
+    """
     state: ModelState | None = None
     reached = b""
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
@@ -165,6 +169,10 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
             if version.kind != "snapshot" and version.parent_id in lost:
                 raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact")
             check_signature(store, lineage, open_container(store, lineage, version))
+            if version.status is Status.STORED:
+                state, reached = None, b""
+                yield Checked(lineage, version, None, waiting=True)
+                continue
             if version.parent_id is None or version.kind == "snapshot":
                 state = bases[version.base].state()
                 if version.parent_id is not None:
@@ -184,12 +192,17 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
 
 
 def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Checked:
-    """Prove one version, whatever its chain takes."""
+    """Prove one version, whatever its chain takes. A stored one that is whole and does not come out is the ingester's to judge."""
     lineage = store.lineages.by_id(version.lineage)
     try:
         check_signature(store, lineage, open_container(store, lineage, version))
+    except ModelWireError as error:
+        return Checked(lineage, version, error)
+    try:
         rebuild(store, version, bases)
     except ModelWireError as error:
+        if version.status is Status.STORED:
+            return Checked(lineage, version, None, waiting=True)
         return Checked(lineage, version, error)
     return Checked(lineage, version, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime
 from modelwire.errors import RuntimeUnusable
 from modelwire.wire import signing
-from modelwire.wire.keys import KeyKind, read_key, write_fleet, write_key
+from modelwire.wire.keys import KeyKind, fingerprint, read_key, write_fleet, write_key
 from tests import broker, keys
 from tests.edgeagent.boards import DEVICE_SEED, centre, fill, make, rig
 from tests.edgeagent.centre import FakeClock
@@ -103,6 +104,7 @@ def test_init_says_the_key_and_the_line_for_the_centre(capsys: pytest.CaptureFix
     public = signing.PrivateKey(read_key(key, KeyKind.DEVICE_PRIVATE, "device.key")).public
     assert said["public_key"] == write_key(KeyKind.DEVICE, public) and said["public_key"].startswith("edge-device-pub:")
     assert f"edgecloud devices add pi-7 {said['public_key']}" in said["on_the_centre"]
+    assert said["fingerprint"] == fingerprint(public)
     assert (tmp_path / "d" / "device.key").stat().st_mode & 0o777 == 0o600
     shown = document(capsys, "config", "show", "--origin", "--dir", str(tmp_path / "d"))["settings"]
     assert shown["train.epochs"] == {"value": 9, "origin": "file"}
@@ -158,8 +160,34 @@ def test_status_and_doctor_say_keys_with_their_kinds_and_the_fleet_by_its_id(cap
     assert said["public_key"].startswith("edge-device-pub:")
     assert (said["fleet_id"], said["trust"], said["log"]) == (keys.FLEET_ID.hex(), 0, None)
     _, out, _ = call(capsys, "doctor", "--dir", str(tmp_path / "d"))
-    assert f"key       {said['public_key']}, readable by its owner alone" in out and write_fleet(keys.FLEET) in out
+    assert f"key         {said['public_key']}, readable by its owner alone" in out and write_fleet(keys.FLEET) in out
     assert DEVICE_SEED.hex() not in out
+
+
+def test_the_fingerprint_stands_on_a_line_of_its_own_wherever_a_board_shows_its_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = init(capsys, tmp_path / "a")
+    short = said["fingerprint"]
+    assert re.fullmatch("[0-9a-f]{4}(-[0-9a-f]{4}){4}", short)
+    assert document(capsys, "status", "--dir", str(tmp_path / "a"))["fingerprint"] == short
+    checks = document_of_doctor(capsys, tmp_path / "a")["checks"]
+    assert [c["ok"] for c in checks if c["what"] == "fingerprint" and short in c["text"]] == [True]
+    _, status, _ = call(capsys, "status", "--dir", str(tmp_path / "a"))
+    _, made, _ = call(
+        capsys, "init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(tmp_path / "fleet.pub"),
+        "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(tmp_path / "b"), "--key", str(tmp_path / "a" / "device.key"),
+    )  # fmt: skip
+    for text in (status, made):
+        assert f"\n\n    fingerprint   {short}\n    public key    {said['public_key']}\n\n" in text
+    assert f"  edgecloud devices add pi-7 {short}" in made
+    _, out, _ = call(capsys, "doctor", "--dir", str(tmp_path / "a"))
+    assert f"ok   fingerprint {short}" in out
+
+
+def document_of_doctor(capsys: pytest.CaptureFixture[str], folder: Path) -> Any:
+    _, out, _ = call(capsys, "doctor", "--dir", str(folder), "--json")
+    return json.loads(out)
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", None), ("momentum", 0.02), ("adam", 0.001)])
@@ -284,7 +312,8 @@ def test_train_queues_and_coalesce_joins_while_offline(capsys: pytest.CaptureFix
 def test_training_before_the_first_welcome_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = init(capsys, tmp_path / "d")
     refused = error(capsys, "train", "--dir", str(tmp_path / "d"))
-    assert (refused["error"], refused["code"]) == ("NotWelcome", 31) and said["public_key"] in refused["hint"]
+    assert (refused["error"], refused["code"]) == ("NotWelcome", 31)
+    assert f"edgecloud devices add pi-7 {said['fingerprint']}" in refused["hint"]
 
 
 @needs_runtime

@@ -55,7 +55,7 @@ def test_nothing_is_trained_or_sealed_before_the_first_welcome(tmp_path: Path, c
         r.serve(100)
         assert r.lineage.head().rounds == 0 and r.lineage.head().welcome == "quarantine"
         assert r.device.spool.count("tiny") == 40
-        assert f"edgecloud devices add pi-7 {r.device.board.public_key}" in r.lineage.next_step(r.lineage.head())
+        assert f"edgecloud devices add pi-7 {r.device.board.fingerprint}" in r.lineage.next_step(r.lineage.head())
         with pytest.raises(NotWelcome) as e:
             r.agent.stopping = ""
             r.run(Goal(once=True))

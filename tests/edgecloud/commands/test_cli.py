@@ -76,7 +76,8 @@ def test_a_device_is_added_replaced_and_revoked(desk: Desk) -> None:
     assert desk.json("devices", "add", "pi-7", LINE)["replaced"] == []
     desk.ok("devices", "add", "pi-7", LINE)
     assert "speaks for pi-7" in str(desk.error("devices", "add", "pi-8", LINE)["message"])
-    assert f"devices add pi-7 {other} --replace" in str(desk.error("devices", "add", "pi-7", other)["hint"])
+    said = desk.error("devices", "add", "pi-7", other)
+    assert "another key that speaks" in str(said["message"]) and other not in str(said) and "edgecloud devices add" not in str(said)
     (desk.folder / "pi-7.pub").write_text(other + "\n")
     assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [LINE]
     assert desk.json("devices", "revoke", "pi-7")["revoked"] == 1
@@ -91,27 +92,6 @@ def test_a_device_is_added_replaced_and_revoked(desk: Desk) -> None:
     assert desk.error("devices", "add", "PI 9", LINE)["error"] == "Malformed"
     assert desk.error("devices", "add", "pi-9", "./nowhere.pub")["error"] == "MissingFile"
     assert desk.error("devices", "revoke", "pi-9")["error"] == "UnknownDevice"
-
-
-def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(desk: Desk, base: Base) -> None:
-    desk.ok("init", "--fleet", "orchard")
-    centre = Centre(open_registry(desk.folder / "fleet.db"))
-    device = ScriptedDevice(base, fleet_id=centre.store.identity.id)
-    centre.take(device.hello())
-    device.epoch = 1
-    centre.deliver(device, device.train())
-    (waiting,) = desk.json("devices")["quarantine"]
-    assert (waiting["device"], waiting["hellos"], waiting["updates"], waiting["key"]) == ("pi-7", 1, 1, LINE)
-    assert waiting["next"] == f"edgecloud devices add pi-7 {LINE}"
-    assert waiting["next"] in desk.ok("devices")
-    said = desk.ok(*shlex.split(waiting["next"])[1:])
-    assert "2 of its messages wait" in said
-    centre.tick()  # the key is known now, the base is not
-    assert desk.json("devices")["quarantine"][0]["next"] == "edgecloud bases add FILE.tflite"
-    centre.now += 1
-    centre.store.inbox.release(next(m.id for m in centre.store.inbox.held("pi-7") if m.kind == "hello"))
-    assert "when it has said hello" in desk.json("devices")["quarantine"][0]["what"]
-    centre.store.close()
 
 
 def test_log_lists_versions_refusals_and_what_a_version_carries(grown: tuple[Desk, ScriptedDevice]) -> None:
@@ -131,7 +111,7 @@ def test_log_lists_versions_refusals_and_what_a_version_carries(grown: tuple[Des
 def test_show_tells_of_a_device_a_version_and_a_base(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, device = grown
     of_device = desk.json("show", "pi-7")
-    assert (of_device["status"], of_device["models"][0]["head"], of_device["models"][0]["versions"]) == ("active", 6, 4)
+    assert (of_device["status"], of_device["models"][0]["head"], of_device["models"][0]["versions"]) == ("admitted", 6, 4)
     version = desk.json("show", "pi-7@2")
     assert (version["name"], version["root"]) == ("pi-7/digits@2", device.made[2].root.hex())
     assert version["metrics"]["loss_after"] == 0.5
@@ -203,7 +183,7 @@ def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(
 def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     assert {k: v for k, v in desk.json("verify", "--all").items() if k != "seconds"} == {
-        "checked": 3, "exact": 3, "wrong": [], "refused": 1,
+        "checked": 3, "exact": 3, "waiting": 0, "wrong": [], "refused": 1,
     }  # fmt: skip
     assert desk.json("verify")["exact"] == 3
     assert desk.json("verify", "pi-7@2")["exact"] == desk.json("verify", "pi-7@base")["exact"] == 1

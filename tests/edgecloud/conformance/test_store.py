@@ -299,14 +299,49 @@ def test_held_messages_are_replaced_counted_and_dropped(store: Store) -> None:
     store.inbox.hold(waiting(1))
     store.inbox.hold(waiting(1, bytes=b"newer"))
     store.inbox.hold(waiting(2, "hello"))
-    assert {m.bytes for m in store.inbox.held("pi-9")} == {b"newer", b"w" * 10}
+    assert {m.bytes for m in store.inbox.held("pi-9")} == {b"newer", b"w" * 10} == {m.bytes for m in store.inbox.held()}
+    assert [m.mark for m in store.inbox.held("pi-9", "hello")] == [digest(2)] == [m.mark for m in store.inbox.held(kind="hello")]
+    assert store.inbox.held("pi-8", "hello") == [] == store.inbox.held("pi-8")
     assert store.inbox.holds("pi-9", "digits", "update", digest(1)) and not store.inbox.holds("pi-9", "x", "update", digest(1))
     assert store.inbox.held_size("pi-9", "update") == (1, 5)
     assert store.inbox.held_total("hello") == (1, 10)
-    store.inbox.drop_oldest("update")
+    store.inbox.make_room("update")
     assert [m.kind for m in store.inbox.held()] == ["hello"]
     assert store.inbox.expire(102) == 0 and store.inbox.expire(103) == 1
     assert store.inbox.held() == []
+
+
+def test_a_message_that_comes_again_is_counted_from_its_first_time(store: Store) -> None:
+    for at in (105, 109, 112):
+        store.inbox.hold(waiting(1, "hello", received_at=at))
+    (held,) = store.inbox.held()
+    assert (held.first_at, held.received_at, held.times) == (105, 112, 3)
+
+
+def test_room_is_made_by_who_came_least_often_and_last_of_all_by_the_first(store: Store) -> None:
+    for n, times in ((1, 1), (2, 2), (3, 1), (4, 1)):  # the first is of one device, the others are not
+        for _ in range(times):
+            store.inbox.hold(waiting(n, "hello", device="pi-9"))
+    store.inbox.hold(waiting(5, "hello", device="pi-8", reason="unknown-base"))
+    left = []
+    for _ in range(5):
+        store.inbox.make_room("hello")
+        left.append(sorted(m.mark for m in store.inbox.held()))
+    assert left == [sorted(digest(n) for n in kept) for kept in ((1, 2, 4, 5), (1, 2, 5), (1, 5), (5,), ())]
+
+
+def test_a_rejected_key_is_remembered_for_its_name_and_waits_no_more(store: Store) -> None:
+    store.inbox.hold(waiting(1, "hello", mark=KEY))
+    store.inbox.hold(waiting(2, "hello", mark=KEY, device="pi-8"))
+    store.inbox.hold(waiting(3, "hello", mark=OTHER))
+    store.devices.reject("pi-9", KEY, 7)
+    store.devices.reject("pi-9", KEY, 8)
+    assert [(m.device, m.mark) for m in store.inbox.held()] == [("pi-8", KEY), ("pi-9", OTHER)]
+    assert store.devices.is_rejected("pi-9", KEY)
+    assert not store.devices.is_rejected("pi-9", OTHER) and not store.devices.is_rejected("pi-8", KEY)
+    store.devices.reject("pi-8", OTHER, 9)
+    assert [(r.device, r.key, r.at) for r in store.devices.rejections()] == [("pi-8", OTHER, 9), ("pi-9", KEY, 7)]
+    assert [r.device for r in store.devices.rejections("pi-9")] == ["pi-9"]
 
 
 def test_messages_are_released_by_a_new_key_or_the_missing_base(store: Store) -> None:

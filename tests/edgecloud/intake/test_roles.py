@@ -9,6 +9,7 @@ import pytest
 from edgecloud.intake.decision import Result
 from modelwire.errors import Malformed
 from modelwire.wire import cbor, records, topics
+from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import (
     _HEAD,
     MAGIC,
@@ -141,7 +142,7 @@ def test_a_device_that_asks_to_be_let_in_is_noted_with_its_key(centre: Centre) -
     said = Enrol(FLEET, "pi-9", "all", 1, key.public, b"claim", "serial", "0.1.0")
     topic = topics.up(FLEET, "pi-9", "all", "enrol")
     outcome = centre.take((topic, encode(said, key, FLEET_ID)))
-    assert outcome.result is Result.UNKNOWN and key.public.hex() in outcome.reason and outcome.replies == ()
+    assert outcome.result is Result.UNKNOWN and fingerprint(key.public) in outcome.reason and outcome.replies == ()
     assert centre.take((topic, encode(said, key_of("mallory"), FLEET_ID))).result is Result.DROPPED
     assert errors(centre) == ["BadSignature"] and centre.store.devices.names() == []
 

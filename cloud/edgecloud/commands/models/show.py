@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> Answer:
 def _show_device(store: SqliteStore, device: str) -> Answer:
     document = devices.describe(store, device)
     document["annotations"] = notes_on(store, "device", device)
-    lines = [facts((("device", device), ("status", document["status"]), ("key", ", ".join(document["keys"]))))]
+    said = (("key", ", ".join(document["keys"])), ("fingerprint", ", ".join(document["fingerprints"])))
+    lines = [facts((("device", device), ("status", document["status"]), *said))]
     for model in document["models"]:
         lineage = store.lineages.get(device, model["model"])
         assert lineage is not None

@@ -18,11 +18,13 @@ from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Role
 
 from ..answer import Document, table
+from ..waiting import waiting_keys
 
 NAME = "doctor"
 HELP = "Look at everything that an ingester needs."
 EXAMPLES = ("edgecloud doctor", "edgecloud doctor --broker mqtt://127.0.0.1:1883")
 
+MANY = 1_000_000  # versions that are counted as waiting, and no more
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 
@@ -34,8 +36,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     path = registry_path(args.db)
     checks = [
-        _check("kernel", kernels.describe, "rounds to nearest even"),
+        _check("kernel", lambda: f"{kernels.describe()}, rounds to nearest even", ""),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
+        _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("disk", lambda: _room(path), "has room"),
         _check("broker", lambda: _reach(args.broker), "answers"),
@@ -48,12 +51,12 @@ def run(args: argparse.Namespace) -> Answer:
 def _check(what: str, look: object, fine: str) -> Document:
     assert callable(look)
     try:
-        look()
+        found = look()
     except ModelWireError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
     except OSError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
-    return {"what": what, "ok": True, "found": fine, "fix": ""}
+    return {"what": what, "ok": True, "found": found or fine, "fix": ""}
 
 
 def _look_at(path: Path) -> None:
@@ -64,6 +67,18 @@ def _look_at(path: Path) -> None:
         store.close()
     if wrong:
         raise RegistryDamaged(path=path, reason=wrong[0])
+
+
+def _waits(path: Path) -> str:
+    """Return what waits, and for whom; empty when nothing does. None of it is a fault."""
+    store = open_registry(path, readonly=True)
+    try:
+        versions, strangers = len(store.versions.unverified(MANY)), len(waiting_keys(store))
+    finally:
+        store.close()
+    some = [f"{versions} {'version is' if versions == 1 else 'versions are'} waiting: a running ingester judges them"] if versions else []
+    some += [f"{strangers} {'key waits' if strangers == 1 else 'keys wait'} for you: edgecloud devices lists them"] if strangers else []
+    return "; ".join(some)
 
 
 def _key_fits(path: Path, key: str | None) -> None:

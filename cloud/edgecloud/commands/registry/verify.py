@@ -37,28 +37,33 @@ def run(args: argparse.Namespace) -> Answer:
         return _verify_file(args)
     started = time.monotonic()
     with registry_of(args) as store:
-        checked, exact, total = 0, 0, 0
+        checked, exact, waiting, total = 0, 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")
         total, results = _to_verify(store, args.name)
         for one in results:
             checked += 1
             say(checked, total)
-            if one.error is None:
+            if one.waiting:
+                waiting += 1
+            elif one.error is None:
                 exact += 1
             else:
                 wrong.append({"name": str(one), "error": type(one.error).__name__, "message": str(one.error)})
         refused, bases = (0, []) if args.name else (_count(store, store.lineages.all(), refused=True), _wrong_bases(store))
     took = round(time.monotonic() - started, 3)
-    document: Document = {"checked": checked, "exact": exact, "wrong": wrong + bases, "refused": refused, "seconds": took}
-    aside = f", {refused} refused ones are never served" if refused else ""
+    document: Document = {
+        "checked": checked, "exact": exact, "waiting": waiting, "wrong": wrong + bases, "refused": refused, "seconds": took,
+    }  # fmt: skip
+    aside = f", {waiting} waiting: a running ingester rebuilds and judges them" if waiting else ""
+    aside += f", {refused} refused ones are never served" if refused else ""
     lines = [f"{exact} of {checked} versions exact{aside} ({took:.1f} s)"]
     lines += [f"NOT EXACT {w['name']}: {w['message']}" for w in document["wrong"]]
     error: ModelWireError | None = None
     if document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
-    return Answer(document, "\n".join(lines), error=error)
-
+    asked_for = args.name is not None and naming.parse(args.name).version is not None
+    return Answer(document, "\n".join(lines), code=1 if asked_for and waiting else 0, error=error)
 
 
 def _verify_file(args: argparse.Namespace) -> Answer:
