@@ -21,6 +21,9 @@ WORKERS ?= $(shell echo $$(($(CORES) < 8 ? 2 * $(CORES) : 16)))
 # One test at a time to whoever is free, the slow ones first: none is left over for the end.
 PYTEST := -m pytest -q --timeout=$(HANGS) --dist=load --maxschedchunk=1
 
+# The independent decoder has neither a runtime nor kernels: one run of it is enough.
+STRANGER := --ignore-glob='*/test_stranger*'
+
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHONUNBUFFERED := 1
@@ -32,7 +35,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench fuzz docs hooks clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence fuzz docs hooks clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -68,9 +71,9 @@ test: $(VENV)/.ready tflite-runtime stock ## all tests: LiteRT with numpy 2, tfl
 	}; \
 	run litert $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests; \
 	if test -e $(VENV_TFLITE)/.ready; then \
-		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire tests/edgecommon tests/edgeagent tests/models; \
+		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire tests/edgecommon tests/edgeagent tests/models $(STRANGER); \
 	fi; \
-	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire; \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire $(STRANGER); \
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
 lint: $(VENV)/.lint ## ruff, mypy --strict, the kernels' stub, who may import whom
@@ -91,6 +94,9 @@ clean: ## remove environments, builds and caches
 ##@ to measure it
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
+
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire; FULL=1 adds what takes long
+	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each
 	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \

@@ -44,6 +44,7 @@ typedef enum mw_status {
   MW_NO_ROOM,                 /* an output or the scratch is too small: the caller's fault */
   MW_NOT_STORED,              /* a held weight that its storage type does not have */
   MW_PLANES,                  /* the bits that say which entries changed, and their number, do not agree */
+  MW_LZ4,                     /* a packed plane that ends within a sequence, or has a match with offset 0 */
   MW_ROW,                     /* a row of a section table that is not in its one form, or of a codec or class not applied so */
   MW_UNIT,                    /* a section has another unit than its tensor */
   MW_VERBATIM_STEP,           /* a verbatim tensor's section has a step or a unit */

@@ -4,7 +4,7 @@
 
 #include "mw_model.h"
 
-/* One row of a section table as it stands on the wire, little-endian. docs/wire-format.md, "Section table". */
+/* One row of a section table as it stands on the wire, little-endian. docs/format/container.md, "Section table". */
 typedef struct mw_row {
   uint16_t tensor;
   uint8_t codec;    /* 1: range-coded */

@@ -73,3 +73,27 @@ mw_status mw_ordered_differences(const void *fresh, const void *parent, size_t n
   }
   return MW_OK;
 }
+
+/* The length that a token's four bits begin; *place is moved behind its further bytes. It fits: a block has fewer than 2^24 bytes. */
+static int lz4_length(const uint8_t *block, size_t length, size_t *place, size_t *found) {
+  uint8_t more = 255;
+  for (*found &= 15; *found >= 15 && more == 255; *found += more) {
+    if (*place == length) return 0;
+    more = block[(*place)++];
+  }
+  return 1;
+}
+
+mw_status mw_check_lz4(const uint8_t *block, size_t length) {
+  for (size_t place = 0; place < length;) {
+    const uint8_t token = block[place++];
+    size_t literals = token >> 4, match = token;
+    if (!lz4_length(block, length, &place, &literals) || literals > length - place) return MW_LZ4;
+    place += literals;
+    if (place == length) return MW_OK; /* the last sequence has no match */
+    if (length - place < 2 || !(block[place] | block[place + 1])) return MW_LZ4;
+    place += 2;
+    if (!lz4_length(block, length, &place, &match)) return MW_LZ4;
+  }
+  return MW_LZ4; /* no bytes at all, or none behind a match */
+}

@@ -29,4 +29,8 @@ mw_status mw_split_planes(const void *fresh, const void *parent, size_t n, uint3
 mw_status mw_join_planes(const uint8_t *changed, const uint8_t *planes, size_t stride, size_t count, const void *parent, size_t n,
                          uint32_t width, uint32_t infinity, void *fresh, size_t *at);
 
+/* MW_LZ4 unless block is whole sequences of the LZ4 block format, none with a match at offset 0. liblz4 takes such a match and makes
+   zeros of it, other readers refuse it. It looks at nothing else that liblz4 refuses itself. */
+mw_status mw_check_lz4(const uint8_t *block, size_t length);
+
 #endif

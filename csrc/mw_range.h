@@ -1,7 +1,7 @@
 /* The binary range coder: bits with adaptive probabilities, and raw bits, to bytes and back. Integers only.
  *
  * Carry range coder with a 32-bit range. The stream is one number V in [low, low + range), written without trailing zero bytes
- * where the reader can add them; see docs/wire-format-coder.md. One coder serves both directions: mw_code takes the bit to write, or
+ * where the reader can add them; see docs/format/coder.md. One coder serves both directions: mw_code takes the bit to write, or
  * ignores it and returns the bit read. `reading` is a constant wherever these are called, and the coder a local copy that lives in
  * registers: no function here may take its address and not be inlined. */
 #ifndef MW_RANGE_H

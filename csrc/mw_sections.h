@@ -1,4 +1,4 @@
-/* Sparse sections of integers to one range-coded stream and back. docs/wire-format.md, "Range coder". */
+/* Sparse sections of integers to one range-coded stream and back. docs/format/coder.md. */
 #ifndef MW_SECTIONS_H
 #define MW_SECTIONS_H
 

@@ -11,7 +11,8 @@ from .lattice.snap import no_residual, snap, training_start
 from .lattice.state import ModelState
 from .tensors import Schema, TensorSpec
 from .tflite.file import read_weights, write_weights
-from .update.container import Container, Header, parse, seal
+from .update.container import Container, parse, seal
+from .update.header import Header
 from .update.manifest import Manifest, manifest_of, parse_manifest
 from .update.sections import Kind, add, invert
 

@@ -75,6 +75,22 @@ class BadArgument(ConfigError):
     hint = "{fix}"
 
 
+class WrongKeyKind(ConfigError):
+    """A key was given where one of another kind belongs."""
+
+    code = 16
+    text = "{where}: {got}, and {needed} belongs here"
+    hint = "each kind of key is written with its kind: docs/protocol.md, \"Keys\""
+
+
+class OldWire(ConfigError):
+    """A registry or a state folder of a wire 1 that was never final."""
+
+    code = 17
+    text = "{path} was made before wire 1 was final, and this release can't read it"
+    hint = "{fix}"
+
+
 # The model's author can act.
 
 
@@ -164,6 +180,13 @@ class UnsupportedWire(WireError):
     hint = "upgrade the side that reads"
 
 
+class NotUnderstood(UnsupportedWire):
+    """The sender insists that this is understood, and it is not: a critical key, a kind of record, a verb."""
+
+    code = 80
+    text = "{what}: {got} is not understood by this release"
+
+
 class DigestMismatch(WireError):
     code = 44
     text = "{what}: the digest does not match the bytes; they were damaged or changed on the way"
@@ -172,6 +195,21 @@ class DigestMismatch(WireError):
 class BadSignature(WireError):
     code = 45
     text = "{what}: the signature does not belong to {signer}"
+
+
+class WrongRole(WireError):
+    """A record was said by a key that has no business to say it."""
+
+    code = 81
+    text = "{what}: the {got} key said it, and only the {needed} key may"
+
+
+class WrongFleet(WireError):
+    """A record of another fleet, whose name may be the same."""
+
+    code = 82
+    text = "{what} is of the fleet with the id {got}, and ours has {expected}; names may be equal, ids are not"
+    hint = "give both sides the same fleet.pub"
 
 
 class IndexOutOfRange(WireError):
@@ -254,7 +292,7 @@ class RegistryDamaged(LineageError):
 class UnknownDevice(LineageError):
     code = 57
     text = "{device} is not registered, or signed with a key that is not its own"
-    hint = "edgecloud devices add {device} PUBLIC_KEY"
+    hint = "edgecloud devices add {device} FINGERPRINT, with the fingerprint that its board shows: edgeagent status"
 
 
 class AmbiguousName(LineageError):

@@ -35,7 +35,7 @@ class Limits:
     modes: int = 16  # ways to train one file
     record: int = 40 * KIB  # hello, receipt, command, manifest of a transfer
     part: int = 96 * KIB  # one MQTT payload: AWS IoT Core refuses more than 128 KiB
-    parts: int = 1024  # of one transfer
+    parts: int = 16_384  # of one transfer: 600 MiB in leaves of 64 KiB are 9,600
     training: int = 1 << 37  # of a replayed recipe, as OutputHeadSettings.work counts: at most about half a minute of a server's core
     cbor_depth: int = 4
     cbor_items: int = 4096

@@ -30,6 +30,8 @@ Weights: TypeAlias = dict[str, Held]
 
 NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{limits.NAME_MAX - 1}}}\Z")
 
+ALL = "all"  # the device and the model of what is said to all: none may be called so
+
 
 class Dtype(IntEnum):
     """Storage types by their number on the wire."""
@@ -92,7 +94,7 @@ class Schema:
     """The ordered table of tensors. Order is by name; `starts[i]` is tensor i's first global index."""
 
     tensors: tuple[TensorSpec, ...]
-    id: bytes = field(init=False, compare=False, repr=False)  # 32 bytes. docs/wire-format.md, "Schema id"
+    id: bytes = field(init=False, compare=False, repr=False)  # 32 bytes. docs/format/container.md, "Schema id"
     starts: tuple[int, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,6 +170,13 @@ def check_table(tensors: tuple[TensorSpec, ...], limit: limits.Limits = limits.D
         total += t.size
         if total > limit.elements:
             raise TooLarge(what="the model", size=total, limit=limit.elements)
+
+
+def check_own_name(what: str, name: str) -> str:
+    """Return `name` when a device or a model may be called so. Raises Malformed as `check_name`, and for the name of all of them."""
+    if check_name(what, name) == ALL:
+        raise Malformed(what=what, reason=f"{ALL!r} stands for all of them")
+    return name
 
 
 def check_name(what: str, name: str) -> str:

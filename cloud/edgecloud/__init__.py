@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Device, Fleet, Model, Version, open
+    from .api import Device, Model, Registry, Version, open
 
-__all__ = ["Device", "Fleet", "Model", "Version", "__version__", "open"]
+__all__ = ["Device", "Model", "Registry", "Version", "__version__", "open"]
 
 __version__ = "0.1.0"
 

@@ -11,19 +11,20 @@ from modelwire.cards.card import Card
 from modelwire.errors import UnknownVersion
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
-from modelwire.update.container import Container, Header
+from modelwire.update.container import Container
+from modelwire.update.header import Header
 from modelwire.wire import cbor
 
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
 from .versions import cards, comparing, materialise, naming
 
 
-def open(path: str | os.PathLike[str]) -> Fleet:
+def open(path: str | os.PathLike[str]) -> Registry:
     """Return the fleet of a registry. Raises MissingFile or RegistryDamaged. The ingester may go on meanwhile."""
-    return Fleet(open_registry(Path(path), readonly=True))
+    return Registry(open_registry(Path(path), readonly=True))
 
 
-class Fleet:
+class Registry:
     """All devices of a registry. For one thread; `close` it, or use it in a `with` statement."""
 
     def __init__(self, store: SqliteStore) -> None:
@@ -50,7 +51,7 @@ class Fleet:
     def close(self) -> None:
         self._store.close()
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Registry:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -60,7 +61,7 @@ class Fleet:
 class Device:
     """One device; with one model, that model's versions are its own."""
 
-    def __init__(self, fleet: Fleet, name: str) -> None:
+    def __init__(self, fleet: Registry, name: str) -> None:
         self._fleet, self.name = fleet, name
 
     def models(self) -> list[Model]:
@@ -83,7 +84,7 @@ class Device:
 class Model:
     """One model of one device: its lineage."""
 
-    def __init__(self, fleet: Fleet, lineage: LineageRow) -> None:
+    def __init__(self, fleet: Registry, lineage: LineageRow) -> None:
         self._fleet, self._lineage = fleet, lineage
         self.device, self.name = lineage.device, lineage.model
 
@@ -112,7 +113,7 @@ class Model:
 class Version:
     """One version of a device's model, or the base (number 0). What it gives is exact and proven, or an error."""
 
-    def __init__(self, fleet: Fleet, place: naming.Place) -> None:
+    def __init__(self, fleet: Registry, place: naming.Place) -> None:
         self._fleet, self._place = fleet, place
 
     @property
@@ -200,6 +201,10 @@ class Version:
         if self._row is None:
             return self._base.state()
         return materialise.rebuild(self._fleet._store, self._row, self._fleet._bases)
+
+    def prove_file(self, file: bytes) -> None:
+        """Raise RootMismatch unless a bare `.tflite` holds this version's weights, bit for bit; WrongBase when it has other tensors."""
+        materialise.prove_file(self.state(), file, self.name)
 
     def diff(self, other: Version) -> comparing.Distance:
         """Return how far `other` is from this version, tensor by tensor."""

@@ -65,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       for (uint32_t p = 0; p < width; p++) LAW(same(planes + p * n, wire + p * lie, lie, 1));
     }
   }
+  if (!mw_check_lz4(fresh, n * width)) LAW(n); /* exactly as long as it is said to be: a byte past the end is a fault */
   mw_ordered_differences(fresh, base, n, width, infinity, d);
   for (size_t i = 0; i < n; i++) LAW((d[i] == 0) == same(fresh + i * width, base + i * width, 1, width));
   if (TYPES[type].dtype >= MW_FLOAT16 && TYPES[type].dtype <= MW_INT8) storage(fresh, n, TYPES[type].dtype, width);

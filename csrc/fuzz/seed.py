@@ -109,7 +109,7 @@ def from_planes() -> None:
             width = section.dtype.width
             block = next(planes.blocks(section.planes, section.entries, width))
             changed, packed = block.unpack(width)
-            head = struct.pack("<BBHH", section.dtype - 1, section.raw, section.entries, block.count)
+            head = struct.pack("<BBHH", section.dtype - 1, 0, section.entries, block.count)
             base = raw[starts[section.tensor] : starts[section.tensor + 1]]
             add("planes", head + base + base[::-1] + changed.tobytes() + packed.tobytes())
 

@@ -103,7 +103,7 @@ def mib(size: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class TrainingWait:
     """Why training waits, and until when."""
 
     reason: str
@@ -118,16 +118,16 @@ class Pauses:
     sensors: Sensors
     _hot: bool = False
     _looked: float = float("-inf")  # monotonic seconds
-    _last: Wait | None = field(default=None)
+    _last: TrainingWait | None = field(default=None)
 
-    def look(self, now: float, wall: float) -> Wait | None:
+    def look(self, now: float, wall: float) -> TrainingWait | None:
         """Return why training has to wait, None when it may go on. now: monotonic seconds; wall: Unix seconds."""
         if now - self._looked >= LOOK:
             self._looked = now
             self._last = self._window(wall) or self._power() or self._heat()
         return self._last
 
-    def _window(self, wall: float) -> Wait | None:
+    def _window(self, wall: float) -> TrainingWait | None:
         windows = units.windows(self.budget.window)
         if not windows:
             return None
@@ -136,14 +136,14 @@ class Pauses:
         if any(begins <= minute < ends if begins < ends else minute >= begins or minute < ends for begins, ends in windows):
             return None
         opens = min((begins for begins, _ in windows), key=lambda begins: (begins - minute) % (24 * 60))
-        return Wait(f"it is outside {self.budget.window}", f"{opens // 60:02}:{opens % 60:02}")
+        return TrainingWait(f"it is outside {self.budget.window}", f"{opens // 60:02}:{opens % 60:02}")
 
-    def _power(self) -> Wait | None:
+    def _power(self) -> TrainingWait | None:
         if self.budget.on_battery == "pause" and self.sensors.on_battery():
-            return Wait("the board runs on its battery", "mains power is back")
+            return TrainingWait("the board runs on its battery", "mains power is back")
         return None
 
-    def _heat(self) -> Wait | None:
+    def _heat(self) -> TrainingWait | None:
         if not self.budget.max_celsius:
             return None
         degrees, limit = self.sensors.celsius(), self.budget.max_celsius
@@ -151,4 +151,4 @@ class Pauses:
             self._hot = False
             return None
         self._hot = degrees >= limit or (self._hot and degrees > limit - COOLER)
-        return Wait(f"the board is at {degrees:.0f} °C of {limit:g}", f"it is at {limit - COOLER:g} °C") if self._hot else None
+        return TrainingWait(f"the board is at {degrees:.0f} °C of {limit:g}", f"it is at {limit - COOLER:g} °C") if self._hot else None

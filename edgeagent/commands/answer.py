@@ -44,6 +44,11 @@ def flags(args: argparse.Namespace) -> dict[str, str]:
     return out
 
 
+def key_lines(public: str, fingerprint: str) -> list[str]:
+    """Return what people carry to the centre, set apart so that it is read at a glance: the operator compares the fingerprint."""
+    return ["", f"    fingerprint   {fingerprint}", f"    public key    {public}", ""]
+
+
 def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     """Return the settings, and start the log as they say."""
     path = path or (Path(args.config) if args.config else settings_folder(args) / reading.FILE)

@@ -16,11 +16,12 @@ from edgeagent.board.sensors import Sensors
 from edgeagent.link import mqtt
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
-from edgeagent.state.keys import read_board, read_key
+from edgeagent.state.keys import read_board, read_fleet
 from edgecommon import files
 from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
+from modelwire.wire.keys import write_fleet
 
 from .answer import add_folder, load
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> Answer:
     document = {"ok": all(f.ok for f in checks), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks]}
     lines = []
     for f in checks:
-        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<9} {f.text}")
+        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<11} {f.text}")
         if not f.ok and f.hint:
             lines.append(f"       try: {f.hint}")
     return Answer(document, "\n".join(lines), 0 if document["ok"] else 1)
@@ -68,7 +69,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
-    yield _check("fleet key", lambda: read_key(loaded.resolve(loaded.settings.device.fleet_key), "the fleet's public key").hex())
+    yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
+    yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
     yield _check("broker", lambda: _broker(loaded))
     try:
         with open_folder(loaded, alone=False) as device:
@@ -127,7 +129,7 @@ def _key(loaded: Loaded) -> str | Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return Finding("key", False, f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
-    return f"{board.key.public.hex()}, readable by its owner alone"
+    return f"{board.public_key}, readable by its owner alone"
 
 
 def _broker(loaded: Loaded) -> str:

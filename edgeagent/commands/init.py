@@ -7,18 +7,19 @@ import secrets
 from pathlib import Path
 
 from edgeagent.settings import reading, template
-from edgeagent.state.keys import read_key
+from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
 from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
-from modelwire.tensors import check_name
+from modelwire.tensors import check_own_name
 from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
+from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
-from .answer import add_set, flags, settings_folder
+from .answer import add_set, flags, key_lines, settings_folder
 
 NAME = "init"
 HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."
@@ -36,10 +37,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", required=True, metavar="NAME", help="this device's name")
     parser.add_argument("--fleet", required=True, metavar="NAME", help="the fleet that it belongs to")
     parser.add_argument("--broker", metavar="URL", help="mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    parser.add_argument("--fleet-key", required=True, metavar="FILE", help="the fleet's public key, from edgecloud init")
+    what = "what a board is given of its fleet, edge-fleet-pub:..., from edgecloud init"
+    parser.add_argument("--fleet-key", required=True, metavar="FILE", help=what)
     what = "a trainable .tflite, or a stock int8 classifier; repeatable"
     parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help=what)
-    parser.add_argument("--key", metavar="FILE", help="use this private key, of the same device before it lost its state")
+    what = "use this private key, edge-device-key:..., of the same device before it lost its state"
+    parser.add_argument("--key", metavar="FILE", help=what)
     parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
     add_set(parser)
@@ -57,10 +60,11 @@ def run(args: argparse.Namespace) -> Answer:
     rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := _rate(data, n))}
     text = template.render(given, list(models), rates)
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
-    seed = read_key(Path(args.key), "the device's private key") if args.key else secrets.token_bytes(signing.KEY_BYTES)
-    fleet_key = read_key(Path(args.fleet_key), "the fleet's public key")
-    create_folder(place, loaded, text, models=models, seed=seed, fleet_key=fleet_key, exact=args.exact)
-    public = signing.PrivateKey(seed).public.hex()
+    seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
+    fleet = read_fleet(Path(args.fleet_key))
+    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact)
+    key = signing.PrivateKey(seed).public
+    public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_line = f"edgecloud devices add {args.device} {public}"
     bases = {name: manifest_of(data, exact=args.exact) for name, data in models.items()}
     document = {
@@ -68,6 +72,7 @@ def run(args: argparse.Namespace) -> Answer:
         "device": args.device,
         "fleet": args.fleet,
         "public_key": public,
+        "fingerprint": short,
         "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), add_line],
         "models": [
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
@@ -76,9 +81,11 @@ def run(args: argparse.Namespace) -> Answer:
     lines = [f"wrote {path}"]
     for n, m in bases.items():
         lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
-    lines += [f"public key: {public}", "", "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
+    lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
     where = f" --dir {place}" if str(place) != "." else ""
-    lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}"]
+    lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
+    lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
+    lines += [f"  edgecloud devices add {args.device} {short}"]
     return Answer(document, "\n".join(lines))
 
 
@@ -98,7 +105,7 @@ def _models(texts: list[str]) -> dict[str, bytes]:
         if not equals or not file:
             raise ConfigError(reason=f"--model {text!r} is not NAME=FILE")
         try:
-            check_name("model name", name)
+            check_own_name("model name", name)
         except Malformed as e:
             raise ConfigError(reason=f"--model: {e.message}") from None
         if name in out:

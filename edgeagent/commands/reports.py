@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import RoundReport
 from edgeagent.training.guard import Score
 
 
-def as_document(r: Report) -> dict[str, Any]:
+def as_document(r: RoundReport) -> dict[str, Any]:
     o = r.outcome
     return {
         "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind,
@@ -19,7 +19,7 @@ def as_document(r: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def as_text(r: Report) -> str:
+def as_text(r: RoundReport) -> str:
     o = r.outcome
     if not r.accepted:
         return f"{r.model}: round {r.round} rejected: {r.reason}"

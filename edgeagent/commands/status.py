@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,7 +13,7 @@ from edgeagent.state.lineage import Lineage
 from edgecommon import files
 from edgecommon.printing import Answer
 
-from .answer import add_folder, load
+from .answer import add_folder, key_lines, load
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
@@ -27,15 +28,22 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     with open_folder(loaded, alone=False) as device:
         pid = files.holder(loaded.state / LOCK)
+        trust, link = device.trust.held.number, device.trust.link
         models = [_model(device, m) for m in device.lineages.values()]
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
-            "public_key": device.board.key.public.hex(), "agent_pid": pid, "models": models,
+            "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
+            "fleet_id": device.board.identity.id.hex(), "trust": trust,
+            "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "agent_pid": pid, "models": models,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
+    keys = key_lines(device.board.public_key, device.board.fingerprint)
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
-    for m in models:
-        lines += ["", *_lines(m)]
+    if trust:
+        lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
+    lines += keys
+    for i, m in enumerate(models):
+        lines += ["", *_lines(m)] if i else _lines(m)
     return Answer(document, "\n".join(lines))
 
 
@@ -44,7 +52,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = device.spool.count(lineage.name, after=head.trained_id)
-    left, wait = journal.read(lineage.journal), lineage.waiting()
+    left, wait, quiet = journal.read(lineage.journal), lineage.waiting(), lineage.quiet()
     if left is not None and left.facts.round != head.rounds + 1:
         left = None  # of a round that is over
     return {
@@ -60,6 +68,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
             "slots_kept": left.facts.whole,
         },
         "pays": head.look,
+        "quiet": None if quiet.until <= time.time() else {"until": quiet.until, "reason": quiet.reason},
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "mode": last["mode"],
@@ -79,8 +88,11 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  round {now['round']} under way ({now['mode']}): step {now['done']} of {now['steps']}{slots}")
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
+    if m["quiet"] is not None:
+        why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
+        out.append(f"  the centre wants nothing sent until {_local(m['quiet']['until'])}{why}")
     if (last := m["last_round"]) is not None:
-        when = datetime.fromtimestamp(last["at"], timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        when = _local(last["at"])
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
             before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
@@ -94,3 +106,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
     elif m["hint"]:
         out.append(f"  the centre {'says ' + m['welcome'] if m['welcome'] else 'has not answered yet'}; try: {m['hint']}")
     return out
+
+
+def _local(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from edgeagent.board import budget
 from edgeagent.board.sensors import Memory
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import Report, Round
+from edgeagent.rounds.round import Round, RoundReport
 from edgeagent.rounds.standing import OpenModel
 from edgeagent.service import measuring
 from edgeagent.service.measuring import Measuring
@@ -65,14 +65,14 @@ def measure_first(device: DeviceFolder, lineage: Lineage, settings: ModelSetting
         measurement.note(lineage, key, int(time.time()))
 
 
-def finish(steps: Round, monotonic: Callable[[], float] = time.monotonic) -> Report:
+def finish(steps: Round, monotonic: Callable[[], float] = time.monotonic) -> RoundReport:
     """Run a round to its end, saying now and then how far it is, and return its report. monotonic: seconds."""
     said = monotonic()
     while True:
         try:
             progress = next(steps)
         except StopIteration as end:
-            report: Report = end.value
+            report: RoundReport = end.value
             return report
         if monotonic() - said >= PROGRESS:
             said = monotonic()

@@ -10,7 +10,7 @@ import numpy as np
 from edgeagent import __version__
 from edgecommon.printing import Answer
 from modelwire import kernels
-from modelwire.update import container
+from modelwire.update import header
 
 NAME = "version"
 HELP = "Say the releases of the agent, the wire, the kernels and Python."
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     document = {
-        "edgeagent": __version__, "wire": f"{container.MAJOR}.{container.MINOR}", "kernels": kernels.describe(),
+        "edgeagent": __version__, "wire": str(header.VERSION), "kernels": kernels.describe(),
         "python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(),
     }  # fmt: skip
     return Answer(document, "\n".join(f"{key:<10} {value}" for key, value in document.items()))

@@ -108,8 +108,12 @@ class ExactCourse:
         return self._state.step
 
     def step(self) -> float:
-        losses = advance(self.recipe, self._state, self.rows, min(self._slice, self.steps - self.done))
+        losses = advance(self.recipe, self._state, self.rows, self.at_once())
         return float(losses[-1])
+
+    def at_once(self) -> int:
+        """Return how many short steps the next one is."""
+        return min(self._slice, self.steps - self.done)
 
     def keep(self) -> Kept:
         state = self._state

@@ -25,6 +25,7 @@ class RowsLearner:
     state: ModelState
     optimizer: str  # a name; "" for the model file's own
     recipe_room: int | None  # bytes that a recipe may take; None where none is asked for
+    checkpoints: int = 0  # steps between those of a recipe; 0: none
     note: str = ""
 
     modes = (FEATURES,)
@@ -43,7 +44,7 @@ class RowsLearner:
 
     def begin(self, mode: str, lesson: Lesson) -> Course:
         if self.recipe_room is not None:
-            course = RecipeCourse(self.gathered, self.state, lesson, self.optimizer)
+            course = RecipeCourse(self.gathered, self.state, lesson, self.optimizer, self.checkpoints)
             against = course.against(self.state, self.recipe_room)
             if not against:
                 return course

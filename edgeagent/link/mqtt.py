@@ -10,7 +10,7 @@ import queue
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ import paho.mqtt.client as mqtt  # noqa: E402
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
 from paho.mqtt.packettypes import PacketTypes  # noqa: E402
 from paho.mqtt.properties import Properties  # noqa: E402
+from paho.mqtt.subscribeoptions import SubscribeOptions  # noqa: E402
 
 INBOUND = 64 * 1024  # bytes of the largest message that the centre may send: records are smaller
 INBOUND_PENDING = 20  # messages that the broker may deliver before the first of them is acknowledged
@@ -132,15 +133,15 @@ class MqttLink:
         self._announced = 0  # the broker's own limit on a packet, 0 when it named none
         self._proven = settings.protocol != "auto"
         self._will: Will | None = None
-        self._listen = ""
+        self._listen: tuple[str, ...] = ()  # topic filters
 
     @property
     def largest(self) -> int:
         most = self.settings.part_bytes
         return min(most, self._announced - FRAME - 256) if self._announced else most
 
-    def open(self, will: Will, listen: str) -> None:
-        self._will, self._listen = will, listen
+    def open(self, will: Will, listen: Sequence[str]) -> None:
+        self._will, self._listen = will, tuple(listen)
         self._next_try = self._monotonic()
 
     def poll(self, timeout: float) -> Event | None:
@@ -255,11 +256,12 @@ class MqttLink:
                 self._events.put(_Down(generation, f"the broker takes no message above {announced} bytes", False))
                 return
             self._announced = int(announced or 0)
-            c.subscribe(self._listen, qos=1)
+            qos: Any = SubscribeOptions(qos=1) if v5 else 1
+            c.subscribe([(one, qos) for one in self._listen])
 
         def subscribed(c: mqtt.Client, _: Any, mid: int, codes: Any, properties: Any) -> None:
             if any(code.is_failure for code in codes):
-                self._events.put(_Down(generation, f"the broker refused the subscription to {self._listen}", False))
+                self._events.put(_Down(generation, f"the broker refused the subscription to {' or '.join(self._listen)}", False))
             else:
                 self._events.put(_Up(generation))
 

@@ -12,20 +12,41 @@ from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.tree import LinkSettings, ModelSettings
-from edgeagent.state import forgetting
-from edgeagent.state.history import OK
+from edgeagent.state import commands
+from edgeagent.state.answers import Answered
+from edgeagent.state.commands import Present
+from edgeagent.state.history import CHALLENGE, OK, Quiet
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outbox import Waiting
-from modelwire.errors import LinkError, Malformed, TooLarge
-from modelwire.wire import parts, records, topics
-from modelwire.wire.records import Adopt, Command, Hello, Level, Receipt, Record, Response, Wanted, Welcome
+from edgeagent.state.trust import TrustStore
+from modelwire.errors import LinkError, TooLarge
+from modelwire.output_head.recipe import TRAINERS
+from modelwire.wire import parts, records, routes, topics
+from modelwire.wire.records import (
+    NOT_UNDERSTOOD,
+    Command,
+    Desired,
+    Hello,
+    Level,
+    Receipt,
+    Record,
+    Report,
+    Response,
+    Transfer,
+    Unknown,
+    Wait,
+    Wanted,
+    Welcome,
+)
+from modelwire.wire.welcome import check_numbers
 
 from .backoff import Backoff
 from .transport import Transport
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
-EPOCHS, VERSIONS = 1 << 32, 1 << 62  # no container holds more; versions leave room to count on
+LONGEST_WAIT = 86_400  # seconds: what the centre asks for beyond a day is taken for a day
+DEPLOYS_NOTHING = "this release deploys nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +57,8 @@ class DeviceSide:
     link: LinkSettings
     spool: Spool
     state: bytes  # the 16 bytes of this state folder
+    trust: TrustStore
+    claim: str  # a token that lets this device in, or empty
     agent: str  # its release
     rng: random.Random
     wall: Callable[[], float]  # Unix seconds, said in records and logs alone
@@ -65,6 +88,9 @@ class Session:
         self._hold_until = 0.0
         self._rewound = False  # a welcome said that the centre holds less than it once did
         self._asked = False  # and a hello has gone since
+        self._challenge = b""  # to be said back
+        self._challenged = 0  # times, since the last welcome of another kind
+        self._quiet_until: float | None = None  # monotonic seconds; None: what was noted before this start is still to be read
 
     @property
     def name(self) -> str:
@@ -90,6 +116,7 @@ class Session:
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = self._rewound = False
+        self._challenged = 0
         self._on_the_way.clear()
         self._sent.clear()
         self._uploads.clear()
@@ -107,25 +134,31 @@ class Session:
     def arrived(self, topic: topics.Topic, data: bytes, now: float) -> None:
         """Take a message from the centre. All that follows from it is durable when this returns.
 
-        Raises WireError for what is not a record of this fleet's centre about this model; nothing was changed then.
+        Raises WireError for what is not a record that this fleet's centre says about this model; nothing was changed then.
         """
         signed = records.parse(data)
         record = signed.record
-        signed.verify(self.lineage.board.fleet_key, "the fleet")
-        if (record.fleet, record.device, record.model) != (topic.fleet, topic.device, topic.model):
-            raise Malformed(what=record.KIND, reason=f"it is of {record.fleet}/{record.device}/{record.model} and came on {topic}")
-        if isinstance(record, Welcome) and topic.leaf == "cmd":
+        self._side.trust.verify(signed)
+        routes.check_place(topic, record)
+        if isinstance(record, Welcome):
             self._take_welcome(record, now)
-        elif isinstance(record, Receipt) and topic.leaf == "receipt":
+        elif isinstance(record, Receipt):
             self._take_receipt(record, now)
-        elif isinstance(record, Command) and topic.leaf == "cmd":
+        elif isinstance(record, Command):
             self._take_command(record)
-        elif isinstance(record, Adopt) and topic.leaf == "cmd":
-            self._take_adopt(record)
-        elif isinstance(record, Wanted) and topic.leaf == "part":
+        elif isinstance(record, Wait):
+            self._keep_quiet(record.seconds, record.reason, now)
+        elif isinstance(record, Desired):
+            self._take_desired(record)
+        elif isinstance(record, Wanted):
             self._take_wanted(record)
-        else:
-            raise Malformed(what=record.KIND, reason=f"it does not belong on {topic}")
+        elif isinstance(record, Transfer):
+            _log.debug("%s: a %s was offered; nothing is fetched by this release", self.name, record.what)
+        elif isinstance(record, Response):  # never answered: two sides that don't understand each other would go on for ever
+            _log.warning("%s: the centre answered %d: %s", self.name, record.number, record.text)
+        elif isinstance(record, Unknown):
+            _log.warning("%s: a record of the kind %r is not understood by this release", self.name, record.kind)
+            self._answer(Answered(record.number, False, NOT_UNDERSTOOD))
         self.lineage.serve()
 
     def nudge(self, now: float) -> None:
@@ -139,7 +172,7 @@ class Session:
     def tick(self, now: float) -> None:
         """Send what is due."""
         head = self.lineage.head()
-        if not self._online:
+        if not self._online or now < self._quiet(now):
             if len(self.lineage.outbox.waiting("queued")) > self.settings.update.coalesce_after:
                 self._coalesce(head.version)
             return
@@ -171,18 +204,20 @@ class Session:
         """Return when `tick` has something to do by the clock alone."""
         if not self._online:
             return float("inf")
-        head = self.lineage.head()
-        return min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
+        head, quiet = self.lineage.head(), self._quiet_until or 0.0
+        due = min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
+        return max(due, quiet)
 
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
         head = self.lineage.head()
-        names = (self.lineage.board.fleet, self.lineage.board.device, self.name, int(self._side.wall()))
+        claim = b"" if head.welcome == OK else self._side.claim.encode()
         self._send(
             "hello",
             Hello(
-                *names, self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version, head.commit,
-                head.runtime or "none", self._side.agent,
+                *self._names(), self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version,
+                head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim, False,
+                TRAINERS,
             ),
         )  # fmt: skip
         self._asked = True
@@ -240,11 +275,12 @@ class Session:
         upload = self._uploads.get(w.version)
         if upload is None:
             board = self.lineage.board
-            transfer = parts.describe(
-                body, fleet=board.fleet, device=board.device, model=self.name, at=int(self._side.wall()), part=self._side.transport.largest
-            )
-            upload = self._uploads[w.version] = Upload(self._topic("part"), body, transfer)
-            _log.info("%s: @%d goes in %d parts", self.name, w.version, parts.count(transfer))
+            outgoing = parts.describe(
+                body, fleet=board.fleet, device=board.device, model=self.name, at=int(self._side.wall()), part=self._side.transport.largest,
+                parent=w.parent,
+            )  # fmt: skip
+            upload = self._uploads[w.version] = Upload(self._topic("part"), outgoing)
+            _log.info("%s: @%d goes in %d parts", self.name, w.version, outgoing.count)
         self._send("part", upload.transfer)  # asks which parts are missing
 
     # What the centre says.
@@ -253,10 +289,11 @@ class Session:
         if w.state != self._side.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
-        if w.epoch >= EPOCHS or w.version >= VERSIONS:
-            raise Malformed(what=w.KIND, reason=f"no update can be of epoch {w.epoch} after @{w.version}")
-        self._answered = True
+        check_numbers(w)
+        self._side.trust.saw(w.time, w.log)
         before = self.lineage.head()
+        if w.status != CHALLENGE:
+            self._answered, self._challenge, self._challenged = True, b"", 0
         said = self.lineage.welcome(w, int(self._side.wall()))
         if said == "rewound":
             # A welcome may have been overtaken by receipts, or be delivered again; only one that answers another hello is believed.
@@ -270,11 +307,17 @@ class Session:
                 self._rewound = True
         else:
             self._rewound = False
+        self._welcomed = self._welcomed and w.status in (OK, CHALLENGE)
+        self._keep_quiet(w.wait, "", now)
+        if w.status == CHALLENGE:
+            self._challenge = w.challenge
+            self._hello_due = now + (self._hello.next() if self._challenged else 0.0)  # at once, but not over and over
+            self._challenged += 1
         if w.status == OK:
             self._welcomed = True
             self._hello.reset()
             self._hello_due = now + (self._side.link.resend if self._rewound else self._side.link.hello_every)
-        level = logging.INFO if w.status == OK else logging.WARNING
+        level = logging.INFO if w.status in (OK, CHALLENGE) else logging.WARNING
         if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._rewound:
             level = logging.DEBUG
         _log.log(level, "%s: welcome: %s", self.name, said)
@@ -308,37 +351,45 @@ class Session:
         self._forget_settled()
 
     def _take_command(self, c: Command) -> None:
-        if c.verb != "snapshot":
-            self._answer(c, False, f"{c.verb[:40]!r} is not a command of this release")
-            return
-        head = self.lineage.head()
-        if not head.epoch:
-            _log.info("%s: a snapshot was asked for before the first epoch; it waits", self.name)
-            return  # the centre asks again at each hello
-        try:
-            version = self.lineage.snapshot(int(self._side.wall()), note=f"asked for by command {c.id}", command=c.id)
-        except TooLarge as e:
-            _log.error("%s: command %d: %s", self.name, c.id, e.message)
-            self._answer(c, False, e.message)
-            return
-        _log.info("%s: command %d: snapshot @%d", self.name, c.id, version)
-        self._answer(c, True, f"snapshot @{version}")
+        side = self._side
+        present = Present(side.state, side.trust.time, int(side.wall()), side.spool, self._interrupt)
+        self._answer(commands.answer(self.lineage, c, present))
 
-    def _take_adopt(self, asked: Adopt) -> None:
-        dropped = forgetting.drop(self.lineage, self._side.spool, asked)
-        if dropped or not self.lineage.done(asked.id):
-            self._interrupt()
-        done = forgetting.adopt(self.lineage, asked, int(self._side.wall()))
-        text = f"{done.text}; {dropped} samples were dropped from the spool" if dropped else done.text
-        _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", self.name, asked.id, text)
-        self._answer(asked, done.ok, text)
-
-    def _answer(self, c: Command | Adopt, ok: bool, text: str) -> None:
-        board = self.lineage.board
+    def _answer(self, a: Answered) -> None:
+        text = "".join(c if c.isprintable() else "?" for c in a.text)  # an error may name what came over the wire
         try:
-            self._send("rsp", Response(board.fleet, board.device, self.name, int(self._side.wall()), c.id, ok, text))
+            self._send("rsp", Response(*self._names(), a.number, a.ok, text, a.body))
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
+
+    def _take_desired(self, d: Desired) -> None:
+        """Say, once, that nothing comes of it here."""
+        if d.number <= self.lineage.reported() or self._side.trust.time > d.expiry:
+            return
+        try:
+            self._send("report", Report(*self._names(), d.number, d.variant, "refused", d.phase, "", 0, None, None, DEPLOYS_NOTHING))
+        except LinkError as e:  # what is desired comes again
+            _log.debug("%s: %s", self.name, e.message)
+            return
+        self.lineage.set_reported(d.number)
+        _log.warning("%s: the centre wants the variant %s: %s", self.name, d.variant.hex()[:12], DEPLOYS_NOTHING)
+
+    def _keep_quiet(self, seconds: int, reason: str, now: float) -> None:
+        """Send nothing for so long, at most a day; 0 ends it."""
+        seconds, over = min(seconds, LONGEST_WAIT), self._quiet(now) <= now
+        if not seconds and over:
+            return
+        self._quiet_until = now + seconds
+        self.lineage.set_quiet(Quiet(int(self._side.wall()) + seconds, reason) if seconds else Quiet(0, ""))
+        why = f": {reason}" if reason else ""
+        _log.info("%s: %s", self.name, f"the centre wants nothing sent for {seconds} s{why}" if seconds else "the wait is over")
+
+    def _quiet(self, now: float) -> float:
+        """Return until when nothing is sent, in monotonic seconds; a wait from before this start goes on."""
+        if self._quiet_until is None:
+            left = self.lineage.quiet().until - self._side.wall()
+            self._quiet_until = now + min(left, LONGEST_WAIT) if left > 0 else 0.0
+        return self._quiet_until
 
     def _take_wanted(self, w: Wanted) -> None:
         for upload in self._uploads.values():
@@ -353,8 +404,12 @@ class Session:
             for version in set(known) - waiting:
                 del known[version]
 
+    def _names(self) -> tuple[str, str, str, int]:
+        """Return what every record starts with."""
+        return self.lineage.board.fleet, self.lineage.board.device, self.name, int(self._side.wall())
+
     def _topic(self, leaf: str) -> str:
         return topics.up(self.lineage.board.fleet, self.lineage.board.device, self.name, leaf)
 
     def _send(self, leaf: str, record: Record) -> None:
-        self._side.transport.send(self._topic(leaf), records.encode(record, self.lineage.board.key))
+        self._side.transport.send(self._topic(leaf), records.encode(record, self.lineage.board.key, self.lineage.board.identity.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,8 +59,8 @@ class Transport(Protocol):
         """Bytes of the largest message that may be sent now."""
         ...
 
-    def open(self, will: Will, listen: str) -> None:
-        """Start to connect, listening to the topic filter `listen`; `poll` tells how it goes."""
+    def open(self, will: Will, listen: Sequence[str]) -> None:
+        """Start to connect, listening to these topic filters; `poll` tells how it goes."""
         ...
 
     def poll(self, timeout: float) -> Event | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelwire.wire import parts
-from modelwire.wire.records import Transfer
+from modelwire.wire.parts import Outgoing
 
 from .transport import Transport
 
@@ -13,9 +13,9 @@ AT_ONCE = 8  # parts that the broker has not accepted yet; more would only fill 
 class Upload:
     """The state of one transfer on one connection."""
 
-    def __init__(self, topic: str, body: bytes, transfer: Transfer) -> None:
-        self.transfer = transfer
-        self._topic, self._body = topic, body
+    def __init__(self, topic: str, outgoing: Outgoing) -> None:
+        self.transfer = outgoing.transfer
+        self._topic, self._outgoing = topic, outgoing
         self._missing: list[int] = []  # nothing is sent before the centre has said what it lacks
         self._tickets: dict[int, int] = {}  # ticket -> part
 
@@ -27,7 +27,7 @@ class Upload:
     def wanted(self, have: bytes) -> None:
         """Take the centre's bitmap of the parts that it holds. Raises Malformed."""
         under_way = set(self._tickets.values())
-        self._missing = [i for i in parts.missing(have, parts.count(self.transfer)) if i not in under_way]
+        self._missing = [i for i in parts.missing(have, self._outgoing.count) if i not in under_way]
 
     def accepted(self, ticket: int) -> None:
         self._tickets.pop(ticket, None)
@@ -36,5 +36,5 @@ class Upload:
         """Send missing parts while few are on their way. Raises LinkError."""
         while self._missing and len(self._tickets) < AT_ONCE:
             index = self._missing[0]
-            self._tickets[transport.send(self._topic, parts.cut(self._body, self.transfer, index))] = index
+            self._tickets[transport.send(self._topic, self._outgoing.cut(index))] = index
             del self._missing[0]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeagent.board import budget
 from edgeagent.board.budget import AUTO, Work
@@ -66,6 +69,7 @@ class UnderWay:
     closing: str  # how it moves it
     watch: MemoryWatch
     card: Card | None
+    places: Mapping[str, NDArray[np.int64]]  # of the held-out samples of each context whose accuracy the card tells
     idle: int  # bytes that the process held before
     training: int  # samples
     loaded: int  # bytes of all samples
@@ -177,16 +181,23 @@ def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) 
     idle, wanted = standing.memory.idle(name), FeaturesWanted(standing.base, until, settings.budget.max_cpu)
     gathered = yield from preparing(extractors.gather(wanted, settings.train.held_out))
     stored = lineage.load()
-    card = _card(standing, gathered.known.runtime_key, until, len(gathered.judging), keep=start.keep)
+    card = _card(standing, gathered.known.runtime_key, until, gathered.judging, keep=start.keep)
     blank = Outcome(0, Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
-    room = settings.update.max_bytes - overhead(lineage.fixed_bytes, blank, ()) if start.recipe else None
-    rows = RowsLearner(gathered, stored.state, settings.train.optimizer, room)
+    against = lineage.against_recipes() if start.recipe else ""
+    room = settings.update.max_bytes - overhead(lineage.fixed_bytes, blank, ()) if start.recipe and not against else None
+    note = f"no recipe: {against}" if against else ""
+    rows = RowsLearner(gathered, stored.state, settings.train.optimizer, room, settings.update.checkpoints, note)
     return _Source(stored, idle, lambda _: rows, until, card)
 
 
-def _card(standing: Standing, runtime: str, until: int, judged: int, *, keep: bool) -> Card | None:
+def _contexts(standing: Standing, judging: Samples) -> list[dict[str, str]]:
+    return standing.spool.contexts(standing.name, judging.ids) if judging.labelled else []
+
+
+def _card(standing: Standing, runtime: str, until: int, judging: Samples, *, keep: bool) -> Card | None:
     settings, store = standing.settings, standing.spool.cards
-    update = Beside(runtime, standing.lineage.told(), judged, settings.privacy, min(CARD_MAX, settings.update.max_bytes // CARD_SHARE))
+    room = min(CARD_MAX, settings.update.max_bytes // CARD_SHARE)
+    update = Beside(runtime, standing.lineage.told(), len(judging), settings.privacy, room, _contexts(standing, judging))
     card = store.begin(standing.name, until) if keep else store.coming(standing.name, until)
     return cards.beside(card, update)
 
@@ -228,12 +239,13 @@ def _under_way(
     name, lineage, limits, update = standing.name, standing.lineage, standing.settings.budget, standing.settings.update
     facts = replace(facts, runtime=learner.runtime_key, steps=course.steps, whole=course.whole)
     writes = Journal(lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent)
-    card = source.card or _card(standing, learner.runtime_key, facts.until, len(learner.judging), keep=start.keep)
+    card = source.card or _card(standing, learner.runtime_key, facts.until, learner.judging, keep=start.keep)
     head, closing = lineage.head(), RECIPE if course.closing == RECIPE else EXACT if start.exact else LATTICE
     parent = Parent(source.stored.state, residual, head.step, head.widen, update.density, update.max_bytes, lineage.fixed_bytes)
     watch = MemoryWatch(name, facts.mode, 0 if start.trial else limits.max_ram, standing.memory.sensors)
     seconds = start.trial.plan.seconds if start.trial else limits.max_seconds * limits.max_cpu
     size = loaded(learner.training, learner.judging)
+    places = cards.judged_in(_contexts(standing, learner.judging), standing.settings.privacy)
     return UnderWay(
-        facts, course, writes, learner, parent, closing, watch, card, source.idle, len(learner.training), size, seconds, why
+        facts, course, writes, learner, parent, closing, watch, card, places, source.idle, len(learner.training), size, seconds, why
     )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
+from edgeagent.samples import cards
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
@@ -39,7 +40,7 @@ _log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RoundReport:
     """What a round came to. `version` is None when the guard rejected it, or when it was only tried."""
 
     model: str
@@ -69,7 +70,7 @@ class Trained:
     recipe: Provenance | None = None  # what is sent in the place of the sections
 
 
-Round = Generator[Progress, None, Report]
+Round = Generator[Progress, None, RoundReport]
 
 
 def check_due(standing: Standing, outbox_bytes: int) -> None:
@@ -133,10 +134,11 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
     after = learner.score(snapped.state.named())
     snapped, threshold = learner.settled(snapped)
     learner.close()
-    return Trained(replace(outcome, after=after, threshold=threshold), snapped, Verdict(True), recipe=closed.recipe)
+    card = outcome.card and cards.with_accuracies(outcome.card, under_way.places, after.right)
+    return Trained(replace(outcome, after=after, threshold=threshold, card=card), snapped, Verdict(True), recipe=closed.recipe)
 
 
-def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> Report:
+def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> RoundReport:
     """Let the guard judge; then write the update down, or that there is none, and end the round's journal."""
     lineage, learner, snapped = standing.lineage, under_way.learner, trained.snapped
     outcome = replace(trained.outcome, ended=int(standing.clock.wall()))
@@ -164,7 +166,7 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     size, kept, kind = 0, 0, ""
     if snapped is not None and sealed is not None:
         size, kept, kind = len(sealed.data), changed(snapped.sections), sealed.header.kind.name.lower()
-    return Report(
+    return RoundReport(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
         lineage.manifest.schema.size, standing.clock.monotonic() - began, error, under_way.why, learner.note,
     )  # fmt: skip

@@ -47,7 +47,7 @@ class Standing:
         train, update = self.settings.train, self.settings.update
         named = [(f.name, getattr(train, f.name)) for f in fields(train) if f.name not in _ELSEWHERE]
         if update.kind == RECIPE:  # whether the round can be one hangs on its size
-            named += [("kind", RECIPE), ("max_bytes", update.max_bytes)]
+            named += [("kind", RECIPE), ("max_bytes", update.max_bytes), ("checkpoints", update.checkpoints)]
         return ", ".join(f"{name}={value!r}" for name, value in named)
 
 

@@ -13,10 +13,23 @@ from functools import lru_cache, reduce
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeagent.settings.tree import PrivacySettings
 from modelwire import limits
-from modelwire.cards.card import CARD_MAX, CLASSES_MAX, TAG_LENGTH, TAGS_MAX, VALUES_MAX, Card, card_of, merge, parse_card
+from modelwire.cards.card import (
+    CARD_MAX,
+    CLASSES_MAX,
+    ENTRIES_MAX,
+    ENTRY_NAME,
+    TAG_LENGTH,
+    TAGS_MAX,
+    VALUES_MAX,
+    Card,
+    card_of,
+    merge,
+    parse_card,
+)
 from modelwire.cards.facts import FACTS, completed, told_after
 from modelwire.cards.privacy import Privacy, leaving
 from modelwire.cards.sketch import Channel
@@ -26,6 +39,7 @@ from .context import context_of
 
 OTHER = "other"  # stands for the rarest values of a tag that has more than a card may hold
 LOSSES_ROOM = 16  # bytes that the sums of two losses may take beyond what they take at 0
+_UNIT = 20  # sums of a card count in 2^-20
 _BOARD = (Path("/proc/device-tree/model"), Path("/sys/class/dmi/id/product_name"))
 
 
@@ -49,6 +63,7 @@ class Beside:
     judged: int  # held-out samples
     privacy: PrivacySettings
     room: int  # bytes that the card may take
+    contexts: Sequence[Mapping[str, str]] = ()  # of the held-out samples, where they have classes
 
 
 def counted(samples: Sequence[Seen], channels: Sequence[Channel] = ()) -> Card:
@@ -83,6 +98,8 @@ def read(data: bytes | None) -> Card:
 
 def fitted(card: Card, room: int = CARD_MAX) -> Card:
     """Return the card within the bounds of one that travels: rare values of a tag become `other`, then whole fields go. room: bytes."""
+    if card.entries and not _fits(card, room):
+        card = replace(card, entries={})
     total = {name: sum(values.values()) for name, values in card.tags.items()}
     kept = sorted(sorted(card.tags, key=lambda name: (-total[name], name))[: TAGS_MAX - len(FACTS)])
     kept = [name for name in card.tags if name in FACTS or name in kept]
@@ -127,16 +144,46 @@ def beside(card: Card, update: Beside) -> Card | None:
         return None
     rules = update.privacy.rules()
     said = {name: value for name, value in facts(update.runtime).items() if rules.lets("tags", name)}
-    return to_leave(card, {} if said == update.told else said, rules, update.judged, update.room)
+    told = {name: (len(places), len(places) << _UNIT) for name, places in judged_in(update.contexts, update.privacy).items()}
+    return to_leave(card, {} if said == update.told else said, rules, update.judged, update.room, told)
 
 
-def to_leave(card: Card, about: Mapping[str, str], privacy: Privacy, judged: int, room: int = CARD_MAX) -> Card:
+def judged_in(contexts: Sequence[Mapping[str, str]], privacy: PrivacySettings) -> dict[str, NDArray[np.int64]]:
+    """Return the places of the held-out samples of each context whose accuracy may leave, by the name of its entry: accuracy/day=A.
+
+    It leaves where the tag and the loss do, for the least count or more; with noise on the card it stays: it has none of its own.
+    """
+    rules, at = privacy.rules(), dict[str, list[int]]()
+    if not privacy.card or "loss" not in rules.leave or rules.epsilon is not None:
+        return {}
+    for place, context in enumerate(contexts):
+        for name, value in context.items():
+            entry = f"accuracy/{name}={value}"
+            if rules.lets("tags", name) and len(entry) <= ENTRY_NAME:
+                at.setdefault(entry, []).append(place)
+    kept = sorted((name for name, places in at.items() if len(places) >= rules.least), key=lambda name: (-len(at[name]), name))
+    return {name: np.array(at[name], np.int64) for name in sorted(kept[:ENTRIES_MAX])}
+
+
+def with_accuracies(card: Card, places: Mapping[str, NDArray[np.int64]], right: NDArray[np.bool_] | None) -> Card:
+    """Return the card with the accuracy in each context that `beside` made room for. right: which held-out samples are answered right."""
+    if right is None:
+        return replace(card, entries={})
+    return replace(card, entries={name: (len(at), int(right[at].sum()) << _UNIT) for name, at in places.items() if name in card.entries})
+
+
+def to_leave(
+    card: Card, about: Mapping[str, str], privacy: Privacy, judged: int, room: int = CARD_MAX,
+    entries: Mapping[str, tuple[int, int]] | None = None,
+) -> Card:  # fmt: skip
     """Return what of the card leaves beside an update, without its losses yet: `judged` is 0 where they stay.
 
     room: bytes that it may take. about: facts. Each is counted once a sample, so that the least count holds for it as for all.
+    entries: that may leave, with the largest sums that they can come to.
     """
     tagged = replace(card, tags=_sorted({**card.tags, **{name: {value: card.samples} for name, value in about.items() if card.samples}}))
-    return fitted(leaving(replace(tagged, judged=judged), privacy, int.from_bytes(os.urandom(8), "big")), room)
+    left = leaving(replace(tagged, judged=judged), privacy, int.from_bytes(os.urandom(8), "big"))
+    return fitted(replace(left, entries=dict(entries or {})), room)
 
 
 def sealed(card: Card, before: float | None, after: float | None) -> bytes:
@@ -167,7 +214,7 @@ def _loss_sum(loss: float | None, judged: int) -> int | None:
     """Return a card's sum for a mean loss over `judged` samples; None where a card can't say it."""
     if loss is None or not math.isfinite(loss) or abs(loss) * judged >= 1 << 40:
         return None
-    return round(math.ldexp(loss * judged, 20))
+    return round(math.ldexp(loss * judged, _UNIT))
 
 
 def _fits(card: Card, room: int) -> bool:

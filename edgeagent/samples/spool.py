@@ -267,6 +267,17 @@ class Spool:
         rows = self._db.all("SELECT id FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)
         return np.array([row["id"] for row in rows], np.int64)
 
+    def contexts(self, model: str, ids: NDArray[np.int64]) -> list[dict[str, str]]:
+        """Return the context of each of these samples; an empty one for those that have none, leave or are gone."""
+        if not len(ids):
+            return []
+        rows = self._db.all(
+            "SELECT s.id, c.context FROM sample s JOIN cell c ON c.id=s.cell WHERE s.model=? AND s.id>=? AND s.id<=? AND c.context<>''",
+            model, int(ids.min()), int(ids.max()),
+        )  # fmt: skip
+        told = {row["id"]: row["context"] for row in rows}
+        return [context_of(told.get(sample, "")) for sample in ids.tolist()]
+
     def inputs(self, model: str, ids: Iterable[int]) -> Iterator[tuple[int, F32]]:
         """Yield (id, x) of these samples, one at a time; those that are gone are left out."""
         shape = self.shape(model).x

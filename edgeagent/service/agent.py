@@ -16,7 +16,7 @@ from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
 from edgeagent.rounds.resuming import interrupted, start_of
-from edgeagent.rounds.round import Report, check_due, run
+from edgeagent.rounds.round import RoundReport, check_due, run
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
@@ -24,7 +24,8 @@ from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
-from modelwire.wire import records, topics
+from modelwire.tensors import ALL
+from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
@@ -59,7 +60,7 @@ class _Running:
     """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
 
     lineage: Lineage
-    steps: Generator[Progress, None, Report | None]  # None: it did not pay
+    steps: Generator[Progress, None, RoundReport | None]  # None: it did not pay
     began: float
     said: float
     pauses: float | None = None  # monotonic seconds since when it waits
@@ -81,7 +82,7 @@ class Agent:
     extractors: Extractors | None = None  # what mode features needs
 
     def __post_init__(self) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[RoundReport] = []
         self.stopping = ""
         self._round: _Running | None = None
         self._memory = Memory(self.sensors)
@@ -93,7 +94,9 @@ class Agent:
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         d = self.device
-        side = DeviceSide(self.transport, d.settings.link, d.spool, d.state, self.release, self.rng, self.clock.wall)
+        side = DeviceSide(
+            self.transport, d.settings.link, d.spool, d.state, d.trust, d.settings.device.claim, self.release, self.rng, self.clock.wall
+        )
         self.sessions = {
             name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()
@@ -111,7 +114,8 @@ class Agent:
         if self.device.swept:
             _log.debug("tidied the state folder: %s", ", ".join(self.device.swept))
         board = self.device.board
-        self.transport.open(self._presence(boot, False), topics.all_down(board.fleet, board.device))
+        listen = (topics.all_down(board.fleet, board.device), topics.trust_of_all(board.fleet))
+        self.transport.open(self._presence(boot, False), listen)
         try:
             while not self.stopping and not self._reached(goal):
                 self._check_time(goal)
@@ -170,23 +174,42 @@ class Agent:
         elif isinstance(event, Arrived):
             self._read(event, now)
 
+    def hear(self, name: str, data: bytes, now: float) -> bool:
+        """Take a message that came on a topic, and return whether it is for this device. All that follows from it is durable then.
+
+        Raises WireError for what the fleet's centre did not say about this device; nothing was changed.
+        """
+        topic = topics.parse(name)
+        session, board = self.sessions.get(topic.model), self.device.board
+        ours = topic.way == "dn" and topic.fleet == board.fleet and topic.device in (board.device, ALL)
+        if ours and topic.leaf == "trust":
+            self._take_trust(topic, data)
+        elif session is None or not ours:
+            return False
+        else:
+            session.arrived(topic, data, now)
+        return True
+
     def _read(self, message: Arrived, now: float) -> None:
         try:
-            topic = topics.parse(message.topic)
-            session = self.sessions.get(topic.model)
-            if session is None or topic.way != "dn" or (topic.fleet, topic.device) != (self.device.board.fleet, self.device.board.device):
+            if not self.hear(message.topic, message.data, now):
                 _log.warning("ignored a message on %s", message.topic)
-            else:
-                session.arrived(topic, message.data, now)
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
         self.transport.acknowledge(message)  # after all that follows from it is durable
+
+    def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
+        """Take the record of who speaks for the centre. Raises WireError for one that the fleet's root key did not sign."""
+        signed = records.parse(data)
+        routes.check_place(topic, signed.record)
+        if self.device.trust.take(signed, data):
+            _log.info("trust record %d holds from now on", self.device.trust.held.number)
 
     def _presence(self, boot: int, online: bool) -> Will:
         """Return the device's word on whether it is on line, on the one topic that the will can have: the first model's."""
         board, model = self.device.board, next(iter(self.device.lineages))
         record = Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
-        return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key))
+        return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key, board.identity.id))
 
     def _look_outside(self, now: float) -> None:
         """Do what another process asked for through the database."""
@@ -291,7 +314,7 @@ class Agent:
             return spool.count(standing.name, after=head.looked_id) >= again
         return enough or waited >= train.every
 
-    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, Report | None]:
+    def _steps(self, standing: Standing, start: Start) -> Generator[Progress, None, RoundReport | None]:
         """Do a round where one pays; one that is taken up paid when it began."""
         name = standing.name
         if start.looks:
@@ -319,7 +342,7 @@ class Agent:
         apart = self.clock.wall() - trained_at
         return apart if apart >= 0 else self.clock.monotonic() - self._began
 
-    def _finish(self, report: Report) -> None:
+    def _finish(self, report: RoundReport) -> None:
         self.reports.append(report)
         del self.reports[:-REPORTS]
         self._done_once.add(report.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from edgeagent.board import budget
-from edgeagent.board.budget import Pauses, Wait
+from edgeagent.board.budget import Pauses, TrainingWait
 from edgeagent.board.sensors import Sensors
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.folder import DeviceFolder
@@ -25,8 +25,8 @@ class Allowance:
     def __init__(self, device: DeviceFolder, sensors: Sensors, clock: Clock) -> None:
         self._device, self._clock = device, clock
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
-        self._told: dict[str, Wait | None] = dict.fromkeys(device.lineages, Wait("", ""))  # what an earlier run left there
-        self._unfit: dict[str, tuple[float, Wait]] = {}
+        self._told: dict[str, TrainingWait | None] = dict.fromkeys(device.lineages, TrainingWait("", ""))  # what an earlier run left there
+        self._unfit: dict[str, tuple[float, TrainingWait]] = {}
         self._measuring: Measuring | None = None
         self._measured: set[str] = set()
 
@@ -48,7 +48,7 @@ class Allowance:
 
     def unfit(self, lineage: Lineage, why: str) -> None:
         """Let a model wait that no mode fits: its samples, or what is known of its modes, may be others later."""
-        wait = Wait(why, "it fits; it is looked at again in 10 minutes")
+        wait = TrainingWait(why, "it fits; it is looked at again in 10 minutes")
         self._unfit[lineage.name] = self._clock.monotonic() + AGAIN, wait
         self._tell(lineage, wait)
 
@@ -74,7 +74,7 @@ class Allowance:
         measuring.note(lineage, lineage.head().runtime, int(self._clock.wall()))
         return False
 
-    def _tell(self, lineage: Lineage, wait: Wait | None) -> None:
+    def _tell(self, lineage: Lineage, wait: TrainingWait | None) -> None:
         before = self._told[lineage.name]
         if before == wait:
             return

@@ -14,7 +14,7 @@ else:
     import tomli as tomllib
 
 from modelwire.errors import ConfigError, Malformed, MissingFile, UnknownKey
-from modelwire.tensors import check_name
+from modelwire.tensors import check_name, check_own_name
 
 from . import units
 from .channels import channels_of
@@ -24,6 +24,7 @@ FILE = "edgeagent.toml"
 PREFIX = "EDGEAGENT_"
 NOT_SETTINGS = {"EDGEAGENT_DIR"}  # says which folder, before there are settings
 FILE_MAX = 256 * 1024  # bytes
+CLAIM_MAX = 256  # bytes of the token in a hello
 BEYOND = 1 << 53  # no setting makes sense above it, and files and clocks can't hold much more
 
 
@@ -206,6 +207,8 @@ def _check(s: Settings, where: str) -> None:
     """Refuse settings that don't go together."""
     _name("device.name", s.device.name, where)
     _name("device.fleet", s.device.fleet, where)
+    if len(s.device.claim.encode()) > CLAIM_MAX:
+        raise ConfigError(reason=f"{where}: device.claim is longer than {CLAIM_MAX} bytes")
     if not s.models:
         raise ConfigError(reason=f"{where}: there is no [[model]]")
     for what, low, high in (
@@ -230,7 +233,7 @@ def _check(s: Settings, where: str) -> None:
 
 def _name(what: str, value: Any, where: str) -> str:
     try:
-        return check_name(what, value)
+        return check_name(what, value) if what == "device.fleet" else check_own_name(what, value)
     except Malformed as e:
         raise ConfigError(reason=f"{where}: {e.message}") from None
 

@@ -26,8 +26,9 @@ class DeviceSettings:
     name: str = setting("", "This device's name: 1 to 64 of a-z 0-9 . _ -")
     fleet: str = setting("", "The fleet that it belongs to: the first level of its topics.")
     dir: str = setting("state", "Folder of everything the agent must not lose, relative to this file.")
-    key: str = setting("device.key", "The device's private key: 64 hexadecimal digits, readable by the agent alone.")
-    fleet_key: str = setting("fleet.pub", "The fleet's public key: only answers signed with it are believed.")
+    key: str = setting("device.key", "The device's private key, edge-device-key:..., readable by the agent alone.")
+    fleet_key: str = setting("fleet.pub", "The fleet's root key and id, edge-fleet-pub:...: only what leads back to it is believed.")
+    claim: str = setting("", "A token that lets this device enrol at the centre; empty means none. It is said until the centre welcomes.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class LinkSettings:
     hello_every: float = setting(3600.0, "How often the device says what it has once the centre has answered.", unit="seconds", least=1)
     window: int = setting(4, "Updates on their way without a receipt, per model.", least=1, most=8)
     part_bytes: int = setting(
-        limits.DEFAULT.part, "Largest message; larger updates travel in parts.", unit="bytes", least=1024, most=limits.DEFAULT.part
+        limits.DEFAULT.part, "Largest message; larger updates travel in parts.", unit="bytes", least=2048, most=limits.DEFAULT.part
     )
     user: str = setting("", "User name at the broker; empty means none.")
     password_file: str = setting("", "File that holds the password alone.")
@@ -106,6 +107,7 @@ class UpdateSettings:
         "delta", "delta sends what changed; recipe sends FEATURES OF THE SAMPLES and how they were trained on (mode features).",
         choices=("delta", "recipe"),
     )  # fmt: skip
+    checkpoints: int = setting(0, "A recipe tells its root after every so many steps, 32 bytes each; 0: none.", least=0)
     density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
     max_bytes: int = setting(
         90 * limits.KIB, "Largest update of one round: a size, or what a link charges by: 1 part (96 KiB), 3 units (of 5 kB).",

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["folder", "forgetting", "history", "keys", "lineage", "new_folder", "outbox", "outcome", "slots"]
+__all__ = ["answers", "commands", "folder", "forgetting", "history", "keys", "lineage", "new_folder", "outbox", "outcome", "slots", "trust"]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from edgecommon.sqlite import Database
+from pathlib import Path
+
+from modelwire.errors import OldWire
 
 FILE = "edgeagent.db"
-RELEASE = 3
+RELEASE = 4  # the first that speaks wire 1 as it is final; folders before it are refused
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-    -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend
+    -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend;
+    -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty
+
+CREATE TABLE trust (                            -- the newest two trust records, whose keys speak for the centre
+    number INTEGER PRIMARY KEY,
+    record BLOB NOT NULL                        -- as it came, signed
+);
 
 CREATE TABLE model (
     name TEXT PRIMARY KEY,
@@ -22,7 +30,11 @@ CREATE TABLE model (
     head_commit BLOB NOT NULL,
     last_version INTEGER NOT NULL DEFAULT 0,    -- the highest number ever used, here or as the centre said
     epoch INTEGER NOT NULL DEFAULT 0,           -- 0: none granted yet
-    welcome TEXT NOT NULL DEFAULT '',           -- what the centre last said: ok, quarantine, unknown-base
+    welcome TEXT NOT NULL DEFAULT '',           -- what the centre last said: ok, quarantine, unknown-base, challenge, ...
+    trainers TEXT NOT NULL DEFAULT '[]',        -- JSON: versions of the exact trainer that it said it replays
+    quiet_until INTEGER NOT NULL DEFAULT 0,     -- Unix seconds of this board: until then the centre wants nothing sent
+    quiet_why TEXT NOT NULL DEFAULT '',
+    desired INTEGER NOT NULL DEFAULT 0,         -- number of the last thing desired that was reported on
     blocked TEXT NOT NULL DEFAULT '',           -- why nothing more can be sent in this epoch; empty otherwise
     widen TEXT NOT NULL DEFAULT '[]',           -- JSON: tensors that met the end of their range in the last round
     step TEXT NOT NULL DEFAULT '[]',            -- JSON: [m, s] of the last adopted round's step m * 2^s; [] before the first
@@ -69,16 +81,16 @@ CREATE TABLE outbox (                           -- the bytes of updates that are
     FOREIGN KEY (model, version) REFERENCES version (model, version)
 );
 
-CREATE TABLE command (                          -- commands that were carried out: a repeated one is answered, not done again
+CREATE TABLE answer (                           -- to commands, the last ones: a repeated one is answered, not done again
     model TEXT NOT NULL,
-    id INTEGER NOT NULL,
-    version INTEGER NOT NULL,
-    PRIMARY KEY (model, id)
+    number INTEGER NOT NULL,                    -- of the command
+    ok INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    body BLOB NOT NULL,                         -- CBOR
+    PRIMARY KEY (model, number)
 ) WITHOUT ROWID;
-"""
 
-TRAINING = """
-CREATE TABLE IF NOT EXISTS mode_cost (          -- what each way to train a base takes on this board
+CREATE TABLE mode_cost (          -- what each way to train a base takes on this board
     base BLOB NOT NULL,                         -- commit
     runtime TEXT NOT NULL,                      -- its key
     mode TEXT NOT NULL,
@@ -89,35 +101,16 @@ CREATE TABLE IF NOT EXISTS mode_cost (          -- what each way to train a base
     at INTEGER NOT NULL,                        -- Unix seconds
     PRIMARY KEY (base, runtime, mode)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS waiting (            -- why a running agent does not train
+CREATE TABLE waiting (            -- why a running agent does not train
     model TEXT PRIMARY KEY,
     reason TEXT NOT NULL,
     until TEXT NOT NULL,
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
 """
-TABLES += TRAINING
 
 
-def migrate(database: Database) -> None:
-    """Bring a folder's database of an earlier release to this one, in one transaction; one of this release stays as it is."""
-    with database.transaction():
-        release = database.one("PRAGMA user_version")[0]  # in here: of two processes that open it, one changes it
-        if release <= 1:
-            # Builds on the way to 0.1 had the column and not the number.
-            _add_column(database, "model", "step", "TEXT NOT NULL DEFAULT '[]'")
-        if release <= 2:
-            _add_column(database, "version", "mode", "TEXT NOT NULL DEFAULT ''")
-            _add_column(database, "model", "carded_id", "INTEGER NOT NULL DEFAULT 0")
-            _add_column(database, "model", "told", "TEXT NOT NULL DEFAULT '{}'")
-            _add_column(database, "model", "looked_id", "INTEGER NOT NULL DEFAULT 0")
-            _add_column(database, "model", "look", "TEXT NOT NULL DEFAULT ''")
-            for statement in TRAINING.split(";")[:-1]:
-                database.run(statement)
-        if release < RELEASE:
-            database.run(f"PRAGMA user_version={RELEASE}")
-
-
-def _add_column(database: Database, table: str, name: str, what: str) -> None:
-    if all(column["name"] != name for column in database.all(f"PRAGMA table_info({table})")):
-        database.run(f"ALTER TABLE {table} ADD COLUMN {name} {what}")
+def older(path: Path) -> OldWire:
+    """Return the error for the database of a folder that was made before wire 1 was final."""
+    fix = "move settings, fleet.pub and state away, put edge-device-key: in front of the key's digits, and run edgeagent init with --key"
+    return OldWire(path=path.parent, fix=fix)

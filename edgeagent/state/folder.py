@@ -19,6 +19,7 @@ from . import agent_tables
 from .history import Board
 from .keys import read_board
 from .lineage import Lineage
+from .trust import TrustStore
 
 LOCK = "lock"
 
@@ -30,6 +31,7 @@ class DeviceFolder:
     settings: Settings
     board: Board
     state: bytes  # 16 random bytes made with the folder
+    trust: TrustStore
     database: Database
     spool: Spool
     lineages: Mapping[str, Lineage]  # by model, in the order of the settings
@@ -55,7 +57,7 @@ class DeviceFolder:
 def open_folder(loaded: Loaded, *, alone: bool) -> Iterator[DeviceFolder]:
     """Open the state folder of these settings. alone: take the lock and put the folder in order; else only read.
 
-    Raises MissingFile, StateBusy, StateDamaged or ConfigError.
+    Raises MissingFile, StateBusy, StateDamaged, OldWire or ConfigError.
     """
     if not (loaded.state / agent_tables.FILE).exists():
         raise MissingFile(path=loaded.state, what="the agent's state folder")
@@ -65,9 +67,10 @@ def open_folder(loaded: Loaded, *, alone: bool) -> Iterator[DeviceFolder]:
 
 @contextmanager
 def _open(loaded: Loaded, alone: bool) -> Iterator[DeviceFolder]:
-    settings, board = loaded.settings, read_board(loaded)
-    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate)
+    settings = loaded.settings
+    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, older=agent_tables.older)
     try:
+        board = read_board(loaded)  # an old folder is refused before its old key is
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models
         }
@@ -85,6 +88,7 @@ def _open(loaded: Loaded, alone: bool) -> Iterator[DeviceFolder]:
                     )  # fmt: skip
                     spool.cards.carded(name, lineage.head().carded_id)  # a kill may have come between the two databases
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
-            yield DeviceFolder(settings, board, state, database, spool, lineages, loaded.path, tuple(swept))
+            trust = TrustStore(database, board.identity)
+            yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, tuple(swept))
     finally:
         database.close()

@@ -1,82 +1,74 @@
-"""Does what the centre asks when samples are to be unlearned: drops them here, and takes over the model that never saw them.
+"""Takes over a model that the centre computed: one that forgot samples, which are dropped here too, or any other delta on the head.
 
-The centre computes that model by replaying recipes; here its difference from the head is applied, proven by its root, and becomes a
-new version of this device like any other. Nothing is half done: the samples go first, and the same command does the rest again.
+Its difference from the head is applied, proven by its root, and becomes a new version of this device like any other. Nothing is half
+done: the samples go first, and the same command does the rest again until it is answered.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
 from modelwire.errors import Malformed, ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.snap import Snapped, no_residual
-from modelwire.limits import DEFAULT, Limits
 from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
-from modelwire.update import container
+from modelwire.update.adopting import read_adopted
+from modelwire.update.container import Container
 from modelwire.update.sections import Kind
-from modelwire.wire.records import Adopt
+from modelwire.wire import cbor
+from modelwire.wire.records import Command
 
+from .answers import Answered
 from .lineage import Lineage
 from .outcome import Outcome
 
-LIMIT = Limits(container=DEFAULT.record)  # what fits in a record
+TEXT_MAX = 500  # characters of an answer's text
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What came of the command."""
-
-    ok: bool
-    text: str  # for the operator
-
-
-def read(lineage: Lineage, asked: Adopt) -> tuple[container.Container, Forgotten]:
-    """Return the update that a command carries, and what it forgets. Raises WireError for one that is not for this model."""
-    update = container.parse_unsigned(asked.update, LIMIT)
+def read(lineage: Lineage, asked: Command, carried: bytes) -> tuple[Container, Forgotten | None]:
+    """Return the update that a command carries, and what it forgets, if anything. Raises WireError for one that is not for this model."""
+    update = read_adopted(carried, asked)
     header = update.header
-    if (header.device, header.model) != (lineage.board.device, lineage.name):
-        raise Malformed(what=asked.KIND, reason=f"its update is of {header.device}/{header.model}")
     if header.kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
-        raise Malformed(what=asked.KIND, reason=f"its update is of kind {header.kind.name.lower()}")
+        raise Malformed(what="adopt", reason=f"its update is of kind {header.kind.name.lower()}")
     update.check_schema(lineage.manifest.schema)
-    forgotten = forgotten_of(header.extension)
-    if forgotten is None:
-        raise Malformed(what=asked.KIND, reason="its update says not what is forgotten")
-    return update, forgotten
+    return update, forgotten_of(header.extension)
 
 
-def drop(lineage: Lineage, spool: Spool, asked: Adopt) -> int:
-    """Drop the samples that a command says from the spool, and return how many were there. Raises WireError."""
-    return spool.drop(lineage.name, read(lineage, asked)[1].samples)
+def drop(lineage: Lineage, spool: Spool, forgotten: Forgotten | None) -> int:
+    """Drop the samples that are to be forgotten from the spool, and return how many were there."""
+    return spool.drop(lineage.name, forgotten.samples) if forgotten is not None else 0
 
 
-def adopt(lineage: Lineage, asked: Adopt, now: int) -> Done:
+def adopt(lineage: Lineage, asked: Command, update: Container, forgotten: Forgotten | None, dropped: int, now: int) -> Answered:
     """Move the head to the model that the centre asks for, as a new version, and queue its update; or say why it can't be.
 
-    The same command again changes nothing. Raises WireError for a command that is not for this model.
+    update, forgotten: what `read` gave; dropped: samples that went. The answer is kept with the version, in one transaction.
     """
-    update, forgotten = read(lineage, asked)
-    done = lineage.done(asked.id)
-    if done:
-        return Done(True, f"@{done} forgot {forgotten}")
+    behind = f"; {dropped} samples were dropped from the spool" if dropped else ""
+
+    def refused(text: str) -> Answered:
+        answer = Answered(asked.number, False, f"{text[:TEXT_MAX]}{behind}")
+        lineage.answers.keep(answer)
+        return answer
+
     head = lineage.head()
     if (head.epoch, head.commit) != (update.header.epoch, update.header.parent):
-        return Done(False, f"the head has moved on to @{head.version}; ask again")
+        return refused(f"the head has moved on to @{head.version}; ask again")
     if head.blocked:
-        return Done(False, f"nothing more can be sent in this epoch: {head.blocked}"[:500])
-    state, note = lineage.load().state, f"forgot {forgotten}"
+        return refused(f"nothing more can be sent in this epoch: {head.blocked}")
+    what = f"forgot {forgotten}" if forgotten is not None else "adopted what the centre sent"
+    extension: dict[str, cbor.Value] = {"note": what, **({KEY: forgotten.encode()} if forgotten is not None else {})}
+    state = lineage.load().state
     try:
         apply(state, update)
         prove_root(state, update)
         sections = update.sections(lineage.manifest.schema)
-        sealed = lineage.seal(head, update.header.kind, sections, state, {"note": note, KEY: forgotten.encode()})
+        sealed = lineage.seal(head, update.header.kind, sections, state, extension)
     except ModelWireError as e:
-        return Done(False, e.message[:500])
+        return refused(e.message)
     residual = no_residual(lineage.manifest)
     written = lineage.store.write(head.slot, state, residual)
     snapped = Snapped(update.header.kind, sections, state, residual, head.step, (), moved=sections)
-    outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
-    version = lineage.adopt(head, snapped, written, sealed, outcome, command=asked.id, note=note)
-    return Done(True, f"@{version} forgot {forgotten}")
+    answer = Answered(asked.number, True, f"@{sealed.header.version} {what}{behind}")
+    lineage.adopt(head, snapped, written, sealed, Outcome(head.rounds, None, None, 0, 0, head.trained_id, now), answer=answer, note=what)
+    return answer

@@ -6,19 +6,22 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.board.budget import Wait
+from edgeagent.board.budget import TrainingWait
 from edgeagent.board.costs import Costs
 from edgeagent.training import threshold
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
 from modelwire.lattice.snap import Step
+from modelwire.output_head.recipe import TRAINER
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.wire import signing
+from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
+from .answers import Answers
 from .outbox import Outbox
 from .slots import ModelStore, StoredModel
 
-QUARANTINE, UNKNOWN_BASE, OK = "quarantine", "unknown-base", "ok"
+QUARANTINE, UNKNOWN_BASE, CHALLENGE, OK = "quarantine", "unknown-base", "challenge", "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,25 @@ class Board:
     fleet: str
     device: str
     key: signing.PrivateKey
-    fleet_key: bytes  # the fleet's public key
+    identity: signing.Fleet  # of the fleet: its root key, and its id, which tells namesakes apart
+
+    @property
+    def public_key(self) -> str:
+        """The device's public key, as people hand it on."""
+        return write_key(KeyKind.DEVICE, self.key.public)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the operator compares the public key by."""
+        return fingerprint(self.key.public)
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The centre wants nothing to be sent for a while."""
+
+    until: int  # Unix seconds of this board
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +95,7 @@ class History:
         self.base_commit: bytes = row["base_commit"]
         self.store = ModelStore(folder / "models" / name, self.manifest)
         self.outbox = Outbox(database, name)
+        self.answers = Answers(database, name)
         self.costs = Costs(database, self.base_commit)
         self.journal = self.store.folder / "round"  # of the round under way
         self.history = history
@@ -146,16 +168,44 @@ class History:
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
 
-    def set_waiting(self, wait: Wait | None, now: int) -> None:
+    def set_waiting(self, wait: TrainingWait | None, now: int) -> None:
         """Note why the running agent does not train this model now, for those who ask from outside."""
         self._db.run("DELETE FROM waiting WHERE model=?", self.name)
         if wait is not None:
             self._db.insert("waiting", model=self.name, reason=wait.reason, until=wait.until, at=now)
 
-    def waiting(self) -> Wait | None:
+    def waiting(self) -> TrainingWait | None:
         """Return why the running agent does not train this model now."""
         row = self._db.maybe("SELECT * FROM waiting WHERE model=?", self.name)
-        return Wait(row["reason"], row["until"]) if row is not None else None
+        return TrainingWait(row["reason"], row["until"]) if row is not None else None
+
+    def trainers(self) -> tuple[int, ...]:
+        """Return the versions of the exact trainer that the last welcome said the centre replays."""
+        return tuple(json.loads(self._db.one("SELECT trainers FROM model WHERE name=?", self.name)[0]))
+
+    def against_recipes(self) -> str:
+        """Return why the centre could not replay what this release trains; empty when it could."""
+        said = self.trainers()
+        if TRAINER in said:
+            return ""
+        replays = f"replays trainers {', '.join(map(str, said))}" if said else "has not said that it replays any"
+        return f"this release trains by the exact trainer {TRAINER}, and the centre {replays}"
+
+    def set_quiet(self, quiet: Quiet) -> None:
+        """Note how long the centre wants nothing to be sent."""
+        self._db.run("UPDATE model SET quiet_until=?, quiet_why=? WHERE name=?", quiet.until, quiet.reason, self.name)
+
+    def quiet(self) -> Quiet:
+        """Return until when the centre wants nothing to be sent; in the past, or 0, when that is over."""
+        row = self._db.one("SELECT quiet_until, quiet_why FROM model WHERE name=?", self.name)
+        return Quiet(row[0], row[1])
+
+    def reported(self) -> int:
+        """Return the number of the last thing desired that was reported on; 0 before the first."""
+        return self._db.number("SELECT desired FROM model WHERE name=?", self.name)
+
+    def set_reported(self, number: int) -> None:
+        self._db.run("UPDATE model SET desired=max(desired, ?) WHERE name=?", number, self.name)
 
     def check_welcome(self, head: Head) -> None:
         """Raise NotWelcome while the centre has granted no epoch."""
@@ -163,16 +213,19 @@ class History:
             raise NotWelcome(device=self.board.device, model=self.name, status=self.why_unwelcome(head), next=self.next_step(head))
 
     def why_unwelcome(self, head: Head) -> str:
-        said = {QUARANTINE: "it does not know this key", UNKNOWN_BASE: "it does not hold this base"}
-        return said.get(head.welcome, "it has not answered yet")
+        said = {
+            QUARANTINE: "it does not know this key", UNKNOWN_BASE: "it does not hold this base",
+            CHALLENGE: "it wants to hear from the device once more",
+        }  # fmt: skip
+        return said.get(head.welcome, f"it says {head.welcome!r}" if head.welcome else "it has not answered yet")
 
     def next_step(self, head: Head) -> str:
         """Return the command that makes the centre welcome this model; empty when it has."""
-        if head.welcome == OK:
+        if head.welcome in (OK, CHALLENGE):  # the agent answers a challenge by itself
             return ""
         if head.welcome == UNKNOWN_BASE:
             return f"edgecloud bases add {self.name}.tflite"
-        add = f"edgecloud devices add {self.board.device} {self.board.key.public.hex()}"
+        add = f"edgecloud devices add {self.board.device} {self.board.fingerprint}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
 
 

@@ -13,11 +13,13 @@ from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
 from modelwire.update import sections as update
-from modelwire.update.container import Header, Sealed
+from modelwire.update.container import Sealed
+from modelwire.update.header import Header
 from modelwire.update.sections import AnySection, Kind, Sections
 from modelwire.wire import cbor
 from modelwire.wire.records import Welcome
 
+from .answers import Answered
 from .history import OK, Head, History
 from .outbox import Waiting
 from .outcome import Outcome, merged, said
@@ -46,15 +48,15 @@ class Lineage(History):
             kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
             self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,
         )  # fmt: skip
-        return container.seal(header, sections, self.manifest.schema, self.board.key, recipe=recipe)
+        return container.seal(header, sections, self.manifest.schema, self.board.key, self.board.identity.id, recipe=recipe)
 
     def adopt(
-        self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, command: int | None = None,
+        self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, answer: Answered | None = None,
         note: str = "",
     ) -> int:  # fmt: skip
         """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
 
-        command: the id of the command that this carries out; it is no round then.
+        answer: to the command that this carries out; it is no round then.
         """
         with self._db.transaction():
             version = self._enqueue(sealed, head, outcome, file_sha256=written.file_sha256, note=note)
@@ -63,20 +65,15 @@ class Lineage(History):
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),
                 json.dumps([snapped.step.m, snapped.step.s] if snapped.step else []), self.name,
             )  # fmt: skip
-            if command is None:
+            if answer is None:
                 self._count_round(outcome)
                 if not outcome.untold:
                     self._db.run("UPDATE model SET carded_id=? WHERE name=?", outcome.trained_id, self.name)
                 if outcome.card is not None and (facts := facts_in(outcome.card)):
                     self._tell({"epoch": head.epoch, "facts": facts})
             else:
-                self._db.insert("command", model=self.name, id=command, version=version)
+                self.answers.keep(answer)
         return version
-
-    def done(self, command: int) -> int:
-        """Return the version by which a command was carried out; 0 when it was not."""
-        row = self._db.maybe("SELECT version FROM command WHERE model=? AND id=?", self.name, command)
-        return 0 if row is None else int(row["version"])
 
     def reject(self, head: Head, outcome: Outcome, reason: str, *, widen: Sequence[int]) -> None:
         """Write down that a round was rejected. Everything else is as it was before the round: nothing was changed.
@@ -92,22 +89,19 @@ class Lineage(History):
 
     # Snapshots and sums.
 
-    def snapshot(self, now: int, *, note: str, parent: bytes | None = None, command: int | None = None) -> int:
+    def snapshot(self, now: int, *, note: str, parent: bytes | None = None, command: int = 0) -> int:
         """Queue the whole present state, on `parent` or the head, and return its version.
 
-        command: the id of the command that asked for it; the same id again changes nothing and returns the same version.
-        Raises TooLarge when no container holds it.
+        command: the number of the command that asked for it, which is answered then. Raises TooLarge when no container holds it.
         """
         with self._db.transaction():
-            if command is not None and self.done(command):
-                return self.done(command)
             head, state = self.head(), self.load().state
             extension: dict[str, cbor.Value] = {"note": note} if note else {}
             sealed = self.seal(head, Kind.SNAPSHOT, state.snapshot(), state, extension, parent=parent)
             outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
             version = self._enqueue(sealed, head, outcome, file_sha256=head.file_sha256, note=note)
-            if command is not None:
-                self._db.insert("command", model=self.name, id=command, version=version)
+            if command:
+                self.answers.keep(Answered(command, True, f"snapshot @{version}"))
         return version
 
     def recipes_queued(self) -> list[int]:
@@ -197,9 +191,9 @@ class Lineage(History):
         """
         with self._db.transaction():
             before = self.head()
-            self._db.run("UPDATE model SET welcome=? WHERE name=?", w.status, self.name)
+            self._db.run("UPDATE model SET welcome=?, trainers=? WHERE name=?", w.status, json.dumps(list(w.trainers)), self.name)
             if w.status != OK or not w.epoch:
-                return f"{w.status}; {self.next_step(self.head())}"
+                return f"{w.status}; {self.next_step(self.head())}".removesuffix("; ")
             self._db.run("UPDATE model SET last_version=max(last_version, ?) WHERE name=?", w.version, self.name)
             if w.epoch != before.epoch:
                 self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)

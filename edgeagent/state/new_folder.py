@@ -14,13 +14,15 @@ from modelwire.errors import ConfigError
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file
 from modelwire.update.manifest import manifest_of
+from modelwire.wire.keys import KeyKind, write_fleet, write_key
+from modelwire.wire.signing import Fleet
 
 from . import agent_tables
 from .slots import ModelStore
 
 
 def create_folder(
-    folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet_key: bytes, exact: bool = False
+    folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool = False
 ) -> None:
     """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
     seed: the private key's 32 bytes; exact: the device adopts nothing.
@@ -44,9 +46,9 @@ def create_folder(
 
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
     staging.mkdir(mode=0o700)
-    files.write(staging / device.key, f"{seed.hex()}\n".encode(), mode=0o600)
+    files.write(staging / device.key, f"{write_key(KeyKind.DEVICE_PRIVATE, seed)}\n".encode(), mode=0o600)
     _create_state(staging / device.dir, loaded, models, exact)
-    files.write(staging / device.fleet_key, f"{fleet_key.hex()}\n".encode())
+    files.write(staging / device.fleet_key, f"{write_fleet(fleet)}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
     for place in places:
         os.rename(staging / place, folder / place)
@@ -71,7 +73,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
     Spool.create(state)
     database = create_database(state / agent_tables.FILE, agent_tables.TABLES, agent_tables.RELEASE)
     with Spool(state) as spool, database.transaction():
-        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0)):
+        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0), ("time", 0), ("log", b"")):
             database.insert("meta", key=key, value=value)
         for name, base in models.items():
             manifest, contract = manifest_of(base, exact=exact), tflite_file.contract(base, model=name)

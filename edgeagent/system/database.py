@@ -20,10 +20,14 @@ def create_database(path: Path, schema: str, release: int) -> Database:
     return database
 
 
-def open_database(path: Path, release: int, *, durable: bool = True, migrate: Callable[[Database], None] | None = None) -> Database:
+def open_database(
+    path: Path, release: int, *, durable: bool = True, migrate: Callable[[Database], None] | None = None,
+    older: Callable[[Path], ModelWireError] | None = None,
+) -> Database:  # fmt: skip
     """Return the file at `path`. durable=False: the last commits may be lost when the power is cut, never more.
 
-    migrate: brings a file of an earlier release to this one. Raises MissingFile, or StateDamaged when it is of another release.
+    migrate: brings a file of an earlier release to this one. older: the error for one that can't be brought to it.
+    Raises MissingFile, or StateDamaged when it is of another release.
     """
     if not path.exists():
         raise MissingFile(path=path, what="the agent's state")
@@ -32,6 +36,9 @@ def open_database(path: Path, release: int, *, durable: bool = True, migrate: Ca
     if migrate is not None and database.number("PRAGMA user_version") < release:
         migrate(database)
     written = database.number("PRAGMA user_version")
+    if written < release and older is not None:
+        database.close()
+        raise older(path)
     if written != release:
         raise StateDamaged(path=path, reason=f"its tables are of release {written}, this agent reads {release}")
     return database

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeagent.samples.spool import Samples
 from modelwire.tensors import F32
@@ -20,6 +21,7 @@ class Score:
 
     loss: float  # mean cross-entropy of classes, mean squared error of targets
     accuracy: float | None  # 0 to 1; None where there are no classes
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)  # of each sample, where there are classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,14 @@ def score(output: F32, samples: Samples) -> Score:
     """Return the score of `output`, [n, ...]. The loss is NaN when any output is."""
     got = output.reshape(samples.y.shape).astype(np.float64)
     want = samples.y.astype(np.float64)
-    accuracy = float(np.mean(got.argmax(-1) == want.argmax(-1))) if samples.labelled else None
+    right = got.argmax(-1) == want.argmax(-1) if samples.labelled else None
+    accuracy = None if right is None else float(np.mean(right))
     if not np.isfinite(got).all():
-        return Score(float("nan"), accuracy)
+        return Score(float("nan"), accuracy, right)
     if samples.labelled and _are_probabilities(got):
-        right = (got * want).sum(-1)
-        return Score(float(-np.log(np.maximum(right, _SMALLEST)).mean()), accuracy)
-    return Score(float(np.mean((got - want) ** 2)), accuracy)
+        likely = (got * want).sum(-1)
+        return Score(float(-np.log(np.maximum(likely, _SMALLEST)).mean()), accuracy, right)
+    return Score(float(np.mean((got - want) ** 2)), accuracy, right)
 
 
 def judge(before: Score, after: Score, *, margin: float, size: int, budget: int | None) -> Verdict:

@@ -26,6 +26,7 @@ cdef extern from "mw.h" nogil:
         MW_NO_ROOM
         MW_NOT_STORED
         MW_PLANES
+        MW_LZ4
         MW_ROW
         MW_UNIT
         MW_VERBATIM_STEP
@@ -70,6 +71,7 @@ cdef extern from "mw_planes.h" nogil:
                               uint8_t *planes, size_t stride, size_t *count, size_t *at)
     mw_status mw_join_planes(const uint8_t *changed, const uint8_t *planes, size_t stride, size_t count, const void *parent, size_t n,
                              uint32_t width, uint32_t infinity, void *fresh, size_t *at)
+    mw_status mw_check_lz4(const uint8_t *block, size_t length)
 
 
 cdef extern from "mw_model.h" nogil:

@@ -136,6 +136,9 @@ def join_planes(changed: U8, planes: U8, parent: Stored | None, fresh: Stored, *
     Raises Malformed and NonFinite; fresh then means nothing.
     """
 
+def check_lz4(block: U8) -> None:
+    """Raise Malformed unless a packed plane is whole sequences of LZ4, none with a match at offset 0, of which liblz4 makes zeros."""
+
 @disjoint_base
 class Model:
     """The arrays of one model, checked once and held; model-wide kernels read and write them without asking again."""

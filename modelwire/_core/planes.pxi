@@ -117,3 +117,13 @@ def join_planes(changed, planes, parent, fresh, *, count, infinity):
     with nogil:
         status = mw_join_planes(p_changed, p_planes, stride, kept, p_parent, n, width, end, p_fresh, &at)
     _check(status, at, n)
+
+
+def check_lz4(block):
+    cdef _Arrays a = _Arrays()
+    cdef const uint8_t *p_block = <const uint8_t *>a.take(block, "block", _B8, 1)
+    cdef size_t n = a.n
+    cdef mw_status status
+    with nogil:
+        status = mw_check_lz4(p_block, n)
+    _check(status)

@@ -38,6 +38,7 @@ _ERRORS: tuple[tuple[str, type[ModelWireError], dict[str, str]], ...] = (
     ("MW_NO_ROOM", KernelError, {"what": "kernel", "reason": "an output is too small"}),
     ("MW_NOT_STORED", Malformed, {"what": "weights", "reason": "entry {index} is no value of the tensor's storage type"}),
     ("MW_PLANES", Malformed, {"what": "planes", "reason": "the changed entries are not as many as they say"}),
+    ("MW_LZ4", Malformed, {"what": "planes", "reason": "a plane is not what lz4 writes"}),
     ("MW_ROW", Malformed, {"what": "section table", "reason": "the row of tensor {tensor} is not one of this wire, or not for its class"}),
     ("MW_UNIT", Malformed, {"what": "section", "reason": "tensor {tensor} has another unit than its parent"}),
     ("MW_VERBATIM_STEP", Malformed, {"what": "section", "reason": "tensor {tensor} is verbatim and has a step or unit"}),

@@ -18,7 +18,7 @@ from .lattice import (
     weights_from_q,
 )
 from .model import Model, apply_stream, check_table
-from .planes import from_storage, join_planes, ordered_differences, round_stored, split_planes, to_storage
+from .planes import check_lz4, from_storage, join_planes, ordered_differences, round_stored, split_planes, to_storage
 from .round import Round, kth_magnitude
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "apply_verbatim",
     "check_arithmetic",
     "check_lattice",
+    "check_lz4",
     "check_rounding",
     "check_table",
     "check_verbatim",

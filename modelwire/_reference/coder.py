@@ -1,4 +1,4 @@
-"""The range coder, as docs/wire-format-coder.md words it: one walk over a section, one bit at a time."""
+"""The range coder, as docs/format/coder.md words it: one walk over a section, one bit at a time."""
 
 from __future__ import annotations
 

@@ -142,6 +142,33 @@ def join_planes(changed: U8, planes: U8, parent: Stored | None, fresh: Stored, *
     fresh[:] = found
 
 
+def check_lz4(block: U8) -> None:
+    data = take("block", block, np.uint8).tobytes()
+    place = 0
+    try:
+        while place < len(data):
+            token = data[place]
+            literals, place = _lz4_length(data, place + 1, token >> 4)
+            place += literals
+            if place == len(data):
+                return  # the last sequence has no match
+            if place > len(data) or not (data[place] | data[place + 1]):
+                break
+            _, place = _lz4_length(data, place + 2, token & 15)
+    except IndexError:
+        pass
+    raise Malformed(what="planes", reason="a plane is not what lz4 writes")
+
+
+def _lz4_length(data: bytes, place: int, found: int) -> tuple[int, int]:
+    """Return the length that four bits of a token begin, and the place behind its further bytes. Raises IndexError."""
+    more = 255
+    while found >= 15 and more == 255:
+        more = data[place]
+        found, place = found + more, place + 1
+    return found, place
+
+
 def _dtype(dtype: int, *among: int) -> Dtype:
     if dtype not in among:
         raise KernelError(what="dtype", reason=f"expected one of {', '.join(map(str, among))}, got {dtype}")

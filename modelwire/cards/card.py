@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from modelwire import limits
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
 from modelwire.tensors import check_name
+from modelwire.text import is_plain
 from modelwire.wire import cbor
 
 from .sketch import BUCKETS, FRACTION, LEVEL_MAX, Channel, Sketch, merged, narrowed, sketch_of
@@ -26,7 +27,8 @@ TAGS_MAX, VALUES_MAX, CHANNELS_MAX = 16, 64, 32  # of a card that travels
 TAG_LENGTH = 40  # characters of a tag's value
 CARD_MAX = 8 * limits.KIB
 _COUNT_MAX = 1 << 53
-FORMAT = 2  # the first was never sent
+FORMAT = 3  # the first two were never released
+ENTRIES_MAX, ENTRY_NAME = 64, 64  # named entries of a card that travels, and the characters of a name
 _PLAIN = Channel("x")  # the axis of a channel that names none
 _LOSS_UNIT = 20  # losses count in 2^-20
 
@@ -43,6 +45,12 @@ class Card:
     judged: int = 0  # held-out samples behind the two losses
     loss_before: int = 0  # sum over them in 2^-20
     loss_after: int = 0
+    entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # accuracy/light=night: (judged samples, sum over them in 2^-20)
+
+    def entry(self, name: str) -> float:
+        """Mean of a named entry, such as the accuracy in one context. Raises KeyError; NaN when nothing was judged."""
+        count, total = self.entries[name]
+        return math.ldexp(total / count, -_LOSS_UNIT) if count else math.nan
 
     @property
     def losses(self) -> tuple[float, float]:
@@ -53,11 +61,12 @@ class Card:
         return before, after
 
     def encode(self) -> bytes:
-        """Return the canonical bytes. Raises TooLarge beyond what a card may hold."""
+        """Return the canonical bytes. Raises TooLarge beyond what a card may hold, Malformed for an entry that no reader takes."""
         for what, have, most in (
             ("a card's tags", len(self.tags), TAGS_MAX),
             ("a tag of a card", max((len(values) for values in self.tags.values()), default=0), VALUES_MAX),
             ("a card's channels", len(self.sketches), CHANNELS_MAX),
+            ("a card's named entries", len(self.entries), ENTRIES_MAX),
         ):
             if have > most:
                 raise TooLarge(what=what, size=have, limit=most)
@@ -65,7 +74,8 @@ class Card:
         hours = _runs({hour: n for hour, n in enumerate(self.hours) if n}) or [0, 0] if self.hours else []
         sketches: list[cbor.Value] = [_sketch_value(sketch) for sketch in self.sketches]
         loss: list[cbor.Value] = [self.judged, self.loss_before, self.loss_after] if self.judged else []
-        value: list[cbor.Value] = [FORMAT, self.samples, _runs(self.labels), hours, tags, sketches, loss]
+        entries: dict[str, cbor.Value] = {_entry_name(name): list(_entry(name, list(pair))) for name, pair in self.entries.items()}
+        value: list[cbor.Value] = [FORMAT, self.samples, _runs(self.labels), hours, tags, sketches, loss, entries]
         data = cbor.encode(value)
         if len(data) > CARD_MAX:
             raise TooLarge(what="the data card", size=len(data), limit=CARD_MAX)
@@ -83,11 +93,13 @@ def card_of(
     judged: int = 0,
     loss_before: float = 0.0,
     loss_after: float = 0.0,
+    entries: Mapping[str, tuple[int, float]] | None = None,
 ) -> Card:
     """Return the card of `samples` samples.
 
     labels: classes; hours: 0 to 23, local time; tags: by name, one value a sample, or one for all that then counts once;
-    values: [samples, channels]. judged: held-out samples whose mean losses are given. Raises ShapeMismatch or Malformed.
+    values: [samples, channels]. judged: held-out samples whose mean losses are given. entries: by name, how many were judged and
+    their mean. Raises ShapeMismatch or Malformed.
     """
     if not 0 <= samples < _COUNT_MAX or not 0 <= judged < 1 << 31:
         raise Malformed(what="card", reason="a number of samples is out of range")
@@ -115,6 +127,7 @@ def card_of(
         judged,
         round(math.ldexp(loss_before * judged, _LOSS_UNIT)),
         round(math.ldexp(loss_after * judged, _LOSS_UNIT)),
+        {_entry_name(name): _entry_of(name, n, mean) for name, (n, mean) in sorted((entries or {}).items())},
     )
 
 
@@ -136,6 +149,7 @@ def merge(a: Card, b: Card, buckets: int = BUCKETS) -> Card:
         a.judged + b.judged,
         a.loss_before + b.loss_before,
         a.loss_after + b.loss_after,
+        {name: _sum_of_entries(a.entries.get(name), b.entries.get(name)) for name in sorted(a.entries.keys() | b.entries.keys())},
     )
 
 
@@ -160,12 +174,12 @@ def parse_card(data: bytes) -> Card:
     if len(data) > CARD_MAX:
         raise TooLarge(what="the data card", size=len(data), limit=CARD_MAX)
     top = cbor.decode(data, "data card")
-    if not isinstance(top, list) or len(top) != 7 or type(top[0]) is not int or top[0] != FORMAT:
-        raise Malformed(what="data card", reason=f"it has not the seven fields of a card of format {FORMAT}")
-    _, samples, labels, hours, tags, channels, losses = top
+    if not isinstance(top, list) or len(top) != 8 or type(top[0]) is not int or top[0] != FORMAT:
+        raise Malformed(what="data card", reason=f"it has not the eight fields of a card of format {FORMAT}")
+    _, samples, labels, hours, tags, channels, losses, entries = top
     by_hour, loss = _counted(hours, 0, HOURS - 1), _list(losses)
-    if len(loss) not in (0, 3) or not isinstance(tags, dict) or any(type(n) is not int for n in loss):
-        raise Malformed(what="data card", reason="loss or tags have not their form")
+    if len(loss) not in (0, 3) or not isinstance(tags, dict) or not isinstance(entries, dict) or any(type(n) is not int for n in loss):
+        raise Malformed(what="data card", reason="loss, tags or entries have not their form")
     judged, before, after = loss or (0, 0, 0)
     if not 0 <= judged < 1 << 31 or bool(loss) != (judged > 0) or max(abs(before), abs(after)) >= _COUNT_MAX << 9:
         raise Malformed(what="data card", reason="a loss is out of range")
@@ -178,6 +192,7 @@ def parse_card(data: bytes) -> Card:
         judged,
         before,
         after,
+        {_entry_name(name): _entry(name, pair) for name, pair in entries.items()},
     )
     names = [sketch.channel.name for sketch in card.sketches]
     if names != sorted(set(names)) or card.encode() != data:
@@ -186,9 +201,33 @@ def parse_card(data: bytes) -> Card:
 
 
 def _tag_value(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= TAG_LENGTH or not value.isprintable():
+    if not isinstance(value, str) or not 0 < len(value) <= TAG_LENGTH or not is_plain(value):
         raise Malformed(what=f"tag {name}", reason=f"{str(value)[:60]!r} is not 1 to {TAG_LENGTH} printable characters")
     return value
+
+
+def _entry_name(name: str) -> str:
+    if not 0 < len(name) <= ENTRY_NAME or not is_plain(name):
+        raise Malformed(what="data card", reason=f"the entry {name[:80]!r} is not called by 1 to {ENTRY_NAME} printable characters")
+    return name
+
+
+def _entry(name: str, value: cbor.Value) -> tuple[int, int]:
+    pair = _list(value)
+    if len(pair) != 2 or any(type(n) is not int for n in pair) or not 0 <= pair[0] < _COUNT_MAX or abs(pair[1]) >= _COUNT_MAX << 9:
+        raise Malformed(what="data card", reason=f"the entry {name!r} is not a count and a sum")
+    return pair[0], pair[1]
+
+
+def _entry_of(name: str, count: int, mean: float) -> tuple[int, int]:
+    if not math.isfinite(mean) or abs(mean) >= 1 << 30:
+        raise Malformed(what="data card", reason=f"the mean of the entry {name!r} is not a number below 2^30")
+    return _entry(name, [count, round(math.ldexp(mean * count, _LOSS_UNIT))])
+
+
+def _sum_of_entries(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tuple[int, int]:
+    (n, x), (m, y) = a or (0, 0), b or (0, 0)
+    return n + m, x + y
 
 
 def _whole(what: str, values: NDArray[Any], samples: int, end: int) -> NDArray[np.int64]:

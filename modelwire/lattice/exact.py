@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from modelwire import _core, storage
-from modelwire.errors import Malformed
 from modelwire.tensors import Dtype, Held, Stored, TensorSpec
 from modelwire.update import planes
 from modelwire.update.sections import PlaneSection
@@ -27,13 +26,13 @@ def section_of(tensor: int, spec: TensorSpec, before: Held, after: Held) -> Plan
 def look(spec: TensorSpec, section: PlaneSection, held: Held, start: int) -> Fingerprint:
     """Return what `put` would add to the fingerprint, having checked all that it could refuse. start: global index of entry 0.
 
-    Of raw planes: what they are more than `held`, which is the base then. Raises Malformed or NonFinite.
+    Raises Malformed or NonFinite.
     """
     lanes = (0, 0)
     for block in planes.blocks(section.planes, spec.size, spec.dtype.width):
         before = storage.bits(spec.dtype, held[block.start : block.start + block.entries])
         after = np.empty_like(before)
-        planes.join_block(block, None if section.raw else before, after, spec.dtype.infinity)
+        planes.join_block(block, before, after, spec.dtype.infinity)
         lanes = plus(lanes, _lanes(spec.dtype, after, before, start + block.start))
     return lanes
 
@@ -43,7 +42,7 @@ def put(spec: TensorSpec, section: PlaneSection, held: Held) -> None:
     for block in planes.blocks(section.planes, spec.size, spec.dtype.width):
         part = held[block.start : block.start + block.entries]
         stored = storage.bits(spec.dtype, part)
-        planes.join_block(block, None if section.raw else stored, stored, spec.dtype.infinity)
+        planes.join_block(block, stored, stored, spec.dtype.infinity)
         storage.put_bits(spec.dtype, stored, part)
 
 
@@ -57,9 +56,7 @@ def lanes_between(spec: TensorSpec, base: Held, held: Held, start: int) -> Finge
 
 
 def lanes_of(section: PlaneSection, start: int) -> Fingerprint:
-    """Return what differences add to a fingerprint. Raises Malformed, for raw planes too: theirs hangs on the base."""
-    if section.raw:
-        raise Malformed(what="planes", reason=f"tensor {section.tensor} has raw planes, whose fingerprint hangs on the base")
+    """Return what differences add to a fingerprint. Raises Malformed."""
     stored = planes.differences(section.planes, section.entries, section.dtype)
     return _lanes(section.dtype, stored, np.zeros_like(stored), start, infinity=0)
 

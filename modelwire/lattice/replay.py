@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from modelwire import limits
-from modelwire.errors import RootMismatch, TooLarge
-from modelwire.output_head.recipe import HeadLayer, Recipe, check_places
-from modelwire.output_head.trainer import Progress, train_head
+from modelwire.errors import Malformed, RootMismatch, TooLarge
+from modelwire.output_head.recipe import CHECKPOINTS_MAX, Checkpoints, HeadLayer, Recipe, check_places, marks_within
+from modelwire.output_head.trainer import Progress, advance_to, layers_of, start_of, train_head
 from modelwire.tensors import F32
 from modelwire.update.sections import AnySection, Kind, Sections, section_of, verbatim_section
 
@@ -45,6 +45,39 @@ def update_of(
     if recipe.head.work(len(recipe.rows)) > limit.training:
         raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
     return moved_to(state, recipe.layers, train_head(recipe.head, recipe.rows, start, progress))
+
+
+def checkpoints_of(
+    state: ModelState, recipe: Recipe, every: int, limit: limits.Limits = limits.DEFAULT, *, progress: Progress | None = None
+) -> Checkpoints:
+    """Return the roots on the way of the one training of all steps: what it has come to after every so many steps, below all of them.
+
+    Schedules divide by all steps, so these are not the roots of recipes with fewer steps.
+
+    Raises Malformed when there are none or more than a recipe carries, and what `update_of` raises.
+    """
+    count = marks_within(recipe.head.steps, every) if every > 0 else 0
+    if not 0 < count <= CHECKPOINTS_MAX:
+        raise Malformed(what="recipe", reason=f"{count} checkpoints are not 1 to {CHECKPOINTS_MAX}")
+    start = layers_before(state, recipe)
+    if recipe.head.work(len(recipe.rows)) > limit.training:
+        raise TooLarge(what="the recipe's training", size=recipe.head.work(len(recipe.rows)), limit=limit.training)
+    training, roots = start_of(recipe.head, start), []
+    for mark in range(count):
+        advance_to(recipe.head, training, recipe.rows, (mark + 1) * every, progress)
+        after = state.copy()
+        after.apply(kind_of(state), moved_to(state, recipe.layers, layers_of(recipe.head, training.weights)))
+        roots.append(after.root)
+    return Checkpoints(every, tuple(roots))
+
+
+def first_apart(state: ModelState, recipe: Recipe, limit: limits.Limits = limits.DEFAULT) -> int:
+    """Return the step of the first checkpoint that this machine does not come to; 0 when all are as the recipe says, or none are there."""
+    said = recipe.checkpoints
+    if said is None:
+        return 0
+    mine = checkpoints_of(state, recipe, said.every, limit)
+    return next((said.every * (i + 1) for i, (a, b) in enumerate(zip(said.roots, mine.roots, strict=True)) if a != b), 0)
 
 
 def moved_to(state: ModelState, layers: Sequence[HeadLayer], trained: Sequence[tuple[F32, F32]]) -> Sections:

@@ -9,9 +9,10 @@ import numpy as np
 
 from modelwire import _core
 from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow, RootMismatch, WrongBase
-from modelwire.identity import root_of
+from modelwire.identity import RootParts, no_integers, root_parts
 from modelwire.tensors import I32, Dtype, Held, Weights
-from modelwire.update.container import CODEC_RANGE, Container, Entry, Header
+from modelwire.update.container import CODEC_RANGE, Container, Entry
+from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, peak_of, suits
 from modelwire.update.sections import AnySection, Kind, PlaneSection, Section, Sections, section_of, sparse, verbatim_section
 
@@ -37,12 +38,17 @@ class ModelState:
 
     @classmethod
     def of_base(cls, manifest: Manifest, base: Sequence[Held]) -> ModelState:
-        """Return version 0. Raises WrongBase when the weights are not the manifest's, Malformed when its units do not suit them."""
-        if root_of(manifest.schema, base) != manifest.root:
+        """Return version 0. Raises WrongBase when the weights are not the manifest's, Malformed when its units do not suit them,
+        NonFinite for a weight that is no number.
+        """
+        zeros, peaks = no_integers({t: len(base[t]) for t in manifest.kept}), [peak_of(b) for b in base]
+        for b, peak, spec in zip(base, peaks, manifest.schema.tensors, strict=True):
+            if not np.isfinite(peak):
+                raise NonFinite(what="the base", tensor=spec.name, index=int(np.flatnonzero(~np.isfinite(b))[0]))
+        if root_parts(manifest.schema, base, manifest.exponents, zeros).root != manifest.root:
             raise WrongBase(what="the base's weights", kind="root", expected=manifest.root.hex()[:16], got="another")
-        for t, (b, e) in enumerate(zip(base, manifest.exponents, strict=True)):
-            peak, spec = peak_of(b), manifest.schema.tensors[t]
-            if not np.isfinite(peak) or (manifest.lattice(t) and not suits(peak, e, spec.dtype)):
+        for t, (peak, e, spec) in enumerate(zip(peaks, manifest.exponents, manifest.schema.tensors, strict=True)):
+            if manifest.lattice(t) and not suits(peak, e, spec.dtype):
                 raise Malformed(what="manifest", reason=f"tensor {spec.name}: a unit of 2^{e} does not suit weights of up to {peak:g}")
         return cls._at_base(manifest, list(base))
 
@@ -101,7 +107,13 @@ class ModelState:
 
     @property
     def root(self) -> bytes:
-        return root_of(self.manifest.schema, self.weights)
+        return self.root_parts.root
+
+    @property
+    def root_parts(self) -> RootParts:
+        """What the root is the digest of: its weights node alone proves a bare `.tflite`."""
+        kept = {t: self.integers[t] for t in self.manifest.kept}
+        return root_parts(self.manifest.schema, self.weights, self.exponents, kept)
 
     def named(self) -> Weights:
         """Return the weights by name, in their shapes, without copies."""
@@ -190,7 +202,7 @@ class ModelState:
             raise IndexOutOfRange(tensor=s.tensor, index=0, size=len(self.base))
         schema = self.manifest.schema
         spec = schema.tensors[s.tensor]
-        if not self.manifest.exact(s.tensor) or (s.dtype, s.entries) != (spec.dtype, spec.size) or (s.raw and not snapshot):
+        if not self.manifest.exact(s.tensor) or (s.dtype, s.entries) != (spec.dtype, spec.size):
             raise Malformed(what="section", reason=f"tensor {s.tensor} has planes that it can't take")
         with naming(spec.name):
             return exact.look(spec, s, (self.base if snapshot else self.weights)[s.tensor], schema.starts[s.tensor])

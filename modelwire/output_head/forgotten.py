@@ -17,7 +17,7 @@ KEY = "forgot"
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Samples by their ids, in whatever recipe they are; or rows of one version's recipe, where it does not name its samples."""
+    """Samples by their ids, in whatever recipe they are; rows of one version's recipe, where it does not name its samples; or both."""
 
     samples: tuple[int, ...] = ()  # rising
     version: int = 0  # 0: none
@@ -50,9 +50,9 @@ def parse_forgotten(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Forgo
 
 def forgotten_of(extension: Mapping[str, cbor.Value]) -> Forgotten | None:
     """Return what an update's extension says was forgotten; None when it says nothing. Raises Malformed."""
-    held = extension.get(KEY)
-    if held is None:
+    if KEY not in extension:
         return None
+    held = extension[KEY]
     if not isinstance(held, bytes):
         raise Malformed(what="what is forgotten", reason="it is no bytes")
     return parse_forgotten(held)

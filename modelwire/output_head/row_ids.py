@@ -1,6 +1,6 @@
 """Which sample each row of a recipe is of: what lets the centre forget a sample in every version that was trained on it.
 
-The bytes stand in the extension of an update of kind recipe, under "rows": never needed to rebuild. docs/wire-format-recipe.md has them.
+The bytes stand in the extension of an update of kind recipe, under "rows": never needed to rebuild. docs/format/recipe.md has them.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def decode_ids(data: bytes, rows: int | None = None) -> tuple[int, ...]:
 
 def ids_of(extension: Mapping[str, cbor.Value], rows: int) -> tuple[int, ...] | None:
     """Return the ids that an update's extension names, one a row; None when it names none. Raises Malformed."""
-    held = extension.get(KEY)
-    if held is None:
+    if KEY not in extension:
         return None
+    held = extension[KEY]
     if not isinstance(held, bytes):
         raise Malformed(what="the ids of the rows", reason="they are no bytes")
     return decode_ids(held, rows)

@@ -1,6 +1,6 @@
 """Rows of features with what they should give, as few bytes: what a recipe carries in place of weights.
 
-Coded by the update's own range coder; docs/wire-format-recipe.md has the bytes, and why nothing is predicted from other rows.
+Coded by the update's own range coder; docs/format/recipe.md has the bytes, docs/notes/recipe.md why nothing is predicted from other rows.
 """
 
 from __future__ import annotations
@@ -68,10 +68,17 @@ class Rows:
         return self.features.astype(np.float32) * np.float32(self.scale)
 
     def wanted_for(self, settings: OutputHeadSettings) -> NDArray[Any]:
-        """Return labels or flat targets as the settings' loss asks for them. Raises ShapeMismatch."""
+        """Return labels or flat targets as the settings' loss asks for them.
+
+        Raises ShapeMismatch, and Malformed for a label that is not below the outputs: of any row, before a step is taken, so that no
+        other fault of the training can come first.
+        """
         if settings.loss is Loss.SOFTMAX:
             if self.labels is None:
                 raise ShapeMismatch(tensor="labels", expected="a class for each row", got="none")
+            strange = np.flatnonzero(self.labels >= settings.outputs)
+            if len(strange):
+                raise Malformed(what="labels", reason=f"that of row {strange[0]} is no class of {settings.outputs}")
             return np.ascontiguousarray(self.labels)
         targets = self.values if self.targets is None and self.labels is None else self.targets
         if targets is None or targets.shape[1] != settings.outputs:
@@ -137,7 +144,9 @@ def rows_of(value: cbor.Value) -> Rows:
     _, dtype, scale, n, width, layout, count, medians, stream, kind, wanted = fields
     if dtype not in (Dtype.INT8, Dtype.FLOAT16) or layout not in tuple(Layout) or kind not in (0, 1):
         raise Malformed(what="rows", reason="a dtype, layout or kind that this release does not read")
-    if not 1 <= width <= FEATURES_MAX or n < 1 or n * width > ENTRIES_MAX:
+    if n < 1 or width < 1:
+        raise Malformed(what="rows", reason=f"there are none: {n} rows of {width} features")
+    if width > FEATURES_MAX or n * width > ENTRIES_MAX:
         raise TooLarge(what="the rows", size=n * width, limit=ENTRIES_MAX)
     if not _SCALE_MIN <= scale <= _SCALE_MAX or scale != float(np.float32(scale)) or (dtype == Dtype.FLOAT16 and scale != 1.0):
         raise Malformed(what="rows", reason="the scale is out of range")

@@ -54,10 +54,11 @@ def layers_of(settings: OutputHeadSettings, weights: F32) -> list[tuple[F32, F32
 
 
 def advance(settings: OutputHeadSettings, state: HeadState, rows: Rows, steps: int) -> F32:
-    """Take `steps` further steps and return the loss of each batch before its step.
+    """Take `steps` further steps of those that the settings say, and return the loss of each batch before its step.
 
-    However the steps are cut into calls, the bits are the same. Raises TrainingDiverged, NonFinite or Malformed, RoundingMode or
-    SubnormalsFlushed where the processor was set to compute otherwise; the state is then as it was.
+    However the steps are cut into calls, the bits are the same, and so is the error of a training that is refused. Raises ShapeMismatch,
+    TrainingDiverged, NonFinite or Malformed, RoundingMode or SubnormalsFlushed where the processor was set to compute otherwise; the state
+    is then as it was.
     """
     _suits(settings, rows)
     losses = _core.head_train(
@@ -72,12 +73,17 @@ def train_head(
 ) -> list[tuple[F32, F32]]:
     """Return the layers after all steps. progress: told steps done and all, now and then. Raises as `advance` does."""
     state = start_of(settings, layers)
+    advance_to(settings, state, rows, settings.steps, progress)
+    return layers_of(settings, state.weights)
+
+
+def advance_to(settings: OutputHeadSettings, state: HeadState, rows: Rows, step: int, progress: Progress | None = None) -> None:
+    """Train on until `step` steps are taken in all, in calls that each end soon. Raises as `advance` does."""
     whole = max(1, WORK_OF_A_CALL * settings.steps // settings.work(len(rows)))
-    while state.step < settings.steps:
-        advance(settings, state, rows, min(whole, settings.steps - state.step))
+    while state.step < step:
+        advance(settings, state, rows, min(whole, step - state.step))
         if progress is not None:
             progress(state.step, settings.steps)
-    return layers_of(settings, state.weights)
 
 
 def outputs_of(settings: OutputHeadSettings, weights: F32, rows: Rows) -> F32:

@@ -5,4 +5,4 @@ Knows no state that an update is applied to, and no network.
 
 from __future__ import annotations
 
-__all__ = ["container", "manifest", "planes", "sections"]
+__all__ = ["adopting", "container", "header", "manifest", "planes", "proof", "sections"]

@@ -1,6 +1,6 @@
-"""The container: one update as bytes, sealed and signed; and the strict reader for it. docs/wire-format.md has the layout.
+"""The container: one update as bytes, sealed and signed; and the strict reader for it. docs/format/container.md has the layout.
 
-`parse` checks the envelope: digest, lengths, header, section table. The content is checked when it is decoded, by
+`parse` checks the envelope: lengths, commit, header, section table. The content is checked when it is decoded, by
 `ModelState.apply_container`, which takes back what it wrote when a check fails, or by `Container.sections` and `Container.recipe`,
 which write nothing.
 Any buffer will do, a mapped file too: the coded stream is never copied.
@@ -10,59 +10,36 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from mmap import mmap
 
 from modelwire import _core, limits
 from modelwire.errors import DigestMismatch, IndexOutOfRange, Malformed, TooLarge, UnsupportedWire, WrongBase
 from modelwire.output_head.recipe import Recipe, parse_recipe
-from modelwire.tensors import Schema, check_name
+from modelwire.tensors import Schema
 from modelwire.wire import cbor, signing
 
 from . import planes
+from .header import HEADER_BYTES, PREAMBLE_BYTES, TRAILER, Header, commit_from, read_extension, read_header, read_preamble, write_front
 from .sections import AnySection, Kind, PlaneSection, Section, Sections, dense, sparse, split_step
 
-MAGIC = b"\x89MWU\r\n\x1a\n"  # like PNG's: text-mode transfer, a cleared high bit or a swapped line end damage it
-MAJOR, MINOR = 1, 0
-SHA256 = 1
-CODEC_RANGE, CODEC_PLANES, CODEC_RAW = 1, 2, 3  # raw planes are only read: no release writes them, and the number stays theirs
+CODEC_RANGE, CODEC_PLANES = 1, 2  # 3 was raw planes, which no release wrote: it stays reserved
 CODECS: dict[Kind, tuple[int, ...]] = {
-    Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES, CODEC_RAW),
+    Kind.SNAPSHOT: (CODEC_RANGE, CODEC_PLANES),
     Kind.DELTA: (CODEC_RANGE, CODEC_PLANES),
     Kind.EXACT: (CODEC_PLANES,),
     Kind.RECIPE: (),
 }
 PIECE = 1 << 20  # bytes that are hashed between two words of progress
-ENTRIES_PER_BYTE = 16_000  # the cheapest decision takes a 2000th of a bit (docs/wire-format.md, "Range coder")
+ENTRIES_PER_BYTE = 16_000  # the cheapest decision takes a 2000th of a bit (docs/format/coder.md)
 
-_PREAMBLE = struct.Struct("<8sBBHIIIII")  # magic, major, minor, flags, header, extension, sections, total, crc32c
-_HEADER = struct.Struct("<BBBBIQ32s32s32s16s")  # kind, hash, name lengths, epoch, version, schema, parent, root, fingerprint
 _SECTION = struct.Struct("<HBBBbHI")  # tensor, codec, m, j, exponent, reserved, count
 _CODEC_AT = 2  # the codec's byte in a row
-TRAILER = 32 + signing.SIGNATURE_BYTES
-SMALLEST = _PREAMBLE.size + _HEADER.size + 2 + TRAILER
-
+SMALLEST = PREAMBLE_BYTES + HEADER_BYTES + 2 + TRAILER
 
 Buffer = bytes | bytearray | memoryview | mmap
 Progress = Callable[[int], None]  # told how many bytes from the start won't be read again soon
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What an update says of itself."""
-
-    kind: Kind
-    device: str
-    model: str
-    epoch: int  # >= 1, granted by the centre; counts losses of state
-    version: int  # >= 1, chosen by the device, strictly rising
-    parent: bytes  # commit of the parent, 32 bytes; the base's commit for a first update
-    schema_id: bytes
-    root: bytes  # of the weights after the update
-    fingerprint: tuple[int, int]  # after the update
-    base: bytes = b""  # commit of the base; snapshots alone name it
-    extension: Mapping[str, cbor.Value] = field(default_factory=dict)  # metrics; never needed to rebuild
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +90,9 @@ class Container:
         """DEVICE/MODEL@VERSION."""
         return f"{self.header.device}/{self.header.model}@{self.header.version}"
 
-    def verify(self, public: bytes) -> None:
-        """Raise BadSignature unless the device that `public` belongs to sealed this."""
-        signing.verify(public, signing.UPDATE, self.commit, self.signature, what=self.name, signer=self.header.device)
+    def verify(self, public: bytes, fleet: bytes) -> None:
+        """Raise BadSignature unless the device that `public` belongs to sealed this, in the fleet with this id."""
+        signing.verify(public, signing.UPDATE, fleet, self.commit, self.signature, what=self.name, signer=self.header.device)
 
     def recipe(self, limit: limits.Limits = limits.DEFAULT) -> Recipe:
         """Return the recipe that the update carries. Raises Malformed, when it is of another kind too, or TooLarge."""
@@ -141,9 +118,9 @@ class Container:
                 continue
             if e.tensor >= len(schema.tensors):
                 raise IndexOutOfRange(tensor=e.tensor, index=0, size=len(schema.tensors))
-            spec, raw = schema.tensors[e.tensor], e.codec == CODEC_RAW
-            out[e.tensor] = PlaneSection(e.tensor, spec.dtype, spec.size, self.planes[start : start + e.count], raw)
-            planes.check(out[e.tensor].planes, spec.size, spec.dtype.width, always=raw)
+            spec = schema.tensors[e.tensor]
+            out[e.tensor] = PlaneSection(e.tensor, spec.dtype, spec.size, self.planes[start : start + e.count])
+            planes.check(out[e.tensor].planes, spec.size, spec.dtype.width)
             start += e.count
         return out
 
@@ -183,50 +160,37 @@ class Sealed:
 
 
 def seal(
-    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, limit: limits.Limits = limits.DEFAULT, *,
-    recipe: bytes = b"",
+    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, fleet: bytes,
+    limit: limits.Limits = limits.DEFAULT, *, recipe: bytes = b"",
 ) -> Sealed:  # fmt: skip
     """Return the signed update. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever.
 
+    fleet: the fleet's id, which the signature binds.
     recipe: what `Recipe.encode` gives; of an update of kind recipe, which has no sections.
     """
     whole = unsigned(header, sections, schema, limit, recipe=recipe)
     commit = whole[-32:]
-    return Sealed(whole + key.sign(signing.UPDATE, commit), header, commit)
+    return Sealed(whole + key.sign(signing.UPDATE, fleet, commit), header, commit)
 
 
 def unsigned(
     header: Header, sections: Sequence[AnySection], schema: Schema, limit: limits.Limits = limits.DEFAULT, *, recipe: bytes = b""
 ) -> bytes:
     """Return a container up to its commit: where a record that is signed carries it. Raises as `seal`."""
-    _check_header(header)
     if (header.kind is Kind.RECIPE) is not bool(recipe) or (recipe and sections):
         raise Malformed(what="container", reason="an update carries a recipe and no sections when it is of that kind, and only then")
-    device, model = header.device.encode(), header.model.encode()
-    lanes = struct.pack("<QQ", *header.fingerprint)
-    fixed = _HEADER.pack(
-        header.kind, SHA256, len(device), len(model), header.epoch, header.version,
-        header.schema_id, header.parent, header.root, lanes,
-    )  # fmt: skip
-    head = fixed + header.base + device + model
     extension = cbor.encode(dict(header.extension)) if header.extension else b""
     table = b"".join(_row(s) for s in sections)
     _read_table(table, header.kind)
-    if extension:
-        cbor.decode(extension, "extension", limit)
-    stream = recipe or _data(sections, schema)
-    total = _PREAMBLE.size + len(head) + len(extension) + len(table) + len(stream) + TRAILER
-    _check_sizes(limit, len(head), len(extension), len(sections))
-    if total > limit.container:
-        raise TooLarge(what="the container", size=total, limit=limit.container)
-    front = _PREAMBLE.pack(MAGIC, MAJOR, MINOR, 0, len(head), len(extension), len(sections), total, 0)[:-4]
-    body = front + struct.pack("<I", _core.crc32c(front)) + head + extension + table + stream
-    return body + hashlib.sha256(body).digest()
+    read_extension(extension, limit)
+    content = table + (recipe or _data(sections, schema))
+    front = write_front(header, extension=len(extension), sections=len(sections), content=len(content), limit=limit)
+    return front + extension + content + commit_from(front, hashlib.sha256(extension).digest(), hashlib.sha256(content).digest())
 
 
 def size_of(sections: Sequence[AnySection], schema: Schema) -> int:
     """Return the bytes of a delta's container without names and extension."""
-    return _PREAMBLE.size + _HEADER.size + _SECTION.size * len(sections) + len(_data(sections, schema)) + TRAILER
+    return PREAMBLE_BYTES + HEADER_BYTES + _SECTION.size * len(sections) + len(_data(sections, schema)) + TRAILER
 
 
 def commit_of(data: Buffer) -> bytes:
@@ -240,40 +204,24 @@ def parse(data: Buffer, limit: limits.Limits = limits.DEFAULT, *, progress: Prog
     """Return the container that `data` holds, exactly. Its stream stays where it is, in `data`; all else is copied.
 
     progress: told which bytes are done with, here and when the content is read: a mapped file can let go of them.
-    Raises TooLarge, Malformed, DigestMismatch or UnsupportedWire. The digest comes first: damage is told from malice.
+    Raises TooLarge, Malformed, DigestMismatch, UnsupportedWire or NotUnderstood. Digests come first: damage is told from malice.
     """
     if len(data) > limit.container:
         raise TooLarge(what="the container", size=len(data), limit=limit.container)
     commit = commit_of(data)
     view = memoryview(data).toreadonly()
-    if _digest(view[:-TRAILER], progress) != commit:
-        raise DigestMismatch(what="the container")
-    magic, major, minor, flags, head_len, ext_len, count, total, crc = _PREAMBLE.unpack_from(view)
-    if magic != MAGIC:
-        raise Malformed(what="container", reason="it does not start as one")
-    if crc != _core.crc32c(view[: _PREAMBLE.size - 4]):
-        raise Malformed(what="container", reason="the preamble's crc32c does not match")
-    if major != MAJOR:
-        raise UnsupportedWire(what="wire version", got=f"{major}.{minor}", reads=MAJOR)
-    if flags:
-        raise UnsupportedWire(what="wire flags", got=f"{flags:#06x}", reads="0x0000")
-    if total != len(view):
-        raise Malformed(what="container", reason=f"it says {total} bytes and has {len(view)}")
-    _check_sizes(limit, head_len, ext_len, count)
-    at_ext = _PREAMBLE.size + head_len
-    at_table = at_ext + ext_len
-    at_stream = at_table + _SECTION.size * count
+    said = read_preamble(view, limit, length=len(view))
+    at_ext = PREAMBLE_BYTES + said.header
+    at_table = at_ext + said.extension
+    at_stream = at_table + _SECTION.size * said.sections
     end = len(view) - TRAILER
-    if at_stream > end or head_len < _HEADER.size + 2:
-        raise Malformed(what="container", reason="its parts do not fit in its length")
-    front = bytes(view[:at_stream])
-    extension = cbor.decode(front[at_ext:at_table], "extension", limit) if ext_len else {}
-    if not isinstance(extension, dict) or (ext_len and not extension):
-        raise Malformed(what="container", reason="the extension is not a map with content")
-    header, table = _read_header(front[_PREAMBLE.size : at_ext], extension), front[at_table:]
+    front, extension_bytes, table = bytes(view[:at_ext]), bytes(view[at_ext:at_table]), bytes(view[at_table:at_stream])
+    if commit_from(front, hashlib.sha256(extension_bytes).digest(), _digest(view[at_table:end], at_table, progress)) != commit:
+        raise DigestMismatch(what="the container")
+    header = read_header(front[PREAMBLE_BYTES :], read_extension(extension_bytes, limit))
     at_planes = end
     if header.kind is Kind.RECIPE:
-        if count or at_stream == end:
+        if said.sections or at_stream == end:
             raise Malformed(what="container", reason="a recipe has a section, or is empty")
     elif header.kind is Kind.EXACT or not _core.check_table(table, snapshot=header.kind is Kind.SNAPSHOT):
         # Slowly: it says what is wrong, unless there are planes in it.
@@ -290,19 +238,20 @@ def parse_unsigned(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Contai
     return parse(data + bytes(signing.SIGNATURE_BYTES), limit)
 
 
-def _digest(view: memoryview, progress: Progress | None) -> bytes:
+def _digest(view: memoryview, start: int, progress: Progress | None) -> bytes:
+    """Return the digest of what lies at `start` of the container."""
     if progress is None:
         return hashlib.sha256(view).digest()
     h = hashlib.sha256()
-    for start in range(0, len(view), PIECE):
-        h.update(view[start : start + PIECE])
-        progress(start)
+    for place in range(0, len(view), PIECE):
+        h.update(view[place : place + PIECE])
+        progress(start + place)
     return h.digest()
 
 
 def _row(s: AnySection) -> bytes:
     if isinstance(s, PlaneSection):
-        return _SECTION.pack(s.tensor, CODEC_RAW if s.raw else CODEC_PLANES, 1, 0, 0, 0, len(s.planes))
+        return _SECTION.pack(s.tensor, CODEC_PLANES, 1, 0, 0, 0, len(s.planes))
     return _SECTION.pack(s.tensor, CODEC_RANGE, *split_step(s.step), s.exponent, 0, len(s.index))
 
 
@@ -313,57 +262,12 @@ def _data(sections: Sequence[AnySection], schema: Schema) -> bytes:
     return b"".join([stream, *(s.planes for s in dense(sections))])
 
 
-def _check_sizes(limit: limits.Limits, header: int, extension: int, sections: int) -> None:
-    for what, size, bound in (
-        ("the header", header, limit.header),
-        ("the extension", extension, limit.extension),
-        ("the section table", sections, limit.tensors),
-    ):
-        if size > bound:
-            raise TooLarge(what=what, size=size, limit=bound)
-
-
-def _check_header(h: Header) -> None:
-    check_name("device name", h.device)
-    check_name("model name", h.model)
-    if not 0 < h.epoch < 1 << 32:
-        raise Malformed(what="container", reason=f"epoch {h.epoch} is out of range")
-    if not 0 < h.version < 1 << 63:
-        raise Malformed(what="container", reason=f"version {h.version} is out of range")
-    if len(h.base) != (32 if h.kind is Kind.SNAPSHOT else 0):
-        raise Malformed(what="container", reason="a snapshot names its base, other updates do not")
-    if any(len(d) != 32 for d in (h.parent, h.schema_id, h.root)):
-        raise Malformed(what="container", reason="a digest is not 32 bytes")
-
-
-def _read_header(data: bytes, extension: dict[str, cbor.Value]) -> Header:
-    kind, digest, n_device, n_model, epoch, version, schema_id, parent, root, lanes = _HEADER.unpack_from(data)
-    if digest != SHA256:
-        raise UnsupportedWire(what="digest algorithm", got=digest, reads=SHA256)
-    if kind not in CODECS:
-        raise UnsupportedWire(what="kind of update", got=kind, reads="0 (snapshot), 1 (delta), 2 (exact), 3 (recipe)")
-    n_base = 32 if kind == Kind.SNAPSHOT else 0
-    names = _HEADER.size + n_base
-    if names + n_device + n_model != len(data):
-        raise Malformed(what="container", reason="the header's parts do not fill it exactly")
-    try:
-        device, model = data[names : names + n_device].decode("ascii"), data[names + n_device :].decode("ascii")
-    except UnicodeDecodeError:
-        raise Malformed(what="container", reason="a name is not ASCII") from None
-    fingerprint = struct.unpack("<QQ", lanes)
-    header = Header(
-        Kind(kind), device, model, epoch, version, parent, schema_id, root,
-        (fingerprint[0], fingerprint[1]), data[_HEADER.size : names], extension,
-    )  # fmt: skip
-    _check_header(header)
-    return header
-
-
 def _read_table(data: bytes, kind: Kind) -> tuple[Entry, ...]:
     out: list[Entry] = []
     for tensor, codec, m, j, exponent, reserved, count in _SECTION.iter_unpack(data):
-        if codec not in (CODEC_RANGE, CODEC_PLANES, CODEC_RAW):
-            raise UnsupportedWire(what="section codec", got=codec, reads="1 (range coder), 2 (planes), 3 (raw planes)")
+        if codec not in (CODEC_RANGE, CODEC_PLANES):
+            got = f"{codec} (raw planes, reserved)" if codec == 3 else codec
+            raise UnsupportedWire(what="section codec", got=got, reads="1 (range coder), 2 (planes)")
         if codec not in CODECS[kind]:
             raise Malformed(what="section table", reason=f"tensor {tensor}: codec {codec} is none of {kind.name.lower()} updates")
         if out and tensor <= out[-1].tensor:

@@ -6,16 +6,17 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from modelwire import limits
 from modelwire.errors import Malformed, ModelError, NonFinite, TooLarge
-from modelwire.identity import root_of
+from modelwire.identity import no_integers, root_parts
+from modelwire.merkle import file_tree
 from modelwire.tensors import Dtype, Held, Schema, TensorClass, TensorSpec
 from modelwire.tflite.file import parse_trainable, read_tensors
-from modelwire.wire import cbor
+from modelwire.wire import cbor, more
 
 # What is not trained by a gradient: statistics, and the threshold of anomalies. Sparse lossy coding drove a running variance
 # below zero: facts in docs/decisions/0001-why-the-lattice.md.
@@ -27,6 +28,7 @@ CLASSES = {
     Dtype.INT8: (TensorClass.LATTICE, TensorClass.EXACT),
     Dtype.INT32: (TensorClass.VERBATIM, TensorClass.EXACT),
 }
+_KEYS = ["file", "manifest", "root", "size", "tensors", "tree"]
 CODE_MAX = 127  # of an int8 tensor on the lattice, and -127: narrow range
 VERBATIM_NAME = re.compile(r"((moving|running)_(mean|variance|var)(_\d+)?|\Aanomaly_threshold)\Z")
 
@@ -41,6 +43,8 @@ class Manifest:
     classes: tuple[TensorClass, ...]
     exponents: tuple[int, ...]  # unit 2^e a tensor; 0 where it is not on the lattice, and for int8
     root: bytes  # of the base's weights
+    file_tree: bytes  # over the file's 64 KiB leaves
+    more: Mapping[str, cbor.Value] = field(default_factory=dict)  # what later releases say of a base
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
@@ -48,10 +52,10 @@ class Manifest:
             [t.name, int(t.dtype), list(t.shape), int(c), e]
             for t, c, e in zip(self.schema.tensors, self.classes, self.exponents, strict=True)
         ]
-        wide = limits.Limits(cbor_items=limits.DEFAULT.tensors * 16)
-        return cbor.encode(
-            {"manifest": 1, "file": self.file_sha256, "size": self.file_size, "tensors": rows, "root": self.root}, wide
-        )
+        values: dict[str, cbor.Value] = {
+            "manifest": 1, "file": self.file_sha256, "size": self.file_size, "tensors": rows, "root": self.root, "tree": self.file_tree,
+        }  # fmt: skip
+        return cbor.encode(values | more.to_be_sent(self.more))
 
     @property
     def commit(self) -> bytes:
@@ -74,8 +78,7 @@ class Manifest:
     @property
     def kept(self) -> tuple[int, ...]:
         """The tensors whose Q does not follow back from base and weights, because their stored sums have fewer bits."""
-        short = (Dtype.FLOAT16, Dtype.BFLOAT16)
-        return tuple(t for t, spec in enumerate(self.schema.tensors) if self.lattice(t) and spec.dtype in short)
+        return tuple(_kept(self.schema, self.classes))
 
     @property
     def some_exact(self) -> bool:
@@ -97,14 +100,14 @@ def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exac
     schema, flat = read_tensors(parsed)
     verbatim = frozenset(v.name for v in parsed.variables if v.verbatim)
     return manifest_for(
-        schema, flat, file_sha256=hashlib.sha256(file).digest(), file_size=len(file), exponents=exponents or {}, exact=exact,
-        verbatim=verbatim,
+        schema, flat, file_sha256=hashlib.sha256(file).digest(), file_size=len(file), file_tree=file_tree(file),
+        exponents=exponents or {}, exact=exact, verbatim=verbatim,
     )  # fmt: skip
 
 
 def manifest_for(
-    schema: Schema, flat: Sequence[Held], *, file_sha256: bytes, file_size: int, exponents: Mapping[str, int], exact: bool = False,
-    verbatim: frozenset[str] = frozenset(),
+    schema: Schema, flat: Sequence[Held], *, file_sha256: bytes, file_size: int, file_tree: bytes, exponents: Mapping[str, int],
+    exact: bool = False, verbatim: frozenset[str] = frozenset(),
 ) -> Manifest:  # fmt: skip
     """Return the manifest of weights that are already flat arrays in schema order, held as their types are.
 
@@ -129,7 +132,8 @@ def manifest_for(
             raise ModelError(model=f"tensor {spec.name}", reason=f"a unit of 2^{e} does not suit weights of up to {peak:g}")
         classes.append(klass)
         units.append(e)
-    return Manifest(file_sha256, file_size, schema, tuple(classes), tuple(units), root_of(schema, flat))
+    root = root_parts(schema, flat, units, no_integers(_kept(schema, classes))).root
+    return Manifest(file_sha256, file_size, schema, tuple(classes), tuple(units), root, file_tree)
 
 
 def class_of(spec: TensorSpec, peak: float) -> TensorClass:
@@ -178,11 +182,12 @@ def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manife
         raise TooLarge(what="the manifest", size=len(data), limit=limit.manifest)
     wide = limits.Limits(cbor_items=limit.tensors * 16)
     top = cbor.decode(data, "manifest", wide)
-    if not isinstance(top, dict) or sorted(top) != ["file", "manifest", "root", "size", "tensors"] or not _same(top["manifest"], 1):
+    further = more.taken(top, "manifest") if isinstance(top, dict) else {}
+    if not isinstance(top, dict) or sorted(top) != _KEYS or not _same(top["manifest"], 1):
         raise Malformed(what="manifest", reason="it has not the keys of a manifest of release 1")
-    file, size, root, rows = top["file"], top["size"], top["root"], top["tensors"]
-    if not _digest(file) or not _digest(root) or type(size) is not int or not 0 < size <= limit.model_file:
-        raise Malformed(what="manifest", reason="file digest, size or root is out of range")
+    file, size, root, tree, rows = top["file"], top["size"], top["root"], top["tree"], top["tensors"]
+    if not _digest(file) or not _digest(root) or not _digest(tree) or type(size) is not int or not 0 < size <= limit.model_file:
+        raise Malformed(what="manifest", reason="a digest or the size is out of range")
     if not isinstance(rows, list):
         raise Malformed(what="manifest", reason="no table of tensors")
     specs, classes, units = [], [], []
@@ -206,8 +211,14 @@ def parse_manifest(data: bytes, limit: limits.Limits = limits.DEFAULT) -> Manife
         specs.append(TensorSpec(name, dims, kind))
         classes.append(moves)
         units.append(e)
-    assert isinstance(file, bytes) and isinstance(root, bytes)
-    return Manifest(file, size, Schema(tuple(specs)), tuple(classes), tuple(units), root)
+    assert isinstance(file, bytes) and isinstance(root, bytes) and isinstance(tree, bytes)
+    return Manifest(file, size, Schema(tuple(specs)), tuple(classes), tuple(units), root, tree, further)
+
+
+def _kept(schema: Schema, classes: Sequence[TensorClass]) -> dict[int, int]:
+    """Return the entries of each tensor whose Q does not follow from its weights, by its place."""
+    short = (Dtype.FLOAT16, Dtype.BFLOAT16)
+    return {t: spec.size for t, spec in enumerate(schema.tensors) if classes[t] is TensorClass.LATTICE and spec.dtype in short}
 
 
 def _same(value: cbor.Value, number: int) -> bool:

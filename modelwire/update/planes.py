@@ -1,6 +1,6 @@
 """Exact tensors on the wire: ordered differences as byte planes, block by block, each plane by itself through lz4. The strict reader.
 
-docs/wire-format.md, "Planes", has the bytes. Everything works on stored bits, and in blocks, so that a model's size takes no memory.
+docs/format/container.md, "Planes", has the bytes. Everything works on stored bits, and in blocks, so that a model's size takes no memory.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Block:
         return out
 
 
-def encode(fresh: Stored, parent: Stored | None, infinity: int, *, always: bool = False) -> bytes:
-    """Return the planes of what `fresh` is more than `parent` (None: zeros), or nothing where no entry differs, unless `always`.
+def encode(fresh: Stored, parent: Stored | None, infinity: int) -> bytes:
+    """Return the planes of what `fresh` is more than `parent` (None: zeros), or nothing where no entry differs.
 
-    infinity: of the stored type, 0 for integers. always: as raw planes stand, which the golden vectors alone write.
+    infinity: of the stored type, 0 for integers.
     Raises NonFinite when an entry of fresh is no number.
     """
     n, width = len(fresh), fresh.itemsize
@@ -80,13 +80,13 @@ def encode(fresh: Stored, parent: Stored | None, infinity: int, *, always: bool 
             out += _written(changed)
         for p in range(width):
             out += _written(planes[p * size : p * size + count])
-    return b"".join(out) if total or always else b""
+    return b"".join(out) if total else b""
 
 
-def blocks(data: bytes | memoryview, n: int, width: int, *, always: bool = True) -> Iterator[Block]:
+def blocks(data: bytes | memoryview, n: int, width: int) -> Iterator[Block]:
     """Yield the blocks of a tensor of n entries of `width` bytes. Raises Malformed unless `data` is exactly these.
 
-    Every length is checked before a block is given out; nothing is unpacked. always: as in `encode`.
+    Every length is checked before a block is given out; nothing is unpacked.
     """
     view, place, total = memoryview(data), 0, 0
     for start in range(0, n, BLOCK):
@@ -108,13 +108,13 @@ def blocks(data: bytes | memoryview, n: int, width: int, *, always: bool = True)
         yield Block(start, size, count, tuple(words))
     if place != len(view):
         raise Malformed(what="planes", reason="there are more bytes than needed")
-    if not total and not always:
+    if not total:
         raise Malformed(what="planes", reason="they say nothing")
 
 
-def check(data: bytes | memoryview, n: int, width: int, *, always: bool = True) -> int:
+def check(data: bytes | memoryview, n: int, width: int) -> int:
     """Return how many entries change, from the lengths alone. Raises Malformed as `blocks`."""
-    return sum(block.count for block in blocks(data, n, width, always=always))
+    return sum(block.count for block in blocks(data, n, width))
 
 
 def join(data: bytes | memoryview, parent: Stored | None, fresh: Stored, infinity: int) -> None:
@@ -157,6 +157,7 @@ def _written(plane: U8) -> list[bytes | memoryview]:
 
 def _expanded(data: memoryview, size: int) -> bytes:
     """Return exactly `size` bytes. Raises Malformed; no more than these are ever allocated."""
+    _core.check_lz4(np.frombuffer(data, np.uint8))  # liblz4 takes a match with offset 0, other readers do not
     try:
         out: bytes = lz4.block.decompress(data, uncompressed_size=size)
     except lz4.block.LZ4BlockError:

@@ -51,13 +51,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneSection:
-    """One exact tensor's part of an update: the differences of its ordered integers, coded. docs/wire-format.md, "Planes"."""
+    """One exact tensor's part of an update: the differences of its ordered integers, coded. docs/format/container.md, "Planes"."""
 
     tensor: int
     dtype: Dtype
     entries: int  # of the tensor
     planes: bytes | memoryview
-    raw: bool = False  # ordered integers themselves instead of differences: readable without the base, in snapshots alone
 
     @property
     def count(self) -> int:
@@ -160,7 +159,7 @@ def add(first: Sequence[AnySection], second: Sequence[AnySection], manifest: Man
 
 
 def invert(sections: Sequence[AnySection]) -> Sections:
-    """Return the update that takes `sections` back, exactly. Raises Malformed for raw planes, which are no differences."""
+    """Return the update that takes `sections` back, exactly."""
     return tuple(
         _inverse_planes(s)
         if isinstance(s, PlaneSection)
@@ -183,8 +182,6 @@ def _inverse_planes(s: PlaneSection) -> PlaneSection:
 
 
 def _differences(s: PlaneSection) -> NDArray[Any]:
-    if s.raw:
-        raise Malformed(what="sum of updates", reason=f"tensor {s.tensor} has raw planes, which are no differences")
     return planes.differences(s.planes, s.entries, s.dtype)
 
 

@@ -28,10 +28,12 @@ if __package__ in (None, ""):  # run as a script: the tree's root is what `tests
 from modelwire.lattice.snap import Step, no_residual, snap, training_start
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import parse, seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_for
 from modelwire.wire import signing
 from tests.bench.convnets import cnn, mobilenet
+from tests.keys import FLEET_ID, NO_FILE
 from tests.worlds import MODELS, world
 
 UPDATES, BATCH = 20, 32
@@ -204,7 +206,7 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
     """Return how a device and full float32 fine-tuning fare over `updates` updates from one base."""
     net, base, shifted = base_of(recipe, seed)
     held: Step | None = None
-    manifest = manifest_for(net.schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+    manifest = manifest_for(net.schema, base, **NO_FILE, exponents={})
     state, residual = ModelState.of_base(manifest, base), no_residual(manifest)
     cloud = ModelState.of_base(manifest, base)
     free, parent, bodies = [a.copy() for a in base], manifest.commit, list[bytes]()
@@ -217,9 +219,9 @@ def chain(recipe: Recipe, seed: int, density: float, *, updates: int = UPDATES, 
         header = Header(
             snapped.kind, f"pi-{seed}", "digits", 1, version, parent, net.schema.id, state.root, state.fingerprint
         )
-        sealed = seal(header, snapped.sections, net.schema, KEY).data
+        sealed = seal(header, snapped.sections, net.schema, KEY, FLEET_ID).data
         received = parse(sealed)
-        received.verify(KEY.public)
+        received.verify(KEY.public, FLEET_ID)
         cloud.apply_container(received)
         if cloud.root != state.root:
             raise SystemExit(f"seed {seed}, update {version}: the rebuilt weights are not the device's")

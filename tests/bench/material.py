@@ -18,6 +18,7 @@ from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Sections
 from tests.bench.chain import NETS, RATE, Net, Recipe, base_of, train
 from tests.bench.convnets import cnn, mobilenet
+from tests.keys import NO_FILE
 
 STEPS, HEAD_STEPS, CHAIN_UPDATES = 60, 60, 3
 MAX_BYTES = 64 << 20  # no budget: the density alone decides
@@ -127,7 +128,7 @@ def codes(weights: list[F32], base: list[F32]) -> list[F32]:
 
 
 def _state_of(schema: Schema, base: list[F32]) -> ModelState:
-    manifest = manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={})
+    manifest = manifest_for(schema, base, **NO_FILE, exponents={})
     return ModelState.of_base(manifest, base)
 
 

@@ -20,7 +20,7 @@ KEYS = (
     "exact_bytes_over_zstd_patch", "exact_speed_over_zstd_patch", "int8_bytes_over_best", "temp_bytes_per_sent_weight",
     "threads2_speedup",
 )  # fmt: skip
-EXACT = ("bytes over zstd -3 patch", "times its speed", "encode over memcpy", "raw planes, % of file")
+EXACT = ("bytes over zstd -3 patch", "times its speed", "encode over memcpy")
 INT8 = ("whole container, %", "best of bsdiff4, bitshuffle+zstd, %", "over the best")
 Keys = dict[str, float | None]
 Kept = list[tuple[list[F32], list[F32]]]
@@ -197,8 +197,7 @@ def measure_exact(report: Report, cases: Sequence[Case], repeats: int) -> None:
         seconds = timing.fastest(calls, repeats)
         size, spent = rival.encode(old, new, t.dtype.width) if rival.available() else (None, None)
         faster = over(spent, seconds["own"]) if t.all_layers else None
-        raw = 100 * typed.raw_bytes(t) / len(new)
-        report.exact.append(Row(t.name, [over(typed.exact_bytes(t), size), faster, seconds["own"] / seconds["memcpy"], raw]))
+        report.exact.append(Row(t.name, [over(typed.exact_bytes(t), size), faster, seconds["own"] / seconds["memcpy"]]))
     report.keys["exact_bytes_over_zstd_patch"] = mean([row.values[0] for row in report.exact])
     report.keys["exact_speed_over_zstd_patch"] = mean([row.values[1] for row in report.exact])
 

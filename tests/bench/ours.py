@@ -10,10 +10,12 @@ from modelwire.lattice.candidates import Candidates, Taken
 from modelwire.lattice.rebuild import apply_many
 from modelwire.lattice.snap import Snapped, snap
 from modelwire.lattice.state import ModelState
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import parse, seal
+from modelwire.update.header import Header
 from modelwire.update.sections import Kind, Sections, invert
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case
+from tests.keys import FLEET_ID
 
 
 class Adopting:
@@ -113,7 +115,7 @@ def sealed(case: Case, sections: Sections) -> bytes:
     after.apply(Kind.DELTA, sections)
     schema = case.manifest.schema
     header = Header(Kind.DELTA, "pi-7", "digits", 1, 1, case.manifest.commit, schema.id, after.root, after.fingerprint)
-    return seal(header, sections, schema, KEY).data
+    return seal(header, sections, schema, KEY, FLEET_ID).data
 
 
 def payload(case: Case, sections: Sections) -> bytes:

@@ -10,13 +10,14 @@ from modelwire.lattice import exact
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Dtype, Held, Schema, TensorSpec
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, Sections
 from tests.bench.chain import KEY
 from tests.bench.material import MAX_BYTES, Case, codes
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import exact_update
-from tests.modelwire.raw_planes import raw_section
 
 FLOATS = (Dtype.FLOAT32, Dtype.FLOAT16, Dtype.BFLOAT16)
 
@@ -65,22 +66,10 @@ def planes(typed: Typed) -> Sections:
     return tuple(s for s in found if s is not None)
 
 
-def raw(typed: Typed) -> Sections:
-    """Return a snapshot's sections that need no base."""
-    specs = typed.state.manifest.schema.tensors
-    return tuple(raw_section(t, spec, w) for t, (spec, w) in enumerate(zip(specs, typed.trained, strict=True)))
-
-
 def exact_bytes(typed: Typed) -> int:
     """Return the bytes of the signed container of the exact update."""
     kind, sections, after = exact_update(typed.state, typed.trained)
     return len(_sealed(kind, sections, after))
-
-
-def raw_bytes(typed: Typed) -> int:
-    """Return the bytes of the signed container of the new model whole, readable without its base."""
-    after = exact_update(typed.state, typed.trained)[2]
-    return len(_sealed(Kind.SNAPSHOT, raw(typed), after))
 
 
 def int8_bytes(typed: Typed) -> int:
@@ -95,11 +84,12 @@ def int8_bytes(typed: Typed) -> int:
 
 def _state(case: Case, dtype: Dtype, weights: Sequence[Held], *, exact: bool) -> ModelState:
     schema = Schema(tuple(TensorSpec(t.name, t.shape, dtype) for t in case.manifest.schema.tensors))
-    manifest = manifest_for(schema, list(weights), file_sha256=bytes(32), file_size=1, exponents={}, exact=exact)
+    manifest = manifest_for(schema, list(weights), **NO_FILE, exponents={}, exact=exact)
     return ModelState.of_base(manifest, list(weights))
 
 
 def _sealed(kind: Kind, sections: Sections, after: ModelState) -> bytes:
     schema, commit = after.manifest.schema, after.manifest.commit
     base = commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base), sections, schema, KEY).data
+    header = Header(kind, "pi-7", "digits", 1, 1, commit, schema.id, after.root, after.fingerprint, base)
+    return seal(header, sections, schema, KEY, FLEET_ID).data

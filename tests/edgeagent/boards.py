@@ -25,11 +25,13 @@ from modelwire.tensors import F32, Weights
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
+from modelwire.wire.records import Command
+from tests import keys
 
-from .centre import Centre, FakeClock
+from .centre import FAR, Centre, FakeClock
 
 TINY = (Path(__file__).parents[1] / "models" / "tiny.tflite").read_bytes()
-FLEET_SEED, DEVICE_SEED = bytes(range(32)), bytes(range(32, 64))
+DEVICE_SEED = bytes(range(32, 64))
 PUBLIC = signing.PrivateKey(DEVICE_SEED).public
 
 SETTINGS = {
@@ -98,8 +100,7 @@ def make_with(folder: Path, changes: dict[str, str], models: dict[str, bytes] | 
     loaded = reading.build(
         reading.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
     )
-    fleet_key = signing.PrivateKey(FLEET_SEED).public
-    create_folder(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet_key=fleet_key)
+    create_folder(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet=keys.FLEET)
     return reading.load(path, environment={}, flags={})
 
 
@@ -112,12 +113,20 @@ def fill(opened: DeviceFolder, count: int = 40, model: str = "tiny", seed: int =
 
 def centre(clock: FakeClock, *, known: bool = True, file: bytes = TINY) -> Centre:
     """Return a centre that holds the tiny base, and the device's key when it is `known`."""
-    made = Centre(FLEET_SEED, clock)
+    made = Centre(clock)
     manifest = manifest_of(file)
     made.bases[manifest.commit] = (manifest, manifest.schema.flat(read_weights(file)))
     if known:
         made.keys["pi-7"] = PUBLIC
     return made
+
+
+def command(r: Rig, number: int, verb: str = "snapshot", **said: Any) -> Command:
+    """Return a command that holds for the device as it is now. said: what it says instead."""
+    fields: dict[str, Any] = {
+        "number": number, "expiry": FAR, "state": r.device.state, "epoch": r.lineage.head().epoch, "parent": b"", "verb": verb, "body": {},
+    }  # fmt: skip
+    return Command("home", "pi-7", r.lineage.name, 0, **{**fields, **said})
 
 
 def standing(

@@ -6,14 +6,14 @@ import pytest
 
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import RoundReport
 from modelwire.errors import TooLarge
 from modelwire.update import container
 
 from .boards import Rig, standing
 
 
-def one(r: Rig) -> Report:
+def one(r: Rig) -> RoundReport:
     return finish(rounds.run(standing(r.device, now=r.centre.clock.wall)))
 
 

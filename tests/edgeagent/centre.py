@@ -5,8 +5,10 @@ It rebuilds every version for real, so `verified` means here what it means in th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 from modelwire.errors import LinkError, ModelWireError, TooLarge, WireError
@@ -16,8 +18,26 @@ from modelwire.tensors import F32
 from modelwire.update import container
 from modelwire.update.manifest import Manifest
 from modelwire.update.sections import Kind
-from modelwire.wire import parts, records, signing, topics
-from modelwire.wire.records import Command, Hello, Level, Presence, Receipt, Record, Response, Transfer, Wanted, Welcome
+from modelwire.wire import parts, records, topics
+from modelwire.wire.records import (
+    Command,
+    Hello,
+    Level,
+    Presence,
+    Receipt,
+    Record,
+    Report,
+    Response,
+    Transfer,
+    Trust,
+    Wanted,
+    Welcome,
+)
+from modelwire.wire.signing import PrivateKey, Role
+from tests import keys
+
+SIGNERS = {Role.RECEIPT: keys.RECEIPT, Role.COMMAND: keys.COMMAND, Role.DIRECTOR: keys.DIRECTOR, Role.ROOT: keys.ROOT}
+FAR = 1 << 40  # Unix seconds of an expiry that never comes
 
 
 class FakeClock:
@@ -64,8 +84,16 @@ class Lineage:
 class Centre:
     """The centre and the transport to it. `up` and `down` list all that was said, in order."""
 
-    def __init__(self, seed: bytes, clock: FakeClock, fleet: str = "home") -> None:
-        self.key, self.clock, self.fleet = signing.PrivateKey(seed), clock, fleet
+    def __init__(self, clock: FakeClock, fleet: str = "home") -> None:
+        self.clock, self.fleet = clock, fleet
+        self.trust: Trust | None = keys.trust(fleet)
+        self.signers: dict[Role, PrivateKey] = dict(SIGNERS)
+        self.trainers: tuple[int, ...] = (1,)
+        self.challenges = False  # whether an epoch is opened only for a hello that answers
+        self.wait = 0  # seconds that a welcome asks for
+        self.log = b""
+        self.listens: Sequence[str] = ()
+        self.reports: list[Report] = []
         self.keys: dict[str, bytes] = {}
         self.bases: dict[bytes, tuple[Manifest, list[F32]]] = {}
         self.lineages: dict[tuple[str, str], Lineage] = {}
@@ -117,14 +145,18 @@ class Centre:
         """Say something to the device unasked."""
         self._say(record, leaf)
 
+    def deliver(self, topic: str, data: bytes) -> None:
+        """Let bytes arrive at the device as they are, whoever made them."""
+        self._queue.append(Arrived(topic, data, 0))
+
     # As a transport.
 
     @property
     def largest(self) -> int:
         return self.most
 
-    def open(self, will: Will, listen: str) -> None:
-        self._will = will
+    def open(self, will: Will, listen: Sequence[str]) -> None:
+        self._will, self.listens = will, listen
 
     def poll(self, timeout: float) -> Event | None:
         end = self.clock.now + timeout
@@ -175,7 +207,7 @@ class Centre:
 
     def _take(self, place: topics.Topic, said: object, data: bytes) -> None:
         if isinstance(said, container.Container):
-            said.verify(self.keys.get(said.header.device, bytes(32)))
+            said.verify(self.keys.get(said.header.device, bytes(32)), keys.FLEET_ID)
             self._ingest(place, said)
         elif isinstance(said, parts.Part):
             transfer, have = self.pieces[said.id]
@@ -189,7 +221,9 @@ class Centre:
             self._welcome(said)
         elif isinstance(said, Response):
             self.answers.append(said)
-            self.commands = [c for c in self.commands if c.id != said.id]
+            self.commands = [c for c in self.commands if c.number != said.number]
+        elif isinstance(said, Report):
+            self.reports.append(said)
         elif isinstance(said, Presence):
             self.presence.append(said)
         elif isinstance(said, Transfer):
@@ -200,13 +234,17 @@ class Centre:
                 self._say(Wanted(*_names(said), self._now(), said.id, parts.bitmap(set(have), parts.count(transfer))), "part")
 
     def _welcome(self, h: Hello) -> None:
-        names = (*_names(h), self._now())
         lineage = self.lineages.setdefault((h.device, h.model), Lineage())
+        if self.trust is not None and h.trust < self.trust.number:
+            self._say(self.trust, "trust")
         if self.keys.get(h.device) != h.key:
-            self._say(Welcome(*names, h.state, "quarantine", 0, 0, h.base, 0, 0), "cmd")
+            self._say(self.welcome(h, "quarantine"), "cmd")
             return
         if h.base not in self.bases:
-            self._say(Welcome(*names, h.state, "unknown-base", 0, 0, h.base, 0, 0), "cmd")
+            self._say(self.welcome(h, "unknown-base"), "cmd")
+            return
+        if self.challenges and h.state not in lineage.epochs and h.answer != self.challenge(h):
+            self._say(self.welcome(h, "challenge", challenge=self.challenge(h)), "cmd")
             return
         lineage.base = h.base
         if h.state not in lineage.epochs:
@@ -221,10 +259,21 @@ class Centre:
             if v.level is Level.STORED:
                 break
             verified = n if v.level is Level.VERIFIED else verified
-        self._say(Welcome(*names, h.state, "ok", epoch, lineage.last, commit, version, verified), "cmd")
+        self._say(self.welcome(h, "ok", epoch, lineage.last, commit, version, verified), "cmd")
         for c in self.commands:
             if (c.device, c.model) == (h.device, h.model):
                 self._say(c, "cmd")
+
+    def welcome(self, h: Hello, status: str, *numbers: int | bytes, **others: object) -> Welcome:
+        """Return the answer to a hello. numbers: epoch, last version, head, its version, verified; the base alone when not given."""
+        return welcome_of(
+            *_names(h), h.state, status, *(numbers or (0, 0, h.base, 0, 0)), at=self._now(), time=self._now(), wait=self.wait, log=self.log,
+            trainers=self.trainers, **others,
+        )  # fmt: skip
+
+    def challenge(self, h: Hello) -> bytes:
+        slot = self._now() // 600
+        return hashlib.sha256(b"|".join([h.device.encode(), h.model.encode(), h.key, h.state, str(slot).encode()])).digest()
 
     def _ingest(self, place: topics.Topic, c: container.Container) -> None:
         h = c.header
@@ -279,7 +328,7 @@ class Centre:
         self._say(
             Receipt(
                 self.fleet, h.device, h.model, self._now(), h.epoch, h.version, commit, level, reason, good[1] if refused else b"",
-                good[0] if refused else 0,
+                good[0] if refused else 0, 0,
             ),
             "receipt",
         )  # fmt: skip
@@ -289,13 +338,30 @@ class Centre:
             return
         self.down.append(record)
         self._tickets += 1
-        message = Arrived(topics.down(record.fleet, record.device, record.model, leaf), records.encode(record, self.key), self._tickets)
+        data = records.encode(record, self.signers[role_of(record)], keys.FLEET_ID, role=role_of(record))
+        message = Arrived(topics.down(record.fleet, record.device, record.model, leaf), data, self._tickets)
         self._unacknowledged[self._tickets] = message
         if self._up:
             self._queue.append(message)
 
     def _now(self) -> int:
         return int(self.clock.wall())
+
+
+def role_of(record: Record) -> Role:
+    """Return the role in which a centre says a record."""
+    return next(role for role in record.ROLES if role in SIGNERS)
+
+
+def welcome_of(
+    fleet: str, device: str, model: str, state: bytes, status: str, *numbers: int | bytes, at: int = 0, **others: object
+) -> Welcome:
+    """Return a welcome that says no more than is given. numbers: epoch, last version, head, its version, verified."""
+    said: dict[str, Any] = {
+        "time": 0, "challenge": b"", "wait": 0, "log": b"", "resume": b"", "resume_version": 0, "trainers": (1,), **others
+    }  # fmt: skip
+    given: Sequence[Any] = numbers
+    return Welcome(fleet, device, model, at, state, status, *given, **said)
 
 
 def _names(record: Record) -> tuple[str, str, str]:

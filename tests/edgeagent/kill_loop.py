@@ -9,22 +9,21 @@ import random
 import sys
 from pathlib import Path
 
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import RoundReport
 from edgeagent.service.agent import Goal
-from modelwire.wire.records import Command
 
-from .boards import centre, rig
-from .centre import Centre, FakeClock
+from .boards import Rig, centre, command, rig
+from .centre import FakeClock
 
 
 def main(folder: Path, seed: int) -> None:
     rng = random.Random(seed)
     c = centre(FakeClock())
-    trouble(c, rng)
     with rig(folder, c) as r:
+        trouble(r, rng)
 
-        class Told(list[Report]):
-            def append(self, report: Report) -> None:
+        class Told(list[RoundReport]):
+            def append(self, report: RoundReport) -> None:
                 super().append(report)
                 print(report.round, flush=True)  # after the commit: whoever reads this may rely on it
 
@@ -33,8 +32,9 @@ def main(folder: Path, seed: int) -> None:
         r.run(Goal(rounds=10**9))
 
 
-def trouble(c: Centre, rng: random.Random) -> None:
+def trouble(r: Rig, rng: random.Random) -> None:
     """Let the link come and go, and let the centre ask for snapshots and refuse versions, for ever."""
+    c = r.centre
 
     def next_one() -> None:
         kind = rng.randrange(4)
@@ -42,7 +42,7 @@ def trouble(c: Centre, rng: random.Random) -> None:
             c.cut()
             c.after(rng.uniform(0, 20), c.mend)
         elif kind == 1:
-            c.push(Command("home", "pi-7", "tiny", 0, rng.randrange(1, 1 << 40), "snapshot"))
+            c.push(command(r, r.lineage.answers.last() + 1))
         elif kind == 2:
             c.refuse = lambda h: "no" if rng.random() < 0.5 else ""
         else:

@@ -6,22 +6,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import edgecloud
-from edgecloud.intake.decision import Bounds, Decision, Reply
+from edgecloud.intake.decision import Bounds, Decision, Reply, Result
 from edgecloud.intake.rebuilding import Judged, Rebuilder
 from edgecloud.intake.routing import Ingest
 from edgecloud.registry import Base as BaseRow
-from edgecloud.registry import SqliteStore, create_registry, open_registry
-from modelwire.wire import signing
-from modelwire.wire.records import Level, Receipt, Record
+from edgecloud.registry import LineageRow, Request, SqliteStore, TrustRow, create_registry, open_registry
+from modelwire.wire.records import Command, Level, Receipt, Record, encode
+from tests.keys import COMMAND, FLEET_ID, ROOT, trust
+from tests.keys import FLEET as IDENTITY
 
 from .device import FLEET, Base, ScriptedDevice, Sent
 
-FLEET_KEY = signing.PrivateKey(b"f" * 32)
+SECRET = bytes(range(32))  # of the challenges
+TRUST = TrustRow(1, encode(trust(FLEET), ROOT, FLEET_ID))
 
 
 def make_registry(path: Path, base: Base | None, **options: int) -> SqliteStore:
     """Return a new registry, with a base if one is given. No power is cut here, so nothing waits for the disk."""
-    create_registry(path, fleet=FLEET, public_key=FLEET_KEY.public, now=1, **options)
+    create_registry(path, fleet=FLEET, identity=IDENTITY, trust=TRUST, now=1, **options)
     store = open_registry(path, synchronous="OFF")
     if base is not None:
         add_base(store, base)
@@ -30,6 +32,18 @@ def make_registry(path: Path, base: Base | None, **options: int) -> SqliteStore:
 
 def add_base(store: SqliteStore, base: Base, name: str = "digits") -> None:
     store.bases.add(BaseRow(base.manifest.commit, name, base.manifest.encode(), store.blobs.put(base.file), len(base.file), 1))
+
+
+def ask(
+    store: SqliteStore, lineage: LineageRow, *, number: int = 77, verb: str = "snapshot", at: int = 5, expiry: int = 1 << 40
+) -> Request:
+    """Keep a command that the operator's key has sealed, as `edgecloud snapshot request` does, and return it."""
+    epoch = store.lineages.current(lineage.id)
+    state, granted = (epoch.state, epoch.epoch) if epoch else (bytes(16), 1)
+    said = Command(store.fleet, lineage.device, lineage.model, at, number, expiry, state, granted, b"", verb, {})
+    request = Request(number, lineage.id, verb, encode(said, COMMAND, FLEET_ID), expiry, at)
+    store.requests.add(request)
+    return request
 
 
 @dataclass
@@ -42,7 +56,7 @@ class Centre:
     replies: list[Reply] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ingest = Ingest(self.store, self.bounds)
+        self.ingest = Ingest(self.store, self.bounds, secret=SECRET)
         self.rebuilder = Rebuilder(self.store, bounds=self.bounds)
 
     def _kept(self, outcome: Decision) -> Decision:
@@ -73,11 +87,21 @@ class Centre:
         """Register a device and exchange hello and welcome."""
         if self.store.devices.owner(device.key.public) is None:
             self.store.devices.add(device.name, device.key.public, self.now)
-        self.take(device.hello())
+        self.greet(device)
         for record in self.said():
             device.hear(record)
         assert device.epoch > 0
         return device
+
+    def greet(self, device: ScriptedDevice) -> Decision:
+        """Take a device's hello, and the next one, which answers the challenge, where it is challenged."""
+        device.fleet_id = self.store.identity.id
+        outcome = self.take(device.hello())
+        if outcome.result is Result.CHALLENGED:
+            for record in self.said():
+                device.hear(record)
+            outcome = self.take(device.hello())
+        return outcome
 
     def deliver(self, device: ScriptedDevice, *sent: Sent) -> list[Decision]:
         return [self.take(device.update(s)) for s in sent]
@@ -100,7 +124,7 @@ class Centre:
         return head.version
 
 
-def fleet_of(store: SqliteStore) -> edgecloud.Fleet:
+def fleet_of(store: SqliteStore) -> edgecloud.Registry:
     return edgecloud.open(store.database.path)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from edgecloud import cli
+from modelwire.wire.keys import KeyKind, write_key
 from tests.edgecloud.device import key_of
 
 KEY = key_of("pi-7").public.hex()
+LINE = write_key(KeyKind.DEVICE, key_of("pi-7").public)
 
 
 class Desk:

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modelwire.lattice.candidates import Residual
-from modelwire.lattice.replay import kind_of, update_of
+from modelwire.lattice.replay import checkpoints_of, kind_of, update_of
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
-from modelwire.output_head.recipe import Recipe, layers_in
+from modelwire.output_head.recipe import Checkpoints, Recipe, layers_in
 from modelwire.output_head.row_ids import KEY, encode_ids
 from modelwire.output_head.rows import Rows
 from modelwire.output_head_settings import OutputHeadSettings
 from modelwire.tflite.file import parse_trainable, read_weights, write_weights
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind, Sections
 from modelwire.wire import parts, signing
 from modelwire.wire.records import Hello, Level, Presence, Receipt, Record, Response, Transfer, Welcome, encode
 from modelwire.wire.topics import up
+from tests.keys import FLEET_ID
 
 TINY = Path(__file__).parents[1] / "models" / "tiny.tflite"
 FLEET = "orchard"
+PART = 1024 + 44 + 32 * 14  # bytes of a message that carries the smallest part there is
+BULK = {"pad": np.random.default_rng(0).bytes(7168)}  # an extension that makes of a tiny update a handful of them
 
 
 class Base:
@@ -92,6 +96,9 @@ class ScriptedDevice:
     waiting: dict[int, Sent] = field(default_factory=dict)
     verified: int = 0
     refused: dict[int, str] = field(default_factory=dict)
+    fleet_id: bytes = FLEET_ID
+    trust: int = 1  # number of the trust record that it holds
+    answer: bytes = b""  # the challenge of the last welcome
 
     def __post_init__(self) -> None:
         self.key = key_of(self.name)
@@ -103,6 +110,7 @@ class ScriptedDevice:
         self.state = ModelState.of_base(self.base.manifest, self.base.weights)
         self.residual: Residual = no_residual(self.base.manifest)
         self.epoch, self.head = 0, self.base.manifest.commit
+        self.answer = b""
         self.waiting.clear()
 
     def reflash(self) -> None:
@@ -117,18 +125,23 @@ class ScriptedDevice:
     def topic(self, leaf: str) -> str:
         return up(self.fleet, self.name, self.model, leaf)
 
-    def hello(self) -> tuple[str, bytes]:
+    def say(self, leaf: str, record: Record) -> tuple[str, bytes]:
+        """Return a record as this device signs it, on a topic of its own."""
+        return self.topic(leaf), encode(record, self.key, self.fleet_id, role=signing.Role.DEVICE)
+
+    def hello(self, **other: Any) -> tuple[str, bytes]:
+        """Return what it says of itself. other: fields to say otherwise."""
         said = Hello(
             self.fleet, self.name, self.model, 1, self.key.public, self.state_id, self.base.manifest.commit, self.epoch,
-            self.version, self.head, "test runtime", "0.1.0",
+            self.version, self.head, "test runtime", "0.1.0", self.trust, self.answer, b"", False, (1,),
         )  # fmt: skip
-        return self.topic("hello"), encode(said, self.key)
+        return self.say("hello", replace(said, **other))
 
     def presence(self, online: bool, boot: int) -> tuple[str, bytes]:
-        return self.topic("state"), encode(Presence(self.fleet, self.name, self.model, 1, boot, online), self.key)
+        return self.say("state", Presence(self.fleet, self.name, self.model, 1, boot, online))
 
-    def response(self, id: int, ok: bool = True, text: str = "") -> tuple[str, bytes]:
-        return self.topic("rsp"), encode(Response(self.fleet, self.name, self.model, 1, id, ok, text), self.key)
+    def response(self, number: int, ok: bool = True, text: str = "", body: Mapping[str, Any] | None = None) -> tuple[str, bytes]:
+        return self.say("rsp", Response(self.fleet, self.name, self.model, 1, number, ok, text, body or {}))
 
     def train(self, *, density: float = 0.01, **header: object) -> Sent:
         """Move on by one noisy round and return the delta that says so."""
@@ -137,18 +150,31 @@ class ScriptedDevice:
         self.state, self.residual = round.state, round.residual
         return self.seal(Kind.DELTA, round.sections, **header)
 
+    def rebase(self, base: Base, **header: object) -> Sent:
+        """Go over to another base of the same tensors, with the weights moved a little, and return the snapshot that says so."""
+        self.base = base
+        self.state, self.residual = ModelState.of_base(base.manifest, base.weights), no_residual(base.manifest)
+        trained = [w + self.rng.standard_normal(len(w)).astype(np.float32) * np.float32(0.01) for w in self.state.weights]
+        self.state = snap(self.state, trained, self.residual, density=0.2, max_bytes=1 << 20).state
+        return self.snapshot(**header)
+
     def snapshot(self, parent: bytes | None = None, **header: object) -> Sent:
         """Return the whole present state as an update on `parent`, or on the head."""
         if parent is not None:
             self.head = parent
         return self.seal(Kind.SNAPSHOT, self.state.snapshot(), **header)
 
-    def learn(self, ids: Sequence[int], *, named: bool = True, **settings: Any) -> Sent:
+    def learn(self, ids: Sequence[int], *, named: bool = True, every: int = 0, lie: int = 0, **settings: Any) -> Sent:
         """Train the whole net on these samples by the exact trainer, and return the recipe that says so.
 
-        named: say in the extension which samples the rows are of. settings: of the head.
+        named: say in the extension which samples the rows are of. every: steps between checkpoints; lie: which one is wrong, from 1.
+        settings: of the head.
         """
         recipe = recipe_on(self.base, ids, **settings)
+        if every:
+            marks = checkpoints_of(self.state, recipe, every)
+            roots = tuple(bytes(32) if i + 1 == lie else root for i, root in enumerate(marks.roots))
+            recipe = replace(recipe, checkpoints=Checkpoints(every, roots))
         self.state.apply(kind_of(self.state), update_of(self.state, recipe))
         self.residual = no_residual(self.base.manifest)
         said = {"samples": len(ids), **({KEY: encode_ids(ids)} if named else {})}
@@ -169,7 +195,7 @@ class ScriptedDevice:
             "base": self.base.manifest.commit if kind is Kind.SNAPSHOT else b"",
             "extension": {"loss_before": 1.0, "loss_after": 0.5, "samples": 32, "steps": 4},
         }
-        made = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, recipe=recipe)  # type: ignore[arg-type]
+        made = seal(Header(**{**fields, **header}), sections, self.base.manifest.schema, self.key, self.fleet_id, recipe=recipe)  # type: ignore[arg-type]
         self.version, self.head = made.header.version, made.commit
         sent = Sent(self.version, made.commit, made.header.parent, made.data, self.state.root, hashlib.sha256(self.served()).digest())
         self.made[sent.version] = self.waiting[sent.version] = sent
@@ -184,12 +210,13 @@ class ScriptedDevice:
 
     def transfer(self, sent: Sent, part: int) -> tuple[Transfer, tuple[str, bytes], list[tuple[str, bytes]]]:
         """Return an update's manifest, its message, and the messages of its parts."""
-        said = parts.describe(sent.data, fleet=self.fleet, device=self.name, model=self.model, at=1, part=part)
-        pieces = [(self.topic("part"), parts.cut(sent.data, said, i)) for i in range(parts.count(said))]
-        return said, (self.topic("part"), encode(said, self.key)), pieces
+        out = parts.describe(sent.data, fleet=self.fleet, device=self.name, model=self.model, at=1, part=part)
+        return out.transfer, self.say("part", out.transfer), [(self.topic("part"), out.cut(i)) for i in range(out.count)]
 
     def hear(self, record: Record) -> Sent | None:
         """Take in what the centre says; a refusal gives the snapshot that answers it."""
+        if isinstance(record, Welcome) and record.state == self.state_id:
+            self.answer = record.challenge
         if isinstance(record, Welcome) and record.state == self.state_id and record.status == "ok":
             self.epoch = record.epoch
             self.version = max(self.version, record.version)

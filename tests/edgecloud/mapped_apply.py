@@ -15,10 +15,12 @@ from edgecloud.registry.mapping import open_container
 from modelwire import limits
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Kind, Section
 from modelwire.wire import signing
+from tests.keys import FLEET_ID, NO_FILE
 
 COLUMNS = 1024
 ROWS = 1024  # of one tensor
@@ -30,7 +32,7 @@ def base_of(weights: int) -> tuple[Manifest, list[F32]]:
     shapes = [(ROWS, COLUMNS)] * whole + ([(rest, COLUMNS)] if rest else [])
     schema = Schema(tuple(TensorSpec(f"t{i:04}", shape) for i, shape in enumerate(shapes)))
     base = [np.random.default_rng(i).standard_normal(t.size, np.float32) for i, t in enumerate(schema.tensors)]
-    return manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base
+    return manifest_for(schema, base, **NO_FILE, exponents={}), base
 
 
 def make(file: Path, weights: int) -> None:
@@ -47,7 +49,7 @@ def make(file: Path, weights: int) -> None:
     header = Header(
         Kind.SNAPSHOT, "pi-7", "large", 1, 1, manifest.commit, manifest.schema.id, state.root, state.fingerprint, manifest.commit
     )
-    file.write_bytes(seal(header, sections, manifest.schema, signing.PrivateKey(bytes(range(32))), limits.LARGE).data)
+    file.write_bytes(seal(header, sections, manifest.schema, signing.PrivateKey(bytes(range(32))), FLEET_ID, limits.LARGE).data)
 
 
 def peak() -> int:

@@ -29,16 +29,18 @@ if __name__ == "__main__" and "--inside" in sys.argv:
         from modelwire.lattice.replay import replay
         from modelwire.output_head import recipe
         from modelwire.tflite import file as tflite_file
-        from modelwire.update import container, manifest
-        from modelwire.wire import records, signing
+        from modelwire.update import container, header, manifest
+        from modelwire.wire import signing
+        from tests.hostile import protocol_doors
 else:
     from modelwire.cards import card
     from modelwire.lattice.rebuild import rebuild, replayed
     from modelwire.lattice.replay import replay
     from modelwire.output_head import recipe
     from modelwire.tflite import file as tflite_file
-    from modelwire.update import container, manifest
-    from modelwire.wire import records, signing
+    from modelwire.update import container, header, manifest
+    from modelwire.wire import signing
+    from tests.hostile import protocol_doors
 
 import numpy as np
 
@@ -47,6 +49,7 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.state import ModelState
 from modelwire.limits import Limits
 from modelwire.update.sections import Kind
+from tests.keys import FLEET_ID
 from tests.modelwire.models import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,11 +80,16 @@ def untouched() -> bytes:
 
 
 def resealed(data: bytes) -> bytes:
-    """Return a body with its length, checksum and digest put right, so that mutations get past them, and a signature of zeros."""
-    if len(data) >= 32:
-        front = data[:24] + struct.pack("<I", len(data) + container.TRAILER)
-        data = front + struct.pack("<I", _core.crc32c(front)) + data[32:]
-    return data + hashlib.sha256(data).digest() + bytes(signing.SIGNATURE_BYTES)
+    """Return a body with its length, checksum and commit put right, so that mutations get past them, and a signature of zeros."""
+    if len(data) < header.PREAMBLE_BYTES:
+        return data + bytes(header.TRAILER)
+    front = data[:24] + struct.pack("<I", len(data) + header.TRAILER)
+    data = front + struct.pack("<I", _core.crc32c(front)) + data[header.PREAMBLE_BYTES :]
+    names, extension = struct.unpack_from("<II", data, 12)
+    at_ext = header.PREAMBLE_BYTES + names
+    at_table = at_ext + extension
+    digests = (hashlib.sha256(data[at_ext:at_table]).digest(), hashlib.sha256(data[at_table:]).digest())
+    return data + header.commit_from(data[:at_ext], *digests) + bytes(signing.SIGNATURE_BYTES)
 
 
 def try_container(data: bytes) -> None:
@@ -93,8 +101,8 @@ def try_container(data: bytes) -> None:
         schema = parent().manifest.schema
         recipe_in = bytes(read.stream) if read.header.kind is Kind.RECIPE else b""
         sections = () if recipe_in else read.sections(schema)
-        again = container.seal(read.header, sections, schema, KEY, recipe=recipe_in).data
-        assert again[32 : len(data)] == whole[32 : len(data)], "two forms of one update"  # the preamble's minor version is free
+        again = container.seal(read.header, sections, schema, KEY, FLEET_ID, recipe=recipe_in).data
+        assert again[: len(data) + 32] == whole[: len(data) + 32], "two forms of one update"
         try:  # as if the fingerprint were right
             after = parent().copy()
             if recipe_in:
@@ -111,15 +119,6 @@ def try_container(data: bytes) -> None:
     assert bits(parent()) == before, "the parent was written to"
     with contextlib.suppress(ModelWireError):
         container.parse(data)
-
-
-def try_records(data: bytes) -> None:
-    """A record; what is read is written the same."""
-    try:
-        read = records.parse(data)
-    except ModelWireError:
-        return
-    assert records.encode(read.record, KEY)[: len(read.body)] == read.body, "two forms of one record"
 
 
 def try_manifest(data: bytes) -> None:
@@ -193,11 +192,7 @@ def card_seeds() -> list[bytes]:
 
 def container_seeds() -> list[bytes]:
     recipe_on_base = VECTORS / "recipe-updates" / "1-sgd-int8.bin"  # the same base
-    return [f.read_bytes()[: -container.TRAILER] for f in [*sorted((VECTORS / "updates").glob("*-*.bin")), recipe_on_base]]
-
-
-def record_seeds() -> list[bytes]:
-    return [f.read_bytes() for f in sorted((VECTORS / "records").glob("*.bin"))]
+    return [f.read_bytes()[: -header.TRAILER] for f in [*sorted((VECTORS / "updates").glob("*-*.bin")), recipe_on_base]]
 
 
 def manifest_seeds() -> list[bytes]:
@@ -220,7 +215,7 @@ class Door:
 
 DOORS = {
     "container": Door(try_container, container_seeds, 8192),
-    "records": Door(try_records, record_seeds, 2048),
+    **{name: Door(*door) for name, door in protocol_doors.DOORS.items()},
     "recipe": Door(try_recipe, recipe_seeds, 4096, 4),
     "card": Door(try_card, card_seeds, 1024),
     "manifest": Door(try_manifest, manifest_seeds, 2048),

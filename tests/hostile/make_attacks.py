@@ -19,7 +19,8 @@ FOLDER = Path(__file__).parent / "attacks"
 TELLING = (
     "magic after text-mode transfer",
     "wire version 2",
-    "unknown flags 0x8000",
+    "a critical key b'!later' in the extension",
+    "a device called all",
     "crc32c is 0xffffffff",
     "header length 4294967295",
     "extension length 2147483648",
@@ -63,6 +64,7 @@ TELLING = (
     "signalling NaN in a verbatim tensor",
 )
 SAID_BETTER = {  # where the list names an attack by its bytes
+    "a critical key b'!later' in the extension": "a critical key in the extension",
     "device name b'../a'": "a device name that climbs out of its folder",
     "model name b'#'": "a model name that is a wildcard",
     "extension 8: 818181818181": "extension nested 2000 deep",
@@ -83,7 +85,7 @@ def containers() -> dict[str, bytes]:
         "a bit of the body changed.DigestMismatch": flip(delta, 200),
         "a bit of the commit changed.DigestMismatch": flip(delta, len(delta) - 96),
         "a bit of the signature changed.BadSignature": flip(delta, len(delta) - 1),
-        "its first 245 bytes alone.Malformed": delta[:245],
+        "its first 257 bytes alone.Malformed": delta[:257],
     }
     for attack in (by_name[name] for name in TELLING):
         data = attack.change(opened(snapshot if attack.snapshot else delta)).resealed()

@@ -14,9 +14,11 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update.container import MAGIC, TRAILER, parse
+from modelwire.update.container import parse
+from modelwire.update.header import MAGIC, TRAILER, commit_from
 from modelwire.update.sections import Kind
 from modelwire.wire import signing
+from tests.keys import FLEET_ID
 from tests.modelwire.models import KEY, model, sealed
 
 
@@ -54,9 +56,7 @@ class Open:
     rows: tuple[Row, ...]
     stream: bytes
     magic: bytes = MAGIC
-    major: int = 1
-    minor: int = 0
-    flags: int = 0
+    wire: int = 1
     digest: int = 1
     header_len: int | None = None
     extension_len: int | None = None
@@ -68,29 +68,40 @@ class Open:
     cut: int = 0  # bytes taken off the end of the body
     extra: bytes = field(default=b"")  # bytes put at its end
 
-    def body(self) -> bytes:
-        def or_(value: int | None, right: int) -> int:
-            return right if value is None else value
-
-        head = (
-            struct.pack("<BBBB", self.kind, self.digest, or_(self.device_len, len(self.device)), or_(self.model_len, len(self.model)))
-            + struct.pack("<IQ", self.epoch, self.version)
+    def _head(self) -> bytes:
+        device, model = _or(self.device_len, len(self.device)), _or(self.model_len, len(self.model))
+        return (
+            struct.pack("<BBBBIQ", self.kind, self.digest, device, model, self.epoch, self.version)
             + self.schema_id + self.parent + self.root + self.fingerprint + self.base + self.device + self.model
         )  # fmt: skip
+
+    def body(self) -> bytes:
+        """Return all but the commit and the signature."""
+        head = self._head()
         rest = head + self.extension + b"".join(r.pack() for r in self.rows) + self.stream
         rest = rest[: len(rest) - self.cut] + self.extra
         front = self.magic + struct.pack(
-            "<BBHIIII", self.major, self.minor, self.flags, or_(self.header_len, len(head)),
-            or_(self.extension_len, len(self.extension)), or_(self.sections, len(self.rows)),
-            or_(self.total, 32 + len(rest) + TRAILER),
+            "<IIIII", self.wire, _or(self.header_len, len(head)), _or(self.extension_len, len(self.extension)),
+            _or(self.sections, len(self.rows)), _or(self.total, 32 + len(rest) + TRAILER),
         )  # fmt: skip
-        return front + struct.pack("<I", or_(self.crc, _core.crc32c(front))) + rest
+        return front + struct.pack("<I", _or(self.crc, _core.crc32c(front))) + rest
 
-    def resealed(self) -> bytes:
-        """Return the container with a valid digest and a valid signature of the device's own key."""
+    @property
+    def commit(self) -> bytes:
+        """The commit that a reader computes who believes the lengths."""
         body = self.body()
-        commit = hashlib.sha256(body).digest()
-        return body + commit + KEY.sign(signing.UPDATE, commit)
+        at_extension = 32 + _or(self.header_len, len(self._head()))
+        at_table = at_extension + _or(self.extension_len, len(self.extension))
+        digests = [hashlib.sha256(part).digest() for part in (body[at_extension:at_table], body[at_table:])]
+        return commit_from(body[:at_extension], *digests)
+
+    def resealed(self, key: signing.PrivateKey = KEY, fleet: bytes = FLEET_ID, domain: bytes = signing.UPDATE) -> bytes:
+        """Return the container with a valid commit and a valid signature of the device's own key."""
+        return self.body() + self.commit + key.sign(domain, fleet, self.commit)
+
+
+def _or(value: int | None, right: int) -> int:
+    return right if value is None else value
 
 
 def opened(data: bytes) -> Open:
@@ -165,12 +176,10 @@ def attacks() -> list[Attack]:
     for i in range(8):
         add(f"magic byte {i} changed", of(magic=MAGIC[:i] + bytes([MAGIC[i] ^ 0x80]) + MAGIC[i + 1 :]), e.Malformed)
     add("magic after text-mode transfer", of(magic=b"\x89MWU\n\x1a\n\0"), e.Malformed)
-    for major in (0, 2, 3, 255):
-        add(f"wire version {major}", of(major=major), e.UnsupportedWire)
-    for flags in (1, 2, 0x80, 0x8000, 0xFFFF):
-        add(f"unknown flags {flags:#x}", of(flags=flags), e.UnsupportedWire)
+    for wire in (0, 2, 3, 255, 0x101, 0x10001, 0x80000001):
+        add(f"wire version {wire}", of(wire=wire), e.UnsupportedWire)
     for crc in (0, 0xFFFFFFFF):
-        add(f"crc32c is {crc:#x}", of(crc=crc), e.Malformed)
+        add(f"crc32c is {crc:#x}", of(crc=crc), e.DigestMismatch)
     # Lying lengths
     for n in (0, 1, 128, 129, 2047):
         add(f"header length {n}", of(header_len=n), e.Malformed)
@@ -211,6 +220,8 @@ def attacks() -> list[Attack]:
         add(f"kind {kind}", of(kind=kind), e.UnsupportedWire)
     add("a delta that says it is a snapshot", of(kind=0), e.Malformed)
     add("a snapshot that says it is a delta", of(kind=1), e.Malformed, True)
+    add("a device called all", of(device=b"all"), e.Malformed)
+    add("a model called all", of(model=b"all"), e.Malformed)
     for digest in (0, 2, 255):
         add(f"digest algorithm {digest}", of(digest=digest), e.UnsupportedWire)
     add("epoch 0", of(epoch=0), e.Malformed)
@@ -234,12 +245,14 @@ def attacks() -> list[Attack]:
          b"\xa1\x00\x00", b"\x81" * 2000, b"\xa1\x61a\x9b" + b"\xff" * 8, b"\xa1\x61a\x7b" + b"\xff" * 8, b"\xc0\x00")
     ):  # fmt: skip
         add(f"extension {n}: {bad[:6].hex()}", of(extension=bad), e.Malformed)
+    for key in (b"!", b"!later"):
+        critical = bytes([0xA1, 0x60 + len(key)]) + key + b"\x00"
+        add(f"a critical key {key!r} in the extension", of(extension=critical), e.NotUnderstood)
     add("extension of 10,000 items", of(extension=b"\xa1\x61a\x99\x27\x10" + b"\x00" * 10000), e.TooLarge)
     # Section table
-    for codec in (0, 4, 255):
+    for codec in (0, 3, 4, 255):
         add(f"codec {codec}", of_row(0, codec=codec), e.UnsupportedWire)
-    for codec in (2, 3):  # planes.py has what becomes of these where they belong
-        add(f"codec {codec}", of_row(0, codec=codec), e.Malformed)
+    add("codec 2", of_row(0, codec=2), e.Malformed)  # planes.py has what becomes of it where it belongs
     for m in (0, 2, 128, 254):
         add(f"step mantissa {m}", of_row(1, m=m), e.Malformed)
     for j in (23, 24, 31, 64, 255):

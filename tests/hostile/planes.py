@@ -19,7 +19,7 @@ import numpy as np
 from modelwire import _core
 from modelwire.update import planes
 from modelwire.update.container import parse
-from tests.modelwire.test_vectors_types import base, data
+from tests.modelwire.golden import base, data
 
 from .make_attacks import slug
 from .mutations import Open, Row, flip, of, of_row, opened
@@ -78,6 +78,8 @@ def coded(tensor: int, values: dict[int, int], exponent: int) -> Change:
 
 FULL = bytes([7]) * ENTRIES  # a plane in which every entry changed
 NONE = word(planes.ZEROS, 0)
+# A token, two literals, a match of 208 bytes with offset 0, of which liblz4 makes zeros; then literals.
+NO_OFFSET = bytes([0x2F, 7, 7, 0, 0, 189, 0xF0, 6]) + bytes([7]) * 21
 NOISE = b"\xf0\xff\xff\x00\x00\x01\x02\x03\x04"
 EXACT: dict[str, Change] = {
     "a plane of 16,777,215 bytes.Malformed": only(F32, block(ENTRIES, word(planes.RAW, 0xFFFFFF), NONE, NONE, NONE)),
@@ -89,6 +91,9 @@ EXACT: dict[str, Change] = {
     "an lz4 plane that unpacks to one byte more.Malformed": only(F32, block(ENTRIES, packed(FULL + b"\7"), NONE, NONE, NONE)),
     "an lz4 plane that unpacks to one byte less.Malformed": only(F32, block(ENTRIES, packed(FULL[1:]), NONE, NONE, NONE)),
     "an lz4 plane of noise.Malformed": only(F32, block(ENTRIES, word(planes.LZ4, 9) + NOISE, NONE, NONE, NONE)),
+    "an lz4 plane with a match at offset 0.Malformed": only(
+        F32, block(ENTRIES, raw(FULL), word(planes.LZ4, len(NO_OFFSET)) + NO_OFFSET, NONE, NONE)
+    ),
     "an lz4 plane of no bytes.Malformed": only(F32, block(ENTRIES, word(planes.LZ4, 0), NONE, NONE, NONE)),
     "4294967295 changed entries.Malformed": only(F32, block(0xFFFFFFFF, raw(FULL), NONE, NONE, NONE)),
     "one changed entry too many.Malformed": only(F32, block(ENTRIES + 1, raw(FULL + b"\7"), NONE, NONE, NONE)),
@@ -109,7 +114,7 @@ EXACT: dict[str, Change] = {
     "planes with a unit.Malformed": of_row(0, exponent=-14),
     "planes with flags.UnsupportedWire": of_row(0, reserved=1),
     "codec 4.UnsupportedWire": of_row(0, codec=4),
-    "raw planes in an exact update.Malformed": of_row(0, codec=3),
+    "codec 3 which is reserved.UnsupportedWire": of_row(0, codec=3),
     "a coded section in an exact update.Malformed": of_row(0, codec=1),
     "an exact update that says it is a delta.Malformed": of(kind=1),
     "an exact update that says it is a snapshot.Malformed": of(kind=0),
@@ -128,7 +133,7 @@ MIXED: dict[str, Change] = {
     "planes for a tensor on the lattice.Malformed": only(_f16, block(600, raw(bytes([2]) * 600), NONE)),
     "planes for a verbatim tensor.Malformed": only(_names.index("bias"), block(9, raw(bytes([2]) * 9), NONE, NONE, NONE)),
     "a coded section for an exact tensor.Malformed": coded(_names.index("moving_mean"), {3: 1}, 0),
-    "raw planes in a delta.Malformed": only(_names.index("moving_mean"), block(30, raw(bytes([2]) * 30), NONE), codec=3),
+    "codec 3 which is reserved.UnsupportedWire": only(_names.index("moving_mean"), block(30, raw(bytes([2]) * 30), NONE), codec=3),
     "an int8 code of 128.RangeOverflow": coded(_codes, {4: _away}, 0),
     "an int8 tensor with a unit.Malformed": coded(_codes, {4: -1}, -1),
     "a code far out of the range.RangeOverflow": coded(_codes, {0: 1 << 21}, 0),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from modelwire.wire import cbor
-from tests.modelwire.test_vectors_types import base, data
+from tests.modelwire.golden import base, data
 
 from .make_attacks import slug
 from .mutations import Open, Row, flip, of, opened
@@ -44,15 +44,15 @@ def said(change: Callable[[Any], object]) -> Change:
 
 
 def head(**fields: Any) -> Change:
-    return said(lambda v: [v[1].__setitem__(_FIELDS.index(name), x) for name, x in fields.items()])
+    return said(lambda v: [v[2].__setitem__(_FIELDS.index(name), x) for name, x in fields.items()])
 
 
 def rows(**fields: Any) -> Change:
-    return said(lambda v: [v[3].__setitem__(_ROWS.index(name), x) for name, x in fields.items()])
+    return said(lambda v: [v[4].__setitem__(_ROWS.index(name), x) for name, x in fields.items()])
 
 
 def layers(*places: list[int]) -> Change:
-    return said(lambda v: v.__setitem__(2, list(places)))
+    return said(lambda v: v.__setitem__(3, list(places)))
 
 
 def halves(bits: int) -> Change:
@@ -92,6 +92,9 @@ ATTACKS: dict[str, Change] = {
     "a recipe that is a map.Malformed": of(stream=b"\xa1\x61a\x01"),
     "a recipe of format 2.Malformed": said(lambda v: v.__setitem__(0, 2)),
     "a recipe of format true.Malformed": said(lambda v: v.__setitem__(0, True)),
+    "a trainer of tomorrow.UnsupportedWire": said(lambda v: v.__setitem__(1, 2)),
+    "checkpoints of no steps.Malformed": said(lambda v: v.__setitem__(5, [0, bytes(32)])),
+    "a checkpoint past the last step.Malformed": said(lambda v: v.__setitem__(5, [1, bytes(32) * 1024])),
     "a recipe with one item more.Malformed": said(lambda v: v.append(0)),
     "a head of format 2.Malformed": head(format=2),
     "a head that trains for 2^32 steps.TooLarge": head(steps=2**32 - 1),
@@ -122,7 +125,7 @@ ATTACKS: dict[str, Change] = {
     "rows of format 2.Malformed": rows(format=2),
     "rows of float32.Malformed": rows(dtype=1),
     "4294967295 rows.TooLarge": rows(rows=0xFFFFFFFF),
-    "no rows.TooLarge": rows(rows=0),
+    "no rows.Malformed": rows(rows=0),
     "rows that are one more than coded.Malformed": rows(rows=61),
     "rows of 38 features for a head of 37.Malformed": rows(features=38),
     "a scale of zero.Malformed": rows(scale=0.0),
@@ -137,7 +140,7 @@ ATTACKS: dict[str, Change] = {
     "targets that are not finite.Malformed": rows(kind=1, wanted=[1, np.full(60, np.nan, "<f4").tobytes()]),
     "targets of another length.Malformed": rows(kind=1, wanted=[40, bytes(4 * 60 * 39)]),
     "a kind of target of tomorrow.Malformed": rows(kind=2, wanted=None),
-    "more labels than rows.Malformed": said(lambda v: v[3][_ROWS.index("wanted")].__setitem__(0, 61)),
+    "more labels than rows.Malformed": said(lambda v: v[4][_ROWS.index("wanted")].__setitem__(0, 61)),
     "a label past the outputs.Malformed": labelled(40),
     "a label past every class.Malformed": labelled(4096),
     "a feature that is infinite.Malformed": halves(0x7C00),

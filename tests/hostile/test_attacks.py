@@ -18,6 +18,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.limits import MIB
 from modelwire.update.container import parse
 from modelwire.update.manifest import parse_manifest
+from tests.keys import FLEET_ID
 from tests.modelwire.models import KEY
 
 from .cost import refused
@@ -40,7 +41,7 @@ def parent() -> ModelState:
 def receive(data: bytes) -> ModelState:
     """The whole way in, as the centre goes it."""
     container = parse(data)
-    container.verify(KEY.public)
+    container.verify(KEY.public, FLEET_ID)
     return rebuild(parent(), container)
 
 

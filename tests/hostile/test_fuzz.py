@@ -80,7 +80,7 @@ def test_a_door_lets_nothing_through_but_named_errors(door: str) -> None:
 
 
 @pytest.mark.slow("runs a fuzz harness some thousand times")
-@pytest.mark.parametrize("door", ("container", "records", "manifest"))
+@pytest.mark.parametrize("door", ("container", "records", "parts", "proof", "manifest"))
 def test_atheris_reports_nothing_at_a_door(door: str) -> None:
     if importlib.util.find_spec("atheris") is None:
         lacking("atheris is not installed")

@@ -12,8 +12,9 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root, rebuild
 from modelwire.limits import MIB
 from modelwire.update.container import parse
+from tests.keys import FLEET_ID
+from tests.modelwire.golden import base, data
 from tests.modelwire.models import KEY
-from tests.modelwire.test_vectors_types import base, data
 
 from .cost import refused
 from .mutations import opened
@@ -42,7 +43,7 @@ def test_an_attack_is_refused_by_the_error_in_its_name(file: Path) -> None:
 
     def take() -> None:
         container = parse(content)
-        container.verify(KEY.public)
+        container.verify(KEY.public, FLEET_ID)
         apply(state, container)
         prove_root(state, container)
 

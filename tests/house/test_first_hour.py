@@ -25,7 +25,7 @@ def test_the_first_hour_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     lines = lines[lines.index("cd build/first-hour") + 1 : lines.index("cd ../..")]
     typed = "\n".join(lines).replace("../..", str(ROOT)).replace("1884", str(free_port()))
     typed = re.sub(r"^(edgeagent init .*)$", r"\1 > init.out", typed, flags=re.M)
-    typed = typed.replace("PUBKEY", '$(grep -om1 "[0-9a-f]\\{64\\}" init.out)')
+    typed = typed.replace("FINGERPRINT", "$(grep -oPm1 'fingerprint +\\K[-0-9a-f]+' init.out)")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with open(tmp_path / "said", "w+") as said:
         # A session of its own: whatever the hour leaves behind when it fails goes with it.

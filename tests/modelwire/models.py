@@ -9,10 +9,12 @@ import numpy as np
 from modelwire.lattice.between import exact_sections
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Held, Schema, TensorSpec
-from modelwire.update.container import Header, seal
+from modelwire.update.container import seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Kind, Section, Sections
 from modelwire.wire import signing
+from tests.keys import FLEET_ID, NO_FILE
 
 KEY = signing.PrivateKey(bytes(range(32)))
 
@@ -45,7 +47,7 @@ def model(seed: int = 0, peak: float = 1.0) -> tuple[Manifest, list[F32]]:
         awkward(rng, 37 * 40, peak),
         np.zeros(40, np.float32),
     ]
-    return manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base
+    return manifest_for(schema, base, **NO_FILE, exponents={}), base
 
 
 def exact_update(state: ModelState, weights: Sequence[Held]) -> tuple[Kind, Sections, ModelState]:
@@ -80,7 +82,7 @@ def sealed(
         "fingerprint": state.fingerprint,
         "base": manifest.commit if kind is Kind.SNAPSHOT else b"",
     }
-    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY).data  # type: ignore[arg-type]
+    return seal(Header(**{**fields, **header}), sections, manifest.schema, KEY, FLEET_ID).data  # type: ignore[arg-type]
 
 
 def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> ModelState:
@@ -88,7 +90,7 @@ def flat(values: Sequence[float], *, e: int | None = None, name: str = "w") -> M
     schema = Schema((TensorSpec(name, (len(values),)),))
     base = [np.array(values, np.float32)]
     exponents = {} if e is None else {name: e}
-    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents=exponents), base)
+    return ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents=exponents), base)
 
 
 def empty(tensor: int, exponent: int) -> Section:

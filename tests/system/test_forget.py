@@ -69,7 +69,7 @@ def test_a_sample_is_forgotten_on_both_sides_and_the_centre_holds_what_the_devic
     said = fleet.cloud("forget", "pi-7@2", "--rows", "2,12", "--send", "-o", str(tmp_path / "without.tflite"))
     assert said["samples"] == [12, 22] and [d["rows"] for d in said["dropped"]] == [2, 2, 1]
     assert said["root"] == never_seen({12, 22}).root.hex()
-    assert fleet.cloud("forget", "pi-7@2", "--rows", "2,12", "--send")["id"] == said["id"], "asked once"
+    assert fleet.cloud("forget", "pi-7@2", "--rows", "2,12", "--send")["number"] == said["number"], "asked once"
 
     rng, end = random.Random(3), time.monotonic() + 500
     while fleet.cloud("devices")["devices"][0]["models"][0]["verified"] < 4:  # the device is killed until it is done

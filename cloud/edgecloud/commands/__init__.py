@@ -13,7 +13,7 @@ __all__ = ["NAMES", "chosen", "every"]
 
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry", "doctor": "registry", "version": "registry",
-    "bases": "fleet", "devices": "fleet", "snapshot": "fleet", "annotate": "fleet",
+    "bases": "fleet", "devices": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
     "ingest": "registry",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",

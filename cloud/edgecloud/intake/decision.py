@@ -10,7 +10,8 @@ from edgecloud.registry import Store
 from modelwire import limits
 from modelwire.errors import BadSignature, ConfigError, KernelError, RegistryDamaged, StateBusy, UnknownDevice
 from modelwire.wire import topics
-from modelwire.wire.records import Record
+from modelwire.wire.records import Record, encode
+from modelwire.wire.signing import PrivateKey, Role
 
 MIB = 1024 * 1024
 
@@ -37,6 +38,7 @@ class Bounds:
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten
     transfer_rest: int = 600  # untouched for so long, it makes room when all places are taken
+    transfer_again: int = 10  # a whole transfer that was not taken is tried again after this, or when its lineage has changed
     wire: limits.Limits = limits.DEFAULT
 
 
@@ -47,6 +49,7 @@ class Context:
     store: Store
     bounds: Bounds
     now: int
+    secret: bytes = b""  # of the challenges, which hellos alone need
 
 
 class Result(str, Enum):
@@ -59,19 +62,27 @@ class Result(str, Enum):
     REFUSED = "refused"  # with a receipt that says so
     DROPPED = "dropped"  # without a receipt: nobody could be told
     WELCOMED = "welcomed"
-    NOTED = "noted"  # presence, an answer, a part
+    NOTED = "noted"  # presence, an answer, a part, a report
+    CHALLENGED = "challenged"  # a hello that would open an epoch, and is to be said again
+    UNKNOWN = "unknown"  # of a later release; answered so
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A record to be signed by the fleet and sent down to one device's model."""
+    """A record to be sent down to one device's model: signed by the receipt key, unless it was sealed by another one before."""
 
-    leaf: str  # "receipt", "cmd" or "part"
+    leaf: str  # "receipt", "cmd", "part" or "trust"
     record: Record
+    sealed: bytes = b""  # the record as it goes out, where it is not for the ingester to sign
+    device: str = ""  # to whom, where the record is said to all
 
     @property
     def topic(self) -> str:
-        return topics.down(self.record.fleet, self.record.device, self.record.model, self.leaf)
+        return topics.down(self.record.fleet, self.device or self.record.device, self.record.model, self.leaf)
+
+    def encode(self, receipt_key: PrivateKey, fleet: bytes) -> bytes:
+        """Return the bytes that go out. fleet: the fleet's id."""
+        return self.sealed or encode(self.record, receipt_key, fleet, role=Role.RECEIPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,13 @@
-"""Containers that come in parts: the signed manifest first, then parts in any order, each proven by its hash."""
+"""Containers that come in parts: the signed manifest first, then parts in any order, each proven by the manifest's tree.
+
+A part that comes again costs one look at the registry, and so does one of a transfer that failed for good: a whole is joined when its
+last part comes, and after that only when its device describes it again.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import struct
 
 from edgecloud.registry import OpenTransfer, Refusal
 from modelwire.errors import BadSignature, BudgetExhausted, Malformed, ModelWireError, WireError
@@ -12,39 +17,33 @@ from modelwire.wire.topics import Topic
 
 from . import linking
 from .decision import OURS, Context, Decision, Reply, Result, clean, require_known
-from .greeting import check_topic
+
+UPDATE = "update"  # what devices send in parts
 
 
-def transfer(context: Context, topic: Topic, signed: Signed, data: bytes) -> Decision:
+def transfer(context: Context, signed: Signed, data: bytes) -> Decision:
     """Return what is held of a transfer, or the receipt of the update when it has been whole before."""
     store = context.store
     said = records.expect(signed, Transfer)
-    check_topic(topic, said)
-    require_known(store, said.device, lambda key: signed.verify(key, said.device))
+    require_known(store, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
+    if said.what != UPDATE:
+        raise Malformed(what="transfer", reason=f"devices send an {UPDATE} in parts, and this is a {said.what}")
     count = parts.count(said, context.bounds.wire)
-    known = store.versions.by_blob(said.id)
-    if known is not None:
-        lineage = store.lineages.by_id(known.lineage)
-        if (lineage.device, lineage.model) != (said.device, said.model):
-            raise Malformed(what="transfer", reason=f"{said.id.hex()[:16]} is of another device")
-        reply = linking.current_receipt(context, known)
-        return Decision(Result.REPEATED, said.device, said.model, known.version, known.status.value, (reply,))
     slot = _slot(said.device, said.model, said.id)
-    if store.refusals.by_digest(slot) is not None:
+    if store.refusals.by_digest(_description(slot, said)) is not None:
         return _wanted(context, said, set(range(count)), count)  # whole, and not worth a receipt
-    refused = store.refusals.by_digest(said.id)
-    if refused is not None and refused.epoch and (refused.device, refused.model) == (said.device, said.model):
-        of = store.lineages.get(said.device, said.model)
-        assert of is not None  # only an update of a lineage is refused with an epoch
-        reply = linking.refused_receipt(context, linking.Subject.of_row(of, refused), refused.reason)
-        return Decision(Result.REPEATED, said.device, said.model, refused.version, "refused", (reply,))
+    before = _known(context, said)
+    if before is not None:
+        return before
     if store.inbox.is_parked(said.id):
         return _wanted(context, said, set(range(count)), count)  # whole, and waiting for its parent
-    _open(context, slot, said, data)
-    held = store.transfers.held(slot)
-    if len(held) == count:  # whole, and it could not be taken when its last part came
-        return _finish(context, topic, slot, said)
-    return _wanted(context, said, held, count)
+    row = _open(context, slot, said, data)
+    if row.held < count:
+        return _wanted(context, said, store.transfers.held(slot), count)
+    # Whole, and it could not be taken when its last part came.
+    if row.tried_on == _mark(context, said) and context.now - row.tried_at < context.bounds.transfer_again:
+        return _wanted(context, said, set(range(count)), count)
+    return _finish(context, slot, said)
 
 
 def part(context: Context, topic: Topic, data: bytes) -> Decision:
@@ -52,18 +51,20 @@ def part(context: Context, topic: Topic, data: bytes) -> Decision:
     store = context.store
     piece = parts.parse(data, context.bounds.wire)
     slot = _slot(topic.device, topic.model, piece.id)
-    row = store.transfers.get(slot)
-    if row is None:
+    found = store.transfers.find(slot, piece.index)
+    if found is None:
         # Late copies of parts come after the update is whole: no fault of anyone, and nothing to keep.
         return Decision(Result.DROPPED, topic.device, topic.model, reason="a part of no open transfer")
+    row, held = found
+    if held:
+        return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} came before")
     said = records.expect(records.parse(row.record), Transfer)
     parts.check(said, piece)
     store.transfers.put(slot, piece.index, piece.data, context.now)
     count = parts.count(said, context.bounds.wire)
-    held = store.transfers.held(slot)
-    if len(held) < count:
+    if row.held + 1 < count:
         return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} of {count}")
-    return _finish(context, topic, slot, said)
+    return _finish(context, slot, said)
 
 
 def _slot(device: str, model: str, transfer: bytes) -> bytes:
@@ -71,32 +72,73 @@ def _slot(device: str, model: str, transfer: bytes) -> bytes:
     return hashlib.sha256(f"{device}/{model}/".encode() + transfer).digest()
 
 
-def _finish(context: Context, topic: Topic, slot: bytes, said: Transfer) -> Decision:
+def _description(slot: bytes, said: Transfer) -> bytes:
+    """Return what tells a transfer as it is cut: what failed for good is tried again when it is described anew."""
+    return hashlib.sha256(slot + struct.pack("<QQ", said.size, said.part_size) + said.tree).digest()
+
+
+def _mark(context: Context, said: Transfer) -> bytes:
+    """Return what stands for all that an update of this lineage may have waited for: the same mark, the same answer."""
     store = context.store
-    whole = parts.join(said, store.transfers.pieces(slot))
+    lineage = store.lineages.get(said.device, said.model)
+    epoch = store.lineages.current(lineage.id) if lineage else None
+    head = store.lineages.head(epoch.lineage, epoch.epoch) if epoch else None
+    mark = hashlib.sha256(struct.pack("<Q", epoch.epoch if epoch else 0) + (head.commit if head else b""))
+    for key in store.devices.keys(said.device):
+        mark.update(struct.pack("<Q?", key.id, key.revoked_at is None))
+    for commit, _, _ in store.inbox.parked_sizes(said.device):
+        mark.update(commit)
+    return mark.digest()
+
+
+def _known(context: Context, said: Transfer) -> Decision | None:
+    """Return the receipt of an update that has been decided about, None when it has not."""
+    store = context.store
+    known = store.versions.by_blob(said.id)
+    if known is not None:
+        lineage = store.lineages.by_id(known.lineage)
+        if (lineage.device, lineage.model) != (said.device, said.model):
+            raise Malformed(what="transfer", reason=f"{said.id.hex()[:16]} is of another device")
+        reply = linking.current_receipt(context, known)
+        return Decision(Result.REPEATED, said.device, said.model, known.version, known.status.value, (reply,))
+    refused = store.refusals.by_digest(said.id)
+    if refused is None or not refused.epoch or (refused.device, refused.model) != (said.device, said.model):
+        return None
+    of = store.lineages.get(said.device, said.model)
+    assert of is not None  # only an update of a lineage is refused with an epoch
+    reply = linking.refused_receipt(context, linking.Subject.of_row(of, refused), refused.reason)
+    return Decision(Result.REPEATED, said.device, said.model, refused.version, "refused", (reply,))
+
+
+def _finish(context: Context, slot: bytes, said: Transfer) -> Decision:
+    store = context.store
     try:
         with store.transaction():
+            whole = parts.join(said, store.transfers.pieces(slot))
             store.transfers.close(slot)
-            return linking.update(context, topic, whole)
+            return linking.update(context, Topic(said.fleet, said.device, said.model, "up", "part"), whole)
     except OURS:
         raise
     except ModelWireError as error:
         reason = clean(str(error))
-        digest = hashlib.sha256(slot).digest()
         if isinstance(error, WireError) and not isinstance(error, BadSignature):
-            # It will never be better, and its parts must not come again: the row answers the next Transfer of the same bytes.
+            # It will never be better, and its parts must not come again: the row answers the next Transfer that says the same.
             store.transfers.close(slot)
-            digest = slot
-        # All else may pass, as a full park does: the parts stay, and the next Transfer of the same bytes tries again.
+            digest = _description(slot, said)
+        else:
+            # It may pass, as a full park does: the parts stay, and a Transfer of the same bytes tries again.
+            store.transfers.tried(slot, _mark(context, said), context.now)
+            digest = hashlib.sha256(slot).digest()
         refusal = Refusal(digest, said.device, said.model, type(error).__name__, reason, context.now, said.size)
         store.refusals.add(refusal, context.bounds.refusals)
         return Decision(Result.DROPPED, said.device, said.model, reason=f"{type(error).__name__}: {reason}")
 
 
-def _open(context: Context, slot: bytes, said: Transfer, data: bytes) -> None:
+def _open(context: Context, slot: bytes, said: Transfer, data: bytes) -> OpenTransfer:
+    """Return what is held of a transfer, which has a place from now on. Raises BudgetExhausted."""
     store, bounds = context.store, context.bounds
     known = store.transfers.get(slot)
-    if known is not None and _cuts(records.expect(records.parse(known.record), Transfer)) != _cuts(said):
+    if known is not None and _description(slot, records.expect(records.parse(known.record), Transfer)) != _description(slot, said):
         store.transfers.close(slot)  # its device cuts it anew, as after a change of its settings: the old parts fit no more
         known = None
     if known is None:
@@ -112,12 +154,11 @@ def _open(context: Context, slot: bytes, said: Transfer, data: bytes) -> None:
                 raise BudgetExhausted(what="another transfer in parts", budget=bounds.transfers_total * bounds.wire.container)
             store.transfers.close(open_now[0].id)
     store.transfers.open(OpenTransfer(slot, said.device, said.model, data, said.size, context.now))
-
-
-def _cuts(said: Transfer) -> tuple[int, int, bytes]:
-    return said.size, said.part_size, said.hashes
+    row = store.transfers.get(slot)
+    assert row is not None
+    return row
 
 
 def _wanted(context: Context, said: Transfer, held: set[int], count: int) -> Decision:
-    answer = Wanted(context.store.fleet, said.device, said.model, context.now, said.id, parts.bitmap(held, count))
+    answer = Wanted(said.fleet, said.device, said.model, context.now, said.id, parts.bitmap(held, count))
     return Decision(Result.NOTED, said.device, said.model, reason=f"{len(held)} of {count} parts", replies=(Reply("part", answer),))

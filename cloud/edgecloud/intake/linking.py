@@ -10,14 +10,13 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edgecloud.registry import HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, VersionRow, WaitingMessage
+from edgecloud.registry import Epoch, HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, Store, VersionRow, WaitingMessage
 from edgecloud.versions import cards
 from modelwire.errors import (
     BadSignature,
     BudgetExhausted,
     Conflict,
     LineageError,
-    Malformed,
     ModelWireError,
     UnknownDevice,
     UnknownParent,
@@ -27,7 +26,7 @@ from modelwire.errors import (
 from modelwire.update.container import Container, parse
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
-from modelwire.wire import cbor
+from modelwire.wire import cbor, routes
 from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import Topic
 
@@ -54,9 +53,8 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     """Return what became of a container: its bytes came in one message, or were joined from parts."""
     container = parse(data, context.bounds.wire)
     header = container.header
-    if (header.device, header.model) != (topic.device, topic.model):
-        raise Malformed(what="container", reason=f"it is of {header.device}/{header.model} and came on {topic}")
-    signer = standing(context.store, header.device, container.verify)
+    routes.check_update(topic, header.device, header.model)
+    signer = standing(context.store, header.device, lambda key: container.verify(key, context.store.identity.id))
     if signer is KeyStanding.REVOKED:
         raise UnknownDevice(device=header.device)
     if signer is KeyStanding.UNKNOWN:
@@ -123,13 +121,13 @@ def _place(context: Context, lineage: LineageRow, container: Container, data: by
             raise LineageError(reason=_closed(header.epoch))
         if header.epoch > epoch.epoch:
             raise LineageError(reason=f"epoch {header.epoch} was never granted")
-        _check_base(context, container, epoch.base)
+        head = store.lineages.head(lineage.id, epoch.epoch)
+        assert head is not None
+        base = _base_of(context, container, head_base(store, epoch, head), orphan=header.parent != head.commit)
         if header.version > lineage.last_version + REACH:
             raise LineageError(reason=f"version {header.version} is out of reach of {lineage.last_version}")
         if store.versions.numbered(lineage.id, header.version) is not None:
             raise Conflict(device=lineage.device, model=lineage.model, version=header.version)
-        head = store.lineages.head(lineage.id, epoch.epoch)
-        assert head is not None
         if header.parent == head.commit:
             if header.version <= max(head.version, epoch.floor):
                 raise LineageError(reason=f"version {header.version} does not follow {max(head.version, epoch.floor)}: numbers only rise")
@@ -140,19 +138,36 @@ def _place(context: Context, lineage: LineageRow, container: Container, data: by
     except LineageError as error:
         return _refused(context, lineage, container, data, type(error).__name__, clean(str(error)))
     if header.parent == head.commit:
-        return _link(context, lineage, container, data, head, epoch.base)
+        return _link(context, lineage, container, data, head, base)
     return _park(context, lineage, container, data)
 
 
-def _check_base(context: Context, container: Container, commit: bytes) -> None:
-    header = container.header
-    if header.kind is Kind.SNAPSHOT and header.base != commit:
-        raise WrongBase(what="the snapshot", kind="base", expected=commit.hex()[:16], got=header.base.hex()[:16])
-    base = context.store.bases.get(commit)
-    assert base is not None  # the epoch's row refers to it
-    schema = _schema_id(base.manifest)
+def head_base(store: Store, epoch: Epoch, head: HeadRow) -> bytes:
+    """Return the commit of the base that the head of an epoch is on."""
+    row = store.versions.by_id(head.version_id) if head.version_id is not None else None
+    return row.base if row is not None else epoch.base
+
+
+def _base_of(context: Context, container: Container, base: bytes, *, orphan: bool) -> bytes:
+    """Return the base that an update is on: a snapshot names its own, all else is on that of the head, `base`.
+
+    orphan: a snapshot before it that has not come may have gone over to another base; what that was is known when it comes.
+    Raises WrongBase for a base that is not registered, and for an update of other tensors than its base has.
+    """
+    header, store = container.header, context.store
+    if header.kind is Kind.SNAPSHOT:
+        base = header.base
+        if store.bases.get(base) is None:
+            names = ", ".join(b.commit.hex()[:16] for b in store.bases.all()[:8])
+            raise WrongBase(what="the snapshot", kind="base", expected=f"one that is registered ({names})", got=base.hex()[:16])
+    row = store.bases.get(base)
+    assert row is not None  # its version's row refers to it
+    schema = _schema_id(row.manifest)
     if header.schema_id != schema:
+        if orphan and header.kind is not Kind.SNAPSHOT and any(_schema_id(b.manifest) == header.schema_id for b in store.bases.all()):
+            return base
         raise WrongBase(what="the update", kind="schema", expected=schema.hex()[:16], got=header.schema_id.hex()[:16])
+    return base
 
 
 @lru_cache(maxsize=64)
@@ -291,7 +306,7 @@ def _receipt(context: Context, about: Subject, level: Level, reason: str = "", g
     """Return a receipt. good: of a refusal, what to build on."""
     of, (commit, version) = about.lineage, (good.commit, good.version) if good else (b"", 0)
     said = Receipt(
-        context.store.fleet, of.device, of.model, context.now, about.epoch, about.version, about.commit, level, reason, commit, version
+        context.store.fleet, of.device, of.model, context.now, about.epoch, about.version, about.commit, level, reason, commit, version, 0
     )
     return Reply("receipt", said)
 

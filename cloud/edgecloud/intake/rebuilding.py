@@ -139,7 +139,7 @@ def refuse_tree(context: Context, version: VersionRow, error: ModelWireError) ->
     head = store.lineages.head(lineage.id, version.epoch)
     if head is not None and head.version_id in {one.id for one in condemned}:
         parent = store.versions.by_id(version.parent_id) if version.parent_id is not None else None
-        good = HeadRow(parent.id, parent.commit, parent.version) if parent else HeadRow(None, version.base, 0)
+        good = HeadRow(parent.id, parent.commit, parent.version) if parent else HeadRow(None, version.parent, 0)
         store.lineages.move_head(lineage.id, version.epoch, head.commit, good)
     out = []
     for one, reason in zip(condemned, reasons, strict=True):

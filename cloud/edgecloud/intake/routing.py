@@ -1,7 +1,7 @@
 """Decides what each message of a device means, and writes the decision to the store. No network, no clock, no thread.
 
 One message is one savepoint: whatever is wrong with it, nothing of it stays but a row in the list of refusals.
-docs/wire-format.md, "Delivery", is the contract.
+docs/protocol.md, "Delivery", is the contract.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ import logging
 from collections.abc import Callable
 
 from edgecloud.registry import Refusal, Request, Store
-from modelwire.errors import Malformed, ModelWireError
-from modelwire.wire import parts, records, topics
+from modelwire.errors import ModelWireError
+from modelwire.wire import parts, records, routes, topics
+from modelwire.wire.records import Signed
+from modelwire.wire.signing import Role
 
-from . import greeting, joining, linking
+from . import asking, greeting, joining, linking
 from .decision import OURS, Bounds, Context, Decision, Reply, Result, clean
 
 log = logging.getLogger("edgecloud.ingest")
 
 
 class Ingest:
-    """The decisions over one store, for one thread."""
+    """The decisions over one store, for one thread. secret: of the challenges; random, made once a start."""
 
-    def __init__(self, store: Store, bounds: Bounds | None = None) -> None:
+    def __init__(self, store: Store, bounds: Bounds | None = None, *, secret: bytes) -> None:
         self.store = store
         self.bounds = bounds if bounds is not None else Bounds()
+        self._secret = secret
 
     def take(self, topic: str, data: bytes, now: int) -> Decision:
         """Return what became of one message. Raises only what is the registry's own trouble."""
-        context = Context(self.store, self.bounds, now)
+        context = Context(self.store, self.bounds, now, self._secret)
         try:
             with self.store.transaction():
                 return self._route(context, topic, data)
@@ -53,20 +56,20 @@ class Ingest:
         return out
 
     def commands(self, lineage: int | None = None, now: int = 0) -> list[tuple[Request, Reply]]:
-        """Return open requests with the record that asks for them."""
-        context = Context(self.store, self.bounds, now)
-        return [(r, greeting.command(context, r)) for r in self.store.requests.open(lineage)]
+        """Return what is asked for and neither answered nor expired, with the command as it was sealed."""
+        return [(r, asking.command(r)) for r in self.store.requests.open(now, lineage)]
 
     def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)
-        if topic.way != "up" or topic.fleet != self.store.fleet:
-            raise Malformed(what="topic", reason=f"{name[:120]!r} does not go up in the fleet {self.store.fleet!r}")
+        routes.check_heard(topic, self.store.fleet)
         if topic.leaf == "part" and data[: len(parts.MAGIC)] == parts.MAGIC:
             return joining.part(context, topic, data)
-        route = _ROUTES.get(topic.leaf)
-        if route is None:
-            raise Malformed(what="topic", reason=f"up/{topic.leaf} is not read in this release")
-        return route(context, topic, data)
+        if topic.leaf == "update":
+            return linking.update(context, topic, data)
+        signed = _record(context, topic, data)
+        if isinstance(signed.record, records.Unknown):
+            return asking.unknown(context, signed, signed.record)
+        return _ROUTES[topic.leaf](context, signed, data)
 
     def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Decision:
         try:
@@ -80,10 +83,22 @@ class Ingest:
         return Decision(Result.DROPPED, device, model, reason=f"{error}: {reason}")
 
 
-_ROUTES: dict[str, Callable[[Context, topics.Topic, bytes], Decision]] = {
-    "hello": lambda c, t, d: greeting.hello(c, t, records.parse(d), d),
-    "state": lambda c, t, d: greeting.presence(c, t, records.parse(d), d),
-    "rsp": lambda c, t, d: greeting.response(c, t, records.parse(d)),
-    "part": lambda c, t, d: joining.transfer(c, t, records.parse(d), d),
-    "update": linking.update,
+def _record(context: Context, topic: topics.Topic, data: bytes) -> Signed:
+    """Return a record that a device says of itself in our fleet, on its own topic; its signature is not verified yet.
+
+    Raises WrongRole, WrongFleet or Malformed, and what `records.parse` raises.
+    """
+    signed = records.parse(data, context.bounds.wire)
+    signed.check(context.store.identity.id, Role.DEVICE)
+    routes.check_place(topic, signed.record)
+    return signed
+
+
+_ROUTES: dict[str, Callable[[Context, Signed, bytes], Decision]] = {
+    "hello": greeting.hello,
+    "state": greeting.presence,
+    "rsp": asking.response,
+    "part": joining.transfer,
+    "report": asking.report,
+    "enrol": asking.enrol,
 }

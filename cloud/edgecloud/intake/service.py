@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import threading
 import time
 from collections import Counter
@@ -15,12 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgecloud import keys
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.lock import lock_registry
-from modelwire.errors import BadArgument, BrokerUnreachable, StateBusy
-from modelwire.wire import records
-from modelwire.wire.signing import PrivateKey
+from modelwire.errors import BrokerUnreachable, StateBusy
+from modelwire.wire.signing import PrivateKey, Role
 
+from .challenge import SECRET_BYTES
 from .decision import Bounds, Decision, Reply, Result
 from .rebuilding import Rebuilder
 from .routing import Ingest
@@ -69,6 +71,7 @@ class Ingester:
         clock: Callable[[], float] = time.time,
         synchronous: str = "FULL",
     ) -> None:
+        """key: the centre's receipt key."""
         self._path, self._key, self._transport = path, key, transport
         self._pace = pace if pace is not None else Pace()
         self._bounds = bounds if bounds is not None else Bounds()
@@ -82,7 +85,9 @@ class Ingester:
         self._work = threading.Event()  # something was stored
         self._idle = threading.Event()  # the rebuild has nothing left
         self._failure: BaseException | None = None
-        self._asked: dict[int, float] = {}
+        self._fleet = b""  # the fleet's id, once the registry is open
+        self._asked: dict[tuple[int, int], float] = {}  # by lineage and number
+        self._secret = secrets.token_bytes(SECRET_BYTES)
         self.tally = Tally()
 
     def stop(self) -> None:
@@ -99,10 +104,8 @@ class Ingester:
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             try:
-                if self._key.public != store.public_key:
-                    raise BadArgument(
-                        reason="the private key is not the one of this registry's fleet", fix="name the right one with --key"
-                    )
+                held = keys.trusted(store.identity, [row.record for row in store.trusts.all()])
+                keys.require_speaks(self._key, Role.RECEIPT, held, "the private key")
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
                 self._transport.start(self._take_in)
@@ -120,7 +123,8 @@ class Ingester:
         return self.tally
 
     def _serve(self, store: SqliteStore, once: float | None) -> None:
-        ingest = Ingest(store, self._bounds)
+        ingest = Ingest(store, self._bounds, secret=self._secret)
+        self._fleet = store.identity.id
         last_tick = last_message = started = time.monotonic()
         met: float | None = None  # when the broker was first reached
         while not self._stopping:
@@ -208,8 +212,9 @@ class Ingester:
         except StateBusy as error:
             log.warning("%s; looking again", error)
         for request, reply in ingest.commands(now=now):
-            if clock - self._asked.get(request.id, -self._pace.resend) >= self._pace.resend:
-                self._asked[request.id] = clock
+            one = request.lineage, request.number
+            if clock - self._asked.get(one, -self._pace.resend) >= self._pace.resend:
+                self._asked[one] = clock
                 self._send([reply])
 
     def _after(self, outcomes: Iterable[Decision]) -> None:
@@ -225,7 +230,7 @@ class Ingester:
 
     def _send(self, replies: Iterable[Reply]) -> None:
         for reply in replies:
-            self._transport.publish(reply.topic, records.encode(reply.record, self._key))
+            self._transport.publish(reply.topic, reply.encode(self._key, self._fleet))
 
     def _rebuild(self) -> None:
         try:

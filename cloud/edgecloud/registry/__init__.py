@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .blobs import BlobStore
 from .rows import (
+    ActRow,
     Annotation,
     Base,
     DeviceKey,
@@ -18,8 +19,10 @@ from .rows import (
     Parked,
     PresenceRow,
     Refusal,
+    Rejection,
     Request,
     Status,
+    TrustRow,
     VersionRow,
     WaitingMessage,
 )
@@ -28,6 +31,7 @@ from .store import Store
 
 __all__ = [
     "FILES_FROM",
+    "ActRow",
     "Annotation",
     "Base",
     "BlobStore",
@@ -40,10 +44,12 @@ __all__ = [
     "Parked",
     "PresenceRow",
     "Refusal",
+    "Rejection",
     "Request",
     "SqliteStore",
     "Status",
     "Store",
+    "TrustRow",
     "VersionRow",
     "WaitingMessage",
     "backup",

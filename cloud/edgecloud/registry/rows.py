@@ -27,6 +27,25 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustRow:
+    """One trust record of the fleet."""
+
+    number: int
+    record: bytes  # as the root key signed it
+
+
+@dataclass(frozen=True, slots=True)
+class ActRow:
+    """What the operator decided about a device's key."""
+
+    number: int  # rises
+    device: str
+    verb: str  # "admit" or "revoke"
+    key: bytes
+    record: bytes  # as the command key sealed it
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceKey:
     """A public key that speaks, or spoke, for a device."""
 
@@ -35,6 +54,15 @@ class DeviceKey:
     key: bytes
     added_at: int
     revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A key that the operator does not want to hear of again, in this device's name."""
+
+    device: str
+    key: bytes
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +80,7 @@ class LineageRow:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One life of a device's state, from a base on. A newer one closes it."""
+    """One life of a device's state, from a base on. A newer one closes it. A snapshot in it may go over to another base."""
 
     lineage: int
     epoch: int
@@ -127,8 +155,10 @@ class WaitingMessage:
     mark: bytes  # a hello's public key, an update's digest, nothing for a presence: what tells it from the others
     base: bytes  # of a hello; empty otherwise
     bytes: bytes
-    received_at: int
+    received_at: int  # the last time
     looked: int  # the newest DeviceKey.id that has been tried on it
+    first_at: int = 0  # these two are the inbox's own
+    times: int = 1  # how often it came
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +182,20 @@ class Refusal:
 class Request:
     """Something the operator asks a device for."""
 
-    id: int
+    number: int  # rises within the lineage
     lineage: int
     verb: str
+    record: bytes  # the command as the operator sealed it, which goes out as it is
+    expiry: int  # Unix seconds: later it is not sent any more
     created_at: int
-    answered_at: int | None
-    ok: bool | None
-    text: str
-    content: bytes = b""  # what goes with the verb; empty where it says all
+    answered_at: int | None = None
+    ok: bool | None = None
+    text: str = ""
+    body: bytes = b""  # CBOR of what the device gave for an answer; empty while there is none
+
+    def open(self, now: int) -> bool:
+        """Whether an answer may still come."""
+        return self.answered_at is None and now <= self.expiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +208,9 @@ class OpenTransfer:
     record: bytes  # the signed Transfer, as it came
     size: int  # bytes of the whole container
     touched_at: int
+    held: int = 0  # parts that have come
+    tried_at: int = 0  # when it was last joined, if it was whole and could not be taken
+    tried_on: bytes = b""  # what its lineage was like then
 
 
 @dataclass(frozen=True, slots=True)

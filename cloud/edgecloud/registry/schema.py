@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecommon.sqlite import Database
-from modelwire.errors import RegistryDamaged, UnsupportedWire
+from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
+
+if TYPE_CHECKING:
+    from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 4  # number of migrations below; kept in user_version, so that opening costs no query on tables
+SCHEMA = 6  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+FIRST = 5  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
 CREATE TABLE registry (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   fleet TEXT NOT NULL,
-  public_key BLOB NOT NULL CHECK (length(public_key) = 32),
+  id BLOB NOT NULL CHECK (length(id) = 16),
+  root BLOB NOT NULL CHECK (length(root) = 32),
   files_from INTEGER NOT NULL CHECK (files_from >= 0),
   created_at INTEGER NOT NULL
 );
+CREATE TABLE trust (
+  number INTEGER PRIMARY KEY CHECK (number > 0),
+  record BLOB NOT NULL
+);
+CREATE TABLE act (
+  number INTEGER PRIMARY KEY CHECK (number > 0),
+  device TEXT NOT NULL,
+  verb TEXT NOT NULL CHECK (verb IN ('admit', 'revoke')),
+  key BLOB NOT NULL CHECK (length(key) = 32),
+  record BLOB NOT NULL
+);
+CREATE INDEX act_device ON act (device);
 CREATE TABLE blob (
   sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32),
   size INTEGER NOT NULL,
@@ -64,14 +81,14 @@ CREATE TABLE epoch (
   floor INTEGER NOT NULL,
   granted_at INTEGER NOT NULL,
   PRIMARY KEY (lineage, epoch),
-  UNIQUE (lineage, state, base)
+  UNIQUE (lineage, state)
 );
 CREATE TABLE version (
   id INTEGER PRIMARY KEY,
   lineage INTEGER NOT NULL,
   epoch INTEGER NOT NULL,
   version INTEGER NOT NULL CHECK (version > 0),
-  kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'delta')),
+  kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'delta', 'exact', 'recipe')),
   "commit" BLOB NOT NULL UNIQUE CHECK (length("commit") = 32),
   parent BLOB NOT NULL CHECK (length(parent) = 32),
   parent_id INTEGER REFERENCES version (id) CHECK (parent_id < id),
@@ -86,7 +103,7 @@ CREATE TABLE version (
   reason TEXT NOT NULL DEFAULT '',
   UNIQUE (lineage, version),
   FOREIGN KEY (lineage, epoch) REFERENCES epoch (lineage, epoch),
-  CHECK ((parent_id IS NULL) = (parent = base))
+  CHECK (CASE WHEN parent_id IS NOT NULL THEN parent <> base ELSE parent = base OR kind = 'snapshot' END)
 );
 CREATE INDEX version_stored ON version (id) WHERE status = 'stored';
 CREATE INDEX version_parent ON version (parent_id);
@@ -151,13 +168,17 @@ CREATE TABLE refusal (
 CREATE INDEX refusal_commit ON refusal ("commit");
 CREATE INDEX refusal_device ON refusal (device, model);
 CREATE TABLE command (
-  id INTEGER PRIMARY KEY,
   lineage INTEGER NOT NULL REFERENCES lineage (id),
+  number INTEGER NOT NULL CHECK (number > 0),
   verb TEXT NOT NULL,
+  record BLOB NOT NULL,
+  expiry INTEGER NOT NULL,
   created_at INTEGER NOT NULL,
   answered_at INTEGER,
   ok INTEGER,
-  text TEXT NOT NULL DEFAULT ''
+  text TEXT NOT NULL DEFAULT '',
+  body BLOB NOT NULL DEFAULT x'',
+  PRIMARY KEY (lineage, number)
 );
 CREATE INDEX command_open ON command (lineage) WHERE answered_at IS NULL;
 CREATE TABLE transfer (
@@ -166,7 +187,10 @@ CREATE TABLE transfer (
   model TEXT NOT NULL,
   record BLOB NOT NULL,
   size INTEGER NOT NULL,
-  touched_at INTEGER NOT NULL
+  touched_at INTEGER NOT NULL,
+  held INTEGER NOT NULL DEFAULT 0,
+  tried_at INTEGER NOT NULL DEFAULT 0,
+  tried_on BLOB NOT NULL DEFAULT x''
 );
 CREATE INDEX transfer_device ON transfer (device);
 CREATE TABLE transfer_part (
@@ -185,13 +209,42 @@ CREATE TABLE annotation (
 CREATE INDEX annotation_object ON annotation (kind, object);
 """
 
-_WRITE_ONCE = ("registry", "blob", "base", "device", "epoch", "skipped", "annotation")
+# A key's hellos are counted and their first time is kept; what the operator does not want to see again stays said.
+_WAITING_KEYS = """
+CREATE TABLE held (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('hello', 'state', 'update')),
+  reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
+  mark BLOB NOT NULL,
+  base BLOB NOT NULL,
+  first_at INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  times INTEGER NOT NULL DEFAULT 1 CHECK (times > 0),
+  looked INTEGER NOT NULL,
+  bytes BLOB NOT NULL, -- last: SQLite walks through it to reach what stands behind
+  UNIQUE (device, model, kind, mark)
+);
+INSERT INTO held (id, device, model, kind, reason, mark, base, first_at, received_at, looked, bytes)
+  SELECT id, device, model, kind, reason, mark, base, received_at, received_at, looked, bytes FROM quarantine;
+DROP TABLE quarantine;
+ALTER TABLE held RENAME TO quarantine;
+CREATE TABLE rejection (
+  device TEXT NOT NULL,
+  key BLOB NOT NULL CHECK (length(key) = 32),
+  at INTEGER NOT NULL,
+  PRIMARY KEY (device, key)
+);
+"""
+
+_WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command")
 # Table: the columns that may change, and the condition under which they may.
 _ONLY = {
     "device_key": ("revoked_at", "OLD.revoked_at IS NULL"),
     "version": ("status, reason", "OLD.status = 'stored'"),
-    "command": ("answered_at, ok, text", "OLD.answered_at IS NULL"),
+    "command": ("answered_at, ok, text, body", "OLD.answered_at IS NULL"),
 }
 
 
@@ -201,58 +254,49 @@ def migrate(database: Database) -> None:
     from sqlite_utils import Migrations
 
     migrations = Migrations("edgecloud")
-
-    @migrations(name="m001_registry")
-    def m001_registry(tables: Any) -> None:
-        for statement in _FIRST.split(";\n"):
-            if statement.strip():
-                tables.execute(statement)
-        for statement in _triggers(tables):
-            tables.execute(statement)
-
-    @migrations(name="m002_exact_updates")
-    def m002_exact_updates(tables: Any) -> None:
-        _take_kinds(tables, "'snapshot', 'delta'", "'snapshot', 'delta', 'exact'")
-
-    @migrations(name="m003_recipe_updates")
-    def m003_recipe_updates(tables: Any) -> None:
-        _take_kinds(tables, "'snapshot', 'delta', 'exact'", "'snapshot', 'delta', 'exact', 'recipe'")
-
-    @migrations(name="m004_commands_with_content")
-    def m004_commands_with_content(tables: Any) -> None:
-        if all(column.name != "content" for column in tables["command"].columns):
-            tables.execute("ALTER TABLE command ADD COLUMN content BLOB NOT NULL DEFAULT x''")
-        # Its own trigger: the table's was made when it had no such column.
-        tables.execute("DROP TRIGGER IF EXISTS command_content_write_once")
-        tables.execute(_trigger("command", "content_write_once", "UPDATE OF content", "1"))
-
+    steps(migrations)
     with database.named():
         migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
     database.run(f"PRAGMA application_id = {APPLICATION_ID}")
     database.run(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _take_kinds(tables: Any, before: str, after: str) -> None:
-    """Let updates be of further kinds: a condition alone changes, so the table's text is all there is to write anew. RESET reads it."""
-    tables.execute("PRAGMA writable_schema = ON")
-    tables.execute(
-        "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'version'",
-        [f"kind IN ({before})", f"kind IN ({after})"],
-    )
-    tables.execute("PRAGMA writable_schema = RESET")
+def steps(migrations: Migrations) -> None:
+    """Say how each schema is made of the one before it."""
+
+    @migrations(name="m005_wire_1")
+    def m005_wire_1(tables: Any) -> None:
+        _run(tables, _FIRST)
+        for statement in _triggers(tables):
+            tables.execute(statement)
+
+    @migrations(name="m006_waiting_keys")
+    def m006_waiting_keys(tables: Any) -> None:
+        _run(tables, _WAITING_KEYS)
+        for event in ("UPDATE", "DELETE"):
+            tables.execute(_trigger("rejection", f"no_{event.lower()}", event, "1"))
 
 
 def check(database: Database) -> bool:
     """Return whether the file is a registry of this release; False means that it is older and `migrate` would bring it here.
 
-    Raises RegistryDamaged for another kind of file, UnsupportedWire for a newer registry.
+    Raises RegistryDamaged for another kind of file, OldWire for one made before wire 1 was final, UnsupportedWire for a newer registry.
     """
     if database.number("PRAGMA application_id") != APPLICATION_ID:
         raise RegistryDamaged(path=database.path, reason="it is not a registry")
     version = database.number("PRAGMA user_version")
     if version > SCHEMA:
         raise UnsupportedWire(what="registry schema", got=version, reads=SCHEMA)
+    if version < FIRST:
+        fix = "start a new one in another folder: edgecloud init --db FOLDER/fleet.db; the release that made this one still reads it"
+        raise OldWire(path=database.path, fix=fix)
     return version == SCHEMA
+
+
+def _run(tables: Any, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            tables.execute(statement)
 
 
 def _triggers(tables: Any) -> list[str]:

@@ -11,7 +11,7 @@ class SqliteInbox:
     """Implements Inbox."""
 
     _PARKED = 'SELECT "commit", device, lineage, epoch, version, parent, digest, bytes, received_at FROM parked'
-    _HELD = "SELECT id, device, model, kind, reason, mark, base, bytes, received_at, looked FROM quarantine"
+    _HELD = "SELECT id, device, model, kind, reason, mark, base, bytes, received_at, looked, first_at, times FROM quarantine"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -50,14 +50,18 @@ class SqliteInbox:
     def hold(self, message: WaitingMessage) -> None:
         m = message
         self._database.run(
-            "INSERT OR REPLACE INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked,
+            "INSERT INTO quarantine (device, model, kind, reason, mark, base, bytes, received_at, looked, first_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device, model, kind, mark) DO UPDATE SET times = times + 1,"
+            " reason = excluded.reason, base = excluded.base, bytes = excluded.bytes, received_at = excluded.received_at,"
+            " looked = excluded.looked",
+            m.device, m.model, m.kind, m.reason, m.mark, m.base, m.bytes, m.received_at, m.looked, m.received_at,
         )  # fmt: skip
 
-    def held(self, device: str | None = None) -> list[WaitingMessage]:
-        where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
-        return [WaitingMessage(*row) for row in self._database.all(f"{self._HELD} {where} ORDER BY device, model, id", *values)]
+    def held(self, device: str | None = None, kind: str | None = None) -> list[WaitingMessage]:
+        asked = {"device": device, "kind": kind}
+        where = " AND ".join(f"{name} = ?" for name, value in asked.items() if value is not None) or "1"
+        values = [value for value in asked.values() if value is not None]
+        return [WaitingMessage(*row) for row in self._database.all(f"{self._HELD} WHERE {where} ORDER BY device, model, id", *values)]
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool:
         where = "device = ? AND model = ? AND kind = ? AND mark = ?"
@@ -72,9 +76,13 @@ class SqliteInbox:
     def expire(self, before: int) -> int:
         return self._database.run("DELETE FROM quarantine WHERE received_at < ?", before)
 
-    def drop_oldest(self, kind: str, device: str | None = None) -> None:
+    def make_room(self, kind: str, device: str | None = None) -> None:
         where, values = ("kind = ?", [kind]) if device is None else ("device = ? AND kind = ?", [device, kind])
-        self._database.run(f"DELETE FROM quarantine WHERE id = (SELECT min(id) FROM quarantine WHERE {where})", *values)
+        self._database.run(
+            f"DELETE FROM quarantine WHERE id = (SELECT id FROM quarantine WHERE {where} ORDER BY"
+            f" id IN (SELECT min(id) FROM quarantine WHERE {where} GROUP BY device, reason), times, received_at, id LIMIT 1)",
+            *values, *values,
+        )  # fmt: skip
 
     def release(self, message: int) -> None:
         self._database.run("DELETE FROM quarantine WHERE id = ?", message)
@@ -83,8 +91,10 @@ class SqliteInbox:
         rows = self._database.all(
             f"{self._HELD} q WHERE (q.reason = 'unknown-base' AND EXISTS (SELECT 1 FROM base b WHERE b.\"commit\" = q.base))"
             " OR (q.reason = 'unknown-key' AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = q.device"
-            " AND k.revoked_at IS NULL AND (q.kind <> 'hello' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark)))"
-            " ORDER BY q.kind, q.id LIMIT ?",  # hello, state, update: all else needs the lineage that a hello brings
+            " AND k.revoked_at IS NULL AND (q.kind <> 'hello' AND k.id > q.looked OR q.kind = 'hello' AND k.key = q.mark))"
+            # All else needs the lineage that a hello brings, once its challenge is answered.
+            " AND (q.kind = 'hello' OR EXISTS (SELECT 1 FROM lineage l WHERE l.device = q.device AND l.model = q.model)))"
+            " ORDER BY q.kind, q.id LIMIT ?",
             limit,
         )
         return [WaitingMessage(*row) for row in rows]
@@ -138,7 +148,7 @@ class SqliteRefusals:
 class SqliteRequests:
     """Implements Requests, in the table `command`."""
 
-    _ALL = "SELECT id, lineage, verb, created_at, answered_at, ok, text, content FROM command"
+    _ALL = "SELECT number, lineage, verb, record, expiry, created_at, answered_at, ok, text, body FROM command"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -146,22 +156,27 @@ class SqliteRequests:
     def add(self, request: Request) -> None:
         r = request
         self._database.run(
-            "INSERT INTO command (id, lineage, verb, created_at, content) VALUES (?, ?, ?, ?, ?)",
-            r.id, r.lineage, r.verb, r.created_at, r.content,
+            "INSERT INTO command (number, lineage, verb, record, expiry, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            r.number, r.lineage, r.verb, r.record, r.expiry, r.created_at,
         )  # fmt: skip
 
-    def open(self, lineage: int | None = None) -> list[Request]:
+    def last(self, lineage: int) -> int:
+        return self._database.number("SELECT coalesce(max(number), 0) FROM command WHERE lineage = ?", lineage)
+
+    def open(self, now: int, lineage: int | None = None) -> list[Request]:
         where, values = (" AND lineage = ?", [lineage]) if lineage is not None else ("", [])
-        rows = self._database.all(f"{self._ALL} WHERE answered_at IS NULL{where} ORDER BY created_at, id", *values)
+        rows = self._database.all(
+            f"{self._ALL} WHERE answered_at IS NULL AND expiry >= ?{where} ORDER BY lineage, number", now, *values
+        )
         return [_request(row) for row in rows]
 
     def of(self, lineage: int) -> list[Request]:
-        return [_request(row) for row in self._database.all(f"{self._ALL} WHERE lineage = ? ORDER BY created_at, id", lineage)]
+        return [_request(row) for row in self._database.all(f"{self._ALL} WHERE lineage = ? ORDER BY number", lineage)]
 
-    def answer(self, request: int, lineage: int, ok: bool, text: str, now: int) -> bool:
+    def answer(self, number: int, lineage: int, ok: bool, text: str, now: int, body: bytes = b"") -> bool:
         changed = self._database.run(
-            "UPDATE command SET answered_at = ?, ok = ?, text = ? WHERE id = ? AND lineage = ? AND answered_at IS NULL",
-            now, ok, text, request, lineage,
+            "UPDATE command SET answered_at = ?, ok = ?, text = ?, body = ? WHERE number = ? AND lineage = ? AND answered_at IS NULL",
+            now, ok, text, body, number, lineage,
         )  # fmt: skip
         return changed == 1
 
@@ -169,7 +184,8 @@ class SqliteRequests:
 class SqliteTransfers:
     """Implements Transfers."""
 
-    _ALL = "SELECT id, device, model, record, size, touched_at FROM transfer"
+    _COLUMNS = "id, device, model, record, size, touched_at, held, tried_at, tried_on"
+    _ALL = f"SELECT {_COLUMNS} FROM transfer"
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -177,13 +193,19 @@ class SqliteTransfers:
     def open(self, transfer: OpenTransfer) -> None:
         t = transfer
         self._database.run(
-            "INSERT INTO transfer VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at",
+            "INSERT INTO transfer (id, device, model, record, size, touched_at) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET touched_at = excluded.touched_at",
             t.id, t.device, t.model, t.record, t.size, t.touched_at,
         )  # fmt: skip
 
     def get(self, transfer: bytes) -> OpenTransfer | None:
         row = self._database.maybe(f"{self._ALL} WHERE id = ?", transfer)
         return None if row is None else OpenTransfer(*row)
+
+    def find(self, transfer: bytes, index: int) -> tuple[OpenTransfer, bool] | None:
+        held = "EXISTS (SELECT 1 FROM transfer_part p WHERE p.transfer = t.id AND p.part = ?)"
+        row = self._database.maybe(f"SELECT {self._COLUMNS}, {held} FROM transfer t WHERE id = ?", index, transfer)
+        return None if row is None else (OpenTransfer(*row[:-1]), bool(row[-1]))
 
     def of(self, device: str) -> list[OpenTransfer]:
         rows = self._database.all(f"{self._ALL} WHERE device = ? ORDER BY touched_at, rowid", device)
@@ -193,8 +215,11 @@ class SqliteTransfers:
         return [OpenTransfer(*row) for row in self._database.all(f"{self._ALL} ORDER BY touched_at, rowid")]
 
     def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None:
-        self._database.run("INSERT INTO transfer_part VALUES (?, ?, ?) ON CONFLICT DO NOTHING", transfer, index, data)
-        self._database.run("UPDATE transfer SET touched_at = ? WHERE id = ?", now, transfer)
+        fresh = self._database.run("INSERT INTO transfer_part VALUES (?, ?, ?) ON CONFLICT DO NOTHING", transfer, index, data)
+        self._database.run("UPDATE transfer SET touched_at = ?, held = held + ? WHERE id = ?", now, fresh, transfer)
+
+    def tried(self, transfer: bytes, on: bytes, now: int) -> None:
+        self._database.run("UPDATE transfer SET tried_at = ?, tried_on = ? WHERE id = ?", now, on, transfer)
 
     def held(self, transfer: bytes) -> set[int]:
         return {int(part) for (part,) in self._database.all("SELECT part FROM transfer_part WHERE transfer = ?", transfer)}
@@ -225,5 +250,5 @@ class SqliteAnnotations:
 
 
 def _request(row: Row) -> Request:
-    id, lineage, verb, created_at, answered_at, ok, text, content = row
-    return Request(id, lineage, verb, created_at, answered_at, None if ok is None else bool(ok), text, content)
+    number, lineage, verb, record, expiry, created_at, answered_at, ok, text, body = row
+    return Request(number, lineage, verb, record, expiry, created_at, answered_at, None if ok is None else bool(ok), text, body)

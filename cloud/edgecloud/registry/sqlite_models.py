@@ -3,9 +3,60 @@
 from __future__ import annotations
 
 from edgecommon.sqlite import Database, Row
-from modelwire.errors import LineageError
+from modelwire.errors import LineageError, RegistryDamaged
 
-from .rows import Base, DeviceKey, Epoch, HeadRow, LineageRow, NewVersion, PresenceRow, Status, VersionRow
+from .rows import (
+    ActRow,
+    Base,
+    DeviceKey,
+    Epoch,
+    HeadRow,
+    LineageRow,
+    NewVersion,
+    PresenceRow,
+    Rejection,
+    Status,
+    TrustRow,
+    VersionRow,
+)
+
+
+class SqliteTrusts:
+    """Implements Trusts."""
+
+    _ALL = "SELECT number, record FROM trust"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, trust: TrustRow) -> None:
+        self._database.run("INSERT INTO trust VALUES (?, ?)", trust.number, trust.record)
+
+    def all(self) -> list[TrustRow]:
+        return [TrustRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY number")]
+
+    def newest(self) -> TrustRow:
+        row = self._database.maybe(f"{self._ALL} ORDER BY number DESC LIMIT 1")
+        if row is None:
+            raise RegistryDamaged(path=self._database.path, reason="it holds no trust record")
+        return TrustRow(*row)
+
+
+class SqliteActs:
+    """Implements Acts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, act: ActRow) -> None:
+        self._database.run("INSERT INTO act VALUES (?, ?, ?, ?, ?)", act.number, act.device, act.verb, act.key, act.record)
+
+    def last(self) -> int:
+        return self._database.number("SELECT coalesce(max(number), 0) FROM act")
+
+    def of(self, device: str) -> list[ActRow]:
+        rows = self._database.all("SELECT number, device, verb, key, record FROM act WHERE device = ? ORDER BY number", device)
+        return [ActRow(*row) for row in rows]
 
 
 class SqliteBases:
@@ -56,6 +107,19 @@ class SqliteDevices:
         row = self._database.maybe("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
         return None if row is None else str(row[0])
 
+    def reject(self, device: str, key: bytes, now: int) -> None:
+        with self._database.transaction():
+            self._database.run("INSERT INTO rejection VALUES (?, ?, ?) ON CONFLICT DO NOTHING", device, key, now)
+            self._database.run("DELETE FROM quarantine WHERE device = ? AND kind = 'hello' AND mark = ?", device, key)
+
+    def rejections(self, device: str | None = None) -> list[Rejection]:
+        where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
+        rows = self._database.all(f"SELECT device, key, at FROM rejection {where} ORDER BY device, at, key", *values)
+        return [Rejection(*row) for row in rows]
+
+    def is_rejected(self, device: str, key: bytes) -> bool:
+        return self._database.maybe("SELECT 1 FROM rejection WHERE device = ? AND key = ?", device, key) is not None
+
     def names(self) -> list[str]:
         return [str(name) for (name,) in self._database.all("SELECT name FROM device ORDER BY name")]
 
@@ -94,8 +158,8 @@ class SqliteLineages:
     def used(self, lineage: int, version: int) -> None:
         self._database.run("UPDATE lineage SET last_version = max(last_version, ?) WHERE id = ?", version, lineage)
 
-    def epoch_of(self, lineage: int, state: bytes, base: bytes) -> Epoch | None:
-        return self._epoch("WHERE lineage = ? AND state = ? AND base = ?", lineage, state, base)
+    def epoch_of(self, lineage: int, state: bytes) -> Epoch | None:
+        return self._epoch("WHERE lineage = ? AND state = ?", lineage, state)
 
     def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
         with self._database.transaction():

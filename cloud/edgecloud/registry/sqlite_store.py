@@ -9,15 +9,17 @@ from pathlib import Path
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
-from modelwire.tensors import check_name
+from modelwire.tensors import check_own_name
+from modelwire.wire.signing import Fleet
 
 from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from .database import open_database, problems
 from .lock import lock_schema
+from .rows import TrustRow
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
-from .sqlite_models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
-from .store import Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Versions
+from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Trusts, Versions
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
 
@@ -27,10 +29,12 @@ class SqliteStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        row = database.maybe("SELECT fleet, public_key, files_from FROM registry")
+        row = database.maybe("SELECT fleet, root, id, files_from FROM registry")
         if row is None:
             raise RegistryDamaged(path=database.path, reason="it names no fleet")
-        self._fleet, self._public_key, files_from = str(row[0]), bytes(row[1]), int(row[2])
+        self._fleet, self._identity, files_from = str(row[0]), Fleet(bytes(row[1]), bytes(row[2])), int(row[3])
+        self.trusts: Trusts = SqliteTrusts(database)
+        self.acts: Acts = SqliteActs(database)
         self.bases: Bases = SqliteBases(database)
         self.devices: Devices = SqliteDevices(database)
         self.lineages: Lineages = SqliteLineages(database)
@@ -48,8 +52,8 @@ class SqliteStore:
         return self._fleet
 
     @property
-    def public_key(self) -> bytes:
-        return self._public_key
+    def identity(self) -> Fleet:
+        return self._identity
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.database.transaction()
@@ -67,16 +71,22 @@ def blob_folder(path: Path) -> Path:
     return path.with_name(path.name + ".blobs")
 
 
-def create_registry(path: Path, *, fleet: str, public_key: bytes, now: int, files_from: int = FILES_FROM) -> None:
-    """Make a new registry. It has its name only when it is whole. Raises BadArgument when the file is there already."""
-    check_name("fleet name", fleet)
+def create_registry(
+    path: Path, *, fleet: str, identity: Fleet, trust: TrustRow, now: int, files_from: int = FILES_FROM
+) -> None:
+    """Make a new registry. It has its name only when it is whole. Raises BadArgument when the file is there already.
+
+    identity: the fleet's root key and id; trust: its first trust record.
+    """
+    check_own_name("fleet name", fleet)
     if path.exists():
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     database = open_database(partial, create=True)
     try:
         schema.migrate(database)
-        database.run("INSERT INTO registry VALUES (1, ?, ?, ?, ?)", fleet, public_key, files_from, now)
+        database.run("INSERT INTO registry VALUES (1, ?, ?, ?, ?, ?)", fleet, identity.id, identity.root, files_from, now)
+        SqliteTrusts(database).add(trust)
         database.close()  # the last one out folds the log into the file
         put_in_place(partial, path, replace=False)
     finally:
@@ -88,7 +98,7 @@ def create_registry(path: Path, *, fleet: str, public_key: bytes, now: int, file
 def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FULL", busy: float = 30.0) -> SqliteStore:
     """Return the registry at `path`; an older one is brought to this release's schema unless it is opened to read.
 
-    Raises MissingFile, RegistryDamaged, or UnsupportedWire for a registry that a newer release made.
+    Raises MissingFile, RegistryDamaged, OldWire for one made before wire 1 was final, or UnsupportedWire for a newer release's.
     """
     if not path.exists():
         raise MissingFile(path=path, what="the registry")

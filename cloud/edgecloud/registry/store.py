@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from modelwire.wire.signing import Fleet
+
 from .blobs import BlobStore
 from .rows import (
+    ActRow,
     Annotation,
     Base,
     DeviceKey,
@@ -18,10 +21,37 @@ from .rows import (
     Parked,
     PresenceRow,
     Refusal,
+    Rejection,
     Request,
+    TrustRow,
     VersionRow,
     WaitingMessage,
 )
+
+
+class Trusts(Protocol):
+    """The fleet's trust records; write-once."""
+
+    def add(self, trust: TrustRow) -> None:
+        """Keep a record. Raises LineageError when its number is held already."""
+
+    def all(self) -> list[TrustRow]:
+        """Return all of them, oldest first."""
+
+    def newest(self) -> TrustRow: ...
+
+
+class Acts(Protocol):
+    """What the operator decided about devices; write-once."""
+
+    def add(self, act: ActRow) -> None:
+        """Keep an act. Raises LineageError when its number is held already."""
+
+    def last(self) -> int:
+        """Return the highest number, 0 when there is none."""
+
+    def of(self, device: str) -> list[ActRow]:
+        """Return what was decided about a device, oldest first."""
 
 
 class Bases(Protocol):
@@ -38,7 +68,7 @@ class Bases(Protocol):
 
 
 class Devices(Protocol):
-    """Devices and their keys. A key belongs to one device; a revoked key stays listed."""
+    """Devices and their keys. A key belongs to one device; a revoked key stays listed, and so does a rejected one."""
 
     def add(self, device: str, key: bytes, now: int) -> None:
         """Let `key` speak for `device`. Raises LineageError when the key speaks for a device already."""
@@ -51,6 +81,14 @@ class Devices(Protocol):
 
     def owner(self, key: bytes) -> str | None:
         """Return the device that `key` speaks for now."""
+
+    def reject(self, device: str, key: bytes, now: int) -> None:
+        """Hear no more of a key in this device's name; one that is rejected already stays so. What it waits with is forgotten."""
+
+    def rejections(self, device: str | None = None) -> list[Rejection]:
+        """Return the rejected keys of a device or of all, in the order of names and times."""
+
+    def is_rejected(self, device: str, key: bytes) -> bool: ...
 
     def names(self) -> list[str]: ...
 
@@ -71,7 +109,7 @@ class Lineages(Protocol):
     def used(self, lineage: int, version: int) -> None:
         """Remember that a device has used this number: it is never granted again."""
 
-    def epoch_of(self, lineage: int, state: bytes, base: bytes) -> Epoch | None: ...
+    def epoch_of(self, lineage: int, state: bytes) -> Epoch | None: ...
 
     def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
         """Open the next epoch, with its head at the base."""
@@ -162,9 +200,13 @@ class Inbox(Protocol):
         """Return whether the container with this digest is an orphan."""
 
     def hold(self, message: WaitingMessage) -> None:
-        """Keep a message; one with the same device, model, kind and mark is replaced. `message.id` is ignored."""
+        """Keep a message; one with the same device, model, kind and mark is replaced, and counted: it keeps its first time.
 
-    def held(self, device: str | None = None) -> list[WaitingMessage]: ...
+        `id`, `first_at` and `times` of the message are ignored.
+        """
+
+    def held(self, device: str | None = None, kind: str | None = None) -> list[WaitingMessage]:
+        """Return what waits, of one device or of all, and of one kind or of all; updates are large."""
 
     def holds(self, device: str, model: str, kind: str, mark: bytes) -> bool: ...
 
@@ -177,13 +219,19 @@ class Inbox(Protocol):
     def expire(self, before: int) -> int:
         """Forget messages that came before this time, and return how many that were."""
 
-    def drop_oldest(self, kind: str, device: str | None = None) -> None:
-        """Forget the longest held message of a kind, of one device or of all."""
+    def make_room(self, kind: str, device: str | None = None) -> None:
+        """Forget one message of a kind, of one device or of all: of those that came least often, the one not heard of for longest.
+
+        The first that waits in a device's name, for a key or for a base, goes only when nothing else is left.
+        """
 
     def release(self, message: int) -> None: ...
 
     def released(self, limit: int) -> list[WaitingMessage]:
-        """Return messages whose device has a key that was not tried on them yet, or whose base has come."""
+        """Return messages whose device has a key that was not tried on them yet, or whose base has come.
+
+        Other than a hello, they wait for the model to have said hello, too.
+        """
 
 
 class Refusals(Protocol):
@@ -208,13 +256,16 @@ class Requests(Protocol):
 
     def add(self, request: Request) -> None: ...
 
-    def open(self, lineage: int | None = None) -> list[Request]:
-        """Return requests without an answer, oldest first."""
+    def last(self, lineage: int) -> int:
+        """Return the highest number that a request of this lineage has, 0 when there is none."""
+
+    def open(self, now: int, lineage: int | None = None) -> list[Request]:
+        """Return requests without an answer that have not expired, oldest first."""
 
     def of(self, lineage: int) -> list[Request]: ...
 
-    def answer(self, request: int, lineage: int, ok: bool, text: str, now: int) -> bool:
-        """Keep the answer to an open request of this lineage, and return whether there was one."""
+    def answer(self, number: int, lineage: int, ok: bool, text: str, now: int, body: bytes = b"") -> bool:
+        """Keep the answer to a request of this lineage that has none, and return whether there was one."""
 
 
 class Transfers(Protocol):
@@ -225,13 +276,20 @@ class Transfers(Protocol):
 
     def get(self, transfer: bytes) -> OpenTransfer | None: ...
 
+    def find(self, transfer: bytes, index: int) -> tuple[OpenTransfer, bool] | None:
+        """Return a transfer and whether this part of it is held, by one look."""
+
     def of(self, device: str) -> list[OpenTransfer]:
         """Return a device's transfers, the one longest untouched first."""
 
     def all(self) -> list[OpenTransfer]:
         """Return all transfers, the one longest untouched first."""
 
-    def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None: ...
+    def put(self, transfer: bytes, index: int, data: bytes, now: int) -> None:
+        """Keep a part that is not held yet."""
+
+    def tried(self, transfer: bytes, on: bytes, now: int) -> None:
+        """Remember that it was whole, joined, and not taken."""
 
     def held(self, transfer: bytes) -> set[int]: ...
 
@@ -252,6 +310,8 @@ class Annotations(Protocol):
 class Store(Protocol):
     """A registry. One store is used by one thread; several stores may be open on one registry."""
 
+    trusts: Trusts
+    acts: Acts
     bases: Bases
     devices: Devices
     lineages: Lineages
@@ -267,7 +327,8 @@ class Store(Protocol):
     def fleet(self) -> str: ...
 
     @property
-    def public_key(self) -> bytes: ...
+    def identity(self) -> Fleet:
+        """What every board is given of the fleet: its root key and its id."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing, durable at its end. Inside another one it is a savepoint: it can fail alone."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelwire.errors import WrongBase
+from modelwire.identity import tensor_leaves
 from modelwire.lattice.state import ModelState
 
 
@@ -60,6 +61,15 @@ def distance(a: ModelState, b: ModelState) -> Distance:
         raise WrongBase(what="the second version", kind="schema", expected=one.id.hex()[:16], got=other.id.hex()[:16])
     same_base = a.manifest.commit == b.manifest.commit
     return Distance(same_base, tuple(_tensor(a, b, t, same_base) for t in range(len(one.tensors))))
+
+
+def differing_leaves(state: ModelState, tensor: int, first: int, given: bytes, count: int) -> tuple[int, ...]:
+    """Return which leaves of a tensor are not those of a state. given: from leaf `first` on, 32 bytes each; count: of the whole tensor."""
+    spec = state.manifest.schema.tensors[tensor]
+    mine = tensor_leaves(spec, state.weights[tensor])
+    theirs = [given[i : i + 32] for i in range(0, len(given), 32)]
+    apart = [first + i for i, leaf in enumerate(theirs) if first + i >= len(mine) or mine[first + i] != leaf]
+    return tuple(apart) if count == len(mine) else (*apart, *range(min(count, len(mine)), max(count, len(mine))))
 
 
 def _tensor(a: ModelState, b: ModelState, t: int, same_base: bool) -> TensorDistance:

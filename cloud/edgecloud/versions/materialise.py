@@ -10,15 +10,19 @@ from functools import cached_property
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
-from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged
+from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch, RootMismatch, WrongBase
+from modelwire.identity import weights_node
 from modelwire.lattice.rebuild import apply, prove_root
+from modelwire.lattice.replay import first_apart
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.tflite.file import TrainableFile, parse_trainable, read_weights, write_weights
+from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, read_weights, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
+from modelwire.update.sections import Kind
 
 BASES_KEPT = 8
+MARKED_WEIGHTS = 1 << 28  # of a recipe's checkpoints together: so many are hashed in a few seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
     header = sent.header
     row = (lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root)
     said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), sent.commit, header.parent, header.root)
-    if row != said or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
+    other_base = header.base not in (b"", version.base)  # a snapshot names its own
+    if row != said or other_base or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
         raise RegistryDamaged(path="the registry", reason=f"the row of {lineage}@{version.version} does not agree with its container")
     return sent
 
@@ -78,12 +83,31 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
 def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
-    A recipe is replayed. Raises RootMismatch when the result is another than its device had. After any error the state is of no use.
+    A recipe is replayed. Raises RootMismatch when the result is another than its device had: of a recipe with checkpoints it names the
+    first that is another, too. After any error the state is of no use.
     """
     container = open_container(store, lineage, version)
-    apply(state, container, limits.LARGE)
-    if prove:
-        prove_root(state, container)
+    before = state.copy() if _marks_are_looked_at(container, state) else None
+    try:
+        apply(state, container, limits.LARGE)
+        if prove:
+            prove_root(state, container)
+    except ReplayMismatch as error:
+        if before is None:
+            raise
+        raise at_checkpoint(error, first_apart(before, container.recipe(limits.LARGE), limits.LARGE)) from None
+
+
+def _marks_are_looked_at(container: Container, state: ModelState) -> bool:
+    """Return whether a recipe has checkpoints whose roots take less than seconds to compare: a liar must not keep a rebuild busy."""
+    marks = container.recipe(limits.LARGE).checkpoints if container.header.kind is Kind.RECIPE else None
+    return marks is not None and len(marks.roots) * state.manifest.schema.size <= MARKED_WEIGHTS
+
+
+def at_checkpoint(error: ReplayMismatch, step: int) -> ReplayMismatch:
+    """Return the error with the step of the first checkpoint that came out otherwise; 0: all of them are equal."""
+    kind = f"root after step {step}, at a checkpoint," if step else f"{error.facts['kind']}, behind checkpoints that are all equal,"
+    return ReplayMismatch(**{**error.facts, "kind": kind})
 
 
 def rebuild(store: Store, version: VersionRow, bases: LoadedBases) -> ModelState:
@@ -110,7 +134,7 @@ def check_signature(store: Store, lineage: LineageRow, container: Container) -> 
     keys = store.devices.keys(lineage.device)
     for known in keys:
         try:
-            container.verify(known.key)
+            container.verify(known.key, store.identity.id)
             return
         except BadSignature:
             continue
@@ -123,14 +147,18 @@ class Checked:
 
     lineage: LineageRow
     version: VersionRow | None  # None: the base
-    error: ModelWireError | None  # None: exact
+    error: ModelWireError | None  # None: exact, or waiting
+    waiting: bool = False  # its bytes are whole; the ingester has not judged yet what they make
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else 'base'}"
 
 
 def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Checked]:
-    """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain."""
+    """Prove every served version of a lineage, oldest first: one step of work each, whatever the length of the chain.
+
+    Of a stored version bytes and signature are proven: what they make is the ingester's to judge, and it may refuse it.
+    """
     state: ModelState | None = None
     reached = b""
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
@@ -141,6 +169,10 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
             if version.kind != "snapshot" and version.parent_id in lost:
                 raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact")
             check_signature(store, lineage, open_container(store, lineage, version))
+            if version.status is Status.STORED:
+                state, reached = None, b""
+                yield Checked(lineage, version, None, waiting=True)
+                continue
             if version.parent_id is None or version.kind == "snapshot":
                 state = bases[version.base].state()
                 if version.parent_id is not None:
@@ -160,12 +192,17 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
 
 
 def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Checked:
-    """Prove one version, whatever its chain takes."""
+    """Prove one version, whatever its chain takes. A stored one that is whole and does not come out is the ingester's to judge."""
     lineage = store.lineages.by_id(version.lineage)
     try:
         check_signature(store, lineage, open_container(store, lineage, version))
+    except ModelWireError as error:
+        return Checked(lineage, version, error)
+    try:
         rebuild(store, version, bases)
     except ModelWireError as error:
+        if version.status is Status.STORED:
+            return Checked(lineage, version, None, waiting=True)
         return Checked(lineage, version, error)
     return Checked(lineage, version, None)
 
@@ -173,6 +210,19 @@ def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Chec
 def file_of(state: ModelState, base: LoadedBase) -> bytes:
     """Return the `.tflite` of a state: the base's file with these weights as its initial values."""
     return write_weights(base.file, state.named())
+
+
+def prove_file(state: ModelState, file: bytes, name: str) -> None:
+    """Raise unless a bare `.tflite` holds a version's weights, bit for bit: WrongBase for other tensors, RootMismatch for other weights.
+
+    A file has the weights and neither units nor what lies behind a short float: the weights node of the root is what proves it.
+    """
+    schema, flat = read_tensors(parse_trainable(file))
+    ours = state.manifest.schema
+    if schema.id != ours.id:
+        raise WrongBase(what="the file", kind="schema", expected=ours.id.hex()[:16], got=schema.id.hex()[:16])
+    if weights_node(schema, flat) != state.root_parts.weights:
+        raise RootMismatch(what=f"the file, against {name}", kind="weights node", device=name.partition("@")[0])
 
 
 def _require_parent(store: Store, lineage: LineageRow, version: VersionRow) -> None:

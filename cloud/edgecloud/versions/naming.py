@@ -1,4 +1,4 @@
-"""Names of models: DEVICE[/MODEL]@VERSION, in one place. VERSION is a number, `latest` (the head) or `base` (the head's base)."""
+"""Names of models: DEVICE[/MODEL]@VERSION, in one place. VERSION is a number, `latest` (the head) or `base` (its epoch's first)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Place:
 
     lineage: LineageRow
     epoch: int
-    base: bytes  # commit
-    version: VersionRow | None  # None: the base
+    base: bytes  # commit of the base that it is on
+    version: VersionRow | None  # None: the base that the epoch began with
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else BASE}"
@@ -78,4 +78,4 @@ def find(store: Store, name: Name) -> Place:
             raise UnknownVersion(name=f"{lineage}@{name.version}")
         return Place(lineage, row.epoch, row.base, row)
     row = store.versions.by_id(head.version_id) if head.version_id is not None else None
-    return Place(lineage, epoch.epoch, epoch.base, row)
+    return Place(lineage, epoch.epoch, row.base if row is not None else epoch.base, row)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgecloud.registry import Store, VersionRow
 from modelwire import limits
-from modelwire.errors import BadArgument, Malformed
-from modelwire.lattice.replay import kind_of, layers_before, update_of
+from modelwire.errors import BadArgument
+from modelwire.lattice.replay import first_apart, kind_of, layers_before, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.trainer import Progress, outputs_of, start_of
@@ -40,6 +40,12 @@ class Replayed:
     parent: ModelState
     state: ModelState
     seconds: float
+    apart: int  # step of the first checkpoint that came out otherwise; 0: all are equal, or there are none
+
+    @property
+    def checkpoints(self) -> int:
+        """How many roots on the way the recipe carries."""
+        return len(self.recipe.checkpoints.roots) if self.recipe.checkpoints is not None else 0
 
     @property
     def equal(self) -> bool:
@@ -77,7 +83,9 @@ def replay(store: Store, place: Place, bases: materialise.LoadedBases, progress:
     version, _, recipe = recipe_of(store, place)
     parent = parent_of(store, version, bases)
     started = time.monotonic()
-    return Replayed(version, recipe, parent, _after(parent, recipe, progress), time.monotonic() - started)
+    state = _after(parent, recipe, progress)
+    took = time.monotonic() - started
+    return Replayed(version, recipe, parent, state, took, first_apart(parent, recipe))
 
 
 def what_if(replayed: Replayed, settings: Mapping[str, Any], progress: Progress | None = None) -> ModelState:
@@ -124,8 +132,6 @@ def mean_loss(recipe: Recipe, state: ModelState) -> float:
 def _losses(head: OutputHeadSettings, z: NDArray[np.float64], wanted: NDArray[Any]) -> float:
     """Return the sum of the losses of some rows with the outputs z."""
     if head.loss is Loss.SOFTMAX:
-        if wanted.max(initial=0) >= head.outputs:
-            raise Malformed(what="labels", reason=f"one is no class of {head.outputs}")
         top = z.max(axis=1)
         return float(np.sum(np.log(np.exp(z - top[:, None]).sum(axis=1)) + top - z[np.arange(len(z)), wanted]))
     t = wanted.reshape(z.shape).astype(np.float64)

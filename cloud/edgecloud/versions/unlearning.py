@@ -19,7 +19,7 @@ from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
 from modelwire.output_head.recipe import Recipe
 from modelwire.output_head.row_ids import ids_of
 from modelwire.update import container
-from modelwire.update.container import Header
+from modelwire.update.header import Header
 from modelwire.wire import cbor
 
 from . import materialise
@@ -86,7 +86,7 @@ def unlearn(
     """Return what the head would be, had the samples of these rows of a version's recipe never been seen.
 
     Raises BadArgument for a version that the head does not stand on, and where a version on the way depends on the samples and can't be
-    trained again: a delta, an exact update, or a snapshot that moved the model.
+    trained again: a delta, an exact update, or a snapshot that moved the model or went over to another base.
     """
     without = what_of(store, place, rows)
     head = store.lineages.head(place.lineage.id, place.epoch)
@@ -108,7 +108,7 @@ def unlearn(
 
 
 def update_for(unlearned: Unlearned) -> bytes:
-    """Return the update that leads from the head to what it is without the samples, up to its commit, as `Adopt` carries it.
+    """Return the update that leads from the head to what it is without the samples, up to its commit, as the command `adopt` carries it.
 
     Raises BadArgument when the two are the same, TooLarge when no record holds it, Malformed where a unit changed on the way.
     """
@@ -177,7 +177,12 @@ class _Walk:
                 self.dropped.append(Dropped(version.version, len(gone), len(recipe.rows)))
             if self._ids[i][0] is None:
                 self.nameless.add(version.version)
-        elif not self._only_asked_for(i, state):
+        elif version.base != self._base_before(i):
+            raise BadArgument(
+                reason=f"{self.lineage}@{version.version} went over to another base, and unlearning does not cross that",
+                fix="--at-version tells what the version of these rows alone would be",
+            )
+        elif not self._only_asked_for(i):
             raise BadArgument(
                 reason=f"{self.lineage}@{version.version} is a {version.kind} that was made on top of them, so it can't be trained again",
                 fix="--at-version tells what the version of these rows alone would be; what was learned by deltas is not unlearned",
@@ -204,7 +209,7 @@ class _Walk:
     def _stored(self, count: int) -> ModelState:
         """Return the state after the first `count` versions as they are, to be changed."""
         if not count:
-            return self.bases[self.chain[0].base].state()
+            return self.bases[self._base_before(0)].state()
         return materialise.rebuild(self.store, self.chain[count - 1], self.bases)
 
     def _affected(self, i: int, drops: Drops) -> bool:
@@ -233,13 +238,16 @@ class _Walk:
         except ModelWireError:
             return None  # then it is a delta like any other
 
-    def _only_asked_for(self, i: int, state: ModelState) -> bool:
-        """Return whether version i is a snapshot that moved nothing; nor a unit, to which later recipes would snap."""
-        version = self.chain[i]
-        return version.kind == "snapshot" and version.root == self._root_before(i) and self._stored(i + 1).exponents == state.exponents
+    def _only_asked_for(self, i: int) -> bool:
+        """Return whether version i is a snapshot that moved nothing; nor a unit, to which later recipes would snap: a root binds both."""
+        return self.chain[i].kind == "snapshot" and self.chain[i].root == self._root_before(i)
 
     def _root_before(self, i: int) -> bytes:
-        return self.chain[i - 1].root if i else self.bases[self.chain[0].base].manifest.root
+        return self.chain[i - 1].root if i else self.bases[self._base_before(0)].manifest.root
+
+    def _base_before(self, i: int) -> bytes:
+        """Return the base that version i was made on: the first one's parent is a base itself."""
+        return self.chain[i - 1].base if i else self.chain[0].parent
 
 
 def _chain(store: Store, last: VersionRow | None) -> list[VersionRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,8 +23,9 @@ from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime
 from modelwire.errors import RuntimeUnusable
 from modelwire.wire import signing
-from tests import broker
-from tests.edgeagent.boards import DEVICE_SEED, FLEET_SEED, centre, fill, make, rig
+from modelwire.wire.keys import KeyKind, fingerprint, read_key, write_fleet, write_key
+from tests import broker, keys
+from tests.edgeagent.boards import DEVICE_SEED, centre, fill, make, rig
 from tests.edgeagent.centre import FakeClock
 from tests.worlds import MODELS
 
@@ -88,7 +90,7 @@ def test_the_help_of_the_whole_names_every_command(capsys: pytest.CaptureFixture
 
 
 def init(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> Any:
-    (folder.parent / "fleet.pub").write_text(signing.PrivateKey(FLEET_SEED).public.hex() + "\n")
+    (folder.parent / "fleet.pub").write_text(write_fleet(keys.FLEET) + "\n")
     return document(
         capsys, "init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(folder.parent / "fleet.pub"),
         "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(folder), *more,
@@ -97,9 +99,12 @@ def init(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> Any:
 
 def test_init_says_the_key_and_the_line_for_the_centre(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = init(capsys, tmp_path / "d", "--set", "train.epochs=9", "--broker", "mqtt://127.0.0.1:99")
-    key = (tmp_path / "d" / "device.key").read_text().strip()
-    assert said["public_key"] == signing.PrivateKey(bytes.fromhex(key)).public.hex()
+    key = (tmp_path / "d" / "device.key").read_text()
+    assert key.startswith("edge-device-key:") and (tmp_path / "d" / "fleet.pub").read_text() == write_fleet(keys.FLEET) + "\n"
+    public = signing.PrivateKey(read_key(key, KeyKind.DEVICE_PRIVATE, "device.key")).public
+    assert said["public_key"] == write_key(KeyKind.DEVICE, public) and said["public_key"].startswith("edge-device-pub:")
     assert f"edgecloud devices add pi-7 {said['public_key']}" in said["on_the_centre"]
+    assert said["fingerprint"] == fingerprint(public)
     assert (tmp_path / "d" / "device.key").stat().st_mode & 0o777 == 0o600
     shown = document(capsys, "config", "show", "--origin", "--dir", str(tmp_path / "d"))["settings"]
     assert shown["train.epochs"] == {"value": 9, "origin": "file"}
@@ -116,6 +121,73 @@ def test_init_takes_the_key_that_the_device_had_before(capsys: pytest.CaptureFix
     first = init(capsys, tmp_path / "a")
     second = init(capsys, tmp_path / "b", "--key", str(tmp_path / "a" / "device.key"))
     assert first["public_key"] == second["public_key"]
+
+
+@pytest.mark.parametrize("option", ["--fleet-key", "--key"])
+@pytest.mark.parametrize("kind", [*KeyKind, None])
+def test_init_takes_a_key_of_the_right_kind_alone_and_writes_nothing_for_another(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str, kind: KeyKind | None
+) -> None:
+    right = KeyKind.FLEET if option == "--fleet-key" else KeyKind.DEVICE_PRIVATE
+    (tmp_path / "fleet.pub").write_text(write_fleet(keys.FLEET))
+    text = "00" * 32 if kind is None else write_key(kind, bytes(range(kind.value[2])))
+    (tmp_path / "given").write_text(text + "\n")
+    words = [
+        "init", "--device", "pi-7", "--fleet", "home", "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(tmp_path / "d"),
+        *(() if option == "--fleet-key" else ("--fleet-key", str(tmp_path / "fleet.pub"))), option, str(tmp_path / "given"),
+    ]  # fmt: skip
+    if kind is right:
+        document(capsys, *words)
+        return
+    said = error(capsys, *words)
+    assert (said["error"], said["code"]) == ("WrongKeyKind", 16)
+    assert str(tmp_path / "given") in said["message"] and f"({right.prefix}:...)" in said["message"]
+    assert (kind.title if kind else "says not which kind") in said["message"]
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("text", [*(f"edge-device-key:{digits}" for digits in ("", "00", "G" * 64, "AB" * 32)), "\xff"])
+def test_a_damaged_key_is_named_with_its_file(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str) -> None:
+    make(tmp_path / "d")
+    (tmp_path / "d" / "device.key").write_bytes(text.encode("latin-1"))
+    said = error(capsys, "status", "--dir", str(tmp_path / "d"))
+    assert said["error"] == "ConfigError" and "device.key" in said["message"]
+
+
+def test_status_and_doctor_say_keys_with_their_kinds_and_the_fleet_by_its_id(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    make(tmp_path / "d")
+    said = document(capsys, "status", "--dir", str(tmp_path / "d"))
+    assert said["public_key"].startswith("edge-device-pub:")
+    assert (said["fleet_id"], said["trust"], said["log"]) == (keys.FLEET_ID.hex(), 0, None)
+    _, out, _ = call(capsys, "doctor", "--dir", str(tmp_path / "d"))
+    assert f"key         {said['public_key']}, readable by its owner alone" in out and write_fleet(keys.FLEET) in out
+    assert DEVICE_SEED.hex() not in out
+
+
+def test_the_fingerprint_stands_on_a_line_of_its_own_wherever_a_board_shows_its_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = init(capsys, tmp_path / "a")
+    short = said["fingerprint"]
+    assert re.fullmatch("[0-9a-f]{4}(-[0-9a-f]{4}){4}", short)
+    assert document(capsys, "status", "--dir", str(tmp_path / "a"))["fingerprint"] == short
+    checks = document_of_doctor(capsys, tmp_path / "a")["checks"]
+    assert [c["ok"] for c in checks if c["what"] == "fingerprint" and short in c["text"]] == [True]
+    _, status, _ = call(capsys, "status", "--dir", str(tmp_path / "a"))
+    _, made, _ = call(
+        capsys, "init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(tmp_path / "fleet.pub"),
+        "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(tmp_path / "b"), "--key", str(tmp_path / "a" / "device.key"),
+    )  # fmt: skip
+    for text in (status, made):
+        assert f"\n\n    fingerprint   {short}\n    public key    {said['public_key']}\n\n" in text
+    assert f"  edgecloud devices add pi-7 {short}" in made
+    _, out, _ = call(capsys, "doctor", "--dir", str(tmp_path / "a"))
+    assert f"ok   fingerprint {short}" in out
+
+
+def document_of_doctor(capsys: pytest.CaptureFixture[str], folder: Path) -> Any:
+    _, out, _ = call(capsys, "doctor", "--dir", str(folder), "--json")
+    return json.loads(out)
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", None), ("momentum", 0.02), ("adam", 0.001)])
@@ -150,7 +222,7 @@ def test_init_writes_the_rate_that_suits_the_files_optimizer(
 def test_init_refuses_what_could_not_work_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], name: str, code: int
 ) -> None:
-    (tmp_path / "fleet.pub").write_text(signing.PrivateKey(FLEET_SEED).public.hex())
+    (tmp_path / "fleet.pub").write_text(write_fleet(keys.FLEET))
     common = ["init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(tmp_path / "fleet.pub"), "--dir", str(tmp_path / "d")]
     said = error(capsys, *common, *words)
     if name:
@@ -240,7 +312,8 @@ def test_train_queues_and_coalesce_joins_while_offline(capsys: pytest.CaptureFix
 def test_training_before_the_first_welcome_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = init(capsys, tmp_path / "d")
     refused = error(capsys, "train", "--dir", str(tmp_path / "d"))
-    assert (refused["error"], refused["code"]) == ("NotWelcome", 31) and said["public_key"] in refused["hint"]
+    assert (refused["error"], refused["code"]) == ("NotWelcome", 31)
+    assert f"edgecloud devices add pi-7 {said['fingerprint']}" in refused["hint"]
 
 
 @needs_runtime
@@ -292,7 +365,7 @@ def test_config_check_reads_a_file_without_a_device(capsys: pytest.CaptureFixtur
 
 def test_version_names_wire_and_release(capsys: pytest.CaptureFixture[str]) -> None:
     said = document(capsys, "version")
-    assert said["edgeagent"] == __version__ and said["wire"] == "1.0"
+    assert said["edgeagent"] == __version__ and said["wire"] == "1"
     code, out, _ = call(capsys, "--version")
     assert code == 0 and out.strip() == f"edgeagent {__version__}"
 

@@ -34,7 +34,7 @@ LISTEN = "e1/home/pi-7/+/dn/#"
 @contextmanager
 def opened(settings: LinkSettings, folder: Path, client: str = "pi-7", listen: str = LISTEN, will: Will = WILL) -> Iterator[MqttLink]:
     made = MqttLink(settings, folder, client)
-    made.open(will, listen)
+    made.open(will, [listen])
     try:
         yield made
     finally:
@@ -119,17 +119,38 @@ def test_a_killed_broker_is_lost_and_found_again(tmp_path: Path) -> None:
 
 
 @needs_mosquitto
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_device_hears_what_is_said_to_it_and_what_is_said_to_all(tmp_path: Path, protocol: str) -> None:
+    with broker.mosquitto(tmp_path) as b, opened(quick(b.url), tmp_path, "centre", "e1/home/+/+/up/#", Will("x", b"")) as centre:
+        wait(centre, Connected)
+        device = MqttLink(quick(b.url, protocol=protocol), tmp_path, "pi-7")
+        device.open(WILL, [LISTEN, "e1/home/all/all/dn/trust"])
+        try:
+            wait(device, Connected)
+            heard = set()
+            for topic in ("e1/home/pi-7/m/dn/cmd", "e1/home/all/all/dn/trust", "e1/home/pi-7/all/dn/trust"):
+                centre.send(topic, b"x")
+                got = wait(device, Arrived)
+                assert isinstance(got, Arrived)
+                device.acknowledge(got)
+                heard.add(got.topic)
+            assert len(heard) == 3
+        finally:
+            device.close()
+
+
+@needs_mosquitto
 def test_the_farewell_is_said_on_closing_and_the_will_when_the_process_dies(tmp_path: Path) -> None:
     with broker.mosquitto(tmp_path) as b, opened(quick(b.url), tmp_path, "centre", "e1/home/+/+/up/#", Will("x", b"")) as centre:
         wait(centre, Connected)
         device = MqttLink(quick(b.url), tmp_path, "pi-7")
-        device.open(WILL, LISTEN)
+        device.open(WILL, [LISTEN])
         wait(device, Connected)
         device.close(Will(WILL.topic, b"bye"))
         got = wait(centre, Arrived)
         assert isinstance(got, Arrived) and got.data == b"bye"
         device = MqttLink(quick(b.url), tmp_path, "pi-7")
-        device.open(WILL, LISTEN)
+        device.open(WILL, [LISTEN])
         wait(device, Connected)
         assert device._client is not None
         sock = device._client.socket()

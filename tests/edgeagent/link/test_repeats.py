@@ -8,7 +8,7 @@ from edgeagent.service.agent import Goal
 from modelwire.wire.records import Level, Receipt, Welcome
 from tests.edgeagent.boards import centre, fill, rig
 from tests.edgeagent.by_hand import one
-from tests.edgeagent.centre import FakeClock
+from tests.edgeagent.centre import FakeClock, welcome_of
 
 
 def test_numbers_that_no_header_holds_are_refused_with_the_welcome(tmp_path: Path, clock: FakeClock) -> None:
@@ -17,7 +17,7 @@ def test_numbers_that_no_header_holds_are_refused_with_the_welcome(tmp_path: Pat
         base = r.lineage.base_commit
         c.drop_down = lambda record: isinstance(record, Welcome) and record.epoch == 1 and record.version == 0
         for epoch, version in ((1 << 32, 0), (1, (1 << 63) - 1)):
-            w = Welcome("home", "pi-7", "tiny", 0, r.device.state, "ok", epoch, version, base, 0, 0)
+            w = welcome_of("home", "pi-7", "tiny", r.device.state, "ok", epoch, version, base, 0, 0)
             c.after(1, lambda w=w: c.push(w))  # type: ignore[misc]
         r.serve(5)
         assert (r.lineage.head().epoch, r.lineage.head().last_version) == (0, 0)

@@ -49,7 +49,7 @@ def test_a_link_over_which_the_broker_takes_nothing_is_given_up(tmp_path: Path, 
     monkeypatch.setattr("edgeagent.link.mqtt.STALLED", 0.2)  # times keepalive
     broker = Deaf()
     link = MqttLink(LinkSettings(broker=broker.url, protocol="3.1.1", keepalive=5, reconnect_min=0.05), tmp_path, "pi-7")
-    link.open(Will(topics.up("home", "pi-7", "m", "state"), b""), topics.all_down("home", "pi-7"))
+    link.open(Will(topics.up("home", "pi-7", "m", "state"), b""), [topics.all_down("home", "pi-7")])
     try:
         until = time.monotonic() + 150
         seen: list[object] = []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgeagent.commands.train import finish
 from edgeagent.rounds import fitting
 from edgeagent.rounds import round as rounds
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import RoundReport
 from edgeagent.rounds.standing import OpenModel
 from edgeagent.samples.spool import Samples
 from edgeagent.service.agent import Goal
@@ -33,7 +33,7 @@ def welcomed(r: Rig, samples: int = 40) -> None:
     fill(r.device, samples)
 
 
-def one(r: Rig, open_model: OpenModel = scripted) -> Report:
+def one(r: Rig, open_model: OpenModel = scripted) -> RoundReport:
     return finish(rounds.run(standing(r.device, open_model, now=r.centre.clock.wall)))
 
 

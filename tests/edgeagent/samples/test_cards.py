@@ -52,7 +52,7 @@ def whole(ids: Sequence[int]) -> Card:
 
 def without_facts(card: Card) -> Card:
     tags = {name: values for name, values in card.tags.items() if name not in FACTS}
-    return replace(card, tags=tags, hours=(), judged=0, loss_before=0, loss_after=0)
+    return replace(card, tags=tags, hours=(), judged=0, loss_before=0, loss_after=0, entries={})
 
 
 def whole_told(told: Iterable[Card]) -> Card:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.rounds.round import Report
+from edgeagent.rounds.round import RoundReport
 from edgeagent.service.agent import Agent, Goal
 from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, NotEnoughSamples
@@ -187,8 +187,8 @@ def test_a_model_that_is_always_due_does_not_keep_the_others_from_training(tmp_p
         fill(r.device, model="two", seed=1)
         trained: list[str] = []
 
-        class Told(list[Report]):
-            def append(self, report: Report) -> None:
+        class Told(list[RoundReport]):
+            def append(self, report: RoundReport) -> None:
                 trained.append(report.model)
                 if len(trained) == 6:
                     r.agent.stop("enough")

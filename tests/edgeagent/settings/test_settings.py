@@ -87,6 +87,20 @@ def test_a_name_that_could_not_stand_in_a_topic_is_refused() -> None:
         read("[device]\nname = 'A B'\nfleet = 'f'\n[[model]]\nname = 'digits'\n")
 
 
+def test_nobody_is_called_as_what_is_said_to_all_is_addressed() -> None:
+    for text in (LEAST.replace('"pi-7"', '"all"'), LEAST.replace('"digits"', '"all"')):
+        with pytest.raises(ConfigError, match="stands for all of them"):
+            read(text)
+    assert read(LEAST.replace('"home"', '"all"')).settings.device.fleet == "all", "of a fleet it is a name like any other"
+
+
+def test_a_claim_is_no_longer_than_a_hello_carries_it() -> None:
+    longest = "ä" * 128
+    assert read(LEAST, flags={"device.claim": longest}).settings.device.claim == longest
+    with pytest.raises(ConfigError, match="claim is longer than 256 bytes"):
+        read(LEAST, flags={"device.claim": longest + "x"})
+
+
 def test_without_a_model_or_a_name_there_is_nothing_to_do() -> None:
     with pytest.raises(ConfigError, match="no \\[\\[model\\]\\]"):
         read('[device]\nname = "a"\nfleet = "f"\n')

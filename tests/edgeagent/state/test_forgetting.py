@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from modelwire.lattice.between import difference
 from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY, Forgotten
-from modelwire.update.container import Header, unsigned
+from modelwire.update.container import unsigned
+from modelwire.update.header import Header
 from modelwire.update.sections import Kind
 from modelwire.wire import signing, topics
-from modelwire.wire.records import Adopt, Level, encode
-from tests.edgeagent.boards import DEVICE_SEED, Rig, centre, fill, rig
+from modelwire.wire.records import Command, Level, encode
+from tests import keys
+from tests.edgeagent.boards import DEVICE_SEED, Rig, centre, command, fill, rig
 from tests.edgeagent.centre import Centre, FakeClock
 from tests.edgeagent.recipes import learn
 
@@ -39,15 +42,19 @@ def grown(r: Rig) -> ModelState:
     return state
 
 
-def asked(lineage: Lineage, state: ModelState, *, id: int = 7, samples: Sequence[int] = (4, 9), **said: Any) -> Adopt:
+def asked(r: Rig, state: ModelState, *, number: int = 7, samples: Sequence[int] = (4, 9), **said: Any) -> Command:
+    parent = said.get("parent", r.lineage.head().commit)
+    return command(r, number, "adopt", parent=parent, body={"update": carried(r.lineage, state, samples=samples, **said)})
+
+
+def carried(lineage: Lineage, state: ModelState, *, samples: Sequence[int] = (4, 9), **said: Any) -> bytes:
     head, before = lineage.head(), lineage.load().state
     fields: dict[str, Any] = {
         "kind": Kind.DELTA, "device": "pi-7", "model": "tiny", "epoch": head.epoch, "version": head.version + 1, "parent": head.commit,
         "schema_id": lineage.manifest.schema.id, "root": state.root, "fingerprint": state.fingerprint, "base": b"",
         "extension": {KEY: Forgotten(tuple(samples)).encode()},
     }  # fmt: skip
-    data = unsigned(Header(**{**fields, **said}), difference(before, state), lineage.manifest.schema)
-    return Adopt("home", "pi-7", "tiny", 0, id, data)
+    return unsigned(Header(**{**fields, **said}), difference(before, state), lineage.manifest.schema)
 
 
 def at_the_centre(c: Centre) -> tuple[int, Kind, bytes]:
@@ -61,17 +68,17 @@ def test_the_unlearned_model_becomes_a_new_version_and_the_samples_go(tmp_path: 
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
         state = grown(r)
-        command = asked(r.lineage, state)
+        told = asked(r, state)
         have = r.device.spool.count("tiny")
         for wait in (1, 2, 30):  # the same command again, as a centre says it until it hears
-            c.after(wait, lambda: c.push(command))
+            c.after(wait, lambda: c.push(told))
         r.serve(60)
         assert at_the_centre(c) == (3, Kind.DELTA, state.root)
         assert r.lineage.load().state.root == state.root and not any(x.any() for x in r.lineage.load().residual)
         assert r.device.spool.count("tiny") == have - 2
         left = [i for side in r.device.spool.split("tiny", 0.2, until=99) for i in side.ids]
         assert len(left) == have - 2 and not {4, 9} & set(left)
-        assert [(a.id, a.ok) for a in c.answers] == [(7, True)] * 3
+        assert [(a.number, a.ok) for a in c.answers] == [(7, True)] * 3
         assert "@3 forgot 2 samples" in c.answers[0].text and "2 samples were dropped" in c.answers[0].text
         row = r.lineage.versions(1)[0]
         assert (row["version"], row["kind"], row["reason"], row["state"]) == (3, "delta", "forgot 2 samples", "verified")
@@ -82,10 +89,10 @@ def test_the_unlearned_model_becomes_a_new_version_and_the_samples_go(tmp_path: 
 def test_a_head_that_moved_on_is_left_alone_and_the_samples_go_all_the_same(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
-        command = asked(r.lineage, grown(r))
+        told = asked(r, grown(r))
         learn(r.lineage, range(3, 12))
         root = r.lineage.load().state.root
-        c.after(1, lambda: c.push(command))
+        c.after(1, lambda: c.push(told))
         r.serve(30)
         text = "the head has moved on to @3; ask again; 2 samples were dropped from the spool"
         assert [(a.ok, a.text) for a in c.answers] == [(False, text)]
@@ -101,7 +108,7 @@ def test_a_round_that_is_under_way_does_not_bring_the_samples_back(tmp_path: Pat
         assert r.agent._round is not None
         next(r.agent._round.steps)
         session = r.agent.sessions["tiny"]
-        session._take_adopt(asked(r.lineage, state))
+        session._take_command(asked(r, state))
         assert r.agent._round is None and r.lineage.head().version == 3
 
 
@@ -112,47 +119,92 @@ def test_a_kill_between_leaves_nothing_half_done_and_the_command_does_the_rest(
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
         state = grown(r)
-        command, before = asked(r.lineage, state), r.lineage.load().state.root
+        told, before = asked(r, state), r.lineage.load().state.root
 
         def killed(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(r.lineage if moment == "adopt" else r.lineage.store, moment, killed)
         with pytest.raises(KeyboardInterrupt):
-            r.agent.sessions["tiny"]._take_adopt(command)
+            r.agent.sessions["tiny"]._take_command(told)
     monkeypatch.undo()
     with rig(tmp_path / "d", c) as r:
         assert (r.lineage.head().version, r.lineage.load().state.root) == (2, before)
-        c.after(1, lambda: c.push(command))
+        c.after(1, lambda: c.push(told))
         r.serve(30)
         assert at_the_centre(c) == (3, Kind.DELTA, state.root) and r.lineage.load().state.root == state.root
 
 
-LIES: list[Callable[[Lineage, ModelState], Adopt]] = [
-    lambda line, state: asked(line, state, device="pi-8"),
-    lambda line, state: asked(line, state, model="other"),
-    lambda line, state: asked(line, state, kind=Kind.SNAPSHOT, base=line.base_commit),
-    lambda line, state: asked(line, state, extension={}),
-    lambda line, state: asked(line, state, extension={KEY: 3}),
-    lambda line, state: asked(line, state, extension={KEY: b"\x84\x01\x40\x00\x40"}),
-    lambda line, state: Adopt("home", "pi-7", "tiny", 0, 7, b""),
-    lambda line, state: Adopt("home", "pi-7", "tiny", 0, 7, asked(line, state).update[:-1]),
-    lambda line, state: Adopt("home", "pi-7", "tiny", 0, 7, asked(line, state).update + bytes(64)),
+LIES: list[Callable[[Rig, ModelState], Command]] = [
+    lambda r, state: asked(r, state, device="pi-8"),
+    lambda r, state: asked(r, state, model="other"),
+    lambda r, state: asked(r, state, kind=Kind.SNAPSHOT, base=r.lineage.base_commit),
+    lambda r, state: asked(r, state, epoch=2),
+    lambda r, state: replace(asked(r, state), parent=r.lineage.base_commit),
+    lambda r, state: replace(asked(r, state), parent=b""),
+    lambda r, state: asked(r, state, extension={KEY: 3}),
+    lambda r, state: asked(r, state, extension={KEY: b"\x84\x01\x40\x00\x40"}),
+    lambda r, state: command(r, 7, "adopt"),
+    lambda r, state: command(r, 7, "adopt", body={"update": 3}),
+    lambda r, state: command(r, 7, "adopt", body={"update": b""}),
+    lambda r, state: command(r, 7, "adopt", body={"update": carried(r.lineage, state)[:-1]}),
+    lambda r, state: command(r, 7, "adopt", body={"update": carried(r.lineage, state) + bytes(64)}),
 ]
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_command_for_another_model_or_of_another_form_changes_nothing(
-    tmp_path: Path, clock: FakeClock, lie: Callable[[Lineage, ModelState], Adopt]
+def test_a_command_for_another_model_or_of_another_form_is_refused_and_changes_nothing(
+    tmp_path: Path, clock: FakeClock, lie: Callable[[Rig, ModelState], Command]
 ) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
         state = grown(r)
-        command = lie(r.lineage, state)
+        told = lie(r, state)
         have = r.device.spool.count("tiny")
-        with pytest.raises(ModelWireError):
-            r.agent.sessions["tiny"]._take_adopt(command)
+        c.after(1, lambda: c.push(told))
+        r.serve(5)
+        assert [(a.number, a.ok) for a in c.answers] == [(7, False)] and c.answers[0].text
         assert (r.device.spool.count("tiny"), r.lineage.head().version) == (have, 2)
+
+
+def test_an_update_that_forgets_nothing_is_adopted_and_drops_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        state = grown(r)
+        told, have = asked(r, state, extension={}), r.device.spool.count("tiny")
+        c.after(1, lambda: c.push(told))
+        r.serve(30)
+        assert at_the_centre(c) == (3, Kind.DELTA, state.root) and r.lineage.load().state.root == state.root
+        assert r.device.spool.count("tiny") == have
+        assert [(a.ok, a.text) for a in c.answers] == [(True, "@3 adopted what the centre sent")]
+        assert KEY not in c.updates()[-1].header.extension
+
+
+def test_an_adopt_for_a_folder_that_is_gone_forgets_nothing_on_the_board_that_was_set_up_anew(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "first", c) as r:
+        told = asked(r, grown(r))
+    with rig(tmp_path / "again", c) as r:
+        grown(r)
+        have = r.device.spool.count("tiny")
+        for lie in (told, replace(told, number=8, epoch=r.lineage.head().epoch), replace(told, number=9, state=r.device.state)):
+            c.after(1, lambda lie=lie: c.push(lie))  # type: ignore[misc]
+        r.serve(5)
+        assert [a.ok for a in c.answers] == [False] * 3
+        assert "another state folder" in c.answers[0].text and "it is for epoch 1, and this is epoch 2" in c.answers[2].text
+        assert r.device.spool.count("tiny") == have and r.lineage.head().version == 4
+
+
+def test_a_parent_that_is_not_the_head_keeps_the_model_and_lets_the_samples_go(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        state = grown(r)
+        told, root = asked(r, state, parent=r.lineage.base_commit), r.lineage.load().state.root
+        c.after(1, lambda: c.push(told))
+        r.serve(30)
+        text = "the head has moved on to @2; ask again; 2 samples were dropped from the spool"
+        assert [(a.ok, a.text) for a in c.answers] == [(False, text)]
+        assert r.lineage.load().state.root == root and r.device.spool.count("tiny") == 38
 
 
 @pytest.mark.parametrize("said", [{"root": bytes(32)}, {"fingerprint": (1, 2)}])
@@ -161,7 +213,8 @@ def test_a_model_that_is_not_what_it_says_is_not_taken_over(tmp_path: Path, cloc
     with rig(tmp_path / "d", c) as r:
         state = grown(r)
         before = r.lineage.load().state.root
-        done = forgetting.adopt(r.lineage, asked(r.lineage, state, **said), 1)
+        told = asked(r, state, **said)
+        done = forgetting.adopt(r.lineage, told, *forgetting.read(r.lineage, told, bytes(told.body["update"])), 0, 1)
         assert not done.ok and "rebuilt weights" in done.text
         assert (r.lineage.head().version, r.lineage.load().state.root) == (2, before)
 
@@ -169,10 +222,10 @@ def test_a_model_that_is_not_what_it_says_is_not_taken_over(tmp_path: Path, cloc
 def test_only_the_fleet_may_ask(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
-        command = asked(r.lineage, grown(r))
+        told = asked(r, grown(r))
         topic = topics.parse(topics.down("home", "pi-7", "tiny", "cmd"))
         with pytest.raises(ModelWireError):
-            r.agent.sessions["tiny"].arrived(topic, encode(command, signing.PrivateKey(DEVICE_SEED)), 0.0)
+            r.agent.sessions["tiny"].arrived(topic, encode(told, signing.PrivateKey(DEVICE_SEED), keys.FLEET_ID), 0.0)
         assert r.lineage.head().version == 2 and r.device.spool.count("tiny") == 40
 
 

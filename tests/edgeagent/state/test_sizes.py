@@ -12,8 +12,7 @@ from edgeagent.state.outcome import Outcome, merged, metrics
 from modelwire import limits
 from modelwire.errors import OutboxFull
 from modelwire.wire import cbor
-from modelwire.wire.records import Command
-from tests.edgeagent.boards import centre, fill, rig, standing
+from tests.edgeagent.boards import centre, command, fill, rig, standing
 from tests.edgeagent.by_hand import one, smaller
 from tests.edgeagent.centre import FakeClock
 
@@ -52,9 +51,9 @@ def test_a_snapshot_that_no_container_holds_is_an_answer_and_a_state_never_a_loo
         fill(r.device)
         r.run(Goal(rounds=1, timeout=60))
         smaller(monkeypatch, 300, of=0)
-        c.commands.append(Command("home", "pi-7", "tiny", 0, 7, "snapshot"))
+        c.commands.append(command(r, 7))
         r.serve(5)
-        assert [(a.id, a.ok) for a in c.answers] == [(7, False)] and "the container is" in c.answers[0].text
+        assert [(a.number, a.ok) for a in c.answers] == [(7, False)] and "the container is" in c.answers[0].text
         c.refuse = lambda h: "no"
         one(r)
         r.serve(20)

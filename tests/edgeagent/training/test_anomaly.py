@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from modelwire.tensors import F32, Dtype, TensorClass, TensorSpec
 from modelwire.tflite.file import contract, read_weights, write_weights
 from modelwire.tflite.notes import THRESHOLD, notes_of
 from modelwire.update import container
-from modelwire.update.manifest import Manifest, class_of, manifest_of, parse_manifest
+from modelwire.update.manifest import class_of, manifest_of, parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
 from tests.edgeagent.boards import Rig, centre, make_with, standing
@@ -146,7 +147,7 @@ def test_a_threshold_on_the_lattice_is_refused() -> None:
     at = anomaly.tensor_of(manifest)
     assert at is not None
     classes = tuple(TensorClass.LATTICE if t == at else c for t, c in enumerate(manifest.classes))
-    other = Manifest(manifest.file_sha256, manifest.file_size, manifest.schema, classes, manifest.exponents, manifest.root)
+    other = replace(manifest, classes=classes)
     with pytest.raises(ModelError, match="graft the model again"):
         anomaly.tensor_of(other)
 
@@ -161,7 +162,7 @@ def test_a_device_learns_its_threshold_serves_it_and_the_centre_has_the_same_bit
         r.run(Goal(publish=True, timeout=60))
         board.spool.extend("turbine", x, targets=x)
 
-        def one() -> rounds.Report:
+        def one() -> rounds.RoundReport:
             return finish(rounds.run(standing(board, opened, "turbine", now=r.centre.clock.wall)))
 
         report = one()

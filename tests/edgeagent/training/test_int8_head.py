@@ -25,8 +25,7 @@ from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDi
 from modelwire.tensors import Weights
 from modelwire.tflite.file import read_head, read_weights, write_weights
 from modelwire.tflite.int8_head import BIAS, BIAS_SCALE, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
-from modelwire.wire import signing
-from tests import int8
+from tests import int8, keys
 from tests.edgeagent import boards
 from tests.edgeagent.centre import FakeClock
 from tests.modelwire.tflite.test_int8_head import KERNEL_AT, LOGISTIC, OTHER, SOFTMAX, Surgeon
@@ -252,8 +251,7 @@ def test_a_device_that_adopts_nothing_trains_an_int8_head_too(tmp_path: Path) ->
     path, given = tmp_path / reading.FILE, {**boards.SETTINGS, "train.epochs": "8"}
     text = template.render(given, ["tiny"])
     loaded = reading.build(reading.parse(text), where="test", path=path, environment={}, flags={})
-    fleet_key = signing.PrivateKey(boards.FLEET_SEED).public
-    create_folder(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet_key=fleet_key, exact=True)
+    create_folder(tmp_path, loaded, text, models={"tiny": SOFTMAX}, seed=boards.DEVICE_SEED, fleet=keys.FLEET, exact=True)
     with open_folder(reading.load(path, environment={}, flags={}), alone=True) as opened:
         samples = samples_for(SOFTMAX, 80)
         opened.spool.extend("tiny", samples.x, samples.y.argmax(1))

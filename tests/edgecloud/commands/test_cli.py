@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shlex
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgecloud import cli, commands
+from edgecloud import cli, commands, keys
 from edgecloud.registry import open_registry
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
-from modelwire.wire.signing import PrivateKey
+from modelwire.wire.keys import KeyKind, write_key
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.desk import KEY, Desk
+from tests.edgecloud.desk import KEY, LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
 
 
@@ -32,7 +31,7 @@ def grown(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     """A registry made by commands, with four versions of one device, the third refused, and one more that was refused at the door."""
     desk.ok("init", "--fleet", "orchard")
     desk.ok("bases", "add", str(TINY), "--name", "digits")
-    desk.ok("devices", "add", "pi-7", KEY)
+    desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     device = centre.meet(ScriptedDevice(base))
     for n in (1, 2, 3):
@@ -43,29 +42,6 @@ def grown(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     centre.deliver(device, device.snapshot(device.base.manifest.commit))
     centre.store.close()
     return desk, device
-
-
-def test_init_makes_a_registry_and_keys_that_only_the_owner_can_read(desk: Desk) -> None:
-    said = desk.json("init", "--fleet", "orchard")
-    assert sorted(p.name for p in desk.folder.iterdir()) == ["fleet.db", "fleet.key", "fleet.pub"]
-    assert stat.S_IMODE((desk.folder / "fleet.key").stat().st_mode) == 0o600
-    public = (desk.folder / "fleet.pub").read_text().strip()
-    private = PrivateKey(bytes.fromhex((desk.folder / "fleet.key").read_text()))
-    assert said["public_key"] == public == private.public.hex()
-    store = open_registry(desk.folder / "fleet.db")
-    assert (store.fleet, store.public_key.hex()) == ("orchard", public)
-    store.close()
-
-
-def test_init_never_overwrites_a_registry_and_keeps_a_key_that_is_there(desk: Desk) -> None:
-    desk.ok("init")
-    before = (desk.folder / "fleet.key").read_bytes()
-    assert desk.error("init")["error"] == "BadArgument"
-    (desk.folder / "fleet.db").unlink()
-    desk.ok("init")
-    assert (desk.folder / "fleet.key").read_bytes() == before
-    assert desk.error("init", "--db", "no/such/fleet.db")["error"] == "BadArgument"
-    assert desk.error("init", "--db", "x.db", "--fleet", "Not A Name")["error"] == "Malformed"
 
 
 def test_the_registry_is_named_by_flag_before_or_after_the_command_or_by_the_environment(
@@ -96,39 +72,26 @@ def test_a_base_is_added_once_under_its_commit(desk: Desk) -> None:
 
 def test_a_device_is_added_replaced_and_revoked(desk: Desk) -> None:
     desk.ok("init")
-    other = key_of("pi-7", 1).public.hex()
-    assert desk.json("devices", "add", "pi-7", KEY)["replaced"] == []
-    desk.ok("devices", "add", "pi-7", KEY)
-    assert "speaks for pi-7" in str(desk.error("devices", "add", "pi-8", KEY)["message"])
-    assert f"devices add pi-7 {other} --replace" in str(desk.error("devices", "add", "pi-7", other)["hint"])
+    other = write_key(KeyKind.DEVICE, key_of("pi-7", 1).public)
+    assert desk.json("devices", "add", "pi-7", LINE)["replaced"] == []
+    desk.ok("devices", "add", "pi-7", LINE)
+    assert "speaks for pi-7" in str(desk.error("devices", "add", "pi-8", LINE)["message"])
+    said = desk.error("devices", "add", "pi-7", other)
+    assert "another key that speaks" in str(said["message"]) and other not in str(said) and "edgecloud devices add" not in str(said)
     (desk.folder / "pi-7.pub").write_text(other + "\n")
-    assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [KEY]
+    assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [LINE]
     assert desk.json("devices", "revoke", "pi-7")["revoked"] == 1
     assert desk.json("devices")["devices"][0]["status"] == "revoked"
-    desk.ok("devices", "add", "pi-7", KEY)
-    assert desk.json("devices", "list")["devices"][0]["keys"] == [KEY]
-    assert desk.error("devices", "add", "pi-9", "xyz")["error"] == "Malformed"
-    assert desk.error("devices", "add", "PI 9", KEY)["error"] == "Malformed"
+    desk.ok("devices", "add", "pi-7", LINE)
+    assert desk.json("devices", "list")["devices"][0]["keys"] == [LINE]
+    for wrong in ("xyz", KEY, "fleet.pub", "receipt.key", write_key(KeyKind.COMMAND, bytes(32))):
+        said = desk.error("devices", "add", "pi-9", wrong)
+        assert said["error"] == "WrongKeyKind" and "a device's public key" in str(said["message"])
+    assert desk.error("devices", "add", "pi-9", LINE + "0")["error"] == "Malformed"
+    assert desk.error("devices", "add", "all", LINE)["error"] == "Malformed"
+    assert desk.error("devices", "add", "PI 9", LINE)["error"] == "Malformed"
     assert desk.error("devices", "add", "pi-9", "./nowhere.pub")["error"] == "MissingFile"
     assert desk.error("devices", "revoke", "pi-9")["error"] == "UnknownDevice"
-
-
-def test_what_waits_in_quarantine_is_listed_with_the_command_that_lets_it_in(desk: Desk, base: Base) -> None:
-    desk.ok("init", "--fleet", "orchard")
-    centre = Centre(open_registry(desk.folder / "fleet.db"))
-    device = ScriptedDevice(base)
-    centre.take(device.hello())
-    device.epoch = 1
-    centre.deliver(device, device.train())
-    (waiting,) = desk.json("devices")["quarantine"]
-    assert (waiting["device"], waiting["hellos"], waiting["updates"], waiting["key"]) == ("pi-7", 1, 1, KEY)
-    assert waiting["next"] == f"edgecloud devices add pi-7 {KEY}"
-    assert waiting["next"] in desk.ok("devices")
-    said = desk.ok(*shlex.split(waiting["next"])[1:])
-    assert "2 of its messages wait" in said
-    centre.tick()  # the key is known now, the base is not
-    assert desk.json("devices")["quarantine"][0]["next"] == "edgecloud bases add FILE.tflite"
-    centre.store.close()
 
 
 def test_log_lists_versions_refusals_and_what_a_version_carries(grown: tuple[Desk, ScriptedDevice]) -> None:
@@ -148,7 +111,7 @@ def test_log_lists_versions_refusals_and_what_a_version_carries(grown: tuple[Des
 def test_show_tells_of_a_device_a_version_and_a_base(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, device = grown
     of_device = desk.json("show", "pi-7")
-    assert (of_device["status"], of_device["models"][0]["head"], of_device["models"][0]["versions"]) == ("active", 6, 4)
+    assert (of_device["status"], of_device["models"][0]["head"], of_device["models"][0]["versions"]) == ("admitted", 6, 4)
     version = desk.json("show", "pi-7@2")
     assert (version["name"], version["root"]) == ("pi-7/digits@2", device.made[2].root.hex())
     assert version["metrics"]["loss_after"] == 0.5
@@ -220,7 +183,7 @@ def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(
 def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     assert {k: v for k, v in desk.json("verify", "--all").items() if k != "seconds"} == {
-        "checked": 3, "exact": 3, "wrong": [], "refused": 1,
+        "checked": 3, "exact": 3, "waiting": 0, "wrong": [], "refused": 1,
     }  # fmt: skip
     assert desk.json("verify")["exact"] == 3
     assert desk.json("verify", "pi-7@2")["exact"] == desk.json("verify", "pi-7@base")["exact"] == 1
@@ -247,7 +210,7 @@ def test_verify_of_a_refused_version_says_that_it_is_not_served(grown: tuple[Des
 def test_a_snapshot_is_requested_once_and_shown_until_it_is_answered(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     first = desk.json("snapshot", "request", "pi-7")
-    assert desk.json("snapshot", "request", "pi-7/digits")["id"] == first["id"]
+    assert desk.json("snapshot", "request", "pi-7/digits")["number"] == first["number"]
     assert "asked for  snapshot" in desk.ok("show", "pi-7")
     assert desk.error("snapshot", "request", "pi-9")["error"] == "UnknownVersion"
 
@@ -258,13 +221,18 @@ def test_backup_and_restore_make_a_round_trip_and_say_that_keys_are_not_in_it(gr
     assert said["keys_included"] is False and said["integrity"] == "ok"
     assert "keys are not in it" in desk.ok("backup", "monday.db", "--force")
     assert desk.error("backup", "monday.db")["error"] == "BadArgument"
-    secret = (desk.folder / "fleet.key").read_text().strip()
-    assert bytes.fromhex(secret) not in (desk.folder / "monday.db").read_bytes()
+    for name in keys.SECRET:
+        secret = (desk.folder / name).read_text().strip()
+        copy = (desk.folder / "monday.db").read_bytes()
+        assert bytes.fromhex(secret.split(":")[1]) not in copy and secret.encode() not in copy
     assert desk.error("restore", "monday.db")["error"] == "BadArgument"
     assert desk.json("restore", "monday.db", "--force")["replaced"]
     assert desk.json("verify")["exact"] == 3
     other = desk.json("restore", "monday.db", "--db", "copy.db")
-    assert other["replaced"] is None and other["key_present"] is True
+    assert other["replaced"] is None and other["keys_missing"] == []
+    (desk.folder / "elsewhere").mkdir()
+    apart = desk.json("restore", "monday.db", "--db", "elsewhere/fleet.db")
+    assert apart["keys_missing"] == ["root.key", "receipt.key", "command.key", "director.key"]
 
 
 def test_doctor_names_what_to_fix(desk: Desk) -> None:
@@ -273,22 +241,25 @@ def test_doctor_names_what_to_fix(desk: Desk) -> None:
     assert code == 1 and checks["kernel"]["ok"] and not checks["registry"]["ok"] and not checks["broker"]["ok"]
     assert all(c["fix"] for c in checks.values() if not c["ok"])
     desk.ok("init")
-    (desk.folder / "fleet.key").chmod(0o644)
+    (desk.folder / "receipt.key").chmod(0o644)
     code, out, _ = desk.run("doctor", "--broker", "mqtt://127.0.0.1:1", "--json")
     checks = {c["what"]: c for c in json.loads(out)["checks"]}
-    assert checks["registry"]["ok"] and checks["key"]["fix"] == "chmod 600 fleet.key"
-    (desk.folder / "fleet.key").chmod(0o600)
+    assert checks["registry"]["ok"] and checks["key"]["fix"] == "chmod 600 receipt.key"
+    (desk.folder / "receipt.key").chmod(0o600)
     assert "FIX  broker" in desk.run("doctor", "--broker", "mqtt://127.0.0.1:1")[1]
 
 
 def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk: Desk) -> None:
     desk.ok("init")
-    (desk.folder / "fleet.key").chmod(0o640)
+    (desk.folder / "receipt.key").chmod(0o640)
     assert "chmod 600" in desk.error("ingest", "--once")["hint"]
-    (desk.folder / "fleet.key").chmod(0o600)
-    (desk.folder / "other.key").write_text("ab" * 32)
+    (desk.folder / "receipt.key").chmod(0o600)
+    for wrong in ("root.key", "command.key", "director.key", "fleet.pub"):
+        said = desk.error("ingest", "--once", "--key", wrong)
+        assert said["error"] == "WrongKeyKind" and "the centre's private receipt key" in str(said["message"])
+    (desk.folder / "other.key").write_text(write_key(KeyKind.RECEIPT_PRIVATE, b"x" * 32))
     (desk.folder / "other.key").chmod(0o600)
-    assert "not the one" in desk.error("ingest", "--once", "--key", "other.key")["message"]
+    assert "none of the receipt keys" in str(desk.error("ingest", "--once", "--key", "other.key")["message"])
     assert desk.error("ingest", "--broker", "http://x", "--once")["error"] == "BadArgument"
     assert desk.error("ingest", "--once", "--idle", "soon")["error"] == "BadArgument"
 
@@ -356,7 +327,7 @@ def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk: Des
     """What a board writes into its hello is shown as it is, never as markup or control characters."""
     desk.ok("init", "--fleet", "orchard")
     desk.ok("bases", "add", str(TINY))
-    desk.ok("devices", "add", "pi-7", KEY)
+    desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db"))
     device = centre.meet(ScriptedDevice(base))
     centre.deliver(device, device.train(extension={"note": "[red]\x1b[2J[/red]"}))

@@ -13,9 +13,9 @@ from edgecloud.registry import open_registry
 from modelwire.output_head.forgotten import forgotten_of
 from modelwire.tflite.file import read_weights
 from modelwire.update.container import parse_unsigned
-from modelwire.wire.records import Adopt
+from modelwire.wire.records import Command
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.desk import KEY, Desk
+from tests.edgecloud.desk import LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 from tests.edgecloud.rounds import ROUNDS, never_seen
 
@@ -25,7 +25,7 @@ def learned(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     """Four recipes of one device."""
     desk.ok("init", "--fleet", "orchard")
     desk.ok("bases", "add", str(TINY), "--name", "digits")
-    desk.ok("devices", "add", "pi-7", KEY)
+    desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     device = centre.meet(ScriptedDevice(base))
     for ids, settings in ROUNDS:
@@ -123,7 +123,7 @@ def test_forgetting_gives_the_model_that_never_saw_them(learned: tuple[Desk, Scr
 def test_what_was_learned_before_the_recipes_is_named(desk: Desk, base: Base) -> None:
     desk.ok("init", "--fleet", "orchard")
     desk.ok("bases", "add", str(TINY), "--name", "digits")
-    desk.ok("devices", "add", "pi-7", KEY)
+    desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     device = centre.meet(ScriptedDevice(base))
     centre.deliver(device, device.train())
@@ -138,23 +138,24 @@ def test_what_was_learned_before_the_recipes_is_named(desk: Desk, base: Base) ->
 def test_what_is_sent_is_asked_once_and_is_what_was_said(learned: tuple[Desk, ScriptedDevice]) -> None:
     desk, device = learned
     said = desk.json("forget", "pi-7@2", "--rows", "2,3", "--send")
-    assert desk.json("forget", "pi-7@2", "--rows", "2,3", "--send")["id"] == said["id"]
+    assert desk.json("forget", "pi-7@2", "--rows", "2,3", "--send")["number"] == said["number"]
     assert "not answered" in str(desk.error("forget", "pi-7@2", "--rows", "4", "--send")["message"])
     shown = desk.json("show", "pi-7")["models"]
     assert isinstance(shown, list) and [r["verb"] for r in shown[0]["requests"]] == ["adopt"]
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     centre.take(device.hello())
-    (asked,) = [r for r in centre.said() if isinstance(r, Adopt)]
-    found = parse_unsigned(asked.update)
+    (asked,) = [r for r in centre.said() if isinstance(r, Command)]
+    found = parse_unsigned(asked.body["update"])
     forgotten = forgotten_of(found.header.extension)
-    assert asked.id == said["id"] and found.header.parent == device.head and found.header.root.hex() == said["root"]
+    assert (asked.number, asked.verb, asked.parent, asked.epoch) == (said["number"], "adopt", device.head, 1)
+    assert found.header.parent == device.head and found.header.root.hex() == said["root"]
     assert forgotten is not None and list(forgotten.samples) == said["samples"]
-    centre.take(device.response(asked.id, True, "@5 forgot 2 samples"))
+    centre.take(device.response(asked.number, True, "@5 forgot 2 samples"))
     assert "adopt done, 2023-11-14 22:13:20Z: @5 forgot 2 samples" in desk.ok("show", "pi-7")
     centre.deliver(device, device.train(extension={"note": "forgot 2 samples"}))
     assert desk.ok("log", "pi-7").splitlines()[-1].endswith("  forgot 2 samples")
     centre.take(device.hello())
-    assert not [r for r in centre.said() if isinstance(r, Adopt)]
+    assert not [r for r in centre.said() if isinstance(r, Command)]
     centre.store.close()
     assert desk.error("forget", "pi-7@2", "--rows", "1", "--send", "--at-version")["error"] == "BadArgument"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry import (
+    ActRow,
     Base,
     HeadRow,
     NewVersion,
@@ -20,11 +21,13 @@ from edgecloud.registry import (
     SqliteStore,
     Status,
     Store,
+    TrustRow,
     WaitingMessage,
     create_registry,
     open_registry,
 )
 from modelwire.errors import LineageError, StateBusy
+from modelwire.wire.signing import Fleet
 
 Opener = Callable[[], Store]
 Factory = Callable[[float], Store]  # seconds that it waits for another writer
@@ -32,11 +35,12 @@ Factory = Callable[[float], Store]  # seconds that it waits for another writer
 
 def sqlite(folder: Path) -> Factory:
     path = folder / "fleet.db"
-    create_registry(path, fleet="orchard", public_key=b"p" * 32, now=1)
+    create_registry(path, fleet="orchard", identity=IDENTITY, trust=TRUST, now=1)
     return lambda busy: open_registry(path, synchronous="OFF", busy=busy)
 
 
 STORES = {"sqlite": sqlite}
+IDENTITY, TRUST = Fleet(b"r" * 32, b"i" * 16), TrustRow(1, b"signed by the root")
 KEY, OTHER = b"k" * 32, b"o" * 32
 STATE = b"s" * 16
 
@@ -102,7 +106,27 @@ def chain(store: Store, lineage: int, n: int, snapshots: tuple[int, ...] = ()) -
 
 
 def test_a_registry_knows_its_fleet(store: Store) -> None:
-    assert (store.fleet, store.public_key) == ("orchard", b"p" * 32)
+    assert (store.fleet, store.identity) == ("orchard", IDENTITY)
+
+
+def test_trust_records_are_kept_once_and_the_newest_is_found(store: Store) -> None:
+    assert store.trusts.newest() == TRUST
+    later = TrustRow(4, b"the next")
+    store.trusts.add(later)
+    assert store.trusts.all() == [TRUST, later] and store.trusts.newest() == later
+    with pytest.raises(LineageError):
+        store.trusts.add(TrustRow(4, b"another"))
+
+
+def test_acts_are_kept_in_order(store: Store) -> None:
+    assert store.acts.last() == 0
+    said = ((3, "pi-7", "admit"), (5, "pi-8", "admit"), (9, "pi-7", "revoke"))
+    acts = [ActRow(n, device, verb, KEY, b"sealed") for n, device, verb in said]
+    for act in acts:
+        store.acts.add(act)
+    assert store.acts.last() == 9 and store.acts.of("pi-7") == [acts[0], acts[2]]
+    with pytest.raises(LineageError):
+        store.acts.add(acts[0])
 
 
 def test_bases_are_kept_once_by_commit_and_by_name(store: Store) -> None:
@@ -133,7 +157,7 @@ def test_a_key_speaks_for_one_device_until_it_is_revoked(store: Store) -> None:
 
 
 def test_epochs_rise_and_a_known_state_keeps_its_own(store: Store, lineage: int) -> None:
-    first = store.lineages.epoch_of(lineage, STATE, BASE.commit)
+    first = store.lineages.epoch_of(lineage, STATE)
     store.lineages.used(lineage, 7)
     store.lineages.used(lineage, 3)
     second = store.lineages.grant(lineage, b"t" * 16, BASE.commit, 20)
@@ -141,7 +165,7 @@ def test_epochs_rise_and_a_known_state_keeps_its_own(store: Store, lineage: int)
     assert (second.epoch, second.floor) == (2, 7)
     assert store.lineages.current(lineage) == second
     assert store.lineages.epoch(lineage, 1) == first
-    assert store.lineages.epoch_of(lineage, STATE, BASE.commit) == first
+    assert store.lineages.epoch_of(lineage, STATE) == first
     assert store.lineages.by_id(lineage).last_version == 7
     with pytest.raises(LineageError):
         store.lineages.grant(lineage, STATE, BASE.commit, 21)
@@ -275,14 +299,49 @@ def test_held_messages_are_replaced_counted_and_dropped(store: Store) -> None:
     store.inbox.hold(waiting(1))
     store.inbox.hold(waiting(1, bytes=b"newer"))
     store.inbox.hold(waiting(2, "hello"))
-    assert {m.bytes for m in store.inbox.held("pi-9")} == {b"newer", b"w" * 10}
+    assert {m.bytes for m in store.inbox.held("pi-9")} == {b"newer", b"w" * 10} == {m.bytes for m in store.inbox.held()}
+    assert [m.mark for m in store.inbox.held("pi-9", "hello")] == [digest(2)] == [m.mark for m in store.inbox.held(kind="hello")]
+    assert store.inbox.held("pi-8", "hello") == [] == store.inbox.held("pi-8")
     assert store.inbox.holds("pi-9", "digits", "update", digest(1)) and not store.inbox.holds("pi-9", "x", "update", digest(1))
     assert store.inbox.held_size("pi-9", "update") == (1, 5)
     assert store.inbox.held_total("hello") == (1, 10)
-    store.inbox.drop_oldest("update")
+    store.inbox.make_room("update")
     assert [m.kind for m in store.inbox.held()] == ["hello"]
     assert store.inbox.expire(102) == 0 and store.inbox.expire(103) == 1
     assert store.inbox.held() == []
+
+
+def test_a_message_that_comes_again_is_counted_from_its_first_time(store: Store) -> None:
+    for at in (105, 109, 112):
+        store.inbox.hold(waiting(1, "hello", received_at=at))
+    (held,) = store.inbox.held()
+    assert (held.first_at, held.received_at, held.times) == (105, 112, 3)
+
+
+def test_room_is_made_by_who_came_least_often_and_last_of_all_by_the_first(store: Store) -> None:
+    for n, times in ((1, 1), (2, 2), (3, 1), (4, 1)):  # the first is of one device, the others are not
+        for _ in range(times):
+            store.inbox.hold(waiting(n, "hello", device="pi-9"))
+    store.inbox.hold(waiting(5, "hello", device="pi-8", reason="unknown-base"))
+    left = []
+    for _ in range(5):
+        store.inbox.make_room("hello")
+        left.append(sorted(m.mark for m in store.inbox.held()))
+    assert left == [sorted(digest(n) for n in kept) for kept in ((1, 2, 4, 5), (1, 2, 5), (1, 5), (5,), ())]
+
+
+def test_a_rejected_key_is_remembered_for_its_name_and_waits_no_more(store: Store) -> None:
+    store.inbox.hold(waiting(1, "hello", mark=KEY))
+    store.inbox.hold(waiting(2, "hello", mark=KEY, device="pi-8"))
+    store.inbox.hold(waiting(3, "hello", mark=OTHER))
+    store.devices.reject("pi-9", KEY, 7)
+    store.devices.reject("pi-9", KEY, 8)
+    assert [(m.device, m.mark) for m in store.inbox.held()] == [("pi-8", KEY), ("pi-9", OTHER)]
+    assert store.devices.is_rejected("pi-9", KEY)
+    assert not store.devices.is_rejected("pi-9", OTHER) and not store.devices.is_rejected("pi-8", KEY)
+    store.devices.reject("pi-8", OTHER, 9)
+    assert [(r.device, r.key, r.at) for r in store.devices.rejections()] == [("pi-8", OTHER, 9), ("pi-9", KEY, 7)]
+    assert [r.device for r in store.devices.rejections("pi-9")] == ["pi-9"]
 
 
 def test_messages_are_released_by_a_new_key_or_the_missing_base(store: Store) -> None:
@@ -291,7 +350,9 @@ def test_messages_are_released_by_a_new_key_or_the_missing_base(store: Store) ->
     store.inbox.hold(waiting(3, "hello", reason="unknown-base", base=BASE.commit, device="pi-7"))
     assert store.inbox.released(10) == []
     store.devices.add("pi-9", KEY, 1)
-    assert [m.kind for m in store.inbox.released(10)] == ["update"]  # the hello is of another key
+    assert store.inbox.released(10) == []  # the hello is of another key, and the update waits for one
+    store.lineages.ensure("pi-9", "digits")
+    assert [m.kind for m in store.inbox.released(10)] == ["update"]
     store.devices.add("pi-9", OTHER, 2)
     store.bases.add(BASE)
     assert [m.kind for m in store.inbox.released(10)] == ["hello", "hello", "update"]  # hellos first
@@ -327,15 +388,19 @@ def test_only_a_refused_update_with_a_good_signature_is_found_by_commit(store: S
 
 def test_a_request_is_open_until_its_own_device_answers_once(store: Store, lineage: int) -> None:
     other = store.lineages.ensure("pi-7", "motion").id
-    store.requests.add(Request(77, lineage, "snapshot", 5, None, None, ""))
-    assert [r.id for r in store.requests.open()] == [r.id for r in store.requests.open(lineage)] == [77]
-    assert store.requests.open(other) == []
-    assert not store.requests.answer(77, other, True, "", 6)
+    asked = Request(77, lineage, "snapshot", b"sealed", expiry=100, created_at=5)
+    store.requests.add(asked)
+    assert store.requests.open(100) == store.requests.open(6, lineage) == [asked] and asked.open(100)
+    assert store.requests.open(6, other) == [] and store.requests.open(101) == [] and not asked.open(101)
+    assert (store.requests.last(lineage), store.requests.last(other)) == (77, 0)
+    store.requests.add(Request(77, other, "snapshot", b"sealed", expiry=100, created_at=5))  # each lineage counts its own
+    with pytest.raises(LineageError):
+        store.requests.add(asked)
     assert not store.requests.answer(78, lineage, True, "", 6)
-    assert store.requests.answer(77, lineage, False, "busy", 6)
+    assert store.requests.answer(77, lineage, False, "busy", 6, b"body")
     assert not store.requests.answer(77, lineage, True, "", 7)
-    assert store.requests.open() == []
-    assert store.requests.of(lineage) == [Request(77, lineage, "snapshot", 5, 6, False, "busy")]
+    assert [r.lineage for r in store.requests.open(6)] == [other]
+    assert store.requests.of(lineage) == [Request(77, lineage, "snapshot", b"sealed", 100, 5, 6, False, "busy", b"body")]
 
 
 def test_transfers_keep_their_parts_until_they_are_closed(store: Store) -> None:
@@ -346,6 +411,10 @@ def test_transfers_keep_their_parts_until_they_are_closed(store: Store) -> None:
     store.transfers.put(one.id, 0, b"aa", 9)
     store.transfers.put(one.id, 0, b"again", 9)
     store.transfers.open(replace(one, touched_at=10))
+    assert store.transfers.find(one.id, 1) == (replace(one, touched_at=10, held=2), True)
+    assert store.transfers.find(two.id, 0) == (two, False) and store.transfers.find(digest(3), 0) is None
+    store.transfers.tried(one.id, b"like this", 11)
+    assert store.transfers.get(one.id) == replace(one, touched_at=10, held=2, tried_at=11, tried_on=b"like this")
     assert store.transfers.held(one.id) == {0, 1} and store.transfers.held(two.id) == set()
     assert store.transfers.pieces(one.id) == {0: b"aa", 1: b"bb"}
     assert [t.id for t in store.transfers.of("pi-7")] == [t.id for t in store.transfers.all()] == [two.id, one.id]
@@ -424,13 +493,17 @@ def test_what_is_written_once_stays(store: Store, lineage: int) -> None:
     store.annotations.add("device", "pi-7", "x", 1)
     store.versions.skip(id, 1, 1)
     store.blobs.put(b"x")
-    store.requests.add(Request(1, lineage, "snapshot", 5, None, None, ""))
-    for table in ("version", "base", "blob", "device", "device_key", "epoch", "lineage", "head", "skipped", "annotation", "command"):
+    store.requests.add(Request(1, lineage, "snapshot", b"sealed", 9, 5))
+    store.acts.add(ActRow(1, "pi-7", "admit", KEY, b"sealed"))
+    for table in (
+        "trust", "act", "version", "base", "blob", "device", "device_key", "epoch", "lineage", "head", "skipped", "annotation", "command",
+    ):  # fmt: skip
         with pytest.raises(LineageError, match="write-once"):
             store.database.run(f"DELETE FROM {table}")
     for table, column in (
         ("version", "root"), ("version", "parent_id"), ("version", "id"), ("base", "manifest"), ("blob", "bytes"), ("device_key", "key"),
-        ("epoch", "state"), ("skipped", "last"), ("annotation", "text"), ("registry", "fleet"), ("command", "verb"),
+        ("epoch", "state"), ("skipped", "last"), ("annotation", "text"), ("registry", "fleet"), ("command", "record"),
+        ("trust", "record"), ("act", "record"),
     ):  # fmt: skip
         with pytest.raises(LineageError, match="write-once"):
             store.database.run(f"UPDATE {table} SET {column} = {column}")

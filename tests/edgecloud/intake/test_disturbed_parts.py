@@ -9,11 +9,9 @@ import pytest
 from edgecloud.intake.decision import Bounds, Result
 from edgecloud.registry import SqliteStore
 from modelwire.wire import parts
-from modelwire.wire.records import Level, Wanted, encode
+from modelwire.wire.records import Level, Wanted
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.device import Base, ScriptedDevice
-
-PART = 200
+from tests.edgecloud.device import BULK, PART, Base, ScriptedDevice
 
 
 def wanted(centre: Centre, count: int) -> list[int]:
@@ -22,9 +20,9 @@ def wanted(centre: Centre, count: int) -> list[int]:
 
 
 def test_an_orphan_in_parts_that_found_no_room_is_taken_when_its_parent_has_come(store: SqliteStore, base: Base) -> None:
-    centre = Centre(store, Bounds(parked_bytes=100))
+    centre = Centre(store, Bounds(parked_bytes=1000))
     device = centre.meet(ScriptedDevice(base))
-    first, second = device.train(), device.snapshot()
+    first, second = device.train(extension=BULK), device.snapshot(extension=BULK)
     _, manifest, pieces = device.transfer(second, PART)
     centre.take(manifest)
     assert [centre.take(p).result for p in pieces][-1] is Result.DROPPED
@@ -44,19 +42,19 @@ def test_an_update_in_parts_before_any_hello_is_taken_after_it(centre: Centre, b
     device = ScriptedDevice(base)
     centre.store.devices.add(device.name, device.key.public, 1)
     device.epoch = 1
-    sent = device.train()
+    sent = device.train(extension=BULK)
     _, manifest, pieces = device.transfer(sent, PART)
     for message in (manifest, *pieces):
         centre.take(message)
-    centre.take(device.hello())
+    centre.greet(device)
     centre.said()
     again = [centre.take(manifest)] + [centre.take(pieces[i]) for i in wanted_or_nothing(centre, len(pieces))]
     assert Result.STORED in [o.result for o in again]
 
 
-@pytest.mark.parametrize("other", [PART // 2, PART + 50])
+@pytest.mark.parametrize("other", [PART + 1024, PART + 5000])
 def test_a_device_that_cuts_an_update_anew_is_asked_for_the_new_parts(centre: Centre, device: ScriptedDevice, other: int) -> None:
-    sent = device.train()
+    sent = device.train(extension=BULK)
     _, manifest, pieces = device.transfer(sent, PART)
     centre.take(manifest)
     centre.take(pieces[-1])
@@ -69,18 +67,18 @@ def test_a_device_that_cuts_an_update_anew_is_asked_for_the_new_parts(centre: Ce
 
 def test_a_device_can_not_hold_up_the_transfer_of_another(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     thief = centre.meet(ScriptedDevice(base, name="pi-8"))
-    said, manifest, pieces = device.transfer(device.train(), PART)
-    stolen = replace(said, device="pi-8", hashes=bytes(len(said.hashes)))
-    centre.take((thief.topic("part"), encode(stolen, thief.key)))
+    said, manifest, pieces = device.transfer(device.train(extension=BULK), PART)
+    stolen = replace(said, device="pi-8", tree=bytes(32))
+    centre.take(thief.say("part", stolen))
     centre.take(manifest)
-    centre.take((thief.topic("part"), encode(stolen, thief.key)))
+    centre.take(thief.say("part", stolen))
     assert [centre.take(p).result for p in pieces][-1] is Result.STORED
 
 
 def test_a_transfer_that_rests_makes_room_when_all_places_are_taken(store: SqliteStore, base: Base) -> None:
     centre = Centre(store, Bounds(transfers_total=2))
     devices = [centre.meet(ScriptedDevice(base, name=f"pi-{n}")) for n in range(4)]
-    opened = [d.transfer(d.train(), PART) for d in devices]
+    opened = [d.transfer(d.train(extension=BULK), PART) for d in devices]
     for _, manifest, _ in opened[:2]:
         centre.take(manifest)
     centre.now += 3600
@@ -91,8 +89,8 @@ def test_a_transfer_that_rests_makes_room_when_all_places_are_taken(store: Sqlit
 
 
 def test_what_follows_an_update_in_parts_waits_as_long_as_parts_come(centre: Centre, device: ScriptedDevice) -> None:
-    first, second = device.snapshot(), device.train()
-    _, manifest, pieces = device.transfer(first, PART // 2)
+    first, second = device.snapshot(extension=BULK), device.train(extension=BULK)
+    _, manifest, pieces = device.transfer(first, PART)
     centre.take(manifest)
     centre.deliver(device, second)
     for piece in pieces:  # a slow link: each part takes most of a minute
@@ -108,9 +106,9 @@ def test_bytes_that_another_device_sent_as_its_own_are_still_taken_from_their_ow
 ) -> None:
     """A registered device that has seen another's container on the broker can send it as its own; it only harms itself."""
     thief = centre.meet(ScriptedDevice(base, name="pi-8"))
-    said, manifest, pieces = device.transfer(device.train(), PART)
+    said, manifest, pieces = device.transfer(device.train(extension=BULK), PART)
     stolen = replace(said, device="pi-8")
-    centre.take((thief.topic("part"), encode(stolen, thief.key)))
+    centre.take(thief.say("part", stolen))
     for _, data in pieces:
         centre.take((thief.topic("part"), data))
     assert "came on" in centre.store.refusals.last(1)[0].reason

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgecloud.intake.decision import Bounds, Result
-from edgecloud.registry import SqliteStore
-from modelwire.wire.records import Level, Receipt
+from edgecloud.registry import SqliteStore, TrustRow
+from modelwire.wire.records import Level, Receipt, encode, parse
+from modelwire.wire.signing import PrivateKey
+from modelwire.wire.trust import Trusted
 from tests.edgecloud.centre import Centre
-from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.device import FLEET, Base, ScriptedDevice
+from tests.keys import FLEET as IDENTITY
+from tests.keys import FLEET_ID, ROOT, trust
 
 REFUSED = Level.REFUSED
 
@@ -17,7 +23,7 @@ def test_a_new_state_gets_the_next_epoch_and_closes_the_one_before(centre: Centr
     centre.said()
     old_epoch = device.epoch
     device.reflash()
-    centre.take(device.hello())
+    centre.greet(device)
     said = centre.said()
     closed = [r for r in said if isinstance(r, Receipt)]
     assert [(r.version, r.level, r.reason) for r in closed] == [(4, REFUSED, "epoch 1 is closed")]
@@ -64,5 +70,23 @@ def test_a_device_can_not_open_models_and_epochs_without_end(store: SqliteStore,
     one = ScriptedDevice(base, model="a")
     for life in (1, 2, 3):
         one.life = life
-        assert centre.take(one.hello()).result is (Result.WELCOMED if life < 3 else Result.DROPPED)
+        assert centre.greet(one).result is (Result.WELCOMED if life < 3 else Result.DROPPED)
     assert [x.model for x in store.lineages.all()] == ["a", "b"]
+
+
+def test_a_device_that_slept_through_a_new_root_gets_every_record_in_between(centre: Centre, device: ScriptedDevice) -> None:
+    new_root = PrivateKey(b"\x21" * 32)
+    second = replace(trust(FLEET, number=2), root=new_root.public)
+    third = replace(trust(FLEET, number=5, since=10, overlap=20), root=new_root.public)
+    for record, key in ((second, ROOT), (third, new_root)):
+        centre.store.trusts.add(TrustRow(record.number, encode(record, key, FLEET_ID)))
+    held = Trusted(IDENTITY).take(parse(encode(trust(FLEET), ROOT, FLEET_ID)))
+    device.trust = 1
+    outcome = centre.take(device.hello())
+    sealed = [reply.sealed for reply in outcome.replies if reply.leaf == "trust"]
+    assert [type(r.record).__name__ for r in outcome.replies] == ["Trust", "Trust", "Welcome"]  # before what rests on them
+    for one in sealed:
+        held = held.take(parse(one))
+    assert (held.number, held.root) == (5, new_root.public)
+    device.trust = 5
+    assert [reply.leaf for reply in centre.take(device.hello()).replies] == ["cmd"]

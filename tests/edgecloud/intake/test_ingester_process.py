@@ -19,13 +19,16 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 import edgecloud
-from edgecloud.registry import create_registry, open_registry
+from edgecloud.registry import open_registry
 from edgecloud.versions import materialise
 from modelwire.errors import LineageError
 from modelwire.wire import records
+from modelwire.wire.keys import KeyKind, write_key
+from modelwire.wire.signing import Role
 from tests import broker as brokers
-from tests.edgecloud.centre import FLEET_KEY, add_base
+from tests.edgecloud.centre import add_base, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
+from tests.keys import FLEET_ID, RECEIPT
 
 pytestmark = [
     pytest.mark.slow("starts and kills an ingester and a broker", seconds=10),
@@ -122,16 +125,16 @@ class Boards:
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         signed = records.parse(message.payload)
-        signed.verify(FLEET_KEY.public, "the fleet")
+        signed.verify(RECEIPT.public, FLEET_ID, "the fleet", Role.RECEIPT)
         with self.lock:
             self.devices[signed.record.device].hear(signed.record)
 
 
 @contextmanager
 def world(folder: Path, base: Base, names: list[str]) -> Iterator[tuple[brokers.Mosquitto, Process, Boards]]:
-    create_registry(folder / "fleet.db", fleet=FLEET, public_key=FLEET_KEY.public, now=1)
-    (folder / "fleet.key").write_text((b"f" * 32).hex())
-    (folder / "fleet.key").chmod(0o600)
+    make_registry(folder / "fleet.db", None).close()
+    (folder / "receipt.key").write_text(write_key(KeyKind.RECEIPT_PRIVATE, bytes([0xF2]) * 32))
+    (folder / "receipt.key").chmod(0o600)
     devices = [ScriptedDevice(base, name=name, seed=n) for n, name in enumerate(names)]
     store = open_registry(folder / "fleet.db")
     add_base(store, base)

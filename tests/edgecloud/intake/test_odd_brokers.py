@@ -12,9 +12,10 @@ from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.intake.transport import Delivery
 from modelwire.errors import BrokerUnreachable
-from tests.edgecloud.centre import FLEET_KEY, make_registry
+from tests.edgecloud.centre import make_registry
 from tests.edgecloud.device import FLEET, Base
 from tests.edgecloud.hearing import Ear, until
+from tests.keys import RECEIPT
 
 
 class OddBroker:
@@ -105,7 +106,7 @@ def test_a_broker_that_does_not_let_the_centre_listen_is_not_called_connected(
     threading.Thread(target=serve, daemon=True).start()
     make_registry(tmp_path / "fleet.db", base).close()
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{listener.getsockname()[1]}"), fleet=FLEET, client_id="centre")
-    ingester = Ingester(tmp_path / "fleet.db", FLEET_KEY, transport, pace=Pace(connect=2.0), synchronous="OFF")
+    ingester = Ingester(tmp_path / "fleet.db", RECEIPT, transport, pace=Pace(connect=2.0), synchronous="OFF")
     with pytest.raises(BrokerUnreachable):
         ingester.run(once=0.1)
     assert "does not let this centre listen" in caplog.text

@@ -24,7 +24,9 @@ def test_an_unknown_device_is_told_that_it_waits_and_is_welcomed_when_it_is_adde
     assert centre.store.lineages.all() == []
     assert centre.tick() == []
     centre.store.devices.add("pi-7", device.key.public, 5)
-    assert [o.result for o in centre.tick()] == [Result.WELCOMED]
+    assert [o.result for o in centre.tick()] == [Result.CHALLENGED]
+    assert welcomes(centre) == [("challenge", 0)]
+    assert centre.greet(device).result is Result.WELCOMED
     assert welcomes(centre) == [("ok", 1)]
     assert centre.tick() == [] and centre.store.inbox.held() == []
 
@@ -34,7 +36,9 @@ def test_a_device_that_is_added_is_on_line_when_it_said_so_while_it_waited(centr
     centre.take(device.presence(True, 4))
     centre.take(device.hello())
     centre.store.devices.add("pi-7", device.key.public, 5)
-    assert [o.result for o in centre.tick()] == [Result.WELCOMED, Result.NOTED]
+    assert [o.result for o in centre.tick()] == [Result.CHALLENGED]
+    centre.greet(device)
+    assert [o.result for o in centre.tick()] == [Result.NOTED]
     assert centre.store.lineages.presence(1).online
 
 
@@ -59,7 +63,9 @@ def test_updates_of_an_unknown_key_are_taken_in_after_their_hello_when_the_key_i
     centre.take(device.hello())
     centre.said()
     centre.store.devices.add("pi-7", device.key.public, 5)
-    assert [o.result for o in centre.tick()] == [Result.WELCOMED, Result.PARKED, Result.STORED, Result.STORED]
+    assert [o.result for o in centre.tick()] == [Result.CHALLENGED]
+    assert centre.greet(device).result is Result.WELCOMED
+    assert [o.result for o in centre.tick()] == [Result.PARKED, Result.STORED, Result.STORED]
     stored = [r.version for r in centre.said() if isinstance(r, Receipt) and r.level is Level.STORED]
     assert stored == [1, 2, 3]
 
@@ -74,6 +80,8 @@ def test_an_unknown_base_is_told_and_welcomed_when_it_is_added(tmp_path: Path, b
     assert centre.tick() == []
     add_base(store, base)
     centre.tick()
+    assert welcomes(centre) == [("challenge", 0)]
+    centre.greet(device)
     assert welcomes(centre) == [("ok", 1)]
     store.close()
 
@@ -103,6 +111,7 @@ def test_a_board_that_was_set_up_anew_goes_on_under_its_new_key(centre: Centre, 
     centre.store.devices.add("pi-7", device.key.public, 50)
     centre.said()
     centre.tick()
+    centre.greet(device)
     for record in centre.said():
         device.hear(record)
     assert (device.epoch, device.version) == (2, 2)

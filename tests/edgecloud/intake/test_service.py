@@ -15,15 +15,16 @@ import pytest
 import edgecloud
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.service import Ingester, Pace, Tally
-from edgecloud.registry import Request, open_registry
+from edgecloud.registry import open_registry
 from modelwire.errors import BadArgument, BrokerUnreachable, RegistryDamaged, StateBusy
 from modelwire.wire import records, signing
 from modelwire.wire.records import Command, Level, Receipt, Record
 from tests.broker import free_port
-from tests.edgecloud.centre import FLEET_KEY, Centre, make_registry
+from tests.edgecloud.centre import Centre, ask, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
 from tests.edgecloud.hearing import until
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
+from tests.keys import COMMAND, FLEET_ID, RECEIPT
 
 QUICK = Pace(batch_seconds=0.01, tick=0.05, resend=0.3, busy=0.2, connect=1.0)
 
@@ -31,7 +32,7 @@ QUICK = Pace(batch_seconds=0.01, tick=0.05, resend=0.3, busy=0.2, connect=1.0)
 class Running:
     """An ingester on a thread of its own, over a registry and a broker that outlive it."""
 
-    def __init__(self, path: Path, broker: MemoryBroker, *, pace: Pace = QUICK, key: signing.PrivateKey = FLEET_KEY) -> None:
+    def __init__(self, path: Path, broker: MemoryBroker, *, pace: Pace = QUICK, key: signing.PrivateKey = RECEIPT) -> None:
         self.ingester = Ingester(
             path, key, MemoryTransport(broker, fleet=FLEET, client_id="centre"), pace=pace, synchronous="OFF"
         )
@@ -65,7 +66,8 @@ def said(broker: MemoryBroker) -> list[Record]:
     out = []
     for topic, data in broker.down():
         signed = records.parse(data)
-        signed.verify(FLEET_KEY.public, "the fleet")
+        sealer = COMMAND if signed.role is signing.Role.COMMAND else RECEIPT  # which the ingester does not hold
+        signed.verify(sealer.public, FLEET_ID, "the fleet", signed.role)
         r = signed.record
         assert topic.startswith(f"e1/{r.fleet}/{r.device}/{r.model}/dn/")
         out.append(r)
@@ -226,7 +228,10 @@ def test_what_the_operator_adds_is_seen_while_it_runs(path: Path, base: Base) ->
     until(lambda: [r.status for r in said(broker)] == ["quarantine"])
     store = open_registry(path, synchronous="OFF")
     store.devices.add("pi-9", stranger.key.public, 5)
-    until(lambda: [r.status for r in said(broker)] == ["quarantine", "ok"])
+    until(lambda: [r.status for r in said(broker)] == ["quarantine", "challenge"])
+    stranger.hear(said(broker)[-1])
+    broker.publish(*stranger.hello())
+    until(lambda: [r.status for r in said(broker)] == ["quarantine", "challenge", "ok"])
     running.stop()
     store.close()
 
@@ -245,17 +250,17 @@ def test_a_request_goes_out_again_until_it_is_answered(path: Path, device: Scrip
     running = Running(path, broker).start()
     until(lambda: "centre" in broker.sessions)
     store = open_registry(path, synchronous="OFF")
-    store.requests.add(Request(77, store.lineages.get("pi-7", "digits").id, "snapshot", 5, None, None, ""))
+    ask(store, store.lineages.get("pi-7", "digits"))
 
     def asked() -> list[int]:
-        return [r.id for r in said(broker) if isinstance(r, Command)]
+        return [r.number for r in said(broker) if isinstance(r, Command)]
 
     until(lambda: len(asked()) >= 3)
     before = len(asked())
     broker.publish(*device.hello())  # whoever says hello is asked at once
     until(lambda: len(asked()) > before)
     broker.publish(*device.response(77))
-    until(lambda: store.requests.open() == [])
+    until(lambda: store.requests.open(5) == [])
     wait_for_ticks(running, 2)  # the first of them may have begun before
     count = len(asked())
     time.sleep(2 * QUICK.resend)
@@ -268,7 +273,7 @@ def test_a_request_goes_out_again_until_it_is_answered(path: Path, device: Scrip
 @pytest.mark.slow("waits for the threads of an ingester")
 def test_once_without_a_broker_says_so(path: Path) -> None:
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{free_port()}"), fleet=FLEET, client_id="centre")
-    ingester = Ingester(path, FLEET_KEY, transport, pace=QUICK, synchronous="OFF")
+    ingester = Ingester(path, RECEIPT, transport, pace=QUICK, synchronous="OFF")
     with pytest.raises(BrokerUnreachable, match="no connection within 1 s"):
         ingester.run(once=0.2)
 
@@ -280,9 +285,9 @@ def test_a_signal_in_the_middle_of_a_wake_up_does_not_lock_the_ingester_up(tmp_p
         "import os, signal, sys, threading\n"
         "from pathlib import Path\n"
         "from edgecloud.intake.service import Ingester\n"
-        "from tests.edgecloud.centre import FLEET_KEY\n"
+        "from tests.keys import RECEIPT\n"
         "from tests.edgecloud.memory import MemoryBroker, MemoryTransport\n"
-        "i = Ingester(Path(sys.argv[1]), FLEET_KEY, MemoryTransport(MemoryBroker(), fleet='orchard', client_id='c'))\n"
+        "i = Ingester(Path(sys.argv[1]), RECEIPT, MemoryTransport(MemoryBroker(), fleet='orchard', client_id='c'))\n"
         "signal.signal(signal.SIGTERM, lambda *_: i.stop())\n"
         "class Held(type(i._work._cond)):\n"
         "    def notify_all(self):\n"

@@ -182,3 +182,16 @@ def test_chance_is_told_from_a_shift() -> None:
     (shift,) = shifts(card_of(60, labels=rng.integers(0, 10, 60)), card_of(60, labels=rng.integers(0, 5, 60)))
     assert shift.beyond_chance and shift.words == "another population"
     assert shifts(Card(5), Card(6)) == ()
+
+
+def test_named_entries_of_a_card_are_shown_and_merged(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]]) -> None:
+    desk, centre, devices = fleet
+    device = devices["pi-1"]
+    for night in (0.5, 1.0):
+        card = card_of(10, entries={"accuracy/night": (4, night), "accuracy/none": (0, 0.0)})
+        centre.deliver(device, device.train(extension={"card": card.encode()}))
+    centre.rebuild()
+    assert desk.json("card", "pi-1@5")["entries"] == {"accuracy/night": {"of": 4, "mean": 0.5}, "accuracy/none": {"of": 0, "mean": None}}
+    merged = desk.json("card", "pi-1")["entries"]
+    assert isinstance(merged, dict) and merged["accuracy/night"] == {"of": 8, "mean": 0.75}
+    assert ["accuracy/night", "0.7500 on 8"] in [line.split(None, 1) for line in desk.ok("card", "pi-1").splitlines()]

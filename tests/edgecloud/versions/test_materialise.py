@@ -128,9 +128,7 @@ def test_a_revoked_key_still_proves_what_it_sealed(grown: Centre) -> None:
 
 def test_versions_of_all_epochs_are_proven_and_found_by_number(grown: Centre, device: ScriptedDevice) -> None:
     device.reflash()
-    grown.take(device.hello())
-    for record in grown.said():
-        device.hear(record)
+    grown.meet(device)
     grown.deliver(device, device.train(), device.train())
     grown.rebuild()
     with fleet_of(grown.store) as fleet:

@@ -13,6 +13,7 @@ from modelwire.update.container import parse, seal
 from modelwire.wire.records import Level, Receipt
 from tests.edgecloud.centre import Centre
 from tests.edgecloud.device import Base, ScriptedDevice
+from tests.keys import FLEET_ID
 
 
 @pytest.mark.slow("replays a hundred trainings")
@@ -81,7 +82,7 @@ def test_a_recipe_with_too_long_a_training_is_refused_before_it_is_replayed(cent
     long = device.learn(range(9))
     found = parse(long.data)
     recipe = found.recipe().with_settings(steps=2**32 - 1)
-    data = seal(found.header, (), device.base.manifest.schema, device.key, recipe=recipe.encode()).data
+    data = seal(found.header, (), device.base.manifest.schema, device.key, FLEET_ID, recipe=recipe.encode()).data
     started = time.process_time()
     centre.take((device.topic("update"), data))
     judged = centre.rebuild()

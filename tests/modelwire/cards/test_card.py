@@ -97,6 +97,9 @@ def test_a_channel_out_of_range_cannot_be_made(wrong: Any) -> None:
 # Cards
 
 
+ENTRIES = ("accuracy/night", "accuracy/day", "Größe in °C", "a", "~" * 64)
+
+
 @st.composite
 def cards(draw: st.DrawFn) -> Card:
     n = draw(st.integers(0, 30))
@@ -113,6 +116,7 @@ def cards(draw: st.DrawFn) -> Card:
         judged=draw(st.integers(0, 9)),
         loss_before=draw(st.floats(0, 9)),
         loss_after=draw(st.floats(0, 9)),
+        entries=draw(st.dictionaries(st.sampled_from(ENTRIES), st.tuples(st.integers(0, 9), st.floats(-9, 9)))),
     )
 
 
@@ -186,12 +190,52 @@ def test_a_card_counts_what_it_was_given() -> None:
         ({"tags": {"sky": ["a\n"]}}, errors.Malformed), ({"tags": {"sky": ["x" * 41]}}, errors.Malformed),
         ({"channels": [CHANNEL]}, errors.ShapeMismatch), ({"values": np.zeros((3, 1))}, errors.ShapeMismatch),
         ({"channels": [CHANNEL] * 2, "values": np.zeros((3, 2))}, errors.Malformed), ({"loss_after": math.nan}, errors.Malformed),
-        ({"judged": -1}, errors.Malformed),
+        ({"judged": -1}, errors.Malformed), ({"entries": {"a": (-1, 0.5)}}, errors.Malformed),
+        ({"entries": {"a": (1, math.nan)}}, errors.Malformed), ({"entries": {"a": (0, math.inf)}}, errors.Malformed),
+        ({"entries": {"a": (1, 2.0**30)}}, errors.Malformed), ({"entries": {"a": (2**40, 2.0**20)}}, errors.Malformed),
+        ({"entries": {"": (1, 0.5)}}, errors.Malformed), ({"entries": {"a\t": (1, 0.5)}}, errors.Malformed),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_makes_no_card(given_: Any, error: Any) -> None:
     with pytest.raises(error):
         card_of(3, **given_)
+
+
+def test_named_entries_are_means_that_merge_as_if_all_had_been_judged_at_once() -> None:
+    card = card_of(9, entries={"accuracy/night": (4, 0.75), "accuracy/day": (5, -1.5), "none": (0, 0.0)})
+    assert card.entries == {"accuracy/day": (5, -7864320), "accuracy/night": (4, 3 << 20), "none": (0, 0)}
+    assert (card.entry("accuracy/night"), card.entry("accuracy/day")) == (0.75, -1.5) and math.isnan(card.entry("none"))
+    other = card_of(1, entries={"accuracy/night": (12, 0.25), "new": (1, 3.0)})
+    both = merge(card, other)
+    assert both == merge(other, card)
+    assert both.entries["accuracy/night"] == (16, 6 << 20) and both.entry("accuracy/night") == 0.375
+    assert both.entries["accuracy/day"] == card.entries["accuracy/day"] and both.entries["new"] == other.entries["new"]
+    assert parse_card(both.encode()) == both
+    with pytest.raises(KeyError):
+        both.entry("accuracy/noon")
+
+
+def test_the_last_of_eight_fields_is_a_map_of_counts_and_sums() -> None:
+    assert Card().encode() == bytes.fromhex("8803008080a08080a0")
+    assert Card(entries={"b": (1, -2), "a": (3, 2**61)}).encode()[-19:] == bytes.fromhex("a26161" "82031b2000000000000000" "6162" "820121")
+    ends = Card(entries={"x" * 64: (2**53 - 1, 2**62 - 1), "y": (0, 1 - 2**62)})
+    assert parse_card(ends.encode()) == ends
+    full = Card(entries={f"e{k:02}": (k, -k) for k in range(64)})
+    assert parse_card(full.encode()) == full
+
+
+def test_entries_that_no_reader_takes_do_not_leave() -> None:
+    for entries in ({"a": (2**53, 0)}, {"a": (-1, 0)}, {"a": (1, 2**62)}, {"": (1, 1)}, {"a" * 65: (1, 1)}):
+        with pytest.raises(errors.Malformed):
+            Card(entries=entries).encode()
+    large = Card(entries={"a": (1, 2**61)})
+    with pytest.raises(errors.Malformed):
+        merge(large, large).encode()
+
+
+def test_no_named_entry_leaves_by_the_settings_of_privacy() -> None:
+    card = card_of(9, entries={"accuracy/night": (4, 0.75)})
+    assert leaving(card, Privacy(), seed=0) == replace(card, entries={})
 
 
 def test_stability_is_zero_for_equal_shares_and_grows_with_the_difference() -> None:
@@ -207,7 +251,7 @@ def test_stability_is_zero_for_equal_shares_and_grows_with_the_difference() -> N
 # What a reader refuses
 
 
-PLACES = ("card", "samples", "labels", "hours", "tags", "channels", "loss", "more")
+PLACES = ("card", "samples", "labels", "hours", "tags", "channels", "loss", "entries", "more")
 
 
 def spoilt(**changed: Any) -> bytes:
@@ -241,6 +285,10 @@ def channel_with(place: int, value: Any) -> Any:
         {"channels": channel_with(4, -1)}, {"channels": channel_with(4, b"\x7f" * 25)},
         {"channels": channel_with(5, 58)}, {"channels": channel_with(6, [5, 1, -4])}, {"channels": channel_with(6, [2**50, 1])},
         {"channels": channel_with(0, "A B")},
+        {"entries": None}, {"entries": []}, {"entries": 0}, {"entries": {"": [1, 2]}}, {"entries": {"a" * 65: [1, 2]}},
+        {"entries": {"a\n": [1, 2]}}, {"entries": {"a": 1}}, {"entries": {"a": {}}}, {"entries": {"a": [1]}}, {"entries": {"a": [1, 2, 3]}},
+        {"entries": {"a": [-1, 0]}}, {"entries": {"a": [2**53, 0]}}, {"entries": {"a": [1.0, 0]}}, {"entries": {"a": [True, 0]}},
+        {"entries": {"a": [1, 2.0]}}, {"entries": {"a": [1, None]}}, {"entries": {"a": [1, 2**62]}}, {"entries": {"a": [1, -(2**62)]}},
     ],
 )  # fmt: skip
 def test_a_card_with_a_wrong_field_is_refused(changed: Any) -> None:
@@ -257,6 +305,10 @@ def test_cards_that_are_too_large_neither_leave_nor_are_read() -> None:
         card_of(1, tags={f"t{k}": ["x"] for k in range(17)}).encode()
     with pytest.raises(errors.TooLarge):
         card_of(1, channels=[Channel(f"c{k}") for k in range(33)], values=np.zeros((1, 33))).encode()
+    with pytest.raises(errors.TooLarge):
+        card_of(1, entries={f"e{k}": (1, 0.5) for k in range(65)}).encode()
+    with pytest.raises(errors.TooLarge):
+        parse_card(spoilt(entries={f"e{k}": [1, 2] for k in range(65)}))
 
 
 # Privacy

@@ -24,6 +24,7 @@ from modelwire.tensors import Schema, TensorSpec
 from modelwire.update.container import Container, parse
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, Section
+from tests.keys import NO_FILE
 from tests.modelwire.models import model, sealed
 
 FLOAT32, FLOAT16, BFLOAT16, INT8, INT32 = 1, 2, 3, 4, 5
@@ -289,7 +290,7 @@ def large(seed: int, n: int = 1 << 20) -> tuple[ModelState, bytes, ModelState]:
     rng = np.random.default_rng(seed)
     schema = Schema((TensorSpec("kernel", (n // 1024, 1024)),))
     base = [rng.standard_normal(n).astype(np.float32)]
-    state = ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base)
+    state = ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents={}), base)
     index = np.flatnonzero(rng.random(n) < 0.01).astype(np.uint32)
     value = rng.choice([-1, 1], len(index)).astype(np.int32)
     after = state.copy()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import lz4.block  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from hypothesis import given
@@ -210,3 +212,32 @@ def test_a_number_that_is_none_is_named_and_infinities_of_another_type_are_refus
             core.to_storage(fresh, np.zeros(1000, np.uint16), dtype=1)
         with pytest.raises(errors.KernelError):
             core.from_storage(np.zeros(4, np.uint16), np.zeros(4, np.float32), dtype=4)
+
+
+def lz4_agrees(block: bytes) -> bool:
+    """Return whether a packed plane is taken by all kernels and the twin alike."""
+    return isinstance(agree("check_lz4", np.frombuffer(block, np.uint8), out=())[1], list)
+
+
+@given(st.binary(max_size=400), st.integers(0, 30))
+def test_what_lz4_writes_is_taken_and_ends_where_it_ends(content: bytes, repeats: int) -> None:
+    block = lz4.block.compress(content * repeats + content, store_size=False)
+    assert lz4_agrees(block)
+    if len(block) > 1:
+        assert not lz4_agrees(block[:-1])
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_at_all_get_one_verdict_as_lz4(block: bytes) -> None:
+    if not lz4_agrees(block):
+        return
+    with contextlib.suppress(lz4.block.LZ4BlockError):  # it refuses more
+        lz4.block.decompress(block, uncompressed_size=20_000)
+
+
+@pytest.mark.parametrize(("offset", "taken"), [(0, False), (1, True), (256, True)])
+def test_a_match_with_offset_0_is_refused(offset: int, taken: bool) -> None:
+    block = bytes([0x1F, 7]) + offset.to_bytes(2, "little") + bytes([30, 0x50]) + bytes([7] * 5)
+    assert lz4_agrees(block) is taken
+    with_long_literals = bytes([0xF0, 255, 3]) + bytes(15 + 255 + 3) + offset.to_bytes(2, "little") + bytes([0x50]) + bytes([7] * 5)
+    assert lz4_agrees(with_long_literals) is taken

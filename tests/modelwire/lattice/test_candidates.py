@@ -20,6 +20,7 @@ from modelwire.tensors import F32, Schema, TensorSpec
 from modelwire.update.container import size_of
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind
+from tests.keys import NO_FILE
 from tests.modelwire.models import model, noisy
 
 snapping: Any = importlib.import_module("modelwire.lattice.snap")  # the package has a function of this name
@@ -31,7 +32,7 @@ def flat(*sizes: int, e: int | None = None) -> ModelState:
     schema = Schema(tuple(TensorSpec(f"t{i}", (n,)) for i, n in enumerate(sizes)))
     base = [np.linspace(-1, 1, n, dtype=np.float32) for n in sizes]
     exponents = {} if e is None else {f"t{i}": e for i in range(len(sizes))}
-    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents=exponents), base)
+    return ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents=exponents), base)
 
 
 def everything(state: ModelState) -> Any:
@@ -148,7 +149,7 @@ def spread(seed: int, clustered: bool) -> tuple[ModelState, list[F32]]:
     shapes = [(200, 300), (64, 64), (300, 10)]
     schema = Schema(tuple(TensorSpec(f"t{i}", s) for i, s in enumerate(shapes)))
     base = [rng.standard_normal(r * c).astype(np.float32) for r, c in shapes]
-    state = ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base)
+    state = ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents={}), base)
     trained = []
     for w, (r, c) in zip(state.weights, shapes, strict=True):
         size = np.exp(2 * rng.standard_normal((r, 1))) * np.exp(2 * rng.standard_normal((1, c))) if clustered else np.ones((r, c))
@@ -209,7 +210,7 @@ def test_memory_beside_the_results_goes_with_what_is_sent_not_with_the_model(den
     rng = np.random.default_rng(1)
     schema = Schema((TensorSpec("t", (rows, columns)),))
     base = [rng.standard_normal(rows * columns, np.float32) * np.float32(0.05)]
-    state = ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base)
+    state = ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents={}), base)
     trained = [state.weights[0] + rng.standard_normal(len(base[0]), np.float32) * np.float32(1e-3)]
     residual = no_residual(state.manifest)
     step = snap(state.copy(), trained, residual, density=density, max_bytes=limits.DEFAULT.container).step

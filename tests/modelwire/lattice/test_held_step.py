@@ -12,6 +12,7 @@ from modelwire.lattice.snap import Step, no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32, Schema, TensorSpec
 from modelwire.update.manifest import manifest_for
+from tests.keys import NO_FILE
 
 N, DENSITY = 40_000, 0.02
 ENOUGH = 1 << 20  # bytes
@@ -28,7 +29,7 @@ def test_what_the_held_step_sends_stays_or_moves_to_the_nearer_bound(sent: int, 
 def start() -> tuple[ModelState, list[F32]]:
     schema = Schema((TensorSpec("kernel", (200, N // 200)),))
     base = [np.full(N, 0.5, np.float32)]
-    return ModelState.of_base(manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={}), base), base
+    return ModelState.of_base(manifest_for(schema, base, **NO_FILE, exponents={}), base), base
 
 
 def rounds(*scales: float) -> list[tuple[Step, int]]:

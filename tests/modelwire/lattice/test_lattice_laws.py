@@ -17,6 +17,7 @@ from modelwire.lattice.state import ModelState, fingerprint_of
 from modelwire.tensors import Schema, TensorSpec
 from modelwire.update.manifest import default_exponent, manifest_for
 from modelwire.update.sections import Kind, add, invert
+from tests.keys import NO_FILE
 from tests.modelwire.models import bits, model, noisy
 
 seeds = st.integers(0, 2**32 - 1)
@@ -95,7 +96,7 @@ def test_q_follows_back_over_the_whole_range_of_the_lattice(weight: float, q: in
     # The finest unit that a manifest accepts for weights up to 1 is 2^-22.
     schema = Schema((TensorSpec("w", (2,)),))
     base = [np.array([weight, 1.0], np.float32)]
-    manifest = manifest_for(schema, base, file_sha256=bytes(32), file_size=1, exponents={"w": shift})
+    manifest = manifest_for(schema, base, **NO_FILE, exponents={"w": shift})
     state = ModelState.of_base(manifest, base)
     state.integers[0][:] = q, -q
     from modelwire import _core
@@ -244,5 +245,5 @@ def test_training_that_went_wrong_is_refused_and_named(bad: float, tensor: int) 
 def test_a_base_with_nan_is_no_base() -> None:
     with pytest.raises(NonFinite, match="base"):
         manifest_for(
-            Schema((TensorSpec("w", (2,)),)), [np.array([1, np.nan], np.float32)], file_sha256=bytes(32), file_size=1, exponents={}
+            Schema((TensorSpec("w", (2,)),)), [np.array([1, np.nan], np.float32)], **NO_FILE, exponents={}
         )

@@ -16,9 +16,11 @@ from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Dtype, Schema, TensorClass, TensorSpec
-from modelwire.update.container import Header, parse, seal
+from modelwire.update.container import parse, seal
+from modelwire.update.header import Header
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind, Section, add, invert, sparse
+from tests.keys import FLEET_ID, NO_FILE
 from tests.modelwire.models import KEY
 
 SCHEMA = Schema(
@@ -44,7 +46,7 @@ def base(seed: int = 0) -> ModelState:
             flat.append(rng.integers(-127, 128, t.size).astype(np.float32))
         else:
             flat.append(storage.rounded(t.dtype, rng.standard_normal(t.size).astype(np.float32)))
-    return ModelState.of_base(manifest_for(SCHEMA, flat, file_sha256=bytes(32), file_size=1, exponents={}), flat)
+    return ModelState.of_base(manifest_for(SCHEMA, flat, **NO_FILE, exponents={}), flat)
 
 
 def trained(seed: int, state: ModelState) -> list[Any]:
@@ -64,7 +66,8 @@ def trained(seed: int, state: ModelState) -> list[Any]:
 def sealed(state: ModelState, kind: Kind, sections: Any) -> bytes:
     m = state.manifest
     named = m.commit if kind is Kind.SNAPSHOT else b""
-    return seal(Header(kind, "pi-7", "m", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, named), sections, m.schema, KEY).data
+    header = Header(kind, "pi-7", "m", 1, 1, m.commit, m.schema.id, state.root, state.fingerprint, named)
+    return seal(header, sections, m.schema, KEY, FLEET_ID).data
 
 
 def same(a: ModelState, b: ModelState) -> bool:
@@ -144,7 +147,7 @@ def test_a_code_beyond_127_and_a_float16_beyond_its_end_are_refused_and_nothing_
         state.apply(Kind.DELTA, (first, Section(CODES, index, np.array([step], np.int32), 1, 0)))
     assert caught.value.facts["tensor"] == "codes" and caught.value.facts["index"] == 4
     assert same(state, before)
-    coarse = manifest_for(SCHEMA, state.base, file_sha256=bytes(32), file_size=1, exponents={"f16": 0})
+    coarse = manifest_for(SCHEMA, state.base, **NO_FILE, exponents={"f16": 0})
     wide = ModelState.of_base(coarse, state.base)
     with pytest.raises(NonFinite) as named:
         wide.apply(Kind.DELTA, (first, Section(F16, index, np.array([65535], np.int32), 1, 0)))

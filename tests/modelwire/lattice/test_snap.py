@@ -14,6 +14,7 @@ from modelwire.tensors import F32, Schema, TensorSpec
 from modelwire.update.container import parse, size_of
 from modelwire.update.manifest import manifest_for
 from modelwire.update.sections import Kind
+from tests.keys import NO_FILE
 from tests.modelwire.models import bits, flat, model, noisy, sealed
 
 
@@ -106,7 +107,7 @@ def test_no_snapshot_is_sent_in_vain_when_there_is_no_larger_unit() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1, 1, 1)])
 def test_a_model_of_one_weight_of_any_rank_and_class_travels(shape: tuple[int, ...], name: str, density: float) -> None:
     schema = Schema((TensorSpec(name, shape),))
-    manifest = manifest_for(schema, just(0.5), file_sha256=bytes(32), file_size=1, exponents={})
+    manifest = manifest_for(schema, just(0.5), **NO_FILE, exponents={})
     state = ModelState.of_base(manifest, just(0.5))
     s = snap(state.copy(), just(0.75), no_residual(manifest), density=density, max_bytes=4096)
     after = rebuild(state, parse(sealed(s.state, s.sections)))

@@ -14,8 +14,10 @@ from modelwire.lattice.replay import update_of
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.output_head.recipe import Recipe
-from modelwire.update.container import Container, Header, parse, seal
+from modelwire.update.container import Container, parse, seal
+from modelwire.update.header import Header
 from modelwire.update.sections import Kind, Sections, add, invert
+from tests.keys import FLEET_ID
 from tests.modelwire.models import KEY
 
 from .test_recipe import case
@@ -34,17 +36,17 @@ def update(state: ModelState, recipe: Recipe, **said: Any) -> tuple[Container, M
     """Return the signed container of a recipe on this parent, and the state after it."""
     after = state.copy()
     after.apply(Kind.DELTA, update_of(state, recipe))
-    return parse(seal(header(Kind.RECIPE, after, **said), (), state.manifest.schema, KEY, recipe=recipe.encode()).data), after
+    return parse(seal(header(Kind.RECIPE, after, **said), (), state.manifest.schema, KEY, FLEET_ID, recipe=recipe.encode()).data), after
 
 
 def plain(kind: Kind, sections: Sections, after: ModelState, version: int) -> Container:
-    return parse(seal(header(kind, after, version=version), sections, after.manifest.schema, KEY).data)
+    return parse(seal(header(kind, after, version=version), sections, after.manifest.schema, KEY, FLEET_ID).data)
 
 
 def test_a_recipe_travels_whole_and_comes_to_the_sender_s_version() -> None:
     state, recipe = case(2)
     sent, after = update(state, recipe, extension={"samples": 30})
-    sent.verify(KEY.public)
+    sent.verify(KEY.public, FLEET_ID)
     assert (sent.header.kind, sent.entries, sent.header.extension) == (Kind.RECIPE, (), {"samples": 30})
     assert sent.recipe().encode() == bytes(sent.stream) == recipe.encode()
     before = state.root
@@ -99,21 +101,20 @@ def test_a_recipe_has_no_sections_and_other_kinds_no_recipe() -> None:
         plain(Kind.DELTA, sections, after, 1).recipe()
     for kind, given, carried in ((Kind.RECIPE, (), b""), (Kind.RECIPE, sections, recipe.encode()), (Kind.DELTA, (), recipe.encode())):
         with pytest.raises(errors.Malformed):
-            seal(header(kind, after), given, state.manifest.schema, KEY, recipe=carried)
+            seal(header(kind, after), given, state.manifest.schema, KEY, FLEET_ID, recipe=carried)
 
 
 def test_a_refused_recipe_names_its_version_and_leaves_the_parent_as_it_was() -> None:
     state, recipe = case(2)
     sent, after = update(state, recipe)
     other, _ = case(4)
-    long = parse(
-        seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=recipe.with_settings(steps=2**32 - 1).encode()).data
-    )
+    endless = recipe.with_settings(steps=2**32 - 1).encode()
+    long = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=endless).data)
     elsewhere = replace(recipe, layers=tuple(replace(layer, matrix=layer.biases, biases=layer.matrix) for layer in recipe.layers))
-    misplaced = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=elsewhere.encode()).data)
+    misplaced = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=elsewhere.encode()).data)
     diverging = recipe.with_settings(rate=3e38, decay=3e38)
-    wild = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=diverging.encode()).data)
-    garbage = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, recipe=b"\x84\x01").data)
+    wild = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=diverging.encode()).data)
+    garbage = parse(seal(header(Kind.RECIPE, after), (), state.manifest.schema, KEY, FLEET_ID, recipe=b"\x84\x01").data)
     wrong_root, _ = update(state, recipe, root=NO_DIGEST)
     wrong_sum, _ = update(state, recipe, fingerprint=(1, 2))
     before = state.root

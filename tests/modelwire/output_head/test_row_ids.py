@@ -50,6 +50,6 @@ def test_other_bytes_are_refused(data: bytes, rows: int) -> None:
 def test_an_extension_names_ids_or_none() -> None:
     assert ids_of({}, 3) is None
     assert ids_of({KEY: b"\x01\x01\x01"}, 3) == (1, 2, 3)
-    for wrong in (7, "\x01", [1, 2, 3], b"\x01"):
+    for wrong in (7, None, "\x01", [1, 2, 3], b"\x01"):
         with pytest.raises(Malformed):
             ids_of({KEY: wrong}, 3)

@@ -118,8 +118,8 @@ BAD, BIG = errors.Malformed, errors.TooLarge
     [
         ("format", 2, BAD), ("format", True, BAD), ("dtype", 1, BAD), ("dtype", 2, BAD),
         ("scale", 0.1, BAD), ("scale", 0.0, BAD), ("scale", -1.0, BAD), ("scale", 1e300, BAD),
-        ("scale", 1, BAD), ("rows", 0, BIG), ("rows", -5, BIG), ("rows", 2**60, BIG),
-        ("rows", 11, BAD), ("features", 0, BIG), ("features", 65537, BIG), ("layout", 3, BAD),
+        ("scale", 1, BAD), ("rows", 0, BAD), ("rows", -5, BAD), ("rows", 2**60, BIG),
+        ("rows", 11, BAD), ("features", 0, BAD), ("features", 65537, BIG), ("layout", 3, BAD),
         ("count", -1, BAD), ("count", 0, BAD), ("count", 2**40, BAD),
         ("medians", 1, BAD), ("medians", -1, BAD), ("stream", b"", BAD), ("stream", "", BAD),
         ("kind", 2, BAD), ("kind", 1, BAD), ("wanted", None, BAD), ("wanted", [1, b"\0"], BAD),

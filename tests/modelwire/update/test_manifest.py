@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwire.errors import Malformed, ModelError, ModelWireError
+from modelwire.errors import Malformed, ModelError, ModelWireError, NonFinite, NotUnderstood, WrongBase
+from modelwire.identity import root_parts
 from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, Limits
-from modelwire.update.manifest import Manifest, coarsest_safe, manifest_for, parse_manifest
+from modelwire.update.manifest import coarsest_safe, manifest_for, parse_manifest
 from modelwire.wire import cbor
+from tests.keys import NO_FILE
 from tests.modelwire.models import model
 
 WIDE = Limits(cbor_items=1 << 16)
@@ -20,7 +24,8 @@ WIDE = Limits(cbor_items=1 << 16)
 
 def test_a_manifest_with_a_unit_too_fine_for_its_base_is_refused_with_the_base() -> None:
     manifest, base = model(0)
-    fine = Manifest(manifest.file_sha256, 1, manifest.schema, manifest.classes, (0, -23, *manifest.exponents[2:]), manifest.root)
+    units = (0, -23, *manifest.exponents[2:])
+    fine = replace(manifest, exponents=units, root=root_parts(manifest.schema, base, units, {}).root)
     with pytest.raises(Malformed, match="dense_bias"):
         ModelState.of_base(parse_manifest(fine.encode()), base)
 
@@ -43,16 +48,42 @@ def test_a_manifest_whose_numbers_only_equal_the_right_ones_is_refused(number: f
 
 def test_a_verbatim_tensor_with_a_unit_is_refused_in_a_manifest() -> None:
     good, _ = model(0)
-    bad = Manifest(good.file_sha256, 1, good.schema, good.classes, (5, *good.exponents[1:]), good.root)
+    bad = replace(good, exponents=(5, *good.exponents[1:]))
     with pytest.raises(Malformed, match="verbatim"):
         parse_manifest(bad.encode())
+
+
+def test_units_are_bound_by_the_root() -> None:
+    good, base = model(0)
+    with pytest.raises(WrongBase):
+        ModelState.of_base(replace(good, exponents=(0, good.exponents[1] + 1, *good.exponents[2:])), base)
+
+
+def test_what_later_releases_say_of_a_base_is_kept_and_bound_unless_it_must_be_understood() -> None:
+    good, _ = model(0)
+    said = replace(good, more={"runtime": "litert", "ram": 4})
+    assert parse_manifest(said.encode()) == said and said.commit != good.commit
+    top = cbor.decode(good.encode(), "manifest", WIDE)
+    assert isinstance(top, dict) and "more" not in top
+    for further, error in (({"!x": 1}, NotUnderstood), ({}, Malformed), ([], Malformed)):
+        with pytest.raises(error):
+            parse_manifest(cbor.encode({**top, "more": further}, WIDE))
+
+
+def test_a_base_with_a_weight_that_is_no_number_is_refused() -> None:
+    good, base = model(0)
+    bad = [a.copy() for a in base]
+    bad[2][7] = np.nan
+    lying = replace(good, root=root_parts(good.schema, bad, good.exponents, {}).root)
+    with pytest.raises(NonFinite, match="dense_kernel: entry 7"):
+        ModelState.of_base(lying, bad)
 
 
 def test_a_unit_for_a_tensor_that_takes_none_is_refused() -> None:
     manifest, base = model(0)
     for name in ("dense_kernal", "bn_moving_variance"):
         with pytest.raises(ModelError, match=name):
-            manifest_for(manifest.schema, base, file_sha256=bytes(32), file_size=1, exponents={name: -3})
+            manifest_for(manifest.schema, base, **NO_FILE, exponents={name: -3})
 
 
 def test_the_units_of_the_extremes_are_those_of_the_page() -> None:

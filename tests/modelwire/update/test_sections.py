@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelwire.errors import Malformed
+from modelwire.errors import Malformed, RootMismatch
 from modelwire.lattice.rebuild import rebuild
 from modelwire.lattice.state import ModelState
 from modelwire.update.container import parse
@@ -20,7 +20,12 @@ def test_a_snapshots_empty_section_says_another_unit_or_is_refused() -> None:
         container = parse(sealed(state, (section,), kind=Kind.SNAPSHOT))
         with pytest.raises(Malformed, match="says nothing"):
             rebuild(state, container)
-    after = rebuild(state, parse(sealed(state, (empty(1, -3),), kind=Kind.SNAPSHOT)))
+    other = state.copy()
+    other.exponents[1] = -3
+    assert other.root != state.root  # the root binds the units
+    with pytest.raises(RootMismatch):
+        rebuild(state, parse(sealed(state, (empty(1, -3),), kind=Kind.SNAPSHOT)))
+    after = rebuild(state, parse(sealed(other, (empty(1, -3),), kind=Kind.SNAPSHOT)))
     assert after.exponents[1] == -3 and bits(after) == bits(state)
 
 

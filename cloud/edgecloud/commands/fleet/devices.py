@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from edgecloud import keys
 from edgecloud.registry import SqliteStore
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, UnknownDevice
-from modelwire.tensors import check_name
+from modelwire.tensors import check_own_name
+from modelwire.wire.keys import fingerprint
 
+from .. import waiting
 from ..answer import Document, now, registry_of, table, when
+from ..sealing import add_key, command_key, decide
 from ..verb import Verb
+from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
 
 NAME = "devices"
 HELP = "Devices, their keys, and those that wait."
@@ -20,43 +23,79 @@ EXAMPLES = ("edgecloud devices",)
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the device's name")
-    parser.add_argument("key", metavar="PUBKEY", help="its public key: 64 hexadecimal digits, or a file that holds them")
+    what = "the fingerprint that the board shows, of a key that waits; or the public key: edge-device-pub:..., or a file with that line"
+    parser.add_argument("key_or_fingerprint", metavar="FINGERPRINT|PUBKEY", help=what)
     parser.add_argument("--replace", action="store_true", help="revoke the key that spoke for it until now")
+    add_key(parser)
 
 
 def add_device(args: argparse.Namespace) -> Answer:
-    name = check_name("device name", args.name)
-    key = keys.read_public(args.key)
+    name = check_own_name("device name", args.name)
+    given = waiting.parse_key(args.key_or_fingerprint)
     with registry_of(args, readonly=False) as store, store.transaction():
+        key = waiting.find(store, name, given) if isinstance(given, str) else given
         owner = store.devices.owner(key)
         if owner not in (None, name):
             raise BadArgument(reason=f"this key speaks for {owner}", fix="each device has a key of its own: edgeagent init makes one")
         others = [k for k in store.devices.keys(name) if k.revoked_at is None and k.key != key]
         if others and not args.replace:
             raise BadArgument(
-                reason=f"{name} has another key, {others[0].key.hex()[:16]}",
-                fix=f"if the board was set up anew: edgecloud devices add {name} {key.hex()} --replace",
+                reason=f"{name} has another key that speaks, {fingerprint(others[0].key)}",
+                fix=f"{COMPARE}; only if the board was set up anew and shows this one, say the same with --replace",
             )
-        if others:
-            store.devices.revoke(name, now())
-        if store.devices.owner(key) is None:
+        if others or owner is None:
+            sealer = command_key(args, store)
+            for other in others:
+                decide(store, sealer, name, "revoke", other.key)
+            if others:  # a key that is the device's already goes with them, and comes again below
+                store.devices.revoke(name, now())
+            decide(store, sealer, name, "admit", key)
             store.devices.add(name, key, now())
-        waiting = sum(m.kind != "state" for m in store.inbox.held(name))
-    document: Document = {"device": name, "key": key, "replaced": [k.key for k in others], "waiting": waiting}
-    lines = [f"{name} speaks with {key.hex()}"] + [f"revoked {k.key.hex()}" for k in others]
-    if waiting:
-        lines.append(f"{waiting} of its messages wait in quarantine; a running ingester takes them in now")
+        held = sum(m.kind == "update" or (m.kind == "hello" and m.mark == key) for m in store.inbox.held(name))
+    document: Document = {
+        "device": name, "key": line(key), "fingerprint": fingerprint(key), "state": ADMITTED,
+        "replaced": [line(k.key) for k in others], "waiting": held,
+    }  # fmt: skip
+    lines = [f"{name} speaks with {fingerprint(key)}, {line(key)}"] + [f"revoked {fingerprint(k.key)}, {line(k.key)}" for k in others]
+    if held:
+        then = "a running ingester answers its hello now, and takes in the rest after that"
+        lines.append(f"{held} of its messages wait in quarantine; {then}")
     return Answer(document, "\n".join(lines))
+
+
+def _reject_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the device's name")
+    parser.add_argument("fingerprint", metavar="FINGERPRINT", help="of a key that waits, as edgecloud devices lists it; or its public key")
+
+
+def reject_key(args: argparse.Namespace) -> Answer:
+    name = check_own_name("device name", args.name)
+    given = waiting.parse_key(args.fingerprint)
+    with registry_of(args, readonly=False) as store, store.transaction():
+        known = {fingerprint(r.key): r.key for r in store.devices.rejections(name)}
+        key = given if isinstance(given, bytes) else known.get(given) or waiting.find(store, name, given)
+        owner = store.devices.owner(key)
+        if owner is not None:
+            raise BadArgument(reason=f"the key {fingerprint(key)} speaks for {owner}", fix=f"edgecloud devices revoke {owner}")
+        store.devices.reject(name, key, now())
+    document: Document = {"device": name, "key": line(key), "fingerprint": fingerprint(key), "state": REJECTED}
+    return Answer(document, f"{fingerprint(key)} is rejected: its hellos in the name of {name} are listed no more")
 
 
 def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the device's name")
+    add_key(parser)
 
 
 def revoke_device(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store, store.transaction():
-        if not store.devices.keys(args.name):
+        known = store.devices.keys(args.name)
+        if not known:
             raise UnknownDevice(device=args.name)
+        sealer = command_key(args, store)
+        for one in known:
+            if one.revoked_at is None:
+                decide(store, sealer, args.name, "revoke", one.key)
         count = store.devices.revoke(args.name, now())
     return Answer({"device": args.name, "revoked": count}, f"{args.name}: {count} keys revoked")
 
@@ -64,17 +103,21 @@ def revoke_device(args: argparse.Namespace) -> Answer:
 def list_devices(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         devices = [describe(store, name) for name in store.devices.names()]
-        waiting = _waiting(store)
+        keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
     rows = [
         (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
         for d in devices
         for m in d["models"] or [{}]
     ]
     text = table(("device", "model", "head", "verified", "epoch", "link", "seen", "key"), rows)
-    for one in waiting:
+    for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{what}; {one['what']}" + (f"\n  {one['next']}" if one["next"] else "")
-    return Answer({"devices": devices, "quarantine": waiting}, text)
+    if keys:
+        text += "\n\n" + waiting.waiting_keys_text(keys)
+    if rejected:
+        text += f"\n\n{len(rejected)} rejected {'key' if len(rejected) == 1 else 'keys'} not shown; --json lists them"
+    return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected}, text)
 
 
 def describe(store: SqliteStore, name: str) -> Document:
@@ -99,49 +142,32 @@ def describe(store: SqliteStore, name: str) -> Document:
                 "agent": seen.agent if seen else "",
             }
         )
-    return {"device": name, "status": "active" if active else "revoked", "keys": [k.key for k in active], "models": models}
-
-
-def _waiting(store: SqliteStore) -> list[Document]:
-    out: dict[tuple[str, str], Document] = {}
-    for message in (m for m in store.inbox.held() if m.kind != "state"):
-        one = out.setdefault(
-            (message.device, message.model),
-            {
-                "device": message.device, "model": message.model, "hellos": 0, "updates": 0, "since": message.received_at,
-                "key": None, "what": "its updates are signed by a key that is not registered", "next": "",
-            },
-        )  # fmt: skip
-        one["hellos" if message.kind == "hello" else "updates"] += 1
-        one["since"] = min(one["since"], message.received_at)
-        if message.kind != "hello":
-            continue
-        one["key"] = message.mark
-        if message.reason == "unknown-base":
-            one["what"], one["next"] = f"its base {message.base.hex()[:16]} is not registered", "edgecloud bases add FILE.tflite"
-            continue
-        known = store.devices.keys(message.device)
-        one["what"] = "its key was revoked" if any(k.key == message.mark for k in known) else "its key is not registered"
-        replace = " --replace" if any(k.revoked_at is None for k in known) else ""
-        one["next"] = f"edgecloud devices add {message.device} {message.mark.hex()}{replace}"
-    return list(out.values())
+    return {
+        "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
+        "fingerprints": [fingerprint(k.key) for k in active], "models": models,
+    }  # fmt: skip
 
 
 VERBS = (
     Verb(
-        "add", "Let a public key speak for a device; what waits in quarantine for it is taken in by the ingester at once.",
+        "add", "Let a public key speak for a device; the ingester answers its hello at once, and takes in what waits in quarantine.",
         (
-            "edgecloud devices add pi-7 9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "edgecloud devices add pi-7 21fe-31df-a154-a261-626b",
+            "edgecloud devices add pi-7 edge-device-pub:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
             "edgecloud devices add pi-7 ./pi-7.pub --replace",
         ),
         add_device, _add_arguments,
+    ),
+    Verb(
+        "reject", "Hear no more of a key that waits in a device's name: its hellos are listed no more.",
+        ("edgecloud devices reject pi-7 21fe-31df-a154-a261-626b",), reject_key, _reject_arguments,
     ),
     Verb(
         "revoke", "Let no key speak for a device any more; its history stays.",
         ("edgecloud devices revoke pi-7",), revoke_device, _revoke_arguments,
     ),
     Verb(
-        "list", "List devices with their models, and those that wait in quarantine.",
+        "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",
         ("edgecloud devices list --json",), list_devices,
     ),
 )  # fmt: skip

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 
-from edgecloud.registry import Request
 from edgecloud.versions import naming
 from edgecommon.printing import Answer
 
-from ..answer import Document, now, registry_of
+from ..answer import Document, registry_of, when
+from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires
 from ..verb import Verb
 
 NAME = "snapshot"
@@ -19,24 +18,24 @@ EXAMPLES = ("edgecloud snapshot request pi-7",)
 
 def _request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="DEVICE[/MODEL]")
+    add_expires(parser)
+    add_key(parser)
 
 
 def request_snapshot(args: argparse.Namespace) -> Answer:
+    expires = parse_expires(args.expires)
     with registry_of(args, readonly=False) as store, store.transaction():
         lineage = naming.find_lineage(store, naming.parse(args.name))
-        asked = [r for r in store.requests.open(lineage.id) if r.verb == "snapshot"]
-        if not asked:
-            # Random, not counted: a restored registry must not give a number again that a board has answered.
-            request = Request(secrets.randbits(62), lineage.id, "snapshot", now(), None, None, "")
-            store.requests.add(request)
-            asked = [request]
-    document: Document = {"id": asked[0].id, "model": str(lineage), "verb": "snapshot", "created_at": asked[0].created_at}
-    return Answer(document, f"{lineage}: snapshot requested, id {asked[0].id}")
+        asked = open_request(store, lineage, NAME) or ask(store, lineage, command_key(args, store), NAME, {}, expires=expires)
+    document: Document = {
+        "number": asked.number, "model": str(lineage), "verb": NAME, "created_at": asked.created_at, "expires_at": asked.expiry,
+    }  # fmt: skip
+    return Answer(document, f"{lineage}: snapshot requested, number {asked.number}, until {when(asked.expiry)}")
 
 
 VERBS = (
     Verb(
         "request", "Ask a device for its whole state; the running ingester passes it on until the device has answered.",
-        ("edgecloud snapshot request pi-7/digits",), request_snapshot, _request_arguments,
+        ("edgecloud snapshot request pi-7/digits", "edgecloud snapshot request pi-7 --expires 12h"), request_snapshot, _request_arguments,
     ),
 )  # fmt: skip

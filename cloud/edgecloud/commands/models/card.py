@@ -76,6 +76,7 @@ def as_document(card: Card) -> Document:
     before, after = (_finite(loss) for loss in card.losses)
     return {
         "samples": card.samples,
+        "entries": {name: {"of": n, "mean": _finite(card.entry(name))} for name, (n, _) in card.entries.items()},
         "labels": {str(label): n for label, n in card.labels.items()},
         "hours": list(card.hours),
         "tags": {name: dict(values) for name, values in card.tags.items()},
@@ -139,7 +140,8 @@ def _answer(of: _Of) -> Answer:
         ("card", of.name), ("of", f"{card.samples} samples, told by {of.gathered.updates} updates of {len(of.gathered.devices)} devices"),
         ("labels", _counts(card.labels)), ("hours", _counts({f"{hour:02}": n for hour, n in enumerate(card.hours) if n})),
         *((name, _counts(values)) for name, values in card.tags.items()),
-        ("loss", f"{before:.4f} -> {after:.4f} on {card.judged} held-out samples" if card.judged else ""), *_notes(of),
+        ("loss", f"{before:.4f} -> {after:.4f} on {card.judged} held-out samples" if card.judged else ""),
+        *((name, f"{card.entry(name):.4f} on {n}") for name, (n, _) in card.entries.items()), *_notes(of),
     ]  # fmt: skip
     text = facts(pairs)
     if card.sketches:

@@ -16,9 +16,20 @@ def describe(store: SqliteStore, lineage: LineageRow, v: VersionRow) -> Document
     metrics.pop(cards.KEY, None)
     return {
         "name": f"{lineage}@{v.version}", "version": v.version, "epoch": v.epoch, "kind": v.kind, "status": v.status.value,
-        "reason": v.reason, "commit": v.commit, "parent": v.parent, "base": v.base, "root": v.root, "bytes": v.size,
-        "received_at": v.received_at, "metrics": metrics, "skipped": store.versions.skipped(v.id),
+        "reason": v.reason, "commit": v.commit, "parent": v.parent, "base": v.base, "base_before": base_before(store, v), "root": v.root,
+        "bytes": v.size, "received_at": v.received_at, "metrics": metrics, "skipped": store.versions.skipped(v.id),
     }  # fmt: skip
+
+
+def base_before(store: SqliteStore, v: VersionRow) -> bytes:
+    """Return the base that a version was made on: another one than its own where it is a snapshot that went over to that."""
+    parent = store.versions.by_id(v.parent_id) if v.parent_id is not None else None
+    return parent.base if parent is not None else v.parent
+
+
+def other_base(version: Document) -> str:
+    """Return whether a version went over to another base, in words."""
+    return f"went over to the base {version['base'].hex()[:16]}" if version["base"] != version["base_before"] else ""
 
 
 def notes_on(store: SqliteStore, kind: str, object: str) -> list[Document]:

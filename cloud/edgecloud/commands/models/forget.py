@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import secrets
 
-from edgecloud.intake.greeting import ADOPT
 from edgecloud.registry import Request, SqliteStore
 from edgecloud.versions import materialise, naming, unlearning
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, Malformed, TooLarge
 
-from ..answer import Document, facts, now, progress, registry_of
+from ..answer import Document, facts, progress, registry_of
+from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires, sealed
 from .retrained import distance, in_words, output_path, write
 
 NAME = "forget"
@@ -25,6 +24,8 @@ EXAMPLES = (
 )
 
 ROWS_MAX = 1 << 20
+UPDATE = "update"  # of its body
+ADOPT = "adopt"  # the verb that asks a device to take a model over
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write the result: FILE.tflite, FILE.npz or FILE.safetensors; replaced whole"
     )
+    add_expires(parser)
+    add_key(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -74,9 +77,10 @@ def run(args: argparse.Namespace) -> Answer:
             write(path, done.state, bases[done.place.base], f"{done.place} without {done.without}", document)
             lines.append(("file", path))
         if args.send:
-            request = _send(store, done)
-            document["id"] = request.id
-            lines.append(("asked", f"{done.place.lineage} to take it over, id {request.id}; edgecloud show {place.lineage.device} tells"))
+            request = _send(store, done, args)
+            document["number"] = request.number
+            told = f"edgecloud show {place.lineage.device} tells"
+            lines.append(("asked", f"{done.place.lineage} to take it over, number {request.number}; {told}"))
     return Answer(document, facts(lines))
 
 
@@ -92,8 +96,8 @@ def parse_rows(text: str) -> list[int]:
     return sorted(out)
 
 
-def _send(store: SqliteStore, done: unlearning.Unlearned) -> Request:
-    lineage = done.place.lineage
+def _send(store: SqliteStore, done: unlearning.Unlearned, args: argparse.Namespace) -> Request:
+    lineage, expires = done.place.lineage, parse_expires(args.expires)
     epoch = store.lineages.current(lineage.id)
     if epoch is None or epoch.epoch != done.place.epoch:
         raise BadArgument(reason=f"{lineage} has lost that state since", fix=f"edgecloud log {lineage} lists its epochs")
@@ -105,18 +109,19 @@ def _send(store: SqliteStore, done: unlearning.Unlearned) -> Request:
             fix="forget fewer samples at once, or write the model to a file with -o and deploy that",
         ) from None
     with store.transaction():
-        asked = [r for r in store.requests.open(lineage.id) if r.verb == ADOPT]
-        if asked and asked[0].content != content:
+        asked = open_request(store, lineage, ADOPT)
+        if asked is not None and sealed(asked).body != {UPDATE: content}:
             raise BadArgument(
-                reason=f"{lineage} has not answered the last one yet, id {asked[0].id}",
+                reason=f"{lineage} has not answered the last one yet, number {asked.number}",
                 fix=f"edgecloud show {lineage.device} tells when it has",
             )
-        if asked:
-            return asked[0]
-        # Random, not counted: a restored registry must not give a number again that a board has answered.
-        request = Request(secrets.randbits(62), lineage.id, ADOPT, now(), None, None, "", content)
-        store.requests.add(request)
-        return request
+        if asked is not None:
+            return asked
+        head = done.place.version
+        assert head is not None  # unlearning starts from a version
+        return ask(
+            store, lineage, command_key(args, store), ADOPT, {UPDATE: content}, expires=expires, parent=head.commit
+        )
 
 
 def _listed(what: list[str], most: int = 5) -> str:

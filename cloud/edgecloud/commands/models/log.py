@@ -8,7 +8,7 @@ from edgecloud.versions import naming
 from edgecommon.printing import Answer
 
 from ..answer import Document, registry_of, table, when
-from .described import carried, describe
+from .described import carried, describe, other_base
 
 NAME = "log"
 HELP = "List a model's versions, refused ones too, and what else its device sent that was refused."
@@ -56,5 +56,5 @@ def _change(version: Document, what: str) -> str:
 def _note(version: Document) -> str:
     """Return why a version was refused, or what it carries and what the device says of it."""
     said = version["metrics"].get("note")
-    words = [carried(version["skipped"]), said[:80] if isinstance(said, str) else ""]
+    words = [other_base(version), carried(version["skipped"]), said[:80] if isinstance(said, str) else ""]
     return version["reason"] or "; ".join(word for word in words if word)

@@ -44,12 +44,14 @@ def run(args: argparse.Namespace) -> Answer:
             "parent": version.parent, "rows": len(recipe.rows), "features": recipe.head.features, "outputs": recipe.head.outputs,
             "hidden": list(recipe.head.hidden), "loss_function": recipe.head.loss.name.lower(),
             "settings": replaying.settings_of(recipe.head), "seconds": round(done.seconds, 6),
+            "checkpoints": done.checkpoints, "apart_at_step": done.apart or None,
             "loss": {"before": done.loss(done.parent), "stored": done.loss(done.state)},
         }  # fmt: skip
         head = recipe.head
         lines: list[tuple[str, object]] = [
             ("version", place), ("replayed", "equal, bit for bit" if done.equal else "NOT EQUAL: another root than the device's"),
-            ("root", done.state.root.hex()), ("rows", f"{len(recipe.rows)} of {head.features} features, {head.loss.name.lower()}"),
+            ("checkpoints", _checkpoints(done)), ("root", done.state.root.hex()),
+            ("rows", f"{len(recipe.rows)} of {head.features} features, {head.loss.name.lower()}"),
             ("steps", f"{head.steps} of {min(head.batch, len(recipe.rows))} rows, {head.optimizer.name.lower()}, rate {head.rate:g}"),
             ("seconds", f"{done.seconds:.3f}"),
             ("loss of its rows", f"{document['loss']['before']:.6f} -> {document['loss']['stored']:.6f}"),
@@ -67,5 +69,18 @@ def run(args: argparse.Namespace) -> Answer:
         if path is not None:
             write(path, state, bases[version.base], title, document)
             lines.append(("file", path))
-    error = None if done.equal else ReplayMismatch(what=str(place), kind="root", device=str(place.lineage))
-    return Answer(document, facts(lines), error=error)
+    return Answer(document, facts(lines), error=_mismatch(done, place))
+
+
+def _checkpoints(done: replaying.Replayed) -> str:
+    """Return how many roots on the way are the device's, or the first step at which one is not."""
+    if not done.checkpoints:
+        return ""
+    return f"NOT EQUAL from step {done.apart} on" if done.apart else f"{done.checkpoints} of {done.checkpoints} equal"
+
+
+def _mismatch(done: replaying.Replayed, place: naming.Place) -> ReplayMismatch | None:
+    if done.equal and not done.apart:
+        return None
+    error = ReplayMismatch(what=str(place), kind="root", device=str(place.lineage))
+    return materialise.at_checkpoint(error, done.apart) if done.checkpoints else error

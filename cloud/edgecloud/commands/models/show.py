@@ -9,10 +9,10 @@ from edgecloud.versions import cards, naming
 from edgecommon.printing import Answer
 from modelwire.errors import UnknownDevice, WireError
 
-from ..answer import Document, facts, registry_of, when
+from ..answer import Document, facts, now, registry_of, when
 from ..fleet import devices
 from .card import as_document, summary
-from .described import carried, describe, notes_on
+from .described import carried, describe, notes_on, other_base
 
 NAME = "show"
 HELP = "Show a device, or one version."
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> Answer:
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", carried(v["skipped"])),
+            ("base before", v["base_before"].hex() if other_base(v) else ""),
             ("data card", "" if card is None else summary(card, v["name"])),
             *((key, value) for key, value in v["metrics"].items() if key != "skipped" and not isinstance(value, bytes)),
             *(("note", n["text"]) for n in v["annotations"]),
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> Answer:
 def _show_device(store: SqliteStore, device: str) -> Answer:
     document = devices.describe(store, device)
     document["annotations"] = notes_on(store, "device", device)
-    lines = [facts((("device", device), ("status", document["status"]), ("key", ", ".join(k.hex() for k in document["keys"]))))]
+    said = (("key", ", ".join(document["keys"])), ("fingerprint", ", ".join(document["fingerprints"])))
+    lines = [facts((("device", device), ("status", document["status"]), *said))]
     for model in document["models"]:
         lineage = store.lineages.get(device, model["model"])
         assert lineage is not None
@@ -65,12 +67,16 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
         model["versions"] = len(rows)
         model["bytes"] = sum(v.size for v in rows)
         model["requests"] = [
-            {"id": r.id, "verb": r.verb, "created_at": r.created_at, "answered_at": r.answered_at, "ok": r.ok, "text": r.text}
+            {
+                "number": r.number, "verb": r.verb, "created_at": r.created_at, "expires_at": r.expiry,
+                "expired": r.answered_at is None and not r.open(now()), "answered_at": r.answered_at, "ok": r.ok, "text": r.text,
+            }
             for r in store.requests.of(lineage.id)
-        ]
+        ]  # fmt: skip
         model["annotations"] = notes_on(store, "model", str(lineage))
         answered = [r for r in model["requests"] if r["answered_at"] is not None][-1:]
-        open_requests = [r["verb"] for r in model["requests"] if r["answered_at"] is None]
+        open_requests = [r["verb"] for r in model["requests"] if r["answered_at"] is None and not r["expired"]]
+        expired = [f"{r['verb']}, {when(r['expires_at'])}" for r in model["requests"] if r["expired"]][-1:]
         lines.append(
             facts(
                 (
@@ -78,7 +84,7 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
                     ("epoch", model["epoch"]), ("versions", f"{len(rows)}, {model['bytes']} bytes in all"),
                     ("link", model["state"]), ("seen", when(model["seen_at"])),
                     ("runtime", model["runtime"]), ("agent", model["agent"]), ("asked for", ", ".join(open_requests)),
-                    *(("answered", _answered(r)) for r in answered),
+                    *(("answered", _answered(r)) for r in answered), *(("expired", said) for said in expired),
                     *(("note", n["text"]) for n in model["annotations"]),
                 )
             )

@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> Answer:
     source, target = registry_path(args.db), Path(args.out)
     size = backup(source, target, progress=progress("pages"), replace=args.force)
     document: Document = {"registry": str(source), "backup": str(target), "bytes": size, "integrity": "ok", "keys_included": False}
-    secret = source.parent / keys.PRIVATE
+    secret = ", ".join(keys.SECRET)
     return Answer(document, f"{target}: {size} bytes, integrity ok\nThe fleet's keys are not in it: keep a copy of {secret} apart.")

@@ -14,27 +14,32 @@ from edgecloud.settings import BROKER, from_environment, registry_path
 from edgecommon.printing import Answer
 from modelwire import kernels
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
+from modelwire.wire.keys import KeyKind
+from modelwire.wire.signing import Role
 
 from ..answer import Document, table
+from ..waiting import waiting_keys
 
 NAME = "doctor"
 HELP = "Look at everything that an ingester needs."
 EXAMPLES = ("edgecloud doctor", "edgecloud doctor --broker mqtt://127.0.0.1:1883")
 
+MANY = 1_000_000  # versions that are counted as waiting, and no more
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", metavar="URL", help="mqtt[s]://HOST[:PORT]; EDGECLOUD_BROKER")
-    parser.add_argument("--key", metavar="FILE", help="the fleet's private key (default: fleet.key beside the registry); EDGECLOUD_KEY")
+    parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
 
 
 def run(args: argparse.Namespace) -> Answer:
     path = registry_path(args.db)
     checks = [
-        _check("kernel", kernels.describe, "rounds to nearest even"),
+        _check("kernel", lambda: f"{kernels.describe()}, rounds to nearest even", ""),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
-        _check("key", lambda: _key_fits(path, args.key), "is the fleet's, and nobody else may read it"),
+        _check("waiting", lambda: _waits(path), "nothing waits"),
+        _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("disk", lambda: _room(path), "has room"),
         _check("broker", lambda: _reach(args.broker), "answers"),
     ]
@@ -46,12 +51,12 @@ def run(args: argparse.Namespace) -> Answer:
 def _check(what: str, look: object, fine: str) -> Document:
     assert callable(look)
     try:
-        look()
+        found = look()
     except ModelWireError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
     except OSError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
-    return {"what": what, "ok": True, "found": fine, "fix": ""}
+    return {"what": what, "ok": True, "found": found or fine, "fix": ""}
 
 
 def _look_at(path: Path) -> None:
@@ -64,14 +69,26 @@ def _look_at(path: Path) -> None:
         raise RegistryDamaged(path=path, reason=wrong[0])
 
 
+def _waits(path: Path) -> str:
+    """Return what waits, and for whom; empty when nothing does. None of it is a fault."""
+    store = open_registry(path, readonly=True)
+    try:
+        versions, strangers = len(store.versions.unverified(MANY)), len(waiting_keys(store))
+    finally:
+        store.close()
+    some = [f"{versions} {'version is' if versions == 1 else 'versions are'} waiting: a running ingester judges them"] if versions else []
+    some += [f"{strangers} {'key waits' if strangers == 1 else 'keys wait'} for you: edgecloud devices lists them"] if strangers else []
+    return "; ".join(some)
+
+
 def _key_fits(path: Path, key: str | None) -> None:
     store = open_registry(path, readonly=True)
     try:
-        public = store.public_key
+        held = keys.trusted(store.identity, [row.record for row in store.trusts.all()])
     finally:
         store.close()
-    if keys.load_key(Path(key) if key else path.parent / keys.PRIVATE).public != public:
-        raise BadArgument(reason="the private key is not the one of this registry's fleet", fix="name the right one with --key")
+    file = Path(key or from_environment("KEY", "") or path.parent / keys.RECEIPT)
+    keys.require_speaks(keys.load_key(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
 
 
 def _room(path: Path) -> None:

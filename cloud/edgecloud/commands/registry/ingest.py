@@ -13,6 +13,7 @@ from edgecloud.registry import open_registry
 from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
 from edgecommon.broker import Certificates
 from edgecommon.printing import Answer
+from modelwire.wire.keys import KeyKind
 
 from ..answer import facts
 
@@ -29,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", metavar="URL", help="mqtt[s]://[USER@]HOST[:PORT] (default: mqtt://127.0.0.1:1883); EDGECLOUD_BROKER")
     parser.add_argument("--once", action="store_true", help="end when nothing has come for a while and all is rebuilt")
     parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
-    parser.add_argument("--key", metavar="FILE", help="the fleet's private key (default: fleet.key beside the registry); EDGECLOUD_KEY")
+    parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
     parser.add_argument("--password-file", metavar="FILE", help="file with the broker's password alone; EDGECLOUD_PASSWORD_FILE")
     parser.add_argument("--ca", metavar="FILE", help="certificates that sign the broker's; EDGECLOUD_CA")
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     fleet = store.fleet
     store.close()
     key_file = args.key or from_environment("KEY", "")
-    key = keys.load_key(Path(key_file) if key_file else path.parent / keys.PRIVATE)
+    key = keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE)
     broker = mqtt.parse_broker(
         args.broker or from_environment("BROKER", BROKER),
         password_file=_path(args.password_file or from_environment("PASSWORD_FILE", "")),

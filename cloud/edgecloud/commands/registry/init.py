@@ -1,16 +1,17 @@
-"""`edgecloud init`: a registry, and the fleet's keys beside it."""
+"""`edgecloud init`: a registry, the fleet's keys beside it, and its first trust record."""
 
 from __future__ import annotations
 
 import argparse
 
 from edgecloud import keys
-from edgecloud.registry import FILES_FROM, create_registry
+from edgecloud.registry import FILES_FROM, TrustRow, create_registry
 from edgecloud.settings import registry_path
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
+from modelwire.tensors import check_own_name
 
-from ..answer import Document, now
+from ..answer import Document, facts, now
 
 NAME = "init"
 HELP = "Make a registry and the fleet's keys beside it."
@@ -33,14 +34,22 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason=f"{path.parent} is no folder", fix=f"mkdir -p {path.parent}")
     if args.files_from < 0:
         raise BadArgument(reason=f"{args.files_from} is no number of bytes", fix="write 0 or more after --files-from")
-    key = keys.make_keys(path.absolute().parent)
-    create_registry(path, fleet=args.fleet, public_key=key.public, now=now(), files_from=args.files_from)
-    private, public = path.parent / keys.PRIVATE, path.parent / keys.PUBLIC
+    check_own_name("fleet name", args.fleet)
+    at, files = now(), {name: path.parent / name for name in (*keys.SECRET, keys.PUBLIC)}
+    with keys.made_keys(path.absolute().parent) as made:
+        trust = TrustRow(1, made.trust(args.fleet, at))
+        create_registry(path, fleet=args.fleet, identity=made.fleet, trust=trust, now=at, files_from=args.files_from)
     document: Document = {
-        "registry": str(path), "fleet": args.fleet, "private_key": str(private), "public_key_file": str(public), "public_key": key.public,
+        "registry": str(path), "fleet": args.fleet, "fleet_id": made.fleet.id, "root_public_key": made.root.public, "trust": 1,
+        "fleet_pub": str(files[keys.PUBLIC]),
+        "keys": {word: str(files[f"{word}.key"]) for word in ("root", "receipt", "command", "director")},
     }  # fmt: skip
-    text = (
-        f"registry     {path}\nfleet        {args.fleet}\nprivate key  {private}  (keep it secret, and keep a copy elsewhere)\n"
-        f"public key   {public}  (give it to every board: edgeagent init --fleet-key {public.name})"
-    )
+    text = facts([
+        ("registry", path), ("fleet", f"{args.fleet}, id {made.fleet.id.hex()}"),
+        ("fleet.pub", f"{files[keys.PUBLIC]}  (give it to every board: edgeagent init --fleet-key {keys.PUBLIC})"),
+        ("root key", f"{files[keys.ROOT]}  (names the other keys: keep it off line, and a copy elsewhere)"),
+        ("receipt key", f"{files[keys.RECEIPT]}  (the ingester's)"),
+        ("command key", f"{files[keys.COMMAND]}  (yours: seals what devices are asked for, and who is let in)"),
+        ("director key", f"{files[keys.DIRECTOR]}  (seals what devices are to run)"),
+    ])
     return Answer(document, text)

@@ -26,13 +26,13 @@ def run(args: argparse.Namespace) -> Answer:
     source, target = Path(args.backup), registry_path(args.db)
     aside = restore(source, target, progress=progress("pages"), replace=args.force)
     with registry_of(args, readonly=False) as store:  # a copy of an older release's is brought to this one
-        fleet, public = store.fleet, store.public_key
+        fleet, identity = store.fleet, store.identity
     document: Document = {"registry": str(target), "backup": str(source), "fleet": fleet, "replaced": str(aside) if aside else None}
     lines = [f"{target}: restored from {source}, integrity ok"]
     if aside:
         lines.append(f"the registry before it lies in {aside}")
-    secret = target.parent / keys.PRIVATE
-    document["key_present"] = secret.exists()
-    if not secret.exists():
-        lines.append(f"the fleet's private key is not in a backup: put it to {secret} (its public half is {public.hex()})")
+    missing = [name for name in keys.SECRET if not (target.parent / name).exists()]
+    document["keys_missing"] = missing
+    if missing:
+        lines.append(f"the fleet's keys are not in a backup: put {', '.join(missing)} to {target.parent} (fleet id {identity.id.hex()})")
     return Answer(document, "\n".join(lines))

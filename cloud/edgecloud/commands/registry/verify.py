@@ -5,50 +5,83 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer
-from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
 
 from ..answer import Document, progress, registry_of
 
 NAME = "verify"
 HELP = "Prove versions: bytes, signature, commit, fingerprint and root."
-EXAMPLES = ("edgecloud verify --all", "edgecloud verify pi-7", "edgecloud verify pi-7/digits@12 --json")
+EXAMPLES = (
+    "edgecloud verify --all",
+    "edgecloud verify pi-7",
+    "edgecloud verify pi-7/digits@12 --json",
+    "edgecloud verify pi-7@12 --file model.tflite",
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("name", nargs="?", metavar="DEVICE[/MODEL][@VERSION]", help="one version, or all of a device or model")
+    parser.add_argument("--file", metavar="FILE.tflite", help="prove that a bare file holds the weights of this one version, bit for bit")
     which.add_argument("--all", action="store_true", help="every version of every device (the default)")
 
 
 def run(args: argparse.Namespace) -> Answer:
+    if args.file is not None:
+        return _verify_file(args)
     started = time.monotonic()
     with registry_of(args) as store:
-        checked, exact, total = 0, 0, 0
+        checked, exact, waiting, total = 0, 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")
         total, results = _to_verify(store, args.name)
         for one in results:
             checked += 1
             say(checked, total)
-            if one.error is None:
+            if one.waiting:
+                waiting += 1
+            elif one.error is None:
                 exact += 1
             else:
                 wrong.append({"name": str(one), "error": type(one.error).__name__, "message": str(one.error)})
         refused, bases = (0, []) if args.name else (_count(store, store.lineages.all(), refused=True), _wrong_bases(store))
     took = round(time.monotonic() - started, 3)
-    document: Document = {"checked": checked, "exact": exact, "wrong": wrong + bases, "refused": refused, "seconds": took}
-    aside = f", {refused} refused ones are never served" if refused else ""
+    document: Document = {
+        "checked": checked, "exact": exact, "waiting": waiting, "wrong": wrong + bases, "refused": refused, "seconds": took,
+    }  # fmt: skip
+    aside = f", {waiting} waiting: a running ingester rebuilds and judges them" if waiting else ""
+    aside += f", {refused} refused ones are never served" if refused else ""
     lines = [f"{exact} of {checked} versions exact{aside} ({took:.1f} s)"]
     lines += [f"NOT EXACT {w['name']}: {w['message']}" for w in document["wrong"]]
     error: ModelWireError | None = None
     if document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
-    return Answer(document, "\n".join(lines), error=error)
+    asked_for = args.name is not None and naming.parse(args.name).version is not None
+    return Answer(document, "\n".join(lines), code=1 if asked_for and waiting else 0, error=error)
+
+
+def _verify_file(args: argparse.Namespace) -> Answer:
+    """Prove a bare file against one version by the weights node of its root."""
+    name = None if args.name is None else naming.parse(args.name)
+    if name is None or name.version is None:
+        raise BadArgument(reason="--file is compared with one version", fix=f"edgecloud verify DEVICE[/MODEL]@VERSION --file {args.file}")
+    path = Path(args.file)
+    if not path.is_file():
+        raise MissingFile(path=path, what="the model file")
+    with registry_of(args) as store:
+        bases = materialise.LoadedBases(store)
+        place = naming.find(store, name)
+        state = materialise.rebuild(store, place.version, bases) if place.version is not None else bases[place.base].state()
+        materialise.prove_file(state, path.read_bytes(), str(place))
+    parts = state.root_parts
+    document: Document = {"name": str(place), "file": str(path), "exact": True, "root": parts.root, "weights_node": parts.weights}
+    return Answer(document, f"{path} holds the weights of {place}, bit for bit (weights node {parts.weights.hex()})")
 
 
 def _to_verify(store: SqliteStore, text: str | None) -> tuple[int, Iterator[materialise.Checked]]:

@@ -7,7 +7,7 @@ import argparse
 from edgecloud import __version__
 from edgecloud.registry.schema import SCHEMA
 from edgecommon.printing import Answer
-from modelwire.update import container
+from modelwire.update import header
 
 from ..answer import Document
 
@@ -21,5 +21,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    document: Document = {"edgecloud": __version__, "wire": f"{container.MAJOR}.{container.MINOR}", "registry_schema": SCHEMA}
+    document: Document = {"edgecloud": __version__, "wire": str(header.VERSION), "registry_schema": SCHEMA}
     return Answer(document, f"edgecloud {__version__}, wire {document['wire']}, registry schema {SCHEMA}")

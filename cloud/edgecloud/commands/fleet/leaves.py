@@ -1,0 +1,121 @@
+"""`edgecloud leaves`: where a device's model differs from the centre's, found without a snapshot."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgecloud.registry import LineageRow, Request, SqliteStore
+from edgecloud.versions import comparing, materialise, naming
+from edgecommon.printing import Answer
+from modelwire.errors import BadArgument
+from modelwire.lattice.state import ModelState
+from modelwire.wire import cbor
+
+from ..answer import Document, facts, registry_of, when
+from ..sealing import add_expires, add_key, ask, command_key, parse_expires, sealed
+from ..verb import Verb
+
+NAME = "leaves"
+HELP = "Ask a device for digests of a tensor, and say where its model is not the centre's."
+EXAMPLES = ("edgecloud leaves request pi-7 --tensor output_kernel", "edgecloud leaves show pi-7")
+
+
+def _request_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE[/MODEL]")
+    parser.add_argument("--tensor", required=True, metavar="NAME", help="a tensor of the model; edgecloud diff lists them")
+    parser.add_argument("--first", type=int, default=0, metavar="LEAF", help="from which leaf on: 512 go into one answer (default: 0)")
+    add_expires(parser)
+    add_key(parser)
+
+
+def request_leaves(args: argparse.Namespace) -> Answer:
+    expires = parse_expires(args.expires)
+    with registry_of(args, readonly=False) as store, store.transaction():
+        place = naming.find(store, naming.Name(*_named(args.name), naming.LATEST))
+        schema = materialise.LoadedBases(store)[place.base].manifest.schema
+        names = [spec.name for spec in schema.tensors]
+        if args.tensor not in names:
+            raise BadArgument(reason=f"{place} has no tensor {args.tensor!r}", fix=f"one of: {', '.join(names[:20])}")
+        if args.first < 0:
+            raise BadArgument(reason=f"{args.first} is no leaf", fix="write 0 or more after --first")
+        body = {"tensor": names.index(args.tensor), "first": args.first}
+        asked = ask(store, place.lineage, command_key(args, store), NAME, body, expires=expires)
+    document: Document = {
+        "number": asked.number, "model": str(place.lineage), "verb": NAME, "tensor": args.tensor, "first": args.first,
+        "expires_at": asked.expiry,
+    }  # fmt: skip
+    said = f"{place.lineage}: leaves of {args.tensor} requested, number {asked.number}, until {when(asked.expiry)}"
+    return Answer(document, f"{said}\nedgecloud leaves show {place.lineage} compares them")
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE[/MODEL]")
+
+
+def show_leaves(args: argparse.Namespace) -> Answer:
+    with registry_of(args) as store:
+        place = naming.find(store, naming.Name(*_named(args.name), naming.LATEST))
+        asked = _last(store, place.lineage)
+        given, count = _answer(asked, place.lineage)
+        body = sealed(asked).body
+        tensor, first = body["tensor"], body["first"]
+        assert isinstance(tensor, int) and isinstance(first, int)  # as it was asked above
+        bases = materialise.LoadedBases(store)
+        state = _state(store, place, bases)
+        spec = state.manifest.schema.tensors[tensor]
+        found = comparing.differing_leaves(state, tensor, first, given, count)
+    last = first + len(given) // 32
+    document: Document = {
+        "model": str(place.lineage), "number": asked.number, "answered_at": asked.answered_at, "compared_with": str(place),
+        "tensor": spec.name, "first": first, "compared": last - first, "of": count, "differ": list(found), "equal": not found,
+    }  # fmt: skip
+    where = ", ".join(str(n) for n in found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "")
+    text = facts([
+        ("tensor", spec.name), ("compared with", place), ("leaves", f"{first} to {last - 1} of {count}" if given else f"none of {count}"),
+        ("answered", when(asked.answered_at)), ("differ", where or "none: equal, bit for bit"),
+        ("next", f"edgecloud leaves request {place.lineage} --tensor {spec.name} --first {last}" if given and last < count else ""),
+    ])
+    return Answer(document, text)
+
+
+def _named(text: str) -> tuple[str, str | None]:
+    name = naming.parse(text)
+    if name.version is not None:
+        raise BadArgument(reason=f"{text}: a device is asked about its head", fix=f"edgecloud leaves show {name.device}")
+    return name.device, name.model
+
+
+def _last(store: SqliteStore, lineage: LineageRow) -> Request:
+    answered = [r for r in store.requests.of(lineage.id) if r.verb == NAME and r.answered_at is not None]
+    if not answered:
+        raise BadArgument(
+            reason=f"{lineage} has answered no request for leaves", fix=f"edgecloud leaves request {lineage} --tensor NAME; then wait"
+        )
+    return max(answered, key=lambda r: (r.answered_at, r.number))
+
+
+def _answer(asked: Request, lineage: LineageRow) -> tuple[bytes, int]:
+    """Return the leaves that a device gave, and how many its tensor has. Raises BadArgument where it gave none."""
+    body = cbor.decode(asked.body, "the answer") if asked.body else {}
+    given, count = (body.get("leaves"), body.get("of")) if isinstance(body, dict) else (None, None)
+    if not asked.ok or not isinstance(given, bytes) or type(count) is not int or len(given) % 32 or len(given) > 32 * 512:
+        raise BadArgument(
+            reason=f"{lineage} gave no leaves for an answer: {asked.text[:200]}", fix=f"edgecloud show {lineage.device} tells what it said"
+        )
+    return given, count
+
+
+def _state(store: SqliteStore, place: naming.Place, bases: materialise.LoadedBases) -> ModelState:
+    return materialise.rebuild(store, place.version, bases) if place.version is not None else bases[place.base].state()
+
+
+VERBS = (
+    Verb(
+        "request", "Ask a device for the leaves of one tensor of its head, the digests of its 64 KiB pieces.",
+        ("edgecloud leaves request pi-7/digits --tensor output_kernel --expires 12h",), request_leaves, _request_arguments,
+    ),
+    Verb(
+        "show", "Compare the last leaves that a device gave with those of the centre's head, and say which differ.",
+        ("edgecloud leaves show pi-7/digits --json",), show_leaves, _show_arguments,
+    ),
+)  # fmt: skip

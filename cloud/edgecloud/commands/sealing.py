@@ -1,0 +1,99 @@
+"""What the operator's command key seals: commands for devices, and acts about their keys. The ingester holds no such key."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgecloud import keys
+from edgecloud.registry import ActRow, LineageRow, Request, SqliteStore
+from edgecloud.settings import from_environment, registry_path
+from modelwire.errors import BadArgument
+from modelwire.tensors import ALL
+from modelwire.wire import cbor, records
+from modelwire.wire.keys import KeyKind
+from modelwire.wire.records import Act, Command
+from modelwire.wire.signing import PrivateKey, Role
+
+from .answer import now
+
+EXPIRES = "30d"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_LONGEST = 3650 * _UNITS["d"]
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Let a command name the key that it seals with."""
+    parser.add_argument(
+        "--key", metavar="FILE", help="the operator's command key (default: command.key beside the registry); EDGECLOUD_COMMAND_KEY"
+    )
+
+
+def add_expires(parser: argparse.ArgumentParser) -> None:
+    """Let a command say for how long what it asks for is good."""
+    parser.add_argument(
+        "--expires", default=EXPIRES, metavar="TIME",
+        help=f"how long the device may take to hear of it: 90s, 30m, 12h or 30d (default: {EXPIRES}); later it is not carried out",
+    )  # fmt: skip
+
+
+def command_key(args: argparse.Namespace, store: SqliteStore) -> PrivateKey:
+    """Return the command key that the command line names. Raises WrongKeyKind, or BadArgument when the fleet does not trust it."""
+    said = args.key or from_environment("COMMAND_KEY", "")
+    path = Path(said) if said else registry_path(args.db).parent / keys.COMMAND
+    key = keys.load_key(path, KeyKind.COMMAND_PRIVATE)
+    keys.require_speaks(key, Role.COMMAND, keys.trusted(store.identity, [row.record for row in store.trusts.all()]), path)
+    return key
+
+
+def parse_expires(text: str) -> int:
+    """Return seconds from 90s, 30m, 12h or 30d. Raises BadArgument."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= _LONGEST:
+        raise BadArgument(reason=f"--expires: {text[:40]!r} is no time", fix="write 90s, 30m, 12h or 30d; at most 3650d")
+    return seconds
+
+
+def open_request(store: SqliteStore, lineage: LineageRow, verb: str) -> Request | None:
+    """Return what a device was asked for before, in the epoch that it is in, and may still do."""
+    epoch = store.lineages.current(lineage.id)
+    asked = [r for r in store.requests.open(now(), lineage.id) if r.verb == verb]
+    return next((r for r in reversed(asked) if epoch is not None and sealed(r).state == epoch.state), None)
+
+
+def sealed(request: Request) -> Command:
+    """Return the command that a request holds."""
+    return records.expect(records.parse(request.record), Command)
+
+
+def ask(
+    store: SqliteStore, lineage: LineageRow, key: PrivateKey, verb: str, body: Mapping[str, cbor.Value], *, expires: int,
+    parent: bytes = b"",
+) -> Request:  # fmt: skip
+    """Seal a command for a device's model, and keep it for the ingester to pass on. Raises TooLarge when no record holds it."""
+    epoch = store.lineages.current(lineage.id)
+    if epoch is None:
+        raise BadArgument(reason=f"{lineage} has never said hello", fix="edgecloud devices list tells which have")
+    number, at = next_number(store.requests.last(lineage.id)), now()
+    said = Command(
+        store.fleet, lineage.device, lineage.model, at, number, at + expires, epoch.state, epoch.epoch, parent, verb, body
+    )
+    request = Request(number, lineage.id, verb, records.encode(said, key, store.identity.id), at + expires, at)
+    store.requests.add(request)
+    return request
+
+
+def decide(store: SqliteStore, key: PrivateKey, device: str, verb: str, public: bytes) -> None:
+    """Seal what the operator has decided about a device's key, and keep it. verb: "admit" or "revoke"."""
+    number = next_number(store.acts.last())
+    said = Act(store.fleet, device, ALL, now(), number, verb, public)
+    store.acts.add(ActRow(number, device, verb, public, records.encode(said, key, store.identity.id)))
+
+
+def next_number(last: int) -> int:
+    """Return a number above the last one, and above any that a registry gave before it was restored from an older copy."""
+    return max(last + 1, time.time_ns() // 1_000_000)

@@ -1,0 +1,141 @@
+"""Who waits for the operator: keys that say hello in a device's name, found and named by their fingerprints; and what else waits."""
+
+from __future__ import annotations
+
+import re
+
+from edgecloud import keys
+from edgecloud.registry import SqliteStore
+from modelwire.errors import BadArgument
+from modelwire.wire.keys import FINGERPRINT_DIGITS, GROUP, KeyKind, fingerprint, write_key
+
+from .answer import Document, table, when
+
+PENDING, ADMITTED, REJECTED, REVOKED = "pending", "admitted", "rejected", "revoked"  # how a key stands to a name
+
+# What the operator goes by is on the board. So a line that could be copied from here is written nowhere, in no answer of the centre's.
+COMPARE = "compare with the fingerprint that the board itself shows: edgeagent status"
+
+
+def line(key: bytes) -> str:
+    """Return a device's key as every command takes it."""
+    return write_key(KeyKind.DEVICE, key)
+
+
+def parse_key(text: str) -> bytes | str:
+    """Return a device's public key, or the fingerprint that was typed. Raises BadArgument for a piece of one, and as `read_device_key`."""
+    typed = text.strip().lower()
+    if re.fullmatch("-?".join([f"[0-9a-f]{{{GROUP}}}"] * (FINGERPRINT_DIGITS // GROUP)), typed):
+        digits = typed.replace("-", "")
+        return "-".join(digits[i : i + GROUP] for i in range(0, FINGERPRINT_DIGITS, GROUP))
+    if re.fullmatch(f"[0-9a-f]+(-[0-9a-f]*)+|[0-9a-f]{{1,{FINGERPRINT_DIGITS}}}", typed):
+        raise BadArgument(
+            reason=f"{text[:40]!r} is no whole fingerprint: it has {FINGERPRINT_DIGITS} hexadecimal digits",
+            fix=f"type it as the board shows it (edgeagent status), in groups of {GROUP}",
+        )
+    return keys.read_device_key(text)
+
+
+def find(store: SqliteStore, name: str, wanted: str) -> bytes:
+    """Return the key with this fingerprint that waits for `name`, or that speaks for it already.
+
+    Raises BadArgument when there is none, when it was rejected, or when two keys have this fingerprint.
+    """
+    found = {m.mark for m in store.inbox.held(name, "hello") if m.reason == "unknown-key"}
+    found |= {k.key for k in store.devices.keys(name) if k.revoked_at is None}
+    matching = [key for key in found if fingerprint(key) == wanted]
+    if len(matching) > 1:
+        raise BadArgument(
+            reason=f"{len(matching)} keys that wait for {name} have the fingerprint {wanted}",
+            fix="someone has made a key for that: give the board's whole public key, edge-device-pub:..., as edgeagent status shows it",
+        )
+    if matching:
+        return matching[0]
+    rejected = next((r for r in store.devices.rejections(name) if fingerprint(r.key) == wanted), None)
+    if rejected is not None:
+        raise BadArgument(
+            reason=f"the key {wanted} was rejected for {name}, {when(rejected.at)}",
+            fix="if that was a mistake, give the whole public key, edge-device-pub:..., as the board shows it: edgeagent status",
+        )
+    raise BadArgument(
+        reason=f"no key with the fingerprint {wanted} waits for {name}",
+        fix=f"edgecloud devices lists who waits, once the board's agent has run; {COMPARE}",
+    )
+
+
+def waiting_keys(store: SqliteStore) -> list[Document]:
+    """Return every key that says hello in a device's name and speaks not for it: by name, the first that came first."""
+    out: dict[tuple[str, bytes], Document] = {}
+    for message in store.inbox.held(kind="hello"):
+        if message.reason != "unknown-key":
+            continue
+        place = message.device, message.mark
+        if place not in out:
+            known = store.devices.keys(message.device)
+            if any(k.key == message.mark and k.revoked_at is None for k in known):
+                continue  # the ingester answers it at its next look
+            out[place] = {
+                "device": message.device, "fingerprint": fingerprint(message.mark), "key": line(message.mark),
+                "state": REVOKED if any(k.key == message.mark for k in known) else PENDING,
+                "first_at": message.first_at, "last_at": message.received_at, "hellos": 0, "models": [],
+                "speaks": [fingerprint(k.key) for k in known if k.revoked_at is None],
+            }  # fmt: skip
+        one = out[place]
+        one["hellos"] += message.times
+        one["models"].append(message.model)
+        one["first_at"], one["last_at"] = min(one["first_at"], message.first_at), max(one["last_at"], message.received_at)
+    return sorted(out.values(), key=lambda one: (one["device"], one["first_at"]))
+
+
+def waiting_keys_text(waiting: list[Document]) -> str:
+    """Return them as people read them, with what to do; empty when there are none."""
+    if not waiting:
+        return ""
+    rows = []
+    for one in waiting:
+        beside = sum(other["device"] == one["device"] for other in waiting) - 1
+        said = [f"another key speaks for {one['device']}"] if one["speaks"] else []
+        said += [f"{beside} more {'key waits' if beside == 1 else 'keys wait'} in this name"] if beside else []
+        times = when(one["first_at"]), when(one["last_at"])
+        rows.append((one["device"], one["fingerprint"], one["state"], one["hellos"], *times, "; ".join(said)))
+    columns = ("device", "fingerprint", "key", "hellos", "first", "last", "beside it")
+    todo = f"{COMPARE};\nthen `edgecloud devices add` or `edgecloud devices reject` with the name and the fingerprint"
+    return table(columns, rows, title="keys that wait:") + "\n" + todo
+
+
+def waiting_messages(store: SqliteStore) -> list[Document]:
+    """Return what else waits, by device and model: hellos on a base that is not registered, and updates of keys that speak not."""
+    out: dict[tuple[str, str], Document] = {}
+    greeted = set()
+    for message in (m for m in store.inbox.held() if m.kind != "state"):
+        place = message.device, message.model
+        if message.kind == "hello":
+            greeted.add(place)
+            if message.reason == "unknown-key":
+                continue
+        one = out.setdefault(
+            place,
+            {
+                "device": message.device, "model": message.model, "hellos": 0, "updates": 0, "since": message.first_at,
+                "what": "its updates are signed by a key that is not registered", "next": "",
+            },
+        )  # fmt: skip
+        one["since"] = min(one["since"], message.first_at)
+        if message.kind == "hello":
+            one["hellos"] += 1
+            one["what"], one["next"] = f"its base {message.base.hex()[:16]} is not registered", "edgecloud bases add FILE.tflite"
+            continue
+        one["updates"] += 1
+        newer = any(k.id > message.looked and k.revoked_at is None for k in store.devices.keys(message.device))
+        if newer and place not in greeted:
+            one["what"] = "its updates are looked at when it has said hello, and answered its challenge"
+    return list(out.values())
+
+
+def rejected_keys(store: SqliteStore) -> list[Document]:
+    """Return the keys that were rejected and were not admitted after that."""
+    out = []
+    for one in store.devices.rejections():
+        if all(k.key != one.key or k.revoked_at is not None for k in store.devices.keys(one.device)):
+            out.append({"device": one.device, "fingerprint": fingerprint(one.key), "key": line(one.key), "state": REJECTED, "at": one.at})
+    return out

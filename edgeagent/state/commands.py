@@ -1,0 +1,114 @@
+"""Carries out what the operator asks of one model, each command once: whether it still holds is looked at before what it asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeagent.samples.spool import Spool
+from modelwire.errors import Malformed, ModelWireError, NotUnderstood, TooLarge
+from modelwire.identity import tensor_leaves
+from modelwire.wire.commands import LEAVES_MAX, Adopt, Leaves, task_of
+from modelwire.wire.records import NOT_UNDERSTOOD, Command
+
+from . import forgetting
+from .answers import Answered
+from .lineage import Lineage
+
+_log = logging.getLogger("edgeagent.commands")
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What a command is held against, and what it may reach."""
+
+    state: bytes  # of this state folder
+    time: int  # the newest Unix seconds of the centre
+    wall: int  # Unix seconds of this board, for what is written down
+    spool: Spool
+    interrupt: Callable[[], None]  # gives up the round under way: it stands on what is to be changed
+
+
+def answer(lineage: Lineage, asked: Command, present: Present) -> Answered:
+    """Return the answer to a command that the right key said: the one that it was given before, or what comes of it now."""
+    given = lineage.answers.given(asked.number)
+    if given is not None:
+        return given
+    last = lineage.answers.last()
+    if asked.number < last:
+        return Answered(asked.number, False, f"it came after command {last}, which has a higher number")  # and so it will the next time
+    against = _against(lineage, asked, present)
+    if against:
+        return _kept(lineage, Answered(asked.number, False, against))
+    try:
+        task = task_of(asked)
+    except NotUnderstood:
+        return _kept(lineage, Answered(asked.number, False, NOT_UNDERSTOOD))
+    except Malformed as error:
+        return _kept(lineage, Answered(asked.number, False, error.message))
+    if isinstance(task, Adopt):
+        done = _adopt(lineage, asked, task, present)
+    else:
+        done = _leaves(lineage, asked, task) if isinstance(task, Leaves) else _snapshot(lineage, asked, present)
+    _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", lineage.name, asked.number, done.text)
+    return done
+
+
+def _against(lineage: Lineage, asked: Command, present: Present) -> str:
+    """Return why a command does not hold here, or no more; empty when it does."""
+    epoch = lineage.head().epoch
+    if present.time > asked.expiry:
+        return f"it expired at {asked.expiry}, and the centre's clock said {present.time}"
+    if asked.state != present.state:
+        return "it is for another state folder of this device"
+    if asked.epoch != epoch:
+        return f"it is for epoch {asked.epoch}, and this is epoch {epoch}"
+    return "" if epoch else "the centre has granted no epoch yet"
+
+
+def _snapshot(lineage: Lineage, asked: Command, present: Present) -> Answered:
+    if moved := _moved_on(lineage, asked):
+        return _kept(lineage, moved)
+    try:
+        version = lineage.snapshot(present.wall, note=f"asked for by command {asked.number}", command=asked.number)
+    except TooLarge as e:
+        return _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
+    return Answered(asked.number, True, f"snapshot @{version}")
+
+
+def _adopt(lineage: Lineage, asked: Command, task: Adopt, present: Present) -> Answered:
+    try:
+        update, forgotten = forgetting.read(lineage, asked, task.update)
+    except ModelWireError as e:
+        return _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
+    dropped = forgetting.drop(lineage, present.spool, forgotten)
+    present.interrupt()
+    return forgetting.adopt(lineage, asked, update, forgotten, dropped, present.wall)
+
+
+def _leaves(lineage: Lineage, asked: Command, task: Leaves) -> Answered:
+    """Answer with the digests of a tensor's leaves, from `first` on: by them the centre finds where two models are apart."""
+    if moved := _moved_on(lineage, asked):
+        return _kept(lineage, moved)
+    tensor, first, schema = task.tensor, task.first, lineage.manifest.schema
+    if tensor >= len(schema.tensors):
+        return _kept(lineage, Answered(asked.number, False, f"it names none of {len(schema.tensors)} tensors"))
+    leaves = tensor_leaves(schema.tensors[tensor], lineage.load().state.weights[tensor])
+    if first and first >= len(leaves):
+        return _kept(lineage, Answered(asked.number, False, f"tensor {tensor} has {len(leaves)} leaves"))
+    part = leaves[first : first + LEAVES_MAX]
+    text = f"{len(part)} leaves of {len(leaves)}"
+    return _kept(lineage, Answered(asked.number, True, text, {"leaves": b"".join(part), "of": len(leaves)}))
+
+
+def _moved_on(lineage: Lineage, asked: Command) -> Answered | None:
+    head = lineage.head()
+    if asked.parent in (b"", head.commit):
+        return None
+    return Answered(asked.number, False, f"the head has moved on to @{head.version}; ask again")
+
+
+def _kept(lineage: Lineage, answered: Answered) -> Answered:
+    lineage.answers.keep(answered)
+    return answered

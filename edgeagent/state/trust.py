@@ -1,0 +1,64 @@
+"""Whom the device believes: the trust records that it holds, the centre's newest time, and the newest end of the centre's log."""
+
+from __future__ import annotations
+
+from edgecommon.sqlite import Database
+from modelwire.errors import ConfigError
+from modelwire.wire import log, records
+from modelwire.wire.records import Signed, Trust, expect
+from modelwire.wire.signing import Fleet
+from modelwire.wire.trust import Trusted
+
+KEPT = 2  # records: the keys of the one before the newest are good for a while
+
+
+class TrustStore:
+    """What a state folder keeps of whom to believe."""
+
+    def __init__(self, database: Database, fleet: Fleet) -> None:
+        """Raises ConfigError when the records that are here are of another fleet."""
+        self._db = database
+        rows = [row["record"] for row in database.all("SELECT record FROM trust ORDER BY number DESC LIMIT ?", KEPT)]
+        signed = [records.parse(row) for row in rows]  # each was proven when it came
+        if any(one.fleet != fleet.id for one in signed):
+            raise ConfigError(reason=f"{database.path.parent} is of another fleet than the fleet's public key: put back the one of init")
+        newest, before = (*(expect(one, Trust) for one in signed), None, None)[:KEPT]
+        self.held = Trusted(fleet, newest, before)
+
+    @property
+    def time(self) -> int:
+        """The newest Unix seconds of the centre's clock that a welcome said; 0 before the first."""
+        return self._db.number("SELECT value FROM meta WHERE key='time'")
+
+    @property
+    def link(self) -> log.Link | None:
+        """The newest end of the centre's log that a welcome said; None before the first, or where it keeps none."""
+        data = self._db.one("SELECT value FROM meta WHERE key='log'")[0]
+        return log.parse_link(data) if data else None
+
+    def verify(self, signed: Signed) -> None:
+        """Raise WrongFleet or BadSignature unless a key that speaks for the centre in this role has signed it."""
+        self.held.verify(signed, self.time)
+
+    def take(self, signed: Signed, data: bytes) -> bool:
+        """Take a trust record, and return whether it is news; `data` is what it was parsed from. Raises WireError for one that can't hold.
+
+        A number that is held, or was, is not looked at: the centre says its record again at each hello.
+        """
+        record = expect(signed, Trust)
+        if record.number <= self.held.number and signed.fleet == self.held.fleet.id:
+            return False
+        held = self.held.take(signed)
+        with self._db.transaction():
+            self._db.insert("trust", number=record.number, record=data)
+            self._db.run("DELETE FROM trust WHERE number NOT IN (SELECT number FROM trust ORDER BY number DESC LIMIT ?)", KEPT)
+        self.held = held
+        return True
+
+    def saw(self, time: int, end: bytes) -> None:
+        """Note what a welcome says: the centre's time, and the end of its log, or nothing. Neither goes back. Raises Malformed."""
+        link, known = log.parse_link(end) if end else None, self.link
+        with self._db.transaction():
+            self._db.run("UPDATE meta SET value=max(value, ?) WHERE key='time'", time)
+            if link is not None and (known is None or link.number > known.number):
+                self._db.run("UPDATE meta SET value=? WHERE key='log'", end)

@@ -1,0 +1,19 @@
+"""What a device can go on from: the numbers of a welcome, which must leave room to count on, and the link that it witnesses."""
+
+from __future__ import annotations
+
+from modelwire.errors import Malformed
+
+from .log import parse_link
+from .records import Welcome
+
+EPOCHS = 1 << 32  # no container holds one as high
+VERSIONS = 1 << 62  # half of what a container holds
+
+
+def check_numbers(welcome: Welcome) -> None:
+    """Raise Malformed when no update can be of its epoch, after its version, or when its link of the log has no number."""
+    if welcome.epoch >= EPOCHS or welcome.version >= VERSIONS:
+        raise Malformed(what=welcome.KIND, reason=f"no update can be of epoch {welcome.epoch} after @{welcome.version}")
+    if welcome.log:
+        parse_link(welcome.log)

@@ -1,0 +1,1 @@
+"""An independent reader of the wire format, wire 1, written from its pages alone."""

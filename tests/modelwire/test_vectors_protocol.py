@@ -1,0 +1,106 @@
+"""Golden adopts, unknown kinds, overlapping keys, topics and data cards: what wire 1 says of them, for ever, and as it is written today."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelwire.cards.card import merge, parse_card
+from modelwire.errors import ModelWireError
+from modelwire.lattice.rebuild import apply, prove_root
+from modelwire.tensors import Dtype
+from modelwire.update.adopting import read_adopted
+from modelwire.wire import records, topics
+from modelwire.wire.commands import Adopt, task_of
+from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Unknown
+from modelwire.wire.routes import CARRIES
+from modelwire.wire.signing import Role
+from modelwire.wire.trust import Trusted
+from tests.keys import FLEET, FLEET_ID
+from tests.vectors import barn
+from tests.vectors.folder import stored
+from tests.vectors.make_cards import said
+
+from .golden import WIRE_1, state_of
+
+
+def expected(folder: str) -> Any:
+    return json.loads((WIRE_1 / folder / "expected.json").read_text())
+
+
+def data(folder: str, name: str) -> bytes:
+    return (WIRE_1 / folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("case", expected("adopts"), ids=lambda case: case["file"])
+def test_a_golden_adopt_leads_back_to_the_base(case: dict[str, str]) -> None:
+    signed = records.parse(data("adopts", case["file"]))
+    signed.verify(barn.COMMAND.public, FLEET_ID, "who", Role.COMMAND)
+    command = records.expect(signed, Command)
+    task = task_of(command)
+    assert isinstance(task, Adopt)
+    update = read_adopted(task.update, command)
+    assert update.header.kind.name.lower() == case["kind"]
+    after = state_of(case["folder"], case["on"]).copy()
+    apply(after, update)
+    prove_root(after, update)
+    assert (after.root.hex(), after.root_parts.encode().hex()) == (case["root"], case["root_proof"])
+    assert hashlib.sha256(stored(after)).hexdigest() == case["stored_sha256"]
+
+
+def test_the_golden_adopts_are_of_kind_2_and_of_a_lattice_of_16_bits() -> None:
+    assert [case["kind"] for case in expected("adopts")] == ["exact", "delta"]
+    manifest = state_of("mixed", None).manifest
+    assert {manifest.schema.tensors[t].dtype for t in manifest.kept} == {Dtype.FLOAT16, Dtype.BFLOAT16}
+
+
+@pytest.mark.parametrize("case", expected("unknown-kinds"), ids=lambda case: case["file"])
+def test_a_golden_record_of_an_unknown_kind_is_answered(case: dict[str, Any]) -> None:
+    role, by = Role[case["role"].upper()], Role[case["answered_by"].upper()]
+    signed = records.parse(data("unknown-kinds", case["file"]))
+    signed.verify(barn.KEYS[role].public, FLEET_ID, "who", role)
+    assert isinstance(signed.record, Unknown) and signed.record.number == case["number"]
+    answer = Response(*barn.WHO, case["number"], False, NOT_UNDERSTOOD, {})
+    assert records.encode(answer, barn.KEYS[by], FLEET_ID, role=by) == data("unknown-kinds", case["answer"])
+
+
+@pytest.mark.parametrize("case", expected("overlap")["verdicts"], ids=lambda case: f"{len(case['trust'])}-{case['time']}-{case['record']}")
+def test_a_golden_welcome_is_taken_while_its_key_is_good(case: dict[str, Any]) -> None:
+    trusted = Trusted(FLEET)
+    for name in case["trust"]:
+        trusted = trusted.take(records.parse(data("overlap", name)))
+    verdict = None
+    try:
+        trusted.verify(records.parse(data("overlap", case["record"])), case["time"])
+    except ModelWireError as error:
+        verdict = type(error).__name__
+    assert verdict == case["error"]
+
+
+def test_a_golden_topic_has_its_parts_and_carries_its_kinds() -> None:
+    rows = expected("topics")
+    assert {(row["way"], row["leaf"]) for row in rows} == CARRIES.keys()
+    for row in rows:
+        topic = topics.parse(row["topic"])
+        assert str(topic) == row["topic"]
+        assert [getattr(topic, part) for part in ("fleet", "device", "model", "way", "leaf")] == [
+            row[part] for part in ("fleet", "device", "model", "way", "leaf")
+        ]
+        assert [cls.KIND for cls in CARRIES[topic.way, topic.leaf]] == row["kinds"]
+
+
+def test_golden_cards_say_and_add_what_they_did() -> None:
+    whole = expected("cards")
+    cards = {row["file"]: parse_card(data("cards", row["file"])) for row in whole["cards"]}
+    assert sorted(cards) == sorted(path.name for path in Path(WIRE_1 / "cards").glob("*.bin"))
+    for row in whole["cards"]:
+        card = cards[row["file"]]
+        assert {"file": row["file"], **said(card)} == row
+        assert card.encode() == data("cards", row["file"])
+    for row in whole["merged"]:
+        a, b = (cards[name] for name in row["of"])
+        assert merge(a, b).encode() == merge(b, a).encode() == data("cards", row["file"])

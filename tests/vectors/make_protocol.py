@@ -1,0 +1,160 @@
+"""The golden records beside those of make.py: adopts of every class, unknown kinds, keys that overlap, topics and what they carry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelwire.lattice.between import difference
+from modelwire.update.container import parse, unsigned
+from modelwire.update.header import Header
+from modelwire.wire import records, topics
+from modelwire.wire.commands import Adopt
+from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
+from modelwire.wire.routes import CARRIES
+from modelwire.wire.signing import Role
+from tests.keys import FLEET_ID
+from tests.modelwire import golden
+
+from . import barn
+from .folder import WIRE_1, stored
+
+KEYS = """
+Of the device the private key is `00 01 02 .. 1f`; of the root, receipt, command and director 32 bytes `f1`, `f2`, `f3` and `f4`.
+The fleet id is `00 01 02 .. 0f`. Files are only added, never changed.
+"""
+ADOPTS = f"""\
+# Golden commands `adopt`, wire 1
+
+Each `.bin` is one command whose update stands on the container `on` of the golden folder `folder` and leads back to that folder's base:
+`exact.bin` is of kind 2, `mixed.bin` a delta of tensors of every type and class, those of 16 bits on the lattice among them.
+`expected.json` has the root, the root proof, and the SHA-256 of all tensors as stored after it. Digests are hexadecimal.
+{KEYS}"""
+UNKNOWN = f"""\
+# Golden records of kinds that wire 1 does not know, and the answers to them
+
+Each row of `expected.json` is a record `file`, the `role` that says it, and its `answer`: what the other side says to it, in the role
+`answered_by`. The answer's names and time are those of the record, where that is of one device and model. A record to all devices has
+the answer of the device `pi-7` for its model `digits`.
+{KEYS}"""
+OVERLAP = f"""\
+# Golden trust records of which the second replaces the receipt key, and what is good when, wire 1
+
+`trust-1.bin` names the receipt key, `trust-2.bin` another one (its private key is 32 bytes `f5`) and an overlap of a week;
+`trust-3.bin` names that other key alone, without an overlap. `welcome-old.bin` is signed by the first receipt key, `welcome-new.bin` by
+the second. Each row of `verdicts` in `expected.json` is a device that took the records `trust`, in this order, holds the newest time
+`time`, and is told `record`: it takes it (`error` null) or refuses it.
+{KEYS}"""
+TOPICS = """\
+# Golden topics, wire 1
+
+Each row of `expected.json` is a topic with its parts, and the kinds of records that it carries; `others` says what else: `container`
+or `part`. On `up/card` nothing is read. Files are only added, never changed.
+"""
+
+
+def _folder(name: str, text: str) -> Path:
+    folder = WIRE_1 / name
+    folder.mkdir()  # never overwrites: vectors are only added
+    (folder / "README.md").write_text(text)
+    return folder
+
+
+def _write(folder: Path, said: object) -> None:
+    (folder / "expected.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def adopts() -> None:
+    """Write commands to take over the base's weights again, on an exact base and on one of every class."""
+    folder, rows = _folder("adopts", ADOPTS), []
+    for name, on in (("exact", "1-exact"), ("mixed", "1-delta")):
+        before, after = golden.state_of(name, on), golden.base(name)
+        first, m = parse(golden.data(name, on)), after.manifest
+        header = Header(
+            first.header.kind, barn.DEVICE_NAME, barn.MODEL, 1, 2, first.commit, m.schema.id, after.root, after.fingerprint
+        )
+        task = Adopt(unsigned(header, difference(before, after), m.schema))
+        command = Command(*barn.WHO, 12, barn.AT + barn.WEEK, barn.STATE, 1, first.commit, task.VERB, task.body())
+        (folder / f"{name}.bin").write_bytes(records.encode(command, barn.COMMAND, FLEET_ID))
+        rows.append(
+            {
+                "file": f"{name}.bin", "folder": name, "on": on, "kind": header.kind.name.lower(), "root": after.root.hex(),
+                "root_proof": after.root_parts.encode().hex(), "stored_sha256": hashlib.sha256(stored(after)).hexdigest(),
+            }
+        )  # fmt: skip
+    _write(folder, rows)
+
+
+def unknown_kinds() -> None:
+    """Write records of a later release, up and down, with and without a number, to one device and to all."""
+    folder, rows = _folder("unknown-kinds", UNKNOWN), []
+    without = {key: value for key, value in barn.unknown().items() if key != "number"}
+    cases: tuple[tuple[str, Role, Mapping[str, object], int], ...] = (
+        ("down", Role.RECEIPT, barn.unknown(), 7),
+        ("up", Role.DEVICE, barn.unknown(number=(1 << 63) - 1), (1 << 63) - 1),
+        ("without-number", Role.COMMAND, without, 0),
+        ("number-too-high", Role.DIRECTOR, barn.unknown(number=1 << 63), 0),
+        ("number-of-text", Role.ROOT, barn.unknown(number="7", more={"why": None}), 0),
+        ("to-all", Role.RECEIPT, barn.unknown(device="all", model="all"), 7),
+    )
+    for name, role, content, number in cases:
+        (folder / f"{name}.bin").write_bytes(barn.signed(content, role))  # type: ignore[arg-type]
+        by = Role.RECEIPT if role is Role.DEVICE else Role.DEVICE
+        answer = Response(*barn.WHO, number, False, NOT_UNDERSTOOD, {})
+        (folder / f"{name}-answer.bin").write_bytes(records.encode(answer, barn.KEYS[by], FLEET_ID, role=by))
+        rows.append(
+            {"file": f"{name}.bin", "role": role.name.lower(), "answer": f"{name}-answer.bin", "answered_by": by.name.lower(),
+             "number": number}
+        )  # fmt: skip
+    _write(folder, rows)
+
+
+def overlap() -> None:
+    """Write trust records and welcomes, and which are taken at which time."""
+    folder = _folder("overlap", OVERLAP)
+    since = barn.AT + 1000
+    said = {
+        "trust-1.bin": barn.trust(), "trust-2.bin": barn.trust(2, since=since, overlap=barn.WEEK, receipt=barn.NEXT_RECEIPT),
+        "trust-3.bin": barn.trust(3, since=since + 500, receipt=barn.NEXT_RECEIPT),
+    }  # fmt: skip
+    for name, record in said.items():
+        (folder / name).write_bytes(records.encode(record, barn.ROOT, FLEET_ID))
+    welcome = barn.RECORDS["welcome"]
+    assert isinstance(welcome, Welcome)
+    for name, key in (("welcome-old.bin", barn.RECEIPT), ("welcome-new.bin", barn.NEXT_RECEIPT)):
+        (folder / name).write_bytes(records.encode(welcome, key, FLEET_ID))
+    last, rows = since + barn.WEEK, []
+    for trust, time, old, new in (
+        (1, 0, True, False), (1, last + 1, True, False), (2, 0, True, True), (2, since, True, True), (2, last, True, True),
+        (2, last + 1, False, True), (3, 0, True, True), (3, since + 501, False, True),
+    ):  # fmt: skip
+        for record, good in (("welcome-old.bin", old and trust < 3), ("welcome-new.bin", new)):
+            names = [f"trust-{n}.bin" for n in range(1, trust + 1)]
+            rows.append({"trust": names, "time": time, "record": record, "error": None if good else "BadSignature"})
+    _write(folder, {"verdicts": rows})
+
+
+def good_topics() -> None:
+    """Write a topic of each leaf, and what comes there."""
+    folder, rows = _folder("topics", TOPICS), []
+    for (way, leaf), kinds in CARRIES.items():
+        models = ("all",) if leaf in topics.OF_NO_MODEL else (barn.MODEL, "0.a_b-c")
+        devices = (barn.DEVICE_NAME, "all") if leaf == "trust" else (barn.DEVICE_NAME, "9" * 64)
+        for device in devices:
+            for model in models:
+                others = ["container"] if leaf == "update" else ["part"] if leaf == "part" else []
+                rows.append(
+                    {
+                        "topic": f"e1/{barn.FLEET_NAME}/{device}/{model}/{way}/{leaf}", "fleet": barn.FLEET_NAME, "device": device,
+                        "model": model, "way": way, "leaf": leaf, "kinds": [cls.KIND for cls in kinds], "others": others,
+                    }
+                )  # fmt: skip
+    _write(folder, rows)
+
+
+def main() -> None:
+    """Write the folders."""
+    for make in (adopts, unknown_kinds, overlap, good_topics):
+        make()
