@@ -254,7 +254,10 @@ def test_the_registry_is_read_copied_and_asked_while_the_ingester_writes(tmp_pat
                     time.sleep(0.05)
                 command("backup", f"copy-{n}.db")
                 counts.append(command("verify", "--db", f"copy-{n}.db"))
-            assert [c["checked"] == c["exact"] for c in counts] == [True] * 3
+            assert [c["wrong"] for c in counts] == [[]] * 3
+            # A copy may hold the update that is being judged just then.
+            assert [c["checked"] for c in counts] == [int(str(c["exact"])) + int(str(c["waiting"])) for c in counts]
+            assert all(int(str(c["exact"])) > 0 for c in counts)
             assert command("verify")["wrong"] == []
         finally:
             stop.set()
