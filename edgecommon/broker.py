@@ -1,8 +1,9 @@
-"""Where a broker is and how it wants to be spoken to: its URL, and TLS to it."""
+"""Where a broker is and how it wants to be spoken to: its URL, without a password in it, and TLS to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -34,12 +35,12 @@ NO_CERTIFICATES = Certificates()
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What a broker's URL says, and the certificates for it."""
+    """What a broker's URL says, the password for it out of a file, and the certificates."""
 
     host: str
     port: int
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     tls: bool = False
     certificates: Certificates = NO_CERTIFICATES
 
@@ -49,9 +50,30 @@ class Broker:
 
 
 def parse_url(url: str) -> Broker | None:
-    """Return the broker of mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]; None for another URL. Raises ValueError for what is no URL at all."""
+    """Return the broker of mqtt[s]://[USER@]HOST[:PORT]; None for another URL, and for one that holds a password.
+
+    Raises ValueError for what is no URL at all.
+    """
     parts = urlsplit(url)
     tls, port = parts.scheme == "mqtts", parts.port
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query or parts.password is not None:
         return None
-    return Broker(parts.hostname, port or (8883 if tls else 1883), unquote(parts.username or ""), unquote(parts.password or ""), tls)
+    return Broker(parts.hostname, port or (8883 if tls else 1883), unquote(parts.username or ""), tls=tls)
+
+
+def holds_password(url: str) -> bool:
+    """Return whether a URL holds a password, or what may be meant as one: it never goes into a URL, which is seen by many."""
+    return _PASSWORD.search(url) is not None
+
+
+def redacted(text: str) -> str:
+    """Return a URL, or a text with one in it, as it may be shown: without passwords, and without what may be meant as one."""
+    text = _PASSWORD.sub(r"\1***@", text)
+    text = _NO_PORT.sub(r"\1***", text)
+    return _QUERY.sub(r"\1***", text)
+
+
+# What stands between the user's colon and the last @, with or without a scheme. A URL's reader may take the wide signs for them.
+_PASSWORD = re.compile(r"(//[^:\uff1a\ufe55]*[:\uff1a\ufe55]|\A[^\s:/]*:(?!//)).*[@\uff20\ufe6b]", re.DOTALL)
+_NO_PORT = re.compile(r"(//[^\s:/\[]*:)(?!\*\*\*@|[0-9]+(?![^\s/?#'\"]))[^\s/'\"]+")  # USER:PASSWORD, with the host forgotten
+_QUERY = re.compile(r"(//[^\s?#]*[?#])[^\s'\"]+")

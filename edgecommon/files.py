@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
@@ -17,13 +18,16 @@ TEMPORARY = ".part"  # what a kill in the middle of a write leaves; swept at the
 def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, beside: Path | None = None) -> None:
     """Put `data` at `path` so that a reader, or a power cut, sees the old file or the new one, never a mixture.
 
-    replace: False refuses a name that is taken. beside: what it is called until it is whole; needed where two may write one file.
+    mode: one that shuts all others out holds whatever the umask. replace: False refuses a name that is taken.
+    beside: what it is called until it is whole; needed where two may write one file.
     """
     beside = beside or path.with_name(path.name + TEMPORARY)
     try:
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
+            if not mode & 0o077:
+                os.fchmod(handle, mode)
             view = memoryview(data)
             while view:
                 view = view[os.write(handle, view) :]
@@ -88,6 +92,66 @@ def share(source: Path, target: Path) -> None:
     os.replace(beside, target)
     beside.unlink(missing_ok=True)  # renaming one hard link of a file over another of the same file does nothing at all
     flush_folder(target.parent)
+
+
+class NotPrivateError(OSError):
+    """A file that must be its owner's alone is open to others, or is no file. `fix` is what to do."""
+
+    def __init__(self, path: Path, reason: str, fix: str) -> None:
+        super().__init__(None, reason, str(path))
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.filename} {self.strerror}"
+
+
+def read_private(path: Path, most: int) -> bytes:
+    """Return the first `most` bytes of a file that holds a secret. Raises NotPrivateError when others may look at it, or it is no file."""
+    data, fault = read_secret(path, most)
+    if fault is not None:
+        raise fault
+    return data
+
+
+def read_secret(path: Path, most: int) -> tuple[bytes, NotPrivateError | None]:
+    """Return the first `most` bytes of a file, and what keeps them from being a secret, if anything does.
+
+    Raises NotPrivateError for what is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe that nobody writes to would be waited for
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotPrivateError(path, "is no regular file", "name a file that holds the secret alone")
+        fault = None
+        if stat.S_IMODE(mode) & 0o077:
+            fault = NotPrivateError(path, f"may be read by others than its owner (mode {stat.S_IMODE(mode):o})", close_line(path))
+        return os.read(handle, most), fault
+    finally:
+        os.close(handle)
+
+
+def close_line(path: Path, mode: int = 0o600) -> str:
+    """Return the line for a shell that shuts others out of a file."""
+    import shlex  # for those who read it
+
+    return f"chmod {mode:o} {shlex.quote(str(path))}"
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that its owner alone may look into, whatever the umask; one that is there stays as it is."""
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+
+
+def make_private_file(path: Path) -> None:
+    """Make an empty file that its owner alone may read, whatever the umask. Raises FileExistsError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(handle, 0o600)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

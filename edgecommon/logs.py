@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from .printing import as_json_text, visible, visible_lines
 
 
 def start(package: str, level: str, formatter: logging.Formatter) -> None:
@@ -17,6 +18,17 @@ def start(package: str, level: str, formatter: logging.Formatter) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+class TextLines(logging.Formatter):
+    """Text for people. What is logged may hold what others wrote: a message is one line, and none moves the cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return visible_lines(super().formatException(ei))
 
 
 class JsonLines(logging.Formatter):
@@ -31,4 +43,4 @@ class JsonLines(logging.Formatter):
         line = {"at": time, "level": level, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line[self._trace] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return as_json_text(line)

@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from modelwire.errors import ModelWireError
+from modelwire.text import is_plain
+
+from .broker import redacted
 
 USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
@@ -49,12 +52,35 @@ def answered(
         return say(program, "Interrupted", INTERRUPTED, interrupted, "", as_json=as_json) if interrupted else INTERRUPTED
 
 
+def visible(text: str) -> str:
+    """Return text in one line, and without what would move a cursor, change colours or turn the direction: that is written as in Python.
+
+    Some of what is printed was written by devices, by boards' keepers, or by who made a registry that was brought along.
+    """
+    return text if is_plain(text) else "".join(c if is_plain(c) else ascii(c)[1:-1] for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return text as `visible` does, with its line ends as they are."""
+    return lines_of(text.split("\n"))
+
+
+def lines_of(lines: Iterable[str]) -> str:
+    """Return lines as one text; what others wrote into one begins no other."""
+    return "\n".join(visible(line) for line in lines)
+
+
+def as_json_text(document: object, *, indent: int | None = None) -> str:
+    """Return a document as JSON, of printable ASCII alone."""
+    return json.dumps(document, indent=indent, default=bytes.hex).replace("\x7f", "\\u007f")
+
+
 def print_answer(answer: Answer, *, as_json: bool) -> None:
     """Print the document, or the text when there is one."""
     if as_json:
-        print(json.dumps(answer.document, indent=2, default=bytes.hex))
+        print(as_json_text(answer.document, indent=2))
     elif answer.text:
-        print(answer.text)
+        print(visible_lines(answer.text))
     sys.stdout.flush()
 
 
@@ -66,9 +92,9 @@ def print_error(program: str, error: ModelWireError, *, as_json: bool) -> int:
 def say(program: str, error: str, code: int, message: str, hint: str, *, as_json: bool) -> int:
     """Print what went wrong and what to do next, as text or as one JSON object, and return the code."""
     if as_json:
-        said = json.dumps({"error": error, "code": code, "message": message, "hint": hint})
+        said = as_json_text({"error": error, "code": code, "message": message, "hint": hint})
     else:
-        said = f"{program}: {message}" + (f"\n  try: {hint}" if hint else "")
+        said = f"{program}: {visible(message)}" + (f"\n  try: {visible(hint)}" if hint else "")
     print(said, file=sys.stderr, flush=True)
     return code
 
@@ -80,10 +106,10 @@ class Parser(argparse.ArgumentParser):
     usage_error = "{prog}: error: {message}"  # what is said under the usage line
 
     def error(self, message: str) -> NoReturn:
-        hint = f"{self.prog} --help"
+        hint, message = f"{self.prog} --help", redacted(message)  # it tells what was typed, a broker's URL among it
         if not self.json_errors:
             self.print_usage(sys.stderr)
-            self.exit(USAGE, self.usage_error.format(prog=self.prog, message=message, hint=hint) + "\n")
+            self.exit(USAGE, self.usage_error.format(prog=self.prog, message=visible(message), hint=hint) + "\n")
         raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=True))
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecommon.files import write_named
+from edgecommon.files import NotPrivateError, read_secret, write_named
 from modelwire.errors import BadArgument, MissingFile
 from modelwire.tensors import ALL
 from modelwire.wire import records, trust
@@ -72,15 +71,17 @@ def made_keys(folder: Path) -> Iterator[FleetKeys]:
 def load_key(path: Path, kind: KeyKind) -> PrivateKey:
     """Return the private key of a kind in a file. Raises WrongKeyKind, Malformed, BadArgument when others than its owner may read it."""
     try:
-        mode = path.stat().st_mode
-        text = path.read_text("ascii")
+        data, fault = read_secret(path, TEXT_MAX)
+        text = data.decode("ascii")
     except FileNotFoundError:
         raise MissingFile(path=path, what=kind.title) from None
+    except NotPrivateError as error:
+        raise BadArgument(reason=str(error), fix=error.fix) from None
     except (UnicodeDecodeError, OSError) as error:
         raise BadArgument(reason=f"{path}: {error}", fix=f"check who owns it: ls -l {path}") from None
-    key = PrivateKey(read_key(text, kind, str(path)))
-    if stat.S_IMODE(mode) & 0o077:
-        raise BadArgument(reason=f"{path} may be read by others than its owner", fix=f"chmod 600 {path}")
+    key = PrivateKey(read_key(text, kind, str(path)))  # first: of a key that every board has, the mode is not the matter
+    if fault is not None:
+        raise BadArgument(reason=str(fault), fix=fault.fix)
     return key
 
 

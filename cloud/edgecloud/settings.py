@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,5 +37,5 @@ def registry_path(flag: str | None) -> Path:
 
 def start_log(style: str, level: str) -> None:
     """Send log lines to standard error. style: "text", or "json" for one object a line."""
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    text = logs.TextLines("%(asctime)s %(levelname)s %(name)s %(message)s")
     logs.start("edgecloud", level, logs.JsonLines(lambda seconds: round(seconds, 3), trace="exception") if style == "json" else text)

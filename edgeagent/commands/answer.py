@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -14,6 +13,8 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgecommon import logs
+from edgecommon.broker import redacted
+from edgecommon.printing import visible
 from modelwire.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def flags(args: argparse.Namespace) -> dict[str, str]:
     for text in args.set:
         key, equals, value = text.partition("=")
         if not equals or "." not in key:
-            raise ConfigError(reason=f"--set {text!r} is not SECTION.KEY=VALUE")
+            raise ConfigError(reason=f"--set {redacted(text)!r} is not SECTION.KEY=VALUE")
         out[key.strip()] = value.strip()
     return out
 
@@ -54,7 +55,7 @@ def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     path = path or (Path(args.config) if args.config else settings_folder(args) / reading.FILE)
     loaded = reading.load(path, environment=os.environ, flags=flags(args))
     said = loaded.settings.log
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    text = logs.TextLines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     logs.start("edgeagent", said.level, logs.JsonLines(_utc, trace="trace") if args.json or said.format == "json" else text)
     return loaded
 
@@ -73,7 +74,7 @@ def chosen(device: DeviceFolder, names: Sequence[str]) -> list[Lineage]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return rows under a head, in columns; numbers to the right."""
-    text = [[("" if c is None else str(c)) for c in row] for row in rows]
+    text = [[("" if c is None else visible(str(c))) for c in row] for row in rows]
     widths = [max(len(h), *(len(r[i]) for r in text)) if text else len(h) for i, h in enumerate(head)]
     right = [bool(rows) and all(c is None or isinstance(c, (int, float)) for c in (r[i] for r in rows)) for i in range(len(head))]
 

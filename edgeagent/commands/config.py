@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.template import literal, say
 from edgeagent.settings.tree import PER_MODEL, SECTIONS
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of, visible
 
 from .answer import add_folder, load
 
@@ -29,14 +29,14 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = load(args, Path(args.file) if args.file else None)
     if args.action == "check":
         models = [m.name for m in loaded.settings.models]
-        return Answer({"file": str(loaded.path), "ok": True, "models": models}, f"{loaded.path}: right, {len(models)} models")
+        return Answer({"file": str(loaded.path), "ok": True, "models": models}, visible(f"{loaded.path}: right, {len(models)} models"))
     rows = _rows(loaded)
     document: dict[str, object] = {key: value for key, value, _, _ in rows}
     if args.origin:
         document = {key: {"value": value, "origin": origin} for key, value, _, origin in rows}
     width = max(len(f"{key} = {text}") for key, _, text, _ in rows)
     lines = [f"{f'{key} = {text}':{width if args.origin else 0}}{f'  # {origin}' if args.origin else ''}" for key, _, text, origin in rows]
-    return Answer({"file": str(loaded.path), "settings": document}, "\n".join(lines))
+    return Answer({"file": str(loaded.path), "settings": document}, lines_of(lines))
 
 
 def _rows(loaded: Loaded) -> list[tuple[str, object, str, str]]:

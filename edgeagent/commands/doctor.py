@@ -6,7 +6,6 @@ import argparse
 import getpass
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.keys import read_board, read_fleet
 from edgecommon import files
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
 from modelwire.wire.keys import write_fleet
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> Answer:
         lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<11} {f.text}")
         if not f.ok and f.hint:
             lines.append(f"       try: {f.hint}")
-    return Answer(document, "\n".join(lines), 0 if document["ok"] else 1)
+    return Answer(document, lines_of(lines), 0 if document["ok"] else 1)
 
 
 def examine(args: argparse.Namespace) -> Iterator[Finding]:
@@ -73,7 +72,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
     yield _check("broker", lambda: _broker(loaded))
     try:
-        with open_folder(loaded, alone=False) as device:
+        with open_folder(loaded, alone=False, open_key=True) as device:  # what the key's check said is said
             yield _check("state", lambda: _state(loaded, device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
@@ -123,12 +122,8 @@ def _clock() -> str | Finding:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
-def _key(loaded: Loaded) -> str | Finding:
+def _key(loaded: Loaded) -> str:
     board = read_board(loaded)
-    path = loaded.resolve(loaded.settings.device.key)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        return Finding("key", False, f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
     return f"{board.public_key}, readable by its owner alone"
 
 

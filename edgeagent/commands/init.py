@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeagent.settings import reading, template
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 from modelwire import limits
 from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
 from modelwire.tensors import check_own_name
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> Answer:
     lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
     lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
     lines += [f"  edgecloud devices add {args.device} {short}"]
-    return Answer(document, "\n".join(lines))
+    return Answer(document, lines_of(lines))
 
 
 def _rate(file: bytes, name: str) -> tuple[float, str] | None:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from edgeagent.state.folder import open_folder
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, visible
 from edgecommon.sqlite import Row
 
 from .answer import add_folder, chosen, load, short, table
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Answer:
         models = [(m.name, [_row(r) for r in m.versions(min(args.n, ROWS))]) for m in chosen(device, args.model)]
     text = []
     for name, rows in models:
-        text += [name, table(_HEAD, [_cells(r) for r in rows]), ""]
+        text += [visible(name), table(_HEAD, [_cells(r) for r in rows]), ""]
     return Answer({"models": [{"name": n, "versions": rows} for n, rows in models]}, "\n".join(text).rstrip())
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from edgeagent.state.folder import LOCK, open_folder
 from edgecommon import files
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 
 from .answer import add_folder, chosen, load, short, table
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Answer:
             done = {m.name: m.coalesce() for m in chosen(device, args.model)}
             heads = {name: device.lineages[name].head().version for name in done}
         lines = [f"{n}: {len(c) + 1} updates became @{heads[n]}" if c else f"{n}: nothing to join" for n, c in done.items()]
-        return Answer({"carried": done}, "\n".join(lines))
+        return Answer({"carried": done}, lines_of(lines))
     with open_folder(loaded, alone=False) as device:
         lineages = chosen(device, args.model)
         if args.action == "retry":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgeagent.service.agent import Goal
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 
 from .answer import add_folder, load
 from .run import seconds, serve
@@ -23,4 +23,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     answer = serve(load(args), Goal(publish=True, timeout=args.timeout))
     lines = [f"{m['name']}: stored up to @{m['stored']}, verified up to @{m['verified']}" for m in answer.document["models"]]
-    return Answer(answer.document, "\n".join(lines), answer.code)
+    return Answer(answer.document, lines_of(lines), answer.code)

@@ -13,7 +13,7 @@ from edgeagent.service.opener import opener
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import open_folder
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 from modelwire.errors import ConfigError
 
 from .answer import add_folder, load
@@ -85,7 +85,7 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
                 for name, lineage in device.lineages.items()
             ],
         }
-        text = "\n".join(as_text(r) for r in agent.reports) if not goal.endless else ""
+        text = lines_of(as_text(r) for r in agent.reports) if not goal.endless else ""
         return Answer(document, text, 130 if signal.SIGINT in stopped_by else 0)
 
 

@@ -11,7 +11,7 @@ from edgeagent.rounds import journal
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon import files
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 
 from .answer import add_folder, key_lines, load
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
     lines += keys
     for i, m in enumerate(models):
         lines += ["", *_lines(m)] if i else _lines(m)
-    return Answer(document, "\n".join(lines))
+    return Answer(document, lines_of(lines))
 
 
 def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:

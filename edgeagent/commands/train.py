@@ -18,7 +18,7 @@ from edgeagent.service.opener import opener, standing_of
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 
 from .answer import add_folder, chosen, load
 from .reports import as_document, as_text
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
             if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
                 raise report.error
             reports.append(report)
-    return Answer({"rounds": [as_document(r) for r in reports]}, "\n".join(as_text(r) for r in reports))
+    return Answer({"rounds": [as_document(r) for r in reports]}, lines_of(as_text(r) for r in reports))
 
 
 def measure_first(device: DeviceFolder, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:

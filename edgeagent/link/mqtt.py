@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeagent.settings.reading import check_broker
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
-from edgecommon.broker import Broker, Certificates, parse_url
+from edgecommon import files
+from edgecommon.broker import Broker, Certificates, parse_url, redacted
 from modelwire import limits
-from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
+from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, TooLarge
 
 from .backoff import Backoff
 from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
@@ -46,13 +48,14 @@ PASSWORD_MAX = 64 * 1024
 
 
 def parse_broker(url: str) -> Broker:
-    """Return the broker of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError."""
+    """Return the broker of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError, which never says a password."""
+    check_broker(url)
     try:
         broker = parse_url(url)
-    except ValueError as e:
-        raise ConfigError(reason=f"link.broker: {url!r}: {e}") from None
+    except ValueError:  # what it says may quote the URL
+        broker = None
     if broker is None or broker.user:  # the user is a setting of its own
-        raise ConfigError(reason=f"link.broker: {url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+        raise ConfigError(reason=f"link.broker: {redacted(url)!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
     return broker
 
 
@@ -167,7 +170,7 @@ class MqttLink:
         if len(data) + len(topic) + FRAME > limit:
             raise TooLarge(what=f"a message to {topic}", size=len(data), limit=limit)
         if self._client is None or not self._up:
-            raise LinkError(broker=self.settings.broker, reason="the link is down")
+            raise LinkError(broker=redacted(self.settings.broker), reason="the link is down")
         ticket = self._generation << 16 | self._client.publish(topic, data, qos=1, retain=retain).mid
         if not self._not_taken:
             self._progress_time = self._monotonic()
@@ -340,8 +343,8 @@ def reach(settings: LinkSettings, folder: Path, *, monotonic: Callable[[], float
                 with _tls(folder, settings).wrap_socket(plain, server_hostname=broker.host) as wrapped:
                     secured = f", {wrapped.version()}"
     except (OSError, UnicodeError) as e:  # UnicodeError: a name that no host can have
-        raise LinkError(broker=settings.broker, reason=f"{e}; check link.broker, and that the broker runs") from None
-    return f"{settings.broker} answers in {1000 * (monotonic() - began):.0f} ms{secured}"
+        raise LinkError(broker=broker.url, reason=f"{e}; check link.broker, and that the broker runs") from None
+    return f"{broker.url} answers in {1000 * (monotonic() - began):.0f} ms{secured}"
 
 
 def _password(folder: Path, settings: LinkSettings) -> str | None:
@@ -349,18 +352,22 @@ def _password(folder: Path, settings: LinkSettings) -> str | None:
         return None
     path = folder / settings.password_file
     try:
-        text = path.read_bytes()[:PASSWORD_MAX].decode()
+        text = files.read_private(path, PASSWORD_MAX).decode()
     except FileNotFoundError:
         raise MissingFile(path=path, what="the broker's password file") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(reason=f"{path}: {e}") from None
+    except files.NotPrivateError as e:
+        raise BadArgument(reason=f"link.password_file: {e}", fix=e.fix) from None
+    except OSError as e:
+        raise ConfigError(reason=f"link.password_file: {path}: {e.strerror}") from None
+    except UnicodeDecodeError:  # what it says would quote the password
+        raise ConfigError(reason=f"link.password_file: {path} holds no text") from None
     return text.rstrip("\r\n")
 
 
 def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
     # Called before there is a client: paho's thread must not be the first to need ssl.
-    files = (folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key))
+    given = (folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key))
     try:
-        return Certificates(*files).context()
+        return Certificates(*given).context()
     except OSError as e:
         raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None

@@ -13,7 +13,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from modelwire.errors import ConfigError, Malformed, MissingFile, UnknownKey
+from edgecommon.broker import holds_password, redacted
+from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
 from modelwire.tensors import check_name, check_own_name
 
 from . import units
@@ -25,6 +26,10 @@ PREFIX = "EDGEAGENT_"
 NOT_SETTINGS = {"EDGEAGENT_DIR"}  # says which folder, before there are settings
 FILE_MAX = 256 * 1024  # bytes
 CLAIM_MAX = 256  # bytes of the token in a hello
+PASSWORD_GOES = (
+    "put the password alone into a file of mode 600 and name that with link.password_file (EDGEAGENT_LINK_PASSWORD_FILE), "
+    "and the user with link.user"
+)
 BEYOND = 1 << 53  # no setting makes sense above it, and files and clocks can't hold much more
 
 
@@ -111,7 +116,7 @@ def parse_value(f: Field[Any], value: Any, where: str) -> Any:
             value = _truth(value)
         elif kind == "str":
             if not isinstance(value, str) or not value.isprintable():
-                raise ValueError(f"{value!r} is not a line of text")
+                raise ValueError(f"{redacted(value) if isinstance(value, str) else value!r} is not a line of text")
         else:
             value = _number(kind, value)
     except (ValueError, TypeError, OverflowError) as e:
@@ -204,7 +209,8 @@ def _models(
 
 
 def _check(s: Settings, where: str) -> None:
-    """Refuse settings that don't go together."""
+    """Refuse settings that don't go together, and a secret where others see it."""
+    check_broker(s.link.broker)
     _name("device.name", s.device.name, where)
     _name("device.fleet", s.device.fleet, where)
     if len(s.device.claim.encode()) > CLAIM_MAX:
@@ -229,6 +235,13 @@ def _check(s: Settings, where: str) -> None:
             raise ConfigError(reason=f"{where}: budget.window: {e}") from None
         if m.update.max_bytes * 2 > s.outbox.max_bytes:
             raise ConfigError(reason=f"{where}: outbox.max_bytes must hold two updates of {m.name}, {m.update.max_bytes} bytes each")
+
+
+def check_broker(url: str) -> None:
+    """Raise BadArgument for a broker's URL with a password: settings, command lines and logs are seen by others."""
+    if holds_password(url):
+        reason = f"link.broker: {redacted(url)!r} holds a password, and a URL is no place for one"
+        raise BadArgument(reason=reason, fix=PASSWORD_GOES)
 
 
 def _name(what: str, value: Any, where: str) -> str:

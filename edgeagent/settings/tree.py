@@ -51,7 +51,7 @@ class LinkSettings:
         limits.DEFAULT.part, "Largest message; larger updates travel in parts.", unit="bytes", least=2048, most=limits.DEFAULT.part
     )
     user: str = setting("", "User name at the broker; empty means none.")
-    password_file: str = setting("", "File that holds the password alone.")
+    password_file: str = setting("", "File that holds the password alone, readable by the agent alone (mode 600).")
     tls_ca: str = setting("", "Certificates that sign the broker's; empty means the system's.")
     tls_cert: str = setting("", "This device's certificate for the broker.")
     tls_key: str = setting("", "The private key of that certificate.")

@@ -54,23 +54,23 @@ class DeviceFolder:
 
 
 @contextmanager
-def open_folder(loaded: Loaded, *, alone: bool) -> Iterator[DeviceFolder]:
+def open_folder(loaded: Loaded, *, alone: bool, open_key: bool = False) -> Iterator[DeviceFolder]:
     """Open the state folder of these settings. alone: take the lock and put the folder in order; else only read.
 
-    Raises MissingFile, StateBusy, StateDamaged, OldWire or ConfigError.
+    open_key: also when others may read the private key. Raises MissingFile, StateBusy, StateDamaged, OldWire or ConfigError.
     """
     if not (loaded.state / agent_tables.FILE).exists():
         raise MissingFile(path=loaded.state, what="the agent's state folder")
-    with files.locked(loaded.state / LOCK) if alone else nullcontext(), _open(loaded, alone) as folder:
+    with files.locked(loaded.state / LOCK) if alone else nullcontext(), _open(loaded, alone, open_key) as folder:
         yield folder
 
 
 @contextmanager
-def _open(loaded: Loaded, alone: bool) -> Iterator[DeviceFolder]:
+def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]:
     settings = loaded.settings
     database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, older=agent_tables.older)
     try:
-        board = read_board(loaded)  # an old folder is refused before its old key is
+        board = read_board(loaded, open_key=open_key)  # an old folder is refused before its old key is
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models
         }

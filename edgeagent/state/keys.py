@@ -2,47 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeagent.settings.reading import Loaded
-from modelwire.errors import ConfigError, Malformed, MissingFile
+from edgecommon import files
+from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile
 from modelwire.wire import ed25519, keys, signing
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Fleet
 
 from .history import Board
 
+_Reader = Callable[[Path, int], tuple[bytes, files.NotPrivateError | None]]
 
-def read_board(loaded: Loaded) -> Board:
-    """Return names and keys. Raises MissingFile, WrongKeyKind or ConfigError."""
+
+def read_board(loaded: Loaded, *, open_key: bool = False) -> Board:
+    """Return names and keys. open_key: take a private key that others may read, too.
+
+    Raises MissingFile, WrongKeyKind, ConfigError, or BadArgument for such a key.
+    """
     device = loaded.settings.device
     ed25519.use_loaded()  # a board has no room for a second OpenSSL
-    key = signing.PrivateKey(read_private(loaded.resolve(device.key)))
+    key = signing.PrivateKey(read_private(loaded.resolve(device.key), open_key=open_key))
     return Board(device.fleet, device.name, key, read_fleet(loaded.resolve(device.fleet_key)))
 
 
-def read_private(path: Path) -> bytes:
-    """Return the 32 bytes of a device's private key in its file. Raises MissingFile, WrongKeyKind or ConfigError."""
+def read_private(path: Path, *, open_key: bool = False) -> bytes:
+    """Return the 32 bytes of a device's private key in its file. open_key: also of one that others may read.
+
+    Raises MissingFile, WrongKeyKind, ConfigError, or BadArgument when others than its owner may read it.
+    """
     try:
-        return keys.read_key(_text(path, KeyKind.DEVICE_PRIVATE), KeyKind.DEVICE_PRIVATE, str(path))
+        text, fault = _text(path, KeyKind.DEVICE_PRIVATE, files.read_secret)
+        key = keys.read_key(text, KeyKind.DEVICE_PRIVATE, str(path))  # first: of a key that every board has, the mode is not the matter
     except Malformed as e:
         raise ConfigError(reason=e.message) from None
+    if fault is not None and not open_key:
+        raise BadArgument(reason=str(fault), fix=fault.fix)
+    return key
 
 
 def read_fleet(path: Path) -> Fleet:
     """Return the root key and the id of the fleet in the file. Raises MissingFile, WrongKeyKind or ConfigError."""
     try:
-        return keys.read_fleet(_text(path, KeyKind.FLEET), str(path))
+        return keys.read_fleet(_text(path, KeyKind.FLEET, _read)[0], str(path))
     except Malformed as e:
         raise ConfigError(reason=e.message) from None
 
 
-def _text(path: Path, kind: KeyKind) -> str:
+def _read(path: Path, most: int) -> tuple[bytes, None]:
+    with path.open("rb") as f:
+        return f.read(most), None
+
+
+def _text(path: Path, kind: KeyKind, read: _Reader) -> tuple[str, files.NotPrivateError | None]:
     try:
-        with path.open("rb") as f:
-            return f.read(keys.TEXT_MAX).decode("ascii")
+        data, fault = read(path, keys.TEXT_MAX)
+        return data.decode("ascii"), fault
     except FileNotFoundError:
         raise MissingFile(path=path, what=kind.title) from None
+    except files.NotPrivateError as e:
+        raise BadArgument(reason=str(e), fix=e.fix) from None
     except OSError as e:
         raise ConfigError(reason=f"{path}: {e.strerror}") from None
     except UnicodeDecodeError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecommon.broker import Broker, Certificates, parse_url
+from edgecommon.broker import Broker, Certificates, holds_password, parse_url, redacted
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from edgecommon.broker import Broker, Certificates, parse_url
     [
         ("mqtt://host", Broker("host", 1883)),
         ("mqtts://host", Broker("host", 8883, tls=True)),
-        ("mqtts://me:p%40ss@host:99/", Broker("host", 99, "me", "p@ss", True)),
+        ("mqtts://m%40e@host:99/", Broker("host", 99, "m@e", tls=True)),
         ("mqtt://[::1]:1884", Broker("::1", 1884)),
     ],
 )
@@ -22,7 +22,7 @@ def test_a_url_names_a_broker(url: str, broker: Broker) -> None:
     assert parse_url(url) == broker
 
 
-@pytest.mark.parametrize("url", ["host", "http://host", "mqtt://", "mqtt://host/path", "mqtt://host?query", ""])
+@pytest.mark.parametrize("url", ["host", "http://host", "mqtt://", "mqtt://host/path", "mqtt://host?query", "", "mqtt://me:pass@host"])
 def test_another_url_names_none(url: str) -> None:
     assert parse_url(url) is None
 
@@ -31,6 +31,43 @@ def test_another_url_names_none(url: str) -> None:
 def test_what_is_no_url_at_all_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         parse_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mqtt://me:hush@host:1883", "mqtt://me:***@host:1883"),
+        ("mqtts://me:h/u#s?h@host", "mqtts://me:***@host"),
+        ("mqtt://me:hu@sh@host", "mqtt://me:***@host"),
+        ("mqtt://me:my hush\n@host", "mqtt://me:***@host"),
+        ("mqtt://m@e.org:hush@host", "mqtt://m@e.org:***@host"),
+        ("mqtt://me:@host", "mqtt://me:***@host"),
+        ("mqtt://:hush@host", "mqtt://:***@host"),
+        ("mqtt://me\uff1ahush\uff20host", "mqtt://me\uff1a***@host"),
+        ("me:hush@host", "me:***@host"),
+        ("http://me:hush@host/path", "http://me:***@host/path"),
+    ],
+)
+def test_a_password_in_a_url_is_seen_and_never_shown(url: str, shown: str) -> None:
+    assert holds_password(url) and redacted(url) == shown
+    assert "hush" not in redacted(f"unrecognized arguments: {url}") or "//" not in url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mqtt://host", "mqtt://host:1883", "mqtts://me@host:99/", "mqtt://[::1]:1884", "host:2000", "me@host:2000", "mqtt://m%40e@host", ""],
+)
+def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
+    assert not holds_password(url) and redacted(url) == url
+
+
+@pytest.mark.parametrize("url", ["mqtt://me:hush", "mqtt://me:123hush/", "mqtt://host?password=hush", "mqtt://host/#hush"])
+def test_what_may_be_meant_as_a_password_is_not_shown_either(url: str) -> None:
+    assert "hush" not in redacted(url)
+
+
+def test_a_broker_does_not_tell_its_password_when_it_is_printed() -> None:
+    assert "hush" not in repr(Broker("host", 1883, "me", "hush"))
 
 
 def test_certificates_that_cannot_be_used_are_an_os_error(tmp_path: Path) -> None:

@@ -29,3 +29,13 @@ def test_json_lines_say_when_how_grave_who_and_what(capsys: pytest.CaptureFixtur
     said = json.loads(line)
     assert (said["level"], said["logger"], said["message"]) == ("error", "orchard.link", "it failed\ntwice")
     assert isinstance(said["at"], int) and "ValueError: no pears" in said["why"]
+
+
+def test_a_text_line_holds_no_escape_and_begins_no_other_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.start("orchard", "info", logs.TextLines("%(levelname)s %(message)s"))
+    try:
+        raise ValueError("no \x1b[31mpears")
+    except ValueError:
+        logging.getLogger("orchard.link").exception("pi-7: %s", "\x1b[2J\nERROR forged\u202e\x7f")
+    first, *trace = capsys.readouterr().err.splitlines()
+    assert first == r"ERROR pi-7: \x1b[2J\nERROR forged\u202e\x7f" and trace[-1] == r"ValueError: no \x1b[31mpears"

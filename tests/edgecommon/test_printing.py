@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from edgecommon.printing import CLOSED_PIPE, INTERRUPTED, USAGE, Answer, Parser, answered
+from edgecommon.printing import CLOSED_PIPE, INTERRUPTED, USAGE, Answer, Parser, answered, lines_of, visible
 from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
 
 ANSWER = Answer({"bytes": b"\x01\xff", "n": 1}, "said", code=3)
@@ -80,3 +80,11 @@ def test_a_usage_error_follows_the_same_contract(capsys: pytest.CaptureFixture[s
         assert json.loads(err) == {"error": "Usage", "code": USAGE, "message": message, "hint": hint}
     else:
         assert err == "usage: prog thing [-h]\nprog thing: error: unrecognized arguments: --nonsense\n"
+
+
+def test_what_others_wrote_moves_no_cursor_and_begins_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert visible("a\x1b[2J\n\x9b\u202eé°") == r"a\x1b[2J\n\x9b\u202eé°" and lines_of(["a\nb", "c"]) == "a\\nb\nc"
+    assert ends(capsys, Answer({}, "one\x1b\ntwo\r"))[1] == "one\\x1b\ntwo\\r\n", "line ends of an answer stay"
+    error = BadArgument(reason="no\x1b[31m\nFORGED", fix="name\u202e another")
+    assert ends(capsys, error)[2] == "prog: no\\x1b[31m\\nFORGED\n  try: name\\u202e another\n"
+    assert "\x7f" not in ends(capsys, Answer({"a": "\x7f"}), as_json=True)[1]

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.settings import registry_path
+from edgecommon.printing import visible
 
 Document = dict[str, Any]
 
@@ -28,7 +29,7 @@ def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> str:
     """Return rows as text: drawn by rich on a terminal, aligned by spaces elsewhere."""
-    cells = [["" if c is None else visible(str(c)) for c in row] for row in rows]
+    cells, title = [["" if c is None else visible(str(c)) for c in row] for row in rows], visible(title)
     if not cells:
         return f"{title}: none" if title else "none"
     if sys.stdout.isatty():
@@ -43,12 +44,12 @@ def _drawn(columns: Sequence[str], cells: list[list[str]], title: str) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title or None, title_justify="left")
+    drawn = Table(title=Text(title) if title else None, title_justify="left")
     for column in columns:
         drawn.add_column(column)
     for row in cells:
         drawn.add_row(*(Text(c) for c in row))  # Text: what a device sent is never read as markup
-    console = Console()
+    console = Console(color_system=None)  # lines and words alone: no escape that is ours either
     with console.capture() as capture:
         console.print(drawn)
     return capture.get().rstrip("\n")
@@ -59,11 +60,6 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
     shown = [(name, value) for name, value in pairs if value not in (None, "", [])]
     width = max((len(name) for name, _ in shown), default=0)
     return "\n".join(f"{visible(name).ljust(width)}  {visible(str(value))}" for name, value in shown)
-
-
-def visible(text: str) -> str:
-    """Return text without what would move the cursor or change colours: some of it was written by devices."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def when(seconds: int | None) -> str:

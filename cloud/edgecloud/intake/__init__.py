@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["greeting", "mqtt", "service"]
+__all__ = ["greeting", "mqtt", "reaching", "service"]

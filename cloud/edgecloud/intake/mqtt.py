@@ -18,7 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, parse_url
+from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, holds_password, parse_url, redacted
+from edgecommon.files import NotPrivateError, read_private
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
@@ -35,25 +36,33 @@ SESSION_SECONDS = 7 * 24 * 3600  # how long the broker keeps messages for a cent
 AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
 LISTEN_SECONDS = 30.0  # after a broker that does not let the centre listen: its operator may change that
 IN_FLIGHT = 200  # unacknowledged messages that the broker may send; at least a batch, or the flow stops dead
+PASSWORD_MAX = 64 * 1024
+PASSWORD_GOES = "write mqtt://USER@HOST[:PORT]; the password goes alone into a file of mode 600: --password-file or EDGECLOUD_PASSWORD_FILE"
 QUEUED = 10_000  # answers kept while the link is down; a lost one is asked for again
 _UNSUPPORTED = {mqtt.MQTTv5: (0x84, 0x01), mqtt.MQTTv311: (0x01, 0x84)}
 
 
 def parse_broker(url: str, *, password_file: Path | None = None, certificates: Certificates = NO_CERTIFICATES) -> Broker:
-    """Return the broker that mqtt[s]://[user@]host[:port] names. Raises BadArgument."""
+    """Return the broker that mqtt[s]://[user@]host[:port] names. Raises BadArgument, which never says a password."""
+    if holds_password(url):
+        raise BadArgument(reason=f"{redacted(url)!r} holds a password, and a URL is no place for one", fix=PASSWORD_GOES)
     try:
         broker = parse_url(url if "//" in url else f"mqtt://{url}")
         (broker.host if broker else "").encode("idna")  # as every resolver will
     except ValueError:
         broker = None
     if broker is None:
-        raise BadArgument(reason=f"{url!r} is no broker", fix="write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    password = broker.password
+        raise BadArgument(reason=f"{redacted(url)!r} is no broker", fix="write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    password = ""
     if password_file is not None:
         try:
-            password = password_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadArgument(reason=f"{password_file}: {error}", fix="name a file that holds the password alone") from None
+            password = read_private(password_file, PASSWORD_MAX).decode().strip()
+        except NotPrivateError as error:
+            raise BadArgument(reason=f"the password file {error}", fix=error.fix) from None
+        except OSError as error:
+            raise BadArgument(reason=f"{password_file}: {error.strerror}", fix="name a file that holds the password alone") from None
+        except UnicodeDecodeError:  # what it says would quote the password
+            raise BadArgument(reason=f"{password_file} holds no text", fix="name a file that holds the password alone") from None
     return replace(broker, password=password, certificates=certificates)
 
 
@@ -191,7 +200,7 @@ class MqttTransport:
         if self._broker.user:
             client.username_pw_set(self._broker.user, self._broker.password or None)
         if self._broker.tls:
-            client.tls_set_context(_tls(self._broker))
+            client.tls_set_context(tls_of(self._broker))
         client.max_inflight_messages_set(IN_FLIGHT)
         client.max_queued_messages_set(QUEUED)
         client.reconnect_delay_set(min_delay=1, max_delay=30)
@@ -302,7 +311,8 @@ class MqttTransport:
             self._out += change
 
 
-def _tls(broker: Broker) -> ssl.SSLContext:
+def tls_of(broker: Broker) -> ssl.SSLContext:
+    """Return what TLS to a broker goes by. Raises BadArgument for certificates that can't be used."""
     try:
         return broker.certificates.context()
     except OSError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.lock import lock_registry
+from edgecloud.registry.privacy import tighten
 from modelwire.errors import BrokerUnreachable, StateBusy
 from modelwire.wire.signing import PrivateKey, Role
 
@@ -101,6 +102,7 @@ class Ingester:
         Raises StateBusy when another ingester works on this registry, and the registry's own errors.
         """
         with lock_registry(self._path):
+            tighten(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             try:

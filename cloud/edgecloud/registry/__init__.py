@@ -57,5 +57,6 @@ __all__ = [
     "create_registry",
     "lock",
     "open_registry",
+    "privacy",
     "schema",
 ]

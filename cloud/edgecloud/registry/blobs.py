@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from edgecommon.files import flush_folder, write
+from edgecommon.files import flush_folder, make_private_folder, write
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
 from modelwire.limits import Limits
@@ -76,9 +76,10 @@ class FileBlobs:
         digest = hashlib.sha256(data).digest()
         path = self._path(digest)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder, path.parent):
+                make_private_folder(folder)
             if not path.exists():
-                write(path, data, beside=path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"))
+                write(path, data, mode=0o600, beside=path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"))
             # Also when it was there: whoever wrote it may have been killed before this line.
             for folder in (path.parent, self.folder, self.folder.parent):
                 flush_folder(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from edgecommon.files import make_private_file
 from edgecommon.sqlite import BUSY, Database, Fault
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged
 
@@ -12,7 +13,17 @@ from modelwire.errors import BadArgument, LineageError, ModelWireError, Registry
 def open_database(
     path: Path, *, readonly: bool = False, synchronous: str = "FULL", busy: float = BUSY, create: bool = False
 ) -> Database:
-    """Return the file at `path`. synchronous: FULL survives a power cut; tests that kill no power may say OFF."""
+    """Return the file at `path`. synchronous: FULL survives a power cut; tests that kill no power may say OFF.
+
+    create: make it where it is not there, for its owner alone.
+    """
+    if create:
+        try:
+            make_private_file(path)  # SQLite gives its other files the mode of this one
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise BadArgument(reason=f"{path}: {error.strerror}", fix="check who may write its folder, and the room there") from error
     mode = "ro" if readonly else "rwc" if create else "rw"
     return Database(path, _named, mode=mode, synchronous=synchronous, busy=busy, savepoints=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,6 @@ def lock_schema(path: Path) -> Iterator[None]:
 
 def _lock_file(path: Path, end: str) -> BinaryIO:
     try:
-        return path.with_name(f"{path.name}.{end}").open("ab")
+        return os.fdopen(os.open(path.with_name(f"{path.name}.{end}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
     except OSError as error:
         raise BadArgument(reason=f"{path}.{end}: {error.strerror}", fix="check who may write the registry's folder") from error

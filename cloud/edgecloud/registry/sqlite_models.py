@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import LineageError, RegistryDamaged
 
@@ -253,7 +255,7 @@ class SqliteVersions:
             f") {self._ALL} WHERE id IN (SELECT id FROM chain) ORDER BY id",
             version.id,
         )
-        return [_version(row) for row in rows]
+        return [_version(row, self._database.path) for row in rows]
 
     def unverified(self, limit: int, after: int = 0) -> list[VersionRow]:
         return self._many("WHERE status = 'stored' AND id > ? ORDER BY id LIMIT ?", after, limit)
@@ -281,13 +283,16 @@ class SqliteVersions:
 
     def _first(self, where: str, *values: object) -> VersionRow | None:
         row = self._database.maybe(f"{self._ALL} {where}", *values)
-        return None if row is None else _version(row)
+        return None if row is None else _version(row, self._database.path)
 
     def _many(self, where: str, *values: object) -> list[VersionRow]:
-        return [_version(row) for row in self._database.all(f"{self._ALL} {where}", *values)]
+        return [_version(row, self._database.path) for row in self._database.all(f"{self._ALL} {where}", *values)]
 
 
-def _version(row: Row) -> VersionRow:
+def _version(row: Row, path: Path) -> VersionRow:
     values = [*row]
-    values[-2] = Status(values[-2])
+    try:
+        values[-2] = Status(values[-2])
+    except ValueError:
+        raise RegistryDamaged(path=path, reason=f"a version's status is {values[-2]!r}, which is none") from None
     return VersionRow(*values)

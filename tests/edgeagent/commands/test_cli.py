@@ -132,6 +132,7 @@ def test_init_takes_a_key_of_the_right_kind_alone_and_writes_nothing_for_another
     (tmp_path / "fleet.pub").write_text(write_fleet(keys.FLEET))
     text = "00" * 32 if kind is None else write_key(kind, bytes(range(kind.value[2])))
     (tmp_path / "given").write_text(text + "\n")
+    (tmp_path / "given").chmod(0o600)
     words = [
         "init", "--device", "pi-7", "--fleet", "home", "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(tmp_path / "d"),
         *(() if option == "--fleet-key" else ("--fleet-key", str(tmp_path / "fleet.pub"))), option, str(tmp_path / "given"),

@@ -274,9 +274,20 @@ def test_passwords_and_certificates_come_from_files_that_must_be_there(tmp_path:
     with pytest.raises(MissingFile, match="password"):
         MqttLink(LinkSettings(user="u", password_file="no"), tmp_path, "pi-7")
     (tmp_path / "word").write_text("secret\n")
+    (tmp_path / "word").chmod(0o600)
     assert MqttLink(LinkSettings(user="u", password_file="word"), tmp_path, "pi-7")._password == "secret"
     with pytest.raises(ConfigError, match="tls_ca"):
         MqttLink(LinkSettings(broker="mqtts://h", tls_ca="no.pem"), tmp_path, "pi-7")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_password_file_that_others_may_look_at_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "word").write_text("hush\n")
+    (tmp_path / "word").chmod(mode)
+    for use in (lambda s: MqttLink(s, tmp_path, "pi-7"), lambda s: link.reach(s, tmp_path)):
+        with pytest.raises(ConfigError, match=r"link\.password_file.*may be read by others") as refused:
+            use(LinkSettings(user="u", password_file="word"))
+        assert refused.value.next_step == f"chmod 600 {tmp_path / 'word'}" and "hush" not in str(refused.value)
 
 
 @needs_mosquitto
@@ -330,8 +341,9 @@ def test_user_and_password_open_a_broker_that_asks_for_them(tmp_path: Path) -> N
     words = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-c", "-b", str(words), "pi-7", "secret"], check=True, capture_output=True)
     words.chmod(0o644)
-    (tmp_path / "right").write_text("secret")
-    (tmp_path / "wrong").write_text("secrets")
+    for name, word in (("right", "secret"), ("wrong", "secrets")):
+        (tmp_path / name).write_text(word)
+        (tmp_path / name).chmod(0o600)
     b = broker.Mosquitto(tmp_path / "b")
     b._config.write_text(b._config.read_text().replace("allow_anonymous true", f"allow_anonymous false\npassword_file {words}"))
     b.start()

@@ -6,7 +6,7 @@ import argparse
 
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import naming
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, visible
 from modelwire.errors import BadArgument, UnknownDevice
 
 from ..answer import now, registry_of
@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store, store.transaction():
         kind, object = _object(store, args.name)
         note = store.annotations.add(kind, object, args.text, now())
-    return Answer({"id": note.id, "kind": kind, "object": object, "text": note.text, "at": note.at}, f"{kind} {object}: {note.text}")
+    document = {"id": note.id, "kind": kind, "object": object, "text": note.text, "at": note.at}
+    return Answer(document, visible(f"{kind} {object}: {note.text}"))
 
 
 def _object(store: SqliteStore, text: str) -> tuple[str, str]:

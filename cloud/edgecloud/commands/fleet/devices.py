@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.registry import SqliteStore
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument, UnknownDevice
 from modelwire.tensors import check_own_name
 from modelwire.wire.keys import fingerprint
@@ -60,7 +60,7 @@ def add_device(args: argparse.Namespace) -> Answer:
     if held:
         then = "a running ingester answers its hello now, and takes in the rest after that"
         lines.append(f"{held} of its messages wait in quarantine; {then}")
-    return Answer(document, "\n".join(lines))
+    return Answer(document, lines_of(lines))
 
 
 def _reject_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     text = table(("device", "model", "head", "verified", "epoch", "link", "seen", "key"), rows)
     for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
-        text += f"\n{what}; {one['what']}" + (f"\n  {one['next']}" if one["next"] else "")
+        text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
     if keys:
         text += "\n\n" + waiting.waiting_keys_text(keys)
     if rejected:

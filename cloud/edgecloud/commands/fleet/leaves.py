@@ -6,7 +6,7 @@ import argparse
 
 from edgecloud.registry import LineageRow, Request, SqliteStore
 from edgecloud.versions import comparing, materialise, naming
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument
 from modelwire.lattice.state import ModelState
 from modelwire.wire import cbor
@@ -45,7 +45,7 @@ def request_leaves(args: argparse.Namespace) -> Answer:
         "expires_at": asked.expiry,
     }  # fmt: skip
     said = f"{place.lineage}: leaves of {args.tensor} requested, number {asked.number}, until {when(asked.expiry)}"
-    return Answer(document, f"{said}\nedgecloud leaves show {place.lineage} compares them")
+    return Answer(document, lines_of([said, f"edgecloud leaves show {place.lineage} compares them"]))
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.versions import naming
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, visible
 
 from ..answer import Document, registry_of, when
 from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires
@@ -30,7 +30,7 @@ def request_snapshot(args: argparse.Namespace) -> Answer:
     document: Document = {
         "number": asked.number, "model": str(lineage), "verb": NAME, "created_at": asked.created_at, "expires_at": asked.expiry,
     }  # fmt: skip
-    return Answer(document, f"{lineage}: snapshot requested, number {asked.number}, until {when(asked.expiry)}")
+    return Answer(document, visible(f"{lineage}: snapshot requested, number {asked.number}, until {when(asked.expiry)}"))
 
 
 VERBS = (

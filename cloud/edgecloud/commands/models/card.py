@@ -11,13 +11,13 @@ from typing import Any
 from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.versions import cards, naming
 from edgecloud.versions.cards import Gathered
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, visible
 from modelwire.cards.card import Card
 from modelwire.cards.shift import Shift, shifts
 from modelwire.cards.sketch import Sketch
 from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
 
-from ..answer import Document, facts, progress, registry_of, table, visible
+from ..answer import Document, facts, progress, registry_of, table
 
 NAME = "card"
 HELP = "Show what a device's data looks like: the card of one version, or merged over all of a model; or of the whole fleet."

@@ -6,7 +6,7 @@ import argparse
 
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import cards, naming
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, visible
 from modelwire.errors import UnknownDevice, WireError
 
 from ..answer import Document, facts, now, registry_of, when
@@ -89,7 +89,7 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
                 )
             )
         )  # fmt: skip
-    lines += [f"note  {n['text']}" for n in document["annotations"]]
+    lines += [f"note  {visible(n['text'])}" for n in document["annotations"]]
     return Answer(document, "\n\n".join(lines))
 
 

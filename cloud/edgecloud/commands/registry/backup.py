@@ -8,7 +8,7 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.registry.backup import backup
 from edgecloud.settings import registry_path
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 
 from ..answer import Document, progress
 
@@ -27,4 +27,5 @@ def run(args: argparse.Namespace) -> Answer:
     size = backup(source, target, progress=progress("pages"), replace=args.force)
     document: Document = {"registry": str(source), "backup": str(target), "bytes": size, "integrity": "ok", "keys_included": False}
     secret = ", ".join(keys.SECRET)
-    return Answer(document, f"{target}: {size} bytes, integrity ok\nThe fleet's keys are not in it: keep a copy of {secret} apart.")
+    lines = [f"{target}: {size} bytes, integrity ok", f"The fleet's keys are not in it: keep a copy of {secret} apart."]
+    return Answer(document, lines_of(lines))

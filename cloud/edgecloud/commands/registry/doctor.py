@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import socket
 from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.intake import mqtt
+from edgecloud.intake.reaching import reach
 from edgecloud.registry import open_registry
-from edgecloud.settings import BROKER, from_environment, registry_path
+from edgecloud.registry.privacy import require_private
+from edgecloud.settings import from_environment, registry_path
 from edgecommon.printing import Answer
 from modelwire import kernels
-from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Role
 
 from ..answer import Document, table
+from ..broker import add_broker, broker_of
 from ..waiting import waiting_keys
 
 NAME = "doctor"
 HELP = "Look at everything that an ingester needs."
-EXAMPLES = ("edgecloud doctor", "edgecloud doctor --broker mqtt://127.0.0.1:1883")
+EXAMPLES = (
+    "edgecloud doctor",
+    "edgecloud doctor --broker mqtt://127.0.0.1:1883",
+    "edgecloud doctor --broker mqtts://centre@broker:8883 --password-file secret --ca ca.pem",
+)
 
 MANY = 1_000_000  # versions that are counted as waiting, and no more
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--broker", metavar="URL", help="mqtt[s]://HOST[:PORT]; EDGECLOUD_BROKER")
+    add_broker(parser)
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
 
 
@@ -39,9 +44,10 @@ def run(args: argparse.Namespace) -> Answer:
         _check("kernel", lambda: f"{kernels.describe()}, rounds to nearest even", ""),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
         _check("waiting", lambda: _waits(path), "nothing waits"),
+        _check("private", lambda: _private(path), "nobody else may look into the registry and its copies here"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("disk", lambda: _room(path), "has room"),
-        _check("broker", lambda: _reach(args.broker), "answers"),
+        _check("broker", lambda: reach(broker_of(args)), "answers"),
     ]
     bad = [c for c in checks if not c["ok"]]
     text = table(("", "what", "", "what to do"), [("ok" if c["ok"] else "FIX", c["what"], c["found"], c["fix"]) for c in checks])
@@ -51,12 +57,12 @@ def run(args: argparse.Namespace) -> Answer:
 def _check(what: str, look: object, fine: str) -> Document:
     assert callable(look)
     try:
-        found = look()
+        said = look()
     except ModelWireError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
     except OSError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
-    return {"what": what, "ok": True, "found": found or fine, "fix": ""}
+    return {"what": what, "ok": True, "found": said if isinstance(said, str) and said else fine, "fix": ""}
 
 
 def _look_at(path: Path) -> None:
@@ -91,15 +97,13 @@ def _key_fits(path: Path, key: str | None) -> None:
     keys.require_speaks(keys.load_key(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
 
 
+def _private(path: Path) -> None:
+    if not path.exists():
+        raise MissingFile(path=path, what="the registry")
+    require_private(path)
+
+
 def _room(path: Path) -> None:
     free = shutil.disk_usage(path.absolute().parent).free
     if free < ROOM:
         raise BadArgument(reason=f"{free // 1024 // 1024} MiB are free beside {path}", fix="make room")
-
-
-def _reach(url: str | None) -> None:
-    broker = mqtt.parse_broker(url or from_environment("BROKER", BROKER))
-    try:
-        socket.create_connection((broker.host, broker.port), timeout=3.0).close()
-    except OSError as error:
-        raise BadArgument(reason=f"{broker.url}: {error}", fix="start the broker, or name another one with --broker") from error

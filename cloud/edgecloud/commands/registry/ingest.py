@@ -10,12 +10,12 @@ from edgecloud import keys
 from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
-from edgecloud.settings import BROKER, from_environment, registry_path, seconds, start_log
-from edgecommon.broker import Certificates
+from edgecloud.settings import from_environment, registry_path, seconds, start_log
 from edgecommon.printing import Answer
 from modelwire.wire.keys import KeyKind
 
 from ..answer import facts
+from ..broker import add_broker, broker_of
 
 NAME = "ingest"
 HELP = "Take in what devices send until stopped, or with --once until nothing more comes."
@@ -27,15 +27,11 @@ EXAMPLES = (
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--broker", metavar="URL", help="mqtt[s]://[USER@]HOST[:PORT] (default: mqtt://127.0.0.1:1883); EDGECLOUD_BROKER")
+    add_broker(parser)
     parser.add_argument("--once", action="store_true", help="end when nothing has come for a while and all is rebuilt")
     parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
-    parser.add_argument("--password-file", metavar="FILE", help="file with the broker's password alone; EDGECLOUD_PASSWORD_FILE")
-    parser.add_argument("--ca", metavar="FILE", help="certificates that sign the broker's; EDGECLOUD_CA")
-    parser.add_argument("--cert", metavar="FILE", help="this centre's certificate; EDGECLOUD_CERT")
-    parser.add_argument("--cert-key", metavar="FILE", help="the private key of --cert; EDGECLOUD_CERT_KEY")
     parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
@@ -49,15 +45,7 @@ def run(args: argparse.Namespace) -> Answer:
     store.close()
     key_file = args.key or from_environment("KEY", "")
     key = keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE)
-    broker = mqtt.parse_broker(
-        args.broker or from_environment("BROKER", BROKER),
-        password_file=_path(args.password_file or from_environment("PASSWORD_FILE", "")),
-        certificates=Certificates(
-            _path(args.ca or from_environment("CA", "")),
-            _path(args.cert or from_environment("CERT", "")),
-            _path(args.cert_key or from_environment("CERT_KEY", "")),
-        ),
-    )
+    broker = broker_of(args)
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
     ingester = Ingester(path, key, mqtt.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace)
@@ -76,7 +64,3 @@ def run(args: argparse.Namespace) -> Answer:
             signal.signal(number, handler)
     document = tally.document()
     return Answer(document, facts([(name, count) for name, count in document.items() if count]), code=130 if interrupted else 0)
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgecloud import keys
 from edgecloud.registry.backup import restore
 from edgecloud.settings import registry_path
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 
 from ..answer import Document, progress, registry_of
 
@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> Answer:
     document["keys_missing"] = missing
     if missing:
         lines.append(f"the fleet's keys are not in a backup: put {', '.join(missing)} to {target.parent} (fleet id {identity.id.hex()})")
-    return Answer(document, "\n".join(lines))
+    return Answer(document, lines_of(lines))

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
 
 from ..answer import Document, progress, registry_of
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Answer:
     if document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
     asked_for = args.name is not None and naming.parse(args.name).version is not None
-    return Answer(document, "\n".join(lines), code=1 if asked_for and waiting else 0, error=error)
+    return Answer(document, lines_of(lines), code=1 if asked_for and waiting else 0, error=error)
 
 
 def _verify_file(args: argparse.Namespace) -> Answer:
@@ -81,7 +81,7 @@ def _verify_file(args: argparse.Namespace) -> Answer:
         materialise.prove_file(state, path.read_bytes(), str(place))
     parts = state.root_parts
     document: Document = {"name": str(place), "file": str(path), "exact": True, "root": parts.root, "weights_node": parts.weights}
-    return Answer(document, f"{path} holds the weights of {place}, bit for bit (weights node {parts.weights.hex()})")
+    return Answer(document, visible(f"{path} holds the weights of {place}, bit for bit (weights node {parts.weights.hex()})"))
 
 
 def _to_verify(store: SqliteStore, text: str | None) -> tuple[int, Iterator[materialise.Checked]]:
