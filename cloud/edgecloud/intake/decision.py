@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from edgecloud.registry import Store
+from edgecloud.audit.admissions import Admissions
+from edgecloud.registry import DeviceKey, Store
 from modelwire import limits
 from modelwire.errors import BadSignature, ConfigError, KernelError, RegistryDamaged, StateBusy, UnknownDevice
 from modelwire.wire import topics
@@ -50,6 +51,12 @@ class Context:
     bounds: Bounds
     now: int
     secret: bytes = b""  # of the challenges, which hellos alone need
+    admissions: Admissions | None = None  # who speaks; what judges no signature needs none
+
+    def keys(self, device: str) -> list[DeviceKey]:
+        """Return the keys of a device that the operator let in, oldest first: a row without a sealed act is none."""
+        assert self.admissions is not None
+        return self.admissions.of(device, self.store.devices.keys(device))
 
 
 class Result(str, Enum):
@@ -110,10 +117,10 @@ class KeyStanding(Enum):
     UNKNOWN = "unknown"
 
 
-def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
+def standing(context: Context, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
     """Return whose signature it is. verify: raises BadSignature unless the given public key made it."""
     revoked = False
-    for known in reversed(store.devices.keys(device)):
+    for known in reversed(context.keys(device)):
         try:
             verify(known.key)
         except BadSignature:
@@ -124,7 +131,7 @@ def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> KeyS
     return KeyStanding.REVOKED if revoked else KeyStanding.UNKNOWN
 
 
-def require_known(store: Store, device: str, verify: Callable[[bytes], None]) -> None:
+def require_known(context: Context, device: str, verify: Callable[[bytes], None]) -> None:
     """Raise UnknownDevice unless a key that speaks for the device now made the signature."""
-    if standing(store, device, verify) is not KeyStanding.KNOWN:
+    if standing(context, device, verify) is not KeyStanding.KNOWN:
         raise UnknownDevice(device=device)

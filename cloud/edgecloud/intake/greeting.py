@@ -21,7 +21,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store = context.store
     said = expect(signed, Hello)
     signed.verify(said.key, store.identity.id, said.device)  # it speaks for its key; whose key that is comes next
-    known = {k.key: k for k in store.devices.keys(said.device)}.get(said.key)
+    known = {k.key: k for k in context.keys(said.device)}.get(said.key)
     if known is None or known.revoked_at is not None:
         if store.devices.is_rejected(said.device, said.key):
             word = "was rejected"  # it takes no room, and is not listed
@@ -48,7 +48,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
-    asked = tuple(asking.command(r) for r in store.requests.open(context.now, lineage.id))
+    asked = tuple(reply for r in store.requests.open(context.now, lineage.id) if (reply := asking.command(r)) is not None)
     replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
@@ -58,7 +58,7 @@ def presence(context: Context, signed: Signed, data: bytes) -> Decision:
     said = expect(signed, Presence)
     store = context.store
     lineage = store.lineages.get(said.device, said.model)
-    signer = standing(store, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
+    signer = standing(context, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
     if signer is KeyStanding.UNKNOWN:
         looked = max((k.id for k in store.devices.keys(said.device)), default=0)
         _hold(context, WaitingMessage(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
@@ -86,17 +86,23 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     verified = context.store.versions.verified(lineage.id, epoch.epoch)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
-        verified, context.now, b"", 0, b"", b"", 0, TRAINERS,
+        verified, context.now, b"", 0, _log_end(context), b"", 0, TRAINERS,
     )  # fmt: skip
     return Reply("cmd", answer)
 
 
 def _not_welcome(context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"") -> Decision:
     answer = Welcome(
-        said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, 0, b"", b"",
-        0, TRAINERS,
+        said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, 0,
+        _log_end(context), b"", 0, TRAINERS,
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))
+
+
+def _log_end(context: Context) -> bytes:
+    """Return the newest link of the log, which the device keeps: a witness that whoever changes the registry does not reach."""
+    end = context.store.log.end()
+    return end.encode() if end is not None else b""
 
 
 def _newer_trust(context: Context, said: Hello) -> tuple[Reply, ...]:
