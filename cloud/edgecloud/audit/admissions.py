@@ -15,7 +15,7 @@ from modelwire.wire.signing import Fleet, Role
 from modelwire.wire.trust import Trusted
 
 from . import entries
-from .entries import Entry
+from .entries import Decided
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Admissions:
                 raise
             raise RegistryDamaged(path=path, reason=f"its log was changed: {error.message}") from None
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: Decided) -> None:
         """Move on by an entry that follows. Raises WireError for one that the right key did not seal, or that can't be."""
         if entry.kind == entries.TRUST:
             signed = records.parse(entry.bytes("record"))
@@ -91,7 +91,7 @@ class Admissions:
             out.append(DeviceKey(row.id, row.device, row.key, row.added_at, known.at) if ended else row)
         return out
 
-    def _act(self, entry: Entry) -> None:
+    def _act(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))
         act = expect(signed, Act)
         self._sealed(signed, Role.ACT, entry)
@@ -111,7 +111,7 @@ class Admissions:
             known.revoked = known.revoked or entry.number
         self.act = act.number
 
-    def _sealed(self, signed: Signed, role: Role, entry: Entry) -> None:
+    def _sealed(self, signed: Signed, role: Role, entry: Decided) -> None:
         """Raise unless a command key that spoke when the entry was made has sealed the record."""
         signed.check(self.fleet.id, role)
         for key in self.trusted.keys(role, entry.at):
