@@ -33,7 +33,8 @@ class Bounds:
     held_seconds: int = 30 * 24 * 3600
     refusals: int = 10_000
     models_of_device: int = 64
-    epochs: int = 10_000  # of one model of a device
+    epochs_a_day: int = 24  # that one model may open, counted since a key of its device was last admitted
+    epochs_wait: int = 900  # a board that may open no more asks again after this at the latest: the operator may have helped
     transfers_of_device: int = 4
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten
@@ -64,6 +65,7 @@ class Result(str, Enum):
     WELCOMED = "welcomed"
     NOTED = "noted"  # presence, an answer, a part, a report
     CHALLENGED = "challenged"  # a hello that would open an epoch, and is to be said again
+    WAITS = "waits"  # a hello that would open more epochs in a day than may be
     UNKNOWN = "unknown"  # of a later release; answered so
 
 
