@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import edgecloud
+from edgecloud import keys
+from edgecloud.audit.signing import sign_end
 from edgecloud.intake.decision import Bounds, Decision, Reply, Result
 from edgecloud.intake.rebuilding import Judged, Rebuilder
 from edgecloud.intake.routing import Ingest
+from edgecloud.keys import load_key
+from edgecloud.registry import ActRow, LineageRow, Request, SqliteStore, Store, TrustRow, create_registry, open_registry
 from edgecloud.registry import Base as BaseRow
-from edgecloud.registry import LineageRow, Request, SqliteStore, TrustRow, create_registry, open_registry
-from modelwire.wire.records import Command, Level, Receipt, Record, encode
-from tests.keys import COMMAND, FLEET_ID, ROOT, trust
+from modelwire.wire.records import Act, Command, Level, Receipt, Record, encode
+from modelwire.wire.signing import PrivateKey
+from tests.keys import COMMAND, FLEET_ID, RECEIPT, ROOT, trust
 from tests.keys import FLEET as IDENTITY
 
 from .device import FLEET, Base, ScriptedDevice, Sent
@@ -46,6 +50,40 @@ def ask(
     return request
 
 
+def admit(store: SqliteStore, device: str, key: bytes, now: int) -> None:
+    """Let a key speak for a device, as `edgecloud devices add` does: sealed, entered in the log, and listed."""
+    with store.transaction():
+        _decide(store, device, "admit", key, now)
+        store.devices.add(device, key, now)
+
+
+def revoke(store: SqliteStore, device: str, now: int) -> None:
+    """End what speaks for a device, as `edgecloud devices revoke` does."""
+    with store.transaction():
+        for one in store.devices.keys(device):
+            if one.revoked_at is None:
+                _decide(store, device, "revoke", one.key, now)
+        store.devices.revoke(device, now)
+
+
+def _decide(store: SqliteStore, device: str, verb: str, key: bytes, now: int) -> None:
+    number = store.acts.last() + 1
+    said = Act(store.fleet, device, "all", now, number, verb, key)
+    store.acts.add(ActRow(number, device, verb, key, encode(said, _key(store, keys.COMMAND, COMMAND), store.identity.id)))
+
+
+def sign(store: Store) -> None:
+    """Sign the end of the log, as the ingester does in each of its transactions."""
+    sign_end(store, _key(store, keys.RECEIPT, RECEIPT), "the registry")
+
+
+def _key(store: Store, name: str, ours: PrivateKey) -> PrivateKey:
+    """Return the key that lies beside the registry, as `edgecloud init` makes it; ours where there is none."""
+    assert isinstance(store, SqliteStore)
+    path = store.database.path.parent / name
+    return load_key(path, keys.SECRET[name]) if path.exists() else ours
+
+
 @dataclass
 class Centre:
     """Ingest and rebuild over one registry, driven by hand; it remembers every reply."""
@@ -57,17 +95,25 @@ class Centre:
 
     def __post_init__(self) -> None:
         self.ingest = Ingest(self.store, self.bounds, secret=SECRET)
-        self.rebuilder = Rebuilder(self.store, bounds=self.bounds)
+        self.rebuilder = Rebuilder(self.store, bounds=self.bounds, sign=sign)
 
     def _kept(self, outcome: Decision) -> Decision:
         self.replies += outcome.replies
         return outcome
 
     def take(self, message: tuple[str, bytes]) -> Decision:
-        return self._kept(self.ingest.take(*message, self.now))
+        with self.store.transaction():
+            self.ingest.catch_up()
+            outcome = self.ingest.take(*message, self.now)
+            sign(self.store)
+        return self._kept(outcome)
 
     def tick(self) -> list[Decision]:
-        return [self._kept(o) for o in self.ingest.released(self.now)]
+        with self.store.transaction():
+            self.ingest.catch_up()
+            outcomes = self.ingest.released(self.now)
+            sign(self.store)
+        return [self._kept(o) for o in outcomes]
 
     def rebuild(self) -> list[Judged]:
         out: list[Judged] = []
@@ -86,7 +132,7 @@ class Centre:
     def meet(self, device: ScriptedDevice) -> ScriptedDevice:
         """Register a device and exchange hello and welcome."""
         if self.store.devices.owner(device.key.public) is None:
-            self.store.devices.add(device.name, device.key.public, self.now)
+            admit(self.store, device.name, device.key.public, self.now)
         self.greet(device)
         for record in self.said():
             device.hear(record)
@@ -129,8 +175,11 @@ def fleet_of(store: SqliteStore) -> edgecloud.Registry:
 
 
 def damage(store: SqliteStore, sql: str, *values: object) -> None:
-    """Change a row behind the registry's back."""
-    for (name,) in store.database.all("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+    """Change a row behind the registry's back, and leave its schema as it was."""
+    triggers = store.database.all("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+    for name, _ in triggers:
         store.database.run(f"DROP TRIGGER {name}")
     store.database.run("PRAGMA ignore_check_constraints = ON")
     store.database.run(sql, *values)
+    for _, made in triggers:
+        store.database.run(made)

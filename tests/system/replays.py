@@ -25,7 +25,7 @@ from modelwire.wire.signing import PrivateKey, Role
 from tests import keys
 from tests.edgeagent import boards
 from tests.edgeagent.centre import FakeClock
-from tests.edgecloud.centre import Centre, add_base
+from tests.edgecloud.centre import Centre, add_base, admit
 from tests.edgecloud.device import Base
 from tests.modelwire.wire.examples import EXAMPLES
 
@@ -121,7 +121,7 @@ def sides(folder: Path) -> Iterator[tuple[Centre, boards.Rig]]:
     centre = Centre(open_registry(folder / "fleet.db", synchronous="OFF"))
     add_base(centre.store, Base.of())
     for device, key in DEVICES.items():
-        centre.store.devices.add(device, key.public, 1)
+        admit(centre.store, device, key.public, 1)
     with boards.rig(folder / "pi-7", boards.centre(FakeClock())) as rig:
         assert rig.agent.hear(f"e1/{FLEET}/all/all/dn/trust", trust, 0.0)
         yield centre, rig
@@ -155,5 +155,3 @@ def _by_device(rig: boards.Rig, topic: topics.Topic, message: Message) -> bool:
         return rig.agent.hear(str(topic), message.data, 0.0)
     except WireError:
         return False
-
-

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
 from edgecloud.registry import Request
-from modelwire.errors import LineageError
+from modelwire.errors import LineageError, ModelWireError
 from modelwire.tensors import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
-from modelwire.wire.records import NOT_UNDERSTOOD, Enrol, Report, Response, Signed, Unknown, expect
+from modelwire.wire.records import NOT_UNDERSTOOD, Command, Enrol, Report, Response, Signed, Unknown, expect
 
 from .decision import Context, Decision, Reply, Result, clean, require_known
 
+log = logging.getLogger("edgecloud.ingest")
 
-def command(request: Request) -> Reply:
-    """Return a command as it goes to its device: the bytes that the operator's key has sealed."""
-    return Reply("cmd", records.parse(request.record).record, request.record)
+
+def command(request: Request) -> Reply | None:
+    """Return a command as it goes to its device: the bytes that the operator's key has sealed. None for a row that holds none."""
+    try:
+        return Reply("cmd", records.expect(records.parse(request.record), Command), request.record)
+    except ModelWireError as error:
+        log.error("command %d in the registry is none: %s; edgecloud verify tells more", request.number, error.message)
+        return None
 
 
 def response(context: Context, signed: Signed, data: bytes) -> Decision:
@@ -59,4 +67,4 @@ def unknown(context: Context, signed: Signed, said: Unknown) -> Decision:
 
 def _verify(context: Context, signed: Signed) -> None:
     device = signed.record.device
-    require_known(context.store, device, lambda key: signed.verify(key, context.store.identity.id, device))
+    require_known(context, device, lambda key: signed.verify(key, context.store.identity.id, device))

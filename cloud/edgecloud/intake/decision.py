@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from edgecloud.registry import Store
+from edgecloud.audit.admissions import Admissions
+from edgecloud.registry import DeviceKey, Store
 from modelwire import limits
 from modelwire.errors import BadSignature, ConfigError, KernelError, RegistryDamaged, StateBusy, UnknownDevice
 from modelwire.wire import topics
@@ -51,6 +52,17 @@ class Context:
     bounds: Bounds
     now: int
     secret: bytes = b""  # of the challenges, which hellos alone need
+    admissions: Admissions | None = None  # who speaks; what judges no signature needs none
+
+    def keys(self, device: str) -> list[DeviceKey]:
+        """Return the keys of a device that the operator let in, oldest first: a row without a sealed act is none."""
+        assert self.admissions is not None
+        return self.admissions.of(device, self.store.devices.keys(device))
+
+    def admitted_at(self, key: bytes) -> int:
+        """Return when a key that speaks was let in, or the operator last said so again."""
+        assert self.admissions is not None
+        return self.admissions.by_key[key].at
 
 
 class Result(str, Enum):
@@ -112,10 +124,10 @@ class KeyStanding(Enum):
     UNKNOWN = "unknown"
 
 
-def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
+def standing(context: Context, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
     """Return whose signature it is. verify: raises BadSignature unless the given public key made it."""
     revoked = False
-    for known in reversed(store.devices.keys(device)):
+    for known in reversed(context.keys(device)):
         try:
             verify(known.key)
         except BadSignature:
@@ -126,7 +138,7 @@ def standing(store: Store, device: str, verify: Callable[[bytes], None]) -> KeyS
     return KeyStanding.REVOKED if revoked else KeyStanding.UNKNOWN
 
 
-def require_known(store: Store, device: str, verify: Callable[[bytes], None]) -> None:
+def require_known(context: Context, device: str, verify: Callable[[bytes], None]) -> None:
     """Raise UnknownDevice unless a key that speaks for the device now made the signature."""
-    if standing(store, device, verify) is not KeyStanding.KNOWN:
+    if standing(context, device, verify) is not KeyStanding.KNOWN:
         raise UnknownDevice(device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecloud.registry import DeviceKey, Epoch, HeadRow, LineageRow, WaitingMessage
+from edgecloud.registry import Epoch, HeadRow, LineageRow, WaitingMessage
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import records
@@ -22,7 +22,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store = context.store
     said = expect(signed, Hello)
     signed.verify(said.key, store.identity.id, said.device)  # it speaks for its key; whose key that is comes next
-    known = {k.key: k for k in store.devices.keys(said.device)}.get(said.key)
+    known = {k.key: k for k in context.keys(said.device)}.get(said.key)
     if known is None or known.revoked_at is not None:
         if store.devices.is_rejected(said.device, said.key):
             word = "was rejected"  # it takes no room, and is not listed
@@ -42,7 +42,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
         if lineage is None:
             _require_room(context, said)
         else:
-            opened = epochs.rate(store, lineage.id, _admitted_at(context, known), context.now, context.bounds)
+            opened = epochs.rate(store, lineage.id, context.admitted_at(said.key), context.now, context.bounds)
             if opened.full:
                 return _too_often(context, said, opened)
         if not answered(context.secret, said, context.now):
@@ -54,7 +54,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
-    asked = tuple(asking.command(r) for r in store.requests.open(context.now, lineage.id))
+    asked = tuple(reply for r in store.requests.open(context.now, lineage.id) if (reply := asking.command(r)) is not None)
     replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
@@ -64,7 +64,7 @@ def presence(context: Context, signed: Signed, data: bytes) -> Decision:
     said = expect(signed, Presence)
     store = context.store
     lineage = store.lineages.get(said.device, said.model)
-    signer = standing(store, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
+    signer = standing(context, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
     if signer is KeyStanding.UNKNOWN:
         looked = max((k.id for k in store.devices.keys(said.device)), default=0)
         _hold(context, WaitingMessage(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
@@ -83,12 +83,6 @@ def _require_room(context: Context, said: Hello) -> None:
         raise LineageError(reason=f"{said.device} has {bounds.models_of_device} models; no more are taken")
 
 
-def _admitted_at(context: Context, known: DeviceKey) -> int:
-    """Return when the key was admitted, or the operator last said so again."""
-    acts = [act for act in context.store.acts.of(known.device) if act.verb == "admit" and act.key == known.key]
-    return max(known.added_at, *(records.parse(act.record).record.at for act in acts[-1:]), 0)
-
-
 def _too_often(context: Context, said: Hello, opened: EpochRate) -> Decision:
     """Say that no more epochs are opened for now: a board that is set up anew so often is broken, or its key is in other hands."""
     reason = f"it has lost its state {opened.opened} times in a day; see edgecloud devices, and devices reset"
@@ -100,7 +94,7 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     verified = context.store.versions.verified(lineage.id, epoch.epoch)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
-        verified, context.now, b"", 0, b"", b"", 0, TRAINERS,
+        verified, context.now, b"", 0, _log_end(context), b"", 0, TRAINERS,
     )  # fmt: skip
     return Reply("cmd", answer)
 
@@ -109,10 +103,16 @@ def _not_welcome(
     context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"", wait: int = 0
 ) -> Decision:
     answer = Welcome(
-        said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, wait, b"", b"",
-        0, TRAINERS,
+        said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, wait,
+        _log_end(context), b"", 0, TRAINERS,
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))
+
+
+def _log_end(context: Context) -> bytes:
+    """Return the newest link of the log, which the device keeps: a witness that whoever changes the registry does not reach."""
+    end = context.store.log.end()
+    return end.encode() if end is not None else b""
 
 
 def _newer_trust(context: Context, said: Hello) -> tuple[Reply, ...]:

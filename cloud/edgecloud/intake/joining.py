@@ -25,7 +25,7 @@ def transfer(context: Context, signed: Signed, data: bytes) -> Decision:
     """Return what is held of a transfer, or the receipt of the update when it has been whole before."""
     store = context.store
     said = records.expect(signed, Transfer)
-    require_known(store, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
+    require_known(context, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
     if said.what != UPDATE:
         raise Malformed(what="transfer", reason=f"devices send an {UPDATE} in parts, and this is a {said.what}")
     count = parts.count(said, context.bounds.wire)
@@ -84,7 +84,7 @@ def _mark(context: Context, said: Transfer) -> bytes:
     epoch = store.lineages.current(lineage.id) if lineage else None
     head = store.lineages.head(epoch.lineage, epoch.epoch) if epoch else None
     mark = hashlib.sha256(struct.pack("<Q", epoch.epoch if epoch else 0) + (head.commit if head else b""))
-    for key in store.devices.keys(said.device):
+    for key in context.keys(said.device):
         mark.update(struct.pack("<Q?", key.id, key.revoked_at is None))
     for commit, _, _ in store.inbox.parked_sizes(said.device):
         mark.update(commit)

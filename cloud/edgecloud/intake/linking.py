@@ -54,7 +54,7 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     container = parse(data, context.bounds.wire)
     header = container.header
     routes.check_update(topic, header.device, header.model)
-    signer = standing(context.store, header.device, lambda key: container.verify(key, context.store.identity.id))
+    signer = standing(context, header.device, lambda key: container.verify(key, context.store.identity.id))
     if signer is KeyStanding.REVOKED:
         raise UnknownDevice(device=header.device)
     if signer is KeyStanding.UNKNOWN:
@@ -306,8 +306,9 @@ def _receipt(context: Context, about: Subject, level: Level, reason: str = "", g
     """Return a receipt. good: of a refusal, what to build on."""
     of, (commit, version) = about.lineage, (good.commit, good.version) if good else (b"", 0)
     said = Receipt(
-        context.store.fleet, of.device, of.model, context.now, about.epoch, about.version, about.commit, level, reason, commit, version, 0
-    )
+        context.store.fleet, of.device, of.model, context.now, about.epoch, about.version, about.commit, level, reason, commit, version,
+        context.store.log.place(about.commit),
+    )  # fmt: skip
     return Reply("receipt", said)
 
 

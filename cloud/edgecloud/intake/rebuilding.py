@@ -33,10 +33,14 @@ class Rebuilder:
     """The rebuild of one registry, for one thread with a store of its own. Keeps the newest states in memory, bounded."""
 
     def __init__(
-        self, store: Store, *, kept_bytes: int = 512 * 1024 * 1024, bounds: Bounds | None = None, seconds: float = 2.0
-    ) -> None:
-        """seconds: after so much work what is proven is committed; a version deep in its chain may take that long alone."""
-        self.store = store
+        self, store: Store, *, kept_bytes: int = 512 * 1024 * 1024, bounds: Bounds | None = None, seconds: float = 2.0,
+        sign: Callable[[Store], None] = lambda store: None,
+    ) -> None:  # fmt: skip
+        """seconds: after so much work what is proven is committed; a version deep in its chain may take that long alone.
+
+        sign: called in the transaction of what was judged, last: signs the end of the log.
+        """
+        self.store, self._sign = store, sign
         self._seconds = seconds
         self._bounds = bounds if bounds is not None else Bounds()
         self._bases = materialise.LoadedBases(store)
@@ -81,6 +85,7 @@ class Rebuilder:
             with self.store.transaction():
                 for version, lineage, refused in results:
                     out += [self._accept(context, lineage, version)] if refused is None else refuse_tree(context, version, refused)
+                self._sign(self.store)
         return out
 
     def _waiting(self, limit: int) -> list[VersionRow]:

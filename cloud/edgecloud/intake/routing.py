@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 
+from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Refusal, Request, Store
 from modelwire.errors import ModelWireError
 from modelwire.wire import parts, records, routes, topics
@@ -29,10 +30,19 @@ class Ingest:
         self.store = store
         self.bounds = bounds if bounds is not None else Bounds()
         self._secret = secret
+        self.admissions = Admissions(store.identity)
+
+    def catch_up(self) -> None:
+        """Take in what an operator has sealed since. Raises RegistryDamaged for a log that was changed by anybody else."""
+        self.admissions.catch_up(self.store.log, "the registry")
+
+    def forget(self) -> None:
+        """Replay the log from its first entry at the next message: what was last seen of it was taken back with a transaction."""
+        self.admissions = Admissions(self.store.identity)
 
     def take(self, topic: str, data: bytes, now: int) -> Decision:
-        """Return what became of one message. Raises only what is the registry's own trouble."""
-        context = Context(self.store, self.bounds, now, self._secret)
+        """Return what became of one message, of those who spoke at the last `catch_up`. Raises only what is the registry's own trouble."""
+        context = Context(self.store, self.bounds, now, self._secret, self.admissions)
         try:
             with self.store.transaction():
                 return self._route(context, topic, data)
@@ -57,7 +67,7 @@ class Ingest:
 
     def commands(self, lineage: int | None = None, now: int = 0) -> list[tuple[Request, Reply]]:
         """Return what is asked for and neither answered nor expired, with the command as it was sealed."""
-        return [(r, asking.command(r)) for r in self.store.requests.open(now, lineage)]
+        return [(r, reply) for r in self.store.requests.open(now, lineage) if (reply := asking.command(r)) is not None]
 
     def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.registry import SqliteStore, open_registry
+from edgecloud.audit.signing import require_signed, sign_end
+from edgecloud.registry import SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import tighten
 from modelwire.errors import BrokerUnreachable, StateBusy
@@ -111,8 +112,11 @@ class Ingester:
                 keys.require_speaks(self._key, Role.RECEIPT, held, "the private key")
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
+                ingest = Ingest(store, self._bounds, secret=self._secret)
+                ingest.catch_up()
+                require_signed(store, ingest.admissions, self._path)
                 self._transport.start(self._take_in)
-                self._serve(store, once)
+                self._serve(ingest, once)
             finally:
                 self.stop()
                 self._work.set()
@@ -125,9 +129,8 @@ class Ingester:
             raise self._failure
         return self.tally
 
-    def _serve(self, store: SqliteStore, once: float | None) -> None:
-        ingest = Ingest(store, self._bounds, secret=self._secret)
-        self._fleet = store.identity.id
+    def _serve(self, ingest: Ingest, once: float | None) -> None:
+        self._fleet = ingest.store.identity.id
         last_tick = last_message = started = time.monotonic()
         met: float | None = None  # when the broker was first reached
         while not self._stopping:
@@ -189,9 +192,12 @@ class Ingester:
             try:
                 with ingest.store.transaction():
                     now = int(self._clock())
+                    ingest.catch_up()
                     outcomes = [ingest.take(d.topic, d.data, now) for d in batch]
+                    self._sign(ingest.store)
                 break
             except StateBusy as error:
+                ingest.forget()
                 log.warning("%s; the batch waits", error)
                 if self._rest(1.0):
                     return  # nothing of it was acknowledged: it comes again
@@ -211,8 +217,13 @@ class Ingester:
     def _tick(self, ingest: Ingest) -> None:
         now, clock = int(self._clock()), time.monotonic()
         try:
-            self._after(ingest.released(now))
+            with ingest.store.transaction():
+                ingest.catch_up()  # first: only what an operator sealed is signed with the rest
+                outcomes = ingest.released(now)
+                self._sign(ingest.store)
+            self._after(outcomes)
         except StateBusy as error:
+            ingest.forget()
             log.warning("%s; looking again", error)
         for request, reply in ingest.commands(now=now):
             one = request.lineage, request.number
@@ -231,6 +242,10 @@ class Ingester:
                 self._work.set()
                 self._idle.clear()
 
+    def _sign(self, store: Store) -> None:
+        """Sign the end of the log within the transaction that moved it: a kill leaves both or neither."""
+        sign_end(store, self._key, self._path)
+
     def _send(self, replies: Iterable[Reply]) -> None:
         for reply in replies:
             self._transport.publish(reply.topic, reply.encode(self._key, self._fleet))
@@ -239,7 +254,7 @@ class Ingester:
         try:
             store = self._open()
             try:
-                self._rebuild_all(Rebuilder(store, bounds=self._bounds))
+                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign))
             finally:
                 store.close()
         except BaseException as error:  # noqa: BLE001 - raised again by `run`

@@ -14,6 +14,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    LogEntry,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -21,13 +22,14 @@ from .rows import (
     Refusal,
     Rejection,
     Request,
+    SignedEnd,
     Status,
     TrustRow,
     VersionRow,
     WaitingMessage,
 )
 from .sqlite_store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
-from .store import Store
+from .store import Log, Store
 
 __all__ = [
     "FILES_FROM",
@@ -39,6 +41,8 @@ __all__ = [
     "Epoch",
     "HeadRow",
     "LineageRow",
+    "Log",
+    "LogEntry",
     "NewVersion",
     "OpenTransfer",
     "Parked",
@@ -46,6 +50,7 @@ __all__ = [
     "Refusal",
     "Rejection",
     "Request",
+    "SignedEnd",
     "SqliteStore",
     "Status",
     "Store",

@@ -233,3 +233,22 @@ class Annotation:
     object: str  # DEVICE, DEVICE/MODEL, DEVICE/MODEL@VERSION or a base's name
     text: str
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One entry of the registry's log."""
+
+    number: int  # from 1, without a gap
+    subject: bytes  # commit of the version that it is about, or empty
+    entry: bytes  # CBOR: kind, at, and what the kind needs
+    link: bytes  # 32 bytes: binds it and all before it
+
+
+@dataclass(frozen=True, slots=True)
+class SignedEnd:
+    """Up to where the receipt key has signed the log."""
+
+    number: int
+    link: bytes
+    signature: bytes

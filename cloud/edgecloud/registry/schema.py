@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from edgecommon.sqlite import Database
@@ -11,8 +15,8 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 6  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
-FIRST = 5  # of wire 1 as it is now; what stands below was made before it was final
+SCHEMA = 7  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
 CREATE TABLE registry (
@@ -146,10 +150,18 @@ CREATE TABLE quarantine (
   reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
   mark BLOB NOT NULL,
   base BLOB NOT NULL,
+  first_at INTEGER NOT NULL,
   received_at INTEGER NOT NULL,
+  times INTEGER NOT NULL DEFAULT 1 CHECK (times > 0),
   looked INTEGER NOT NULL,
   bytes BLOB NOT NULL, -- last: SQLite walks through it to reach what stands behind
   UNIQUE (device, model, kind, mark)
+);
+CREATE TABLE rejection (
+  device TEXT NOT NULL,
+  key BLOB NOT NULL CHECK (length(key) = 32),
+  at INTEGER NOT NULL,
+  PRIMARY KEY (device, key)
 );
 CREATE TABLE refusal (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -207,45 +219,33 @@ CREATE TABLE annotation (
   at INTEGER NOT NULL
 );
 CREATE INDEX annotation_object ON annotation (kind, object);
-"""
-
-# A key's hellos are counted and their first time is kept; what the operator does not want to see again stays said.
-_WAITING_KEYS = """
-CREATE TABLE held (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  device TEXT NOT NULL,
-  model TEXT NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('hello', 'state', 'update')),
-  reason TEXT NOT NULL CHECK (reason IN ('unknown-key', 'unknown-base')),
-  mark BLOB NOT NULL,
-  base BLOB NOT NULL,
-  first_at INTEGER NOT NULL,
-  received_at INTEGER NOT NULL,
-  times INTEGER NOT NULL DEFAULT 1 CHECK (times > 0),
-  looked INTEGER NOT NULL,
-  bytes BLOB NOT NULL, -- last: SQLite walks through it to reach what stands behind
-  UNIQUE (device, model, kind, mark)
+CREATE TABLE log (
+  number INTEGER PRIMARY KEY CHECK (number > 0),
+  subject BLOB NOT NULL,
+  entry BLOB NOT NULL,
+  link BLOB NOT NULL CHECK (length(link) = 32)
 );
-INSERT INTO held (id, device, model, kind, reason, mark, base, first_at, received_at, looked, bytes)
-  SELECT id, device, model, kind, reason, mark, base, received_at, received_at, looked, bytes FROM quarantine;
-DROP TABLE quarantine;
-ALTER TABLE held RENAME TO quarantine;
-CREATE TABLE rejection (
-  device TEXT NOT NULL,
-  key BLOB NOT NULL CHECK (length(key) = 32),
-  at INTEGER NOT NULL,
-  PRIMARY KEY (device, key)
+CREATE INDEX log_subject ON log (subject);
+CREATE TABLE log_end (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  number INTEGER NOT NULL CHECK (number > 0),
+  link BLOB NOT NULL CHECK (length(link) = 32),
+  signature BLOB NOT NULL CHECK (length(signature) = 64)
 );
 """
 
-_WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation")
-_NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command")
+_WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
+_NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
 # Table: the columns that may change, and the condition under which they may.
 _ONLY = {
     "device_key": ("revoked_at", "OLD.revoked_at IS NULL"),
     "version": ("status, reason", "OLD.status = 'stored'"),
     "command": ("answered_at, ok, text, body", "OLD.answered_at IS NULL"),
 }
+
+
+# Tables that SQLite and the migrations' library keep for themselves.
+_OF_LIBRARIES = ("sqlite_sequence", "sqlite_stat1", "sqlite_stat4", "_sqlite_migrations")
 
 
 def migrate(database: Database) -> None:
@@ -264,17 +264,11 @@ def migrate(database: Database) -> None:
 def steps(migrations: Migrations) -> None:
     """Say how each schema is made of the one before it."""
 
-    @migrations(name="m005_wire_1")
-    def m005_wire_1(tables: Any) -> None:
+    @migrations(name="m007_wire_1")
+    def m007_wire_1(tables: Any) -> None:
         _run(tables, _FIRST)
         for statement in _triggers(tables):
             tables.execute(statement)
-
-    @migrations(name="m006_waiting_keys")
-    def m006_waiting_keys(tables: Any) -> None:
-        _run(tables, _WAITING_KEYS)
-        for event in ("UPDATE", "DELETE"):
-            tables.execute(_trigger("rejection", f"no_{event.lower()}", event, "1"))
 
 
 def check(database: Database) -> bool:
@@ -290,7 +284,43 @@ def check(database: Database) -> bool:
     if version < FIRST:
         fix = "start a new one in another folder: edgecloud init --db FOLDER/fleet.db; the release that made this one still reads it"
         raise OldWire(path=database.path, fix=fix)
+    if version == SCHEMA:
+        _require_own_objects(database)
     return version == SCHEMA
+
+
+def changed(database: Database) -> list[str]:
+    """Return what of a registry's tables, indexes and triggers is not as this release makes them: a trigger more can add a key."""
+    found = {(row[0], row[1]): row[2] for row in database.all("SELECT type, name, sql FROM sqlite_master")}
+    wanted = _objects(steps)
+    out = [f"the {kind} {name} is {'gone' if (kind, name) not in found else 'another'}" for (kind, name), sql in wanted.items()
+           if found.get((kind, name), "") != sql]  # fmt: skip
+    return out + [f"there is a {kind} {name} that this release does not make" for kind, name in found if _foreign(kind, name, wanted)]
+
+
+def _require_own_objects(database: Database) -> None:
+    wrong = changed(database)
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise RegistryDamaged(path=database.path, reason=f"its schema was changed by another program: {wrong[0][:200]}{more}")
+
+
+def _foreign(kind: str, name: str, wanted: Mapping[tuple[str, str], str | None]) -> bool:
+    of_sqlite = kind in ("table", "index") and (name in _OF_LIBRARIES or name.startswith(("sqlite_autoindex_", "idx__sqlite_migrations_")))
+    return (kind, name) not in wanted and not of_sqlite
+
+
+@lru_cache(maxsize=4)
+def _objects(made_by: Callable[[Any], None]) -> dict[tuple[str, str], str | None]:
+    """Return what the migrations make of an empty file: the text of each object by kind and name."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+
+        def at_once(name: str) -> Callable[[Callable[[Any], None]], None]:
+            return lambda step: step(empty)
+
+        made_by(at_once)
+        rows = empty.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    return {(kind, name): sql for kind, name, sql in rows if name not in _OF_LIBRARIES}
 
 
 def _run(tables: Any, statements: str) -> None:
@@ -307,7 +337,8 @@ def _triggers(tables: Any) -> list[str]:
         out.append(_trigger(table, "no_update", "UPDATE", "1"))
     for table, (columns, condition) in _ONLY.items():
         free = {c.strip() for c in columns.split(",")}
-        fixed = ", ".join(f'"{c.name}"' for c in tables[table].columns if c.name not in free)
+        names = [row[1] for row in tables.execute(f"PRAGMA table_info({table})").fetchall()]
+        fixed = ", ".join(f'"{name}"' for name in names if name not in free)
         out.append(_trigger(table, "write_once", f"UPDATE OF {fixed}", "1"))
         out.append(_trigger(table, "once", f"UPDATE OF {columns}", f"NOT ({condition})"))
     return out

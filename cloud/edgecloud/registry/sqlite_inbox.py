@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgecommon.sqlite import Database, Row
 
 from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, WaitingMessage
+from .store import Log
 
 
 class SqliteInbox:
@@ -150,34 +151,38 @@ class SqliteRequests:
 
     _ALL = "SELECT number, lineage, verb, record, expiry, created_at, answered_at, ok, text, body FROM command"
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database, self._log = database, log
 
     def add(self, request: Request) -> None:
         r = request
-        self._database.run(
-            "INSERT INTO command (number, lineage, verb, record, expiry, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-            r.number, r.lineage, r.verb, r.record, r.expiry, r.created_at,
-        )  # fmt: skip
+        with self._database.transaction():
+            self._database.run(
+                "INSERT INTO command (number, lineage, verb, record, expiry, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+                r.number, r.lineage, r.verb, r.record, r.expiry, r.created_at,
+            )  # fmt: skip
+            self._log.append("command", record=r.record)
 
     def last(self, lineage: int) -> int:
         return self._database.number("SELECT coalesce(max(number), 0) FROM command WHERE lineage = ?", lineage)
 
     def open(self, now: int, lineage: int | None = None) -> list[Request]:
         where, values = (" AND lineage = ?", [lineage]) if lineage is not None else ("", [])
-        rows = self._database.all(
-            f"{self._ALL} WHERE answered_at IS NULL AND expiry >= ?{where} ORDER BY lineage, number", now, *values
-        )
+        rows = self._database.all(f"{self._ALL} WHERE answered_at IS NULL AND expiry >= ?{where} ORDER BY lineage, number", now, *values)
         return [_request(row) for row in rows]
 
     def of(self, lineage: int) -> list[Request]:
         return [_request(row) for row in self._database.all(f"{self._ALL} WHERE lineage = ? ORDER BY number", lineage)]
 
     def answer(self, number: int, lineage: int, ok: bool, text: str, now: int, body: bytes = b"") -> bool:
-        changed = self._database.run(
-            "UPDATE command SET answered_at = ?, ok = ?, text = ?, body = ? WHERE number = ? AND lineage = ? AND answered_at IS NULL",
-            now, ok, text, body, number, lineage,
-        )  # fmt: skip
+        with self._database.transaction():
+            changed = self._database.run(
+                "UPDATE command SET answered_at = ?, ok = ?, text = ?, body = ? WHERE number = ? AND lineage = ? AND answered_at IS NULL",
+                now, ok, text, body, number, lineage,
+            )  # fmt: skip
+            if changed:
+                of = self._database.one("SELECT device, model FROM lineage WHERE id = ?", lineage)
+                self._log.append("answer", device=of[0], model=of[1], number=number, ok=ok, text=text)
         return changed == 1
 
 

@@ -21,6 +21,7 @@ from .rows import (
     TrustRow,
     VersionRow,
 )
+from .store import Log
 
 
 class SqliteTrusts:
@@ -28,11 +29,13 @@ class SqliteTrusts:
 
     _ALL = "SELECT number, record FROM trust"
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database, self._log = database, log
 
     def add(self, trust: TrustRow) -> None:
-        self._database.run("INSERT INTO trust VALUES (?, ?)", trust.number, trust.record)
+        with self._database.transaction():
+            self._database.run("INSERT INTO trust VALUES (?, ?)", trust.number, trust.record)
+            self._log.append("trust", record=trust.record)
 
     def all(self) -> list[TrustRow]:
         return [TrustRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY number")]
@@ -47,11 +50,13 @@ class SqliteTrusts:
 class SqliteActs:
     """Implements Acts."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database, self._log = database, log
 
     def add(self, act: ActRow) -> None:
-        self._database.run("INSERT INTO act VALUES (?, ?, ?, ?, ?)", act.number, act.device, act.verb, act.key, act.record)
+        with self._database.transaction():
+            self._database.run("INSERT INTO act VALUES (?, ?, ?, ?, ?)", act.number, act.device, act.verb, act.key, act.record)
+            self._log.append("act", record=act.record)
 
     def last(self) -> int:
         return self._database.number("SELECT coalesce(max(number), 0) FROM act")
@@ -132,8 +137,8 @@ class SqliteLineages:
     _ALL = "SELECT id, device, model, last_version FROM lineage"
     _EPOCH = "SELECT lineage, epoch, state, base, floor, granted_at FROM epoch"
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database, self._log = database, log
 
     def get(self, device: str, model: str) -> LineageRow | None:
         row = self._database.maybe(f"{self._ALL} WHERE device = ? AND model = ?", device, model)
@@ -166,9 +171,11 @@ class SqliteLineages:
     def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
         with self._database.transaction():
             last = self.current(lineage)
-            epoch = Epoch(lineage, last.epoch + 1 if last else 1, state, base, self.by_id(lineage).last_version, now)
+            of = self.by_id(lineage)
+            epoch = Epoch(lineage, last.epoch + 1 if last else 1, state, base, of.last_version, now)
             self._database.run("INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?)", lineage, epoch.epoch, state, base, epoch.floor, now)
             self._database.run("INSERT INTO head VALUES (?, ?, NULL, ?, 0)", lineage, epoch.epoch, base)
+            self._log.append("epoch", device=of.device, model=of.model, epoch=epoch.epoch, state=state, base=base, floor=epoch.floor)
         return epoch
 
     def epoch(self, lineage: int, epoch: int) -> Epoch | None:
@@ -193,10 +200,16 @@ class SqliteLineages:
         return None if row is None else HeadRow(*row)
 
     def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
-        moved = self._database.run(
-            'UPDATE head SET version_id = ?, "commit" = ?, version = ? WHERE lineage = ? AND epoch = ? AND "commit" = ?',
-            to.version_id, to.commit, to.version, lineage, epoch, expect,
-        )  # fmt: skip
+        with self._database.transaction():
+            moved = self._database.run(
+                'UPDATE head SET version_id = ?, "commit" = ?, version = ? WHERE lineage = ? AND epoch = ? AND "commit" = ?',
+                to.version_id, to.commit, to.version, lineage, epoch, expect,
+            )  # fmt: skip
+            if moved:
+                of = self.by_id(lineage)
+                self._log.append(
+                    "head", to.commit, device=of.device, model=of.model, epoch=epoch, version=to.version, commit=to.commit, before=expect
+                )
         return moved == 1
 
     def presence(self, lineage: int) -> PresenceRow | None:
@@ -225,8 +238,8 @@ class SqliteVersions:
     )
     _ALL = f"SELECT {_COLUMNS} FROM version"
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database, self._log = database, log
 
     def add(self, version: NewVersion) -> VersionRow:
         v = version
@@ -271,10 +284,19 @@ class SqliteVersions:
         return self._many("WHERE parent_id = ? AND status <> 'refused' ORDER BY id", version)
 
     def verify(self, version: int) -> None:
-        self._database.run("UPDATE version SET status = 'verified' WHERE id = ?", version)
+        with self._database.transaction():
+            self._database.run("UPDATE version SET status = 'verified' WHERE id = ?", version)
+            self._judged(version, True, "")
 
     def refuse(self, version: int, reason: str) -> None:
-        self._database.run("UPDATE version SET status = 'refused', reason = ? WHERE id = ?", reason, version)
+        with self._database.transaction():
+            self._database.run("UPDATE version SET status = 'refused', reason = ? WHERE id = ?", reason, version)
+            self._judged(version, False, reason)
+
+    def _judged(self, version: int, ok: bool, reason: str) -> None:
+        row = self._database.maybe('SELECT "commit" FROM version WHERE id = ?', version)
+        if row is not None:
+            self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
 
     def verified(self, lineage: int, epoch: int) -> int:
         return self._database.number(

@@ -16,10 +16,11 @@ from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from .database import open_database, problems
 from .lock import lock_schema
+from .log import SqliteLog
 from .rows import TrustRow
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
-from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Trusts, Versions
+from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Log, Refusals, Requests, Transfers, Trusts, Versions
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
 
@@ -33,15 +34,16 @@ class SqliteStore:
         if row is None:
             raise RegistryDamaged(path=database.path, reason="it names no fleet")
         self._fleet, self._identity, files_from = str(row[0]), Fleet(bytes(row[1]), bytes(row[2])), int(row[3])
-        self.trusts: Trusts = SqliteTrusts(database)
-        self.acts: Acts = SqliteActs(database)
+        self.log: Log = SqliteLog(database)
+        self.trusts: Trusts = SqliteTrusts(database, self.log)
+        self.acts: Acts = SqliteActs(database, self.log)
         self.bases: Bases = SqliteBases(database)
         self.devices: Devices = SqliteDevices(database)
-        self.lineages: Lineages = SqliteLineages(database)
-        self.versions: Versions = SqliteVersions(database)
+        self.lineages: Lineages = SqliteLineages(database, self.log)
+        self.versions: Versions = SqliteVersions(database, self.log)
         self.inbox: Inbox = SqliteInbox(database)
         self.refusals: Refusals = SqliteRefusals(database)
-        self.requests: Requests = SqliteRequests(database)
+        self.requests: Requests = SqliteRequests(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
         self.files = FileBlobs(blob_folder(database.path))
@@ -71,9 +73,7 @@ def blob_folder(path: Path) -> Path:
     return path.with_name(path.name + ".blobs")
 
 
-def create_registry(
-    path: Path, *, fleet: str, identity: Fleet, trust: TrustRow, now: int, files_from: int = FILES_FROM
-) -> None:
+def create_registry(path: Path, *, fleet: str, identity: Fleet, trust: TrustRow, now: int, files_from: int = FILES_FROM) -> None:
     """Make a new registry. It has its name only when it is whole. Raises BadArgument when the file is there already.
 
     identity: the fleet's root key and id; trust: its first trust record.
@@ -86,7 +86,7 @@ def create_registry(
     try:
         schema.migrate(database)
         database.run("INSERT INTO registry VALUES (1, ?, ?, ?, ?, ?)", fleet, identity.id, identity.root, files_from, now)
-        SqliteTrusts(database).add(trust)
+        SqliteTrusts(database, SqliteLog(database)).add(trust)
         database.close()  # the last one out folds the log into the file
         put_in_place(partial, path, replace=False)
     finally:

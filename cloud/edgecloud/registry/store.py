@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from modelwire.wire import cbor
+from modelwire.wire.log import Link
 from modelwire.wire.signing import Fleet
 
 from .blobs import BlobStore
@@ -16,6 +19,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    LogEntry,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -23,6 +27,7 @@ from .rows import (
     Refusal,
     Rejection,
     Request,
+    SignedEnd,
     TrustRow,
     VersionRow,
     WaitingMessage,
@@ -302,6 +307,34 @@ class Transfers(Protocol):
         """Forget a transfer and its parts."""
 
 
+class Log(Protocol):
+    """What was decided, in order; write-once, each entry linked to all before it.
+
+    Trust records, acts, commands and their answers, epochs, heads and verdicts are entered by the store as they are kept.
+    """
+
+    appended: set[bytes]  # links of entries that were made through this store since the end was signed
+
+    def append(self, kind: str, subject: bytes = b"", **content: cbor.Value) -> int:
+        """Enter what was decided, and return the number of the entry. subject: commit of the version that it is about."""
+
+    def end(self) -> Link | None: ...
+
+    def link(self, number: int) -> bytes | None:
+        """Return the link of an entry, None where there is none."""
+
+    def after(self, number: int) -> Iterator[LogEntry]:
+        """Yield the entries with a higher number, in order."""
+
+    def place(self, subject: bytes) -> int:
+        """Return the number of the newest entry about a version, 0 when there is none."""
+
+    def signed(self) -> SignedEnd | None: ...
+
+    def sign(self, end: SignedEnd) -> None:
+        """Keep up to where the log is signed now."""
+
+
 class Annotations(Protocol):
     """Free notes."""
 
@@ -324,6 +357,7 @@ class Store(Protocol):
     requests: Requests
     transfers: Transfers
     annotations: Annotations
+    log: Log
     blobs: BlobStore
 
     @property

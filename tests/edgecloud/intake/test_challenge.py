@@ -11,7 +11,7 @@ from edgecloud.registry import SqliteStore, TrustRow
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import records
 from modelwire.wire.records import Hello, Trust, Welcome, encode
-from tests.edgecloud.centre import SECRET, Centre
+from tests.edgecloud.centre import SECRET, Centre, admit
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, key_of
 from tests.keys import FLEET_ID, ROOT, trust
 
@@ -19,7 +19,7 @@ from tests.keys import FLEET_ID, ROOT, trust
 def registered(centre: Centre, base: Base, **other: object) -> ScriptedDevice:
     """Return a device that is known and has never said hello."""
     device = ScriptedDevice(base, **other)  # type: ignore[arg-type]
-    centre.store.devices.add(device.name, device.key.public, 1)
+    admit(centre.store, device.name, device.key.public, 1)
     return device
 
 
@@ -41,7 +41,9 @@ def test_a_hello_that_would_open_an_epoch_is_challenged_and_changes_nothing(cent
     device.hear(said)
     assert centre.take(device.hello()).result is Result.WELCOMED
     said = welcome(centre)
-    assert (said.status, said.epoch, said.challenge, said.wait, said.log, said.resume) == ("ok", 1, b"", 0, b"", b"")
+    end = centre.store.log.end()
+    assert end is not None
+    assert (said.status, said.epoch, said.challenge, said.wait, said.log, said.resume) == ("ok", 1, b"", 0, end.encode(), b"")
     assert (said.resume_version, said.trainers) == (0, TRAINERS)
 
 

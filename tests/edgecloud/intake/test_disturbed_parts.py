@@ -10,7 +10,7 @@ from edgecloud.intake.decision import Bounds, Result
 from edgecloud.registry import SqliteStore
 from modelwire.wire import parts
 from modelwire.wire.records import Level, Wanted
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, admit
 from tests.edgecloud.device import BULK, PART, Base, ScriptedDevice
 
 
@@ -40,7 +40,7 @@ def wanted_or_nothing(centre: Centre, count: int) -> list[int]:
 
 def test_an_update_in_parts_before_any_hello_is_taken_after_it(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
-    centre.store.devices.add(device.name, device.key.public, 1)
+    admit(centre.store, device.name, device.key.public, 1)
     device.epoch = 1
     sent = device.train(extension=BULK)
     _, manifest, pieces = device.transfer(sent, PART)

@@ -26,7 +26,7 @@ from modelwire.wire import records
 from modelwire.wire.keys import KeyKind, write_key
 from modelwire.wire.signing import Role
 from tests import broker as brokers
-from tests.edgecloud.centre import add_base, make_registry
+from tests.edgecloud.centre import add_base, admit, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, Sent
 from tests.keys import FLEET_ID, RECEIPT
 
@@ -139,7 +139,7 @@ def world(folder: Path, base: Base, names: list[str]) -> Iterator[tuple[brokers.
     store = open_registry(folder / "fleet.db")
     add_base(store, base)
     for device in devices:
-        store.devices.add(device.name, device.key.public, 1)
+        admit(store, device.name, device.key.public, 1)
     store.close()
     with brokers.mosquitto(folder) as broker:
         ingester, boards = Process(folder, broker.url), Boards(broker.port, devices)

@@ -16,7 +16,7 @@ from edgecloud.registry import SqliteStore
 from modelwire.limits import Limits
 from modelwire.wire import parts, records
 from modelwire.wire.records import Level, Receipt, Transfer, Wanted
-from tests.edgecloud.centre import Centre, make_registry
+from tests.edgecloud.centre import Centre, admit, make_registry
 from tests.edgecloud.device import BULK, PART, Base, ScriptedDevice, key_of
 
 
@@ -212,16 +212,14 @@ def test_five_hundred_repeats_of_the_last_part_of_a_failed_whole_cause_no_join(
     assert joins.count == 1
     asked = statements(centre.store)
     for _ in range(500):
-        assert centre.take((device.topic("part"), out.cut(out.count - 1))).result is Result.DROPPED
+        assert centre.ingest.take(device.topic("part"), out.cut(out.count - 1), centre.now).result is Result.DROPPED
     assert joins.count == 1 and len(asked) == 500  # one look each
     for _ in range(500):
         centre.take(device.say("part", out.transfer))
     assert joins.count == 1 and centre.store.transfers.all() == []
 
 
-def test_five_hundred_repeats_of_the_last_part_of_a_whole_that_waits_cause_no_join(
-    store: SqliteStore, base: Base, joins: Joins
-) -> None:
+def test_five_hundred_repeats_of_the_last_part_of_a_whole_that_waits_cause_no_join(store: SqliteStore, base: Base, joins: Joins) -> None:
     centre = Centre(store, Bounds(parked_bytes=1000))
     device = centre.meet(ScriptedDevice(base))
     first, second = device.train(), device.train(extension=BULK)
@@ -232,7 +230,7 @@ def test_five_hundred_repeats_of_the_last_part_of_a_whole_that_waits_cause_no_jo
     assert joins.count == 1 and store.refusals.last(1)[0].error == "BudgetExhausted"
     asked = statements(store)
     for _ in range(500):
-        assert centre.take(pieces[-1]).result is Result.NOTED
+        assert centre.ingest.take(*pieces[-1], centre.now).result is Result.NOTED
     assert joins.count == 1 and len(asked) == 500
     store.database.connection.set_trace_callback(None)
     for _ in range(500):
@@ -248,7 +246,7 @@ def test_five_hundred_repeats_of_the_last_part_of_a_whole_that_waits_cause_no_jo
 
 def test_a_whole_that_came_before_its_hello_is_tried_again_once_it_has_come(centre: Centre, base: Base, joins: Joins) -> None:
     device = ScriptedDevice(base)
-    centre.store.devices.add(device.name, device.key.public, 1)
+    admit(centre.store, device.name, device.key.public, 1)
     device.epoch = 1
     _, manifest, pieces = device.transfer(device.train(extension=BULK), PART)
     for message in (manifest, *pieces, manifest, manifest):

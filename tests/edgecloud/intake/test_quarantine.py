@@ -9,7 +9,7 @@ import pytest
 from edgecloud.intake.decision import Bounds, Result
 from edgecloud.registry import SqliteStore
 from modelwire.wire.records import Level, Receipt, Welcome
-from tests.edgecloud.centre import Centre, add_base, make_registry
+from tests.edgecloud.centre import Centre, add_base, admit, make_registry, revoke
 from tests.edgecloud.device import Base, ScriptedDevice, key_of
 
 
@@ -23,7 +23,7 @@ def test_an_unknown_device_is_told_that_it_waits_and_is_welcomed_when_it_is_adde
     assert welcomes(centre) == [("quarantine", 0)]
     assert centre.store.lineages.all() == []
     assert centre.tick() == []
-    centre.store.devices.add("pi-7", device.key.public, 5)
+    admit(centre.store, "pi-7", device.key.public, 5)
     assert [o.result for o in centre.tick()] == [Result.CHALLENGED]
     assert welcomes(centre) == [("challenge", 0)]
     assert centre.greet(device).result is Result.WELCOMED
@@ -35,7 +35,7 @@ def test_a_device_that_is_added_is_on_line_when_it_said_so_while_it_waited(centr
     device = ScriptedDevice(base)
     centre.take(device.presence(True, 4))
     centre.take(device.hello())
-    centre.store.devices.add("pi-7", device.key.public, 5)
+    admit(centre.store, "pi-7", device.key.public, 5)
     assert [o.result for o in centre.tick()] == [Result.CHALLENGED]
     centre.greet(device)
     assert [o.result for o in centre.tick()] == [Result.NOTED]
@@ -62,7 +62,7 @@ def test_updates_of_an_unknown_key_are_taken_in_after_their_hello_when_the_key_i
         assert centre.take(device.update(s)).result is Result.QUARANTINED
     centre.take(device.hello())
     centre.said()
-    centre.store.devices.add("pi-7", device.key.public, 5)
+    admit(centre.store, "pi-7", device.key.public, 5)
     assert [o.result for o in centre.tick()] == [Result.CHALLENGED]
     assert centre.greet(device).result is Result.WELCOMED
     assert [o.result for o in centre.tick()] == [Result.PARKED, Result.STORED, Result.STORED]
@@ -74,7 +74,7 @@ def test_an_unknown_base_is_told_and_welcomed_when_it_is_added(tmp_path: Path, b
     store = make_registry(tmp_path / "fleet.db", None)
     centre = Centre(store)
     device = ScriptedDevice(base)
-    store.devices.add("pi-7", device.key.public, 1)
+    admit(store, "pi-7", device.key.public, 1)
     centre.take(device.hello())
     assert welcomes(centre) == [("unknown-base", 0)]
     assert centre.tick() == []
@@ -90,16 +90,21 @@ def test_a_revoked_key_is_not_heard_any_more_and_history_stays(centre: Centre, d
     one, two = device.train(), device.train()
     centre.deliver(device, one)
     centre.rebuild()
-    centre.store.devices.revoke("pi-7", 50)
+    revoke(centre.store, "pi-7", 50)
     centre.said()
     assert centre.deliver(device, two)[0].result is Result.DROPPED
     assert centre.take(device.hello()).result is Result.QUARANTINED
     assert welcomes(centre) == [("quarantine", 0)]
     assert centre.statuses(device) == {1: "verified"}
-    centre.store.devices.add("pi-7", device.key.public, 60)
+    centre.store.devices.add("pi-7", device.key.public, 60)  # a row that no act of the operator's stands behind
     centre.tick()
+    assert welcomes(centre) == [("quarantine", 0)]
+    assert centre.deliver(device, two)[0].result is Result.DROPPED
+    device.key = key_of("pi-7", 1)
+    admit(centre.store, "pi-7", device.key.public, 61)
+    assert centre.take(device.hello()).result is Result.WELCOMED
     assert welcomes(centre) == [("ok", 1)]
-    assert centre.deliver(device, two)[0].result is Result.STORED
+    assert centre.deliver(device, device.snapshot(one.commit))[0].result is Result.STORED
 
 
 def test_a_board_that_was_set_up_anew_goes_on_under_its_new_key(centre: Centre, device: ScriptedDevice) -> None:
@@ -107,8 +112,8 @@ def test_a_board_that_was_set_up_anew_goes_on_under_its_new_key(centre: Centre, 
     device.reflash()
     device.key = key_of("pi-7", 1)
     centre.take(device.hello())
-    centre.store.devices.revoke("pi-7", 50)
-    centre.store.devices.add("pi-7", device.key.public, 50)
+    revoke(centre.store, "pi-7", 50)
+    admit(centre.store, "pi-7", device.key.public, 50)
     centre.said()
     centre.tick()
     centre.greet(device)

@@ -31,7 +31,7 @@ from modelwire.wire.records import (
     encode,
 )  # fmt: skip
 from modelwire.wire.signing import PrivateKey, Role
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, revoke
 from tests.edgecloud.device import FLEET, PART, Base, ScriptedDevice, key_of
 from tests.keys import COMMAND, DIRECTOR, FLEET_ID, RECEIPT, ROOT, trust
 
@@ -105,7 +105,7 @@ def test_a_kind_that_is_not_known_is_answered_so_once_its_signature_holds(centre
 def test_a_strangers_unknown_kind_gets_no_answer(centre: Centre, device: ScriptedDevice) -> None:
     stranger = key_of("mallory")
     assert centre.take((device.topic("rsp"), raw(stranger, kind="dream"))).result is Result.DROPPED
-    centre.store.devices.revoke("pi-7", 5)
+    revoke(centre.store, "pi-7", 5)
     assert centre.take((device.topic("rsp"), raw(device.key, kind="dream"))).result is Result.DROPPED
     assert errors(centre) == ["UnknownDevice"] * 2 and centre.said() == []
 

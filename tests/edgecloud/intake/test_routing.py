@@ -17,7 +17,7 @@ from edgecloud.registry import SqliteStore
 from modelwire.errors import RegistryDamaged
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level, Receipt
-from tests.edgecloud.centre import Centre, make_registry
+from tests.edgecloud.centre import Centre, admit, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
 
 VERIFIED, STORED, REFUSED = Level.VERIFIED, Level.STORED, Level.REFUSED
@@ -317,8 +317,7 @@ def test_a_bad_message_never_spoils_its_batch(centre: Centre, device: ScriptedDe
     one, two = device.train(), device.train()
     with centre.store.transaction():
         outcomes = [
-            centre.take(m)
-            for m in (device.update(one), (device.topic("update"), b"garbage"), ("no/topic", b""), device.update(two))
+            centre.take(m) for m in (device.update(one), (device.topic("update"), b"garbage"), ("no/topic", b""), device.update(two))
         ]
     assert [o.result for o in outcomes] == [Result.STORED, Result.DROPPED, Result.DROPPED, Result.STORED]
     assert centre.statuses(device) == {1: "stored", 2: "stored"}
@@ -373,7 +372,7 @@ def test_leaves_that_this_release_does_not_read_are_listed(centre: Centre, devic
 
 def test_an_update_before_any_hello_waits_for_one(centre: Centre, base: Base) -> None:
     device = ScriptedDevice(base)
-    centre.store.devices.add(device.name, device.key.public, 1)
+    admit(centre.store, device.name, device.key.public, 1)
     device.epoch = 1
     one = device.train()
     (outcome,) = centre.deliver(device, one)

@@ -20,7 +20,7 @@ from modelwire.errors import BadArgument, BrokerUnreachable, RegistryDamaged, St
 from modelwire.wire import records, signing
 from modelwire.wire.records import Command, Level, Receipt, Record
 from tests.broker import free_port
-from tests.edgecloud.centre import Centre, ask, make_registry
+from tests.edgecloud.centre import Centre, admit, ask, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
 from tests.edgecloud.hearing import until
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
@@ -33,9 +33,7 @@ class Running:
     """An ingester on a thread of its own, over a registry and a broker that outlive it."""
 
     def __init__(self, path: Path, broker: MemoryBroker, *, pace: Pace = QUICK, key: signing.PrivateKey = RECEIPT) -> None:
-        self.ingester = Ingester(
-            path, key, MemoryTransport(broker, fleet=FLEET, client_id="centre"), pace=pace, synchronous="OFF"
-        )
+        self.ingester = Ingester(path, key, MemoryTransport(broker, fleet=FLEET, client_id="centre"), pace=pace, synchronous="OFF")
         self.error: BaseException | None = None
         self.tally: Tally | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -227,7 +225,7 @@ def test_what_the_operator_adds_is_seen_while_it_runs(path: Path, base: Base) ->
     broker.publish(*stranger.hello())
     until(lambda: [r.status for r in said(broker)] == ["quarantine"])
     store = open_registry(path, synchronous="OFF")
-    store.devices.add("pi-9", stranger.key.public, 5)
+    admit(store, "pi-9", stranger.key.public, 5)
     until(lambda: [r.status for r in said(broker)] == ["quarantine", "challenge"])
     stranger.hear(said(broker)[-1])
     broker.publish(*stranger.hello())

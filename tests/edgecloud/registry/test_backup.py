@@ -15,7 +15,7 @@ from edgecloud.registry.database import open_database
 from edgecloud.registry.lock import lock_registry
 from edgecloud.versions import materialise
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged, StateBusy, UnsupportedWire
-from tests.edgecloud.centre import Centre, add_base, make_registry
+from tests.edgecloud.centre import Centre, add_base, damage, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
 
 
@@ -113,8 +113,7 @@ def test_a_damaged_registry_gives_no_copy(tmp_path: Path, centre: Centre, device
     centre.deliver(device, *(device.train() for _ in range(5)))
     path = centre.store.database.path
     centre.store.database.run("PRAGMA foreign_keys = OFF")
-    centre.store.database.run("DROP TRIGGER epoch_no_delete")
-    centre.store.database.run("DELETE FROM epoch")
+    damage(centre.store, "DELETE FROM epoch")
     with pytest.raises(RegistryDamaged, match="names a missing epoch"):
         backup(path, tmp_path / "copy.db", progress=silent)
     assert not (tmp_path / "copy.db").exists()

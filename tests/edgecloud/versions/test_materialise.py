@@ -12,7 +12,7 @@ import edgecloud
 from edgecloud.registry import open_registry
 from edgecloud.versions import materialise
 from modelwire.errors import AmbiguousName, BadSignature, MissingFile, NotServed, RegistryDamaged, RootMismatch, UnknownVersion
-from tests.edgecloud.centre import Centre, add_base, damage, fleet_of, make_registry
+from tests.edgecloud.centre import Centre, add_base, admit, damage, fleet_of, make_registry, revoke
 from tests.edgecloud.device import Base, ScriptedDevice, key_of
 
 
@@ -120,8 +120,8 @@ def test_a_container_that_no_key_of_its_device_sealed_is_found(grown: Centre, ba
 
 def test_a_revoked_key_still_proves_what_it_sealed(grown: Centre) -> None:
     store = grown.store
-    store.devices.revoke("pi-7", 99)
-    store.devices.add("pi-7", key_of("pi-7", 1).public, 99)
+    revoke(store, "pi-7", 99)
+    admit(store, "pi-7", key_of("pi-7", 1).public, 99)
     lineage = store.lineages.get("pi-7", "digits")
     assert all(c.error is None for c in materialise.check_lineage(store, lineage, materialise.LoadedBases(store)))
 

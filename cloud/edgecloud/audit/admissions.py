@@ -1,0 +1,124 @@
+"""Who speaks for which device: what the operator sealed, replayed from the log. A row of a table alone lets nobody in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecloud.registry import DeviceKey, Log
+from modelwire.errors import BadSignature, Malformed, ModelWireError, RegistryDamaged
+from modelwire.tensors import ALL
+from modelwire.wire import records
+from modelwire.wire.keys import fingerprint
+from modelwire.wire.log import Link
+from modelwire.wire.records import Act, Command, Signed, Trust, expect
+from modelwire.wire.signing import Fleet, Role
+from modelwire.wire.trust import Trusted
+
+from . import entries
+from .entries import Entry
+
+
+@dataclass
+class Admitted:
+    """A key that the operator let speak for a device."""
+
+    device: str
+    key: bytes
+    entry: int  # of the log, that let it in
+    at: int
+    revoked: int = 0  # entry that ended it; 0: it speaks
+
+
+class Admissions:
+    """What the trust records, acts and commands of a log come to. `take` moves it on by one entry, `catch_up` by all that came."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.trusted = Trusted(fleet)
+        self.by_key: dict[bytes, Admitted] = {}  # a key is let in once, for one device
+        self.end: Link | None = None
+        self._trusts: list[tuple[int, Trusted]] = [(0, self.trusted)]  # by the entry from which on they held
+        self.act = 0  # number of the newest act
+
+    def catch_up(self, log: Log, path: object) -> None:
+        """Take what was entered since the last call. Raises RegistryDamaged when the log went back, or holds what nobody sealed."""
+        end = log.end()
+        if end == self.end:
+            return
+        try:
+            if self.end is not None and log.link(self.end.number) != self.end.digest:
+                raise Malformed(what="the log", reason=f"it no longer holds entry {self.end.number} as it was")
+            for row in log.after(self.end.number if self.end else 0):
+                link = entries.follow(self.end, row)
+                self.take(entries.parse(row))
+                self.end = link
+        except ModelWireError as error:
+            if isinstance(error, RegistryDamaged):
+                raise
+            raise RegistryDamaged(path=path, reason=f"its log was changed: {error.message}") from None
+
+    def take(self, entry: Entry) -> None:
+        """Move on by an entry that follows. Raises WireError for one that the right key did not seal, or that can't be."""
+        if entry.kind == entries.TRUST:
+            signed = records.parse(entry.bytes("record"))
+            expect(signed, Trust)
+            self.trusted = self.trusted.take(signed)
+            self._trusts.append((entry.number, self.trusted))
+        elif entry.kind == entries.ACT:
+            self._act(entry)
+        elif entry.kind == entries.COMMAND:
+            signed = records.parse(entry.bytes("record"))
+            expect(signed, Command)
+            self._sealed(signed, Role.COMMAND, entry)
+
+    def trusted_at(self, number: int) -> Trusted:
+        """Return what the trust records came to when this entry was the last."""
+        return next(held for since, held in reversed(self._trusts) if since <= number)
+
+    def speaks(self, device: str, key: bytes) -> bool:
+        """Return whether a key speaks for this device now."""
+        known = self.by_key.get(key)
+        return known is not None and known.device == device and not known.revoked
+
+    def of(self, device: str, rows: list[DeviceKey]) -> list[DeviceKey]:
+        """Return those keys of a device that were let in, and as revoked where either the log or the row says so."""
+        out = []
+        for row in rows:
+            known = self.by_key.get(row.key)
+            if known is None or known.device != device:
+                continue
+            ended = row.revoked_at is None and known.revoked
+            out.append(DeviceKey(row.id, row.device, row.key, row.added_at, known.at) if ended else row)
+        return out
+
+    def _act(self, entry: Entry) -> None:
+        signed = records.parse(entry.bytes("record"))
+        act = expect(signed, Act)
+        self._sealed(signed, Role.ACT, entry)
+        what = f"entry {entry.number} of the log"
+        if act.number <= self.act:
+            raise Malformed(what=what, reason=f"act {act.number} comes after act {self.act}: it was entered before, or again")
+        known, short = self.by_key.get(act.key), fingerprint(act.key)
+        if act.verb == "admit":
+            if known is not None and known.revoked:
+                raise Malformed(what=what, reason=f"it lets the key {short} in again, which entry {known.revoked} revoked")
+            if known is not None and known.device != act.device:
+                raise Malformed(what=what, reason=f"it lets the key {short} speak for {act.device}: it speaks for {known.device}")
+            self.by_key[act.key] = Admitted(act.device, act.key, entry.number, entry.at)
+        else:
+            if known is None or known.device != act.device:
+                known = self.by_key[act.key] = Admitted(act.device, act.key, entry.number, entry.at)
+            known.revoked = known.revoked or entry.number
+        self.act = act.number
+
+    def _sealed(self, signed: Signed, role: Role, entry: Entry) -> None:
+        """Raise unless a command key that spoke when the entry was made has sealed the record."""
+        signed.check(self.fleet.id, role)
+        for key in self.trusted.keys(role, entry.at):
+            try:
+                signed.verify(key, self.fleet.id, "the operator's command key", role)
+                return
+            except BadSignature:
+                continue
+        about = signed.record.device if signed.record.device != ALL else "the fleet"
+        raise BadSignature(what=f"entry {entry.number} of the log, about {about},", signer="the operator's command key")

@@ -1,0 +1,61 @@
+"""The registry's log: what was decided, entry after entry, each linked to all before it; the ingester's key signs where it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from edgecommon.sqlite import Database
+from modelwire.wire import cbor
+from modelwire.wire.log import Link, next_link
+
+from .rows import LogEntry, SignedEnd
+
+AT_ONCE = 10_000  # entries that are read together
+
+
+class SqliteLog:
+    """Implements Log."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database, self._clock = database, clock
+        self.appended: set[bytes] = set()  # links of entries that this connection has made since the end was signed
+
+    def append(self, kind: str, subject: bytes = b"", **content: cbor.Value) -> int:
+        entry = cbor.encode({"kind": kind, "at": int(self._clock()), **content})
+        with self._database.transaction():  # nobody links to the same end meanwhile
+            link = next_link(self.end(), entry)
+            self._database.run("INSERT INTO log VALUES (?, ?, ?, ?)", link.number, subject, entry, link.digest)
+        self.appended.add(link.digest)
+        return link.number
+
+    def end(self) -> Link | None:
+        row = self._database.maybe("SELECT number, link FROM log ORDER BY number DESC LIMIT 1")
+        return None if row is None else Link(int(row[0]), bytes(row[1]))
+
+    def link(self, number: int) -> bytes | None:
+        row = self._database.maybe("SELECT link FROM log WHERE number = ?", number)
+        return None if row is None else bytes(row[0])
+
+    def after(self, number: int) -> Iterator[LogEntry]:
+        while rows := self._database.all(
+            "SELECT number, subject, entry, link FROM log WHERE number > ? ORDER BY number LIMIT ?", number, AT_ONCE
+        ):
+            for row in rows:
+                yield LogEntry(*row)
+            number = rows[-1][0]
+
+    def place(self, subject: bytes) -> int:
+        return self._database.number("SELECT coalesce(max(number), 0) FROM log WHERE subject = ?", subject)
+
+    def signed(self) -> SignedEnd | None:
+        row = self._database.maybe("SELECT number, link, signature FROM log_end")
+        return None if row is None else SignedEnd(*row)
+
+    def sign(self, end: SignedEnd) -> None:
+        self._database.run(
+            "INSERT INTO log_end VALUES (1, ?, ?, ?)"
+            " ON CONFLICT (one) DO UPDATE SET number = excluded.number, link = excluded.link, signature = excluded.signature",
+            end.number, end.link, end.signature,
+        )  # fmt: skip
+        self.appended.clear()
