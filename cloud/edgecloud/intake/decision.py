@@ -77,6 +77,7 @@ class Result(str, Enum):
     WELCOMED = "welcomed"
     NOTED = "noted"  # presence, an answer, a part, a report
     CHALLENGED = "challenged"  # a hello that would open an epoch, and is to be said again
+    ADMITTED = "admitted"  # by a claim
     WAITS = "waits"  # a hello that would open more epochs in a day than may be
     UNKNOWN = "unknown"  # of a later release; answered so
 

@@ -8,7 +8,7 @@ from edgecloud.intake import epochs
 from edgecloud.intake.decision import Bounds
 from edgecloud.registry import DeviceKey, SqliteStore
 from edgecommon.printing import Answer, lines_of, visible
-from modelwire.errors import BadArgument, UnknownDevice
+from modelwire.errors import BadArgument, RegistryDamaged, UnknownDevice
 from modelwire.tensors import check_own_name
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
@@ -18,6 +18,7 @@ from ..answer import Document, now, registry_of, table, when
 from ..sealing import add_key, command_key, decide
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
+from .claim import preauthorised, replayed
 
 SUSPICIOUS = 3  # epochs of a model in a day, above which the list says so: a board is rarely set up anew more often
 NAME = "devices"
@@ -125,6 +126,7 @@ def reset_device(args: argparse.Namespace) -> Answer:
 def list_devices(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         devices = [describe(store, name) for name in store.devices.names()]
+        expected, fault = _expected(store, args)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
     rows = [
         (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
@@ -139,9 +141,14 @@ def list_devices(args: argparse.Namespace) -> Answer:
         text += "".join(f"\n{visible(words)}" for m in d["models"] if (words := _burning(d["device"], m)))
     if keys:
         text += "\n\n" + waiting.waiting_keys_text(keys)
+    if fault:
+        text += f"\n\n{visible(fault)}: edgecloud verify"
+    if expected:
+        text += f"\n\n{sum(one['left'] for one in expected)} boards are preauthorised by claims: edgecloud claim list"
     if rejected:
         text += f"\n\n{len(rejected)} rejected {'key' if len(rejected) == 1 else 'keys'} not shown; --json lists them"
-    return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected}, text)
+    said: Document = {"preauthorised": expected, "fault": fault or None}
+    return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected, **said}, text)
 
 
 def describe(store: SqliteStore, name: str) -> Document:
@@ -174,6 +181,14 @@ def describe(store: SqliteStore, name: str) -> Document:
         "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
         "fingerprints": [fingerprint(k.key) for k in active], "models": models,
     }  # fmt: skip
+
+
+def _expected(store: SqliteStore, args: argparse.Namespace) -> tuple[list[Document], str]:
+    """Return which boards claims let in, or what is wrong with the log: the other lists are of use all the same."""
+    try:
+        return preauthorised(replayed(store, args), now()), ""
+    except RegistryDamaged as error:
+        return [], error.message
 
 
 def _admitted_at(store: SqliteStore, name: str, active: list[DeviceKey]) -> int:
