@@ -73,7 +73,7 @@ def list_claims(args: argparse.Namespace) -> Answer:
         given = [_described(claim, now()) for claim in replayed(store, args).claims.by_id.values()]
     shown = ("claim", "state", "count", "used", "left")
     rows = [(*(d[name] for name in shown), when(d["expires_at"]), "listed" if d["serials"] else "any") for d in given]
-    text = table(("claim", "state", "boards", "in", "left", "expires", "serials"), rows, title="claims:")
+    text = table(("claim", "state", "boards", "in", "left", "expires", "serials"), rows) if rows else "no claim was given"
     for d in given:
         if d["boards"]:
             each = [(b["serial"] or "", b["state"], b["device"], b["fingerprint"], when(b["at"])) for b in d["boards"]]
