@@ -30,6 +30,11 @@ class Fault(Enum):
 Name = Callable[[Fault, Path, Exception], Exception | None]
 
 
+def in_memory() -> sqlite3.Connection:
+    """Return an empty database of no file, to see what statements make."""
+    return sqlite3.connect(":memory:", isolation_level=None)
+
+
 class Database:
     """One SQLite file. Not for use from two threads. Outside `transaction` every statement commits by itself."""
 
@@ -132,6 +137,11 @@ class Database:
             if isinstance(e, sqlite3.OperationalError) and ("locked" in str(e) or "busy" in str(e)):
                 raise StateBusy(path=self.path) from e
             error = self._name(_fault(e, self.path), self.path, e)
+            if error is None:
+                raise
+            raise error from e
+        except UnicodeDecodeError as e:  # the text of a row, or of what SQLite has to say, whose bytes were changed
+            error = self._name(Fault.DAMAGED, self.path, e)
             if error is None:
                 raise
             raise error from e

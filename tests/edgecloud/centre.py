@@ -45,7 +45,7 @@ def ask(
     epoch = store.lineages.current(lineage.id)
     state, granted = (epoch.state, epoch.epoch) if epoch else (bytes(16), 1)
     said = Command(store.fleet, lineage.device, lineage.model, at, number, expiry, state, granted, b"", verb, {})
-    request = Request(number, lineage.id, verb, encode(said, COMMAND, FLEET_ID), expiry, at)
+    request = Request(number, lineage.id, verb, encode(said, _key(store, keys.COMMAND, COMMAND), store.identity.id), expiry, at)
     store.requests.add(request)
     return request
 

@@ -16,7 +16,7 @@ from modelwire.wire.trust import Trusted
 
 from . import entries
 from .claiming import Claim, Claims
-from .entries import Entry
+from .entries import Decided
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Admissions:
                 raise
             raise RegistryDamaged(path=path, reason=f"its log was changed: {error.message}") from None
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: Decided) -> None:
         """Move on by an entry that follows. Raises WireError for one that the right key did not seal, or that can't be."""
         if entry.kind == entries.TRUST:
             signed = records.parse(entry.bytes("record"))
@@ -114,7 +114,7 @@ class Admissions:
             raise ClaimRefused(reason="a device of this name has, or had, another key, which the operator alone replaces", **about)
         return claim
 
-    def _act(self, entry: Entry) -> None:
+    def _act(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))
         act = expect(signed, Act)
         self._sealed(signed, Role.ACT, entry)
@@ -134,7 +134,7 @@ class Admissions:
             known.revoked = known.revoked or entry.number
         self.act = act.number
 
-    def _enrol(self, entry: Entry) -> None:
+    def _enrol(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))
         said = expect(signed, Enrol)
         signed.verify(said.key, self.fleet.id, said.device)
@@ -144,15 +144,15 @@ class Admissions:
         self.claims.note(claim, said, entry.at, entry.number)
         self._admit(said.device, said.key, entry)
 
-    def _admit(self, device: str, key: bytes, entry: Entry) -> Admitted:
+    def _admit(self, device: str, key: bytes, entry: Decided) -> Admitted:
         made = self.by_key[key] = Admitted(device, key, entry.number, entry.at)
         self.names.add(device)
         return made
 
-    def _command_keys(self, entry: Entry) -> tuple[bytes, ...]:
+    def _command_keys(self, entry: Decided) -> tuple[bytes, ...]:
         return self.trusted.keys(Role.COMMAND, entry.at)
 
-    def _sealed(self, signed: Signed, role: Role, entry: Entry) -> None:
+    def _sealed(self, signed: Signed, role: Role, entry: Decided) -> None:
         """Raise unless a command key that spoke when the entry was made has sealed the record."""
         signed.check(self.fleet.id, role)
         for key in self.trusted.keys(role, entry.at):

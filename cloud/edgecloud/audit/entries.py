@@ -33,8 +33,8 @@ _CONTENT: dict[str, dict[str, type]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry, parsed."""
+class Decided:
+    """What one entry says was decided."""
 
     number: int
     kind: str
@@ -57,7 +57,7 @@ class Entry:
         return value
 
 
-def parse(row: LogEntry) -> Entry:
+def parse(row: LogEntry) -> Decided:
     """Return what an entry says. Raises Malformed for one that no release up to this one makes."""
     what = f"entry {row.number} of the log"
     if not isinstance(row.entry, bytes) or not isinstance(row.subject, bytes):
@@ -75,7 +75,7 @@ def parse(row: LogEntry) -> Entry:
         raise Malformed(what=what, reason=f"it has other fields than one of the kind {kind}")
     if row.subject != content.get("commit", b""):
         raise Malformed(what=what, reason="it is filed under another version than it is about")
-    return Entry(row.number, kind, at, content)
+    return Decided(row.number, kind, at, content)
 
 
 def follow(before: Link | None, row: LogEntry) -> Link:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edgecloud.registry import SqliteStore, Status
-from modelwire.errors import BadSignature, ModelWireError
+from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.log import Link
@@ -15,8 +16,10 @@ from modelwire.wire.signing import Role
 
 from . import entries
 from .admissions import Admissions
-from .entries import Entry
+from .entries import Decided
 
+# What rows come to whose bytes were changed: SQLite hands out whatever stands in a column.
+UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error)
 MOST = 200  # findings that are told; a registry that was overwritten has as many as rows
 Place = tuple[str, str, int]  # device, model and epoch or number
 
@@ -42,13 +45,23 @@ def look(store: SqliteStore) -> list[str]:
 
     Costs a step for each row and entry, and memory for the log's newest word on each; no model is rebuilt.
     """
-    told = _Told(Admissions(store.identity))
     found: list[str] = []
-    for one in (*_whole(store, told), *_tables(store, told)):
-        found.append(one)
-        if len(found) >= MOST:
-            break
-    return found[:MOST]
+    try:
+        for one in _look(store):
+            found.append(one)
+            if len(found) >= MOST:
+                break
+    except RegistryDamaged as error:
+        found.append(str(error.facts.get("reason", error.message)))
+    except UNREADABLE as error:
+        found.append(f"a row can't be read: {type(error).__name__}: {str(error)[:200]}")
+    return found
+
+
+def _look(store: SqliteStore) -> Iterator[str]:
+    told = _Told(Admissions(store.identity))
+    yield from _whole(store, told)
+    yield from _tables(store, told)
 
 
 def _whole(store: SqliteStore, told: _Told) -> Iterator[str]:
@@ -90,7 +103,7 @@ def _signature(told: _Told, link: Link, said: bytes, signature: bytes, at: int) 
     yield f"the end of the log, entry {link.number}, is signed by no receipt key that the fleet trusted then"
 
 
-def _note(told: _Told, entry: Entry) -> None:
+def _note(told: _Told, entry: Decided) -> None:
     kind = entry.kind
     if kind == entries.TRUST:
         told.trusts.append(entry.bytes("record"))
@@ -127,7 +140,9 @@ def _tables(store: SqliteStore, told: _Told) -> Iterator[str]:
 def _trusts_and_acts(store: SqliteStore, told: _Told) -> Iterator[str]:
     if [row.record for row in store.trusts.all()] != told.trusts:
         yield "the trust records are others than those in the log"
-    kept = {row.number: row for name in store.devices.names() for row in store.acts.of(name)}
+    # A revocation that outlived a restore may be about a device that the copy never had.
+    names = {*store.devices.names(), *(records.parse(record).record.device for record in told.acts.values())}
+    kept = {row.number: row for name in sorted(names) for row in store.acts.of(name)}
     for number in sorted(told.acts.keys() | kept.keys()):
         if number not in kept or number not in told.acts or kept[number].record != told.acts[number]:
             yield f"act {number} of the operator is {'gone' if number not in kept else 'not what the log holds'}"

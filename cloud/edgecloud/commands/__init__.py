@@ -13,7 +13,8 @@ from types import ModuleType
 __all__ = ["NAMES", "chosen", "every"]
 
 NAMES = {  # and their folders, in the order in which they are listed
-    "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry", "doctor": "registry", "version": "registry",
+    "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",
+    "anchor": "registry", "audit": "registry", "doctor": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
     "ingest": "registry",

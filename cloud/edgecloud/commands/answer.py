@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
+from edgecloud.audit import tampering
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.settings import registry_path
 from edgecommon.printing import visible
+from modelwire.errors import RegistryDamaged
 
 Document = dict[str, Any]
 
@@ -20,11 +22,23 @@ Document = dict[str, Any]
 @contextmanager
 def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
     """Open the registry that the command line names."""
-    store = open_registry(registry_path(args.db), readonly=readonly)
+    path = registry_path(args.db)
+    store = open_registry(path, readonly=readonly)
     try:
         yield store
+    except tampering.UNREADABLE as error:
+        # Rows whose bytes were changed give values of any kind, anywhere. In a registry that is whole it is a fault of the program.
+        wrong = problems(store)
+        if not wrong:
+            raise
+        raise RegistryDamaged(path=path, reason=wrong[0]) from error
     finally:
         store.close()
+
+
+def problems(store: SqliteStore) -> list[str]:
+    """Return what is wrong with a registry: by SQLite, and by its own log; nothing when it is whole. Rebuilds no model."""
+    return store.problems() + tampering.look(store)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> str:

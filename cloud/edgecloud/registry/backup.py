@@ -37,9 +37,12 @@ def backup(source: Path, target: Path, *, progress: Progress, replace: bool = Fa
         return _copy(source, target, progress, replace=True)
 
 
-def restore(source: Path, target: Path, *, progress: Progress, replace: bool = False) -> Path | None:
+def restore(
+    source: Path, target: Path, *, progress: Progress, replace: bool = False, prepare: Callable[[Path], None] = lambda copy: None
+) -> Path | None:
     """Put a copy in the place of a registry, and return where the one before it lies now, if there was one.
 
+    prepare: is given the copy under a name of its own, while nobody writes to the registry; what it raises leaves all as it was.
     Raises StateBusy while an ingester works on the target, RegistryDamaged for a copy that is not whole: then nothing is changed.
     """
     if not source.exists():
@@ -47,12 +50,18 @@ def restore(source: Path, target: Path, *, progress: Progress, replace: bool = F
     target = target.resolve()
     _require_free(target, replace)
     with lock_registry(target):
-        if not target.exists():
-            _copy(source, target, progress, replace=False)
-            return None
-        aside = target.with_name(f"{target.name}.before-restore-{secrets.token_hex(4)}")
         fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}.restored")
-        _copy(source, fresh, progress, replace=False)
+        try:
+            _copy(source, fresh, progress, replace=False)
+            prepare(fresh)
+            if not target.exists():
+                put_in_place(fresh, target, replace=False)
+                return None
+        except BaseException:
+            for end in ("", "-wal", "-shm"):
+                fresh.with_name(fresh.name + end).unlink(missing_ok=True)
+            raise
+        aside = target.with_name(f"{target.name}.before-restore-{secrets.token_hex(4)}")
         # The old log first: it must never meet the new file. Cut off here, the old registry misses its last writes at worst,
         # and it was to be replaced; it is whole again with both under its new name.
         for end in ("-wal", "-shm", ""):

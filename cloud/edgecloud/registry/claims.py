@@ -16,7 +16,10 @@ from modelwire.wire import cbor, claims, signing
 from modelwire.wire.claims import Token, prove
 from modelwire.wire.signing import KEY_BYTES, SIGNATURE_BYTES, PrivateKey
 
-__all__ = ["ID_BYTES", "SERIALS_MAX", "Statement", "Token", "Withdrawal", "check", "prove", "read", "read_withdrawal", "seal", "withdraw"]
+__all__ = [
+    "ID_BYTES", "SERIALS_MAX", "Statement", "Token", "Withdrawal", "check", "prove", "read", "read_withdrawal", "seal", "unsealed",
+    "withdraw",
+]  # fmt: skip
 
 ID_BYTES = claims.ID_BYTES
 SERIALS_MAX, SERIAL_MAX, COUNT_MAX = 10_000, 64, 1_000_000  # serial numbers of one claim, characters of one, boards
@@ -54,27 +57,24 @@ def seal(statement: Statement, key: PrivateKey, fleet: bytes) -> bytes:
 
 def read(data: bytes, fleet: bytes, command_keys: Iterable[bytes]) -> Statement:
     """Return what a sealed statement says. command_keys: those that may have sealed it. Raises TooLarge, Malformed or BadSignature."""
-    values = _opened(data, command_keys, GIVEN, fleet, "statement of a claim")
-    _shape(values, {"id": bytes, "public": bytes, "count": int, "expiry": int, "serials": list, "at": int}, "statement of a claim")
-    serials = values.pop("serials")
-    assert isinstance(serials, list)
-    statement = Statement(serials=tuple(serials), **values)  # type: ignore[arg-type]
-    _check(statement)
-    return statement
+    return _statement(_opened(data, command_keys, GIVEN, fleet, "statement of a claim"))
 
 
 def withdraw(withdrawal: Withdrawal, key: PrivateKey, fleet: bytes) -> bytes:
-    """Return a withdrawal as the command key seals it."""
+    """Return a withdrawal as the command key seals it. Raises Malformed for what `read_withdrawal` would refuse."""
+    _check_common(withdrawal, "withdrawal of a claim")
     return _sealed({"id": withdrawal.id, "at": withdrawal.at}, key, WITHDRAWN, fleet)
 
 
 def read_withdrawal(data: bytes, fleet: bytes, command_keys: Iterable[bytes]) -> Withdrawal:
     """Return what a sealed withdrawal says. Raises as `read`."""
-    values = _opened(data, command_keys, WITHDRAWN, fleet, "withdrawal of a claim")
-    _shape(values, {"id": bytes, "at": int}, "withdrawal of a claim")
-    withdrawal = Withdrawal(**values)  # type: ignore[arg-type]
-    _check_common(withdrawal, "withdrawal of a claim")
-    return withdrawal
+    return _withdrawal(_opened(data, command_keys, WITHDRAWN, fleet, "withdrawal of a claim"))
+
+
+def unsealed(data: bytes) -> Statement | Withdrawal:
+    """Return what a statement or a withdrawal says, whoever sealed it: for people, and decided by nothing. Raises Malformed or TooLarge."""
+    values = _map(data[:-SIGNATURE_BYTES], "claim")
+    return _statement(values) if "public" in values else _withdrawal(values)
 
 
 def check(proof: bytes, statement: Statement, fleet: bytes, device: str, key: bytes, serial: str) -> None:
@@ -87,6 +87,22 @@ def check(proof: bytes, statement: Statement, fleet: bytes, device: str, key: by
     if statement.serials and serial not in statement.serials:
         raise Malformed(what="claim", reason=f"the serial number {serial[:SERIAL_MAX]!r} is none that it lists")
     claims.verify(proof, statement.public, fleet, device, key, serial)
+
+
+def _statement(values: dict[str, cbor.Value]) -> Statement:
+    _shape(values, {"id": bytes, "public": bytes, "count": int, "expiry": int, "serials": list, "at": int}, "statement of a claim")
+    serials = values.pop("serials")
+    assert isinstance(serials, list)
+    statement = Statement(serials=tuple(serials), **values)  # type: ignore[arg-type]
+    _check(statement)
+    return statement
+
+
+def _withdrawal(values: dict[str, cbor.Value]) -> Withdrawal:
+    _shape(values, {"id": bytes, "at": int}, "withdrawal of a claim")
+    withdrawal = Withdrawal(**values)  # type: ignore[arg-type]
+    _check_common(withdrawal, "withdrawal of a claim")
+    return withdrawal
 
 
 def _plain(statement: Statement) -> dict[str, cbor.Value]:
@@ -114,6 +130,12 @@ def _opened(data: bytes, keys: Iterable[bytes], domain: bytes, fleet: bytes, wha
             continue
     else:
         raise BadSignature(what=what, signer="the fleet's command key")
+    return _map(body, what)
+
+
+def _map(body: bytes, what: str) -> dict[str, cbor.Value]:
+    if len(body) > SEALED_MAX:
+        raise TooLarge(what=f"the {what}", size=len(body), limit=SEALED_MAX)
     values = cbor.decode(body, what, _LIMIT)
     if not isinstance(values, dict):
         raise Malformed(what=what, reason="it is no map")

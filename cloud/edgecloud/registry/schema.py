@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from edgecommon.sqlite import Database
+from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
 if TYPE_CHECKING:
@@ -313,7 +312,7 @@ def _foreign(kind: str, name: str, wanted: Mapping[tuple[str, str], str | None])
 @lru_cache(maxsize=4)
 def _objects(made_by: Callable[[Any], None]) -> dict[tuple[str, str], str | None]:
     """Return what the migrations make of an empty file: the text of each object by kind and name."""
-    with closing(sqlite3.connect(":memory:")) as empty:
+    with closing(in_memory()) as empty:
 
         def at_once(name: str) -> Callable[[Callable[[Any], None]], None]:
             return lambda step: step(empty)

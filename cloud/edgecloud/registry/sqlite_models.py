@@ -107,8 +107,11 @@ class SqliteDevices:
     def keys(self, device: str) -> list[DeviceKey]:
         return [DeviceKey(*row) for row in self._database.all(f"{self._KEYS} WHERE device = ? ORDER BY id", device)]
 
-    def revoke(self, device: str, now: int) -> int:
-        return self._database.run("UPDATE device_key SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL", now, device)
+    def revoke(self, device: str, now: int, key: bytes | None = None) -> int:
+        only, values = ("", []) if key is None else (" AND key = ?", [key])
+        return self._database.run(
+            f"UPDATE device_key SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL{only}", now, device, *values
+        )
 
     def owner(self, key: bytes) -> str | None:
         row = self._database.maybe("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)

@@ -81,8 +81,8 @@ class Devices(Protocol):
     def keys(self, device: str) -> list[DeviceKey]:
         """Return all keys of a device, oldest first; empty when the device is unknown."""
 
-    def revoke(self, device: str, now: int) -> int:
-        """Revoke every key of a device and return how many that were."""
+    def revoke(self, device: str, now: int, key: bytes | None = None) -> int:
+        """Revoke every key of a device, or one, and return how many that were."""
 
     def owner(self, key: bytes) -> str | None:
         """Return the device that `key` speaks for now."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from edgecloud.audit import tampering
 from edgecloud.intake.decision import Result
 from edgecloud.registry import open_registry
 from edgecloud.registry.claims import prove
@@ -149,3 +150,38 @@ def test_who_was_let_in_by_a_claim_stands_with_the_devices_and_is_revoked_like_a
     desk.ok("devices", "revoke", "pi-1")
     assert come(centre, token, "pi-1") is Result.DROPPED
     assert come(centre, token, "pi-7") is Result.DROPPED
+
+
+def test_a_backup_of_before_brings_no_withdrawn_claim_back_and_its_boards_come_again_by_the_others(desk: Desk, centre: Centre) -> None:
+    first, token = given(desk, "--count", "2")
+    second, other = given(desk, "--count", "9")
+    assert come(centre, token, "pi-1") is Result.ADMITTED
+    desk.ok("backup", "monday.db")
+    third, late = given(desk, "--count", "2")
+    came = ((token, "pi-2"), (other, "pi-3"), (late, "pi-4"), (late, "pi-5"))
+    assert [come(centre, t, n) for t, n in came] == [Result.ADMITTED] * 4
+    desk.ok("claim", "withdraw", second)
+    desk.ok("devices", "revoke", "pi-5")
+    centre.store.close()
+    said = desk.json("restore", "monday.db", "--force")
+    assert said["carried"] == {"trust": 0, "admitted": [], "revoked": ["pi-5"], "claims": 2}
+    assert {c["claim"]: (c["state"], c["used"]) for c in desk.json("claim")["claims"]} == {  # type: ignore[attr-defined]
+        first: ("open", 1), second: ("withdrawn", 0), third: ("open", 0)
+    }  # fmt: skip
+    again = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=AT)
+    try:
+        assert come(again, token, "pi-1") is Result.NOTED
+        assert [come(again, t, n) for t, n in came] == [Result.ADMITTED, Result.DROPPED, Result.ADMITTED, Result.DROPPED]
+        assert come(again, token, "pi-8") is Result.DROPPED, "the claim is used up by those whom it let in before"
+        assert tampering.look(again.store) == []
+    finally:
+        again.store.close()
+
+
+def test_the_log_says_in_words_who_gave_whom_a_claim_and_who_came(desk: Desk, centre: Centre) -> None:
+    id, token = given(desk, "--count", "2")
+    come(centre, token, "pi-1", "a-1")
+    desk.ok("claim", "withdraw", id)
+    text = desk.ok("audit")
+    for words in (f"the claim {id}", "gave it for 2 boards", f"was let in by the claim {id}", "serial number a-1", "withdrew it"):
+        assert words in text

@@ -82,8 +82,12 @@ def test_a_device_is_added_replaced_and_revoked(desk: Desk) -> None:
     assert desk.json("devices", "add", "pi-7", "pi-7.pub", "--replace")["replaced"] == [LINE]
     assert desk.json("devices", "revoke", "pi-7")["revoked"] == 1
     assert desk.json("devices")["devices"][0]["status"] == "revoked"
-    desk.ok("devices", "add", "pi-7", LINE)
-    assert desk.json("devices", "list")["devices"][0]["keys"] == [LINE]
+    said = desk.error("devices", "add", "pi-7", LINE)  # neither the one that was replaced comes back, nor the one that was revoked
+    assert "was revoked (entry 3 of the log), and that is for good" in str(said["message"]) and "edgeagent init" in str(said["hint"])
+    assert "was revoked" in str(desk.error("devices", "add", "pi-7", other)["message"])
+    third = write_key(KeyKind.DEVICE, key_of("pi-7", 2).public)
+    desk.ok("devices", "add", "pi-7", third)
+    assert desk.json("devices", "list")["devices"][0]["keys"] == [third]
     for wrong in ("xyz", KEY, "fleet.pub", "receipt.key", write_key(KeyKind.COMMAND, bytes(32))):
         said = desk.error("devices", "add", "pi-9", wrong)
         assert said["error"] == "WrongKeyKind" and "a device's public key" in str(said["message"])
@@ -183,7 +187,7 @@ def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(
 def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     assert {k: v for k, v in desk.json("verify", "--all").items() if k != "seconds"} == {
-        "checked": 3, "exact": 3, "waiting": 0, "wrong": [], "refused": 1,
+        "checked": 3, "exact": 3, "waiting": 0, "wrong": [], "tampered": [], "refused": 1,
     }  # fmt: skip
     assert desk.json("verify")["exact"] == 3
     assert desk.json("verify", "pi-7@2")["exact"] == desk.json("verify", "pi-7@base")["exact"] == 1

@@ -16,7 +16,7 @@ from edgecloud.registry import open_registry
 from modelwire.wire.keys import KeyKind, fingerprint, write_key
 from modelwire.wire.records import Welcome
 from modelwire.wire.signing import PrivateKey
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
 
@@ -288,9 +288,7 @@ def test_a_stored_version_whose_bytes_are_damaged_is_no_waiting_one(desk: Desk, 
     desk.ok("devices", "add", "pi-7", LINE)
     centre.meet(board)
     centre.deliver(board, board.train())
-    centre.store.database.run("DROP TRIGGER blob_no_update")
-    centre.store.database.run(
-        "UPDATE blob SET bytes = zeroblob(size) WHERE sha256 = ?", centre.store.versions.numbered(1, 1).blob  # type: ignore[union-attr]
-    )
+    blob = centre.store.versions.numbered(1, 1).blob  # type: ignore[union-attr]
+    damage(centre.store, "UPDATE blob SET bytes = zeroblob(size) WHERE sha256 = ?", blob)
     code, out, _ = desk.run("verify", "--all", "--json")
     assert code == 56 and [w["name"] for w in json.loads(out)["wrong"]] == ["pi-7/digits@1"] and json.loads(out)["waiting"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud.audit.admissions import Admissions
 from edgecloud.intake import epochs
 from edgecloud.intake.decision import Bounds
 from edgecloud.registry import DeviceKey, SqliteStore
@@ -42,6 +43,7 @@ def add_device(args: argparse.Namespace) -> Answer:
         owner = store.devices.owner(key)
         if owner not in (None, name):
             raise BadArgument(reason=f"this key speaks for {owner}", fix="each device has a key of its own: edgeagent init makes one")
+        _refuse_revoked(store, name, key)
         others = [k for k in store.devices.keys(name) if k.revoked_at is None and k.key != key]
         if others and not args.replace:
             raise BadArgument(
@@ -52,10 +54,10 @@ def add_device(args: argparse.Namespace) -> Answer:
             sealer = command_key(args, store)
             for other in others:
                 decide(store, sealer, name, "revoke", other.key)
-            if others:  # a key that is the device's already goes with them, and comes again below
-                store.devices.revoke(name, now())
-            decide(store, sealer, name, "admit", key)
-            store.devices.add(name, key, now())
+                store.devices.revoke(name, now(), other.key)
+            if owner is None:
+                decide(store, sealer, name, "admit", key)
+                store.devices.add(name, key, now())
         held = sum(m.kind == "update" or (m.kind == "hello" and m.mark == key) for m in store.inbox.held(name))
     document: Document = {
         "device": name, "key": line(key), "fingerprint": fingerprint(key), "state": ADMITTED,
@@ -66,6 +68,18 @@ def add_device(args: argparse.Namespace) -> Answer:
         then = "a running ingester answers its hello now, and takes in the rest after that"
         lines.append(f"{held} of its messages wait in quarantine; {then}")
     return Answer(document, lines_of(lines))
+
+
+def _refuse_revoked(store: SqliteStore, name: str, key: bytes) -> None:
+    """Raise BadArgument for a key that was revoked once, of whichever device, in this registry or in the one that it was restored from."""
+    known = Admissions(store.identity)
+    known.catch_up(store.log, store.database.path)
+    before = known.by_key.get(key)
+    if before is not None and before.revoked:
+        raise BadArgument(
+            reason=f"the key {fingerprint(key)} of {before.device} was revoked (entry {before.revoked} of the log), and that is for good",
+            fix=f"set the board up anew, with a key of its own: edgeagent init; then edgecloud devices add {name} with the new fingerprint",
+        )
 
 
 def _reject_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from edgecloud import keys
+from edgecloud.audit import tampering
 from edgecloud.intake.reaching import reach
 from edgecloud.registry import open_registry
 from edgecloud.registry.privacy import require_private
@@ -43,8 +44,9 @@ def run(args: argparse.Namespace) -> Answer:
     checks = [
         _check("kernel", lambda: f"{kernels.describe()}, rounds to nearest even", ""),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
-        _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("private", lambda: _private(path), "nobody else may look into the registry and its copies here"),
+        _check("log", lambda: _log_says(path), "whole, signed, and every table says the same"),
+        _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("disk", lambda: _room(path), "has room"),
         _check("broker", lambda: reach(broker_of(args)), "answers"),
@@ -62,6 +64,8 @@ def _check(what: str, look: object, fine: str) -> Document:
         return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
     except OSError as error:
         return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
+    except tampering.UNREADABLE as error:  # of a row whose bytes were changed; the checks of the registry and its log say which
+        return {"what": what, "ok": False, "found": f"can't be read: {type(error).__name__}: {error}", "fix": "edgecloud verify tells more"}
     return {"what": what, "ok": True, "found": said if isinstance(said, str) and said else fine, "fix": ""}
 
 
@@ -73,6 +77,16 @@ def _look_at(path: Path) -> None:
         store.close()
     if wrong:
         raise RegistryDamaged(path=path, reason=wrong[0])
+
+
+def _log_says(path: Path) -> None:
+    store = open_registry(path, readonly=True)
+    try:
+        wrong = tampering.look(store)
+    finally:
+        store.close()
+    if wrong:
+        raise RegistryDamaged(path=path, reason=wrong[0] + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""))
 
 
 def _waits(path: Path) -> str:

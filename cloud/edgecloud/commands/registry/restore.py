@@ -6,33 +6,96 @@ import argparse
 from pathlib import Path
 
 from edgecloud import keys
+from edgecloud.audit import anchors, carrying
+from edgecloud.audit.carrying import Carried
+from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.backup import restore
 from edgecloud.settings import registry_path
 from edgecommon.printing import Answer, lines_of
+from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.wire.log import Link
 
-from ..answer import Document, progress, registry_of
+from ..answer import Document, now, problems, progress, registry_of
 
 NAME = "restore"
-HELP = "Put a backup in the place of the registry."
-EXAMPLES = ("edgecloud restore monday.db --db fleet.db --force",)
+HELP = "Put a backup in the place of the registry; what was revoked since stays revoked."
+EXAMPLES = (
+    "edgecloud restore monday.db --db fleet.db --force",
+    "edgecloud restore monday.db --db fleet.db --anchor /mnt/elsewhere/fleet.anchors",
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("backup", metavar="BACKUP", help="file that `edgecloud backup` wrote")
     parser.add_argument("--force", action="store_true", help="move a registry that is there aside")
+    parser.add_argument(
+        "--anchor", metavar="FILE",
+        help="bring back from this file of anchors, too, what was admitted and revoked since the backup; needed where the registry is lost",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Answer:
     source, target = Path(args.backup), registry_path(args.db)
-    aside = restore(source, target, progress=progress("pages"), replace=args.force)
-    with registry_of(args, readonly=False) as store:  # a copy of an older release's is brought to this one
-        fleet, identity = store.fleet, store.identity
-    document: Document = {"registry": str(target), "backup": str(source), "fleet": fleet, "replaced": str(aside) if aside else None}
+    carried: list[Carried] = []
+
+    def prepare(copy: Path) -> None:
+        store = open_registry(copy)  # a copy of an older release's is brought to this one
+        try:
+            wrong = problems(store)
+            if wrong:
+                more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+                raise RegistryDamaged(path=source, reason=f"{wrong[0]}{more}")
+            candidates, end = _of_replaced(target)
+            if args.anchor is not None:
+                for one in anchors.read(Path(args.anchor), store.identity.id):
+                    candidates += one.sealed
+                    end = one.link if end is None or one.link.number > end.number else end
+            carried.append(carrying.carry(store, candidates, end, now()))
+        finally:
+            store.close()
+
+    aside = restore(source, target, progress=progress("pages"), replace=args.force, prepare=prepare)
+    with registry_of(args) as store:
+        return _answer(store, source, target, aside, carried[0])
+
+
+def _of_replaced(target: Path) -> tuple[list[bytes], Link | None]:
+    """Return what was sealed in the registry that is replaced, and its log's end; nothing where it is gone or can't be read."""
+    if not target.exists():
+        return [], None
+    try:
+        store = open_registry(target, readonly=True)
+    except ModelWireError:
+        return [], None  # it is replaced because of that
+    try:
+        return carrying.sealed(store), store.log.end()
+    except ModelWireError:
+        return [], None
+    finally:
+        store.close()
+
+
+def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, carried: Carried) -> Answer:
+    document: Document = {
+        "registry": str(target), "backup": str(source), "fleet": store.fleet, "replaced": str(aside) if aside else None,
+        "carried": {
+            "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims
+        },
+    }  # fmt: skip
     lines = [f"{target}: restored from {source}, integrity ok"]
     if aside:
         lines.append(f"the registry before it lies in {aside}")
+    if carried.revoked:
+        lines.append(f"revoked since the backup, and still: {carrying.devices(carried.revoked)}")
+    if carried.admitted:
+        lines.append(f"admitted since the backup, and still: {carrying.devices(carried.admitted)}")
+    if carried.claims:
+        lines.append(f"{carried.claims} claims given or withdrawn since the backup were brought along")
+    if carried.trusts:
+        lines.append(f"{carried.trusts} newer trust records were brought along")
     missing = [name for name in keys.SECRET if not (target.parent / name).exists()]
     document["keys_missing"] = missing
     if missing:
-        lines.append(f"the fleet's keys are not in a backup: put {', '.join(missing)} to {target.parent} (fleet id {identity.id.hex()})")
+        fleet_id = store.identity.id.hex()
+        lines.append(f"the fleet's keys are not in a backup: put {', '.join(missing)} to {target.parent} (fleet id {fleet_id})")
     return Answer(document, lines_of(lines))

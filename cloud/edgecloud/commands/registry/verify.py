@@ -7,21 +7,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgecloud.audit import anchors
 from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
 
-from ..answer import Document, progress, registry_of
+from ..answer import Document, problems, progress, registry_of
 
 NAME = "verify"
-HELP = "Prove versions: bytes, signature, commit, fingerprint and root."
+HELP = "Prove versions: bytes, signature, commit, fingerprint and root; and that the registry holds what its signed log says."
 EXAMPLES = (
     "edgecloud verify --all",
     "edgecloud verify pi-7",
     "edgecloud verify pi-7/digits@12 --json",
     "edgecloud verify pi-7@12 --file model.tflite",
+    "edgecloud verify --all --anchor /mnt/elsewhere/fleet.anchors",
 )
 
 
@@ -29,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("name", nargs="?", metavar="DEVICE[/MODEL][@VERSION]", help="one version, or all of a device or model")
     parser.add_argument("--file", metavar="FILE.tflite", help="prove that a bare file holds the weights of this one version, bit for bit")
+    parser.add_argument("--anchor", metavar="FILE", help="prove that the log holds every line that edgecloud anchor wrote into this file")
     which.add_argument("--all", action="store_true", help="every version of every device (the default)")
 
 
@@ -37,6 +40,9 @@ def run(args: argparse.Namespace) -> Answer:
         return _verify_file(args)
     started = time.monotonic()
     with registry_of(args) as store:
+        tampered = problems(store)
+        if args.anchor is not None:
+            tampered += anchors.missed(store, anchors.read(Path(args.anchor), store.identity.id))
         checked, exact, waiting, total = 0, 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")
@@ -53,14 +59,19 @@ def run(args: argparse.Namespace) -> Answer:
         refused, bases = (0, []) if args.name else (_count(store, store.lineages.all(), refused=True), _wrong_bases(store))
     took = round(time.monotonic() - started, 3)
     document: Document = {
-        "checked": checked, "exact": exact, "waiting": waiting, "wrong": wrong + bases, "refused": refused, "seconds": took,
+        "checked": checked, "exact": exact, "waiting": waiting, "wrong": wrong + bases, "tampered": tampered,
+        "refused": refused, "seconds": took,
     }  # fmt: skip
     aside = f", {waiting} waiting: a running ingester rebuilds and judges them" if waiting else ""
     aside += f", {refused} refused ones are never served" if refused else ""
     lines = [f"{exact} of {checked} versions exact{aside} ({took:.1f} s)"]
     lines += [f"NOT EXACT {w['name']}: {w['message']}" for w in document["wrong"]]
+    lines += [f"CHANGED {one}" for one in tampered]
     error: ModelWireError | None = None
-    if document["wrong"]:
+    if tampered:
+        more = f", and {len(tampered) - 1} more" if len(tampered) > 1 else ""
+        error = RegistryDamaged(path=registry_path(args.db), reason=f"{tampered[0]}{more}")
+    elif document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
     asked_for = args.name is not None and naming.parse(args.name).version is not None
     return Answer(document, lines_of(lines), code=1 if asked_for and waiting else 0, error=error)

@@ -1,0 +1,81 @@
+"""The log in words: who did what, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edgecloud.registry import Log, claims
+from modelwire.errors import ModelWireError
+from modelwire.wire import records
+from modelwire.wire.keys import fingerprint
+from modelwire.wire.records import Act, Command, Enrol, Trust, expect
+from modelwire.wire.signing import Fleet
+
+from . import entries
+from .admissions import Admissions
+from .entries import Decided
+
+Told = dict[str, Any]
+
+
+def tell(log: Log, fleet: Fleet, after: int = 0) -> Iterator[Told]:
+    """Yield what each entry after a number says. A seal that does not hold is told as such; a link is not looked at here."""
+    admissions = Admissions(fleet)
+    places: dict[bytes, str] = {}  # of versions, by commit
+    for row in log.after(0):
+        try:
+            entry = entries.parse(row)
+        except ModelWireError as error:
+            if row.number > after:
+                yield {"number": row.number, "at": 0, "who": "nobody", "what": "unreadable", "about": "", "text": error.message}
+            continue
+        try:
+            admissions.take(entry)
+            wrong = ""
+        except ModelWireError as error:
+            wrong = error.message
+        if entry.kind == entries.HEAD and entry.integer("version"):
+            places[entry.bytes("commit")] = f"{entry.text('device')}/{entry.text('model')}@{entry.integer('version')}"
+        if row.number > after:
+            who, about, text = _said(entry, places)
+            if wrong:
+                who, text = "nobody", f"{text}; NOT SEALED: {wrong}"
+            yield {"number": row.number, "at": entry.at, "who": who, "what": entry.kind, "about": about, "text": text}
+
+
+def _said(entry: Decided, places: Mapping[bytes, str]) -> tuple[str, str, str]:
+    """Return who, about what, and in words."""
+    kind = entry.kind
+    if kind == entries.TRUST:
+        trust = expect(records.parse(entry.bytes("record")), Trust)
+        return "the root key", "the fleet", f"trust record {trust.number} names who speaks for the centre"
+    if kind == entries.ACT:
+        act = expect(records.parse(entry.bytes("record")), Act)
+        return "the operator", act.device, f"{'admitted' if act.verb == 'admit' else 'revoked'} the key {fingerprint(act.key)}"
+    if kind in (entries.CLAIM, entries.WITHDRAWAL):
+        claim = claims.unsealed(entry.bytes("record"))
+        what = f"gave it for {claim.count} boards" if isinstance(claim, claims.Statement) else "withdrew it"
+        return "the operator", f"the claim {claim.id.hex()}", what
+    if kind == entries.ENROL:
+        said = expect(records.parse(entry.bytes("record")), Enrol)
+        by = f"by the claim {entry.bytes('claim').hex()}, with the key {fingerprint(said.key)}"
+        return "the device", said.device, f"was let in {by}" + (f", serial number {said.serial}" if said.serial else "")
+    if kind == entries.COMMAND:
+        command = expect(records.parse(entry.bytes("record")), Command)
+        return "the operator", f"{command.device}/{command.model}", f"asked for {command.verb}, number {command.number}"
+    if kind == entries.RESTORE:
+        lost = f", in the place of a log of {entry.integer('end')} entries" if entry.integer("end") else ""
+        return "the registry's host", "the registry", f"restored from a backup{lost}; {entry.integer('carried')} sealed words brought along"
+    if kind == entries.VERDICT:
+        reason = entry.text("reason")
+        word = "verified" if entry.content["ok"] else f"refused: {reason}"
+        return "the ingester", places.get(entry.bytes("commit"), entry.bytes("commit").hex()[:16]), word
+    about = f"{entry.text('device')}/{entry.text('model')}"
+    if kind == entries.ANSWER:
+        word = "done" if entry.content["ok"] else "not done"
+        return "the device", about, f"answered command {entry.integer('number')}: {word}: {entry.text('text')}"
+    if kind == entries.EPOCH:
+        return "the ingester", about, f"granted epoch {entry.integer('epoch')} on base {entry.bytes('base').hex()[:16]}"
+    head = f"@{entry.integer('version')}, {entry.bytes('commit').hex()[:16]}"
+    return "the ingester", about, f"head of epoch {entry.integer('epoch')} is {head}"
