@@ -38,7 +38,10 @@ def tell(log: Log, fleet: Fleet, after: int = 0) -> Iterator[Told]:
         if entry.kind == entries.HEAD and entry.integer("version"):
             places[entry.bytes("commit")] = f"{entry.text('device')}/{entry.text('model')}@{entry.integer('version')}"
         if row.number > after:
-            who, about, text = _said(entry, places)
+            try:
+                who, about, text = _said(entry, places)
+            except ModelWireError as error:  # what it holds is no record: the entries behind it are told all the same
+                who, about, text = "nobody", "", error.message
             if wrong:
                 who, text = "nobody", f"{text}; NOT SEALED: {wrong}"
             yield {"number": row.number, "at": entry.at, "who": who, "what": entry.kind, "about": about, "text": text}

@@ -11,6 +11,7 @@ import pytest
 
 from edgecloud.audit import entries, tampering
 from edgecloud.audit.admissions import Admissions
+from edgecloud.audit.telling import tell
 from edgecloud.intake.decision import Decision, Result
 from edgecloud.registry import SqliteStore, claims, open_registry
 from edgecloud.registry.claims import Statement, Withdrawal, prove
@@ -335,3 +336,12 @@ def test_a_board_is_let_in_or_not_when_the_ingester_dies_in_between(store: Sqlit
     centre.ingest.forget()
     assert store.devices.names() == [] and centre.take(enrol("pi-9")).result is Result.ADMITTED
     whole(centre)
+
+
+@pytest.mark.parametrize("kind", [entries.TRUST, entries.ACT, entries.COMMAND, entries.CLAIM, entries.WITHDRAWAL, entries.ENROL])
+def test_an_entry_that_holds_no_record_is_told_as_that_and_hides_nothing_behind_it(centre: Centre, kind: str) -> None:
+    centre.store.log.append(kind, record=b"junk", **({"claim": ID} if kind == entries.ENROL else {}))
+    give(centre.store)
+    told = list(tell(centre.store.log, centre.store.identity))
+    assert (told[-2]["who"], told[-2]["what"]) == ("nobody", kind) and "NOT SEALED" in told[-2]["text"]
+    assert told[-1]["text"] == "gave it for 2 boards"
