@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import edgecloud
 from edgecommon.runtime import load
 from modelwire.tflite.file import read_weights
+from modelwire.wire.keys import KeyKind, write_key
 from tests import broker
 from tests.system.fleet import Fleet, agent
 from tests.worlds import MODELS, world
@@ -164,13 +165,18 @@ def test_updates_signed_by_an_unknown_key_wait_until_the_operator_knows_it(fleet
     fill(fleet, "pi-7", "digits")
     fleet.agent("pi-7", *RUN, "--rounds", "1")
     fleet.cloud("devices", "revoke", "pi-7")
+    key = fleet.home("pi-7") / "device.key"
+    revoked = fleet.agent("pi-7", "status")["fingerprint"]
+    key.write_text(write_key(KeyKind.DEVICE_PRIVATE, bytes([7]) * 32) + "\n")  # what was revoked stays so: the board gets a key of its own
     fleet.agent("pi-7", "train")
     device.start()
     wait_for(lambda: "quarantine" in str(fleet.agent("pi-7", "status")))
     with edgecloud.open(fleet.db) as registry:
         assert len(registry.device("pi-7").versions()) == 1
         shown = fleet.agent("pi-7", "status")["fingerprint"]
-        assert [(d["device"], d["fingerprint"], d["state"]) for d in fleet.cloud("devices")["waiting"]] == [("pi-7", shown, "revoked")]
+        assert [(d["device"], d["fingerprint"], d["state"]) for d in fleet.cloud("devices")["waiting"]] == [("pi-7", shown, "pending")]
+        with pytest.raises(RuntimeError, match="was revoked"):
+            fleet.cloud("devices", "add", "pi-7", revoked)
         fleet.cloud("devices", "add", "pi-7", shown)
         wait_for(lambda: [v.status for v in registry.device("pi-7").versions()] == ["verified"] * 2)
     assert device.stop() == 0

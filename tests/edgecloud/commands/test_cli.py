@@ -21,7 +21,7 @@ from edgecloud.registry import open_registry
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
 from modelwire.wire.keys import KeyKind, write_key
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import KEY, LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
 
@@ -195,8 +195,7 @@ def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown: tupl
     assert desk.json("verify", "pi-7@6")["exact"] == 1
     store = open_registry(desk.folder / "fleet.db")
     row = store.versions.numbered(1, 2)
-    store.database.run("DROP TRIGGER blob_no_update")
-    store.database.run("UPDATE blob SET bytes = zeroblob(size) WHERE sha256 = ?", row.blob)
+    damage(store, "UPDATE blob SET bytes = zeroblob(size) WHERE sha256 = ?", row.blob)
     store.close()
     code, out, err = desk.run("verify", "--all", "--json")
     assert code == 56 and json.loads(err)["error"] == "RegistryDamaged"
