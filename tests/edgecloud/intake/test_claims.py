@@ -23,6 +23,7 @@ from modelwire.wire.records import Enrol, encode
 from modelwire.wire.signing import PrivateKey
 from tests.edgecloud.centre import Centre, admit, damage, revoke
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, key_of
+from tests.evidence.claims import claim_admitted
 from tests.keys import COMMAND, FLEET_ID, RECEIPT
 
 ID, FAR = b"\x0c" * 16, 1 << 40
@@ -80,6 +81,11 @@ def test_a_claim_of_100_lets_in_100_boards_and_not_one_more(centre: Centre, base
     assert centre.greet(ScriptedDevice(base, name="pi-0")).result is Result.WELCOMED
     assert centre.greet(ScriptedDevice(base, name="pi-100")).result is Result.QUARANTINED
     whole(centre)
+
+
+def test_the_evidence_counts_the_boards_of_a_claim(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    assert claim_admitted(tmp_path / "work") == 100
 
 
 def test_a_board_that_was_let_in_works_like_any_other_and_its_waiting_hello_is_taken_up(centre: Centre, base: Base) -> None:
@@ -182,12 +188,28 @@ def half(message: tuple[str, bytes]) -> tuple[str, bytes]:
     return message[0], encode(replace(said, claim=said.claim[:40]), key_of(said.device), FLEET_ID)
 
 
+def of_fleet(id: bytes) -> tuple[str, bytes]:
+    key = key_of("pi-9")
+    said = Enrol(FLEET, "pi-9", "all", 1, key.public, prove(TOKEN, id, "pi-9", key.public, ""), "", "0.1.0")
+    return topics.up(FLEET, "pi-9", "all", "enrol"), encode(said, key, id)
+
+
+def with_serial(serial: str) -> tuple[str, bytes]:
+    topic, data = enrol("pi-9", serial="a")
+    said = records.parse(data).record
+    assert isinstance(said, Enrol)
+    return topic, encode(replace(said, serial=serial), key_of("pi-9"), FLEET_ID)
+
+
 WRONG: dict[str, tuple[Callable[[], tuple[str, bytes]], str]] = {
     "a claim of which the id alone is known": (lambda: enrol("pi-9", token=token_of(seed=bytes(32))), "does not belong to"),
     "a claim that nobody gave": (lambda: enrol("pi-9", token=token_of(bytes(16))), "gave no such claim"),
     "a token for another fleet": (lambda: enrol("pi-9", fleet=bytes(16)), "does not belong to"),
     "a proof that another name was heard to say": (lambda: enrol("pi-9", proved="pi-8"), "does not belong to"),
     "a record that another key signed": (lambda: enrol("pi-9", signer=key_of("mallory")), "BadSignature"),
+    "another board's topic": (lambda: (topics.up(FLEET, "pi-8", "all", "enrol"), enrol("pi-9")[1]), "Malformed"),
+    "another fleet's id in the record": (lambda: of_fleet(bytes(16)), "WrongFleet"),
+    "a proof over another record's serial number": (lambda: with_serial("b"), "does not belong to"),
     "half a proof": (lambda: half(enrol("pi-9")), "40 bytes instead of 80"),
 }
 
