@@ -61,6 +61,7 @@ def enrol(context: Context, signed: Signed, data: bytes) -> Decision:
         raise ClaimRefused(device=said.device, claim=claim.hex(), reason=reason)
     store.log.append(entries.ENROL, at=context.now, claim=claim, record=data)
     store.devices.add(said.device, said.key, context.now)
+    admissions.catch_up(store.log, "the registry")  # last, and at once: others of this batch may say the same claim, or this board hello
     board = f"the board {said.serial}" if said.serial else "a board"
     reason = clean(f"{board} with the key {fingerprint(said.key)} is let in by the claim {claim.hex()}")
     return Decision(Result.ADMITTED, said.device, said.model, reason=reason)

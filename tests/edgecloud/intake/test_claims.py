@@ -21,7 +21,7 @@ from modelwire.wire.claims import Token, read_token, write_token
 from modelwire.wire.log import next_link
 from modelwire.wire.records import Enrol, encode
 from modelwire.wire.signing import PrivateKey
-from tests.edgecloud.centre import Centre, admit, damage, revoke
+from tests.edgecloud.centre import Centre, admit, damage, revoke, sign
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, key_of
 from tests.evidence.claims import claim_admitted
 from tests.keys import COMMAND, FLEET_ID, RECEIPT
@@ -80,6 +80,36 @@ def test_a_claim_of_100_lets_in_100_boards_and_not_one_more(centre: Centre, base
     assert len(centre.store.devices.names()) == 100
     assert centre.greet(ScriptedDevice(base, name="pi-0")).result is Result.WELCOMED
     assert centre.greet(ScriptedDevice(base, name="pi-100")).result is Result.QUARANTINED
+    whole(centre)
+
+
+def batch(centre: Centre, messages: list[tuple[str, bytes]]) -> list[Decision]:
+    """Take messages as the ingester does, in one transaction."""
+    with centre.store.transaction():
+        centre.ingest.catch_up()
+        outcomes = [centre.ingest.take(*message, centre.now) for message in messages]
+        sign(centre.store)
+    return outcomes
+
+
+def test_a_batch_of_101_boards_counts_each_of_them(centre: Centre) -> None:
+    give(centre.store, 100, serials=tuple(f"s{n:03}" for n in range(101)))
+    outcomes = batch(centre, [enrol(f"pi-{n}", serial=f"s{n:03}") for n in range(101)])
+    assert [o.result for o in outcomes] == [Result.ADMITTED] * 100 + [Result.DROPPED]
+    whole(centre)
+
+
+def test_within_a_batch_a_serial_number_and_a_name_come_once_and_the_hello_behind_it_is_welcome(centre: Centre, base: Base) -> None:
+    give(centre.store, 3, serials=("a", "b", "c"))
+    board = ScriptedDevice(base, name="pi-1")
+    messages = [
+        board.hello(), enrol("pi-1", serial="a"), board.hello(), enrol("pi-1", serial="a"), enrol("pi-2", serial="a"),
+        enrol("pi-1", serial="b", key=key_of("mallory")), enrol("pi-3", serial="b"),
+    ]  # fmt: skip
+    wanted = [
+        Result.QUARANTINED, Result.ADMITTED, Result.CHALLENGED, Result.NOTED, Result.DROPPED, Result.DROPPED, Result.ADMITTED
+    ]  # fmt: skip
+    assert [o.result for o in batch(centre, messages)] == wanted
     whole(centre)
 
 
