@@ -35,7 +35,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence fuzz docs hooks clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence threats fuzz docs hooks clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -94,6 +94,9 @@ clean: ## remove environments, builds and caches
 ##@ to measure it
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
+
+threats: $(VENV)/.ready ## run the threat model: the tests of each of its rows; a row without a test fails
+	$(VENV)/bin/python -m tests.threats
 
 evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire; FULL=1 adds what takes long
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
