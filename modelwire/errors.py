@@ -295,6 +295,14 @@ class UnknownDevice(LineageError):
     hint = "edgecloud devices add {device} FINGERPRINT, with the fingerprint that its board shows: edgeagent status"
 
 
+class ClaimRefused(LineageError):
+    """A board asks to be let in by a claim that does not, or no more, let it in."""
+
+    code = 88
+    text = "{device} is not let in by the claim {claim}: {reason}"
+    hint = "edgecloud claim list"
+
+
 class AmbiguousName(LineageError):
     code = 58
     text = "{device} has several models: {models}"

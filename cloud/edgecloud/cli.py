@@ -43,8 +43,9 @@ def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     for command in commands.chosen(words):
         run = getattr(command, "run", None)
         one = _command(below, command.NAME, command.HELP, command.EXAMPLES, run)
-        if not hasattr(command, "VERBS"):
+        if hasattr(command, "add"):
             command.add(one)
+        if not hasattr(command, "VERBS"):
             continue
         verbs = one.add_subparsers(title="commands", metavar="COMMAND", required=run is None)
         for verb in command.VERBS:

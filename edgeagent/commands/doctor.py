@@ -14,7 +14,9 @@ from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.link import mqtt
 from edgeagent.settings.reading import Loaded
+from edgeagent.state.claim import read_claim
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
+from edgeagent.state.history import EPOCHS, OK
 from edgeagent.state.keys import read_board, read_fleet
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
@@ -69,6 +71,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
     yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
+    if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
+        yield _check("claim", lambda: _claim(loaded))
     yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
     yield _check("broker", lambda: _broker(loaded))
     try:
@@ -77,6 +81,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
                 yield _check(name, lambda name=name: _model(device, name))  # type: ignore[misc]
+                yield _check("centre", lambda name=name: _welcome(device, name))  # type: ignore[misc]
                 yield _check("budget", lambda name=name: _budget(device, name))  # type: ignore[misc]
     except ModelWireError as e:
         yield Finding("state", False, e.message, e.next_step)
@@ -125,6 +130,22 @@ def _clock() -> str | Finding:
 def _key(loaded: Loaded) -> str:
     board = read_board(loaded)
     return f"{board.public_key}, readable by its owner alone"
+
+
+def _claim(loaded: Loaded) -> str:
+    claim = read_claim(loaded, read_board(loaded, open_key=True))
+    assert claim is not None  # its file is there
+    return f"{claim.id}, for the board with {f'the serial number {claim.serial}' if claim.serial else 'no serial number'}"
+
+
+def _welcome(device: DeviceFolder, name: str) -> str | Finding:
+    """Say how the centre stands to a model; that it waits to be let in is no fault of this board."""
+    lineage = device.lineages[name]
+    head = lineage.head()
+    if head.welcome == OK:
+        return f"{name}: welcome, epoch {head.epoch}"
+    why = f"{name}: {lineage.why_unwelcome(head)}"
+    return Finding("centre", False, why, lineage.next_step(head)) if head.welcome == EPOCHS else why
 
 
 def _broker(loaded: Loaded) -> str:

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from edgeagent.settings import reading, template
+from edgeagent.state.claim import read_token_text
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
 from edgecommon.printing import Answer, lines_of
@@ -27,6 +28,7 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --broker mqtt://127.0.0.1:1883 --fleet-key fleet.pub --model digits=digits.tflite",
     "edgeagent init --device pi-7 --fleet home --broker mqtts://mqtt.example --fleet-key fleet.pub --model a=a.tflite --model b=b.tflite",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
+    "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --claim line-3.claim",
 )
 
 
@@ -43,6 +45,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help=what)
     what = "use this private key, edge-device-key:..., of the same device before it lost its state"
     parser.add_argument("--key", metavar="FILE", help=what)
+    what = "the token that lets this device in by itself, edge-claim:..., from edgecloud claim new"
+    parser.add_argument("--claim", metavar="FILE", help=what)
     parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
     add_set(parser)
@@ -62,10 +66,11 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
-    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact)
+    token = read_token_text(Path(args.claim)) if args.claim else ""
+    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token)
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
-    add_line = f"edgecloud devices add {args.device} {public}"
+    add_lines = [] if token else [f"edgecloud devices add {args.device} {public}"]
     bases = {name: manifest_of(data, exact=args.exact) for name, data in models.items()}
     document = {
         "settings": str(path),
@@ -73,7 +78,9 @@ def run(args: argparse.Namespace) -> Answer:
         "fleet": args.fleet,
         "public_key": public,
         "fingerprint": short,
-        "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), add_line],
+        "on_the_centre": [
+            *(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), *add_lines
+        ],
         "models": [
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
         ],
@@ -84,8 +91,11 @@ def run(args: argparse.Namespace) -> Answer:
     lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
     where = f" --dir {place}" if str(place) != "." else ""
     lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
-    lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
-    lines += [f"  edgecloud devices add {args.device} {short}"]
+    if token:
+        lines += ["it asks to be let in by its claim; there, `edgecloud claim list` tells whether it was"]
+    else:
+        lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
+        lines += [f"  edgecloud devices add {args.device} {short}"]
     return Answer(document, lines_of(lines))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeagent.rounds import journal
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
+from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
@@ -58,6 +59,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
     return {
         "name": lineage.name, "version": head.version, "commit": head.commit.hex(), "base": lineage.base_commit.hex(),
         "served": str(lineage.store.served), "file_sha256": head.file_sha256.hex(), "epoch": head.epoch, "welcome": head.welcome,
+        "why": "" if head.welcome == OK else lineage.why_unwelcome(head),
         "blocked": head.blocked, "hint": lineage.next_step(head), "verified": verified, "stored": stored,
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
@@ -104,7 +106,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
     if m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:
-        out.append(f"  the centre {'says ' + m['welcome'] if m['welcome'] else 'has not answered yet'}; try: {m['hint']}")
+        said = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"
+        out.append(f"  the centre {said}; try: {m['hint']}")
     return out
 
 

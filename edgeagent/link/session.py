@@ -41,6 +41,7 @@ from modelwire.wire.records import (
 from modelwire.wire.welcome import check_numbers
 
 from .backoff import Backoff
+from .enrolling import Enrolling
 from .transport import Transport
 from .upload import Upload
 
@@ -58,7 +59,7 @@ class DeviceSide:
     spool: Spool
     state: bytes  # the 16 bytes of this state folder
     trust: TrustStore
-    claim: str  # a token that lets this device in, or empty
+    enrolling: Enrolling  # whether a claim lets this device in
     agent: str  # its release
     rng: random.Random
     wall: Callable[[], float]  # Unix seconds, said in records and logs alone
@@ -211,7 +212,7 @@ class Session:
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
         head = self.lineage.head()
-        claim = b"" if head.welcome == OK else self._side.claim.encode()
+        claim = b"" if head.welcome == OK else self._side.enrolling.proof
         self._send(
             "hello",
             Hello(
@@ -313,6 +314,8 @@ class Session:
             self._challenge = w.challenge
             self._hello_due = now + (self._hello.next() if self._challenged else 0.0)  # at once, but not over and over
             self._challenged += 1
+        if self._side.enrolling.heard(self.name, w.status, now, quiet=now < self._quiet(now)):
+            self._hello_due = now  # right behind the enrolment: what it has come to is in the next welcome
         if w.status == OK:
             self._welcomed = True
             self._hello.reset()

@@ -10,6 +10,7 @@ from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
+from edgeagent.link.enrolling import Enrolling
 from edgeagent.link.session import DeviceSide, Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
@@ -94,8 +95,9 @@ class Agent:
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         d = self.device
+        enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
-            self.transport, d.settings.link, d.spool, d.state, d.trust, d.settings.device.claim, self.release, self.rng, self.clock.wall
+            self.transport, d.settings.link, d.spool, d.state, d.trust, enrolling, self.release, self.rng, self.clock.wall
         )
         self.sessions = {
             name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))

@@ -16,6 +16,8 @@ else:
 from edgecommon.broker import holds_password, redacted
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
 from modelwire.tensors import check_name, check_own_name
+from modelwire.text import is_plain
+from modelwire.wire.claims import PREFIX as PREFIX_OF_TOKEN
 
 from . import units
 from .channels import channels_of
@@ -25,7 +27,7 @@ FILE = "edgeagent.toml"
 PREFIX = "EDGEAGENT_"
 NOT_SETTINGS = {"EDGEAGENT_DIR"}  # says which folder, before there are settings
 FILE_MAX = 256 * 1024  # bytes
-CLAIM_MAX = 256  # bytes of the token in a hello
+SERIAL_MAX = 64  # characters, as a claim lists it
 PASSWORD_GOES = (
     "put the password alone into a file of mode 600 and name that with link.password_file (EDGEAGENT_LINK_PASSWORD_FILE), "
     "and the user with link.user"
@@ -213,8 +215,10 @@ def _check(s: Settings, where: str) -> None:
     check_broker(s.link.broker)
     _name("device.name", s.device.name, where)
     _name("device.fleet", s.device.fleet, where)
-    if len(s.device.claim.encode()) > CLAIM_MAX:
-        raise ConfigError(reason=f"{where}: device.claim is longer than {CLAIM_MAX} bytes")
+    if s.device.claim.startswith(f"{PREFIX_OF_TOKEN}:"):  # not repeated: settings are read by more people than the token is for
+        raise ConfigError(reason=f"{where}: device.claim names the file that holds the token, and never the token itself")
+    if len(s.device.serial) > SERIAL_MAX or not is_plain(s.device.serial):
+        raise ConfigError(reason=f"{where}: device.serial is longer than {SERIAL_MAX} characters")
     if not s.models:
         raise ConfigError(reason=f"{where}: there is no [[model]]")
     for what, low, high in (

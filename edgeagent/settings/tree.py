@@ -28,7 +28,8 @@ class DeviceSettings:
     dir: str = setting("state", "Folder of everything the agent must not lose, relative to this file.")
     key: str = setting("device.key", "The device's private key, edge-device-key:..., readable by the agent alone.")
     fleet_key: str = setting("fleet.pub", "The fleet's root key and id, edge-fleet-pub:...: only what leads back to it is believed.")
-    claim: str = setting("", "A token that lets this device enrol at the centre; empty means none. It is said until the centre welcomes.")
+    claim: str = setting("device.claim", "File with the token that lets this device in by itself, edge-claim:...; none: the operator does.")
+    serial: str = setting("", "The board's serial number, which a claim may list; empty means what its firmware says.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from edgecommon.sqlite import Database
 from modelwire.errors import MissingFile
 
 from . import agent_tables
+from .claim import BoardClaim, read_claim
 from .history import Board
 from .keys import read_board
 from .lineage import Lineage
@@ -36,6 +37,7 @@ class DeviceFolder:
     spool: Spool
     lineages: Mapping[str, Lineage]  # by model, in the order of the settings
     path: Path  # of the settings
+    claim: BoardClaim | None  # for who holds the folder alone
     swept: tuple[str, ...]  # what was tidied away at opening: the version before the head, and what a kill had left
 
     def count_boot(self) -> int:
@@ -89,6 +91,7 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
                     spool.cards.carded(name, lineage.head().carded_id)  # a kill may have come between the two databases
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
             trust = TrustStore(database, board.identity)
-            yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, tuple(swept))
+            claim = read_claim(loaded, board) if alone else None
+            yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, claim, tuple(swept))
     finally:
         database.close()

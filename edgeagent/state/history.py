@@ -21,7 +21,7 @@ from .answers import Answers
 from .outbox import Outbox
 from .slots import ModelStore, StoredModel
 
-QUARANTINE, UNKNOWN_BASE, CHALLENGE, OK = "quarantine", "unknown-base", "challenge", "ok"
+QUARANTINE, UNKNOWN_BASE, CHALLENGE, EPOCHS, OK = "quarantine", "unknown-base", "challenge", "epochs", "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +216,7 @@ class History:
         said = {
             QUARANTINE: "it does not know this key", UNKNOWN_BASE: "it does not hold this base",
             CHALLENGE: "it wants to hear from the device once more",
+            EPOCHS: "a device of this name was set up anew too often in a day, or somebody else uses its key",
         }  # fmt: skip
         return said.get(head.welcome, f"it says {head.welcome!r}" if head.welcome else "it has not answered yet")
 
@@ -225,6 +226,8 @@ class History:
             return ""
         if head.welcome == UNKNOWN_BASE:
             return f"edgecloud bases add {self.name}.tflite"
+        if head.welcome == EPOCHS:
+            return f"edgecloud devices reset {self.board.device}; where its key is in other hands: devices revoke, and a new key"
         add = f"edgecloud devices add {self.board.device} {self.board.fingerprint}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
 

@@ -22,15 +22,17 @@ from .slots import ModelStore
 
 
 def create_folder(
-    folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool = False
+    folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool = False,
+    token: str = "",
 ) -> None:
     """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
-    seed: the private key's 32 bytes; exact: the device adopts nothing.
+    seed: the private key's 32 bytes; exact: the device adopts nothing; token: the line that lets it in by itself, or empty.
 
     Raises NotTrainable for a base that can't be trained, ConfigError when anything of the kind is there already.
     """
     device = loaded.settings.device
-    places = [device.key, device.fleet_key, device.dir, loaded.path.name]  # the settings last: with them the folder is complete
+    claim = [device.claim] if token else []
+    places = [device.key, *claim, device.fleet_key, device.dir, loaded.path.name]  # the settings last: with them the folder is complete
     staging = folder / ".edgeagent-init"
     for place in places:
         if Path(place).is_absolute() or ".." in Path(place).parts or len(Path(place).parts) != 1:
@@ -47,6 +49,8 @@ def create_folder(
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
     staging.mkdir(mode=0o700)
     files.write(staging / device.key, f"{write_key(KeyKind.DEVICE_PRIVATE, seed)}\n".encode(), mode=0o600)
+    if token:
+        files.write(staging / device.claim, f"{token.strip()}\n".encode(), mode=0o600)
     _create_state(staging / device.dir, loaded, models, exact)
     files.write(staging / device.fleet_key, f"{write_fleet(fleet)}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there

@@ -25,6 +25,7 @@ from modelwire.tensors import F32, Weights
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
+from modelwire.wire.claims import write_token
 from modelwire.wire.records import Command
 from tests import keys
 
@@ -32,6 +33,7 @@ from .centre import FAR, Centre, FakeClock
 
 TINY = (Path(__file__).parents[1] / "models" / "tiny.tflite").read_bytes()
 DEVICE_SEED = bytes(range(32, 64))
+TOKEN = write_token(b"\x0c" * 16, b"\xc1" * 32)  # of a claim
 PUBLIC = signing.PrivateKey(DEVICE_SEED).public
 
 SETTINGS = {
@@ -102,6 +104,15 @@ def make_with(folder: Path, changes: dict[str, str], models: dict[str, bytes] | 
     )
     create_folder(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet=keys.FLEET)
     return reading.load(path, environment={}, flags={})
+
+
+def give_token(folder: Path) -> Path:
+    """Make a device in `folder` that has the token of a claim beside its key, and return the token's file."""
+    make(folder)
+    path = folder / "device.claim"
+    path.write_text(f"{TOKEN}\n")
+    path.chmod(0o600)
+    return path
 
 
 def fill(opened: DeviceFolder, count: int = 40, model: str = "tiny", seed: int = 0) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgecloud.registry import DeviceKey, Log
-from modelwire.errors import BadSignature, Malformed, ModelWireError, RegistryDamaged
+from edgecloud.registry import DeviceKey, Log, claims
+from modelwire.errors import BadSignature, ClaimRefused, Malformed, ModelWireError, RegistryDamaged
 from modelwire.tensors import ALL
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.log import Link
-from modelwire.wire.records import Act, Command, Signed, Trust, expect
+from modelwire.wire.records import Act, Command, Enrol, Signed, Trust, expect
 from modelwire.wire.signing import Fleet, Role
 from modelwire.wire.trust import Trusted
 
 from . import entries
+from .claiming import Claim, Claims
 from .entries import Decided
 
 
 @dataclass
 class Admitted:
-    """A key that the operator let speak for a device."""
+    """A key that speaks, or spoke, for a device: by the operator's act, or by a claim that he gave."""
 
     device: str
     key: bytes
@@ -36,6 +37,8 @@ class Admissions:
         self.fleet = fleet
         self.trusted = Trusted(fleet)
         self.by_key: dict[bytes, Admitted] = {}  # a key is let in once, for one device
+        self.names: set[str] = set()  # of devices that a key was ever decided about
+        self.claims = Claims()
         self.end: Link | None = None
         self._trusts: list[tuple[int, Trusted]] = [(0, self.trusted)]  # by the entry from which on they held
         self.act = 0  # number of the newest act
@@ -66,6 +69,12 @@ class Admissions:
             self._trusts.append((entry.number, self.trusted))
         elif entry.kind == entries.ACT:
             self._act(entry)
+        elif entry.kind == entries.CLAIM:
+            self.claims.give(claims.read(entry.bytes("record"), self.fleet.id, self._command_keys(entry)), entry.number)
+        elif entry.kind == entries.WITHDRAWAL:
+            self.claims.withdraw(claims.read_withdrawal(entry.bytes("record"), self.fleet.id, self._command_keys(entry)), entry.number)
+        elif entry.kind == entries.ENROL:
+            self._enrol(entry)
         elif entry.kind == entries.COMMAND:
             signed = records.parse(entry.bytes("record"))
             expect(signed, Command)
@@ -91,6 +100,20 @@ class Admissions:
             out.append(DeviceKey(row.id, row.device, row.key, row.added_at, known.at) if ended else row)
         return out
 
+    def require_enrollable(self, said: Enrol, at: int) -> Claim:
+        """Return the claim by which this board may come at this time. Raises ClaimRefused, or Malformed for what is no claim.
+
+        A claim takes nothing from anybody: neither the name of a device that has, or had, a key, nor a key that was decided about.
+        """
+        claim = self.claims.require(said, self.fleet.id, at)
+        known, about = self.by_key.get(said.key), {"device": said.device, "claim": claim.statement.id.hex()}
+        if known is not None:
+            what = "was revoked" if known.revoked else f"speaks for {known.device}"
+            raise ClaimRefused(reason=f"its key {fingerprint(said.key)} {what}", **about)
+        if said.device in self.names:
+            raise ClaimRefused(reason="a device of this name has, or had, another key, which the operator alone replaces", **about)
+        return claim
+
     def _act(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))
         act = expect(signed, Act)
@@ -104,12 +127,30 @@ class Admissions:
                 raise Malformed(what=what, reason=f"it lets the key {short} in again, which entry {known.revoked} revoked")
             if known is not None and known.device != act.device:
                 raise Malformed(what=what, reason=f"it lets the key {short} speak for {act.device}: it speaks for {known.device}")
-            self.by_key[act.key] = Admitted(act.device, act.key, entry.number, entry.at)
+            self._admit(act.device, act.key, entry)
         else:
             if known is None or known.device != act.device:
-                known = self.by_key[act.key] = Admitted(act.device, act.key, entry.number, entry.at)
+                known = self._admit(act.device, act.key, entry)
             known.revoked = known.revoked or entry.number
         self.act = act.number
+
+    def _enrol(self, entry: Decided) -> None:
+        signed = records.parse(entry.bytes("record"))
+        said = expect(signed, Enrol)
+        signed.verify(said.key, self.fleet.id, said.device)
+        claim = self.require_enrollable(said, entry.at)
+        if claim.statement.id != entry.bytes("claim"):
+            raise Malformed(what=f"entry {entry.number} of the log", reason="it names another claim than its record")
+        self.claims.note(claim, said, entry.at, entry.number)
+        self._admit(said.device, said.key, entry)
+
+    def _admit(self, device: str, key: bytes, entry: Decided) -> Admitted:
+        made = self.by_key[key] = Admitted(device, key, entry.number, entry.at)
+        self.names.add(device)
+        return made
+
+    def _command_keys(self, entry: Decided) -> tuple[bytes, ...]:
+        return self.trusted.keys(Role.COMMAND, entry.at)
 
     def _sealed(self, signed: Signed, role: Role, entry: Decided) -> None:
         """Raise unless a command key that spoke when the entry was made has sealed the record."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgecloud.registry import ActRow, LogEntry, SqliteStore, Store, TrustRow
+from edgecloud.registry import ActRow, LogEntry, SqliteStore, Store, TrustRow, claims
+from edgecloud.registry.claims import Statement, Withdrawal
 from modelwire.errors import ModelWireError, RegistryDamaged
 from modelwire.wire import records
 from modelwire.wire.log import Link
@@ -15,7 +16,10 @@ from . import entries
 from .admissions import Admissions
 from .entries import Decided
 
-KINDS = (entries.TRUST, entries.ACT)  # what proves itself by a seal, wherever it was kept
+# What proves itself by a seal, wherever it was kept. An enrolment does not: its time is the ingester's word. Its board enrols again.
+KINDS = (entries.TRUST, entries.ACT, entries.CLAIM, entries.WITHDRAWAL)
+
+Sealed = Trust | Act | Statement | Withdrawal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +29,11 @@ class Carried:
     trusts: int
     admitted: tuple[str, ...]  # devices
     revoked: tuple[str, ...]  # devices
+    claims: int = 0  # given or withdrawn
 
     @property
     def count(self) -> int:
-        return self.trusts + len(self.admitted) + len(self.revoked)
+        return self.trusts + len(self.admitted) + len(self.revoked) + self.claims
 
 
 def sealed(store: Store, after: int = 0) -> list[bytes]:
@@ -53,7 +58,7 @@ def carry(store: SqliteStore, candidates: Iterable[bytes], replaced: Link | None
     candidates: entries of other logs of this fleet, in their order; they may come from anybody. replaced: end of the log that the copy
     takes the place of, where it is known.
     """
-    trusts, admitted, revoked = 0, list[str](), list[str]()
+    trusts, admitted, revoked, given = 0, list[str](), list[str](), 0
     admissions = Admissions(store.identity)
     with store.transaction():
         admissions.catch_up(store.log, store.database.path)
@@ -66,15 +71,16 @@ def carry(store: SqliteStore, candidates: Iterable[bytes], replaced: Link | None
             except ModelWireError:  # nobody sealed it, or it can't follow here
                 continue
             trusts += isinstance(said, Trust)
+            given += isinstance(said, (Statement, Withdrawal))
             if isinstance(said, Act):
                 (admitted if said.verb == "admit" else revoked).append(said.device)
         end = replaced or Link(0, bytes(32))
-        store.log.append(entries.RESTORE, end=end.number, link=end.digest, carried=trusts + len(admitted) + len(revoked))
-    return Carried(trusts, tuple(admitted), tuple(revoked))
+        store.log.append(entries.RESTORE, end=end.number, link=end.digest, carried=trusts + len(admitted) + len(revoked) + given)
+    return Carried(trusts, tuple(admitted), tuple(revoked), given)
 
 
-def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int) -> Trust | Act | None:
-    """Keep a trust record or act that the copy does not hold yet; its seal is looked at next, and takes it back."""
+def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int) -> Sealed | None:
+    """Keep what proves itself and the copy does not hold yet; its seal is looked at next, and takes it back."""
     record = entry.bytes("record") if entry.kind in KINDS else b""
     if entry.kind == entries.TRUST:
         trust = expect(records.parse(record), Trust)
@@ -92,6 +98,13 @@ def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int)
         elif store.devices.owner(act.key) is None:
             store.devices.add(act.device, act.key, now)
         return act
+    if entry.kind in (entries.CLAIM, entries.WITHDRAWAL):
+        said = claims.unsealed(record)
+        known = admissions.claims.by_id.get(said.id)
+        if (known is not None) if entry.kind == entries.CLAIM else (known is None or known.withdrawn):
+            return None
+        store.log.append(entry.kind, record=record)
+        return said
     return None
 
 

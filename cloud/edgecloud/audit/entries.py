@@ -11,15 +11,19 @@ from modelwire.wire import cbor
 from modelwire.wire.log import Link, next_link
 
 TRUST, ACT, COMMAND, ANSWER = "trust", "act", "command", "answer"
+CLAIM, WITHDRAWAL, ENROL = "claim", "withdrawal", "enrol"
 EPOCH, HEAD, VERDICT, RESTORE = "epoch", "head", "verdict", "restore"
 
 # What an operator enters beside a running ingester. Each proves itself by a seal, but for the word on a restore, which nothing rests on.
-BY_OPERATOR = (TRUST, ACT, COMMAND, RESTORE)
+BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE)
 
 _CONTENT: dict[str, dict[str, type]] = {
     TRUST: {"record": bytes},
     ACT: {"record": bytes},
     COMMAND: {"record": bytes},
+    CLAIM: {"record": bytes},
+    WITHDRAWAL: {"record": bytes},
+    ENROL: {"claim": bytes, "record": bytes},
     ANSWER: {"device": str, "model": str, "number": int, "ok": bool, "text": str},
     EPOCH: {"device": str, "model": str, "epoch": int, "state": bytes, "base": bytes, "floor": int},
     HEAD: {"device": str, "model": str, "epoch": int, "version": int, "commit": bytes, "before": bytes},

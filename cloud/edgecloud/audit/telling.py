@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgecloud.registry import Log
+from edgecloud.registry import Log, claims
 from modelwire.errors import ModelWireError
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
-from modelwire.wire.records import Act, Command, Trust, expect
+from modelwire.wire.records import Act, Command, Enrol, Trust, expect
 from modelwire.wire.signing import Fleet
 
 from . import entries
@@ -38,7 +38,10 @@ def tell(log: Log, fleet: Fleet, after: int = 0) -> Iterator[Told]:
         if entry.kind == entries.HEAD and entry.integer("version"):
             places[entry.bytes("commit")] = f"{entry.text('device')}/{entry.text('model')}@{entry.integer('version')}"
         if row.number > after:
-            who, about, text = _said(entry, places)
+            try:
+                who, about, text = _said(entry, places)
+            except ModelWireError as error:  # what it holds is no record: the entries behind it are told all the same
+                who, about, text = "nobody", "", error.message
             if wrong:
                 who, text = "nobody", f"{text}; NOT SEALED: {wrong}"
             yield {"number": row.number, "at": entry.at, "who": who, "what": entry.kind, "about": about, "text": text}
@@ -53,6 +56,14 @@ def _said(entry: Decided, places: Mapping[bytes, str]) -> tuple[str, str, str]:
     if kind == entries.ACT:
         act = expect(records.parse(entry.bytes("record")), Act)
         return "the operator", act.device, f"{'admitted' if act.verb == 'admit' else 'revoked'} the key {fingerprint(act.key)}"
+    if kind in (entries.CLAIM, entries.WITHDRAWAL):
+        claim = claims.unsealed(entry.bytes("record"))
+        what = f"gave it for {claim.count} boards" if isinstance(claim, claims.Statement) else "withdrew it"
+        return "the operator", f"the claim {claim.id.hex()}", what
+    if kind == entries.ENROL:
+        said = expect(records.parse(entry.bytes("record")), Enrol)
+        by = f"by the claim {entry.bytes('claim').hex()}, with the key {fingerprint(said.key)}"
+        return "the device", said.device, f"was let in {by}" + (f", serial number {said.serial}" if said.serial else "")
     if kind == entries.COMMAND:
         command = expect(records.parse(entry.bytes("record")), Command)
         return "the operator", f"{command.device}/{command.model}", f"asked for {command.verb}, number {command.number}"

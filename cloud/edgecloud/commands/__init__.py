@@ -1,6 +1,7 @@
 """The commands of `edgecloud`, one module each in a folder by subject: NAME, HELP, EXAMPLES, `add` for its arguments, `run` for its answer.
 
-A command of several verbs has VERBS in the place of `add`; its `run`, where it has one, is what it does without any.
+A command of several verbs has VERBS in the place of `add`; its `run`, where it has one, is what it does without any, and then it may have
+both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["NAMES", "chosen", "every"]
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",
     "anchor": "registry", "audit": "registry", "doctor": "registry", "version": "registry",
-    "bases": "fleet", "devices": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
+    "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
     "ingest": "registry",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",

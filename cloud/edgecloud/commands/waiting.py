@@ -12,6 +12,7 @@ from modelwire.wire.keys import FINGERPRINT_DIGITS, GROUP, KeyKind, fingerprint,
 from .answer import Document, table, when
 
 PENDING, ADMITTED, REJECTED, REVOKED = "pending", "admitted", "rejected", "revoked"  # how a key stands to a name
+PREAUTHORISED = "preauthorised"  # a board whose key nobody has seen yet: a claim lets it in
 
 # What the operator goes by is on the board. So a line that could be copied from here is written nowhere, in no answer of the centre's.
 COMPARE = "compare with the fingerprint that the board itself shows: edgeagent status"

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["greeting", "mqtt", "reaching", "service"]
+__all__ = ["decision", "epochs", "greeting", "mqtt", "reaching", "service"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from edgecloud.audit import entries
 from edgecloud.registry import Request
-from modelwire.errors import LineageError, ModelWireError
+from modelwire.errors import ClaimRefused, LineageError, ModelWireError
 from modelwire.tensors import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
@@ -48,11 +49,22 @@ def report(context: Context, signed: Signed, data: bytes) -> Decision:
 
 
 def enrol(context: Context, signed: Signed, data: bytes) -> Decision:
-    """Note that a device would like to be let in; in this release the operator alone does that. The next welcome is the answer."""
-    said = expect(signed, Enrol)
-    signed.verify(said.key, context.store.identity.id, said.device)
-    reason = f"{NOT_UNDERSTOOD}: it asks to be let in, its key is {fingerprint(said.key)}; the operator alone lets a device in"
-    return Decision(Result.UNKNOWN, said.device, said.model, reason=reason)
+    """Let a device in by the claim that it says, for once. The next welcome is the answer. Raises ClaimRefused."""
+    said, store, admissions = expect(signed, Enrol), context.store, context.admissions
+    assert admissions is not None
+    signed.verify(said.key, store.identity.id, said.device)
+    if admissions.claims.enrolled(said) is not None and admissions.speaks(said.device, said.key):
+        return Decision(Result.NOTED, said.device, said.model, reason="it was let in by its claim before")
+    claim = admissions.require_enrollable(said, context.now).statement.id
+    if store.devices.keys(said.device) or any(one.key == said.key for one in store.devices.rejections()):
+        reason = f"the operator has decided about {said.device} or the key {fingerprint(said.key)} before"
+        raise ClaimRefused(device=said.device, claim=claim.hex(), reason=reason)
+    store.log.append(entries.ENROL, at=context.now, claim=claim, record=data)
+    store.devices.add(said.device, said.key, context.now)
+    admissions.catch_up(store.log, "the registry")  # last, and at once: others of this batch may say the same claim, or this board hello
+    board = f"the board {said.serial}" if said.serial else "a board"
+    reason = clean(f"{board} with the key {fingerprint(said.key)} is let in by the claim {claim.hex()}")
+    return Decision(Result.ADMITTED, said.device, said.model, reason=reason)
 
 
 def unknown(context: Context, signed: Signed, said: Unknown) -> Decision:

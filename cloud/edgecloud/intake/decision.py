@@ -34,7 +34,8 @@ class Bounds:
     held_seconds: int = 30 * 24 * 3600
     refusals: int = 10_000
     models_of_device: int = 64
-    epochs: int = 10_000  # of one model of a device
+    epochs_a_day: int = 24  # that one model may open, counted since a key of its device was last admitted
+    epochs_wait: int = 900  # a board that may open no more asks again after this at the latest: the operator may have helped
     transfers_of_device: int = 4
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten
@@ -58,6 +59,11 @@ class Context:
         assert self.admissions is not None
         return self.admissions.of(device, self.store.devices.keys(device))
 
+    def admitted_at(self, key: bytes) -> int:
+        """Return when a key that speaks was let in, or the operator last said so again."""
+        assert self.admissions is not None
+        return self.admissions.by_key[key].at
+
 
 class Result(str, Enum):
     """What became of a message."""
@@ -71,6 +77,8 @@ class Result(str, Enum):
     WELCOMED = "welcomed"
     NOTED = "noted"  # presence, an answer, a part, a report
     CHALLENGED = "challenged"  # a hello that would open an epoch, and is to be said again
+    ADMITTED = "admitted"  # by a claim
+    WAITS = "waits"  # a hello that would open more epochs in a day than may be
     UNKNOWN = "unknown"  # of a later release; answered so
 
 

@@ -9,9 +9,10 @@ from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Welcome, expect
 
-from . import asking, linking
+from . import asking, epochs, linking
 from .challenge import answered, challenge
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
+from .epochs import EpochRate
 
 TRUSTS_AT_ONCE = 16  # trust records in one answer; a device that lacks more says hello again
 
@@ -38,7 +39,12 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     epoch = store.lineages.epoch_of(lineage.id, said.state) if lineage else None
     closed: tuple[Reply, ...] = ()
     if lineage is None or epoch is None:
-        _require_room(context, said, lineage)
+        if lineage is None:
+            _require_room(context, said)
+        else:
+            opened = epochs.rate(store, lineage.id, context.admitted_at(said.key), context.now, context.bounds)
+            if opened.full:
+                return _too_often(context, said, opened)
         if not answered(context.secret, said, context.now):
             given = challenge(context.secret, said, context.now)
             return _not_welcome(context, said, "challenge", Result.CHALLENGED, "it would open an epoch", given)
@@ -70,16 +76,18 @@ def presence(context: Context, signed: Signed, data: bytes) -> Decision:
     return Decision(Result.NOTED, said.device, said.model, reason=word)
 
 
-def _require_room(context: Context, said: Hello, lineage: LineageRow | None) -> None:
-    """Raise LineageError where a device has as many models, or a model as many epochs, as are taken."""
-    store, bounds = context.store, context.bounds
-    if lineage is None:
-        if len(store.lineages.of(said.device)) >= bounds.models_of_device:
-            raise LineageError(reason=f"{said.device} has {bounds.models_of_device} models; no more are taken")
-        return
-    newest = store.lineages.current(lineage.id)
-    if newest is not None and newest.epoch >= bounds.epochs:
-        raise LineageError(reason=f"{lineage} has lost its state {newest.epoch} times; no more epochs are granted")
+def _require_room(context: Context, said: Hello) -> None:
+    """Raise LineageError where a device has as many models as are taken."""
+    bounds = context.bounds
+    if len(context.store.lineages.of(said.device)) >= bounds.models_of_device:
+        raise LineageError(reason=f"{said.device} has {bounds.models_of_device} models; no more are taken")
+
+
+def _too_often(context: Context, said: Hello, opened: EpochRate) -> Decision:
+    """Say that no more epochs are opened for now: a board that is set up anew so often is broken, or its key is in other hands."""
+    reason = f"it has lost its state {opened.opened} times in a day; see edgecloud devices, and devices reset"
+    wait = max(1, min(opened.free_at - context.now, context.bounds.epochs_wait))
+    return _not_welcome(context, said, "epochs", Result.WAITS, reason, wait=wait)
 
 
 def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
@@ -91,9 +99,11 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     return Reply("cmd", answer)
 
 
-def _not_welcome(context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"") -> Decision:
+def _not_welcome(
+    context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"", wait: int = 0
+) -> Decision:
     answer = Welcome(
-        said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, 0,
+        said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, wait,
         _log_end(context), b"", 0, TRAINERS,
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))

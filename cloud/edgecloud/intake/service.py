@@ -31,6 +31,7 @@ from .routing import Ingest
 from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
+_WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ class Ingester:
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
-            level = logging.WARNING if outcome.result in (Result.REFUSED, Result.DROPPED, Result.QUARANTINED) else logging.INFO
+            level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
             name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
             log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
             self._send(outcome.replies)

@@ -59,6 +59,7 @@ __all__ = [
     "WaitingMessage",
     "backup",
     "blob_folder",
+    "claims",
     "create_registry",
     "lock",
     "open_registry",

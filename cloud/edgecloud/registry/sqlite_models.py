@@ -184,6 +184,13 @@ class SqliteLineages:
     def epoch(self, lineage: int, epoch: int) -> Epoch | None:
         return self._epoch("WHERE lineage = ? AND epoch = ?", lineage, epoch)
 
+    def granted(self, lineage: int, since: int, until: int, limit: int) -> list[int]:
+        rows = self._database.all(
+            "SELECT granted_at FROM epoch WHERE lineage = ? AND granted_at BETWEEN ? AND ? ORDER BY epoch DESC LIMIT ?",
+            lineage, since, until, limit,
+        )  # fmt: skip
+        return [int(at) for (at,) in rows]
+
     def current(self, lineage: int) -> Epoch | None:
         return self._epoch("WHERE lineage = ? ORDER BY epoch DESC LIMIT 1", lineage)
 

@@ -121,6 +121,9 @@ class Lineages(Protocol):
 
     def epoch(self, lineage: int, epoch: int) -> Epoch | None: ...
 
+    def granted(self, lineage: int, since: int, until: int, limit: int) -> list[int]:
+        """Return when the newest epochs within this time were granted, the newest first."""
+
     def current(self, lineage: int) -> Epoch | None:
         """Return the newest epoch; all others are closed."""
 

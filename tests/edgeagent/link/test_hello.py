@@ -12,8 +12,9 @@ from edgeagent.link import session
 from edgeagent.service.agent import Goal
 from modelwire.errors import LinkError
 from modelwire.wire import log
+from modelwire.wire.claims import PROOF_BYTES
 from modelwire.wire.records import Desired, Hello, Transfer, Wait, Welcome
-from tests.edgeagent.boards import Rig, centre, command, fill, rig
+from tests.edgeagent.boards import Rig, centre, command, fill, give_token, rig
 from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import Centre, FakeClock, welcome_of
 
@@ -29,17 +30,19 @@ def sent(c: Centre) -> int:
 
 def test_a_hello_says_what_this_release_has_and_which_trust_record_it_holds(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
-    with rig(tmp_path / "d", c, device__claim="let me in") as r:
+    give_token(tmp_path / "d")
+    with rig(tmp_path / "d", c) as r:
         r.serve(5)
         r.serve(5)
         first, second = hellos(c)
         assert (first.trust, second.trust) == (0, 1)
-        assert (first.claim, second.claim) == (b"let me in", b""), "once it is welcome it says its token no more"
+        assert r.device.claim is not None and len(first.claim) == PROOF_BYTES
+        assert (first.claim, second.claim) == (r.device.claim.proof, b""), "once it is welcome it says its claim no more"
         assert (first.trainers, first.resume, first.answer) == ((1,), False, b"")
         assert (first.key, first.state, first.base) == (r.device.board.key.public, r.device.state, r.lineage.base_commit)
 
 
-def test_without_the_setting_there_is_no_claim(tmp_path: Path, clock: FakeClock) -> None:
+def test_without_a_token_there_is_no_claim(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock, known=False)
     with rig(tmp_path / "d", c) as r:
         r.serve(5)

@@ -94,11 +94,19 @@ def test_nobody_is_called_as_what_is_said_to_all_is_addressed() -> None:
     assert read(LEAST.replace('"home"', '"all"')).settings.device.fleet == "all", "of a fleet it is a name like any other"
 
 
-def test_a_claim_is_no_longer_than_a_hello_carries_it() -> None:
-    longest = "ä" * 128
-    assert read(LEAST, flags={"device.claim": longest}).settings.device.claim == longest
-    with pytest.raises(ConfigError, match="claim is longer than 256 bytes"):
-        read(LEAST, flags={"device.claim": longest + "x"})
+def test_a_token_stands_in_a_file_of_its_own_and_never_in_the_settings() -> None:
+    token = f"edge-claim:{'ab' * 48}"
+    for text, flags in ((LEAST, {"device.claim": token}), (LEAST.replace("[device]", f"[device]\nclaim = '{token}'"), {})):
+        with pytest.raises(ConfigError, match="never the token itself") as refused:
+            read(text, flags=flags)
+        assert "abab" not in refused.value.message
+
+
+def test_a_serial_number_is_no_longer_than_a_claim_lists_it() -> None:
+    assert read(LEAST, flags={"device.serial": "x" * 64}).settings.device.serial == "x" * 64
+    for serial in ("x" * 65, "x\u00a0"):
+        with pytest.raises(ConfigError, match=r"device\.serial"):
+            read(LEAST, flags={"device.serial": serial})
 
 
 def test_without_a_model_or_a_name_there_is_nothing_to_do() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgeagent.state.folder import open_folder
+from edgeagent.state.new_folder import create_folder
 from modelwire.errors import ConfigError, MissingFile, NotTrainable
-from tests.edgeagent.boards import centre, make, rig
+from tests import keys
+from tests.edgeagent.boards import DEVICE_SEED, TINY, TOKEN, centre, make, rig
 from tests.edgeagent.centre import FakeClock
 
 
@@ -36,6 +38,37 @@ def test_an_init_that_was_killed_between_two_renames_is_done_again(tmp_path: Pat
         assert sorted(p.name for p in folder.iterdir()) == ["device.key", "edgeagent.toml", "fleet.pub", "state"]
         with rig(folder, centre(FakeClock())) as r:
             assert r.lineage.head().version == 0
+
+
+def test_an_init_with_a_token_that_was_killed_is_done_again_and_leaves_it_to_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, loaded = os.rename, make(tmp_path / "plain")
+    text = (tmp_path / "plain" / "edgeagent.toml").read_text()
+
+    def again(folder: Path) -> None:
+        create_folder(folder, loaded, text, models={"tiny": TINY}, seed=DEVICE_SEED, fleet=keys.FLEET, token=TOKEN)
+
+    for moves in range(5):
+        left = [moves]
+
+        def rename(a: Path, b: Path, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            plain(a, b)
+
+        folder = tmp_path / str(moves)
+        monkeypatch.setattr(os, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            again(folder)
+        monkeypatch.setattr(os, "rename", plain)
+        again(folder)
+        assert sorted(p.name for p in folder.iterdir()) == ["device.claim", "device.key", "edgeagent.toml", "fleet.pub", "state"]
+        made = folder / "device.claim"
+        assert made.read_text() == f"{TOKEN}\n" and made.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(ConfigError, match="is there already"):
+            again(folder)
 
 
 def test_what_somebody_put_beside_a_killed_init_is_never_taken_for_its_own(tmp_path: Path) -> None:

@@ -149,12 +149,12 @@ def test_a_revocation_outlives_the_restore_of_an_older_backup(desk: Desk, grown:
     desk.ok("anchor", "away.anchors")
     grown.store.close()
     said = desk.json("restore", "monday.db", "--force")
-    assert said["carried"] == {"trust": 0, "admitted": ["pi-9"], "revoked": ["pi-7"]}
+    assert said["carried"] == {"trust": 0, "admitted": ["pi-9"], "revoked": ["pi-7"], "claims": 0}
     _not_heard(desk.folder / "fleet.db", device)
     # The registry is lost with its disk: the anchors, which lie elsewhere, hold what was sealed.
     (desk.folder / "new").mkdir()
     said = desk.json("restore", "monday.db", "--db", "new/fleet.db", "--anchor", "away.anchors")
-    assert said["carried"] == {"trust": 0, "admitted": ["pi-9"], "revoked": ["pi-7"]}
+    assert said["carried"] == {"trust": 0, "admitted": ["pi-9"], "revoked": ["pi-7"], "claims": 0}
     _not_heard(desk.folder / "new" / "fleet.db", device)
 
 
@@ -170,7 +170,7 @@ def test_what_nobody_sealed_does_not_come_along_with_a_restore(desk: Desk, grown
     (desk.folder / "away.anchors").write_text(json.dumps(one) + "\n")
     grown.store.close()
     said = desk.json("restore", "monday.db", "--force", "--anchor", "away.anchors")
-    assert said["carried"] == {"trust": 0, "admitted": [], "revoked": []}
+    assert said["carried"] == {"trust": 0, "admitted": [], "revoked": [], "claims": 0}
     assert desk.json("verify")["tampered"] == []
 
 

@@ -156,6 +156,15 @@ def test_a_key_speaks_for_one_device_until_it_is_revoked(store: Store) -> None:
     assert store.devices.keys("nobody") == []
 
 
+def test_epochs_are_counted_by_when_they_were_granted(store: Store, lineage: int) -> None:
+    for n, at in enumerate((100, 200, 300, 300)):
+        store.lineages.grant(lineage, bytes([n]) * 16, BASE.commit, at)
+    granted = store.lineages.granted
+    assert granted(lineage, 12, 999, 10) == [300, 300, 200, 100]
+    assert granted(lineage, 200, 299, 10) == [200] and granted(lineage, 0, 999, 2) == [300, 300]
+    assert granted(lineage, 301, 999, 10) == [] == granted(lineage + 1, 0, 999, 10)
+
+
 def test_epochs_rise_and_a_known_state_keeps_its_own(store: Store, lineage: int) -> None:
     first = store.lineages.epoch_of(lineage, STATE)
     store.lineages.used(lineage, 7)

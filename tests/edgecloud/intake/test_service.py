@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import edgecloud
+from edgecloud.audit import tampering
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.service import Ingester, Pace, Tally
 from edgecloud.registry import open_registry
@@ -23,6 +24,7 @@ from tests.broker import free_port
 from tests.edgecloud.centre import Centre, admit, ask, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
 from tests.edgecloud.hearing import until
+from tests.edgecloud.intake.test_claims import enrol, give
 from tests.edgecloud.memory import MemoryBroker, MemoryTransport
 from tests.keys import COMMAND, FLEET_ID, RECEIPT
 
@@ -351,3 +353,19 @@ def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it
     again.stop()
     with edgecloud.open(path) as fleet:
         assert [v.number for v in fleet.device("pi-7").versions()] == list(range(1, 301))
+
+
+def test_a_hundred_boards_that_come_at_once_by_a_claim_are_let_in_and_not_one_more(path: Path) -> None:
+    store = open_registry(path, synchronous="OFF")
+    give(store, 100, serials=tuple(f"s{n:03}" for n in range(103)))
+    broker = MemoryBroker()
+    running = Running(path, broker).start()
+    until(lambda: "centre" in broker.sessions)
+    boards = [(f"pi-{n}", f"s{n:03}") for n in range(103)]
+    for name, serial in [*boards, *boards[:20], *((f"late-{serial}", serial) for _, serial in boards[:20])]:
+        broker.publish(*enrol(name, serial=serial))
+    until(lambda: running.error is not None or sum(running.ingester.tally.results.values()) == 143)
+    assert running.stop().error is None
+    assert dict(running.ingester.tally.results) == {"admitted": 100, "noted": 20, "dropped": 23}
+    assert len(store.devices.names()) == 100 and tampering.look(store) == []
+    store.close()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.audit.admissions import Admissions
-from edgecloud.registry import SqliteStore
+from edgecloud.intake import epochs
+from edgecloud.intake.decision import Bounds
+from edgecloud.registry import DeviceKey, SqliteStore
 from edgecommon.printing import Answer, lines_of, visible
-from modelwire.errors import BadArgument, UnknownDevice
+from modelwire.errors import BadArgument, RegistryDamaged, UnknownDevice
 from modelwire.tensors import check_own_name
+from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 
 from .. import waiting
@@ -16,7 +19,9 @@ from ..answer import Document, now, registry_of, table, when
 from ..sealing import add_key, command_key, decide
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
+from .claim import preauthorised, replayed
 
+SUSPICIOUS = 3  # epochs of a model in a day, above which the list says so: a board is rarely set up anew more often
 NAME = "devices"
 HELP = "Devices, their keys, and those that wait."
 EXAMPLES = ("edgecloud devices",)
@@ -114,9 +119,28 @@ def revoke_device(args: argparse.Namespace) -> Answer:
     return Answer({"device": args.name, "revoked": count}, f"{args.name}: {count} keys revoked")
 
 
+def _reset_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the device's name")
+    add_key(parser)
+
+
+def reset_device(args: argparse.Namespace) -> Answer:
+    with registry_of(args, readonly=False) as store, store.transaction():
+        speaking = [k for k in store.devices.keys(args.name) if k.revoked_at is None]
+        if not speaking:
+            raise UnknownDevice(device=args.name)
+        sealer = command_key(args, store)
+        for one in speaking:
+            decide(store, sealer, args.name, "admit", one.key)
+    shorts = [fingerprint(k.key) for k in speaking]
+    text = f"{args.name}: its epochs of the last day count no more; {', '.join(shorts)} speaks for it as before"
+    return Answer({"device": args.name, "fingerprints": shorts, "reset_at": now()}, text)
+
+
 def list_devices(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         devices = [describe(store, name) for name in store.devices.names()]
+        expected, fault = _expected(store, args)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
     rows = [
         (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
@@ -127,11 +151,18 @@ def list_devices(args: argparse.Namespace) -> Answer:
     for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
+    for d in devices:
+        text += "".join(f"\n{visible(words)}" for m in d["models"] if (words := _burning(d["device"], m)))
     if keys:
         text += "\n\n" + waiting.waiting_keys_text(keys)
+    if fault:
+        text += f"\n\n{visible(fault)}: edgecloud verify"
+    if expected:
+        text += f"\n\n{sum(one['left'] for one in expected)} boards are preauthorised by claims: edgecloud claim list"
     if rejected:
         text += f"\n\n{len(rejected)} rejected {'key' if len(rejected) == 1 else 'keys'} not shown; --json lists them"
-    return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected}, text)
+    said: Document = {"preauthorised": expected, "fault": fault or None}
+    return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected, **said}, text)
 
 
 def describe(store: SqliteStore, name: str) -> Document:
@@ -139,14 +170,18 @@ def describe(store: SqliteStore, name: str) -> Document:
     known = store.devices.keys(name)
     active = [k for k in known if k.revoked_at is None]
     models = []
+    admitted = _admitted_at(store, name, active)
     for lineage in store.lineages.of(name):
         epoch = store.lineages.current(lineage.id)
         head = store.lineages.head(lineage.id, epoch.epoch) if epoch else None
         seen = store.lineages.presence(lineage.id)
+        opened = epochs.rate(store, lineage.id, admitted, now(), Bounds())
         models.append(
             {
                 "model": lineage.model,
                 "epoch": epoch.epoch if epoch else 0,
+                "epochs_of_a_day": opened.opened,
+                "epochs_free_at": opened.free_at or None,
                 "head": head.version if head else 0,
                 "verified": store.versions.verified(lineage.id, epoch.epoch) if epoch else 0,
                 "last_version": lineage.last_version,
@@ -160,6 +195,31 @@ def describe(store: SqliteStore, name: str) -> Document:
         "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
         "fingerprints": [fingerprint(k.key) for k in active], "models": models,
     }  # fmt: skip
+
+
+def _expected(store: SqliteStore, args: argparse.Namespace) -> tuple[list[Document], str]:
+    """Return which boards claims let in, or what is wrong with the log: the other lists are of use all the same."""
+    try:
+        return preauthorised(replayed(store, args), now()), ""
+    except RegistryDamaged as error:
+        return [], error.message
+
+
+def _admitted_at(store: SqliteStore, name: str, active: list[DeviceKey]) -> int:
+    """Return when a key that speaks was last admitted, or the operator reset the device."""
+    speaking = {k.key for k in active}
+    acts = [records.parse(act.record).record.at for act in store.acts.of(name) if act.verb == "admit" and act.key in speaking]
+    return max((*acts, *(k.added_at for k in active)), default=0)
+
+
+def _burning(device: str, model: Document) -> str:
+    """Return what is to be said of a model that opens epochs as no sound board does; empty for the others."""
+    opened, free_at = model["epochs_of_a_day"], model["epochs_free_at"]
+    if opened <= SUSPICIOUS:
+        return ""
+    until = f", and opens no more before {when(free_at)}" if free_at else ""
+    way = "edgecloud devices reset, or revoke where its key may be in other hands" if free_at else "is it sound, or has somebody its key?"
+    return f"{device}/{model['model']} has opened {opened} epochs in a day{until}: {way}"
 
 
 VERBS = (
@@ -179,6 +239,10 @@ VERBS = (
     Verb(
         "revoke", "Let no key speak for a device any more; its history stays.",
         ("edgecloud devices revoke pi-7",), revoke_device, _revoke_arguments,
+    ),
+    Verb(
+        "reset", "Let a device open new epochs again, which is bounded to 24 a day for each model; its key stays the same.",
+        ("edgecloud devices reset pi-7",), reset_device, _reset_arguments,
     ),
     Verb(
         "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",

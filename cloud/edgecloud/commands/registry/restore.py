@@ -78,7 +78,9 @@ def _of_replaced(target: Path) -> tuple[list[bytes], Link | None]:
 def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, carried: Carried) -> Answer:
     document: Document = {
         "registry": str(target), "backup": str(source), "fleet": store.fleet, "replaced": str(aside) if aside else None,
-        "carried": {"trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked)},
+        "carried": {
+            "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims
+        },
     }  # fmt: skip
     lines = [f"{target}: restored from {source}, integrity ok"]
     if aside:
@@ -87,6 +89,8 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
         lines.append(f"revoked since the backup, and still: {carrying.devices(carried.revoked)}")
     if carried.admitted:
         lines.append(f"admitted since the backup, and still: {carrying.devices(carried.admitted)}")
+    if carried.claims:
+        lines.append(f"{carried.claims} claims given or withdrawn since the backup were brought along")
     if carried.trusts:
         lines.append(f"{carried.trusts} newer trust records were brought along")
     missing = [name for name in keys.SECRET if not (target.parent / name).exists()]

@@ -1,0 +1,264 @@
+"""A board with a token asks to be let in when the centre says that it does not know its key; the token itself never leaves it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeagent import cli
+from edgeagent.service.agent import Goal
+from edgeagent.settings import reading
+from edgeagent.state import claim as claim_file
+from edgeagent.state.claim import read_serial
+from edgeagent.state.folder import open_folder
+from modelwire.errors import BadArgument, BadSignature, ConfigError, LinkError, WrongKeyKind
+from modelwire.wire import claims
+from modelwire.wire.keys import KeyKind, write_key
+from modelwire.wire.records import Enrol, Welcome
+from tests import keys
+from tests.edgeagent.boards import PUBLIC, TOKEN, Rig, centre, fill, give_token, make, rig
+from tests.edgeagent.centre import Centre, FakeClock
+
+SECRET = TOKEN.partition(":")[2][32:]
+
+
+def enrolments(c: Centre) -> list[Enrol]:
+    return [e for e in c.said("enrol") if isinstance(e, Enrol)]
+
+
+def admits(c: Centre, known: bool = True) -> None:
+    """Let the centre take what a good claim asks for."""
+
+    def take(leaf: str, said: object) -> bool:
+        if isinstance(said, Enrol) and known:
+            token = claims.read_token(TOKEN, "the token")
+            claims.verify(said.claim, token.key.public, keys.FLEET_ID, said.device, said.key, said.serial)
+            c.keys[said.device] = said.key
+        return False
+
+    c.drop_up = take
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    serial = tmp_path / "serial-number"
+    serial.write_bytes(b"10000000a1b2c3d4\0")
+    monkeypatch.setattr(claim_file, "SERIAL", serial)
+    return give_token(tmp_path / "d")
+
+
+def test_a_board_that_nobody_knows_enrols_and_is_welcome_a_moment_later(
+    tmp_path: Path, clock: FakeClock, token: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    c = centre(clock, known=False)
+    admits(c)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(5)
+        assert [w.status for w in c.down if isinstance(w, Welcome)] == ["quarantine", "ok"]
+        (said,) = enrolments(c)
+        assert (said.device, said.model, said.key, said.serial, said.agent) == ("pi-7", "all", PUBLIC, "10000000a1b2c3d4", "test")
+        r.serve(8000)
+        assert len(enrolments(c)) == 1, "once it is in it asks no more"
+    assert "asked to be let in by the claim 0c0c" in caplog.text and SECRET not in caplog.text
+
+
+def test_a_round_follows_in_the_same_start(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    admits(c)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=600))
+        assert r.states() == {1: "verified"}
+
+
+def test_one_that_is_not_let_in_asks_slower_and_slower(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(4 * 3600)
+        assert 6 <= len(enrolments(c)) <= 14
+        hellos = len(c.said("hello"))
+        r.serve(0.5)
+        assert len(c.said("hello")) <= hellos + 2
+
+
+def test_a_broker_that_repeats_a_welcome_makes_it_ask_no_more_often(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(1)
+        last = next(w for w in reversed(c.down) if isinstance(w, Welcome))
+        before, hellos = len(enrolments(c)), len(c.said("hello"))
+        for at in range(200):
+            c.after(at / 100, lambda: c.push(last))
+        r.serve(3)
+        assert len(enrolments(c)) <= before + 1 and len(c.said("hello")) <= hellos + 3
+
+
+def test_without_a_token_nothing_is_asked(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock, known=False)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(4000)
+        assert r.device.claim is None and not enrolments(c)
+
+
+def test_nothing_is_asked_of_a_centre_that_has_not_answered_or_wants_its_peace(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    c.drop_down = lambda record: isinstance(record, Welcome)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(1000)
+        assert not enrolments(c)
+        c.drop_down = lambda record: False
+        c.wait = 600
+        r.serve(500)
+        assert not enrolments(c)
+        c.wait = 0
+        r.serve(600)
+        assert enrolments(c)
+
+
+def test_an_enrolment_that_the_link_lost_is_said_again(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    lost: list[object] = []
+    c.drop_up = lambda leaf, said: leaf == "enrol" and not lost and not lost.append(said)  # type: ignore[func-returns-value]
+    with rig(tmp_path / "d", c) as r:
+        r.serve(1)
+        assert lost and not enrolments(c)
+        admits(c)
+        r.serve(120)
+        assert r.lineage.head().welcome == "ok" and len(enrolments(c)) == 1
+
+
+def test_what_is_heard_is_good_for_no_other_key_name_or_board(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(1)
+    (said, *_) = enrolments(c)
+    public = claims.read_token(TOKEN, "the token").key.public
+    for other in (replace(said, key=keys.COMMAND.public), replace(said, device="pi-8"), replace(said, serial="")):
+        with pytest.raises(BadSignature):
+            claims.verify(other.claim, public, keys.FLEET_ID, other.device, other.key, other.serial)
+
+
+# The token's file and the board's serial number.
+
+
+def opened(r: Path) -> None:
+    with open_folder(reading.load(r / reading.FILE, environment={}, flags={}), alone=True):
+        pass
+
+
+def test_a_token_that_others_may_read_is_not_used_and_doctor_says_so(
+    tmp_path: Path, token: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token.chmod(0o640)
+    with pytest.raises(BadArgument, match="others than its owner"):
+        opened(tmp_path / "d")
+    assert cli.main(["status", "--dir", str(tmp_path / "d")]) == 0, "who only looks needs no token"
+    capsys.readouterr()
+    cli.main(["doctor", "--dir", str(tmp_path / "d")])
+    out = capsys.readouterr().out
+    assert "FIX  claim" in out and "chmod 600" in out and SECRET not in out
+    token.chmod(0o600)
+    cli.main(["doctor", "--dir", str(tmp_path / "d")])
+    out = capsys.readouterr().out
+    assert f"ok   claim       {'0c' * 16}, for the board with the serial number 10000000a1b2c3d4" in out and SECRET not in out
+
+
+def key_of_another_kind(path: Path) -> None:
+    path.write_text(write_key(KeyKind.DEVICE_PRIVATE, bytes(32)))
+
+
+def half_of_one(path: Path) -> None:
+    path.write_text(TOKEN[:60])
+
+
+def no_text(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe" * 20)
+
+
+def large(path: Path) -> None:
+    path.write_text(TOKEN + "0" * 10_000)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [key_of_another_kind, half_of_one, no_text, large, folder], ids=lambda f: f.__name__)
+def test_a_file_that_is_no_token_is_named_and_not_repeated(tmp_path: Path, token: Path, damage: Callable[[Path], None]) -> None:
+    damage(token)
+    with pytest.raises((WrongKeyKind, ConfigError, BadArgument), match=r"device\.claim") as refused:
+        opened(tmp_path / "d")
+    assert SECRET[:20] not in refused.value.message
+
+
+def test_init_puts_the_token_beside_the_key_for_its_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = give_token(tmp_path / "image")
+    model = Path(__file__).parents[2] / "models" / "tiny.tflite"
+    words = ["init", "--device", "pi-8", "--fleet", "home", "--fleet-key", str(tmp_path / "image" / "fleet.pub"), "--model",
+             f"tiny={model}", "--dir", str(tmp_path / "n"), "--claim", str(source)]  # fmt: skip
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert SECRET not in out and "edgecloud devices add" not in out and "edgecloud claim list" in out
+    made = tmp_path / "n" / "device.claim"
+    assert made.read_text() == f"{TOKEN}\n" and made.stat().st_mode & 0o777 == 0o600
+    assert SECRET not in (tmp_path / "n" / "edgeagent.toml").read_text()
+    source.chmod(0o644)
+    assert cli.main([*words[:-3], str(tmp_path / "m"), *words[-2:]]) == 15 and not (tmp_path / "m").exists()
+    assert SECRET not in capsys.readouterr().err
+    missing = [*words[:-3], str(tmp_path / "m"), "--claim", str(tmp_path / "none")]
+    assert cli.main(missing) == 12 and not (tmp_path / "m").exists()
+
+
+def test_the_setting_goes_before_the_firmwares_serial_number(tmp_path: Path, token: Path) -> None:
+    path = tmp_path / "d" / reading.FILE
+    for flags, serial in (({}, "10000000a1b2c3d4"), ({"device.serial": "line-3/17"}, "line-3/17"), ({"device.claim": ""}, None)):
+        with open_folder(reading.load(path, environment={}, flags=flags), alone=True) as device:  # type: ignore[arg-type]
+            assert (device.claim.serial if device.claim else None) == serial
+
+
+@pytest.mark.parametrize(
+    ("data", "serial"),
+    [(b"", ""), (b"\0", ""), (b"abc", "abc"), (b" abc \n\0", "abc"), (b"abc\0def", "abc"), (b"a" * 64, "a" * 64), (b"a" * 65, ""),
+     (b"a" * 300, ""), (b"\xff\xff", ""), (b"a\x1b[2J", "")],
+)  # fmt: skip
+def test_what_the_firmware_says_is_a_serial_number_or_nothing(tmp_path: Path, data: bytes, serial: str) -> None:
+    (tmp_path / "serial").write_bytes(data)
+    assert read_serial(tmp_path / "serial") == serial
+    assert read_serial(tmp_path / "none") == "" == read_serial(tmp_path)
+
+
+# Too many epochs.
+
+
+def test_a_board_whose_name_burns_epochs_is_told_so_in_words(
+    tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "d")
+    c = centre(clock)
+    c.welcome = lambda h, status, *a, **k: real(h, "epochs")  # type: ignore[method-assign]
+    real: Callable[..., Welcome] = Centre.welcome.__get__(c)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(5)
+        check_says_why(r)
+    capsys.readouterr()
+    assert cli.main(["status", "--dir", str(tmp_path / "d")]) == 0
+    out = capsys.readouterr().out
+    assert "the centre says epochs: a device of this name was set up anew too often in a day" in out
+    assert "edgecloud devices reset pi-7" in out
+    assert cli.main(["doctor", "--dir", str(tmp_path / "d")]) == 1
+    out = capsys.readouterr().out
+    assert "FIX  centre" in out and "edgecloud devices reset pi-7" in out
+
+
+def check_says_why(r: Rig) -> None:
+    with pytest.raises(LinkError, match="set up anew too often in a day") as refused:
+        r.lineage.check_welcome(r.lineage.head())
+    assert "edgecloud devices reset pi-7" in refused.value.next_step
