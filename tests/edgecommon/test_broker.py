@@ -64,8 +64,9 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "mqtt://me:hush", "mqtt://me:123hush/", "mqtt://host?password=hush", "mqtt://host/#hush", "me:hush", "mqtt://me:a/hush", "mqtt://me:a'hush",
-        "mqtt://me:my hush", "mqtts:me:hush", "mqtt:/me:hush", "//me:hush", "mqtt://me:hush:1883", "mqtt://me\uff1ahush", "me:1883hush", ":hush",
+        "mqtt://me:hush", "mqtt://me:123hush/", "mqtt://host?password=hush", "mqtt://host/#hush", "me:hush", "mqtt://me:a/hush",
+        "mqtt://me:a'hush", "mqtt://me:my hush", "mqtts:me:hush", "mqtt:/me:hush", "//me:hush", "mqtt://me:hush:1883",
+        "mqtt://me\uff1ahush", "me:1883hush", ":hush",
     ],
 )  # fmt: skip
 def test_what_may_be_meant_as_a_password_is_not_shown_either(url: str) -> None:

@@ -55,6 +55,7 @@ __all__ = [
     "backup",
     "blob_folder",
     "create_registry",
+    "encrypted",
     "lock",
     "open_registry",
     "privacy",

@@ -7,24 +7,38 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.registry.backup import restore
-from edgecloud.settings import registry_path
+from edgecloud.registry.encrypted import is_encrypted, read_identities, restore_encrypted
+from edgecloud.settings import from_environment, registry_path
 from edgecommon.printing import Answer, lines_of
+from modelwire.errors import BadArgument
 
 from ..answer import Document, progress, registry_of
 
 NAME = "restore"
 HELP = "Put a backup in the place of the registry."
-EXAMPLES = ("edgecloud restore monday.db --db fleet.db --force",)
+EXAMPLES = (
+    "edgecloud restore monday.db --db fleet.db --force", "edgecloud restore monday.age --backup-key backup.key --db fleet.db --force",
+)  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("backup", metavar="BACKUP", help="file that `edgecloud backup` wrote")
     parser.add_argument("--force", action="store_true", help="move a registry that is there aside")
+    parser.add_argument("--backup-key", metavar="FILE", help="private key of an encrypted backup; EDGECLOUD_BACKUP_KEY")
 
 
 def run(args: argparse.Namespace) -> Answer:
     source, target = Path(args.backup), registry_path(args.db)
-    aside = restore(source, target, progress=progress("pages"), replace=args.force)
+    key = args.backup_key or from_environment("BACKUP_KEY", "")
+    if is_encrypted(source):
+        if not key:
+            raise BadArgument(reason=f"{source} is an encrypted backup", fix="name its private key with --backup-key")
+        identities = read_identities(Path(key))
+        aside = restore_encrypted(source, target, identities, progress=progress("pages"), replace=args.force)
+    elif args.backup_key:  # somebody may have put another one in its place
+        raise BadArgument(reason=f"{source} is not encrypted, and --backup-key says that it is", fix="leave --backup-key out if that is so")
+    else:
+        aside = restore(source, target, progress=progress("pages"), replace=args.force)
     with registry_of(args, readonly=False) as store:  # a copy of an older release's is brought to this one
         fleet, identity = store.fleet, store.identity
     document: Document = {"registry": str(target), "backup": str(source), "fleet": fleet, "replaced": str(aside) if aside else None}
