@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.keys import KeyFile, Passphrase
-from edgecommon.files import flush_folder, write_named
+from edgecommon.files import TEMPORARY, flush_folder, write, write_named
 from modelwire.errors import BadArgument, BadSignature, Malformed
 from modelwire.tensors import ALL
 from modelwire.wire import records
@@ -68,7 +68,7 @@ def check(change: Change, held: Trusted, place: KeyPlace, at: int) -> None:
     if at < newest.since:
         raise BadArgument(reason=f"this clock stands before record {newest.number} was made", fix="set the clock right")
     others = before is not None and any(getattr(before, w) != getattr(newest, w) for w in WORDS[1:])
-    if others and at <= newest.since + newest.overlap and not change.cut:
+    if others and newest.overlap and at <= newest.since + newest.overlap and not change.cut:
         left = newest.since + newest.overlap - at
         raise BadArgument(
             reason=f"the keys before record {newest.number} are good for {left} s more, and a record after it ends that at once",
@@ -95,7 +95,8 @@ def prepare(change: Change, held: Trusted, place: KeyPlace, new_passphrase: Call
             old = place.file(word)
             kept = old.exists() and not keys.read_key_file(old, kind).seed
             text = keys.key_text(kind, secrets.token_bytes(KEY_BYTES), new_passphrase(old) if kept else b"")
-            write_named(path, text.encode(), mode=0o600, replace=False)
+            write(path, text.encode(), mode=0o600, replace=False)  # what a kill leaves of it has one name, and goes with the next try
+        path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)  # a second name that a kill has left
         out[word] = keys.read_key_file(path, kind).public
     return out
 
