@@ -190,6 +190,7 @@ def _put_in(seed: bytes, passphrase: bytes) -> str:
 
 
 def _take_out(pem: bytes, passphrase: bytes, path: Path) -> bytes:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -206,7 +207,7 @@ def _take_out(pem: bytes, passphrase: bytes, path: Path) -> bytes:
         raise Malformed(what=str(path), reason="it is no private key as this program keeps one by a passphrase") from None
     try:
         key = load_der_private_key(der, passphrase)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):  # what was damaged may come out as anything
         raise BadArgument(reason=f"the passphrase does not open {path}", fix="try again, or name another --passphrase-file") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise Malformed(what=str(path), reason="what its passphrase keeps is no Ed25519 key")
