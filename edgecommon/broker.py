@@ -63,17 +63,23 @@ def parse_url(url: str) -> Broker | None:
 
 def holds_password(url: str) -> bool:
     """Return whether a URL holds a password, or what may be meant as one: it never goes into a URL, which is seen by many."""
-    return _PASSWORD.search(url) is not None
+    return redacted(url) != url or _PASSWORD.search(url) is not None  # a password may be *** itself
 
 
 def redacted(text: str) -> str:
     """Return a URL, or a text with one in it, as it may be shown: without passwords, and without what may be meant as one."""
     text = _PASSWORD.sub(r"\1***@", text)
-    text = _NO_PORT.sub(r"\1***", text)
+    for forgotten in (_NO_PORT_AT_ALL, _NO_PORT, _NO_SCHEME):
+        text = forgotten.sub(r"\1***", text)
     return _QUERY.sub(r"\1***", text)
 
 
 # What stands between the user's colon and the last @, with or without a scheme. A URL's reader may take the wide signs for them.
 _PASSWORD = re.compile(r"(//[^:\uff1a\ufe55]*[:\uff1a\ufe55]|\A[^\s:/]*:(?!//)).*[@\uff20\ufe6b]", re.DOTALL)
-_NO_PORT = re.compile(r"(//[^\s:/\[]*:)(?!\*\*\*@|[0-9]+(?![^\s/?#'\"]))[^\s/'\"]+")  # USER:PASSWORD, with the host forgotten
+# USER:PASSWORD, with the host forgotten: in a text up to the next space, and to the end of what is a URL from its beginning. A port has
+# at most five digits.
+_PORT = r"(?!\*\*\*(?:@|\Z)|[0-9]{1,5}(?![^\s/?#'\"]))"
+_NO_PORT = re.compile(rf"(//[^\s:/\[]*:){_PORT}\S+")
+_NO_PORT_AT_ALL = re.compile(rf"\A((?:[A-Za-z]+:)?//[^:\uff1a\ufe55/\[]*[:\uff1a\ufe55]){_PORT}(?!.*[@\uff20\ufe6b]).+\Z", re.DOTALL)
+_NO_SCHEME = re.compile(r"\A(?!\w+://)([^\s:/\[\]]*:/?)(?!/|\*\*\*@|[0-9]{1,5}/?\Z)\S+\Z")
 _QUERY = re.compile(r"(//[^\s?#]*[?#])[^\s'\"]+")

@@ -105,26 +105,32 @@ class NotPrivateError(OSError):
         return f"{self.filename} {self.strerror}"
 
 
-def read_private(path: Path, most: int) -> bytes:
-    """Return the first `most` bytes of a file that holds a secret. Raises NotPrivateError when others may look at it, or it is no file."""
-    data, fault = read_secret(path, most)
+def read_private(path: Path, most: int, *, group: bool = False) -> bytes:
+    """Return the first `most` bytes of a file that holds a secret. Raises NotPrivateError when others may look at it, or it is no file.
+
+    group: as `read_secret`.
+    """
+    data, fault = read_secret(path, most, group=group)
     if fault is not None:
         raise fault
     return data
 
 
-def read_secret(path: Path, most: int) -> tuple[bytes, NotPrivateError | None]:
+def read_secret(path: Path, most: int, *, group: bool = False) -> tuple[bytes, NotPrivateError | None]:
     """Return the first `most` bytes of a file, and what keeps them from being a secret, if anything does.
 
+    group: root may have handed it to a service through its group, which reads and does not write (mode 440, or 640).
     Raises NotPrivateError for what is no regular file.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe that nobody writes to would be waited for
     try:
-        mode = os.fstat(handle).st_mode
+        found = os.fstat(handle)
+        mode = found.st_mode
         if not stat.S_ISREG(mode):
             raise NotPrivateError(path, "is no regular file", "name a file that holds the secret alone")
         fault = None
-        if stat.S_IMODE(mode) & 0o077:
+        handed = group and os.geteuid() != 0 == found.st_uid and found.st_gid in {os.getegid(), *os.getgroups()}
+        if stat.S_IMODE(mode) & (0o037 if handed else 0o077):
             fault = NotPrivateError(path, f"may be read by others than its owner (mode {stat.S_IMODE(mode):o})", close_line(path))
         return os.read(handle, most), fault
     finally:

@@ -91,6 +91,14 @@ class OldWire(ConfigError):
     hint = "{fix}"
 
 
+class RetiredKey(ConfigError):
+    """A key that spoke for the fleet and does so no more: nobody would believe what it signs."""
+
+    code = 19
+    text = "{what}, {fingerprint}, speaks for the fleet no more: trust record {number} names another one"
+    hint = "put the new key file in its place: edgecloud trust show tells which it is"
+
+
 # The model's author can act.
 
 

@@ -112,4 +112,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
 
 
 def _local(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # the centre may ask for quiet beyond the year 9999
+        return f"{seconds} s after 1970"

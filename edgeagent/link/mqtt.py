@@ -352,7 +352,7 @@ def _password(folder: Path, settings: LinkSettings) -> str | None:
         return None
     path = folder / settings.password_file
     try:
-        text = files.read_private(path, PASSWORD_MAX).decode()
+        text = files.read_private(path, PASSWORD_MAX, group=True).decode()
     except FileNotFoundError:
         raise MissingFile(path=path, what="the broker's password file") from None
     except files.NotPrivateError as e:

@@ -160,7 +160,7 @@ class Sealed:
 
 
 def seal(
-    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.PrivateKey, fleet: bytes,
+    header: Header, sections: Sequence[AnySection], schema: Schema, key: signing.Signer, fleet: bytes,
     limit: limits.Limits = limits.DEFAULT, *, recipe: bytes = b"",
 ) -> Sealed:  # fmt: skip
     """Return the signed update. Raises Malformed or TooLarge for what `parse` would refuse: it would be queued and sent for ever.

@@ -27,6 +27,7 @@ class KeyKind(Enum):
     RECEIPT = ("edge-receipt-pub", "the centre's public receipt key", KEY_BYTES)
     COMMAND = ("edge-command-pub", "the operator's public command key", KEY_BYTES)
     DIRECTOR = ("edge-director-pub", "the director's public key", KEY_BYTES)
+    ROOT = ("edge-root-pub", "the fleet's public root key", KEY_BYTES)
 
     @property
     def prefix(self) -> str:

@@ -26,7 +26,7 @@ class Link:
         """Return the 40 bytes that a welcome carries."""
         return _PLACE.pack(self.number, self.digest)
 
-    def sign(self, key: signing.PrivateKey, fleet: bytes) -> bytes:
+    def sign(self, key: signing.Signer, fleet: bytes) -> bytes:
         """Return the signature of the receipt key."""
         return key.sign(signing.LINK, fleet, self.encode())
 

@@ -303,7 +303,7 @@ class Signed:
 
 
 def encode(
-    record: Record, key: signing.PrivateKey, fleet: bytes, limit: limits.Limits = limits.DEFAULT, *, role: Role | None = None
+    record: Record, key: signing.Signer, fleet: bytes, limit: limits.Limits = limits.DEFAULT, *, role: Role | None = None
 ) -> bytes:
     """Return the signed record as bytes. fleet: the fleet's id. role: who says it, where more than one may.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from modelwire.errors import BadSignature, Malformed
 
@@ -42,8 +43,19 @@ class Fleet:
     id: bytes  # 16 random bytes: names collide
 
 
+class Signer(Protocol):
+    """What signs: a private key that is here, or one that somebody else keeps and signs with when asked."""
+
+    @property
+    def public(self) -> bytes:
+        """The public key, 32 bytes."""
+
+    def sign(self, domain: bytes, fleet: bytes, message: bytes) -> bytes:
+        """Return the 64-byte signature of `message` in `domain`, in the fleet with this id."""
+
+
 class PrivateKey:
-    """A key that signs."""
+    """A key that signs by itself."""
 
     def __init__(self, seed: bytes) -> None:
         """seed: 32 secret bytes, the RFC 8032 private key. Raises Malformed for another length."""

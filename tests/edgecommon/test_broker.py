@@ -61,9 +61,26 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
     assert not holds_password(url) and redacted(url) == url
 
 
-@pytest.mark.parametrize("url", ["mqtt://me:hush", "mqtt://me:123hush/", "mqtt://host?password=hush", "mqtt://host/#hush"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mqtt://me:hush", "mqtt://me:123hush/", "mqtt://host?password=hush", "mqtt://host/#hush", "me:hush", "mqtt://me:a/hush",
+        "mqtt://me:a'hush", "mqtt://me:my hush", "mqtts:me:hush", "mqtt:/me:hush", "//me:hush", "mqtt://me:hush:1883",
+        "mqtt://me\uff1ahush", "me:1883hush", ":hush",
+    ],
+)  # fmt: skip
 def test_what_may_be_meant_as_a_password_is_not_shown_either(url: str) -> None:
     assert "hush" not in redacted(url)
+
+
+@pytest.mark.parametrize("url", ["mqtt://me:123456", "me:123456"])
+def test_more_digits_than_a_port_has_are_not_shown(url: str) -> None:
+    assert "123456" not in redacted(url)
+
+
+@pytest.mark.parametrize("text", ["a file: none", "FILE: mqtt://host:1883 is away", "12:30", "b: c:d"])
+def test_a_text_that_holds_no_password_is_shown_as_it_is(text: str) -> None:
+    assert redacted(text) == text
 
 
 def test_a_broker_does_not_tell_its_password_when_it_is_printed() -> None:

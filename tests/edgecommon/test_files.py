@@ -59,3 +59,37 @@ def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path) -> None:
         with pytest.raises(BadArgument, match="is no file that could be written"):
             write_named(place, b"bytes")
     assert (tmp_path / "pipe").is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "who", "taken"),
+    [
+        (0o440, 0, 700, 1000, True), (0o640, 0, 700, 1000, True), (0o400, 0, 0, 1000, True),
+        (0o444, 0, 700, 1000, False), (0o460, 0, 700, 1000, False), (0o604, 0, 700, 1000, False),
+        (0o440, 0, 701, 1000, False), (0o440, 1000, 700, 1000, False), (0o440, 1001, 700, 1000, False),
+        (0o440, 0, 700, 0, False),
+    ],
+)  # fmt: skip
+def test_a_secret_that_root_hands_to_a_service_by_its_group_is_read_and_none_that_others_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, group: int, who: int, taken: bool
+) -> None:
+    path = tmp_path / "word"
+    path.write_text("hush")
+    given = os.fstat
+
+    def told(handle: int) -> os.stat_result:
+        found = given(handle)
+        return os.stat_result((0o100000 | mode, *found[1:4], owner, group, *found[6:10]))
+
+    monkeypatch.setattr(os, "fstat", told)
+    monkeypatch.setattr(os, "geteuid", lambda: who)
+    monkeypatch.setattr(os, "getegid", lambda: 699)
+    monkeypatch.setattr(os, "getgroups", lambda: [700])
+    if taken:
+        assert files.read_private(path, 100, group=True) == b"hush"
+    else:
+        with pytest.raises(files.NotPrivateError, match="others than its owner"):
+            files.read_private(path, 100, group=True)
+    if mode & 0o077:
+        with pytest.raises(files.NotPrivateError):
+            files.read_private(path, 100)  # a private key is handed to nobody

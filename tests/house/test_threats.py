@@ -9,7 +9,6 @@ import pytest
 from tests.threats.__main__ import verdict
 from tests.threats.table import Shown, threats
 
-
 NOWHERE = "test_nowhere"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgecloud.registry import SignedEnd, Store
 from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
 from modelwire.wire.log import Link
-from modelwire.wire.signing import PrivateKey, Role
+from modelwire.wire.signing import Role, Signer
 
 from . import entries
 from .admissions import Admissions
@@ -29,7 +29,7 @@ def require_signed(store: Store, admissions: Admissions, path: object) -> None:
     raise RegistryDamaged(path=path, reason=f"the end of its log, entry {signed.number}, is signed by no receipt key of the fleet")
 
 
-def sign_end(store: Store, key: PrivateKey, path: object) -> None:
+def sign_end(store: Store, key: Signer, path: object) -> None:
     """Sign up to the newest entry, within the transaction that made it. The entries' seals and links are looked at by Admissions.
 
     key: the receipt key. Raises RegistryDamaged for entries that neither this store nor an operator's command has made.

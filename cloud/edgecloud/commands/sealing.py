@@ -6,6 +6,7 @@ import argparse
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from edgecloud import keys
@@ -16,9 +17,11 @@ from modelwire.tensors import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.records import Act, Command
-from modelwire.wire.signing import PrivateKey, Role
+from modelwire.wire.signing import Role, Signer
 
+from . import ssh_agent
 from .answer import now
+from .passphrases import add_passphrase, passphrase_of
 
 EXPIRES = "30d"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -27,9 +30,9 @@ _LONGEST = 3650 * _UNITS["d"]
 
 def add_key(parser: argparse.ArgumentParser) -> None:
     """Let a command name the key that it seals with."""
-    parser.add_argument(
-        "--key", metavar="FILE", help="the operator's command key (default: command.key beside the registry); EDGECLOUD_COMMAND_KEY"
-    )
+    what = f"the operator's command key, or {ssh_agent.NAME} (default: command.key beside the registry); EDGECLOUD_COMMAND_KEY"
+    parser.add_argument("--key", metavar="FILE", help=what)
+    add_passphrase(parser)
 
 
 def add_expires(parser: argparse.ArgumentParser) -> None:
@@ -40,21 +43,40 @@ def add_expires(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def command_key(args: argparse.Namespace, store: SqliteStore) -> PrivateKey:
-    """Return the command key that the command line names. Raises WrongKeyKind, or BadArgument when the fleet does not trust it."""
+def command_key(args: argparse.Namespace, store: SqliteStore) -> Signer:
+    """Return the command key that the command line names: in its file, or with an ssh-agent.
+
+    Raises WrongKeyKind, or BadArgument when the fleet does not trust it.
+    """
+    opened: Signer | None = getattr(args, "unlocked", None)
+    if opened is not None:
+        return opened
+    said = args.key or from_environment("COMMAND_KEY", "")
+    held = keys.trusted(store.identity, [row.record for row in store.trusts.all()])
+    if said == ssh_agent.NAME:
+        what = f"the command key that trust record {held.number} names"
+        return ssh_agent.agent_key(keys.named(held, Role.COMMAND), what)
+    path = Path(said) if said else registry_path(args.db).parent / keys.COMMAND
+    file = keys.read_key_file(path, KeyKind.COMMAND_PRIVATE)
+    keys.require_speaks(file, Role.COMMAND, held, path)  # before anybody types
+    return keys.open_key(file, passphrase_of(args))
+
+
+def unlock(args: argparse.Namespace, store: SqliteStore) -> AbstractContextManager[None]:
+    """Have the passphrase of the command key typed, if it has one: in the transaction that follows, the ingester would wait for it."""
     said = args.key or from_environment("COMMAND_KEY", "")
     path = Path(said) if said else registry_path(args.db).parent / keys.COMMAND
-    key = keys.load_key(path, KeyKind.COMMAND_PRIVATE)
-    keys.require_speaks(key, Role.COMMAND, keys.trusted(store.identity, [row.record for row in store.trusts.all()]), path)
-    return key
+    if said != ssh_agent.NAME and path.exists() and not keys.read_key_file(path, KeyKind.COMMAND_PRIVATE).seed:
+        args.unlocked = command_key(args, store)
+    return nullcontext()
 
 
-def parse_expires(text: str) -> int:
+def parse_expires(text: str, flag: str = "--expires", least: int = 1) -> int:
     """Return seconds from 90s, 30m, 12h or 30d. Raises BadArgument."""
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < seconds <= _LONGEST:
-        raise BadArgument(reason=f"--expires: {text[:40]!r} is no time", fix="write 90s, 30m, 12h or 30d; at most 3650d")
+    seconds = int(match[1]) * _UNITS[match[2]] if match else -1
+    if not least <= seconds <= _LONGEST:
+        raise BadArgument(reason=f"{flag}: {text[:40]!r} is no time", fix="write 90s, 30m, 12h or 30d; at most 3650d")
     return seconds
 
 
@@ -71,7 +93,7 @@ def sealed(request: Request) -> Command:
 
 
 def ask(
-    store: SqliteStore, lineage: LineageRow, key: PrivateKey, verb: str, body: Mapping[str, cbor.Value], *, expires: int,
+    store: SqliteStore, lineage: LineageRow, key: Signer, verb: str, body: Mapping[str, cbor.Value], *, expires: int,
     parent: bytes = b"",
 ) -> Request:  # fmt: skip
     """Seal a command for a device's model, and keep it for the ingester to pass on. Raises TooLarge when no record holds it."""
@@ -87,7 +109,7 @@ def ask(
     return request
 
 
-def decide(store: SqliteStore, key: PrivateKey, device: str, verb: str, public: bytes) -> None:
+def decide(store: SqliteStore, key: Signer, device: str, verb: str, public: bytes) -> None:
     """Seal what the operator has decided about a device's key, and keep it. verb: "admit" or "revoke"."""
     number = next_number(store.acts.last())
     said = Act(store.fleet, device, ALL, now(), number, verb, public)

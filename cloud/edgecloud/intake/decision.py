@@ -12,7 +12,7 @@ from modelwire import limits
 from modelwire.errors import BadSignature, ConfigError, KernelError, RegistryDamaged, StateBusy, UnknownDevice
 from modelwire.wire import topics
 from modelwire.wire.records import Record, encode
-from modelwire.wire.signing import PrivateKey, Role
+from modelwire.wire.signing import Role, Signer
 
 MIB = 1024 * 1024
 
@@ -95,7 +95,7 @@ class Reply:
     def topic(self) -> str:
         return topics.down(self.record.fleet, self.device or self.record.device, self.record.model, self.leaf)
 
-    def encode(self, receipt_key: PrivateKey, fleet: bytes) -> bytes:
+    def encode(self, receipt_key: Signer, fleet: bytes) -> bytes:
         """Return the bytes that go out. fleet: the fleet's id."""
         return self.sealed or encode(self.record, receipt_key, fleet, role=Role.RECEIPT)
 

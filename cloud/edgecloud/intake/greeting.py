@@ -7,7 +7,7 @@ from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
-from modelwire.wire.records import Hello, Presence, Signed, Welcome, expect
+from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expect
 
 from . import asking, epochs, linking
 from .challenge import answered, challenge
@@ -15,6 +15,7 @@ from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 from .epochs import EpochRate
 
 TRUSTS_AT_ONCE = 16  # trust records in one answer; a device that lacks more says hello again
+LAST = 2  # of them: the newest one, and the one whose keys are good for a while beside it
 
 
 def hello(context: Context, signed: Signed, data: bytes) -> Decision:
@@ -116,9 +117,24 @@ def _log_end(context: Context) -> bytes:
 
 
 def _newer_trust(context: Context, said: Hello) -> tuple[Reply, ...]:
-    """Return the trust records that a device does not have, in order: each may name the root key that signs the next."""
-    missing = [row for row in context.store.trusts.all() if row.number > said.trust]
-    return tuple(Reply("trust", records.parse(row.record).record, row.record, said.device) for row in missing[:TRUSTS_AT_ONCE])
+    """Return the trust records that a device needs to come to the newest one, in order.
+
+    These are the ones that name a new root key, as the next are signed by that, and the newest two. Those two always: a board that was
+    given a new fleet.pub has no use for what came before its root key, and says the same number again.
+    """
+    rows = context.store.trusts.all()
+    if rows[-1].number <= said.trust:
+        return ()
+    root, missing, roots = context.store.identity.root, [], []
+    for row in rows:
+        record = expect(records.parse(row.record), Trust)
+        one = Reply("trust", record, row.record, said.device)
+        if row.number > said.trust:
+            missing.append(one)
+            roots += [one] if record.root != root else []
+        root = record.root
+    first = [one for one in roots if one not in missing[-LAST:]]
+    return (*first[: TRUSTS_AT_ONCE - LAST], *missing[-LAST:])
 
 
 def _wait(context: Context, said: Hello, data: bytes, reason: str) -> None:

@@ -56,7 +56,7 @@ def parse_broker(url: str, *, password_file: Path | None = None, certificates: C
     password = ""
     if password_file is not None:
         try:
-            password = read_private(password_file, PASSWORD_MAX).decode().strip()
+            password = read_private(password_file, PASSWORD_MAX, group=True).decode().strip()
         except NotPrivateError as error:
             raise BadArgument(reason=f"the password file {error}", fix=error.fix) from None
         except OSError as error:

@@ -16,18 +16,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgecloud import keys
 from edgecloud.audit.signing import require_signed, sign_end
 from edgecloud.registry import SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import tighten
 from modelwire.errors import BrokerUnreachable, StateBusy
-from modelwire.wire.signing import PrivateKey, Role
+from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
 from .decision import Bounds, Decision, Reply, Result
 from .rebuilding import Rebuilder
 from .routing import Ingest
+from .speaking import Voice
 from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
@@ -66,16 +66,18 @@ class Ingester:
     def __init__(
         self,
         path: Path,
-        key: PrivateKey,
+        key: Signer,
         transport: IntakeTransport,
         *,
+        read_key: Callable[[], Signer] | None = None,
         pace: Pace | None = None,
         bounds: Bounds | None = None,
         clock: Callable[[], float] = time.time,
         synchronous: str = "FULL",
     ) -> None:
-        """key: the centre's receipt key."""
-        self._path, self._key, self._transport = path, key, transport
+        """key: the centre's receipt key; read_key: reads it anew, when the fleet's keys have changed."""
+        self._path, self._transport = path, transport
+        self._voice = Voice(key, read_key)
         self._pace = pace if pace is not None else Pace()
         self._bounds = bounds if bounds is not None else Bounds()
         self._clock = clock
@@ -108,14 +110,15 @@ class Ingester:
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             try:
-                held = keys.trusted(store.identity, [row.record for row in store.trusts.all()])
-                keys.require_speaks(self._key, Role.RECEIPT, held, "the private key")
+                told = self._voice.look(ingest.store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
                 ingest = Ingest(store, self._bounds, secret=self._secret)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
                 self._transport.start(self._take_in)
+                self._fleet = store.identity.id
+                self._send(told)
                 self._serve(ingest, once)
             finally:
                 self.stop()
@@ -130,7 +133,6 @@ class Ingester:
         return self.tally
 
     def _serve(self, ingest: Ingest, once: float | None) -> None:
-        self._fleet = ingest.store.identity.id
         last_tick = last_message = started = time.monotonic()
         met: float | None = None  # when the broker was first reached
         while not self._stopping:
@@ -142,6 +144,7 @@ class Ingester:
             self._send(said)
             if now - last_tick >= self._pace.tick:
                 last_tick = now
+                self._send(self._voice.look(ingest.store, int(self._clock())))
                 self._tick(ingest)
             if once is not None:
                 if met is None and self._transport.connected:
@@ -244,11 +247,11 @@ class Ingester:
 
     def _sign(self, store: Store) -> None:
         """Sign the end of the log within the transaction that moved it: a kill leaves both or neither."""
-        sign_end(store, self._key, self._path)
+        sign_end(store, self._voice.key_now(store, int(self._clock())), self._path)
 
     def _send(self, replies: Iterable[Reply]) -> None:
         for reply in replies:
-            self._transport.publish(reply.topic, reply.encode(self._key, self._fleet))
+            self._transport.publish(reply.topic, reply.encode(self._voice.key, self._fleet))
 
     def _rebuild(self) -> None:
         try:

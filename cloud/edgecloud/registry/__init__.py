@@ -61,6 +61,7 @@ __all__ = [
     "blob_folder",
     "claims",
     "create_registry",
+    "encrypted",
     "lock",
     "open_registry",
     "privacy",

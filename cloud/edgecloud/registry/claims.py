@@ -14,7 +14,7 @@ from modelwire.errors import BadSignature, Malformed, TooLarge
 from modelwire.text import is_plain
 from modelwire.wire import cbor, claims, signing
 from modelwire.wire.claims import Token, prove
-from modelwire.wire.signing import KEY_BYTES, SIGNATURE_BYTES, PrivateKey
+from modelwire.wire.signing import KEY_BYTES, SIGNATURE_BYTES, Signer
 
 __all__ = [
     "ID_BYTES", "SERIALS_MAX", "Statement", "Token", "Withdrawal", "check", "prove", "read", "read_withdrawal", "seal", "unsealed",
@@ -49,7 +49,7 @@ class Withdrawal:
     at: int
 
 
-def seal(statement: Statement, key: PrivateKey, fleet: bytes) -> bytes:
+def seal(statement: Statement, key: Signer, fleet: bytes) -> bytes:
     """Return a statement as the command key seals it in the fleet with this id. Raises Malformed for what `read` would refuse."""
     _check(statement)
     return _sealed(_plain(statement), key, GIVEN, fleet)
@@ -60,7 +60,7 @@ def read(data: bytes, fleet: bytes, command_keys: Iterable[bytes]) -> Statement:
     return _statement(_opened(data, command_keys, GIVEN, fleet, "statement of a claim"))
 
 
-def withdraw(withdrawal: Withdrawal, key: PrivateKey, fleet: bytes) -> bytes:
+def withdraw(withdrawal: Withdrawal, key: Signer, fleet: bytes) -> bytes:
     """Return a withdrawal as the command key seals it. Raises Malformed for what `read_withdrawal` would refuse."""
     _check_common(withdrawal, "withdrawal of a claim")
     return _sealed({"id": withdrawal.id, "at": withdrawal.at}, key, WITHDRAWN, fleet)
@@ -112,7 +112,7 @@ def _plain(statement: Statement) -> dict[str, cbor.Value]:
     }  # fmt: skip
 
 
-def _sealed(values: Mapping[str, cbor.Value], key: PrivateKey, domain: bytes, fleet: bytes) -> bytes:
+def _sealed(values: Mapping[str, cbor.Value], key: Signer, domain: bytes, fleet: bytes) -> bytes:
     body = cbor.encode(dict(values), _LIMIT)
     return body + key.sign(domain, fleet, body)
 

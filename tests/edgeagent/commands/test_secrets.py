@@ -148,3 +148,14 @@ def test_no_command_writes_an_escape_that_stands_in_the_state(board: Path, capsy
         assert FORBIDDEN.search(said) is None and "\nFORGED" not in said, (line, ascii(said))
         told += said
     assert told.count("\\x1b[31m") > 20 and all(f"{word}\\x1b" in told for word in "rkmwux")
+
+
+@pytest.mark.parametrize("until", [1 << 33, 253_402_300_800, 1 << 45, (1 << 63) - 1])
+def test_status_says_until_when_it_is_quiet_however_far_that_is(board: Path, capsys: pytest.CaptureFixture[str], until: int) -> None:
+    database = open_database(board / "state" / agent_tables.FILE, agent_tables.RELEASE)
+    database.run("PRAGMA ignore_check_constraints = ON")
+    database.run("UPDATE model SET quiet_until = ?", until)
+    database.close()
+    code, out, err = call(capsys, "status", "--dir", str(board))
+    assert code == 0, err
+    assert "nothing sent until 2242-" in out if until == 1 << 33 else f"nothing sent until {until} s after 1970" in out

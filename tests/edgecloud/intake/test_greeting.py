@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
+import pytest
+
 from edgecloud.intake.decision import Bounds, Result
+from edgecloud.intake.greeting import TRUSTS_AT_ONCE
 from edgecloud.registry import SqliteStore, TrustRow
+from modelwire.errors import BadSignature
 from modelwire.wire.records import Level, Receipt, encode, parse
-from modelwire.wire.signing import PrivateKey
+from modelwire.wire.signing import Fleet, PrivateKey
 from modelwire.wire.trust import Trusted
 from tests.edgecloud.centre import Centre
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
@@ -86,3 +91,55 @@ def test_a_device_that_slept_through_a_new_root_gets_every_record_in_between(cen
     assert (held.number, held.root) == (5, new_root.public)
     device.trust = 5
     assert [reply.leaf for reply in centre.take(device.hello()).replies] == ["cmd"]
+
+
+def rotated(centre: Centre, changes: str) -> list[PrivateKey]:
+    """Keep a trust record a letter: a new root key for "r", another new key for each else; return the root keys, the first first."""
+    roots = [ROOT]
+    for number, letter in enumerate(changes, 2):
+        root = PrivateKey(bytes([number]) * 32) if letter == "r" else roots[-1]
+        record = replace(trust(FLEET, number=number), root=root.public, receipt=bytes([number]) * 32)
+        centre.store.trusts.add(TrustRow(number, encode(record, roots[-1], FLEET_ID)))
+        roots += [root] if letter == "r" else []
+    return roots
+
+
+def caught_up(centre: Centre, device: ScriptedDevice, held: Trusted) -> tuple[Trusted, int]:
+    """Say hello until no trust record comes; return what the device holds then, and how many hellos that took."""
+    for hellos in range(1, 20):
+        device.trust = held.number
+        told = [reply.sealed for reply in centre.take(device.hello()).replies if reply.leaf == "trust"]
+        assert len(told) <= TRUSTS_AT_ONCE
+        before = held
+        for one in told:
+            with suppress(BadSignature):  # a board with a newer fleet.pub has no use for what came before
+                held = held.take(parse(one))
+        if held == before:
+            return held, hellos
+    raise AssertionError("it never came to an end")
+
+
+@pytest.mark.parametrize("changes", ["k", "kk", "k" * 20, "r", "rr", "krkrk", "r" * 20, "r" * 40, "k" * 20 + "r" + "k" * 20])
+@pytest.mark.parametrize("asleep_at", [0, 1])
+def test_a_device_catches_up_however_many_changes_it_slept_through(
+    centre: Centre, device: ScriptedDevice, changes: str, asleep_at: int
+) -> None:
+    rotated(centre, changes)
+    rows = centre.store.trusts.all()
+    held = Trusted(IDENTITY)
+    for row in rows[:asleep_at]:
+        held = held.take(parse(row.record))
+    held, hellos = caught_up(centre, device, held)
+    assert held.number == len(changes) + 1 and held.newest == parse(rows[-1].record).record
+    if len(changes) > 1 or asleep_at:
+        assert held.before == parse(rows[-2].record).record, "whose keys are good for a while beside it"
+    assert hellos <= 2 + changes.count("r") // 13
+
+
+@pytest.mark.parametrize("changes", ["rk", "rkrk", ("rk") * 20, "k" * 30 + "rk"])
+def test_a_board_that_was_given_a_new_fleet_pub_is_not_stopped_by_what_came_before(
+    centre: Centre, device: ScriptedDevice, changes: str
+) -> None:
+    roots = rotated(centre, changes)
+    held, _ = caught_up(centre, device, Trusted(Fleet(roots[-1].public, FLEET_ID)))
+    assert held.number == len(changes) + 1

@@ -16,7 +16,7 @@ from modelwire.wire.keys import fingerprint
 
 from .. import waiting
 from ..answer import Document, now, registry_of, table, when
-from ..sealing import add_key, command_key, decide
+from ..sealing import add_key, command_key, decide, unlock
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
 from .claim import preauthorised, replayed
@@ -38,7 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_device(args: argparse.Namespace) -> Answer:
     name = check_own_name("device name", args.name)
     given = waiting.parse_key(args.key_or_fingerprint)
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         key = waiting.find(store, name, given) if isinstance(given, str) else given
         owner = store.devices.owner(key)
         if owner not in (None, name):
@@ -107,7 +107,7 @@ def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def revoke_device(args: argparse.Namespace) -> Answer:
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         known = store.devices.keys(args.name)
         if not known:
             raise UnknownDevice(device=args.name)

@@ -12,7 +12,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.wire import cbor
 
 from ..answer import Document, facts, registry_of, when
-from ..sealing import add_expires, add_key, ask, command_key, parse_expires, sealed
+from ..sealing import add_expires, add_key, ask, command_key, parse_expires, sealed, unlock
 from ..verb import Verb
 
 NAME = "leaves"
@@ -30,7 +30,7 @@ def _request_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request_leaves(args: argparse.Namespace) -> Answer:
     expires = parse_expires(args.expires)
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         place = naming.find(store, naming.Name(*_named(args.name), naming.LATEST))
         schema = materialise.LoadedBases(store)[place.base].manifest.schema
         names = [spec.name for spec in schema.tensors]

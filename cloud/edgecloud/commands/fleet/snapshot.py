@@ -8,7 +8,7 @@ from edgecloud.versions import naming
 from edgecommon.printing import Answer, visible
 
 from ..answer import Document, registry_of, when
-from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires
+from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires, unlock
 from ..verb import Verb
 
 NAME = "snapshot"
@@ -24,7 +24,7 @@ def _request_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request_snapshot(args: argparse.Namespace) -> Answer:
     expires = parse_expires(args.expires)
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         lineage = naming.find_lineage(store, naming.parse(args.name))
         asked = open_request(store, lineage, NAME) or ask(store, lineage, command_key(args, store), NAME, {}, expires=expires)
     document: Document = {

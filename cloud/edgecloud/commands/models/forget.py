@@ -11,7 +11,7 @@ from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, Malformed, TooLarge
 
 from ..answer import Document, facts, progress, registry_of
-from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires, sealed
+from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires, sealed, unlock
 from .retrained import distance, in_words, output_path, write
 
 NAME = "forget"
@@ -108,7 +108,7 @@ def _send(store: SqliteStore, done: unlearning.Unlearned, args: argparse.Namespa
             reason=f"what {lineage} would have to take over does not go into a message: {error.message}",
             fix="forget fewer samples at once, or write the model to a file with -o and deploy that",
         ) from None
-    with store.transaction():
+    with unlock(args, store), store.transaction():
         asked = open_request(store, lineage, ADOPT)
         if asked is not None and sealed(asked).body != {UPDATE: content}:
             raise BadArgument(

@@ -108,7 +108,7 @@ def _key_fits(path: Path, key: str | None) -> None:
     finally:
         store.close()
     file = Path(key or from_environment("KEY", "") or path.parent / keys.RECEIPT)
-    keys.require_speaks(keys.load_key(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
+    keys.require_speaks(keys.read_key_file(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
 
 
 def _private(path: Path) -> None:

@@ -13,9 +13,11 @@ from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path, seconds, start_log
 from edgecommon.printing import Answer
 from modelwire.wire.keys import KeyKind
+from modelwire.wire.signing import PrivateKey
 
 from ..answer import facts
 from ..broker import add_broker, broker_of
+from ..passphrases import add_passphrase, passphrase_file, passphrase_of
 
 NAME = "ingest"
 HELP = "Take in what devices send until stopped, or with --once until nothing more comes."
@@ -31,6 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="end when nothing has come for a while and all is rebuilt")
     parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
+    add_passphrase(parser)
     parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
     parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
@@ -44,11 +47,15 @@ def run(args: argparse.Namespace) -> Answer:
     fleet = store.fleet
     store.close()
     key_file = args.key or from_environment("KEY", "")
-    key = keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE)
+    passphrase = passphrase_of(args) if passphrase_file(args) is not None else None  # nobody is there to type one
+
+    def read_key() -> PrivateKey:
+        return keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE, passphrase)
+
     broker = broker_of(args)
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
-    ingester = Ingester(path, key, mqtt.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace)
+    ingester = Ingester(path, read_key(), mqtt.MqttTransport(broker, fleet=fleet, client_id=client), read_key=read_key, pace=pace)
     interrupted = False
 
     def on_signal(number: int, _frame: object) -> None:

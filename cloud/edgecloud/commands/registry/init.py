@@ -12,10 +12,11 @@ from modelwire.errors import BadArgument
 from modelwire.tensors import check_own_name
 
 from ..answer import Document, facts, now
+from ..passphrases import add_passphrase, new_passphrase, passphrase_file
 
 NAME = "init"
 HELP = "Make a registry and the fleet's keys beside it."
-EXAMPLES = ("edgecloud init --fleet orchard", "edgecloud init --db /var/lib/edgecloud/fleet.db")
+EXAMPLES = ("edgecloud init --fleet orchard", "edgecloud init --db /var/lib/edgecloud/fleet.db", "edgecloud init --protect")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--files-from", type=int, default=FILES_FROM, metavar="BYTES",
         help=f"keep bases and updates of this size and more as files beside the registry (default: {FILES_FROM})",
     )  # fmt: skip
+    what = "keep the root, command and director keys by a passphrase; the receipt key is for a service to open"
+    parser.add_argument("--protect", action="store_true", help=what)
+    add_passphrase(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -36,12 +40,14 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason=f"{args.files_from} is no number of bytes", fix="write 0 or more after --files-from")
     check_own_name("fleet name", args.fleet)
     at, files = now(), {name: path.parent / name for name in (*keys.SECRET, keys.PUBLIC)}
-    with keys.made_keys(path.absolute().parent) as made:
+    protect = args.protect or passphrase_file(args) is not None
+    passphrase = new_passphrase(args, "the root, command and director keys") if protect else b""
+    with keys.made_keys(path.absolute().parent, passphrase) as made:
         trust = TrustRow(1, made.trust(args.fleet, at))
         create_registry(path, fleet=args.fleet, identity=made.fleet, trust=trust, now=at, files_from=args.files_from)
     document: Document = {
         "registry": str(path), "fleet": args.fleet, "fleet_id": made.fleet.id, "root_public_key": made.root.public, "trust": 1,
-        "fleet_pub": str(files[keys.PUBLIC]),
+        "fleet_pub": str(files[keys.PUBLIC]), "protected": bool(passphrase),
         "keys": {word: str(files[f"{word}.key"]) for word in ("root", "receipt", "command", "director")},
     }  # fmt: skip
     text = facts([

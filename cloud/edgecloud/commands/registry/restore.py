@@ -10,9 +10,10 @@ from edgecloud.audit import anchors, carrying
 from edgecloud.audit.carrying import Carried
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.backup import restore
-from edgecloud.settings import registry_path
+from edgecloud.registry.encrypted import is_encrypted, read_identities, restore_encrypted
+from edgecloud.settings import from_environment, registry_path
 from edgecommon.printing import Answer, lines_of
-from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 from modelwire.wire.log import Link
 
 from ..answer import Document, now, problems, progress, registry_of
@@ -21,6 +22,7 @@ NAME = "restore"
 HELP = "Put a backup in the place of the registry; what was revoked since stays revoked."
 EXAMPLES = (
     "edgecloud restore monday.db --db fleet.db --force",
+    "edgecloud restore monday.age --backup-key backup.key --db fleet.db --force",
     "edgecloud restore monday.db --db fleet.db --anchor /mnt/elsewhere/fleet.anchors",
 )
 
@@ -32,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--anchor", metavar="FILE",
         help="bring back from this file of anchors, too, what was admitted and revoked since the backup; needed where the registry is lost",
     )  # fmt: skip
+    parser.add_argument("--backup-key", metavar="FILE", help="private key of an encrypted backup; EDGECLOUD_BACKUP_KEY")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -54,7 +57,16 @@ def run(args: argparse.Namespace) -> Answer:
         finally:
             store.close()
 
-    aside = restore(source, target, progress=progress("pages"), replace=args.force, prepare=prepare)
+    key = args.backup_key or from_environment("BACKUP_KEY", "")
+    if is_encrypted(source):
+        if not key:
+            raise BadArgument(reason=f"{source} is an encrypted backup", fix="name its private key with --backup-key")
+        identities = read_identities(Path(key))
+        aside = restore_encrypted(source, target, identities, progress=progress("pages"), replace=args.force, prepare=prepare)
+    elif args.backup_key:  # somebody may have put another one in its place
+        raise BadArgument(reason=f"{source} is not encrypted, and --backup-key says that it is", fix="leave --backup-key out if that is so")
+    else:
+        aside = restore(source, target, progress=progress("pages"), replace=args.force, prepare=prepare)
     with registry_of(args) as store:
         return _answer(store, source, target, aside, carried[0])
 
