@@ -27,6 +27,7 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --broker mqtt://127.0.0.1:1883 --fleet-key fleet.pub --model digits=digits.tflite",
     "edgeagent init --device pi-7 --fleet home --broker mqtts://mqtt.example --fleet-key fleet.pub --model a=a.tflite --model b=b.tflite",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
+    "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --resume",
 )
 
 
@@ -43,6 +44,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help=what)
     what = "use this private key, edge-device-key:..., of the same device before it lost its state"
     parser.add_argument("--key", metavar="FILE", help=what)
+    what = "ask the centre for the last version that it holds of each model, and wait for it before training: link.resume_wait"
+    parser.add_argument("--resume", action="store_true", help=what)
     parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
     add_set(parser)
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
-    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact)
+    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, resume=args.resume)
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_line = f"edgecloud devices add {args.device} {public}"
@@ -73,6 +76,7 @@ def run(args: argparse.Namespace) -> Answer:
         "fleet": args.fleet,
         "public_key": public,
         "fingerprint": short,
+        "resume": args.resume,
         "on_the_centre": [*(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), add_line],
         "models": [
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
@@ -86,6 +90,9 @@ def run(args: argparse.Namespace) -> Answer:
     lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
     lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
     lines += [f"  edgecloud devices add {args.device} {short}"]
+    if args.resume:
+        lines += ["its last models come back when the operator allows it, once `edgecloud devices` says that it would like them:"]
+        lines += [f"  edgecloud devices resume {args.device}"]
     return Answer(document, lines_of(lines))
 
 
