@@ -9,12 +9,13 @@ from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import NOT_UNDERSTOOD, Enrol, Report, Response, Signed, Unknown, expect
 
+from . import handing
 from .decision import Context, Decision, Reply, Result, clean, require_known
 
 
-def command(request: Request) -> Reply:
-    """Return a command as it goes to its device: the bytes that the operator's key has sealed."""
-    return Reply("cmd", records.parse(request.record).record, request.record)
+def command(context: Context, request: Request) -> tuple[Reply, ...]:
+    """Return a command as it goes to its device: the bytes that the operator's key has sealed; and how the update is cut that it names."""
+    return (Reply("cmd", records.parse(request.record).record, request.record), *handing.described(context, request))
 
 
 def response(context: Context, signed: Signed, data: bytes) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,8 @@ from modelwire.wire.records import Record, encode
 from modelwire.wire.signing import PrivateKey, Role
 
 MIB = 1024 * 1024
+TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts at most
+A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
 # The centre's own trouble: no message is at fault, none is acknowledged, and all come again.
 OURS = (RegistryDamaged, StateBusy, KernelError, ConfigError)
@@ -42,6 +45,23 @@ class Bounds:
     wire: limits.Limits = limits.DEFAULT
 
 
+@dataclass
+class Handed:
+    """What one ingester keeps in mind of what it hands out; nothing is lost with it."""
+
+    trees: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the parts of an update, by its digest
+    second: int = 0
+    parts: dict[int, int] = field(default_factory=dict)  # in this second, by lineage
+
+    def room(self, lineage: int, now: int, most: int) -> int:
+        """Return how many of `most` parts may go to a model now, and count them."""
+        if now != self.second:
+            self.second, self.parts = now, {}
+        given = min(most, A_SECOND - self.parts.get(lineage, 0))
+        self.parts[lineage] = self.parts.get(lineage, 0) + given
+        return given
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a decision may look at."""
@@ -50,6 +70,7 @@ class Context:
     bounds: Bounds
     now: int
     secret: bytes = b""  # of the challenges, which hellos alone need
+    handed: Handed = field(default_factory=Handed)
 
 
 class Result(str, Enum):

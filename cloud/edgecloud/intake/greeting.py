@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgecloud.registry import Epoch, HeadRow, LineageRow, WaitingMessage
+from edgecloud.versions import last_models
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import records
@@ -48,7 +49,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
-    asked = tuple(asking.command(r) for r in store.requests.open(context.now, lineage.id))
+    asked = tuple(reply for r in store.requests.open(context.now, lineage.id) for reply in asking.command(context, r))
     replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
@@ -83,10 +84,17 @@ def _require_room(context: Context, said: Hello, lineage: LineageRow | None) -> 
 
 
 def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
-    verified = context.store.versions.verified(lineage.id, epoch.epoch)
+    store = context.store
+    verified, last = store.versions.verified(lineage.id, epoch.epoch), None
+    if said.resume:
+        last = last_models.offered(store, lineage, epoch, head)
+    if last is not None:
+        store.lineages.set_wish(lineage.id, epoch.epoch, context.now)
+    else:
+        store.lineages.end_wish(lineage.id)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
-        verified, context.now, b"", 0, b"", b"", 0, TRAINERS,
+        verified, context.now, b"", 0, b"", last.commit if last else b"", last.version if last else 0, TRAINERS,
     )  # fmt: skip
     return Reply("cmd", answer)
 

@@ -213,11 +213,11 @@ class Ingester:
             self._after(ingest.released(now))
         except StateBusy as error:
             log.warning("%s; looking again", error)
-        for request, reply in ingest.commands(now=now):
+        for request in ingest.commands(now=now):
             one = request.lineage, request.number
             if clock - self._asked.get(one, -self._pace.resend) >= self._pace.resend:
                 self._asked[one] = clock
-                self._send([reply])
+                self._send(ingest.said(request, now))
 
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:

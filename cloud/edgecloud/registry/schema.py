@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 6  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 9  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 5  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -238,6 +238,15 @@ CREATE TABLE rejection (
 );
 """
 
+# Which models would like their last version back: said by their hellos, and taken back by them.
+_WISHES = """
+CREATE TABLE wish (
+  lineage INTEGER PRIMARY KEY REFERENCES lineage (id),
+  epoch INTEGER NOT NULL CHECK (epoch > 0),
+  at INTEGER NOT NULL
+)
+"""
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command")
 # Table: the columns that may change, and the condition under which they may.
@@ -275,6 +284,11 @@ def steps(migrations: Migrations) -> None:
         _run(tables, _WAITING_KEYS)
         for event in ("UPDATE", "DELETE"):
             tables.execute(_trigger("rejection", f"no_{event.lower()}", event, "1"))
+
+
+    @migrations(name="m009_last_models")
+    def m009_last_models(tables: Any) -> None:
+        _run(tables, _WISHES)
 
 
 def check(database: Database) -> bool:

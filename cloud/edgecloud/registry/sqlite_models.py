@@ -14,6 +14,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    ModelWish,
     NewVersion,
     PresenceRow,
     Rejection,
@@ -192,6 +193,20 @@ class SqliteLineages:
         )  # fmt: skip
         return moved == 1
 
+    def set_wish(self, lineage: int, epoch: int, now: int) -> None:
+        self._database.run(
+            "INSERT INTO wish VALUES (?, ?, ?) ON CONFLICT (lineage) DO UPDATE SET epoch = excluded.epoch, at = excluded.at"
+            " WHERE epoch <> excluded.epoch",
+            lineage, epoch, now,
+        )  # fmt: skip
+
+    def end_wish(self, lineage: int) -> None:
+        self._database.run("DELETE FROM wish WHERE lineage = ?", lineage)
+
+    def wish(self, lineage: int) -> ModelWish | None:
+        row = self._database.maybe("SELECT lineage, epoch, at FROM wish WHERE lineage = ?", lineage)
+        return None if row is None else ModelWish(*row)
+
     def presence(self, lineage: int) -> PresenceRow | None:
         row = self._database.maybe("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
         if row is None or row[2] is None:
@@ -268,6 +283,10 @@ class SqliteVersions:
 
     def refuse(self, version: int, reason: str) -> None:
         self._database.run("UPDATE version SET status = 'refused', reason = ? WHERE id = ?", reason, version)
+
+    def last_verified(self, lineage: int, before: int) -> VersionRow | None:
+        # Numbers rise from epoch to epoch.
+        return self._first("WHERE lineage = ? AND epoch < ? AND status = 'verified' ORDER BY version DESC LIMIT 1", lineage, before)
 
     def verified(self, lineage: int, epoch: int) -> int:
         return self._database.number(

@@ -15,6 +15,7 @@ from ..answer import Document, now, registry_of, table, when
 from ..sealing import add_key, command_key, decide
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
+from .resuming import add_resume_arguments, resume_device, wished
 
 NAME = "devices"
 HELP = "Devices, their keys, and those that wait."
@@ -110,6 +111,9 @@ def list_devices(args: argparse.Namespace) -> Answer:
         for m in d["models"] or [{}]
     ]
     text = table(("device", "model", "head", "verified", "epoch", "link", "seen", "key"), rows)
+    for model, version in ((f"{d['device']}/{m['model']}", m["would_resume"]) for d in devices for m in d["models"]):
+        if version is not None:
+            text += f"\n{visible(model)} would like its last model @{version} back; `edgecloud devices resume` with its name allows it"
     for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
@@ -140,6 +144,7 @@ def describe(store: SqliteStore, name: str) -> Document:
                 "seen_at": seen.received_at if seen else None,
                 "runtime": seen.runtime if seen else "",
                 "agent": seen.agent if seen else "",
+                "would_resume": wished(store, lineage) or None,
             }
         )
     return {
@@ -165,6 +170,10 @@ VERBS = (
     Verb(
         "revoke", "Let no key speak for a device any more; its history stays.",
         ("edgecloud devices revoke pi-7",), revoke_device, _revoke_arguments,
+    ),
+    Verb(
+        "resume", "Let a board that was set up anew have its last model back; the running ingester passes it on until it is answered.",
+        ("edgecloud devices resume pi-7", "edgecloud devices resume pi-7/digits --expires 7d"), resume_device, add_resume_arguments,
     ),
     Verb(
         "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",
