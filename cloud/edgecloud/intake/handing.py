@@ -19,6 +19,7 @@ from modelwire.wire.records import Command, Signed, Transfer, Wanted
 
 from .decision import TREES, Context, Decision, Reply, Result, clean, require_known
 
+PART = 32 * 1024  # bytes of each part: it goes through the smallest brokers, and eight of them into the smallest boards
 log = logging.getLogger("edgecloud.ingest")
 
 def described(context: Context, request: Request) -> tuple[Reply, ...]:
@@ -79,12 +80,12 @@ def _cut(context: Context, command: Command, task: Take) -> Outgoing:
         data = context.store.blobs.get(task.id)
         if len(data) != task.size or hashlib.sha256(data).digest() != task.id:
             raise RegistryDamaged(path="the registry", reason=f"the update {task.id.hex()[:16]} is not what a command says of it")
-        trees[task.id] = merkle.tree_levels(merkle.leaves(data, parts.PART_MAX))
+        trees[task.id] = merkle.tree_levels(merkle.leaves(data, PART))
         while len(trees) > TREES:
             trees.popitem(last=False)
     trees.move_to_end(task.id)
     levels, about = trees[task.id], (command.fleet, command.device, command.model, context.now)
-    return Outgoing(Transfer(*about, task.id, task.size, parts.PART_MAX, "update", levels[-1][0], command.parent), b"", levels)
+    return Outgoing(Transfer(*about, task.id, task.size, PART, "update", levels[-1][0], command.parent), b"", levels)
 
 
 def _part(store: Store, out: Outgoing, index: int) -> bytes:
