@@ -87,9 +87,10 @@ def bring_back(
 
 
 def _kill_until(reached: Callable[[], bool], device: Process, centre: Process, rng: random.Random) -> None:
-    """Kill the two, one or both at a time, until it is reached."""
-    end = time.monotonic() + END_SECONDS
-    while not reached():
+    """Kill the two, one or both at a time, four times and then until it is reached."""
+    end, times = time.monotonic() + END_SECONDS, 0
+    while times < 4 or not reached():
+        times += 1
         assert time.monotonic() < end, device.tail()
         for process in rng.sample([device, centre], rng.randint(1, 2)):
             process.kill()
@@ -97,7 +98,7 @@ def _kill_until(reached: Callable[[], bool], device: Process, centre: Process, r
             if not process.running:
                 process.start()
         _until(lambda: device.said("connected to") > 0 and centre.said("listening on") > 0)
-        time.sleep(rng.uniform(0.0, 0.1) * 1.5**device.kills)  # longer and longer: a busy machine gets there, too
+        time.sleep(rng.uniform(0.0, 0.05) * 1.5**times)  # longer and longer: a busy machine gets there, too
 
 
 def _came_back(fleet: Fleet, name: str) -> bytes:
@@ -141,4 +142,4 @@ def _until(reached: Callable[[], bool]) -> None:
     end = time.monotonic() + END_SECONDS
     while not reached():
         assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.2)
+        time.sleep(0.02)
