@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecloud.registry import Epoch, HeadRow, LineageRow, WaitingMessage
+from edgecloud.registry import Epoch, HeadRow, LineageRow, VersionRow, WaitingMessage
 from edgecloud.versions import last_models
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
@@ -85,18 +85,27 @@ def _require_room(context: Context, said: Hello, lineage: LineageRow | None) -> 
 
 def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
     store = context.store
-    verified, last = store.versions.verified(lineage.id, epoch.epoch), None
-    if said.resume:
-        last = last_models.offered(store, lineage, epoch, head)
-    if last is not None:
-        store.lineages.set_wish(lineage.id, epoch.epoch, context.now)
-    else:
+    verified = store.versions.verified(lineage.id, epoch.epoch)
+    last = _last_model(context, lineage, epoch, head) if said.resume else None
+    if not said.resume:
         store.lineages.end_wish(lineage.id)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
         verified, context.now, b"", 0, b"", last.commit if last else b"", last.version if last else 0, TRAINERS,
     )  # fmt: skip
     return Reply("cmd", answer)
+
+
+def _last_model(context: Context, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> VersionRow | None:
+    """Return what is offered to a model that would like its last version back, and note that it would."""
+    store = context.store
+    last = last_models.offered(store, lineage, epoch, head)
+    if last is None:
+        store.lineages.end_wish(lineage.id)
+        return None
+    store.lineages.set_wish(lineage.id, epoch.epoch, context.now)
+    wish = store.lineages.wish(lineage.id)
+    return None if wish is not None and wish.declined else last
 
 
 def _not_welcome(context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"") -> Decision:

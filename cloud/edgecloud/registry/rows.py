@@ -97,6 +97,7 @@ class ModelWish:
     lineage: int
     epoch: int  # the one that its hello was welcomed to
     at: int  # the first time that it said so in this epoch
+    declined: bool = False  # the operator lets it go on from its base
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,12 +238,13 @@ CREATE TABLE rejection (
 );
 """
 
-# Which models would like their last version back: said by their hellos, and taken back by them.
+# Which models would like their last version back: said by their hellos, and taken back by them; the operator may decline.
 _WISHES = """
 CREATE TABLE wish (
   lineage INTEGER PRIMARY KEY REFERENCES lineage (id),
   epoch INTEGER NOT NULL CHECK (epoch > 0),
-  at INTEGER NOT NULL
+  at INTEGER NOT NULL,
+  declined INTEGER NOT NULL DEFAULT 0 CHECK (declined IN (0, 1))
 )
 """
 

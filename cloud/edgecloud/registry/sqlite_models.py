@@ -195,17 +195,20 @@ class SqliteLineages:
 
     def set_wish(self, lineage: int, epoch: int, now: int) -> None:
         self._database.run(
-            "INSERT INTO wish VALUES (?, ?, ?) ON CONFLICT (lineage) DO UPDATE SET epoch = excluded.epoch, at = excluded.at"
-            " WHERE epoch <> excluded.epoch",
+            "INSERT INTO wish (lineage, epoch, at) VALUES (?, ?, ?) ON CONFLICT (lineage)"
+            " DO UPDATE SET epoch = excluded.epoch, at = excluded.at, declined = 0 WHERE epoch <> excluded.epoch",
             lineage, epoch, now,
         )  # fmt: skip
+
+    def decline_wish(self, lineage: int) -> None:
+        self._database.run("UPDATE wish SET declined = 1 WHERE lineage = ?", lineage)
 
     def end_wish(self, lineage: int) -> None:
         self._database.run("DELETE FROM wish WHERE lineage = ?", lineage)
 
     def wish(self, lineage: int) -> ModelWish | None:
-        row = self._database.maybe("SELECT lineage, epoch, at FROM wish WHERE lineage = ?", lineage)
-        return None if row is None else ModelWish(*row)
+        row = self._database.maybe("SELECT lineage, epoch, at, declined FROM wish WHERE lineage = ?", lineage)
+        return None if row is None else ModelWish(row[0], row[1], row[2], bool(row[3]))
 
     def presence(self, lineage: int) -> PresenceRow | None:
         row = self._database.maybe("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)

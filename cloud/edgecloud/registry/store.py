@@ -128,6 +128,9 @@ class Lineages(Protocol):
     def set_wish(self, lineage: int, epoch: int, now: int) -> None:
         """Remember that a model would like its last version back; one that is known of this epoch keeps its time."""
 
+    def decline_wish(self, lineage: int) -> None:
+        """Remember that the operator lets it go on from its base in this epoch."""
+
     def end_wish(self, lineage: int) -> None:
         """Forget that; nothing happens when there is none."""
 

@@ -514,6 +514,40 @@ def test_no_command_is_carried_out_twice_when_it_comes_between_parts(tmp_path: P
         assert r.states() == {1: "verified"} and {a[2] for a in answers(r)} == {"@1 took its last model back"}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_a_broker_and_the_power_do_the_same_model_comes_back(tmp_path: Path, clock: FakeClock, seed: int) -> None:
+    """Parts lost, repeated, damaged and late, links cut, the centre's word told again and again, the agent started anew."""
+    rng, c = np.random.default_rng(seed), centre(clock)
+    for start in range(40):
+        with fresh(tmp_path / "d", c, train__min_samples="1000", link__resend="2s") as r:
+            out = cut(update(r))
+            if start == 0:
+                c.commands.append(take(r, out))
+
+            def chance(index: int, r: Rig = r, out: Outgoing = out) -> bool:
+                whole = out.cut(index)
+                if rng.random() < 0.3:
+                    at = int(rng.integers(len(whole)))
+                    c.deliver(TOPIC, whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :])
+                if rng.random() < 0.3:
+                    c.after(float(rng.uniform(0, 20)), lambda: c.deliver(TOPIC, whole))
+                return bool(rng.random() < 0.6)
+
+            Store(c, out, lose=chance)
+            say(r, out.transfer, out.transfer, after=float(rng.uniform(0, 3)))
+            if rng.random() < 0.5:
+                c.after(float(rng.uniform(1, 8)), c.cut)
+                c.after(9, c.mend)
+            r.serve(float(rng.uniform(1, 12)))
+            c.mend()
+            if r.lineage.head().version:
+                break
+    with fresh(tmp_path / "d", c) as r:
+        r.serve(60)
+        assert r.lineage.load().state.root == AFTER.root and r.states() == {1: "verified"}
+        assert {a for a in answers(r) if a[0] == 7} == {(7, True, "@1 took its last model back")}
+
+
 def test_an_agent_without_a_take_proceeds_with_nothing(tmp_path: Path, clock: FakeClock) -> None:
     with fresh(tmp_path / "d", clock) as r:
         assert commands.proceed(r.lineage, r.agent.sessions["tiny"]._present()) is None

@@ -166,6 +166,19 @@ def test_the_operator_seals_the_way_back_and_the_device_comes_to_the_very_root(m
     assert greet(centre, anew).resume == b""
 
 
+def test_the_operator_may_decline_and_the_board_is_offered_nothing_more(met: Met) -> None:
+    desk, centre, device = met
+    learn(centre, device)
+    assert "asks for no last version" in str(desk.error("devices", "resume", "pi-7/digits", "--decline")["message"])
+    anew = lose(centre, device)
+    assert desk.json("devices", "resume", "pi-7", "--decline") == {"resumed": [], "declined": ["pi-7/digits"]}
+    assert "would like" not in desk.ok("devices") and commands(centre) == []
+    for _ in range(2):
+        welcome = greet(centre, anew)
+        assert (welcome.resume, welcome.resume_version) == (b"", 0)
+    assert greet(centre, lose(centre, anew)).resume_version == 3, "another folder asks anew"
+
+
 def test_a_large_one_goes_in_parts_to_the_device_that_asks(met: Met, monkeypatch: pytest.MonkeyPatch) -> None:
     desk, centre, device = met
     in_parts(monkeypatch)
@@ -413,6 +426,28 @@ def test_a_last_model_that_no_key_of_the_board_has_signed_is_not_sealed(met: Met
     forged = sent.data[:-64] + key_of("mallory").sign(UPDATE, device.fleet_id, sent.commit)
     damage(centre.store, "UPDATE version SET blob = ?", centre.store.blobs.put(forged))
     assert desk.error("devices", "resume", "pi-7")["error"] == "BadSignature" and commands(centre) == []
+
+
+@pytest.mark.parametrize("moment", ["put", "add"])
+def test_a_kill_of_the_operators_command_leaves_nothing_asked_for_and_the_next_one_asks(
+    met: Met, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    desk, centre, device = met
+    in_parts(monkeypatch)
+    learn(centre, device)
+    lose(centre, device)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    of = "registry.blobs.TieredBlobs" if moment == "put" else "registry.sqlite_inbox.SqliteRequests"
+    with monkeypatch.context() as patched:
+        patched.setattr(f"edgecloud.{of}.{moment}", killed)
+        assert desk.run("devices", "resume", "pi-7")[0] != 0
+    assert commands(centre) == []
+    desk.ok("devices", "resume", "pi-7")
+    task = task_of(the_command(centre))
+    assert isinstance(task, Take) and centre.store.blobs.has(task.id)
 
 
 def test_a_row_that_holds_no_command_stops_nobody(met: Met) -> None:

@@ -273,6 +273,11 @@ def test_a_wish_is_kept_for_its_epoch_and_taken_back(store: Store, lineage: int)
     assert store.lineages.wish(lineage) == ModelWish(lineage, 1, 10)
     store.lineages.set_wish(lineage, 2, 30)
     assert store.lineages.wish(lineage) == ModelWish(lineage, 2, 30)
+    store.lineages.decline_wish(lineage)
+    store.lineages.set_wish(lineage, 2, 40)
+    assert store.lineages.wish(lineage) == ModelWish(lineage, 2, 30, declined=True)
+    store.lineages.set_wish(lineage, 3, 50)
+    assert store.lineages.wish(lineage) == ModelWish(lineage, 3, 50)
     for _ in range(2):
         store.lineages.end_wish(lineage)
         assert store.lineages.wish(lineage) is None

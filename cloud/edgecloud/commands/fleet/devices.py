@@ -173,7 +173,8 @@ VERBS = (
     ),
     Verb(
         "resume", "Let a board that was set up anew have its last model back; the running ingester passes it on until it is answered.",
-        ("edgecloud devices resume pi-7", "edgecloud devices resume pi-7/digits --expires 7d"), resume_device, add_resume_arguments,
+        ("edgecloud devices resume pi-7", "edgecloud devices resume pi-7/digits --expires 7d", "edgecloud devices resume pi-7 --decline"),
+        resume_device, add_resume_arguments,
     ),
     Verb(
         "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",

@@ -19,11 +19,14 @@ from ..sealing import add_expires, add_key, ask, command_key, open_request, pars
 def add_resume_arguments(parser: argparse.ArgumentParser) -> None:
     """Let a command name the models that get their last version back."""
     parser.add_argument("name", metavar="DEVICE[/MODEL]", help="one model, or all of the device that would like it")
+    parser.add_argument("--decline", action="store_true", help="let it go on from its base: it hears so at its next hello")
     add_expires(parser)
     add_key(parser)
 
 
 def resume_device(args: argparse.Namespace) -> Answer:
+    if args.decline:
+        return _decline(args)
     expires = parse_expires(args.expires)
     asked, lines = [], []
     with registry_of(args, readonly=False) as store:
@@ -48,7 +51,7 @@ def resume_device(args: argparse.Namespace) -> Answer:
                 how = f"{len(way.update)} bytes" + (" in parts" if task.VERB == Take.VERB else "")
                 what = f"@{way.last.version} goes back, {how}, number {request.number}, until {when(request.expiry)}"
                 lines.append(visible(f"{lineage}: {what}"))
-    document: Document = {"resumed": asked}
+    document: Document = {"resumed": asked, "declined": []}
     return Answer(document, lines_of(lines))
 
 
@@ -56,10 +59,22 @@ def wished(store: SqliteStore, lineage: LineageRow) -> int:
     """Return the version that a model would like back and may have; 0 when it does not ask, or there is none."""
     wish, epoch = store.lineages.wish(lineage.id), store.lineages.current(lineage.id)
     head = store.lineages.head(lineage.id, epoch.epoch) if epoch is not None else None
-    if wish is None or epoch is None or head is None or wish.epoch != epoch.epoch:
+    if wish is None or epoch is None or head is None or wish.epoch != epoch.epoch or wish.declined:
         return 0
     last = last_models.offered(store, lineage, epoch, head)
     return last.version if last is not None else 0
+
+
+def _decline(args: argparse.Namespace) -> Answer:
+    """Let models go on from their base; the ingester offers them nothing more."""
+    with registry_of(args, readonly=False) as store, store.transaction():
+        declined = [lineage for lineage in _chosen(store, naming.parse(args.name)) if wished(store, lineage)]
+        if not declined:
+            raise BadArgument(reason=f"{args.name} asks for no last version", fix="edgecloud devices lists who does")
+        for lineage in declined:
+            store.lineages.decline_wish(lineage.id)
+    document: Document = {"resumed": [], "declined": [str(lineage) for lineage in declined]}
+    return Answer(document, lines_of(visible(f"{lineage} goes on from its base, from its next hello on") for lineage in declined))
 
 
 def _chosen(store: SqliteStore, name: naming.Name) -> list[LineageRow]:
