@@ -29,6 +29,7 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --broker mqtts://mqtt.example --fleet-key fleet.pub --model a=a.tflite --model b=b.tflite",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --claim line-3.claim",
+    "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --resume",
 )
 
 
@@ -47,6 +48,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help=what)
     what = "the token that lets this device in by itself, edge-claim:..., from edgecloud claim new"
     parser.add_argument("--claim", metavar="FILE", help=what)
+    what = "ask the centre for the last version that it holds of each model, and wait for it before training: link.resume_wait"
+    parser.add_argument("--resume", action="store_true", help=what)
     parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
     add_set(parser)
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> Answer:
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
     token = read_token_text(Path(args.claim)) if args.claim else ""
-    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token)
+    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token, resume=args.resume)
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_lines = [] if token else [f"edgecloud devices add {args.device} {public}"]
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> Answer:
         "fleet": args.fleet,
         "public_key": public,
         "fingerprint": short,
+        "resume": args.resume,
         "on_the_centre": [
             *(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), *add_lines
         ],
@@ -96,6 +100,9 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
         lines += [f"  edgecloud devices add {args.device} {short}"]
+    if args.resume:
+        lines += ["its last models come back when the operator allows it, once `edgecloud devices` says that it would like them:"]
+        lines += [f"  edgecloud devices resume {args.device}"]
     return Answer(document, lines_of(lines))
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgeagent.rounds import journal
+from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
@@ -53,6 +54,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     new = device.spool.count(lineage.name, after=head.trained_id)
+    wish, taking = lineage.wish(), lineage.takings.current()
     left, wait, quiet = journal.read(lineage.journal), lineage.waiting(), lineage.quiet()
     if left is not None and left.facts.round != head.rounds + 1:
         left = None  # of a round that is over
@@ -64,6 +66,12 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
         "samples": device.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
+        "resume": None if wish is None else {
+            "version": wish.version or None, "waited": wish.waited, "at_most": int(device.settings.link.resume_wait),
+        },
+        "taking": None if taking is None else {
+            "number": taking.command.number, "parts": len(taking.held), "of": taking.count, "bytes": taking.bytes, "size": taking.task.size,
+        },
         "waits": None if wait is None else {"reason": wait.reason, "until": wait.until},
         "under_way": None if left is None else {
             "round": left.facts.round, "mode": left.facts.mode, "done": left.done, "steps": left.facts.steps,
@@ -88,6 +96,13 @@ def _lines(m: dict[str, Any]) -> list[str]:
     if (now := m["under_way"]) is not None:
         slots = "" if now["slots_kept"] else "; the file has no get_state: after an interruption the optimizer's slots start anew"
         out.append(f"  round {now['round']} under way ({now['mode']}): step {now['done']} of {now['steps']}{slots}")
+    if (wish := m["resume"]) is not None:
+        what = f"@{wish['version']}, which the centre holds" if wish["version"] else "the centre has not said whether it holds one"
+        left = max(0, wish["at_most"] - wish["waited"])
+        then = f"it waits for it {say_seconds(left)} more at most" if left else "it waits for it no more"
+        out.append(f"  would like its last model back: {what}; {then}")
+    if (coming := m["taking"]) is not None:
+        out.append(f"  an update comes in parts: {coming['parts']} of {coming['of'] or '?'}, {coming['bytes']} of {coming['size']} bytes")
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if m["quiet"] is not None:

@@ -37,7 +37,7 @@ from paho.mqtt.packettypes import PacketTypes  # noqa: E402
 from paho.mqtt.properties import Properties  # noqa: E402
 from paho.mqtt.subscribeoptions import SubscribeOptions  # noqa: E402
 
-INBOUND = 64 * 1024  # bytes of the largest message that the centre may send: records are smaller
+INBOUND = limits.DEFAULT.part + 1024  # bytes of the largest packet that the centre may send: a part, its topic, and what is around it
 INBOUND_PENDING = 20  # messages that the broker may deliver before the first of them is acknowledged
 FRAME = 16  # bytes of an MQTT PUBLISH around topic and message, at most
 FAREWELL = 2.0  # seconds that closing may take, twice

@@ -42,6 +42,7 @@ from modelwire.wire.welcome import check_numbers
 
 from .backoff import Backoff
 from .enrolling import Enrolling
+from .fetching import Fetch
 from .transport import Transport
 from .upload import Upload
 
@@ -83,6 +84,10 @@ class Session:
         self._on_the_way: dict[int, int] = {}  # version -> ticket of a message that the broker has not accepted yet
         self._sent: set[int] = set()  # versions handed over on this connection
         self._uploads: dict[int, Upload] = {}  # version -> the parts of a large one
+        self._fetch = Fetch(
+            lineage, Backoff(link.resend, link.resend_max, rng), names=self._names, ask=lambda w: self._send("part", w),
+            proceed=lambda: commands.proceed(lineage, self._present()),
+        )  # fmt: skip
         self._verify = Backoff(link.resend, link.resend_max, rng)
         self._verify_due = 0.0
         self._refusals = Backoff(link.resend, link.resend_max, rng)
@@ -114,6 +119,7 @@ class Session:
         self._online = True
         self._hello_due = self._resend_due = now
         self._verify_due = now + self._side.link.resend
+        self._fetch.connected(now)
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = self._rewound = False
@@ -137,6 +143,10 @@ class Session:
 
         Raises WireError for what is not a record that this fleet's centre says about this model; nothing was changed then.
         """
+        if topic.leaf == "part" and data.startswith(parts.MAGIC):
+            self._answer(self._fetch.arrived(data, now))
+            self.lineage.serve()
+            return
         signed = records.parse(data)
         record = signed.record
         self._side.trust.verify(signed)
@@ -146,7 +156,7 @@ class Session:
         elif isinstance(record, Receipt):
             self._take_receipt(record, now)
         elif isinstance(record, Command):
-            self._take_command(record)
+            self._take_command(record, data)
         elif isinstance(record, Wait):
             self._keep_quiet(record.seconds, record.reason, now)
         elif isinstance(record, Desired):
@@ -154,7 +164,7 @@ class Session:
         elif isinstance(record, Wanted):
             self._take_wanted(record)
         elif isinstance(record, Transfer):
-            _log.debug("%s: a %s was offered; nothing is fetched by this release", self.name, record.what)
+            self._fetch.described(record, data, now)
         elif isinstance(record, Response):  # never answered: two sides that don't understand each other would go on for ever
             _log.warning("%s: the centre answered %d: %s", self.name, record.number, record.text)
         elif isinstance(record, Unknown):
@@ -186,6 +196,9 @@ class Session:
                 self._offer(now)
                 for upload in self._uploads.values():
                     upload.push(self._side.transport)
+            if self._welcomed and now >= self._fetch.due:
+                self._answer(self._fetch.tick(now))
+                self.lineage.serve()
         except LinkError as e:  # the transport will say Lost by itself, and everything goes again on the next connection
             _log.debug("%s: %s", self.name, e.message)
         except TooLarge as e:  # this broker never takes it; another one, or other settings, may
@@ -207,7 +220,7 @@ class Session:
             return float("inf")
         head, quiet = self.lineage.head(), self._quiet_until or 0.0
         due = min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
-        return max(due, quiet)
+        return max(min(due, self._fetch.due) if self._welcomed else due, quiet)
 
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
@@ -217,8 +230,8 @@ class Session:
             "hello",
             Hello(
                 *self._names(), self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version,
-                head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim, False,
-                TRAINERS,
+                head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim,
+                self.lineage.wish() is not None, TRAINERS,
             ),
         )  # fmt: skip
         self._asked = True
@@ -292,7 +305,7 @@ class Session:
             return
         check_numbers(w)
         self._side.trust.saw(w.time, w.log)
-        before = self.lineage.head()
+        before, wished = self.lineage.head(), self.lineage.wish()
         if w.status != CHALLENGE:
             self._answered, self._challenge, self._challenged = True, b"", 0
         said = self.lineage.welcome(w, int(self._side.wall()))
@@ -308,6 +321,8 @@ class Session:
                 self._rewound = True
         else:
             self._rewound = False
+        if (wish := self.lineage.wish()) != wished:
+            _log.info("%s: the centre holds %s", self.name, f"its last model, @{wish.version}" if wish else "no last model of it")
         self._welcomed = self._welcomed and w.status in (OK, CHALLENGE)
         self._keep_quiet(w.wait, "", now)
         if w.status == CHALLENGE:
@@ -353,12 +368,16 @@ class Session:
             self._resend_due = now + self._resend.next()
         self._forget_settled()
 
-    def _take_command(self, c: Command) -> None:
-        side = self._side
-        present = Present(side.state, side.trust.time, int(side.wall()), side.spool, self._interrupt)
-        self._answer(commands.answer(self.lineage, c, present))
+    def _take_command(self, c: Command, sealed: bytes) -> None:
+        self._answer(commands.answer(self.lineage, c, sealed, self._present()))
 
-    def _answer(self, a: Answered) -> None:
+    def _present(self) -> Present:
+        side = self._side
+        return Present(side.state, side.trust.time, int(side.wall()), side.spool, self._interrupt)
+
+    def _answer(self, a: Answered | None) -> None:
+        if a is None:  # a command whose update is still to come
+            return
         text = "".join(c if c.isprintable() else "?" for c in a.text)  # an error may name what came over the wire
         try:
             self._send("rsp", Response(*self._names(), a.number, a.ok, text, a.body))

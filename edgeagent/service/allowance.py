@@ -8,6 +8,7 @@ from edgeagent.board import budget
 from edgeagent.board.budget import Pauses, TrainingWait
 from edgeagent.board.sensors import Sensors
 from edgeagent.settings.tree import ModelSettings
+from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
@@ -15,6 +16,7 @@ from edgeagent.system.clock import Clock
 from . import measuring
 from .measuring import Measuring
 
+COUNTED = 60  # seconds of waiting for a last model that a kill may forget
 AGAIN = 600.0  # seconds before a model that no mode fits is tried again
 _log = logging.getLogger("edgeagent")
 
@@ -27,6 +29,7 @@ class Allowance:
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
         self._told: dict[str, TrainingWait | None] = dict.fromkeys(device.lineages, TrainingWait("", ""))  # what an earlier run left there
         self._unfit: dict[str, tuple[float, TrainingWait]] = {}
+        self._back = {name: clock.monotonic() for name, lineage in device.lineages.items() if lineage.wish() is not None}
         self._measuring: Measuring | None = None
         self._measured: set[str] = set()
 
@@ -42,9 +45,32 @@ class Allowance:
         """Return whether this model may not train now, and let others know why."""
         now = self._clock.monotonic()
         until, unfit = self._unfit.get(lineage.name, (0.0, None))
-        wait = unfit if now < until else self._pauses[lineage.name].look(now, self._clock.wall())
+        wait = self._for_last_model(lineage, now)
+        if wait is None:
+            wait = unfit if now < until else self._pauses[lineage.name].look(now, self._clock.wall())
         self._tell(lineage, wait)
         return wait is not None
+
+    def _for_last_model(self, lineage: Lineage, now: float) -> TrainingWait | None:
+        """Return why a model that would like its last version back does not train yet; not for longer than the settings say.
+
+        Only the time in which an agent runs is counted, by no clock that can be set.
+        """
+        since = self._back.get(lineage.name)
+        if since is None:
+            return None
+        wish, most = lineage.wish(), self._device.settings.link.resume_wait
+        if wish is None or wish.waited + now - since >= most:
+            del self._back[lineage.name]
+            if wish is not None:
+                _log.warning("%s: its last model has not come in %.0f s: it goes on from its base", lineage.name, most)
+                lineage.waited(int(most))
+            return None
+        if now - since >= COUNTED:
+            lineage.waited(int(now - since))
+            self._back[lineage.name] = since + int(now - since)
+        what = f"@{wish.version}, its last model, is to come back" if wish.version else "the centre is asked for its last model"
+        return TrainingWait(what, f"it is here, or link.resume_wait ({say_seconds(most)}) is over")
 
     def unfit(self, lineage: Lineage, why: str) -> None:
         """Let a model wait that no mode fits: its samples, or what is known of its modes, may be others later."""

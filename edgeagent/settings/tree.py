@@ -47,6 +47,10 @@ class LinkSettings:
     resend: float = setting(30.0, "Pause before an update without a receipt goes again; it doubles.", unit="seconds", least=0.05)
     resend_max: float = setting(3600.0, "Longest pause between two sendings of one update.", unit="seconds", least=0.05)
     hello_every: float = setting(3600.0, "How often the device says what it has once the centre has answered.", unit="seconds", least=1)
+    resume_wait: float = setting(
+        86_400.0, "How long a model of a board set up with --resume waits for its last version before it trains; 0: it trains at once.",
+        unit="seconds", least=0,
+    )  # fmt: skip
     window: int = setting(4, "Updates on their way without a receipt, per model.", least=1, most=8)
     part_bytes: int = setting(
         limits.DEFAULT.part, "Largest message; larger updates travel in parts.", unit="bytes", least=2048, most=limits.DEFAULT.part

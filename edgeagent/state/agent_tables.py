@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgecommon.sqlite import Database
 from modelwire.errors import OldWire
 
 FILE = "edgeagent.db"
-RELEASE = 4  # the first that speaks wire 1 as it is final; folders before it are refused
+RELEASE = 5
+FIRST = 4  # that speaks wire 1 as it is final; folders before it are refused
+
+_LAST_MODEL = """
+CREATE TABLE resume (                           -- a model whose folder was set up anew, and that would like its last one back
+    model TEXT PRIMARY KEY REFERENCES model(name),
+    version INTEGER NOT NULL DEFAULT 0,         -- that the centre offers; 0: it has not said yet
+    waited INTEGER NOT NULL DEFAULT 0           -- seconds of running in which it did not train
+) WITHOUT ROWID;
+CREATE TABLE taking (                           -- a command `take` whose update is on its way; an answered one has no row
+    model TEXT PRIMARY KEY REFERENCES model(name),
+    number INTEGER NOT NULL,
+    command BLOB NOT NULL,                      -- as it came, sealed
+    transfer BLOB NOT NULL DEFAULT x'',         -- how it is cut, as it came; empty before that
+    have BLOB NOT NULL DEFAULT x'',             -- bit i of byte i//8: part i is in the file `incoming`
+    tries INTEGER NOT NULL DEFAULT 0            -- times that all parts were here and the file was not the one named
+) WITHOUT ROWID;
+"""
+_SINCE = {5: _LAST_MODEL}  # by release: the tables that came with it
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -107,7 +126,20 @@ CREATE TABLE waiting (            -- why a running agent does not train
     until TEXT NOT NULL,
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
-"""
+""" + "".join(_SINCE.values())
+
+
+def migrate(database: Database) -> None:
+    """Bring the database of an earlier release to this one; one that was made before wire 1 was final stays as it is."""
+    with database.transaction():
+        written = database.number("PRAGMA user_version")
+        if not FIRST <= written < RELEASE:
+            return
+        for release in range(written + 1, RELEASE + 1):
+            for statement in _SINCE[release].split(";\n"):
+                if statement.strip():
+                    database.run(statement)
+        database.run(f"PRAGMA user_version={RELEASE}")
 
 
 def older(path: Path) -> OldWire:

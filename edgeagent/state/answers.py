@@ -41,8 +41,9 @@ class Answers:
         return Answered(number, bool(row["ok"]), row["text"], body)
 
     def keep(self, answer: Answered) -> None:
-        """Keep an answer, in the transaction around it where there is one; the oldest goes."""
+        """Keep an answer, in the transaction around it where there is one; the oldest goes. No more is taken in for the command."""
         with self._db.transaction():
+            self._db.run("DELETE FROM taking WHERE model=? AND number=?", self._model, answer.number)
             self._db.insert(
                 "answer", model=self._model, number=answer.number, ok=int(answer.ok), text=answer.text, body=cbor.encode(dict(answer.body)),
             )  # fmt: skip

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
-from modelwire.errors import Malformed, ModelWireError, NotUnderstood, TooLarge
+from modelwire.errors import DigestMismatch, Malformed, ModelWireError, NotUnderstood, TooLarge
 from modelwire.identity import tensor_leaves
-from modelwire.wire.commands import LEAVES_MAX, Adopt, Leaves, task_of
+from modelwire.wire.commands import LEAVES_MAX, Adopt, Leaves, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command
 
 from . import forgetting
 from .answers import Answered
 from .lineage import Lineage
+from .taking import TRIES, Taking, most_bytes
 
 _log = logging.getLogger("edgeagent.commands")
 
@@ -30,12 +31,17 @@ class Present:
     interrupt: Callable[[], None]  # gives up the round under way: it stands on what is to be changed
 
 
-def answer(lineage: Lineage, asked: Command, present: Present) -> Answered:
-    """Return the answer to a command that the right key said: the one that it was given before, or what comes of it now."""
+def answer(lineage: Lineage, asked: Command, sealed: bytes, present: Present) -> Answered | None:
+    """Return the answer to a command that the right key said: the one that it was given before, or what comes of it now.
+
+    None: its update comes in parts, and `proceed` answers it when they are here. sealed: the record that `asked` was parsed from.
+    """
     given = lineage.answers.given(asked.number)
     if given is not None:
         return given
-    last = lineage.answers.last()
+    taking, last = lineage.takings.current(), lineage.answers.last()
+    if taking is not None and taking.command.number == asked.number:
+        return proceed(lineage, present)  # under way; whether it still holds is looked at anew
     if asked.number < last:
         return Answered(asked.number, False, f"it came after command {last}, which has a higher number")  # and so it will the next time
     against = _against(lineage, asked, present)
@@ -45,14 +51,63 @@ def answer(lineage: Lineage, asked: Command, present: Present) -> Answered:
         task = task_of(asked)
     except NotUnderstood:
         return _kept(lineage, Answered(asked.number, False, NOT_UNDERSTOOD))
-    except Malformed as error:
+    except (Malformed, TooLarge) as error:
         return _kept(lineage, Answered(asked.number, False, error.message))
+    if isinstance(task, Take):
+        return _take(lineage, asked, task, sealed, taking)
     if isinstance(task, Adopt):
         done = _adopt(lineage, asked, task, present)
     else:
         done = _leaves(lineage, asked, task) if isinstance(task, Leaves) else _snapshot(lineage, asked, present)
     _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", lineage.name, asked.number, done.text)
     return done
+
+
+def proceed(lineage: Lineage, present: Present) -> Answered | None:
+    """Carry out a command `take` whose parts are all here, or find that it holds no more. None: it goes on, or there is none."""
+    taking = lineage.takings.current()
+    if taking is None:
+        return None
+    asked = taking.command
+    against = _against(lineage, asked, present)
+    moved = None if against else _moved_on(lineage, asked)
+    if against or moved:
+        done = _kept(lineage, moved or Answered(asked.number, False, against))
+    elif not taking.whole:
+        return None
+    else:
+        try:
+            update = forgetting.read_parts(lineage, asked, lineage.takings.join())
+        except DigestMismatch as e:
+            if taking.tries + 1 < TRIES:
+                _log.warning("%s: command %d: %s; all parts are asked for again", lineage.name, asked.number, e.message)
+                return None
+            done = _kept(lineage, Answered(asked.number, False, f"{e.message}, {TRIES} times"))
+        except ModelWireError as e:
+            done = _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
+        else:
+            present.interrupt()
+            done = forgetting.adopt(lineage, asked, update, None, 0, present.wall)
+    lineage.takings.tidy()
+    _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", lineage.name, asked.number, done.text)
+    return done
+
+
+def _take(lineage: Lineage, asked: Command, task: Take, sealed: bytes, taking: Taking | None) -> Answered | None:
+    """Note that an update is to come; nothing of it is kept before its command and its size hold."""
+    if moved := _moved_on(lineage, asked):
+        return _kept(lineage, moved)
+    most = most_bytes(lineage.manifest)
+    if task.size > most:
+        text = f"its update has {task.size} bytes, and one of this model has at most {most}"
+        return _kept(lineage, Answered(asked.number, False, text))
+    if taking is not None:
+        if asked.number < taking.command.number:
+            return _kept(lineage, Answered(asked.number, False, f"command {taking.command.number} is under way, which has a higher number"))
+        _kept(lineage, Answered(taking.command.number, False, f"command {asked.number} took its place"))
+    lineage.takings.begin(sealed, asked.number)
+    _log.info("%s: command %d: an update of %d bytes is to come in parts", lineage.name, asked.number, task.size)
+    return None
 
 
 def _against(lineage: Lineage, asked: Command, present: Present) -> str:

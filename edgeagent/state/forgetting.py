@@ -11,7 +11,7 @@ from modelwire.errors import Malformed, ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.snap import Snapped, no_residual
 from modelwire.output_head.forgotten import KEY, Forgotten, forgotten_of
-from modelwire.update.adopting import read_adopted
+from modelwire.update.adopting import read_adopted, read_taken
 from modelwire.update.container import Container
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
@@ -27,11 +27,17 @@ TEXT_MAX = 500  # characters of an answer's text
 def read(lineage: Lineage, asked: Command, carried: bytes) -> tuple[Container, Forgotten | None]:
     """Return the update that a command carries, and what it forgets, if anything. Raises WireError for one that is not for this model."""
     update = read_adopted(carried, asked)
-    header = update.header
-    if header.kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
-        raise Malformed(what="adopt", reason=f"its update is of kind {header.kind.name.lower()}")
+    _check_kind(lineage, update, "adopt")
+    return update, forgotten_of(update.header.extension)
+
+
+def read_parts(lineage: Lineage, asked: Command, joined: bytes) -> Container:
+    """Return the update that came in parts for a command `take`; it forgets nothing. Raises WireError as `read` does."""
+    update = read_taken(joined, asked)
+    if update.header.kind is not Kind.SNAPSHOT:
+        _check_kind(lineage, update, "take")
     update.check_schema(lineage.manifest.schema)
-    return update, forgotten_of(header.extension)
+    return update
 
 
 def drop(lineage: Lineage, spool: Spool, forgotten: Forgotten | None) -> int:
@@ -57,6 +63,8 @@ def adopt(lineage: Lineage, asked: Command, update: Container, forgotten: Forgot
     if head.blocked:
         return refused(f"nothing more can be sent in this epoch: {head.blocked}")
     what = f"forgot {forgotten}" if forgotten is not None else "adopted what the centre sent"
+    if forgotten is None and lineage.wish() is not None:
+        what = "took its last model back"
     extension: dict[str, cbor.Value] = {"note": what, **({KEY: forgotten.encode()} if forgotten is not None else {})}
     state = lineage.load().state
     try:
@@ -72,3 +80,10 @@ def adopt(lineage: Lineage, asked: Command, update: Container, forgotten: Forgot
     answer = Answered(asked.number, True, f"@{sealed.header.version} {what}{behind}")
     lineage.adopt(head, snapped, written, sealed, Outcome(head.rounds, None, None, 0, 0, head.trained_id, now), answer=answer, note=what)
     return answer
+
+
+def _check_kind(lineage: Lineage, update: Container, verb: str) -> None:
+    kind = update.header.kind
+    if kind is not (Kind.EXACT if lineage.manifest.all_exact else Kind.DELTA):
+        raise Malformed(what=verb, reason=f"its update is of kind {kind.name.lower()}")
+    update.check_schema(lineage.manifest.schema)

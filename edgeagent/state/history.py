@@ -20,6 +20,7 @@ from modelwire.wire.keys import KeyKind, fingerprint, write_key
 from .answers import Answers
 from .outbox import Outbox
 from .slots import ModelStore, StoredModel
+from .taking import Takings
 
 QUARANTINE, UNKNOWN_BASE, CHALLENGE, EPOCHS, OK = "quarantine", "unknown-base", "challenge", "epochs", "ok"
 
@@ -50,6 +51,14 @@ class Quiet:
 
     until: int  # Unix seconds of this board
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastModel:
+    """The model that a folder set up anew would like back, before it goes on from its base."""
+
+    version: int  # that the centre offers; 0: it has not said yet
+    waited: int  # seconds of running in which it did not train
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,7 @@ class History:
         self.store = ModelStore(folder / "models" / name, self.manifest)
         self.outbox = Outbox(database, name)
         self.answers = Answers(database, name)
+        self.takings = Takings(database, name, self.store.folder)
         self.costs = Costs(database, self.base_commit)
         self.journal = self.store.folder / "round"  # of the round under way
         self.history = history
@@ -158,7 +168,7 @@ class History:
         """Bring the files in line with the database after a kill, and return what was swept away. Raises StateDamaged."""
         self.load()
         self.serve()  # before the other slot goes: the link may lead there still
-        return self.store.tidy(self.head().slot)
+        return self.store.tidy(self.head().slot) + self.takings.tidy()
 
     def serve(self) -> None:
         """Let the served file, and the history, follow the head. Called after each change; a kill before it is made good at start."""
@@ -199,6 +209,22 @@ class History:
         """Return until when the centre wants nothing to be sent; in the past, or 0, when that is over."""
         row = self._db.one("SELECT quiet_until, quiet_why FROM model WHERE name=?", self.name)
         return Quiet(row[0], row[1])
+
+    def wish(self) -> LastModel | None:
+        """Return the last model that this one would like back; None when it has it, was told that there is none, or went on without."""
+        row = self._db.maybe("SELECT r.* FROM resume r JOIN model m ON m.name = r.model WHERE model=? AND m.head_version=0", self.name)
+        return None if row is None else LastModel(row["version"], row["waited"])
+
+    def offered(self, version: int) -> None:
+        """Note which version the centre holds of the last model; 0: none, so nothing more is waited for."""
+        if version:
+            self._db.run("UPDATE resume SET version=? WHERE model=?", version, self.name)
+        else:
+            self._db.run("DELETE FROM resume WHERE model=?", self.name)
+
+    def waited(self, seconds: int) -> None:
+        """Note that the agent ran for so long without training this model, for its last one."""
+        self._db.run("UPDATE resume SET waited=waited+? WHERE model=?", seconds, self.name)
 
     def reported(self) -> int:
         """Return the number of the last thing desired that was reported on; 0 before the first."""

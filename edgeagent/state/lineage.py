@@ -195,6 +195,7 @@ class Lineage(History):
             if w.status != OK or not w.epoch:
                 return f"{w.status}; {self.next_step(self.head())}".removesuffix("; ")
             self._db.run("UPDATE model SET last_version=max(last_version, ?) WHERE name=?", w.version, self.name)
+            self.offered(w.resume_version if w.resume else 0)
             if w.epoch != before.epoch:
                 self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
                 if before.epoch:

@@ -23,10 +23,11 @@ from .slots import ModelStore
 
 def create_folder(
     folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool = False,
-    token: str = "",
-) -> None:
+    token: str = "", resume: bool = False,
+) -> None:  # fmt: skip
     """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
-    seed: the private key's 32 bytes; exact: the device adopts nothing; token: the line that lets it in by itself, or empty.
+    seed: the private key's 32 bytes; exact: the device adopts nothing; token: the line that lets it in by itself, or empty; resume: it
+    would like its last models back.
 
     Raises NotTrainable for a base that can't be trained, ConfigError when anything of the kind is there already.
     """
@@ -51,7 +52,7 @@ def create_folder(
     files.write(staging / device.key, f"{write_key(KeyKind.DEVICE_PRIVATE, seed)}\n".encode(), mode=0o600)
     if token:
         files.write(staging / device.claim, f"{token.strip()}\n".encode(), mode=0o600)
-    _create_state(staging / device.dir, loaded, models, exact)
+    _create_state(staging / device.dir, loaded, models, exact, resume)
     files.write(staging / device.fleet_key, f"{write_fleet(fleet)}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
     for place in places:
@@ -69,7 +70,7 @@ def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
             os.rename(folder / place, staging / place)
 
 
-def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool) -> None:
+def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool, resume: bool) -> None:
     import secrets  # with all of hmac
 
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
@@ -86,6 +87,8 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
                 "model", name=name, manifest=manifest.encode(), base_commit=manifest.commit, head_commit=manifest.commit,
                 slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
             )  # fmt: skip
+            if resume:
+                database.insert("resume", model=name)
             bounds = loaded.settings.spool
             spool.register(
                 name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modelwire.errors import Malformed, NotUnderstood
+from modelwire import limits
+from modelwire.errors import Malformed, NotUnderstood, TooLarge
 
 from . import cbor
-from .records import Command
+from .records import Command, Transfer
+from .signing import SIGNATURE_BYTES
 
 LEAVES_MAX = 512  # digests in one answer
+TAKE_MAX = limits.DEFAULT.container - SIGNATURE_BYTES  # bytes of an update that is not signed: the command names its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,35 @@ class Leaves:
         return {"tensor": self.tensor, "first": self.first}
 
 
-Task = Snapshot | Adopt | Leaves
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Take over a model whose update is too large for a record: it comes as a transfer, and the command's signature covers its digest."""
+
+    VERB = "take"
+
+    id: bytes  # SHA-256 of the update: a container up to and with its commit, as `Adopt` carries it
+    size: int  # its bytes
+
+    def body(self) -> dict[str, cbor.Value]:
+        """Return what a command carries."""
+        return {"id": self.id, "size": self.size}
+
+    def check(self, transfer: Transfer) -> None:
+        """Raise Malformed unless a transfer with this id is of the update that the command names."""
+        if (transfer.what, transfer.size) != ("update", self.size):
+            raise Malformed(
+                what="transfer", reason=f"it is a {transfer.what} of {transfer.size} bytes, and the command names an update of {self.size}"
+            )
+
+
+Task = Snapshot | Adopt | Leaves | Take
 
 
 def task_of(command: Command) -> Task:
-    """Return what a command asks for. Raises NotUnderstood for another verb, Malformed for a body that its verb does not have."""
+    """Return what a command asks for.
+
+    Raises NotUnderstood for another verb, Malformed for a body that its verb does not have, TooLarge for an update that no device takes.
+    """
     body = command.body
     values = dict(body)
     if command.verb == Snapshot.VERB and not values:
@@ -65,6 +92,12 @@ def task_of(command: Command) -> Task:
         tensor, first = values["tensor"], values["first"]
         if type(tensor) is int and type(first) is int and 0 <= tensor < 1 << 63 and 0 <= first < 1 << 63:
             return Leaves(tensor, first)
-    if command.verb not in (Snapshot.VERB, Adopt.VERB, Leaves.VERB):
+    if command.verb == Take.VERB and values.keys() == {"id", "size"}:
+        id, size = values["id"], values["size"]
+        if isinstance(id, bytes) and len(id) == 32 and type(size) is int and 0 < size < 1 << 63:
+            if size > TAKE_MAX:
+                raise TooLarge(what="the update of the command", size=size, limit=TAKE_MAX)
+            return Take(id, size)
+    if command.verb not in (Snapshot.VERB, Adopt.VERB, Leaves.VERB, Take.VERB):
         raise NotUnderstood(what="the command", got=f"the verb {command.verb[:40]!r}")
     raise Malformed(what="command", reason=f"its body is not one of {command.verb}")

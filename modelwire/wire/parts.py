@@ -20,6 +20,7 @@ MAGIC = b"\x89MWP"
 VERSION = 1
 PART_MAX = merkle.LEAF_BYTES  # bytes of what a part carries, unless the link can't
 PART_MIN = 1024
+WANTED_AT_ONCE = 8  # parts of an update that a command names, in answer to one word of its device
 _HEAD = struct.Struct("<4sHH32sI")  # magic, version, digests in the path, transfer id, index
 _PATH_MAX = 14  # of 16,384 parts
 
@@ -48,10 +49,13 @@ class Outgoing:
 
     def cut(self, index: int) -> bytes:
         """Return the message that carries part `index`."""
-        path = merkle.audit_path(self.levels, index)
         start = index * self.transfer.part_size
-        head = _HEAD.pack(MAGIC, VERSION, len(path), self.transfer.id, index)
-        return b"".join([head, *path, self.data[start : start + self.transfer.part_size]])
+        return self.message(index, self.data[start : start + self.transfer.part_size])
+
+    def message(self, index: int, piece: bytes | memoryview) -> bytes:
+        """Return the message that carries part `index`, whose bytes are at hand."""
+        path = merkle.audit_path(self.levels, index)
+        return b"".join([_HEAD.pack(MAGIC, VERSION, len(path), self.transfer.id, index), *path, piece])
 
 
 def describe(

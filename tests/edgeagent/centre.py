@@ -92,6 +92,7 @@ class Centre:
         self.challenges = False  # whether an epoch is opened only for a hello that answers
         self.wait = 0  # seconds that a welcome asks for
         self.log = b""
+        self.last_model = (b"", 0)  # commit and version that a welcome offers to whoever asks
         self.listens: Sequence[str] = ()
         self.reports: list[Report] = []
         self.keys: dict[str, bytes] = {}
@@ -259,7 +260,8 @@ class Centre:
             if v.level is Level.STORED:
                 break
             verified = n if v.level is Level.VERIFIED else verified
-        self._say(self.welcome(h, "ok", epoch, lineage.last, commit, version, verified), "cmd")
+        offer = self.last_model if h.resume and not version else (b"", 0)
+        self._say(self.welcome(h, "ok", epoch, lineage.last, commit, version, verified, resume=offer[0], resume_version=offer[1]), "cmd")
         for c in self.commands:
             if (c.device, c.model) == (h.device, h.model):
                 self._say(c, "cmd")

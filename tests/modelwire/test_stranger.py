@@ -18,7 +18,7 @@ from tests.modelwire.stranger import cards, cbor, coder, ed25519, keys, limits, 
 from tests.modelwire.stranger import ed25519_plain as plain
 from tests.modelwire.stranger.apply import rebuild
 from tests.modelwire.stranger.coder_write import encode as encode_stream
-from tests.modelwire.stranger.commands import answer_not_understood, read_adopt, read_body
+from tests.modelwire.stranger.commands import answer_not_understood, check_taken, read_adopt, read_body, read_take
 from tests.modelwire.stranger.container import DELTA, EXACT, KINDS, RECIPE, SNAPSHOT, Container, commit_of, read_container
 from tests.modelwire.stranger.crc import crc32c
 from tests.modelwire.stranger.errors import (
@@ -419,6 +419,29 @@ def test_adopts_of_other_classes() -> None:
         assert hashlib.sha256(b"".join(state.stored)).hexdigest() == wanted["stored_sha256"]
 
 
+def test_takes() -> None:
+    """Updates that came in parts lead from the base to a version: of kind 2, of every class, and a snapshot in other units."""
+    kinds = []
+    for wanted in load("takes/expected.json"):
+        folder, name = VECTORS / "takes", wanted["name"]
+        command = records.read_record((folder / f"{name}.bin").read_bytes())
+        command.verify([PUBLIC[3]], FLEET)
+        assert read_body(command) == command.fields["body"]
+        described = records.read_record((folder / f"{name}-transfer.bin").read_bytes())
+        described.verify([PUBLIC[2]], FLEET)
+        check_taken(command, described)
+        receiver = transfer.Receiver(described.fields)
+        assert all(receiver.take((folder / f"{name}-part-{n}.bin").read_bytes()) for n in range(wanted["parts"]))
+        data = (folder / f"{name}-update.bin").read_bytes()
+        assert receiver.join() == data and receiver.id == command.fields["body"]["id"]
+        update = read_take(command, data)
+        kinds.append(KINDS[update.header.kind])
+        state = rebuild(update, bases(wanted["folder"])[0], bases(wanted["folder"]))
+        assert (state.root.hex(), state.root_proof.hex()) == (wanted["root"], wanted["root_proof"])
+        assert hashlib.sha256(b"".join(state.stored)).hexdigest() == wanted["stored_sha256"]
+    assert kinds == ["exact", "delta", "snapshot"] == [wanted["kind"] for wanted in load("takes/expected.json")]
+
+
 def test_unknown_kinds_of_the_vectors() -> None:
     """Records of later kinds, and what is answered to them."""
     numbers = {name: number for number, name in records.ROLES.items()}
@@ -673,7 +696,7 @@ def refused_files() -> set[str]:
         out.add(f"{folder}/index.json")
         for vector in json.loads(index.read_text()):
             held = vector.get("with", {})
-            names = [vector["file"], *held.get("trust", []), *([held["transfer"]] if "transfer" in held else [])]
+            names = [vector["file"], *held.get("trust", []), *(held[key] for key in ("transfer", "update", "take") if key in held)]
             out |= {f"{folder}/{name}" for name in names}
     return out
 
@@ -695,6 +718,9 @@ def test_every_vector_was_read() -> None:
     for folder, named in (("adopts", ("file",)), ("unknown-kinds", ("file", "answer"))):
         read_files |= {f"{folder}/{row[name]}" for row in load(f"{folder}/expected.json") for name in named}
         read_files |= {f"{folder}/expected.json"}
+    for taken in load("takes/expected.json"):
+        kinds = ("", "-update", "-transfer", *(f"-part-{n}" for n in range(taken["parts"])))
+        read_files |= {f"takes/{taken['name']}{kind}.bin" for kind in kinds} | {"takes/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}
     read_files |= {"topics/expected.json", "cards/expected.json"} | {f"cards/{wanted['file']}" for wanted in CARDS["cards"]}

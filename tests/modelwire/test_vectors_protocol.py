@@ -1,4 +1,4 @@
-"""Golden adopts, unknown kinds, overlapping keys, topics and data cards: what wire 1 says of them, for ever, and as it is written today."""
+"""Golden adopts, takes, unknown kinds, overlapping keys, topics and cards: what wire 1 says of them, for ever, and is written today."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from modelwire.cards.card import merge, parse_card
 from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.tensors import Dtype
-from modelwire.update.adopting import read_adopted
-from modelwire.wire import records, topics
-from modelwire.wire.commands import Adopt, task_of
-from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Unknown
+from modelwire.update.adopting import read_adopted, read_taken
+from modelwire.wire import parts, records, topics
+from modelwire.wire.commands import Adopt, Take, task_of
+from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Transfer, Unknown
 from modelwire.wire.routes import CARRIES
 from modelwire.wire.signing import Role
 from modelwire.wire.trust import Trusted
@@ -56,6 +56,31 @@ def test_the_golden_adopts_are_of_kind_2_and_of_a_lattice_of_16_bits() -> None:
     assert [case["kind"] for case in expected("adopts")] == ["exact", "delta"]
     manifest = state_of("mixed", None).manifest
     assert {manifest.schema.tensors[t].dtype for t in manifest.kept} == {Dtype.FLOAT16, Dtype.BFLOAT16}
+
+
+@pytest.mark.parametrize("case", expected("takes"), ids=lambda case: case["name"])
+def test_a_golden_take_leads_from_the_base_to_a_version(case: dict[str, Any]) -> None:
+    signed = records.parse(data("takes", f"{case['name']}.bin"))
+    signed.verify(barn.COMMAND.public, FLEET_ID, "who", Role.COMMAND)
+    command = records.expect(signed, Command)
+    task = task_of(command)
+    assert isinstance(task, Take)
+    described = records.parse(data("takes", f"{case['name']}-transfer.bin"))
+    described.verify(barn.RECEIPT.public, FLEET_ID, "who", Role.RECEIPT)
+    transfer = records.expect(described, Transfer)
+    task.check(transfer)
+    pieces = [parts.parse(data("takes", f"{case['name']}-part-{n}.bin")) for n in range(case["parts"])]
+    for piece in pieces:
+        parts.check(transfer, piece)
+    whole = parts.join(transfer, {piece.index: piece.data for piece in pieces})
+    assert whole == data("takes", f"{case['name']}-update.bin") and hashlib.sha256(whole).digest() == task.id
+    update = read_taken(whole, command)
+    assert update.header.kind.name.lower() == case["kind"]
+    after = state_of(case["folder"], None).copy()
+    apply(after, update)
+    prove_root(after, update)
+    assert (after.root.hex(), after.root_parts.encode().hex()) == (case["root"], case["root_proof"])
+    assert hashlib.sha256(stored(after)).hexdigest() == case["stored_sha256"]
 
 
 @pytest.mark.parametrize("case", expected("unknown-kinds"), ids=lambda case: case["file"])

@@ -114,6 +114,12 @@ def adopt_recipe() -> bytes:
     return container.unsigned(header(ADOPTED, Kind.RECIPE, parent=UPDATE.commit, version=2), (), MANIFEST.schema, recipe=recipe.encode())
 
 
+def take(update: bytes, **changed: Any) -> dict[str, cbor.Value]:
+    """Return the map of a command to take this update over, with other fields."""
+    said = {"id": sha(update), "size": len(update)}
+    return values("command", **{"verb": "take", "parent": UPDATE.commit, "body": said, **changed})
+
+
 def trust(
     number: int = 1, *, since: int = AT, until: int = 0, overlap: int = 0, root: PrivateKey = ROOT, receipt: PrivateKey = RECEIPT
 ) -> Trust:

@@ -1,4 +1,4 @@
-"""The golden records beside those of make.py: adopts of every class, unknown kinds, keys that overlap, topics and what they carry."""
+"""The golden records beside those of make.py: adopts and takes of every class, unknown kinds, overlapping keys, topics and their kinds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modelwire.lattice.between import difference
+from modelwire.lattice.replay import kind_of
 from modelwire.update.container import parse, unsigned
 from modelwire.update.header import Header
-from modelwire.wire import records, topics
-from modelwire.wire.commands import Adopt
+from modelwire.update.sections import Kind
+from modelwire.wire import parts, records, topics
+from modelwire.wire.commands import Adopt, Take
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
 from modelwire.wire.signing import Role
@@ -30,6 +32,14 @@ ADOPTS = f"""\
 
 Each `.bin` is one command whose update stands on the container `on` of the golden folder `folder` and leads back to that folder's base:
 `exact.bin` is of kind 2, `mixed.bin` a delta of tensors of every type and class, those of 16 bits on the lattice among them.
+`expected.json` has the root, the root proof, and the SHA-256 of all tensors as stored after it. Digests are hexadecimal.
+{KEYS}"""
+TAKES = f"""\
+# Golden commands `take`, wire 1
+
+Each `NAME.bin` is one command, `NAME-update.bin` the update that it names, and `NAME-transfer.bin` the record that describes it in parts
+of 1,024 bytes, `NAME-part-N.bin` the parts. The update stands on the base of the golden folder `folder` and leads to its container `to`:
+of kind 2 on an exact base, a delta of tensors of every type and class, and a snapshot, for the units are others than the base's.
 `expected.json` has the root, the root proof, and the SHA-256 of all tensors as stored after it. Digests are hexadecimal.
 {KEYS}"""
 UNKNOWN = f"""\
@@ -81,6 +91,37 @@ def adopts() -> None:
         rows.append(
             {
                 "file": f"{name}.bin", "folder": name, "on": on, "kind": header.kind.name.lower(), "root": after.root.hex(),
+                "root_proof": after.root_parts.encode().hex(), "stored_sha256": hashlib.sha256(stored(after)).hexdigest(),
+            }
+        )  # fmt: skip
+    _write(folder, rows)
+
+
+def takes() -> None:
+    """Write commands to take over a version of an older epoch on a fresh state folder, each with its update in parts."""
+    folder, rows = _folder("takes", TAKES), []
+    for name, to in (("exact", "1-exact"), ("mixed", "1-delta"), ("corners", "2-snapshot")):
+        before, after = golden.base(name), golden.state_of(name, to)
+        m = after.manifest
+        snapshot = before.exponents != after.exponents
+        kind = Kind.SNAPSHOT if snapshot else kind_of(after)
+        header = Header(
+            kind, barn.DEVICE_NAME, barn.MODEL, 2, 1, m.commit, m.schema.id, after.root, after.fingerprint, m.commit if snapshot else b""
+        )
+        update = unsigned(header, after.snapshot() if snapshot else difference(before, after), m.schema)
+        out = parts.describe(update, fleet=barn.FLEET_NAME, device=barn.DEVICE_NAME, model=barn.MODEL, at=barn.AT, part=2048)
+        task = Take(out.transfer.id, len(update))
+        command = Command(*barn.WHO, 12, barn.AT + barn.WEEK, barn.STATE, 2, m.commit, task.VERB, task.body())
+        files = {
+            f"{name}.bin": records.encode(command, barn.COMMAND, FLEET_ID), f"{name}-update.bin": update,
+            f"{name}-transfer.bin": records.encode(out.transfer, barn.RECEIPT, FLEET_ID, role=Role.RECEIPT),
+            **{f"{name}-part-{n}.bin": out.cut(n) for n in range(out.count)},
+        }  # fmt: skip
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        rows.append(
+            {
+                "name": name, "folder": name, "to": to, "kind": kind.name.lower(), "parts": out.count, "root": after.root.hex(),
                 "root_proof": after.root_parts.encode().hex(), "stored_sha256": hashlib.sha256(stored(after)).hexdigest(),
             }
         )  # fmt: skip
@@ -156,5 +197,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, unknown_kinds, overlap, good_topics):
+    for make in (adopts, takes, unknown_kinds, overlap, good_topics):
         make()

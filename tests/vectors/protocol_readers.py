@@ -6,6 +6,7 @@ vector's `with`: keys and identities in hexadecimal, topics as text, and records
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from modelwire.errors import ModelWireError
 from modelwire.merkle import leaves, merkle
 from modelwire.update import adopting, container
 from modelwire.wire import commands, devices, keys, log, parts, records, routes, topics, welcome
-from modelwire.wire.commands import Adopt
+from modelwire.wire.commands import Adopt, Take
 from modelwire.wire.records import Command, Signed, Transfer, Trust, Wanted, Welcome
 from modelwire.wire.signing import Role
 from modelwire.wire.trust import Trusted
@@ -41,7 +42,10 @@ def read_topic(data: bytes, held: Held) -> topics.Topic:
 
 
 def read_on_device(data: bytes, held: Held) -> Signed:
-    """What comes down to a device. fleet_pub; trust: its trust records, the first one first; time: the newest; topic; transfer."""
+    """What comes down to a device. fleet_pub; trust: its trust records, the first one first; time: the newest; topic; transfer.
+
+    update: what came in parts for a take; take: the command that it has not answered.
+    """
     trusted = _trusted(held)
     topic = topics.parse(held["topic"]) if "topic" in held else None
     signed = records.parse(data)
@@ -54,6 +58,14 @@ def read_on_device(data: bytes, held: Held) -> Signed:
         task = commands.task_of(signed.record)
         if isinstance(task, Adopt):
             adopting.read_adopted(task.update, signed.record)
+        if isinstance(task, Take) and "update" in held:
+            update = _beside(held["update"])
+            assert (hashlib.sha256(update).digest(), len(update)) == (task.id, task.size), "the vector's update is the one named"
+            adopting.read_taken(update, signed.record)
+    if isinstance(signed.record, Transfer) and "take" in held:
+        taken = commands.task_of(records.expect(records.parse(_beside(held["take"])), Command))
+        assert isinstance(taken, Take) and taken.id == signed.record.id
+        taken.check(signed.record)
     if isinstance(signed.record, Welcome):
         welcome.check_numbers(signed.record)
     return signed

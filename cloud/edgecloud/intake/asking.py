@@ -12,18 +12,23 @@ from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Enrol, Report, Response, Signed, Unknown, expect
 
+from . import handing
 from .decision import Context, Decision, Reply, Result, clean, require_known
 
 log = logging.getLogger("edgecloud.ingest")
 
 
-def command(request: Request) -> Reply | None:
-    """Return a command as it goes to its device: the bytes that the operator's key has sealed. None for a row that holds none."""
+def command(context: Context, request: Request) -> tuple[Reply, ...]:
+    """Return a command as it goes to its device: the bytes that the operator's key has sealed; and how the update is cut that it names.
+
+    Nothing for a row that holds none.
+    """
     try:
-        return Reply("cmd", records.expect(records.parse(request.record), Command), request.record)
+        said = expect(records.parse(request.record), Command)
     except ModelWireError as error:
-        log.error("command %d in the registry is none: %s; edgecloud verify tells more", request.number, error.message)
-        return None
+        log.error("command %d in the registry is none: %s", request.number, error.message)
+        return ()
+    return (Reply("cmd", said, request.record), *handing.described(context, said))
 
 
 def response(context: Context, signed: Signed, data: bytes) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +16,8 @@ from modelwire.wire.records import Record, encode
 from modelwire.wire.signing import Role, Signer
 
 MIB = 1024 * 1024
+TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts at most
+A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
 # The centre's own trouble: no message is at fault, none is acknowledged, and all come again.
 OURS = (RegistryDamaged, StateBusy, KernelError, ConfigError)
@@ -44,6 +47,23 @@ class Bounds:
     wire: limits.Limits = limits.DEFAULT
 
 
+@dataclass
+class Handed:
+    """What one ingester keeps in mind of what it hands out; nothing is lost with it."""
+
+    trees: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the parts of an update, by its digest
+    second: int = 0
+    parts: dict[int, int] = field(default_factory=dict)  # in this second, by lineage
+
+    def room(self, lineage: int, now: int, most: int) -> int:
+        """Return how many of `most` parts may go to a model now, and count them."""
+        if now != self.second:
+            self.second, self.parts = now, {}
+        given = min(most, A_SECOND - self.parts.get(lineage, 0))
+        self.parts[lineage] = self.parts.get(lineage, 0) + given
+        return given
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a decision may look at."""
@@ -53,6 +73,7 @@ class Context:
     now: int
     secret: bytes = b""  # of the challenges, which hellos alone need
     admissions: Admissions | None = None  # who speaks; what judges no signature needs none
+    handed: Handed = field(default_factory=Handed)
 
     def keys(self, device: str) -> list[DeviceKey]:
         """Return the keys of a device that the operator let in, oldest first: a row without a sealed act is none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgecloud.registry import Epoch, HeadRow, LineageRow, WaitingMessage
+from edgecloud.registry import Epoch, HeadRow, LineageRow, VersionRow, WaitingMessage
+from edgecloud.versions import last_models
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import records
@@ -55,7 +56,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
-    asked = tuple(reply for r in store.requests.open(context.now, lineage.id) if (reply := asking.command(r)) is not None)
+    asked = tuple(reply for r in store.requests.open(context.now, lineage.id) for reply in asking.command(context, r))
     replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
@@ -92,12 +93,28 @@ def _too_often(context: Context, said: Hello, opened: EpochRate) -> Decision:
 
 
 def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
-    verified = context.store.versions.verified(lineage.id, epoch.epoch)
+    store = context.store
+    verified = store.versions.verified(lineage.id, epoch.epoch)
+    last = _last_model(context, lineage, epoch, head) if said.resume else None
+    if not said.resume:
+        store.lineages.end_wish(lineage.id)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
-        verified, context.now, b"", 0, _log_end(context), b"", 0, TRAINERS,
+        verified, context.now, b"", 0, _log_end(context), last.commit if last else b"", last.version if last else 0, TRAINERS,
     )  # fmt: skip
     return Reply("cmd", answer)
+
+
+def _last_model(context: Context, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> VersionRow | None:
+    """Return what is offered to a model that would like its last version back, and note that it would."""
+    store = context.store
+    last = last_models.offered(store, lineage, epoch, head)
+    if last is None:
+        store.lineages.end_wish(lineage.id)
+        return None
+    store.lineages.set_wish(lineage.id, epoch.epoch, context.now)
+    wish = store.lineages.wish(lineage.id)
+    return None if wish is not None and wish.declined else last
 
 
 def _not_welcome(

@@ -17,8 +17,8 @@ from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import Signed
 from modelwire.wire.signing import Role
 
-from . import asking, greeting, joining, linking
-from .decision import OURS, Bounds, Context, Decision, Reply, Result, clean
+from . import asking, greeting, handing, joining, linking
+from .decision import OURS, Bounds, Context, Decision, Handed, Reply, Result, clean
 
 log = logging.getLogger("edgecloud.ingest")
 
@@ -29,7 +29,7 @@ class Ingest:
     def __init__(self, store: Store, bounds: Bounds | None = None, *, secret: bytes) -> None:
         self.store = store
         self.bounds = bounds if bounds is not None else Bounds()
-        self._secret = secret
+        self._secret, self._handed = secret, Handed()
         self.admissions = Admissions(store.identity)
 
     def catch_up(self) -> None:
@@ -42,7 +42,7 @@ class Ingest:
 
     def take(self, topic: str, data: bytes, now: int) -> Decision:
         """Return what became of one message, of those who spoke at the last `catch_up`. Raises only what is the registry's own trouble."""
-        context = Context(self.store, self.bounds, now, self._secret, self.admissions)
+        context = self._context(now)
         try:
             with self.store.transaction():
                 return self._route(context, topic, data)
@@ -65,9 +65,16 @@ class Ingest:
                 out.append(self.take(topics.up(self.store.fleet, message.device, message.model, message.kind), message.bytes, now))
         return out
 
-    def commands(self, lineage: int | None = None, now: int = 0) -> list[tuple[Request, Reply]]:
-        """Return what is asked for and neither answered nor expired, with the command as it was sealed."""
-        return [(r, reply) for r in self.store.requests.open(now, lineage) if (reply := asking.command(r)) is not None]
+    def commands(self, lineage: int | None = None, now: int = 0) -> list[Request]:
+        """Return what is asked for and neither answered nor expired."""
+        return self.store.requests.open(now, lineage)
+
+    def said(self, request: Request, now: int) -> tuple[Reply, ...]:
+        """Return a command as it was sealed, and how the update is cut that it names."""
+        return asking.command(self._context(now), request)
+
+    def _context(self, now: int) -> Context:
+        return Context(self.store, self.bounds, now, self._secret, self.admissions, self._handed)
 
     def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)
@@ -79,6 +86,8 @@ class Ingest:
         signed = _record(context, topic, data)
         if isinstance(signed.record, records.Unknown):
             return asking.unknown(context, signed, signed.record)
+        if isinstance(signed.record, records.Wanted):
+            return handing.wanted(context, signed, data)
         return _ROUTES[topic.leaf](context, signed, data)
 
     def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Decision:

@@ -110,7 +110,7 @@ class Ingester:
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             try:
-                told = self._voice.look(ingest.store, int(self._clock()))
+                told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
                 ingest = Ingest(store, self._bounds, secret=self._secret)
@@ -228,11 +228,11 @@ class Ingester:
         except StateBusy as error:
             ingest.forget()
             log.warning("%s; looking again", error)
-        for request, reply in ingest.commands(now=now):
+        for request in ingest.commands(now=now):
             one = request.lineage, request.number
             if clock - self._asked.get(one, -self._pace.resend) >= self._pace.resend:
                 self._asked[one] = clock
-                self._send([reply])
+                self._send(ingest.said(request, now))
 
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:

@@ -29,6 +29,9 @@ class BlobStore(Protocol):
     def get(self, digest: bytes) -> bytes:
         """Return the bytes. Raises RegistryDamaged when they are gone or are not what the digest says."""
 
+    def piece(self, digest: bytes, start: int, size: int) -> bytes:
+        """Return some of the bytes, unproven: whoever asks has another proof of them. Raises RegistryDamaged when they are gone."""
+
     def container(self, digest: bytes, limit: Limits) -> Container:
         """Return the container that is kept there. Its own digest is proven; its stream may be read later, from a file.
 
@@ -54,6 +57,12 @@ class DatabaseBlobs:
     def get(self, digest: bytes) -> bytes:
         row = self._database.maybe("SELECT bytes FROM blob WHERE sha256 = ?", digest)
         return _proven(digest, None if row is None else bytes(row[0]), self._database.path)
+
+    def piece(self, digest: bytes, start: int, size: int) -> bytes:
+        row = self._database.maybe("SELECT substr(bytes, ?, ?) FROM blob WHERE sha256 = ?", start + 1, size, digest)
+        if row is None:
+            raise _gone(digest, self._database.path)
+        return bytes(row[0])
 
     def container(self, digest: bytes, limit: Limits) -> Container:
         return parse(self.get(digest), limit)
@@ -95,7 +104,18 @@ class FileBlobs:
         except FileNotFoundError:
             return _proven(digest, None, path)
         except OSError as error:
-            raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="check who may read it") from error
+            raise _unreadable(path, error) from error
+
+    def piece(self, digest: bytes, start: int, size: int) -> bytes:
+        path = self._path(digest)
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        except FileNotFoundError:
+            raise _gone(digest, path) from None
+        except OSError as error:
+            raise _unreadable(path, error) from error
 
     def container(self, digest: bytes, limit: Limits) -> Container:
         path = self._path(digest)
@@ -139,6 +159,9 @@ class TieredBlobs:
         # A restored registry has everything in the database, whatever its size.
         return (self.database if self.database.has(digest) else self.files).get(digest)
 
+    def piece(self, digest: bytes, start: int, size: int) -> bytes:
+        return (self.database if self.database.has(digest) else self.files).piece(digest, start, size)
+
     def container(self, digest: bytes, limit: Limits) -> Container:
         return (self.database if self.database.has(digest) else self.files).container(digest, limit)
 
@@ -155,6 +178,10 @@ def _proven(digest: bytes, data: bytes | None, where: Path) -> bytes:
     if hashlib.sha256(data).digest() != digest:
         raise RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} have changed")
     return data
+
+
+def _unreadable(path: Path, error: OSError) -> BadArgument:
+    return BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="check who may read it")
 
 
 def _gone(digest: bytes, where: Path) -> RegistryDamaged:

@@ -91,6 +91,16 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelWish:
+    """A model of a board set up anew would like its last version back."""
+
+    lineage: int
+    epoch: int  # the one that its hello was welcomed to
+    at: int  # the first time that it said so in this epoch
+    declined: bool = False  # the operator lets it go on from its base
+
+
+@dataclass(frozen=True, slots=True)
 class HeadRow:
     """Where the next update of an epoch must link: its last good version, or the base."""
 

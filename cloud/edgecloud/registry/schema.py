@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 7  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 9  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -233,6 +233,16 @@ CREATE TABLE log_end (
 );
 """
 
+# Which models would like their last version back: said by their hellos, and taken back by them; the operator may decline.
+_WISHES = """
+CREATE TABLE wish (
+  lineage INTEGER PRIMARY KEY REFERENCES lineage (id),
+  epoch INTEGER NOT NULL CHECK (epoch > 0),
+  at INTEGER NOT NULL,
+  declined INTEGER NOT NULL DEFAULT 0 CHECK (declined IN (0, 1))
+)
+"""
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
 # Table: the columns that may change, and the condition under which they may.
@@ -268,6 +278,10 @@ def steps(migrations: Migrations) -> None:
         _run(tables, _FIRST)
         for statement in _triggers(tables):
             tables.execute(statement)
+
+    @migrations(name="m009_last_models")
+    def m009_last_models(tables: Any) -> None:
+        _run(tables, _WISHES)
 
 
 def check(database: Database) -> bool:

@@ -14,6 +14,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    ModelWish,
     NewVersion,
     PresenceRow,
     Rejection,
@@ -215,6 +216,23 @@ class SqliteLineages:
                 )
         return moved == 1
 
+    def set_wish(self, lineage: int, epoch: int, now: int) -> None:
+        self._database.run(
+            "INSERT INTO wish (lineage, epoch, at) VALUES (?, ?, ?) ON CONFLICT (lineage)"
+            " DO UPDATE SET epoch = excluded.epoch, at = excluded.at, declined = 0 WHERE epoch <> excluded.epoch",
+            lineage, epoch, now,
+        )  # fmt: skip
+
+    def decline_wish(self, lineage: int) -> None:
+        self._database.run("UPDATE wish SET declined = 1 WHERE lineage = ?", lineage)
+
+    def end_wish(self, lineage: int) -> None:
+        self._database.run("DELETE FROM wish WHERE lineage = ?", lineage)
+
+    def wish(self, lineage: int) -> ModelWish | None:
+        row = self._database.maybe("SELECT lineage, epoch, at, declined FROM wish WHERE lineage = ?", lineage)
+        return None if row is None else ModelWish(row[0], row[1], row[2], bool(row[3]))
+
     def presence(self, lineage: int) -> PresenceRow | None:
         row = self._database.maybe("SELECT online, boot, seen_at, runtime, agent FROM lineage WHERE id = ?", lineage)
         if row is None or row[2] is None:
@@ -300,6 +318,10 @@ class SqliteVersions:
         row = self._database.maybe('SELECT "commit" FROM version WHERE id = ?', version)
         if row is not None:
             self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
+
+    def last_verified(self, lineage: int, before: int) -> VersionRow | None:
+        # Numbers rise from epoch to epoch.
+        return self._first("WHERE lineage = ? AND epoch < ? AND status = 'verified' ORDER BY version DESC LIMIT 1", lineage, before)
 
     def verified(self, lineage: int, epoch: int) -> int:
         return self._database.number(

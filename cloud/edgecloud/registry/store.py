@@ -20,6 +20,7 @@ from .rows import (
     HeadRow,
     LineageRow,
     LogEntry,
+    ModelWish,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -132,6 +133,17 @@ class Lineages(Protocol):
     def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
         """Compare and set: move the head when it still is the commit `expect`, and return whether it was."""
 
+    def set_wish(self, lineage: int, epoch: int, now: int) -> None:
+        """Remember that a model would like its last version back; one that is known of this epoch keeps its time."""
+
+    def decline_wish(self, lineage: int) -> None:
+        """Remember that the operator lets it go on from its base in this epoch."""
+
+    def end_wish(self, lineage: int) -> None:
+        """Forget that; nothing happens when there is none."""
+
+    def wish(self, lineage: int) -> ModelWish | None: ...
+
     def presence(self, lineage: int) -> PresenceRow | None: ...
 
     def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
@@ -172,6 +184,9 @@ class Versions(Protocol):
 
     def refuse(self, version: int, reason: str) -> None:
         """Mark a stored version refused."""
+
+    def last_verified(self, lineage: int, before: int) -> VersionRow | None:
+        """Return the last verified version of the newest epoch below `before` that has one: the head which that epoch came to."""
 
     def verified(self, lineage: int, epoch: int) -> int:
         """Return the number of the last verified version of an epoch, 0 when there is none."""

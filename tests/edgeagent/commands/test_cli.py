@@ -123,6 +123,24 @@ def test_init_takes_the_key_that_the_device_had_before(capsys: pytest.CaptureFix
     assert first["public_key"] == second["public_key"]
 
 
+def test_init_with_resume_says_how_the_last_models_come_back_and_status_how_long_it_waits(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert init(capsys, tmp_path / "a")["resume"] is False
+    assert document(capsys, "status", "--dir", str(tmp_path / "a"))["models"][0]["resume"] is None
+    assert init(capsys, tmp_path / "b", "--resume", "--set", "link.resume_wait=2h")["resume"] is True
+    said = document(capsys, "status", "--dir", str(tmp_path / "b"))["models"][0]
+    assert said["resume"] == {"version": None, "waited": 0, "at_most": 7200} and said["taking"] is None
+    _, text, _ = call(capsys, "status", "--dir", str(tmp_path / "b"))
+    assert "would like its last model back: the centre has not said whether it holds one; it waits for it 2h more at most" in text
+    (tmp_path / "c").mkdir()
+    code, out, _ = call(
+        capsys, "init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(tmp_path / "fleet.pub"), "--resume",
+        "--model", f"tiny={MODELS / 'tiny.tflite'}", "--dir", str(tmp_path / "c"),
+    )  # fmt: skip
+    assert code == 0 and "  edgecloud devices resume pi-7\n" in out
+
+
 @pytest.mark.parametrize("option", ["--fleet-key", "--key"])
 @pytest.mark.parametrize("kind", [*KeyKind, None])
 def test_init_takes_a_key_of_the_right_kind_alone_and_writes_nothing_for_another(

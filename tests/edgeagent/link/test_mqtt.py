@@ -23,6 +23,7 @@ from edgeagent.link import mqtt as link
 from edgeagent.link.mqtt import MqttLink, parse_broker
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 from edgeagent.settings.tree import LinkSettings
+from modelwire import limits
 from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
 from tests import broker
 
@@ -101,6 +102,18 @@ def test_what_was_said_while_the_device_was_away_is_waiting_for_it(tmp_path: Pat
         with opened(quick(b.url), tmp_path) as device:
             got = wait(device, Arrived)
             assert isinstance(got, Arrived) and got.data == b"snapshot"
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_device_hears_the_largest_part_that_a_centre_may_send(tmp_path: Path, protocol: str) -> None:
+    with broker.mosquitto(tmp_path) as b, opened(quick(b.url, protocol=protocol), tmp_path) as device:
+        wait(device, Connected)
+        with opened(quick(b.url), tmp_path, "centre", "none", Will("x", b"")) as centre:
+            wait(centre, Connected)
+            centre.send(f"e1/home/pi-7/{'m' * 64}/dn/part", b"x" * limits.DEFAULT.part)
+            got = wait(device, Arrived)
+            assert isinstance(got, Arrived) and len(got.data) == limits.DEFAULT.part
 
 
 @needs_mosquitto

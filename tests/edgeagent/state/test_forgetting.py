@@ -108,7 +108,7 @@ def test_a_round_that_is_under_way_does_not_bring_the_samples_back(tmp_path: Pat
         assert r.agent._round is not None
         next(r.agent._round.steps)
         session = r.agent.sessions["tiny"]
-        session._take_command(asked(r, state))
+        session._take_command(asked(r, state), b"")
         assert r.agent._round is None and r.lineage.head().version == 3
 
 
@@ -126,7 +126,7 @@ def test_a_kill_between_leaves_nothing_half_done_and_the_command_does_the_rest(
 
         monkeypatch.setattr(r.lineage if moment == "adopt" else r.lineage.store, moment, killed)
         with pytest.raises(KeyboardInterrupt):
-            r.agent.sessions["tiny"]._take_command(told)
+            r.agent.sessions["tiny"]._take_command(told, b"")
     monkeypatch.undo()
     with rig(tmp_path / "d", c) as r:
         assert (r.lineage.head().version, r.lineage.load().state.root) == (2, before)

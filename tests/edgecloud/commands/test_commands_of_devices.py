@@ -51,7 +51,8 @@ class opened:
 
 def sent(centre: Centre) -> list[tuple[Command, bytes]]:
     """Return the commands that go down now, with their bytes."""
-    return [(r.record, r.encode(key_of("nobody"), bytes(16))) for _, r in centre.ingest.commands(now=centre.now)]  # type: ignore[misc]
+    replies = [r for one in centre.ingest.commands(now=centre.now) for r in centre.ingest.said(one, centre.now)]
+    return [(r.record, r.encode(key_of("nobody"), bytes(16))) for r in replies]  # type: ignore[misc]
 
 
 def test_a_command_is_sealed_by_the_command_key_for_the_present_state_and_passed_on_as_it_is(met: tuple[Desk, ScriptedDevice]) -> None:

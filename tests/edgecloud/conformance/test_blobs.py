@@ -61,6 +61,17 @@ def test_what_is_put_comes_back_by_its_digest_also_after_opening_anew(blobs: tup
         assert sorted(reader.digests()) == sorted(digests)
 
 
+def test_a_piece_of_it_comes_back_and_no_more_than_is_there(blobs: tuple[BlobStore, Callable[[], BlobStore], Damage]) -> None:
+    store, _, _ = blobs
+    for size in (10, 5000):
+        data = bytes(n % 251 for n in range(size))
+        digest = store.put(data)
+        for start, length in ((0, size), (3, 4), (size - 1, 100), (size, 5), (0, 0)):
+            assert store.piece(digest, start, length) == data[start : start + length]
+    with pytest.raises(RegistryDamaged, match="gone"):
+        store.piece(bytes(32), 0, 1)
+
+
 def test_putting_the_same_bytes_again_changes_nothing(blobs: tuple[BlobStore, Callable[[], BlobStore], Damage]) -> None:
     store, _, _ = blobs
     assert store.put(b"abc" * 1000) == store.put(b"abc" * 1000)

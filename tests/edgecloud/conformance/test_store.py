@@ -13,6 +13,7 @@ from edgecloud.registry import (
     ActRow,
     Base,
     HeadRow,
+    ModelWish,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -255,6 +256,40 @@ def test_a_version_moves_once_and_never_back(store: Store, lineage: int) -> None
             again()
     assert store.versions.verified(lineage, 1) == 1
     assert store.versions.verified(lineage, 2) == 0
+
+
+def test_the_last_verified_version_of_the_older_epochs_is_found(store: Store, lineage: int) -> None:
+    one, two, three = chain(store, lineage, 3)
+    assert store.versions.last_verified(lineage, 2) is None
+    store.versions.verify(one)
+    store.versions.verify(two)
+    store.versions.refuse(three, "no good")
+    store.lineages.used(lineage, 3)
+    store.lineages.grant(lineage, b"t" * 16, BASE.commit, 20)
+    assert store.versions.last_verified(lineage, 1) is None
+    for before in (2, 3, 99):
+        assert (found := store.versions.last_verified(lineage, before)) is not None and found.id == two
+    newer = store.versions.add(version(lineage, 4, epoch=2))
+    store.versions.verify(newer.id)
+    assert [found.version for n in (2, 3) if (found := store.versions.last_verified(lineage, n))] == [2, 4]
+    assert store.versions.last_verified(lineage + 1, 9) is None
+
+
+def test_a_wish_is_kept_for_its_epoch_and_taken_back(store: Store, lineage: int) -> None:
+    assert store.lineages.wish(lineage) is None
+    store.lineages.set_wish(lineage, 1, 10)
+    store.lineages.set_wish(lineage, 1, 20)
+    assert store.lineages.wish(lineage) == ModelWish(lineage, 1, 10)
+    store.lineages.set_wish(lineage, 2, 30)
+    assert store.lineages.wish(lineage) == ModelWish(lineage, 2, 30)
+    store.lineages.decline_wish(lineage)
+    store.lineages.set_wish(lineage, 2, 40)
+    assert store.lineages.wish(lineage) == ModelWish(lineage, 2, 30, declined=True)
+    store.lineages.set_wish(lineage, 3, 50)
+    assert store.lineages.wish(lineage) == ModelWish(lineage, 3, 50)
+    for _ in range(2):
+        store.lineages.end_wish(lineage)
+        assert store.lineages.wish(lineage) is None
 
 
 def test_a_chain_starts_at_the_nearest_snapshot(store: Store, lineage: int) -> None:

@@ -1,12 +1,12 @@
-"""Verbs of commands, and the update of an adopt (protocol page, Commands)."""
+"""Verbs of commands, and the updates of an adopt and a take (protocol page, Commands)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from . import cbor
-from .container import DELTA, EXACT, Container, read_unsigned
-from .errors import Malformed
+from . import cbor, limits
+from .container import DELTA, EXACT, RECIPE, Container, read_unsigned
+from .errors import Malformed, TooLarge
 from .fields import INT_MAX
 from .records import Record
 
@@ -14,11 +14,12 @@ _VERBS: dict[str, dict[str, type]] = {
     "snapshot": {},
     "adopt": {"update": bytes},
     "leaves": {"tensor": int, "first": int},
+    "take": {"id": bytes, "size": int},
 }
 
 
 def read_body(command: Record) -> dict[str, Any] | None:
-    """Check the body of a command; None stands for a verb that is not known (P47)."""
+    """Check the body of a command; None stands for a verb that is not known (P47, P74, P75)."""
     verb, body = command.fields["verb"], dict(command.fields["body"])
     if verb not in _VERBS:
         return None
@@ -30,6 +31,10 @@ def read_body(command: Record) -> dict[str, Any] | None:
             raise Malformed("P47: an integer of a body")
         if kind is bytes and not isinstance(body[key], bytes):
             raise Malformed("P47: bytes of a body")
+    if verb == "take" and (len(body["id"]) != 32 or not body["size"]):
+        raise Malformed("P74: an id of another length, or an update of nothing")
+    if verb == "take" and body["size"] > limits.CONTAINER - 64:
+        raise TooLarge("P75: an update that no device takes")
     return body
 
 
@@ -46,6 +51,24 @@ def read_adopt(command: Record) -> Container:
     if update.header.kind not in (DELTA, EXACT):
         raise Malformed("P49: a snapshot or a recipe")
     return update
+
+
+def read_take(command: Record, data: bytes) -> Container:
+    """Read the update that a take names, once its parts are joined: the container's rules up to its signature, P76, P77."""
+    update = read_unsigned(data)
+    about = update.header.device, update.header.model, update.header.epoch, update.header.parent
+    if about != tuple(command.fields[name] for name in ("device", "model", "epoch", "parent")):
+        raise Malformed("P76: another device, model, epoch or parent than the command's")
+    if update.header.kind == RECIPE:
+        raise Malformed("P77: a recipe")
+    return update
+
+
+def check_taken(command: Record, transfer: Record) -> None:
+    """Check the transfer of what a take names (P78)."""
+    named = command.fields["body"]
+    if transfer.fields["id"] == named["id"] and (transfer.fields["what"], transfer.fields["size"]) != ("update", named["size"]):
+        raise Malformed("P78: another file than the command names")
 
 
 def answer_not_understood(record: Record) -> dict[str, Any]:

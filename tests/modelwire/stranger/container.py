@@ -220,6 +220,6 @@ def commit_of(preamble: bytes, header: bytes, extension: bytes, content: bytes) 
 
 
 def read_unsigned(data: bytes) -> Container:
-    """Read the container of an adopt, which ends with its commit."""
+    """Read the container of an adopt or a take, which ends with its commit."""
     c = read_container(data + bytes(64))
     return Container(c.preamble, c.header, c.extension, c.rows, c.body, c.commit, None)

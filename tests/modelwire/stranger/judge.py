@@ -9,6 +9,7 @@ from typing import Any
 
 from . import cbor, coder, ed25519, keys, limits, links, proof, records, rows, topics
 from .apply import rebuild
+from .commands import check_taken, read_take
 from .container import read_container, read_extension
 from .manifest import read_manifest
 from .reading import Centre, read_act, read_down
@@ -131,7 +132,11 @@ class Judge:
 
     def device(self, data: bytes, held: With) -> None:
         """Read a record that comes down."""
-        read_down(data, self._trust(held), held.get("topic"), self._open(held))
+        record = read_down(data, self._trust(held), held.get("topic"), self._open(held))
+        if "update" in held:
+            read_take(record, (self.folder / held["update"]).read_bytes())
+        if "take" in held:
+            check_taken(self._record(held["take"]), record)
 
     def centre(self, data: bytes, held: With) -> None:
         """Read what comes up."""

@@ -55,6 +55,8 @@ def held_files() -> dict[str, bytes]:
         "transfer-of-other-lengths.bin": encoded(barn.transfer(tree=_tree(CUT_SHORT))),
         "transfer-of-a-longer-file.bin": encoded(barn.transfer(tree=_tree(CUT_LONG))),
         "transfer-of-another-file.bin": encoded(barn.transfer(id=barn.sha(b"another"))),
+        "take.bin": signed(barn.take(barn.adopt())),
+        **TAKEN,
     }
 
 
@@ -96,6 +98,13 @@ def on(leaf: str, *, model: str = barn.MODEL, device: str = barn.DEVICE_NAME, fl
     return {"topic": f"e1/{fleet}/{device}/{model}/{leaf}"}
 
 
+# What came in parts for a take.
+TAKEN = {
+    "take-update.bin": barn.adopt(), "take-update-of-another-device.bin": barn.adopt(device="pi-8"),
+    "take-update-of-another-model.bin": barn.adopt(model="letters"), "take-update-of-another-epoch.bin": barn.adopt(epoch=2),
+    "take-update-on-another-parent.bin": barn.adopt(parent=barn.MANIFEST.commit), "take-recipe.bin": barn.adopt_recipe(),
+    "take-snapshot.bin": barn.adopt_snapshot(),
+}  # fmt: skip
 CUT_SHORT = [barn.FILE[:1023], barn.FILE[1024:2048], barn.FILE[2048:]]
 CUT_LONG = [barn.FILE[:1024], barn.FILE[1024:2048], barn.FILE[2048:] + b"\0"]
 

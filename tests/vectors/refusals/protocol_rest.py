@@ -1,4 +1,4 @@
-"""The negative vectors of trust, greetings, links, commands, transfers, parts and topics. P37 to P70."""
+"""The negative vectors of trust, greetings, links, commands, transfers, parts and topics. P37 to P70, P72, P74 to P78."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.keys import COMMAND, FLEET_ID, RECEIPT
 from tests.vectors import barn
 from tests.vectors.barn import AT, FILE, OUT, WEEK, signed, trust, unknown, values
 
-from .protocol_cases import CENTRE, CUT_LONG, CUT_SHORT, DEVICE, FRESH, Case, encoded, of_record, on
+from .protocol_cases import CENTRE, CUT_LONG, CUT_SHORT, DEVICE, FRESH, TAKEN, Case, encoded, of_record, on
 
 _PART = struct.Struct("<4sHH32sI")
 
 
 def cases() -> Iterator[Case]:
     """Yield them all."""
-    for part in (_trust, _time, _greetings, _links, _commands, _transfers, _part_forms, _part_proofs, _topics, _places, _updates):
+    for part in (_trust, _time, _greetings, _links, _commands, _transfers, _part_forms, _part_proofs, _topics, _places, _updates, _takes):
         yield from part()
 
 
@@ -321,3 +321,44 @@ def _updates() -> Iterator[Case]:
     for how, fields in others.items():
         data = container.seal(barn.header(barn.HEAD, **fields), barn.FIRST, barn.MANIFEST.schema, barn.DEVICE, FLEET_ID).data
         yield Case(f"an update of another {how}", "P70", "Malformed", "centre", data, held, good, held)
+
+
+def _takes() -> Iterator[Case]:
+    update = barn.adopt()
+    good, size = signed(barn.take(update)), len(update)
+    id = barn.sha(update)
+    for how, body in {
+        "no key": {}, "no id": {"size": size}, "no size": {"id": id}, "a key more": {"id": id, "size": size, "what": "update"},
+        "the body of adopt": {"update": update}, "an id that is a text": {"id": id.hex(), "size": size}, "a size of -1":
+        {"id": id, "size": -1}, "a size of true": {"id": id, "size": True}, "a size of 2^63": {"id": id, "size": 1 << 63},
+    }.items():  # fmt: skip
+        yield of_record("P47", f"take with {how}", signed(barn.take(update, body=body)), "command", good=good)
+    for length in (0, 20, 31, 33, 64):
+        data = signed(barn.take(update, body={"id": (id + id)[:length], "size": size}))
+        yield of_record("P74", f"take with an id of {length} bytes", data, "command", good=good)
+    yield of_record("P74", "take of nothing", signed(barn.take(update, body={"id": id, "size": 0})), "command", good=good)
+    most = limits.DEFAULT.container - 64
+    right = signed(barn.take(update, body={"id": id, "size": most}))
+    for how, more in (("a byte too many", most + 1), ("the limit of a signed one", most + 64), ("2^62 bytes", 1 << 62)):
+        data = signed(barn.take(update, body={"id": id, "size": more}))
+        yield of_record("P75", f"take of {how}", data, "command", error="TooLarge", good=right)
+
+    def whole(rule: str, name: str, file: str, **changed: Any) -> Case:
+        data = signed(barn.take(TAKEN[file], **changed))
+        held, right = {**DEVICE, "update": f"held/{file}"}, {**DEVICE, "update": "held/take-update.bin"}
+        return Case(name, rule, "Malformed", "device", data, held, good, right)
+
+    for how in ("of-another-device", "of-another-model", "of-another-epoch", "on-another-parent"):
+        yield whole("P76", f"take of an update {how}", f"take-update-{how}.bin")
+    yield whole("P76", "take in a command of another epoch", "take-update.bin", epoch=2)
+    yield whole("P76", "take in a command on any parent", "take-update.bin", parent=b"")
+    yield whole("P77", "take of a recipe", "take-recipe.bin")
+    held = {**DEVICE, "take": "held/take.bin"}
+    file = {"id": id, "what": "update", "size": size, "part_size": 1024}
+    others: dict[str, dict[str, Any]] = {
+        "of a byte more": {"size": size + 1}, "of a byte less": {"size": size - 1}, "of the most bytes":
+        {"size": most, "part_size": 65_536}, "of a base": {"what": "base"}, "of a bundle": {"what": "bundle"},
+    }  # fmt: skip
+    for how, other in others.items():
+        data, told = (encoded(barn.transfer(**fields), Role.RECEIPT) for fields in ({**file, **other}, file))
+        yield Case(f"the transfer of a take {how}", "P78", "Malformed", "device", data, held, told, held)

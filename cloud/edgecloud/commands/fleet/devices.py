@@ -20,6 +20,7 @@ from ..sealing import add_key, command_key, decide, unlock
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
 from .claim import preauthorised, replayed
+from .resuming import add_resume_arguments, resume_device, wished
 
 SUSPICIOUS = 3  # epochs of a model in a day, above which the list says so: a board is rarely set up anew more often
 NAME = "devices"
@@ -148,6 +149,9 @@ def list_devices(args: argparse.Namespace) -> Answer:
         for m in d["models"] or [{}]
     ]
     text = table(("device", "model", "head", "verified", "epoch", "link", "seen", "key"), rows)
+    for model, version in ((f"{d['device']}/{m['model']}", m["would_resume"]) for d in devices for m in d["models"]):
+        if version is not None:
+            text += f"\n{visible(model)} would like its last model @{version} back; `edgecloud devices resume` with its name allows it"
     for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
@@ -189,6 +193,7 @@ def describe(store: SqliteStore, name: str) -> Document:
                 "seen_at": seen.received_at if seen else None,
                 "runtime": seen.runtime if seen else "",
                 "agent": seen.agent if seen else "",
+                "would_resume": wished(store, lineage) or None,
             }
         )
     return {
@@ -243,6 +248,11 @@ VERBS = (
     Verb(
         "reset", "Let a device open new epochs again, which is bounded to 24 a day for each model; its key stays the same.",
         ("edgecloud devices reset pi-7",), reset_device, _reset_arguments,
+    ),
+    Verb(
+        "resume", "Let a board that was set up anew have its last model back; the running ingester passes it on until it is answered.",
+        ("edgecloud devices resume pi-7", "edgecloud devices resume pi-7/digits --expires 7d", "edgecloud devices resume pi-7 --decline"),
+        resume_device, add_resume_arguments,
     ),
     Verb(
         "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",
