@@ -94,7 +94,7 @@ def test_a_device_that_slept_through_a_new_root_gets_every_record_in_between(cen
 
 
 def rotated(centre: Centre, changes: str) -> list[PrivateKey]:
-    """Keep a trust record a letter: a new root key for "r", another new key for each else; return the root keys, the first first."""
+    """Keep a trust record for each letter: of a new root key for "r", of another one for all else. Return the root keys in order."""
     roots = [ROOT]
     for number, letter in enumerate(changes, 2):
         root = PrivateKey(bytes([number]) * 32) if letter == "r" else roots[-1]
