@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["answers", "commands", "folder", "forgetting", "history", "keys", "lineage", "new_folder", "outbox", "outcome", "slots", "trust"]
+__all__ = [
+    "answers", "commands", "doubts", "folder", "forgetting", "history", "keys", "lineage", "new_folder", "outbox", "outcome", "slots",
+    "trust",
+]  # fmt: skip

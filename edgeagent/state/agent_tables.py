@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgecommon.sqlite import Database
 from modelwire.errors import OldWire
 
 FILE = "edgeagent.db"
-RELEASE = 4  # the first that speaks wire 1 as it is final; folders before it are refused
+RELEASE = 5
+FIRST = 4  # the first that speaks wire 1 as it is final; folders before it are refused
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend;
-    -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty
+    -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty;
+    -- fork: that end, and the one that a later welcome said against it, one behind the other; or empty
 
 CREATE TABLE trust (                            -- the newest two trust records, whose keys speak for the centre
     number INTEGER PRIMARY KEY,
@@ -54,7 +57,7 @@ CREATE TABLE version (                          -- one row a round or snapshot; 
     version INTEGER,                            -- NULL where the guard rejected the round: it used no number
     epoch INTEGER NOT NULL,
     round INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('rejected', 'queued', 'offered', 'stored', 'verified', 'refused', 'skipped')),
+    state TEXT NOT NULL CHECK (state IN ('rejected', 'queued', 'offered', 'stored', 'verified', 'refused', 'skipped', 'lost')),
     reason TEXT NOT NULL DEFAULT '',
     kind TEXT NOT NULL DEFAULT '',
     commit_id BLOB,
@@ -67,6 +70,8 @@ CREATE TABLE version (                          -- one row a round or snapshot; 
     mode TEXT NOT NULL DEFAULT '',              -- in which it was trained; empty for a snapshot, and where it was not noted
     carried_by INTEGER,                         -- the version that tells the centre what a skipped one changed
     at INTEGER NOT NULL,                        -- Unix seconds
+    held TEXT NOT NULL DEFAULT '',              -- of a lost one: what the centre had said of it, stored or verified; empty: nothing
+    sure INTEGER NOT NULL DEFAULT 0,            -- of a refused or lost one: 1 once the centre has said so in answer to a hello that asked
     UNIQUE (model, version)
 );
 CREATE INDEX version_by_state ON version (model, state, version);
@@ -108,6 +113,24 @@ CREATE TABLE waiting (            -- why a running agent does not train
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
 """
+
+
+def migrate(database: Database) -> None:
+    """Bring a folder of the release before to this one, in one transaction; one of another release stays as it is."""
+    database.run("PRAGMA foreign_keys = OFF")  # a table is made anew under those that refer to it
+    with database.transaction():
+        if database.number("PRAGMA user_version") == FIRST:  # in here: of two processes that open it, one changes it
+            start = TABLES.index("CREATE TABLE version")
+            columns = ", ".join(row["name"] for row in database.all("PRAGMA table_info(version)"))
+            database.run(TABLES[start : TABLES.index("\n);", start) + 2].replace("TABLE version", "TABLE version_of_5", 1))
+            database.run(f"INSERT INTO version_of_5 ({columns}) SELECT {columns} FROM version")
+            database.run("DROP TABLE version")
+            database.run("ALTER TABLE version_of_5 RENAME TO version")
+            database.run("CREATE INDEX version_by_state ON version (model, state, version)")
+            database.run("CREATE INDEX version_by_parent ON version (model, parent)")
+            database.insert("meta", key="fork", value=b"")
+            database.run(f"PRAGMA user_version={RELEASE}")
+    database.run("PRAGMA foreign_keys = ON")
 
 
 def older(path: Path) -> OldWire:

@@ -68,7 +68,9 @@ def open_folder(loaded: Loaded, *, alone: bool, open_key: bool = False) -> Itera
 @contextmanager
 def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]:
     settings = loaded.settings
-    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, older=agent_tables.older)
+    database = open_database(
+        loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older
+    )
     try:
         board = read_board(loaded, open_key=open_key)  # an old folder is refused before its old key is
         lineages = {

@@ -73,7 +73,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
     Spool.create(state)
     database = create_database(state / agent_tables.FILE, agent_tables.TABLES, agent_tables.RELEASE)
     with Spool(state) as spool, database.transaction():
-        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0), ("time", 0), ("log", b"")):
+        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0), ("time", 0), ("log", b""), ("fork", b"")):
             database.insert("meta", key=key, value=value)
         for name, base in models.items():
             manifest, contract = manifest_of(base, exact=exact), tflite_file.contract(base, model=name)

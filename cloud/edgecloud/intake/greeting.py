@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgecloud.registry import Epoch, HeadRow, LineageRow, WaitingMessage
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
-from modelwire.wire import records
+from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Welcome, expect
 
-from . import asking, linking
+from . import agreeing, asking, linking
 from .challenge import answered, challenge
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 
@@ -48,8 +50,11 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
+    agreeing.testify(context, said)
+    more, receipts = agreeing.answer(context, said, lineage)
+    lineage = store.lineages.by_id(lineage.id)  # numbers that are lost count as used
     asked = tuple(asking.command(r) for r in store.requests.open(context.now, lineage.id))
-    replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
+    replies = (*_newer_trust(context, said), *receipts, _welcome(context, said, lineage, epoch, head, more), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
 
@@ -82,11 +87,11 @@ def _require_room(context: Context, said: Hello, lineage: LineageRow | None) -> 
         raise LineageError(reason=f"{lineage} has lost its state {newest.epoch} times; no more epochs are granted")
 
 
-def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
+def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow, more: Mapping[str, cbor.Value]) -> Reply:
     verified = context.store.versions.verified(lineage.id, epoch.epoch)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
-        verified, context.now, b"", 0, b"", b"", 0, TRAINERS,
+        verified, context.now, b"", 0, b"", b"", 0, TRAINERS, more=more,
     )  # fmt: skip
     return Reply("cmd", answer)
 
@@ -94,7 +99,7 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
 def _not_welcome(context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"") -> Decision:
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, 0, b"", b"",
-        0, TRAINERS,
+        0, TRAINERS, more=agreeing.nonce_of(said),
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))
 

@@ -14,6 +14,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    LostRow,
     NewVersion,
     OpenTransfer,
     Parked,
@@ -25,6 +26,7 @@ from .rows import (
     TrustRow,
     VersionRow,
     WaitingMessage,
+    WitnessRow,
 )
 from .sqlite_store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
 from .store import Store
@@ -39,6 +41,7 @@ __all__ = [
     "Epoch",
     "HeadRow",
     "LineageRow",
+    "LostRow",
     "NewVersion",
     "OpenTransfer",
     "Parked",
@@ -52,6 +55,7 @@ __all__ = [
     "TrustRow",
     "VersionRow",
     "WaitingMessage",
+    "WitnessRow",
     "backup",
     "blob_folder",
     "create_registry",

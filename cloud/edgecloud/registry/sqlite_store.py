@@ -18,8 +18,9 @@ from .database import open_database, problems
 from .lock import lock_schema
 from .rows import TrustRow
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
+from .sqlite_losses import SqliteLosses
 from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
-from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Refusals, Requests, Transfers, Trusts, Versions
+from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Losses, Refusals, Requests, Transfers, Trusts, Versions
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
 
@@ -40,6 +41,7 @@ class SqliteStore:
         self.lineages: Lineages = SqliteLineages(database)
         self.versions: Versions = SqliteVersions(database)
         self.inbox: Inbox = SqliteInbox(database)
+        self.losses: Losses = SqliteLosses(database)
         self.refusals: Refusals = SqliteRefusals(database)
         self.requests: Requests = SqliteRequests(database)
         self.transfers: Transfers = SqliteTransfers(database)

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> Answer:
     lines = [f"{target}: restored from {source}, integrity ok"]
     if aside:
         lines.append(f"the registry before it lies in {aside}")
+    lines.append("what boards have sent since this copy was made is not in it: each tells by number what is lost, when it says hello;")
+    lines.append("edgecloud devices lists that, and a snapshot of what the board has now comes by itself")
     missing = [name for name in keys.SECRET if not (target.parent / name).exists()]
     document["keys_missing"] = missing
     if missing:
