@@ -17,7 +17,7 @@ from edgeagent.state.answers import Answered
 from edgeagent.state.commands import Present
 from edgeagent.state.doubts import CONCLUDED
 from edgeagent.state.history import CHALLENGE, OK, Quiet
-from edgeagent.state.lineage import REWOUND, Lineage
+from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.outcome import said as listed
 from edgeagent.state.trust import TrustStore
@@ -90,6 +90,7 @@ class Session:
         self._refusals = Backoff(link.resend, link.resend_max, rng)
         self._hold_until = 0.0
         self._agreement = Agreement(lineage, side.trust, rng)
+        self._foreign = ""  # what was said last of a head of the centre's that is not known here
         self._challenge = b""  # to be said back
         self._challenged = 0  # times, since the last welcome of another kind
         self._quiet_until: float | None = None  # monotonic seconds; None: what was noted before this start is still to be read
@@ -321,6 +322,8 @@ class Session:
         level = logging.INFO if w.status in (OK, CHALLENGE) else logging.WARNING
         if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._agreement.in_doubt:
             level = logging.DEBUG
+        if said.startswith(FOREIGN) and said != self._foreign:
+            level, self._foreign = logging.WARNING, said  # once, not at each hello
         _log.log(level, "%s: welcome: %s", self.name, said)
         self._forget_settled()
 

@@ -27,6 +27,7 @@ from .outcome import Outcome, merged, said
 from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
+FOREIGN = "the centre's head is one that this folder knows nothing of: its database went back, or it is used twice:"
 REWOUND = "rewound"  # the centre holds less than it once said
 
 
@@ -234,7 +235,7 @@ class Lineage(History):
     def _reconcile(self, w: Welcome, fresh: bool) -> str:
         known, stored = self.known(), self._stored_row(w)
         if stored is None and w.head_version:
-            return f"the centre's head @{w.head_version} is none of ours; waiting for receipts"
+            return f"{FOREIGN} @{w.head_version}; waiting for receipts"
         if stored is not None:
             if fresh and stored["state"] in CONCLUDED:
                 self.doubts.reopen(w.head_version)  # it is the centre's head: a newer backup than the last one was restored

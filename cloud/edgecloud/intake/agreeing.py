@@ -22,7 +22,7 @@ class Links(Protocol):
     """The links of a log."""
 
     def link(self, number: int) -> bytes | None:
-        """Return the 40 bytes of a link; None beyond the end of the log."""
+        """Return the 32 bytes of an entry's link; None beyond the end of the log."""
 
 
 def nonce_of(said: Hello) -> dict[str, cbor.Value]:
@@ -61,9 +61,9 @@ def testify(context: Context, said: Hello) -> None:
     if seen is None or links is None:
         return
     ours = links.link(seen.number)
-    if ours == seen.encode():
+    if ours == seen.digest:
         return
-    row = WitnessRow(said.device, seen.number, seen.digest, ours[8:] if ours else b"", context.now)
+    row = WitnessRow(said.device, seen.number, seen.digest, ours or b"", context.now)
     if context.store.losses.testify(row, context.bounds.witnesses):
         log.warning("%s has seen entry %d of this centre's log, %s", said.device, seen.number, against(row))
 
