@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,7 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
         with Spool(loaded.state) as spool:
             swept: list[str] = []
             if alone:
+                _shut(database.path)
                 for name, lineage in lineages.items():
                     swept += [f"{name}/{path}" for path in lineage.repair()]
                     shape = spool.shape(name)
@@ -94,3 +95,11 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
             yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, tuple(swept))
     finally:
         database.close()
+
+
+def _shut(path: Path) -> None:
+    """Let nobody but its owner look into the agent's database, as folders of earlier releases did. Another's file stays as it is."""
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with suppress(OSError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)

@@ -246,6 +246,16 @@ def measure(folder: Path, seed: int) -> Compared:
         world.close()
 
 
+def figures(folder: Path, seeds: Sequence[int] = range(1, 9)) -> dict[str, int]:
+    """Return how many versions were compared over several seeds, and of how many the two sides said something else."""
+    found = []
+    for seed in seeds:
+        place = folder / str(seed)
+        place.mkdir(parents=True)
+        found.append(measure(place, seed))
+    return {"versions_compared": sum(f.versions for f in found), "versions_disagreeing": sum(len(f.disagreements) for f in found)}
+
+
 def _quiet(done: int, total: int) -> None:
     pass
 
