@@ -36,21 +36,23 @@ def answer(context: Context, said: Hello, lineage: LineageRow) -> tuple[dict[str
 
     What the board has given up and nothing is held of is noted as lost: it is never taken any more, so both sides may rely on that.
     """
-    back, missing, receipts = nonce_of(said), list[tuple[int, int]](), list[Reply]()
+    back, missing, receipts, lost = nonce_of(said), list[tuple[int, int]](), list[Reply](), list[LostRow]()
     room = context.bounds.lost_numbers - context.store.losses.count(lineage.id)
     for key, epoch, version in _asked(context, said, lineage):
         held = _receipts(context, lineage, epoch, version)
         if held is not None:
             receipts += held
         elif key != numbers.UNSURE:
-            if not context.store.losses.holds(lineage.id, epoch, version):
+            if not context.store.losses.holds(lineage.id, epoch, version) and (epoch, version) not in missing:
                 if room <= 0:
                     continue
                 room -= 1
-                _lose(context, lineage, epoch, version, held=key == numbers.LOST)
+                lost.append(LostRow(lineage.id, epoch, version, key == numbers.LOST, context.now))
             missing.append((epoch, version))
         if len(receipts) >= context.bounds.answers:
             break
+    if lost:
+        _lose(context, lineage, lost)
     replies = tuple(replace(r, record=replace(cast(Receipt, r.record), more=back)) for r in receipts)
     return back | numbers.said(numbers.MISSING, numbers.spans(missing)), replies
 
@@ -105,10 +107,12 @@ def _receipts(context: Context, lineage: LineageRow, epoch: int, version: int) -
     return out if held else None
 
 
-def _lose(context: Context, lineage: LineageRow, epoch: int, version: int, *, held: bool) -> None:
-    store = context.store
+def _lose(context: Context, lineage: LineageRow, lost: list[LostRow]) -> None:
+    """Note numbers as lost; what waits for its parent under one of them waits no more."""
+    store, numbered = context.store, {(one.epoch, one.version) for one in lost}
     for orphan in store.inbox.orphans(lineage.device):
-        if (orphan.lineage, orphan.epoch, orphan.version) == (lineage.id, epoch, version):
+        if orphan.lineage == lineage.id and (orphan.epoch, orphan.version) in numbered:
             store.inbox.unpark(orphan.commit)
-    store.lineages.used(lineage.id, version)
-    store.losses.note(LostRow(lineage.id, epoch, version, held, context.now))
+    store.lineages.used(lineage.id, max(one.version for one in lost))
+    for one in lost:
+        store.losses.note(one)
