@@ -78,6 +78,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     try:
         with open_folder(loaded, alone=False, open_key=True) as device:  # what the key's check said is said
             yield _check("state", lambda: _state(loaded, device))
+            yield _check("centre", lambda: _centre(device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
                 yield _check(name, lambda name=name: _model(device, name))  # type: ignore[misc]
@@ -158,6 +159,14 @@ def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     device.database.check()
     pid = files.holder(loaded.state / LOCK)
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
+
+
+def _centre(device: DeviceFolder) -> str:
+    """Say what this board has seen of the centre's log. Nothing here is to be mended on a board."""
+    if odd := device.trust.fork_said:
+        return odd
+    link = device.trust.link
+    return f"its log has {link.number} entries, and only ever grew" if link else "no end of its log was seen yet"
 
 
 def _disk(loaded: Loaded, device: DeviceFolder) -> str | Finding:

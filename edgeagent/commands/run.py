@@ -81,6 +81,7 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
                     "verified": lineage.known()[0],
                     "stored": lineage.known()[1],
                     "waiting": len(lineage.outbox.waiting("queued", "offered")),
+                    "lost": lineage.doubts.lost(confirmed=True),
                 }
                 for name, lineage in device.lineages.items()
             ],

@@ -12,6 +12,7 @@ from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
+from edgeagent.state.outcome import said
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
 
@@ -30,19 +31,21 @@ def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
     with open_folder(loaded, alone=False) as device:
         pid = files.holder(loaded.state / LOCK)
-        trust, link = device.trust.held.number, device.trust.link
+        trust, link, fork = device.trust.held.number, device.trust.link, device.trust.fork_said
         models = [_model(device, m) for m in device.lineages.values()]
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
             "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
             "fleet_id": device.board.identity.id.hex(), "trust": trust,
-            "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "agent_pid": pid, "models": models,
+            "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
+            "agent_pid": pid, "models": models,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     keys = key_lines(device.board.public_key, device.board.fingerprint)
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
+    lines += [fork] if fork else []
     lines += keys
     for i, m in enumerate(models):
         lines += ["", *_lines(m)] if i else _lines(m)
@@ -65,6 +68,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
         "blocked": head.blocked, "hint": lineage.next_step(head), "verified": verified, "stored": stored,
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
+        "lost": lineage.doubts.lost(), "lost_there": lineage.doubts.lost(confirmed=True),
         "samples": device.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
         "resume": None if wish is None else {
             "version": wish.version or None, "waited": wish.waited, "at_most": int(device.settings.link.resume_wait),
@@ -91,6 +95,8 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
 def _lines(m: dict[str, Any]) -> list[str]:
     out = [f"{m['name']}@{m['version']}   epoch {m['epoch'] or 'none yet'}   {m['rounds']} rounds   {m['served']}"]
     out.append(f"  known at the centre up to @{m['verified']} (verified), @{m['stored']} (stored)")
+    if m["lost_there"]:
+        out.append(f"  lost at the centre: {said(m['lost_there'])}, which it once held; what they changed is in later versions")
     out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
     out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
     if (now := m["under_way"]) is not None:
@@ -121,8 +127,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
     if m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:
-        said = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"
-        out.append(f"  the centre {said}; try: {m['hint']}")
+        answer = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"
+        out.append(f"  the centre {answer}; try: {m['hint']}")
     return out
 
 

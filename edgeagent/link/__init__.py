@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["enrolling", "mqtt", "session", "transport"]
+__all__ = ["device_side", "enrolling", "mqtt", "session", "transport"]

@@ -6,19 +6,17 @@ No clock and no network of its own: `now` is an argument (monotonic seconds), wh
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from edgeagent.samples.spool import Spool
-from edgeagent.settings.tree import LinkSettings, ModelSettings
+from edgeagent.settings.tree import ModelSettings
 from edgeagent.state import commands
 from edgeagent.state.answers import Answered
 from edgeagent.state.commands import Present
+from edgeagent.state.doubts import CONCLUDED
 from edgeagent.state.history import CHALLENGE, OK, Quiet
-from edgeagent.state.lineage import Lineage
+from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
-from edgeagent.state.trust import TrustStore
+from edgeagent.state.outcome import said as listed
 from modelwire.errors import LinkError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
@@ -40,30 +38,15 @@ from modelwire.wire.records import (
 )
 from modelwire.wire.welcome import check_numbers
 
+from .agreeing import Agreement
 from .backoff import Backoff
-from .enrolling import Enrolling
+from .device_side import DeviceSide
 from .fetching import Fetch
-from .transport import Transport
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
 LONGEST_WAIT = 86_400  # seconds: what the centre asks for beyond a day is taken for a day
 DEPLOYS_NOTHING = "this release deploys nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSide:
-    """What the talks about all models of a device have in common."""
-
-    transport: Transport
-    link: LinkSettings
-    spool: Spool
-    state: bytes  # the 16 bytes of this state folder
-    trust: TrustStore
-    enrolling: Enrolling  # whether a claim lets this device in
-    agent: str  # its release
-    rng: random.Random
-    wall: Callable[[], float]  # Unix seconds, said in records and logs alone
 
 
 class Session:
@@ -92,8 +75,8 @@ class Session:
         self._verify_due = 0.0
         self._refusals = Backoff(link.resend, link.resend_max, rng)
         self._hold_until = 0.0
-        self._rewound = False  # a welcome said that the centre holds less than it once did
-        self._asked = False  # and a hello has gone since
+        self._agreement = Agreement(lineage, side.trust, rng)
+        self._foreign = ""  # what was said last of a head of the centre's that is not known here
         self._challenge = b""  # to be said back
         self._challenged = 0  # times, since the last welcome of another kind
         self._quiet_until: float | None = None  # monotonic seconds; None: what was noted before this start is still to be read
@@ -109,7 +92,8 @@ class Session:
 
     @property
     def welcomed(self) -> bool:
-        return self._welcomed
+        """Whether the centre has said ok, and holds what it once said it holds."""
+        return self._welcomed and not self._agreement.in_doubt
 
     # What happens to it.
 
@@ -122,8 +106,9 @@ class Session:
         self._fetch.connected(now)
 
     def lost(self) -> None:
-        self._online = self._answered = self._welcomed = self._rewound = False
+        self._online = self._answered = self._welcomed = False
         self._challenged = 0
+        self._agreement.forget()
         self._on_the_way.clear()
         self._sent.clear()
         self._uploads.clear()
@@ -231,18 +216,17 @@ class Session:
             Hello(
                 *self._names(), self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version,
                 head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim,
-                self.lineage.wish() is not None, TRAINERS,
+                self.lineage.wish() is not None, TRAINERS, more=self._agreement.ask(),
             ),
         )  # fmt: skip
-        self._asked = True
         unanswered = self._hello.next() if self._answered else self._side.link.resend
-        self._hello_due = now + (self._side.link.hello_every if self._welcomed else unanswered)
+        self._hello_due = now + (self._side.link.hello_every if self.welcomed else unanswered)
 
     def _ask_for_verdicts(self, now: float) -> None:
-        """Say hello again when an update is stored and not verified for long: its receipt may have been lost, and Welcome repeats it."""
+        """Say hello again when the last word on a version is out for long: its receipt may have been lost, and an answer repeats it."""
         if now < self._verify_due:
             return
-        if self.lineage.outbox.waiting("stored"):
+        if self.lineage.doubts.any():
             self.say_hello(now)
         else:
             self._verify.reset()
@@ -304,23 +288,21 @@ class Session:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
         check_numbers(w)
-        self._side.trust.saw(w.time, w.log)
+        if self._agreement.stale(w.more):
+            _log.debug("%s: a welcome that answers no hello of this connection was ignored", self.name)
+            return
+        fresh, wall = self._agreement.answers(w.more), int(self._side.wall())
+        self._agreement.witness(w)
         before, wished = self.lineage.head(), self.lineage.wish()
         if w.status != CHALLENGE:
             self._answered, self._challenge, self._challenged = True, b"", 0
-        said = self.lineage.welcome(w, int(self._side.wall()))
-        if said == "rewound":
-            # A welcome may have been overtaken by receipts, or be delivered again; only one that answers another hello is believed.
-            if self._rewound and self._asked:
-                said = self.lineage.rewind(w, int(self._side.wall()))
-                self._resend_due = now
-                self._rewound = False
-            else:
-                said = f"the centre says @{w.head_version}, less than it once had; asking again"
-                self._asked = self._asked and self._rewound
-                self._rewound = True
-        else:
-            self._rewound = False
+        said = self.lineage.welcome(w, wall, fresh=fresh)
+        went_back = said == REWOUND and fresh
+        if said == REWOUND:
+            said = self._agreement.go_back(w, wall)
+            self._resend_due = now if went_back else self._resend_due
+        elif fresh:
+            self._agreement.take_missing(w)
         if (wish := self.lineage.wish()) != wished:
             _log.info("%s: the centre holds %s", self.name, f"its last model, @{wish.version}" if wish else "no last model of it")
         self._welcomed = self._welcomed and w.status in (OK, CHALLENGE)
@@ -334,10 +316,12 @@ class Session:
         if w.status == OK:
             self._welcomed = True
             self._hello.reset()
-            self._hello_due = now + (self._side.link.resend if self._rewound else self._side.link.hello_every)
+            self._hello_due = now if went_back else now + self._side.link.hello_every  # the next one asks again, or tells what is lost
         level = logging.INFO if w.status in (OK, CHALLENGE) else logging.WARNING
-        if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._rewound:
+        if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._agreement.in_doubt:
             level = logging.DEBUG
+        if said.startswith(FOREIGN) and said != self._foreign:
+            level, self._foreign = logging.WARNING, said  # once, not at each hello
         _log.log(level, "%s: welcome: %s", self.name, said)
         self._forget_settled()
 
@@ -345,7 +329,14 @@ class Session:
         outbox = self.lineage.outbox
         row = outbox.find(r.epoch, r.version, r.commit)
         if row is None:
+            if self._agreement.replaced(r):
+                return
             _log.warning("%s: a receipt (%s) for @%d of epoch %d, which is none of ours", self.name, r.level.value, r.version, r.epoch)
+            return
+        if row["state"] in CONCLUDED:
+            if self._agreement.settle(row, r):
+                self._verify.reset()
+                self._verify_due = now + self._side.link.resend
             return
         if r.level is Level.REFUSED:
             news = self.lineage.refused(row, r.reason, r.good, int(self._side.wall()))
@@ -353,10 +344,16 @@ class Session:
                 # The first snapshot goes at once; further refusals in a row wait, so that two sides at odds don't flood the link.
                 first, pause = not self._refusals.tries, self._refusals.next()
                 self._hold_until = now if first else now + pause
-                _log.warning("%s: the centre refused @%s: %s", self.name, ", @".join(map(str, news)), r.reason)
+                _log.warning("%s: the centre refused @%d: %s", self.name, r.version, r.reason)
+                if others := [n for n in news if n != r.version]:
+                    _log.warning("%s: given up with @%d: %s", self.name, r.version, listed(others))
+                self._verify.reset()
+                self._verify_due = now + self._side.link.resend
         else:
             with outbox.transaction():
-                news = outbox.stored(row) if r.level is Level.STORED else outbox.verified(row)
+                news, gone = (outbox.stored(row), []) if r.level is Level.STORED else self.lineage.verified(row)
+            if gone:
+                _log.warning("%s: @%d is verified without %s, which the centre once held; asking", self.name, r.version, listed(gone))
             if news:
                 if r.level is Level.VERIFIED:  # `stored` proves nothing: a refusal comes after it
                     self._refusals.reset()

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from edgeagent.settings import reading
 from edgeagent.settings.channels import channels_of
 from edgeagent.system.database import create_database, open_database
+from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
-from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
 
 from . import reservoir, spool_tables
@@ -32,8 +33,10 @@ from .cards import Seen
 from .context import Context, Contexts, context_of, texts_of
 from .feature_store import FeatureStore
 from .reservoir import STAYS
-from .spool_tables import FILE, RELEASE
+from .spool_tables import FILE, FOLDER, RELEASE
 
+FILE_MODE = 0o660
+FOLDER_MODE = 0o3770  # what is made there is the folder's group's, and nobody takes another's file away
 PIECE = 256  # samples that are added before room is made: a long `extend` never takes much more than the bounds
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: ids times this spread evenly over 2^64, whatever the order of the classes
 
@@ -88,21 +91,31 @@ class Spool:
     def __init__(self, place: str | Path, *, wall: Callable[[], float] = time.time) -> None:
         """wall: Unix seconds; each sample keeps when it came.
 
-        Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read.
+        Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read, BadArgument for a user who may not
+        write there.
         """
         given = Path(place)
-        if not (given / FILE).exists():
+        file = _file_in(given)
+        if file is None:
             given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
-        if not (given / FILE).exists():
-            raise MissingFile(path=given / FILE, what="the agent's spool of samples")
-        self._db = open_database(given / FILE, RELEASE, durable=False, migrate=spool_tables.migrate)
+            file = _file_in(given)
+        if file is None:
+            raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
+        _require_may_write(file)
+        self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key
         self._wall = wall
         self.cards, self.features = CardStore(self._db), FeatureStore(self._db)
 
     @staticmethod
     def create(folder: Path) -> None:
-        """Make an empty spool in a new state folder."""
-        create_database(folder / FILE, spool_tables.TABLES, RELEASE).close()
+        """Make an empty spool in a new state folder, in a folder of its own, for its owner and one group."""
+        place = folder / FOLDER
+        place.mkdir()
+        create_database(place / FILE, spool_tables.TABLES, RELEASE).close()
+        (place / FILE).chmod(FILE_MODE)  # SQLite gives the files beside it the same
+        place.chmod(FOLDER_MODE)
+        flush_folder(place)
 
     def close(self) -> None:
         self._db.close()
@@ -334,6 +347,19 @@ class Spool:
                 self.cards.dropped(model, untold)
                 untold = []
         self.cards.dropped(model, untold)
+
+
+def _file_in(state: Path) -> Path | None:
+    """Return the spool of a state folder; None where there is none. Folders of earlier releases have it beside the agent's database."""
+    return next((file for file in (state / FOLDER / FILE, state / FILE) if file.exists()), None)
+
+
+def _require_may_write(file: Path) -> None:
+    """Raise BadArgument for another user than the spool's who is not of its group: SQLite would say no more than that it is read-only."""
+    may = os.access(file.parent, os.W_OK) and os.access(file, os.W_OK)
+    if not may and file.stat().st_uid != os.geteuid():
+        fix = f"let this user be of the folder's group, which ls -ld {file.parent} shows; or run this as the agent's user"
+        raise BadArgument(reason=f"{file} may not be written by this user", fix=fix)
 
 
 def is_held_out(sample: int, share: float) -> bool:

@@ -6,6 +6,7 @@ from edgecommon.sqlite import Database
 
 from .reservoir import rank_of
 
+FOLDER = "samples"  # in the state folder: who may write there appends samples, and needs nothing else of the state
 FILE = "samples.db"
 RELEASE = 2
 

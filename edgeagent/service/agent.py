@@ -10,8 +10,9 @@ from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
+from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
-from edgeagent.link.session import DeviceSide, Session
+from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted

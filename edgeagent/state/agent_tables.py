@@ -26,12 +26,12 @@ CREATE TABLE taking (                           -- a command `take` whose update
     tries INTEGER NOT NULL DEFAULT 0            -- times that all parts were here and the file was not the one named
 ) WITHOUT ROWID;
 """
-_SINCE = {5: _LAST_MODEL}  # by release: the tables that came with it
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend;
-    -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty
+    -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty;
+    -- fork: that end, and the one that a later welcome said against it, one behind the other; or empty
 
 CREATE TABLE trust (                            -- the newest two trust records, whose keys speak for the centre
     number INTEGER PRIMARY KEY,
@@ -73,7 +73,7 @@ CREATE TABLE version (                          -- one row a round or snapshot; 
     version INTEGER,                            -- NULL where the guard rejected the round: it used no number
     epoch INTEGER NOT NULL,
     round INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('rejected', 'queued', 'offered', 'stored', 'verified', 'refused', 'skipped')),
+    state TEXT NOT NULL CHECK (state IN ('rejected', 'queued', 'offered', 'stored', 'verified', 'refused', 'skipped', 'lost')),
     reason TEXT NOT NULL DEFAULT '',
     kind TEXT NOT NULL DEFAULT '',
     commit_id BLOB,
@@ -86,6 +86,8 @@ CREATE TABLE version (                          -- one row a round or snapshot; 
     mode TEXT NOT NULL DEFAULT '',              -- in which it was trained; empty for a snapshot, and where it was not noted
     carried_by INTEGER,                         -- the version that tells the centre what a skipped one changed
     at INTEGER NOT NULL,                        -- Unix seconds
+    held TEXT NOT NULL DEFAULT '',              -- of a lost one: what the centre had said of it, stored or verified; empty: nothing
+    sure INTEGER NOT NULL DEFAULT 0,            -- of a refused or lost one: 1 once the centre has said so in answer to a hello that asked
     UNIQUE (model, version)
 );
 CREATE INDEX version_by_state ON version (model, state, version);
@@ -126,20 +128,28 @@ CREATE TABLE waiting (            -- why a running agent does not train
     until TEXT NOT NULL,
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
-""" + "".join(_SINCE.values())
+""" + _LAST_MODEL
 
 
 def migrate(database: Database) -> None:
-    """Bring the database of an earlier release to this one; one that was made before wire 1 was final stays as it is."""
+    """Bring a folder of the release before to this one, in one transaction; one of another release stays as it is."""
+    database.run("PRAGMA foreign_keys = OFF")  # a table is made anew under those that refer to it
     with database.transaction():
-        written = database.number("PRAGMA user_version")
-        if not FIRST <= written < RELEASE:
-            return
-        for release in range(written + 1, RELEASE + 1):
-            for statement in _SINCE[release].split(";\n"):
+        if database.number("PRAGMA user_version") == FIRST:  # in here: of two processes that open it, one changes it
+            start = TABLES.index("CREATE TABLE version")
+            columns = ", ".join(row["name"] for row in database.all("PRAGMA table_info(version)"))
+            database.run(TABLES[start : TABLES.index("\n);", start) + 2].replace("TABLE version", "TABLE version_of_5", 1))
+            database.run(f"INSERT INTO version_of_5 ({columns}) SELECT {columns} FROM version")
+            database.run("DROP TABLE version")
+            database.run("ALTER TABLE version_of_5 RENAME TO version")
+            database.run("CREATE INDEX version_by_state ON version (model, state, version)")
+            database.run("CREATE INDEX version_by_parent ON version (model, parent)")
+            database.insert("meta", key="fork", value=b"")
+            for statement in _LAST_MODEL.split(";\n"):
                 if statement.strip():
                     database.run(statement)
-        database.run(f"PRAGMA user_version={RELEASE}")
+            database.run(f"PRAGMA user_version={RELEASE}")
+    database.run("PRAGMA foreign_keys = ON")
 
 
 def older(path: Path) -> OldWire:

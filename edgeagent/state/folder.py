@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,9 @@ def open_folder(loaded: Loaded, *, alone: bool, open_key: bool = False) -> Itera
 @contextmanager
 def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]:
     settings = loaded.settings
-    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older)
+    database = open_database(
+        loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older
+    )
     try:
         board = read_board(loaded, open_key=open_key)  # an old folder is refused before its old key is
         lineages = {
@@ -79,6 +81,7 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
         with Spool(loaded.state) as spool:
             swept: list[str] = []
             if alone:
+                _shut(database.path)
                 for name, lineage in lineages.items():
                     swept += [f"{name}/{path}" for path in lineage.repair()]
                     shape = spool.shape(name)
@@ -95,3 +98,11 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
             yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, claim, tuple(swept))
     finally:
         database.close()
+
+
+def _shut(path: Path) -> None:
+    """Let nobody but its owner look into the agent's database, as folders of earlier releases did. Another's file stays as it is."""
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with suppress(OSError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)

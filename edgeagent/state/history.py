@@ -18,6 +18,7 @@ from modelwire.wire import signing
 from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
 from .answers import Answers
+from .doubts import Doubts
 from .outbox import Outbox
 from .slots import ModelStore, StoredModel
 from .taking import Takings
@@ -106,6 +107,7 @@ class History:
         self.outbox = Outbox(database, name)
         self.answers = Answers(database, name)
         self.takings = Takings(database, name, self.store.folder)
+        self.doubts = Doubts(database, name)
         self.costs = Costs(database, self.base_commit)
         self.journal = self.store.folder / "round"  # of the round under way
         self.history = history

@@ -20,12 +20,15 @@ from modelwire.wire import cbor
 from modelwire.wire.records import Welcome
 
 from .answers import Answered
+from .doubts import CONCLUDED
 from .history import OK, Head, History
 from .outbox import Waiting
 from .outcome import Outcome, merged, said
 from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
+FOREIGN = "the centre's head is one that this folder knows nothing of: its database went back, or it is used twice:"
+REWOUND = "rewound"  # the centre holds less than it once said
 
 
 class Lineage(History):
@@ -160,6 +163,12 @@ class Lineage(History):
 
     # What the centre says.
 
+    def verified(self, row: Row) -> tuple[list[int], list[int]]:
+        """Take the centre's word that it has rebuilt `row`; return the versions that this is news for, and those it can't hold then."""
+        with self._db.transaction():
+            news = self.outbox.verified(row)
+            return news, self.doubts.off_chain(news)
+
     def refused(self, row: Row, reason: str, good: bytes, now: int) -> list[int]:
         """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
 
@@ -184,10 +193,11 @@ class Lineage(History):
     def _block(self, why: str) -> None:
         self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
 
-    def welcome(self, w: Welcome, now: int) -> str:
+    def welcome(self, w: Welcome, now: int, *, fresh: bool = True) -> str:
         """Take the centre's answer to a hello, and return what it means, for the log.
 
-        "rewound" in it: the centre holds less than it once said; `rewind` is for when it says so again.
+        fresh: it answers a hello of this connection, and is no word of earlier that somebody says again: only that can take anything back.
+        REWOUND: `rewind` is for when it says so again.
         """
         with self._db.transaction():
             before = self.head()
@@ -195,19 +205,21 @@ class Lineage(History):
             if w.status != OK or not w.epoch:
                 return f"{w.status}; {self.next_step(self.head())}".removesuffix("; ")
             self._db.run("UPDATE model SET last_version=max(last_version, ?) WHERE name=?", w.version, self.name)
+            if w.epoch != before.epoch and before.epoch and not fresh:
+                return f"epoch {w.epoch} was said before; this is epoch {before.epoch}"
             self.offered(w.resume_version if w.resume else 0)
             if w.epoch != before.epoch:
                 self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
-                if before.epoch:
-                    self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now)
-                return f"epoch {w.epoch}, counting on from @{w.version}"
-            return self._reconcile(w)
+                gone = self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now) if before.epoch else ""
+                return f"epoch {w.epoch}, counting on from @{w.version}{gone}"
+            return self._reconcile(w, fresh)
 
     def rewind(self, w: Welcome, now: int) -> str:
         """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head."""
         with self._db.transaction():
-            if self._reconcile(w) != "rewound":
+            if self._reconcile(w, True) != REWOUND:
                 return "in line again"
+            self.doubts.reopen()
             missing = self._db.all(
                 "SELECT * FROM version WHERE model=? AND version>? AND state IN ('queued','offered','stored','verified') ORDER BY version",
                 self.name, w.head_version,
@@ -215,33 +227,40 @@ class Lineage(History):
             chain = [w.head, *(r["commit_id"] for r in missing)]
             whole = all(r["state"] != "verified" and r["parent"] == parent for r, parent in zip(missing, chain, strict=False))
             if whole:
-                self.outbox.offer_again(r["version"] for r in missing)
-                return f"the centre went back to @{w.head_version}; {len(missing)} updates go again"
-            self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", now)
-            return f"the centre went back to @{w.head_version}; a snapshot goes"
+                again = [int(r["version"]) for r in missing]
+                self.outbox.offer_again(again)
+                return f"the centre went back to @{w.head_version}; {said(again)} {'goes' if len(again) == 1 else 'go'} again"
+            gone = self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", now)
+            return f"the centre went back to @{w.head_version}{gone}"
 
-    def _reconcile(self, w: Welcome) -> str:
+    def _reconcile(self, w: Welcome, fresh: bool) -> str:
         known, stored = self.known(), self._stored_row(w)
         if stored is None and w.head_version:
-            return f"the centre's head @{w.head_version} is none of ours; waiting for receipts"
+            return f"{FOREIGN} @{w.head_version}; waiting for receipts"
         if stored is not None:
+            if fresh and stored["state"] in CONCLUDED:
+                self.doubts.reopen(w.head_version)  # it is the centre's head: a newer backup than the last one was restored
             self.outbox.stored(stored)
             proven = self._db.maybe(
                 "SELECT * FROM version WHERE model=? AND epoch=? AND version<=? AND state='stored' ORDER BY version DESC",
                 self.name, w.epoch, w.verified,
             )  # fmt: skip
             if proven is not None:
-                self.outbox.verified(proven)
-        return "rewound" if max(known) > w.head_version else f"known up to @{w.head_version}, verified up to @{w.verified}"
+                self.verified(proven)
+        return REWOUND if max(known) > w.head_version else f"known up to @{w.head_version}, verified up to @{w.verified}"
 
     def _stored_row(self, w: Welcome) -> Row | None:
         return self.outbox.find(w.epoch, w.head_version, w.head) if w.head_version else None
 
-    def _start_over(self, parent: bytes, above: int, reason: str, now: int) -> None:
-        self.outbox.drop_all(above, reason)
+    def _start_over(self, parent: bytes, above: int, reason: str, now: int) -> str:
+        """Give up all above a version, and let a snapshot go on from `parent`; return what became of them, for the log."""
+        lost = self.outbox.drop_all(above, reason)
         self._tell({})
         if self.head().version:
             self._snapshot_or_block(now, note=reason, parent=parent)
+        head = self.head()
+        goes = f"; @{head.version} goes, a snapshot of all of it" if head.version and not head.blocked else ""
+        return f"; lost there: {said(lost)}{goes}" if lost else goes
 
     def _tell(self, told: Mapping[str, object]) -> None:
         """Note which facts of this board the centre knows from cards; with nothing the next card tells them all."""

@@ -73,12 +73,13 @@ def _take_back(folder: Path, staging: Path, places: list[str]) -> None:
 def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exact: bool, resume: bool) -> None:
     import secrets  # with all of hmac
 
-    state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or same group
+    state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or one of its group
     (state / "models").mkdir()
     Spool.create(state)
+    files.make_private_file(state / agent_tables.FILE)
     database = create_database(state / agent_tables.FILE, agent_tables.TABLES, agent_tables.RELEASE)
     with Spool(state) as spool, database.transaction():
-        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0), ("time", 0), ("log", b"")):
+        for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0), ("time", 0), ("log", b""), ("fork", b"")):
             database.insert("meta", key=key, value=value)
         for name, base in models.items():
             manifest, contract = manifest_of(base, exact=exact), tflite_file.contract(base, model=name)

@@ -1,6 +1,6 @@
-"""Updates between being sealed here and being known at the centre: queued, offered, stored, then verified or refused.
+"""Updates between being sealed here and being known at the centre: queued, offered, stored, then verified, refused or lost.
 
-The state of an update is in its row of `version`; its bytes are in `outbox` until it is verified, refused or carried by another.
+The state of an update is in its row of `version`; its bytes are in `outbox` until it is verified, given up or carried by another.
 """
 
 from __future__ import annotations
@@ -91,22 +91,24 @@ class Outbox:
     def refuse(self, row: Row, reason: str) -> list[int]:
         """Mark an update and all that rests on it as refused, and free their bytes; return the news.
 
-        Nothing happens when it was refused already, or when the centre has verified it.
+        Nothing happens when it was refused already, or when the centre has verified it. What the centre says of the others, if it has
+        them at all, is still to come.
         """
         if row["state"] not in LIVE:
             return []
-        refused, edge = [row], [row]
+        others, edge = list[Row](), [row]
         while edge:
             edge = [d for r in edge for d in self._children(r) if d["state"] in LIVE]
-            refused += edge
-        return self._mark("refused", refused, reason)
+            others += edge
+        why = f"given up with @{row['version']}, which was refused: {reason}"
+        return sorted(self._mark("refused", [row], reason) + self._mark("refused", others, why))
 
     def drop_all(self, above: int, reason: str) -> list[int]:
-        """Mark everything above version `above` as refused, whatever was said of it: the centre does not hold it any more."""
-        rows = self._db.all(
-            "SELECT * FROM version WHERE model=? AND version>? AND state IN ('queued','offered','stored','verified')", self.model, above
-        )
-        return self._mark("refused", rows, reason)
+        """Mark everything above version `above` as lost, whatever was said of it: the centre does not hold it any more."""
+        condition = "model=? AND version>? AND state IN ('queued','offered','stored','verified')"
+        rows = self._db.all(f"SELECT * FROM version WHERE {condition}", self.model, above)
+        self._db.run(f"UPDATE version SET held=state WHERE {condition} AND state IN ('stored','verified')", self.model, above)
+        return self._mark("lost", rows, reason)
 
     def offer_again(self, versions: Iterable[int]) -> None:
         """Take `stored` back: the centre does not hold these any more, and their bytes are still here."""
@@ -132,7 +134,7 @@ class Outbox:
     def _mark(self, state: str, rows: Iterable[Row], reason: str = "") -> list[int]:
         news = sorted({int(r["version"]) for r in rows})
         for version in news:
-            if state in ("verified", "refused"):
+            if state in ("verified", "refused", "lost"):
                 self._free(version)
             self._db.run(
                 "UPDATE version SET state=?, reason=coalesce(nullif(?, ''), reason) WHERE model=? AND version=?",

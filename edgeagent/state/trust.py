@@ -55,10 +55,39 @@ class TrustStore:
         self.held = held
         return True
 
-    def saw(self, time: int, end: bytes) -> None:
-        """Note what a welcome says: the centre's time, and the end of its log, or nothing. Neither goes back. Raises Malformed."""
+    @property
+    def fork(self) -> tuple[log.Link, log.Link] | None:
+        """The newest link at which the centre's log was found to be another than before: as it was known, and as it was said then."""
+        row = self._db.maybe("SELECT value FROM meta WHERE key='fork'")
+        data = bytes(row[0]) if row is not None else b""
+        return (log.parse_link(data[: log.BYTES]), log.parse_link(data[log.BYTES :])) if data else None
+
+    @property
+    def fork_said(self) -> str:
+        """What a person reads of it; empty when the log only ever grew."""
+        if self.fork is None:
+            return ""
+        known, other = self.fork
+        what = "has another entry" if known.number == other.number else f"went back from entry {known.number} to"
+        return f"the centre's log {what} {other.number}: ask the operator whether it was restored"
+
+    def saw(self, time: int, end: bytes, *, since: int | None = None) -> str:
+        """Note what a welcome says: the centre's time, and the end of its log, or nothing. Neither goes back. Raises Malformed.
+
+        since: the number of the newest link that was known when the hello was said that this answers; None when it answers none.
+        Returns what is odd about that log, once; empty when nothing is. Nothing is decided by it.
+        """
         link, known = log.parse_link(end) if end else None, self.link
         with self._db.transaction():
             self._db.run("UPDATE meta SET value=max(value, ?) WHERE key='time'", time)
-            if link is not None and (known is None or link.number > known.number):
+            if link is None or link == known:
+                return ""
+            if known is None or link.number > known.number:
                 self._db.run("UPDATE meta SET value=? WHERE key='log'", end)
+                return ""
+            # A lower number alone may be a word from before; in answer to who knew a higher one, the log went back.
+            went_back = link.number == known.number or (since is not None and link.number < since)
+            if not went_back or (self.fork is not None and self.fork[0] == known):
+                return ""
+            self._db.run("UPDATE meta SET value=? WHERE key='fork'", known.encode() + link.encode())
+        return self.fork_said

@@ -13,6 +13,7 @@ from . import signing
 FIRST = bytes(32)  # what stands before the first link
 _LINK = b"\x06"
 _PLACE = struct.Struct("<Q32s")
+BYTES = _PLACE.size  # of a link as it travels
 
 
 @dataclass(frozen=True, slots=True)

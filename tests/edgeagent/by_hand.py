@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.round import RoundReport
+from edgeagent.state.folder import DeviceFolder
 from modelwire.errors import TooLarge
 from modelwire.update import container
 
@@ -35,3 +38,9 @@ def train(r: Rig, count: int) -> None:
     for _ in range(count):
         report = finish(rounds.run(standing(r.device, now=r.centre.clock.wall)))
         assert report.accepted, report.reason
+
+
+def train_on(device: DeviceFolder, now: Callable[[], float], model: str = "tiny") -> None:
+    """Do one round on an opened folder, whoever talks for it."""
+    report = finish(rounds.run(standing(device, model=model, now=now)))
+    assert report.accepted, report.reason

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
@@ -18,7 +18,7 @@ from modelwire.tensors import F32
 from modelwire.update import container
 from modelwire.update.manifest import Manifest
 from modelwire.update.sections import Kind
-from modelwire.wire import parts, records, topics
+from modelwire.wire import numbers, parts, records, topics
 from modelwire.wire.records import (
     Command,
     Hello,
@@ -93,6 +93,8 @@ class Centre:
         self.wait = 0  # seconds that a welcome asks for
         self.log = b""
         self.last_model = (b"", 0)  # commit and version that a welcome offers to whoever asks
+        self.answers_hellos = True  # with their nonce, and of each number that they ask about
+        self.lost: set[int] = set()  # numbers that the device gave up, and that nothing is held of
         self.listens: Sequence[str] = ()
         self.reports: list[Report] = []
         self.keys: dict[str, bytes] = {}
@@ -261,16 +263,32 @@ class Centre:
                 break
             verified = n if v.level is Level.VERIFIED else verified
         offer = self.last_model if h.resume and not version else (b"", 0)
-        self._say(self.welcome(h, "ok", epoch, lineage.last, commit, version, verified, resume=offer[0], resume_version=offer[1]), "cmd")
+        missing = self._answer_about_numbers(h, lineage.versions[epoch], epoch) if self.answers_hellos else {}
+        w = self.welcome(h, "ok", epoch, lineage.last, commit, version, verified, resume=offer[0], resume_version=offer[1])
+        self._say(replace(w, more={**w.more, **missing}), "cmd")
         for c in self.commands:
             if (c.device, c.model) == (h.device, h.model):
                 self._say(c, "cmd")
 
-    def welcome(self, h: Hello, status: str, *numbers: int | bytes, **others: object) -> Welcome:
-        """Return the answer to a hello. numbers: epoch, last version, head, its version, verified; the base alone when not given."""
+    def _answer_about_numbers(self, h: Hello, held: dict[int, Held], epoch: int) -> dict[str, Any]:
+        """Say again what is held of the numbers that a hello asks about, and return what the welcome says of the others."""
+        nothing = []
+        for key in (numbers.LOST, numbers.DROPPED, numbers.UNSURE):
+            for at, n in (pair for span in numbers.read(h.more, key) for pair in span):
+                if at == epoch and n in held and held[n].level is not Level.STORED:
+                    self._repeat(held[n], {numbers.NONCE: numbers.nonce_in(h.more)})
+                elif key != numbers.UNSURE and not (at == epoch and n in held):
+                    nothing.append((at, n))
+        self.lost |= {n for _, n in nothing}
+        return numbers.said(numbers.MISSING, numbers.spans(nothing))
+
+    def welcome(self, h: Hello, status: str, *places: int | bytes, **others: object) -> Welcome:
+        """Return the answer to a hello. places: epoch, last version, head, its version, verified; the base alone when not given."""
+        nonce = numbers.nonce_in(h.more)
+        said: dict[str, Any] = {"more": {numbers.NONCE: nonce} if nonce and self.answers_hellos else {}, **others}
         return welcome_of(
-            *_names(h), h.state, status, *(numbers or (0, 0, h.base, 0, 0)), at=self._now(), time=self._now(), wait=self.wait, log=self.log,
-            trainers=self.trainers, **others,
+            *_names(h), h.state, status, *(places or (0, 0, h.base, 0, 0)), at=self._now(), time=self._now(), wait=self.wait, log=self.log,
+            trainers=self.trainers, **said,
         )  # fmt: skip
 
     def challenge(self, h: Hello) -> bytes:
@@ -322,15 +340,18 @@ class Centre:
             made.level = Level.VERIFIED
         self._repeat(made)
 
-    def _repeat(self, v: Held) -> None:
-        self._receipt(v.header, v.commit, v.level, v.reason, (v.good_version, v.good))
+    def _repeat(self, v: Held, more: dict[str, Any] | None = None) -> None:
+        self._receipt(v.header, v.commit, v.level, v.reason, (v.good_version, v.good), more)
 
-    def _receipt(self, h: container.Header, commit: bytes, level: Level, reason: str = "", good: tuple[int, bytes] = (0, b"")) -> None:
+    def _receipt(
+        self, h: container.Header, commit: bytes, level: Level, reason: str = "", good: tuple[int, bytes] = (0, b""),
+        more: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         refused = level is Level.REFUSED
         self._say(
             Receipt(
                 self.fleet, h.device, h.model, self._now(), h.epoch, h.version, commit, level, reason, good[1] if refused else b"",
-                good[0] if refused else 0, 0,
+                good[0] if refused else 0, 0, more=more or {},
             ),
             "receipt",
         )  # fmt: skip

@@ -456,6 +456,33 @@ def test_unknown_kinds_of_the_vectors() -> None:
         assert answer.fields["number"] == wanted["number"]
 
 
+def runs_of(value: object) -> list[list[int]]:
+    """Return the runs under a key of `more`, as the page says them; none for another form."""
+    out = []
+    for one in value if isinstance(value, list) and len(value) <= 32 else []:
+        if not (isinstance(one, list) and len(one) == 3 and all(type(n) is int for n in one)):
+            return []
+        if not (0 < one[0] < 2**32 and 1 <= one[1] <= one[2] < 2**62):
+            return []
+        out.append(one)
+    return out
+
+
+def test_agreement() -> None:
+    """What a hello asks about single numbers, and what answers it."""
+    numbers = {name: number for number, name in records.ROLES.items()}
+    for wanted in load("agreement/expected.json"):
+        record = records.read_record((VECTORS / "agreement" / wanted["file"]).read_bytes())
+        record.verify([PUBLIC[numbers[wanted["role"]]]], FLEET)
+        more = record.fields["more"]
+        taken: dict[str, object] = {key: runs for key in ("lost", "dropped", "unsure", "missing") if (runs := runs_of(more.get(key)))}
+        for key, size in (("nonce", 16), ("witness", 40)):
+            value = more.get(key)
+            if isinstance(value, bytes) and len(value) == size and (size == 16 or 0 < int.from_bytes(value[:8], "little") < 2**63):
+                taken[key] = value.hex()
+        assert taken == wanted["taken"], wanted["file"]
+
+
 def test_overlap() -> None:
     """The second trust record replaces the receipt key; which welcome is good at which time."""
     line = keys.write_key("edge-fleet-pub", PUBLIC[6] + FLEET)
@@ -721,6 +748,7 @@ def test_every_vector_was_read() -> None:
     for taken in load("takes/expected.json"):
         kinds = ("", "-update", "-transfer", *(f"-part-{n}" for n in range(taken["parts"])))
         read_files |= {f"takes/{taken['name']}{kind}.bin" for kind in kinds} | {"takes/expected.json"}
+    read_files |= {f"agreement/{row['file']}" for row in load("agreement/expected.json")} | {"agreement/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}
     read_files |= {"topics/expected.json", "cards/expected.json"} | {f"cards/{wanted['file']}" for wanted in CARDS["cards"]}

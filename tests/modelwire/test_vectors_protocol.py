@@ -14,7 +14,7 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.tensors import Dtype
 from modelwire.update.adopting import read_adopted, read_taken
-from modelwire.wire import parts, records, topics
+from modelwire.wire import numbers, parts, records, topics
 from modelwire.wire.commands import Adopt, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Transfer, Unknown
 from modelwire.wire.routes import CARRIES
@@ -129,3 +129,21 @@ def test_golden_cards_say_and_add_what_they_did() -> None:
     for row in whole["merged"]:
         a, b = (cards[name] for name in row["of"])
         assert merge(a, b).encode() == merge(b, a).encode() == data("cards", row["file"])
+
+
+@pytest.mark.parametrize("case", expected("agreement"), ids=lambda case: case["file"])
+def test_what_a_golden_record_says_of_single_numbers_is_taken(case: dict[str, Any]) -> None:
+    signed = records.parse(data("agreement", case["file"]))
+    role = Role[case["role"].upper()]
+    signed.verify(barn.KEYS[role].public, FLEET_ID, "who", role)
+    more, taken = signed.record.more, case["taken"]
+    for key in (numbers.LOST, numbers.DROPPED, numbers.UNSURE, numbers.MISSING):
+        assert [[s.epoch, s.first, s.last] for s in numbers.read(more, key)] == taken.get(key, [])
+    link = numbers.witness_in(more)
+    assert (numbers.nonce_in(more).hex(), link.encode().hex() if link else "") == (taken.get("nonce", ""), taken.get("witness", ""))
+
+
+def test_the_golden_records_about_numbers_are_as_they_are_written_today() -> None:
+    assert [case["file"] for case in expected("agreement")] == [f"{name}.bin" for name in barn.agreement()]
+    for name, record in barn.agreement().items():
+        assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("agreement", f"{name}.bin")

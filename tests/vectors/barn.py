@@ -19,7 +19,7 @@ from modelwire.update import container
 from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Kind, Section
-from modelwire.wire import cbor, keys, parts, records
+from modelwire.wire import cbor, keys, log, numbers, parts, records
 from modelwire.wire.records import (
     Act,
     Command,
@@ -198,3 +198,29 @@ def fleet_pub() -> str:
 
 def sha(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
+
+
+def agreement() -> dict[str, Record]:
+    """Return a hello that asks how numbers stand, its answers, and a hello whose keys have other forms."""
+    nonce = {numbers.NONCE: bytes(range(0xD0, 0xE0))}
+    hello, welcome, receipt = (RECORDS[kind] for kind in ("hello", "welcome", "receipt"))
+    assert isinstance(hello, Hello) and isinstance(welcome, Welcome) and isinstance(receipt, Receipt)
+    asks: dict[str, cbor.Value] = {
+        **nonce, **numbers.said(numbers.LOST, [numbers.Span(1, 3, 5)]), **numbers.said(numbers.DROPPED, [numbers.Span(1, 7, 7)]),
+        **numbers.said(numbers.UNSURE, [numbers.Span(1, 8, 8), numbers.Span(1, 10, 12)]),
+        numbers.WITNESS: log.Link(812, DIGEST).encode(),
+    }  # fmt: skip
+    odd: dict[str, cbor.Value] = {
+        numbers.NONCE: b"short", numbers.LOST: [[1, 5, 3]], numbers.DROPPED: [[1, 2]], numbers.UNSURE: [[1, 0, 2], [1, 3, 4]],
+        numbers.WITNESS: bytes(40),
+    }  # fmt: skip
+    asking = replace(hello, epoch=1, version=12, commit=DIGEST)
+    return {
+        "hello": replace(asking, more=asks),
+        "receipt": replace(receipt, version=7, level=Level.REFUSED, reason="version 6, before it, was refused: no", more=nonce),
+        "welcome": replace(
+            welcome, version=12, head=DIGEST, head_version=2, verified=2,
+            more={**nonce, **numbers.said(numbers.MISSING, [numbers.Span(1, 3, 5)])},
+        ),
+        "odd": replace(asking, more=odd),
+    }  # fmt: skip

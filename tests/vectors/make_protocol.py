@@ -12,7 +12,7 @@ from modelwire.lattice.replay import kind_of
 from modelwire.update.container import parse, unsigned
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind
-from modelwire.wire import parts, records, topics
+from modelwire.wire import numbers, parts, records, topics
 from modelwire.wire.commands import Adopt, Take
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
@@ -56,6 +56,14 @@ OVERLAP = f"""\
 `trust-3.bin` names that other key alone, without an overlap. `welcome-old.bin` is signed by the first receipt key, `welcome-new.bin` by
 the second. Each row of `verdicts` in `expected.json` is a device that took the records `trust`, in this order, holds the newest time
 `time`, and is told `record`: it takes it (`error` null) or refuses it.
+{KEYS}"""
+AGREEMENT = f"""\
+# Golden records that say in `more` how single version numbers stand, wire 1
+
+Each row of `expected.json` is a record `file` and the `role` that says it. What a reader takes from its `more` is under the names of the
+keys: the runs of numbers as [epoch, first, last], `nonce` and `witness` in hexadecimal; a key that is not there counts for nothing, since
+it is absent or has another form. `hello.bin` asks, `receipt.bin` and `welcome.bin` answer it, `odd.bin` is a hello all whose keys have
+another form: it is read, and asks nothing.
 {KEYS}"""
 TOPICS = """\
 # Golden topics, wire 1
@@ -177,6 +185,23 @@ def overlap() -> None:
     _write(folder, {"verdicts": rows})
 
 
+def agreement() -> None:
+    """Write a hello that asks about numbers, its answers, and a hello whose keys have other forms."""
+    folder, rows = _folder("agreement", AGREEMENT), []
+    for name, record in barn.agreement().items():
+        (folder / f"{name}.bin").write_bytes(records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID))
+        taken: dict[str, object] = {}
+        for key in (numbers.LOST, numbers.DROPPED, numbers.UNSURE, numbers.MISSING):
+            if runs := numbers.read(record.more, key):
+                taken[key] = [[s.epoch, s.first, s.last] for s in runs]
+        if nonce := numbers.nonce_in(record.more):
+            taken[numbers.NONCE] = nonce.hex()
+        if link := numbers.witness_in(record.more):
+            taken[numbers.WITNESS] = link.encode().hex()
+        rows.append({"file": f"{name}.bin", "role": record.ROLES[0].name.lower(), "taken": taken})
+    _write(folder, rows)
+
+
 def good_topics() -> None:
     """Write a topic of each leaf, and what comes there."""
     folder, rows = _folder("topics", TOPICS), []
@@ -197,5 +222,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, takes, unknown_kinds, overlap, good_topics):
+    for make in (adopts, takes, unknown_kinds, overlap, good_topics, agreement):
         make()

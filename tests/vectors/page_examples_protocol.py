@@ -165,10 +165,19 @@ def _parts() -> list[str]:
     ]
 
 
+def _agreement() -> list[str]:
+    said = barn.agreement()
+    return [
+        *shown("up/hello, that asks about numbers", told(said["hello"])),
+        *shown("dn/receipt, that answers it about @7", told(said["receipt"])),
+        *shown("dn/cmd, welcome that answers it", told(said["welcome"])),
+    ]
+
+
 EXAMPLES: dict[str, Callable[[], list[str]]] = {
     "key-strings": _key_strings, "signatures": _signatures, "record-hello": _hello, "record-more": _more,
     "record-unknown-kind": _unknown_kind, "trust": _trust, "hello-welcome": _greeting, "log-link": _log, "command-adopt": _adopt,
-    "audit-path": _audit_path, "parts": _parts,
+    "audit-path": _audit_path, "parts": _parts, "agreement": _agreement,
 }  # fmt: skip
 
 

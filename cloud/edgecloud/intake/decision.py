@@ -39,6 +39,10 @@ class Bounds:
     models_of_device: int = 64
     epochs_a_day: int = 24  # that one model may open, counted since a key of its device was last admitted
     epochs_wait: int = 900  # a board that may open no more asks again after this at the latest: the operator may have helped
+    looks: int = 512  # numbers of a hello that are looked up; a board asks for the rest the next time
+    answers: int = 64  # receipts that answer one hello, likewise
+    lost_numbers: int = 100_000  # of one model of a device; more are neither noted nor called missing
+    witnesses: int = 8  # links of the log that one device has seen and that are not in it
     transfers_of_device: int = 4
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgecloud.registry import Epoch, HeadRow, LineageRow, VersionRow, WaitingMessage
 from edgecloud.versions import last_models
 from modelwire.errors import LineageError
 from modelwire.output_head.recipe import TRAINERS
-from modelwire.wire import records
+from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expect
 
-from . import asking, epochs, linking
+from . import agreeing, asking, epochs, linking
 from .challenge import answered, challenge
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 from .epochs import EpochRate
@@ -56,8 +58,11 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
+    agreeing.testify(context, said)
+    more, receipts = agreeing.answer(context, said, lineage)
+    lineage = store.lineages.by_id(lineage.id)  # numbers that are lost count as used
     asked = tuple(reply for r in store.requests.open(context.now, lineage.id) for reply in asking.command(context, r))
-    replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
+    replies = (*_newer_trust(context, said), *receipts, _welcome(context, said, lineage, epoch, head, more), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
 
@@ -92,7 +97,7 @@ def _too_often(context: Context, said: Hello, opened: EpochRate) -> Decision:
     return _not_welcome(context, said, "epochs", Result.WAITS, reason, wait=wait)
 
 
-def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
+def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow, more: Mapping[str, cbor.Value]) -> Reply:
     store = context.store
     verified = store.versions.verified(lineage.id, epoch.epoch)
     last = _last_model(context, lineage, epoch, head) if said.resume else None
@@ -101,6 +106,7 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
         verified, context.now, b"", 0, _log_end(context), last.commit if last else b"", last.version if last else 0, TRAINERS,
+        more=more,
     )  # fmt: skip
     return Reply("cmd", answer)
 
@@ -122,7 +128,7 @@ def _not_welcome(
 ) -> Decision:
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, wait,
-        _log_end(context), b"", 0, TRAINERS,
+        _log_end(context), b"", 0, TRAINERS, more=agreeing.nonce_of(said),
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))
 

@@ -69,6 +69,9 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     before = context.store.refusals.by_commit(container.commit)
     if before is not None:
         return _refused(context, lineage, container, data, before.error, before.reason)
+    if context.store.losses.holds(lineage.id, header.epoch, header.version):
+        # Both sides have settled that it is lost: a late copy must not bring one of them to think otherwise.
+        return Decision(Result.DROPPED, header.device, header.model, header.version, "its board has given this number up")
     return _place(context, lineage, container, data)
 
 

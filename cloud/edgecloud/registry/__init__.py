@@ -15,6 +15,7 @@ from .rows import (
     HeadRow,
     LineageRow,
     LogEntry,
+    LostRow,
     ModelWish,
     NewVersion,
     OpenTransfer,
@@ -28,6 +29,7 @@ from .rows import (
     TrustRow,
     VersionRow,
     WaitingMessage,
+    WitnessRow,
 )
 from .sqlite_store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
 from .store import Log, Store
@@ -44,6 +46,7 @@ __all__ = [
     "LineageRow",
     "Log",
     "LogEntry",
+    "LostRow",
     "ModelWish",
     "NewVersion",
     "OpenTransfer",
@@ -59,6 +62,7 @@ __all__ = [
     "TrustRow",
     "VersionRow",
     "WaitingMessage",
+    "WitnessRow",
     "backup",
     "blob_folder",
     "claims",

@@ -139,6 +139,28 @@ class VersionRow(NewVersion):
 
 
 @dataclass(frozen=True, slots=True)
+class LostRow:
+    """A version number that its board has given up and of which the registry holds nothing: it never will."""
+
+    lineage: int
+    epoch: int
+    version: int
+    held: bool  # this centre had once confirmed it, as its board says: an older copy of the registry was restored since
+    at: int  # when the board said so
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessRow:
+    """A link of the centre's log that a board has seen, and that the log does not hold."""
+
+    device: str
+    number: int
+    digest: bytes
+    ours: bytes  # digest of the link with this number that the log holds; empty: the log ends before it
+    at: int  # when the board said so
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
     """An update whose parent has not come yet."""
 

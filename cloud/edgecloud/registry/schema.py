@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 9  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 10  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -243,6 +243,27 @@ CREATE TABLE wish (
 )
 """
 
+# What boards say that this registry has lost.
+_LOSSES = """
+CREATE TABLE lost (
+  lineage INTEGER NOT NULL REFERENCES lineage (id),
+  epoch INTEGER NOT NULL CHECK (epoch > 0),
+  version INTEGER NOT NULL CHECK (version > 0),
+  held INTEGER NOT NULL CHECK (held IN (0, 1)),
+  at INTEGER NOT NULL,
+  PRIMARY KEY (lineage, version, epoch)
+);
+CREATE TABLE witness (
+  device TEXT NOT NULL REFERENCES device (name),
+  number INTEGER NOT NULL CHECK (number > 0),
+  digest BLOB NOT NULL CHECK (length(digest) = 32),
+  ours BLOB NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (device, number, digest)
+);
+CREATE INDEX refusal_number ON refusal (device, model, version);
+"""
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
 # Table: the columns that may change, and the condition under which they may.
@@ -282,6 +303,13 @@ def steps(migrations: Migrations) -> None:
     @migrations(name="m009_last_models")
     def m009_last_models(tables: Any) -> None:
         _run(tables, _WISHES)
+
+    @migrations(name="m010_losses")
+    def m010_losses(tables: Any) -> None:
+        _run(tables, _LOSSES)
+        for table in ("lost", "witness"):
+            for event in ("UPDATE", "DELETE"):
+                tables.execute(_trigger(table, f"no_{event.lower()}", event, "1"))
 
 
 def check(database: Database) -> bool:

@@ -129,6 +129,10 @@ class SqliteRefusals:
     def by_commit(self, commit: bytes) -> Refusal | None:
         return self._first('WHERE "commit" = ? AND epoch > 0', commit)
 
+    def numbered(self, device: str, model: str, epoch: int, version: int) -> list[Refusal]:
+        where = "WHERE device = ? AND model = ? AND version = ? AND epoch = ? ORDER BY id"
+        return [Refusal(*row) for row in self._database.all(f"{self._ALL} {where}", device, model, version, epoch)]
+
     def by_digest(self, digest: bytes) -> Refusal | None:
         return self._first("WHERE digest = ?", digest)
 

@@ -19,8 +19,9 @@ from .lock import lock_schema
 from .log import SqliteLog
 from .rows import TrustRow
 from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
+from .sqlite_losses import SqliteLosses
 from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
-from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Log, Refusals, Requests, Transfers, Trusts, Versions
+from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Log, Losses, Refusals, Requests, Transfers, Trusts, Versions
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
 
@@ -42,6 +43,7 @@ class SqliteStore:
         self.lineages: Lineages = SqliteLineages(database, self.log)
         self.versions: Versions = SqliteVersions(database, self.log)
         self.inbox: Inbox = SqliteInbox(database)
+        self.losses: Losses = SqliteLosses(database)
         self.refusals: Refusals = SqliteRefusals(database)
         self.requests: Requests = SqliteRequests(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)

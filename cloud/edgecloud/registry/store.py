@@ -20,6 +20,7 @@ from .rows import (
     HeadRow,
     LineageRow,
     LogEntry,
+    LostRow,
     ModelWish,
     NewVersion,
     OpenTransfer,
@@ -32,6 +33,7 @@ from .rows import (
     TrustRow,
     VersionRow,
     WaitingMessage,
+    WitnessRow,
 )
 
 
@@ -257,6 +259,27 @@ class Inbox(Protocol):
         """
 
 
+class Losses(Protocol):
+    """What boards say against this registry: versions and links of the log that it does not hold."""
+
+    def note(self, lost: LostRow) -> None:
+        """Keep that a number is lost; one that is noted stays as it is."""
+
+    def of(self, lineage: int) -> list[LostRow]:
+        """Return the lost numbers of a lineage, the lowest first."""
+
+    def holds(self, lineage: int, epoch: int, version: int) -> bool:
+        """Return whether a number is noted as lost."""
+
+    def count(self, lineage: int) -> int: ...
+
+    def testify(self, witness: WitnessRow, keep: int) -> bool:
+        """Keep what a board has seen, at most so many of one board, and return whether it is new."""
+
+    def witnesses(self, device: str | None = None) -> list[WitnessRow]:
+        """Return what one board has seen, or all of them, the oldest first."""
+
+
 class Refusals(Protocol):
     """The last refusals; one message has one row."""
 
@@ -265,6 +288,9 @@ class Refusals(Protocol):
 
     def by_commit(self, commit: bytes) -> Refusal | None:
         """Return the refusal of an update whose signature was good."""
+
+    def numbered(self, device: str, model: str, epoch: int, version: int) -> list[Refusal]:
+        """Return the refusals of updates under one number, oldest first."""
 
     def by_digest(self, digest: bytes) -> Refusal | None: ...
 
@@ -368,6 +394,7 @@ class Store(Protocol):
     lineages: Lineages
     versions: Versions
     inbox: Inbox
+    losses: Losses
     refusals: Refusals
     requests: Requests
     transfers: Transfers

@@ -199,7 +199,7 @@ def test_a_refusal_is_answered_with_a_snapshot_on_the_last_good_commit(tmp_path:
         r.agent.stopping = ""
         r.serve(30)
         states = r.states()
-        assert states == {1: "verified", 2: "verified", 3: "refused", 4: "refused", 5: "refused", 6: "verified"}
+        assert states == {1: "verified", 2: "verified", 3: "refused", 4: "lost", 5: "lost", 6: "verified"}
         held = c.held("pi-7", "tiny")
         assert held[6].kind is Kind.SNAPSHOT and held[6].parent == held[2].commit and held[6].header.base == r.lineage.base_commit
         assert held[6].state is not None and held[6].state.root == served == r.lineage.load().state.root, "the model never goes back"
@@ -336,7 +336,7 @@ def test_a_registry_restored_from_a_backup_before_verified_versions_gets_a_snaps
         held = c.held("pi-7", "tiny")
         assert sorted(held) == [1, 2, 5]
         assert held[5].kind is Kind.SNAPSHOT and held[5].parent == held[2].commit and held[5].level is Level.VERIFIED
-        assert r.states() == {1: "verified", 2: "verified", 3: "refused", 4: "refused", 5: "verified"}
+        assert r.states() == {1: "verified", 2: "verified", 3: "lost", 4: "lost", 5: "verified"}
 
 
 def lose_versions_above(c: Centre, keep: int) -> None:

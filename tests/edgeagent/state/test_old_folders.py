@@ -1,4 +1,4 @@
-"""A state folder of a release before wire 1 was final is refused by name, and nothing of it is touched."""
+"""A state folder of a release before wire 1 was final is refused by name, untouched; one of the release before is brought to this one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from edgeagent import cli
+from edgeagent.service.agent import Goal
+from edgeagent.settings import reading
 from edgeagent.state import agent_tables
 from edgeagent.state.folder import open_folder
+from edgecommon.sqlite import Database
 from modelwire.errors import OldWire, StateDamaged
-from tests.edgeagent.boards import make
+from tests.edgeagent.boards import centre, fill, make, rig
+from tests.edgeagent.by_hand import train
+from tests.edgeagent.centre import FakeClock
 
 
 def of_release(path: Path, release: int) -> None:
@@ -62,3 +67,79 @@ def test_commands_end_with_the_code_of_an_old_folder(tmp_path: Path, capsys: pyt
     of_release(make(tmp_path / "d").state / agent_tables.FILE, 3)
     assert cli.main(["status", "--dir", str(tmp_path / "d")]) == OldWire.code
     assert "edgeagent init" in capsys.readouterr().err
+
+
+def back_to_4(path: Path) -> None:
+    """Make of a folder's database one as the release before made it."""
+    database = sqlite3.connect(path, isolation_level=None)
+    table = agent_tables.TABLES[agent_tables.TABLES.index("CREATE TABLE version") :]
+    table = table[: table.index("\n);") + 2].replace(", 'lost'", "").replace("TABLE version", "TABLE old", 1)
+    lines = [line for line in table.splitlines() if not line.strip().startswith(("held ", "sure "))]
+    for statement in (
+        "PRAGMA foreign_keys = OFF", "\n".join(lines),
+        f"INSERT INTO old SELECT {', '.join(columns(database)[:-2])} FROM version",
+        "DROP TABLE version", "ALTER TABLE old RENAME TO version", "CREATE INDEX version_by_state ON version (model, state, version)",
+        "CREATE INDEX version_by_parent ON version (model, parent)", "DELETE FROM meta WHERE key='fork'", "PRAGMA user_version = 4",
+    ):  # fmt: skip
+        database.execute(statement)
+    database.close()
+
+
+def columns(database: sqlite3.Connection) -> list[str]:
+    return [row[1] for row in database.execute("PRAGMA table_info(version)")]
+
+
+def objects(path: Path) -> dict[str, str]:
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    database.close()
+    return {name: " ".join(sql.replace('"version"', "version").split()) for name, sql in rows}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_folder_of_the_release_before_is_brought_here_with_its_versions_and_what_waits(
+    tmp_path: Path, clock: FakeClock, alone: bool
+) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=2, timeout=60))
+        train(r, 2)
+    path = tmp_path / "d" / "state" / agent_tables.FILE
+    fresh = objects(path)
+    database = sqlite3.connect(path, isolation_level=None)
+    assert columns(database)[-2:] == ["held", "sure"]
+    database.close()
+    back_to_4(path)
+    loaded = reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={})
+    with open_folder(loaded, alone=alone) as device:
+        states = [(row["version"], row["state"], row["sure"]) for row in device.lineages["tiny"].versions()]
+        assert states == [(4, "queued", 0), (3, "queued", 0), (2, "verified", 0), (1, "verified", 0)]
+        assert [w.version for w in device.lineages["tiny"].outbox.waiting()] == [3, 4] and device.trust.fork is None
+    assert objects(path) == fresh
+    with rig(tmp_path / "d", c) as r:
+        r.serve(60)
+        assert set(r.states().values()) == {"verified"} and len(r.states()) == 4
+
+
+def test_a_kill_while_a_folder_is_brought_here_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = make(tmp_path / "d")
+    path = loaded.state / agent_tables.FILE
+    back_to_4(path)
+    before = objects(path)
+    plain = Database.insert
+
+    def killed(self: Database, table: str, **values: object) -> int:
+        if values.get("key") == "fork":
+            raise KeyboardInterrupt
+        return plain(self, table, **values)
+
+    monkeypatch.setattr(Database, "insert", killed)
+    with pytest.raises(KeyboardInterrupt), open_folder(loaded, alone=True):
+        pass
+    assert objects(path) == before
+    monkeypatch.setattr(Database, "insert", plain)
+    with open_folder(loaded, alone=True) as device:
+        assert device.trust.fork is None

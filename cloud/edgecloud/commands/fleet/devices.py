@@ -14,7 +14,7 @@ from modelwire.tensors import check_own_name
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 
-from .. import waiting
+from .. import losses, waiting
 from ..answer import Document, now, registry_of, table, when
 from ..sealing import add_key, command_key, decide, unlock
 from ..verb import Verb
@@ -152,6 +152,9 @@ def list_devices(args: argparse.Namespace) -> Answer:
     for model, version in ((f"{d['device']}/{m['model']}", m["would_resume"]) for d in devices for m in d["models"]):
         if version is not None:
             text += f"\n{visible(model)} would like its last model @{version} back; `edgecloud devices resume` with its name allows it"
+    told = [losses.line(f"{d['device']}/{m['model']}", m["lost"]) for d in devices for m in d["models"]]
+    for words in (*told, *(losses.witness_line(seen) for d in devices for seen in d["witness"])):
+        text += f"\n{visible(words)}" if words else ""
     for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
@@ -189,6 +192,7 @@ def describe(store: SqliteStore, name: str) -> Document:
                 "head": head.version if head else 0,
                 "verified": store.versions.verified(lineage.id, epoch.epoch) if epoch else 0,
                 "last_version": lineage.last_version,
+                "lost": losses.lost_of(store, lineage),
                 "state": ("on line" if seen.online else "off line") if seen and seen.boot else "",
                 "seen_at": seen.received_at if seen else None,
                 "runtime": seen.runtime if seen else "",
@@ -198,7 +202,7 @@ def describe(store: SqliteStore, name: str) -> Document:
         )
     return {
         "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
-        "fingerprints": [fingerprint(k.key) for k in active], "models": models,
+        "fingerprints": [fingerprint(k.key) for k in active], "models": models, "witness": losses.witnesses_of(store, name),
     }  # fmt: skip
 
 

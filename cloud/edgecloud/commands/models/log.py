@@ -7,11 +7,12 @@ import argparse
 from edgecloud.versions import naming
 from edgecommon.printing import Answer
 
+from .. import losses
 from ..answer import Document, registry_of, table, when
 from .described import carried, describe, other_base
 
 NAME = "log"
-HELP = "List a model's versions, refused ones too, and what else its device sent that was refused."
+HELP = "List a model's versions, refused and lost ones too, and what else its device sent that was refused."
 EXAMPLES = ("edgecloud log pi-7", "edgecloud log pi-7/digits --json")
 
 
@@ -22,6 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         lineage = naming.find_lineage(store, naming.parse(args.name))
+        lost = losses.lost_of(store, lineage)
         versions = [describe(store, lineage, v) for v in store.versions.of(lineage.id)]
         refusals: list[Document] = [
             {"version": r.version, "epoch": r.epoch, "error": r.error, "reason": r.reason, "at": r.at, "commit": r.commit,
@@ -34,6 +36,10 @@ def run(args: argparse.Namespace) -> Answer:
          when(v["received_at"]), v["commit"].hex()[:12], _note(v))
         for v in versions
     ]  # fmt: skip
+    for one in lost:
+        told = losses.HELD if one["held"] else losses.GIVEN_UP
+        rows.append((f"@{one['version']}", one["epoch"], "", "lost", "", "", "", when(one["at"]), "", told))
+    rows.sort(key=lambda row: (row[1], int(row[0][1:])))
     columns = ("version", "epoch", "kind", "status", "bytes", "loss", "accuracy", "received", "commit", "note")
     text = table(columns, rows, title=str(lineage))
     if parked:
@@ -43,7 +49,8 @@ def run(args: argparse.Namespace) -> Answer:
             ("refused", "error", "reason", "at"),
             [(f"@{r['version']}" if r["version"] else "a message", r["error"], r["reason"], when(r["at"])) for r in refusals],
         )
-    return Answer({"device": lineage.device, "model": lineage.model, "versions": versions, "refusals": refusals, "parked": parked}, text)
+    document = {"device": lineage.device, "model": lineage.model, "versions": versions, "refusals": refusals, "parked": parked}
+    return Answer({**document, "lost": lost}, text)
 
 
 def _change(version: Document, what: str) -> str:

@@ -9,6 +9,7 @@ from edgecloud.versions import cards, naming
 from edgecommon.printing import Answer, visible
 from modelwire.errors import UnknownDevice, WireError
 
+from .. import losses
 from ..answer import Document, facts, now, registry_of, when
 from ..fleet import devices
 from .card import as_document, summary
@@ -82,7 +83,7 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
                 (
                     ("model", model["model"]), ("head", f"@{model['head']}"), ("verified", f"@{model['verified']}"),
                     ("epoch", model["epoch"]), ("versions", f"{len(rows)}, {model['bytes']} bytes in all"),
-                    ("link", model["state"]), ("seen", when(model["seen_at"])),
+                    ("lost", losses.numbers(model["lost"])), ("link", model["state"]), ("seen", when(model["seen_at"])),
                     ("runtime", model["runtime"]), ("agent", model["agent"]), ("asked for", ", ".join(open_requests)),
                     *(("answered", _answered(r)) for r in answered), *(("expired", said) for said in expired),
                     *(("note", n["text"]) for n in model["annotations"]),
@@ -90,6 +91,8 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
             )
         )  # fmt: skip
     lines += [f"note  {visible(n['text'])}" for n in document["annotations"]]
+    told = [losses.line(f"{device}/{m['model']}", m["lost"]) for m in document["models"]]
+    lines += [visible(one) for one in (*told, *map(losses.witness_line, document["witness"])) if one]
     return Answer(document, "\n\n".join(lines))
 
 

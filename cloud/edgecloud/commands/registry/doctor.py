@@ -20,6 +20,7 @@ from modelwire.wire.signing import Role
 
 from ..answer import Document, table
 from ..broker import add_broker, broker_of
+from ..losses import witness_line, witnesses_of
 from ..waiting import waiting_keys
 
 NAME = "doctor"
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> Answer:
         _check("log", lambda: _log_says(path), "whole, signed, and every table says the same"),
         _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
+        _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
         _check("disk", lambda: _room(path), "has room"),
         _check("broker", lambda: reach(broker_of(args)), "answers"),
     ]
@@ -99,6 +101,18 @@ def _waits(path: Path) -> str:
     some = [f"{versions} {'version is' if versions == 1 else 'versions are'} waiting: a running ingester judges them"] if versions else []
     some += [f"{strangers} {'key waits' if strangers == 1 else 'keys wait'} for you: edgecloud devices lists them"] if strangers else []
     return "; ".join(some)
+
+
+def _witnesses(path: Path) -> None:
+    """Raise RegistryDamaged when boards have seen another log of this centre than the one that is here."""
+    store = open_registry(path, readonly=True)
+    try:
+        seen = witnesses_of(store)
+    finally:
+        store.close()
+    if seen:
+        more = f"; and {len(seen) - 1} more" if len(seen) > 1 else ""
+        raise RegistryDamaged(path=path, reason=witness_line(seen[-1]) + more)
 
 
 def _key_fits(path: Path, key: str | None) -> None:

@@ -105,6 +105,8 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
         lines.append(f"{carried.claims} claims given or withdrawn since the backup were brought along")
     if carried.trusts:
         lines.append(f"{carried.trusts} newer trust records were brought along")
+    lines.append("what boards have sent since this copy was made is not in it: each tells by number what is lost, when it says hello;")
+    lines.append("edgecloud devices lists that, and a snapshot of what the board has now comes by itself")
     missing = [name for name in keys.SECRET if not (target.parent / name).exists()]
     document["keys_missing"] = missing
     if missing:

@@ -1,0 +1,99 @@
+"""How a board and the centre come to agree on every version number: what hellos ask in `more`, and what counts as their answer.
+
+An answer gives the hello's nonce back. So nothing that was said before a hello passes for its answer, whoever says it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+
+from edgeagent.state.lineage import Lineage
+from edgeagent.state.outcome import said as listed
+from edgeagent.state.trust import TrustStore
+from edgecommon.sqlite import Row
+from modelwire.wire import cbor, numbers
+from modelwire.wire.records import Receipt, Welcome
+
+_log = logging.getLogger("edgeagent.session")
+KEPT = 8  # hellos that may still be answered; a slow link has no more of them under way
+
+
+class Agreement:
+    """What one model's talk over one connection has asked, and takes for an answer."""
+
+    def __init__(self, lineage: Lineage, trust: TrustStore, rng: random.Random) -> None:
+        self._lineage, self._trust, self._rng = lineage, trust, rng
+        self._asked: dict[bytes, int] = {}  # nonce of a hello -> the newest link of the centre's log that was known when it was said
+        self.in_doubt = False  # a welcome said that the centre holds less than it once did
+
+    def forget(self) -> None:
+        """Start anew on a fresh connection: no hello so far is answered any more."""
+        self._asked.clear()
+        self.in_doubt = False
+
+    def ask(self) -> dict[str, cbor.Value]:
+        """Return what a new hello says in `more`."""
+        link, nonce = self._trust.link, self._rng.randbytes(numbers.NONCE_BYTES)
+        self._asked[nonce] = link.number if link else 0
+        while len(self._asked) > KEPT:
+            del self._asked[next(iter(self._asked))]
+        return {numbers.NONCE: nonce, **self._lineage.doubts.said(), **({numbers.WITNESS: link.encode()} if link else {})}
+
+    def stale(self, more: Mapping[str, cbor.Value]) -> bool:
+        """Return whether this is an answer, and to another hello than one that is open: somebody says it again, or very late."""
+        return bool(nonce := numbers.nonce_in(more)) and nonce not in self._asked
+
+    def answers(self, more: Mapping[str, cbor.Value]) -> bool:
+        """Return whether this answers a hello that is open."""
+        return numbers.nonce_in(more) in self._asked
+
+    def witness(self, w: Welcome) -> None:
+        """Keep what a welcome says of time and log, and say once what is odd about it."""
+        if odd := self._trust.saw(w.time, w.log, since=self._asked.get(numbers.nonce_in(w.more))):
+            _log.warning("%s", odd)
+
+    def go_back(self, w: Welcome, wall: int) -> str:
+        """Follow a centre that holds less than it did, once it has said so twice: receipts may have overtaken the first welcome."""
+        less = f"the centre says @{w.head_version}, less than it once had"
+        if not self.answers(w.more):
+            return f"{less}, and answers no hello of this connection"
+        self._asked.clear()  # what answers the next hello is said after all that is known here now
+        self.in_doubt = not self.in_doubt
+        if self.in_doubt:
+            return f"{less}; asking again"
+        said = self._lineage.rewind(w, wall)
+        _log.warning("%s: %s", self._lineage.name, said)
+        return said
+
+    def take_missing(self, w: Welcome) -> None:
+        """Take from an answer which of the numbers that were given up the centre holds nothing of."""
+        self.in_doubt = False
+        with self._lineage.outbox.transaction():
+            gone = self._lineage.doubts.missing(w.more)
+        if gone:
+            _log.warning("%s: lost: %s; the centre holds nothing of them, and waits for none", self._lineage.name, listed(gone))
+
+    def replaced(self, r: Receipt) -> bool:
+        """Take an answer about an update that is none of ours, under a number that is; return whether it was one."""
+        if not self.answers(r.more):
+            return False
+        with self._lineage.outbox.transaction():
+            news = self._lineage.doubts.replaced(r)
+        if news:
+            _log.warning("%s: lost: @%d; the centre holds another update under this number", self._lineage.name, r.version)
+        return news
+
+    def settle(self, row: Row, r: Receipt) -> bool:
+        """Take the last word on a version that was given up here; return whether it is news. What answers no hello is ignored."""
+        name = self._lineage.name
+        if not self.answers(r.more):
+            _log.debug("%s: a receipt (%s) for @%d, which was given up here, was ignored", name, r.level.value, r.version)
+            return False
+        with self._lineage.outbox.transaction():
+            news = self._lineage.doubts.settle(row, r)
+        if news:
+            why = f": {r.reason}" if r.reason else ""
+            _log.warning("%s: @%d was given up here; at the centre it is %s%s", name, r.version, r.level.value, why)
+        return news

@@ -1,0 +1,188 @@
+"""The application that appends samples is another user than the one that holds the key: it reaches the folder of samples, and no more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeagent
+from edgeagent import cli
+from edgeagent.samples.spool_tables import FILE, FOLDER
+from edgeagent.settings import reading
+from edgeagent.state import agent_tables
+from edgeagent.state.folder import open_folder
+from modelwire.errors import BadArgument, ModelWireError
+from tests.edgeagent.boards import make
+
+AGENT, APP, GROUP, STRANGER = 61001, 61002, 61003, 61004  # users and a group that need no name
+ROOT = os.geteuid() == 0
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def board() -> Iterator[Path]:
+    """A device whose folder is the agent's and, where tests run as root, whose state is the group's to pass through."""
+    place = Path(tempfile.mkdtemp())  # tmp_path is shut to other users
+    place.chmod(0o755)
+    try:
+        make(place / "d")
+        np.savez(place / "seen.npz", x=np.eye(4, dtype=np.float32)[:3], y=np.arange(3))
+        (place / "seen.npz").chmod(0o644)
+        if ROOT:
+            for path in (place / "d", *(place / "d").rglob("*")):
+                os.chown(path, AGENT, AGENT, follow_symlinks=False)
+            state = place / "d" / "state"
+            for path in (state, state / FOLDER, state / FOLDER / FILE):
+                kept = mode(path)
+                os.chown(path, AGENT, GROUP)
+                path.chmod(kept)  # chown takes the bit for the group away
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def as_user(user: int, groups: list[int], do: Callable[[], int]) -> int:
+    """Return what `do` returns in a process of this user; 99 when it raises."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.setgroups(groups)
+            os.setgid(user)
+            os.setuid(user)
+            os.umask(0o077)
+            code = do()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def added(place: Path) -> int:
+    return cli.main(["samples", "add", "tiny", str(place / "seen.npz"), "--dir", str(place / "d"), "--json"])
+
+
+def counted(place: Path) -> int:
+    loaded = reading.load(place / "d" / reading.FILE, environment={}, flags={})
+    with open_folder(loaded, alone=True) as device:
+        count = device.spool.count("tiny")
+        device.spool.hold("tiny")
+        device.spool.release("tiny")
+    return count
+
+
+def readable(*paths: Path) -> int:
+    """Return how many of these files can be opened to read or to write, folders entered to write."""
+    return sum(os.access(path, os.R_OK) or os.access(path, os.W_OK) for path in paths)
+
+
+def test_the_modes_let_a_group_append_and_look_at_nothing_else(board: Path) -> None:
+    state = board / "d" / "state"
+    assert (mode(state), mode(state / FOLDER), mode(state / FOLDER / FILE)) == (0o750, 0o3770, 0o660)
+    assert (mode(state / agent_tables.FILE), mode(board / "d" / "device.key")) == (0o600, 0o600)
+    with edgeagent.Spool(board / "d") as spool:
+        spool.append("tiny", [0, 1, 2, 3], 1)
+        assert {mode(file) for file in (state / FOLDER).iterdir()} == {0o660}, "those that SQLite puts beside it, too"
+
+
+def test_the_agent_shuts_a_database_that_an_earlier_release_left_open(board: Path) -> None:
+    file = board / "d" / "state" / agent_tables.FILE
+    file.chmod(0o644)
+    assert counted(board) == 0 and mode(file) == 0o600
+
+
+def test_a_spool_where_earlier_releases_kept_it_is_still_used(board: Path) -> None:
+    state = board / "d" / "state"
+    (state / FOLDER / FILE).rename(state / FILE)
+    (state / FOLDER).rmdir()
+    assert added(board) == 0 and counted(board) == 3 and not (state / FOLDER).exists()
+
+
+if ROOT:  # another user can be had
+
+    def test_a_member_of_the_group_appends_while_the_key_and_the_state_stay_shut(board: Path) -> None:
+        d, member = board / "d", [GROUP]
+        assert as_user(APP, member, lambda: added(board)) == 0
+        assert as_user(AGENT, member, lambda: counted(board)) == 3
+        assert as_user(APP, member, lambda: added(board)) == 0, "beside what the agent has left there"
+        assert as_user(AGENT, member, lambda: counted(board)) == 6
+        shut = (d / "device.key", d / "state" / agent_tables.FILE, d / "state" / "lock")
+        assert as_user(APP, member, lambda: readable(*shut)) == 0
+        assert as_user(APP, member, lambda: int(os.access(d / "state", os.W_OK))) == 0
+
+    def test_who_is_not_of_the_group_appends_nothing(board: Path) -> None:
+        assert as_user(STRANGER, [], lambda: added(board)) not in (0, 99), "a named error"
+        (board / "d" / "state").chmod(0o755)
+        (board / "d" / "state" / FOLDER).chmod(0o755)
+        (board / "d" / "state" / FOLDER / FILE).chmod(0o644)
+        assert as_user(STRANGER, [], lambda: added(board)) == BadArgument.code
+        assert as_user(AGENT, [GROUP], lambda: counted(board)) == 0
+
+    def test_agent_and_application_write_by_turns_with_both_open(board: Path) -> None:
+        with edgeagent.Spool(board / "d") as spool:
+            for _ in range(3):
+                assert as_user(APP, [GROUP], lambda: added(board)) == 0
+                spool.append("tiny", [0, 1, 2, 3], 2)
+            assert spool.count("tiny") == 12
+
+    def test_a_member_can_not_put_another_file_in_the_place_of_the_spool(board: Path) -> None:
+        file = board / "d" / "state" / FOLDER / FILE
+
+        def swap() -> int:
+            tried = 0
+            for attempt in (file.unlink, lambda: file.rename(file.with_name("old")), lambda: os.replace(board / "seen.npz", file)):
+                try:
+                    attempt()
+                except OSError:
+                    tried += 1
+            return tried
+
+        assert as_user(APP, [GROUP], swap) == 3
+
+    @pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+    def test_a_link_that_a_member_puts_beside_the_spool_leads_the_agent_nowhere(board: Path, end: str) -> None:
+        state = board / "d" / "state"
+        target = state / agent_tables.FILE
+        before = target.read_bytes()
+
+        def plant() -> int:
+            (state / FOLDER / (FILE + end)).symlink_to(target)
+            return 0
+
+        def start() -> int:
+            try:
+                return counted(board)
+            except ModelWireError:
+                return 7
+
+        assert as_user(APP, [GROUP], plant) == 0
+        assert as_user(AGENT, [GROUP], start) in (0, 7)
+        assert target.read_bytes() == before and mode(target) == 0o600
+
+    def test_a_trigger_of_a_members_does_not_reach_beyond_the_spool(board: Path) -> None:
+        import sqlite3
+
+        def plant() -> int:
+            database = sqlite3.connect(board / "d" / "state" / FOLDER / FILE)
+            database.execute("CREATE TRIGGER t AFTER INSERT ON sample BEGIN SELECT load_extension('/tmp/evil.so'); END")
+            database.commit()
+            return 0
+
+        def use() -> int:
+            with edgeagent.Spool(board / "d") as spool:
+                try:
+                    spool.append("tiny", [0, 1, 2, 3], 1)
+                except Exception as error:  # noqa: BLE001 - whatever it is: the extension is not loaded
+                    return 7 if "unsafe use of load_extension" in str(error) or "no such function" in str(error) else 8
+            return 0
+
+        assert as_user(APP, [GROUP], plant) == 0 and as_user(AGENT, [GROUP], use) == 7
