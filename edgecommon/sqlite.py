@@ -83,6 +83,18 @@ class Database:
                     self.run(statement)
             raise
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read everything in the block as of one moment, while others go on writing."""
+        if self.connection.in_transaction:
+            yield
+            return
+        self.run("BEGIN")
+        try:
+            yield
+        finally:
+            self.run("ROLLBACK")
+
     def run(self, sql: str, *values: object) -> int:
         """Run a statement; return how many rows it changed."""
         with self.named():
