@@ -50,10 +50,8 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
     asked = tuple(reply for r in store.requests.open(context.now, lineage.id) for reply in asking.command(context, r))
-    last = _last_model(context, said, lineage, epoch, head)
-    replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head, last), *asked, *closed)
-    wish = f"; it may have @{last.version} back" if last else "; it asks for its last model, and is offered none" if said.resume else ""
-    return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}{wish}", replies)
+    replies = (*_newer_trust(context, said), _welcome(context, said, lineage, epoch, head), *asked, *closed)
+    return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 
 
 def presence(context: Context, signed: Signed, data: bytes) -> Decision:
@@ -85,8 +83,12 @@ def _require_room(context: Context, said: Hello, lineage: LineageRow | None) -> 
         raise LineageError(reason=f"{lineage} has lost its state {newest.epoch} times; no more epochs are granted")
 
 
-def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow, last: VersionRow | None) -> Reply:
-    verified = context.store.versions.verified(lineage.id, epoch.epoch)
+def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> Reply:
+    store = context.store
+    verified = store.versions.verified(lineage.id, epoch.epoch)
+    last = _last_model(context, lineage, epoch, head) if said.resume else None
+    if not said.resume:
+        store.lineages.end_wish(lineage.id)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
         verified, context.now, b"", 0, b"", last.commit if last else b"", last.version if last else 0, TRAINERS,
@@ -94,10 +96,10 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     return Reply("cmd", answer)
 
 
-def _last_model(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> VersionRow | None:
-    """Return what is offered to a model that would like its last version back, and note that it would; None when it would not."""
+def _last_model(context: Context, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> VersionRow | None:
+    """Return what is offered to a model that would like its last version back, and note that it would."""
     store = context.store
-    last = last_models.offered(store, lineage, epoch, head) if said.resume else None
+    last = last_models.offered(store, lineage, epoch, head)
     if last is None:
         store.lineages.end_wish(lineage.id)
         return None
