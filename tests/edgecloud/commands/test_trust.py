@@ -255,6 +255,17 @@ def test_show_lists_fingerprints_and_says_of_files_that_are_open_that_it_cannot_
         assert keys.load_key(desk.folder / name, keys.SECRET[name])._seed.hex() not in text + str(said)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_key_that_root_changes_still_belongs_to_the_service_that_reads_it(desk: Desk) -> None:
+    os.chown(desk.folder / "receipt.key", 4711, 4712)
+    (desk.folder / "word").write_text("x")
+    (desk.folder / "word").chmod(0o600)
+    for words in (("trust", "rotate", "receipt"), ("keys", "protect", "receipt.key", "--passphrase-file", "word")):
+        desk.ok(*words)
+        found = (desk.folder / "receipt.key").stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (4711, 4712, 0o600)
+
+
 STEPS = ("replace", "link", "fsync", "unlink", "rename")
 
 

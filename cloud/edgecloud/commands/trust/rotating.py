@@ -19,7 +19,7 @@ from edgecommon.files import TEMPORARY, flush_folder, write, write_named
 from modelwire.errors import BadArgument, BadSignature, Malformed
 from modelwire.tensors import ALL
 from modelwire.wire import records
-from modelwire.wire.keys import KeyKind, read_fleet, write_fleet
+from modelwire.wire.keys import TEXT_MAX, KeyKind, read_fleet, write_fleet
 from modelwire.wire.records import Signed, Trust, expect
 from modelwire.wire.signing import KEY_BYTES, Fleet, PrivateKey, Role, Signer
 from modelwire.wire.trust import Trusted
@@ -90,12 +90,13 @@ def prepare(change: Change, held: Trusted, place: KeyPlace, new_passphrase: Call
     for word in change.words:
         if word in out:
             continue
-        path, kind = place.following(word, number), keys.SECRET[f"{word}.key"]
+        path, old, kind = place.following(word, number), place.file(word), keys.SECRET[f"{word}.key"]
         if not path.exists():
-            old = place.file(word)
             kept = old.exists() and not keys.read_key_file(old, kind).seed
             text = keys.key_text(kind, secrets.token_bytes(KEY_BYTES), new_passphrase(old) if kept else b"")
             write(path, text.encode(), mode=0o600, replace=False)  # what a kill leaves of it has one name, and goes with the next try
+        if old.exists():
+            keys.give_to_owner(path, old.stat())
         path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)  # a second name that a kill has left
         out[word] = keys.read_key_file(path, kind).public
     return out
@@ -145,7 +146,8 @@ def settle(place: KeyPlace, held: Trusted) -> list[str]:
         said.append(f"{path} is the new {word} key")
     public = place.folder / keys.PUBLIC
     if public.exists():
-        fleet = read_fleet(public.read_text(encoding="ascii", errors="replace"), str(public))
+        with public.open("rb") as file:
+            fleet = read_fleet(file.read(TEXT_MAX).decode("ascii", errors="replace"), str(public))
         if fleet.id == held.fleet.id and fleet.root != held.root and held.newest is not None:
             _keep(public, public.with_name(f"{keys.PUBLIC}.before-{held.number}"), mode=0o644)
             write_named(public, (write_fleet(Fleet(held.root, fleet.id)) + "\n").encode(), mode=0o644)
