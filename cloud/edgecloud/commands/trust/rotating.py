@@ -65,8 +65,13 @@ def check(change: Change, held: Trusted, place: KeyPlace, at: int) -> None:
     newest, before, number = held.newest, held.before, change.number(held)
     if newest is None:
         raise BadArgument(reason="there is no trust record to follow", fix="edgecloud init makes the first one")
-    if at < newest.since:
+    if at < newest.at:
         raise BadArgument(reason=f"this clock stands before record {newest.number} was made", fix="set the clock right")
+    for word, given in change.publics.items():
+        new = {given[i : i + KEY_BYTES] for i in range(0, len(given), KEY_BYTES)}
+        for other in WORDS:
+            if other != word and not new.isdisjoint(keys.named(held, ROLES[other])):
+                raise BadArgument(reason=f"--public: this is the {other} key", fix=f"make another one: the {word} key has no other role")
     others = before is not None and any(getattr(before, w) != getattr(newest, w) for w in WORDS[1:])
     if others and newest.overlap and at <= newest.since + newest.overlap and not change.cut:
         left = newest.since + newest.overlap - at
@@ -113,13 +118,14 @@ def seal(
             reason=f"this root key is not the one that trust record {held.number} names: nobody would believe what it signs",
             fix="edgecloud trust show tells which file holds it; name that with --root-key",
         )
-    out, last = [], replace(newest, device=ALL, model=ALL, at=at, since=at, until=0, overlap=0, more={})
+    # Without an overlap it holds from the beginning of time: a device compares with the newest welcome, which is older than this record.
+    out, last = [], replace(newest, device=ALL, model=ALL, at=at, since=0, until=0, overlap=0, more={})
     if "root" in change.words:
         last = replace(last, number=held.number + 1, root=named["root"])
         out.append(records.encode(last, root, held.fleet.id))
         root = new_root()
     rest = {word: key for word, key in named.items() if word != "root"}
-    last = replace(last, number=change.number(held), overlap=change.overlap)
+    last = replace(last, number=change.number(held), since=at if change.overlap else 0, overlap=change.overlap)
     for word in rest:
         last = replace(last, **{word: rest[word]})  # type: ignore[arg-type]  # a word is a field that holds bytes
     return [*out, records.encode(last, root, held.fleet.id)]
