@@ -12,7 +12,7 @@ from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
-from edgeagent.state.outcome import said
+from edgeagent.state.outcome import said as listed
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
 
@@ -96,7 +96,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
     out = [f"{m['name']}@{m['version']}   epoch {m['epoch'] or 'none yet'}   {m['rounds']} rounds   {m['served']}"]
     out.append(f"  known at the centre up to @{m['verified']} (verified), @{m['stored']} (stored)")
     if m["lost_there"]:
-        out.append(f"  lost at the centre: {said(m['lost_there'])}, which it once held; what they changed is in later versions")
+        out.append(f"  lost at the centre: {listed(m['lost_there'])}, which it once held; what they changed is in later versions")
     out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
     out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
     if (now := m["under_way"]) is not None:
