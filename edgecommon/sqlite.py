@@ -83,6 +83,20 @@ class Database:
                     self.run(statement)
             raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Show one state of the file to all that is read in the block, whatever others write meanwhile."""
+        inside = self.connection.in_transaction
+        if inside:
+            yield
+            return
+        self.run("BEGIN")
+        try:
+            yield
+        finally:
+            if self.connection.in_transaction:
+                self.run("COMMIT")
+
     def run(self, sql: str, *values: object) -> int:
         """Run a statement; return how many rows it changed."""
         with self.named():

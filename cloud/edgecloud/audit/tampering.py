@@ -47,10 +47,11 @@ def look(store: SqliteStore) -> list[str]:
     """
     found: list[str] = []
     try:
-        for one in _look(store):
-            found.append(one)
-            if len(found) >= MOST:
-                break
+        with store.snapshot():
+            for one in _look(store):
+                found.append(one)
+                if len(found) >= MOST:
+                    break
     except RegistryDamaged as error:
         found.append(str(error.facts.get("reason", error.message)))
     except UNREADABLE as error:
