@@ -84,18 +84,16 @@ class Database:
             raise
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Show one state of the file to all that is read in the block, whatever others write meanwhile."""
-        inside = self.connection.in_transaction
-        if inside:
+    def reading(self) -> Iterator[None]:
+        """Read everything in the block as of one moment, while others go on writing."""
+        if self.connection.in_transaction:
             yield
             return
         self.run("BEGIN")
         try:
             yield
         finally:
-            if self.connection.in_transaction:
-                self.run("COMMIT")
+            self.run("ROLLBACK")
 
     def run(self, sql: str, *values: object) -> int:
         """Run a statement; return how many rows it changed."""

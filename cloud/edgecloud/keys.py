@@ -146,6 +146,12 @@ def read_key_file(path: Path, *kinds: KeyKind) -> KeyFile:
     return file
 
 
+def give_to_owner(path: Path, owner: os.stat_result) -> None:
+    """Let a new key file belong to whom the one before belongs: root changes the key that a service must read."""
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def key_text(kind: KeyKind, seed: bytes, passphrase: bytes = b"") -> str:
     """Return a private key as its file holds it, kept by a passphrase where one is given."""
     if not passphrase:

@@ -56,20 +56,20 @@ def test_a_second_writer_waits_and_then_says_that_the_file_is_busy(db: Database,
         other.insert("t", b="now")
 
 
-def test_a_snapshot_shows_one_state_while_others_write(db: Database) -> None:
+def test_what_is_read_together_shows_one_state_while_others_write(db: Database) -> None:
     db.insert("t", b="one")
     reader = Database(db.path, named, mode="ro")
-    with reader.snapshot():
+    with reader.reading():
         seen = reader.all("SELECT b FROM t")
         db.insert("t", b="two")
         assert reader.all("SELECT b FROM t") == seen
-        with reader.snapshot():
+        with reader.reading():
             assert len(reader.all("SELECT b FROM t")) == 1
     assert len(reader.all("SELECT b FROM t")) == 2
-    with pytest.raises(ZeroDivisionError), reader.snapshot():
+    with pytest.raises(ZeroDivisionError), reader.reading():
         _ = 1 // 0
     assert not reader.connection.in_transaction
-    with db.transaction(), db.snapshot():
+    with db.transaction(), db.reading():
         db.insert("t", b="three")
     assert len(reader.all("SELECT b FROM t")) == 3
 

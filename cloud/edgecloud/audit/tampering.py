@@ -47,7 +47,7 @@ def look(store: SqliteStore) -> list[str]:
     """
     found: list[str] = []
     try:
-        with store.snapshot():
+        with store.database.reading():  # an ingester may be at work
             for one in _look(store):
                 found.append(one)
                 if len(found) >= MOST:

@@ -20,6 +20,7 @@ from modelwire.wire.trust import Trusted
 from .decision import Reply
 
 log = logging.getLogger("edgecloud.ingester")
+GRACE = 5  # seconds that a key file may be late
 TOLD_AT_START = 2  # records: a device goes by the newest and the one before it
 
 
@@ -31,6 +32,8 @@ class Voice:
         self._read = read
         self._held: Trusted | None = None
         self._warned = 0  # number of the record that was warned of
+        self._settled = False  # whether this key, or the one before, spoke once
+        self._missed: int | None = None  # when it was first seen to speak no more
 
     def look(self, store: Store, now: int) -> tuple[Reply, ...]:
         """Take what the registry says of the fleet's keys, and return the trust records that devices on line have not heard of.
@@ -44,6 +47,7 @@ class Voice:
             news = [row for row in rows if row.number > known and rows[-1].number > 1]
             self._held = keys.trusted(store.identity, [row.record for row in rows])
         self._settle(self._held, store, now)
+        self._settled = True
         return tuple(Reply("trust", records.parse(row.record).record, row.record) for row in news)
 
     def key_now(self, store: Store, now: int) -> Signer:
@@ -58,9 +62,12 @@ class Voice:
         found = self._reread()
         if found is not None and found.public in keys.named(held, Role.RECEIPT):
             log.info("signing with the receipt key %s of trust record %d from now on", fingerprint(found.public), held.number)
-            self.key = found
+            self.key, self._missed = found, None
             return
         if self.key.public not in held.keys(Role.RECEIPT, now):
+            self._missed = now if self._missed is None else self._missed
+            if self._settled and now - self._missed < GRACE:  # its file gets its name right after the record
+                return
             if not any(self.key.public in _receipt_keys(row) for row in store.trusts.all()):
                 keys.require_speaks(self.key, Role.RECEIPT, held, "the private key")
             raise RetiredKey(what="the ingester's receipt key", fingerprint=fingerprint(self.key.public), number=held.number)

@@ -62,10 +62,6 @@ class SqliteStore:
     def transaction(self) -> AbstractContextManager[None]:
         return self.database.transaction()
 
-    def snapshot(self) -> AbstractContextManager[None]:
-        """One state of the registry for all that is read in the block: an ingester may write beside it."""
-        return self.database.snapshot()
-
     def problems(self) -> list[str]:
         """Return what SQLite finds wrong with the registry's file; nothing when it is whole."""
         return problems(self.database)

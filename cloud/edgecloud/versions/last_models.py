@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgecloud.registry import Epoch, HeadRow, LineageRow, Store, VersionRow
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, BadSignature
 from modelwire.lattice.between import difference
 from modelwire.lattice.replay import kind_of
 from modelwire.update import container
+from modelwire.update.container import Container
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind
 
@@ -37,10 +39,10 @@ def offered(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> V
     return last if last is not None and last.base == epoch.base else None
 
 
-def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> WayBack:
-    """Return the update that leads from the base of the new epoch to the last model.
+def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow, keys: Sequence[bytes]) -> WayBack:
+    """Return the update that leads from the base of the new epoch to the last model. keys: that speak, or spoke, for the device.
 
-    Raises BadArgument that says why there is none, BadSignature for a version that no key of the device signed, and as `rebuild`.
+    Raises BadArgument that says why there is none, BadSignature for a version that none of them signed, and as `rebuild`.
     """
     if head.version_id is not None:
         raise BadArgument(
@@ -59,7 +61,7 @@ def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> 
             fix=f"set the board up anew with the file of {of!r}: edgeagent init --resume --model {lineage.model}=FILE",
         )
     # A row may be anybody's who writes to the registry; the operator is about to seal what it leads to.
-    materialise.check_signature(store, lineage, materialise.open_container(store, lineage, last))
+    _require_signed(materialise.open_container(store, lineage, last), keys, store)
     bases = materialise.LoadedBases(store)
     before, after = bases[epoch.base].state(), materialise.rebuild(store, last, bases)
     if before.root == after.root:
@@ -72,3 +74,14 @@ def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow) -> 
         epoch.base if kind is Kind.SNAPSHOT else b"", {"note": f"@{last.version} of epoch {last.epoch}"},
     )  # fmt: skip
     return WayBack(last, epoch.base, container.unsigned(header, sections, after.manifest.schema), kind)
+
+
+def _require_signed(sent: Container, keys: Sequence[bytes], store: Store) -> None:
+    """Raise BadSignature unless one of these keys sealed a container: its commit binds the root that is rebuilt and proven."""
+    for key in keys:
+        try:
+            sent.verify(key, store.identity.id)
+            return
+        except BadSignature:
+            continue
+    raise BadSignature(what=sent.name, signer=f"any of the {len(keys)} keys of {sent.header.device}")

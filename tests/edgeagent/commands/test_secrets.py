@@ -159,3 +159,18 @@ def test_status_says_until_when_it_is_quiet_however_far_that_is(board: Path, cap
     code, out, err = call(capsys, "status", "--dir", str(board))
     assert code == 0, err
     assert "nothing sent until 2242-" in out if until == 1 << 33 else f"nothing sent until {until} s after 1970" in out
+
+
+@pytest.mark.parametrize("url", ["mqtt://pi-7:hush", "pi-7:hush", "mqtt://pi-7:hu/hush", "mqtts://pi-7:my hush", "mqtt:pi-7:hush"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_password_whose_host_was_forgotten_is_refused_and_shown_by_no_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str, form: tuple[str, ...]
+) -> None:
+    code, out, err = call(capsys, *init_words(tmp_path / "d", "--broker", url, *form))
+    assert code == BadArgument.code and "hush" not in out + err and "password" in err
+    code, out, err = call(capsys, *init_words(tmp_path / "e", "--broker", "mqtt://127.0.0.1:1883"))
+    assert code == 0, err
+    monkeypatch.setenv("EDGEAGENT_LINK_BROKER", url)
+    for line in ("status", "config show", "config check", "doctor", "run --once --timeout 1s"):
+        code, out, err = call(capsys, *line.split(" "), "--dir", str(tmp_path / "e"), *form)
+        assert "hush" not in out + err, line

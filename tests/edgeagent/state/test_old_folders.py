@@ -49,18 +49,13 @@ def test_a_folder_of_a_later_release_is_said_to_be_damaged_as_ever(tmp_path: Pat
 def test_a_folder_of_the_release_before_gets_the_tables_that_came_since(tmp_path: Path) -> None:
     loaded = make(tmp_path / "d")
     file = loaded.state / agent_tables.FILE
-    of_release(file, 4)
-    database = sqlite3.connect(file, isolation_level=None)
-    for table in ("resume", "taking"):
-        database.execute(f"DROP TABLE {table}")
-    database.close()
+    back_to_4(file)
+    assert not {"resume", "taking"} & set(objects(file))
     for alone in (False, True, False):
         with open_folder(loaded, alone=alone) as opened:
             assert opened.lineages["tiny"].wish() is None and opened.lineages["tiny"].takings.current() is None
             assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
-    made = sorted(r[0] for r in sqlite3.connect(file).execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
-    fresh = make(tmp_path / "e").state / agent_tables.FILE
-    assert made == sorted(r[0] for r in sqlite3.connect(fresh).execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    assert objects(file) == objects(make(tmp_path / "e").state / agent_tables.FILE)
 
 
 def test_commands_end_with_the_code_of_an_old_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +74,8 @@ def back_to_4(path: Path) -> None:
         "PRAGMA foreign_keys = OFF", "\n".join(lines),
         f"INSERT INTO old SELECT {', '.join(columns(database)[:-2])} FROM version",
         "DROP TABLE version", "ALTER TABLE old RENAME TO version", "CREATE INDEX version_by_state ON version (model, state, version)",
-        "CREATE INDEX version_by_parent ON version (model, parent)", "DELETE FROM meta WHERE key='fork'", "PRAGMA user_version = 4",
+        "CREATE INDEX version_by_parent ON version (model, parent)", "DELETE FROM meta WHERE key='fork'", "DROP TABLE resume",
+        "DROP TABLE taking", "PRAGMA user_version = 4",
     ):  # fmt: skip
         database.execute(statement)
     database.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.intake.speaking import Voice
+from edgecloud.intake.speaking import GRACE, Voice
 from edgecloud.registry import SqliteStore, TrustRow, open_registry
 from modelwire.errors import BadArgument, MissingFile, RetiredKey
 from modelwire.wire.records import Receipt, encode, parse
@@ -66,10 +66,11 @@ def test_with_the_old_key_it_goes_on_while_that_is_good_and_says_so_once(store: 
     assert voice.look(store, 150) == () and voice.key is RECEIPT
     file.key = THIRD  # one that no record names
     assert voice.look(store, 150) == () and voice.key is RECEIPT
-    with pytest.raises(RetiredKey, match="trust record 2"):
-        voice.look(store, 151)
-    file.key = NEXT
     voice.look(store, 151)
+    with pytest.raises(RetiredKey, match="trust record 2"):
+        voice.look(store, 151 + GRACE)
+    file.key = NEXT
+    voice.look(store, 151 + GRACE)
     assert voice.key is NEXT
 
 
@@ -79,8 +80,9 @@ def test_two_changes_end_the_first_key_at_once(store: SqliteStore) -> None:
     turn(store, 2, NEXT, overlap=10_000)
     voice.look(store, 101)
     turn(store, 3, THIRD, overlap=10_000)
+    voice.look(store, 101)
     with pytest.raises(RetiredKey):
-        voice.look(store, 101)
+        voice.look(store, 101 + GRACE)
 
 
 def test_a_key_that_never_spoke_is_told_from_one_that_did(store: SqliteStore) -> None:

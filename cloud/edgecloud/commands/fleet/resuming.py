@@ -99,7 +99,8 @@ def _way_back(store: SqliteStore, lineage: LineageRow) -> tuple[LineageRow, Epoc
     head = store.lineages.head(lineage.id, epoch.epoch) if epoch is not None else None
     if epoch is None or head is None:
         raise BadArgument(reason=f"{lineage} has never said hello", fix="edgecloud devices list tells which have")
-    return lineage, epoch, last_models.way_back(store, lineage, epoch, head)
+    own = [known.key for known in store.devices.keys(lineage.device)]
+    return lineage, epoch, last_models.way_back(store, lineage, epoch, head, own)
 
 
 def _task(store: SqliteStore, way: WayBack) -> Adopt | Take:

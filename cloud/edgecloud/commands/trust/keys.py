@@ -75,7 +75,9 @@ def backup_key(args: argparse.Namespace) -> Answer:
 
 
 def _written(file: keys.KeyFile, text: str, *, protected: bool) -> Answer:
+    owner = file.path.stat()
     write_named(file.path, text.encode(), mode=0o600)
+    keys.give_to_owner(file.path, owner)
     document: Document = {"file": str(file.path), "kind": file.kind.prefix, "public": file.public.hex(), "protected": protected}
     how = "is kept by a passphrase now" if protected else "is kept by no passphrase now: whoever reads the file has the key"
     return Answer(document, lines_of([f"{file.path}, {fingerprint(file.public)}, {how}"]))

@@ -19,7 +19,7 @@ from edgecommon.files import TEMPORARY, flush_folder, write, write_named
 from modelwire.errors import BadArgument, BadSignature, Malformed
 from modelwire.tensors import ALL
 from modelwire.wire import records
-from modelwire.wire.keys import KeyKind, read_fleet, write_fleet
+from modelwire.wire.keys import TEXT_MAX, KeyKind, read_fleet, write_fleet
 from modelwire.wire.records import Signed, Trust, expect
 from modelwire.wire.signing import KEY_BYTES, Fleet, PrivateKey, Role, Signer
 from modelwire.wire.trust import Trusted
@@ -65,8 +65,13 @@ def check(change: Change, held: Trusted, place: KeyPlace, at: int) -> None:
     newest, before, number = held.newest, held.before, change.number(held)
     if newest is None:
         raise BadArgument(reason="there is no trust record to follow", fix="edgecloud init makes the first one")
-    if at < newest.since:
+    if at < newest.at:
         raise BadArgument(reason=f"this clock stands before record {newest.number} was made", fix="set the clock right")
+    for word, given in change.publics.items():
+        new = {given[i : i + KEY_BYTES] for i in range(0, len(given), KEY_BYTES)}
+        for other in WORDS:
+            if other != word and not new.isdisjoint(keys.named(held, ROLES[other])):
+                raise BadArgument(reason=f"--public: this is the {other} key", fix=f"make another one: the {word} key has no other role")
     others = before is not None and any(getattr(before, w) != getattr(newest, w) for w in WORDS[1:])
     if others and newest.overlap and at <= newest.since + newest.overlap and not change.cut:
         left = newest.since + newest.overlap - at
@@ -90,12 +95,13 @@ def prepare(change: Change, held: Trusted, place: KeyPlace, new_passphrase: Call
     for word in change.words:
         if word in out:
             continue
-        path, kind = place.following(word, number), keys.SECRET[f"{word}.key"]
+        path, old, kind = place.following(word, number), place.file(word), keys.SECRET[f"{word}.key"]
         if not path.exists():
-            old = place.file(word)
             kept = old.exists() and not keys.read_key_file(old, kind).seed
             text = keys.key_text(kind, secrets.token_bytes(KEY_BYTES), new_passphrase(old) if kept else b"")
             write(path, text.encode(), mode=0o600, replace=False)  # what a kill leaves of it has one name, and goes with the next try
+        if old.exists():
+            keys.give_to_owner(path, old.stat())
         path.with_name(path.name + TEMPORARY).unlink(missing_ok=True)  # a second name that a kill has left
         out[word] = keys.read_key_file(path, kind).public
     return out
@@ -112,13 +118,14 @@ def seal(
             reason=f"this root key is not the one that trust record {held.number} names: nobody would believe what it signs",
             fix="edgecloud trust show tells which file holds it; name that with --root-key",
         )
-    out, last = [], replace(newest, device=ALL, model=ALL, at=at, since=at, until=0, overlap=0, more={})
+    # Without an overlap it holds from the beginning of time: a device compares with the newest welcome, which is older than this record.
+    out, last = [], replace(newest, device=ALL, model=ALL, at=at, since=0, until=0, overlap=0, more={})
     if "root" in change.words:
         last = replace(last, number=held.number + 1, root=named["root"])
         out.append(records.encode(last, root, held.fleet.id))
         root = new_root()
     rest = {word: key for word, key in named.items() if word != "root"}
-    last = replace(last, number=change.number(held), overlap=change.overlap)
+    last = replace(last, number=change.number(held), since=at if change.overlap else 0, overlap=change.overlap)
     for word in rest:
         last = replace(last, **{word: rest[word]})  # type: ignore[arg-type]  # a word is a field that holds bytes
     return [*out, records.encode(last, root, held.fleet.id)]
@@ -145,7 +152,8 @@ def settle(place: KeyPlace, held: Trusted) -> list[str]:
         said.append(f"{path} is the new {word} key")
     public = place.folder / keys.PUBLIC
     if public.exists():
-        fleet = read_fleet(public.read_text(encoding="ascii", errors="replace"), str(public))
+        with public.open("rb") as file:
+            fleet = read_fleet(file.read(TEXT_MAX).decode("ascii", errors="replace"), str(public))
         if fleet.id == held.fleet.id and fleet.root != held.root and held.newest is not None:
             _keep(public, public.with_name(f"{keys.PUBLIC}.before-{held.number}"), mode=0o644)
             write_named(public, (write_fleet(Fleet(held.root, fleet.id)) + "\n").encode(), mode=0o644)

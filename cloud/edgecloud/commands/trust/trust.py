@@ -47,7 +47,7 @@ def show(args: argparse.Namespace) -> Answer:
         held, rows = _held(store), store.trusts.all()
         place, at = _place(args), now()
     if args.out:
-        write_named(Path(args.out), rotating.write_records([row.record for row in rows]))
+        write_named(Path(args.out), rotating.write_records([row.record for row in rows]), replace=False)
     told = [expect(records.parse(row.record), Trust) for row in rows]
     listed = [_told(record, before) for record, before in zip(told, [None, *told], strict=False)]
     files = [_file(one, held, told, at) for one in rotating.found(place)]
@@ -55,9 +55,9 @@ def show(args: argparse.Namespace) -> Answer:
         "fleet": told[-1].fleet, "fleet_id": held.fleet.id, "number": held.number, "records": listed, "keys": files, "out": args.out,
     }  # fmt: skip
     text = table(
-        ("record", "since", "overlap until", *WORDS, "new"),
+        ("record", "made", "overlap until", *WORDS, "new"),
         [
-            (r["number"], when(r["since"]), when(r["overlap_until"]), *(" ".join(f[:9] for f in r[w]) for w in WORDS), ", ".join(r["new"]))
+            (r["number"], when(r["at"]), when(r["overlap_until"]), *(" ".join(f[:9] for f in r[w]) for w in WORDS), ", ".join(r["new"]))
             for r in listed
         ],
     )
@@ -98,7 +98,7 @@ def rotate(args: argparse.Namespace) -> Answer:
         given = rotating.read_records(Path(args.records))
         file = Path(args.fleet_key) if args.fleet_key else Path(args.out).parent / keys.PUBLIC
         made = _make(args, change, rotating.chain(_fleet(file), given), place)
-        write_named(Path(args.out), rotating.write_records(made))
+        write_named(Path(args.out), rotating.write_records(made), replace=False)
         return _rotated(change, rotating.chain(_fleet(file), [*given, *made]), args.out, [])
     with registry_of(args, readonly=False) as store:
         held = _held(store)
@@ -107,7 +107,7 @@ def rotate(args: argparse.Namespace) -> Answer:
             return _rotated(change, held, None, finished, finished=True)
         made = _make(args, change, held, place)
         if args.out:
-            write_named(Path(args.out), rotating.write_records(made))
+            write_named(Path(args.out), rotating.write_records(made), replace=False)
             return _rotated(change, held, args.out, [], made=made)
         return _rotated(change, _take(store, held, made), None, rotating.settle(place, _held(store)))
 
@@ -168,7 +168,7 @@ def _rotated(
 ) -> Answer:
     newest = held.newest if made is None else expect(records.parse(made[-1]), Trust)
     assert newest is not None
-    until = newest.since + newest.overlap
+    until = newest.since + newest.overlap if newest.overlap else None
     document: Document = {
         "number": newest.number, "changed": [] if finished else list(change.words), "overlap_until": until, "finished": finished,
         "out": out,
@@ -225,7 +225,8 @@ def _told(record: Trust, before: Trust | None) -> Document:
     ends = record.since + record.overlap if record.overlap else None
     new = [word for word in WORDS if before is not None and getattr(record, word) != getattr(before, word)]
     named = {word: [fingerprint(key) for key in _split(getattr(record, word))] for word in WORDS}
-    return {"number": record.number, "since": record.since, "until": record.until, "overlap_until": ends, **named, "new": new}
+    times = {"at": record.at, "since": record.since, "until": record.until, "overlap_until": ends}
+    return {"number": record.number, **times, **named, "new": new}
 
 
 def _file(one: KeyFile | Path, held: Trusted, told: list[Trust], at: int) -> Document:
