@@ -91,6 +91,14 @@ class OldWire(ConfigError):
     hint = "{fix}"
 
 
+class CertificateRefused(ConfigError):
+    """A certificate, or a request for one, is not what may be used here. Nothing was changed."""
+
+    code = 19
+    text = "{certificate} {reason}"
+    hint = "{fix}"
+
+
 # The model's author can act.
 
 

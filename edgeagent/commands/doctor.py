@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
-from edgeagent.link import mqtt
+from edgeagent.link import certificate, mqtt
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.keys import read_board, read_fleet
@@ -70,6 +70,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield _check("key", lambda: _key(loaded))
     yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
     yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
+    yield _check("certificate", lambda: _certificate(loaded))
     yield _check("broker", lambda: _broker(loaded))
     try:
         with open_folder(loaded, alone=False, open_key=True) as device:  # what the key's check said is said
@@ -125,6 +126,17 @@ def _clock() -> str | Finding:
 def _key(loaded: Loaded) -> str:
     board = read_board(loaded)
     return f"{board.public_key}, readable by its owner alone"
+
+
+def _certificate(loaded: Loaded) -> str | Finding:
+    link, now = loaded.settings.link, time.time()
+    life = certificate.own_life(link, loaded.folder)
+    if life is None:
+        return "none is set"
+    text = f"{link.tls_cert} of {loaded.settings.device.name} {life.told(now)}"
+    if life.word(now) in ("ended", "early"):
+        return Finding("certificate", False, text, certificate.RENEW)
+    return text + (f"; {certificate.RENEW}" if life.word(now) == "due" else "")
 
 
 def _broker(loaded: Loaded) -> str:

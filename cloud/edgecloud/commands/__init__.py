@@ -15,7 +15,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry", "doctor": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
-    "ingest": "registry",
+    "ingest": "registry", "ca": "perimeter", "broker": "perimeter",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
 }  # fmt: skip
 
