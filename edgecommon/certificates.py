@@ -89,7 +89,7 @@ def read_certificates(data: bytes, what: str) -> tuple[x509.Certificate, ...]:
 
     try:
         return tuple(x509.load_der_x509_certificate(der) for der in _ders(data, what))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise Malformed(what=what, reason="is no certificate") from None
 
 
@@ -114,7 +114,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return False
 
 
@@ -142,11 +142,11 @@ def public_bytes(key: PublicKeyTypes) -> bytes:
 
 
 def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
         certificate.verify_directly_issued_by(by)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return is_authority(by)
 

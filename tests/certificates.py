@@ -41,10 +41,15 @@ class Authority:
     @classmethod
     def of(cls, folder: Path, ca: Path) -> Authority:
         """Return the fleet's own CA, whose key lies in its folder: it issues here what the commands would not."""
+        return cls.holding(folder, ca / "ca.pem", ca / "ca-1.key")
+
+    @classmethod
+    def holding(cls, folder: Path, certificate: Path, private: Path) -> Authority:
+        """Return who signs by a certificate that is there, whether it may sign or not."""
         made = cls.__new__(cls)
-        key = serialization.load_pem_private_key((ca / "ca-1.key").read_bytes(), None)
+        key = serialization.load_pem_private_key(private.read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
-        made.file = ca / "ca.pem"
+        made.file = certificate
         made._folder, made._key, made._name = folder, key, x509.load_pem_x509_certificate(made.file.read_bytes()).subject
         return made
 

@@ -38,6 +38,13 @@ class Tally:
     stolen: list[str] = field(default_factory=list)  # ids: a session taken over, or its messages
     kicked: list[str] = field(default_factory=list)  # who was put off by what another did
 
+    def figures(self) -> dict[str, int]:
+        """Return the counts by the names that the evidence has for them."""
+        return {
+            "deliveries_tried": self.tried, "strangers_let_in": len(self.let_in), "foreign_messages": len(self.foreign),
+            "stolen_ids": len(self.stolen), "clients_kicked": len(self.kicked),
+        }  # fmt: skip
+
 
 def measure(folder: Path, *, open_access: bool = False) -> Tally:
     """Try it all against a broker of its own, and return what got through. open_access: without its list, to see that it is counted."""

@@ -84,6 +84,7 @@ def test_strangers_and_an_enrolled_enemy_get_nothing_and_put_nobody_off(tmp_path
     tally = deliveries.measure(tmp_path)
     assert tally.tried > 100
     assert (tally.let_in, tally.foreign, tally.stolen, tally.kicked) == ([], [], [], [])
+    assert sum(tally.figures().values()) == tally.tried
 
 
 def test_without_the_access_list_the_same_measure_counts_what_gets_through(tmp_path: Path) -> None:

@@ -116,14 +116,19 @@ After edgecloud ca rotate: sudo systemctl restart mosquitto, as {BUNDLE} is read
 """
 
 
-def write_new(folder: Path, given: dict[str, bytes]) -> None:
-    """Write all files, and none when one is there already. Raises BadArgument."""
-    there = [name for name in given if (folder / name).exists()]
+def require_new(folder: Path) -> None:
+    """Raise BadArgument when one of the files is there already."""
+    there = [name for name in (MAIN, SETTINGS, ACCESS, BUNDLE, LIST, CERTIFICATE, KEY, PAGE) if (folder / name).exists()]
     if there:
         raise BadArgument(
             reason=f"{folder / there[0]} is there already, and nothing is overwritten",
             fix="name an empty folder with -o; edgecloud broker refresh renews certificates in one that is in use",
         )
+
+
+def write_new(folder: Path, given: dict[str, bytes]) -> None:
+    """Write all files, and none when one is there already. Raises BadArgument."""
+    require_new(folder)
     (folder / "conf.d").mkdir(parents=True, exist_ok=True)
     for name, data in given.items():
         files.write(folder / name, data, mode=0o600 if name == KEY else 0o644, replace=False)

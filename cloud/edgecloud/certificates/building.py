@@ -89,7 +89,7 @@ def public_key_of_request(data: bytes, name: str, what: str) -> CertificatePubli
         request = x509.load_pem_x509_csr(data)
         asked, key = name_of(request), request.public_key()  # type: ignore[arg-type]
         genuine = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateRefused(certificate=what, reason=f"is no request for a certificate: {error}", fix=fix) from None
     if not genuine:
         raise CertificateRefused(certificate=what, reason="is not signed by the key that it asks for", fix=fix)

@@ -52,6 +52,7 @@ def config(args: argparse.Namespace) -> Answer:
     for text in (str(place), args.bind):
         if any(not c.isprintable() or c.isspace() for c in text):
             raise BadArgument(reason=f"{text!r} can't stand in mosquitto's settings", fix="name a place without blanks")
+    broker_files.require_new(folder)  # before a certificate is issued for it
     with CertificateFolder.open(authority_folder(args)) as authority:
         held = authority.ledger.newest(hosts[0], Holder.SERVER)
         if held is None or held.revoked or list(held.hosts) != hosts:
