@@ -54,7 +54,7 @@ class Perimeter:
 
     def cloud(self, *arguments: str) -> Any:
         """Run a command of the centre that takes this CA, and return its JSON document."""
-        return cloud(*arguments, "--ca-dir", str(self.ca), "--db", str(self.folder / "none.db"))
+        return cloud(*arguments, "--ca-dir", str(self.ca))
 
     def start(self) -> None:
         path = broker.program()

@@ -119,11 +119,11 @@ class CertificateFolder:
         self._settle(replace(held, issues=(*held.issues, made)), now, lists=any(one.revoked for one in gone))
         return made
 
-    def renew(self, now: int, *, grace: int = GRACE_DAYS * DAY, days: int = DAYS, out: Callable[[str], str] = lambda _: "") -> Renewal:
+    def renew(self, now: int, *, grace: int = GRACE_DAYS * DAY, days: int = 0, out: Callable[[str], str] = lambda _: "") -> Renewal:
         """Issue anew, for the same key, what is past two thirds of its life or was signed by an older CA; and revoke what is superseded.
 
-        grace: seconds after its end within which a certificate is still renewed. out: why a device is out, empty when it is not.
-        Done twice it does nothing the second time.
+        grace: seconds after its end within which a certificate is still renewed. days: 0 for as long as the one before it was good.
+        out: why a device is out, empty when it is not. Done twice it does nothing the second time.
         """
         renewed: list[Issue] = []
         left: list[tuple[str, str]] = []
@@ -137,7 +137,8 @@ class CertificateFolder:
                 left.append((one.name, why))
             else:
                 key = building.public_key_of(one.certificate)
-                renewed.append(self._made(one.name, one.kind, key, now, days=days, hosts=one.hosts))
+                before = max(1, round((one.until - one.since) / DAY))
+                renewed.append(self._made(one.name, one.kind, key, now, days=days or before, hosts=one.hosts))
                 held = held.changed(replace(one, superseded=now))
         due = [one for one in held.issues if one.revoke_at and one.revoke_at <= now and not one.revoked]
         revoked = [replace(one, revoked=now, reason="superseded") for one in due]

@@ -9,7 +9,7 @@ from edgecloud.certificates import Issue
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.certificates import Life, day
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, MissingFile
 
 from .answer import Document, registry_of
 
@@ -36,9 +36,14 @@ def fleet_of(args: argparse.Namespace, asked: str | None) -> str:
 
 
 def revoked_devices(args: argparse.Namespace, names: list[str]) -> dict[str, str]:
-    """Return why devices are out: those whose keys are all revoked in the registry. Empty where there is no registry on this machine."""
+    """Return why devices are out: those whose keys are all revoked in the registry.
+
+    Empty where there is no registry on this machine. Raises MissingFile when one was named, and is not there.
+    """
     path = registry_path(args.db)
     if not path.exists():
+        if args.db or from_environment("DB", ""):
+            raise MissingFile(path=path, what="the registry")
         return {}
     store = open_registry(path, readonly=True)
     try:

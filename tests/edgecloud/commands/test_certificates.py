@@ -34,6 +34,10 @@ def test_a_board_is_issued_a_certificate_for_its_request_and_both_sides_print_on
     made = office.json("ca", "issue", "pi-7", "--request", "pi-7.csr")
     text = office.ok("ca", "list")
     assert made["certificate"] == "ca/issued/pi-7.pem" and made["key"] is None
+    assert office.json("ca", "renew")["registry_asked"] is True
+    assert office.error("ca", "renew", "--ca-dir", "ca", "--db", "none.db")["error"] == "MissingFile"
+    (office.folder / "fleet.db").rename(office.folder / "elsewhere.db")
+    assert "was not looked at" in office.ok("ca", "renew")
     assert re.fullmatch(r"[0-9a-f]{4}(-[0-9a-f]{4}){4}", str(made["fingerprint"]))
     assert "pi-7" in text and str(made["serial"]) in text and "good" in text
     (listed,) = office.json("ca", "list")["certificates"]  # type: ignore[misc]

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgecloud.certificates import CENTRE, CertificateFolder, Holder, Issue, building, public_key_of_request
+from edgecloud.settings import registry_path
 from edgecommon import files
 from edgecommon.certificates import day, key_fingerprint, read_file
 from edgecommon.printing import Answer
@@ -121,7 +122,7 @@ def _issue_device(args: argparse.Namespace, authority: CertificateFolder, at: in
 
 def _renew_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grace", type=int, default=30, metavar="DAYS", help="renew what ended up to so many days ago (default: 30)")
-    parser.add_argument("--days", type=int, default=365, metavar="N", help="how long the new ones are good (default: 365)")
+    parser.add_argument("--days", type=int, default=0, metavar="N", help="how long the new ones are good (default: as those before)")
     add_authority(parser)
 
 
@@ -136,16 +137,20 @@ def renew(args: argparse.Namespace) -> Answer:
         folder = authority.folder
     document = {
         "renewed": [issue_document(one, at) for one in done.renewed], "revoked": [issue_document(one, at) for one in done.revoked],
-        "left": [{"name": name, "why": why} for name, why in done.left],
+        "left": [{"name": name, "why": why} for name, why in done.left], "registry_asked": registry_path(args.db).exists(),
     }  # fmt: skip
     lines = [f"renewed {one.name}, good until {day(one.until)}" for one in done.renewed]
     lines += [f"revoked {one.serial} of {one.name}, which was superseded" for one in done.revoked]
     lines += [f"left {name}: {why}" for name, why in done.left]
     if done.renewed:
         lines.append(f"they lie in {folder / 'issued'} and {folder / 'servers'}; on a board: edgeagent certificate install FILE")
+    if not registry_path(args.db).exists():
+        lines.append(f"there is no registry {registry_path(args.db)} here: whether a device was revoked in it was not looked at")
     if done.revoked:
         lines.append("give the broker the new list: edgecloud broker refresh")
-    return Answer(document, "\n".join(lines) or "nothing is due")
+    if not (done.renewed or done.revoked or done.left):
+        lines.insert(0, "nothing is due")
+    return Answer(document, "\n".join(lines))
 
 
 def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
