@@ -69,6 +69,31 @@ def life_of_bytes(der: bytes) -> Life:
         raise Malformed(what="certificate", reason="is no certificate") from None
 
 
+def chain_bytes(data: bytes, what: str = "certificate") -> bytes:
+    """Return the certificates of a PEM text in DER, one behind the other. Raises Malformed."""
+    return b"".join(_ders(data, what))
+
+
+def first_bytes(data: bytes, what: str = "certificate") -> bytes:
+    """Return the first certificate of a PEM text in DER. Raises Malformed."""
+    return _ders(data, what)[0]
+
+
+def as_pem(chain: bytes) -> bytes:
+    """Return a PEM text of certificates in DER, one behind the other. Raises Malformed."""
+    out, at = [], 0
+    try:
+        while at < len(chain):
+            _, _, end = _element(chain, at, _SEQUENCE)
+            text = binascii.b2a_base64(chain[at:end], newline=False)
+            lines = b"\n".join(text[i : i + 64] for i in range(0, len(text), 64))
+            out.append(b"-----BEGIN CERTIFICATE-----\n" + lines + b"\n-----END CERTIFICATE-----\n")
+            at = end
+    except (IndexError, ValueError):
+        raise Malformed(what="certificate", reason="is no chain of certificates") from None
+    return b"".join(out)
+
+
 def read_file(path: Path, what: str) -> bytes:
     """Return what a file with certificates holds. Raises MissingFile, CertificateRefused."""
     try:

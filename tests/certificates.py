@@ -71,7 +71,15 @@ class Authority:
         out.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         out.key.write_bytes(key.private_bytes(*plain))
+        out.key.chmod(0o600)
         return out
+
+    @classmethod
+    def of_file(cls, folder: Path, other: Authority) -> Authority:
+        """Return the same CA, whose certificates and keys go into another folder."""
+        made = cls.__new__(cls)
+        made.file, made._folder, made._key, made._name = other.file, folder, other._key, other._name
+        return made
 
     def issue_for(self, name: str, key: Path, *, since: datetime.timedelta, until: datetime.timedelta) -> bytes:
         """Return a client's certificate in PEM, for a private key that is there."""

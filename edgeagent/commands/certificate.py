@@ -8,26 +8,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 
-from edgeagent.link import certificate
+from edgeagent.link import certificate, installing
 from edgeagent.settings.reading import Loaded
 from edgecommon import files
-from edgecommon.certificates import (
-    Life,
-    check_chain,
-    day,
-    is_authority,
-    key_fingerprint,
-    life_of,
-    name_of,
-    public_bytes,
-    read_certificates,
-    read_file,
-)
+from edgecommon.certificates import Life, day, key_fingerprint, read_file
 from edgecommon.printing import Answer, lines_of
-from modelwire.errors import BadArgument, CertificateRefused, ConfigError, MissingFile
+from modelwire.errors import BadArgument, ConfigError
 
 from .answer import add_folder, load
 
@@ -39,8 +28,6 @@ EXAMPLES = (
     "edgeagent certificate install pi-7.pem --ca ca.pem",
     "edgeagent certificate show --json",
 )
-KEY_MAX = 16 * 1024
-Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +56,7 @@ def _request(loaded: Loaded, out: str | None) -> Answer:
         made = ec.generate_private_key(ec.SECP256R1())
         plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         files.write_named(path, made.private_bytes(*plain), mode=0o600, replace=False)
-    key = _key(path)
+    key = installing.private_key(path)
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)]))
     request = builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     target = Path(out or f"{device}.csr")
@@ -87,37 +74,12 @@ def _install(loaded: Loaded, given: str | None, ca: str | None) -> Answer:
         raise ConfigError(reason="certificate install takes a FILE: edgeagent certificate --help")
     link, device, now = loaded.settings.link, loaded.settings.device.name, time.time()
     data = read_file(Path(given), "the certificate")
-    chain = read_certificates(data, given)
-    bundle_from = Path(ca) if ca else loaded.folder / link.tls_ca
-    bundle = read_file(bundle_from, "the certificates of the CA")
-    authorities = read_certificates(bundle, str(bundle_from))
-    if not all(is_authority(one) for one in authorities):
-        raise CertificateRefused(certificate=bundle_from, reason="holds a certificate that is no CA's", fix="name the CA's ca.pem")
-    check_chain(chain, authorities, given)
-    _check_own(chain[0], device, _key(loaded.folder / link.tls_key), given)
-    life = life_of(data, given)
-    if life.word(now) == "ended" and now > _CLOCK_WAS_SET:
-        reason = f"{life.told(now)}; this machine's clock says {day(int(now))}"
-        raise CertificateRefused(certificate=given, reason=reason, fix=certificate.RENEW)
+    bundle = read_file(Path(ca) if ca else loaded.folder / link.tls_ca, "the certificates of the CA")
+    life = installing.checked(data, bundle, device, loaded.folder / link.tls_key, given, now)
     if ca:  # first: with the new bundle the old certificate is as good as before
         files.write_named(loaded.folder / link.tls_ca, bundle)
     files.write_named(loaded.folder / link.tls_cert, data)
     return _told(loaded, device, life, f"{loaded.folder / link.tls_cert}: in place, ")
-
-
-def _check_own(one: x509.Certificate, device: str, key: Private, given: str) -> None:
-    if name_of(one) != device:
-        fix = f"edgecloud ca issue {device}"
-        raise CertificateRefused(certificate=given, reason=f"is {name_of(one)[:80]!r}'s, and this device is {device!r}", fix=fix)
-    if public_bytes(one.public_key()) != public_bytes(key.public_key()):
-        fix = "edgeagent certificate request, and have that one issued"
-        raise CertificateRefused(certificate=given, reason="is for another key than this device has", fix=fix)
-    try:
-        uses = one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-    if is_authority(one) or ExtendedKeyUsageOID.CLIENT_AUTH not in uses:
-        raise CertificateRefused(certificate=given, reason="is no client's certificate", fix=f"edgecloud ca issue {device}")
 
 
 def _show(loaded: Loaded) -> Answer:
@@ -134,23 +96,3 @@ def _told(loaded: Loaded, device: str, life: Life, before: str) -> Answer:
         "state": life.word(now),
     }  # fmt: skip
     return Answer(document, lines_of([f"{before}certificate of {device} {life.told(now)}; to be renewed from {day(life.renew_from)} on"]))
-
-
-def _key(path: Path) -> Private:
-    """Return the private key for TLS. Raises MissingFile, BadArgument when it lies open."""
-    try:
-        files.require_closed(path)
-        with path.open("rb") as file:
-            key = serialization.load_pem_private_key(file.read(KEY_MAX), None)
-    except FileNotFoundError:
-        raise MissingFile(path=path, what="this device's private key for TLS (edgeagent certificate request makes it)") from None
-    except files.NotPrivateError as error:
-        raise BadArgument(reason=f"link.tls_key: {error}", fix=error.fix) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise BadArgument(reason=f"link.tls_key: {path} holds no private key that can be used: {error}", fix=f"ls -l {path}") from None
-    if not isinstance(key, Private):
-        raise BadArgument(reason=f"link.tls_key: {path} holds a key of a kind that is not used", fix="remove it: a request makes a new one")
-    return key
-
-
-_CLOCK_WAS_SET = 1_700_000_000  # Unix seconds, November 2023: a clock before it was never set, and judges nothing

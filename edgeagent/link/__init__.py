@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["certificate", "mqtt", "session", "transport"]
+__all__ = ["certificate", "installing", "mqtt", "session", "transport"]

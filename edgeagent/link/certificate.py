@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.settings.tree import LinkSettings
-from edgecommon.certificates import Life, life_of, read_file
+from edgecommon import files
+from edgecommon.certificates import Life, as_pem, first_bytes, life_of, read_file
 from modelwire.errors import ModelWireError
+from modelwire.wire import cbor, renewal
 
 RENEW = "on the centre: edgecloud ca renew; then here: edgeagent certificate install FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """This device's certificate in its talk with the centre: each hello says which one it has, and a welcome may bring a newer one."""
+
+    settings: LinkSettings
+    folder: Path  # where relative paths of the settings start
+    device: str
+
+    def said(self) -> dict[str, cbor.Value]:
+        """Return what a hello says of it; nothing where there is none."""
+        data = self._held()
+        return {renewal.KEY: hashlib.sha256(first_bytes(data)).digest()} if data else {}
+
+    def take(self, more: Mapping[str, cbor.Value], now: float) -> str:
+        """Put what a welcome brought in place if it is this device's, and good for longer; return what to log, or nothing.
+
+        The agent goes by it from its next connection on. Raises ModelWireError when it is not this device's; nothing was changed.
+        """
+        brought, data = renewal.brought(more), self._held()
+        if not brought or not data:
+            return ""
+        from . import installing  # loads `cryptography`, which an agent does without until then
+
+        text = as_pem(brought)
+        bundle = read_file(self.folder / self.settings.tls_ca, "the certificates of the CA")
+        key = self.folder / self.settings.tls_key
+        life = installing.checked(text, bundle, self.device, key, "the certificate that the centre sent", now)
+        if life.until <= life_of(data).until:
+            return ""
+        files.write_named(self.folder / self.settings.tls_cert, text)
+        return f"the certificate {self.settings.tls_cert} was renewed, and {life.told(now)}"
+
+    def _held(self) -> bytes:
+        """Return the file, where there is a whole one that settings name with all that belongs to it."""
+        link = self.settings
+        if not (link.tls_cert and link.tls_key and link.tls_ca and link.broker.startswith("mqtts:")):
+            return b""
+        try:
+            data = read_file(self.folder / link.tls_cert, "this device's certificate")
+            life_of(data)
+        except ModelWireError:
+            return b""
+        return data
 
 
 def stamp(settings: LinkSettings, folder: Path) -> tuple[tuple[int, int], ...]:

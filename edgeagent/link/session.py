@@ -19,7 +19,7 @@ from edgeagent.state.history import CHALLENGE, OK, Quiet
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.trust import TrustStore
-from modelwire.errors import LinkError, TooLarge
+from modelwire.errors import LinkError, ModelWireError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import (
@@ -41,6 +41,7 @@ from modelwire.wire.records import (
 from modelwire.wire.welcome import check_numbers
 
 from .backoff import Backoff
+from .certificate import OwnCertificate
 from .transport import Transport
 from .upload import Upload
 
@@ -62,6 +63,7 @@ class DeviceSide:
     agent: str  # its release
     rng: random.Random
     wall: Callable[[], float]  # Unix seconds, said in records and logs alone
+    certificate: OwnCertificate | None = None  # for the broker, where this device has one
 
 
 class Session:
@@ -217,7 +219,7 @@ class Session:
             Hello(
                 *self._names(), self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version,
                 head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim, False,
-                TRAINERS,
+                TRAINERS, more=self._side.certificate.said() if self._side.certificate else {},
             ),
         )  # fmt: skip
         self._asked = True
@@ -285,11 +287,19 @@ class Session:
 
     # What the centre says.
 
+    def _take_certificate(self, w: Welcome) -> None:
+        try:
+            if self._side.certificate and (said := self._side.certificate.take(w.more, self._side.wall())):
+                _log.info("%s", said)
+        except ModelWireError as e:  # a welcome is a welcome all the same
+            _log.warning("%s; it is not taken", e.message)
+
     def _take_welcome(self, w: Welcome, now: float) -> None:
         if w.state != self._side.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
         check_numbers(w)
+        self._take_certificate(w)
         self._side.trust.saw(w.time, w.log)
         before = self.lineage.head()
         if w.status != CHALLENGE:

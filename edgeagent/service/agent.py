@@ -10,6 +10,7 @@ from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
+from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.session import DeviceSide, Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
@@ -80,6 +81,7 @@ class Agent:
     rng: random.Random = field(default_factory=random.Random)
     sensors: Sensors = field(default_factory=Sensors)
     extractors: Extractors | None = None  # what mode features needs
+    certificate: OwnCertificate | None = None  # for the broker, where this device has one
 
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
@@ -95,8 +97,9 @@ class Agent:
         self._nudges = self.device.nudges()
         d = self.device
         side = DeviceSide(
-            self.transport, d.settings.link, d.spool, d.state, d.trust, d.settings.device.claim, self.release, self.rng, self.clock.wall
-        )
+            self.transport, d.settings.link, d.spool, d.state, d.trust, d.settings.device.claim, self.release, self.rng, self.clock.wall,
+            self.certificate,
+        )  # fmt: skip
         self.sessions = {
             name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()

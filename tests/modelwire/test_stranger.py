@@ -433,6 +433,18 @@ def test_unknown_kinds_of_the_vectors() -> None:
         assert answer.fields["number"] == wanted["number"]
 
 
+def test_certificates_of_the_vectors() -> None:
+    """Which certificate a hello says, and which a welcome brings."""
+    numbers = {name: number for number, name in records.ROLES.items()}
+    for wanted in load("renewal/expected.json"):
+        record = records.read_record((VECTORS / "renewal" / wanted["file"]).read_bytes())
+        record.verify([PUBLIC[numbers[wanted["role"]]]], FLEET)
+        value = record.fields["more"].get("certificate")
+        fits = range(32, 33) if "held" in wanted else range(33, 8193)
+        taken = value.hex() if isinstance(value, bytes) and len(value) in fits else ""
+        assert taken == wanted["held" if "held" in wanted else "brought"], wanted["file"]
+
+
 def test_overlap() -> None:
     """The second trust record replaces the receipt key; which welcome is good at which time."""
     line = keys.write_key("edge-fleet-pub", PUBLIC[6] + FLEET)
@@ -695,6 +707,7 @@ def test_every_vector_was_read() -> None:
     for folder, named in (("adopts", ("file",)), ("unknown-kinds", ("file", "answer"))):
         read_files |= {f"{folder}/{row[name]}" for row in load(f"{folder}/expected.json") for name in named}
         read_files |= {f"{folder}/expected.json"}
+    read_files |= {f"renewal/{row['file']}" for row in load("renewal/expected.json")} | {"renewal/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}
     read_files |= {"topics/expected.json", "cards/expected.json"} | {f"cards/{wanted['file']}" for wanted in CARDS["cards"]}

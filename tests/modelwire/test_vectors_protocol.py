@@ -14,7 +14,7 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.tensors import Dtype
 from modelwire.update.adopting import read_adopted
-from modelwire.wire import records, topics
+from modelwire.wire import records, renewal, topics
 from modelwire.wire.commands import Adopt, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Unknown
 from modelwire.wire.routes import CARRIES
@@ -104,3 +104,14 @@ def test_golden_cards_say_and_add_what_they_did() -> None:
     for row in whole["merged"]:
         a, b = (cards[name] for name in row["of"])
         assert merge(a, b).encode() == merge(b, a).encode() == data("cards", row["file"])
+
+
+def test_what_a_golden_record_says_of_a_certificate_is_taken_and_written_so_today() -> None:
+    said = barn.renewal_records()
+    assert [case["file"] for case in expected("renewal")] == [f"{name}.bin" for name in said]
+    for case, record in zip(expected("renewal"), said.values(), strict=True):
+        read = records.parse(data("renewal", case["file"])).record
+        assert read.more == record.more
+        assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("renewal", case["file"])
+        taken = renewal.held(read.more) if "held" in case else renewal.brought(read.more)
+        assert taken.hex() == case.get("held", case.get("brought"))

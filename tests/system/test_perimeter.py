@@ -35,6 +35,7 @@ class Guarded:
         self.at, self.fleet = at, Fleet(folder, at.url)
         paths = {"--ca": at.ca / "ca.pem", "--cert": at.centre.certificate, "--cert-key": at.centre.key}
         self.fleet.ingester.command += [str(word) for pair in paths.items() for word in pair]
+        self.fleet.ingester.command += ["--certificates", str(at.ca / "issued")]
         self.fleet.add_base("tiny")
         self.fleet.ingester.start()
 
@@ -133,6 +134,23 @@ def test_an_expired_certificate_is_named_and_its_renewal_taken_without_a_restart
     wait_for(lambda: board.said("connected to"))
     assert board.stop() == 0
     assert guarded.publish("pi-7")
+
+
+def test_a_board_on_line_is_sent_its_renewed_certificate_and_goes_by_it_at_its_next_connection(guarded: Guarded) -> None:
+    guarded.add("pi-7")
+    home, at, board = guarded.fleet.home("pi-7"), guarded.at, guarded.fleet.devices["pi-7"]
+    old = (home / "tls.pem").read_bytes()
+    board.start()
+    wait_for(lambda: board.said("connected to") == 1 and board.said("welcome"))
+    at.cloud("ca", "issue", "pi-7", "--request", guarded.request("pi-7")["request"], "--days", "700")  # as renew does, for the same key
+    wait_for(lambda: board.said("the certificate tls.pem was renewed"))
+    assert (home / "tls.pem").read_bytes() == (at.ca / "issued" / "pi-7.pem").read_bytes() != old
+    serials = [one["serial"] for one in at.cloud("ca", "list", "--all")["certificates"] if one["name"] == "pi-7"]
+    at.cloud("ca", "revoke", "pi-7", "--serial", serials[0])  # the old one is of no use any more
+    assert guarded.refresh() == ["crl.pem"]
+    _restart(at)
+    wait_for(lambda: board.said("connected to") == 2)
+    assert board.said("was renewed") == 1 and board.stop() == 0
 
 
 def test_a_board_set_up_anew_supersedes_its_old_certificate_and_a_kick_ends_what_is_open(guarded: Guarded) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from modelwire.lattice.between import difference
 from modelwire.update.container import parse, unsigned
 from modelwire.update.header import Header
-from modelwire.wire import records, topics
+from modelwire.wire import records, renewal, topics
 from modelwire.wire.commands import Adopt
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
@@ -46,6 +46,12 @@ OVERLAP = f"""\
 `trust-3.bin` names that other key alone, without an overlap. `welcome-old.bin` is signed by the first receipt key, `welcome-new.bin` by
 the second. Each row of `verdicts` in `expected.json` is a device that took the records `trust`, in this order, holds the newest time
 `time`, and is told `record`: it takes it (`error` null) or refuses it.
+{KEYS}"""
+RENEWAL = f"""\
+# Golden records that say in `more` by which certificate a broker knows a device, wire 1
+
+Each row of `expected.json` is a record `file`, the `role` that says it, and what a reader takes from it: `held` of a hello, `brought` of a
+welcome, in hexadecimal; empty where the key has another form.
 {KEYS}"""
 TOPICS = """\
 # Golden topics, wire 1
@@ -136,6 +142,16 @@ def overlap() -> None:
     _write(folder, {"verdicts": rows})
 
 
+def certificates() -> None:
+    """Write a hello and a welcome about a certificate, and both with values of other forms."""
+    folder, rows = _folder("renewal", RENEWAL), []
+    for name, record in barn.renewal_records().items():
+        (folder / f"{name}.bin").write_bytes(records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID))
+        what, read = ("brought", renewal.brought) if isinstance(record, Welcome) else ("held", renewal.held)
+        rows.append({"file": f"{name}.bin", "role": record.ROLES[0].name.lower(), what: read(record.more).hex()})
+    _write(folder, rows)
+
+
 def good_topics() -> None:
     """Write a topic of each leaf, and what comes there."""
     folder, rows = _folder("topics", TOPICS), []
@@ -156,5 +172,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, unknown_kinds, overlap, good_topics):
+    for make in (adopts, unknown_kinds, overlap, good_topics, certificates):
         make()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from edgecloud.registry import Store
 from modelwire import limits
@@ -50,6 +51,7 @@ class Context:
     bounds: Bounds
     now: int
     secret: bytes = b""  # of the challenges, which hellos alone need
+    certificates: Path | None = None  # folder of those that boards may have by now, NAME.pem each
 
 
 class Result(str, Enum):

@@ -9,7 +9,7 @@ from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Welcome, expect
 
-from . import asking, linking
+from . import asking, linking, renewing
 from .challenge import answered, challenge
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 
@@ -86,7 +86,7 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     verified = context.store.versions.verified(lineage.id, epoch.epoch)
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
-        verified, context.now, b"", 0, b"", b"", 0, TRAINERS,
+        verified, context.now, b"", 0, b"", b"", 0, TRAINERS, more=renewing.newer(context.certificates, said),
     )  # fmt: skip
     return Reply("cmd", answer)
 

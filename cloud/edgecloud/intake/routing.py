@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from edgecloud.registry import Refusal, Request, Store
 from modelwire.errors import ModelWireError
@@ -23,16 +24,19 @@ log = logging.getLogger("edgecloud.ingest")
 
 
 class Ingest:
-    """The decisions over one store, for one thread. secret: of the challenges; random, made once a start."""
+    """The decisions over one store, for one thread.
 
-    def __init__(self, store: Store, bounds: Bounds | None = None, *, secret: bytes) -> None:
+    secret: of the challenges; random, made once a start. certificates: folder of those that boards may have by now.
+    """
+
+    def __init__(self, store: Store, bounds: Bounds | None = None, *, secret: bytes, certificates: Path | None = None) -> None:
         self.store = store
         self.bounds = bounds if bounds is not None else Bounds()
-        self._secret = secret
+        self._secret, self._certificates = secret, certificates
 
     def take(self, topic: str, data: bytes, now: int) -> Decision:
         """Return what became of one message. Raises only what is the registry's own trouble."""
-        context = Context(self.store, self.bounds, now, self._secret)
+        context = Context(self.store, self.bounds, now, self._secret, self._certificates)
         try:
             with self.store.transaction():
                 return self._route(context, topic, data)

@@ -71,13 +71,14 @@ class Ingester:
         bounds: Bounds | None = None,
         clock: Callable[[], float] = time.time,
         synchronous: str = "FULL",
+        certificates: Path | None = None,
     ) -> None:
-        """key: the centre's receipt key."""
+        """key: the centre's receipt key. certificates: folder of those that boards may have by now, NAME.pem each."""
         self._path, self._key, self._transport = path, key, transport
         self._pace = pace if pace is not None else Pace()
         self._bounds = bounds if bounds is not None else Bounds()
         self._clock = clock
-        self._synchronous = synchronous
+        self._synchronous, self._certificates = synchronous, certificates
         # Messages, and what the rebuild has to say: only one thread answers, so `verified` never overtakes `stored`.
         self._queue: queue.Queue[Delivery | Reply] = queue.Queue(self._pace.queue)
         self._waiting_bytes = 0  # of messages taken from the transport and not committed yet
@@ -125,7 +126,7 @@ class Ingester:
         return self.tally
 
     def _serve(self, store: SqliteStore, once: float | None) -> None:
-        ingest = Ingest(store, self._bounds, secret=self._secret)
+        ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
         self._fleet = store.identity.id
         last_tick = last_message = started = time.monotonic()
         met: float | None = None  # when the broker was first reached

@@ -32,6 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
+    what = "boards' certificates, ca/issued: a board that has an older one is sent the newer; EDGECLOUD_CERTIFICATES"
+    parser.add_argument("--certificates", metavar="DIR", help=what)
     parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
@@ -48,7 +50,9 @@ def run(args: argparse.Namespace) -> Answer:
     broker = broker_of(args)
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
-    ingester = Ingester(path, key, mqtt.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace)
+    folder = args.certificates or from_environment("CERTIFICATES", "")
+    certificates = Path(folder) if folder else None
+    ingester = Ingester(path, key, mqtt.MqttTransport(broker, fleet=fleet, client_id=client), pace=pace, certificates=certificates)
     interrupted = False
 
     def on_signal(number: int, _frame: object) -> None:
