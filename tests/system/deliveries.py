@@ -97,6 +97,9 @@ def _strangers(at: Perimeter, papers: dict[str, Papers], tally: Tally) -> None:
     before = Client(at, papers["gone"], "gone")
     assert before.connect(), "it holds until it is revoked"
     before.leave()
+    known = [_context(at, papers["gone"], version) for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)]
+    sessions = [_greeted(at, context) for context in known]
+    assert all(sessions), "it holds until it is revoked"
     at.cloud("ca", "revoke", "gone")
     at.cloud("broker", "refresh", "-o", str(at.folder / "broker"))
     at.reload()
@@ -113,6 +116,10 @@ def _strangers(at: Perimeter, papers: dict[str, Papers], tally: Tally) -> None:
             if client.connect():
                 tally.let_in.append(what)
             client.leave()
+    for context, session in zip(known, sessions, strict=True):
+        tally.tried += 1
+        if _greeted(at, context, session):
+            tally.let_in.append("revoked, by the TLS session that it had")
     tally.tried += 2
     if _old_tls(at, papers["enemy"]):
         tally.let_in.append("TLS 1.1")
@@ -138,6 +145,26 @@ def _expired(at: Perimeter, place: Path) -> Papers:
     made.certificate.rename(certificate)
     made.key.rename(key)
     return Papers(certificate, key)
+
+
+def _context(at: Perimeter, papers: Papers, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=at.ca / "ca.pem")
+    context.load_cert_chain(papers.certificate, papers.key)
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def _greeted(at: Perimeter, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+    """Connect by hand, by an earlier TLS session where there is one, and return the session when MQTT was answered."""
+    try:
+        with (
+            socket.create_connection((HOST, at.port), timeout=30) as plain,
+            context.wrap_socket(plain, server_hostname=HOST, session=session) as secured,
+        ):
+            secured.sendall(bytes.fromhex("101000044d5154540402003c0004676f6e65"))
+            return secured.session if secured.recv(4)[:1] == b"\x20" else None
+    except OSError:
+        return None
 
 
 def _old_tls(at: Perimeter, papers: Papers) -> bool:

@@ -182,8 +182,8 @@ def test_a_board_set_up_anew_supersedes_its_old_certificate_and_a_kick_ends_what
 
 
 def test_another_ca_takes_over_and_a_board_that_slept_through_it_is_not_shut_out(guarded: Guarded) -> None:
-    at = guarded.at
-    for name in ("pi-7", "pi-9"):
+    at, names = guarded.at, ("pi-7", "pi-8", "pi-9")
+    for name in names:
         guarded.add(name)
     board = guarded.fleet.devices["pi-7"]
     board.start()
@@ -193,21 +193,23 @@ def test_another_ca_takes_over_and_a_board_that_slept_through_it_is_not_shut_out
     _restart(at)
     wait_for(lambda: board.said("connected to") == 2)
     renewed = {one["name"] for one in at.cloud("ca", "renew")["renewed"]}
-    assert renewed == {"CENTRE", HOST, "pi-7", "pi-9"}
+    assert renewed == {"CENTRE", HOST, *names}
     assert guarded.refresh() == ["server.pem"]
     _restart(at)
     wait_for(lambda: board.said("connected to") == 3)  # it knows the older CA alone, and believes the broker
     guarded.install("pi-7", "--ca", str(at.ca / "ca.pem"))
-    assert guarded.publish("pi-9")  # with its old certificate, asleep until now
+    assert guarded.publish("pi-9")  # with its old certificate, asleep until now; its welcome brings the new one
+    assert (guarded.fleet.home("pi-9") / "tls.pem").read_bytes() == (at.ca / "issued" / "pi-9.pem").read_bytes()
     at.cloud("ca", "rotate", "--retire")
     assert set(guarded.refresh()) == {"ca.pem", "crl.pem"}
     _restart(at)
     wait_for(lambda: board.said("connected to") == 4)
-    assert guarded.is_out("pi-9")
-    guarded.install("pi-9")  # by what it knows: the newer CA is signed by the older
     assert guarded.publish("pi-9")
-    guarded.install("pi-9", "--ca", str(at.ca / "ca.pem"))
-    assert guarded.publish("pi-9") and board.stop() == 0
+    assert guarded.is_out("pi-8")  # it slept until the older CA was retired
+    guarded.install("pi-8")  # by what it knows: the newer CA is signed by the older
+    assert guarded.publish("pi-8")
+    guarded.install("pi-8", "--ca", str(at.ca / "ca.pem"))
+    assert guarded.publish("pi-8") and board.stop() == 0
 
 
 def _restart(at: Perimeter) -> None:

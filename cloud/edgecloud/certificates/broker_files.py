@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +144,10 @@ def refresh(folder: Path, given: dict[str, bytes]) -> list[str]:
         if not path.is_file():
             raise BadArgument(reason=f"{path} is not there", fix="edgecloud broker config -o writes a folder for a broker")
         if path.read_bytes() != given[name]:
-            files.write(path, given[name], mode=path.stat().st_mode & 0o777)
+            before = path.stat()
+            files.write(path, given[name])
+            with suppress(PermissionError):  # who may not give a file away owns it already, or is told by the broker
+                os.chown(path, before.st_uid, before.st_gid)
+            path.chmod(before.st_mode & 0o777)  # whatever the umask: the broker's user reads it
             out.append(name)
     return out

@@ -121,7 +121,9 @@ def test_a_brokers_files_are_written_once_and_only_what_may_be_renewed_is_renewe
     (folder / "acl").write_text("# the operator's own\n")
     office.ok("ca", "issue", "pi-7", "--request", "pi-7.csr")
     office.ok("ca", "revoke", "pi-7")
+    (folder / "crl.pem").chmod(0o640)
     assert office.json("broker", "refresh", "-o", "broker")["changed"] == ["crl.pem"]
+    assert stat.S_IMODE((folder / "crl.pem").stat().st_mode) == 0o640, "the broker's user reads it as before"
     assert (folder / "acl").read_text() == "# the operator's own\n"
     for words in (("-o", "nowhere"), ("-o", "ca")):
         assert office.error("broker", "refresh", *words)["hint"]

@@ -72,7 +72,7 @@ def _refresh_arguments(parser: argparse.ArgumentParser) -> None:
 
 def refresh(args: argparse.Namespace) -> Answer:
     folder = Path(args.out)
-    with CertificateFolder.open(authority_folder(args)) as authority:
+    with CertificateFolder.open(authority_folder(args), readonly=True) as authority:  # root's own files would shut its owner out
         shown = folder / broker_files.CERTIFICATE
         if not shown.is_file():
             raise MissingFile(path=shown, what="the broker's certificate")
@@ -98,7 +98,8 @@ def kick(args: argparse.Namespace) -> Answer:
     broker = mqtt.parse_broker(args.broker or from_environment("BROKER", BROKER))
     if not broker.tls:
         raise BadArgument(reason=f"{broker.url} speaks no TLS: certificates mean nothing to it", fix="name the broker as mqtts://HOST[:PORT]")
-    with tempfile.TemporaryDirectory(prefix="edgecloud-kick-") as text, CertificateFolder.open(authority_folder(args)) as authority:
+    place = authority_folder(args)
+    with tempfile.TemporaryDirectory(prefix="edgecloud-kick-") as text, CertificateFolder.open(place, readonly=True) as authority:
         folder = Path(text)
         key, certificate = authority.passing(args.name, now(), KICK_SECONDS)
         files.write(folder / "key", key, mode=0o600)
