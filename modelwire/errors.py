@@ -94,7 +94,7 @@ class OldWire(ConfigError):
 class CertificateRefused(ConfigError):
     """A certificate, or a request for one, is not what may be used here. Nothing was changed."""
 
-    code = 19
+    code = 18
     text = "{certificate} {reason}"
     hint = "{fix}"
 

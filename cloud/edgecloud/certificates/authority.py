@@ -18,7 +18,7 @@ from modelwire.errors import BadArgument, MissingFile
 from modelwire.tensors import check_own_name
 
 from . import building, ledger
-from .building import Signer
+from .building import AuthorityKey
 from .ledger import Holder, Issue, Ledger, Revocations
 
 CENTRE = "CENTRE"  # the centre's name at the broker: capitals, which no device's name has
@@ -221,7 +221,7 @@ class CertificateFolder:
             tuple(hosts),
         )  # fmt: skip
 
-    def _signer(self, number: int, held: Ledger | None = None) -> Signer:
+    def _signer(self, number: int, held: Ledger | None = None) -> AuthorityKey:
         """Return the CA of a number. held: what names its certificate, if not the ledger of before."""
         path = _key_file(self.folder, number)
         fix = "put the file back from a copy; without it: edgecloud ca rotate is of no use, and a new CA is needed"
@@ -236,7 +236,7 @@ class CertificateFolder:
         certificate = x509.load_pem_x509_certificate((held or self.ledger).authorities[number - 1].encode())
         if not isinstance(key, ec.EllipticCurvePrivateKey) or public_bytes(key.public_key()) != public_bytes(certificate.public_key()):
             raise BadArgument(reason=f"{path} is not the key of this CA", fix=fix)
-        return Signer(key, certificate)
+        return AuthorityKey(key, certificate)
 
     def _settle(self, held: Ledger, now: int, *, lists: bool) -> None:
         """Write down what holds from now on, then the files that follow from it. lists: those of revoked ones are signed anew."""

@@ -24,7 +24,7 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
+class AuthorityKey:
     """A CA's key with its certificate."""
 
     key: ec.EllipticCurvePrivateKey
@@ -44,7 +44,9 @@ def pem(made: x509.Certificate | x509.CertificateRevocationList) -> str:
     return made.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def authority(name: str, key: ec.EllipticCurvePrivateKey, since: int, until: int, *, by: Signer | None = None) -> x509.Certificate:
+def authority(
+    name: str, key: ec.EllipticCurvePrivateKey, since: int, until: int, *, by: AuthorityKey | None = None
+) -> x509.Certificate:
     """Return the certificate of a CA: signed by itself, or by the CA before it, so that who knows that one alone believes this one."""
     subject = _name(name)
     issuer = subject if by is None else by.certificate.subject
@@ -56,7 +58,7 @@ def authority(name: str, key: ec.EllipticCurvePrivateKey, since: int, until: int
 
 
 def leaf(
-    name: str, key: CertificatePublicKeyTypes, since: int, until: int, *, by: Signer, hosts: Sequence[str] = ()
+    name: str, key: CertificatePublicKeyTypes, since: int, until: int, *, by: AuthorityKey, hosts: Sequence[str] = ()
 ) -> x509.Certificate:
     """Return the certificate of a client, or of a server when it has hosts. One is never good as the other."""
     use = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -68,7 +70,9 @@ def leaf(
     return _signed(builder, by.key)
 
 
-def revocation_list(revoked: Sequence[tuple[int, int]], number: int, at: int, until: int, *, by: Signer) -> x509.CertificateRevocationList:
+def revocation_list(
+    revoked: Sequence[tuple[int, int]], number: int, at: int, until: int, *, by: AuthorityKey
+) -> x509.CertificateRevocationList:
     """Return the list of revoked (serial, when) of one CA.
 
     A broker that holds an outdated list lets nobody in: the list is good as long as the CA, and it is a file of ours that is replaced,
