@@ -46,6 +46,16 @@ def ask(
     return request
 
 
+def admit(store: SqliteStore, device: str, key: bytes, now: int) -> None:
+    """Let a key speak for a device."""
+    store.devices.add(device, key, now)
+
+
+def revoke(store: SqliteStore, device: str, now: int) -> None:
+    """End what speaks for a device."""
+    store.devices.revoke(device, now)
+
+
 @dataclass
 class Centre:
     """Ingest and rebuild over one registry, driven by hand; it remembers every reply."""
