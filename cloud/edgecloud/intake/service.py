@@ -116,7 +116,7 @@ class Ingester:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
-                ingest = Ingest(store, self._bounds, secret=self._secret)
+                ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
                 self._transport.start(self._take_in)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from edgecloud.intake import agreeing
 from edgecloud.intake.decision import Bounds, Result
 from edgecloud.registry import SqliteStore
 from modelwire.wire import log, numbers
 from modelwire.wire.numbers import Span
 from modelwire.wire.records import Level, Receipt, Welcome
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, revoke
 from tests.edgecloud.device import Base, ScriptedDevice, Sent
 
 NONCE = b"\x0a" * numbers.NONCE_BYTES
@@ -172,21 +173,14 @@ class FakeLog:
         return number.to_bytes(32, "big") if number <= self.entries else None
 
 
-def keep_log(centre: Centre, kept: FakeLog) -> None:
-    """Let the registry's log be of these links; all else of it stays."""
-    store: Any = centre.store
-    if hasattr(store, "log"):
-        store.log.link = kept.link
-    else:
-        store.log = kept
-
-
 def seen(number: int, digest: bytes | None = None) -> dict[str, Any]:
     return {numbers.WITNESS: log.Link(number, digest or number.to_bytes(32, "big")).encode()}
 
 
-def test_a_link_that_the_log_does_not_hold_is_noted_once(centre: Centre, device: ScriptedDevice) -> None:
-    keep_log(centre, FakeLog(10))
+def test_a_link_that_the_log_does_not_hold_is_noted_once(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreeing, "_links", lambda store: FakeLog(10))
     for more in (seen(10), seen(3), {}, {numbers.WITNESS: b"short"}, {numbers.WITNESS: bytes(40)}, {numbers.WITNESS: 7}):
         assert answers(centre, device, more)[1].status == "ok"
     assert centre.store.losses.witnesses() == []
@@ -208,6 +202,6 @@ def test_what_boards_say_is_never_changed_nor_deleted(centre: Centre, device: Sc
 
 
 def test_a_stranger_and_a_revoked_key_settle_nothing(centre: Centre, device: ScriptedDevice, five: list[Sent]) -> None:
-    centre.store.devices.revoke(device.name, 5)
+    revoke(centre.store, device.name, 5)
     _, welcome = answers(centre, device, asks(dropped=[Span(1, 2, 5)]))
     assert welcome.status == "quarantine" and lost(centre, device) == []
