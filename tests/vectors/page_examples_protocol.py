@@ -181,8 +181,9 @@ def _certificate() -> list[str]:
 
 EXAMPLES: dict[str, Callable[[], list[str]]] = {
     "key-strings": _key_strings, "signatures": _signatures, "record-hello": _hello, "record-more": _more,
-    "record-unknown-kind": _unknown_kind, "trust": _trust, "hello-welcome": _greeting, "log-link": _log, "command-adopt": _adopt,
-    "audit-path": _audit_path, "parts": _parts, "agreement": _agreement, "certificate": _certificate,
+    "record-unknown-kind": _unknown_kind, "trust": _trust, "hello-welcome": _greeting, "certificate": _certificate,
+    "log-link": _log, "command-adopt": _adopt,
+    "audit-path": _audit_path, "parts": _parts, "agreement": _agreement,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edgecloud.audit.admissions import Admissions
 from edgecloud.certificates import Issue
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path
@@ -47,10 +48,12 @@ def revoked_devices(args: argparse.Namespace, names: list[str]) -> dict[str, str
         return {}
     store = open_registry(path, readonly=True)
     try:
-        keys = {name: store.devices.keys(name) for name in names}
+        admitted = Admissions(store.identity)
+        admitted.catch_up(store.log, path)  # by the log: a row can be changed by whoever writes to the file
+        keys = {name: admitted.of(name, store.devices.keys(name)) for name in names}
     finally:
         store.close()
-    why = "its key is revoked in the registry: edgecloud devices add lets it in again"
+    why = "its key is revoked in the registry: set the board up anew, and let its new key in"
     return {name: why for name, held in keys.items() if held and all(key.revoked_at is not None for key in held)}
 
 

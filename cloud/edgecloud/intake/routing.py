@@ -78,7 +78,7 @@ class Ingest:
         return asking.command(self._context(now), request)
 
     def _context(self, now: int) -> Context:
-        return Context(self.store, self.bounds, now, self._secret, self.admissions, self._handed)
+        return Context(self.store, self.bounds, now, self._secret, self.admissions, self._handed, self._certificates)
 
     def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)

@@ -77,7 +77,7 @@ def test_a_device_that_is_revoked_gets_no_certificate_and_none_is_renewed(office
     office.ok("ca", "rotate")  # everything is due
     said = office.json("ca", "renew")
     assert said["renewed"] == [] and said["left"] == [
-        {"name": "pi-7", "why": "its key is revoked in the registry: edgecloud devices add lets it in again"}
+        {"name": "pi-7", "why": "its key is revoked in the registry: set the board up anew, and let its new key in"}
     ]
 
 

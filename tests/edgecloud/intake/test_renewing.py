@@ -14,7 +14,7 @@ from edgecommon.certificates import as_pem, chain_bytes, first_bytes
 from modelwire.wire import renewal
 from modelwire.wire.records import Hello, Welcome, parse
 from tests.certificates import Authority
-from tests.edgecloud.centre import SECRET, Centre
+from tests.edgecloud.centre import SECRET, Centre, revoke
 from tests.edgecloud.device import Base, ScriptedDevice
 
 
@@ -75,7 +75,7 @@ def test_who_is_not_let_in_is_sent_nothing(centre: Centre, device: ScriptedDevic
     stranger.fleet_id = centre.store.identity.id
     centre.said()
     centre.take(stranger.hello(more={renewal.KEY: bytes(32)}))
-    centre.store.devices.revoke(device.name, 5)
+    revoke(centre.store, device.name, 5)
     centre.take(device.hello(more={renewal.KEY: bytes(32)}))
     said = [r for r in centre.said() if isinstance(r, Welcome)]
     assert len(said) == 2 and all(r.more == {} and r.status == "quarantine" for r in said)
