@@ -13,7 +13,7 @@ from tests.edgecloud.audit import edits, page_flips
 from tests.edgecloud.centre import Centre, admit, make_registry, revoke
 from tests.edgecloud.device import Base, ScriptedDevice, key_of
 from tests.evidence.claims import claim_admitted
-from tests.system import bit_flips, last_model
+from tests.system import bit_flips, deliveries, last_model, lying
 from tests.threats.__main__ import Case, run, verdict
 from tests.threats.table import ROOT, threats
 
@@ -30,8 +30,11 @@ def measure(full: bool) -> Figures:
         figures = _registry(folder, FLIPS_FULL if full else FLIPS)
         (folder / "claims").mkdir()
         figures["claim_admitted"] = claim_admitted(folder / "claims")
+        for part in ("broker", "last"):
+            (folder / part).mkdir()
+        figures |= deliveries.measure(folder / "broker").figures()
+        figures |= lying.figures(folder / "lying", seeds=range(1, 14) if full else range(1, 3))
         if full:
-            (folder / "last").mkdir()
             back = last_model.measure(folder / "last")
             figures["last_models_back_to_the_bit"] = int(back.to_the_bit and back.exact)
     flips = [bit_flips.taken(what, read) for _, what, read in bit_flips.signed()]
