@@ -36,7 +36,7 @@ from modelwire.wire.records import (
     Wanted,
     Welcome,
 )
-from modelwire.wire.welcome import check_numbers
+from modelwire.wire.welcome import check_numbers, key_in
 
 from .agreeing import Agreement
 from .backoff import Backoff
@@ -297,6 +297,9 @@ class Session:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
         check_numbers(w)
+        if key_in(w) not in (b"", self.lineage.board.key.public):
+            _log.debug("%s: a welcome to another key was ignored: somebody says hello in this name", self.name)
+            return
         if self._agreement.stale(w.more):
             _log.debug("%s: a welcome that answers no hello of this connection was ignored", self.name)
             return

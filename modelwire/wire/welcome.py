@@ -1,4 +1,4 @@
-"""What a device can go on from: the numbers of a welcome, which must leave room to count on, and the link that it witnesses."""
+"""What a device can go on from: whom a welcome answers, its numbers, which must leave room to count on, and the link that it witnesses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from modelwire.errors import Malformed
 
 from .log import parse_link
 from .records import Welcome
+from .signing import KEY_BYTES
+
+KEY = "key"  # in `more`: the public key whose hello it answers
 
 EPOCHS = 1 << 32  # no container holds one as high
 VERSIONS = 1 << 62  # half of what a container holds
+
+
+def key_in(welcome: Welcome) -> bytes:
+    """Return the public key whose hello a welcome says that it answers; empty where it does not say."""
+    key = welcome.more.get(KEY)
+    return key if isinstance(key, bytes) and len(key) == KEY_BYTES else b""
 
 
 def check_numbers(welcome: Welcome) -> None:

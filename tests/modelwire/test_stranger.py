@@ -476,9 +476,9 @@ def test_agreement() -> None:
         record.verify([PUBLIC[numbers[wanted["role"]]]], FLEET)
         more = record.fields["more"]
         taken: dict[str, object] = {key: runs for key in ("lost", "dropped", "unsure", "missing") if (runs := runs_of(more.get(key)))}
-        for key, size in (("nonce", 16), ("witness", 40)):
+        for key, size in (("nonce", 16), ("witness", 40), ("key", 32)):
             value = more.get(key)
-            if isinstance(value, bytes) and len(value) == size and (size == 16 or 0 < int.from_bytes(value[:8], "little") < 2**63):
+            if isinstance(value, bytes) and len(value) == size and (size != 40 or 0 < int.from_bytes(value[:8], "little") < 2**63):
                 taken[key] = value.hex()
         assert taken == wanted["taken"], wanted["file"]
 

@@ -14,7 +14,7 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.tensors import Dtype
 from modelwire.update.adopting import read_adopted, read_taken
-from modelwire.wire import numbers, parts, records, renewal, topics
+from modelwire.wire import numbers, parts, records, renewal, topics, welcome
 from modelwire.wire.commands import Adopt, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Transfer, Unknown
 from modelwire.wire.routes import CARRIES
@@ -139,6 +139,7 @@ def test_what_a_golden_record_says_of_single_numbers_is_taken(case: dict[str, An
     more, taken = signed.record.more, case["taken"]
     for key in (numbers.LOST, numbers.DROPPED, numbers.UNSURE, numbers.MISSING):
         assert [[s.epoch, s.first, s.last] for s in numbers.read(more, key)] == taken.get(key, [])
+    assert (welcome.key_in(signed.record).hex() if isinstance(signed.record, records.Welcome) else "") == taken.get("key", "")
     link = numbers.witness_in(more)
     assert (numbers.nonce_in(more).hex(), link.encode().hex() if link else "") == (taken.get("nonce", ""), taken.get("witness", ""))
 

@@ -39,6 +39,7 @@ from modelwire.wire.records import (
     Welcome,
 )
 from modelwire.wire.signing import PrivateKey, Role
+from modelwire.wire.welcome import KEY as ANSWERED
 from tests.keys import COMMAND, DIRECTOR, FLEET, FLEET_ID, NO_FILE, RECEIPT, ROOT
 
 FLEET_NAME, DEVICE_NAME, MODEL = "barn", "pi-7", "digits"
@@ -235,4 +236,5 @@ def agreement() -> dict[str, Record]:
             more={**nonce, **numbers.said(numbers.MISSING, [numbers.Span(1, 3, 5)])},
         ),
         "odd": replace(asking, more=odd),
+        "welcome-of-a-key": replace(welcome, status="quarantine", epoch=0, version=0, head_version=0, more={**nonce, ANSWERED: DIGEST}),
     }  # fmt: skip

@@ -17,6 +17,7 @@ from modelwire.wire.commands import Adopt, Take
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
 from modelwire.wire.signing import Role
+from modelwire.wire.welcome import KEY, key_in
 from tests.keys import FLEET_ID
 from tests.modelwire import golden
 
@@ -61,7 +62,7 @@ AGREEMENT = f"""\
 # Golden records that say in `more` how single version numbers stand, wire 1
 
 Each row of `expected.json` is a record `file` and the `role` that says it. What a reader takes from its `more` is under the names of the
-keys: the runs of numbers as [epoch, first, last], `nonce` and `witness` in hexadecimal; a key that is not there counts for nothing, since
+keys: the runs of numbers as [epoch, first, last], the others in hexadecimal; a key that is not there counts for nothing, since
 it is absent or has another form. `hello.bin` asks, `receipt.bin` and `welcome.bin` answer it, `odd.bin` is a hello all whose keys have
 another form: it is read, and asks nothing.
 {KEYS}"""
@@ -204,6 +205,8 @@ def agreement() -> None:
             taken[numbers.NONCE] = nonce.hex()
         if link := numbers.witness_in(record.more):
             taken[numbers.WITNESS] = link.encode().hex()
+        if isinstance(record, Welcome) and (key := key_in(record)):
+            taken[KEY] = key.hex()
         rows.append({"file": f"{name}.bin", "role": record.ROLES[0].name.lower(), "taken": taken})
     _write(folder, rows)
 

@@ -11,6 +11,7 @@ from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expect
+from modelwire.wire.welcome import KEY
 
 from . import agreeing, asking, epochs, linking, renewing
 from .challenge import answered, challenge
@@ -106,7 +107,7 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
         verified, context.now, b"", 0, _log_end(context), last.commit if last else b"", last.version if last else 0, TRAINERS,
-        more={**more, **renewing.newer(context.certificates, said)},
+        more={**more, KEY: said.key, **renewing.newer(context.certificates, said)},
     )  # fmt: skip
     return Reply("cmd", answer)
 
@@ -128,7 +129,7 @@ def _not_welcome(
 ) -> Decision:
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, wait,
-        _log_end(context), b"", 0, TRAINERS, more=agreeing.nonce_of(said),
+        _log_end(context), b"", 0, TRAINERS, more={**agreeing.nonce_of(said), KEY: said.key},
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))
 

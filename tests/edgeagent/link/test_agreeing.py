@@ -10,9 +10,11 @@ import pytest
 
 from edgeagent.service.agent import Goal
 from modelwire.errors import LinkError
-from modelwire.wire import log, numbers
+from modelwire.wire import log, numbers, records, topics
 from modelwire.wire.numbers import Span
 from modelwire.wire.records import Hello, Level, Receipt, Welcome
+from modelwire.wire.welcome import KEY
+from tests import keys
 from tests.edgeagent.boards import Rig, centre, fill, rig
 from tests.edgeagent.by_hand import one, train
 from tests.edgeagent.centre import Centre, FakeClock, Held
@@ -276,3 +278,21 @@ def test_a_welcome_that_was_under_way_while_another_model_learned_more_accuses_n
         c.after(2, lambda: c.push(kept[0]))
         r.serve(4)
         assert kept[0].log == link(5) and r.device.trust.fork_said == ""
+
+
+@pytest.mark.parametrize("status", ["quarantine", "epochs", "ok"])
+def test_an_answer_to_a_stranger_in_this_boards_name_changes_nothing(tmp_path: Path, clock: FakeClock, status: str) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=60))
+        before, hello = r.lineage.head(), hellos(c)[-1]
+        places = (9, 40, hello.base, 0, 0) if status == "ok" else ()
+        answer = replace(c.welcome(hello, status, *places), more={**hello.more, KEY: bytes(range(32))})
+        topic = topics.parse(topics.down("home", "pi-7", "tiny", "cmd"))
+        r.agent.sessions["tiny"].arrived(topic, records.encode(answer, keys.RECEIPT, keys.FLEET_ID), 0.0)
+        assert r.lineage.head() == before
+        mine = replace(answer, more={KEY: r.lineage.board.key.public})
+        r.agent.sessions["tiny"].arrived(topic, records.encode(mine, keys.RECEIPT, keys.FLEET_ID), 0.0)
+        head = r.lineage.head()
+        assert (head.welcome, head.epoch, head.commit) == (status, before.epoch, before.commit), "one to its own key is taken"

@@ -13,8 +13,9 @@ from edgecloud.registry import SqliteStore
 from modelwire.wire import log, numbers
 from modelwire.wire.numbers import Span
 from modelwire.wire.records import Level, Receipt, Welcome
+from modelwire.wire.welcome import KEY
 from tests.edgecloud.centre import Centre, revoke
-from tests.edgecloud.device import Base, ScriptedDevice, Sent
+from tests.edgecloud.device import Base, ScriptedDevice, Sent, key_of
 
 NONCE = b"\x0a" * numbers.NONCE_BYTES
 
@@ -55,11 +56,21 @@ def test_every_answer_gives_the_nonce_back_and_a_hello_without_one_gets_none(cen
     centre.rebuild()
     receipts, welcome = answers(centre, device, asks(unsure=[Span(1, 1, 1)]))
     assert [(r.version, r.level, r.more) for r in receipts] == [(1, Level.VERIFIED, {numbers.NONCE: NONCE})]
-    assert welcome.more == {numbers.NONCE: NONCE}
-    assert answers(centre, device, {})[1].more == {}
-    assert answers(centre, device, {numbers.NONCE: b"short"})[1].more == {}
+    whose = {KEY: device.key.public}
+    assert welcome.more == {numbers.NONCE: NONCE, **whose}
+    assert answers(centre, device, {})[1].more == whose
+    assert answers(centre, device, {numbers.NONCE: b"short"})[1].more == whose
     stranger = ScriptedDevice(device.base, name="nobody")
-    assert answers(centre, stranger, {numbers.NONCE: NONCE})[1].more == {numbers.NONCE: NONCE}
+    assert answers(centre, stranger, {numbers.NONCE: NONCE})[1].more == {numbers.NONCE: NONCE, KEY: stranger.key.public}
+
+
+def test_a_stranger_in_a_boards_name_has_an_answer_to_his_own_key_alone(centre: Centre, device: ScriptedDevice) -> None:
+    stranger = ScriptedDevice(device.base, name=device.name)
+    stranger.key, stranger.fleet_id = key_of("mallory"), device.fleet_id
+    stranger.life = device.life  # he has heard the board's hello, and says its state and nonce
+    _, welcome = answers(centre, stranger, {numbers.NONCE: NONCE})
+    assert (welcome.status, welcome.state) == ("quarantine", device.state_id)
+    assert welcome.more == {numbers.NONCE: NONCE, KEY: stranger.key.public}
 
 
 def test_what_a_board_gave_up_and_nothing_is_held_of_is_lost_for_good(
