@@ -45,6 +45,10 @@ SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that
 STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PASSWORD_MAX = 64 * 1024
+PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
+WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
+WAITING_EACH = 512  # bytes that a message takes beside what it carries
+_NOT_ASKED_FOR = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
 
 
 def parse_broker(url: str) -> Broker:
@@ -77,6 +81,10 @@ class _Token:
     mid: int
 
 
+class _BeyondBounds(Exception):
+    """What a broker sends would take more memory than it may; the link is given up. No OSError: paho would keep the reason to itself."""
+
+
 class _Client(mqtt.Client):
     """A client that says when its network thread ends, whatever ended it."""
 
@@ -85,6 +93,11 @@ class _Client(mqtt.Client):
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
+        if bufsize > PACKET_MAX:
+            raise _BeyondBounds(f"the broker sends a packet of {bufsize} bytes")
+        if self._in_packet["command"] & 0xF6 == _NOT_ASKED_FOR:  # paho would keep each until the broker says to let it go
+            raise _BeyondBounds("the broker sends what was not subscribed to: QoS 2")
         sock = self.socket() if self.plain else None
         return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
 
@@ -135,6 +148,7 @@ class MqttLink:
         self._progress_time = 0.0  # when it last took one, or was sent the first
         self._announced = 0  # the broker's own limit on a packet, 0 when it named none
         self._proven = settings.protocol != "auto"
+        self._came = self._taken = 0  # bytes of messages: written by the network's thread, and by the agent's
         self._will: Will | None = None
         self._listen: tuple[str, ...] = ()  # topic filters
 
@@ -270,6 +284,10 @@ class MqttLink:
 
         def arrived(c: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
             if message.qos == 1:
+                size = len(message.payload) + WAITING_EACH
+                if self._came + size - self._taken > WAITING_MAX:  # it was not acknowledged, so it comes again
+                    raise _BeyondBounds("the broker sends more than it may before anything is acknowledged")
+                self._came += size
                 self._events.put(Arrived(message.topic, bytes(message.payload), _Token(generation, message.mid)))
 
         def accepted(c: mqtt.Client, _: Any, mid: int, code: Any, properties: Any) -> None:
@@ -295,6 +313,8 @@ class MqttLink:
         return {"clean_start": False, "properties": properties}
 
     def _translate(self, event: Event | _Up | _Down) -> Event | None:
+        if isinstance(event, Arrived):
+            self._taken += len(event.data) + WAITING_EACH
         if isinstance(event, _Up):
             if event.generation != self._generation or self._client is None:
                 return None
