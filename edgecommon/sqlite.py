@@ -12,6 +12,7 @@ from pathlib import Path
 from modelwire.errors import StateBusy
 
 Row = sqlite3.Row
+Unnamed = sqlite3.Error  # what SQLite raises where the owner of a file has no name for it
 BUSY = 30.0  # seconds to wait for another process's transaction
 FULL = 256 * 1024  # bytes of free disk below which a "disk I/O error" means a full one: SQLite's own files need some of them
 
