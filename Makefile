@@ -98,7 +98,7 @@ bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1
 threats: $(VENV)/.ready ## run the threat model: the tests of each of its rows; a row without a test fails
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire; FULL=1 adds what takes long
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire or trust; FULL=1 adds what takes long
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each

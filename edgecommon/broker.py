@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,29 @@ class Broker:
     @property
     def url(self) -> str:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+# A CONNECT in a version of MQTT that there is not: a broker answers or hangs up, and no session of anyone is touched by it.
+_PROBE = bytes.fromhex("100c00044d5154540900003c0000")
+_SILENCE = 0.3  # seconds in which a broker that does not take a certificate says so
+
+
+def require_taken(secured: ssl.SSLSocket) -> None:
+    """Raise OSError when a broker does not take the certificate that it was shown, or wants one and was shown none.
+
+    In TLS 1.3 it says so only after the handshake, which by itself proves nothing.
+    """
+    import select
+
+    seconds = secured.gettimeout()
+    if select.select([secured], [], [], _SILENCE)[0]:
+        secured.settimeout(_SILENCE)
+        with suppress(TimeoutError):  # what came was of TLS alone
+            secured.recv(64)
+    secured.settimeout(seconds)
+    secured.sendall(_PROBE)
+    with suppress(TimeoutError):  # it takes its time with strangers, and did not refuse this one
+        secured.recv(64)
 
 
 def parse_url(url: str) -> Broker | None:

@@ -142,6 +142,13 @@ def read_secret(path: Path, most: int, *, group: bool = False) -> tuple[bytes, N
         os.close(handle)
 
 
+def require_closed(path: Path, most: int = 0o640) -> None:
+    """Raise NotPrivateError when others may do more with a file than `most` lets them: a service's group may read its TLS key."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & ~most & 0o777:
+        raise NotPrivateError(path, f"is open to others (mode {mode:o}, {most:o} is the most)", close_line(path))
+
+
 def close_line(path: Path, mode: int = 0o600) -> str:
     """Return the line for a shell that shuts others out of a file."""
     import shlex  # for those who read it

@@ -91,6 +91,14 @@ class OldWire(ConfigError):
     hint = "{fix}"
 
 
+class CertificateRefused(ConfigError):
+    """A certificate, or a request for one, is not what may be used here. Nothing was changed."""
+
+    code = 18
+    text = "{certificate} {reason}"
+    hint = "{fix}"
+
+
 class RetiredKey(ConfigError):
     """A key that spoke for the fleet and does so no more: nobody would believe what it signs."""
 

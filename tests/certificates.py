@@ -31,18 +31,35 @@ class Issued:
 class Authority:
     """A CA of a test's own."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
-        self._folder, self._name, self._key = folder, _named(name), ec.generate_private_key(ec.SECP256R1())
+    def __init__(self, folder: Path, name: str = "ca", *, subject: str = "") -> None:
+        self._folder, self._key = folder, ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]) if subject else _named(name)
         self.file = folder / f"{name}.pem"
         built = _built(self._name, self._name, self._key, -DAY, DAY, ca=True)
         self.file.write_bytes(built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
+    @classmethod
+    def of(cls, folder: Path, ca: Path) -> Authority:
+        """Return the fleet's own CA, whose key lies in its folder: it issues here what the commands would not."""
+        return cls.holding(folder, ca / "ca.pem", ca / "ca-1.key")
+
+    @classmethod
+    def holding(cls, folder: Path, certificate: Path, private: Path) -> Authority:
+        """Return who signs by a certificate that is there, whether it may sign or not."""
+        made = cls.__new__(cls)
+        key = serialization.load_pem_private_key(private.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        made.file = certificate
+        made._folder, made._key, made._name = folder, key, x509.load_pem_x509_certificate(made.file.read_bytes()).subject
+        return made
+
     def issue(
-        self, host: str, *, since: datetime.timedelta = -DAY, until: datetime.timedelta = DAY, self_signed: bool = False
-    ) -> Issued:
-        """Return a certificate for a server, good from `since` to `until`, both from now."""
+        self, host: str, *, since: datetime.timedelta = -DAY, until: datetime.timedelta = DAY,
+        self_signed: bool = False, client: bool = False,
+    ) -> Issued:  # fmt: skip
+        """Return a certificate for a server, or a client of that name, good from `since` to `until`, both from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _named("server")
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]) if client else _named("server")
         builder = _built(name, name if self_signed else self._name, key, since, until, ca=False)
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
@@ -54,7 +71,23 @@ class Authority:
         out.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         out.key.write_bytes(key.private_bytes(*plain))
+        out.key.chmod(0o600)
         return out
+
+    @classmethod
+    def of_file(cls, folder: Path, other: Authority) -> Authority:
+        """Return the same CA, whose certificates and keys go into another folder."""
+        made = cls.__new__(cls)
+        made.file, made._folder, made._key, made._name = other.file, folder, other._key, other._name
+        return made
+
+    def issue_for(self, name: str, key: Path, *, since: datetime.timedelta, until: datetime.timedelta) -> bytes:
+        """Return a client's certificate in PEM, for a private key that is there."""
+        held = serialization.load_pem_private_key(key.read_bytes(), None)
+        assert isinstance(held, ec.EllipticCurvePrivateKey)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        built = _built(subject, self._name, held, since, until, ca=False)
+        return built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 @contextlib.contextmanager
@@ -77,7 +110,9 @@ def server(shown: Issued | None) -> Iterator[int]:
                         plain.recv(100)
                         plain.sendall(b"no TLS is spoken here")
                     else:
-                        context.wrap_socket(plain, server_side=True).close()
+                        with context.wrap_socket(plain, server_side=True) as secured:
+                            secured.recv(100)
+                            secured.sendall(bytes.fromhex("20020001"))  # a broker's word on a version of MQTT that it does not know
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

@@ -10,7 +10,10 @@ from types import ModuleType
 
 __all__ = ["NAMES", "chosen", "every"]
 
-NAMES = ("init", "run", "train", "publish", "status", "samples", "log", "outbox", "estimate", "measure", "doctor", "config", "version")
+NAMES = (
+    "init", "run", "train", "publish", "status", "samples", "log", "outbox", "estimate", "measure", "certificate", "doctor",
+    "config", "version",
+)  # fmt: skip
 
 
 def chosen(words: list[str]) -> tuple[ModuleType, ...]:

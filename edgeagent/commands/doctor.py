@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
-from edgeagent.link import mqtt
+from edgeagent.link import certificate, mqtt
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.claim import read_claim
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
@@ -74,6 +74,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
         yield _check("claim", lambda: _claim(loaded))
     yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
+    yield _check("certificate", lambda: _certificate(loaded))
     yield _check("broker", lambda: _broker(loaded))
     try:
         with open_folder(loaded, alone=False, open_key=True) as device:  # what the key's check said is said
@@ -147,6 +148,17 @@ def _welcome(device: DeviceFolder, name: str) -> str | Finding:
         return f"{name}: welcome, epoch {head.epoch}"
     why = f"{name}: {lineage.why_unwelcome(head)}"
     return Finding("centre", False, why, lineage.next_step(head)) if head.welcome == EPOCHS else why
+
+
+def _certificate(loaded: Loaded) -> str | Finding:
+    link, now = loaded.settings.link, time.time()
+    life = certificate.own_life(link, loaded.folder)
+    if life is None:
+        return "none is set"
+    text = f"{link.tls_cert} of {loaded.settings.device.name} {life.told(now)}"
+    if life.word(now) in ("ended", "early"):
+        return Finding("certificate", False, text, certificate.RENEW)
+    return text + (f"; {certificate.RENEW}" if life.word(now) == "due" else "")
 
 
 def _broker(loaded: Loaded) -> str:

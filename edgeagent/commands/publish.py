@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgeagent.service.agent import Goal
-from edgeagent.state.outcome import said
+from edgeagent.state.outcome import said as listed
 from edgecommon.printing import Answer, lines_of
 
 from .answer import add_folder, load
@@ -24,5 +24,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     answer = serve(load(args), Goal(publish=True, timeout=args.timeout))
     lines = [f"{m['name']}: stored up to @{m['stored']}, verified up to @{m['verified']}" for m in answer.document["models"]]
-    lines += [f"{m['name']}: lost at the centre: {said(m['lost'])}, which it once held" for m in answer.document["models"] if m["lost"]]
+    lines += [f"{m['name']}: lost at the centre: {listed(m['lost'])}, which it once held" for m in answer.document["models"] if m["lost"]]
     return Answer(answer.document, lines_of(lines), answer.code)

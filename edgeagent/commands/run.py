@@ -7,6 +7,7 @@ import random
 import signal
 
 from edgeagent import __version__
+from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.service.agent import Agent, Goal
 from edgeagent.service.opener import opener
@@ -57,7 +58,8 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
         board = device.board
         link = MqttLink(device.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
         models = opener(device, eager=not goal.publish)
-        agent = Agent(device, link, models, __version__, rng=random.Random(), extractors=models.extractors)
+        own = OwnCertificate(device.settings.link, loaded.folder, board.device)
+        agent = Agent(device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own)
         stopped_by: list[int] = []
 
         def on_signal(number: int, frame: object) -> None:

@@ -7,14 +7,17 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
+from edgeagent.link import certificate
 from edgeagent.rounds import journal
+from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
-from edgeagent.state.outcome import said
+from edgeagent.state.outcome import said as listed
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
+from modelwire.errors import ModelWireError
 
 from .answer import add_folder, key_lines, load
 
@@ -33,12 +36,13 @@ def run(args: argparse.Namespace) -> Answer:
         pid = files.holder(loaded.state / LOCK)
         trust, link, fork = device.trust.held.number, device.trust.link, device.trust.fork_said
         models = [_model(device, m) for m in device.lineages.values()]
+        own = _certificate(loaded, device.board.device)
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
             "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
             "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
-            "agent_pid": pid, "models": models,
+            "agent_pid": pid, "models": models, "certificate": own,
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     keys = key_lines(device.board.public_key, device.board.fingerprint)
@@ -46,10 +50,26 @@ def run(args: argparse.Namespace) -> Answer:
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
     lines += [fork] if fork else []
+    if own is not None:
+        lines.append(own["says"])
     lines += keys
     for i, m in enumerate(models):
         lines += ["", *_lines(m)] if i else _lines(m)
     return Answer(document, lines_of(lines))
+
+
+def _certificate(loaded: Loaded, device: str) -> dict[str, Any] | None:
+    """Return how this device's certificate for the broker stands, None when its settings name none."""
+    link, now = loaded.settings.link, time.time()
+    try:
+        life = certificate.own_life(link, loaded.folder)
+    except ModelWireError as e:
+        return {"file": link.tls_cert, "since": None, "until": None, "state": "missing", "says": f"{e.message}; {certificate.RENEW}"}
+    if life is None:
+        return None
+    word = life.word(now)
+    says = f"certificate of {device} for the broker {life.told(now)}" + ("" if word == "good" else f"; {certificate.RENEW}")
+    return {"file": link.tls_cert, "since": life.since, "until": life.until, "state": word, "says": says}
 
 
 def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
@@ -96,7 +116,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
     out = [f"{m['name']}@{m['version']}   epoch {m['epoch'] or 'none yet'}   {m['rounds']} rounds   {m['served']}"]
     out.append(f"  known at the centre up to @{m['verified']} (verified), @{m['stored']} (stored)")
     if m["lost_there"]:
-        out.append(f"  lost at the centre: {said(m['lost_there'])}, which it once held; what they changed is in later versions")
+        out.append(f"  lost at the centre: {listed(m['lost_there'])}, which it once held; what they changed is in later versions")
     out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
     out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
     if (now := m["under_way"]) is not None:

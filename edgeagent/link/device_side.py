@@ -10,6 +10,7 @@ from edgeagent.samples.spool import Spool
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.trust import TrustStore
 
+from .certificate import OwnCertificate
 from .enrolling import Enrolling
 from .transport import Transport
 
@@ -27,3 +28,4 @@ class DeviceSide:
     agent: str  # its release
     rng: random.Random
     wall: Callable[[], float]  # Unix seconds, said in records and logs alone
+    certificate: OwnCertificate | None = None  # for the broker, where this device has one

@@ -6,6 +6,7 @@ A client object lives for one connection. So no queue of paho's survives a lost 
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import random
 import socket
@@ -19,10 +20,11 @@ from edgeagent.settings.reading import check_broker
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
 from edgecommon import files
-from edgecommon.broker import Broker, Certificates, parse_url, redacted
+from edgecommon.broker import Broker, Certificates, parse_url, redacted, require_taken
 from modelwire import limits
-from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, TooLarge
+from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, ModelWireError, TooLarge
 
+from . import certificate
 from .backoff import Backoff
 from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 
@@ -49,6 +51,7 @@ PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.
 WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
 _NOT_ASKED_FOR = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
+_log = logging.getLogger("edgeagent.link")
 
 
 def parse_broker(url: str) -> Broker:
@@ -135,7 +138,9 @@ class MqttLink:
         self.client_id = settings.client_id or client_id
         self.protocol = mqtt.MQTTv311 if settings.protocol == "3.1.1" else mqtt.MQTTv5
         self._password = _password(folder, settings)
+        self._folder = folder
         self._tls = _tls(folder, settings) if self.broker.tls else None
+        self._tls_files = certificate.stamp(settings, folder)
         self._events: queue.SimpleQueue[Event | _Up | _Down] = queue.SimpleQueue()  # put() is safe in a signal handler
         self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.Random())
         self._client: _Client | None = None
@@ -240,9 +245,21 @@ class MqttLink:
     def _connect(self) -> None:
         self._generation += 1
         self._tried_since = self._monotonic()
+        self._take_renewed()
         self._client = self._make()
         self._client.connect_async(self.broker.host, self.broker.port, max(1, int(self.settings.keepalive)), **self._session())
         self._client.loop_start()
+
+    def _take_renewed(self) -> None:
+        """Go by the certificates as they are now: they may have been renewed since the last connection."""
+        now = certificate.stamp(self.settings, self._folder)
+        if self._tls is None or now == self._tls_files:
+            return
+        try:
+            self._tls = _tls(self._folder, self.settings)
+            self._tls_files = now
+        except ModelWireError as e:  # they are just being replaced: those of before hold on
+            _log.warning("%s", e.message)
 
     def _make(self) -> _Client:
         v5 = self.protocol == mqtt.MQTTv5
@@ -320,6 +337,8 @@ class MqttLink:
                 return None
             self._up, self._up_since, self._proven = True, self._monotonic(), True
             self._not_taken.clear()
+            if due := certificate.due(self.settings, self._folder, time.time()):
+                _log.warning("%s", due)
             return Connected()
         if isinstance(event, _Down):
             if event.generation != self._generation or self._client is None:
@@ -346,11 +365,11 @@ class MqttLink:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
         self._next_try = self._monotonic() + self._backoff.next()
-        return Lost(event.reason)
+        return Lost(event.reason + certificate.trouble(self.settings, self._folder, time.time()))
 
 
 def reach(settings: LinkSettings, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> str:
-    """Return how the broker answered at its port, TLS included; nothing is said to it in MQTT, so a running agent is not disturbed.
+    """Return how the broker answered at its port, TLS included. No session is asked for, so a running agent is not disturbed.
 
     Raises LinkError, ConfigError or MissingFile.
     """
@@ -361,9 +380,11 @@ def reach(settings: LinkSettings, folder: Path, *, monotonic: Callable[[], float
             secured = ""
             if broker.tls:
                 with _tls(folder, settings).wrap_socket(plain, server_hostname=broker.host) as wrapped:
+                    require_taken(wrapped)
                     secured = f", {wrapped.version()}"
     except (OSError, UnicodeError) as e:  # UnicodeError: a name that no host can have
-        raise LinkError(broker=broker.url, reason=f"{e}; check link.broker, and that the broker runs") from None
+        see = "check link.broker, that the broker runs" + (", and that it takes link.tls_cert" if broker.tls else "")
+        raise LinkError(broker=broker.url, reason=f"{e}; {see}") from None
     return f"{broker.url} answers in {1000 * (monotonic() - began):.0f} ms{secured}"
 
 
@@ -386,8 +407,12 @@ def _password(folder: Path, settings: LinkSettings) -> str | None:
 
 def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
     # Called before there is a client: paho's thread must not be the first to need ssl.
-    given = (folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key))
+    given = Certificates(*(folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key)))
     try:
-        return Certificates(*given).context()
+        if given.own is not None:
+            files.require_closed(given.key or given.own)
+        return given.context()
+    except files.NotPrivateError as e:
+        raise BadArgument(reason=f"link.tls_key: {e}", fix=e.fix) from None
     except OSError as e:
         raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None

@@ -17,7 +17,7 @@ from edgeagent.state.history import CHALLENGE, OK, Quiet
 from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.outcome import said as listed
-from modelwire.errors import LinkError, TooLarge
+from modelwire.errors import LinkError, ModelWireError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import (
@@ -211,12 +211,14 @@ class Session:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
         head = self.lineage.head()
         claim = b"" if head.welcome == OK else self._side.enrolling.proof
+        certificate = self._side.certificate
+        more = {**self._agreement.ask(), **(certificate.said() if certificate else {})}
         self._send(
             "hello",
             Hello(
                 *self._names(), self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version,
                 head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim,
-                self.lineage.wish() is not None, TRAINERS, more=self._agreement.ask(),
+                self.lineage.wish() is not None, TRAINERS, more=more,
             ),
         )  # fmt: skip
         unanswered = self._hello.next() if self._answered else self._side.link.resend
@@ -283,6 +285,13 @@ class Session:
 
     # What the centre says.
 
+    def _take_certificate(self, w: Welcome) -> None:
+        try:
+            if self._side.certificate and (said := self._side.certificate.take(w.more, self._side.wall())):
+                _log.info("%s", said)
+        except ModelWireError as e:  # a welcome is a welcome all the same
+            _log.warning("%s; it is not taken", e.message)
+
     def _take_welcome(self, w: Welcome, now: float) -> None:
         if w.state != self._side.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
@@ -291,6 +300,7 @@ class Session:
         if self._agreement.stale(w.more):
             _log.debug("%s: a welcome that answers no hello of this connection was ignored", self.name)
             return
+        self._take_certificate(w)
         fresh, wall = self._agreement.answers(w.more), int(self._side.wall())
         self._agreement.witness(w)
         before, wished = self.lineage.head(), self.lineage.wish()

@@ -10,6 +10,7 @@ from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.gathering import Extractors
+from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
 from edgeagent.link.session import Session
@@ -82,6 +83,7 @@ class Agent:
     rng: random.Random = field(default_factory=random.Random)
     sensors: Sensors = field(default_factory=Sensors)
     extractors: Extractors | None = None  # what mode features needs
+    certificate: OwnCertificate | None = None  # for the broker, where this device has one
 
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
@@ -98,8 +100,9 @@ class Agent:
         d = self.device
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
-            self.transport, d.settings.link, d.spool, d.state, d.trust, enrolling, self.release, self.rng, self.clock.wall
-        )
+            self.transport, d.settings.link, d.spool, d.state, d.trust, enrolling, self.release, self.rng, self.clock.wall,
+            self.certificate,
+        )  # fmt: skip
         self.sessions = {
             name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()

@@ -6,6 +6,6 @@ Knows nothing of what it carries: an update is bytes here.
 from __future__ import annotations
 
 __all__ = [
-    "cbor", "claims", "commands", "devices", "ed25519", "fields", "keys", "log", "more", "numbers", "parts", "records", "routes",
+    "cbor", "claims", "commands", "devices", "ed25519", "fields", "keys", "log", "more", "numbers", "parts", "records", "renewal", "routes",
     "signing", "topics", "trust", "welcome",
 ]  # fmt: skip

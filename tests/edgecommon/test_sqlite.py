@@ -56,6 +56,24 @@ def test_a_second_writer_waits_and_then_says_that_the_file_is_busy(db: Database,
         other.insert("t", b="now")
 
 
+def test_what_is_read_together_shows_one_state_while_others_write(db: Database) -> None:
+    db.insert("t", b="one")
+    reader = Database(db.path, named, mode="ro")
+    with reader.reading():
+        seen = reader.all("SELECT b FROM t")
+        db.insert("t", b="two")
+        assert reader.all("SELECT b FROM t") == seen
+        with reader.reading():
+            assert len(reader.all("SELECT b FROM t")) == 1
+    assert len(reader.all("SELECT b FROM t")) == 2
+    with pytest.raises(ZeroDivisionError), reader.reading():
+        _ = 1 // 0
+    assert not reader.connection.in_transaction
+    with db.transaction(), db.reading():
+        db.insert("t", b="three")
+    assert len(reader.all("SELECT b FROM t")) == 3
+
+
 def test_with_savepoints_a_block_inside_is_taken_back_alone(tmp_path: Path) -> None:
     db = made(tmp_path / "x.db", savepoints=True)
     with db.transaction():

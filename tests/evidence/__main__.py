@@ -1,5 +1,6 @@
 """Measure what one capability promises and write the figures to build/evidence/TOPIC.json.
 
+    python -m tests.evidence trust
     python -m tests.evidence wire            FULL=1 in the environment adds what takes long
 """
 
@@ -12,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.evidence import wire
+from tests.evidence import trust, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = dict[str, int | float | str]
-TOPICS: dict[str, Callable[[bool], Figures]] = {"wire": wire.measure}
+TOPICS: dict[str, Callable[[bool], Figures]] = {"trust": trust.measure, "wire": wire.measure}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.threats.__main__ import verdict
+from tests.threats.__main__ import Case, verdict
 from tests.threats.table import Shown, threats
 
 NOWHERE = "test_nowhere"
@@ -25,10 +25,10 @@ def test_a_row_without_a_test_or_with_one_that_is_not_there_is_found(tmp_path: P
     )
     rows = threats(page)
     assert [row.untested for row in rows] == [False, True, True, True, False]
-    passed = {("tests/house/test_threats.py", "test_one"): "passed"}
+    passed = [Case("tests/house/test_threats.py", "test_one", "passed")]
     assert [verdict(row, passed)[0] for row in rows] == ["held", "NO TEST", "NO TEST", "NO TEST", "held"]
-    assert verdict(rows[0], {("tests/house/test_threats.py", "test_one"): "failed"})[0] == "BROKE"
-    assert verdict(rows[0], {})[0] == "BROKE" and str(Shown("a", "b")) == "a::b"
+    assert verdict(rows[0], [*passed, Case("tests/house/test_threats.py", "test_one", "failed")])[0] == "BROKE"
+    assert verdict(rows[0], [])[0] == "BROKE" and str(Shown("a", "b")) == "a::b"
 
 
 def test_a_page_without_the_table_is_an_error(tmp_path: Path) -> None:

@@ -483,6 +483,18 @@ def test_agreement() -> None:
         assert taken == wanted["taken"], wanted["file"]
 
 
+def test_certificates_of_the_vectors() -> None:
+    """Which certificate a hello says, and which a welcome brings."""
+    numbers = {name: number for number, name in records.ROLES.items()}
+    for wanted in load("renewal/expected.json"):
+        record = records.read_record((VECTORS / "renewal" / wanted["file"]).read_bytes())
+        record.verify([PUBLIC[numbers[wanted["role"]]]], FLEET)
+        value = record.fields["more"].get("certificate")
+        fits = range(32, 33) if "held" in wanted else range(33, 8193)
+        taken = value.hex() if isinstance(value, bytes) and len(value) in fits else ""
+        assert taken == wanted["held" if "held" in wanted else "brought"], wanted["file"]
+
+
 def test_overlap() -> None:
     """The second trust record replaces the receipt key; which welcome is good at which time."""
     line = keys.write_key("edge-fleet-pub", PUBLIC[6] + FLEET)
@@ -749,6 +761,7 @@ def test_every_vector_was_read() -> None:
         kinds = ("", "-update", "-transfer", *(f"-part-{n}" for n in range(taken["parts"])))
         read_files |= {f"takes/{taken['name']}{kind}.bin" for kind in kinds} | {"takes/expected.json"}
     read_files |= {f"agreement/{row['file']}" for row in load("agreement/expected.json")} | {"agreement/expected.json"}
+    read_files |= {f"renewal/{row['file']}" for row in load("renewal/expected.json")} | {"renewal/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}
     read_files |= {"topics/expected.json", "cards/expected.json"} | {f"cards/{wanted['file']}" for wanted in CARDS["cards"]}

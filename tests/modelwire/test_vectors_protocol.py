@@ -14,7 +14,7 @@ from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.tensors import Dtype
 from modelwire.update.adopting import read_adopted, read_taken
-from modelwire.wire import numbers, parts, records, topics
+from modelwire.wire import numbers, parts, records, renewal, topics
 from modelwire.wire.commands import Adopt, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Transfer, Unknown
 from modelwire.wire.routes import CARRIES
@@ -147,3 +147,14 @@ def test_the_golden_records_about_numbers_are_as_they_are_written_today() -> Non
     assert [case["file"] for case in expected("agreement")] == [f"{name}.bin" for name in barn.agreement()]
     for name, record in barn.agreement().items():
         assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("agreement", f"{name}.bin")
+
+
+def test_what_a_golden_record_says_of_a_certificate_is_taken_and_written_so_today() -> None:
+    said = barn.renewal_records()
+    assert [case["file"] for case in expected("renewal")] == [f"{name}.bin" for name in said]
+    for case, record in zip(expected("renewal"), said.values(), strict=True):
+        read = records.parse(data("renewal", case["file"])).record
+        assert read.more == record.more
+        assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("renewal", case["file"])
+        taken = renewal.held(read.more) if "held" in case else renewal.brought(read.more)
+        assert taken.hex() == case.get("held", case.get("brought"))

@@ -24,7 +24,7 @@ from tests import keys
 from tests.edgeagent import boards
 from tests.edgeagent.by_hand import train_on
 from tests.edgeagent.centre import FakeClock
-from tests.edgecloud.centre import Centre, add_base
+from tests.edgecloud.centre import Centre, add_base, admit
 from tests.edgecloud.device import Base
 
 FLEET, DEVICE, MODEL = "home", "pi-7", "tiny"
@@ -141,9 +141,10 @@ class LyingBroker:
                     self._queue.append(Arrived(topic, data, 0))
                 continue
             self.centre.now = int(self.clock.wall())
-            replies = [*self.centre.ingest.take(topic, data, self.centre.now).replies]
-            for one in self.centre.rebuilder.run(self.centre.now):
-                replies += one.replies
+            self.centre.take((topic, data))
+            self.centre.rebuild()
+            replies = [*self.centre.replies]
+            self.centre.replies.clear()
             for reply in replies:
                 self._answer(reply)
 
@@ -162,7 +163,7 @@ class World:
         create_registry(self.db, fleet=FLEET, identity=keys.FLEET, trust=trust, now=1)
         store = open_registry(self.db, synchronous="OFF")
         add_base(store, Base.of())
-        store.devices.add(DEVICE, boards.PUBLIC, 1)
+        admit(store, DEVICE, boards.PUBLIC, 1)
         self.broker = LyingBroker(self._centre(store), self.clock, self.rng)
         boards.make(folder / "board", **SETTINGS)
 

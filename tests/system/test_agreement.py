@@ -11,6 +11,7 @@ from tests.system import lying
 from tests.system.lying import Faults, World
 
 
+@pytest.mark.slow("a thousand messages through a broker that lies, each version rebuilt", seconds=12)
 @pytest.mark.parametrize("seed", [2, 5])  # the first one once ended in 16 versions that only the board called verified
 def test_all_numbers_agree_after_a_lying_broker_wrong_versions_and_a_restored_backup(tmp_path: Path, seed: int) -> None:
     found = lying.measure(tmp_path, seed)

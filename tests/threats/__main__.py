@@ -10,38 +10,48 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.threats.table import ROOT, Shown, Threat, threats
+from tests.threats.table import ROOT, Threat, threats
 
 
-def run(tests: list[Shown], jobs: int) -> dict[tuple[str, str], str]:
-    """Run tests, each once, and return what came of each by file and function: "passed", "failed" or "skipped"."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case of a test, and what came of it."""
+
+    file: str
+    name: str  # of the function
+    came: str  # "passed", "failed" or "skipped"
+
+
+def run(tests: Sequence[str], jobs: int) -> list[Case]:
+    """Run tests, each once, and return what came of each case."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "-o", "junit_family=xunit1", f"--junitxml={report}"]
-        subprocess.run([*command, *dict.fromkeys(map(str, tests))], cwd=ROOT, check=False)
-        out: dict[tuple[str, str], str] = {}
-        for case in ElementTree.parse(report).iter("testcase"):
-            place = case.get("file", ""), case.get("name", "").partition("[")[0]
-            came = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-            now = next((word for tag, word in came.items() if case.find(tag) is not None), "passed")
-            if out.get(place) != "failed":
-                out[place] = now
-        return out
+        subprocess.run([*command, *dict.fromkeys(tests)], cwd=ROOT, check=False)
+        return [
+            Case(case.get("file", ""), case.get("name", "").partition("[")[0], _came(case))
+            for case in ElementTree.parse(report).iter("testcase")
+        ]
 
 
-def verdict(threat: Threat, came: dict[tuple[str, str], str]) -> tuple[str, Counter[str]]:
-    """Return the word for a row, and how its tests came out."""
-    if threat.untested:
-        return "NO TEST", Counter()
+def _came(case: ElementTree.Element) -> str:
+    words = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+    return next((word for tag, word in words.items() if case.find(tag) is not None), "passed")
+
+
+def verdict(threat: Threat, cases: Sequence[Case]) -> tuple[str, Counter[str]]:
+    """Return the word for a row, and how its cases came out."""
     counts: Counter[str] = Counter()
+    if threat.untested:
+        return "NO TEST", counts
     for test in threat.tests:
-        of_it = [c for (file, name), c in came.items() if file.startswith(test.path) and test.name in ("", name)]
-        if not of_it:
-            counts["failed"] += 1  # it was collected by nobody
-        counts.update(of_it)
+        of_it = [c.came for c in cases if c.file.startswith(test.path) and test.name in ("", c.name)]
+        counts.update(of_it or ["failed"])  # what nobody has run shows nothing
     return "held" if not counts["failed"] and counts["passed"] else "BROKE", counts
 
 
@@ -58,10 +68,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"NO TEST  {row.who}: {row.cannot}")
         print(f"{len(rows)} rows, {len(without)} without a test")
         return 1 if without else 0
-    came = run([test for row in rows for test in row.tests if test.is_there], args.jobs)
+    cases = run([str(test) for row in rows for test in row.tests if test.is_there], args.jobs)
     words = Counter[str]()
     for row in rows:
-        word, counts = verdict(row, came)
+        word, counts = verdict(row, cases)
         words[word] += 1
         print(f"{word:8} {counts['passed']:5} passed {counts['failed']:3} failed  {row.who}: {row.cannot[:90]}")
     print(f"{len(rows)} rows: {words['held']} held, {words['BROKE']} broke, {words['NO TEST']} without a test")

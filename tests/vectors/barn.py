@@ -19,7 +19,7 @@ from modelwire.update import container
 from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Kind, Section
-from modelwire.wire import cbor, keys, log, numbers, parts, records
+from modelwire.wire import cbor, keys, log, numbers, parts, records, renewal
 from modelwire.wire.records import (
     Act,
     Command,
@@ -194,6 +194,18 @@ def transfer(**changed: Any) -> Transfer:
 def fleet_pub() -> str:
     """Return fleet.pub's line."""
     return keys.write_fleet(FLEET)
+
+
+def renewal_records() -> dict[str, Record]:
+    """Return a hello that says which certificate the device has, a welcome that brings one, and both with values of other forms."""
+    hello, welcome = RECORDS["hello"], RECORDS["welcome"]
+    chain = b"\x30\x26" + bytes(range(38))  # one element of DER: of what is in it the wire knows nothing
+    return {
+        "hello": replace(hello, more={renewal.KEY: DIGEST}),
+        "welcome": replace(welcome, more={renewal.KEY: chain}),
+        "odd-hello": replace(hello, more={renewal.KEY: DIGEST[:31]}),
+        "odd-welcome": replace(welcome, more={renewal.KEY: bytes(renewal.CHAIN_MAX + 1)}),
+    }
 
 
 def sha(data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from modelwire.lattice.replay import kind_of
 from modelwire.update.container import parse, unsigned
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind
-from modelwire.wire import numbers, parts, records, topics
+from modelwire.wire import numbers, parts, records, renewal, topics
 from modelwire.wire.commands import Adopt, Take
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
@@ -64,6 +64,12 @@ Each row of `expected.json` is a record `file` and the `role` that says it. What
 keys: the runs of numbers as [epoch, first, last], `nonce` and `witness` in hexadecimal; a key that is not there counts for nothing, since
 it is absent or has another form. `hello.bin` asks, `receipt.bin` and `welcome.bin` answer it, `odd.bin` is a hello all whose keys have
 another form: it is read, and asks nothing.
+{KEYS}"""
+RENEWAL = f"""\
+# Golden records that say in `more` by which certificate a broker knows a device, wire 1
+
+Each row of `expected.json` is a record `file`, the `role` that says it, and what a reader takes from it: `held` of a hello, `brought` of a
+welcome, in hexadecimal; empty where the key has another form.
 {KEYS}"""
 TOPICS = """\
 # Golden topics, wire 1
@@ -202,6 +208,16 @@ def agreement() -> None:
     _write(folder, rows)
 
 
+def certificates() -> None:
+    """Write a hello and a welcome about a certificate, and both with values of other forms."""
+    folder, rows = _folder("renewal", RENEWAL), []
+    for name, record in barn.renewal_records().items():
+        (folder / f"{name}.bin").write_bytes(records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID))
+        what, read = ("brought", renewal.brought) if isinstance(record, Welcome) else ("held", renewal.held)
+        rows.append({"file": f"{name}.bin", "role": record.ROLES[0].name.lower(), what: read(record.more).hex()})
+    _write(folder, rows)
+
+
 def good_topics() -> None:
     """Write a topic of each leaf, and what comes there."""
     folder, rows = _folder("topics", TOPICS), []
@@ -222,5 +238,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, takes, unknown_kinds, overlap, good_topics, agreement):
+    for make in (adopts, takes, unknown_kinds, overlap, good_topics, agreement, certificates):
         make()

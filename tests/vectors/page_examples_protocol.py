@@ -174,9 +174,15 @@ def _agreement() -> list[str]:
     ]
 
 
+def _certificate() -> list[str]:
+    said = barn.renewal_records()
+    return [*shown("up/hello, with a certificate's digest", told(said["hello"])), *shown("dn/cmd, welcome", told(said["welcome"]))]
+
+
 EXAMPLES: dict[str, Callable[[], list[str]]] = {
     "key-strings": _key_strings, "signatures": _signatures, "record-hello": _hello, "record-more": _more,
-    "record-unknown-kind": _unknown_kind, "trust": _trust, "hello-welcome": _greeting, "log-link": _log, "command-adopt": _adopt,
+    "record-unknown-kind": _unknown_kind, "trust": _trust, "hello-welcome": _greeting, "certificate": _certificate,
+    "log-link": _log, "command-adopt": _adopt,
     "audit-path": _audit_path, "parts": _parts, "agreement": _agreement,
 }  # fmt: skip
 

@@ -41,6 +41,7 @@ class Admissions:
         self.claims = Claims()
         self.end: Link | None = None
         self._trusts: list[tuple[int, Trusted]] = [(0, self.trusted)]  # by the entry from which on they held
+        self._ever: tuple[bytes, ...] = ()  # command keys of all trust records
         self.act = 0  # number of the newest act
 
     def catch_up(self, log: Log, path: object) -> None:
@@ -67,12 +68,13 @@ class Admissions:
             expect(signed, Trust)
             self.trusted = self.trusted.take(signed)
             self._trusts.append((entry.number, self.trusted))
+            self._ever += self.trusted.keys(Role.COMMAND, 0)
         elif entry.kind == entries.ACT:
             self._act(entry)
         elif entry.kind == entries.CLAIM:
             self.claims.give(claims.read(entry.bytes("record"), self.fleet.id, self._command_keys(entry)), entry.number)
         elif entry.kind == entries.WITHDRAWAL:
-            self.claims.withdraw(claims.read_withdrawal(entry.bytes("record"), self.fleet.id, self._command_keys(entry)), entry.number)
+            self.claims.withdraw(claims.read_withdrawal(entry.bytes("record"), self.fleet.id, self._ever), entry.number)
         elif entry.kind == entries.ENROL:
             self._enrol(entry)
         elif entry.kind == entries.COMMAND:
@@ -117,7 +119,8 @@ class Admissions:
     def _act(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))
         act = expect(signed, Act)
-        self._sealed(signed, Role.ACT, entry)
+        # What takes rights away counts by every command key that there was: a restore enters it anew, whatever has become of the key since.
+        self._sealed(signed, Role.ACT, entry, self._ever if act.verb == "revoke" else ())
         what = f"entry {entry.number} of the log"
         if act.number <= self.act:
             raise Malformed(what=what, reason=f"act {act.number} comes after act {self.act}: it was entered before, or again")
@@ -152,10 +155,10 @@ class Admissions:
     def _command_keys(self, entry: Decided) -> tuple[bytes, ...]:
         return self.trusted.keys(Role.COMMAND, entry.at)
 
-    def _sealed(self, signed: Signed, role: Role, entry: Decided) -> None:
-        """Raise unless a command key that spoke when the entry was made has sealed the record."""
+    def _sealed(self, signed: Signed, role: Role, entry: Decided, more: tuple[bytes, ...] = ()) -> None:
+        """Raise unless a command key that spoke when the entry was made, or one more, has sealed the record."""
         signed.check(self.fleet.id, role)
-        for key in self.trusted.keys(role, entry.at):
+        for key in dict.fromkeys((*self.trusted.keys(role, entry.at), *more)):
             try:
                 signed.verify(key, self.fleet.id, "the operator's command key", role)
                 return

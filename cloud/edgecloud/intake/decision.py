@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import DeviceKey, Store
@@ -78,6 +79,7 @@ class Context:
     secret: bytes = b""  # of the challenges, which hellos alone need
     admissions: Admissions | None = None  # who speaks; what judges no signature needs none
     handed: Handed = field(default_factory=Handed)
+    certificates: Path | None = None  # folder of those that boards may have by now, NAME.pem each
 
     def keys(self, device: str) -> list[DeviceKey]:
         """Return the keys of a device that the operator let in, oldest first: a row without a sealed act is none."""

@@ -12,7 +12,7 @@ from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expect
 
-from . import agreeing, asking, epochs, linking
+from . import agreeing, asking, epochs, linking, renewing
 from .challenge import answered, challenge
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 from .epochs import EpochRate
@@ -106,7 +106,7 @@ def _welcome(context: Context, said: Hello, lineage: LineageRow, epoch: Epoch, h
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, "ok", epoch.epoch, lineage.last_version, head.commit, head.version,
         verified, context.now, b"", 0, _log_end(context), last.commit if last else b"", last.version if last else 0, TRAINERS,
-        more=more,
+        more={**more, **renewing.newer(context.certificates, said)},
     )  # fmt: skip
     return Reply("cmd", answer)
 

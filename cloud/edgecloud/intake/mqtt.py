@@ -19,7 +19,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, holds_password, parse_url, redacted
-from edgecommon.files import NotPrivateError, read_private
+from edgecommon.certificates import life_of, read_file
+from edgecommon.files import NotPrivateError, read_private, require_closed
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
@@ -102,6 +103,7 @@ class MqttTransport:
         self._connect_seconds = connect_seconds
         self._receive: Callable[[Delivery], None] = lambda _: None
         self._client: mqtt.Client | None = None
+        self._tls: ssl.SSLContext | None = None
         self._protocol = mqtt.MQTTv5
         self._lock = threading.Lock()
         self._out = 0  # answers that the broker has not taken yet
@@ -200,7 +202,8 @@ class MqttTransport:
         if self._broker.user:
             client.username_pw_set(self._broker.user, self._broker.password or None)
         if self._broker.tls:
-            client.tls_set_context(tls_of(self._broker))
+            self._tls = tls_of(self._broker)
+            client.tls_set_context(self._tls)
         client.max_inflight_messages_set(IN_FLIGHT)
         client.max_queued_messages_set(QUEUED)
         client.reconnect_delay_set(min_delay=1, max_delay=30)
@@ -267,6 +270,22 @@ class MqttTransport:
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self._socket_open.clear()
         log.warning("%s can't be reached; trying again", self._broker.url)
+        self._take_renewed()
+
+    def _take_renewed(self) -> None:
+        """Read the certificates again, for the next connection: they may have been renewed since this process began."""
+        given = self._broker.certificates
+        if self._tls is None or given.own is None:
+            return
+        try:
+            require_closed(given.key or given.own)
+            self._tls.load_cert_chain(given.own, given.key)
+            if given.ca is not None:
+                self._tls.load_verify_locations(given.ca)
+            if (life := life_of(read_file(given.own, "the centre's certificate"))).word(time.time()) in ("due", "ended"):
+                log.warning("the centre's certificate %s %s; edgecloud ca renew", given.own, life.told(time.time()))
+        except (OSError, ModelWireError) as error:  # they are just being replaced: those of before hold on
+            log.warning("the certificates can't be read again: %s", error)
 
     def _on_disconnect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if client is self._client:
@@ -274,6 +293,7 @@ class MqttTransport:
             self._generation += 1
             if not self._stopping.is_set():
                 log.warning("the link to %s is lost: %s", self._broker.url, reason)
+                self._take_renewed()
 
     def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         if client is not self._client:
@@ -312,8 +332,13 @@ class MqttTransport:
 
 
 def tls_of(broker: Broker) -> ssl.SSLContext:
-    """Return what TLS to a broker goes by. Raises BadArgument for certificates that can't be used."""
+    """Return what TLS to a broker goes by. Raises BadArgument for certificates that can't be used, and for a key that lies open."""
+    given = broker.certificates
     try:
-        return broker.certificates.context()
+        if given.own is not None:
+            require_closed(given.key or given.own)
+        return given.context()
+    except NotPrivateError as error:
+        raise BadArgument(reason=f"the private key {error}", fix=error.fix) from None
     except OSError as error:
         raise BadArgument(reason=f"the certificates for {broker.url}: {error}", fix="check --ca, --cert and --cert-key") from None

@@ -1,10 +1,13 @@
-"""Whether a broker can be reached and believed, as the ingester would find it: nothing is said to it in MQTT."""
+"""Whether a broker can be reached and believed, as the ingester would find it; and how one client is put off it."""
 
 from __future__ import annotations
 
 import socket
+import struct
+import time
 
-from edgecommon.broker import Broker
+from edgecommon.broker import Broker, require_taken
+from edgecommon.certificates import life_of_bytes
 from modelwire.errors import BadArgument
 
 from .mqtt import tls_of
@@ -25,8 +28,30 @@ def reach(broker: Broker, *, seconds: float = SECONDS) -> str:
             if context is None:
                 return "answers"
             with context.wrap_socket(plain, server_hostname=broker.host) as secured:
-                return f"answers over {secured.version()}, with a certificate that holds"
+                life = life_of_bytes(secured.getpeercert(binary_form=True) or b"")
+                require_taken(secured)
+                return f"answers over {secured.version()}, with a certificate that holds: it {life.told(time.time())}"
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+        raise BadArgument(reason=f"{broker.url}: {getattr(error, 'verify_message', '') or error}", fix=_fix(error, broker)) from error
+
+
+def put_off(broker: Broker, name: str, *, seconds: float = SECONDS) -> None:
+    """Connect with the certificate of a client's name, which ends that client's connection and its session, and leave.
+
+    Raises BadArgument when the broker lets nobody in by that name.
+    """
+    packet = b"\x00\x04MQTT\x04\x02\x00\x3c" + struct.pack(">H", len(name)) + name.encode()  # a clean session of MQTT 3.1.1
+    try:
+        with (
+            socket.create_connection((broker.host, broker.port), timeout=seconds) as plain,
+            tls_of(broker).wrap_socket(plain, server_hostname=broker.host) as secured,
+        ):
+            secured.sendall(bytes((0x10, len(packet))) + packet)
+            said = secured.recv(4)
+            if said[:1] != b"\x20" or said[3:] != b"\x00":
+                raise BadArgument(reason=f"{broker.url} let nobody in as {name}", fix="see that it runs with the files of broker config")
+            secured.sendall(b"\xe0\x00")
+    except (OSError, UnicodeError) as error:
         raise BadArgument(reason=f"{broker.url}: {getattr(error, 'verify_message', '') or error}", fix=_fix(error, broker)) from error
 
 

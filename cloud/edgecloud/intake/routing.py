@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Refusal, Request, Store
@@ -24,12 +25,15 @@ log = logging.getLogger("edgecloud.ingest")
 
 
 class Ingest:
-    """The decisions over one store, for one thread. secret: of the challenges; random, made once a start."""
+    """The decisions over one store, for one thread.
 
-    def __init__(self, store: Store, bounds: Bounds | None = None, *, secret: bytes) -> None:
+    secret: of the challenges; random, made once a start. certificates: folder of those that boards may have by now.
+    """
+
+    def __init__(self, store: Store, bounds: Bounds | None = None, *, secret: bytes, certificates: Path | None = None) -> None:
         self.store = store
         self.bounds = bounds if bounds is not None else Bounds()
-        self._secret, self._handed = secret, Handed()
+        self._secret, self._certificates, self._handed = secret, certificates, Handed()
         self.admissions = Admissions(store.identity)
 
     def catch_up(self) -> None:
@@ -74,7 +78,7 @@ class Ingest:
         return asking.command(self._context(now), request)
 
     def _context(self, now: int) -> Context:
-        return Context(self.store, self.bounds, now, self._secret, self.admissions, self._handed)
+        return Context(self.store, self.bounds, now, self._secret, self.admissions, self._handed, self._certificates)
 
     def _route(self, context: Context, name: str, data: bytes) -> Decision:
         topic = topics.parse(name)

@@ -74,14 +74,17 @@ class Ingester:
         bounds: Bounds | None = None,
         clock: Callable[[], float] = time.time,
         synchronous: str = "FULL",
+        certificates: Path | None = None,
     ) -> None:
-        """key: the centre's receipt key; read_key: reads it anew, when the fleet's keys have changed."""
+        """key: the centre's receipt key; read_key: reads it anew, when the fleet's keys have changed. certificates: folder of those that
+        boards may have by now, NAME.pem each.
+        """
         self._path, self._transport = path, transport
         self._voice = Voice(key, read_key)
         self._pace = pace if pace is not None else Pace()
         self._bounds = bounds if bounds is not None else Bounds()
         self._clock = clock
-        self._synchronous = synchronous
+        self._synchronous, self._certificates = synchronous, certificates
         # Messages, and what the rebuild has to say: only one thread answers, so `verified` never overtakes `stored`.
         self._queue: queue.Queue[Delivery | Reply] = queue.Queue(self._pace.queue)
         self._waiting_bytes = 0  # of messages taken from the transport and not committed yet
@@ -113,7 +116,7 @@ class Ingester:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
-                ingest = Ingest(store, self._bounds, secret=self._secret)
+                ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
                 self._transport.start(self._take_in)

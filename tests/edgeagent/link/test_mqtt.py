@@ -24,7 +24,7 @@ from edgeagent.link.mqtt import MqttLink, parse_broker
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 from edgeagent.settings.tree import LinkSettings
 from modelwire import limits
-from modelwire.errors import ConfigError, LinkError, MissingFile, TooLarge
+from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, TooLarge
 from tests import broker
 
 needs_mosquitto = pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
@@ -324,7 +324,14 @@ def test_tls_holds_with_the_right_authority_and_client_certificate_alone(tmp_pat
         with opened(quick(url, **{**tls, "tls_ca": str(other / "ca.pem")}), tmp_path) as device:
             lost = wait(device, Lost)
             assert isinstance(lost, Lost) and "certificate verify failed" in lost.reason
-        assert "TLSv1" in link.reach(quick(url, tls_ca="ca.pem"), tmp_path)
+        assert "TLSv1" in link.reach(quick(url, **tls), tmp_path)
+        with pytest.raises(LinkError, match=r"certificate required.*link\.tls_cert"):
+            link.reach(quick(url, tls_ca="ca.pem"), tmp_path)
+        (tmp_path / "device.key").chmod(0o644)
+        for use in (lambda s: MqttLink(s, tmp_path, "pi-7"), lambda s: link.reach(s, tmp_path)):
+            with pytest.raises(BadArgument, match=r"link\.tls_key.*open to others") as refused:
+                use(quick(url, **tls))
+            assert refused.value.next_step == f"chmod 600 {tmp_path / 'device.key'}"
     finally:
         b.stop()
 
@@ -344,6 +351,7 @@ def certificates(folder: Path, host: str) -> Path:
         (folder / f"{who}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (folder / f"{who}.key").write_bytes(key.private_bytes(*plain))
+        (folder / f"{who}.key").chmod(0o600)
     return folder
 
 

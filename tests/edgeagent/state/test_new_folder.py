@@ -15,10 +15,11 @@ from tests.edgeagent.boards import DEVICE_SEED, TINY, TOKEN, centre, make, rig
 from tests.edgeagent.centre import FakeClock
 
 
-def test_an_init_that_was_killed_between_two_renames_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    pass
 
+
+def test_an_init_that_was_killed_between_two_renames_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = os.rename
     for moves in range(4):
         folder = tmp_path / str(moves)
@@ -54,13 +55,13 @@ def test_an_init_with_a_token_that_was_killed_is_done_again_and_leaves_it_to_its
 
         def rename(a: Path, b: Path, left: list[int] = left) -> None:
             if not left[0]:
-                raise KeyboardInterrupt
+                raise Killed
             left[0] -= 1
             plain(a, b)
 
         folder = tmp_path / str(moves)
         monkeypatch.setattr(os, "rename", rename)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             again(folder)
         monkeypatch.setattr(os, "rename", plain)
         again(folder)

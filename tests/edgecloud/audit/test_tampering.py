@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgecloud.audit import carrying, tampering
 from edgecloud.audit.signing import require_signed
-from edgecloud.registry import open_registry
+from edgecloud.registry import TrustRow, open_registry
 from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.wire.records import encode
 from tests.edgecloud.audit import edits
 from tests.edgecloud.audit.page_flips import flip
 from tests.edgecloud.centre import Centre, admit, revoke
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import ScriptedDevice, key_of
+from tests.keys import FLEET_ID, ROOT, trust
 
 
 @pytest.fixture
@@ -156,6 +160,26 @@ def test_a_revocation_outlives_the_restore_of_an_older_backup(desk: Desk, grown:
     said = desk.json("restore", "monday.db", "--db", "new/fleet.db", "--anchor", "away.anchors")
     assert said["carried"] == {"trust": 0, "admitted": ["pi-9"], "revoked": ["pi-7"], "claims": 0}
     _not_heard(desk.folder / "new" / "fleet.db", device)
+
+
+def test_a_revocation_by_a_key_that_was_changed_since_outlives_a_restore_and_an_admission_by_it_does_not(
+    desk: Desk, device: ScriptedDevice, grown: Centre
+) -> None:
+    store = grown.store
+    desk.ok("backup", "monday.db")
+    revoke(store, "pi-7", 90)
+    admit(store, "pi-9", key_of("pi-9").public, 91)
+    newer = replace(trust("orchard", number=2, since=1, overlap=0), command=key_of("another command key").public)
+    store.trusts.add(TrustRow(2, encode(newer, ROOT, FLEET_ID)))
+    assert tampering.look(store) == []
+    after = [row.entry for row in store.log.after(0)]
+    store.close()
+    copy = open_registry(desk.folder / "monday.db", synchronous="OFF")
+    # The trust record first, as a file of anchors in any order may have it: then only what takes rights away still counts.
+    said = carrying.carry(copy, sorted(after, key=lambda entry: b"trust" not in entry), None, 100)
+    assert (said.trusts, said.revoked, said.admitted) == (1, ("pi-7",), ())
+    assert tampering.look(copy) == []
+    copy.close()
 
 
 def test_what_nobody_sealed_does_not_come_along_with_a_restore(desk: Desk, grown: Centre) -> None:

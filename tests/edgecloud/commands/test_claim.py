@@ -137,7 +137,7 @@ def test_what_can_be_no_claim_is_refused_and_nothing_is_given(
 def test_a_list_that_is_not_there_and_a_key_that_is_not_the_operators_are_named(desk: Desk, centre: Centre) -> None:
     assert desk.error("claim", "--serials", "none.txt")["error"] == "MissingFile"
     assert desk.error("claim", "--count", "1", "--key", "receipt.key")["error"] == "WrongKeyKind"
-    assert desk.error("claim", "withdraw", "12345678", "--key", "receipt.key")["error"] == "BadArgument"
+    assert desk.error("claim", "withdraw", "12345678", "--key", "receipt.key")["error"] == "WrongKeyKind"
     assert desk.json("claim")["claims"] == [] and desk.ok("claim") == "no claim was given\n"
 
 
@@ -185,3 +185,18 @@ def test_the_log_says_in_words_who_gave_whom_a_claim_and_who_came(desk: Desk, ce
     text = desk.ok("audit")
     for words in (f"the claim {id}", "gave it for 2 boards", f"was let in by the claim {id}", "serial number a-1", "withdrew it"):
         assert words in text
+
+
+def test_a_command_key_with_a_passphrase_gives_and_withdraws_claims(desk: Desk, centre: Centre) -> None:
+    word = desk.folder / "word"
+    word.write_text("correct horse 12\n")
+    word.chmod(0o600)
+    desk.ok("keys", "protect", "command.key", "--passphrase-file", "word")
+    for words in (("claim", "new", "--count", "1", "-o", "token"), ("claim", "withdraw", "12345678")):
+        assert desk.error(*words)["error"] == "BadArgument"
+    assert not (desk.folder / "token").exists() and desk.json("claim")["claims"] == []
+    id, token = given(desk, "--count", "2", "--passphrase-file", "word")
+    assert come(centre, token, "pi-1") is Result.ADMITTED
+    desk.ok("claim", "withdraw", id, "--passphrase-file", "word")
+    assert come(centre, token, "pi-2") is Result.DROPPED
+    desk.ok("devices", "reset", "pi-1", "--passphrase-file", "word")

@@ -450,6 +450,19 @@ def test_a_kill_of_the_operators_command_leaves_nothing_asked_for_and_the_next_o
     assert isinstance(task, Take) and centre.store.blobs.has(task.id)
 
 
+def test_a_key_that_somebody_wrote_into_the_registry_signs_no_last_model(met: Met) -> None:
+    desk, centre, device = met
+    sent = device.train()
+    centre.deliver(device, sent)
+    centre.rebuild()
+    lose(centre, device)
+    mallory = key_of("mallory")
+    forged = sent.data[:-64] + mallory.sign(UPDATE, device.fleet_id, sent.commit)
+    centre.store.database.run("INSERT INTO device_key (device, key, added_at) VALUES ('pi-7', ?, 1)", mallory.public)
+    damage(centre.store, "UPDATE version SET blob = ?", centre.store.blobs.put(forged))
+    assert desk.error("devices", "resume", "pi-7")["error"] == "BadSignature" and commands(centre) == []
+
+
 def test_a_row_that_holds_no_command_stops_nobody(met: Met) -> None:
     desk, centre, device = met
     learn(centre, device)

@@ -14,6 +14,7 @@ from edgecloud.registry import encrypted
 from edgecloud.registry.encrypted import backup_encrypted, decrypt, is_encrypted, read_identities, read_recipients, restore_encrypted
 from modelwire.errors import BadArgument, DigestMismatch, MissingFile, ModelWireError, StateBusy
 from tests.edgecloud.centre import Centre, make_registry
+from tests.edgecloud.commands.test_trust import killed_at
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import Base, ScriptedDevice
 from tests.edgecloud.registry.test_backup import exact, silent
@@ -217,3 +218,18 @@ def test_a_file_that_is_there_is_never_written_through(registry: Path, key: Path
     with pytest.raises(FileExistsError):
         decrypt(copy, tmp_path / "there", read_identities(key))
     assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.slow("kills a backup at each touch of the disk", seconds=5)
+def test_a_backup_that_is_killed_anywhere_is_whole_or_not_there(desk: Desk) -> None:
+    desk.ok("init")
+    public, kills = str(desk.json("keys", "backup")["public"]), 0
+    mine, target = read_identities(desk.folder / "backup.key"), desk.folder / "m.age"
+    while killed_at(desk, kills, "backup", "m.age", "--encrypt-to", public, "--force"):
+        kills += 1
+        if target.exists():
+            decrypt(target, desk.folder / f"opened-{kills}", mine)
+        for left_over in desk.folder.glob("*.copy"):
+            assert left_over.stat().st_mode & 0o077 == 0, "what a kill leaves is the owner's alone"
+    decrypt(target, desk.folder / "opened", mine)
+    assert kills > 4 and (desk.folder / "opened").read_bytes()[:6] == b"SQLite"

@@ -104,7 +104,6 @@ TAKEN = {
     "take-update.bin": barn.adopt(), "take-update-of-another-device.bin": barn.adopt(device="pi-8"),
     "take-update-of-another-model.bin": barn.adopt(model="letters"), "take-update-of-another-epoch.bin": barn.adopt(epoch=2),
     "take-update-on-another-parent.bin": barn.adopt(parent=barn.MANIFEST.commit), "take-recipe.bin": barn.adopt_recipe(),
-    "take-snapshot.bin": barn.adopt_snapshot(),
 }  # fmt: skip
 CUT_SHORT = [barn.FILE[:1023], barn.FILE[1024:2048], barn.FILE[2048:]]
 CUT_LONG = [barn.FILE[:1024], barn.FILE[1024:2048], barn.FILE[2048:] + b"\0"]

@@ -19,7 +19,7 @@ from modelwire.wire.keys import fingerprint
 from modelwire.wire.signing import KEY_BYTES, PrivateKey
 
 from ..answer import Document, now, registry_of, table, when
-from ..sealing import EXPIRES, add_key, command_key, parse_expires
+from ..sealing import EXPIRES, add_key, command_key, parse_expires, unlock
 from ..verb import Verb
 from ..waiting import ADMITTED, PREAUTHORISED
 
@@ -53,7 +53,7 @@ def new_claim(args: argparse.Namespace) -> Answer:
     id, seed = secrets.token_bytes(ID_BYTES), secrets.token_bytes(KEY_BYTES)
     statement = Statement(id, PrivateKey(seed).public, count, at + parse_expires(args.expires), serials, at)
     token = write_token(id, seed)
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         store.log.append(entries.CLAIM, record=claims.seal(statement, command_key(args, store), store.identity.id))
         if args.output:  # last: a token without its statement lets nobody in, and a statement without its token neither
             write_named(Path(args.output), f"{token}\n".encode(), mode=0o600, replace=False)
@@ -87,7 +87,7 @@ def _withdraw_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def withdraw_claim(args: argparse.Namespace) -> Answer:
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         claim = _named(replayed(store, args), args.id)
         if not claim.withdrawn:
             said = Withdrawal(claim.statement.id, now())

@@ -126,7 +126,7 @@ def _reset_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def reset_device(args: argparse.Namespace) -> Answer:
-    with registry_of(args, readonly=False) as store, store.transaction():
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         speaking = [k for k in store.devices.keys(args.name) if k.revoked_at is None]
         if not speaking:
             raise UnknownDevice(device=args.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Epoch, LineageRow, Request, SqliteStore
 from edgecloud.versions import last_models, naming
 from edgecloud.versions.last_models import WayBack
@@ -99,7 +100,9 @@ def _way_back(store: SqliteStore, lineage: LineageRow) -> tuple[LineageRow, Epoc
     head = store.lineages.head(lineage.id, epoch.epoch) if epoch is not None else None
     if epoch is None or head is None:
         raise BadArgument(reason=f"{lineage} has never said hello", fix="edgecloud devices list tells which have")
-    own = [known.key for known in store.devices.keys(lineage.device)]
+    sealed_by = Admissions(store.identity)
+    sealed_by.catch_up(store.log, store.database.path)
+    own = [known.key for known in sealed_by.of(lineage.device, store.devices.keys(lineage.device))]  # a row without a sealed act is none
     return lineage, epoch, last_models.way_back(store, lineage, epoch, head, own)
 
 

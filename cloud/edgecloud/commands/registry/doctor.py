@@ -12,13 +12,14 @@ from edgecloud.intake.reaching import reach
 from edgecloud.registry import open_registry
 from edgecloud.registry.privacy import require_private
 from edgecloud.settings import from_environment, registry_path
+from edgecommon.certificates import life_of, read_file
 from edgecommon.printing import Answer
 from modelwire import kernels
-from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, CertificateRefused, MissingFile, ModelWireError, RegistryDamaged
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Role
 
-from ..answer import Document, table
+from ..answer import Document, now, table
 from ..broker import add_broker, broker_of
 from ..losses import witness_line, witnesses_of
 from ..waiting import waiting_keys
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
         _check("disk", lambda: _room(path), "has room"),
+        _check("certificate", lambda: _own_certificate(args), "none is set"),
         _check("broker", lambda: reach(broker_of(args)), "answers"),
     ]
     bad = [c for c in checks if not c["ok"]]
@@ -123,6 +125,17 @@ def _key_fits(path: Path, key: str | None) -> None:
         store.close()
     file = Path(key or from_environment("KEY", "") or path.parent / keys.RECEIPT)
     keys.require_speaks(keys.read_key_file(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
+
+
+def _own_certificate(args: argparse.Namespace) -> str:
+    """Return how long the centre's certificate for the broker is good; empty when it has none. Raises CertificateRefused when it ended."""
+    path = broker_of(args).certificates.own
+    if path is None:
+        return ""
+    life, at = life_of(read_file(path, "the centre's certificate"), str(path)), now()
+    if life.word(at) in ("ended", "early"):
+        raise CertificateRefused(certificate=path, reason=life.told(at), fix="edgecloud ca renew; if it is good until later, set the clock")
+    return f"{path} {life.told(at)}" + ("; edgecloud ca renew" if life.word(at) == "due" else "")
 
 
 def _private(path: Path) -> None:

@@ -35,6 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     add_passphrase(parser)
     parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
+    what = "boards' certificates, ca/issued: a board that has an older one is sent the newer; EDGECLOUD_CERTIFICATES"
+    parser.add_argument("--certificates", metavar="DIR", help=what)
     parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
@@ -55,7 +57,10 @@ def run(args: argparse.Namespace) -> Answer:
     broker = broker_of(args)
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
-    ingester = Ingester(path, read_key(), mqtt.MqttTransport(broker, fleet=fleet, client_id=client), read_key=read_key, pace=pace)
+    folder = args.certificates or from_environment("CERTIFICATES", "")
+    certificates = Path(folder) if folder else None
+    transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)
+    ingester = Ingester(path, read_key(), transport, read_key=read_key, pace=pace, certificates=certificates)
     interrupted = False
 
     def on_signal(number: int, _frame: object) -> None:
