@@ -50,7 +50,8 @@ PASSWORD_MAX = 64 * 1024
 PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
 WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
-_NOT_ASKED_FOR = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
+_QOS_2 = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
+_NOT_FOR_CLIENTS = (1, 5, 6, 7, 8, 10, 12)  # packets: what only a client says, and the rest of QoS 2
 _log = logging.getLogger("edgeagent.link")
 
 
@@ -93,14 +94,18 @@ class _Client(mqtt.Client):
 
     ended: Callable[[str], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
+    greeted = listens = False  # the broker has let it in, and taken its subscriptions: each once
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
         if bufsize > PACKET_MAX:
             raise _BeyondBounds(f"the broker sends a packet of {bufsize} bytes")
-        if self._in_packet["command"] & 0xF6 == _NOT_ASKED_FOR:  # paho would keep each until the broker says to let it go
+        first = self._in_packet["command"]  # 0 before it is known
+        if first & 0xF6 == _QOS_2:  # paho would keep each until the broker says to let it go
             raise _BeyondBounds("the broker sends what was not subscribed to: QoS 2")
+        if first >> 4 in _NOT_FOR_CLIENTS:
+            raise _BeyondBounds(f"the broker sends a packet of type {first >> 4}, which is none of a broker's")
         sock = self.socket() if self.plain else None
         return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
 
@@ -281,6 +286,9 @@ class MqttLink:
             if generation != self._generation:  # it was given up while it connected
                 c.disconnect()
                 return
+            if client.greeted:
+                raise _BeyondBounds("the broker lets this device in twice")
+            client.greeted = True
             if code.is_failure:
                 refused = "version" in str(code).lower() or (not self._proven and str(code) == "Unspecified error")
                 self._events.put(_Down(generation, f"the broker refused: {code}", refused))
@@ -294,6 +302,9 @@ class MqttLink:
             c.subscribe([(one, qos) for one in self._listen])
 
         def subscribed(c: mqtt.Client, _: Any, mid: int, codes: Any, properties: Any) -> None:
+            if client.listens:
+                raise _BeyondBounds("the broker takes the subscriptions twice")
+            client.listens = True
             if any(code.is_failure for code in codes):
                 self._events.put(_Down(generation, f"the broker refused the subscription to {' or '.join(self._listen)}", False))
             else:

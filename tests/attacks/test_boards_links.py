@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from edgeagent.link import mqtt
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.link.transport import Arrived, Connected, Event, Lost, Will
@@ -111,3 +113,10 @@ def test_a_topic_that_is_no_text_ends_the_link_and_not_the_agent(tmp_path: Path)
     with met(tmp_path, lambda s: s.sendall(publish(b"x", topic=b"e1/\xff\xfe/\x00"))) as (link, _):
         reason, _seen = until_lost(link)
         assert reason
+
+
+@pytest.mark.parametrize("packet", [b"\xc0\x00", b"\x62\x02\x00\x07", b"\x20\x02\x00\x00", b"\x90\x04\x00\x01\x01\x01"])
+def test_small_packets_that_no_broker_says_or_says_twice_end_the_link(tmp_path: Path, packet: bytes) -> None:
+    with met(tmp_path, lambda s: s.sendall(packet * 100_000)) as (link, _):
+        reason, seen = until_lost(link)
+        assert reason.startswith("the broker ") and [type(e) for e in seen] == [Connected]
