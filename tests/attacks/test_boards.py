@@ -367,3 +367,30 @@ def test_a_variant_with_the_last_number_shuts_out_the_director_alone(tmp_path: P
         r.serve(5)
         hear(r, command(r, 5))
         assert r.lineage.reported() == MOST and r.lineage.answers.given(5).ok  # type: ignore[union-attr]
+
+
+def test_epochs_that_the_receipt_key_makes_up_cost_numbers_and_no_weight(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        grown(r)
+        root, held = r.lineage.load().state.root, open_nonce(r)
+        for epoch, nonce in ((7, open_nonce(r)), (1, held), (1, held), (7, held)):  # the last word by an answer that was held back
+            hear(r, welcome(r, epoch=epoch, head=r.lineage.base_commit, head_version=0, verified=0, more=nonce))
+        r.serve(300)
+        assert r.lineage.load().state.root == root and r.lineage.head().epoch == 1
+        at = c.lineages["pi-7", "tiny"].heads[1][0]
+        assert c.held("pi-7", "tiny")[at].header.root == root and c.held("pi-7", "tiny")[at].level is Level.VERIFIED
+
+
+def test_a_recorded_command_that_is_played_again_is_answered_and_not_done_again(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        grown(r)
+        data = sealed(command(r, 5))
+        for _ in range(50):
+            hear(r, data)
+        for number in range(6, 80):
+            hear(r, command(r, number, "leaves", body={"tensor": 0, "first": 0}))
+        before = standing(r)
+        assert r.lineage.answers.given(5) is None, "answers are not kept for ever"
+        hear(r, data)
+        assert standing(r) == before and r.states() == {1: "verified", 2: "queued"}

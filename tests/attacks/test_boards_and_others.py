@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import sqlite3
@@ -164,6 +165,24 @@ def test_an_offer_that_is_never_kept_ends_and_the_board_learns_from_its_base(tmp
             r.serve(110)
         r.serve(60)
         assert r.lineage.head().rounds > 0 and r.lineage.takings.current() is None
+
+
+def test_a_full_disk_costs_the_parts_that_found_no_room_and_no_more(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with fresh(tmp_path / "d", clock) as r:
+        out = described(r)
+        with monkeypatch.context() as m:
+            m.setattr("edgeagent.state.taking.os.pwrite", full)
+            for index in range(out.count):
+                hear(r, out.cut(index), "part")
+        assert "No space left on device" in caplog.text and not r.lineage.takings.current().held  # type: ignore[union-attr]
+        for index in range(out.count):
+            hear(r, out.cut(index), "part")
+        assert r.lineage.load().state.root == AFTER.root
 
 
 # The application's user, who may write into the spool and nowhere else.
