@@ -86,7 +86,7 @@ def by_name(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
         except _UNLIKE_OURS as e:
             path = self._db.path
             error = StateDamaged(path=path, reason=f"it holds what no spool of samples does ({type(e).__name__}: {e})"[:500])
-            error.hint = f"see who may write to {path.parent}; keep {path.name} aside: samples are lost with it, and no version is"
+            error.hint = f"see who may write to {path.parent}; then {StateDamaged.hint}"
             raise error from e
 
     return named

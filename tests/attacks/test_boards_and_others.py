@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import shutil
@@ -210,6 +211,21 @@ def test_rows_that_no_spool_holds_are_named(tmp_path: Path, clock: FakeClock, wr
     with pytest.raises(StateDamaged, match=r"samples\.db") as e, rig(tmp_path / "d", centre(clock)) as r:
         r.run(Goal(rounds=1, timeout=60))
     assert "see who may write" in e.value.hint
+
+
+@pytest.mark.parametrize("written", ["UPDATE model SET x_shape='nonsense'", "DROP TABLE cell", "UPDATE cell SET context='{', samples='x'"])
+def test_no_command_ends_in_a_traceback_over_such_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, clock: FakeClock
+) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        fill(r.device)
+    with contextlib.closing(sqlite3.connect(tmp_path / "d" / "state" / FOLDER / SPOOL)) as database, database:
+        database.execute(written)
+    for words in (["status"], ["log"], ["outbox"], ["samples", "list"], ["estimate"], ["run", "--once", "--timeout", "1s"], ["train"]):
+        for form in ([], ["--json"]):
+            code = cli.main([*words, "--dir", str(tmp_path / "d"), "--set", "link.broker=mqtt://127.0.0.1:1", *form])
+            said = capsys.readouterr()
+            assert code in range(64) and "Traceback" not in said.out + said.err, words
 
 
 # Words and secrets.
