@@ -94,8 +94,14 @@ class _Client(mqtt.Client):
 
     ended: Callable[[str], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
-    greeted = listens = False  # the broker has let it in, and taken its subscriptions: each once
+    done = ""  # what the broker does once for each connection, as far as it did
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
+
+    def once(self, what: str) -> None:
+        """Take note of what a broker does. Raises _BeyondBounds the second time."""
+        if what in self.done:
+            raise _BeyondBounds(f"the broker {what} twice")
+        self.done += what
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
@@ -286,9 +292,7 @@ class MqttLink:
             if generation != self._generation:  # it was given up while it connected
                 c.disconnect()
                 return
-            if client.greeted:
-                raise _BeyondBounds("the broker lets this device in twice")
-            client.greeted = True
+            client.once("lets this device in")
             if code.is_failure:
                 refused = "version" in str(code).lower() or (not self._proven and str(code) == "Unspecified error")
                 self._events.put(_Down(generation, f"the broker refused: {code}", refused))
@@ -302,9 +306,7 @@ class MqttLink:
             c.subscribe([(one, qos) for one in self._listen])
 
         def subscribed(c: mqtt.Client, _: Any, mid: int, codes: Any, properties: Any) -> None:
-            if client.listens:
-                raise _BeyondBounds("the broker takes the subscriptions twice")
-            client.listens = True
+            client.once("takes the subscriptions")
             if any(code.is_failure for code in codes):
                 self._events.put(_Down(generation, f"the broker refused the subscription to {' or '.join(self._listen)}", False))
             else:
