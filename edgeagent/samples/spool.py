@@ -104,7 +104,7 @@ class Spool:
         if file is None:
             raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
         _require_may_write(file)
-        self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
         self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key
         self._wall = wall
         self.cards, self.features = CardStore(self._db), FeatureStore(self._db)

@@ -14,6 +14,7 @@ from .reservoir import rank_of
 FOLDER = "samples"  # in the state folder: who may write there appends samples, and needs nothing else of the state
 FILE = "samples.db"
 RELEASE = 2
+PATIENCE = 1000  # millions of SQLite's steps for one statement; a million samples come to some 20, a table that never ends to all
 
 TABLES = """
 CREATE TABLE model (

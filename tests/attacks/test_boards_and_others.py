@@ -228,6 +228,20 @@ def test_no_command_ends_in_a_traceback_over_such_rows(
             assert code in range(64) and "Traceback" not in said.out + said.err, words
 
 
+def test_a_table_that_never_ends_does_not_stop_the_agent_for_ever(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        fill(r.device)
+    with contextlib.closing(sqlite3.connect(tmp_path / "d" / "state" / FOLDER / SPOOL)) as database, database:
+        database.execute("DROP TABLE cell")
+        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT x id, 'tiny' model, 0 class, '' context, 1 samples"
+        database.execute(f"CREATE VIEW cell AS {endless}, 1 bytes FROM c")
+    monkeypatch.setattr("edgeagent.samples.spool_tables.PATIENCE", 3)
+    with pytest.raises(StateDamaged, match="interrupted"), rig(tmp_path / "d", centre(clock)) as r:
+        r.run(Goal(rounds=1, timeout=60))
+
+
 # Words and secrets.
 
 
