@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from modelwire.errors import BadArgument, StateBusy
 
+_SECRET = re.compile("edge-(claim|[a-z]+-key):")  # what a private key or a token begins with
+_SAID = "put it into a file of mode 600 and name that; whoever could see this command's words knows it now"
 TEMPORARY = ".part"  # what a kill in the middle of a write leaves; swept at the next start
 
 
@@ -120,8 +123,10 @@ def read_secret(path: Path, most: int, *, group: bool = False) -> tuple[bytes, N
     """Return the first `most` bytes of a file, and what keeps them from being a secret, if anything does.
 
     group: root may have handed it to a service through its group, which reads and does not write (mode 440, or 640).
-    Raises NotPrivateError for what is no regular file.
+    Raises NotPrivateError for what is no regular file, and, without its name, for a secret that was given in the place of one.
     """
+    if _SECRET.match(path.name):
+        raise NotPrivateError(Path("what was given"), "is the secret itself, and a file's name is asked for", _SAID)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe that nobody writes to would be waited for
     try:
         found = os.fstat(handle)

@@ -12,6 +12,7 @@ from pathlib import Path
 from modelwire.errors import StateBusy
 
 Row = sqlite3.Row
+Unnamed = sqlite3.Error  # what SQLite raises where the owner of a file has no name for it
 BUSY = 30.0  # seconds to wait for another process's transaction
 FULL = 256 * 1024  # bytes of free disk below which a "disk I/O error" means a full one: SQLite's own files need some of them
 
@@ -39,18 +40,23 @@ class Database:
     """One SQLite file. Not for use from two threads. Outside `transaction` every statement commits by itself."""
 
     def __init__(
-        self, path: Path, name: Name, *, mode: str = "rw", synchronous: str = "FULL", busy: float | None = None, savepoints: bool = False
-    ) -> None:
+        self, path: Path, name: Name, *, mode: str = "rw", synchronous: str = "FULL", busy: float | None = None, savepoints: bool = False,
+        patience: int = 0,
+    ) -> None:  # fmt: skip
         """name: the error that says a fault of this file; None leaves it SQLite's. mode: ro, rw or rwc, which makes a file.
 
         synchronous: FULL survives a power cut, NORMAL may then lose the last commits, OFF is for what is made durable as a whole.
         savepoints: a transaction inside another is taken back alone when it fails.
+        patience: millions of SQLite's steps that one statement may take, for a file into which others write; 0: any.
         """
         self.path, self._name, self._savepoints = path, name, savepoints
         timeout = BUSY if busy is None else busy
         with self.named():  # statements are sent as they are: `transaction` says BEGIN and COMMIT
             self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
         self.connection.row_factory = Row
+        self._patience, self._steps = patience, 0
+        if patience:
+            self.connection.set_progress_handler(self._tired, 1_000_000)
         try:
             self.run("PRAGMA foreign_keys = ON")
             if mode != "ro":
@@ -143,6 +149,7 @@ class Database:
     @contextmanager
     def named(self) -> Iterator[None]:
         """Give what SQLite finds wrong within the block the owner's name for it."""
+        self._steps = 0
         try:
             yield
         except sqlite3.DatabaseError as e:
@@ -157,6 +164,11 @@ class Database:
             if error is None:
                 raise
             raise error from e
+
+    def _tired(self) -> bool:
+        """Return whether SQLite is to give the statement up; it asks after each million of steps."""
+        self._steps += 1
+        return self._steps > self._patience
 
 
 def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:

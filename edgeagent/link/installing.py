@@ -29,9 +29,10 @@ def checked(data: bytes, bundle: bytes, device: str, key: Path, given: str, now:
     check_chain(chain, authorities, given)
     _check_own(chain[0], device, private_key(key), given)
     life = life_of(data, given)
-    if life.word(now) == "ended" and now > _CLOCK_WAS_SET:
+    if life.word(now) in ("ended", "early") and now > _CLOCK_WAS_SET:
         reason = f"{life.told(now)}; this machine's clock says {day(int(now))}"
         raise CertificateRefused(certificate=given, reason=reason, fix="on the centre: edgecloud ca renew; or set this machine's clock")
+    _check_loads(data, key, given)
     return life
 
 
@@ -50,6 +51,21 @@ def private_key(path: Path) -> Private:
     if not isinstance(key, Private):
         raise BadArgument(reason=f"link.tls_key: {path} holds a key of a kind that is not used", fix="remove it: a request makes a new one")
     return key
+
+
+def _check_loads(data: bytes, key: Path, given: str) -> None:
+    """Raise CertificateRefused for what TLS would not load: one behind the first, which nothing proves, keeps an agent from starting."""
+    import ssl  # the link has it, where a certificate comes by it
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file.name, key)
+        except (ssl.SSLError, OSError) as error:
+            fix = "on the centre: edgecloud ca renew"
+            raise CertificateRefused(certificate=given, reason=f"can't be used for TLS: {error}", fix=fix) from None
 
 
 def _check_own(one: x509.Certificate, device: str, key: Private, given: str) -> None:

@@ -47,6 +47,11 @@ SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that
 STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PASSWORD_MAX = 64 * 1024
+PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
+WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
+WAITING_EACH = 512  # bytes that a message takes beside what it carries
+_QOS_2 = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
+_NOT_FOR_CLIENTS = (1, 5, 6, 7, 8, 10, 12)  # packets: what only a client says, and the rest of QoS 2
 _log = logging.getLogger("edgeagent.link")
 
 
@@ -80,14 +85,33 @@ class _Token:
     mid: int
 
 
+class _BeyondBounds(Exception):
+    """What a broker sends would take more memory than it may; the link is given up. No OSError: paho would keep the reason to itself."""
+
+
 class _Client(mqtt.Client):
     """A client that says when its network thread ends, whatever ended it."""
 
     ended: Callable[[str], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
+    done = ""  # what the broker does once for each connection, as far as it did
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
 
+    def once(self, what: str) -> None:
+        """Take note of what a broker does. Raises _BeyondBounds the second time."""
+        if what in self.done:
+            raise _BeyondBounds(f"the broker {what} twice")
+        self.done += what
+
     def _sock_recv(self, bufsize: int) -> bytes:
+        # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
+        if bufsize > PACKET_MAX:
+            raise _BeyondBounds(f"the broker sends a packet of {bufsize} bytes")
+        first = self._in_packet["command"]  # 0 before it is known
+        if first & 0xF6 == _QOS_2:  # paho would keep each until the broker says to let it go
+            raise _BeyondBounds("the broker sends what was not subscribed to: QoS 2")
+        if first >> 4 in _NOT_FOR_CLIENTS:
+            raise _BeyondBounds(f"the broker sends a packet of type {first >> 4}, which is none of a broker's")
         sock = self.socket() if self.plain else None
         return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
 
@@ -140,6 +164,7 @@ class MqttLink:
         self._progress_time = 0.0  # when it last took one, or was sent the first
         self._announced = 0  # the broker's own limit on a packet, 0 when it named none
         self._proven = settings.protocol != "auto"
+        self._came = self._taken = 0  # bytes of messages: written by the network's thread, and by the agent's
         self._will: Will | None = None
         self._listen: tuple[str, ...] = ()  # topic filters
 
@@ -267,6 +292,7 @@ class MqttLink:
             if generation != self._generation:  # it was given up while it connected
                 c.disconnect()
                 return
+            client.once("lets this device in")
             if code.is_failure:
                 refused = "version" in str(code).lower() or (not self._proven and str(code) == "Unspecified error")
                 self._events.put(_Down(generation, f"the broker refused: {code}", refused))
@@ -280,6 +306,7 @@ class MqttLink:
             c.subscribe([(one, qos) for one in self._listen])
 
         def subscribed(c: mqtt.Client, _: Any, mid: int, codes: Any, properties: Any) -> None:
+            client.once("takes the subscriptions")
             if any(code.is_failure for code in codes):
                 self._events.put(_Down(generation, f"the broker refused the subscription to {' or '.join(self._listen)}", False))
             else:
@@ -287,6 +314,10 @@ class MqttLink:
 
         def arrived(c: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
             if message.qos == 1:
+                size = len(message.payload) + WAITING_EACH
+                if self._came + size - self._taken > WAITING_MAX:  # it was not acknowledged, so it comes again
+                    raise _BeyondBounds("the broker sends more than it may before anything is acknowledged")
+                self._came += size
                 self._events.put(Arrived(message.topic, bytes(message.payload), _Token(generation, message.mid)))
 
         def accepted(c: mqtt.Client, _: Any, mid: int, code: Any, properties: Any) -> None:
@@ -312,6 +343,8 @@ class MqttLink:
         return {"clean_start": False, "properties": properties}
 
     def _translate(self, event: Event | _Up | _Down) -> Event | None:
+        if isinstance(event, Arrived):
+            self._taken += len(event.data) + WAITING_EACH
         if isinstance(event, _Up):
             if event.generation != self._generation or self._client is None:
                 return None

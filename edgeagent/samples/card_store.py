@@ -18,6 +18,7 @@ from modelwire.cards.sketch import Channel
 from . import cards
 from .cards import Seen
 from .reservoir import STAYS
+from .spool_tables import by_name
 
 
 class CardStore:
@@ -26,6 +27,7 @@ class CardStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    @by_name
     def begin(self, model: str, until: int) -> Card:
         """Note that a round begins on the samples up to `until`, and return the card of all that came since the last `carded`."""
         with self._db.transaction():
@@ -38,11 +40,13 @@ class CardStore:
             )  # fmt: skip
         return card
 
+    @by_name
     def coming(self, model: str, until: int) -> Card:
         """Return what `begin` would, and note nothing."""
         row = self._model(model)
         return cards.together([self._gone(row), self.card(model, after=row["carded"], until=until)])
 
+    @by_name
     def carded(self, model: str, until: int) -> None:
         """Note that an accepted version's card tells of all that `begin` returned with `until`. Once more, it changes nothing."""
         with self._db.transaction():
@@ -56,6 +60,7 @@ class CardStore:
         """Return the card of what the accepted rounds had come: of the last one whole, of the one before it half, and so on."""
         return cards.read(self._model(model)["known"])
 
+    @by_name
     def card(self, model: str, *, after: int, until: int | None = None) -> Card:
         """Return the card of the samples that are there, with ids above `after` and up to `until`."""
         end, channels = self._newest(model) if until is None else until, self._channels(model)
@@ -63,12 +68,14 @@ class CardStore:
         told = (self._seen(sample, channels) for sample in ids)  # one at a time: they may be pictures
         return cards.together([cards.counted([one for one in told if one is not None], channels)])
 
+    @by_name
     def seen(self, model: str, sample: int) -> Seen:
         """Return what a card tells of a sample, while it is there."""
         seen = self._seen(sample, self._channels(model))
         assert seen is not None
         return seen
 
+    @by_name
     def dropped(self, model: str, samples: Sequence[Seen]) -> None:
         """Keep the card of samples that were dropped before an accepted version told of them."""
         until = self._model(model)["seen"]

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from edgecommon.sqlite import Database
 
+from .spool_tables import by_name
+
 TABLES = (
     """CREATE TABLE IF NOT EXISTS featured (
         model TEXT PRIMARY KEY REFERENCES model (name),
@@ -29,6 +31,7 @@ class FeatureStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    @by_name
     def begin(self, model: str, *, base: bytes, runtime: str, width: int) -> None:
         """Say who computes the model's features from now on; those that another base or runtime computed are dropped."""
         with self._db.transaction():
@@ -40,11 +43,13 @@ class FeatureStore:
                 self._db.run("DELETE FROM featured WHERE model=?", model)
                 self._db.insert("featured", model=model, base=base, runtime=runtime, width=width)
 
+    @by_name
     def samples(self, model: str) -> set[int]:
         """Return the samples that have features."""
         rows = self._db.all("SELECT sample FROM feature WHERE sample IN (SELECT id FROM sample WHERE model=?)", model)
         return {row["sample"] for row in rows}
 
+    @by_name
     def keep(self, rows: Iterable[tuple[int, bytes]]) -> None:
         """Keep (sample, row) pairs, all or none; a sample that was dropped meanwhile takes none."""
         with self._db.transaction():

@@ -8,6 +8,7 @@ uses stays until the round is over: it goes on after a kill with the very same s
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from edgeagent.settings.channels import channels_of
 from edgeagent.system.database import create_database, open_database
 from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
+from modelwire import limits
 from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
 
@@ -33,7 +35,7 @@ from .cards import Seen
 from .context import Context, Contexts, context_of, texts_of
 from .feature_store import FeatureStore
 from .reservoir import STAYS
-from .spool_tables import FILE, FOLDER, RELEASE
+from .spool_tables import FILE, FOLDER, RELEASE, by_name
 
 FILE_MODE = 0o660
 FOLDER_MODE = 0o3770  # what is made there is the folder's group's, and nobody takes another's file away
@@ -102,7 +104,7 @@ class Spool:
         if file is None:
             raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
         _require_may_write(file)
-        self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate)
+        self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
         self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key
         self._wall = wall
         self.cards, self.features = CardStore(self._db), FeatureStore(self._db)
@@ -168,6 +170,7 @@ class Spool:
             self._make_room(model)
         return out
 
+    @by_name
     def drop(self, model: str, ids: Iterable[int]) -> int:
         """Forget samples, those of the round under way too, and return how many there were. No card tells of one that none told of yet."""
         dropped = 0
@@ -181,6 +184,7 @@ class Spool:
 
     # For the agent.
 
+    @by_name
     def hold(self, model: str, until: int = 0) -> int:
         """Let the samples up to `until` stay until `release`, and return it: what the reservoir can spare only leaves then.
 
@@ -193,6 +197,7 @@ class Spool:
             self._db.run("UPDATE model SET held=? WHERE name=? AND held<>?", until, model, until)
         return until
 
+    @by_name
     def release(self, model: str) -> None:
         """Let the samples go that leave: no round is under way. Once more, it changes nothing."""
         if self._db.maybe("SELECT 1 FROM model WHERE name=? AND held>0", model) is not None:
@@ -200,6 +205,7 @@ class Spool:
                 self._db.run("DELETE FROM sample WHERE cell=0 AND model=?", model)
                 self._db.run("UPDATE model SET held=0 WHERE name=?", model)
 
+    @by_name
     def register(
         self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int, channels: Sequence[str] = (),
         codes: bool = False,
@@ -215,39 +221,46 @@ class Spool:
             )  # fmt: skip
             self._make_room(model)
 
+    @by_name
     def shape(self, model: str) -> Shape:
         """Return what the samples of `model` look like. Raises ConfigError."""
         row = self._db.maybe("SELECT * FROM model WHERE name=?", model)
         if row is None:
             names = [r["name"] for r in self._db.all("SELECT name FROM model ORDER BY name")]
             raise ConfigError(reason=f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}")
-        return Shape(tuple(json.loads(row["x_shape"])), tuple(json.loads(row["y_shape"])), bool(row["codes"]))
+        return Shape(_sizes(row["x_shape"]), _sizes(row["y_shape"]), bool(row["codes"]))
 
+    @by_name
     def count(self, model: str, *, after: int = 0) -> int:
         """Return how many samples there are with an id above `after`."""
         if after == 0:
             return int(self._db.one("SELECT coalesce(sum(samples), 0) FROM cell WHERE model=?", model)[0])
         return int(self._db.one(f"SELECT count(*) FROM sample WHERE id > ? AND model=? AND {STAYS}", after, model)[0])
 
+    @by_name
     def last_id(self, model: str) -> int:
         return int(self._db.one(f"SELECT coalesce(max(id), 0) FROM sample WHERE model=? AND {STAYS}", model)[0])
 
+    @by_name
     def sides(self, model: str, held_out: float) -> tuple[int, int]:
         """Return how many samples are for (training, judging)."""
         ids = [r["id"] for r in self._db.all(f"SELECT id FROM sample WHERE model=? AND {STAYS}", model)]
         judging = sum(is_held_out(i, held_out) for i in ids)
         return len(ids) - judging, judging
 
+    @by_name
     def classes(self, model: str) -> list[Count]:
         """Return the samples per class."""
         rows = self._db.all("SELECT class, sum(samples) n, sum(bytes) b FROM cell WHERE model=? GROUP BY class ORDER BY class", model)
         return [Count(r["class"], r["n"], r["b"]) for r in rows]
 
+    @by_name
     def cells(self, model: str) -> list[Cell]:
         """Return the samples per class and context."""
         rows = self._db.all("SELECT * FROM cell WHERE model=? ORDER BY class, context", model)
         return [Cell(r["class"], context_of(r["context"]), r["samples"]) for r in rows]
 
+    @by_name
     def split(self, model: str, held_out: float, *, until: int) -> tuple[Samples, Samples]:
         """Return (training, held-out) samples with ids up to `until`, those that leave included. A sample stays on its side for good."""
         shape = self.shape(model)
@@ -258,6 +271,7 @@ class Spool:
             _collect([r for r, held in zip(rows, apart, strict=True) if held], shape),
         )
 
+    @by_name
     def newest(self, model: str, *, after: int, most: int) -> Samples:
         """Return the newest samples with ids above `after`, oldest first, at most so many."""
         rows = self._db.all(
@@ -265,6 +279,7 @@ class Spool:
         )
         return _collect(rows[::-1], self.shape(model))
 
+    @by_name
     def outline(self, model: str, held_out: float, *, until: int) -> tuple[Samples, Samples]:
         """Return what `split` gives without any x, [n, 0]: thousands of pictures are not read to learn their labels."""
         shape = self.shape(model)
@@ -275,11 +290,13 @@ class Spool:
             _collect([r for r, held in zip(rows, apart, strict=True) if held], Shape((0,), shape.y)),
         )
 
+    @by_name
     def ids(self, model: str, *, until: int) -> NDArray[np.int64]:
         """Return the ids of the samples up to `until`, rising."""
         rows = self._db.all("SELECT id FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)
         return np.array([row["id"] for row in rows], np.int64)
 
+    @by_name
     def contexts(self, model: str, ids: NDArray[np.int64]) -> list[dict[str, str]]:
         """Return the context of each of these samples; an empty one for those that have none, leave or are gone."""
         if not len(ids):
@@ -297,7 +314,7 @@ class Spool:
         for sample in ids:
             row = self._db.maybe("SELECT x FROM sample WHERE model=? AND id=?", model, sample)
             if row is not None:
-                yield sample, np.frombuffer(row["x"], "<f4").astype(np.float32).reshape(shape)
+                yield sample, self._input(row, shape)
 
     def together(self) -> AbstractContextManager[None]:
         """Let all that is asked for in the block be of one moment: no sample comes or goes meanwhile."""
@@ -309,6 +326,10 @@ class Spool:
         return self._db
 
     # Rows.
+
+    @by_name
+    def _input(self, row: Row, shape: tuple[int, ...]) -> F32:
+        return np.frombuffer(row["x"], "<f4").astype(np.float32).reshape(shape)
 
     def _insert(self, model: str, cls: int, context: str, x: bytes, target: bytes | None, now: int) -> int:
         size = len(x) + len(target or b"")
@@ -365,6 +386,14 @@ def _require_may_write(file: Path) -> None:
 def is_held_out(sample: int, share: float) -> bool:
     """Return whether the sample with this id judges and is never trained on; for good, as long as `share` is the same."""
     return (sample * _GOLDEN) % (1 << 64) < share * (1 << 64)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Return a shape as the spool keeps it. Raises ValueError for what no model has."""
+    out = tuple(json.loads(text))
+    if not all(type(n) is int and n > 0 for n in out) or math.prod(out) > limits.DEFAULT.elements:
+        raise ValueError(f"{text[:100]!r} is no shape of a sample")
+    return out
 
 
 def _floats(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> F32:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from edgecommon.sqlite import Database
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from edgecommon.sqlite import Database, Unnamed
+from modelwire.errors import StateDamaged
 
 from .reservoir import rank_of
 
 FOLDER = "samples"  # in the state folder: who may write there appends samples, and needs nothing else of the state
 FILE = "samples.db"
 RELEASE = 2
+PATIENCE = 1000  # millions of SQLite's steps for one statement; a million samples come to some 20, a table that never ends to all
 
 TABLES = """
 CREATE TABLE model (
@@ -57,6 +63,34 @@ _COLUMNS = (
     "gone BLOB", "gone_since BLOB", "coming BLOB", "known BLOB", "codes INTEGER NOT NULL DEFAULT 0",
     "held INTEGER NOT NULL DEFAULT 0",
 )  # fmt: skip
+
+_UNLIKE_OURS = (ValueError, TypeError, LookupError, OverflowError, Unnamed)  # what rows come to that no spool of ours holds
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _OfFile(Protocol):
+    _db: Database
+
+
+S = TypeVar("S", bound=_OfFile)
+
+
+def by_name(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Let a method that reads the spool raise StateDamaged for rows that this program never wrote: whoever may append can write any."""
+
+    @functools.wraps(method)
+    def named(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except _UNLIKE_OURS as e:
+            path = self._db.path
+            error = StateDamaged(path=path, reason=f"it holds what no spool of samples does ({type(e).__name__}: {e})"[:500])
+            error.hint = f"see who may write to {path.parent}; then {StateDamaged.hint}"
+            raise error from e
+
+    return named
 
 
 def migrate(database: Database) -> None:

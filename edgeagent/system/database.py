@@ -22,7 +22,7 @@ def create_database(path: Path, schema: str, release: int) -> Database:
 
 def open_database(
     path: Path, release: int, *, durable: bool = True, migrate: Callable[[Database], None] | None = None,
-    older: Callable[[Path], ModelWireError] | None = None,
+    older: Callable[[Path], ModelWireError] | None = None, patience: int = 0,
 ) -> Database:  # fmt: skip
     """Return the file at `path`. durable=False: the last commits may be lost when the power is cut, never more.
 
@@ -31,7 +31,7 @@ def open_database(
     """
     if not path.exists():
         raise MissingFile(path=path, what="the agent's state")
-    database = Database(path, _named, synchronous="FULL" if durable else "NORMAL")
+    database = Database(path, _named, synchronous="FULL" if durable else "NORMAL", patience=patience)
     database.run(f"PRAGMA cache_size=-{CACHE}")
     if migrate is not None and database.number("PRAGMA user_version") < release:
         migrate(database)

@@ -51,7 +51,9 @@ class Trusted:
         out: list[bytes] = []
         if newest and not (newest.until and time > newest.until):
             out += _split(getattr(newest, _KEYS[role]))
-        if newest and before and time <= newest.since + newest.overlap and not (before.until and time > before.until):
+        # Where records between the two never came, whoever kept them back may be the one whose key they took away.
+        follows = newest is not None and before is not None and before.number + 1 == newest.number
+        if newest and before and follows and time <= newest.since + newest.overlap and not (before.until and time > before.until):
             out += _split(getattr(before, _KEYS[role]))
         return tuple(out)
 

@@ -46,7 +46,7 @@ class Trust:
         self.held, self.before = record, self.held
 
     def keys(self, role: int) -> list[bytes]:
-        """Give the good keys of a role (P40, P41)."""
+        """Give the good keys of a role (P40, P41, P79)."""
         if role == ROOT:
             return [self.root_key]
         out: list[bytes] = []
@@ -56,7 +56,8 @@ class Trust:
         if self._lasts(self.held):
             out += _cut(self.held.fields[name])
         overlap = self.held.fields["since"] + self.held.fields["overlap"]
-        if self.before is not None and self.newest <= overlap and self._lasts(self.before):
+        follows = self.before is not None and self.before.fields["number"] + 1 == self.number
+        if self.before is not None and follows and self.newest <= overlap and self._lasts(self.before):
             out += _cut(self.before.fields[name])
         return out
 

@@ -51,6 +51,7 @@ def held_files() -> dict[str, bytes]:
         "trust-2-of-another-root.bin": encoded(trust(2, since=barn.AT + 1000, root=barn.NEXT_ROOT)),
         "trust-1-until.bin": encoded(trust(1, until=barn.AT + 2000)),
         "trust-2-after-until.bin": encoded(trust(2, since=barn.AT + 1000, overlap=week, receipt=barn.NEXT_RECEIPT)),
+        "trust-3.bin": encoded(trust(3, since=barn.AT + 1000, overlap=week, receipt=barn.NEXT_RECEIPT)),
         "transfer.bin": signed(values("transfer")),
         "transfer-of-other-lengths.bin": encoded(barn.transfer(tree=_tree(CUT_SHORT))),
         "transfer-of-a-longer-file.bin": encoded(barn.transfer(tree=_tree(CUT_LONG))),

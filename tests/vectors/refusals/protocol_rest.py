@@ -1,4 +1,4 @@
-"""The negative vectors of trust, greetings, links, commands, transfers, parts and topics. P37 to P70, P72, P74 to P78."""
+"""The negative vectors of trust, greetings, links, commands, transfers, parts and topics. P37 to P70, P72, P74 to P79."""
 
 from __future__ import annotations
 
@@ -71,6 +71,11 @@ def _time() -> Iterator[Case]:
     data = signed(values("welcome"))
     yield Case("welcome by a key of the trust before that has ended within the overlap", "P41", "BadSignature", "device", data,
                {**ended_before, "time": AT + 2001}, data, {**ended_before, "time": AT + 2000})  # fmt: skip
+    skipped = {**DEVICE, "trust": ["held/trust-1.bin", "held/trust-3.bin"]}
+    for kind in ("welcome", "receipt", "wait"):
+        data = signed(values(kind))
+        name = f"{kind} by a key of trust 1 under trust 3 when trust 2 never came"
+        yield Case(name, "P79", "BadSignature", "device", data, skipped, data, overlap)
 
 
 def _greetings() -> Iterator[Case]:
