@@ -95,10 +95,10 @@ clean: ## remove environments, builds and caches
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
 
-threats: $(VENV)/.ready ## run the threat model: the tests of each of its rows; a row without a test fails
+threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire or trust; FULL=1 adds what takes long
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire or trust; FULL=1 adds more
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each

@@ -12,7 +12,7 @@ DIGITS = {"edge-fleet-pub": 96} | {
     f"edge-{what}": 64
     for what in (
         "device-pub", "receipt-pub", "command-pub", "director-pub", "device-key", "root-key", "receipt-key", "command-key",
-        "director-key",
+        "director-key", "root-pub",
     )
 }
 
