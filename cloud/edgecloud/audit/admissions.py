@@ -40,8 +40,11 @@ class Admissions:
         self.names: set[str] = set()  # of devices that a key was ever decided about
         self.claims = Claims()
         self.end: Link | None = None
-        self._trusts: list[tuple[int, Trusted]] = [(0, self.trusted)]  # by the entry from which on they held
         self.act = 0  # number of the newest act
+        self.commands: dict[tuple[str, str], int] = {}  # number of the newest, by device and model
+        self.records: list[bytes] = []  # of trust
+        self._latest = 0  # time that any entry was made at: who writes one can set it back, but not those before it
+        self._trusts: list[tuple[int, int, Trusted]] = [(0, 0, self.trusted)]  # by the entry from which on they held, and its time
 
     def catch_up(self, log: Log, path: object) -> None:
         """Take what was entered since the last call. Raises RegistryDamaged when the log went back, or holds what nobody sealed."""
@@ -62,11 +65,13 @@ class Admissions:
 
     def take(self, entry: Decided) -> None:
         """Move on by an entry that follows. Raises WireError for one that the right key did not seal, or that can't be."""
+        self._latest = max(self._latest, entry.at)
         if entry.kind == entries.TRUST:
             signed = records.parse(entry.bytes("record"))
             expect(signed, Trust)
             self.trusted = self.trusted.take(signed)
-            self._trusts.append((entry.number, self.trusted))
+            self.records.append(entry.bytes("record"))
+            self._trusts.append((entry.number, entry.at, self.trusted))
         elif entry.kind == entries.ACT:
             self._act(entry)
         elif entry.kind == entries.CLAIM:
@@ -77,12 +82,15 @@ class Admissions:
             self._enrol(entry)
         elif entry.kind == entries.COMMAND:
             signed = records.parse(entry.bytes("record"))
-            expect(signed, Command)
+            command = expect(signed, Command)
             self._sealed(signed, Role.COMMAND, entry)
+            place = command.device, command.model
+            self.commands[place] = max(command.number, self.commands.get(place, 0))
 
-    def trusted_at(self, number: int) -> Trusted:
-        """Return what the trust records came to when this entry was the last."""
-        return next(held for since, held in reversed(self._trusts) if since <= number)
+    def receipt_keys(self, number: int, at: int) -> tuple[bytes, ...]:
+        """Return the keys that may have signed the log when this entry, made at this time, was its last."""
+        began, held = next((began, held) for since, began, held in reversed(self._trusts) if since <= number)
+        return held.keys(Role.RECEIPT, max(at, began))  # an entry that says it is older than the record before it lies
 
     def speaks(self, device: str, key: bytes) -> bool:
         """Return whether a key speaks for this device now."""
@@ -149,13 +157,16 @@ class Admissions:
         self.names.add(device)
         return made
 
-    def _command_keys(self, entry: Decided) -> tuple[bytes, ...]:
-        return self.trusted.keys(Role.COMMAND, entry.at)
+    def _command_keys(self, entry: Decided, role: Role = Role.COMMAND) -> tuple[bytes, ...]:
+        """Return what may have sealed an entry: a key that is named no more, for as long as no entry was made after its time."""
+        lasting = self.trusted.keys(role, max(self._latest, entry.at))
+        newest = Trusted(self.fleet, self.trusted.newest).keys(role, entry.at)
+        return tuple(key for key in self.trusted.keys(role, entry.at) if key in newest or key in lasting)
 
     def _sealed(self, signed: Signed, role: Role, entry: Decided) -> None:
         """Raise unless a command key that spoke when the entry was made has sealed the record."""
         signed.check(self.fleet.id, role)
-        for key in self.trusted.keys(role, entry.at):
+        for key in self._command_keys(entry, role):
             try:
                 signed.verify(key, self.fleet.id, "the operator's command key", role)
                 return
