@@ -9,6 +9,8 @@ from edgecommon.files import make_private_file
 from edgecommon.sqlite import BUSY, Database, Fault
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged
 
+SIDES = ("-wal", "-shm", "-journal")  # what SQLite plays into the file whose name they bear, whoever wrote it
+
 
 def open_database(
     path: Path, *, readonly: bool = False, synchronous: str = "FULL", busy: float = BUSY, create: bool = False
@@ -26,6 +28,14 @@ def open_database(
             raise BadArgument(reason=f"{path}: {error.strerror}", fix="check who may write its folder, and the room there") from error
     mode = "ro" if readonly else "rwc" if create else "rw"
     return Database(path, _named, mode=mode, synchronous=synchronous, busy=busy, savepoints=True)
+
+
+def require_no_sides(path: Path) -> None:
+    """Raise BadArgument for what another file of this name has left: SQLite would play it into a new one."""
+    for end in SIDES:
+        side = path.with_name(path.name + end)
+        if side.exists() or side.is_symlink():
+            raise BadArgument(reason=f"{side} is left of another file of this name", fix="move it away, or name another file")
 
 
 def copy_to(source: Database, target: Database, progress: Callable[[int, int], None], pages: int = 2048) -> None:

@@ -14,7 +14,7 @@ from modelwire.wire.signing import Fleet
 
 from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
-from .database import open_database, problems
+from .database import open_database, problems, require_no_sides
 from .lock import lock_schema
 from .log import SqliteLog
 from .rows import TrustRow
@@ -83,6 +83,7 @@ def create_registry(path: Path, *, fleet: str, identity: Fleet, trust: TrustRow,
     check_own_name("fleet name", fleet)
     if path.exists():
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
+    require_no_sides(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     database = open_database(partial, create=True)
     try:
