@@ -16,8 +16,8 @@ from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 
 from . import schema
 from .blobs import DatabaseBlobs, FileBlobs
-from .database import SIDES, copy_to, open_database, problems, require_no_sides
-from .lock import lock_registry
+from .database import SIDES, copy_to, odd_values, open_database, problems, require_no_sides
+from .lock import lock_registry, stop_writers
 from .sqlite_store import blob_folder
 
 Progress = Callable[[int, int], None]
@@ -53,7 +53,7 @@ def restore(
         raise MissingFile(path=source, what="the copy")
     target = target.resolve()
     _require_free(target, replace)
-    with lock_registry(target):
+    with lock_registry(target), stop_writers(target):
         fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}.restored")
         try:
             _copy(source, fresh, progress, replace=False)
@@ -134,6 +134,9 @@ def _fill(source: Path, partial: Path, progress: Progress) -> None:
         copy = open_database(partial, create=True, synchronous="OFF")  # made durable as a whole, once
         try:
             copy_to(origin, copy, progress)
+            odd = odd_values(copy)
+            if odd:
+                raise RegistryDamaged(path=source, reason="; ".join(odd[:3]))
             _take_files(copy, FileBlobs(blob_folder(source)))
             wrong = problems(copy)
             if wrong:

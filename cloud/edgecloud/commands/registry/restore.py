@@ -14,6 +14,7 @@ from edgecloud.registry.encrypted import is_encrypted, read_identities, restore_
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
+from modelwire.wire.keys import TEXT_MAX, read_fleet
 from modelwire.wire.log import Link
 
 from ..answer import Document, now, problems, progress, registry_of
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> Answer:
             if wrong:
                 more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
                 raise RegistryDamaged(path=source, reason=f"{wrong[0]}{more}")
+            _require_same_fleet(store, source, target)
             end: Link | None = None
             if args.anchor is not None:  # first: whoever reaches the registry does not reach them
                 for one in anchors.read(Path(args.anchor), store.identity.id, required=True):
@@ -74,6 +76,20 @@ def run(args: argparse.Namespace) -> Answer:
         aside = restore(source, target, progress=progress("pages"), replace=args.force, prepare=prepare)
     with registry_of(args) as store:
         return _answer(store, source, target, aside, carried[0], unread)
+
+
+def _require_same_fleet(store: SqliteStore, source: Path, target: Path) -> None:
+    """Raise BadArgument where the boards' fleet.pub beside the registry is of another fleet than the copy: somebody exchanged one."""
+    public = target.parent / keys.PUBLIC
+    if not public.is_file():
+        return
+    with public.open("rb") as file:
+        fleet = read_fleet(file.read(TEXT_MAX).decode("ascii", errors="replace"), str(public))
+    if fleet.id != store.identity.id:
+        raise BadArgument(
+            reason=f"{source} is of the fleet with the id {store.identity.id.hex()}, and {public} of the one with {fleet.id.hex()}",
+            fix="name another backup, or restore this one in another folder with --db",
+        )
 
 
 def _of_replaced(path: Path, unread: list[str]) -> tuple[list[bytes], Link | None]:
