@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parser.json_errors = "--json" in given
     args = parser(given).parse_args(given)
     args.db = getattr(args, "db", None)
-    return answered("edgecloud", lambda: args.run(args), as_json=getattr(args, "json", False), surroundings=_surroundings)
+    return answered("edgecloud", lambda: _run(args), as_json=getattr(args, "json", False), surroundings=_surroundings)
 
 
 def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -70,6 +70,20 @@ def _common(made: argparse.ArgumentParser) -> None:
     # SUPPRESS: what stands before the command must not be overwritten by a default that stands after it.
     made.add_argument("--db", default=argparse.SUPPRESS, metavar="FILE", help="the registry (default: fleet.db); EDGECLOUD_DB")
     made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    said: Answer
+    try:
+        said = args.run(args)
+    except (ModelWireError, OSError):
+        raise
+    except Exception as error:
+        named = commands.named_damage(args, error)
+        if named is None:
+            raise
+        raise named from error
+    return said
 
 
 def _surroundings(error: OSError) -> ModelWireError:

@@ -40,9 +40,11 @@ class Admissions:
         self.names: set[str] = set()  # of devices that a key was ever decided about
         self.claims = Claims()
         self.end: Link | None = None
-        self._trusts: list[tuple[int, Trusted]] = [(0, self.trusted)]  # by the entry from which on they held
-        self._ever: tuple[bytes, ...] = ()  # command keys of all trust records
         self.act = 0  # number of the newest act
+        self.commands: dict[tuple[str, str], int] = {}  # number of the newest, by device and model
+        self.records: list[bytes] = []  # of trust
+        self._latest = 0  # time that any entry was made at: who writes one can set it back, but not those before it
+        self._trusts: list[tuple[int, int, Trusted]] = [(0, 0, self.trusted)]  # by the entry from which on they held, and its time
 
     def catch_up(self, log: Log, path: object) -> None:
         """Take what was entered since the last call. Raises RegistryDamaged when the log went back, or holds what nobody sealed."""
@@ -63,28 +65,32 @@ class Admissions:
 
     def take(self, entry: Decided) -> None:
         """Move on by an entry that follows. Raises WireError for one that the right key did not seal, or that can't be."""
+        self._latest = max(self._latest, entry.at)
         if entry.kind == entries.TRUST:
             signed = records.parse(entry.bytes("record"))
             expect(signed, Trust)
             self.trusted = self.trusted.take(signed)
-            self._trusts.append((entry.number, self.trusted))
-            self._ever += self.trusted.keys(Role.COMMAND, 0)
+            self.records.append(entry.bytes("record"))
+            self._trusts.append((entry.number, entry.at, self.trusted))
         elif entry.kind == entries.ACT:
             self._act(entry)
         elif entry.kind == entries.CLAIM:
             self.claims.give(claims.read(entry.bytes("record"), self.fleet.id, self._command_keys(entry)), entry.number)
         elif entry.kind == entries.WITHDRAWAL:
-            self.claims.withdraw(claims.read_withdrawal(entry.bytes("record"), self.fleet.id, self._ever), entry.number)
+            self.claims.withdraw(claims.read_withdrawal(entry.bytes("record"), self.fleet.id, self._command_keys(entry)), entry.number)
         elif entry.kind == entries.ENROL:
             self._enrol(entry)
         elif entry.kind == entries.COMMAND:
             signed = records.parse(entry.bytes("record"))
-            expect(signed, Command)
+            command = expect(signed, Command)
             self._sealed(signed, Role.COMMAND, entry)
+            place = command.device, command.model
+            self.commands[place] = max(command.number, self.commands.get(place, 0))
 
-    def trusted_at(self, number: int) -> Trusted:
-        """Return what the trust records came to when this entry was the last."""
-        return next(held for since, held in reversed(self._trusts) if since <= number)
+    def receipt_keys(self, number: int, at: int) -> tuple[bytes, ...]:
+        """Return the keys that may have signed the log when this entry, made at this time, was its last."""
+        began, held = next((began, held) for since, began, held in reversed(self._trusts) if since <= number)
+        return held.keys(Role.RECEIPT, max(at, began))  # an entry that says it is older than the record before it lies
 
     def speaks(self, device: str, key: bytes) -> bool:
         """Return whether a key speaks for this device now."""
@@ -119,8 +125,7 @@ class Admissions:
     def _act(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))
         act = expect(signed, Act)
-        # What takes rights away counts by every command key that there was: a restore enters it anew, whatever has become of the key since.
-        self._sealed(signed, Role.ACT, entry, self._ever if act.verb == "revoke" else ())
+        self._sealed(signed, Role.ACT, entry)
         what = f"entry {entry.number} of the log"
         if act.number <= self.act:
             raise Malformed(what=what, reason=f"act {act.number} comes after act {self.act}: it was entered before, or again")
@@ -152,13 +157,16 @@ class Admissions:
         self.names.add(device)
         return made
 
-    def _command_keys(self, entry: Decided) -> tuple[bytes, ...]:
-        return self.trusted.keys(Role.COMMAND, entry.at)
+    def _command_keys(self, entry: Decided, role: Role = Role.COMMAND) -> tuple[bytes, ...]:
+        """Return what may have sealed an entry: a key that is named no more, for as long as no entry was made after its time."""
+        lasting = self.trusted.keys(role, max(self._latest, entry.at))
+        newest = Trusted(self.fleet, self.trusted.newest).keys(role, entry.at)
+        return tuple(key for key in self.trusted.keys(role, entry.at) if key in newest or key in lasting)
 
-    def _sealed(self, signed: Signed, role: Role, entry: Decided, more: tuple[bytes, ...] = ()) -> None:
-        """Raise unless a command key that spoke when the entry was made, or one more, has sealed the record."""
+    def _sealed(self, signed: Signed, role: Role, entry: Decided) -> None:
+        """Raise unless a command key that spoke when the entry was made has sealed the record."""
         signed.check(self.fleet.id, role)
-        for key in dict.fromkeys((*self.trusted.keys(role, entry.at), *more)):
+        for key in self._command_keys(entry, role):
             try:
                 signed.verify(key, self.fleet.id, "the operator's command key", role)
                 return

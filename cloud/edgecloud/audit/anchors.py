@@ -46,16 +46,23 @@ def anchor(store: Store, now: int, before: Anchor | None = None, *, restored: bo
 
 def append(path: Path, one: Anchor) -> None:
     """Write a line at the end of a file, durably."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, (one.line() + "\n").encode())
+        size = os.fstat(descriptor).st_size
+        begun = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a line without an end would take this one with it
+        view = memoryview(f"{'' if not begun else chr(10)}{one.line()}\n".encode())
+        while view:
+            view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def read(path: Path, fleet_id: bytes) -> list[Anchor]:
-    """Return the anchors of this fleet in a file, oldest first. Raises MissingFile, or Malformed for a line that is none."""
+def read(path: Path, fleet_id: bytes, *, required: bool = False) -> list[Anchor]:
+    """Return the anchors of this fleet in a file, oldest first. Raises MissingFile, or Malformed for a line that is none.
+
+    required: raises BadArgument where none is of this fleet: a file that proves nothing is not passed by.
+    """
     if not path.is_file():
         raise MissingFile(path=path, what="the file of anchors")
     if path.stat().st_size > FILE_MAX:
@@ -66,6 +73,8 @@ def read(path: Path, fleet_id: bytes) -> list[Anchor]:
             one = _parse(line, f"line {number} of {path}")
             if one.fleet_id == fleet_id:
                 out = [one] if one.restored else [*out, one]
+    if required and not out:
+        raise BadArgument(reason=f"{path} holds no anchor of this fleet", fix=f"name the file of the fleet with the id {fleet_id.hex()}")
     return out
 
 
@@ -93,7 +102,7 @@ def _parse(line: bytes, where: str) -> Anchor:
         sealed = tuple(bytes.fromhex(one) for one in said["sealed"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Malformed(what=where, reason=f"it is no anchor: {type(error).__name__}") from None
-    whole = type(number) is int and number > 0 and type(at) is int and type(restored) is bool
+    whole = type(number) is int and 0 < number < 1 << 63 and type(at) is int and 0 <= at < 1 << 63 and type(restored) is bool
     if not whole or len(digest) != 32 or len(fleet) != 16:
         raise Malformed(what=where, reason="it is no anchor")
     return Anchor(fleet, at, Link(number, digest), sealed, restored)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from edgecloud.registry import ActRow, LogEntry, SqliteStore, Store, TrustRow, claims
 from edgecloud.registry.claims import Statement, Withdrawal
-from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
 from modelwire.wire import records
 from modelwire.wire.log import Link
-from modelwire.wire.records import Act, Trust, expect
+from modelwire.wire.records import Act, Signed, Trust, expect
+from modelwire.wire.signing import Role
+from modelwire.wire.trust import Trusted
 
 from . import entries
 from .admissions import Admissions
@@ -30,6 +32,7 @@ class Carried:
     admitted: tuple[str, ...]  # devices
     revoked: tuple[str, ...]  # devices
     claims: int = 0  # given or withdrawn
+    left_out: tuple[str, ...] = ()  # devices that a key let in which is good no more
 
     @property
     def count(self) -> int:
@@ -52,31 +55,131 @@ def sealed(store: Store, after: int = 0) -> list[bytes]:
     return out
 
 
-def carry(store: SqliteStore, candidates: Iterable[bytes], replaced: Link | None, now: int) -> Carried:
-    """Enter in a copy what of the candidates it does not hold and the right key has sealed, and that it was restored.
+def carry(store: SqliteStore, anchored: Iterable[bytes], candidates: Iterable[bytes], replaced: Link | None, now: int) -> Carried:
+    """Enter in a copy what it does not hold and the right key has sealed, in the order of its own numbers, and that it was restored.
 
-    candidates: entries of other logs of this fleet, in their order; they may come from anybody. replaced: end of the log that the copy
-    takes the place of, where it is known.
+    anchored: entries that were kept where nobody who reaches a registry does. candidates: entries of other logs of this fleet; they may
+    come from anybody, so a key that is good no more lets nobody in by them: it may have been stolen since, and what it revokes stays
+    revoked. replaced: end of the log that the copy takes the place of, where it is known.
     """
-    trusts, admitted, revoked, given = 0, list[str](), list[str](), 0
     admissions = Admissions(store.identity)
+    entered, left_out = list[Sealed](), list[str]()
     with store.transaction():
         admissions.catch_up(store.log, store.database.path)
-        for data in candidates:
-            try:
-                entry = entries.parse(LogEntry(1, b"", data, b""))
-                with store.transaction():
-                    said = _enter(store, admissions, entry, now)
-                    admissions.catch_up(store.log, store.database.path)
-            except ModelWireError:  # nobody sealed it, or it can't follow here
+        sure = set(anchored)
+        found = _parsed([*dict.fromkeys([*sure, *candidates])], sure)
+        trusts, held = _chain(admissions.trusted, found)
+        trusts_in = 0
+        for one in sorted((f for f in found if not isinstance(f.said, Trust)), key=lambda f: f.order):
+            good = [stage for stage, known in enumerate(held) if _seals(known, one, now)]
+            stage = next((s for s in good if s >= trusts_in), None)
+            if stage is None:
                 continue
-            trusts += isinstance(said, Trust)
-            given += isinstance(said, (Statement, Withdrawal))
-            if isinstance(said, Act):
-                (admitted if said.verb == "admit" else revoked).append(said.device)
+            if one.lets_in and not one.sure and len(trusts) not in good:
+                left_out += [one.said.device] if isinstance(one.said, Act) and one.said.number > admissions.act else []
+                continue
+            for trust in (*trusts[trusts_in:stage], one):
+                entered += _try(store, admissions, trust, now)
+            trusts_in = stage
+        for trust in trusts[trusts_in:]:
+            entered += _try(store, admissions, trust, now)
+        acts = [said for said in entered if isinstance(said, Act)]
         end = replaced or Link(0, bytes(32))
-        store.log.append(entries.RESTORE, end=end.number, link=end.digest, carried=trusts + len(admitted) + len(revoked) + given)
-    return Carried(trusts, tuple(admitted), tuple(revoked), given)
+        store.log.append(entries.RESTORE, end=end.number, link=end.digest, carried=len(entered))
+    return Carried(
+        sum(isinstance(said, Trust) for said in entered),
+        tuple(act.device for act in acts if act.verb == "admit"), tuple(act.device for act in acts if act.verb == "revoke"),
+        sum(isinstance(said, (Statement, Withdrawal)) for said in entered), tuple(dict.fromkeys(left_out)),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A word that proves itself, if it does."""
+
+    entry: Decided
+    said: Sealed
+    sure: bool  # it comes from an anchor
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """Of acts and claims together: the number of an act is its time in milliseconds, if the clock was right."""
+        if isinstance(self.said, (Act, Trust)):
+            return self.said.number, False
+        return self.said.at * 1000, isinstance(self.said, Withdrawal)
+
+    @property
+    def lets_in(self) -> bool:
+        return self.said.verb == "admit" if isinstance(self.said, Act) else isinstance(self.said, Statement)
+
+
+def _parsed(candidates: Sequence[bytes], sure: set[bytes]) -> list[_Found]:
+    out = []
+    for data in candidates:
+        try:
+            entry = entries.parse(LogEntry(1, b"", data, b""))
+            record = entry.bytes("record") if entry.kind in KINDS else b""
+            said: Sealed
+            if entry.kind == entries.TRUST:
+                said = expect(records.parse(record), Trust)
+            elif entry.kind == entries.ACT:
+                said = expect(records.parse(record), Act)
+            elif entry.kind in KINDS:
+                said = claims.unsealed(record)
+            else:
+                continue
+        except ModelWireError:
+            continue
+        out.append(_Found(entry, said, data in sure))
+    return out
+
+
+def _chain(trusted: Trusted, found: Iterable[_Found]) -> tuple[list[_Found], list[Trusted]]:
+    """Return the trust records that follow, and what they come to after none, one, ... of them."""
+    trusts, held = list[_Found](), [trusted]
+    for one in sorted((f for f in found if isinstance(f.said, Trust)), key=lambda f: f.order):
+        try:
+            held.append(held[-1].take(records.parse(one.entry.bytes("record"))))
+        except ModelWireError:
+            continue
+        trusts.append(one)
+    return trusts, held
+
+
+def _seals(trusted: Trusted, one: _Found, now: int) -> bool:
+    """Whether a command key of these trust records has sealed it."""
+    record, fleet, known = one.entry.bytes("record"), trusted.fleet.id, trusted.keys(Role.COMMAND, now)
+    try:
+        if isinstance(one.said, Statement):
+            claims.read(record, fleet, known)
+        elif isinstance(one.said, Withdrawal):
+            claims.read_withdrawal(record, fleet, known)
+        else:
+            signed = records.parse(record)
+            signed.check(fleet, Role.ACT)
+            return any(_verifies(signed, key, fleet) for key in known)
+    except ModelWireError:
+        return False
+    return True
+
+
+def _verifies(signed: Signed, key: bytes, fleet: bytes) -> bool:
+    try:
+        signed.verify(key, fleet, "the operator's command key", Role.ACT)
+    except BadSignature:
+        return False
+    return True
+
+
+def _try(store: SqliteStore, admissions: Admissions, one: _Found, now: int) -> list[Sealed]:
+    """Return the word when it was entered, nothing when it is here already or can't follow here."""
+    try:
+        with store.transaction():
+            said = _enter(store, admissions, one.entry, now)
+            admissions.catch_up(store.log, store.database.path)
+    except ModelWireError:
+        return []
+    return [] if said is None else [said]
 
 
 def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int) -> Sealed | None:

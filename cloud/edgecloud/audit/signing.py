@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgecloud.registry import SignedEnd, Store
 from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
 from modelwire.wire.log import Link
-from modelwire.wire.signing import Role, Signer
+from modelwire.wire.signing import Signer
 
 from . import entries
 from .admissions import Admissions
@@ -20,7 +20,7 @@ def require_signed(store: Store, admissions: Admissions, path: object) -> None:
     if row is None or (row.number, row.link) != (signed.number, signed.link):
         raise RegistryDamaged(path=path, reason=f"its log was cut off or changed: it was signed up to entry {signed.number}")
     link = Link(signed.number, signed.link)
-    for key in admissions.trusted_at(signed.number).keys(Role.RECEIPT, entries.parse(row).at):
+    for key in admissions.receipt_keys(signed.number, entries.parse(row).at):
         try:
             link.verify(key, admissions.fleet.id, signed.signature)
             return

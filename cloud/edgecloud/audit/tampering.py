@@ -6,13 +6,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from edgecloud.registry import SqliteStore, Status
+from edgecloud.registry import HeadRow, SqliteStore, Status
 from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.log import Link
 from modelwire.wire.records import Act, Command, expect
-from modelwire.wire.signing import Role
 
 from . import entries
 from .admissions import Admissions
@@ -32,7 +31,7 @@ class _Told:
     trusts: list[bytes] = field(default_factory=list)
     acts: dict[int, bytes] = field(default_factory=dict)
     commands: dict[Place, bytes] = field(default_factory=dict)
-    answered: dict[Place, bool] = field(default_factory=dict)
+    answered: dict[Place, tuple[bool, str]] = field(default_factory=dict)
     epochs: dict[Place, tuple[bytes, bytes, int]] = field(default_factory=dict)  # state, base, floor
     heads: dict[Place, tuple[bytes, int]] = field(default_factory=dict)  # commit, version
     versions: dict[bytes, Place] = field(default_factory=dict)  # by commit; the number instead of the epoch is beside it
@@ -95,7 +94,7 @@ def _signature(told: _Told, link: Link, said: bytes, signature: bytes, at: int) 
     if said != link.digest:
         yield f"the signature of the log's end is for another entry {link.number}"
         return
-    for key in told.admissions.trusted_at(link.number).keys(Role.RECEIPT, at):
+    for key in told.admissions.receipt_keys(link.number, at):
         try:
             link.verify(key, told.admissions.fleet.id, signature)
             return
@@ -116,7 +115,7 @@ def _note(told: _Told, entry: Decided) -> None:
         command = expect(records.parse(record), Command)
         told.commands[command.device, command.model, command.number] = record
     elif kind == entries.ANSWER:
-        told.answered[entry.text("device"), entry.text("model"), entry.integer("number")] = bool(entry.content["ok"])
+        told.answered[entry.text("device"), entry.text("model"), entry.integer("number")] = bool(entry.content["ok"]), entry.text("text")
     elif kind == entries.EPOCH:
         place = entry.text("device"), entry.text("model"), entry.integer("epoch")
         told.epochs[place] = entry.bytes("state"), entry.bytes("base"), entry.integer("floor")
@@ -141,6 +140,9 @@ def _tables(store: SqliteStore, told: _Told) -> Iterator[str]:
 def _trusts_and_acts(store: SqliteStore, told: _Told) -> Iterator[str]:
     if [row.record for row in store.trusts.all()] != told.trusts:
         yield "the trust records are others than those in the log"
+    newest = told.admissions.trusted.newest
+    if newest is not None and newest.fleet != store.fleet:
+        yield f"the fleet's name is {store.fleet}, and {newest.fleet} by the trust records"
     # A revocation that outlived a restore may be about a device that the copy never had.
     names = {*store.devices.names(), *(records.parse(record).record.device for record in told.acts.values())}
     kept = {row.number: row for name in sorted(names) for row in store.acts.of(name)}
@@ -178,6 +180,8 @@ def _lineages(store: SqliteStore, told: _Told) -> Iterator[str]:
             elif (head.commit, head.version) != told.heads[place]:
                 was = told.heads[place][1]
                 yield f"the head of {lineage} in epoch {number} is @{head.version}, and @{was} by the log"
+            elif _commit_of(store, head) != (head.commit if head.version else None):
+                yield f"the head of {lineage} in epoch {number} refers to another version than @{head.version}"
         for row in store.versions.of(lineage.id):
             seen.add(row.commit)
             if (told.versions.get(row.commit), told.numbers.get(row.commit)) != ((*name, row.epoch), row.version):
@@ -191,6 +195,11 @@ def _lineages(store: SqliteStore, told: _Told) -> Iterator[str]:
         yield f"epoch {number} of {device}/{model} is gone"
 
 
+def _commit_of(store: SqliteStore, head: HeadRow) -> bytes | None:
+    row = store.versions.by_id(head.version_id) if head.version_id is not None else None
+    return row.commit if row is not None else None
+
+
 def _commands(store: SqliteStore, told: _Told) -> Iterator[str]:
     kept: set[Place] = set()
     for lineage in store.lineages.all():
@@ -199,7 +208,7 @@ def _commands(store: SqliteStore, told: _Told) -> Iterator[str]:
             kept.add(place)
             if told.commands.get(place) != row.record:
                 yield f"command {row.number} for {lineage} is not among those that the operator sealed: the log does not hold it"
-            elif told.answered.get(place) is not row.ok:
+            elif told.answered.get(place) != (None if row.ok is None else (row.ok, row.text)):
                 yield f"the answer to command {row.number} of {lineage} is not what the log holds"
     for device, model, number in told.commands.keys() - kept:
         yield f"command {number} for {device}/{model} is gone"

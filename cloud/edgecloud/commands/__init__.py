@@ -6,11 +6,14 @@ both.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["NAMES", "chosen", "every"]
+from modelwire.errors import ModelWireError
+
+__all__ = ["NAMES", "chosen", "every", "named_damage"]
 
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",
@@ -32,6 +35,12 @@ def chosen(words: Sequence[str]) -> tuple[ModuleType, ...]:
 def every() -> tuple[ModuleType, ...]:
     """Return all commands, in the order in which they are listed."""
     return chosen(())
+
+
+def named_damage(args: Namespace, error: Exception) -> ModelWireError | None:
+    """Return what a fault comes to that the rows of a changed registry gave; None for a fault of the program."""
+    found: ModelWireError | None = import_module(".answer", __name__).damage(args, error)  # loaded by commands that read a registry
+    return found
 
 
 def _first(words: Sequence[str]) -> str:

@@ -6,12 +6,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
 from edgecloud.audit import tampering
 from edgecloud.registry import SqliteStore, open_registry
+from edgecloud.registry.lock import share_registry
 from edgecloud.settings import registry_path
 from edgecommon.printing import visible
 from modelwire.errors import RegistryDamaged
@@ -23,17 +24,25 @@ Document = dict[str, Any]
 def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
     """Open the registry that the command line names."""
     path = registry_path(args.db)
-    store = open_registry(path, readonly=readonly)
+    with nullcontext() if readonly or not path.exists() else share_registry(path):
+        store = open_registry(path, readonly=readonly)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def damage(args: argparse.Namespace, error: Exception) -> RegistryDamaged | None:
+    """Return what a fault comes to that rows gave whose bytes were changed: they hold values of any kind. None for one of the program."""
+    path = registry_path(args.db)
+    if not isinstance(error, tampering.UNREADABLE) or not path.is_file():
+        return None
+    store = open_registry(path, readonly=True)
     try:
-        yield store
-    except tampering.UNREADABLE as error:
-        # Rows whose bytes were changed give values of any kind, anywhere. In a registry that is whole it is a fault of the program.
         wrong = problems(store)
-        if not wrong:
-            raise
-        raise RegistryDamaged(path=path, reason=wrong[0]) from error
     finally:
         store.close()
+    return RegistryDamaged(path=path, reason=wrong[0]) if wrong else None
 
 
 def problems(store: SqliteStore) -> list[str]:
@@ -77,8 +86,13 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
 
 
 def when(seconds: int | None) -> str:
-    """Return a time as people read it, in UTC."""
-    return "" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    """Return a time as people read it, in UTC; one that no calendar has as its number."""
+    if seconds is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
 
 
 def now() -> int:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from edgecloud import keys
+from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import ActRow, LineageRow, Request, SqliteStore
 from edgecloud.settings import from_environment, registry_path
 from modelwire.errors import BadArgument
@@ -100,7 +101,7 @@ def ask(
     epoch = store.lineages.current(lineage.id)
     if epoch is None:
         raise BadArgument(reason=f"{lineage} has never said hello", fix="edgecloud devices list tells which have")
-    number, at = next_number(store.requests.last(lineage.id)), now()
+    number, at = next_number(_decided(store).commands.get((lineage.device, lineage.model), 0)), now()
     said = Command(
         store.fleet, lineage.device, lineage.model, at, number, at + expires, epoch.state, epoch.epoch, parent, verb, body
     )
@@ -111,9 +112,16 @@ def ask(
 
 def decide(store: SqliteStore, key: Signer, device: str, verb: str, public: bytes) -> None:
     """Seal what the operator has decided about a device's key, and keep it. verb: "admit" or "revoke"."""
-    number = next_number(store.acts.last())
+    number = next_number(_decided(store).act)
     said = Act(store.fleet, device, ALL, now(), number, verb, public)
     store.acts.add(ActRow(number, device, verb, public, records.encode(said, key, store.identity.id)))
+
+
+def _decided(store: SqliteStore) -> Admissions:
+    """Return what was sealed before. The numbers of rows are anybody's: one above the highest there is would be the last for ever."""
+    held = Admissions(store.identity)
+    held.catch_up(store.log, store.database.path)
+    return held
 
 
 def next_number(last: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -69,14 +70,15 @@ def _ask(kind: int, body: bytes, wanted: int) -> bytes:
     if not path:
         raise BadArgument(reason=f"{SOCKET} is not set, so there is no ssh-agent to sign", fix="eval $(ssh-agent), then ssh-add the key")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        end = time.monotonic() + SECONDS
         link.settimeout(SECONDS)
         try:
             link.connect(path)
             link.sendall(struct.pack(">IB", len(body) + 1, kind) + body)
-            (size,) = struct.unpack(">I", _read(link, 4))
+            (size,) = struct.unpack(">I", _read(link, 4, end))
             if not 1 <= size <= REPLY_MAX:
                 raise _odd(f"an answer of {size} bytes")
-            answer = _read(link, size)
+            answer = _read(link, size, end)
         except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
             raise BadArgument(reason=f"the ssh-agent at {path}: {error}", fix="ssh-add -l tells whether it answers") from None
         finally:
@@ -87,9 +89,13 @@ def _ask(kind: int, body: bytes, wanted: int) -> bytes:
     return answer[1:]
 
 
-def _read(link: socket.socket, size: int) -> bytes:
+def _read(link: socket.socket, size: int, end: float) -> bytes:
     out = bytearray()
     while len(out) < size:
+        left = end - time.monotonic()  # of the whole answer: one that comes byte by byte would hold the registry for days
+        if left <= 0:
+            raise TimeoutError("it takes too long to answer")
+        link.settimeout(left)
         more = link.recv(size - len(out))
         if not more:
             raise OSError(f"it hung up after {len(out)} of {size} bytes")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Refusal, Request, Store
-from modelwire.errors import ModelWireError
+from modelwire.errors import ModelWireError, RegistryDamaged
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import Signed
 from modelwire.wire.signing import Role
@@ -39,6 +39,8 @@ class Ingest:
     def catch_up(self) -> None:
         """Take in what an operator has sealed since. Raises RegistryDamaged for a log that was changed by anybody else."""
         self.admissions.catch_up(self.store.log, "the registry")
+        if [row.record for row in self.store.trusts.all()] != self.admissions.records:  # boards would not hear of a key that was changed
+            raise RegistryDamaged(path="the registry", reason="its trust records are others than those in its log")
 
     def forget(self) -> None:
         """Replay the log from its first entry at the next message: what was last seen of it was taken back with a transaction."""

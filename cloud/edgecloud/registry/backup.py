@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +16,8 @@ from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 
 from . import schema
 from .blobs import DatabaseBlobs, FileBlobs
-from .database import copy_to, open_database, problems
-from .lock import lock_registry
+from .database import SIDES, copy_to, odd_values, open_database, problems, require_no_sides
+from .lock import lock_registry, stop_writers
 from .sqlite_store import blob_folder
 
 Progress = Callable[[int, int], None]
@@ -30,6 +33,7 @@ def backup(source: Path, target: Path, *, progress: Progress, replace: bool = Fa
     source = source.resolve()
     _require_free(target, replace)
     if not target.exists():
+        require_no_sides(target)
         return _copy(source, target, progress, replace=False)
     if target.samefile(source):  # its writers would go on into a file without a name
         raise BadArgument(reason=f"{target} is the registry itself", fix="name another file for the copy")
@@ -49,29 +53,55 @@ def restore(
         raise MissingFile(path=source, what="the copy")
     target = target.resolve()
     _require_free(target, replace)
-    with lock_registry(target):
+    with lock_registry(target), stop_writers(target):
         fresh = target.with_name(f"{target.name}.{secrets.token_hex(4)}.restored")
         try:
             _copy(source, fresh, progress, replace=False)
             prepare(fresh)
             if not target.exists():
+                _set_aside(target, _aside(target))
                 put_in_place(fresh, target, replace=False)
                 return None
         except BaseException:
             for end in ("", "-wal", "-shm"):
                 fresh.with_name(fresh.name + end).unlink(missing_ok=True)
             raise
-        aside = target.with_name(f"{target.name}.before-restore-{secrets.token_hex(4)}")
-        # The old log first: it must never meet the new file. Cut off here, the old registry misses its last writes at worst,
-        # and it was to be replaced; it is whole again with both under its new name.
-        for end in ("-wal", "-shm", ""):
-            old = target.with_name(target.name + end)
-            if old.exists():
-                old.rename(aside.with_name(aside.name + end))
+        aside = _aside(target)
+        # The old file keeps its name until the copy takes it: after a cut the next restore finds all that was sealed under the two names.
+        # Its log goes before: it must never meet the new file.
+        _second_name(target, aside)
+        _set_aside(target, aside)
         if blob_folder(target).exists():  # the copy holds all in one file
             blob_folder(target).rename(blob_folder(aside))
         put_in_place(fresh, target, replace=True)
         return aside
+
+
+def moved_aside(target: Path) -> list[Path]:
+    """Return the registries that restores have moved aside from this name, oldest first, and those that one left that was cut off."""
+    found = [p for p in target.parent.glob(f"{glob.escape(target.name)}{_BEFORE}*") if p.is_file()]
+    return sorted((p for p in found if re.fullmatch("[0-9a-f]{8}", p.name.rpartition("-")[2])), key=lambda p: p.stat().st_mtime_ns)
+
+
+_BEFORE = ".before-restore-"
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f"{target.name}{_BEFORE}{secrets.token_hex(4)}")
+
+
+def _second_name(target: Path, aside: Path) -> None:
+    try:
+        os.link(target, aside)
+    except OSError:  # a file system without hard links
+        shutil.copy2(target, aside)
+
+
+def _set_aside(target: Path, aside: Path) -> None:
+    for end in SIDES:
+        old = target.with_name(target.name + end)
+        if old.exists() or old.is_symlink():
+            old.rename(aside.with_name(aside.name + end))
 
 
 def _require_free(target: Path, replace: bool) -> None:
@@ -88,6 +118,8 @@ def _copy(source: Path, target: Path, progress: Progress, *, replace: bool) -> i
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         size = partial.stat().st_size
+        for end in SIDES if replace else ():
+            target.with_name(target.name + end).unlink(missing_ok=True)
         put_in_place(partial, target, replace=replace)
         return size
     finally:
@@ -102,6 +134,9 @@ def _fill(source: Path, partial: Path, progress: Progress) -> None:
         copy = open_database(partial, create=True, synchronous="OFF")  # made durable as a whole, once
         try:
             copy_to(origin, copy, progress)
+            odd = odd_values(copy)
+            if odd:
+                raise RegistryDamaged(path=source, reason="; ".join(odd[:3]))
             _take_files(copy, FileBlobs(blob_folder(source)))
             wrong = problems(copy)
             if wrong:

@@ -9,6 +9,8 @@ from edgecommon.files import make_private_file
 from edgecommon.sqlite import BUSY, Database, Fault
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged
 
+SIDES = ("-wal", "-shm", "-journal")  # what SQLite plays into the file whose name they bear, whoever wrote it
+
 
 def open_database(
     path: Path, *, readonly: bool = False, synchronous: str = "FULL", busy: float = BUSY, create: bool = False
@@ -28,6 +30,14 @@ def open_database(
     return Database(path, _named, mode=mode, synchronous=synchronous, busy=busy, savepoints=True)
 
 
+def require_no_sides(path: Path) -> None:
+    """Raise BadArgument for what another file of this name has left: SQLite would play it into a new one."""
+    for end in SIDES:
+        side = path.with_name(path.name + end)
+        if side.exists() or side.is_symlink():
+            raise BadArgument(reason=f"{side} is left of another file of this name", fix="move it away, or name another file")
+
+
 def copy_to(source: Database, target: Database, progress: Callable[[int, int], None], pages: int = 2048) -> None:
     """Copy the whole database as it is at one moment, while others go on writing. progress: pages done, pages in all."""
     with source.named():
@@ -41,9 +51,21 @@ def copy_to(source: Database, target: Database, progress: Callable[[int, int], N
 
 
 def problems(database: Database) -> list[str]:
-    """Return what SQLite finds wrong with the file; nothing when it is whole."""
+    """Return what SQLite finds wrong with the file, and values that no release has written; nothing when it is whole."""
     wrong = [str(row[0]) for row in database.all("PRAGMA integrity_check(20)") if row[0] != "ok"]
-    return wrong + [f"{row[0]} row {row[1]} names a missing {row[2]}" for row in database.all("PRAGMA foreign_key_check")]
+    wrong += [f"{row[0]} row {row[1]} names a missing {row[2]}" for row in database.all("PRAGMA foreign_key_check")]
+    return wrong + odd_values(database)
+
+
+def odd_values(database: Database) -> list[str]:
+    """Return the columns in which a value is not of the declared type: SQLite keeps whatever is written."""
+    out = []
+    for (table,) in database.all("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '%sqlite%' ORDER BY name"):
+        columns = [(row[1], row[2].lower()) for row in database.all(f'PRAGMA table_info("{table}")')]
+        odd = ", ".join(f"max(typeof(\"{name}\") NOT IN ('{kind}', 'null'))" for name, kind in columns)
+        found = database.one(f'SELECT {odd} FROM "{table}"')
+        out += [f"{table}.{name} has a value that is no {kind.upper()}" for (name, kind), one in zip(columns, found, strict=True) if one]
+    return out
 
 
 def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError:

@@ -25,11 +25,33 @@ def lock_registry(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def share_registry(path: Path) -> Iterator[None]:
+    """Write to the registry beside others who do: what a restore puts aside in the middle would keep the last word of a command."""
+    with _lock_file(path.resolve(), _WRITERS) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def stop_writers(path: Path) -> Iterator[None]:
+    """Keep commands that write away until the registry is another file. Raises StateBusy while one is at work."""
+    with _lock_file(path.resolve(), _WRITERS) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StateBusy(path=path) from None
+        yield
+
+
+@contextmanager
 def lock_schema(path: Path) -> Iterator[None]:
     """Be the only one who migrates the registry, after all others who do."""
     with _lock_file(path.resolve(), "migrating") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+_WRITERS = "writers.lock"
 
 
 def _lock_file(path: Path, end: str) -> BinaryIO:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -275,7 +276,8 @@ _ONLY = {
 
 
 # Tables that SQLite and the migrations' library keep for themselves.
-_OF_LIBRARIES = ("sqlite_sequence", "sqlite_stat1", "sqlite_stat4", "_sqlite_migrations")
+_MIGRATIONS = "_sqlite_migrations"
+_OF_LIBRARIES = ("sqlite_sequence", "sqlite_stat1", "sqlite_stat4", _MIGRATIONS)
 
 
 def migrate(database: Database) -> None:
@@ -289,6 +291,7 @@ def migrate(database: Database) -> None:
         migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
     database.run(f"PRAGMA application_id = {APPLICATION_ID}")
     database.run(f"PRAGMA user_version = {SCHEMA}")
+    _require_own_objects(database)  # who sets the number back has a look at everything skipped otherwise
 
 
 def steps(migrations: Migrations) -> None:
@@ -332,11 +335,12 @@ def check(database: Database) -> bool:
 
 def changed(database: Database) -> list[str]:
     """Return what of a registry's tables, indexes and triggers is not as this release makes them: a trigger more can add a key."""
-    found = {(row[0], row[1]): row[2] for row in database.all("SELECT type, name, sql FROM sqlite_master")}
+    found = {(row[0], row[1]): (row[2], row[3]) for row in database.all("SELECT type, name, tbl_name, sql FROM sqlite_master")}
     wanted = _objects(steps)
     out = [f"the {kind} {name} is {'gone' if (kind, name) not in found else 'another'}" for (kind, name), sql in wanted.items()
-           if found.get((kind, name), "") != sql]  # fmt: skip
-    return out + [f"there is a {kind} {name} that this release does not make" for kind, name in found if _foreign(kind, name, wanted)]
+           if found.get((kind, name), ("", ""))[1] != sql]  # fmt: skip
+    strange = [one for one, (table, sql) in found.items() if one not in wanted and not _of_library(*one, table, sql)]
+    return out + [f"there is a {kind} {name} that this release does not make" for kind, name in strange]
 
 
 def _require_own_objects(database: Database) -> None:
@@ -346,9 +350,13 @@ def _require_own_objects(database: Database) -> None:
         raise RegistryDamaged(path=database.path, reason=f"its schema was changed by another program: {wrong[0][:200]}{more}")
 
 
-def _foreign(kind: str, name: str, wanted: Mapping[tuple[str, str], str | None]) -> bool:
-    of_sqlite = kind in ("table", "index") and (name in _OF_LIBRARIES or name.startswith(("sqlite_autoindex_", "idx__sqlite_migrations_")))
-    return (kind, name) not in wanted and not of_sqlite
+def _of_library(kind: str, name: str, table: str, sql: str | None) -> bool:
+    """Whether an object is one that SQLite or the migrations' library keeps. What SQLite makes of a row is in its text, not its name."""
+    if kind == "index":
+        own = re.match(r"CREATE UNIQUE INDEX \W?idx__sqlite_migrations_\w+\W?\s+ON \W?_sqlite_migrations\W", sql or "")
+        return (name.startswith("sqlite_autoindex_") and sql is None) or (table == _MIGRATIONS and own is not None)
+    named = re.match(r"CREATE TABLE \W?(\w+)\W?\s*\(", sql or "")
+    return kind == "table" and name in _OF_LIBRARIES and named is not None and named[1] == name
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import secrets
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,7 +15,7 @@ from modelwire.wire.signing import Fleet
 
 from . import schema
 from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
-from .database import open_database, problems
+from .database import open_database, problems, require_no_sides
 from .lock import lock_schema
 from .log import SqliteLog
 from .rows import TrustRow
@@ -34,7 +35,10 @@ class SqliteStore:
         row = database.maybe("SELECT fleet, root, id, files_from FROM registry")
         if row is None:
             raise RegistryDamaged(path=database.path, reason="it names no fleet")
-        self._fleet, self._identity, files_from = str(row[0]), Fleet(bytes(row[1]), bytes(row[2])), int(row[3])
+        fleet, root, id, files_from = row
+        if not (isinstance(fleet, str) and isinstance(root, bytes) and isinstance(id, bytes) and isinstance(files_from, int)):
+            raise RegistryDamaged(path=database.path, reason="it names its fleet by values of another kind")
+        self._fleet, self._identity = fleet, Fleet(root, id)
         self.log: Log = SqliteLog(database)
         self.trusts: Trusts = SqliteTrusts(database, self.log)
         self.acts: Acts = SqliteActs(database, self.log)
@@ -70,6 +74,16 @@ class SqliteStore:
         self.database.close()
 
 
+def _require_one_name(path: Path) -> None:
+    """Raise BadArgument for a file that others may open by another name: SQLite keeps a log for each name, and one spoils the other's."""
+    others = path.stat().st_nlink - 1
+    if others:  # a kill leaves a second name of ours, that nobody opens
+        others -= sum(p != path and p.samefile(path) for p in path.parent.glob(f"{glob.escape(path.name)}.*"))
+    if others:
+        fix = f"remove the other name: find / -xdev -samefile {path}; edgecloud backup makes a copy"
+        raise BadArgument(reason=f"{path} has {others} more name (a hard link) elsewhere", fix=fix)
+
+
 def blob_folder(path: Path) -> Path:
     """Return where a registry keeps what is too large for its own file."""
     return path.with_name(path.name + ".blobs")
@@ -83,6 +97,7 @@ def create_registry(path: Path, *, fleet: str, identity: Fleet, trust: TrustRow,
     check_own_name("fleet name", fleet)
     if path.exists():
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
+    require_no_sides(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     database = open_database(partial, create=True)
     try:
@@ -105,6 +120,8 @@ def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FUL
     if not path.exists():
         raise MissingFile(path=path, what="the registry")
     path = path.resolve()  # a link to it has no blobs beside itself
+    if not readonly:
+        _require_one_name(path)
     database = open_database(path, readonly=readonly, synchronous=synchronous, busy=busy)
     try:
         current = schema.check(database)

@@ -176,7 +176,7 @@ def test_a_revocation_by_a_key_that_was_changed_since_outlives_a_restore_and_an_
     store.close()
     copy = open_registry(desk.folder / "monday.db", synchronous="OFF")
     # The trust record first, as a file of anchors in any order may have it: then only what takes rights away still counts.
-    said = carrying.carry(copy, sorted(after, key=lambda entry: b"trust" not in entry), None, 100)
+    said = carrying.carry(copy, [], sorted(after, key=lambda entry: b"trust" not in entry), None, 100)
     assert (said.trusts, said.revoked, said.admitted) == (1, ("pi-7",), ())
     assert tampering.look(copy) == []
     copy.close()

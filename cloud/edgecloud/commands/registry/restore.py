@@ -6,14 +6,15 @@ import argparse
 from pathlib import Path
 
 from edgecloud import keys
-from edgecloud.audit import anchors, carrying
+from edgecloud.audit import anchors, carrying, tampering
 from edgecloud.audit.carrying import Carried
 from edgecloud.registry import SqliteStore, open_registry
-from edgecloud.registry.backup import restore
+from edgecloud.registry.backup import moved_aside, restore
 from edgecloud.registry.encrypted import is_encrypted, read_identities, restore_encrypted
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
+from modelwire.wire.keys import TEXT_MAX, read_fleet
 from modelwire.wire.log import Link
 
 from ..answer import Document, now, problems, progress, registry_of
@@ -40,6 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     source, target = Path(args.backup), registry_path(args.db)
     carried: list[Carried] = []
+    anchored, held, unread = list[bytes](), list[bytes](), list[str]()
 
     def prepare(copy: Path) -> None:
         store = open_registry(copy)  # a copy of an older release's is brought to this one
@@ -48,12 +50,17 @@ def run(args: argparse.Namespace) -> Answer:
             if wrong:
                 more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
                 raise RegistryDamaged(path=source, reason=f"{wrong[0]}{more}")
-            candidates, end = _of_replaced(target)
-            if args.anchor is not None:
-                for one in anchors.read(Path(args.anchor), store.identity.id):
-                    candidates += one.sealed
+            _require_same_fleet(store, source, target)
+            end: Link | None = None
+            if args.anchor is not None:  # first: whoever reaches the registry does not reach them
+                for one in anchors.read(Path(args.anchor), store.identity.id, required=True):
+                    anchored.extend(one.sealed)
                     end = one.link if end is None or one.link.number > end.number else end
-            carried.append(carrying.carry(store, candidates, end, now()))
+            for path in [*moved_aside(target), target]:  # a restore that was cut off has left what was sealed in the one or the other
+                found, last = _of_replaced(path, unread)
+                held.extend(found)
+                end = last if last is not None and (end is None or last.number > end.number) else end
+            carried.append(carrying.carry(store, anchored, held, end, now()))
         finally:
             store.close()
 
@@ -68,39 +75,61 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         aside = restore(source, target, progress=progress("pages"), replace=args.force, prepare=prepare)
     with registry_of(args) as store:
-        return _answer(store, source, target, aside, carried[0])
+        return _answer(store, source, target, aside, carried[0], unread)
 
 
-def _of_replaced(target: Path) -> tuple[list[bytes], Link | None]:
-    """Return what was sealed in the registry that is replaced, and its log's end; nothing where it is gone or can't be read."""
-    if not target.exists():
+def _require_same_fleet(store: SqliteStore, source: Path, target: Path) -> None:
+    """Raise BadArgument where the boards' fleet.pub beside the registry is of another fleet than the copy: somebody exchanged one."""
+    public = target.parent / keys.PUBLIC
+    if not public.is_file():
+        return
+    with public.open("rb") as file:
+        fleet = read_fleet(file.read(TEXT_MAX).decode("ascii", errors="replace"), str(public))
+    if fleet.id != store.identity.id:
+        raise BadArgument(
+            reason=f"{source} is of the fleet with the id {store.identity.id.hex()}, and {public} of the one with {fleet.id.hex()}",
+            fix="name another backup, or restore this one in another folder with --db",
+        )
+
+
+def _of_replaced(path: Path, unread: list[str]) -> tuple[list[bytes], Link | None]:
+    """Return what was sealed in a registry that is replaced, and its log's end; nothing where it is gone.
+
+    unread: is told why it can't be read.
+    """
+    if not path.exists():
         return [], None
     try:
-        store = open_registry(target, readonly=True)
-    except ModelWireError:
-        return [], None  # it is replaced because of that
-    try:
-        return carrying.sealed(store), store.log.end()
-    except ModelWireError:
+        store = open_registry(path, readonly=True)
+        try:
+            return carrying.sealed(store), store.log.end()
+        finally:
+            store.close()
+    except (ModelWireError, *tampering.UNREADABLE) as error:  # it is replaced because of that
+        unread.append(f"{path} can't be read ({error}): what was admitted and revoked since the backup did not come along from it")
         return [], None
-    finally:
-        store.close()
 
 
-def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, carried: Carried) -> Answer:
+def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, carried: Carried, unread: list[str]) -> Answer:
     document: Document = {
         "registry": str(target), "backup": str(source), "fleet": store.fleet, "replaced": str(aside) if aside else None,
         "carried": {
             "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims
         },
+        "left_out": list(carried.left_out), "unread": unread,
     }  # fmt: skip
     lines = [f"{target}: restored from {source}, integrity ok"]
     if aside:
         lines.append(f"the registry before it lies in {aside}")
+    lines += [f"{one}; if --anchor was not given, look through what you have revoked" for one in unread]
     if carried.revoked:
         lines.append(f"revoked since the backup, and still: {carrying.devices(carried.revoked)}")
     if carried.admitted:
         lines.append(f"admitted since the backup, and still: {carrying.devices(carried.admitted)}")
+    if carried.left_out:
+        names = carrying.devices(carried.left_out)
+        lines.append(f"let in since the backup by a command key that is good no more, and not brought along: {names}")
+        lines.append("if you did that, add them again: edgecloud devices add")
     if carried.claims:
         lines.append(f"{carried.claims} claims given or withdrawn since the backup were brought along")
     if carried.trusts:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         tampered = problems(store)
         if args.anchor is not None:
-            tampered += anchors.missed(store, anchors.read(Path(args.anchor), store.identity.id))
+            tampered += anchors.missed(store, anchors.read(Path(args.anchor), store.identity.id, required=True))
         checked, exact, waiting, total = 0, 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")
