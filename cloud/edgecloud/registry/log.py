@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from edgecommon.sqlite import Database
+from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
 from modelwire.wire.log import Link, next_link
 
@@ -50,7 +51,11 @@ class SqliteLog:
 
     def signed(self) -> SignedEnd | None:
         row = self._database.maybe("SELECT number, link, signature FROM log_end")
-        return None if row is None else SignedEnd(*row)
+        if row is None:
+            return None
+        if not (type(row[0]) is int and isinstance(row[1], bytes) and isinstance(row[2], bytes)):
+            raise RegistryDamaged(path=self._database.path, reason="the signed end of its log is no signature: another program wrote it")
+        return SignedEnd(*row)
 
     def sign(self, end: SignedEnd) -> None:
         self._database.run(

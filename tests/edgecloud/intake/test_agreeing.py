@@ -156,7 +156,7 @@ def test_one_hello_costs_no_more_than_its_share(store: SqliteStore, base: Base) 
 def test_a_key_of_another_form_counts_for_nothing(centre: Centre, device: ScriptedDevice, five: list[Sent], value: Any) -> None:
     for key in (numbers.LOST, numbers.DROPPED, numbers.UNSURE):
         receipts, welcome = answers(centre, device, {numbers.NONCE: NONCE, key: value})
-        assert (receipts, welcome.more, welcome.status) == ([], {numbers.NONCE: NONCE}, "ok")
+        assert (receipts, welcome.more, welcome.status) == ([], {numbers.NONCE: NONCE, KEY: device.key.public}, "ok")
     assert lost(centre, device) == []
 
 

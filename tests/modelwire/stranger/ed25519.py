@@ -18,14 +18,14 @@ LINK = b"modelwire link 1\0"
 
 
 def verify(keys: Iterable[bytes], domain: bytes, fleet: bytes, message: bytes, signature: bytes) -> bytes:
-    """Give the first of the keys that has signed, or refuse (C79, C84, C107 to C109, P6, P37, P40, P41, P43, P46)."""
+    """Give the first of the keys that has signed, or refuse (C79, C84, C107 to C109, P6, P37, P40, P41, P43, P46, P79)."""
     for key in keys:
         try:
             Ed25519PublicKey.from_public_bytes(key).verify(signature, domain + fleet + message)
         except (InvalidSignature, ValueError):
             continue
         return key
-    raise BadSignature("C79, C84, C107 to C109, P6, P37, P40, P41, P43, P46: none of the wanted keys has signed")
+    raise BadSignature("C79, C84, C107 to C109, P6, P37, P40, P41, P43, P46, P79: none of the wanted keys has signed")
 
 
 def public_key(private: bytes) -> bytes:
