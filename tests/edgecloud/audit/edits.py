@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,20 +31,16 @@ def rows(*statements: str) -> Callable[[sqlite3.Connection], None]:
     """Return an edit by statements, with the triggers out of the way and put back as they were."""
 
     def run(database: sqlite3.Connection) -> None:
-        triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            database.execute(f"DROP TRIGGER {name}")
-        database.execute("PRAGMA ignore_check_constraints = ON")
-        database.execute("PRAGMA foreign_keys = OFF")
-        for statement in statements:
-            database.execute(statement)
-        for _, made in triggers:
-            database.execute(made)
+        with _no_rules(database):
+            for statement in statements:
+                database.execute(statement)
 
     return run
 
 
 def schema(*statements: str) -> Callable[[sqlite3.Connection], None]:
+    """Return an edit of what the file is made of."""
+
     def run(database: sqlite3.Connection) -> None:
         for statement in statements:
             database.execute(statement)
@@ -56,25 +52,32 @@ def relinked(*statements: str) -> Callable[[sqlite3.Connection], None]:
     """Return an edit that computes every link of the log anew after it: all but the signature."""
 
     def run(database: sqlite3.Connection) -> None:
-        triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            database.execute(f"DROP TRIGGER {name}")
-        database.execute("PRAGMA ignore_check_constraints = ON")
-        database.execute("PRAGMA foreign_keys = OFF")
-        for statement in statements:
-            database.execute(statement)
-        before: Link | None = None
-        kept = database.execute("SELECT subject, entry FROM log ORDER BY number").fetchall()
-        database.execute("DELETE FROM log")
-        for subject, entry in kept:
-            before = next_link(before, entry)
-            database.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (before.number, subject, entry, before.digest))
-        if before is not None:
-            database.execute("UPDATE log_end SET number = ?, link = ?", (before.number, before.digest))
-        for _, made in triggers:
-            database.execute(made)
+        with _no_rules(database):
+            for statement in statements:
+                database.execute(statement)
+            before: Link | None = None
+            kept = database.execute("SELECT subject, entry FROM log ORDER BY number").fetchall()
+            database.execute("DELETE FROM log")
+            for subject, entry in kept:
+                before = next_link(before, entry)
+                database.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (before.number, subject, entry, before.digest))
+            if before is not None:
+                database.execute("UPDATE log_end SET number = ?, link = ?", (before.number, before.digest))
 
     return run
+
+
+@contextmanager
+def _no_rules(database: sqlite3.Connection) -> Iterator[None]:
+    """Let a block write what the registry's triggers and checks forbid; the triggers stand again afterwards."""
+    triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        database.execute(f"DROP TRIGGER {name}")
+    database.execute("PRAGMA ignore_check_constraints = ON")
+    database.execute("PRAGMA foreign_keys = OFF")
+    yield
+    for _, made in triggers:
+        database.execute(made)
 
 
 # Versions 1 to 12 of pi-7/digits, 9 refused; pi-8 admitted and revoked.
