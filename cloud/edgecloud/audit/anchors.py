@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +46,20 @@ def anchor(store: Store, now: int, before: Anchor | None = None, *, restored: bo
 
 
 def append(path: Path, one: Anchor) -> None:
-    """Write a line at the end of a file, durably."""
+    """Write a line at the end of a file, durably: all of it, or none. Raises BadArgument where there is no room."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = os.fstat(descriptor).st_size
         begun = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a line without an end would take this one with it
         view = memoryview(f"{'' if not begun else chr(10)}{one.line()}\n".encode())
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        try:
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(descriptor, size)  # half a line would make all of the file unreadable
+            raise BadArgument(reason=f"{path}: {error.strerror}", fix="make room there; no line was added") from None
     finally:
         os.close(descriptor)
 

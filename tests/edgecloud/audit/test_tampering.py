@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -216,3 +218,22 @@ def test_flips_in_the_pages_of_a_registry_give_no_traceback_and_no_false_exact(d
     found = flip(kept.read_bytes(), desk.folder / "flipped.db", verify, count=210, seed=11)
     assert (found.tried, found.tracebacks, found.false_exact) == (210, 0, 0)
     assert found.named > 60  # the others hit free room, or times and notes
+
+
+def test_a_full_disk_adds_no_half_of_an_anchor(desk: Desk, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.ok("anchor", "away.anchors")
+    before, plain, left = (desk.folder / "away.anchors").read_bytes(), os.write, [40]
+
+    def full(descriptor: int, data: memoryview) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count, left[0] = plain(descriptor, data[: left[0]]), 0
+        return count
+
+    with monkeypatch.context() as disk:
+        disk.setattr("edgecloud.audit.anchors.os.write", full)
+        said = desk.error("anchor", "away.anchors")
+    assert "away.anchors: No space left on device" in str(said["message"]) and "no line was added" in str(said["hint"])
+    assert (desk.folder / "away.anchors").read_bytes() == before
+    desk.ok("anchor", "away.anchors")
+    assert desk.json("verify", "--anchor", "away.anchors")["tampered"] == []
