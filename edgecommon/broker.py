@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from edgecommon.files import require_regular
+
 if TYPE_CHECKING:
     import ssl
 
@@ -25,6 +27,8 @@ class Certificates:
         """Return what TLS goes by. Raises OSError for files that can't be used."""
         import ssl  # a plain link never loads it
 
+        for path in filter(None, (self.ca, self.own, self.key)):
+            require_regular(path)  # OpenSSL would wait for a pipe, and read a device for ever
         context = ssl.create_default_context(cafile=self.ca)
         if self.own is not None:
             context.load_cert_chain(self.own, self.key)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecommon.files import open_regular
 from modelwire.errors import CertificateRefused, Malformed, MissingFile
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def as_pem(chain: bytes) -> bytes:
 def read_file(path: Path, what: str) -> bytes:
     """Return what a file with certificates holds. Raises MissingFile, CertificateRefused."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
     except FileNotFoundError:
         raise MissingFile(path=path, what=what) from None

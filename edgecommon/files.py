@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import BinaryIO
 
 from modelwire.errors import BadArgument, StateBusy
 
 _SECRET = re.compile("edge-(claim|[a-z]+-key):")  # what a private key or a token begins with
 _SAID = "put it into a file of mode 600 and name that; whoever could see this command's words knows it now"
+PASSWORD_MAX = 65_535  # bytes, as MQTT has them
 TEMPORARY = ".part"  # what a kill in the middle of a write leaves; swept at the next start
 
 
@@ -98,7 +101,7 @@ def share(source: Path, target: Path) -> None:
 
 
 class NotPrivateError(OSError):
-    """A file that must be its owner's alone is open to others, or is no file. `fix` is what to do."""
+    """A file with a secret is open to others, is no file, or holds none. `fix` is what to do."""
 
     def __init__(self, path: Path, reason: str, fix: str) -> None:
         super().__init__(None, reason, str(path))
@@ -142,6 +145,18 @@ def read_secret(path: Path, most: int, *, group: bool = False) -> tuple[bytes, N
         os.close(handle)
 
 
+def read_password(path: Path) -> str:
+    """Return the password that a file of mode 600 holds alone, without the end of its line. Raises OSError, NotPrivateError."""
+    data = read_private(path, PASSWORD_MAX + 1, group=True)
+    try:
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:  # what it says would quote the password
+        text = ""
+    if not text or not text.isprintable() or len(data) > PASSWORD_MAX:
+        raise NotPrivateError(path, "holds no password that could be sent", "write the password alone into it, in one line of text")
+    return text
+
+
 def require_closed(path: Path, most: int = 0o640) -> None:
     """Raise NotPrivateError when others may do more with a file than `most` lets them: a service's group may read its TLS key."""
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -170,6 +185,28 @@ def make_private_file(path: Path) -> None:
         os.fchmod(handle, 0o600)
     finally:
         os.close(handle)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that a person named. Raises OSError, for a pipe, which would be waited for, or a device without an end, too."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if stat.S_ISREG(mode := os.fstat(handle).st_mode):
+            return os.fdopen(handle, "rb")
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, f"it is a {_kind(mode)}, and a file is asked for", str(path))
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError for what others would open by its name and is no regular file, as `open_regular` does."""
+    open_regular(path).close()
+
+
+def _kind(mode: int) -> str:
+    known = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+    return next((name for is_one, name in known if is_one(mode)), "device")
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class Database:
         """
         self.path, self._name, self._savepoints = path, name, savepoints
         timeout = BUSY if busy is None else busy
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise name(Fault.DENIED, path, OSError("it is no regular file")) or OSError(None, "it is no regular file", str(path))
         with self.named():  # statements are sent as they are: `transaction` says BEGIN and COMMIT
             self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
         self.connection.row_factory = Row

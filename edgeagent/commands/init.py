@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from edgeagent.settings import reading, template
 from edgeagent.state.claim import read_token_text
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
+from edgecommon.files import open_regular
 from edgecommon.printing import Answer, lines_of
 from modelwire import limits
-from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
+from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
 from modelwire.tensors import check_own_name
 from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
@@ -132,15 +134,18 @@ def _models(texts: list[str]) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
+    limit = limits.DEFAULT.model_file
     try:
-        size = path.stat().st_size
-        if size > limits.DEFAULT.model_file:
-            raise TooLarge(what=str(path), size=size, limit=limits.DEFAULT.model_file)
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(limit) if size <= limit else b""
     except FileNotFoundError:
         raise MissingFile(path=path, what="the base model") from None
     except OSError as e:
-        raise ConfigError(reason=f"{path}: {e.strerror}") from None
+        raise BadArgument(reason=f"{path} can't be read: {e.strerror}", fix="name a .tflite file") from None
+    if size > limit:
+        raise TooLarge(what=str(path), size=size, limit=limit)
+    return data
 
 
 def _file_of(texts: list[str], name: str) -> str:

@@ -40,7 +40,7 @@ def private_key(path: Path) -> Private:
     """Return the private key for TLS. Raises MissingFile, BadArgument when it lies open."""
     try:
         files.require_closed(path)
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             key = serialization.load_pem_private_key(file.read(KEY_MAX), None)
     except FileNotFoundError:
         raise MissingFile(path=path, what="this device's private key for TLS (edgeagent certificate request makes it)") from None

@@ -46,7 +46,6 @@ FAREWELL = 2.0  # seconds that closing may take, twice
 SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that takes less is of no use
 STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
-PASSWORD_MAX = 64 * 1024
 PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
 WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
@@ -406,16 +405,13 @@ def _password(folder: Path, settings: LinkSettings) -> str | None:
         return None
     path = folder / settings.password_file
     try:
-        text = files.read_private(path, PASSWORD_MAX, group=True).decode()
+        return files.read_password(path)
     except FileNotFoundError:
         raise MissingFile(path=path, what="the broker's password file") from None
     except files.NotPrivateError as e:
         raise BadArgument(reason=f"link.password_file: {e}", fix=e.fix) from None
     except OSError as e:
         raise ConfigError(reason=f"link.password_file: {path}: {e.strerror}") from None
-    except UnicodeDecodeError:  # what it says would quote the password
-        raise ConfigError(reason=f"link.password_file: {path} holds no text") from None
-    return text.rstrip("\r\n")
 
 
 def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:

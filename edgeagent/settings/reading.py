@@ -14,6 +14,7 @@ else:
     import tomli as tomllib
 
 from edgecommon.broker import holds_password, redacted
+from edgecommon.files import open_regular
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
 from modelwire.tensors import check_name, check_own_name
 from modelwire.text import is_plain
@@ -62,13 +63,14 @@ def load(path: Path, *, environment: Mapping[str, str], flags: Mapping[str, str]
     Raises MissingFile, UnknownKey or ConfigError, which name the place.
     """
     try:
-        raw = path.read_bytes()
+        with open_regular(path) as file:
+            raw = file.read(FILE_MAX + 1)
     except FileNotFoundError:
         raise MissingFile(path=path, what="the settings file") from None
     except OSError as e:
         raise ConfigError(reason=f"{path}: {e.strerror}") from None
     if len(raw) > FILE_MAX:
-        raise ConfigError(reason=f"{path}: {len(raw)} bytes are too many for a settings file")
+        raise ConfigError(reason=f"{path}: more than {FILE_MAX} bytes are too many for a settings file")
     try:
         table = parse(raw.decode())
     except ValueError as e:  # not TOML, or not UTF-8

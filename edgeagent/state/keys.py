@@ -52,7 +52,7 @@ def read_fleet(path: Path) -> Fleet:
 
 
 def _read(path: Path, most: int) -> tuple[bytes, None]:
-    with path.open("rb") as f:
+    with files.open_regular(path) as f:
         return f.read(most), None
 
 

@@ -44,7 +44,7 @@ def create_folder(
             raise ConfigError(reason=f"{folder / place} is there already; init never overwrites")
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # whatever the umask: who may write here can exchange the keys
     import shutil  # with all the packers that it knows: not in the memory of an agent that runs
 
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
@@ -74,7 +74,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
     import secrets  # with all of hmac
 
     state.mkdir(mode=0o750)  # the application reads the served file and appends samples: same user, or one of its group
-    (state / "models").mkdir()
+    (state / "models").mkdir(mode=0o755)
     Spool.create(state)
     files.make_private_file(state / agent_tables.FILE)
     database = create_database(state / agent_tables.FILE, agent_tables.TABLES, agent_tables.RELEASE)

@@ -58,7 +58,7 @@ class ModelStore:
         """Make the folder of a new model, with the base in its first slot."""
         made = cls(folder, manifest)
         for part in (folder, *(folder / s for s in SLOTS)):
-            part.mkdir()
+            part.mkdir(mode=0o755)
         files.write(folder / "base.tflite", base)
         blank = [np.zeros(manifest.schema.tensors[t].size, np.int32) for t in manifest.kept]
         written = made._write(SLOTS[0], base, pack(manifest.exponents, residual, blank))
@@ -106,7 +106,7 @@ class ModelStore:
         files.point(self.served, f"{slot}/model.tflite")
         past = self.folder / "history"
         if history:
-            past.mkdir(exist_ok=True)
+            past.mkdir(mode=0o755, exist_ok=True)
             if not (past / f"{version}.tflite").exists():
                 files.share(self.folder / slot / "model.tflite", past / f"{version}.tflite")
         if past.is_dir():

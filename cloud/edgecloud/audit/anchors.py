@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecloud.registry import Store
+from edgecommon.files import open_regular
 from modelwire.errors import BadArgument, Malformed, MissingFile
 from modelwire.wire.log import Link
 
@@ -69,12 +70,12 @@ def read(path: Path, fleet_id: bytes, *, required: bool = False) -> list[Anchor]
 
     required: raises BadArgument where none is of this fleet: a file that proves nothing is not passed by.
     """
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(path=path, what="the file of anchors")
     if path.stat().st_size > FILE_MAX:
         raise Malformed(what=str(path), reason=f"it has more than {FILE_MAX} bytes")
     out: list[Anchor] = []
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             one = _parse(line, f"line {number} of {path}")
             if one.fleet_id == fleet_id:

@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 
 from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, holds_password, parse_url, redacted
 from edgecommon.certificates import life_of, read_file
-from edgecommon.files import NotPrivateError, read_private, require_closed
+from edgecommon.files import NotPrivateError, read_password, require_closed
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
@@ -37,7 +37,6 @@ SESSION_SECONDS = 7 * 24 * 3600  # how long the broker keeps messages for a cent
 AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
 LISTEN_SECONDS = 30.0  # after a broker that does not let the centre listen: its operator may change that
 IN_FLIGHT = 200  # unacknowledged messages that the broker may send; at least a batch, or the flow stops dead
-PASSWORD_MAX = 64 * 1024
 PASSWORD_GOES = "write mqtt://USER@HOST[:PORT]; the password goes alone into a file of mode 600: --password-file or EDGECLOUD_PASSWORD_FILE"
 QUEUED = 10_000  # answers kept while the link is down; a lost one is asked for again
 _UNSUPPORTED = {mqtt.MQTTv5: (0x84, 0x01), mqtt.MQTTv311: (0x01, 0x84)}
@@ -57,13 +56,11 @@ def parse_broker(url: str, *, password_file: Path | None = None, certificates: C
     password = ""
     if password_file is not None:
         try:
-            password = read_private(password_file, PASSWORD_MAX, group=True).decode().strip()
+            password = read_password(password_file)
         except NotPrivateError as error:
             raise BadArgument(reason=f"the password file {error}", fix=error.fix) from None
         except OSError as error:
             raise BadArgument(reason=f"{password_file}: {error.strerror}", fix="name a file that holds the password alone") from None
-        except UnicodeDecodeError:  # what it says would quote the password
-            raise BadArgument(reason=f"{password_file} holds no text", fix="name a file that holds the password alone") from None
     return replace(broker, password=password, certificates=certificates)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgecommon.files import NotPrivateError, put_in_place, read_private
+from edgecommon.files import NotPrivateError, open_regular, put_in_place, read_private
 from modelwire.errors import BadArgument, DigestMismatch, MissingFile
 
 from .backup import Progress, backup, restore
@@ -35,7 +35,7 @@ def made_backup_key() -> tuple[str, str]:
 def is_encrypted(path: Path) -> bool:
     """Return whether a file is a backup that a key opens."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
@@ -48,7 +48,7 @@ def read_recipients(said: Sequence[str]) -> list[object]:
         lines = [one]
         if not one.startswith(PUBLIC):
             try:
-                with Path(one).open("rb") as file:
+                with open_regular(Path(one)) as file:
                     lines = file.read(_KEY_MAX).decode("ascii", errors="replace").split("\n")
             except OSError as error:
                 fix = "write age1..., or name a file with such lines; edgecloud keys backup makes a pair"

@@ -9,8 +9,8 @@ from edgecloud.graft.grafting import graft
 from edgecommon.files import write_named
 from edgecommon.printing import Answer
 
+from ..model_files import read_file
 from .grafts import add_graft, describe, in_words, wish_of
-from .model_files import read_file
 
 NAME = "graft"
 HELP = "Put the signatures that train it onto a stock .tflite, without TensorFlow."

@@ -16,8 +16,8 @@ from modelwire.tflite.notes import THRESHOLD, Notes
 
 from .. import int8_heads
 from ..answer import Document, facts, table
+from ..model_files import read_file
 from .grafts import add_step, describe_cost
-from .model_files import read_file
 
 NAME = "inspect"
 HELP = "Say what a .tflite holds, what of it can be trained and why not, and what a training step would take."

@@ -23,8 +23,8 @@ from modelwire.tflite.int8_head import Int8Head
 from modelwire.tflite.int8_numbers import F64, features_of, layer_of
 
 from ..answer import Document, facts
+from ..model_files import read_file
 from ..verb import Verb
-from .model_files import read_file
 
 NAME = "int8-head"
 HELP = "The head of an int8 classifier, retrained in place."

@@ -11,7 +11,7 @@ from edgecommon.printing import Answer
 from modelwire.tflite import file as tflite_file
 
 from ..answer import Document, facts
-from .model_files import read_file
+from ..model_files import read_file
 
 NAME = "pack"
 HELP = "Make a trainable .tflite ready to deploy: checked, each initial value in a buffer of its own, its notes written."

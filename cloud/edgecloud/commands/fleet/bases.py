@@ -7,14 +7,14 @@ from pathlib import Path
 
 from edgecloud.registry import Base
 from edgecommon.printing import Answer
-from modelwire.errors import BadArgument, MissingFile, TooLarge
-from modelwire.limits import DEFAULT
+from modelwire.errors import BadArgument
 from modelwire.tensors import check_name
 from modelwire.tflite.file import check_trainable, read_head
 from modelwire.update.manifest import manifest_of
 
 from .. import int8_heads
 from ..answer import Document, facts, now, registry_of, table, when
+from ..model_files import read_model
 from ..verb import Verb
 
 NAME = "bases"
@@ -31,11 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_base(args: argparse.Namespace) -> Answer:
     path = Path(args.file)
     name = check_name("base name", args.name or path.stem.lower())
-    if not path.is_file():
-        raise MissingFile(path=path, what="the model file")
-    if path.stat().st_size > DEFAULT.model_file:
-        raise TooLarge(what=str(path), size=path.stat().st_size, limit=DEFAULT.model_file)
-    file = path.read_bytes()
+    file = read_model(path)
     check_trainable(file, model=name)
     head = read_head(file, model=name)
     manifest = manifest_of(file, exact=args.exact)

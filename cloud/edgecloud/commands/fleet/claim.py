@@ -11,7 +11,7 @@ from edgecloud.audit.admissions import Admissions
 from edgecloud.audit.claiming import Claim
 from edgecloud.registry import SqliteStore, claims
 from edgecloud.registry.claims import ID_BYTES, SERIALS_MAX, Statement, Withdrawal
-from edgecommon.files import write_named
+from edgecommon.files import open_regular, write_named
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, MissingFile
 from modelwire.wire.claims import write_token
@@ -141,7 +141,7 @@ def _named(held: Admissions, text: str) -> Claim:
 def _serials(path: Path) -> tuple[str, ...]:
     """Return the serial numbers in a file, in order. Raises MissingFile or BadArgument, which names the line."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
         lines = data.decode().splitlines()
     except FileNotFoundError:

@@ -12,9 +12,10 @@ from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer, lines_of, visible
-from modelwire.errors import BadArgument, MissingFile, ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
 from ..answer import Document, problems, progress, registry_of
+from ..model_files import read_model
 
 NAME = "verify"
 HELP = "Prove versions: bytes, signature, commit, fingerprint and root; and that the registry holds what its signed log says."
@@ -83,13 +84,12 @@ def _verify_file(args: argparse.Namespace) -> Answer:
     if name is None or name.version is None:
         raise BadArgument(reason="--file is compared with one version", fix=f"edgecloud verify DEVICE[/MODEL]@VERSION --file {args.file}")
     path = Path(args.file)
-    if not path.is_file():
-        raise MissingFile(path=path, what="the model file")
+    given = read_model(path)
     with registry_of(args) as store:
         bases = materialise.LoadedBases(store)
         place = naming.find(store, name)
         state = materialise.rebuild(store, place.version, bases) if place.version is not None else bases[place.base].state()
-        materialise.prove_file(state, path.read_bytes(), str(place))
+        materialise.prove_file(state, given, str(place))
     parts = state.root_parts
     document: Document = {"name": str(place), "file": str(path), "exact": True, "root": parts.root, "weights_node": parts.weights}
     return Answer(document, visible(f"{path} holds the weights of {place}, bit for bit (weights node {parts.weights.hex()})"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.keys import KeyFile, Passphrase
-from edgecommon.files import TEMPORARY, flush_folder, write, write_named
+from edgecommon.files import TEMPORARY, flush_folder, open_regular, write, write_named
 from modelwire.errors import BadArgument, BadSignature, Malformed
 from modelwire.tensors import ALL
 from modelwire.wire import records
@@ -200,7 +200,7 @@ def write_records(given: Sequence[bytes]) -> bytes:
 def read_records(path: Path) -> list[bytes]:
     """Return the records in a file. Raises Malformed or BadArgument."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
     except OSError as error:
         raise BadArgument(reason=f"{path}: {error.strerror}", fix="name a file that edgecloud trust wrote with --out") from None

@@ -9,7 +9,7 @@ from edgecloud import keys
 from edgecloud.keys import KeyFile
 from edgecloud.registry import SqliteStore, TrustRow
 from edgecloud.settings import registry_path
-from edgecommon.files import write_named
+from edgecommon.files import open_regular, write_named
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, LineageError, WrongKeyKind
 from modelwire.wire import records
@@ -191,7 +191,7 @@ def _publics(args: argparse.Namespace) -> dict[str, bytes]:
     out: dict[str, bytes] = {}
     for said in args.public:
         path = Path(said)
-        text = path.read_bytes()[:TEXT_MAX].decode("ascii", errors="replace") if ":" not in said and path.is_file() else said
+        text = _start(path) if ":" not in said and path.is_file() else said
         prefix = text.strip().partition(":")[0]
         word = next((word for word, kind in kinds.items() if kind.prefix == prefix), None)
         if word is None or word not in args.keys:
@@ -201,6 +201,11 @@ def _publics(args: argparse.Namespace) -> dict[str, bytes]:
         if len(out[word]) > KEYS_OF_A_ROLE * KEY_BYTES:
             raise BadArgument(reason=f"a record names at most {KEYS_OF_A_ROLE} {word} keys", fix="name fewer with --public")
     return out
+
+
+def _start(path: Path) -> str:
+    with open_regular(path) as file:
+        return file.read(TEXT_MAX).decode("ascii", errors="replace")
 
 
 def _place(args: argparse.Namespace) -> KeyPlace:
@@ -215,7 +220,7 @@ def _held(store: SqliteStore) -> Trusted:
 
 def _fleet(file: Path) -> Fleet:
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return read_fleet(opened.read(TEXT_MAX).decode("ascii", errors="replace"), str(file))
     except OSError as error:
         raise BadArgument(reason=f"{file}: {error.strerror}", fix="name the fleet's fleet.pub with --fleet-key") from None

@@ -1,0 +1,34 @@
+"""Reads the model file that a command line names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgecommon.files import open_regular
+from modelwire import limits
+from modelwire.errors import BadArgument, MissingFile, TooLarge
+
+
+def read_file(name: str) -> bytes:
+    """Return the bytes of a .tflite that the command line names. Raises as `read_model`, and BadArgument for another kind of file."""
+    data = read_model(path := Path(name))
+    if data[4:8] != b"TFL3":
+        raise BadArgument(reason=f"{path} is no .tflite: it does not carry the mark TFL3", fix="name a .tflite file, whole as it was made")
+    return data
+
+
+def read_model(path: Path) -> bytes:
+    """Return the bytes of a model file, whatever they are. Raises MissingFile, TooLarge, BadArgument for what is no file to be read."""
+    limit = limits.DEFAULT.model_file
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(limit) if size <= limit else b""
+    except FileNotFoundError:
+        raise MissingFile(path=path, what="the model file") from None
+    except OSError as error:
+        raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="name a .tflite file") from error
+    if size > limit:
+        raise TooLarge(what=path, size=size, limit=limit)
+    return data
