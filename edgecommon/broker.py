@@ -27,7 +27,7 @@ class Certificates:
         """Return what TLS goes by. Raises OSError for files that can't be used."""
         import ssl  # a plain link never loads it
 
-        for path in filter(None, (self.ca, self.own, self.key)):
+        for path in filter(None, (self.ca, self.own, self.own and self.key)):
             require_regular(path)  # OpenSSL would wait for a pipe, and read a device for ever
         context = ssl.create_default_context(cafile=self.ca)
         if self.own is not None:

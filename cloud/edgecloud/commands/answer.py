@@ -13,6 +13,7 @@ from typing import Any
 from edgecloud.audit import tampering
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.lock import share_registry
+from edgecloud.registry.privacy import require_private
 from edgecloud.settings import registry_path
 from edgecommon.printing import visible
 from modelwire.errors import RegistryDamaged
@@ -22,8 +23,10 @@ Document = dict[str, Any]
 
 @contextmanager
 def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[SqliteStore]:
-    """Open the registry that the command line names."""
+    """Open the registry that the command line names. Raises BadArgument for one that is to be written to and is open to others."""
     path = registry_path(args.db)
+    if not readonly and path.exists():
+        require_private(path)
     with nullcontext() if readonly or not path.exists() else share_registry(path):
         store = open_registry(path, readonly=readonly)
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from edgecloud.audit.signing import require_signed, sign_end
 from edgecloud.registry import SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
-from edgecloud.registry.privacy import tighten
+from edgecloud.registry.privacy import require_private
 from modelwire.errors import BrokerUnreachable, StateBusy
 from modelwire.wire.signing import Signer
 
@@ -109,7 +109,7 @@ class Ingester:
         Raises StateBusy when another ingester works on this registry, and the registry's own errors.
         """
         with lock_registry(self._path):
-            tighten(self._path)
+            require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             try:

@@ -1,8 +1,7 @@
-"""Who may look at a registry: its owner alone. Finds what is open to others beside it, and shuts them out."""
+"""Who may look at a registry: its owner alone. Finds what is open to others beside it."""
 
 from __future__ import annotations
 
-import logging
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from edgecommon.files import close_line
 from modelwire.errors import BadArgument
 
 from .schema import APPLICATION_ID
-
-log = logging.getLogger("edgecloud.registry")
 
 MAGIC = b"SQLite format 3\x00"
 APPLICATION_AT = 68  # in the first page of a SQLite file
@@ -53,17 +50,6 @@ def loose(path: Path) -> list[Loose]:
         if stat.S_IMODE(mode) & OPEN and not stat.S_ISLNK(mode):
             out.append(Loose(one, stat.S_IMODE(mode)))
     return out
-
-
-def tighten(path: Path) -> None:
-    """Shut others out of a registry and the copies beside it, and say of which; what can't be changed is said, too."""
-    for one in loose(path):
-        try:
-            one.path.chmod(one.wanted)
-        except OSError as error:
-            log.warning("%s, and that can't be changed: %s; try: %s", one, error.strerror, one.line)
-        else:
-            log.warning("%s was open to others than its owner (mode %o); it is %o now", one.path, one.mode, one.wanted)
 
 
 def require_private(path: Path) -> None:

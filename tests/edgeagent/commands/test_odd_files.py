@@ -1,4 +1,4 @@
-"""A pipe, a device, a folder and what has no end, wherever a command of the board asks for a file; and what init makes, whatever the umask."""
+"""A pipe, a device or a folder where a command of the board asks for a file: named, and neither waited for nor read."""
 
 from __future__ import annotations
 

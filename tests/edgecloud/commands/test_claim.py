@@ -122,7 +122,7 @@ def test_an_expired_claim_is_listed_as_such_and_expects_nobody(desk: Desk, centr
         (["--serials", "s.txt"], "a\nb\na\n", "line 3: 'a' stands in line 1 too"), (["--serials", "s.txt"], "\n#x\n", "lists 0 serial"),
         (["--serials", "s.txt"], "a\nb\x1b[2J\n", "line 2"), (["--serials", "s.txt"], "x" * 65, "line 1"),
         (["--serials", "s.txt"], "\n".join(str(n) for n in range(10_001)), "lists 10001 serial"),
-        (["--serials", "."], "", "directory"),
+        (["--serials", "."], "", "folder"),
     ],
 )  # fmt: skip
 def test_what_can_be_no_claim_is_refused_and_nothing_is_given(

@@ -1,4 +1,4 @@
-"""A pipe, a device, a folder and what has no end, wherever a command of the centre asks for a file: named, and neither waited for nor read."""
+"""A pipe, a device or a folder where a command of the centre asks for a file: named, and neither waited for nor read."""
 
 from __future__ import annotations
 

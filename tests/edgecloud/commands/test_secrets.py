@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -178,9 +179,7 @@ def test_a_registry_its_copies_its_large_files_and_the_keys_are_their_owners_alo
     assert any(".blobs/" in name for name in modes(desk.folder))
 
 
-def test_doctor_names_each_file_that_is_open_to_others_and_the_ingester_shuts_them(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    from edgecloud.registry.privacy import tighten
-
+def test_each_file_that_is_open_to_others_is_named_with_the_line_that_mends_it(desk: Desk) -> None:
     desk.ok("init")
     desk.ok("backup", "my monday.db")
     (desk.folder / "fleet.db.blobs").mkdir(mode=0o755)
@@ -194,20 +193,33 @@ def test_doctor_names_each_file_that_is_open_to_others_and_the_ingester_shuts_th
     assert not found["ok"] and set(lines) == {
         f"chmod 600 {where}/fleet.db", f"chmod 600 '{where}/my monday.db'", f"chmod 700 {where}/fleet.db.blobs",
     }  # fmt: skip
-    with caplog.at_level("WARNING", "edgecloud"):
-        logging.getLogger("edgecloud").propagate = True
-        tighten(desk.folder / "fleet.db")
-    said = {r.getMessage() for r in caplog.records}
-    for name, before, after in (("fleet.db", 644, 600), ("my monday.db", 640, 600), ("fleet.db.blobs", 755, 700)):
-        assert f"{where}/{name} was open to others than its owner (mode {before}); it is {after} now" in said
+    for command in WRITING:
+        said = desk.error(*command)
+        assert said["error"] == "BadArgument" and set(str(said["hint"]).split("; ")) >= set(lines), command  # and what SQLite laid beside it
+    desk.ok("devices")  # whom the owner lets read may read
+    for line in str(check_of(desk, "private")["fix"]).split("; "):
+        subprocess.run(line, shell=True, check=True)
     assert check_of(desk, "private")["ok"]
     now = modes(desk.folder)
     assert (now["fleet.db"], now["my monday.db"], now["fleet.db.blobs"], now["notes.txt"]) == (0o600, 0o600, 0o700, 0o644)
+    desk.ok("devices", "add", "pi-7", "edge-device-pub:" + "d7" * 32)
 
 
-def test_the_ingester_shuts_an_open_registry_when_it_opens_it(desk: Desk) -> None:
+WRITING = (
+    ("devices", "add", "pi-7", "edge-device-pub:" + "d7" * 32), ("trust", "rotate", "receipt"), ("claim", "new", "--count", "2", "-o", "token"),
+    ("ingest", "--once", "--idle", "1", "--broker", "mqtt://127.0.0.1:1"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["fleet.db", "copy.db"])
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o606, 0o610])
+def test_nothing_is_written_to_a_registry_that_others_may_open(desk: Desk, name: str, mode: int) -> None:
     desk.ok("init")
-    (desk.folder / "fleet.db").chmod(0o644)
-    code, _, err = desk.run("ingest", "--once", "--idle", "1", "--broker", "mqtts://127.0.0.1:1", "--ca", "none.pem")
-    assert code == 15 and f"{desk.folder.resolve()}/fleet.db was open to others than its owner (mode 644); it is 600 now" in err
-    assert stat.S_IMODE((desk.folder / "fleet.db").stat().st_mode) == 0o600
+    desk.ok("backup", "copy.db")
+    (desk.folder / name).chmod(mode)
+    before = (desk.folder / "fleet.db").read_bytes()
+    for command in WRITING:
+        said = desk.error(*command)
+        assert f"{name} is open to others than its owner (mode {mode:o})" in str(said["message"])
+        assert str(said["hint"]) == f"chmod 600 {desk.folder.resolve() / name}"
+    assert (desk.folder / "fleet.db").read_bytes() == before and not (desk.folder / "token").exists()

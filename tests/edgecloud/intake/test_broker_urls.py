@@ -60,7 +60,7 @@ def test_a_password_file_is_a_file_of_text(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir(mode=0o700)
     (tmp_path / "bytes").write_bytes(b"hush\xff")
     (tmp_path / "bytes").chmod(0o600)
-    for name, said in (("pipe", "is no regular file"), ("folder", "is no regular file"), ("bytes", "holds no text")):
+    for name, said in (("pipe", "is no regular file"), ("folder", "is no regular file"), ("bytes", "holds no password")):
         with pytest.raises(BadArgument, match=said) as refused:
             parse_broker("mqtt://me@host", password_file=tmp_path / name)
         assert "hush" not in str(refused.value)

@@ -147,7 +147,8 @@ def _serials(path: Path) -> tuple[str, ...]:
     except FileNotFoundError:
         raise MissingFile(path=path, what="the list of serial numbers") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadArgument(reason=f"{path}: {error}", fix="a serial number a line, as plain text") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadArgument(reason=f"{path}: {why}", fix="a serial number a line, as plain text") from None
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         serial = line.strip()
