@@ -46,6 +46,12 @@ class DeviceFolder:
             self.database.run("UPDATE meta SET value=value+1 WHERE key='boot'")
             return int(self.database.one("SELECT value FROM meta WHERE key='boot'")[0])
 
+    def make_good(self) -> None:
+        """Let files and spool follow each model's head: a kill, or a full disk, may have come behind the transaction that moved it."""
+        for name, lineage in self.lineages.items():
+            lineage.serve()
+            self.spool.cards.carded(name, lineage.head().carded_id)
+
     def nudges(self) -> int:
         """Return a number that rises when somebody asks the running agent to send again."""
         return int(self.database.one("SELECT value FROM meta WHERE key='nudge'")[0])

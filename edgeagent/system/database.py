@@ -46,6 +46,6 @@ def open_database(
 
 def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError | None:
     """Return the error that the operator gets; a fault of ours stays what it is."""
-    if fault in (Fault.FULL, Fault.DENIED):
-        return ConfigError(reason=f"{path}: {'the disk is full' if 'disk I/O' in str(error) else error}")
+    if fault is Fault.DENIED:
+        return ConfigError(reason=f"{path}: {error}")
     return StateDamaged(path=path, reason=str(error)) if fault is Fault.DAMAGED else None
