@@ -61,6 +61,16 @@ def unwritable(error: OSError, path: Path | str | None = None, needed: int = 0) 
     return of(number, named, needed)
 
 
+def next_step(number: int, place: str) -> str:
+    """Return what to do about a disk that answers with this number of errno. place: where it is mounted."""
+    return {
+        errno.ENOSPC: f"make room on {place}",
+        errno.EDQUOT: f"remove what this user has on {place}, or have the quota raised",
+        errno.EROFS: f"see why with dmesg, then: mount -o remount,rw {place}",
+        errno.EIO: "see what dmesg says of the disk: it may be at its end, or unplugged",
+    }[number]
+
+
 def of(number: int, path: Path, needed: int = 0) -> DiskUnwritable:
     """Return the error for a disk that answers with this number of errno. path: what was to be written."""
     reason = os.strerror(number)
@@ -70,12 +80,7 @@ def of(number: int, path: Path, needed: int = 0) -> DiskUnwritable:
         return DiskUnwritable(path=path, reason=reason, disk="its file system does not answer", fix="see what dmesg says of it")
     if number == errno.ENOSPC and system.files_free == 0:
         reason = "No room for one more file on device"
-    fix = {
-        errno.ENOSPC: f"make room on {system.place}",
-        errno.EDQUOT: f"remove what this user has on {system.place}, or have the quota raised",
-        errno.EROFS: f"see why with dmesg, then: mount -o remount,rw {system.place}",
-        errno.EIO: "see what dmesg says of the disk: it may be at its end, or unplugged",
-    }[number]
+    fix = next_step(number, system.place)
     return DiskUnwritable(path=path, reason=reason, disk=system.told(needed if number == errno.ENOSPC else 0), fix=fix, needed=needed)
 
 

@@ -46,18 +46,20 @@ class Database:
 
     def __init__(
         self, path: Path, name: Name, *, mode: str = "rw", synchronous: str = "FULL", busy: float | None = None, savepoints: bool = False,
-        patience: int = 0,
+        patience: int = 0, still: bool = False,
     ) -> None:  # fmt: skip
         """name: the error that says a fault of this file; None leaves it SQLite's. mode: ro, rw or rwc, which makes a file.
 
         synchronous: FULL survives a power cut, NORMAL may then lose the last commits, OFF is for what is made durable as a whole.
         savepoints: a transaction inside another is taken back alone when it fails.
+        still: nobody writes it, and nothing is written beside it to read it; what stands in its log alone is not seen.
         patience: millions of SQLite's steps that one statement may take, for a file into which others write; 0: any.
         """
         self.path, self._name, self._savepoints = path, name, savepoints
         timeout = BUSY if busy is None else busy
         with self.named():  # statements are sent as they are: `transaction` says BEGIN and COMMIT
-            self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
+            uri = f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if still else ''}"
+            self.connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
         self.connection.row_factory = Row
         self._patience, self._steps = patience, 0
         if patience:

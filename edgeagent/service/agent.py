@@ -86,7 +86,7 @@ class Agent:
         self._trouble = ""
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
-        self._disk = DiskWait(self.clock, in_order=self.device.make_good)
+        self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
         d = self.device
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(

@@ -100,7 +100,9 @@ class Allowance:
             return True
         self._measuring = None
         lineage = self._device.lineages[measuring.model]
+        self._measured.discard(measuring.model)  # once it is noted, it is done: what was the disk's trouble is tried again
         measuring.note(lineage, lineage.head().runtime, int(self._clock.wall()))
+        self._measured.add(measuring.model)
         return False
 
     def _tell(self, lineage: Lineage, wait: TrainingWait | None) -> None:

@@ -23,12 +23,17 @@ _log = logging.getLogger("edgeagent")
 class DiskWait:
     """Whether this agent waits for its disk, and the messages that it could not take meanwhile: none of them is acknowledged."""
 
-    def __init__(self, clock: Clock, *, in_order: Callable[[], None] = lambda: None) -> None:
-        """in_order: makes good what was begun when the disk gave out; called before anything else is written."""
+    def __init__(
+        self, clock: Clock, *, in_order: Callable[[], None] = lambda: None, make_room: Callable[[], None] = lambda: None
+    ) -> None:
+        """in_order: makes good what was begun when the disk gave out; called before anything else is written.
+
+        make_room: gives back what the agent itself can spare.
+        """
         self.trouble: DiskUnwritable | None = None
         self.patient = True  # False: the trouble ends what was begun
         self.held: deque[Arrived] = deque()
-        self._clock, self._in_order, self._notice = clock, in_order, Notice()
+        self._clock, self._in_order, self._make_room, self._notice = clock, in_order, make_room, Notice()
         self._due = 0.0
         self._pause = FIRST
         self._tried: float | None = None  # monotonic seconds of the last time that it went on
@@ -65,8 +70,8 @@ class DiskWait:
         if now < self._due:
             return False
         self._due = now + self._pause
-        path, needed = Path(str(self.trouble.facts["path"])), int(str(self.trouble.facts.get("needed", 0)))
-        if disk.refusal(path, max(disk.TRIED, 2 * needed)) is not None:
+        self._make_room()
+        if _refusal(self.trouble) is not None:
             return False
         self._tried = now
         self._in_order()
@@ -87,8 +92,9 @@ class DiskWait:
             self._again = self._tried is not None and now - self._tried < CALM
             # Where a try found room and the work did not, it wants more than is tried for.
             self._pause = min(LONGEST, 2 * self._pause) if self._again else FIRST
-            self._notice.say({"message": error.message, "hint": error.next_step, "since": int(self._clock.wall())})
-            _log.log(logging.DEBUG if self._again else logging.WARNING, "%s; waiting for room: %s", error.message, error.next_step)
+            said = _refusal(error) or error  # it knows how much is waited for
+            self._notice.say({"message": said.message, "hint": said.next_step, "since": int(self._clock.wall())})
+            _log.log(logging.DEBUG if self._again else logging.WARNING, "%s; waiting for room: %s", said.message, said.next_step)
         self._due = now + self._pause
         self.trouble = error
 
@@ -102,3 +108,9 @@ def wait_at_start(error: DiskUnwritable, lock: Path, clock: Clock) -> None:
         waiting.begin(error)
         while not waiting.over():
             clock.sleep(FIRST)
+
+
+def _refusal(trouble: DiskUnwritable) -> DiskUnwritable | None:
+    """Return what the disk says against twice what found no room: what was begun has more than one file to write."""
+    needed = int(str(trouble.facts.get("needed", 0)))
+    return disk.refusal(Path(str(trouble.facts["path"])), max(disk.TRIED, 2 * needed))

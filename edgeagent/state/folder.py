@@ -13,7 +13,7 @@ from edgeagent.settings.tree import Settings
 from edgeagent.system.database import open_database
 from edgecommon import files
 from edgecommon.sqlite import Database
-from modelwire.errors import MissingFile
+from modelwire.errors import MissingFile, ModelWireError
 
 from . import agent_tables
 from .claim import BoardClaim, read_claim
@@ -51,6 +51,12 @@ class DeviceFolder:
         for name, lineage in self.lineages.items():
             lineage.serve()
             self.spool.cards.carded(name, lineage.head().carded_id)
+
+    def make_room(self) -> None:
+        """Give back the room of SQLite's logs, as far as others who read let it: they grow to megabytes before they begin anew."""
+        for database in (self.database, self.spool.database):
+            with suppress(ModelWireError):
+                database.run("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def nudges(self) -> int:
         """Return a number that rises when somebody asks the running agent to send again."""

@@ -111,6 +111,10 @@ class Ingester:
 
         Raises StateBusy when another ingester works on this registry, and the registry's own errors.
         """
+        while once is None and (full := disk.refusal(self._path)) is not None:
+            if self._wait(full, ""):
+                return self.tally
+        self._has_room()
         with lock_registry(self._path):
             tighten(self._path)
             store = self._open()
