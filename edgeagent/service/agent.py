@@ -26,12 +26,14 @@ from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
-from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
 from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
+from .disk_wait import DiskWait
+from .running import Running
 
 _log = logging.getLogger("edgeagent")
 IDLE = 1.0  # seconds between two looks at the spool and at commands from outside
@@ -59,19 +61,6 @@ class Goal:
 
 
 @dataclass
-class _Running:
-    """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
-
-    lineage: Lineage
-    steps: Generator[Progress, None, RoundReport | None]  # None: it did not pay
-    began: float
-    said: float
-    pauses: float | None = None  # monotonic seconds since when it waits
-    rests: float = 0.0  # monotonic seconds until which it leaves the processor to others
-    progress: Progress | None = None
-
-
-@dataclass
 class Agent:
     """One run over an opened state folder."""
 
@@ -88,7 +77,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
         self.stopping = ""
-        self._round: _Running | None = None
+        self._round: Running | None = None
         self._memory = Memory(self.sensors)
         self._allowance = Allowance(self.device, self.sensors, self.clock)
         self._last = ""  # the model that trained last
@@ -97,6 +86,7 @@ class Agent:
         self._trouble = ""
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
+        self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
         d = self.device
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
@@ -114,7 +104,11 @@ class Agent:
         self.transport.wake()
 
     def run(self, goal: Goal) -> None:
-        """Work until the goal is reached or `stop` is called. Raises what keeps the goal from being reached."""
+        """Work until the goal is reached or `stop` is called. Raises what keeps the goal from being reached.
+
+        A disk that takes nothing more is waited for; it is an error for who only publishes, and when the time is over.
+        """
+        self._disk.patient = not goal.publish
         boot = self.device.count_boot()
         self._began = self.clock.monotonic()
         if self.device.swept:
@@ -125,12 +119,16 @@ class Agent:
         try:
             while not self.stopping and not self._reached(goal):
                 self._check_time(goal)
-                self._listen(boot)
+                with self._disk.minded():
+                    self._listen(boot)
                 now = self.clock.monotonic()
-                self._look_outside(now)
                 for session in self.sessions.values():
-                    session.tick(now)
-                self._train(goal)
+                    with self._disk.minded():  # hello goes all the same
+                        session.tick(now)
+                with self._disk.minded():
+                    if not self._disk.waits:
+                        self._look_outside(now)
+                        self._train(goal)
         finally:
             self._interrupt()
             self._allowance.close()
@@ -143,10 +141,14 @@ class Agent:
     # The link.
 
     def _listen(self, boot: int) -> None:
-        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
         now = self.clock.monotonic()
+        self._disk.retake(lambda message: self._read(message, now))
+        if self._disk.holds_enough:
+            self.clock.sleep(IDLE)
+            return
+        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
         wait = max(0.0, min(IDLE if self._round is None or self._round.pauses is not None else self._round.rests - now, IDLE, due - now))
-        event = self.transport.poll(wait)
+        event = self.transport.poll(IDLE if self._disk.waits else wait)
         for _ in range(MESSAGES):
             if event is None:
                 return
@@ -172,6 +174,7 @@ class Agent:
             if event.reason != self._trouble:  # said once, not at every attempt
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
             self._trouble = event.reason
+            self._disk.held.clear()  # none was acknowledged, so they come again
             for session in self.sessions.values():
                 session.lost()
         elif isinstance(event, Accepted):
@@ -197,11 +200,17 @@ class Agent:
         return True
 
     def _read(self, message: Arrived, now: float) -> None:
+        if self._disk.waits:
+            self._disk.held.append(message)
+            return
         try:
             if not self.hear(message.topic, message.data, now):
                 _log.warning("ignored a message on %s", message.topic)
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
+        except (DiskUnwritable, OSError):
+            self._disk.held.appendleft(message)
+            raise
         self.transport.acknowledge(message)  # after all that follows from it is durable
 
     def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
@@ -257,6 +266,9 @@ class Agent:
                     raise
                 self._allowance.unfit(running.lineage, e.message)
                 return
+            except (DiskUnwritable, OSError):
+                self._round = None  # it is taken up where its journal stands, or done anew
+                raise
             if self.clock.monotonic() >= until:
                 break
         now = self.clock.monotonic()
@@ -286,7 +298,7 @@ class Agent:
             left = left if goal.endless else interrupted(standing)
             start = start_of(standing, left, endless=goal.endless)
             now = self.clock.monotonic()
-            self._round = _Running(lineage, self._steps(standing, start), now, now)
+            self._round = Running(lineage, self._steps(standing, start), now, now)
             self._last = name
             return
 
@@ -375,7 +387,7 @@ class Agent:
             if running.progress and running.progress.steps:
                 _log.info("%s: left the round under way after step %d; it goes on from there", running.lineage.name, running.progress.done)
 
-    def _paused(self, running: _Running) -> bool:
+    def _paused(self, running: Running) -> bool:
         """Return whether the round under way waits. A long wait ends in closing the model: the memory goes back."""
         if not self._allowance.waits(running.lineage):
             running.pauses = None
@@ -417,6 +429,8 @@ class Agent:
 
     def _check_time(self, goal: Goal) -> None:
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
+            if self._disk.trouble is not None:
+                raise self._disk.trouble
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
             why = self._trouble or "the centre has not answered in time"
             raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")
