@@ -195,7 +195,7 @@ def test_each_file_that_is_open_to_others_is_named_with_the_line_that_mends_it(d
     }  # fmt: skip
     for command in WRITING:
         said = desk.error(*command)
-        assert said["error"] == "BadArgument" and set(str(said["hint"]).split("; ")) >= set(lines), command  # and what SQLite laid beside it
+        assert said["error"] == "BadArgument" and set(str(said["hint"]).split("; ")) >= set(lines), command  # and SQLite's
     desk.ok("devices")  # whom the owner lets read may read
     for line in str(check_of(desk, "private")["fix"]).split("; "):
         subprocess.run(line, shell=True, check=True)
@@ -206,7 +206,8 @@ def test_each_file_that_is_open_to_others_is_named_with_the_line_that_mends_it(d
 
 
 WRITING = (
-    ("devices", "add", "pi-7", "edge-device-pub:" + "d7" * 32), ("trust", "rotate", "receipt"), ("claim", "new", "--count", "2", "-o", "token"),
+    ("devices", "add", "pi-7", "edge-device-pub:" + "d7" * 32), ("trust", "rotate", "receipt"),
+    ("claim", "new", "--count", "2", "-o", "token"),
     ("ingest", "--once", "--idle", "1", "--broker", "mqtt://127.0.0.1:1"),
 )  # fmt: skip
 
