@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PORT = "1884"  # of the broker on the pages
-# What a reader fills in is what the board shows; capitals stand for it on the pages.
+# What a reader fills in is what the board shows; capitals stand for it where a page says so.
 SHOWN = {"PUBLICKEY": "public key", "FINGERPRINT": "fingerprint"}
 
 

@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for step in STEPS:
             began = time.monotonic()
             name = step.__name__.replace("_", " ")
-            print(f"     {name} ...", end="\r", flush=True)
+            if sys.stdout.isatty():
+                print(f"     {name} ...", end="\r", flush=True)
             try:
                 said = step(place)
             except NotReleasable as error:
