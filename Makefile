@@ -35,7 +35,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence threats fuzz docs hooks clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence threats fuzz docs hooks release bare clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -85,6 +85,12 @@ docs: $(VENV)/.ready ## write docs/cli.md anew from the commands' --help
 
 hooks: $(VENV)/.hooks $(VENV)/.lint ## ask the linters at every commit (pre-commit, in this clone)
 	$(VENV)/bin/pre-commit install
+
+release: $(VENV)/.ready ## build, install and run what would be published: docs/release.md
+	$(VENV)/bin/python -m tests.release
+
+bare: ## README and first hour pasted in an empty Debian; needs root
+	$(PYTHON) -m tests.release.bare_root
 
 clean: ## remove environments, builds and caches
 	rm -rf build dist *.egg-info $(VENV) $(VENV_TFLITE) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edgecommon import __version__
+
 from .samples.spool import Spool
 
 __all__ = ["Spool", "__version__"]
-
-__version__ = "0.1.0"

@@ -5,4 +5,6 @@ Knows neither wing: what is an operator's or a device's own comes in as an argum
 
 from __future__ import annotations
 
-__all__ = ["access", "broker", "disk", "files", "logs", "memory", "printing", "runtime", "sqlite"]
+__all__ = ["__version__", "access", "broker", "disk", "files", "logs", "memory", "printing", "runtime", "sqlite"]
+
+__version__ = "0.1.0"  # of all four packages, and the one place that says it: pyproject.toml reads it here

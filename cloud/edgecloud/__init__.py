@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgecommon import __version__
+
 if TYPE_CHECKING:
     from .api import Device, Model, Registry, Version, open
 
 __all__ = ["Device", "Model", "Registry", "Version", "__version__", "open"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,9 @@ from . import commands
 
 Run = Callable[[argparse.Namespace], Answer]
 
+OF_THE_CENTRE = ("rich", "safetensors", "sqlite_utils")  # a board does without them
+INSTALL = "pip install 'edgeagent[cloud]'"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, the error class's own, 2 for usage, 130 when interrupted."""
@@ -79,6 +82,10 @@ def _run(args: argparse.Namespace) -> Answer:
         said = args.run(args)
     except (ModelWireError, OSError):
         raise
+    except ModuleNotFoundError as error:
+        if error.name not in OF_THE_CENTRE:
+            raise
+        raise BadArgument(reason=f"a centre needs the package {error.name}, which is not here", fix=INSTALL) from None
     except Exception as error:
         named = commands.named_damage(args, error)
         if named is None:

@@ -26,7 +26,7 @@ NAME = "run"
 HELP = "Run the service: connect, train when due, publish, until it is stopped; or until a number of rounds is done."
 EXAMPLES = (
     "edgeagent run",
-    "edgeagent run --dir /var/lib/edgeagent --set link.resend=10s",
+    "edgeagent run --dir /var/lib/edgeagent/agent --set link.resend=10s",
     "edgeagent run --once --timeout 2min",
     "edgeagent run --rounds 6 --pause 2s --timeout 5min --json",
     "edgeagent run --rounds 6 --fresh --set train.min_new_samples=100",

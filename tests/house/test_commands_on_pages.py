@@ -26,7 +26,9 @@ def our_commands(line: str) -> list[list[str]]:
     out: list[list[str]] = []
     if not re.search(r"\bedge(agent|cloud)\b", line):
         return out
-    for part in re.split(r"&&|\|\||[|;&]|\d?>", line):
+    inner = re.findall(r"\$\((.*?)\)", line)  # the output of a command as a word of another
+    outer = re.sub(r"\$\(.*?\)", "WORD", line)
+    for part in (part for whole in (outer, *inner) for part in re.split(r"&&|\|\||[|;&]|\d?>", whole)):
         words = shlex.split(part, comments=True)
         if words[:1] == ["sudo"]:
             words = words[3:] if words[1] == "-u" else words[1:]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import edgeagent.cli
+import edgecloud
+import edgecommon
 from modelwire.update import header
 from tests.house.pages import DOCS, PAGES, PROJECT, ROOT, prose, rows, slug
 
@@ -47,10 +49,12 @@ def test_the_glossary_has_each_word_once_and_in_order() -> None:
 
 
 def test_the_release_and_the_wire_version_are_said_alike_everywhere() -> None:
-    release = PROJECT["project"]["version"]
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"] == {"version": {"attr": "edgecommon.__version__"}}
+    release = edgecommon.__version__
     entries = re.findall(r"^## \[([^]]+)\].*?\n\n(.*?)(?=^## |\Z)", (ROOT / "CHANGELOG.md").read_text(), re.M | re.S)
-    assert release == edgeagent.__version__
-    assert release in [name for name, _ in entries]
+    assert release == edgeagent.__version__ == edgecloud.__version__
+    assert release == entries[0][0]
     assert all(re.search(r"^Wire version \d+\.$", text, re.M) for _, text in entries)
     assert f"Wire version {header.VERSION}." in dict(entries)[release]
 

@@ -1,0 +1,237 @@
+"""`make release`: builds what would be published, installs it where nothing of the tree is, and runs it.
+
+    python -m tests.release [--out dist]
+
+Needs a clean clone and a package index. Ends at the first step that fails, and says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import venv
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.house.pages import PROJECT, ROOT
+from tests.release import facts
+
+SECONDS = 1800  # a safety limit for one command
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a release is made: a folder outside the tree, with a copy of what is committed."""
+
+    folder: Path
+
+    @property
+    def tree(self) -> Path:
+        return self.folder / "tree"
+
+    @property
+    def sdist(self) -> Path:
+        return next((self.folder / "dist").glob("*.tar.gz"))
+
+    @property
+    def wheel(self) -> Path:
+        return next((self.folder / "dist").glob("*.whl"))
+
+
+class NotReleasable(Exception):
+    """Something that the release page promises does not hold."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where the two archives are put when all holds (default: dist)")
+    out: Path = parser.parse_args(arguments).out
+    with tempfile.TemporaryDirectory(prefix="edgeagent-release-") as folder:
+        place = Place(Path(folder))
+        for step in STEPS:
+            began = time.monotonic()
+            name = step.__name__.replace("_", " ")
+            if sys.stdout.isatty():
+                print(f"     {name} ...", end="\r", flush=True)
+            try:
+                said = step(place)
+            except NotReleasable as error:
+                print(f"FAIL {name}: {error}")
+                return 1
+            print(f"ok   {name:<24} {time.monotonic() - began:4.0f} s  {said}", flush=True)
+        out.mkdir(exist_ok=True)
+        for archive in (place.sdist, place.wheel):
+            shutil.copy2(archive, out)
+            print(f"     {out / archive.name}  {archive.stat().st_size:,} bytes")
+    return 0
+
+
+def a_clean_tree(place: Place) -> str:
+    changed = run(["git", "status", "--porcelain"], ROOT).strip()
+    if changed:
+        raise NotReleasable(f"commit first, or remove:\n{changed}")
+    commit = run(["git", "rev-parse", "--short", "HEAD"], ROOT).strip()
+    archive = place.folder / "tree.tar"
+    run(["git", "archive", "-o", str(archive), "HEAD"], ROOT)
+    shutil.unpack_archive(archive, place.tree)
+    return f"commit {commit}"
+
+
+def one_version(place: Place) -> str:
+    entry, date = facts.newest_entry()
+    if entry != facts.version():
+        raise NotReleasable(f"edgecommon says {facts.version()}, the newest entry of CHANGELOG.md {entry}")
+    return f"{entry}, {date}" + (" (write the date into CHANGELOG.md before you tag)" if date == "unreleased" else "")
+
+
+def both_archives(place: Place) -> str:
+    tools = environment(place, "tools", PROJECT["project"]["optional-dependencies"]["release"])
+    run([tools, "-m", "build", "--outdir", str(place.folder / "dist"), str(place.tree)], place.folder)  # the wheel from the archive
+    run([tools, "-m", "twine", "check", "--strict", str(place.sdist), str(place.wheel)], place.folder)
+    return f"{place.sdist.name}, {place.wheel.name}"
+
+
+def what_they_hold(place: Place) -> str:
+    sources = names_in(place.sdist) - facts.MADE
+    if sources != facts.tracked():
+        raise NotReleasable(f"the source distribution and git differ in {sorted(sources ^ facts.tracked())[:10]}")
+    with zipfile.ZipFile(place.wheel) as wheel:
+        names = set(wheel.namelist())
+        (about,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        text = wheel.read(about).decode()
+    files = {name for name in names if ".dist-info/" not in name}
+    kernels = {name for name in files if re.fullmatch(r"modelwire/_core/kernel\.[\w.-]*so", name)}
+    if len(kernels) != 1 or files - kernels != facts.installed_files():
+        raise NotReleasable(f"the wheel and the packages differ in {sorted((files - kernels) ^ facts.installed_files())[:10] or kernels}")
+    for line in (f"Version: {facts.version()}", "License-Expression: Apache-2.0", "License-File: LICENSE", "License-File: NOTICE"):
+        if f"\n{line}\n" not in text:
+            raise NotReleasable(f"the wheel's metadata have no line {line!r}")
+    missing = facts.hinted().keys() - set(re.findall(r"^Provides-Extra: (\S+)$", text, re.M))
+    if missing:
+        raise NotReleasable(f"a hint names extras that the wheel has not: {sorted(missing)}")
+    return f"{len(sources)} files of git; the wheel {len(files)} and both licenses"
+
+
+def the_wheel_alone(place: Place) -> str:
+    """In an empty environment: what works without extras works, what does not says the line that mends it, and that line does."""
+    python = environment(place, "board", [str(place.wheel)])
+    folder = empty(place, "nothing-here")
+    programs = Path(python).parent
+    for program in ("edgeagent", "edgecloud"):
+        if facts.version() not in run([programs / program, "version"], folder):
+            raise NotReleasable(f"{program} version does not say {facts.version()}")
+    if "numpy" in re.findall(r"^kernels +(.*)$", run([programs / "edgeagent", "version"], folder), re.M)[0]:
+        raise NotReleasable("the wheel's kernels are not the compiled ones")
+    hint = said_by([programs / "edgecloud", "init"], folder)
+    if "pip install 'edgeagent[cloud]'" not in hint:
+        raise NotReleasable(f"without its extra edgecloud says: {hint}")
+    install(python, folder, "edgeagent[cloud]")  # the line of the hint, as it is typed
+    run([programs / "edgecloud", "init"], folder)
+    for extra in sorted(facts.typed_hints() - {"cloud"}):
+        if extra == "tflite" and sys.version_info >= (3, 12):
+            continue  # no wheel, and its hint says so
+        install(python, folder, f"edgeagent[{extra}]", "--dry-run")
+    return "its hints can be typed: " + ", ".join(sorted(facts.typed_hints()))
+
+
+def the_demo_from_the_wheel(place: Place) -> str:
+    python = environment(place, "fleet", [f"{place.wheel}[litert,demo]"])
+    folder = empty(place, "demo")
+    shutil.copytree(place.tree / "tests", folder / "tests")  # the demo, and nothing that is installed
+    nothing_of_the_tree(python, folder)
+    said = run([python, "-m", "tests.system.demo"], folder)
+    last = re.findall(r"(\d+ versions, 0 lost, 0 mismatched)", said)
+    if not last:
+        raise NotReleasable(f"the demo ended with:\n{said[-2000:]}")
+    return str(last[-1])
+
+
+def the_tests_of_the_kernels_from_the_sources(place: Place) -> str:
+    python = environment(place, "sources", [f"{place.sdist}[test]"])
+    folder = empty(place, "unpacked")
+    shutil.unpack_archive(place.sdist, folder)
+    (unpacked,) = folder.iterdir()
+    for package in facts.PACKAGES.values():  # so that what was built and installed is tested
+        shutil.rmtree(unpacked / package.relative_to(ROOT))
+    nothing_of_the_tree(python, unpacked)
+    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/modelwire/kernels"], unpacked)
+    return said.strip().splitlines()[-1]
+
+
+STEPS = (
+    a_clean_tree, one_version, both_archives, what_they_hold, the_wheel_alone, the_demo_from_the_wheel,
+    the_tests_of_the_kernels_from_the_sources,
+)  # fmt: skip
+
+
+def names_in(sdist: Path) -> set[str]:
+    """Return the files of a source distribution, without the folder that all are in."""
+    with tarfile.open(sdist) as archive:
+        return {member.name.partition("/")[2] for member in archive if member.isfile()}
+
+
+def empty(place: Place, name: str) -> Path:
+    """Return a new folder."""
+    folder = place.folder / name
+    folder.mkdir()
+    return folder
+
+
+def environment(place: Place, name: str, packages: Sequence[str]) -> str:
+    """Make a virtual environment with these packages, and return its Python."""
+    folder = place.folder / "environments" / name
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    install(python, place.folder, *packages)
+    return python
+
+
+def install(python: str, folder: Path, *arguments: str) -> None:
+    run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install", *arguments], folder)
+
+
+def nothing_of_the_tree(python: str, folder: Path) -> None:
+    """Raise unless all four packages are taken from the environment."""
+    program = f"import {', '.join(facts.PACKAGES)}\nfor p in ({', '.join(facts.PACKAGES)}): print(p.__file__)"
+    home = str(Path(python).parents[1])
+    for file in run([python, "-c", program], folder).split():
+        if not file.startswith(home):
+            raise NotReleasable(f"{file} is not what was installed in {home}")
+
+
+def run(command: Sequence[str | Path], folder: Path) -> str:
+    """Run a command to its end in a folder, and return what it said. Raises NotReleasable with the end of it when it fails."""
+    done = _called(command, folder)
+    if done.returncode:
+        raise NotReleasable(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout
+
+
+def said_by(command: Sequence[str | Path], folder: Path) -> str:
+    """Return what a command complains of. Raises NotReleasable when it succeeds."""
+    done = _called(command, folder)
+    if not done.returncode:
+        raise NotReleasable(f"{' '.join(map(str, command))} was meant to fail")
+    return done.stderr
+
+
+def _called(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
+    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MAKEFLAGS")
+    clean = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith(("EDGEAGENT_", "EDGECLOUD_"))}
+    return subprocess.run(
+        [str(word) for word in command], cwd=folder, env=clean, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=SECONDS,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
