@@ -10,18 +10,22 @@ from modelwire.errors import WireError
 from modelwire.wire import cbor
 
 NAMES = ("v_fleet", "v_versions", "v_stale")
+TIMES = ("received", "last_update", "last_message", "added")  # columns of the views: text such as 2026-11-28T20:15:00Z
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of what a device says beside an update
+FLOATS = (*FIGURES, "accuracy", "silent_hours")
 AT_ONCE = 1000  # rows that are fetched together
 _TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', {}, 'unixepoch')"
 
+# The index holds all that the totals of a device are made of: a million versions are counted without a look at their rows.
 # SQLite reads no CBOR: the figures of a version stand here once more. `wrong_scores` holds them against what the update said.
 TABLES = f"""
 CREATE TABLE score (
   version_id INTEGER PRIMARY KEY REFERENCES version (id),
   {" REAL, ".join(FIGURES)} REAL
 );
+CREATE INDEX version_totals ON version (lineage, status, size, received_at);
 CREATE VIEW v_versions AS
-SELECT l.device || '/' || l.model || '@' || v.version AS name, l.device, l.model, v.epoch, v.version, v.kind, v.status, v.reason,
+SELECT v.id, l.device || '/' || l.model || '@' || v.version AS name, l.device, l.model, v.epoch, v.version, v.kind, v.status, v.reason,
   v.size AS bytes, {_TIME.format("v.received_at")} AS received, {", ".join(f"s.{figure}" for figure in FIGURES)},
   b.name AS base, lower(hex(v."commit")) AS "commit", lower(hex(v.parent)) AS parent, lower(hex(v.root)) AS root
 FROM lineage l
@@ -31,10 +35,11 @@ FROM lineage l
 CREATE VIEW v_fleet AS
 WITH updates AS (
   SELECT lineage, count(*) AS versions, sum(status = 'verified') AS verified, sum(status = 'refused') AS refused,
-    sum(status = 'stored') AS waiting, sum(size) AS bytes, max(received_at) AS last_at
+    sum(status = 'stored') AS waiting, sum(size) AS bytes, max(received_at) AS last_at,
+    max(CASE WHEN status = 'verified' THEN id END) AS last_id
   FROM version GROUP BY lineage
 ), models AS (
-  SELECT l.device, l.model, l.online, u.versions, u.verified, u.refused, u.waiting, u.bytes, u.last_at,
+  SELECT l.device, l.model, l.online, u.versions, u.verified, u.refused, u.waiting, u.bytes, u.last_at, u.last_id,
     max(coalesce(l.seen_at, 0), coalesce(u.last_at, 0),
       coalesce((SELECT max(granted_at) FROM epoch WHERE lineage = l.id), 0),
       coalesce((SELECT max(received_at) FROM parked WHERE lineage = l.id), 0),
@@ -44,18 +49,15 @@ WITH updates AS (
   SELECT d.name AS device, d.added_at, count(m.model) AS models, coalesce(max(m.online), 0) AS online,
     coalesce(sum(m.versions), 0) AS versions, coalesce(sum(m.verified), 0) AS verified, coalesce(sum(m.refused), 0) AS refused,
     coalesce(sum(m.waiting), 0) AS waiting, coalesce(sum(m.bytes), 0) AS bytes,
-    max(m.last_at) AS last_at, nullif(max(m.heard_at), 0) AS heard_at
+    max(m.last_at) AS last_at, max(m.last_id) AS last_id, nullif(max(m.heard_at), 0) AS heard_at
   FROM device d LEFT JOIN models m ON m.device = d.name GROUP BY d.name
 )
 SELECT device,
   CASE WHEN EXISTS (SELECT 1 FROM device_key k WHERE k.device = devices.device AND k.revoked_at IS NULL)
     THEN 'admitted' ELSE 'revoked' END AS "key",
   models, online, versions, verified, refused, waiting, bytes,
-  (SELECT l.model || '@' || v.version FROM lineage l JOIN version v ON v.lineage = l.id
-    WHERE l.device = devices.device AND v.status = 'verified' ORDER BY v.received_at DESC, v.id DESC LIMIT 1) AS last_verified,
-  (SELECT s.accuracy_after FROM lineage l JOIN version v ON v.lineage = l.id JOIN score s ON s.version_id = v.id
-    WHERE l.device = devices.device AND v.status = 'verified' AND s.accuracy_after IS NOT NULL
-    ORDER BY v.received_at DESC, v.id DESC LIMIT 1) AS accuracy,
+  (SELECT l.model || '@' || v.version FROM version v JOIN lineage l ON l.id = v.lineage WHERE v.id = last_id) AS last_verified,
+  (SELECT accuracy_after FROM score WHERE version_id = last_id) AS accuracy,
   {_TIME.format("last_at")} AS last_update, {_TIME.format("heard_at")} AS last_message,
   round((strftime('%s', 'now') - coalesce(heard_at, added_at)) / 3600.0, 1) AS silent_hours,
   {_TIME.format("added_at")} AS added
