@@ -25,7 +25,8 @@ def objects(fleet: edgecloud.Registry) -> list[object]:
     """Return one object of each kind that the API gives."""
     model = fleet.device("pi-7").model()
     third = model.version(3)
-    weighed = [third.header, third.container, third.state(), third.state().manifest, third.state().manifest.schema, third.diff(model.latest)]
+    state = third.state()
+    weighed = [third.header, third.container, state, state.manifest, state.manifest.schema, third.diff(model.latest)]
     return [fleet, fleet.device("pi-7"), model, third, model.base, fleet.versions(), fleet.overview(), fleet.silent(), *weighed]
 
 

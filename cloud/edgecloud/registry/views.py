@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from edgecommon.sqlite import Database, Row
@@ -105,6 +107,36 @@ def wrong_scores(database: Database) -> list[str]:
         if tuple(row[2:6]) != figures_of(row[1]):
             out.append(f"the figures of {row[6]} are not those that its update said")
     return out[:20]
+
+
+def write_tables(path: Path, tables: Mapping[str, Iterable[dict[str, Any]]], key: str) -> dict[str, int]:
+    """Write rows into an empty SQLite file, a table each with columns as the rows have them, and return how many there are of each.
+
+    key: the column that every table is looked up by. Holds a few hundred rows at a time.
+    """
+    from sqlite_utils import Database as Tables
+
+    counts = {}
+    file = Tables(path, execute_plugins=False)
+    try:
+        for name, rows in tables.items():
+            left = iter(rows)
+            first = next(left, None)
+            counts[name] = 0
+            if first is not None:
+                floats = {column: float for column in first if column in FLOATS}  # the first rows may say none
+                table = file.table(name)
+                table.insert_all(chain([first], left), batch_size=AT_ONCE, columns=floats)
+                table.create_index([key])
+                counts[name] = table.count
+    finally:
+        file.close()
+    return counts
+
+
+def columns(database: Database, view: str) -> list[str]:
+    """Return the names of a view's columns."""
+    return [row[1] for row in database.all(f"PRAGMA table_info({view})")]
 
 
 def stream(database: Database, sql: str, *values: object) -> Iterator[Row]:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "replaying", "unlearning"]
+__all__ = ["cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "replaying", "reporting", "unlearning"]
