@@ -66,6 +66,29 @@ def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
             beside.unlink()  # it is there after Ctrl-C alone
 
 
+@contextmanager
+def streamed(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
+    """Give the name of an empty file beside `path`, which takes its place when the block has ended well; nothing is left otherwise.
+
+    For what is too long to be held in memory. Raises BadArgument as `write_named`.
+    """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        make_private_file(beside)
+        beside.chmod(mode)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        put_in_place(beside, path, replace=True)
+    except OSError as error:
+        raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
 def put_in_place(partial: Path, path: Path, *, replace: bool) -> None:
     """Give a whole file its final name, durably. Raises DiskUnwritable; BadArgument when the name is taken and may not be replaced."""
     with disk.named(path):

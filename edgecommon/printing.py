@@ -26,6 +26,7 @@ class Answer:
     text: str = ""
     code: int = 0
     error: ModelWireError | None = None  # the command has said all it knows, and still did not succeed
+    said: bool = False  # it stands on standard output already: there is more of it than one holds in memory
 
 
 def answered(
@@ -77,7 +78,9 @@ def as_json_text(document: object, *, indent: int | None = None) -> str:
 
 def print_answer(answer: Answer, *, as_json: bool) -> None:
     """Print the document, or the text when there is one."""
-    if as_json:
+    if answer.said:
+        pass
+    elif as_json:
         print(as_json_text(answer.document, indent=2))
     elif answer.text:
         print(visible_lines(answer.text))

@@ -26,6 +26,11 @@ class ModelWireError(Exception):
     def next_step(self) -> str:
         return self.hint.format_map(_Facts(self.facts))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows in the place of a traceback: who, what, and what to do next."""
+        said = f"{type(self).__name__}: {self.message}" + (f" (try: {self.next_step})" if self.next_step else "")
+        return ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)]
+
 
 class _Facts(dict[str, object]):
     def __missing__(self, key: str) -> str:

@@ -103,6 +103,14 @@ class Schema:
         object.__setattr__(self, "id", self._id())
         object.__setattr__(self, "starts", (0, *accumulate(t.size for t in self.tensors))[:-1])
 
+    def __repr__(self) -> str:
+        return f"<schema {self.id.hex()[:8]}: {self.counted}>"
+
+    @property
+    def counted(self) -> str:
+        """How large it is, in words."""
+        return f"{self.size} weights in {len(self.tensors)} {'tensor' if len(self.tensors) == 1 else 'tensors'}"
+
     @property
     def size(self) -> int:
         """Weights of the whole model."""

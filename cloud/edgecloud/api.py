@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import total_ordering
 from pathlib import Path
 from types import TracebackType
 
+from edgecommon.printing import visible
 from modelwire.cards.card import Card
-from modelwire.errors import UnknownVersion
+from modelwire.errors import ModelWireError, UnknownVersion
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
 from modelwire.update.container import Container
 from modelwire.update.header import Header
 from modelwire.wire import cbor
 
+from .audit import tampering
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
-from .versions import cards, comparing, materialise, naming
+from .versions import cards, comparing, listing, materialise, naming
+from .versions.listing import Rows
 
 
 def open(path: str | os.PathLike[str]) -> Registry:
@@ -24,16 +30,40 @@ def open(path: str | os.PathLike[str]) -> Registry:
     return Registry(open_registry(Path(path), readonly=True))
 
 
-class Registry:
+@total_ordering
+class _Handle:
+    """What stands for something in a registry: equal, and of one hash, where two stand for the same; in the order of names."""
+
+    def _key(self) -> tuple[object, ...]:
+        """What of the registry it is; two of one class are compared by it."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if type(other) is type(self) else NotImplemented
+
+    def __lt__(self, other: object) -> bool:
+        return self._key() < other._key() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
+class Registry(_Handle):
     """All devices of a registry. For one thread; `close` it, or use it in a `with` statement."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self._bases = materialise.LoadedBases(store)
+        self._closed = False
 
     @property
     def name(self) -> str:
         return self._store.fleet
+
+    @property
+    def path(self) -> Path:
+        """The registry's file."""
+        return self._store.database.path
 
     def devices(self) -> list[Device]:
         return [Device(self, name) for name in self._store.devices.names()]
@@ -44,11 +74,27 @@ class Registry:
             raise UnknownVersion(name=name)
         return Device(self, name)
 
+    def versions(self, device: str | None = None, model: str | None = None) -> Rows:
+        """Return a row a version, refused ones too, of all devices or of one: plain dicts, as `pandas.DataFrame` takes them.
+
+        Raises UnknownVersion for a device that the registry does not know.
+        """
+        return listing.versions(self._store, self.device(device).name if device is not None else None, model)
+
+    def overview(self) -> Rows:
+        """Return a row a device: its totals, its last update, and when it was last heard of."""
+        return listing.fleet(self._store)
+
+    def silent(self, hours: float = 24) -> Rows:
+        """Return a row a device that nothing was heard of for so many hours, the longest silent first."""
+        return listing.silent(self._store, hours)
+
     def find(self, name: str) -> Version:
         """Return what DEVICE[/MODEL]@VERSION stands for; `latest` when it names no version."""
         return Version(self, naming.find(self._store, naming.parse(name)))
 
     def close(self) -> None:
+        self._closed = True
         self._store.close()
 
     def __enter__(self) -> Registry:
@@ -57,8 +103,17 @@ class Registry:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _key(self) -> tuple[object, ...]:
+        return str(self.path), self._store.identity.id
 
-class Device:
+    def __repr__(self) -> str:
+        return visible(f"<registry {self.name}: {self.path}{', closed' if self._closed else ''}>")
+
+    def _repr_html_(self) -> str:
+        return _html(self, self.overview)
+
+
+class Device(_Handle):
     """One device; with one model, that model's versions are its own."""
 
     def __init__(self, fleet: Registry, name: str) -> None:
@@ -77,11 +132,17 @@ class Device:
     def versions(self) -> list[Version]:
         return self.model().versions()
 
+    def _key(self) -> tuple[object, ...]:
+        return *self._fleet._key(), self.name
+
     def __repr__(self) -> str:
-        return f"<device {self.name}>"
+        return visible(f"<device {self.name}>")
+
+    def _repr_html_(self) -> str:
+        return _html(self, lambda: self._fleet.versions(self.name))
 
 
-class Model:
+class Model(_Handle):
     """One model of one device: its lineage."""
 
     def __init__(self, fleet: Registry, lineage: LineageRow) -> None:
@@ -106,12 +167,21 @@ class Model:
     def base(self) -> Version:
         return self.version(naming.BASE)
 
+    def _key(self) -> tuple[object, ...]:
+        return *self._fleet._key(), self.device, self.name
+
     def __repr__(self) -> str:
-        return f"<model {self._lineage}>"
+        return visible(f"<model {self._lineage}>")
+
+    def _repr_html_(self) -> str:
+        return _html(self, lambda: self._fleet.versions(self.device, self.name))
 
 
-class Version:
-    """One version of a device's model, or the base (number 0). What it gives is exact and proven, or an error."""
+class Version(_Handle):
+    """One version of a device's model, or the base (number 0). What it gives is exact and proven, or an error.
+
+    Its status is what it was when the registry was asked for it: ask again for the present one.
+    """
 
     def __init__(self, fleet: Registry, place: naming.Place) -> None:
         self._fleet, self._place = fleet, place
@@ -161,9 +231,9 @@ class Version:
         return self._row.size if self._row else self._base.manifest.file_size
 
     @property
-    def received_at(self) -> int | None:
-        """Unix seconds of the centre's clock; None for a base."""
-        return self._row.received_at if self._row else None
+    def received_at(self) -> datetime | None:
+        """When it came, by the centre's clock, in UTC; None for a base."""
+        return listing.time_of(self._row.received_at) if self._row else None
 
     @property
     def metrics(self) -> Mapping[str, cbor.Value]:
@@ -218,5 +288,34 @@ class Version:
     def _base(self) -> materialise.LoadedBase:
         return self._fleet._bases[self._place.base]
 
+    def _key(self) -> tuple[object, ...]:
+        lineage = self._place.lineage
+        return *self._fleet._key(), lineage.device, lineage.model, self.epoch, self.number
+
     def __repr__(self) -> str:
-        return f"<version {self.name} {self.status}>"
+        size = f", {self._row.size} bytes" if self._row else ""
+        return visible(f"<version {self.name}: {self.kind}, {self.status}{size}>")
+
+    def _repr_html_(self) -> str:
+        names = ("name", "kind", "status", "reason", "epoch", "size", "received_at", "commit", "metrics")
+
+        def facts() -> Rows:
+            values = ((name, getattr(self, name)) for name in names)
+            shown = [(name, value.hex() if isinstance(value, bytes) else value) for name, value in values if value not in (None, "")]
+            said = [(name, value) for name, value in shown if name != "metrics"] + [
+                (name, value) for name, value in self.metrics.items() if isinstance(value, (int, float, str))
+            ]
+            return Rows({"": name, repr(self): value} for name, value in said)
+
+        return _html(self, facts)
+
+
+def _html(handle: _Handle, rows: Callable[[], Rows]) -> str:
+    """Return rows as a notebook shows them, under what they are of; that alone where they can't be had: the registry may be closed."""
+    title = f"<p>{html.escape(repr(handle))}</p>"
+    try:
+        return title + rows()._repr_html_()
+    except ModelWireError as error:
+        return f"{title}<p>{html.escape(visible(error.message))}</p>"
+    except tampering.UNREADABLE:  # values of any kind stand in the rows of a changed registry
+        return f"{title}<p>its rows can't be read: edgecloud verify says what is wrong</p>"

@@ -74,14 +74,14 @@ class Cell:
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """Samples in memory. x: [n, ...]; y: what the `train` signature is told, one-hot or target, [n, ...]."""
 
-    x: F32
-    y: F32
+    x: F32 = field(repr=False)
+    y: F32 = field(repr=False)
     labelled: bool  # y is one-hot
-    ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [n]; empty where they are not from a spool
+    ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)  # [n]; empty where they are not from a spool
 
     def __len__(self) -> int:
         return len(self.x)
@@ -124,6 +124,9 @@ class Spool:
 
     def close(self) -> None:
         self._db.close()
+
+    def __repr__(self) -> str:
+        return f"<spool {str(self._db.path)!r}>"
 
     def __enter__(self) -> Spool:
         return self

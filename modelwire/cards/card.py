@@ -47,6 +47,11 @@ class Card:
     loss_after: int = 0
     entries: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # accuracy/light=night: (judged samples, sum over them in 2^-20)
 
+    def __repr__(self) -> str:
+        parts = (("label", self.labels), ("tag", self.tags), ("channel", self.sketches))
+        counts = (f"{len(of)} {name}{'s' * (len(of) != 1)}" for name, of in parts if of)
+        return f"<card: {', '.join((f'{self.samples} samples', *counts))}>"
+
     def entry(self, name: str) -> float:
         """Mean of a named entry, such as the accuracy in one context. Raises KeyError; NaN when nothing was judged."""
         count, total = self.entries[name]

@@ -20,7 +20,7 @@ from . import exact, narrow
 from .lanes import Fingerprint, minus, plus
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ModelState:
     """Base, units and integers, with the weights that follow from them. Changed only by `apply_container`, `apply` and adoption.
 
@@ -35,6 +35,17 @@ class ModelState:
     weights: list[Held]
     fingerprint: Fingerprint
     _held: _core.Model | None = field(default=None, init=False, repr=False, compare=False)  # the arrays as the kernels take them
+
+    def __repr__(self) -> str:
+        return f"<model state on the base {self.manifest.commit.hex()[:8]}: {self.manifest.schema.counted}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are of one base and alike, bit for bit."""
+        if not isinstance(other, ModelState):
+            return NotImplemented
+        pairs = zip((*self.weights, *self.integers), (*other.weights, *other.integers), strict=True)
+        same = self.manifest == other.manifest and self.exponents == other.exponents
+        return same and all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
 
     @classmethod
     def of_base(cls, manifest: Manifest, base: Sequence[Held]) -> ModelState:

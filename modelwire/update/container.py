@@ -90,6 +90,12 @@ class Container:
         """DEVICE/MODEL@VERSION."""
         return f"{self.header.device}/{self.header.model}@{self.header.version}"
 
+    def __repr__(self) -> str:
+        return f"<container {self.name}: {self.header.kind.name.lower()}, {self.size} bytes>"
+
+    def __hash__(self) -> int:
+        return hash(self.commit)
+
     def verify(self, public: bytes, fleet: bytes) -> None:
         """Raise BadSignature unless the device that `public` belongs to sealed this, in the fleet with this id."""
         signing.verify(public, signing.UPDATE, fleet, self.commit, self.signature, what=self.name, signer=self.header.device)

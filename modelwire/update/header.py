@@ -44,6 +44,12 @@ class Header:
     base: bytes = b""  # commit of the base; snapshots alone name it
     extension: Mapping[str, cbor.Value] = field(default_factory=dict)  # metrics; never needed to rebuild
 
+    def __repr__(self) -> str:
+        return f"<header {self.device}/{self.model}@{self.version}: {self.kind.name.lower()}, epoch {self.epoch}>"
+
+    def __hash__(self) -> int:
+        return hash((self.device, self.model, self.epoch, self.version, self.parent, self.root))
+
 
 @dataclass(frozen=True, slots=True)
 class Preamble:

@@ -46,6 +46,12 @@ class Manifest:
     file_tree: bytes  # over the file's 64 KiB leaves
     more: Mapping[str, cbor.Value] = field(default_factory=dict)  # what later releases say of a base
 
+    def __repr__(self) -> str:
+        return f"<manifest {self.commit.hex()[:8]}: {self.schema.counted}, a file of {self.file_size} bytes>"
+
+    def __hash__(self) -> int:
+        return hash((self.file_sha256, self.root))
+
     def encode(self) -> bytes:
         """Return the canonical bytes."""
         rows: list[cbor.Value] = [

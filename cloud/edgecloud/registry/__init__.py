@@ -72,4 +72,5 @@ __all__ = [
     "open_registry",
     "privacy",
     "schema",
+    "views",
 ]

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
+from . import views
+
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 10  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 11  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -310,9 +312,13 @@ def steps(migrations: Migrations) -> None:
     @migrations(name="m010_losses")
     def m010_losses(tables: Any) -> None:
         _run(tables, _LOSSES)
-        for table in ("lost", "witness"):
-            for event in ("UPDATE", "DELETE"):
-                tables.execute(_trigger(table, f"no_{event.lower()}", event, "1"))
+        _keep(tables, "lost", "witness")
+
+    @migrations(name="m011_views")
+    def m011_views(tables: Any) -> None:
+        _run(tables, views.TABLES)
+        views.keep_all_figures(tables)
+        _keep(tables, "score")
 
 
 def check(database: Database) -> bool:
@@ -376,6 +382,13 @@ def _run(tables: Any, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             tables.execute(statement)
+
+
+def _keep(tables: Any, *names: str) -> None:
+    """Let the rows of some tables stay as they are."""
+    for table in names:
+        for event in ("UPDATE", "DELETE"):
+            tables.execute(_trigger(table, f"no_{event.lower()}", event, "1"))
 
 
 def _triggers(tables: Any) -> list[str]:

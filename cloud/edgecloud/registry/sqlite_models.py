@@ -23,6 +23,7 @@ from .rows import (
     VersionRow,
 )
 from .store import Log
+from .views import keep_figures
 
 
 class SqliteTrusts:
@@ -264,11 +265,13 @@ class SqliteVersions:
 
     def add(self, version: NewVersion) -> VersionRow:
         v = version
-        id = self._database.insert(
-            "version", lineage=v.lineage, epoch=v.epoch, version=v.version, kind=v.kind, commit=v.commit, parent=v.parent,
-            parent_id=v.parent_id, base=v.base, root=v.root, fingerprint=v.fingerprint, blob=v.blob, size=v.size,
-            received_at=v.received_at, extension=v.extension,
-        )  # fmt: skip
+        with self._database.transaction():
+            id = self._database.insert(
+                "version", lineage=v.lineage, epoch=v.epoch, version=v.version, kind=v.kind, commit=v.commit, parent=v.parent,
+                parent_id=v.parent_id, base=v.base, root=v.root, fingerprint=v.fingerprint, blob=v.blob, size=v.size,
+                received_at=v.received_at, extension=v.extension,
+            )  # fmt: skip
+            keep_figures(self._database.run, id, v.extension)
         known = self.by_id(id)
         assert known is not None
         return known

@@ -23,6 +23,7 @@ from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, Sqlite
 from .sqlite_losses import SqliteLosses
 from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
 from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Log, Losses, Refusals, Requests, Transfers, Trusts, Versions
+from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
 
@@ -68,7 +69,7 @@ class SqliteStore:
 
     def problems(self) -> list[str]:
         """Return what SQLite finds wrong with the registry's file; nothing when it is whole."""
-        return problems(self.database)
+        return problems(self.database) + wrong_scores(self.database)
 
     def close(self) -> None:
         self.database.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
@@ -65,23 +65,32 @@ def gather(store: Store, lineages: Iterable[LineageRow], progress: Callable[[int
     """Return the cards of all versions of these models that were not refused, merged. progress: told models done and in all."""
     of, out = list(lineages), Gathered()
     for done, lineage in enumerate(of):
-        epoch, told = 0, dict[str, str]()
-        for version in store.versions.of(lineage.id):
-            if version.status is Status.REFUSED:
-                continue
-            if version.epoch != epoch:
-                epoch, told = version.epoch, {}
-            try:
-                card = _read(version)
-            except WireError:
+        for _, card in each(store, lineage):
+            if card is None:
                 out.unreadable += 1
-                continue
-            if card is not None:
-                out.add(lineage.device, completed(card, told))
-                told = told_after(card, told)
+            else:
+                out.add(lineage.device, card)
         if progress is not None:
             progress(done + 1, len(of))
     return out
+
+
+def each(store: Store, lineage: LineageRow) -> Iterator[tuple[VersionRow, Card | None]]:
+    """Yield the versions of a model that carry a card and were not refused, each with its card; None for one that can't be read."""
+    epoch, told = 0, dict[str, str]()
+    for version in store.versions.of(lineage.id):
+        if version.status is Status.REFUSED:
+            continue
+        if version.epoch != epoch:
+            epoch, told = version.epoch, {}
+        try:
+            card = _read(version)
+        except WireError:
+            yield version, None
+            continue
+        if card is not None:
+            yield version, completed(card, told)
+            told = told_after(card, told)
 
 
 def gather_one(store: Store, lineage: LineageRow, version: VersionRow) -> Gathered:

@@ -32,6 +32,9 @@ class Distance:
     same_base: bool
     tensors: tuple[TensorDistance, ...]
 
+    def __repr__(self) -> str:
+        return f"<distance: {self.changed} of {self.entries} weights differ, by {self.largest:.3g} at most>"
+
     @property
     def changed(self) -> int:
         return sum(t.changed for t in self.tensors)

@@ -89,6 +89,13 @@ EDITS = (
         "CREATE TRIGGER device_key_no_delete BEFORE DELETE ON device_key WHEN 0 BEGIN SELECT RAISE(ABORT, 'no'); END",
     ), "trigger device_key_no_delete is another"),
     Edit("a view in the place of nothing", schema("CREATE VIEW extra AS SELECT 1"), "view extra that this release does not make"),
+    Edit("a view gone", schema("DROP VIEW v_versions"), "view v_versions is gone"),
+    Edit("a view that hides who is silent", schema(
+        "DROP VIEW v_stale", "CREATE VIEW v_stale AS SELECT * FROM v_fleet WHERE 0",
+    ), "view v_stale is another"),
+    Edit("better figures", rows("UPDATE score SET loss_after = 0.01 WHERE version_id = 3"), "figures of pi-7/digits@3 are not those"),
+    Edit("no figures", rows("DELETE FROM score WHERE version_id = 4"), "figures of pi-7/digits@4 are not those"),
+    Edit("figures of nothing", rows("INSERT INTO score (version_id, loss_after) VALUES (99, 0.5)"), "score row 99 names a missing version"),
     Edit("an index that lies", schema("DROP INDEX device_key_speaks"), "index device_key_speaks is gone"),
     Edit("a key added", rows(
         f"INSERT INTO device_key (device, key, added_at) VALUES ('pi-7', x'{MALLORY.hex()}', 1)"
