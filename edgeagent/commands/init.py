@@ -11,16 +11,12 @@ from edgeagent.state.claim import read_token_text
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
 from edgecommon.printing import Answer, lines_of
-from modelwire import limits
-from modelwire.errors import ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
-from modelwire.tensors import check_own_name
-from modelwire.tflite.file import read_head
-from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
 from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
 from .answer import add_set, flags, key_lines, settings_folder
+from .model import models_of, rate_of
 
 NAME = "init"
 HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."
@@ -31,9 +27,6 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --claim line-3.claim",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --resume",
 )
-
-
-RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +53,11 @@ def run(args: argparse.Namespace) -> Answer:
     given = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
     if args.broker:
         given["link.broker"] = args.broker
-    models = _models(args.model)
+    models = models_of(args.model, "--model")
     path = place / reading.FILE
     # The text is checked as it will be read, so that init can't write what run refuses.
     reading.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
-    rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := _rate(data, n))}
+    rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := rate_of(data, n))}
     text = template.render(given, list(models), rates)
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
@@ -104,43 +97,6 @@ def run(args: argparse.Namespace) -> Answer:
         lines += ["its last models come back when the operator allows it, once `edgecloud devices` says that it would like them:"]
         lines += [f"  edgecloud devices resume {args.device}"]
     return Answer(document, lines_of(lines))
-
-
-def _rate(file: bytes, name: str) -> tuple[float, str] | None:
-    """Return the customary rate of the optimizer in a file, and its name; None where the default suits."""
-    try:
-        optimizer = "" if read_head(file, model=name) else notes_of(file, model=name).optimizer
-    except (ModelError, WireError):
-        return None  # what is wrong with the file is said where it is put into the store
-    return (RATES[optimizer], optimizer) if optimizer in RATES else None
-
-
-def _models(texts: list[str]) -> dict[str, bytes]:
-    out: dict[str, bytes] = {}
-    for text in texts:
-        name, equals, file = text.partition("=")
-        if not equals or not file:
-            raise ConfigError(reason=f"--model {text!r} is not NAME=FILE")
-        try:
-            check_own_name("model name", name)
-        except Malformed as e:
-            raise ConfigError(reason=f"--model: {e.message}") from None
-        if name in out:
-            raise ConfigError(reason=f"--model: {name!r} is there twice")
-        out[name] = _read(Path(file))
-    return out
-
-
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > limits.DEFAULT.model_file:
-            raise TooLarge(what=str(path), size=size, limit=limits.DEFAULT.model_file)
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise MissingFile(path=path, what="the base model") from None
-    except OSError as e:
-        raise ConfigError(reason=f"{path}: {e.strerror}") from None
 
 
 def _file_of(texts: list[str], name: str) -> str:
