@@ -130,7 +130,7 @@ def test_what_can_t_be_added_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match="tiny is a model of this device already"):
         added(tmp_path / "d", "tiny")
     with pytest.raises(NotTrainable):
-        added(tmp_path / "d", "b", b"TFL3 no model at all")
+        added(tmp_path / "d", "b", (MODELS / "tiny_shared.tflite").read_bytes())
     with files.locked(tmp_path / "d" / "state" / LOCK), pytest.raises(StateBusy):
         added(tmp_path / "d")
     assert (tmp_path / "d" / reading.FILE).read_bytes() == before and names(tmp_path / "d") == ["tiny"]
