@@ -6,11 +6,16 @@ import argparse
 import secrets
 from pathlib import Path
 
+from edgeagent.link import looking
+from edgeagent.link.looking import BrokerLook
+from edgeagent.link.mqtt import parse_broker
 from edgeagent.settings import reading, template
+from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.claim import read_token_text
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
 from edgecommon.printing import Answer, lines_of
+from modelwire.errors import BadArgument, ConfigError
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
 from modelwire.wire.keys import KeyKind, fingerprint, write_key
@@ -32,7 +37,9 @@ EXAMPLES = (
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", required=True, metavar="NAME", help="this device's name")
     parser.add_argument("--fleet", required=True, metavar="NAME", help="the fleet that it belongs to")
-    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    what = "mqtt://HOST[:PORT] or mqtts://HOST[:PORT]; init looks for seconds whether it answers, and says what it found"
+    parser.add_argument("--broker", metavar="URL", help=what)
+    parser.add_argument("--no-check", action="store_true", help="do not look whether the broker answers")
     what = "what a board is given of its fleet, edge-fleet-pub:..., from edgecloud init"
     parser.add_argument("--fleet-key", required=True, metavar="FILE", help=what)
     what = "a trainable .tflite, or a stock int8 classifier; repeatable"
@@ -51,8 +58,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     place = settings_folder(args)
     given = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
-    if args.broker:
+    if args.broker is not None:
         given["link.broker"] = args.broker
+    _check_broker(given.get("link.broker", LinkSettings().broker))  # before any file is read
     models = models_of(args.model, "--model")
     path = place / reading.FILE
     # The text is checked as it will be read, so that init can't write what run refuses.
@@ -64,6 +72,7 @@ def run(args: argparse.Namespace) -> Answer:
     fleet = read_fleet(Path(args.fleet_key))
     token = read_token_text(Path(args.claim)) if args.claim else ""
     create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token, resume=args.resume)
+    seen = looking.look(loaded.settings.link, place) if "link.broker" in given and not args.no_check else None
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_lines = [] if token else [f"edgecloud devices add {args.device} {public}"]
@@ -75,6 +84,7 @@ def run(args: argparse.Namespace) -> Answer:
         "public_key": public,
         "fingerprint": short,
         "resume": args.resume,
+        "broker": {"url": loaded.settings.link.broker, "reached": seen and seen.reached, "says": seen.text if seen else ""},
         "on_the_centre": [
             *(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), *add_lines
         ],
@@ -82,7 +92,7 @@ def run(args: argparse.Namespace) -> Answer:
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
         ],
     }
-    lines = [f"wrote {path}"]
+    lines = [f"wrote {path}", *(_broker_lines(seen) if seen else [])]
     for n, m in bases.items():
         lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
     lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
@@ -97,6 +107,22 @@ def run(args: argparse.Namespace) -> Answer:
         lines += ["its last models come back when the operator allows it, once `edgecloud devices` says that it would like them:"]
         lines += [f"  edgecloud devices resume {args.device}"]
     return Answer(document, lines_of(lines))
+
+
+def _check_broker(url: str) -> None:
+    try:
+        parse_broker(url)
+    except BadArgument:  # a password in it, and where that goes
+        raise
+    except ConfigError as e:
+        e.hint = "such as --broker mqtt://192.0.2.10:1883; a user at the broker goes into --set link.user=NAME"
+        raise
+
+
+def _broker_lines(seen: BrokerLook) -> list[str]:
+    if seen.reached:
+        return [f"broker: {seen.text}"]
+    return [f"broker: NOT REACHED: {seen.text}", "  the board is set up all the same; edgeagent doctor looks again"]
 
 
 def _file_of(texts: list[str], name: str) -> str:
