@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from edgecommon.files import require_regular
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
 
@@ -77,6 +78,15 @@ def require_taken(secured: ssl.SSLSocket) -> None:
         secured.recv(64)
 
 
+def first_word(plain: socket.socket) -> bytes:
+    """Return how whoever listens begins its answer to a greeting in MQTT; empty when it hangs up, or says nothing in the socket's time."""
+    plain.sendall(_PROBE)
+    try:
+        return plain.recv(8)
+    except TimeoutError:
+        return b""
+
+
 def parse_url(url: str) -> Broker | None:
     """Return the broker of mqtt[s]://[USER@]HOST[:PORT]; None for another URL, and for one that holds a password.
 
@@ -85,6 +95,8 @@ def parse_url(url: str) -> Broker | None:
     parts = urlsplit(url)
     tls, port = parts.scheme == "mqtts", parts.port
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query or parts.password is not None:
+        return None
+    if port == 0 or re.search(r"[\s\x00-\x1f\x7f*,;<>\"'\\{}|^`]", parts.hostname) or parts.fragment:
         return None
     return Broker(parts.hostname, port or (8883 if tls else 1883), unquote(parts.username or ""), tls=tls)
 

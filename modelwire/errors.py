@@ -112,6 +112,14 @@ class RetiredKey(ConfigError):
     hint = "put the new key file in its place: edgecloud trust show tells which it is"
 
 
+class WouldBeLost(ConfigError):
+    """A command would throw away what is nowhere else, and was not told to."""
+
+    code = 86
+    text = "{what}"
+    hint = "{fix}"
+
+
 # The model's author can act.
 
 

@@ -11,7 +11,7 @@ from edgeagent.rounds.resuming import trial_of
 from edgeagent.service.opener import opener, standing_of
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, lines_of
 from modelwire.errors import NotEnoughSamples
 from modelwire.update.sections import Kind, changed
 
@@ -19,7 +19,7 @@ from .answer import add_folder, chosen, load, table
 from .train import finish
 
 NAME = "estimate"
-HELP = "Measure what a snapshot of the present model, and a delta of one more round, would cost. Nothing is kept."
+HELP = "Measure what one more round would send, of which kind and how many bytes, and a snapshot of the present model. Nothing is kept."
 EXAMPLES = ("edgeagent estimate", "edgeagent estimate digits --no-train --json", "edgeagent estimate --set update.density=0.01")
 
 
@@ -33,19 +33,24 @@ def run(args: argparse.Namespace) -> Answer:
     with open_folder(load(args), alone=False) as device:
         rows = [_estimate(device, m, trial=not args.no_train) for m in chosen(device, args.model)]
     cells = [
-        (r["model"], kind, r[kind].get("mode"), r[kind]["bytes"], f"{_share(r, kind):.2f} %", r[kind]["changed"])
+        (
+            r["model"], what, u.get("kind", "snapshot"), u.get("mode"), u["bytes"], f"{100 * u['bytes'] / r['float32_bytes']:.2f} %",
+            u["changed"],
+        )
         for r in rows
-        for kind in ("snapshot", "delta")
-        if r[kind] and r[kind]["bytes"]
-    ]
-    notes = [f"{r['model']}: no delta: {r['note']}" for r in rows if r["note"]]
-    text = "\n".join([table(("model", "kind", "mode", "bytes", "of float32", "weights"), cells), *notes])
-    return Answer({"models": rows}, text)
+        for what, u in ((f"@{r['version']}", r["snapshot"]), ("next", r["next"]))
+        if u
+    ]  # fmt: skip
+    said = [f"{r['model']}: {text}" for r in rows for text in (_sent(r["next"]) if r["next"] else "", r["note"]) if text]
+    shown = table(("model", "version", "kind", "mode", "bytes", "of float32", "weights"), cells)
+    return Answer({"models": rows}, "\n".join([shown, lines_of(said)] if said else [shown]))
 
 
-def _share(row: dict[str, Any], kind: str) -> float:
-    """Return the per cent of float32 that an update takes."""
-    return float(100 * row[kind]["bytes"] / row["float32_bytes"])
+def _sent(update: dict[str, Any]) -> str:
+    """Return which kind would be sent, and what the others would take."""
+    others = [f"{size} as a {kind}" for kind, size in update["forms"].items() if kind != update["kind"]]
+    text = f"it would go as a {update['kind']} of {update['bytes']} bytes" + (f"; it would take {' or '.join(others)}" if others else "")
+    return f'{text}. update.kind is "recipe": one is sent whatever it takes' if update["bytes"] > min(update["forms"].values()) else text
 
 
 def _estimate(device: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[str, Any]:
@@ -54,17 +59,20 @@ def _estimate(device: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[st
     sealed = lineage.seal(replace(head, epoch=head.epoch or 1), Kind.SNAPSHOT, sections, held.state, {})
     out: dict[str, Any] = {
         "model": lineage.name, "version": head.version, "float32_bytes": lineage.manifest.schema.nbytes,
-        "snapshot": {"bytes": len(sealed.data), "changed": changed(sections)}, "delta": None, "note": "",
+        "snapshot": {"bytes": len(sealed.data), "changed": changed(sections)}, "next": None, "note": "",
     }  # fmt: skip
     if not trial:
         return out
     settings = device.settings.model(lineage.name)
     if (have := device.spool.count(lineage.name)) < settings.train.min_samples:
-        out["note"] = NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
+        out["note"] = "no round: " + NotEnoughSamples(model=lineage.name, have=have, need=settings.train.min_samples).message
         return out
     standing = standing_of(device, lineage, opener(device, eager=False))
     report = finish(rounds.run(standing, trial_of(standing)))
-    out["note"] = report.reason
-    if report.bytes:
-        out["delta"] = {"mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept, "seconds": round(report.seconds, 3)}
+    out["note"] = report.note if report.accepted else f"nothing would be sent: {report.reason}"
+    if report.accepted:
+        out["next"] = {
+            "kind": report.kind, "mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept,
+            "seconds": round(report.seconds, 3), "forms": dict(report.forms),
+        }  # fmt: skip
     return out

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 from pathlib import Path
 
+from edgeagent.link import looking
+from edgeagent.link.looking import BrokerLook
+from edgeagent.link.mqtt import parse_broker
 from edgeagent.settings import reading, template
+from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.claim import read_token_text
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
-from edgecommon.files import open_regular
 from edgecommon.printing import Answer, lines_of
-from modelwire import limits
-from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
-from modelwire.tensors import check_own_name
-from modelwire.tflite.file import read_head
-from modelwire.tflite.notes import notes_of
+from modelwire.errors import BadArgument, ConfigError
 from modelwire.update.manifest import manifest_of
 from modelwire.wire import signing
 from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
 from .answer import add_set, flags, key_lines, settings_folder
+from .model import models_of, rate_of
 
 NAME = "init"
 HELP = "Set this device up: write edgeagent.toml, make its key, copy the base models into its store. Never overwrites."
@@ -35,13 +34,12 @@ EXAMPLES = (
 )
 
 
-RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
-
-
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", required=True, metavar="NAME", help="this device's name")
     parser.add_argument("--fleet", required=True, metavar="NAME", help="the fleet that it belongs to")
-    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    what = "mqtt://HOST[:PORT] or mqtts://HOST[:PORT]; init looks for seconds whether it answers, and says what it found"
+    parser.add_argument("--broker", metavar="URL", help=what)
+    parser.add_argument("--no-check", action="store_true", help="do not look whether the broker answers")
     what = "what a board is given of its fleet, edge-fleet-pub:..., from edgecloud init"
     parser.add_argument("--fleet-key", required=True, metavar="FILE", help=what)
     what = "a trainable .tflite, or a stock int8 classifier; repeatable"
@@ -60,19 +58,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     place = settings_folder(args)
     given = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
-    if args.broker:
+    if args.broker is not None:
         given["link.broker"] = args.broker
-    models = _models(args.model)
+    _check_broker(given.get("link.broker", LinkSettings().broker))  # before any file is read
+    models = models_of(args.model, "--model")
     path = place / reading.FILE
     # The text is checked as it will be read, so that init can't write what run refuses.
     reading.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
-    rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := _rate(data, n))}
+    rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := rate_of(data, n))}
     text = template.render(given, list(models), rates)
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
     token = read_token_text(Path(args.claim)) if args.claim else ""
     create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token, resume=args.resume)
+    seen = looking.look(loaded.settings.link, place) if "link.broker" in given and not args.no_check else None
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_lines = [] if token else [f"edgecloud devices add {args.device} {public}"]
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> Answer:
         "public_key": public,
         "fingerprint": short,
         "resume": args.resume,
+        "broker": {"url": loaded.settings.link.broker, "reached": seen and seen.reached, "says": seen.text if seen else ""},
         "on_the_centre": [
             *(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), *add_lines
         ],
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> Answer:
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
         ],
     }
-    lines = [f"wrote {path}"]
+    lines = [f"wrote {path}", *(_broker_lines(seen) if seen else [])]
     for n, m in bases.items():
         lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
     lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
@@ -108,44 +109,20 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(document, lines_of(lines))
 
 
-def _rate(file: bytes, name: str) -> tuple[float, str] | None:
-    """Return the customary rate of the optimizer in a file, and its name; None where the default suits."""
+def _check_broker(url: str) -> None:
     try:
-        optimizer = "" if read_head(file, model=name) else notes_of(file, model=name).optimizer
-    except (ModelError, WireError):
-        return None  # what is wrong with the file is said where it is put into the store
-    return (RATES[optimizer], optimizer) if optimizer in RATES else None
+        parse_broker(url)
+    except BadArgument:  # a password in it, and where that goes
+        raise
+    except ConfigError as e:
+        e.hint = "such as --broker mqtt://192.0.2.10:1883; a user at the broker goes into --set link.user=NAME"
+        raise
 
 
-def _models(texts: list[str]) -> dict[str, bytes]:
-    out: dict[str, bytes] = {}
-    for text in texts:
-        name, equals, file = text.partition("=")
-        if not equals or not file:
-            raise ConfigError(reason=f"--model {text!r} is not NAME=FILE")
-        try:
-            check_own_name("model name", name)
-        except Malformed as e:
-            raise ConfigError(reason=f"--model: {e.message}") from None
-        if name in out:
-            raise ConfigError(reason=f"--model: {name!r} is there twice")
-        out[name] = _read(Path(file))
-    return out
-
-
-def _read(path: Path) -> bytes:
-    limit = limits.DEFAULT.model_file
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(limit) if size <= limit else b""
-    except FileNotFoundError:
-        raise MissingFile(path=path, what="the base model") from None
-    except OSError as e:
-        raise BadArgument(reason=f"{path} can't be read: {e.strerror}", fix="name a .tflite file") from None
-    if size > limit:
-        raise TooLarge(what=str(path), size=size, limit=limit)
-    return data
+def _broker_lines(seen: BrokerLook) -> list[str]:
+    if seen.reached:
+        return [f"broker: {seen.text}"]
+    return [f"broker: NOT REACHED: {seen.text}", "  the board is set up all the same; edgeagent doctor looks again"]
 
 
 def _file_of(texts: list[str], name: str) -> str:

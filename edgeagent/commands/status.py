@@ -110,6 +110,7 @@ def _model(device: Look, lineage: Lineage) -> dict[str, Any]:
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
             "mode": last["mode"],
+            "kind": last["kind"], "bytes": last["bytes"],
             "loss_before": last["loss_before"], "loss_after": last["loss_after"],
             "accuracy_before": last["accuracy_before"], "accuracy_after": last["accuracy_after"],
         },
@@ -146,7 +147,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
             before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
-            out.append(f"  last round {when}: held-out loss {before} -> {after}{accuracy}")
+            out.append(f"  last round {when}: held-out loss {before} -> {after}{accuracy}; {last['kind']} of {last['bytes']} bytes")
         else:
             out.append(f"  last round {when}: rejected: {last['reason']}")
     if m["pays"]:

@@ -22,7 +22,6 @@ class DeviceSide:
     transport: Transport
     link: LinkSettings
     spool: Spool
-    state: bytes  # the 16 bytes of this state folder
     trust: TrustStore
     enrolling: Enrolling  # whether a claim lets this device in
     agent: str  # its release

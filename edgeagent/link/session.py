@@ -216,7 +216,7 @@ class Session:
         self._send(
             "hello",
             Hello(
-                *self._names(), self.lineage.board.key.public, self._side.state, self.lineage.base_commit, head.epoch, head.version,
+                *self._names(), self.lineage.board.key.public, self.lineage.state, self.lineage.base_commit, head.epoch, head.version,
                 head.commit, head.runtime or "none", self._side.agent, self._side.trust.held.number, self._challenge, claim,
                 self.lineage.wish() is not None, TRAINERS, more=more,
             ),
@@ -293,7 +293,7 @@ class Session:
             _log.warning("%s; it is not taken", e.message)
 
     def _take_welcome(self, w: Welcome, now: float) -> None:
-        if w.state != self._side.state:
+        if w.state != self.lineage.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
             return
         check_numbers(w)
@@ -383,7 +383,7 @@ class Session:
 
     def _present(self) -> Present:
         side = self._side
-        return Present(side.state, side.trust.time, int(side.wall()), side.spool, self._interrupt)
+        return Present(self.lineage.state, side.trust.time, int(side.wall()), side.spool, self._interrupt)
 
     def _answer(self, a: Answered | None) -> None:
         if a is None:  # a command whose update is still to come

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from edgeagent.board import budget
 from edgeagent.board.budget import Work
-from edgeagent.features.exact_course import RECIPE
 from edgeagent.samples.spool import Samples
 from edgeagent.training.course import Course, Lesson
 from edgeagent.training.learner import Learner
@@ -59,13 +58,13 @@ def interrupted(standing: Standing) -> Interrupted | None:
 def start_of(standing: Standing, left: Interrupted | None, *, endless: bool = False) -> Start:
     """Return the start of a round that is kept. left: the round that its journal speaks of; endless: the service runs by its settings."""
     looks = endless and left is None and standing.settings.train.when == PAYS
-    return Start(standing.settings.train.mode, standing.settings.update.kind == RECIPE, standing.lineage.manifest.all_exact, looks, left)
+    return Start(standing.settings.train.mode, standing.settings.update.by_recipe, standing.lineage.manifest.all_exact, looks, left)
 
 
 def trial_of(standing: Standing, trial: Trial | None = None) -> Start:
     """Return the start of a round that is only tried."""
     mode = trial.plan.mode if trial else standing.settings.train.mode
-    return Start(mode, standing.settings.update.kind == RECIPE, standing.lineage.manifest.all_exact, keep=False, trial=trial)
+    return Start(mode, standing.settings.update.by_recipe, standing.lineage.manifest.all_exact, keep=False, trial=trial)
 
 
 def held_samples(standing: Standing, start: Start) -> tuple[Interrupted | None, int]:

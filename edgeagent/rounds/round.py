@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
 
 from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
@@ -29,6 +29,7 @@ from modelwire.errors import (
 from modelwire.lattice.snap import Snapped
 from modelwire.update.container import Sealed
 from modelwire.update.sections import Kind, changed
+from modelwire.wire import cbor
 
 from .fitting import CLOSINGS
 from .opening import Progress, UnderWay, open_round
@@ -57,6 +58,7 @@ class RoundReport:
     error: ModelWireError | None = None
     why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
     note: str = ""  # why the update is of another kind than the settings ask for
+    forms: Mapping[str, int] = field(default_factory=dict)  # bytes of each kind of update that says this version
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not start.keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
-    sealed, verdict, error = _judged(lineage, standing.settings, head, trained, outcome)
+    forms, verdict, error = _judged(lineage, standing.settings, head, trained, outcome)
+    sealed = forms[0] if forms else None
     version = None
     if snapped is not None and sealed is not None:
         if verdict.accepted and start.keep:
@@ -169,27 +172,47 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     return RoundReport(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
         lineage.manifest.schema.size, standing.clock.monotonic() - began, error, under_way.why, learner.note,
+        {form.header.kind.name.lower(): len(form.data) for form in forms},
     )  # fmt: skip
 
 
 def _judged(
     lineage: Lineage, settings: ModelSettings, head: Head, trained: Trained, outcome: Outcome
-) -> tuple[Sealed | None, Verdict, ModelWireError | None]:
-    """Return the sealed update of a round that has one, the guard's verdict, and the error that is at fault."""
-    snapped, recipe = trained.snapped, trained.recipe
+) -> tuple[list[Sealed], Verdict, ModelWireError | None]:
+    """Return the sealed updates that would say a round's version, the one to send first; the guard's verdict; the error at fault."""
+    snapped = trained.snapped
     if snapped is None:
-        return None, trained.verdict, trained.error
-    kind, sections, extension, body = snapped.kind, snapped.sections, metrics(outcome, snapped.clamped), b""
-    if recipe is not None:
-        kind, sections, extension, body = Kind.RECIPE, (), {**extension, **recipe.extension}, recipe.body
+        return [], trained.verdict, trained.error
     try:
-        sealed = lineage.seal(head, kind, sections, snapped.state, extension, recipe=body)
+        forms = _forms(lineage, head, snapped, trained.recipe, metrics(outcome, snapped.clamped), settings.update.recipe_always)
     except TooLarge as e:
-        return None, Verdict(False, e.message), e
-    most = settings.update.max_bytes if sealed.header.kind in (Kind.DELTA, Kind.RECIPE) else None
+        return [], Verdict(False, e.message), e
+    size, kind = len(forms[0].data), forms[0].header.kind
+    most = settings.update.max_bytes if kind in (Kind.DELTA, Kind.RECIPE) else None
     assert outcome.before is not None and outcome.after is not None
-    margin = settings.train.margin
-    return sealed, guard.judge(outcome.before, outcome.after, margin=margin, size=len(sealed.data), budget=most), trained.error
+    return forms, guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most), trained.error
+
+
+def _forms(
+    lineage: Lineage, head: Head, snapped: Snapped, recipe: Provenance | None, extension: Mapping[str, cbor.Value], recipe_always: bool
+) -> list[Sealed]:
+    """Return each kind of update that says this version, the smallest first; a recipe before all, where one is always wanted.
+
+    Raises TooLarge when no container holds it.
+    """
+    forms = {snapped.kind: snapped.sections}
+    if snapped.kind is not Kind.SNAPSHOT:
+        forms[Kind.SNAPSHOT] = snapped.state.snapshot()
+    if recipe is None:
+        return lineage.seal_smallest(head, forms, snapped.state, extension)
+    own = lineage.seal(head, Kind.RECIPE, (), snapped.state, {**extension, **recipe.extension}, recipe=recipe.body)
+    try:
+        others = lineage.seal_smallest(head, forms, snapped.state, extension)
+    except TooLarge:
+        others = []
+    if recipe_always or not others or len(own.data) < len(others[0].data):
+        return [own, *others]
+    return [*others, own]
 
 
 def _make_room(lineage: Lineage, need: int, outbox_bytes: int) -> None:

@@ -46,7 +46,7 @@ class Standing:
         """The settings that a round's bits follow from, as text. A setting that nobody spoke of here is one of them."""
         train, update = self.settings.train, self.settings.update
         named = [(f.name, getattr(train, f.name)) for f in fields(train) if f.name not in _ELSEWHERE]
-        if update.kind == RECIPE:  # whether the round can be one hangs on its size
+        if update.by_recipe:  # whether the round can be one hangs on its size
             named += [("kind", RECIPE), ("max_bytes", update.max_bytes), ("checkpoints", update.checkpoints)]
         return ", ".join(f"{name}={value!r}" for name, value in named)
 

@@ -227,6 +227,10 @@ class Spool:
             )  # fmt: skip
             self._make_room(model)
 
+    def forget(self, model: str) -> None:
+        """Take a model out with all its samples; of one that is not there nothing happens."""
+        spool_tables.forget(self._db, model)
+
     @by_name
     def shape(self, model: str) -> Shape:
         """Return what the samples of `model` look like. Raises ConfigError."""

@@ -93,6 +93,17 @@ def by_name(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     return named
 
 
+def forget(database: Database, model: str) -> None:
+    """Take a model out of a spool with all its samples and what was computed of them; of one that is not there nothing happens."""
+    with database.transaction():
+        tables = {row["name"] for row in database.all("SELECT name FROM sqlite_master WHERE type='table'")}
+        if "feature" in tables:
+            database.run("DELETE FROM feature WHERE sample IN (SELECT id FROM sample WHERE model=?)", model)
+        for table in {"featured", "sample", "cell"} & tables:
+            database.run(f"DELETE FROM {table} WHERE model=?", model)
+        database.run("DELETE FROM model WHERE name=?", model)
+
+
 def migrate(database: Database) -> None:
     """Bring a spool of release 1 to this one, in one transaction, every sample with its id; one of this release stays as it is."""
     with database.transaction():

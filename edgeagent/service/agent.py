@@ -90,7 +90,7 @@ class Agent:
         d = self.device
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
-            self.transport, d.settings.link, d.spool, d.state, d.trust, enrolling, self.release, self.rng, self.clock.wall,
+            self.transport, d.settings.link, d.spool, d.trust, enrolling, self.release, self.rng, self.clock.wall,
             self.certificate,
         )  # fmt: skip
         self.sessions = {

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["channels", "reading", "template", "tree", "units"]
+__all__ = ["channels", "editing", "reading", "template", "tree", "units"]

@@ -31,12 +31,17 @@ def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, 
             out.append(f"{f.name} = {literal(f, given[key])}" if key in given else f"#{f.name} = {literal(f, say(f, f.default))}")
         out.append("")
     for name in models:
-        out.append(f'[[model]]\nname = "{name}"')
-        out.append("# [train], [budget], [update] and [anomaly] hold for all models; a model's own go before them:")
-        rate, optimizer = (rates or {}).get(name, (0.0, ""))
-        own = f"train = {{ learning_rate = {rate:g} }}  # customary for {optimizer}, with which its file trains"
-        out.append(f"{own if optimizer else '#train = { learning_rate = 0.01 }'}\n")
+        out += [*model_lines(name, (rates or {}).get(name)), ""]
     return "\n".join(out)
+
+
+def model_lines(name: str, rate: tuple[float, str] | None, *, header: str = "") -> list[str]:
+    """Return the lines of one model. header: of its table; empty: [[model]] and its name. rate: a learning rate and the optimizer."""
+    out = [header] if header else ["[[model]]", f'name = "{name}"']
+    out.append("# [train], [budget], [update] and [anomaly] hold for all models; a model's own go before them:")
+    if rate is None:
+        return [*out, "#train = { learning_rate = 0.01 }"]
+    return [*out, f"train = {{ learning_rate = {rate[0]:g} }}  # customary for {rate[1]}, with which its file trains"]
 
 
 def say(f: Field[Any], value: Any) -> str:

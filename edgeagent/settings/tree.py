@@ -109,8 +109,10 @@ class UpdateSettings:
     """What an update may cost. A model may override each."""
 
     kind: str = setting(
-        "delta", "delta sends what changed; recipe sends FEATURES OF THE SAMPLES and how they were trained on (mode features).",
-        choices=("delta", "recipe"),
+        "delta",
+        "delta sends what changed, or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
+        "(mode features); recipe-if-smaller does so only where the same version as a delta or a snapshot takes more bytes.",
+        choices=("delta", "recipe", "recipe-if-smaller"),
     )  # fmt: skip
     checkpoints: int = setting(0, "A recipe tells its root after every so many steps, 32 bytes each; 0: none.", least=0)
     density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
@@ -119,6 +121,16 @@ class UpdateSettings:
         unit="budget", least=512, most=limits.DEFAULT.container,
     )  # fmt: skip
     coalesce_after: int = setting(8, "More waiting updates than this become one while the link is down.", least=1)
+
+    @property
+    def by_recipe(self) -> bool:
+        """Whether rounds train on what a recipe can say."""
+        return self.kind != "delta"
+
+    @property
+    def recipe_always(self) -> bool:
+        """Whether a recipe is sent whatever it costs: replay and forgetting need one for each version."""
+        return self.kind == "recipe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from .outbox import Outbox
 from .slots import ModelStore, StoredModel
 from .taking import Takings
 
+STATE_OF = "state:"  # in `meta`, before a model's name: the 16 bytes of one that was removed here, for when it is added again
 QUARANTINE, UNKNOWN_BASE, CHALLENGE, EPOCHS, OK = "quarantine", "unknown-base", "challenge", "epochs", "ok"
 
 
@@ -110,11 +111,15 @@ class History:
         row = database.maybe("SELECT manifest, base_commit FROM model WHERE name=?", name)
         if row is None:
             names = ", ".join(r["name"] for r in database.all("SELECT name FROM model ORDER BY name"))
-            raise ConfigError(reason=f"there is no model {name!r} on this device; it has {names or 'none'}")
+            error = ConfigError(reason=f"there is no model {name!r} on this device; it has {names or 'none'}")
+            error.hint = f"edgeagent model add {name}=FILE, or take it out of the settings"
+            raise error
         self.name = name
         self.board = board
         self.manifest: Manifest = parse_manifest(row["manifest"])
         self.base_commit: bytes = row["base_commit"]
+        own = database.maybe("SELECT value FROM meta WHERE key=?", STATE_OF + name)
+        self.state: bytes = (own or database.one("SELECT value FROM meta WHERE key='state'"))["value"]  # what its epoch is granted to
         self.store = ModelStore(folder / "models" / name, self.manifest)
         self.outbox = Outbox(database, name)
         self.answers = Answers(database, name)

@@ -53,6 +53,21 @@ class Lineage(History):
         )  # fmt: skip
         return container.seal(header, sections, self.manifest.schema, self.board.key, self.board.identity.id, recipe=recipe)
 
+    def seal_smallest(
+        self, head: Head, forms: Mapping[Kind, Sequence[AnySection]], after: ModelState, extension: Mapping[str, cbor.Value], *,
+        parent: bytes | None = None, version: int | None = None,
+    ) -> list[Sealed]:  # fmt: skip
+        """Return the update to `after` in each of these forms, the one of the fewest bytes first. Raises TooLarge when none fits."""
+        out, refused = list[Sealed](), list[TooLarge]()
+        for kind, sections in forms.items():
+            try:
+                out.append(self.seal(head, kind, sections, after, extension, parent=parent, version=version))
+            except TooLarge as e:
+                refused.append(e)
+        if not out:
+            raise refused[0]
+        return sorted(out, key=lambda sealed: len(sealed.data))
+
     def adopt(
         self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, answer: Answered | None = None,
         note: str = "",
@@ -135,10 +150,13 @@ class Lineage(History):
             if given_up:
                 extension["note"] = f"the outbox was full: the recipes of {said(given_up)} were given up"
             try:
-                sealed = self.seal(head, kind, sections, state, extension, parent=queued[0].parent, version=last.version)
+                sealed = self.seal_smallest(
+                    head, {kind: sections, Kind.SNAPSHOT: state.snapshot()}, state, extension, parent=queued[0].parent, version=last.version
+                )[0]
             except TooLarge:
                 self._apart = last.commit
                 raise
+            kind = sealed.header.kind
             commit, body = sealed.commit, sealed.data
             if given_up and len(body) >= sum(w.size for w in queued):
                 self._apart = last.commit  # nothing would be won by it

@@ -11,14 +11,12 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.system.database import create_database
 from edgecommon import disk, files
 from modelwire.errors import ConfigError
-from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file
-from modelwire.update.manifest import manifest_of
 from modelwire.wire.keys import KeyKind, write_fleet, write_key
 from modelwire.wire.signing import Fleet
 
 from . import agent_tables
-from .slots import ModelStore
+from .models import place_model
 
 
 def create_folder(
@@ -96,19 +94,7 @@ def _create_state(state: Path, loaded: Loaded, models: Mapping[str, bytes], exac
         for key, value in (("state", secrets.token_bytes(16)), ("boot", 0), ("nudge", 0), ("time", 0), ("log", b""), ("fork", b"")):
             database.insert("meta", key=key, value=value)
         for name, base in models.items():
-            manifest, contract = manifest_of(base, exact=exact), tflite_file.contract(base, model=name)
-            _, written = ModelStore.create(state / "models" / name, base, manifest, no_residual(manifest))
-            database.insert(
-                "model", name=name, manifest=manifest.encode(), base_commit=manifest.commit, head_commit=manifest.commit,
-                slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
-            )  # fmt: skip
-            if resume:
-                database.insert("resume", model=name)
-            bounds = loaded.settings.spool
-            spool.register(
-                name, contract.x_shape, contract.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes,
-                channels=loaded.settings.model(name).card.channels, codes=contract.codes,
-            )  # fmt: skip
+            place_model(state, database, spool, loaded, name, base, exact=exact, resume=resume)
     database.close()
     files.flush_folder(state / "models")
     files.flush_folder(state)

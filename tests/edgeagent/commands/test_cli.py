@@ -342,9 +342,10 @@ def test_estimate_measures_and_keeps_nothing(capsys: pytest.CaptureFixture[str],
     where = ("--dir", str(tmp_path / "d"))
     before = document(capsys, "status", *where)["models"]
     row = document(capsys, "estimate", *where, "--set", "train.learning_rate=0.01")["models"][0]
-    assert row["snapshot"]["bytes"] > 250 and row["delta"]["bytes"] > 250 and row["float32_bytes"] == 4 * 39
+    assert row["snapshot"]["bytes"] > 250 and row["float32_bytes"] == 4 * 39
+    assert row["next"]["bytes"] == min(row["next"]["forms"].values()) > 250
     assert document(capsys, "status", *where)["models"] == before
-    assert document(capsys, "estimate", "--no-train", *where)["models"][0]["delta"] is None
+    assert document(capsys, "estimate", "--no-train", *where)["models"][0]["next"] is None
 
 
 @needs_runtime
