@@ -15,6 +15,7 @@ from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import open_folder
 from edgecommon.printing import Answer, lines_of
+from edgecommon.systemd import Systemd
 from modelwire.errors import ConfigError
 
 from .answer import add_folder, load
@@ -59,7 +60,9 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
         link = MqttLink(device.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
         models = opener(device, eager=not goal.publish)
         own = OwnCertificate(device.settings.link, loaded.folder, board.device)
-        agent = Agent(device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own)
+        agent = Agent(
+            device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own, systemd=Systemd()
+        )
         stopped_by: list[int] = []
 
         def on_signal(number: int, frame: object) -> None:

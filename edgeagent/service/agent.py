@@ -26,12 +26,14 @@ from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
+from edgecommon.systemd import Systemd
 from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
 from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
+from .watched import WatchedLoop, told
 
 _log = logging.getLogger("edgeagent")
 IDLE = 1.0  # seconds between two looks at the spool and at commands from outside
@@ -84,6 +86,7 @@ class Agent:
     sensors: Sensors = field(default_factory=Sensors)
     extractors: Extractors | None = None  # what mode features needs
     certificate: OwnCertificate | None = None  # for the broker, where this device has one
+    systemd: Systemd = field(default_factory=partial(Systemd, {}))  # by default it is told nothing
 
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
@@ -94,7 +97,8 @@ class Agent:
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
-        self._trouble = ""
+        self._linked, self._trouble = False, ""
+        self._watched = WatchedLoop(self.systemd, self.clock)
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         d = self.device
@@ -124,14 +128,17 @@ class Agent:
         self.transport.open(self._presence(boot, False), listen)
         try:
             while not self.stopping and not self._reached(goal):
+                self._watched.turn(self._doing)
                 self._check_time(goal)
                 self._listen(boot)
                 now = self.clock.monotonic()
                 self._look_outside(now)
                 for session in self.sessions.values():
                     session.tick(now)
-                self._train(goal)
+                with self._watched.training():
+                    self._train(goal)
         finally:
+            self._watched.close()
             self._interrupt()
             self._allowance.close()
             self.transport.close(self._presence(boot, False))
@@ -159,7 +166,8 @@ class Agent:
         now = self.clock.monotonic()
         if isinstance(event, Connected):
             _log.info("connected to %s", self.device.settings.link.broker)
-            self._trouble = ""
+            self._linked, self._trouble = True, ""
+            self._watched.news()
             for session in self.sessions.values():
                 session.connected(now)
                 session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
@@ -171,7 +179,8 @@ class Agent:
         elif isinstance(event, Lost):
             if event.reason != self._trouble:  # said once, not at every attempt
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
-            self._trouble = event.reason
+            self._linked, self._trouble = False, event.reason
+            self._watched.news()
             for session in self.sessions.values():
                 session.lost()
         elif isinstance(event, Accepted):
@@ -203,6 +212,17 @@ class Agent:
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
         self.transport.acknowledge(message)  # after all that follows from it is durable
+
+    def _doing(self) -> str:
+        """Return one line about what this agent does, and waits for."""
+        broker, training, running = self.device.settings.link.broker, dict(self._told), self._round
+        if running is not None:
+            p = running.progress
+            training[running.lineage.name] = f"round {running.lineage.head().rounds + 1} under way" + (
+                f", step {p.done} of {p.steps}" if p is not None and p.steps else ""
+            )
+        why = f": {self._trouble}" if self._trouble else ""
+        return told(self.device, f"connected to {broker}" if self._linked else f"waits for {broker}{why}", training)
 
     def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
         """Take the record of who speaks for the centre. Raises WireError for one that the fleet's root key did not sign."""
