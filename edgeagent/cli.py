@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from edgecommon import disk
 from edgecommon.printing import Parser, answered, epilog
 from modelwire.errors import ConfigError, ModelWireError
 
@@ -70,6 +71,8 @@ def _columns() -> int:
 
 def _surroundings(error: OSError) -> ModelWireError:
     """Name what is wrong around the agent: a full disk, a folder that may not be written."""
+    if (full := disk.unwritable(error)) is not None:
+        return full
     named = ConfigError(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error))
     named.hint = "edgeagent doctor"
     return named

@@ -5,4 +5,4 @@ Knows neither wing: what is an operator's or a device's own comes in as an argum
 
 from __future__ import annotations
 
-__all__ = ["broker", "files", "logs", "memory", "printing", "runtime", "sqlite"]
+__all__ = ["access", "broker", "disk", "files", "logs", "memory", "printing", "runtime", "sqlite"]

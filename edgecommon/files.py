@@ -13,6 +13,8 @@ from pathlib import Path
 
 from modelwire.errors import BadArgument, StateBusy
 
+from . import disk
+
 _SECRET = re.compile("edge-(claim|[a-z]+-key):")  # what a private key or a token begins with
 _SAID = "put it into a file of mode 600 and name that; whoever could see this command's words knows it now"
 TEMPORARY = ".part"  # what a kill in the middle of a write leaves; swept at the next start
@@ -22,7 +24,7 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, b
     """Put `data` at `path` so that a reader, or a power cut, sees the old file or the new one, never a mixture.
 
     mode: one that shuts all others out holds whatever the umask. replace: False refuses a name that is taken.
-    beside: what it is called until it is whole; needed where two may write one file.
+    beside: what it is called until it is whole; needed where two may write one file. Raises DiskUnwritable, OSError.
     """
     beside = beside or path.with_name(path.name + TEMPORARY)
     try:
@@ -41,11 +43,13 @@ def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, b
     except OSError as e:
         with suppress(OSError):
             beside.unlink()  # on a full disk the half of it takes room that others need
+        if (full := disk.unwritable(e, path, len(data))) is not None:
+            raise full from e
         raise OSError(e.errno, e.strerror, str(path)) from None
 
 
 def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
-    """Write a file, as `write` does, where a person wants it. Raises BadArgument when that is no place for a file."""
+    """Write a file, as `write` does, where a person wants it. Raises DiskUnwritable; BadArgument when that is no place for a file."""
     if not path.name or (path.exists() and not path.is_file()):
         # A rename would put a file in the place of a device such as /dev/null.
         raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
@@ -53,23 +57,24 @@ def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
     try:
         write(path, data, mode=mode, replace=replace, beside=beside)
     except OSError as error:
-        raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
+        raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or see who may write") from error
     finally:
         with suppress(OSError):
             beside.unlink()  # it is there after Ctrl-C alone
 
 
 def put_in_place(partial: Path, path: Path, *, replace: bool) -> None:
-    """Give a whole file its final name, durably. Raises BadArgument when the name is taken and may not be replaced."""
-    if replace:
-        partial.replace(path)
-    else:
-        try:
-            os.link(partial, path)  # unlike a rename it never replaces
-        except FileExistsError:
-            raise BadArgument(reason=f"{path} is there already", fix="name another file, or remove it first") from None
-        partial.unlink()
-    flush_folder(path.parent)
+    """Give a whole file its final name, durably. Raises DiskUnwritable; BadArgument when the name is taken and may not be replaced."""
+    with disk.named(path):
+        if replace:
+            partial.replace(path)
+        else:
+            try:
+                os.link(partial, path)  # unlike a rename it never replaces
+            except FileExistsError:
+                raise BadArgument(reason=f"{path} is there already", fix="name another file, or remove it first") from None
+            partial.unlink()
+        flush_folder(path.parent)
 
 
 def point(link: Path, target: str) -> None:
@@ -77,24 +82,26 @@ def point(link: Path, target: str) -> None:
     if link.is_symlink() and os.readlink(link) == target:
         return
     beside = link.with_name(link.name + TEMPORARY)
-    beside.unlink(missing_ok=True)
-    os.symlink(target, beside)
-    os.replace(beside, link)
-    flush_folder(link.parent)
+    with disk.named(link):
+        beside.unlink(missing_ok=True)
+        os.symlink(target, beside)
+        os.replace(beside, link)
+        flush_folder(link.parent)
 
 
 def share(source: Path, target: Path) -> None:
     """Give the file `source` a second name, `target`; a copy where the file system has no hard links."""
     beside = target.with_name(target.name + TEMPORARY)
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(source, beside)
-    except OSError:
-        write(target, source.read_bytes())
-        return
-    os.replace(beside, target)
-    beside.unlink(missing_ok=True)  # renaming one hard link of a file over another of the same file does nothing at all
-    flush_folder(target.parent)
+    with disk.named(target):
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(source, beside)
+        except OSError:
+            write(target, source.read_bytes())
+            return
+        os.replace(beside, target)
+        beside.unlink(missing_ok=True)  # renaming one hard link of a file over another of the same file does nothing at all
+        flush_folder(target.parent)
 
 
 class NotPrivateError(OSError):
@@ -190,25 +197,32 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for as long as the block runs; a kill releases it. Raises StateBusy."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock file `path` for as long as the block runs; a kill releases it. Raises StateBusy, DiskUnwritable.
+
+    One that is there is held on a read-only file system, too: whoever waits for its disk is the one who waits.
+    """
+    with disk.named(path):
+        read_only = path.exists() and disk.file_system_of(path).read_only
+        handle = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT) | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         raise StateBusy(path=path.parent) from None
     try:
-        os.ftruncate(handle, 0)
         with suppress(OSError):  # the number is for people; a full disk must not keep a start from sweeping files away
-            os.write(handle, f"{os.getpid()}\n".encode())
+            os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()}\n".encode(), 0))  # in this order the room of an older one is kept
         yield
-        os.ftruncate(handle, 0)
     finally:
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
         os.close(handle)
 
 
 def holder(path: Path) -> int | None:
     """Return the process that holds the lock file `path`, or None. For people: whoever needs to know takes the lock."""
+    if (known := _locked_by(path)) is not None:
+        return known  # the kernel's word: a full disk may have had no room for the number
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -225,3 +239,15 @@ def holder(path: Path) -> int | None:
     finally:
         os.close(handle)
     return int(pid)
+
+
+def _locked_by(path: Path) -> int | None:
+    """Return the process that holds a lock file, as the kernel tells everyone who may see the file; None where it does not."""
+    with suppress(OSError, ValueError, IndexError):
+        found = path.stat()
+        name = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == name and int(words[4]) > 0:
+                return int(words[4])
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,18 +10,22 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
-from modelwire.errors import StateBusy
+from modelwire.errors import DiskUnwritable, StateBusy
+
+from . import disk
 
 Row = sqlite3.Row
 Unnamed = sqlite3.Error  # what SQLite raises where the owner of a file has no name for it
 BUSY = 30.0  # seconds to wait for another process's transaction
-FULL = 256 * 1024  # bytes of free disk below which a "disk I/O error" means a full one: SQLite's own files need some of them
+FULL = disk.TRIED  # bytes of free disk below which a "disk I/O error" means a full one: SQLite's own files need some of them
+_IO_ERROR = 10  # SQLite's code; what was done stands in the byte above it
+_OF_THE_DISK = {1, 3, 4, 5, 6, 7, 10, 18, 19, 21, 24}  # to read, write, flush, cut, look at or remove a file, to make room for `-shm`
 
 
 class Fault(Enum):
-    """What SQLite's errors come to. A file that another process holds is StateBusy for everyone and not among them."""
+    """What SQLite's errors come to. For everyone alike, and so not among them: StateBusy for a file that another process holds, and
+    DiskUnwritable for a disk that takes nothing more."""
 
-    FULL = "no room on its disk"
     DENIED = "it may not be opened or written"
     DAMAGED = "SQLite can't read it"
     REFUSED = "a row that breaks a rule of its table"
@@ -41,18 +46,20 @@ class Database:
 
     def __init__(
         self, path: Path, name: Name, *, mode: str = "rw", synchronous: str = "FULL", busy: float | None = None, savepoints: bool = False,
-        patience: int = 0,
+        patience: int = 0, still: bool = False,
     ) -> None:  # fmt: skip
         """name: the error that says a fault of this file; None leaves it SQLite's. mode: ro, rw or rwc, which makes a file.
 
         synchronous: FULL survives a power cut, NORMAL may then lose the last commits, OFF is for what is made durable as a whole.
         savepoints: a transaction inside another is taken back alone when it fails.
+        still: nobody writes it, and nothing is written beside it to read it; what stands in its log alone is not seen.
         patience: millions of SQLite's steps that one statement may take, for a file into which others write; 0: any.
         """
         self.path, self._name, self._savepoints = path, name, savepoints
         timeout = BUSY if busy is None else busy
         with self.named():  # statements are sent as they are: `transaction` says BEGIN and COMMIT
-            self.connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
+            uri = f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if still else ''}"
+            self.connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
         self.connection.row_factory = Row
         self._patience, self._steps = patience, 0
         if patience:
@@ -155,6 +162,8 @@ class Database:
         except sqlite3.DatabaseError as e:
             if isinstance(e, sqlite3.OperationalError) and ("locked" in str(e) or "busy" in str(e)):
                 raise StateBusy(path=self.path) from e
+            if (full := _of_the_disk(e, self.path)) is not None:
+                raise full from e
             error = self._name(_fault(e, self.path), self.path, e)
             if error is None:
                 raise
@@ -179,13 +188,28 @@ def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:
     if not isinstance(error, sqlite3.OperationalError):
         return Fault.DAMAGED
     said = str(error)
-    if path.is_dir():
+    if os.path.isdir(path):
         return Fault.DENIED
-    if "is full" in said or ("disk I/O" in said and _free(path.parent) < FULL):  # not every write of SQLite's says that the disk is full
-        return Fault.FULL
     if "readonly" in said or "unable to open" in said:
         return Fault.DENIED
     return Fault.DAMAGED if "disk I/O" in said else Fault.FAILED
+
+
+def _of_the_disk(error: sqlite3.DatabaseError, path: Path) -> DiskUnwritable | None:
+    """Return the error for a disk that takes nothing more. SQLite seldom says that it is full, or read-only: it is tried out."""
+    said = str(error)
+    if not isinstance(error, sqlite3.OperationalError) or os.path.isdir(path):
+        return None
+    if "is full" in said:
+        return disk.of(errno.ENOSPC, path)
+    if "disk I/O" not in said and "readonly" not in said and "unable to open" not in said:
+        return None
+    if "disk I/O" in said and _free(path.parent) < FULL:
+        return disk.of(errno.ENOSPC, path)
+    if (found := disk.refusal(path.parent)) is not None:
+        return DiskUnwritable(**{**found.facts, "path": path})
+    code = getattr(error, "sqlite_errorcode", 0)  # Python 3.11 and later
+    return disk.of(errno.EIO, path) if code & 255 == _IO_ERROR and code >> 8 in _OF_THE_DISK else None
 
 
 def _free(folder: Path) -> int:

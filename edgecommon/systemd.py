@@ -29,6 +29,14 @@ class Systemd:
     def listens(self) -> bool:
         return bool(self._address)
 
+    def starting(self, text: str) -> None:
+        """Say what keeps this process from serving, and that it goes on trying. Called again and again, at least once a minute."""
+        if self._ready:
+            self.alive()
+        else:
+            self._send("EXTEND_TIMEOUT_USEC=120000000")
+        self.status(text)
+
     def ready(self) -> None:
         """Say that this process serves from now on; once."""
         if not self._ready:

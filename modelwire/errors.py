@@ -352,6 +352,14 @@ class OverBudget(BudgetExhausted):
     hint = "edgeagent measure {model}"
 
 
+class DiskUnwritable(ModelWireError):
+    """The disk takes nothing more: it is full, over a quota, read-only, or fails. Nothing is left half written."""
+
+    code = 83
+    text = "{path}: {reason}; {disk}"
+    hint = "{fix}"
+
+
 # The build or the processor is at fault: a bug, or a machine on which exactness can't be had.
 
 

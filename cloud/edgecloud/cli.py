@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgecommon import disk
 from edgecommon.printing import Answer, Parser, answered, epilog
 from modelwire.errors import BadArgument, ModelWireError
 
@@ -88,9 +89,11 @@ def _run(args: argparse.Namespace) -> Answer:
 
 def _surroundings(error: OSError) -> ModelWireError:
     """Files are named where they are known; this is for the surroundings that nobody has thought of."""
+    if (full := disk.unwritable(error)) is not None:
+        return full
     reason = error.strerror or str(error)
     where = f"{error.filename}: {reason}" if error.filename is not None else reason
-    return BadArgument(reason=where, fix="check the path, who may use it, and the room on its disk")
+    return BadArgument(reason=where, fix="check the path, and who may use it")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""What all commands share: the answer they give, the settings they read, the way they print a table."""
+"""What all commands share: the answer they give, the settings they read, the way they print a table, and what can't be seen or written."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import shlex
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from edgeagent.settings import reading
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
-from edgecommon import logs
+from edgeagent.state.looking import Look, Unseen
+from edgecommon import access, disk, logs
 from edgecommon.broker import redacted
 from edgecommon.printing import visible
 from modelwire.errors import ConfigError
@@ -86,3 +90,47 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def short(digest: bytes | None) -> str:
     return digest.hex()[:12] if digest else ""
+
+
+# The disk under a device, and what the user who asks may not see.
+
+
+def disk_document(look: Look) -> dict[str, Any]:
+    """Return what machines read of it."""
+    d = look.disk
+    return {
+        "disk": None if d is None else {"place": d.place, "kind": d.kind, "free": d.free, "size": d.size, "read_only": d.read_only},
+        "waits_for_disk": look.waits,
+        "unseen": [{"what": one.what, "why": one.why, "owner": one.owner} for one in look.unseen],
+    }
+
+
+def disk_lines(look: Look) -> list[str]:
+    """Return what people read of a disk that takes nothing more; none where it does."""
+    if look.waits is not None:
+        since = datetime.fromtimestamp(int(look.waits.get("since", 0)), timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return [f"WAITS for its disk since {since}: {look.waits.get('message')}", f"  try: {look.waits.get('hint')}"]
+    if look.disk is None or not (look.disk.read_only or look.disk.free < disk.TRIED or look.disk.files_free == 0):
+        return []
+    says = "its agent goes on until something is to be written" if look.agent else "an agent would wait"
+    fix = disk.next_step(errno.EROFS if look.disk.read_only else errno.ENOSPC, look.disk.place)
+    return [f"its disk takes nothing more: {look.disk.told()}; {says}", f"  try: {fix}"]
+
+
+def unseen_lines(loaded: Loaded, look: Look) -> list[str]:
+    """Return what people read of what may not be seen, and whom to ask."""
+    lines = [f"not to be seen: {one.what}: {one.why}" for one in look.unseen]
+    owner = next((one.owner for one in look.unseen if one.owner), "")
+    return [*lines, f"  try: {asked_as(owner, 'status', loaded)}"] if owner else lines
+
+
+def unseen_hint(loaded: Loaded, one: Unseen) -> str:
+    """Return the command that sees it."""
+    return asked_as(one.owner, "doctor", loaded) if one.owner else ""
+
+
+def asked_as(owner: str, verb: str, loaded: Loaded) -> str:
+    """Return the line that does the same as the user who may."""
+    if owner == access.me():
+        return f"chmod u+rwX {shlex.quote(str(loaded.state))}"
+    return f"sudo {'' if owner == 'root' else f'-u {owner} '}edgeagent {verb} --config {shlex.quote(str(loaded.path.absolute()))}"

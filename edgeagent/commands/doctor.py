@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import shutil
 import time
@@ -15,16 +14,16 @@ from edgeagent.board.sensors import Sensors
 from edgeagent.link import certificate, mqtt
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.claim import read_claim
-from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
-from edgeagent.state.history import EPOCHS, OK
+from edgeagent.state.history import EPOCHS, OK, Board
 from edgeagent.state.keys import read_board, read_fleet
-from edgecommon import files
+from edgeagent.state.looking import KEY, Look, look_at
+from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
-from modelwire.errors import ModelWireError, RuntimeUnusable
+from modelwire.errors import ConfigError, ModelWireError, RuntimeUnusable
 from modelwire.wire.keys import write_fleet
 
-from .answer import add_folder, load
+from .answer import add_folder, asked_as, load, unseen_hint
 
 NAME = "doctor"
 HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; say ok or what to do. Exits 1 when something is wrong."
@@ -70,16 +69,20 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", _clock)
     yield _check("key", lambda: _key(loaded))
-    yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
+    yield _check("fingerprint", lambda: f"{_board(loaded).fingerprint}   (of this key: what the operator compares)")
     if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
         yield _check("claim", lambda: _claim(loaded))
     yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
     yield _check("certificate", lambda: _certificate(loaded))
     yield _check("broker", lambda: _broker(loaded))
     try:
-        with open_folder(loaded, alone=False, open_key=True) as device:  # what the key's check said is said
-            yield _check("state", lambda: _state(loaded, device))
-            yield _check("centre", lambda: _centre(device))
+        with look_at(loaded) as device:
+            for one in device.unseen:
+                if one.what != KEY:  # that was said above
+                    yield Finding("unseen", False, f"{one.what}: {one.why}", unseen_hint(loaded, one))
+            if device.database is not None:
+                yield _check("state", lambda: _state(loaded, device))
+                yield _check("centre", lambda: _centre(device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
                 yield _check(name, lambda name=name: _model(device, name))  # type: ignore[misc]
@@ -129,8 +132,21 @@ def _clock() -> str | Finding:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
+def _board(loaded: Loaded) -> Board:
+    """Return names and keys; who may not read the key is told who may."""
+    try:
+        return read_board(loaded)
+    except ConfigError as e:
+        why, owner = access.shut(loaded.resolve(loaded.settings.device.key))
+        if owner:
+            named = ConfigError(reason=why)
+            named.hint = asked_as(owner, "doctor", loaded)
+            raise named from e
+        raise
+
+
 def _key(loaded: Loaded) -> str:
-    board = read_board(loaded)
+    board = _board(loaded)
     return f"{board.public_key}, readable by its owner alone"
 
 
@@ -140,7 +156,7 @@ def _claim(loaded: Loaded) -> str:
     return f"{claim.id}, for the board with {f'the serial number {claim.serial}' if claim.serial else 'no serial number'}"
 
 
-def _welcome(device: DeviceFolder, name: str) -> str | Finding:
+def _welcome(device: Look, name: str) -> str | Finding:
     """Say how the centre stands to a model; that it waits to be let in is no fault of this board."""
     lineage = device.lineages[name]
     head = lineage.head()
@@ -165,23 +181,30 @@ def _broker(loaded: Loaded) -> str:
     return mqtt.reach(loaded.settings.link, loaded.folder)
 
 
-def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:
-    if not os.access(loaded.state, os.W_OK | os.X_OK):
-        return Finding("state", False, f"{loaded.state} may not be written by this user", f"chown -R {getpass.getuser()} {loaded.state}")
+def _state(loaded: Loaded, device: Look) -> str | Finding:
+    assert device.database is not None
     device.database.check()
-    pid = files.holder(loaded.state / LOCK)
+    if not os.access(loaded.state, os.W_OK | os.X_OK) and not (device.disk and device.disk.read_only):
+        owner = access.name_of(loaded.state.stat().st_uid)
+        return Finding("state", False, f"{loaded.state} may not be written by {access.me()}", asked_as(owner, "doctor", loaded))
+    pid = device.agent
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
 
-def _centre(device: DeviceFolder) -> str:
+def _centre(device: Look) -> str:
     """Say what this board has seen of the centre's log. Nothing here is to be mended on a board."""
+    assert device.trust is not None
     if odd := device.trust.fork_said:
         return odd
     link = device.trust.link
     return f"its log has {link.number} entries, and only ever grew" if link else "no end of its log was seen yet"
 
 
-def _disk(loaded: Loaded, device: DeviceFolder) -> str | Finding:
+def _disk(loaded: Loaded, device: Look) -> str | Finding:
+    if device.waits is not None:
+        return Finding("disk", False, f"the agent waits: {device.waits.get('message')}", str(device.waits.get("hint", "")))
+    if (full := disk.refusal(loaded.state)) is not None:
+        return Finding("disk", False, full.message, full.next_step)
     need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
@@ -190,7 +213,7 @@ def _disk(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     return f"{free // 2**20} MiB free"
 
 
-def _model(device: DeviceFolder, name: str) -> str:
+def _model(device: Look, name: str) -> str:
     from edgeagent.training import int8_head
     from edgecommon import runtime
 
@@ -203,7 +226,7 @@ def _model(device: DeviceFolder, name: str) -> str:
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
 
 
-def _budget(device: DeviceFolder, name: str) -> str | Finding:
+def _budget(device: Look, name: str) -> str | Finding:
     """Say what the board has for the limits that are set; a limit on what it can't measure keeps nothing from anything."""
     limits, board = device.settings.model(name).budget, Sensors()
     degrees, battery = board.celsius(), board.on_battery()

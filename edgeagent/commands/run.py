@@ -10,13 +10,15 @@ from edgeagent import __version__
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.disk_wait import wait_at_start
 from edgeagent.service.opener import opener
 from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
-from edgeagent.state.folder import open_folder
+from edgeagent.state.folder import LOCK, open_folder
+from edgeagent.system.clock import Clock
 from edgecommon.printing import Answer, lines_of
 from edgecommon.systemd import Systemd
-from modelwire.errors import ConfigError
+from modelwire.errors import ConfigError, DiskUnwritable
 
 from .answer import add_folder, load
 from .reports import as_document, as_text
@@ -54,14 +56,28 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def serve(loaded: Loaded, goal: Goal) -> Answer:
-    """Run the agent until its goal, SIGTERM or SIGINT, and say what it did."""
+    """Run the agent until its goal, SIGTERM or SIGINT, and say what it did. One that may wait waits for a disk that takes nothing more."""
+    systemd = Systemd()
+    try:
+        while True:
+            try:
+                return _serve(loaded, goal, systemd)
+            except DiskUnwritable as e:
+                if goal.publish or goal.timeout:
+                    raise
+                wait_at_start(e, loaded.state / LOCK, Clock(), systemd)
+    finally:
+        systemd.stopping()
+
+
+def _serve(loaded: Loaded, goal: Goal, systemd: Systemd) -> Answer:
     with open_folder(loaded, alone=True) as device:
         board = device.board
         link = MqttLink(device.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
         models = opener(device, eager=not goal.publish)
         own = OwnCertificate(device.settings.link, loaded.folder, board.device)
         agent = Agent(
-            device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own, systemd=Systemd()
+            device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own, systemd=systemd
         )
         stopped_by: list[int] = []
 

@@ -11,15 +11,14 @@ from edgeagent.link import certificate
 from edgeagent.rounds import journal
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
-from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
+from edgeagent.state.looking import Look, look_at
 from edgeagent.state.outcome import said as listed
-from edgecommon import files
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import ModelWireError
 
-from .answer import add_folder, key_lines, load
+from .answer import add_folder, disk_document, disk_lines, key_lines, load, unseen_lines
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
@@ -32,21 +31,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     loaded = load(args)
-    with open_folder(loaded, alone=False) as device:
-        pid = files.holder(loaded.state / LOCK)
-        trust, link, fork = device.trust.held.number, device.trust.link, device.trust.fork_said
+    with look_at(loaded) as device:
+        pid, held = device.agent, device.trust
+        trust, link, fork = (held.held.number, held.link, held.fork_said) if held is not None else (0, None, "")
         models = [_model(device, m) for m in device.lineages.values()]
+        if device.database is None and device.spool is not None:  # an application's user appends samples, and sees no more
+            models = [{"name": m.name, "samples": device.spool.count(m.name)} for m in device.settings.models]
         own = _certificate(loaded, device.board.device)
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
-            "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
+            "public_key": device.board.public_key if device.keyed else None,
+            "fingerprint": device.board.fingerprint if device.keyed else None,
             "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
-            "agent_pid": pid, "models": models, "certificate": own,
+            "agent_pid": pid, "models": models, "certificate": own, **disk_document(device),
         }  # fmt: skip
-    running = f"running as process {pid}" if pid else "not running"
-    keys = key_lines(device.board.public_key, device.board.fingerprint)
-    lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
+        lines = [*disk_lines(device), *unseen_lines(loaded, device)]
+        keys = key_lines(device.board.public_key, device.board.fingerprint) if device.keyed else [""]
+    running = f"running as process {pid}" if pid else "not running" if device.sees_agent else "not to be seen"
+    lines.insert(0, f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}")
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
     lines += [fork] if fork else []
@@ -72,11 +75,12 @@ def _certificate(loaded: Loaded, device: str) -> dict[str, Any] | None:
     return {"file": link.tls_cert, "since": life.since, "until": life.until, "state": word, "says": says}
 
 
-def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
+def _model(device: Look, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
-    new = device.spool.count(lineage.name, after=head.trained_id)
+    spool = device.spool
+    held, new = (None, None) if spool is None else (spool.count(lineage.name), spool.count(lineage.name, after=head.trained_id))
     wish, taking = lineage.wish(), lineage.takings.current()
     left, wait, quiet = journal.read(lineage.journal), lineage.waiting(), lineage.quiet()
     if left is not None and left.facts.round != head.rounds + 1:
@@ -89,7 +93,7 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
         "queued": sum(w.state == "queued" for w in waiting), "offered": sum(w.state == "offered" for w in waiting),
         "unverified": sum(w.state == "stored" for w in waiting), "outbox_bytes": lineage.outbox.held_bytes(),
         "lost": lineage.doubts.lost(), "lost_there": lineage.doubts.lost(confirmed=True),
-        "samples": device.spool.count(lineage.name), "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
+        "samples": held, "new_samples": new, "rounds": head.rounds, "runtime": head.runtime,
         "resume": None if wish is None else {
             "version": wish.version or None, "waited": wish.waited, "at_most": int(device.settings.link.resume_wait),
         },
@@ -113,12 +117,15 @@ def _model(device: DeviceFolder, lineage: Lineage) -> dict[str, Any]:
 
 
 def _lines(m: dict[str, Any]) -> list[str]:
+    if "version" not in m:
+        return [f"{m['name']}: {m['samples']} samples"]
     out = [f"{m['name']}@{m['version']}   epoch {m['epoch'] or 'none yet'}   {m['rounds']} rounds   {m['served']}"]
     out.append(f"  known at the centre up to @{m['verified']} (verified), @{m['stored']} (stored)")
     if m["lost_there"]:
         out.append(f"  lost at the centre: {listed(m['lost_there'])}, which it once held; what they changed is in later versions")
     out.append(f"  waiting: {m['queued']} queued, {m['offered']} offered, {m['unverified']} to be verified; {m['outbox_bytes']} bytes")
-    out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
+    if m["samples"] is not None:
+        out.append(f"  samples: {m['samples']}, {m['new_samples']} of them new")
     if (now := m["under_way"]) is not None:
         slots = "" if now["slots_kept"] else "; the file has no get_state: after an interruption the optimizer's slots start anew"
         out.append(f"  round {now['round']} under way ({now['mode']}): step {now['done']} of {now['steps']}{slots}")

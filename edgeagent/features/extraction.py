@@ -22,7 +22,10 @@ import subprocess  # noqa: E402
 
 _LINE = 64 * 1024  # bytes of one line; what is longer is none of ours
 _WAIT = 0.02  # seconds between two looks, while the link is served
-_TOLD = (errors.NotTrainable, errors.RuntimeUnusable, errors.StateDamaged, errors.StateBusy, errors.ConfigError, errors.MissingFile)
+_TOLD = (
+    errors.NotTrainable, errors.RuntimeUnusable, errors.StateDamaged, errors.StateBusy, errors.ConfigError, errors.MissingFile,
+    errors.DiskUnwritable,
+)
 
 
 class Extraction:

@@ -55,12 +55,7 @@ class Fetch:
 
     def arrived(self, data: bytes, now: float) -> Answered | None:
         """Keep a part, and return the command's answer when it was the last one. Raises WireError for one that is not proven."""
-        try:
-            news = self._lineage.takings.keep(parts.parse(data))
-        except OSError as e:  # a full disk: it is asked for again
-            _log.error("%s: %s can't be written: %s", self._lineage.name, self._lineage.takings.file, e.strerror)
-            return None
-        if not news:
+        if not self._lineage.takings.keep(parts.parse(data)):
             return None
         self._awaited = max(0, self._awaited - 1)
         self._backoff.reset()

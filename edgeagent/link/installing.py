@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cryptography import x509
@@ -56,13 +57,12 @@ def private_key(path: Path) -> Private:
 def _check_loads(data: bytes, key: Path, given: str) -> None:
     """Raise CertificateRefused for what TLS would not load: one behind the first, which nothing proves, keeps an agent from starting."""
     import ssl  # the link has it, where a certificate comes by it
-    import tempfile
 
-    with tempfile.NamedTemporaryFile() as file:
+    with os.fdopen(os.memfd_create("certificate"), "wb") as file:  # no file of the disk, which may be full
         file.write(data)
         file.flush()
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file.name, key)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(f"/proc/self/fd/{file.fileno()}", key)
         except (ssl.SSLError, OSError) as error:
             fix = "on the centre: edgecloud ca renew"
             raise CertificateRefused(certificate=given, reason=f"can't be used for TLS: {error}", fix=fix) from None

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgeagent.settings import reading
 from edgeagent.settings.channels import channels_of
-from edgeagent.system.database import create_database, open_database
+from edgeagent.system.database import create_database, look_into, open_database
 from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
 from modelwire import limits
@@ -90,8 +90,8 @@ class Samples:
 class Spool:
     """The samples of one device. `place`: its edgeagent.toml, the folder of that file, or the state folder itself."""
 
-    def __init__(self, place: str | Path, *, wall: Callable[[], float] = time.time) -> None:
-        """wall: Unix seconds; each sample keeps when it came.
+    def __init__(self, place: str | Path, *, wall: Callable[[], float] = time.time, look: bool = False) -> None:
+        """wall: Unix seconds; each sample keeps when it came. look: for one who may not write there, or has no room to.
 
         Raises MissingFile when no agent was set up there, ConfigError when its settings can't be read, BadArgument for a user who may not
         write there.
@@ -103,8 +103,11 @@ class Spool:
             file = _file_in(given)
         if file is None:
             raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
-        _require_may_write(file)
-        self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
+        if look:
+            self._db, _ = look_into(file, RELEASE, patience=spool_tables.PATIENCE)
+        else:
+            _require_may_write(file)
+            self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
         self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key
         self._wall = wall
         self.cards, self.features = CardStore(self._db), FeatureStore(self._db)

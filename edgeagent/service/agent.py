@@ -27,12 +27,14 @@ from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from edgecommon.systemd import Systemd
-from modelwire.errors import LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
 from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
+from .disk_wait import DiskWait
+from .running import Running
 from .watched import WatchedLoop, told
 
 _log = logging.getLogger("edgeagent")
@@ -61,19 +63,6 @@ class Goal:
 
 
 @dataclass
-class _Running:
-    """A round between two looks at the link. began, said: monotonic seconds of its start and of the last line about it."""
-
-    lineage: Lineage
-    steps: Generator[Progress, None, RoundReport | None]  # None: it did not pay
-    began: float
-    said: float
-    pauses: float | None = None  # monotonic seconds since when it waits
-    rests: float = 0.0  # monotonic seconds until which it leaves the processor to others
-    progress: Progress | None = None
-
-
-@dataclass
 class Agent:
     """One run over an opened state folder."""
 
@@ -91,7 +80,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
         self.stopping = ""
-        self._round: _Running | None = None
+        self._round: Running | None = None
         self._memory = Memory(self.sensors)
         self._allowance = Allowance(self.device, self.sensors, self.clock)
         self._last = ""  # the model that trained last
@@ -101,6 +90,7 @@ class Agent:
         self._watched = WatchedLoop(self.systemd, self.clock)
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
+        self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
         d = self.device
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
@@ -118,7 +108,11 @@ class Agent:
         self.transport.wake()
 
     def run(self, goal: Goal) -> None:
-        """Work until the goal is reached or `stop` is called. Raises what keeps the goal from being reached."""
+        """Work until the goal is reached or `stop` is called. Raises what keeps the goal from being reached.
+
+        A disk that takes nothing more is waited for; it is an error for who only publishes, and when the time is over.
+        """
+        self._disk.patient = not goal.publish
         boot = self.device.count_boot()
         self._began = self.clock.monotonic()
         if self.device.swept:
@@ -128,15 +122,19 @@ class Agent:
         self.transport.open(self._presence(boot, False), listen)
         try:
             while not self.stopping and not self._reached(goal):
-                self._watched.turn(self._doing)
+                self._watched.turn(lambda: told(self.device, self._linked, self._trouble, self._disk.trouble, self._told, self._round))
                 self._check_time(goal)
-                self._listen(boot)
+                with self._disk.minded():
+                    self._listen(boot)
                 now = self.clock.monotonic()
-                self._look_outside(now)
                 for session in self.sessions.values():
-                    session.tick(now)
-                with self._watched.training():
-                    self._train(goal)
+                    with self._disk.minded():  # hello goes all the same
+                        session.tick(now)
+                with self._disk.minded():
+                    if not self._disk.waits:
+                        self._look_outside(now)
+                        with self._watched.training():
+                            self._train(goal)
         finally:
             self._watched.close()
             self._interrupt()
@@ -150,10 +148,14 @@ class Agent:
     # The link.
 
     def _listen(self, boot: int) -> None:
-        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
         now = self.clock.monotonic()
+        self._disk.retake(lambda message: self._read(message, now))
+        if self._disk.holds_enough:
+            self.clock.sleep(IDLE)
+            return
+        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
         wait = max(0.0, min(IDLE if self._round is None or self._round.pauses is not None else self._round.rests - now, IDLE, due - now))
-        event = self.transport.poll(wait)
+        event = self.transport.poll(IDLE if self._disk.waits else wait)
         for _ in range(MESSAGES):
             if event is None:
                 return
@@ -181,6 +183,7 @@ class Agent:
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
             self._linked, self._trouble = False, event.reason
             self._watched.news()
+            self._disk.held.clear()  # none was acknowledged, so they come again
             for session in self.sessions.values():
                 session.lost()
         elif isinstance(event, Accepted):
@@ -206,23 +209,18 @@ class Agent:
         return True
 
     def _read(self, message: Arrived, now: float) -> None:
+        if self._disk.waits:
+            self._disk.held.append(message)
+            return
         try:
             if not self.hear(message.topic, message.data, now):
                 _log.warning("ignored a message on %s", message.topic)
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
+        except (DiskUnwritable, OSError):
+            self._disk.held.appendleft(message)
+            raise
         self.transport.acknowledge(message)  # after all that follows from it is durable
-
-    def _doing(self) -> str:
-        """Return one line about what this agent does, and waits for."""
-        broker, training, running = self.device.settings.link.broker, dict(self._told), self._round
-        if running is not None:
-            p = running.progress
-            training[running.lineage.name] = f"round {running.lineage.head().rounds + 1} under way" + (
-                f", step {p.done} of {p.steps}" if p is not None and p.steps else ""
-            )
-        why = f": {self._trouble}" if self._trouble else ""
-        return told(self.device, f"connected to {broker}" if self._linked else f"waits for {broker}{why}", training)
 
     def _take_trust(self, topic: topics.Topic, data: bytes) -> None:
         """Take the record of who speaks for the centre. Raises WireError for one that the fleet's root key did not sign."""
@@ -277,6 +275,9 @@ class Agent:
                     raise
                 self._allowance.unfit(running.lineage, e.message)
                 return
+            except (DiskUnwritable, OSError):
+                self._round = None  # it is taken up where its journal stands, or done anew
+                raise
             if self.clock.monotonic() >= until:
                 break
         now = self.clock.monotonic()
@@ -306,7 +307,7 @@ class Agent:
             left = left if goal.endless else interrupted(standing)
             start = start_of(standing, left, endless=goal.endless)
             now = self.clock.monotonic()
-            self._round = _Running(lineage, self._steps(standing, start), now, now)
+            self._round = Running(lineage, self._steps(standing, start), now, now)
             self._last = name
             return
 
@@ -395,7 +396,7 @@ class Agent:
             if running.progress and running.progress.steps:
                 _log.info("%s: left the round under way after step %d; it goes on from there", running.lineage.name, running.progress.done)
 
-    def _paused(self, running: _Running) -> bool:
+    def _paused(self, running: Running) -> bool:
         """Return whether the round under way waits. A long wait ends in closing the model: the memory goes back."""
         if not self._allowance.waits(running.lineage):
             running.pauses = None
@@ -437,6 +438,8 @@ class Agent:
 
     def _check_time(self, goal: Goal) -> None:
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
+            if self._disk.trouble is not None:
+                raise self._disk.trouble
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
             why = self._trouble or "the centre has not answered in time"
             raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from edgeagent.board import budget
@@ -12,6 +13,7 @@ from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
+from modelwire.errors import DiskUnwritable
 
 from . import measuring
 from .measuring import Measuring
@@ -39,7 +41,8 @@ class Allowance:
             self._measuring.close()
             self._measuring = None
         for lineage in self._device.lineages.values():
-            self._tell(lineage, None)
+            with contextlib.suppress(DiskUnwritable):  # it is for people, and the next start says it anew
+                self._tell(lineage, None)
 
     def waits(self, lineage: Lineage) -> bool:
         """Return whether this model may not train now, and let others know why."""
@@ -97,15 +100,17 @@ class Allowance:
             return True
         self._measuring = None
         lineage = self._device.lineages[measuring.model]
+        self._measured.discard(measuring.model)  # once it is noted, it is done: what was the disk's trouble is tried again
         measuring.note(lineage, lineage.head().runtime, int(self._clock.wall()))
+        self._measured.add(measuring.model)
         return False
 
     def _tell(self, lineage: Lineage, wait: TrainingWait | None) -> None:
         before = self._told[lineage.name]
         if before == wait:
             return
-        self._told[lineage.name] = wait
         lineage.set_waiting(wait, int(self._clock.wall()))
+        self._told[lineage.name] = wait
         if wait is not None and (before is None or before.until != wait.until):
             _log.info("%s: training waits: %s; until %s", lineage.name, wait.reason, wait.until)
         elif wait is None and before is not None and before.reason:

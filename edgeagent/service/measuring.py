@@ -16,6 +16,7 @@ from edgeagent.features.base_file import modes_of
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
+from modelwire.errors import DiskUnwritable
 
 defer("subprocess")  # a board measures once
 import subprocess  # noqa: E402
@@ -31,6 +32,7 @@ class Measured:
     mode: str
     cost: Cost | None
     trouble: str = ""
+    full: DiskUnwritable | None = None  # where the disk was the trouble: it may be measured yet
 
 
 def modes(lineage: Lineage) -> list[str]:
@@ -68,10 +70,13 @@ class Measuring:
         self._thread.join()
 
     def note(self, lineage: Lineage, runtime: str, now: int) -> dict[str, str]:
-        """Write down what was measured, and return why modes could not be. runtime: its key; now: Unix seconds."""
+        """Write down what was measured, and return why modes could not be. runtime: its key; now: Unix seconds. Raises DiskUnwritable."""
         for one in self.measured:
             if one.cost is not None:
                 lineage.costs.note(runtime, one.mode, one.cost, now)
+        for one in self.measured:
+            if one.full is not None:
+                raise one.full
         return {one.mode: one.trouble for one in self.measured if one.cost is None}
 
     def close(self) -> None:
@@ -122,7 +127,8 @@ class Measuring:
         try:
             said = json.loads(out.splitlines()[-1])
             if "trouble" in said:
-                return Measured(mode, None, str(said["trouble"]))
+                full = DiskUnwritable(**{str(k): str(v) for k, v in said["disk"].items()}) if "disk" in said else None
+                return Measured(mode, None, str(said["trouble"]), full)
             return Measured(mode, Cost(float(said["seconds"]), int(said["memory"]), int(said["samples"])))
         except (ValueError, KeyError, IndexError, TypeError):
             return Measured(mode, None, f"its process ended with {child.returncode}")

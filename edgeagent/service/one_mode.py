@@ -22,7 +22,7 @@ from edgeagent.samples.spool import Samples
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 from edgeagent.state.lineage import Lineage
-from modelwire.errors import ModelError, ModelWireError
+from modelwire.errors import DiskUnwritable, ModelError, ModelWireError
 from modelwire.tflite import file as tflite_file
 
 from .opener import opener, standing_of
@@ -41,6 +41,8 @@ def main(words: Sequence[str]) -> int:
         with open_folder(reading.load(Path(path), environment=os.environ, flags={}), alone=False) as device:
             cost = cost_of(standing_of(device, device.lineages[model], opener(device, eager=False)), mode)
         print(json.dumps({"seconds": cost.seconds, "memory": cost.memory, "samples": cost.samples}), flush=True)
+    except DiskUnwritable as e:
+        print(json.dumps({"trouble": e.message, "disk": {key: str(value) for key, value in e.facts.items()}}), flush=True)
     except ModelWireError as e:
         print(json.dumps({"trouble": e.message}), flush=True)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from edgecommon.systemd import Pulse, Systemd
+from modelwire.errors import DiskUnwritable
+
+from .running import Running
 
 SAID = 5.0  # seconds between two looks at what is to be said: they read the database
 
@@ -59,7 +62,6 @@ class WatchedLoop:
             self._step = None
 
     def close(self) -> None:
-        self._systemd.stopping()
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -81,9 +83,18 @@ class WatchedLoop:
         return sum(not pulse.beats() for pulse in self._children.values()) == 0  # each is looked at every time
 
 
-def told(device: DeviceFolder, link: str, training: dict[str, str]) -> str:
-    """Return one line about the agent. link: how the link is; training: by model, what is known of its rounds."""
-    return "; ".join([link, *(_of_model(lineage, training.get(name, "")) for name, lineage in device.lineages.items())])
+def told(
+    device: DeviceFolder, linked: bool, lost: str, full: DiskUnwritable | None, said: Mapping[str, str], running: Running | None
+) -> str:
+    """Return one line about what an agent does, and waits for. lost: why it is not linked; said: by model, why it does not train."""
+    broker, of_rounds = device.settings.link.broker, dict(said)
+    link = f"connected to {broker}" if linked else f"waits for {broker}{': ' if lost else ''}{lost}"
+    if full is not None:
+        return f"waits for room on its disk: {full.message}; {link}"
+    if running is not None:
+        step = f", step {p.done} of {p.steps}" if (p := running.progress) is not None and p.steps else ""
+        of_rounds[running.lineage.name] = f"round {running.lineage.head().rounds + 1} under way{step}"
+    return "; ".join([link, *(_of_model(lineage, of_rounds.get(name, "")) for name, lineage in device.lineages.items())])
 
 
 def _of_model(lineage: Lineage, training: str) -> str:

@@ -13,6 +13,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from edgecommon import access
 from edgecommon.broker import holds_password, redacted
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
 from modelwire.tensors import check_name, check_own_name
@@ -66,7 +67,7 @@ def load(path: Path, *, environment: Mapping[str, str], flags: Mapping[str, str]
     except FileNotFoundError:
         raise MissingFile(path=path, what="the settings file") from None
     except OSError as e:
-        raise ConfigError(reason=f"{path}: {e.strerror}") from None
+        raise _unreadable(path, e) from None
     if len(raw) > FILE_MAX:
         raise ConfigError(reason=f"{path}: {len(raw)} bytes are too many for a settings file")
     try:
@@ -74,6 +75,15 @@ def load(path: Path, *, environment: Mapping[str, str], flags: Mapping[str, str]
     except ValueError as e:  # not TOML, or not UTF-8
         raise ConfigError(reason=f"{path}: {e}") from None
     return build(table, where=str(path), path=path, environment=environment, flags=flags)
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    """Return the error for settings that can't be read; one who may not read them is told who may."""
+    why, owner = access.shut(path) if isinstance(error, PermissionError) else ("", "")
+    named = ConfigError(reason=f"{path}: {error.strerror}" + (f": {why}; nothing of this device may be seen" if why else ""))
+    if owner:
+        named.hint = f"sudo {'' if owner == 'root' else f'-u {owner} '}edgeagent status --config {path.absolute()}"
+    return named
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
-from modelwire.errors import DigestMismatch, Malformed, ModelWireError, NotUnderstood, TooLarge
+from modelwire.errors import DigestMismatch, DiskUnwritable, Malformed, ModelWireError, NotUnderstood, TooLarge
 from modelwire.identity import tensor_leaves
 from modelwire.wire.commands import LEAVES_MAX, Adopt, Leaves, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command
@@ -83,6 +83,8 @@ def proceed(lineage: Lineage, present: Present) -> Answered | None:
                 _log.warning("%s: command %d: %s; all parts are asked for again", lineage.name, asked.number, e.message)
                 return None
             done = _kept(lineage, Answered(asked.number, False, f"{e.message}, {TRIES} times"))
+        except DiskUnwritable:
+            raise  # the command is as good as before
         except ModelWireError as e:
             done = _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
         else:
@@ -135,6 +137,8 @@ def _snapshot(lineage: Lineage, asked: Command, present: Present) -> Answered:
 def _adopt(lineage: Lineage, asked: Command, task: Adopt, present: Present) -> Answered:
     try:
         update, forgotten = forgetting.read(lineage, asked, task.update)
+    except DiskUnwritable:
+        raise
     except ModelWireError as e:
         return _kept(lineage, Answered(asked.number, False, e.message[: forgetting.TEXT_MAX]))
     dropped = forgetting.drop(lineage, present.spool, forgotten)

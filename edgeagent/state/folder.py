@@ -13,7 +13,7 @@ from edgeagent.settings.tree import Settings
 from edgeagent.system.database import open_database
 from edgecommon import files
 from edgecommon.sqlite import Database
-from modelwire.errors import MissingFile
+from modelwire.errors import MissingFile, ModelWireError
 
 from . import agent_tables
 from .claim import BoardClaim, read_claim
@@ -45,6 +45,18 @@ class DeviceFolder:
         with self.database.transaction():
             self.database.run("UPDATE meta SET value=value+1 WHERE key='boot'")
             return int(self.database.one("SELECT value FROM meta WHERE key='boot'")[0])
+
+    def make_good(self) -> None:
+        """Let files and spool follow each model's head: a kill, or a full disk, may have come behind the transaction that moved it."""
+        for name, lineage in self.lineages.items():
+            lineage.serve()
+            self.spool.cards.carded(name, lineage.head().carded_id)
+
+    def make_room(self) -> None:
+        """Give back the room of SQLite's logs, as far as others who read let it: they grow to megabytes before they begin anew."""
+        for database in (self.database, self.spool.database):
+            with suppress(ModelWireError):
+                database.run("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def nudges(self) -> int:
         """Return a number that rises when somebody asks the running agent to send again."""

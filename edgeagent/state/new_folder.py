@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.system.database import create_database
-from edgecommon import files
+from edgecommon import disk, files
 from modelwire.errors import ConfigError
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file
@@ -44,21 +44,35 @@ def create_folder(
             raise ConfigError(reason=f"{folder / place} is there already; init never overwrites")
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
-    folder.mkdir(parents=True, exist_ok=True)
     import shutil  # with all the packers that it knows: not in the memory of an agent that runs
 
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed
-    staging.mkdir(mode=0o700)
+    with disk.named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(mode=0o700)
+    try:
+        _fill(staging, loaded, text, models, seed, fleet, exact, token, resume)
+        with disk.named(folder):
+            for place in places:
+                os.rename(staging / place, folder / place)
+            files.flush_folder(folder)
+    except BaseException:
+        _take_back(folder, staging, places)  # half of it would only take room, and the next try begins anew
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    staging.rmdir()
+
+
+def _fill(
+    staging: Path, loaded: Loaded, text: str, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool, token: str, resume: bool
+) -> None:
+    device = loaded.settings.device
     files.write(staging / device.key, f"{write_key(KeyKind.DEVICE_PRIVATE, seed)}\n".encode(), mode=0o600)
     if token:
         files.write(staging / device.claim, f"{token.strip()}\n".encode(), mode=0o600)
     _create_state(staging / device.dir, loaded, models, exact, resume)
     files.write(staging / device.fleet_key, f"{write_fleet(fleet)}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
-    for place in places:
-        os.rename(staging / place, folder / place)
-    files.flush_folder(folder)
-    staging.rmdir()
 
 
 def _take_back(folder: Path, staging: Path, places: list[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecommon import files
+from edgecommon import disk, files
 from modelwire.errors import Malformed, StateDamaged
 from modelwire.lattice.candidates import Residual
 from modelwire.lattice.state import ModelState
@@ -57,8 +57,9 @@ class ModelStore:
     def create(cls, folder: Path, base: bytes, manifest: Manifest, residual: Residual) -> tuple[ModelStore, Written]:
         """Make the folder of a new model, with the base in its first slot."""
         made = cls(folder, manifest)
-        for part in (folder, *(folder / s for s in SLOTS)):
-            part.mkdir()
+        with disk.named(folder):
+            for part in (folder, *(folder / s for s in SLOTS)):
+                part.mkdir()
         files.write(folder / "base.tflite", base)
         blank = [np.zeros(manifest.schema.tensors[t].size, np.int32) for t in manifest.kept]
         written = made._write(SLOTS[0], base, pack(manifest.exponents, residual, blank))
@@ -106,13 +107,15 @@ class ModelStore:
         files.point(self.served, f"{slot}/model.tflite")
         past = self.folder / "history"
         if history:
-            past.mkdir(exist_ok=True)
+            with disk.named(past):
+                past.mkdir(exist_ok=True)
             if not (past / f"{version}.tflite").exists():
                 files.share(self.folder / slot / "model.tflite", past / f"{version}.tflite")
         if past.is_dir():
             numbered = sorted((p for p in past.iterdir() if p.stem.isdigit()), key=lambda p: int(p.stem))
             for path in numbered[: max(0, len(numbered) - history)]:
-                path.unlink()
+                with disk.named(path):
+                    path.unlink()
 
     def tidy(self, active: str) -> list[str]:
         """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written."""
@@ -135,7 +138,7 @@ class ModelStore:
         try:
             data = path.read_bytes()
         except OSError as e:
-            raise StateDamaged(path=path, reason=e.strerror) from None
+            raise disk.unwritable(e, path) or StateDamaged(path=path, reason=e.strerror) from None
         if hashlib.sha256(data).digest() != sha256:
             raise StateDamaged(path=path, reason="its bytes are not those that the database names")
         return data

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgecommon import disk
 from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database
 from modelwire.errors import DigestMismatch
@@ -106,22 +107,15 @@ class Takings:
         return True
 
     def keep(self, part: Part) -> bool:
-        """Keep a part, down to the disk, and return whether it is news. Raises WireError for one that the tree does not prove, OSError."""
+        """Keep a part, down to the disk, and return whether it is news. Raises WireError for one that the tree does not prove."""
         taking = self.current()
         if taking is None or taking.transfer is None or part.id != taking.task.id or part.index in taking.held:
             return False
         parts.check(taking.transfer, part)
-        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            view, at = memoryview(part.data), part.index * taking.transfer.part_size
-            while view:
-                done = os.pwrite(descriptor, view, at)
-                view, at = view[done:], at + done
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if not taking.held:
-            flush_folder(self.file.parent)
+        with disk.named(self.file, len(part.data)):
+            self._write(memoryview(part.data), part.index * taking.transfer.part_size)
+            if not taking.held:
+                flush_folder(self.file.parent)
         have = parts.bitmap({*taking.held, part.index}, taking.count)
         self._db.run("UPDATE taking SET have=? WHERE model=?", have, self._model)
         return True
@@ -138,6 +132,16 @@ class Takings:
         self._db.run("UPDATE taking SET transfer=x'', have=x'', tries=tries+1 WHERE model=?", self._model)
         self.file.unlink(missing_ok=True)
         raise DigestMismatch(what="the update that came in parts")
+
+    def _write(self, view: memoryview, at: int) -> None:
+        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while view:
+                done = os.pwrite(descriptor, view, at)
+                view, at = view[done:], at + done
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def tidy(self) -> list[str]:
         """Remove the bytes of an update whose command was answered, and return what is gone."""

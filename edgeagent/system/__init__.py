@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["clock", "database", "deferred"]
+__all__ = ["clock", "database", "deferred", "notice"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from edgecommon.sqlite import Database, Fault
-from modelwire.errors import ConfigError, MissingFile, ModelWireError, StateDamaged
+from modelwire.errors import ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
 
 CACHE = 256  # KiB of pages that SQLite keeps for itself; the kernel keeps the file's in its own cache anyway
 
@@ -44,8 +45,67 @@ def open_database(
     return database
 
 
+def look_into(path: Path, release: int, *, patience: int = 0) -> tuple[Database, str]:
+    """Return the file at `path` for one who may not write there, or has no room to, and what of it is not seen; mostly nothing.
+
+    SQLite wants a file of its own beside one that it reads. Where it can't have it, the file is read as it lies there, or, when commits
+    still stand in its log, as a copy in memory. Raises what opening it raises when none of that can be had; StateDamaged for another
+    release.
+    """
+    missed = ""
+    try:
+        database = _looked(path, patience)
+    except (DiskUnwritable, ConfigError):
+        if not os.access(path, os.R_OK):
+            raise
+        log = path.with_name(path.name + "-wal")
+        if not _has_commits(log):
+            database = _looked(path, patience, still=True)
+        else:
+            try:
+                database = _looked_at_copy(path, log, patience)
+            except OSError:
+                database = _looked(path, patience, still=True)
+                missed = f"what was written last: it stands in {log} alone, and there is no room for a copy"
+    written = database.number("PRAGMA user_version")
+    if written != release:
+        database.close()
+        raise StateDamaged(path=path, reason=f"its tables are of release {written}, this agent reads {release}")
+    return database, missed
+
+
+def _looked(path: Path, patience: int, *, still: bool = False) -> Database:
+    database = Database(path, _named, mode="ro", patience=patience, still=still)
+    try:
+        database.number("SELECT count(*) FROM sqlite_master")  # it is opened with the first look
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _has_commits(log: Path) -> bool:
+    try:
+        return log.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _looked_at_copy(path: Path, log: Path, patience: int) -> Database:
+    """Return a copy in memory, or in the folder for temporary files; its files have no name any more. Raises OSError."""
+    import shutil  # for those who are shut out
+    import tempfile
+
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="edgeagent-", dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        copy = Path(folder) / path.name
+        for file in (path, log):
+            shutil.copyfile(file, copy.with_name(file.name))
+        return _looked(copy, patience)
+
+
 def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError | None:
     """Return the error that the operator gets; a fault of ours stays what it is."""
-    if fault in (Fault.FULL, Fault.DENIED):
-        return ConfigError(reason=f"{path}: {'the disk is full' if 'disk I/O' in str(error) else error}")
+    if fault is Fault.DENIED:
+        return ConfigError(reason=f"{path}: {error}")
     return StateDamaged(path=path, reason=str(error)) if fault is Fault.DAMAGED else None

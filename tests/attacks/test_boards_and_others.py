@@ -23,7 +23,7 @@ from edgeagent.state import agent_tables
 from edgeagent.state.folder import open_folder
 from edgeagent.state.taking import FILE, TRIES
 from edgecommon.logs import TextLines
-from modelwire.errors import Malformed, ModelWireError, StateDamaged, WireError, WrongRole
+from modelwire.errors import DiskUnwritable, Malformed, ModelWireError, StateDamaged, WireError, WrongRole
 from modelwire.wire import claims, parts, records
 from modelwire.wire.keys import write_fleet
 from modelwire.wire.records import Level, Receipt, Response, Transfer, Wait, Wanted
@@ -169,7 +169,7 @@ def test_an_offer_that_is_never_kept_ends_and_the_board_learns_from_its_base(tmp
 
 
 def test_a_full_disk_costs_the_parts_that_found_no_room_and_no_more(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -179,8 +179,9 @@ def test_a_full_disk_costs_the_parts_that_found_no_room_and_no_more(
         with monkeypatch.context() as m:
             m.setattr("edgeagent.state.taking.os.pwrite", full)
             for index in range(out.count):
-                hear(r, out.cut(index), "part")
-        assert "No space left on device" in caplog.text and not r.lineage.takings.current().held  # type: ignore[union-attr]
+                with pytest.raises(DiskUnwritable, match="No space left on device"):  # the agent keeps it, and waits
+                    hear(r, out.cut(index), "part")
+        assert not r.lineage.takings.current().held  # type: ignore[union-attr]
         for index in range(out.count):
             hear(r, out.cut(index), "part")
         assert r.lineage.load().state.root == AFTER.root

@@ -9,7 +9,7 @@ import pytest
 
 from edgecommon import sqlite
 from edgecommon.sqlite import Database, Fault
-from modelwire.errors import StateBusy
+from modelwire.errors import DiskUnwritable, StateBusy
 
 
 class Named(Exception):
@@ -99,8 +99,6 @@ def test_one_row_is_wanted_or_may_be_missing(db: Database) -> None:
 @pytest.mark.parametrize(
     ("error", "room", "fault"),
     [
-        (sqlite3.OperationalError("database or disk is full"), 1 << 40, Fault.FULL),
-        (sqlite3.OperationalError("disk I/O error"), 4096, Fault.FULL),
         (sqlite3.OperationalError("disk I/O error"), 1 << 40, Fault.DAMAGED),
         (sqlite3.OperationalError("attempt to write a readonly database"), 1 << 40, Fault.DENIED),
         (sqlite3.OperationalError("unable to open database file"), 1 << 40, Fault.DENIED),
@@ -117,6 +115,22 @@ def test_each_fault_gets_its_owners_name(
     with pytest.raises(Named) as e, db.named():
         raise error
     assert e.value.args == (fault, db.path)
+
+
+@pytest.mark.parametrize(
+    ("said", "room", "reason"),
+    [
+        ("database or disk is full", 1 << 40, "No space left on device"),
+        ("disk I/O error", 4096, "No space left on device"),
+    ],
+)
+def test_a_disk_that_takes_nothing_more_is_said_for_every_owner(
+    db: Database, monkeypatch: pytest.MonkeyPatch, said: str, room: int, reason: str
+) -> None:
+    monkeypatch.setattr(sqlite, "_free", lambda path: room)
+    with pytest.raises(DiskUnwritable) as e, db.named():
+        raise sqlite3.OperationalError(said)
+    assert (e.value.facts["path"], e.value.facts["reason"], e.value.code) == (db.path, reason, 83)
 
 
 @pytest.mark.parametrize("mode", ["ro", "rw", "rwc"])

@@ -158,3 +158,17 @@ def test_a_child_of_a_service_does_not_speak_in_its_name(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "0.0\n" and notified.words() == []
     notified.close()
+
+
+def test_what_keeps_a_service_from_serving_buys_it_time_until_it_serves_and_is_a_sign_of_life_after(tmp_path: Path) -> None:
+    notified = NotifySocket(tmp_path / "notify", watchdog=60)
+    systemd = Systemd(notified.environment)
+    systemd.starting("waits for room")
+    systemd.starting("waits for room")
+    systemd.ready()
+    systemd.starting("waits for room again")
+    assert notified.words() == [
+        "EXTEND_TIMEOUT_USEC=120000000", "STATUS=waits for room", "EXTEND_TIMEOUT_USEC=120000000", "READY=1", "WATCHDOG=1",
+        "STATUS=waits for room again",
+    ]  # fmt: skip
+    notified.close()

@@ -157,3 +157,49 @@ def test_the_page_of_the_centre_can_be_typed_under_a_systemd(here: tuple[Machine
     assert "edgecloud-backup.timer" in m.run("systemctl list-timers --no-legend")
     exact(m)
     assert m.run("find /var/lib/edgecloud -name '*.db*' -perm /077") == "", "registry and copies are their owner's alone"
+
+
+@pytest.mark.slow("starts a systemd and two services, and fills a disk", seconds=30)
+def test_a_board_whose_disk_is_full_waits_says_so_and_publishes_again_when_there_is_room(here: tuple[Machine, broker.Mosquitto]) -> None:
+    m, b = here
+    set_up_centre(m, b)
+    set_up_board(m, b)
+    m.until("an update comes", lambda: stored(m) > 0)
+
+    def waits() -> bool:
+        m.run("cat /dev/zero > /var/lib/edgeagent/filler 2> /dev/null || true")  # again: the agent gives back what it can spare
+        return m.of_unit(AGENT, "StatusText").startswith("waits for room on its disk: ")
+
+    m.until("it says that it waits", waits)
+    pid, held = m.of_unit(AGENT, "MainPID"), newest(m)
+    looked = m.run("sudo -u edgeagent /opt/edgeagent/bin/edgeagent status --dir /var/lib/edgeagent/agent")
+    assert "pi-7" in looked
+
+    def alive() -> int:
+        return int(m.of_unit(AGENT, "WatchdogTimestampMonotonic"))
+
+    since = alive()
+    m.until("an agent that waits lives, for longer than systemd waits for a sign of it", lambda: alive() > since + 4_000_000)
+    assert m.of_unit(AGENT, "StatusText").startswith("waits for room on its disk: ")
+    m.run("rm /var/lib/edgeagent/filler")
+    took = m.until("it publishes again", lambda: newest(m) > held, within=AGAIN)
+    print(f"published again {took:.1f} s after there was room")
+    assert (m.of_unit(AGENT, "MainPID"), m.of_unit(AGENT, "NRestarts")) == (pid, "0")
+    exact(m)
+
+
+@pytest.mark.slow("starts a systemd and two services, and fills a disk", seconds=20)
+def test_a_board_that_starts_on_a_full_disk_is_not_given_up_and_serves_when_there_is_room(here: tuple[Machine, broker.Mosquitto]) -> None:
+    m, b = here
+    set_up_centre(m, b)
+    set_up_board(m, b)
+    m.until("an update comes", lambda: stored(m) > 0)
+    m.run(f"systemctl stop {AGENT}; cat /dev/zero > /var/lib/edgeagent/filler 2> /dev/null || true")
+    held = newest(m)
+    m.run(f"systemctl start --no-block {AGENT}")
+    m.until("it says that it waits", lambda: m.of_unit(AGENT, "StatusText").startswith("waits for room on its disk: "))
+    assert m.of_unit(AGENT, "ActiveState") in ("activating", "active")
+    m.run("rm /var/lib/edgeagent/filler")
+    m.until("it publishes again", lambda: newest(m) > held, within=AGAIN)
+    assert m.of_unit(AGENT, "NRestarts") == "0"
+    exact(m)

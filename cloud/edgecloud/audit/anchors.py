@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecloud.registry import Store
-from modelwire.errors import BadArgument, Malformed, MissingFile
+from edgecommon import disk
+from modelwire.errors import BadArgument, DiskUnwritable, Malformed, MissingFile
 from modelwire.wire.log import Link
 
 from . import carrying
@@ -59,7 +60,9 @@ def append(path: Path, one: Anchor) -> None:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(descriptor, size)  # half a line would make all of the file unreadable
-            raise BadArgument(reason=f"{path}: {error.strerror}", fix="make room there; no line was added") from None
+            if (full := disk.unwritable(error, path)) is not None:
+                raise DiskUnwritable(**{**full.facts, "fix": f"{full.next_step}; no line was added"}) from error
+            raise BadArgument(reason=f"{path}: {error.strerror}", fix="see who may write there; no line was added") from None
     finally:
         os.close(descriptor)
 

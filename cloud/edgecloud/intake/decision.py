@@ -11,7 +11,7 @@ from pathlib import Path
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import DeviceKey, Store
 from modelwire import limits
-from modelwire.errors import BadSignature, ConfigError, KernelError, RegistryDamaged, StateBusy, UnknownDevice
+from modelwire.errors import BadSignature, ConfigError, DiskUnwritable, KernelError, RegistryDamaged, StateBusy, UnknownDevice
 from modelwire.wire import topics
 from modelwire.wire.records import Record, encode
 from modelwire.wire.signing import Role, Signer
@@ -21,7 +21,7 @@ TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts
 A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
 # The centre's own trouble: no message is at fault, none is acknowledged, and all come again.
-OURS = (RegistryDamaged, StateBusy, KernelError, ConfigError)
+OURS = (RegistryDamaged, StateBusy, KernelError, ConfigError, DiskUnwritable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
 from edgecloud.versions import materialise
-from modelwire.errors import ModelWireError, StateBusy
+from modelwire.errors import DiskUnwritable, ModelWireError, StateBusy
 from modelwire.lattice.state import ModelState
 
 from . import linking
@@ -65,7 +65,7 @@ class Rebuilder:
             try:
                 self._build(lineage, version)
                 results.append((version, lineage, None))
-            except StateBusy:
+            except (StateBusy, DiskUnwritable):
                 raise  # it passes; nothing is lost but the work
             except OURS as error:
                 # The registry is at fault, not the device: its versions stay stored, everybody else's go on.

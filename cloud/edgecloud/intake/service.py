@@ -20,8 +20,9 @@ from edgecloud.audit.signing import require_signed, sign_end
 from edgecloud.registry import SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import tighten
+from edgecommon import disk
 from edgecommon.systemd import Pulse, Systemd
-from modelwire.errors import BrokerUnreachable, StateBusy
+from modelwire.errors import BrokerUnreachable, DiskUnwritable, StateBusy
 from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
@@ -47,6 +48,7 @@ class Pace:
     tick: float = 1.0  # how often the operator's additions and requests are looked for
     resend: float = 30.0  # a command without an answer goes out again
     busy: float = 30.0  # how long another writer may hold the registry
+    disk: float = 2.0  # between two tries to write to a disk that takes nothing more
     connect: float = 15.0  # --once gives up on a broker after this
 
 
@@ -93,6 +95,7 @@ class Ingester:
         self._waiting_bytes = 0  # of messages taken from the transport and not committed yet
         self._counting = threading.Lock()
         self._stopping = False
+        self._full = False  # its disk took nothing more, the last time
         self._work = threading.Event()  # something was stored
         self._idle = threading.Event()  # the rebuild has nothing left
         self._failure: BaseException | None = None
@@ -114,6 +117,11 @@ class Ingester:
 
         Raises StateBusy when another ingester works on this registry, and the registry's own errors.
         """
+        while once is None and (full := disk.refusal(self._path)) is not None:
+            self._systemd.starting(f"waits for room on its disk: {full.message}")
+            if self._wait(full, ""):
+                return self.tally
+        self._has_room()
         with lock_registry(self._path):
             tighten(self._path)
             store = self._open()
@@ -211,12 +219,12 @@ class Ingester:
                     outcomes = [ingest.take(d.topic, d.data, now) for d in batch]
                     self._sign(ingest.store)
                 break
-            except StateBusy as error:
+            except (StateBusy, DiskUnwritable, OSError) as error:
                 ingest.forget()
-                log.warning("%s; the batch waits", error)
                 self._tell_systemd(f"{error}; {len(batch)} messages wait")
-                if self._rest(1.0):
+                if self._wait(error, "the batch waits"):
                     return  # nothing of it was acknowledged: it comes again
+        self._has_room()
         with self._counting:
             self._waiting_bytes -= sum(len(d.data) for d in batch)
         for delivery in batch:
@@ -242,6 +250,30 @@ class Ingester:
         if self._rebuild_pulse is not None:
             self._rebuild_pulse.beat()
 
+    def _wait(self, error: Exception, what: str) -> bool:
+        """Wait for another writer, or for a disk that takes nothing more; return whether it was asked to stop meanwhile.
+
+        The disk is said once, not at each try. Raises the error again when it is another one.
+        """
+        if isinstance(error, StateBusy):
+            log.warning("%s; %s", error, what)
+            return self._rest(1.0)
+        full = error if isinstance(error, DiskUnwritable) else disk.unwritable(error) if isinstance(error, OSError) else None
+        if full is None:
+            raise error
+        with self._counting:
+            news, self._full = not self._full, True
+        if news:
+            log.error("%s; nothing more is acknowledged until there is room: %s", full.message, full.next_step)
+        return self._rest(self._pace.disk)
+
+    def _has_room(self) -> None:
+        """Say, once, that the disk takes writes again."""
+        with self._counting:
+            news, self._full = self._full, False
+        if news:
+            log.warning("there is room on the disk again: going on")
+
     def _rest(self, seconds: float) -> bool:
         """Wait, and return whether it was asked to stop meanwhile."""
         end = time.monotonic() + seconds
@@ -257,9 +289,10 @@ class Ingester:
                 outcomes = ingest.released(now)
                 self._sign(ingest.store)
             self._after(outcomes)
-        except StateBusy as error:
+        except (StateBusy, DiskUnwritable, OSError) as error:
             ingest.forget()
-            log.warning("%s; looking again", error)
+            self._wait(error, "looking again")
+            return
         for request in ingest.commands(now=now):
             one = request.lineage, request.number
             if clock - self._asked.get(one, -self._pace.resend) >= self._pace.resend:
@@ -305,9 +338,8 @@ class Ingester:
             self._idle.clear()
             try:
                 judged = rebuilder.run(int(self._clock()), stopping=lambda: self._stopping)
-            except StateBusy as error:
-                log.warning("%s; the rebuild waits", error)
-                self._rest(1.0)
+            except (StateBusy, DiskUnwritable, OSError) as error:
+                self._wait(error, "the rebuild waits")
                 continue
             for one in judged:
                 self.tally.verified += one.ok

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from edgecommon import disk
 from edgecommon.files import flush_folder, make_private_folder, write
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
@@ -94,7 +95,9 @@ class FileBlobs:
                 flush_folder(folder)
         except OSError as error:
             # The place is at fault, never the message that brought the bytes.
-            raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="make room there, or check who may write") from error
+            if (full := disk.unwritable(error, path, len(data))) is not None:
+                raise full from error
+            raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="check who may write there") from error
         return digest
 
     def get(self, digest: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from edgecommon import disk
 from edgecommon.files import make_private_file
 from edgecommon.sqlite import BUSY, Database, Fault
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged
@@ -25,7 +26,9 @@ def open_database(
         except FileExistsError:
             pass
         except OSError as error:
-            raise BadArgument(reason=f"{path}: {error.strerror}", fix="check who may write its folder, and the room there") from error
+            if (full := disk.unwritable(error, path)) is not None:
+                raise full from error
+            raise BadArgument(reason=f"{path}: {error.strerror}", fix="check who may write its folder") from error
     mode = "ro" if readonly else "rwc" if create else "rw"
     return Database(path, _named, mode=mode, synchronous=synchronous, busy=busy, savepoints=True)
 
@@ -74,8 +77,6 @@ def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError:
     if fault is Fault.MISUSED:
         fix = "open the registry once on each thread, and use nothing of it after it was closed"
         return BadArgument(reason=f"{path}: {error}", fix=fix)
-    if fault is Fault.FULL:
-        return BadArgument(reason=f"{path}: its disk is full: {error}", fix="make room there; nothing is damaged")
     if fault is Fault.DENIED:
         if path.is_dir():
             return BadArgument(reason=f"{path} is a folder", fix="name the registry's file")

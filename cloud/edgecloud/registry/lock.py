@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edgecommon import disk
 from modelwire.errors import BadArgument, StateBusy
 
 
@@ -58,4 +59,6 @@ def _lock_file(path: Path, end: str) -> BinaryIO:
     try:
         return os.fdopen(os.open(path.with_name(f"{path.name}.{end}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
     except OSError as error:
+        if (full := disk.unwritable(error)) is not None:
+            raise full from error
         raise BadArgument(reason=f"{path}.{end}: {error.strerror}", fix="check who may write the registry's folder") from error

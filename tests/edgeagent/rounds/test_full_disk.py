@@ -10,6 +10,7 @@ import pytest
 
 from edgeagent.service.agent import Goal
 from edgecommon import files
+from modelwire.errors import DiskUnwritable
 from tests.edgeagent.boards import centre, fill, rig
 from tests.edgeagent.by_hand import one
 from tests.edgeagent.centre import FakeClock
@@ -30,9 +31,9 @@ def test_a_full_disk_in_the_middle_of_a_round_leaves_nothing_behind_and_names_th
             return plain(handle, data)
 
         monkeypatch.setattr(os, "write", write)
-        with pytest.raises(OSError) as e:
+        with pytest.raises(DiskUnwritable) as e:
             one(r)
-        assert e.value.filename and e.value.filename.endswith("model.tflite")
+        assert str(e.value.facts["path"]).endswith("model.tflite") and int(str(e.value.facts["needed"])) > 100
         monkeypatch.undo()
         assert r.lineage.head() == before
         assert list((tmp_path / "d").rglob(f"*{files.TEMPORARY}")) == [], "the half that was written takes room that is missing"

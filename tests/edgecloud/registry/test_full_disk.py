@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry import SqliteStore
-from modelwire.errors import BadArgument, RegistryDamaged
+from modelwire.errors import DiskUnwritable, RegistryDamaged
 from modelwire.wire.records import Level
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
@@ -29,7 +29,7 @@ def test_a_full_disk_beside_the_registry_is_no_fault_of_the_message_and_leaves_n
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("edgecloud.registry.blobs.os.fsync", full)
-    with pytest.raises(BadArgument, match="No space left"):
+    with pytest.raises(DiskUnwritable, match="No space left"):
         centre.deliver(device, sent)
     monkeypatch.setattr("edgecloud.registry.blobs.os.fsync", real)
     assert store.refusals.count() == 0
@@ -42,7 +42,7 @@ def test_a_full_disk_beside_the_registry_is_no_fault_of_the_message_and_leaves_n
 def test_a_full_database_says_to_make_room_and_not_to_restore(store: SqliteStore, base: Base) -> None:
     pages = store.database.number("PRAGMA page_count")
     store.database.number(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(BadArgument, match="full") as caught:
+    with pytest.raises(DiskUnwritable, match="No space left") as caught:
         store.blobs.put(bytes(1 << 20))
     assert "make room" in caught.value.next_step
 
@@ -55,6 +55,6 @@ def test_a_disk_too_full_for_the_index_of_the_log_is_not_called_damage(store: Sq
     with pytest.raises(RegistryDamaged):
         fails()
     monkeypatch.setattr("edgecommon.sqlite._free", lambda _path: 4096)
-    with pytest.raises(BadArgument, match="its disk is full") as caught:
+    with pytest.raises(DiskUnwritable, match="No space left") as caught:
         fails()
     assert "restore" not in caught.value.next_step
