@@ -33,8 +33,9 @@ def missing() -> str:
         return "not installed: systemd" if not SYSTEMD.exists() else f"not installed: {', '.join(lacks)}"
     if _cgroups() is None:
         return "no cgroup v2 is mounted here that may be written to"
+    tries = " && ".join(f"mount -t {kind} try /mnt" for kind in ("proc", "sysfs", "cgroup2", "devpts", "tmpfs"))
     tried = subprocess.run(
-        ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "mount", "-t", "tmpfs", "try", "/mnt"],
+        ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "sh", "-c", tries],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return "" if tried.returncode == 0 else f"namespaces or mounts are not allowed here: {tried.stderr.strip()}"
@@ -95,7 +96,8 @@ def machine(folder: Path) -> Iterator[Machine]:
     seen = [path for path in dict.fromkeys(seen) if path == str(ROOT) or not Path(path).is_relative_to(ROOT)]
     script = Path(__file__).with_name("machine.sh")
     with (folder / "machine.log").open("wb") as log:
-        outer = subprocess.Popen(["bash", str(script), str(root), str(cgroup), *seen], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        command = ["setpriv", "--pdeathsig", "KILL", "bash", str(script), str(root), str(cgroup), *seen]  # it outlives no killed test
+        outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         made = Machine(_init_of(outer, folder / "machine.log"))
         made.until("it starts", lambda: made.try_run("systemctl is-system-running").stdout.strip() in ("running", "degraded"))

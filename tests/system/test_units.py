@@ -44,11 +44,22 @@ def set_up_centre(m: Machine, b: broker.Mosquitto) -> None:
     lines = console_lines(DOCS / "centre.md")
     begin, end = lines.index(next(x for x in lines if " init " in x)), lines.index("systemctl status edgecloud-ingest")
     quick(m, INGESTER)
+    small_disk(m, "edgecloud")
     typed(m, "\n".join(lines[begin : end + 1]).replace("1883", str(b.port)))
 
 
 def quick(m: Machine, unit: str) -> None:
     m.put(f"/etc/systemd/system/{unit}.d/quick.conf", b"[Service]\nWatchdogSec=3s\nRestartSec=1s\n")
+
+
+def small_disk(m: Machine, user: str) -> None:
+    """Give the folder of a service a disk of its own, small enough to be filled."""
+    m.run(f"mount -t tmpfs -o mode=750,size=24m {user} /var/lib/{user} && chown {user}:{user} /var/lib/{user}")
+
+
+def fill(m: Machine, user: str) -> None:
+    """Fill the disk, again where a service gave back what it can spare."""
+    m.run(f"cat /dev/zero > /var/lib/{user}/filler 2> /dev/null || true")
 
 
 def set_up_board(m: Machine, b: broker.Mosquitto) -> None:
@@ -58,7 +69,7 @@ def set_up_board(m: Machine, b: broker.Mosquitto) -> None:
     held = io.BytesIO()
     np.savez(held, x=x, y=y)
     m.put("/tmp/samples.npz", held.getvalue())
-    m.run("mount -t tmpfs -o mode=750,size=24m board /var/lib/edgeagent && chown edgeagent:edgeagent /var/lib/edgeagent")
+    small_disk(m, "edgeagent")
     m.run(f"install -m 644 /var/lib/edgecloud/fleet.pub {ROOT}/tests/models/digits.tflite /var/lib/edgeagent/")
     settings = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
     made = m.run(
@@ -107,6 +118,11 @@ def test_both_services_are_ready_say_what_they_do_and_wait_for_a_broker(here: tu
     assert m.of_unit(AGENT, "ActiveState") == "active"
     m.until("an update comes", lambda: stored(m) > 0)
     m.until("it says what it does", lambda: bool(re.match(rf"connected to {b.url}; digits@\d+", m.of_unit(AGENT, "StatusText"))))
+    served = m.run("find /var/lib/edgeagent -name served.tflite").strip()
+    for group, may in (("edgeagent", True), ("nogroup", False)):
+        read = m.try_run(f"setpriv --reuid=nobody --regid={group} --clear-groups cat {served} > /dev/null")
+        assert (read.returncode == 0) is may, f"an application of the group reads the served model, and nobody else: {read.stderr}"
+    assert m.run("find /var/lib/edgeagent -name '*.key' -perm /077") == ""
     b.kill()
     m.until("it says what it waits for", lambda: m.of_unit(AGENT, "StatusText").startswith(f"waits for {b.url}: "))
     assert m.of_unit(AGENT, "NRestarts") == m.of_unit(INGESTER, "NRestarts") == "0"
@@ -167,7 +183,7 @@ def test_a_board_whose_disk_is_full_waits_says_so_and_publishes_again_when_there
     m.until("an update comes", lambda: stored(m) > 0)
 
     def waits() -> bool:
-        m.run("cat /dev/zero > /var/lib/edgeagent/filler 2> /dev/null || true")  # again: the agent gives back what it can spare
+        fill(m, "edgeagent")
         return m.of_unit(AGENT, "StatusText").startswith("waits for room on its disk: ")
 
     m.until("it says that it waits", waits)
@@ -194,7 +210,8 @@ def test_a_board_that_starts_on_a_full_disk_is_not_given_up_and_serves_when_ther
     set_up_centre(m, b)
     set_up_board(m, b)
     m.until("an update comes", lambda: stored(m) > 0)
-    m.run(f"systemctl stop {AGENT}; cat /dev/zero > /var/lib/edgeagent/filler 2> /dev/null || true")
+    m.run(f"systemctl stop {AGENT}")
+    fill(m, "edgeagent")
     held = newest(m)
     m.run(f"systemctl start --no-block {AGENT}")
     m.until("it says that it waits", lambda: m.of_unit(AGENT, "StatusText").startswith("waits for room on its disk: "))
@@ -202,4 +219,31 @@ def test_a_board_that_starts_on_a_full_disk_is_not_given_up_and_serves_when_ther
     m.run("rm /var/lib/edgeagent/filler")
     m.until("it publishes again", lambda: newest(m) > held, within=AGAIN)
     assert m.of_unit(AGENT, "NRestarts") == "0"
+    exact(m)
+
+
+@pytest.mark.slow("starts a systemd and two services, and fills a disk", seconds=30)
+def test_a_centre_whose_disk_is_full_waits_says_so_and_takes_in_again_when_there_is_room(here: tuple[Machine, broker.Mosquitto]) -> None:
+    m, b = here
+    set_up_centre(m, b)
+    set_up_board(m, b)
+    m.until("an update comes", lambda: stored(m) > 0)
+
+    def waits() -> bool:
+        fill(m, "edgecloud")
+        return m.of_unit(INGESTER, "StatusText").startswith("waits for room on its disk: ")
+
+    m.until("it says that it waits", waits)
+    pid, before = m.of_unit(INGESTER, "MainPID"), stored(m)
+
+    def alive() -> int:
+        return int(m.of_unit(INGESTER, "WatchdogTimestampMonotonic"))
+
+    since = alive()
+    m.until("an ingester that waits lives, for longer than systemd waits for a sign of it", lambda: alive() > since + 4_000_000)
+    assert m.of_unit(INGESTER, "StatusText").startswith("waits for room on its disk: ")
+    m.run("rm /var/lib/edgecloud/filler")
+    took = m.until("it takes in again", lambda: stored(m) > before, within=AGAIN)
+    print(f"taken in again {took:.1f} s after there was room")
+    assert (m.of_unit(INGESTER, "MainPID"), m.of_unit(INGESTER, "NRestarts")) == (pid, "0")
     exact(m)

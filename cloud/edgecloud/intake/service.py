@@ -221,7 +221,8 @@ class Ingester:
                 break
             except (StateBusy, DiskUnwritable, OSError) as error:
                 ingest.forget()
-                self._tell_systemd(f"{error}; {len(batch)} messages wait")
+                waits = "another writer" if isinstance(error, StateBusy) else "room on its disk"
+                self._tell_systemd(f"waits for {waits}: {error}; {len(batch)} messages wait")
                 if self._wait(error, "the batch waits"):
                     return  # nothing of it was acknowledged: it comes again
         self._has_room()
