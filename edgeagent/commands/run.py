@@ -65,7 +65,7 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
             except DiskUnwritable as e:
                 if goal.publish or goal.timeout:
                     raise
-                wait_at_start(e, loaded.state / LOCK, Clock(), systemd)
+                wait_at_start(e, loaded.state / LOCK, Clock(), say=systemd.starting)
     finally:
         systemd.stopping()
 

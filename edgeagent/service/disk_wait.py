@@ -12,7 +12,6 @@ from edgeagent.link.transport import Arrived
 from edgeagent.system.clock import Clock
 from edgeagent.system.notice import Notice
 from edgecommon import disk, files
-from edgecommon.systemd import Systemd
 from modelwire.errors import DiskUnwritable
 
 FIRST, LONGEST = 1.0, 15.0  # seconds between two looks whether there is room
@@ -100,15 +99,18 @@ class DiskWait:
         self.trouble = error
 
 
-def wait_at_start(error: DiskUnwritable, lock: Path, clock: Clock, systemd: Systemd) -> None:
-    """Return when the disk that kept an agent from starting takes writes again. lock: of the state folder; it is held meanwhile."""
+def wait_at_start(error: DiskUnwritable, lock: Path, clock: Clock, *, say: Callable[[str], None] = lambda text: None) -> None:
+    """Return when the disk that kept an agent from starting takes writes again. lock: of the state folder; it is held meanwhile.
+
+    say: is told again and again what is waited for.
+    """
     waiting = DiskWait(clock)
     with ExitStack() as held:
         with suppress(DiskUnwritable, OSError):
             held.enter_context(files.locked(lock))
         waiting.begin(error)
         while not waiting.over():
-            systemd.starting(f"waits for room on its disk: {error.message}")
+            say(f"waits for room on its disk: {error.message}")
             clock.sleep(FIRST)
 
 
