@@ -62,6 +62,7 @@ def test_the_renewal_runs_its_three_steps_in_their_order() -> None:
 def test_a_service_is_watched_and_not_given_up_but_for_its_settings(name: str) -> None:
     service = read(ROOT / "deploy" / name)["Service"]
     assert service["Type"] == "notify" and service["Restart"] == "always" and service["WatchdogSec"]
+    assert service["LimitCORE"] == "0", "a core dump holds the private key, and the watchdog makes one"
     codes = {int(code) for code in service["RestartPreventExitStatus"].split()}
     assert codes - {2} <= SETTINGS and {2, errors.WrongKeyKind.code, errors.OldWire.code} <= codes
     assert service["ProtectSystem"] == "strict" and service["NoNewPrivileges"] == "yes" and service["MemoryMax"]

@@ -247,3 +247,20 @@ def test_a_centre_whose_disk_is_full_waits_says_so_and_takes_in_again_when_there
     print(f"taken in again {took:.1f} s after there was room")
     assert (m.of_unit(INGESTER, "MainPID"), m.of_unit(INGESTER, "NRestarts")) == (pid, "0")
     exact(m)
+
+
+@pytest.mark.slow("starts a systemd and a service that fails", seconds=20)
+def test_a_setting_that_is_wrong_is_not_tried_again_and_a_file_that_is_not_there_yet_is(here: tuple[Machine, broker.Mosquitto]) -> None:
+    m, b = here
+    set_up_centre(m, b)
+    set_up_board(m, b)
+    folder = "/var/lib/edgeagent/agent"
+    m.run(f"systemctl stop {AGENT}; echo 'colour = \"red\"' | cat - {folder}/edgeagent.toml > {folder}/wrong.toml")
+    m.run(f"mv {folder}/edgeagent.toml {folder}/right.toml; mv {folder}/wrong.toml {folder}/edgeagent.toml")
+    assert m.try_run(f"systemctl start {AGENT}").returncode != 0
+    m.until("it is given up", lambda: m.of_unit(AGENT, "ActiveState") == "failed")
+    assert (m.of_unit(AGENT, "ExecMainStatus"), m.of_unit(AGENT, "NRestarts")) == ("11", "0")
+    m.run(f"rm {folder}/edgeagent.toml; systemctl start --no-block {AGENT}")
+    m.until("it is tried again", lambda: int(m.of_unit(AGENT, "NRestarts")) >= 2)
+    m.run(f"mv {folder}/right.toml {folder}/edgeagent.toml")
+    m.until("it serves without a hand", lambda: m.of_unit(AGENT, "ActiveState") == "active")
