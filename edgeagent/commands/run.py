@@ -16,6 +16,7 @@ from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.system.clock import Clock
+from edgecommon import disk
 from edgecommon.printing import Answer, lines_of
 from edgecommon.systemd import Systemd
 from modelwire.errors import ConfigError, DiskUnwritable
@@ -62,10 +63,11 @@ def serve(loaded: Loaded, goal: Goal) -> Answer:
         while True:
             try:
                 return _serve(loaded, goal, systemd)
-            except DiskUnwritable as e:
-                if goal.publish or goal.timeout:
+            except (DiskUnwritable, OSError) as e:
+                full = e if isinstance(e, DiskUnwritable) else disk.unwritable(e)
+                if full is None or goal.publish or goal.timeout:
                     raise
-                wait_at_start(e, loaded.state / LOCK, Clock(), say=systemd.starting)
+                wait_at_start(full, loaded.state / LOCK, Clock(), say=systemd.starting)
     finally:
         systemd.stopping()
 

@@ -60,7 +60,7 @@ def test_a_read_only_file_system_is_told_from_a_folder_that_may_not_be_written(s
         lambda: files.share(small.path / "link.to", small.path / "other"),
         lambda: files.locked(small.path / "lock").__enter__(),
     ):
-        with pytest.raises(DiskUnwritable, match=r"Read-only file system; .* is mounted read-only") as e:
+        with pytest.raises(DiskUnwritable, match=r"Read-only file system; .* is read-only") as e:
             write()
         assert e.value.next_step == f"see why with dmesg, then: mount -o remount,rw {small.path}"
     found = disk.refusal(small.path)

@@ -14,6 +14,7 @@ from edgeagent.link.transport import Arrived
 from edgeagent.rounds import journal
 from edgeagent.service.agent import Goal
 from edgeagent.service.disk_wait import DiskWait, wait_at_start
+from edgeagent.service.measuring import Measured, Measuring
 from edgeagent.state.folder import LOCK
 from edgeagent.system.clock import Clock
 from edgeagent.system.notice import notice_of
@@ -36,6 +37,7 @@ def here(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in r.getMessage() for r in caplog.records if r.levelno >= logging.INFO)
 
 
+@pytest.mark.slow("lives through many rounds", seconds=4)
 def test_rounds_go_on_when_there_is_room_and_no_number_is_used_twice(
     small: SmallDisk, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,6 +90,7 @@ def test_what_the_centre_says_meanwhile_is_taken_afterwards_in_its_order(small: 
         assert len(acknowledged) == 2 and r.lineage.quiet().reason == "second"
 
 
+@pytest.mark.slow("lives through ten minutes", seconds=2)
 def test_a_command_that_finds_no_room_is_carried_out_once_there_is(small: SmallDisk, clock: FakeClock) -> None:
     c, seen = centre(clock), list[tuple[int, int]]()
     with rig(small.path / "d", c) as r:
@@ -103,6 +106,7 @@ def test_a_command_that_finds_no_room_is_carried_out_once_there_is(small: SmallD
         assert r.lineage.head().version == version + 1 and {a.ok for a in c.answers} == {True}
 
 
+@pytest.mark.slow("lives through many rounds", seconds=4)
 def test_a_link_that_is_lost_meanwhile_comes_back(small: SmallDisk, clock: FakeClock) -> None:
     c, hellos, waits = centre(clock), list[int](), list[bool]()
 
@@ -199,6 +203,21 @@ def test_what_finds_no_room_where_a_try_found_some_is_tried_ever_more_seldom_and
     assert wait.over() and caplog.records[-1].getMessage().startswith("there is room")
 
 
+def test_what_fails_over_and_over_meanwhile_does_not_put_the_next_look_off(small: SmallDisk) -> None:
+    seconds = [0.0]
+    wait = DiskWait(Clock(lambda: seconds[0], lambda: 0.0))
+    small.fill()
+    for second in range(200):
+        seconds[0] = float(second)
+        if second == 100:
+            small.free()
+        if wait.over() and second >= 100:
+            break
+        with wait.minded():  # such as an update that is offered
+            raise DiskUnwritable(path=small.path / "f", reason="No space left on device", disk="", fix="")
+    assert 100 <= second <= 116
+
+
 def test_what_is_no_trouble_of_the_disk_ends_the_agent_as_before(clock: FakeClock) -> None:
     wait = DiskWait(Clock(clock.monotonic, clock.wall))
     with pytest.raises(PermissionError), wait.minded():
@@ -209,6 +228,7 @@ def test_what_is_no_trouble_of_the_disk_ends_the_agent_as_before(clock: FakeCloc
     assert not wait.waits
 
 
+@pytest.mark.slow("waits a second for its next look")
 @pytest.mark.parametrize("how", ["full", "ro"])
 def test_an_agent_that_is_started_on_such_a_disk_waits_and_holds_its_folder(small: SmallDisk, how: str) -> None:
     lock, waited = small.path / LOCK, threading.Event()
@@ -226,3 +246,28 @@ def test_an_agent_that_is_started_on_such_a_disk_waits_and_holds_its_folder(smal
     small.free() if how == "full" else small.remount("rw")
     thread.join(60)
     assert not thread.is_alive() and files.holder(lock) is None
+
+
+def test_what_could_not_be_measured_for_want_of_room_is_measured_when_there_is(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        measuring = Measuring(tmp_path / "d" / "edgeagent.toml", "tiny", [], limit=0)
+        measuring.wait()
+        full = DiskUnwritable(path="x", reason="No space left on device", disk="", fix="")
+        measuring.measured.append(Measured("all", None, full.message, full))
+        allowance = r.agent._allowance
+        allowance._measuring = measuring
+        allowance._measured.add("tiny")
+        with pytest.raises(DiskUnwritable):
+            allowance.measuring()
+        assert not allowance.measuring() and "tiny" not in allowance._measured, "it may be begun again"
+
+
+@pytest.mark.slow("starts a process", seconds=4)
+def test_a_child_that_finds_no_room_tells_the_agent_so(small: SmallDisk, clock: FakeClock) -> None:
+    with rig(small.path / "d", centre(clock)) as r:
+        fill(r.device)
+    small.fill()
+    child = Measuring(small.path / "d" / "edgeagent.toml", "tiny", ["all"], limit=0)
+    child.wait()
+    (one_mode,) = child.measured
+    assert one_mode.full is not None and "No space left on device" in one_mode.trouble and one_mode.full.code == 83
