@@ -32,7 +32,7 @@ class FileSystem:
         """Return what people read of it. needed: bytes that were to be written, 0 where nobody knows."""
         name = f"{self.place} ({self.kind})" if self.kind else self.place
         if self.read_only:
-            return f"{name} is mounted read-only"
+            return f"{name} is read-only"
         files = ", and room for no more files" if self.files_free == 0 else ""
         return f"{name} has {said(self.free)} free of {said(self.size)}{files}" + (f", {said(needed)} needed" if needed else "")
 
@@ -46,9 +46,9 @@ def file_system_of(path: Path) -> FileSystem:
             break
         except FileNotFoundError:
             there = there.parent
-    place, kind = _mount(os.path.realpath(there))
+    place, kind, given_up = _mount(os.path.realpath(there))
     files = room.f_favail if room.f_files else None
-    read_only = bool(room.f_flag & os.ST_RDONLY)
+    read_only = bool(room.f_flag & os.ST_RDONLY) or given_up
     return FileSystem(place, kind, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize, files, read_only)
 
 
@@ -138,13 +138,14 @@ def _try(folder: Path, size: int) -> None:
         os.close(handle)
 
 
-def _mount(path: str) -> tuple[str, str]:
-    """Return where the file system of a path is mounted, and of which kind it is."""
-    best, kind = "/", ""
+def _mount(path: str) -> tuple[str, str, bool]:
+    """Return where the file system of a path is mounted, of which kind it is, and whether the kernel has shut it to writes."""
+    best, kind, given_up = "/", "", False
     with suppress(OSError, UnicodeDecodeError):
         for line in _MOUNTS.read_text().splitlines():
             words, _, more = line.partition(" - ")
             place = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), words.split(" ")[4])
             if (path == place or path.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
-                best, kind = place, more.split(" ")[0]
-    return best, kind
+                kind, *_, options = more.split(" ")
+                best, given_up = place, not {"ro", "emergency_ro", "shutdown"}.isdisjoint(options.split(","))
+    return best, kind, given_up

@@ -262,8 +262,12 @@ def locked(path: Path) -> Iterator[None]:
     One that is there is held on a read-only file system, too: whoever waits for its disk is the one who waits.
     """
     with disk.named(path):
-        read_only = path.exists() and disk.file_system_of(path).read_only
-        handle = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT) | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            if e.errno != errno.EROFS or not path.exists():
+                raise
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -59,6 +59,7 @@ class Database:
         timeout = BUSY if busy is None else busy
         if path.exists() and not path.is_file() and not path.is_dir():
             raise name(Fault.DENIED, path, OSError("it is no regular file")) or OSError(None, "it is no regular file", str(path))
+        self._busy = int(1000 * timeout)
         with self.named():  # statements are sent as they are: `transaction` says BEGIN and COMMIT
             uri = f"{path.absolute().as_uri()}?mode={mode}{'&immutable=1' if still else ''}"
             self.connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
@@ -79,6 +80,14 @@ class Database:
     def keep_log(self) -> None:
         """Write ahead from now on. It changes the file, so it comes after a look at whose file it is."""
         self.run("PRAGMA journal_mode = WAL")
+
+    def shorten_log(self) -> None:
+        """Put into the file what stands in its log, and give back the log's room, unless somebody reads or writes just now."""
+        self.run("PRAGMA busy_timeout = 0")
+        try:
+            self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.run(f"PRAGMA busy_timeout = {self._busy}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from edgeagent.settings import reading
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
-from edgeagent.state.looking import Look, Unseen
+from edgeagent.state.looking import Glance, Unseen
 from edgecommon import access, disk, logs
 from edgecommon.broker import redacted
 from edgecommon.printing import visible
@@ -95,7 +95,7 @@ def short(digest: bytes | None) -> str:
 # The disk under a device, and what the user who asks may not see.
 
 
-def disk_document(look: Look) -> dict[str, Any]:
+def disk_document(look: Glance) -> dict[str, Any]:
     """Return what machines read of it."""
     d = look.disk
     return {
@@ -105,7 +105,7 @@ def disk_document(look: Look) -> dict[str, Any]:
     }
 
 
-def disk_lines(look: Look) -> list[str]:
+def disk_lines(look: Glance) -> list[str]:
     """Return what people read of a disk that takes nothing more; none where it does."""
     if look.waits is not None:
         since = datetime.fromtimestamp(int(look.waits.get("since", 0)), timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -117,7 +117,7 @@ def disk_lines(look: Look) -> list[str]:
     return [f"its disk takes nothing more: {look.disk.told()}; {says}", f"  try: {fix}"]
 
 
-def unseen_lines(loaded: Loaded, look: Look) -> list[str]:
+def unseen_lines(loaded: Loaded, look: Glance) -> list[str]:
     """Return what people read of what may not be seen, and whom to ask."""
     lines = [f"not to be seen: {one.what}: {one.why}" for one in look.unseen]
     owner = next((one.owner for one in look.unseen if one.owner), "")

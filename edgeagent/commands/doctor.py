@@ -16,7 +16,7 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.state.claim import read_claim
 from edgeagent.state.history import EPOCHS, OK, Board
 from edgeagent.state.keys import read_board, read_fleet
-from edgeagent.state.looking import KEY, Look, look_at
+from edgeagent.state.looking import KEY, Glance, look_at
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
@@ -156,7 +156,7 @@ def _claim(loaded: Loaded) -> str:
     return f"{claim.id}, for the board with {f'the serial number {claim.serial}' if claim.serial else 'no serial number'}"
 
 
-def _welcome(device: Look, name: str) -> str | Finding:
+def _welcome(device: Glance, name: str) -> str | Finding:
     """Say how the centre stands to a model; that it waits to be let in is no fault of this board."""
     lineage = device.lineages[name]
     head = lineage.head()
@@ -181,7 +181,7 @@ def _broker(loaded: Loaded) -> str:
     return mqtt.reach(loaded.settings.link, loaded.folder)
 
 
-def _state(loaded: Loaded, device: Look) -> str | Finding:
+def _state(loaded: Loaded, device: Glance) -> str | Finding:
     assert device.database is not None
     device.database.check()
     if not os.access(loaded.state, os.W_OK | os.X_OK) and not (device.disk and device.disk.read_only):
@@ -191,7 +191,7 @@ def _state(loaded: Loaded, device: Look) -> str | Finding:
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
 
-def _centre(device: Look) -> str:
+def _centre(device: Glance) -> str:
     """Say what this board has seen of the centre's log. Nothing here is to be mended on a board."""
     assert device.trust is not None
     if odd := device.trust.fork_said:
@@ -200,7 +200,7 @@ def _centre(device: Look) -> str:
     return f"its log has {link.number} entries, and only ever grew" if link else "no end of its log was seen yet"
 
 
-def _disk(loaded: Loaded, device: Look) -> str | Finding:
+def _disk(loaded: Loaded, device: Glance) -> str | Finding:
     if device.waits is not None:
         return Finding("disk", False, f"the agent waits: {device.waits.get('message')}", str(device.waits.get("hint", "")))
     if (full := disk.refusal(loaded.state)) is not None:
@@ -213,7 +213,7 @@ def _disk(loaded: Loaded, device: Look) -> str | Finding:
     return f"{free // 2**20} MiB free"
 
 
-def _model(device: Look, name: str) -> str:
+def _model(device: Glance, name: str) -> str:
     from edgeagent.training import int8_head
     from edgecommon import runtime
 
@@ -226,7 +226,7 @@ def _model(device: Look, name: str) -> str:
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
 
 
-def _budget(device: Look, name: str) -> str | Finding:
+def _budget(device: Glance, name: str) -> str | Finding:
     """Say what the board has for the limits that are set; a limit on what it can't measure keeps nothing from anything."""
     limits, board = device.settings.model(name).budget, Sensors()
     degrees, battery = board.celsius(), board.on_battery()

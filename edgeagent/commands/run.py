@@ -16,7 +16,9 @@ from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.system.clock import Clock
+from edgecommon import disk
 from edgecommon.printing import Answer, lines_of
+from edgecommon.systemd import Systemd
 from modelwire.errors import ConfigError, DiskUnwritable
 
 from .answer import add_folder, load
@@ -56,22 +58,29 @@ def run(args: argparse.Namespace) -> Answer:
 
 def serve(loaded: Loaded, goal: Goal) -> Answer:
     """Run the agent until its goal, SIGTERM or SIGINT, and say what it did. One that may wait waits for a disk that takes nothing more."""
-    while True:
-        try:
-            return _serve(loaded, goal)
-        except DiskUnwritable as e:
-            if goal.publish or goal.timeout:
-                raise
-            wait_at_start(e, loaded.state / LOCK, Clock())
+    systemd = Systemd()
+    try:
+        while True:
+            try:
+                return _serve(loaded, goal, systemd)
+            except (DiskUnwritable, OSError) as e:
+                full = e if isinstance(e, DiskUnwritable) else disk.unwritable(e)
+                if full is None or goal.publish or goal.timeout:
+                    raise
+                wait_at_start(full, loaded.state / LOCK, Clock(), say=systemd.starting)
+    finally:
+        systemd.stopping()
 
 
-def _serve(loaded: Loaded, goal: Goal) -> Answer:
+def _serve(loaded: Loaded, goal: Goal, systemd: Systemd) -> Answer:
     with open_folder(loaded, alone=True) as device:
         board = device.board
         link = MqttLink(device.settings.link, loaded.folder, f"{board.fleet}.{board.device}")
         models = opener(device, eager=not goal.publish)
         own = OwnCertificate(device.settings.link, loaded.folder, board.device)
-        agent = Agent(device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own)
+        agent = Agent(
+            device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own, systemd=systemd
+        )
         stopped_by: list[int] = []
 
         def on_signal(number: int, frame: object) -> None:

@@ -13,7 +13,7 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
-from edgeagent.state.looking import Look, look_at
+from edgeagent.state.looking import Glance, look_at
 from edgeagent.state.outcome import said as listed
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import ModelWireError
@@ -75,7 +75,7 @@ def _certificate(loaded: Loaded, device: str) -> dict[str, Any] | None:
     return {"file": link.tls_cert, "since": life.since, "until": life.until, "state": word, "says": says}
 
 
-def _model(device: Look, lineage: Lineage) -> dict[str, Any]:
+def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none

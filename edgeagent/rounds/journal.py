@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgeagent.system.clock import Clock
 from edgeagent.training.course import Course, Kept
+from edgecommon import disk
 from edgecommon.files import TEMPORARY
 from modelwire import limits
 
@@ -195,7 +196,8 @@ def read(path: Path) -> Interrupted | None:
 
 def drop(path: Path) -> None:
     """Remove the journal at `path`, if there is one."""
-    path.unlink(missing_ok=True)
+    with disk.named(path):
+        path.unlink(missing_ok=True)
 
 
 def layout_of(kept: Mapping[str, NDArray[Any]]) -> Layout:

@@ -26,6 +26,7 @@ from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
+from edgecommon.systemd import Systemd
 from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
 from modelwire.wire import records, routes, topics
@@ -34,6 +35,7 @@ from modelwire.wire.records import Presence
 from .allowance import Allowance
 from .disk_wait import DiskWait
 from .running import Running
+from .watched import WatchedLoop, told
 
 _log = logging.getLogger("edgeagent")
 IDLE = 1.0  # seconds between two looks at the spool and at commands from outside
@@ -73,6 +75,7 @@ class Agent:
     sensors: Sensors = field(default_factory=Sensors)
     extractors: Extractors | None = None  # what mode features needs
     certificate: OwnCertificate | None = None  # for the broker, where this device has one
+    systemd: Systemd = field(default_factory=partial(Systemd, {}))  # by default it is told nothing
 
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
@@ -83,7 +86,8 @@ class Agent:
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
-        self._trouble = ""
+        self._linked, self._trouble = False, ""
+        self._watched = WatchedLoop(self.systemd, self.clock)
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
@@ -118,6 +122,7 @@ class Agent:
         self.transport.open(self._presence(boot, False), listen)
         try:
             while not self.stopping and not self._reached(goal):
+                self._watched.turn(lambda: told(self.device, self._linked, self._trouble, self._disk.trouble, self._told, self._round))
                 self._check_time(goal)
                 with self._disk.minded():
                     self._listen(boot)
@@ -128,8 +133,10 @@ class Agent:
                 with self._disk.minded():
                     if not self._disk.waits:
                         self._look_outside(now)
-                        self._train(goal)
+                        with self._watched.training():
+                            self._train(goal)
         finally:
+            self._watched.close()
             self._interrupt()
             self._allowance.close()
             self.transport.close(self._presence(boot, False))
@@ -161,7 +168,8 @@ class Agent:
         now = self.clock.monotonic()
         if isinstance(event, Connected):
             _log.info("connected to %s", self.device.settings.link.broker)
-            self._trouble = ""
+            self._linked, self._trouble = True, ""
+            self._watched.news()
             for session in self.sessions.values():
                 session.connected(now)
                 session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
@@ -173,7 +181,8 @@ class Agent:
         elif isinstance(event, Lost):
             if event.reason != self._trouble:  # said once, not at every attempt
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
-            self._trouble = event.reason
+            self._linked, self._trouble = False, event.reason
+            self._watched.news()
             self._disk.held.clear()  # none was acknowledged, so they come again
             for session in self.sessions.values():
                 session.lost()

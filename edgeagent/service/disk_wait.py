@@ -69,11 +69,12 @@ class DiskWait:
             return True
         if now < self._due:
             return False
-        self._due = now + self._pause
         self._make_room()
         if _refusal(self.trouble) is not None:
+            self._pause = min(LONGEST, 2 * self._pause)
+            self._due = now + self._pause
             return False
-        self._tried = now
+        self._tried, self._due = now, now + self._pause
         self._in_order()
         self.trouble = None
         self._notice.clear()
@@ -86,27 +87,31 @@ class DiskWait:
             read(self.held.popleft())
 
     def begin(self, error: DiskUnwritable) -> None:
-        """Wait from now on, and say so where it is news."""
+        """Wait from now on, and say so where it is news; whoever waits already looks when it was to."""
+        if self.trouble is not None:
+            return
         now = self._clock.monotonic()
-        if self.trouble is None:
-            self._again = self._tried is not None and now - self._tried < CALM
-            # Where a try found room and the work did not, it wants more than is tried for.
-            self._pause = min(LONGEST, 2 * self._pause) if self._again else FIRST
-            said = _refusal(error) or error  # it knows how much is waited for
-            self._notice.say({"message": said.message, "hint": said.next_step, "since": int(self._clock.wall())})
-            _log.log(logging.DEBUG if self._again else logging.WARNING, "%s; waiting for room: %s", said.message, said.next_step)
-        self._due = now + self._pause
-        self.trouble = error
+        self._again = self._tried is not None and now - self._tried < CALM
+        # Where a try found room and the work did not, it wants more than is tried for.
+        self._pause = min(LONGEST, 2 * self._pause) if self._again else FIRST
+        self._due, self.trouble = now + self._pause, error
+        said = _refusal(error) or error  # it knows how much is waited for
+        self._notice.say({"message": said.message, "hint": said.next_step, "since": int(self._clock.wall())})
+        _log.log(logging.DEBUG if self._again else logging.WARNING, "%s; waiting for room: %s", said.message, said.next_step)
 
 
-def wait_at_start(error: DiskUnwritable, lock: Path, clock: Clock) -> None:
-    """Return when the disk that kept an agent from starting takes writes again. lock: of the state folder; it is held meanwhile."""
+def wait_at_start(error: DiskUnwritable, lock: Path, clock: Clock, *, say: Callable[[str], None] = lambda text: None) -> None:
+    """Return when the disk that kept an agent from starting takes writes again. lock: of the state folder; it is held meanwhile.
+
+    say: is told again and again what is waited for.
+    """
     waiting = DiskWait(clock)
     with ExitStack() as held:
         with suppress(DiskUnwritable, OSError):
             held.enter_context(files.locked(lock))
         waiting.begin(error)
         while not waiting.over():
+            say(f"waits for room on its disk: {error.message}")
             clock.sleep(FIRST)
 
 

@@ -56,7 +56,7 @@ class DeviceFolder:
         """Give back the room of SQLite's logs, as far as others who read let it: they grow to megabytes before they begin anew."""
         for database in (self.database, self.spool.database):
             with suppress(ModelWireError):
-                database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+                database.shorten_log()
 
     def nudges(self) -> int:
         """Return a number that rises when somebody asks the running agent to send again."""

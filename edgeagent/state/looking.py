@@ -42,7 +42,7 @@ class Unseen:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Glance:
     """What there is to see. None stands for what may not be seen; `unseen` says so."""
 
     settings: Settings
@@ -67,7 +67,7 @@ class Look:
 
 
 @contextmanager
-def look_at(loaded: Loaded) -> Iterator[Look]:
+def look_at(loaded: Loaded) -> Iterator[Glance]:
     """Look at the state folder of these settings and change nothing in it, but for tables of an earlier release.
 
     Raises MissingFile where there is none, StateDamaged, OldWire or ConfigError for one that can't be read by anyone.
@@ -87,7 +87,7 @@ def look_at(loaded: Loaded) -> Iterator[Look]:
             for m in settings.models:
                 lineages[m.name] = Lineage(database, board, m.name, loaded.state, history=settings.store.history)
         agent, waits = _agent(loaded.state / LOCK, unseen)
-        yield Look(settings, board, trust, database, spool, lineages, _disk(loaded.state), agent, waits, tuple(unseen))
+        yield Glance(settings, board, trust, database, spool, lineages, _disk(loaded.state), agent, waits, tuple(unseen))
 
 
 def _database(path: Path, unseen: list[Unseen]) -> Database | None:

@@ -125,7 +125,8 @@ class ModelStore:
                 path = Path(root) / name
                 stray = path.parent.name in SLOTS and path.parent.parent == self.folder and path.parent.name != active
                 if stray or name.endswith(files.TEMPORARY):
-                    path.unlink()
+                    with disk.named(path):
+                        path.unlink()
                     gone.append(str(path.relative_to(self.folder)))
         return sorted(gone)
 

@@ -86,7 +86,7 @@ class Takings:
 
     def begin(self, sealed: bytes, number: int) -> None:
         """Note a command whose update is to come, in the place of any other. sealed: the record, as it came and was proven."""
-        self.file.unlink(missing_ok=True)
+        self._remove()
         with self._db.transaction():
             self._db.run("DELETE FROM taking WHERE model=?", self._model)
             self._db.insert("taking", model=self._model, number=number, command=sealed)
@@ -130,7 +130,7 @@ class Takings:
         if hashlib.sha256(data).digest() == taking.task.id:
             return data
         self._db.run("UPDATE taking SET transfer=x'', have=x'', tries=tries+1 WHERE model=?", self._model)
-        self.file.unlink(missing_ok=True)
+        self._remove()
         raise DigestMismatch(what="the update that came in parts")
 
     def _write(self, view: memoryview, at: int) -> None:
@@ -143,9 +143,13 @@ class Takings:
         finally:
             os.close(descriptor)
 
+    def _remove(self) -> None:
+        with disk.named(self.file):
+            self.file.unlink(missing_ok=True)
+
     def tidy(self) -> list[str]:
         """Remove the bytes of an update whose command was answered, and return what is gone."""
         if not self.file.exists() or self._db.maybe("SELECT 1 FROM taking WHERE model=?", self._model) is not None:
             return []
-        self.file.unlink()
+        self._remove()
         return [FILE]

@@ -1,8 +1,7 @@
-"""The page of the broker, typed as it stands; and the units that it ships."""
+"""The page of the broker, typed as it stands."""
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import os
 import re
@@ -13,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import edgecloud.cli
 from tests import broker
 from tests.house.pages import DOCS, ROOT, console_lines
-from tests.house.test_commands_on_pages import our_commands
 
 PAGE = DOCS / "broker.md"
 
@@ -51,20 +48,3 @@ def test_the_page_of_the_broker_can_be_typed_as_it_stands(tmp_path: Path) -> Non
     assert re.search(r"^FIX +broker .*certificate revoked", text, re.M), text
     _of_the_centre, asked, issued = re.findall(r"of the key +(\S+)$", text, re.M)
     assert asked == issued, "board and centre show the same fingerprint of the key for TLS"
-
-
-def test_what_the_units_run_can_be_typed_and_the_page_names_them() -> None:
-    units = sorted((ROOT / "deploy").iterdir())
-    assert {unit.suffix for unit in units} == {".service", ".timer"}
-    parser = edgecloud.cli.parser()
-    for unit in units:
-        assert f"deploy/{unit.name}" in PAGE.read_text()
-        read = configparser.ConfigParser(strict=False, interpolation=None)
-        read.optionxform = str  # type: ignore[assignment,method-assign]
-        read.read(unit)
-        assert read["Unit"]["Description"]
-    run = re.findall(r"^ExecStart=(.*)$", (ROOT / "deploy" / "edgecloud-renew.service").read_text(), re.M)
-    for line in run:
-        for _, *words in our_commands(line):
-            parser.parse_args(words)
-    assert [line.split()[1] for line in run] == ["ca", "broker", "reload"]

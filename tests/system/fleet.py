@@ -85,7 +85,7 @@ class Fleet:
         self.db = folder / "centre" / "fleet.db"
         self.devices: dict[str, Process] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.db.parent.mkdir()
+        self.db.parent.mkdir(exist_ok=True)  # a test may have mounted a disk there
         cloud("init", "--db", str(self.db), "--fleet", "demo")
         command = [sys.executable, "-m", "edgecloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
         self.ingester = Process("ingester", command, folder / "ingester.log")

@@ -21,6 +21,7 @@ from edgecloud.registry import SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import require_private
 from edgecommon import disk
+from edgecommon.systemd import Pulse, Systemd
 from modelwire.errors import BrokerUnreachable, DiskUnwritable, StateBusy
 from modelwire.wire.signing import Signer
 
@@ -32,6 +33,7 @@ from .speaking import Voice
 from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
+TOLD = 2.0  # seconds between two words to systemd about what goes on
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
 
 
@@ -77,9 +79,10 @@ class Ingester:
         clock: Callable[[], float] = time.time,
         synchronous: str = "FULL",
         certificates: Path | None = None,
+        systemd: Systemd | None = None,
     ) -> None:
         """key: the centre's receipt key; read_key: reads it anew, when the fleet's keys have changed. certificates: folder of those that
-        boards may have by now, NAME.pem each.
+        boards may have by now, NAME.pem each. systemd: is told how it goes; by default nobody is.
         """
         self._path, self._transport = path, transport
         self._voice = Voice(key, read_key)
@@ -99,6 +102,9 @@ class Ingester:
         self._fleet = b""  # the fleet's id, once the registry is open
         self._asked: dict[tuple[int, int], float] = {}  # by lineage and number
         self._secret = secrets.token_bytes(SECRET_BYTES)
+        self._systemd = systemd if systemd is not None else Systemd({})
+        self._rebuild_pulse: Pulse | None = None  # once that thread runs
+        self._said = float("-inf")  # monotonic seconds since systemd was last told what goes on
         self.tally = Tally()
 
     def stop(self) -> None:
@@ -112,6 +118,7 @@ class Ingester:
         Raises StateBusy when another ingester works on this registry, and the registry's own errors.
         """
         while once is None and (full := disk.refusal(self._path)) is not None:
+            self._systemd.starting(f"waits for room on its disk: {full.message}")
             if self._wait(full, ""):
                 return self.tally
         self._has_room()
@@ -131,6 +138,7 @@ class Ingester:
                 self._send(told)
                 self._serve(ingest, once)
             finally:
+                self._systemd.stopping()
                 self.stop()
                 self._work.set()
                 if rebuild.ident is not None:
@@ -146,6 +154,7 @@ class Ingester:
         last_tick = last_message = started = time.monotonic()
         met: float | None = None  # when the broker was first reached
         while not self._stopping:
+            self._tell_systemd()
             batch, said = self._collect()
             now = time.monotonic()
             if batch:
@@ -180,7 +189,8 @@ class Ingester:
                 self._queue.put(item, timeout=0.2)
                 return
             except queue.Full:
-                continue
+                if isinstance(item, Reply):
+                    self._beat()  # the rebuild waits for the other thread, and is not stuck itself
 
     def _collect(self) -> tuple[list[Delivery], list[Reply]]:
         """Return the next batch: by count and by time, for a broker may keep back what would fill it; and what is to be said."""
@@ -211,6 +221,8 @@ class Ingester:
                 break
             except (StateBusy, DiskUnwritable, OSError) as error:
                 ingest.forget()
+                waits = "another writer" if isinstance(error, StateBusy) else "room on its disk"
+                self._tell_systemd(f"waits for {waits}: {error}; {len(batch)} messages wait")
                 if self._wait(error, "the batch waits"):
                     return  # nothing of it was acknowledged: it comes again
         self._has_room()
@@ -219,6 +231,25 @@ class Ingester:
         for delivery in batch:
             self._transport.acknowledge(delivery)
         self._after(outcomes)
+
+    def _tell_systemd(self, trouble: str = "") -> None:
+        """Say that this loop lives, when the thread that it depends on does too, and what goes on. trouble: what it waits for."""
+        if not self._systemd.listens:
+            return
+        self._systemd.ready()  # also without a broker: it waits for one, and says so
+        if self._rebuild_pulse is None or self._rebuild_pulse.beats():
+            self._systemd.alive()
+        now = time.monotonic()
+        if trouble or now - self._said >= TOLD:
+            self._said = now
+            link = f"listens at {self._transport.name}" if self._transport.connected else f"waits for {self._transport.name}"
+            stored, verified, refused = self.tally.results[Result.STORED.value], self.tally.verified, self.tally.refused
+            done = f"{stored} stored, {verified} verified, {refused} refused on rebuild"
+            self._systemd.status(f"{trouble or link}; since its start {done}")
+
+    def _beat(self) -> None:
+        if self._rebuild_pulse is not None:
+            self._rebuild_pulse.beat()
 
     def _wait(self, error: Exception, what: str) -> bool:
         """Wait for another writer, or for a disk that takes nothing more; return whether it was asked to stop meanwhile.
@@ -289,6 +320,8 @@ class Ingester:
             self._transport.publish(reply.topic, reply.encode(self._voice.key, self._fleet))
 
     def _rebuild(self) -> None:
+        if self._systemd.every:
+            self._rebuild_pulse = Pulse.of_this_thread(patience=2 * self._systemd.every)
         try:
             store = self._open()
             try:
@@ -301,6 +334,7 @@ class Ingester:
 
     def _rebuild_all(self, rebuilder: Rebuilder) -> None:
         while not self._stopping:
+            self._beat()
             self._work.clear()
             self._idle.clear()
             try:

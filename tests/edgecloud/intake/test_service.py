@@ -329,7 +329,9 @@ def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_t
 
 
 @pytest.mark.slow("sends three hundred updates")
-def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it_was(tmp_path: Path, base: Base) -> None:
+def test_an_ingester_whose_disk_takes_no_more_waits_and_goes_on_where_it_was(
+    tmp_path: Path, base: Base, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "fleet.db"
     store = make_registry(path, base)
     device = Centre(store).meet(ScriptedDevice(base))
@@ -344,13 +346,13 @@ def test_an_ingester_whose_disk_fills_up_ends_with_an_error_and_goes_on_where_it
         until(lambda: "centre" in broker.sessions)
         for sent in made:
             broker.publish(*device.update(sent))
-        running.wait()
+        until(lambda: "nothing more is acknowledged until there is room" in caplog.text)
+        assert waiting(broker) > 0 and (300, Level.STORED) not in receipts(broker)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert running.error is not None
-    again = Running(path, broker).start()
     until(lambda: (300, Level.VERIFIED) in receipts(broker))
-    again.stop()
+    running.stop()
+    assert caplog.text.count("nothing more is acknowledged") == 1, "it is said once"
     with edgecloud.open(path) as fleet:
         assert [v.number for v in fleet.device("pi-7").versions()] == list(range(1, 301))
 

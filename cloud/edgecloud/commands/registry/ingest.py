@@ -12,6 +12,7 @@ from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path, seconds, start_log
 from edgecommon.printing import Answer
+from edgecommon.systemd import Systemd
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import PrivateKey
 
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> Answer:
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
     transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)
-    ingester = Ingester(path, read_key(), transport, read_key=read_key, pace=pace, certificates=certificates)
+    ingester = Ingester(path, read_key(), transport, read_key=read_key, pace=pace, certificates=certificates, systemd=Systemd())
     interrupted = False
 
     def on_signal(number: int, _frame: object) -> None:
