@@ -13,11 +13,11 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
-from edgeagent.state.lineage import Lineage
+from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.state.outcome import said as listed
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
-from modelwire.errors import ModelWireError
+from modelwire.errors import ModelWireError, SessionTaken, TwoHistories
 
 from .answer import add_folder, key_lines, load
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
             "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
             "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
-            "agent_pid": pid, "models": models, "certificate": own,
+            "agent_pid": pid, "models": models, "certificate": own, "ousted": device.ousted() if pid else "",
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     keys = key_lines(device.board.public_key, device.board.fingerprint)
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> Answer:
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
     lines += [fork] if fork else []
+    if document["ousted"]:
+        lines.append(f"it waits, as two clients use its name at the broker: {document['ousted']}; {SessionTaken.hint}")
     if own is not None:
         lines.append(own["says"])
     lines += keys
@@ -144,7 +146,9 @@ def _lines(m: dict[str, Any]) -> list[str]:
             out.append(f"  last round {when}: rejected: {last['reason']}")
     if m["pays"]:
         out.append(f"  no round pays yet: {m['pays']}")
-    if m["blocked"]:
+    if m["blocked"].startswith(FORKED):
+        out.append(f"  BLOCKED: {m['blocked']}; {TwoHistories.hint}")
+    elif m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:
         answer = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"

@@ -46,6 +46,26 @@ class DeviceFolder:
             self.database.run("UPDATE meta SET value=value+1 WHERE key='boot'")
             return int(self.database.one("SELECT value FROM meta WHERE key='boot'")[0])
 
+    def renew_state(self) -> None:
+        """Make this another folder to the centre: it grants its models new epochs, in which what they serve goes on."""
+        import secrets  # with all of hmac
+
+        with self.database.transaction():
+            self.database.run("UPDATE meta SET value=? WHERE key='state'", secrets.token_bytes(16))
+            for lineage in self.lineages.values():
+                lineage.leave_epoch()
+
+    def note_ousted(self, why: str) -> None:
+        """Note that the running agent stands back for another client of its name at the broker; empty when it does no more."""
+        if why != self.ousted():
+            with self.database.transaction():
+                self.database.run("INSERT OR REPLACE INTO meta VALUES ('ousted', ?)", why)
+
+    def ousted(self) -> str:
+        """Return what `note_ousted` noted."""
+        row = self.database.maybe("SELECT value FROM meta WHERE key='ousted'")
+        return "" if row is None else str(row[0])
+
     def nudges(self) -> int:
         """Return a number that rises when somebody asks the running agent to send again."""
         return int(self.database.one("SELECT value FROM meta WHERE key='nudge'")[0])

@@ -56,6 +56,10 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
         lineage = store.lineages.ensure(said.device, said.model)
         epoch = store.lineages.grant(lineage.id, said.state, said.base, context.now)
         closed = linking.close_older(context, lineage, epoch.epoch)
+    elif odd := agreeing.behind(store, lineage, epoch, said):
+        if not answered(context.secret, said, context.now):  # it may be late, or said again by anybody
+            return _not_welcome(context, said, "challenge", Result.CHALLENGED, odd, challenge(context.secret, said, context.now))
+        linking.alarm(context, lineage, odd)
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
-from edgecloud.registry import SqliteStore, Store, open_registry
+from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import tighten
-from modelwire.errors import BrokerUnreachable, StateBusy
+from modelwire.errors import BrokerUnreachable, SessionTaken, StateBusy
 from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
@@ -96,6 +96,7 @@ class Ingester:
         self._fleet = b""  # the fleet's id, once the registry is open
         self._asked: dict[tuple[int, int], float] = {}  # by lineage and number
         self._secret = secrets.token_bytes(SECRET_BYTES)
+        self._takeovers = 0  # of the session, as far as they are noted
         self.tally = Tally()
 
     def stop(self) -> None:
@@ -145,6 +146,7 @@ class Ingester:
                 last_message = now
                 self._commit(ingest, batch)
             self._send(said)
+            self._require_place(ingest.store)
             if now - last_tick >= self._pace.tick:
                 last_tick = now
                 self._send(self._voice.look(ingest.store, int(self._clock())))
@@ -156,6 +158,19 @@ class Ingester:
                     raise BrokerUnreachable(broker=self._transport.name, reason=f"no connection within {self._pace.connect:g} s")
                 if met is not None and now - last_message > once and self._idle.is_set() and self._queue.empty():
                     return
+
+    def _require_place(self, store: Store) -> None:
+        """Note what another client of this name did to the session. Raises SessionTaken once the transport has stepped back for it."""
+        count, ousted, name = self._transport.takeovers, self._transport.ousted, self._transport.client_id
+        if count > self._takeovers:
+            what = f"another client uses the ingester's name {name} at {self._transport.name}"
+            try:
+                store.losses.raise_alarm(AlarmRow("", "", "session", what, int(self._clock()), times=count - self._takeovers))
+            except StateBusy:
+                return  # noted the next time
+            self._takeovers = count
+        if ousted:
+            raise SessionTaken(broker=self._transport.name, name=name, reason=ousted)
 
     def _take_in(self, item: Delivery | Reply) -> None:
         """Runs on the transport's thread and the rebuild's: a full queue holds them back."""

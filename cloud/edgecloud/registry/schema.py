@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 10  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 11  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -265,6 +265,21 @@ CREATE TABLE witness (
 CREATE INDEX refusal_number ON refusal (device, model, version);
 """
 
+# What an operator has to decide about: one row a kind and model, so nobody floods it.
+_ALARMS = """
+CREATE TABLE alarm (
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('fork', 'session')),
+  text TEXT NOT NULL,
+  first_at INTEGER NOT NULL,
+  last_at INTEGER NOT NULL,
+  times INTEGER NOT NULL CHECK (times > 0),
+  seen_at INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (device, model, kind)
+)
+"""
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
 # Table: the columns that may change, and the condition under which they may.
@@ -313,6 +328,11 @@ def steps(migrations: Migrations) -> None:
         for table in ("lost", "witness"):
             for event in ("UPDATE", "DELETE"):
                 tables.execute(_trigger(table, f"no_{event.lower()}", event, "1"))
+
+    @migrations(name="m011_alarms")
+    def m011_alarms(tables: Any) -> None:
+        _run(tables, _ALARMS)
+        tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
 
 
 def check(database: Database) -> bool:
