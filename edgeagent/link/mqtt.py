@@ -106,6 +106,9 @@ class _Client(mqtt.Client):
             raise _BeyondBounds(f"the broker {what} twice")
         self.done += what
 
+    def let_go(self, _: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        self.taken = self.taken or code.value == TAKEN_OVER
+
     def _sock_recv(self, bufsize: int) -> bytes:
         # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
         if bufsize > PACKET_MAX:
@@ -337,10 +340,7 @@ class MqttLink:
         def reached(c: mqtt.Client, _: Any, sock: Any) -> None:
             client.reached = True
 
-        def let_go(c: mqtt.Client, _: Any, flags: Any, code: Any, properties: Any) -> None:
-            client.taken = client.taken or code.value == TAKEN_OVER
-
-        client.ended, client.on_socket_open, client.on_disconnect = ended, reached, let_go
+        client.ended, client.on_socket_open, client.on_disconnect = ended, reached, client.let_go
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
         return client
 

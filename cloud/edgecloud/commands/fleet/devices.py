@@ -15,11 +15,11 @@ from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 
 from .. import losses, waiting
+from ..alarms import ACKNOWLEDGE, open_alarms
 from ..answer import Document, now, registry_of, table, when
 from ..sealing import add_key, command_key, decide, unlock
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
-from .alarms import ACKNOWLEDGE, open_alarms
 from .claim import preauthorised, replayed
 from .resuming import add_resume_arguments, resume_device, wished
 

@@ -19,9 +19,9 @@ from modelwire.errors import BadArgument, CertificateRefused, MissingFile, Model
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Role
 
+from ..alarms import open_alarms
 from ..answer import Document, now, table
 from ..broker import add_broker, broker_of
-from ..fleet.alarms import open_alarms
 from ..losses import witness_line, witnesses_of
 from ..waiting import waiting_keys
 

@@ -8,8 +8,8 @@ from edgecloud.registry import AlarmRow, SqliteStore
 from edgecommon.printing import Answer
 from modelwire.errors import SessionTaken, TwoHistories
 
-from ..answer import Document, now, registry_of, when
-from ..verb import Verb
+from .answer import Document, now, registry_of, when
+from .verb import Verb
 
 
 def open_alarms(store: SqliteStore) -> list[Document]:
