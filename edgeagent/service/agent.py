@@ -444,5 +444,7 @@ class Agent:
             raise SessionTaken(broker=self.device.settings.link.broker, name=name, reason=self._ousted)
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
-            why = self._trouble or "the centre has not answered in time"
+            heard = [(s.lineage, s.lineage.head()) for s in self.sessions.values() if s.answered]
+            unwelcome = ", ".join(lineage.why_unwelcome(head) for lineage, head in heard if head.welcome != OK)
+            why = self._trouble or unwelcome or "the centre has not answered in time"
             raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")

@@ -27,7 +27,7 @@ from .outcome import Outcome, merged, said
 from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
-FOREIGN = "the centre's head is none of this folder's, which is an older copy, or is used twice; nothing more is sent. It is"
+FOREIGN = "the centre's head is one that this folder knows nothing of:"
 FORKED = "another state folder speaks with this one's key"
 REWOUND = "rewound"  # the centre holds less than it once said
 
@@ -162,6 +162,11 @@ class Lineage(History):
             total = update.add(total, b.sections(self.manifest.schema), self.manifest)
         return Kind.EXACT if self.manifest.all_exact else Kind.DELTA, total
 
+    def offer(self, w: Waiting) -> None:
+        """Mark an update as handed to the transport, on the disk: in the database, and before that in a second place."""
+        self.store.note_sent(w.commit)
+        self.outbox.offer(w.version)
+
     # What the centre says.
 
     def verified(self, row: Row) -> tuple[list[int], list[int]]:
@@ -194,9 +199,9 @@ class Lineage(History):
             self._block(f"{note}, no snapshot can be sent: {e.message}")
 
     def _own(self, commit: bytes) -> bool:
-        """Return whether a commit is the base or a version of this folder's."""
+        """Return whether a commit is the base or a version of this folder's, though its database may have lost it since."""
         known = self._db.maybe("SELECT 1 FROM version WHERE model=? AND commit_id=?", self.name, commit)
-        return commit == self.base_commit or known is not None
+        return commit == self.base_commit or known is not None or commit in self.store.sent()
 
     def leave_epoch(self) -> None:
         """Give up what the centre has not verified; what is served goes on, as a snapshot, in the epoch that a new state is granted."""
@@ -255,9 +260,11 @@ class Lineage(History):
     def _reconcile(self, w: Welcome, fresh: bool) -> str:
         known, stored = self.known(), self._stored_row(w)
         if stored is None and w.head_version:
+            if self._own(w.head):
+                return f"{FOREIGN} its database went back: @{w.head_version}; waiting for receipts"
             if fresh:
                 self._block(f"{FORKED}: the centre holds @{w.head_version}, which this one did not make")
-            return f"{FOREIGN} @{w.head_version}"
+            return f"{FOREIGN} it is an older copy, or another board has a copy of it: @{w.head_version}; nothing more is sent"
         if fresh and self.head().blocked.startswith(FORKED):
             self._block("")  # the centre holds what this folder made, and nothing else
         if stored is not None:

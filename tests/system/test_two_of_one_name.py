@@ -108,7 +108,7 @@ def check_one_history(fleet: Fleet, loser: Path, winner: Path, hub: Mosquitto) -
     (alarm,) = fleet.cloud("devices")["alarms"]
     assert (alarm["device"], alarm["model"], alarm["kind"]) == ("pi-7", MODEL, "fork")
     doctor = ask("edgecloud", "doctor", "--broker", hub.url, "--db", str(fleet.db))
-    assert doctor.returncode == 1 and "two histories with one key" in doctor.stdout
+    assert doctor.returncode == 1 and "two folders with one key" in doctor.stdout
     assert fleet.ingester.said("is two:") == 1, "said once"
 
 

@@ -24,7 +24,7 @@ def open_alarms(store: SqliteStore) -> list[Document]:
 
 
 def _says(one: AlarmRow) -> str:
-    who = f"{one.device}/{one.model}: two histories with one key" if one.device else "two ingesters with one name"
+    who = f"{one.device}/{one.model}: two folders with one key, or an older copy of one" if one.device else "two ingesters with one name"
     how_often = "once" if one.times == 1 else f"{one.times} times since {when(one.first_at)}"
     return f"{who}, {how_often}, {when(one.last_at)} at last: {one.text}"
 

@@ -86,6 +86,25 @@ def test_what_answers_no_hello_of_this_connection_blocks_nothing(tmp_path: Path,
         assert r.lineage.head().blocked == ""
 
 
+def test_a_folder_whose_database_lost_its_last_words_is_no_copy_and_goes_on(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=1, timeout=60))
+        place = r.device.database.path
+    before = place.read_bytes()  # no agent runs: all is in the file
+    with rig(tmp_path / "d", c) as r:
+        r.run(Goal(rounds=2, timeout=60))
+    place.write_bytes(before)
+    with rig(tmp_path / "d", c) as r:
+        r.run(Goal(publish=True, timeout=60))
+        fill(r.device, seed=3)
+        one(r)
+        r.serve(600)
+        assert r.lineage.head().blocked == "" and c.stood_aside == []
+        assert r.states()[r.lineage.head().version] == "verified" and r.lineage.head().version == 4
+
+
 def test_it_goes_on_when_the_centre_holds_again_what_it_made(tmp_path: Path, clock: FakeClock) -> None:
     c = copied(tmp_path, clock)
     with rig(tmp_path / "older", c) as r:
