@@ -114,6 +114,62 @@ def redacted(text: str) -> str:
     return _QUERY.sub(r"\1***", text)
 
 
+TAKEN_OVER = 0x8E  # MQTT 5: another client has connected with this one's name
+
+
+class Tenure:
+    """Who of two clients with one name steps back: the one that came later.
+
+    A broker gives one session to one name, so each that connects puts the other off, for ever. Who held the session before, undisturbed
+    for a while, goes on; who did not steps back after a few times. Who was away for a while holds it no more: somebody may be there in its
+    place by now. Few brokers say what happened, and mosquitto 2.0 just hangs up; so connections that end soon, one after the other, count
+    too. Seconds of one monotonic clock.
+    """
+
+    HELD, AWAY = 60.0, 30.0  # the second is shorter: two can't both have held one session
+    TAKEN = 3  # times in a row that a broker said it
+    NAMED = 3  # connections in a row that ended soon, from which on it is named
+
+    def __init__(self, *, soon: float = 20.0, ended: int = 6) -> None:
+        """soon: how short a life is, longer than the other's pause between two attempts; ended: after so many of them it steps back."""
+        self.takeovers = 0  # since the start
+        self._soon, self._ended = soon, ended
+        self._held = False
+        self._taken = self._bare = 0  # in a row
+        self._up: float | None = None
+        self._down: float | None = None
+
+    def came_up(self, now: float) -> None:
+        """Take note of a session that was given."""
+        if self._down is not None and now - self._down > self.AWAY:
+            self._held = False
+        self._up = now
+
+    def not_reached(self) -> None:
+        """Take note that a connection did not come about: a broker in trouble drops its clients, too."""
+        self._bare = 0
+
+    def went_down(self, now: float, *, taken: bool, dropped: bool = True) -> bool:
+        """Take note that the session is gone, and return whether to step back. taken: the broker says that another client has it now;
+        dropped: the broker ended it, with or without a word.
+        """
+        if self._up is None:
+            return False  # it was gone before
+        lived, self._up, self._down = now - self._up, None, now
+        if lived >= self.HELD:
+            self._held, self._taken = True, 0
+        self._taken += taken
+        self._bare = self._bare + 1 if dropped and not taken and lived < self._soon else 0
+        self.takeovers += taken or self._bare >= self.NAMED
+        return not self._held and (self._taken >= self.TAKEN if taken else self._bare >= self._ended)
+
+    def said(self) -> str:
+        """Return what was seen, as an error says it."""
+        if self._bare:
+            return f"the broker ended {self._bare} connections in a row within {self._soon:g} s, as when another client takes the name"
+        return f"another client took its session {self.takeovers} {'time' if self.takeovers == 1 else 'times'}"
+
+
 # What stands between the user's colon and the last @, with or without a scheme. A URL's reader may take the wide signs for them.
 _PASSWORD = re.compile(r"(//[^:\uff1a\ufe55]*[:\uff1a\ufe55]|\A[^\s:/]*:(?!//)).*[@\uff20\ufe6b]", re.DOTALL)
 # USER:PASSWORD, with the host forgotten: in a text up to the next space, and to the end of what is a URL from its beginning. A port has

@@ -183,6 +183,14 @@ class BrokerUnreachable(LinkError):
     hint = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 
 
+class SessionTaken(LinkError):
+    """Two clients use one name at the broker, which gives one session to one name. This one came later, and stepped back."""
+
+    code = 33
+    text = "{broker}: two clients use the name {name}: {reason}; the other one goes on"
+    hint = "stop one of them for good; if the other one is not yours, bind names to users at the broker: docs/broker.md"
+
+
 # The sender can act: what came over the wire or from a file is not acceptable.
 
 
@@ -291,7 +299,15 @@ class UnknownParent(LineageError):
 class Conflict(LineageError):
     code = 52
     text = "{device}/{model}@{version} is already held with another commit"
-    hint = "edgecloud log {device}/{model} shows both; the device sends a snapshot on the last good commit"
+    hint = "edgecloud log {device}/{model} shows both; docs/board-setup.md, \"Two of one name\", says which folder goes on and how"
+
+
+class TwoHistories(Conflict):
+    """Two state folders speak with one key: a cloned card, or an older copy that runs again. The history that was first goes on."""
+
+    code = 85
+    text = "{device}/{model}: {reason}"
+    hint = "docs/board-setup.md, \"Two of one name\", says which folder goes on and how"
 
 
 class WrongBase(LineageError):

@@ -11,12 +11,13 @@ from edgeagent.link import certificate
 from edgeagent.rounds import journal
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
+from edgeagent.state.folder import ousted
 from edgeagent.state.history import OK
-from edgeagent.state.lineage import Lineage
+from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.state.looking import Glance, look_at
 from edgeagent.state.outcome import said as listed
 from edgecommon.printing import Answer, lines_of
-from modelwire.errors import ModelWireError
+from modelwire.errors import ModelWireError, SessionTaken, TwoHistories
 
 from .answer import add_folder, disk_document, disk_lines, key_lines, load, unseen_lines
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> Answer:
             "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
             "agent_pid": pid, "models": models, "certificate": own, **disk_document(device),
+            "ousted": ousted(device.database) if pid and device.database is not None else "",
         }  # fmt: skip
         lines = [*disk_lines(device), *unseen_lines(loaded, device)]
         keys = key_lines(device.board.public_key, device.board.fingerprint) if device.keyed else [""]
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> Answer:
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
     lines += [fork] if fork else []
+    if document["ousted"]:
+        lines.append(f"it waits, as two clients use its name at the broker: {document['ousted']}; {SessionTaken.hint}")
     if own is not None:
         lines.append(own["says"])
     lines += keys
@@ -152,7 +156,9 @@ def _lines(m: dict[str, Any]) -> list[str]:
             out.append(f"  last round {when}: rejected: {last['reason']}")
     if m["pays"]:
         out.append(f"  no round pays yet: {m['pays']}")
-    if m["blocked"]:
+    if m["blocked"].startswith(FORKED):
+        out.append(f"  BLOCKED: {m['blocked']}; {TwoHistories.hint}")
+    elif m["blocked"]:
         out.append(f"  BLOCKED: {m['blocked']}; move the state folder away and run edgeagent init with --key")
     elif m["hint"]:
         answer = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"

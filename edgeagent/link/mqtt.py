@@ -20,7 +20,7 @@ from edgeagent.settings.reading import check_broker
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
 from edgecommon import files
-from edgecommon.broker import Broker, Certificates, parse_url, redacted, require_taken
+from edgecommon.broker import TAKEN_OVER, Broker, Certificates, Tenure, parse_url, redacted, require_taken
 from modelwire import limits
 from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, ModelWireError, TooLarge
 
@@ -46,6 +46,7 @@ FAREWELL = 2.0  # seconds that closing may take, twice
 SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that takes less is of no use
 STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
+ASIDE, ASIDE_MAX = 60.0, 600.0  # seconds of the first and the longest pause for another client of this name: it may be gone by then
 PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
 WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
@@ -75,7 +76,8 @@ class _Up:
 class _Down:
     generation: int
     reason: str
-    protocol: bool  # the broker may not speak this version of MQTT
+    protocol: bool  # the broker may not speak this version of MQTT; of a link that was up: the broker ended it
+    aside: bool = False  # it is left to another client of this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class _Client(mqtt.Client):
 
     ended: Callable[[str], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
+    taken = False  # the broker says that another client has its session now
     done = ""  # what the broker does once for each connection, as far as it did
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
 
@@ -101,6 +104,9 @@ class _Client(mqtt.Client):
         if what in self.done:
             raise _BeyondBounds(f"the broker {what} twice")
         self.done += what
+
+    def let_go(self, _: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        self.taken = self.taken or code.value == TAKEN_OVER
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
@@ -153,6 +159,8 @@ class MqttLink:
         self._tls_files = certificate.stamp(settings, folder)
         self._events: queue.SimpleQueue[Event | _Up | _Down] = queue.SimpleQueue()  # put() is safe in a signal handler
         self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.Random())
+        self._aside = Backoff(ASIDE, ASIDE_MAX, random.Random())
+        self._tenure = Tenure(soon=20 * max(1.0, settings.reconnect_min), ended=4)
         self._client: _Client | None = None
         self._generation = 0
         self._up = False
@@ -214,6 +222,9 @@ class MqttLink:
 
     def wake(self) -> None:
         self._events.put(Woken())
+
+    def stand_aside(self, why: str) -> None:
+        self._events.put(_Down(self._generation, why, False, aside=True))
 
     def close(self, farewell: Will | None = None) -> None:
         client, self._client = self._client, None
@@ -328,7 +339,7 @@ class MqttLink:
         def reached(c: mqtt.Client, _: Any, sock: Any) -> None:
             client.reached = True
 
-        client.ended, client.on_socket_open = ended, reached
+        client.ended, client.on_socket_open, client.on_disconnect = ended, reached, client.let_go
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
         return client
 
@@ -349,6 +360,7 @@ class MqttLink:
                 return None
             self._up, self._up_since, self._proven = True, self._monotonic(), True
             self._not_taken.clear()
+            self._tenure.came_up(self._up_since)
             if due := certificate.due(self.settings, self._folder, time.time()):
                 _log.warning("%s", due)
             return Connected()
@@ -371,13 +383,20 @@ class MqttLink:
             client.disconnect()
             if (sock := client.socket()) is not None:
                 sock.close()
-        if was_up and self._monotonic() - self._up_since > STABLE:
+        now, taken = self._monotonic(), client is not None and client.taken
+        if was_up and now - self._up_since > STABLE:
             self._backoff.reset()
+        ousted = was_up and self._tenure.went_down(now, taken=taken, dropped=event.protocol)
+        if not was_up:
+            self._tenure.not_reached()
+        elif now - self._up_since >= self._tenure.HELD:
+            self._aside.reset()
         if event.protocol and not was_up and not self._proven:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-        self._next_try = self._monotonic() + self._backoff.next()
-        return Lost(event.reason + certificate.trouble(self.settings, self._folder, time.time()))
+        self._next_try = now + (self._aside if ousted or event.aside else self._backoff).next()
+        reason = f"another client took the session of {self.client_id}" if taken else event.reason
+        return Lost(reason + certificate.trouble(self.settings, self._folder, time.time()), self._tenure.said() if ousted else "")
 
 
 def reach(settings: LinkSettings, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> str:

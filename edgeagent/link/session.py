@@ -261,7 +261,7 @@ class Session:
             self._resend_due = now + self._resend.next()
         room = self._side.link.window - len(offered)
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
-            self.lineage.outbox.offer(w.version)  # durable before the first byte leaves: from now on it may be known
+            self.lineage.offer(w)  # durable before the first byte leaves: from now on it may be known
             self._hand_over(w)
 
     def _hand_over(self, w: Waiting) -> None:

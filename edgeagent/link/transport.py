@@ -25,6 +25,7 @@ class Lost:
     """The link went down, or an attempt to bring it up failed. The transport tries again by itself."""
 
     reason: str
+    ousted: str = ""  # why it steps back for another client of its name, for a while that grows; empty while it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,10 @@ class Transport(Protocol):
 
     def acknowledge(self, message: Arrived) -> None:
         """Say that a message was dealt with, durably."""
+        ...
+
+    def stand_aside(self, why: str) -> None:
+        """Leave the broker to another client of this name, and try again after a while that grows."""
         ...
 
     def wake(self) -> None:

@@ -24,10 +24,21 @@ from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
-from edgeagent.state.lineage import Lineage
+from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.system.clock import Clock
 from edgecommon.systemd import Systemd
-from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import (
+    DiskUnwritable,
+    LinkError,
+    NoModeFits,
+    NotEnoughSamples,
+    NotTrainable,
+    NotWelcome,
+    OutboxFull,
+    SessionTaken,
+    TwoHistories,
+    WireError,
+)  # fmt: skip
 from modelwire.tensors import ALL
 from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
@@ -86,7 +97,7 @@ class Agent:
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
-        self._linked, self._trouble = False, ""
+        self._linked, self._trouble, self._ousted = False, "", ""
         self._watched = WatchedLoop(self.systemd, self.clock)
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
@@ -126,6 +137,7 @@ class Agent:
                 self._check_time(goal)
                 with self._disk.minded():
                     self._listen(boot)
+                    self._yield(goal)
                 now = self.clock.monotonic()
                 for session in self.sessions.values():
                     with self._disk.minded():  # hello goes all the same
@@ -170,6 +182,7 @@ class Agent:
             _log.info("connected to %s", self.device.settings.link.broker)
             self._linked, self._trouble = True, ""
             self._watched.news()
+            self.device.note_ousted("")
             for session in self.sessions.values():
                 session.connected(now)
                 session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
@@ -181,9 +194,12 @@ class Agent:
         elif isinstance(event, Lost):
             if event.reason != self._trouble:  # said once, not at every attempt
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
-            self._linked, self._trouble = False, event.reason
+            self._linked, self._trouble, self._ousted = False, event.reason, event.ousted
             self._watched.news()
             self._disk.held.clear()  # none was acknowledged, so they come again
+            if event.ousted:
+                _log.error("two clients use this device's name: %s; this one waits for a while", event.ousted)
+                self.device.note_ousted(event.ousted)
             for session in self.sessions.values():
                 session.lost()
         elif isinstance(event, Accepted):
@@ -234,6 +250,12 @@ class Agent:
         board, model = self.device.board, next(iter(self.device.lineages))
         record = Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
         return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key, board.identity.id))
+
+    def _yield(self, goal: Goal) -> None:
+        """Leave the name at the broker to the folder whose history goes on, where that is another one: this one has nothing to send."""
+        if goal.endless and all(s.answered and s.lineage.head().blocked.startswith(FORKED) for s in self.sessions.values()):
+            self.transport.stand_aside(FORKED)
+            self.device.note_ousted(FORKED)
 
     def _look_outside(self, now: float) -> None:
         """Do what another process asked for through the database."""
@@ -427,6 +449,8 @@ class Agent:
         lineage = session.lineage
         head = lineage.head()
         if head.blocked and not goal.endless:
+            if head.blocked.startswith(FORKED):
+                raise TwoHistories(device=self.device.board.device, model=lineage.name, reason=head.blocked)
             raise LinkError(broker=f"{self.device.board.device}/{lineage.name}", reason=f"the centre refused for good: {head.blocked}")
         if goal.rounds is not None:
             return head.rounds >= goal.rounds and not lineage.outbox.waiting()
@@ -437,9 +461,14 @@ class Agent:
         return session.welcomed and not lineage.outbox.waiting("queued", "offered")
 
     def _check_time(self, goal: Goal) -> None:
+        if self._ousted and not goal.endless:
+            name = self.device.settings.link.client_id or f"{self.device.board.fleet}.{self.device.board.device}"
+            raise SessionTaken(broker=self.device.settings.link.broker, name=name, reason=self._ousted)
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
             if self._disk.trouble is not None:
                 raise self._disk.trouble
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
-            why = self._trouble or "the centre has not answered in time"
+            heard = [(s.lineage, s.lineage.head()) for s in self.sessions.values() if s.answered]
+            unwelcome = ", ".join(lineage.why_unwelcome(head) for lineage, head in heard if head.welcome != OK)
+            why = self._trouble or unwelcome or "the centre has not answered in time"
             raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")

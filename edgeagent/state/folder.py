@@ -58,6 +58,21 @@ class DeviceFolder:
             with suppress(ModelWireError):
                 database.shorten_log()
 
+    def renew_state(self) -> None:
+        """Make this another folder to the centre: it grants its models new epochs, in which what they serve goes on."""
+        import secrets  # with all of hmac
+
+        with self.database.transaction():
+            self.database.run("UPDATE meta SET value=? WHERE key='state'", secrets.token_bytes(16))
+            for lineage in self.lineages.values():
+                lineage.leave_epoch()
+
+    def note_ousted(self, why: str) -> None:
+        """Note that the running agent stands back for another client of its name at the broker; empty when it does no more."""
+        if why != ousted(self.database):
+            with self.database.transaction():
+                self.database.run("INSERT OR REPLACE INTO meta VALUES ('ousted', ?)", why)
+
     def nudges(self) -> int:
         """Return a number that rises when somebody asks the running agent to send again."""
         return int(self.database.one("SELECT value FROM meta WHERE key='nudge'")[0])
@@ -118,3 +133,9 @@ def _shut(path: Path) -> None:
         with suppress(OSError):
             if file.stat().st_mode & 0o077:
                 file.chmod(0o600)
+
+
+def ousted(database: Database) -> str:
+    """Return what `DeviceFolder.note_ousted` noted."""
+    row = database.maybe("SELECT value FROM meta WHERE key='ousted'")
+    return "" if row is None else str(row[0])

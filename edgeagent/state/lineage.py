@@ -27,7 +27,8 @@ from .outcome import Outcome, merged, said
 from .slots import Written
 
 RECIPE = Kind.RECIPE.name.lower()
-FOREIGN = "the centre's head is one that this folder knows nothing of: its database went back, or it is used twice:"
+FOREIGN = "the centre's head is one that this folder knows nothing of:"
+FORKED = "another state folder speaks with this one's key"
 REWOUND = "rewound"  # the centre holds less than it once said
 
 
@@ -179,6 +180,11 @@ class Lineage(History):
             total = update.add(total, b.sections(self.manifest.schema), self.manifest)
         return Kind.EXACT if self.manifest.all_exact else Kind.DELTA, total
 
+    def offer(self, w: Waiting) -> None:
+        """Mark an update as handed to the transport, on the disk: in the database, and before that in a second place."""
+        self.store.note_sent(w.commit)
+        self.outbox.offer(w.version)
+
     # What the centre says.
 
     def verified(self, row: Row) -> tuple[list[int], list[int]]:
@@ -190,14 +196,16 @@ class Lineage(History):
     def refused(self, row: Row, reason: str, good: bytes, now: int) -> list[int]:
         """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
 
-        The model itself never goes back. Without a good commit there is nothing to build on: sending stops in this epoch.
+        The model itself never goes back. Without a good commit of this folder's there is nothing to build on: sending stops in this epoch.
         """
         with self._db.transaction():
             news = self.outbox.refuse(row, reason)
             self._tell({})
             if self.head().version in news:
-                if good:
+                if good and self._own(good):
                     self._snapshot_or_block(now, note=f"after the refusal of @{row['version']}", parent=good)
+                elif good:  # of a history that another folder has made: to go on from it would make two of them one
+                    self._block(f"{FORKED}: {reason}")
                 else:
                     self._block(reason or "refused without a good commit")
         return news
@@ -207,6 +215,18 @@ class Lineage(History):
             self.snapshot(now, note=note, parent=parent)
         except TooLarge as e:
             self._block(f"{note}, no snapshot can be sent: {e.message}")
+
+    def _own(self, commit: bytes) -> bool:
+        """Return whether a commit is the base or a version of this folder's, though its database may have lost it since."""
+        known = self._db.maybe("SELECT 1 FROM version WHERE model=? AND commit_id=?", self.name, commit)
+        return commit == self.base_commit or known is not None or commit in self.store.sent()
+
+    def leave_epoch(self) -> None:
+        """Give up what the centre has not verified; what is served goes on, as a snapshot, in the epoch that a new state is granted."""
+        with self._db.transaction():
+            self.outbox.drop_open("left for a new epoch")
+            self._db.run("UPDATE model SET epoch=0, welcome='', blocked='' WHERE name=?", self.name)
+            self._tell({})
 
     def _block(self, why: str) -> None:
         self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
@@ -228,7 +248,11 @@ class Lineage(History):
             self.offered(w.resume_version if w.resume else 0)
             if w.epoch != before.epoch:
                 self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
-                gone = self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now) if before.epoch else ""
+                gone = ""
+                if before.epoch:
+                    gone = self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now)
+                elif before.version:  # `leave_epoch` was before
+                    self._snapshot_or_block(now, note="it went on in a new epoch", parent=w.head)
                 return f"epoch {w.epoch}, counting on from @{w.version}{gone}"
             return self._reconcile(w, fresh)
 
@@ -254,7 +278,13 @@ class Lineage(History):
     def _reconcile(self, w: Welcome, fresh: bool) -> str:
         known, stored = self.known(), self._stored_row(w)
         if stored is None and w.head_version:
-            return f"{FOREIGN} @{w.head_version}; waiting for receipts"
+            if self._own(w.head):
+                return f"{FOREIGN} its database went back: @{w.head_version}; waiting for receipts"
+            if fresh:
+                self._block(f"{FORKED}: the centre holds @{w.head_version}, which this one did not make")
+            return f"{FOREIGN} it is an older copy, or another board has a copy of it: @{w.head_version}; nothing more is sent"
+        if fresh and self.head().blocked.startswith(FORKED):
+            self._block("")  # the centre holds what this folder made, and nothing else
         if stored is not None:
             if fresh and stored["state"] in CONCLUDED:
                 self.doubts.reopen(w.head_version)  # it is the centre's head: a newer backup than the last one was restored

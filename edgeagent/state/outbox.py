@@ -110,6 +110,12 @@ class Outbox:
         self._db.run(f"UPDATE version SET held=state WHERE {condition} AND state IN ('stored','verified')", self.model, above)
         return self._mark("lost", rows, reason)
 
+    def drop_open(self, reason: str) -> list[int]:
+        """Mark everything that the centre has not verified as lost, and free its bytes; return the news."""
+        rows = self._db.all("SELECT * FROM version WHERE model=? AND state IN ('queued','offered','stored')", self.model)
+        self._db.run("UPDATE version SET held=state WHERE model=? AND state='stored'", self.model)
+        return self._mark("lost", rows, reason)
+
     def offer_again(self, versions: Iterable[int]) -> None:
         """Take `stored` back: the centre does not hold these any more, and their bytes are still here."""
         for version in versions:

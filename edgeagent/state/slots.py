@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from modelwire.tflite.file import read_weights, write_weights
 from modelwire.update.manifest import Manifest
 
 SLOTS = ("a", "b")
+SENT = 64  # commits that are remembered beside the database; a disk that loses its last words loses no more
 _MAGIC = b"\x89EAR\r\n\x1a\n"
 _HEAD = struct.Struct("<8sI")  # magic, tensors
 
@@ -116,6 +118,27 @@ class ModelStore:
             for path in numbered[: max(0, len(numbered) - history)]:
                 with disk.named(path):
                     path.unlink()
+
+    def note_sent(self, commit: bytes) -> None:
+        """Keep the commit of an update that is about to leave, with those before it.
+
+        A disk that lies about what it wrote may lose the last words of the database; then these tell that the folder is no copy.
+        """
+        with suppress(OSError):  # where there is no room for them, there is one memory instead of two
+            last = [one for one in self._sent() if one != commit][-(SENT - 1) :]
+            files.write(self.folder / "sent", b"".join([*last, commit]))
+
+    def sent(self) -> frozenset[bytes]:
+        """Return the commits that left last."""
+        return frozenset(self._sent())
+
+    def _sent(self) -> list[bytes]:
+        try:
+            with (self.folder / "sent").open("rb") as file:
+                data = file.read(SENT * 32)
+        except OSError:
+            return []
+        return [data[i : i + 32] for i in range(0, len(data) // 32 * 32, 32)]
 
     def tidy(self, active: str) -> list[str]:
         """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written."""

@@ -442,7 +442,7 @@ def test_one_hello_with_every_range_there_is_costs_no_more_than_a_bounded_look(
     tight = [[1 + n % 2, 1, 12] for n in range(32)]
     for spans in (wide, tight):
         more = {"lost": spans, "dropped": spans, "unsure": spans, "witness": ((1 << 63) - 1).to_bytes(8, "little") + bytes(32)}
-        for version in (12, (1 << 62) - 1):
+        for version in (max(12, device.version), (1 << 62) - 1):  # one behind the head would be a copy's
             before, looked = grown.store.log.end(), 0
             assert grown.take(device.hello(version=version, more=more)).result is Result.WELCOMED
             assert looked <= grown.bounds.looks and grown.store.log.end() == before

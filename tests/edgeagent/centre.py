@@ -113,6 +113,7 @@ class Centre:
         self.online = True
         self._at: list[tuple[float, Callable[[], None]]] = []
         self._queue: list[Event] = []
+        self.stood_aside: list[str] = []
         self._unacknowledged: dict[int, Arrived] = {}
         self._up = False
         self._will: Will | None = None
@@ -195,6 +196,9 @@ class Centre:
     def acknowledge(self, message: Arrived) -> None:
         assert isinstance(message.token, int)
         self._unacknowledged.pop(message.token, None)
+
+    def stand_aside(self, why: str) -> None:
+        self.stood_aside.append(why)
 
     def wake(self) -> None:
         self._queue.append(Woken())

@@ -76,6 +76,18 @@ class MemoryTransport:
             with self._broker.lock:
                 self._broker.sessions[self._id].waiting.pop(id, None)
 
+    @property
+    def client_id(self) -> str:
+        return self._id
+
+    @property
+    def takeovers(self) -> int:
+        return 0  # who starts with a name that is in use is an error of the test
+
+    @property
+    def ousted(self) -> str:
+        return ""
+
     def drain(self, seconds: float) -> bool:
         return True
 

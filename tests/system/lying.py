@@ -67,6 +67,7 @@ class LyingBroker:
         self.said_before: list[tuple[str, str, bytes]] = []  # way, topic, bytes
         self._at: list[tuple[float, int, str, str, bytes]] = []
         self._queue: list[Event] = []
+        self.stood_aside: list[str] = []
         self._tickets = 0
         self._up = False
 
@@ -94,6 +95,9 @@ class LyingBroker:
 
     def acknowledge(self, message: Arrived) -> None:
         pass
+
+    def stand_aside(self, why: str) -> None:
+        self.stood_aside.append(why)
 
     def wake(self) -> None:
         self._queue.append(Woken())

@@ -106,7 +106,8 @@ def test_after_the_restore_of_an_older_backup_both_sides_name_the_same_lost_numb
 
 
 def check_words(fleet: Fleet) -> None:
-    """Both sides say it to people, too."""
+    """Both sides say it to people, too. It is no alarm: each board has one history."""
+    assert fleet.cloud("devices")["alarms"] == []
     assert "lost at the centre: @3..@6" in run(fleet, "pi-7", "status").stdout
     devices = cloud_text(fleet, "devices")
     assert f"pi-7/{MODEL} lost @3..@6: its board had sent them" in devices and f"pi-8/{MODEL} lost @3..@4:" in devices

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol, cast
 
-from edgecloud.registry import LineageRow, LostRow, Status, Store, WitnessRow
+from edgecloud.registry import Epoch, LineageRow, LostRow, Status, Store, WitnessRow
 from modelwire.wire import cbor, numbers
 from modelwire.wire.records import Hello, Receipt
 
@@ -38,6 +38,8 @@ def answer(context: Context, said: Hello, lineage: LineageRow) -> tuple[dict[str
     """
     back, missing, receipts, lost = nonce_of(said), list[tuple[int, int]](), list[Reply](), list[LostRow]()
     room = context.bounds.lost_numbers - context.store.losses.count(lineage.id)
+    if any(one.open and one.model == said.model and one.kind == "fork" for one in context.store.losses.alarms(said.device)):
+        room = 0  # of two folders with one key, one may yet use the number that the other gave up
     for key, epoch, version in _asked(context, said, lineage):
         held = _receipts(context, lineage, epoch, version)
         if held is not None:
@@ -68,6 +70,24 @@ def testify(context: Context, said: Hello) -> None:
     row = WitnessRow(said.device, seen.number, seen.digest, ours or b"", context.now)
     if context.store.losses.testify(row, context.bounds.witnesses):
         log.warning("%s has seen entry %d of this centre's log, %s", said.device, seen.number, against(row))
+
+
+def behind(store: Store, lineage: LineageRow, epoch: Epoch, said: Hello) -> str:
+    """Return in what a state folder knows less than its own key has told the centre, or else; empty when it does not.
+
+    A sound board never does: what it has sent it holds. It is an older copy of the folder, or a second board with a copy of it. A hello
+    may be late or said again, so this proves something only of one that answers a challenge.
+    """
+    newest, head = store.lineages.current(lineage.id), store.lineages.head(lineage.id, epoch.epoch)
+    if newest is not None and newest.epoch > epoch.epoch:
+        return ""  # its epoch is closed, so it takes over nothing: it is told so at its next update
+    if head is None or not head.version or said.epoch != epoch.epoch:
+        return ""
+    if said.version < head.version:
+        return f"a folder that stands at @{said.version} speaks, and @{head.version} came before, signed with the same key"
+    if said.version == head.version and said.commit != head.commit:
+        return f"a folder speaks whose @{said.version} is another one than the one that came before, signed with the same key"
+    return ""
 
 
 def against(row: WitnessRow) -> str:

@@ -17,6 +17,11 @@ def challenge(secret: bytes, said: Hello, now: int) -> bytes:
     return _of_slot(secret, said, now // SLOT)
 
 
+def since(secret: bytes, commit: bytes) -> bytes:
+    """Return a secret whose challenges can't be answered by a hello that was said before this commit was the head."""
+    return hmac.new(secret, b"since 1\0" + commit, hashlib.sha256).digest()
+
+
 def answered(secret: bytes, said: Hello, now: int) -> bool:
     """Return whether a hello answers the challenge of its device, model, key and state, in this slot of time or the one before."""
     slot = now // SLOT

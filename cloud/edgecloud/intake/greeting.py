@@ -14,7 +14,7 @@ from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expe
 from modelwire.wire.welcome import KEY
 
 from . import agreeing, asking, epochs, linking, renewing
-from .challenge import answered, challenge
+from .challenge import answered, challenge, since
 from .decision import Context, Decision, KeyStanding, Reply, Result, standing
 from .epochs import EpochRate
 
@@ -56,9 +56,14 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
         lineage = store.lineages.ensure(said.device, said.model)
         epoch = store.lineages.grant(lineage.id, said.state, said.base, context.now)
         closed = linking.close_older(context, lineage, epoch.epoch)
-    store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     head = store.lineages.head(lineage.id, epoch.epoch)
     assert head is not None  # granted together with the epoch
+    if odd := agreeing.behind(store, lineage, epoch, said):
+        secret = since(context.secret, head.commit)
+        if not answered(secret, said, context.now):  # it may be late, or said again by anybody
+            return _not_welcome(context, said, "challenge", Result.CHALLENGED, odd, challenge(secret, said, context.now))
+        linking.alarm(context, lineage, odd)
+    store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
     agreeing.testify(context, said)
     more, receipts = agreeing.answer(context, said, lineage)
     lineage = store.lineages.by_id(lineage.id)  # numbers that are lost count as used

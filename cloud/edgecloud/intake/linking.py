@@ -6,11 +6,12 @@ Order comes from parent commits alone: head moves by compare-and-set, whatever t
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edgecloud.registry import Epoch, HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, Store, VersionRow, WaitingMessage
+from edgecloud.registry import AlarmRow, Epoch, HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, Store, VersionRow, WaitingMessage
 from edgecloud.versions import cards
 from modelwire.errors import (
     BadSignature,
@@ -18,6 +19,7 @@ from modelwire.errors import (
     Conflict,
     LineageError,
     ModelWireError,
+    TwoHistories,
     UnknownDevice,
     UnknownParent,
     WireError,
@@ -32,6 +34,7 @@ from modelwire.wire.topics import Topic
 
 from .decision import OURS, Context, Decision, KeyStanding, Reply, Result, clean, standing
 
+log = logging.getLogger("edgecloud.ingest")
 REACH = 1 << 32  # a device that jumps further would leave no numbers for its next life
 
 
@@ -87,9 +90,11 @@ def current_receipt(context: Context, version: VersionRow) -> Reply:
 def refused_receipt(context: Context, about: Subject, reason: str) -> Reply:
     """Return a refusal that names what to build on: the head of the epoch, or of the newest one."""
     lineages, id = context.store.lineages, about.lineage.id
+    newest = lineages.current(id)
+    if newest is not None and about.epoch < newest.epoch:
+        return _receipt(context, about, Level.REFUSED, reason)  # there is nothing to build on: a newer folder speaks for the device
     head = lineages.head(id, about.epoch)
     if head is None:
-        newest = lineages.current(id)
         head = lineages.head(id, newest.epoch) if newest else None
     return _receipt(context, about, Level.REFUSED, reason, head)
 
@@ -135,14 +140,35 @@ def _place(context: Context, lineage: LineageRow, container: Container, data: by
             if header.version <= max(head.version, epoch.floor):
                 raise LineageError(reason=f"version {header.version} does not follow {max(head.version, epoch.floor)}: numbers only rise")
         elif _is_known(context, header.parent, epoch.base):
+            _require_first(context, lineage, container, head)
             raise LineageError(reason=f"stale parent: the head is version {head.version}")
     except OURS:
         raise
     except LineageError as error:
+        if isinstance(error, Conflict):  # its device has signed both
+            alarm(context, lineage, error.message)
         return _refused(context, lineage, container, data, type(error).__name__, clean(str(error)))
     if header.parent == head.commit:
         return _link(context, lineage, container, data, head, base)
     return _park(context, lineage, container, data)
+
+
+def alarm(context: Context, lineage: LineageRow, text: str) -> None:
+    """Note that two histories of a model are signed with one key; said once, until an operator has acknowledged it."""
+    row = AlarmRow(lineage.device, lineage.model, "fork", clean(text), context.now)
+    if context.store.losses.raise_alarm(row):
+        log.error("%s/%s is two: %s; see edgecloud devices", lineage.device, lineage.model, row.text)
+
+
+def _require_first(context: Context, lineage: LineageRow, container: Container, head: HeadRow) -> None:
+    """Raise TwoHistories for an update of another history than the one that is held: two on one parent, or under one number."""
+    store, header = context.store, container.header
+    first = store.versions.served_on(lineage.id, header.epoch, header.parent)
+    refused = store.refusals.numbered(lineage.device, lineage.model, header.epoch, header.version)
+    if first is not None or any(r.commit != container.commit for r in refused):
+        other = f"@{first.version} went on from the same one before it" if first else f"another @{header.version} was refused before"
+        reason = f"stale parent: the head is version {head.version}; {other}"
+        raise TwoHistories(device=lineage.device, model=lineage.model, reason=reason)
 
 
 def head_base(store: Store, epoch: Epoch, head: HeadRow) -> bytes:

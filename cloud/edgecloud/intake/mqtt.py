@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, holds_password, parse_url, redacted
+from edgecommon.broker import NO_CERTIFICATES, TAKEN_OVER, Broker, Certificates, Tenure, holds_password, parse_url, redacted
 from edgecommon.certificates import life_of, read_file
 from edgecommon.files import NotPrivateError, read_password, require_closed
 from modelwire.errors import BadArgument, ModelWireError
@@ -111,6 +111,8 @@ class MqttTransport:
         self._socket_open = threading.Event()
         self._stopping = threading.Event()
         self._watch: threading.Thread | None = None
+        self._tenure = Tenure()
+        self._ousted = ""
 
     @property
     def name(self) -> str:
@@ -119,6 +121,18 @@ class MqttTransport:
     @property
     def connected(self) -> bool:
         return self._connected.is_set()
+
+    @property
+    def client_id(self) -> str:
+        return self._client_id
+
+    @property
+    def takeovers(self) -> int:
+        return self._tenure.takeovers
+
+    @property
+    def ousted(self) -> str:
+        return self._ousted
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         self._receive = receive
@@ -262,10 +276,12 @@ class MqttTransport:
             return
         self._generation += 1
         self._greeted.set()
+        self._tenure.came_up(time.monotonic())
         client.subscribe(self._filter, qos=1)
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self._socket_open.clear()
+        self._tenure.not_reached()
         log.warning("%s can't be reached; trying again", self._broker.url)
         self._take_renewed()
 
@@ -289,8 +305,20 @@ class MqttTransport:
             self._connected.clear()
             self._generation += 1
             if not self._stopping.is_set():
-                log.warning("the link to %s is lost: %s", self._broker.url, reason)
+                self._lost(client, reason)
                 self._take_renewed()
+
+    def _lost(self, client: mqtt.Client, reason: Any) -> None:
+        before = self._tenure.takeovers
+        back = self._tenure.went_down(time.monotonic(), taken=reason.value == TAKEN_OVER)
+        count = self._tenure.takeovers
+        if count == before:
+            log.warning("the link to %s is lost: %s", self._broker.url, reason)
+        elif count & (count - 1) == 0:  # the first, and then ever fewer of them
+            log.error("two clients use the name %s at %s: %s", self._client_id, self.name, self._tenure.said())
+        if back:
+            self._ousted = self._tenure.said()
+            client.disconnect()  # it connects no more
 
     def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         if client is not self._client:

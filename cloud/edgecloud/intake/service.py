@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
-from edgecloud.registry import SqliteStore, Store, open_registry
+from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import require_private
 from edgecommon import disk
 from edgecommon.systemd import Pulse, Systemd
-from modelwire.errors import BrokerUnreachable, DiskUnwritable, StateBusy
+from modelwire.errors import BrokerUnreachable, DiskUnwritable, SessionTaken, StateBusy
 from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
@@ -105,6 +105,7 @@ class Ingester:
         self._systemd = systemd if systemd is not None else Systemd({})
         self._rebuild_pulse: Pulse | None = None  # once that thread runs
         self._said = float("-inf")  # monotonic seconds since systemd was last told what goes on
+        self._takeovers = 0  # of the session, as far as they are noted
         self.tally = Tally()
 
     def stop(self) -> None:
@@ -161,6 +162,7 @@ class Ingester:
                 last_message = now
                 self._commit(ingest, batch)
             self._send(said)
+            self._require_place(ingest.store)
             if now - last_tick >= self._pace.tick:
                 last_tick = now
                 self._send(self._voice.look(ingest.store, int(self._clock())))
@@ -172,6 +174,19 @@ class Ingester:
                     raise BrokerUnreachable(broker=self._transport.name, reason=f"no connection within {self._pace.connect:g} s")
                 if met is not None and now - last_message > once and self._idle.is_set() and self._queue.empty():
                     return
+
+    def _require_place(self, store: Store) -> None:
+        """Note what another client of this name did to the session. Raises SessionTaken once the transport has stepped back for it."""
+        count, ousted, name = self._transport.takeovers, self._transport.ousted, self._transport.client_id
+        if count > self._takeovers:
+            what = f"another client uses the ingester's name {name} at {self._transport.name}"
+            try:
+                store.losses.raise_alarm(AlarmRow("", "", "session", what, int(self._clock()), times=count - self._takeovers))
+            except StateBusy:
+                return  # noted the next time
+            self._takeovers = count
+        if ousted:
+            raise SessionTaken(broker=self._transport.name, name=name, reason=ousted)
 
     def _take_in(self, item: Delivery | Reply) -> None:
         """Runs on the transport's thread and the rebuild's: a full queue holds them back."""

@@ -27,7 +27,19 @@ class IntakeTransport(Protocol):
         """Where it listens, as an error says it."""
 
     @property
+    def client_id(self) -> str:
+        """The name that it has at the broker."""
+
+    @property
     def connected(self) -> bool: ...
+
+    @property
+    def takeovers(self) -> int:
+        """How often another client of its name has taken its place; it takes it back by itself."""
+
+    @property
+    def ousted(self) -> str:
+        """Why it has stepped back for another client of its name and connects no more; empty while it has not."""
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         """Begin to listen and return at once; connecting goes on in the background, for ever.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .blobs import BlobStore
 from .rows import (
     ActRow,
+    AlarmRow,
     Annotation,
     Base,
     DeviceKey,
@@ -37,6 +38,7 @@ from .store import Log, Store
 __all__ = [
     "FILES_FROM",
     "ActRow",
+    "AlarmRow",
     "Annotation",
     "Base",
     "BlobStore",

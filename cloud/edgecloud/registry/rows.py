@@ -161,6 +161,24 @@ class WitnessRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AlarmRow:
+    """What an operator has to know and to decide about; one of a kind for each model of a device."""
+
+    device: str  # empty: the centre itself
+    model: str
+    kind: str  # "fork": two histories under one key; "session": another client uses the ingester's name
+    text: str  # what was seen last
+    last_at: int
+    first_at: int = 0  # since it was last acknowledged
+    times: int = 1  # since then
+    seen_at: int = 0  # when an operator acknowledged it; 0: not yet
+
+    @property
+    def open(self) -> bool:
+        return not self.seen_at
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
     """An update whose parent has not come yet."""
 

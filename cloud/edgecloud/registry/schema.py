@@ -267,6 +267,21 @@ CREATE TABLE witness (
 CREATE INDEX refusal_number ON refusal (device, model, version);
 """
 
+# What an operator has to decide about: one row a kind and model, so nobody floods it.
+_ALARMS = """
+CREATE TABLE alarm (
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('fork', 'session')),
+  text TEXT NOT NULL,
+  first_at INTEGER NOT NULL,
+  last_at INTEGER NOT NULL,
+  times INTEGER NOT NULL CHECK (times > 0),
+  seen_at INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (device, model, kind)
+)
+"""
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
 # Table: the columns that may change, and the condition under which they may.
@@ -319,6 +334,11 @@ def steps(migrations: Migrations) -> None:
         _run(tables, views.TABLES)
         views.keep_all_figures(tables)
         _keep(tables, "score")
+
+    @migrations(name="m011_alarms")
+    def m011_alarms(tables: Any) -> None:
+        _run(tables, _ALARMS)
+        tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
 
 
 def check(database: Database) -> bool:

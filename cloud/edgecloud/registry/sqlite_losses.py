@@ -1,10 +1,10 @@
-"""What boards say against this registry, in SQLite: version numbers that it holds no more, and links of its log that it has not."""
+"""What boards say against this registry, in SQLite: numbers that it holds no more, links of its log that it has not; and alarms."""
 
 from __future__ import annotations
 
 from edgecommon.sqlite import Database
 
-from .rows import LostRow, WitnessRow
+from .rows import AlarmRow, LostRow, WitnessRow
 
 
 class SqliteLosses:
@@ -41,3 +41,27 @@ class SqliteLosses:
             "SELECT device, number, digest, ours, at FROM witness WHERE ?1 IS NULL OR device = ?1 ORDER BY device, at, number", device
         )
         return [WitnessRow(*row) for row in rows]
+
+    def raise_alarm(self, alarm: AlarmRow) -> bool:
+        key = alarm.device, alarm.model, alarm.kind
+        with self._database.transaction():
+            known = self._database.maybe("SELECT seen_at FROM alarm WHERE device = ? AND model = ? AND kind = ?", *key)
+            self._database.run(
+                "INSERT INTO alarm (device, model, kind, text, first_at, last_at, times) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)"
+                " ON CONFLICT (device, model, kind) DO UPDATE SET text = ?4, last_at = ?5, seen_at = 0,"
+                " first_at = CASE WHEN seen_at > 0 THEN ?5 ELSE first_at END,"
+                " times = CASE WHEN seen_at > 0 THEN ?6 ELSE times + ?6 END",
+                *key, alarm.text, alarm.last_at, alarm.times,
+            )  # fmt: skip
+        return known is None or known[0] > 0
+
+    def alarms(self, device: str | None = None, *, only_open: bool = False) -> list[AlarmRow]:
+        rows = self._database.all(
+            "SELECT device, model, kind, text, last_at, first_at, times, seen_at FROM alarm"
+            " WHERE (?1 IS NULL OR device = ?1) AND (NOT ?2 OR seen_at = 0) ORDER BY first_at, device, model, kind",
+            device, only_open,
+        )  # fmt: skip
+        return [AlarmRow(*row) for row in rows]
+
+    def acknowledge(self, device: str, now: int) -> int:
+        return self._database.run("UPDATE alarm SET seen_at = ? WHERE device = ? AND seen_at = 0", max(1, now), device)

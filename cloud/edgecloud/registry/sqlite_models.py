@@ -307,6 +307,10 @@ class SqliteVersions:
     def served_children(self, version: int) -> list[VersionRow]:
         return self._many("WHERE parent_id = ? AND status <> 'refused' ORDER BY id", version)
 
+    def served_on(self, lineage: int, epoch: int, parent: bytes) -> VersionRow | None:
+        on = "WHERE lineage = ? AND epoch = ? AND parent = ? AND status <> 'refused' ORDER BY id LIMIT 1"
+        return next(iter(self._many(on, lineage, epoch, parent)), None)
+
     def verify(self, version: int) -> None:
         with self._database.transaction():
             self._database.run("UPDATE version SET status = 'verified' WHERE id = ?", version)

@@ -13,6 +13,7 @@ from modelwire.wire.signing import Fleet
 from .blobs import BlobStore
 from .rows import (
     ActRow,
+    AlarmRow,
     Annotation,
     Base,
     DeviceKey,
@@ -181,6 +182,9 @@ class Versions(Protocol):
     def served_children(self, version: int) -> list[VersionRow]:
         """Return the children of a version that are not refused."""
 
+    def served_on(self, lineage: int, epoch: int, parent: bytes) -> VersionRow | None:
+        """Return the first version of an epoch with this parent, which may be its base, that is not refused."""
+
     def verify(self, version: int) -> None:
         """Mark a stored version verified."""
 
@@ -278,6 +282,16 @@ class Losses(Protocol):
 
     def witnesses(self, device: str | None = None) -> list[WitnessRow]:
         """Return what one board has seen, or all of them, the oldest first."""
+
+
+    def raise_alarm(self, alarm: AlarmRow) -> bool:
+        """Keep an alarm, or count it with the one of its kind; return whether it is news: new, or acknowledged before."""
+
+    def alarms(self, device: str | None = None, *, only_open: bool = False) -> list[AlarmRow]:
+        """Return the alarms about one device, or all, the oldest first."""
+
+    def acknowledge(self, device: str, now: int) -> int:
+        """Mark the open alarms about a device as seen, and return how many those were. device: empty for the centre's own."""
 
 
 class Refusals(Protocol):

@@ -58,7 +58,7 @@ def check_files(model: Path, slot: str) -> None:
     """Nothing lies about but what belongs there."""
     found = {str(p.relative_to(model)) for p in model.rglob("*") if not p.is_dir()}
     history = {name for name in found if name.startswith("history/")}
-    assert found - history - {"round"} == {"base.tflite", "served.tflite", f"{slot}/model.tflite", f"{slot}/private"}
+    assert found - history - {"round", "sent"} == {"base.tflite", "served.tflite", f"{slot}/model.tflite", f"{slot}/private"}
     assert len(history) <= 4
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from edgecloud.registry import (
     ActRow,
+    AlarmRow,
     Base,
     HeadRow,
     ModelWish,
@@ -551,3 +552,17 @@ def test_what_is_written_once_stays(store: Store, lineage: int) -> None:
     ):  # fmt: skip
         with pytest.raises(LineageError, match="write-once"):
             store.database.run(f"UPDATE {table} SET {column} = {column}")
+
+
+def test_alarms_of_a_kind_are_one_that_counts_until_it_is_acknowledged(store: Store) -> None:
+    fork, session = AlarmRow("pi-7", "digits", "fork", "two", 20), AlarmRow("", "", "session", "taken", 21, times=4)
+    assert store.losses.raise_alarm(fork) and not store.losses.raise_alarm(replace(fork, text="two again", last_at=25))
+    assert store.losses.raise_alarm(session) and store.losses.raise_alarm(replace(fork, model="motion"))
+    assert [(a.device, a.model, a.text, a.times, a.first_at, a.last_at) for a in store.losses.alarms()] == [
+        ("pi-7", "digits", "two again", 2, 20, 25), ("pi-7", "motion", "two", 1, 20, 20), ("", "", "taken", 4, 21, 21),
+    ]  # fmt: skip
+    assert store.losses.acknowledge("pi-7", 30) == 2 and store.losses.acknowledge("pi-7", 31) == 0
+    assert [a.kind for a in store.losses.alarms(only_open=True)] == ["session"]
+    assert [(a.model, a.seen_at, a.open) for a in store.losses.alarms("pi-7")] == [("digits", 30, False), ("motion", 30, False)]
+    assert store.losses.raise_alarm(replace(fork, last_at=40))
+    assert [(a.times, a.first_at, a.open) for a in store.losses.alarms("pi-7")] == [(1, 20, False), (1, 40, True)]

@@ -15,6 +15,7 @@ from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 
 from .. import losses, waiting
+from ..alarms import ACKNOWLEDGE, open_alarms
 from ..answer import Document, now, registry_of, table, when
 from ..sealing import add_key, command_key, decide, unlock
 from ..verb import Verb
@@ -142,6 +143,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         devices = [describe(store, name) for name in store.devices.names()]
         expected, fault = _expected(store, args)
+        alarms = open_alarms(store)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
     rows = [
         (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
@@ -152,6 +154,8 @@ def list_devices(args: argparse.Namespace) -> Answer:
     for model, version in ((f"{d['device']}/{m['model']}", m["would_resume"]) for d in devices for m in d["models"]):
         if version is not None:
             text += f"\n{visible(model)} would like its last model @{version} back; `edgecloud devices resume` with its name allows it"
+    for one in alarms:
+        text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     told = [losses.line(f"{d['device']}/{m['model']}", m["lost"]) for d in devices for m in d["models"]]
     for words in (*told, *(losses.witness_line(seen) for d in devices for seen in d["witness"])):
         text += f"\n{visible(words)}" if words else ""
@@ -168,7 +172,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
         text += f"\n\n{sum(one['left'] for one in expected)} boards are preauthorised by claims: edgecloud claim list"
     if rejected:
         text += f"\n\n{len(rejected)} rejected {'key' if len(rejected) == 1 else 'keys'} not shown; --json lists them"
-    said: Document = {"preauthorised": expected, "fault": fault or None}
+    said: Document = {"preauthorised": expected, "fault": fault or None, "alarms": alarms}
     return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected, **said}, text)
 
 
@@ -258,6 +262,7 @@ VERBS = (
         ("edgecloud devices resume pi-7", "edgecloud devices resume pi-7/digits --expires 7d", "edgecloud devices resume pi-7 --decline"),
         resume_device, add_resume_arguments,
     ),
+    ACKNOWLEDGE,
     Verb(
         "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",
         ("edgecloud devices list --json",), list_devices,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.versions import naming
-from edgecommon.printing import Answer
+from edgecommon.printing import Answer, visible
 
 from .. import losses
+from ..alarms import open_alarms
 from ..answer import Document, registry_of, table, when
 from .described import carried, describe, other_base
 
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> Answer:
              "repeats": r.repeats}
             for r in store.refusals.last(50, lineage.device, lineage.model)
         ]  # fmt: skip
+        alarms = [one for one in open_alarms(store) if (one["device"], one["model"]) == (lineage.device, lineage.model)]
         parked = [{"version": o.version, "parent": o.parent} for o in store.inbox.orphans(lineage.device) if o.lineage == lineage.id]
     rows = [
         (f"@{v['version']}", v["epoch"], v["kind"], v["status"], v["bytes"], _change(v, "loss"), _change(v, "accuracy"),
@@ -42,6 +44,8 @@ def run(args: argparse.Namespace) -> Answer:
     rows.sort(key=lambda row: (row[1], int(row[0][1:])))
     columns = ("version", "epoch", "kind", "status", "bytes", "loss", "accuracy", "received", "commit", "note")
     text = table(columns, rows, title=str(lineage))
+    for one in alarms:
+        text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     if parked:
         text += f"\n{len(parked)} updates wait for the one before them: " + ", ".join(f"@{p['version']}" for p in parked)
     if refusals:
@@ -50,7 +54,7 @@ def run(args: argparse.Namespace) -> Answer:
             [(f"@{r['version']}" if r["version"] else "a message", r["error"], r["reason"], when(r["at"])) for r in refusals],
         )
     document = {"device": lineage.device, "model": lineage.model, "versions": versions, "refusals": refusals, "parked": parked}
-    return Answer({**document, "lost": lost}, text)
+    return Answer({**document, "lost": lost, "alarms": alarms}, text)
 
 
 def _change(version: Document, what: str) -> str:

@@ -19,6 +19,7 @@ from modelwire.errors import BadArgument, CertificateRefused, MissingFile, Model
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Role
 
+from ..alarms import open_alarms
 from ..answer import Document, now, table
 from ..broker import add_broker, broker_of
 from ..losses import witness_line, witnesses_of
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
         _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
         _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
+        _check("names", lambda: _alarms(path), "no two use one name"),
         _check("disk", lambda: _room(path), "has room"),
         _check("certificate", lambda: _own_certificate(args), "none is set"),
         _check("broker", lambda: reach(broker_of(args)), "answers"),
@@ -115,6 +117,18 @@ def _witnesses(path: Path) -> None:
     if seen:
         more = f"; and {len(seen) - 1} more" if len(seen) > 1 else ""
         raise RegistryDamaged(path=path, reason=witness_line(seen[-1]) + more)
+
+
+def _alarms(path: Path) -> None:
+    """Raise BadArgument while nobody has acknowledged that two use one name."""
+    store = open_registry(path, readonly=True)
+    try:
+        said = open_alarms(store)
+    finally:
+        store.close()
+    if said:
+        more = f"; and {len(said) - 1} more: edgecloud devices lists them" if len(said) > 1 else ""
+        raise BadArgument(reason=said[0]["says"] + more, fix=said[0]["next"])
 
 
 def _key_fits(path: Path, key: str | None) -> None:
