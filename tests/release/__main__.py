@@ -109,7 +109,7 @@ def what_they_hold(place: Place) -> str:
         (about,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         text = wheel.read(about).decode()
     files = {name for name in names if ".dist-info/" not in name}
-    kernels = {name for name in files if re.fullmatch(r"modelwire/_core/kernel\.[\w.-]*so", name)}
+    kernels = {name for name in files if re.fullmatch(r"kernel\.[\w.-]*so", Path(name).name)}
     if len(kernels) != 1 or files - kernels != facts.installed_files():
         raise NotReleasable(f"the wheel and the packages differ in {sorted((files - kernels) ^ facts.installed_files())[:10] or kernels}")
     for line in (f"Version: {facts.version()}", "License-Expression: Apache-2.0", "License-File: LICENSE", "License-File: NOTICE"):
