@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.house.pages import DOCS, PROJECT, ROOT
 from tests.release import facts
+from tests.release.__main__ import STEPS, names_in
 
 
 def test_one_version_stands_in_one_place() -> None:
@@ -45,8 +47,6 @@ def test_each_data_set_of_others_has_its_notice() -> None:
 
 
 def test_the_page_names_each_step() -> None:
-    from tests.release.__main__ import STEPS
-
     page = (DOCS / "release.md").read_text()
     assert re.findall(r"^\d+\. \*\*(.+?)\*\*", page, re.M) == [step.__name__.replace("_", " ") for step in STEPS]
 
@@ -56,18 +56,15 @@ def test_a_source_distribution_holds_what_git_tracks(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("this is no clone: there is nothing to compare with")
     copy = tmp_path / "tree"
-    for name in facts.tracked():
+    there = {name for name in facts.tracked() if (ROOT / name).exists()}  # without what was removed and is not committed yet
+    for name in there:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).exists():  # else it was removed, and that is not committed yet
-            shutil.copy2(ROOT / name, copy / name)
+        shutil.copy2(ROOT / name, copy / name)
     # What a used tree holds besides.
-    (copy / "csrc/build").mkdir()
-    for stray in ("csrc/build/selftest.o", "modelwire/_core/kernel.abi3.so", "edgeagent/stray.pyc"):
-        (copy / stray).write_bytes(b"\0")
-    import sys
-
-    from tests.release.__main__ import names_in
-
-    subprocess.run([sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)], cwd=copy, check=True, capture_output=True, timeout=300)
+    (copy / "csrc" / "build").mkdir()
+    for room, stray in ((copy / "csrc" / "build", "selftest.o"), (copy / "modelwire" / "_core", "kernel.abi3.so"), (copy, "stray.pyc")):
+        (room / stray).write_bytes(b"\0")
+    command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True, timeout=300)
     (archive,) = tmp_path.glob("*.tar.gz")
-    assert names_in(archive) - facts.MADE == {name for name in facts.tracked() if (ROOT / name).exists()}
+    assert names_in(archive) - facts.MADE == there

@@ -11,6 +11,7 @@ served at that version.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import statistics
 import sys
@@ -37,6 +38,7 @@ FOLDER = Path("build/demo")
 DEVICES = {"pi-1": ("digits", 0), "pi-2": ("digits", 1), "pi-3": ("motion", 0), "pi-4": ("motion", 2)}
 KILLED = "pi-2"
 TIMEOUT = 240.0  # seconds; the demo takes about a quarter of it
+PATIENCE = 20.0  # seconds that the world waits for a round: one that a kill left unsaid must not hold it up for good
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,28 @@ def live(fleet: Fleet, broker: Broker, rounds: int, say: Callable[[str], None]) 
 
 
 def sense(fleet: Fleet, device: str, surroundings: World, n: int, stop: threading.Event) -> None:
-    """Be the application on the device: append labelled samples as they come in, whatever becomes of the agent."""
+    """Be the application on the device: append labelled samples as they come in, whatever becomes of the agent.
+
+    The world waits for a device that learns slowly: with more samples a round a slow machine would tell another story than a fast one.
+    """
     with fleet.spool(device) as spool:
-        round = 0
-        while not stop.is_set():
+        for round in itertools.count():
             x, y = surroundings.stream(round, n)
             spool.extend(surroundings.model, x, y.tolist())
-            round += 1
+            patience = time.monotonic() + PATIENCE
             stop.wait(1.0)
+            while rounds_of(fleet, device, surroundings.model) <= round and time.monotonic() < patience and not stop.is_set():
+                stop.wait(0.1)
+            if stop.is_set():
+                return
+
+
+def rounds_of(fleet: Fleet, device: str, model: str) -> int:
+    """Return how many rounds a device has done: those that became a version, and those that its guard took back."""
+    history = fleet.home(device) / "state" / "models" / model / "history"
+    versions = [int(file.stem) for file in history.glob("*.tflite")]
+    log = fleet.devices[device].log
+    return max(versions, default=0) + (log.read_bytes().count(b" rejected: ") if log.exists() else 0)
 
 
 def wait(fleet: Fleet, say: Callable[[str], None], reached: Callable[[], bool], what: str) -> None:
