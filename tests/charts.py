@@ -37,10 +37,11 @@ def name_points(axes: Any, points: Sequence[tuple[str, float, float, str]]) -> N
     axes.figure.canvas.draw()
     panel, scale = axes.get_window_extent(), 72 / axes.figure.dpi
     shown = [(*axes.transData.transform((x, y)), name, x, y, color) for name, x, y, color in points]
-    for side in ("left", "right"):
-        mine = [one for one in shown if (one[0] > (panel.x0 + panel.x1) / 2) == (side == "right")]
-        foot = -1e9
-        for _, up, name, x, y, color in sorted(mine, key=lambda one: one[1]):
-            foot = max(up * scale - 3, foot + LINE)
-            axes.annotate(name, (x, y), xytext=(-7 if side == "right" else 7, foot - up * scale), textcoords="offset points", ha=side,
-                          fontsize=7, color=color)  # fmt: skip
+    placed: list[tuple[float, float]] = []  # across, and the foot of the name
+    for across, up, name, x, y, color in sorted(shown, key=lambda one: one[1]):
+        side = "right" if across > (panel.x0 + panel.x1) / 2 else "left"
+        near = [foot for there, foot in placed if abs(there - across) < panel.width / 3]
+        foot = max(up * scale - 3, max(near, default=-LINE) + LINE)
+        placed.append((across, foot))
+        axes.annotate(name, (x, y), xytext=(-7 if side == "right" else 7, foot - up * scale), textcoords="offset points", ha=side,
+                      fontsize=7, color=color)  # fmt: skip
