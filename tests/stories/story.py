@@ -121,6 +121,7 @@ def play(folder: Path, bases: Sequence[Base], actors: Sequence[Actor], rounds: i
                 run = ("--rounds", str(rounds), "--fresh", "--timeout", f"{TIMEOUT:g}s")
                 fleet.add_device(actor.device, {actor.base: files[actor.base]}, settings, *run)
             _live(fleet, actors, rounds, say)
+            say("the devices are done; the centre rebuilds every version once more, from its registry alone")
         finally:
             fleet.close()
     proof = fleet.cloud("verify", "--all")

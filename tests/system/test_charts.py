@@ -23,7 +23,7 @@ from tests.stories import camera, har, turbine  # noqa: E402
 from tests.stories.story import Told, Version  # noqa: E402
 from tests.system import demo  # noqa: E402
 
-pytestmark = pytest.mark.slow("draws charts", seconds=4)
+pytestmark = pytest.mark.slow("draws charts", seconds=8)
 
 
 def told(device: str, model: str, stock: int, sizes: list[int]) -> Told:
