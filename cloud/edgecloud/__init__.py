@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Device, Model, Registry, Version, open
-    from .versions.listing import Rows
+    from .versions.listing import Listing
 
-__all__ = ["Device", "Model", "Registry", "Rows", "Version", "__version__", "open"]
+__all__ = ["Device", "Listing", "Model", "Registry", "Version", "__version__", "open"]
 
 __version__ = "0.1.0"
 
