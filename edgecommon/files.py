@@ -67,11 +67,13 @@ def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
 
 
 @contextmanager
-def streamed(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
+def streamed(path: Path, *, mode: int = 0o600, replace: bool = True) -> Iterator[Path]:
     """Give the name of an empty file beside `path`, which takes its place when the block has ended well; nothing is left otherwise.
 
-    For what is too long to be held in memory. Raises BadArgument as `write_named`.
+    For what is too long to be held in memory. Raises BadArgument as `write_named`. replace: False refuses a name that is taken.
     """
+    if not replace and (path.exists() or path.is_symlink()):
+        raise BadArgument(reason=f"{path} is there already", fix="name another file, or say --force to replace it")
     if not path.name or (path.exists() and not path.is_file()):
         raise BadArgument(reason=f"{path} is no file that could be written", fix="name a file")
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
@@ -81,7 +83,7 @@ def streamed(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
         yield beside
         with beside.open("rb") as file:
             os.fsync(file.fileno())
-        put_in_place(beside, path, replace=True)
+        put_in_place(beside, path, replace=replace)
     except OSError as error:
         raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
     finally:

@@ -12,8 +12,9 @@ from edgecommon import __version__
 
 if TYPE_CHECKING:
     from .api import Device, Model, Registry, Version, open
+    from .versions.listing import Listing
 
-__all__ = ["Device", "Model", "Registry", "Version", "__version__", "open"]
+__all__ = ["Device", "Listing", "Model", "Registry", "Version", "__version__", "open"]
 
 
 def __getattr__(name: str) -> Any:

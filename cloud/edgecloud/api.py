@@ -22,7 +22,7 @@ from modelwire.wire import cbor
 from .audit import tampering
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
 from .versions import cards, comparing, listing, materialise, naming
-from .versions.listing import Rows
+from .versions.listing import Listing
 
 
 def open(path: str | os.PathLike[str]) -> Registry:
@@ -74,18 +74,18 @@ class Registry(_Handle):
             raise UnknownVersion(name=name)
         return Device(self, name)
 
-    def versions(self, device: str | None = None, model: str | None = None) -> Rows:
+    def versions(self, device: str | None = None, model: str | None = None) -> Listing:
         """Return a row a version, refused ones too, of all devices or of one: plain dicts, as `pandas.DataFrame` takes them.
 
         Raises UnknownVersion for a device that the registry does not know.
         """
         return listing.versions(self._store, self.device(device).name if device is not None else None, model)
 
-    def overview(self) -> Rows:
+    def overview(self) -> Listing:
         """Return a row a device: its totals, its last update, and when it was last heard of."""
         return listing.fleet(self._store)
 
-    def silent(self, hours: float = 24) -> Rows:
+    def silent(self, hours: float = 24) -> Listing:
         """Return a row a device that nothing was heard of for so many hours, the longest silent first."""
         return listing.silent(self._store, hours)
 
@@ -299,18 +299,18 @@ class Version(_Handle):
     def _repr_html_(self) -> str:
         names = ("name", "kind", "status", "reason", "epoch", "size", "received_at", "commit", "metrics")
 
-        def facts() -> Rows:
+        def facts() -> Listing:
             values = ((name, getattr(self, name)) for name in names)
             shown = [(name, value.hex() if isinstance(value, bytes) else value) for name, value in values if value not in (None, "")]
             said = [(name, value) for name, value in shown if name != "metrics"] + [
                 (name, value) for name, value in self.metrics.items() if isinstance(value, (int, float, str))
             ]
-            return Rows({"": name, repr(self): value} for name, value in said)
+            return Listing({"": name, repr(self): value} for name, value in said)
 
         return _html(self, facts)
 
 
-def _html(handle: _Handle, rows: Callable[[], Rows]) -> str:
+def _html(handle: _Handle, rows: Callable[[], Listing]) -> str:
     """Return rows as a notebook shows them, under what they are of; that alone where they can't be had: the registry may be closed."""
     title = f"<p>{html.escape(repr(handle))}</p>"
     try:

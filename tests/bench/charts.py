@@ -14,6 +14,7 @@ from matplotlib import pyplot  # noqa: E402
 
 from tests.bench.measure import Report  # noqa: E402
 from tests.bench.rivals import LOSSLESS  # noqa: E402
+from tests.charts import name_points  # noqa: E402
 
 OURS, THEIRS = "#0072b2", "#777777"
 
@@ -35,7 +36,7 @@ def bytes_and_loss(report: Report, path: Path) -> None:
         axis.plot([100], [result.loss_float32], "s", color=THEIRS, label="the whole file")
         axis.set(xscale="log", xlabel="bytes of an update, % of the float32 file", title=f"{net}, {result.weights:,} weights")
     axes[0].set_ylabel("held-out loss after the last update\n(dashed: full float32 fine-tuning)")
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=5, frameon=False)
     _save(figure, path)
 
 
@@ -45,12 +46,12 @@ def speed_and_bytes(report: Report, path: Path) -> None:
     for name, percent, ratio in report.points:
         color = OURS if name.startswith("modelwire") else THEIRS
         axis.plot([percent], [ratio], "o", color=color)
-        axis.annotate(name, (percent, ratio), xytext=(5, 4), textcoords="offset points", fontsize=7, color=color)
-    axis.margins(x=0.25)
+    axis.margins(x=0.1)
     axis.set(
         xscale="log", yscale="log", xlabel="bytes, % of the float32 file", ylabel="encoding, CPU time over one memcpy of the model",
         title="MobileNetV2-like net, all layers trained (lossless rivals in grey)",
     )  # fmt: skip
+    name_points(axis, [(name, x, y, OURS if name.startswith("modelwire") else THEIRS) for name, x, y in report.points])
     _save(figure, path)
 
 

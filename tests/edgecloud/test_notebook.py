@@ -105,9 +105,9 @@ def test_what_a_device_wrote_is_no_html_and_no_escape_and_tables_are_bounded(gro
         for text in shown:
             assert "<script" not in text and "\x1b" not in text and "\u202e" not in text
         assert sum("&lt;script&gt;" in text for text in shown) == 5
-        many = listing.Rows(fleet.versions() * 1000)
+        many = listing.Listing(fleet.versions() * 1000)
         assert many._repr_html_().count("<tr>") == listing.SHOWN + 1 and "the first 20 of 13000 rows" in many._repr_html_()
-        assert len(repr(many)) < 300 and listing.Rows()._repr_html_() == "<p>no rows</p>" and repr(listing.Rows()) == "<0 rows>"
+        assert len(repr(many)) < 300 and listing.Listing()._repr_html_() == "<p>no rows</p>" and repr(listing.Listing()) == "<0 rows>"
 
 
 ODD: list[Callable[[SqliteStore], None]] = [

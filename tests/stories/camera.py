@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecommon.runtime import Runtime, load
+from tests.charts import count_whole, legend_below
 from tests.stories import cameras, story
 from tests.stories.cameras import ATTIC, CELLAR, PORCH, Camera
 from tests.stories.story import Actor, Base, Batch, Say, Told
@@ -85,7 +86,8 @@ def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[s
     told = story.play(folder, [BASE], [_actor(task, rounds) for task in TASKS], rounds, say)
     say("judging every version on digits and signs that nothing was trained on")
     runtime = load()
-    read = [_judged(runtime, t, told[t.camera.name], scene) for t in TASKS for scene in t.scenes]
+    judged = story.counted(say, "judged", sum((1 + len(told[t.camera.name].versions)) * len(t.scenes) for t in TASKS))
+    read = [_judged(runtime, t, told[t.camera.name], scene, judged) for t in TASKS for scene in t.scenes]
     _show(read, told)
     _draw(read, told, folder.with_suffix(".png"))
     document: dict[str, object] = {
@@ -98,11 +100,15 @@ def _actor(task: Task, rounds: int) -> Actor:
     return Actor(task.camera.name, BASE.name, lambda round: task.feed(round, rounds), {**SETTINGS, "train.mode": task.mode})
 
 
-def _judged(runtime: Runtime, task: Task, told: Told, scene: tuple[str, str, float, bool]) -> Read:
+def _judged(runtime: Runtime, task: Task, told: Told, scene: tuple[str, str, float, bool], judged: Callable[[], None]) -> Read:
     what, light, signs, new = scene
     x, y = task.camera.held_out(light, fault=signs)
     files = (told.base, *(v.file for v in told.versions))
-    return Read(told.device, what, new, tuple(story.accuracy(runtime, file, x, y) for file in files))
+    scores = []
+    for file in files:
+        scores.append(story.accuracy(runtime, file, x, y))
+        judged()
+    return Read(told.device, what, new, tuple(scores))
 
 
 def _show(read: Sequence[Read], told: dict[str, Told]) -> None:
@@ -129,7 +135,8 @@ def _draw(read: Sequence[Read], told: dict[str, Told], path: Path) -> None:
             learnt.plot(range(len(r.accuracy)), r.accuracy, marker="o", linestyle="-" if r.new else "--", label=f"{r.device}: {r.scene}")
         learnt.set(title="accuracy on what nothing was trained on", xlabel="version (0 is the base)", ylim=(0, 1.02))
         learnt.grid(alpha=0.3)
-        learnt.legend(fontsize=8)
+        count_whole(learnt)
+        legend_below(learnt, columns=2)
         story.draw_bytes(sizes, told)
 
 

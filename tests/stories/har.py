@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgecommon.runtime import load
+from tests.charts import count_whole, legend_below
 from tests.stories import story
 from tests.stories.story import Actor, Base, Batch, Say, Told
 from tests.stories.wearers import PERSONS, Wearer
@@ -34,12 +35,16 @@ def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[s
     say("judging every version on windows that nothing was trained on")
     runtime = load()
     held = {person.name: person.held_out() for person in PERSONS}
-    by_version = {
-        name: [story.accuracy(runtime, file, *held[name]) for file in (one.base, *(v.file for v in one.versions))]
-        for name, one in told.items()
-    }
     models = {"base": next(iter(told.values())).base, **{name: one.last for name, one in told.items()}}
-    matrix = {model: {person: story.accuracy(runtime, file, *held[person]) for person in held} for model, file in models.items()}
+    judged = story.counted(say, "judged", sum(1 + len(one.versions) for one in told.values()) + len(models) * len(held))
+
+    def score(file: bytes, person: str) -> float:
+        got = story.accuracy(runtime, file, *held[person])
+        judged()
+        return got
+
+    by_version = {name: [score(file, name) for file in (one.base, *(v.file for v in one.versions))] for name, one in told.items()}
+    matrix = {model: {person: score(file, person) for person in held} for model, file in models.items()}
     failed = [
         f"{name} went from {scores[0]:.3f} to {scores[-1]:.3f}, neither {POINTS:+.2f} nor {ENOUGH}"
         for name, scores in by_version.items()
@@ -73,7 +78,8 @@ def _draw(told: dict[str, Told], by_version: dict[str, list[float]], matrix: dic
             learnt.plot(range(len(scores)), scores, marker="o", label=name)
         learnt.set(title="accuracy on the wearer's held-out windows", xlabel="version (0 is the base)", ylim=(0, 1.02))
         learnt.grid(alpha=0.3)
-        learnt.legend()
+        count_whole(learnt)
+        legend_below(learnt)
         fits.imshow([[row[p] for p in people] for row in matrix.values()], vmin=0, vmax=1, cmap="viridis")
         for i, row in enumerate(matrix.values()):
             for j, person in enumerate(people):

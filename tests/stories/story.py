@@ -26,6 +26,7 @@ from rich.table import Table
 import edgecloud
 from edgecommon.runtime import Runtime
 from modelwire.cards.facts import FACTS
+from tests.charts import count_whole, legend_below
 from tests.system import fleet as command
 from tests.system.brokers import start_broker
 from tests.system.fleet import Fleet
@@ -120,12 +121,14 @@ def play(folder: Path, bases: Sequence[Base], actors: Sequence[Actor], rounds: i
                 run = ("--rounds", str(rounds), "--fresh", "--timeout", f"{TIMEOUT:g}s")
                 fleet.add_device(actor.device, {actor.base: files[actor.base]}, settings, *run)
             _live(fleet, actors, rounds, say)
+            say("the devices are done; the centre rebuilds every version once more, from its registry alone")
         finally:
             fleet.close()
     proof = fleet.cloud("verify", "--all")
     say(f"the centre rebuilt {proof['exact']} of {proof['checked']} versions exactly")
     stocks = {base.name: base.stock.stat().st_size for base in bases}
-    told = {a.device: _told(fleet, a, files[a.base].read_bytes(), stocks[a.base], rounds) for a in actors}
+    compared = counted(say, "compared", proof["checked"])
+    told = {a.device: _told(fleet, a, files[a.base].read_bytes(), stocks[a.base], rounds, compared) for a in actors}
     say(f"{sum(len(t.versions) for t in told.values())} versions compared with the files that the devices served")
     return told
 
@@ -183,7 +186,7 @@ def ended(fleet: Fleet, device: str) -> int:
     return len(_ROUND.findall(log.read_text(errors="replace"))) if log.exists() else 0
 
 
-def _told(fleet: Fleet, actor: Actor, base: bytes, stock: int, rounds: int) -> Told:
+def _told(fleet: Fleet, actor: Actor, base: bytes, stock: int, rounds: int, compared: Callable[[], None]) -> Told:
     """Return a device's versions from the registry, each compared with the file that the device served."""
     history = fleet.home(actor.device) / "state" / "models" / actor.base / "history"
     rows = fleet.agent(actor.device, "log", actor.base)["models"][0]["versions"]
@@ -201,10 +204,25 @@ def _told(fleet: Fleet, actor: Actor, base: bytes, stock: int, rounds: int) -> T
                 continue
             file = version.file()
             mismatched += file != own
+            compared()
             card = version.metrics.get("card", b"")
             versions.append(Version(number, file, version.kind, version.size, len(card) if isinstance(card, bytes) else 0))
     data = fleet.cloud("card", actor.device) if any(v.card for v in versions) else _NOTHING
     return Told(actor.device, actor.base, base, stock, tuple(versions), rounds, lost, mismatched, data)
+
+
+def counted(say: Say, what: str, total: int, every: float = 2.0) -> Callable[[], None]:
+    """Return what is called after each of `total` pieces of long work: it says how far it is, every few seconds and at the end."""
+    done, last = 0, time.monotonic()
+
+    def one_more() -> None:
+        nonlocal done, last
+        done += 1
+        if done == total or time.monotonic() - last >= every:
+            last = time.monotonic()
+            say(f"{what}: {done} of {total}")
+
+    return one_more
 
 
 def accuracy(runtime: Runtime, file: bytes, x: F32, y: NDArray[np.int64]) -> float:
@@ -279,7 +297,7 @@ def show(*tables: Table) -> None:
 
 
 @contextmanager
-def figure(path: Path, columns: int, *, width: float = 5.5, height: float = 4.2) -> Iterator[Any]:
+def figure(path: Path, columns: int, *, width: float = 5.5, height: float = 4.6) -> Iterator[Any]:
     """Give the axes of a chart side by side, and write it as a PNG."""
     import matplotlib
 
@@ -295,16 +313,15 @@ def figure(path: Path, columns: int, *, width: float = 5.5, height: float = 4.2)
 
 
 def draw_bytes(axes: Any, told: Mapping[str, Told]) -> None:
-    """Draw the bytes of each update beside those of the file that it stands for."""
+    """Draw the bytes of each update, and say those of the file that it stands for: drawn, it would leave most of the panel empty."""
     for t in told.values():
         axes.plot([v.number for v in t.versions], [v.size for v in t.versions], marker="o", label=t.device)
-    for size in sorted({t.stock for t in told.values()}):
-        models = sorted({t.model for t in told.values() if t.stock == size})
-        axes.axhline(size, linestyle="--", color="grey")
-        axes.text(0.02, size, f"{', '.join(models)}: the whole file", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8)
-    axes.set(title="bytes of each update, signed and whole", xlabel="version", ylabel="bytes", yscale="log")
+    whole = ", ".join(f"{t.model} {t.stock:,}" for t in {t.model: t for t in told.values()}.values())
+    axes.set_title(f"bytes of each update, signed and whole\n(a whole file: {whole})", fontsize=11)
+    axes.set(xlabel="version", ylabel="bytes", ylim=(0, 1.1 * max((v.size for t in told.values() for v in t.versions), default=1)))
+    count_whole(axes)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    legend_below(axes)
 
 
 def run(name: str, doc: str, rounds: int, argv: Sequence[str] | None, tell: Tale) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecommon.runtime import Runtime, RuntimeModel, interpreter_for, load
+from tests.charts import label_low_bars, legend_below
 from tests.stories import shuttle, story, vibration
 from tests.stories.story import F32, Actor, Base, Batch, Say, Told
 
@@ -81,7 +82,8 @@ def tell(folder: Path, rounds: int, say: Say) -> tuple[dict[str, object], list[s
     told = story.play(folder, BASES, actors, rounds, say)
     say("listening to two days of calm, and to each fault")
     runtime = load()
-    heard = {m.device: _judged(runtime, m, told[m.device]) for m in machines}
+    listened = story.counted(say, "listened", sum(3 * (1 + len(m.odd)) for m in machines))  # with three models, to calm and to each fault
+    heard = {m.device: _judged(runtime, m, told[m.device], listened) for m in machines}
     failed = [claim for device, by in heard.items() for claim in _failed(device, by[BASE_HERE], by[OWN])]
     _show(heard, told)
     _draw(heard, told, folder.with_suffix(".png"))
@@ -115,7 +117,7 @@ def _orbiter(rounds: int) -> Machine:
     )  # fmt: skip
 
 
-def _judged(runtime: Runtime, machine: Machine, told: Told) -> dict[str, Heard]:
+def _judged(runtime: Runtime, machine: Machine, told: Told, listened: Callable[[], None]) -> dict[str, Heard]:
     """Return what is heard with the base as it came, with the base and a threshold set here, and with the device's last version."""
     model = runtime.open(told.base)
 
@@ -126,13 +128,13 @@ def _judged(runtime: Runtime, machine: Machine, told: Told) -> dict[str, Heard]:
             scores = _errors(model, x)
             return scores, scores > threshold
 
-        return _heard(machine, heard)
+        return _heard(machine, heard, listened)
 
     own_days = np.concatenate([machine.feed(round) for round in range(told.rounds)])
     return {
         "base": with_base(machine.known()),
         BASE_HERE: with_base(own_days),
-        OWN: _heard(machine, lambda x: served(runtime, told.last, x)),
+        OWN: _heard(machine, lambda x: served(runtime, told.last, x), listened),
     }
 
 
@@ -147,9 +149,14 @@ def served(runtime: Runtime, file: bytes, x: F32) -> tuple[F32, Alarms]:
     return np.array([s["score"].item() for s in said], np.float32), np.array([s["alarm"].item() > 0 for s in said])
 
 
-def _heard(machine: Machine, listen: Callable[[F32], tuple[F32, Alarms]]) -> Heard:
-    calm, false = listen(machine.calm)
-    odd = {fault: listen(x) for fault, x in machine.odd.items()}
+def _heard(machine: Machine, listen: Callable[[F32], tuple[F32, Alarms]], listened: Callable[[], None]) -> Heard:
+    def heard(x: F32) -> tuple[F32, Alarms]:
+        got = listen(x)
+        listened()
+        return got
+
+    calm, false = heard(machine.calm)
+    odd = {fault: heard(x) for fault, x in machine.odd.items()}
     return Heard(
         {fault: auc(calm, scores) for fault, (scores, _) in odd.items()},
         {fault: float(alarms.mean()) for fault, (_, alarms) in odd.items()},
@@ -207,9 +214,14 @@ def _draw(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told], pa
             axes.set(title=title)
             axes.set_xticks(range(len(devices)), devices)
             axes.grid(alpha=0.3, axis="y")
-        charts[2].set_yscale("symlog", linthresh=1)
-        charts[2].legend(fontsize=8)
+        charts[0].set_ylim(0, 1.05)
+        charts[1].set_ylim(0, 1.05)
+        charts[2].set_yscale("symlog", linthresh=1)  # from less than one to all 1,440
+        charts[2].set_ylim(0, 2 * max(h.false_a_day for by in heard.values() for h in by.values()) + 1)
+        legend_below(charts[1])
         story.draw_bytes(charts[3], told)
+        for axes in charts[:3]:
+            label_low_bars(axes)
 
 
 

@@ -29,6 +29,7 @@ import edgecloud
 from edgecommon.runtime import Runtime, load
 from modelwire import manifest_of
 from modelwire.tensors import F32
+from tests.charts import legend_below
 from tests.system.brokers import Broker, start_broker
 from tests.system.fleet import Fleet
 from tests.system.telling import begin
@@ -255,7 +256,7 @@ def draw(rows: list[Row], path: Path) -> None:
     right.set(title="bytes of each update, signed and whole", xlabel="version", ylabel="bytes", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend()
+        legend_below(axes, columns=2)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

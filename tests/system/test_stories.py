@@ -53,6 +53,18 @@ def test_a_story_whose_claim_fails_ends_with_1_and_says_which(tmp_path: Path, ca
     assert json.loads((tmp_path / "tale.json").read_text())["failed"] == ["2 versions lost"]
 
 
+def test_long_work_says_how_far_it_is_at_its_end_and_not_too_often() -> None:
+    said: list[str] = []
+    one_more = story.counted(said.append, "judged", 3, every=1e9)
+    for _ in range(3):
+        one_more()
+    assert said == ["judged: 3 of 3"]
+    often = story.counted(said.append, "heard", 2, every=0)
+    often()
+    often()
+    assert said[1:] == ["heard: 1 of 2", "heard: 2 of 2"]
+
+
 def test_what_a_device_sees_is_fixed_by_its_name_and_round() -> None:
     anna = wearers.PERSONS[0]
     assert np.array_equal(anna.stream(3, 16)[0], anna.stream(3, 16)[0])

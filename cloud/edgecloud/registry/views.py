@@ -7,8 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from edgecommon.sqlite import Database, Row
-from modelwire.errors import WireError
+from edgecommon.sqlite import Database, Row, Unnamed
+from modelwire.errors import BadArgument, WireError
 from modelwire.wire import cbor
 
 NAMES = ("v_fleet", "v_versions", "v_stale")
@@ -119,6 +119,7 @@ def write_tables(path: Path, tables: Mapping[str, Iterable[dict[str, Any]]], key
     counts = {}
     file = Tables(path, execute_plugins=False)
     try:
+        file.execute("PRAGMA journal_mode = OFF")  # half a file is thrown away
         for name, rows in tables.items():
             left = iter(rows)
             first = next(left, None)
@@ -129,6 +130,8 @@ def write_tables(path: Path, tables: Mapping[str, Iterable[dict[str, Any]]], key
                 table.insert_all(chain([first], left), batch_size=AT_ONCE, columns=floats)
                 table.create_index([key])
                 counts[name] = table.count
+    except Unnamed as error:
+        raise BadArgument(reason=f"a file of tables can't be written: {error}", fix="name another place, or make room there") from error
     finally:
         file.close()
     return counts

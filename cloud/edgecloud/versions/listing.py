@@ -15,7 +15,7 @@ SHOWN = 20  # rows of a table in a notebook; the list itself has all of them
 _CELL = 200  # characters of one cell there
 
 
-class Rows(list[dict[str, Any]]):
+class Listing(list[dict[str, Any]]):
     """Rows of one kind: a list of plain dicts with the same keys, as `pandas.DataFrame` takes it; a notebook shows the first of them."""
 
     def __repr__(self) -> str:
@@ -26,17 +26,17 @@ class Rows(list[dict[str, Any]]):
         return table(list(self[0]) if self else [], [list(row.values()) for row in self[:SHOWN]], len(self))
 
 
-def versions(store: SqliteStore, device: str | None = None, model: str | None = None) -> Rows:
+def versions(store: SqliteStore, device: str | None = None, model: str | None = None) -> Listing:
     """Return a row a version, of all devices or of some, in the order in which they were linked."""
     return _rows(store, "v_versions", "id", {"device": device, "model": model})
 
 
-def fleet(store: SqliteStore) -> Rows:
+def fleet(store: SqliteStore) -> Listing:
     """Return a row a device."""
     return _rows(store, "v_fleet", "device", {})
 
 
-def silent(store: SqliteStore, hours: float) -> Rows:
+def silent(store: SqliteStore, hours: float) -> Listing:
     """Return a row a device that nothing was heard of for so many hours, the longest silent first."""
     return _rows(store, "v_stale", "silent_hours DESC, device", {}, least=hours)
 
@@ -67,13 +67,13 @@ def _cell(value: object) -> str:
     return html.escape(visible(text if len(text) <= _CELL else text[:_CELL] + "..."))
 
 
-def _rows(store: SqliteStore, view: str, order: str, only: Mapping[str, str | None], least: float | None = None) -> Rows:
+def _rows(store: SqliteStore, view: str, order: str, only: Mapping[str, str | None], least: float | None = None) -> Listing:
     wanted: list[tuple[str, object]] = [(f"{name} = ?", value) for name, value in only.items() if value is not None]
     if least is not None:
         wanted.append(("silent_hours >= ?", least))
     where = f" WHERE {' AND '.join(condition for condition, _ in wanted)}" if wanted else ""
     sql = f"SELECT * FROM {view}{where} ORDER BY {order}"
-    return Rows(_typed(dict(row)) for row in views.stream(store.database, sql, *(value for _, value in wanted)))
+    return Listing(_typed(dict(row)) for row in views.stream(store.database, sql, *(value for _, value in wanted)))
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:

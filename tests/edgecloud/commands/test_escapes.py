@@ -34,7 +34,7 @@ COMMANDS = (
     "show pi-7@4", "show pi-7@latest", "show pi-7@base", "show pi-9", "log pi-7", "devices", "devices list", "bases list",
     "card pi-7", "card pi-7@4", "card --fleet", "card pi-7 --against pi-8", "card pi-7 --against fleet",
     "materialise pi-7@2 -o out.tflite", "materialise pi-7@latest -o out.npz", "diff pi-7@1 pi-7@2", "diff pi-7@base pi-8@latest",
-    "export", "export fleet", "export stale --json", "export cards", "export cards --ndjson", "export --sqlite -o out.db",
+    "export", "export fleet", "export stale --json", "export cards", "export cards --ndjson", "export --sqlite -o out.db --force",
     "verify", "verify --all", "verify pi-7", "verify pi-7@2", "verify pi-7@2 --file out.tflite", "replay pi-7@2",
     "replay pi-7@2 --set rate=0.5", "forget pi-7@3 --rows 0-2", "forget pi-7@3 --rows 0-2 --send", "leaves show pi-7",
     "leaves request pi-7 --tensor output_kernel", "snapshot request pi-7", "annotate pi-7 note", "devices revoke pi-8",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import resource
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -48,15 +50,37 @@ def test_each_format_says_the_same(desk: Desk, grown: Centre, device: ScriptedDe
 def test_a_file_takes_the_place_of_the_last_one_whole_and_is_its_owners_alone(desk: Desk, grown: Centre) -> None:
     place = desk.folder / "out.csv"
     place.write_text("of yesterday")
-    said = desk.json("export", "--csv", "-o", "out.csv")
+    assert "is there already" in str(desk.error("export", "--csv", "-o", "out.csv")["message"])
+    said = desk.json("export", "--csv", "-o", "out.csv", "--force")
     assert said == {"file": "out.csv", "rows": {"versions": 13}, "bytes": place.stat().st_size}
     assert len(sheet(place.read_text())) == 13 and stat.S_IMODE(place.stat().st_mode) == 0o600
     assert desk.ok("export", "fleet", "-o", "fleet.csv").startswith("fleet.csv: 1 rows of fleet, ")
     damage(grown.store, "UPDATE version SET reason = CAST(x'ff' AS TEXT) WHERE version = 9")
-    assert desk.error("export", "-o", "out.csv")["error"] == "RegistryDamaged"
+    assert desk.error("export", "--csv", "-o", "out.csv", "--force")["error"] == "RegistryDamaged"
     assert len(sheet(place.read_text())) == 13 and not list(desk.folder.glob(".out.csv*"))
     (desk.folder / "folder").mkdir()
-    assert desk.error("export", "-o", "folder")["error"] == desk.error("export", "-o", "nowhere/out.csv")["error"] == "BadArgument"
+    for name in ("folder", "nowhere/out.csv"):
+        assert desk.error("export", "--csv", "-o", name, "--force")["error"] == "BadArgument"
+
+
+def test_the_registry_is_not_written_over_even_with_force(desk: Desk, grown: Centre) -> None:
+    (desk.folder / "link.db").symlink_to("fleet.db")
+    for name in ("fleet.db", "./fleet.db", "link.db"):
+        assert "is the registry itself" in str(desk.error("export", "--sqlite", "-o", name, "--force")["message"])
+    assert grown.store.problems() == []
+
+
+@pytest.mark.parametrize("how", ["--csv", "--sqlite"])
+def test_a_full_disk_is_named_and_leaves_no_half(desk: Desk, grown: Centre, how: str) -> None:
+    before, (soft, hard) = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        said = desk.error("export", "versions", how, "-o", "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert said["error"] == "BadArgument" and "can't be written" in str(said["message"])
+    assert not [p.name for p in desk.folder.iterdir() if "out" in p.name]
 
 
 def test_cards_are_rows_too_and_an_empty_sheet_has_a_head(desk: Desk, grown: Centre) -> None:
@@ -86,7 +110,7 @@ def test_a_negative_figure_stays_a_number(desk: Desk, grown: Centre, device: Scr
     damage(grown.store, "DELETE FROM score WHERE version_id = 13")
     views.keep_figures(grown.store.database.run, 13, said)
     assert sheet(desk.ok("export"))[12]["loss_after"] == "-0.5"
-    desk.ok("export", "--sqlite", "-o", "report.db")
+    desk.ok("export", "--sqlite", "-o", "report.db", "--force")
     kinds = table(desk.folder / "report.db", "SELECT typeof(loss_after), typeof(accuracy_after) FROM versions WHERE version = 13")
     assert kinds == [("real", "real")]
 

@@ -18,12 +18,12 @@ from ..answer import Document, registry_of
 from .card import as_document
 
 NAME = "export"
-HELP = "Write the registry's rows for other programs: a row a version, a device, a silent device, or a data card."
+HELP = "Write the registry's rows for other programs: versions, devices, since when each is silent, or data cards."
 EXAMPLES = (
     "edgecloud export versions --csv -o versions.csv",
     "edgecloud export fleet --json",
     "edgecloud export cards --ndjson --device pi-7",
-    "edgecloud export --sqlite -o report.db",
+    "edgecloud export --sqlite -o report.db --force",
 )
 Writer = Callable[[TextIO, Iterable[dict[str, Any]], Sequence[str]], int]
 
@@ -38,7 +38,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--ndjson", action="store_true", help="a JSON object a line; with --json: one array of them")
     how.add_argument("--sqlite", action="store_true", help="tables of a SQLite file, without keys, weights and what waits; needs -o")
     parser.add_argument("--device", metavar="NAME", help="the rows of one device alone")
-    parser.add_argument("-o", "--output", metavar="FILE", help="file to write, replaced whole (default: standard output)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write, whole or not at all (default: standard output)")
+    parser.add_argument("--force", action="store_true", help="replace FILE when it is there")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> Answer:
     if args.output is None and (args.sqlite or (as_json and (args.csv or args.ndjson))):
         given = "--sqlite" if args.sqlite else f"{'--csv' if args.csv else '--ndjson'} with --json"
         raise BadArgument(reason=f"{given} needs a file", fix="edgecloud export ... -o FILE")
+    if args.output is None and args.force:
+        raise BadArgument(reason="--force replaces a file, and none is named", fix="edgecloud export ... -o FILE --force")
     writer: Writer = reporting.write_lines if args.ndjson else reporting.write_json if as_json and not args.csv else reporting.write_csv
     with registry_of(args) as store, store.database.reading():
         if args.device is not None and args.device not in store.devices.names():
@@ -54,7 +57,9 @@ def run(args: argparse.Namespace) -> Answer:
             writer(sys.stdout, _rows(store, kind, args.device), reporting.columns(store, kind, as_document))
             return Answer({}, said=True)
         path = Path(args.output)
-        with streamed(path) as beside:
+        if path.resolve() == store.database.path:
+            raise BadArgument(reason=f"{path} is the registry itself", fix="name another file")
+        with streamed(path, replace=args.force) as beside:
             if args.sqlite:
                 kinds = reporting.KINDS if args.kind is None else (kind,)
                 counts = reporting.write_sqlite(beside, {one: _rows(store, one, args.device) for one in kinds})
