@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgeagent.samples import sharing
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.system.database import create_database
@@ -21,11 +22,11 @@ from .models import place_model
 
 def create_folder(
     folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool = False,
-    token: str = "", resume: bool = False,
+    token: str = "", resume: bool = False, group: int | None = None,
 ) -> None:  # fmt: skip
     """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
     seed: the private key's 32 bytes; exact: the device adopts nothing; token: the line that lets it in by itself, or empty; resume: it
-    would like its last models back.
+    would like its last models back; group: of users who may append samples, too.
 
     Raises NotTrainable for a base that can't be trained, ConfigError when anything of the kind is there already.
     """
@@ -53,6 +54,8 @@ def create_folder(
     _create_state(staging / device.dir, loaded, models, exact, resume)
     files.write(staging / device.fleet_key, f"{write_fleet(fleet)}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
+    if group is not None:
+        sharing.share(staging / device.dir, staging / loaded.path.name, group)
     for place in places:
         os.rename(staging / place, folder / place)
     files.flush_folder(folder)
