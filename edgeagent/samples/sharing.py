@@ -55,6 +55,8 @@ def require_own_file(file: Path) -> None:
 def shut(folder: Path) -> None:
     """Give a spool's folder and file the modes that they have from the start, whatever the umask. SQLite does the same beside the file."""
     for file in folder.iterdir():
+        if os.geteuid() == 0:
+            os.chown(file, folder.stat().st_uid, -1)
         file.chmod(FILE_MODE)
     folder.chmod(FOLDER_MODE)
 
