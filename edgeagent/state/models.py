@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,7 @@ def add_model(loaded: Loaded, edit: Edit, name: str, base: bytes, *, exact: bool
     Raises StateBusy, NotTrainable, or BadArgument for a name that is taken.
     """
     tflite_file.check_trainable(base, model=name)
+    _require_state(loaded)
     with files.locked(loaded.state / LOCK), _opened(loaded) as (database, spool):
         _require_unchanged(loaded.path, edit)
         known = next((m for m in _known(loaded, database, spool) if m.name == name), None)
@@ -122,6 +123,7 @@ def remove_model(loaded: Loaded, edit: Edit, name: str, *, drop_unsent: bool, dr
 
     The centre keeps its history. Added again, it is a new one: it asks for another epoch. Raises as `check_removable`, or StateBusy.
     """
+    _require_state(loaded)
     with files.locked(loaded.state / LOCK):
         known = check_removable(loaded, name, drop_unsent=drop_unsent, drop_samples=drop_samples)
         _require_unchanged(loaded.path, edit)
@@ -154,15 +156,18 @@ def _known(loaded: Loaded, database: Database, spool: Spool) -> list[KnownModel]
 @contextmanager
 def _opened(loaded: Loaded) -> Iterator[tuple[Database, Spool]]:
     """Open the two databases of a state folder whose models need not be those of the settings."""
-    path = loaded.state / agent_tables.FILE
-    if not path.exists():
-        raise MissingFile(path=loaded.state, what="the agent's state folder")
-    database = open_database(path, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older)
+    _require_state(loaded)
+    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older)
     try:
         with Spool(loaded.state) as spool:
             yield database, spool
     finally:
         database.close()
+
+
+def _require_state(loaded: Loaded) -> None:
+    if not (loaded.state / agent_tables.FILE).exists():
+        raise MissingFile(path=loaded.state, what="the agent's state folder")
 
 
 def _require_same(known: KnownModel, base: bytes) -> None:
@@ -185,8 +190,8 @@ def _write_settings(path: Path, text: str) -> None:
     if real.read_bytes() == text.encode():
         return
     files.write(real, text.encode(), mode=stat.S_IMODE(found.st_mode))
-    if os.geteuid() == 0:
-        os.chown(real, found.st_uid, found.st_gid)
+    with suppress(PermissionError):  # the owner is this user then, and the group one that it is not of
+        os.chown(real, found.st_uid if os.geteuid() == 0 else -1, found.st_gid)
     os.chmod(real, stat.S_IMODE(found.st_mode))
 
 

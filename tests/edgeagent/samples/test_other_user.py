@@ -164,6 +164,13 @@ def test_init_opens_the_spool_to_a_group_and_nothing_else_to_anybody(board: Path
         shut = (new / "device.key", state, state / agent_tables.FILE, state / "models" / "tiny" / "a" / "private")
         assert as_user(APP, [group.gr_gid], lambda: readable(*shut)) == 0
         assert as_user(AGENT, [group.gr_gid], lambda: cli.main(["samples", "list", "--dir", str(new)])) == 0
+        assert as_user(AGENT, [group.gr_gid], lambda: cli.main(["model", "add", f"b={MODELS / 'tiny.tflite'}", "--dir", str(new)])) == 0
+        assert (mode(new / reading.FILE), (new / reading.FILE).stat().st_gid) == (0o640, group.gr_gid), "as it was"
+        assert cli.main(["model", "add", f"c={MODELS / 'tiny.tflite'}", "--dir", str(new)]) == 0, "root does it for the agent"
+        assert {path.lstat().st_uid for path in (new / reading.FILE, *(state / "models").rglob("*"), state / "lock")} == {AGENT}
+        assert as_user(AGENT, [group.gr_gid], lambda: cli.main(["samples", "list", "--dir", str(new)])) == 0
+        added[2] = "c"
+        assert as_user(APP, [group.gr_gid], lambda: cli.main(added)) == 0
 
 
 def test_a_group_that_is_none_is_refused_before_anything_is_made(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
