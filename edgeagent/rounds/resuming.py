@@ -11,6 +11,7 @@ from dataclasses import replace
 from edgeagent.board import budget
 from edgeagent.board.budget import Work
 from edgeagent.samples.spool import Samples
+from edgeagent.state.folder import sweep_spool
 from edgeagent.training.course import Course, Lesson
 from edgeagent.training.learner import Learner
 from modelwire.errors import Malformed, ModelWireError
@@ -84,7 +85,7 @@ def held_samples(standing: Standing, start: Start) -> tuple[Interrupted | None, 
 def sweep(standing: Standing) -> None:
     """Drop what is no sample of the model from its spool, and say so: others may write there."""
     name, spool = standing.name, standing.spool
-    if gone := spool.sweep(name, after=standing.lineage.head().trained_id):
+    if gone := sweep_spool(spool, standing.lineage):
         see = f"something else than this program wrote there; see who may write to {spool.database.path.parent}"
         _log.warning("%s: %d rows of the spool were no samples of this model, and were dropped: %s", name, gone, see)
 

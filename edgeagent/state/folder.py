@@ -103,7 +103,8 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
                     try:
                         register()
                     except StateDamaged:  # others may write there: without their rows it may be well
-                        spool.sweep(name)
+                        with suppress(StateDamaged):
+                            sweep_spool(spool, lineage)
                         register()
                     spool.cards.carded(name, lineage.head().carded_id)  # a kill may have come between the two databases
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
@@ -112,6 +113,22 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
             yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, claim, tuple(swept))
     finally:
         database.close()
+
+
+def sweep_spool(spool: Spool, lineage: Lineage) -> int:
+    """Drop from a model's samples what is none, and return how many rows that were.
+
+    Raises StateDamaged when the spool says that they look otherwise than the model's file wants them: none would be left.
+    """
+    shape = spool.shape(lineage.name)
+    with files.mapped(lineage.store.base_file) as data:
+        like = contract(data, model=lineage.name)
+    if (shape.x, shape.y, shape.codes) != (tuple(like.x_shape), tuple(like.y_shape), like.codes):
+        path = spool.database.path
+        error = StateDamaged(path=path, reason=f"it holds another shape of {lineage.name}'s samples than the model's file")
+        error.hint = f"see who may write to {path.parent}; then {StateDamaged.hint}"
+        raise error
+    return spool.sweep(lineage.name, after=lineage.head().trained_id)
 
 
 def _make_spool(loaded: Loaded, lineages: Mapping[str, Lineage]) -> None:
