@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shlex
 from pathlib import Path
 
 from edgeagent.link import looking
 from edgeagent.link.looking import BrokerLook
 from edgeagent.link.mqtt import parse_broker
+from edgeagent.samples import sharing
 from edgeagent.settings import reading, template
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.claim import read_token_text
@@ -31,6 +33,7 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --claim line-3.claim",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --resume",
+    "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --spool-group samplers",
 )
 
 
@@ -50,6 +53,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claim", metavar="FILE", help=what)
     what = "ask the centre for the last version that it holds of each model, and wait for it before training: link.resume_wait"
     parser.add_argument("--resume", action="store_true", help=what)
+    what = "a group whose members may append samples, and reach nothing else: the application need not be the agent's user"
+    parser.add_argument("--spool-group", metavar="GROUP", help=what)
     parser.add_argument("--exact", action="store_true", help="adopt nothing: train freely and send all changes, bit for bit")
     parser.add_argument("--dir", metavar="DIR", help="where to write (default: EDGEAGENT_DIR, or here)")
     add_set(parser)
@@ -71,7 +76,10 @@ def run(args: argparse.Namespace) -> Answer:
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
     token = read_token_text(Path(args.claim)) if args.claim else ""
-    create_folder(place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token, resume=args.resume)
+    group = sharing.group_of(args.spool_group) if args.spool_group is not None else None
+    create_folder(
+        place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token, resume=args.resume, group=group
+    )
     seen = looking.look(loaded.settings.link, place) if "link.broker" in given and not args.no_check else None
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
@@ -84,6 +92,7 @@ def run(args: argparse.Namespace) -> Answer:
         "public_key": public,
         "fingerprint": short,
         "resume": args.resume,
+        "spool_group": args.spool_group,
         "broker": {"url": loaded.settings.link.broker, "reached": seen and seen.reached, "says": seen.text if seen else ""},
         "on_the_centre": [
             *(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), *add_lines
@@ -103,6 +112,10 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
         lines += [f"  edgecloud devices add {args.device} {short}"]
+    if group is not None:
+        lines += [f"the group {args.spool_group} may append samples to {sharing.folder_of(loaded.state)}"]
+        ways = [f"  chmod o+x {shlex.quote(str(way))}" for way in sharing.barred(loaded.state, group)]
+        lines += ["it can't pass through to there; let it, or put the folder elsewhere:", *ways] if ways else []
     if args.resume:
         lines += ["its last models come back when the operator allows it, once `edgecloud devices` says that it would like them:"]
         lines += [f"  edgecloud devices resume {args.device}"]

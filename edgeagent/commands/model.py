@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeagent.settings import editing, reading, template
 from edgeagent.settings.reading import Loaded
-from edgeagent.state.models import KnownModel, add_model, check_removable, known_models, remove_model
+from edgeagent.state.models import Edit, KnownModel, add_model, check_removable, known_models, remove_model
 from edgecommon.files import open_regular
 from edgecommon.printing import Answer, lines_of
 from modelwire import limits
@@ -18,7 +18,7 @@ from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 
-from .answer import add_folder, load, short, table
+from .answer import add_folder, flags, load, short, table
 
 NAME = "model"
 HELP = "Add a model to this device, take one away, or list them. The agent is stopped meanwhile, and takes it up when it starts again."
@@ -81,7 +81,7 @@ def rate_of(file: bytes, name: str) -> tuple[float, str] | None:
 def _add(args: argparse.Namespace, loaded: Loaded) -> Answer:
     ((name, base),) = models_of([args.model], "model add").items()
     rate = None if loaded.origins["train.learning_rate"] != "default" else rate_of(base, name)
-    text = _text(loaded)
+    text = before = _text(loaded)
     if name not in [m.name for m in loaded.settings.models]:
         try:
             text = editing.with_model(text, name, rate)
@@ -91,8 +91,8 @@ def _add(args: argparse.Namespace, loaded: Loaded) -> Answer:
             said = BadArgument(reason=f"{loaded.path} was left as it is: {e.message}", fix=fix)
             return Answer({"add": lines}, lines_of(lines), error=said)
         # As `run` will read it: what does not go together is said now, and nothing has changed.
-        reading.build(reading.parse(text), where=str(loaded.path), path=loaded.path, environment={}, flags={})
-    version = add_model(loaded, text, name, base, exact=args.exact, resume=args.resume)
+        reading.build(reading.parse(text), where=str(loaded.path), path=loaded.path, environment=os.environ, flags=flags(args))
+    version = add_model(loaded, Edit(before, text), name, base, exact=args.exact, resume=args.resume)
     manifest = manifest_of(base, exact=args.exact)
     bases = f"edgecloud bases add {args.model.partition('=')[2]}{' --exact' if args.exact else ''}"
     document = {
@@ -111,14 +111,14 @@ def _add(args: argparse.Namespace, loaded: Loaded) -> Answer:
 def _remove(args: argparse.Namespace, loaded: Loaded) -> Answer:
     name, allowed = args.model, {"drop_unsent": args.drop_unsent, "drop_samples": args.yes}
     known = check_removable(loaded, name, **allowed)
-    text = None
+    text = before = _text(loaded)
     if known.in_settings:
         try:
-            text = editing.without_model(_text(loaded), name)
+            text = editing.without_model(before, name)
         except ConfigError as e:
             fix = f"take {name} out of {loaded.path} by hand, and run this again: the rest goes then"
             raise BadArgument(reason=f"{loaded.path} was left as it is: {e.message}", fix=fix) from None
-    gone = remove_model(loaded, text, name, **allowed)
+    gone = remove_model(loaded, Edit(before, text), name, **allowed)
     document = {"model": name, "version": gone.version, "samples": gone.samples, "dropped": list(gone.waiting)}
     lines = [f"{name} is gone from this device: {'' if gone.version is None else f'@{gone.version}, '}{gone.samples} samples"]
     if gone.waiting:

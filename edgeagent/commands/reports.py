@@ -12,7 +12,7 @@ def as_document(r: RoundReport) -> dict[str, Any]:
     o = r.outcome
     return {
         "model": r.model, "round": r.round, "accepted": r.accepted, "reason": r.reason, "version": r.version, "kind": r.kind,
-        "mode": o.mode, "why": r.why, "note": r.note,
+        "mode": o.mode, "why": r.why, "note": r.note, "forms": dict(r.forms),
         "bytes": r.bytes, "kept": r.kept, "weights": r.weights, "samples": o.samples, "steps": o.steps, "seconds": round(r.seconds, 3),
         "loss_before": _loss(o.before), "loss_after": _loss(o.after),
         "accuracy_before": o.before.accuracy if o.before else None, "accuracy_after": o.after.accuracy if o.after else None,
@@ -25,9 +25,11 @@ def as_text(r: RoundReport) -> str:
         return f"{r.model}: round {r.round} rejected: {r.reason}"
     assert o.before is not None and o.after is not None
     accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
+    least = min(r.forms, key=lambda kind: r.forms[kind], default="")
+    dearer = f"; as a {least} it would take {r.forms[least]}" if least and r.bytes > r.forms[least] else ""
     return (
         f"{r.model}: round {r.round} ({o.mode}) is @{r.version}: loss {o.before.loss:.4f} -> {o.after.loss:.4f}{accuracy}; "
-        f"{r.kind} of {r.bytes} bytes ({100 * r.bytes / (4 * r.weights):.2f} % of float32){f'; {r.note}' if r.note else ''}"
+        f"{r.kind} of {r.bytes} bytes ({100 * r.bytes / (4 * r.weights):.2f} % of float32){dearer}{f'; {r.note}' if r.note else ''}"
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from edgeagent.board import budget
 from edgeagent.board.budget import Work
 from edgeagent.samples.spool import Samples
+from edgeagent.state.folder import sweep_spool
 from edgeagent.training.course import Course, Lesson
 from edgeagent.training.learner import Learner
 from modelwire.errors import Malformed, ModelWireError
@@ -73,10 +74,20 @@ def held_samples(standing: Standing, start: Start) -> tuple[Interrupted | None, 
     A round that would take more than max_ram by now is given up.
     """
     left, name = start.left, standing.name
+    if start.keep:
+        sweep(standing)
     if left and (why := _too_large(standing, left)):
         give_up(standing, left, why)
         left = None
     return left, standing.spool.hold(name, left.facts.until if left else 0) if start.keep else standing.spool.last_id(name)
+
+
+def sweep(standing: Standing) -> None:
+    """Drop what is no sample of the model from its spool, and say so: others may write there."""
+    name, spool = standing.name, standing.spool
+    if gone := sweep_spool(spool, standing.lineage):
+        see = f"something else than this program wrote there; see who may write to {spool.database.path.parent}"
+        _log.warning("%s: %d rows of the spool were no samples of this model, and were dropped: %s", name, gone, see)
 
 
 def _too_large(standing: Standing, left: Interrupted) -> str:

@@ -26,34 +26,20 @@ from edgeagent.system.database import create_database, look_into, open_database
 from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
 from modelwire import limits
-from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
 from modelwire.tensors import F32
 
-from . import reservoir, spool_tables
+from . import reservoir, sharing, spool_tables
 from .card_store import CardStore
 from .cards import Seen
 from .context import Context, Contexts, context_of, texts_of
 from .feature_store import FeatureStore
 from .reservoir import STAYS
 from .spool_tables import FILE, FOLDER, RELEASE, by_name
+from .strange_rows import Shape, sweep
 
-FILE_MODE = 0o660
-FOLDER_MODE = 0o3770  # what is made there is the folder's group's, and nobody takes another's file away
 PIECE = 256  # samples that are added before room is made: a long `extend` never takes much more than the bounds
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: ids times this spread evenly over 2^64, whatever the order of the classes
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What one model's samples look like."""
-
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    codes: bool = False  # x is int8 codes, and every sample has a class
-
-    @property
-    def classes(self) -> int:
-        return self.y[0] if len(self.y) == 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +89,32 @@ class Spool:
             file = _file_in(given)
         if file is None:
             raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
+        sharing.require_own_file(file)
         if look:
             self._db, _ = look_into(file, RELEASE, patience=spool_tables.PATIENCE)
         else:
-            _require_may_write(file)
+            sharing.require_may_write(file)
             self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
         self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key
         self._wall = wall
         self.cards, self.features = CardStore(self._db), FeatureStore(self._db)
 
     @staticmethod
-    def create(folder: Path) -> None:
-        """Make an empty spool in a new state folder, in a folder of its own, for its owner and one group."""
+    def missing(folder: Path) -> bool:
+        """Return whether a state folder holds no spool, nor anything in its place."""
+        return _file_in(folder) is None
+
+    @staticmethod
+    def create(folder: Path, *, after: int = 0) -> None:
+        """Make an empty spool in a state folder, in a folder of its own, for its owner and one group. after: ids that were given before."""
         place = folder / FOLDER
-        place.mkdir()
-        create_database(place / FILE, spool_tables.TABLES, RELEASE).close()
-        (place / FILE).chmod(FILE_MODE)  # SQLite gives the files beside it the same
-        place.chmod(FOLDER_MODE)
+        place.mkdir(exist_ok=True)
+        for left in place.glob(f"{FILE}-*"):  # of one that is gone: SQLite would take it for this one's
+            left.unlink()
+        database = create_database(place / FILE, spool_tables.TABLES, RELEASE)
+        database.insert("sqlite_sequence", name="sample", seq=after)
+        database.close()
+        sharing.shut(place)
         flush_folder(place)
 
     def close(self) -> None:
@@ -202,6 +197,11 @@ class Spool:
                 until = self.last_id(model)
             self._db.run("UPDATE model SET held=? WHERE name=? AND held<>?", until, model, until)
         return until
+
+    @by_name
+    def sweep(self, model: str, *, after: int = 0) -> int:
+        """Drop the rows that no `append` wrote, and return how many there were; of those above `after`, also what is no number."""
+        return sweep(self._db, model, self.shape(model), after)
 
     @by_name
     def release(self, model: str) -> None:
@@ -382,15 +382,7 @@ class Spool:
 
 def _file_in(state: Path) -> Path | None:
     """Return the spool of a state folder; None where there is none. Folders of earlier releases have it beside the agent's database."""
-    return next((file for file in (state / FOLDER / FILE, state / FILE) if file.exists()), None)
-
-
-def _require_may_write(file: Path) -> None:
-    """Raise BadArgument for another user than the spool's who is not of its group: SQLite would say no more than that it is read-only."""
-    may = os.access(file.parent, os.W_OK) and os.access(file, os.W_OK)
-    if not may and file.stat().st_uid != os.geteuid():
-        fix = f"let this user be of the folder's group, which ls -ld {file.parent} shows; or run this as the agent's user"
-        raise BadArgument(reason=f"{file} may not be written by this user", fix=fix)
+    return next((file for file in (state / FOLDER / FILE, state / FILE) if os.path.lexists(file)), None)
 
 
 def is_held_out(sample: int, share: float) -> bool:

@@ -18,7 +18,7 @@ from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, 
 from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
-from edgeagent.rounds.resuming import interrupted, start_of
+from edgeagent.rounds.resuming import interrupted, start_of, sweep
 from edgeagent.rounds.round import RoundReport, check_due, run
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
@@ -378,6 +378,7 @@ class Agent:
     def _pays(self, standing: Standing) -> Generator[Progress, None, bool]:
         """Return whether training pays now, and note it where it does not."""
         name, on_features = standing.name, opening.on_features(standing, standing.settings.train.mode)
+        sweep(standing)
         look = yield from opening.preparing(drift.look(standing, on_features=on_features))
         standing.lineage.looked(look.until, "" if look.pays else look.reason)
         if look.pays:

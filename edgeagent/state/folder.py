@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from edgeagent.samples import sharing
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
 from edgeagent.system.database import open_database
 from edgecommon import files
 from edgecommon.sqlite import Database
-from modelwire.errors import MissingFile, ModelWireError
+from modelwire.errors import MissingFile, ModelWireError, StateDamaged
+from modelwire.tflite.file import contract
 
 from . import agent_tables
 from .claim import BoardClaim, read_claim
@@ -23,6 +27,7 @@ from .lineage import Lineage
 from .trust import TrustStore
 
 LOCK = "lock"
+_log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,12 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models
         }
+        swept: list[str] = []
+        if alone:
+            sharing.unstick(sharing.folder_of(loaded.state))
+            if Spool.missing(loaded.state):
+                _make_spool(loaded, lineages)
         with Spool(loaded.state) as spool:
-            swept: list[str] = []
             if alone:
                 _shut(database.path)
                 for name, lineage in lineages.items():
@@ -114,10 +123,16 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
                     shape = spool.shape(name)
                     if not lineage.journal.exists():  # a kill came before the first step of a round, or after its end
                         spool.release(name)
-                    spool.register(
-                        name, shape.x, shape.y, max_samples=settings.spool.max_samples, max_bytes=settings.spool.max_bytes,
+                    register = partial(
+                        spool.register, name, shape.x, shape.y, max_samples=settings.spool.max_samples, max_bytes=settings.spool.max_bytes,
                         channels=settings.model(name).card.channels,
                     )  # fmt: skip
+                    try:
+                        register()
+                    except StateDamaged:  # others may write there: without their rows it may be well
+                        with suppress(StateDamaged):
+                            sweep_spool(spool, lineage)
+                        register()
                     spool.cards.carded(name, lineage.head().carded_id)  # a kill may have come between the two databases
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
             trust = TrustStore(database, board.identity)
@@ -125,6 +140,34 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
             yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, claim, tuple(swept))
     finally:
         database.close()
+
+
+def sweep_spool(spool: Spool, lineage: Lineage) -> int:
+    """Drop from a model's samples what is none, and return how many rows that were.
+
+    Raises StateDamaged when the spool says that they look otherwise than the model's file wants them: none would be left.
+    """
+    shape = spool.shape(lineage.name)
+    with files.mapped(lineage.store.base_file) as data:
+        like = contract(data, model=lineage.name)
+    if (shape.x, shape.y, shape.codes) != (tuple(like.x_shape), tuple(like.y_shape), like.codes):
+        path = spool.database.path
+        error = StateDamaged(path=path, reason=f"it holds another shape of {lineage.name}'s samples than the model's file")
+        error.hint = f"see who may write to {path.parent}; then {StateDamaged.hint}"
+        raise error
+    return spool.sweep(lineage.name, after=lineage.head().trained_id)
+
+
+def _make_spool(loaded: Loaded, lineages: Mapping[str, Lineage]) -> None:
+    """Make an empty spool in the place of one that is gone: a group may write to its folder, and the models are whole without it."""
+    bounds, heads = loaded.settings.spool, [lineage.head() for lineage in lineages.values()]
+    Spool.create(loaded.state, after=max(max(head.trained_id, head.carded_id, head.looked_id) for head in heads))
+    with Spool(loaded.state) as spool:
+        for name, lineage in lineages.items():
+            like = contract(lineage.store.base(), model=name)
+            spool.register(name, like.x_shape, like.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes, codes=like.codes)
+    see = f"see who may write to {sharing.folder_of(loaded.state)}"
+    _log.warning("the spool of samples was gone, and its samples with it; an empty one was made: %s", see)
 
 
 def _shut(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,14 @@ class KnownModel:
     waiting: tuple[int, ...] = ()  # versions whose bytes are here
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of the settings' text. Who changes them meanwhile keeps what was written."""
+
+    before: str
+    after: str
+
+
 def place_model(
     state: Path, database: Database, spool: Spool, loaded: Loaded, name: str, base: bytes, *, exact: bool, resume: bool
 ) -> None:
@@ -69,14 +77,16 @@ def known_models(loaded: Loaded) -> list[KnownModel]:
         return _known(loaded, database, spool)
 
 
-def add_model(loaded: Loaded, text: str, name: str, base: bytes, *, exact: bool, resume: bool) -> int:
-    """Add a model to a state folder, and then to the settings, which become `text`; return the version that it stands at.
+def add_model(loaded: Loaded, edit: Edit, name: str, base: bytes, *, exact: bool, resume: bool) -> int:
+    """Add a model to a state folder, and then to the settings; return the version that it stands at.
 
     One that the folder holds already, on the same base, is only named in the settings again.
     Raises StateBusy, NotTrainable, or BadArgument for a name that is taken.
     """
     tflite_file.check_trainable(base, model=name)
+    _require_state(loaded)
     with files.locked(loaded.state / LOCK), _opened(loaded) as (database, spool):
+        _require_unchanged(loaded.path, edit)
         known = next((m for m in _known(loaded, database, spool) if m.name == name), None)
         version = known.version if known else None
         if known is not None and version is not None:
@@ -87,7 +97,7 @@ def add_model(loaded: Loaded, text: str, name: str, base: bytes, *, exact: bool,
             spool.forget(name)
             place_model(loaded.state, database, spool, loaded, name, base, exact=exact, resume=resume)
             _hand_over(loaded.state, name)
-        _write_settings(loaded.path, text)
+        _write_settings(loaded.path, edit.after)
     return version or 0
 
 
@@ -108,15 +118,16 @@ def check_removable(loaded: Loaded, name: str, *, drop_unsent: bool, drop_sample
     return known
 
 
-def remove_model(loaded: Loaded, text: str | None, name: str, *, drop_unsent: bool, drop_samples: bool) -> KnownModel:
-    """Take a model out of the settings, which become `text`, and then out of the state folder; return what it was.
+def remove_model(loaded: Loaded, edit: Edit, name: str, *, drop_unsent: bool, drop_samples: bool) -> KnownModel:
+    """Take a model out of the settings, and then out of the state folder; return what it was.
 
     The centre keeps its history. Added again, it is a new one: it asks for another epoch. Raises as `check_removable`, or StateBusy.
     """
+    _require_state(loaded)
     with files.locked(loaded.state / LOCK):
         known = check_removable(loaded, name, drop_unsent=drop_unsent, drop_samples=drop_samples)
-        if text is not None:
-            _write_settings(loaded.path, text)
+        _require_unchanged(loaded.path, edit)
+        _write_settings(loaded.path, edit.after)
         with _opened(loaded) as (database, spool):
             with database.transaction():
                 for table in _TABLES:
@@ -145,15 +156,18 @@ def _known(loaded: Loaded, database: Database, spool: Spool) -> list[KnownModel]
 @contextmanager
 def _opened(loaded: Loaded) -> Iterator[tuple[Database, Spool]]:
     """Open the two databases of a state folder whose models need not be those of the settings."""
-    path = loaded.state / agent_tables.FILE
-    if not path.exists():
-        raise MissingFile(path=loaded.state, what="the agent's state folder")
-    database = open_database(path, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older)
+    _require_state(loaded)
+    database = open_database(loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older)
     try:
         with Spool(loaded.state) as spool:
             yield database, spool
     finally:
         database.close()
+
+
+def _require_state(loaded: Loaded) -> None:
+    if not (loaded.state / agent_tables.FILE).exists():
+        raise MissingFile(path=loaded.state, what="the agent's state folder")
 
 
 def _require_same(known: KnownModel, base: bytes) -> None:
@@ -164,6 +178,11 @@ def _require_same(known: KnownModel, base: bytes) -> None:
         raise BadArgument(reason=reason, fix=f"edgeagent model remove {known.name}, or another name")
 
 
+def _require_unchanged(path: Path, edit: Edit) -> None:
+    if path.read_bytes() != edit.before.encode():
+        raise BadArgument(reason=f"{path} was changed by somebody else meanwhile, and nothing was done", fix="run this again")
+
+
 def _write_settings(path: Path, text: str) -> None:
     """Put the settings in place as their owner and mode have them, where a link leads to them too."""
     real = path.resolve()
@@ -171,8 +190,8 @@ def _write_settings(path: Path, text: str) -> None:
     if real.read_bytes() == text.encode():
         return
     files.write(real, text.encode(), mode=stat.S_IMODE(found.st_mode))
-    if os.geteuid() == 0:
-        os.chown(real, found.st_uid, found.st_gid)
+    with suppress(PermissionError):  # the owner is this user then, and the group one that it is not of
+        os.chown(real, found.st_uid if os.geteuid() == 0 else -1, found.st_gid)
     os.chmod(real, stat.S_IMODE(found.st_mode))
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgeagent.samples import sharing
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.system.database import create_database
@@ -21,11 +22,11 @@ from .models import place_model
 
 def create_folder(
     folder: Path, loaded: Loaded, text: str, *, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool = False,
-    token: str = "", resume: bool = False,
+    token: str = "", resume: bool = False, group: int | None = None,
 ) -> None:  # fmt: skip
     """Make settings, keys and state in `folder`, all or nothing. models: the base's file by name, in order; text: of the settings;
     seed: the private key's 32 bytes; exact: the device adopts nothing; token: the line that lets it in by itself, or empty; resume: it
-    would like its last models back.
+    would like its last models back; group: of users who may append samples, too.
 
     Raises NotTrainable for a base that can't be trained, ConfigError when anything of the kind is there already.
     """
@@ -49,7 +50,7 @@ def create_folder(
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         staging.mkdir(mode=0o700)
     try:
-        _fill(staging, loaded, text, models, seed, fleet, exact, token, resume)
+        _fill(staging, loaded, text, models, seed, fleet, exact, token, resume, group)
         with disk.named(folder):
             for place in places:
                 os.rename(staging / place, folder / place)
@@ -62,8 +63,9 @@ def create_folder(
 
 
 def _fill(
-    staging: Path, loaded: Loaded, text: str, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool, token: str, resume: bool
-) -> None:
+    staging: Path, loaded: Loaded, text: str, models: Mapping[str, bytes], seed: bytes, fleet: Fleet, exact: bool, token: str,
+    resume: bool, group: int | None,
+) -> None:  # fmt: skip
     device = loaded.settings.device
     files.write(staging / device.key, f"{write_key(KeyKind.DEVICE_PRIVATE, seed)}\n".encode(), mode=0o600)
     if token:
@@ -71,6 +73,8 @@ def _fill(
     _create_state(staging / device.dir, loaded, models, exact, resume)
     files.write(staging / device.fleet_key, f"{write_fleet(fleet)}\n".encode())
     files.write(staging / loaded.path.name, text.encode())  # last: with them all is there
+    if group is not None:
+        sharing.share(staging / device.dir, staging / loaded.path.name, group)
 
 
 def _take_back(folder: Path, staging: Path, places: list[str]) -> None:

@@ -190,13 +190,43 @@ def test_a_full_disk_costs_the_parts_that_found_no_room_and_no_more(
 # The application's user, who may write into the spool and nowhere else.
 
 
-WRITTEN = (
+STRANGE = (
     "UPDATE sample SET x=x'00' WHERE id=5", "UPDATE sample SET x='text' WHERE id=5", "UPDATE sample SET class=99 WHERE id=5",
-    "UPDATE sample SET class='abc' WHERE id=5", "UPDATE sample SET target=x'0011', class=-1 WHERE id=5", "UPDATE sample SET at='x'",
+    "UPDATE sample SET class='abc' WHERE id=5", "UPDATE sample SET target=x'0011', class=-1 WHERE id=5",
+    "UPDATE sample SET at='x' WHERE id=5",
+)  # fmt: skip
+WRITTEN = (
     "UPDATE model SET x_shape='[9]'", "UPDATE model SET x_shape='nonsense'", "UPDATE model SET x_shape='[-4]'",
     "UPDATE model SET y_shape='[1000000000000]'", "UPDATE model SET x_shape=CAST(x'ff' AS TEXT)", "UPDATE cell SET context='{'",
     "UPDATE model SET carded='x', held='y', seen='z'", "DROP TABLE sample", "DROP TABLE cell", "DROP TABLE model",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("written", STRANGE)
+def test_a_row_that_no_spool_holds_goes_by_name_and_the_round_is_done(
+    tmp_path: Path, clock: FakeClock, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        fill(r.device)
+    with contextlib.closing(sqlite3.connect(tmp_path / "d" / "state" / FOLDER / SPOOL)) as database, database:
+        database.execute(written)
+    with rig(tmp_path / "d", centre(clock)) as r:
+        r.run(Goal(rounds=1, timeout=600))
+        assert r.agent.reports[-1].accepted and r.device.spool.count("tiny") == 39
+    assert "1 rows of the spool were no samples of this model" in caplog.text and "see who may write" in caplog.text
+
+
+def test_rows_that_are_all_no_samples_go_and_the_agent_waits_for_others(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        fill(r.device)
+    with contextlib.closing(sqlite3.connect(tmp_path / "d" / "state" / FOLDER / SPOOL)) as database, database:
+        database.execute("UPDATE sample SET at='x'")
+    with rig(tmp_path / "d", centre(clock)) as r:
+        r.serve(60)
+        assert r.device.spool.count("tiny") == 0 == r.lineage.head().rounds
+        fill(r.device)
+        r.serve(60)
+        assert r.lineage.head().rounds == 1 and r.agent.reports[-1].accepted
 
 
 @pytest.mark.parametrize("written", WRITTEN)

@@ -45,8 +45,8 @@ def answering(first: bytes | None) -> Iterator[int]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def seen(url: str, folder: Path, **settings: Any) -> tuple[bool, str]:
-    found = look(LinkSettings(broker=url, **settings), folder)
+def seen(url: str, folder: Path, *, seconds: float = 3.0, **settings: Any) -> tuple[bool, str]:
+    found = look(LinkSettings(broker=url, **settings), folder, seconds=seconds)
     return found.reached, found.text
 
 
@@ -93,7 +93,7 @@ def test_a_port_where_nothing_listens_and_a_name_that_is_none_are_told_apart(tmp
 def test_who_takes_the_connection_and_says_nothing_is_not_waited_for(tmp_path: Path, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        reached, text = seen(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+        reached, text = seen(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", tmp_path, seconds=0.3)
         assert not reached and time.monotonic() - began < SOON, text
 
 

@@ -159,3 +159,5 @@ def test_estimate_says_what_a_recipe_costs_beside_the_smaller_kinds(capsys: pyte
     assert cli.main(["estimate", "--dir", str(tmp_path / "d"), "--set", "update.kind=recipe-if-smaller"]) == 0
     text = capsys.readouterr().out
     assert "it would go as a delta of " in text and "whatever it takes" not in text
+    assert cli.main(["train", "--dir", str(tmp_path / "d")]) == 0
+    assert "recipe of " in (said := capsys.readouterr().out) and "as a delta it would take" in said

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
+import grp
 import os
 import shutil
+import signal
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,8 +21,11 @@ from edgeagent.samples.spool_tables import FILE, FOLDER
 from edgeagent.settings import reading
 from edgeagent.state import agent_tables
 from edgeagent.state.folder import open_folder
-from modelwire.errors import BadArgument, ModelWireError
+from modelwire.errors import BadArgument, ConfigError, ModelWireError, StateDamaged
+from modelwire.wire.keys import write_fleet
+from tests import keys
 from tests.edgeagent.boards import make
+from tests.worlds import MODELS
 
 AGENT, APP, GROUP, STRANGER = 61001, 61002, 61003, 61004  # users and a group that need no name
 ROOT = os.geteuid() == 0
@@ -57,6 +63,7 @@ def as_user(user: int, groups: list[int], do: Callable[[], int]) -> int:
     if child == 0:
         code = 99
         try:
+            faulthandler.disable()  # a signal that a test sends is none of its own
             os.setgroups(groups)
             os.setgid(user)
             os.setuid(user)
@@ -65,6 +72,23 @@ def as_user(user: int, groups: list[int], do: Callable[[], int]) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def as_user_again(do: Callable[[], object]) -> int:
+    """Do something in another process of this one's user; what it has open is not shared."""
+    child = os.fork()
+    if child == 0:
+        do()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def code_of(do: Callable[[], int]) -> int:
+    """Return what `do` returns, or the code of the error that it names."""
+    try:
+        return do()
+    except ModelWireError as error:
+        return error.code
 
 
 def added(place: Path) -> int:
@@ -87,7 +111,7 @@ def readable(*paths: Path) -> int:
 
 def test_the_modes_let_a_group_append_and_look_at_nothing_else(board: Path) -> None:
     state = board / "d" / "state"
-    assert (mode(state), mode(state / FOLDER), mode(state / FOLDER / FILE)) == (0o750, 0o3770, 0o660)
+    assert (mode(state), mode(state / FOLDER), mode(state / FOLDER / FILE)) == (0o750, 0o2770, 0o660)
     assert (mode(state / agent_tables.FILE), mode(board / "d" / "device.key")) == (0o600, 0o600)
     with edgeagent.Spool(board / "d") as spool:
         spool.append("tiny", [0, 1, 2, 3], 1)
@@ -105,6 +129,64 @@ def test_a_spool_where_earlier_releases_kept_it_is_still_used(board: Path) -> No
     (state / FOLDER / FILE).rename(state / FILE)
     (state / FOLDER).rmdir()
     assert added(board) == 0 and counted(board) == 3 and not (state / FOLDER).exists()
+
+
+def init(place: Path, *more: str) -> int:
+    (place / "fleet.pub").write_text(f"{write_fleet(keys.FLEET)}\n")
+    words = ["init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(place / "fleet.pub"), "--dir", str(place / "new")]
+    return cli.main([*words, "--model", f"tiny={MODELS / 'tiny.tflite'}", *more])
+
+
+def test_init_opens_the_spool_to_a_group_and_nothing_else_to_anybody(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = grp.getgrnam("users") if ROOT else grp.getgrgid(os.getegid())
+    kept = os.umask(0o077)
+    try:
+        assert init(board, "--spool-group", group.gr_name) == 0
+    finally:
+        os.umask(kept)
+    said, new = capsys.readouterr().out, board / "new"
+    state = new / "state"
+    assert f"the group {group.gr_name} may append samples to {state / FOLDER}" in said
+    assert f"chmod o+x {new}" in said or mode(new) & 0o011, "who can't pass through is said"
+    new.chmod(0o711)
+    shared = {new / reading.FILE: 0o640, state: 0o710, state / FOLDER: 0o2770, state / FOLDER / FILE: 0o660}
+    assert {path: mode(path) for path in shared} == shared and {path.stat().st_gid for path in shared} == {group.gr_gid}
+    assert {mode(path) for path in (new / "device.key", state / agent_tables.FILE)} == {0o600}
+    if ROOT:
+        for path in (new, *new.rglob("*")):
+            keep = path.lstat()
+            os.chown(path, AGENT, -1, follow_symlinks=False)
+            if not path.is_symlink():
+                path.chmod(stat.S_IMODE(keep.st_mode))
+        added = ["samples", "add", "tiny", str(board / "seen.npz"), "--dir", str(new)]
+        assert as_user(APP, [group.gr_gid], lambda: cli.main(added)) == 0
+        assert as_user(STRANGER, [], lambda: cli.main(added)) not in (0, 99)
+        shut = (new / "device.key", state, state / agent_tables.FILE, state / "models" / "tiny" / "a" / "private")
+        assert as_user(APP, [group.gr_gid], lambda: readable(*shut)) == 0
+        assert as_user(AGENT, [group.gr_gid], lambda: cli.main(["samples", "list", "--dir", str(new)])) == 0
+        assert as_user(AGENT, [group.gr_gid], lambda: cli.main(["model", "add", f"b={MODELS / 'tiny.tflite'}", "--dir", str(new)])) == 0
+        assert (mode(new / reading.FILE), (new / reading.FILE).stat().st_gid) == (0o640, group.gr_gid), "as it was"
+        assert cli.main(["model", "add", f"c={MODELS / 'tiny.tflite'}", "--dir", str(new)]) == 0, "root does it for the agent"
+        assert {path.lstat().st_uid for path in (new / reading.FILE, *(state / "models").rglob("*"), state / "lock")} == {AGENT}
+        assert as_user(AGENT, [group.gr_gid], lambda: cli.main(["samples", "list", "--dir", str(new)])) == 0
+        added[2] = "c"
+        assert as_user(APP, [group.gr_gid], lambda: cli.main(added)) == 0
+
+
+def test_a_group_that_is_none_is_refused_before_anything_is_made(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("no-such-group-here", "", "a\0b"):
+        assert init(board, "--spool-group", name) == BadArgument.code and not (board / "new").exists()
+        assert "there is no group" in capsys.readouterr().err
+    if ROOT:
+        users = grp.getgrnam("users")
+        (board / "fleet.pub").touch(0o644)
+        board.chmod(0o777)
+        assert as_user(APP, [], lambda: init_as_it_is(board, users.gr_name)) == BadArgument.code and not (board / "new").exists()
+
+
+def init_as_it_is(place: Path, group: str) -> int:
+    words = ["init", "--device", "pi-7", "--fleet", "home", "--fleet-key", str(place / "fleet.pub"), "--dir", str(place / "new")]
+    return cli.main([*words, "--model", f"tiny={MODELS / 'tiny.tflite'}", "--spool-group", group])
 
 
 if ROOT:  # another user can be had
@@ -134,19 +216,73 @@ if ROOT:  # another user can be had
                 spool.append("tiny", [0, 1, 2, 3], 2)
             assert spool.count("tiny") == 12
 
-    def test_a_member_can_not_put_another_file_in_the_place_of_the_spool(board: Path) -> None:
-        file = board / "d" / "state" / FOLDER / FILE
+    def test_what_a_member_puts_in_the_place_of_the_spool_leads_the_agent_nowhere(board: Path) -> None:
+        state = board / "d" / "state"
+        file, target = state / FOLDER / FILE, state / agent_tables.FILE
+        before = target.read_bytes()
 
-        def swap() -> int:
-            tried = 0
-            for attempt in (file.unlink, lambda: file.rename(file.with_name("old")), lambda: os.replace(board / "seen.npz", file)):
-                try:
-                    attempt()
-                except OSError:
-                    tried += 1
-            return tried
+        def plant(put: Callable[[], object]) -> int:
+            file.unlink(missing_ok=True)
+            put()
+            return 0
 
-        assert as_user(APP, [GROUP], swap) == 3
+        for put in (lambda: file.symlink_to(target), lambda: file.symlink_to("nowhere"), lambda: os.mkfifo(file)):
+            assert as_user(APP, [GROUP], lambda put=put: plant(put)) == 0
+            assert as_user(AGENT, [GROUP], lambda: code_of(lambda: counted(board))) == StateDamaged.code
+        assert target.read_bytes() == before and mode(target) == 0o600
+        assert as_user(APP, [GROUP], lambda: plant(lambda: file.write_bytes(b"no database at all" * 1000))) == 0
+        assert as_user(AGENT, [GROUP], lambda: code_of(lambda: counted(board))) in (StateDamaged.code, ConfigError.code, BadArgument.code)
+
+    def test_a_spool_that_a_member_removed_is_made_anew_and_the_group_appends_to_it(board: Path) -> None:
+        folder = board / "d" / "state" / FOLDER
+        assert as_user(APP, [GROUP], lambda: added(board)) == 0
+
+        def remove() -> int:
+            for file in folder.iterdir():
+                file.unlink()
+            return 0
+
+        assert as_user(APP, [GROUP], remove) == 0
+        assert as_user(AGENT, [GROUP], lambda: counted(board)) == 0, "empty, and open"
+        assert mode(folder / FILE) == 0o660 and (folder / FILE).stat().st_gid == GROUP
+        assert as_user(APP, [GROUP], lambda: added(board)) == 0
+        assert as_user(AGENT, [GROUP], lambda: counted(board)) == 3
+
+    @pytest.mark.parametrize(("first", "second"), [(APP, AGENT), (AGENT, APP)])
+    def test_what_a_killed_process_left_beside_the_spool_stops_neither_user(board: Path, first: int, second: int) -> None:
+        """The first makes the files beside it, is killed with them open, and what its appends returned from is there."""
+
+        def killed() -> int:
+            spool = edgeagent.Spool(board / "d")
+            spool.append("tiny", [0, 1, 2, 3], 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        for _ in range(2):
+            assert as_user(first, [GROUP], killed) == -signal.SIGKILL
+            assert {file.name for file in (board / "d" / "state" / FOLDER).iterdir()} == {FILE, f"{FILE}-wal", f"{FILE}-shm"}
+            assert as_user(second, [GROUP], lambda: added(board)) == 0
+        assert as_user(AGENT, [GROUP], lambda: counted(board)) == 8
+        assert as_user(APP, [GROUP], lambda: added(board)) == 0
+
+    def test_a_sticky_folder_of_an_earlier_release_is_opened_by_the_agents_next_start(board: Path) -> None:
+        folder = board / "d" / "state" / FOLDER
+        folder.chmod(0o3770)
+        assert as_user(AGENT, [GROUP], lambda: counted(board)) == 0 and mode(folder) == 0o2770
+
+    def test_an_agent_whose_shared_memory_a_member_cut_off_starts_again(board: Path) -> None:
+        folder = board / "d" / "state" / FOLDER
+        assert as_user(APP, [GROUP], lambda: added(board)) == 0
+
+        def cut() -> int:
+            with edgeagent.Spool(board / "d") as spool:
+                spool.append("tiny", [0, 1, 2, 3], 1)
+                assert as_user_again(lambda: os.truncate(folder / f"{FILE}-shm", 0)) == 0
+                spool.append("tiny", [0, 1, 2, 3], 1)
+            return 0
+
+        assert as_user(AGENT, [GROUP], lambda: code_of(cut)) in (-signal.SIGBUS, 0, *range(10, 20)), "ended, or named"
+        assert as_user(AGENT, [GROUP], lambda: counted(board)) >= 4
 
     @pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
     def test_a_link_that_a_member_puts_beside_the_spool_leads_the_agent_nowhere(board: Path, end: str) -> None:

@@ -15,7 +15,7 @@ from edgeagent.service.agent import Goal
 from edgeagent.settings import editing, reading
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, open_folder
-from edgeagent.state.models import add_model, known_models, remove_model
+from edgeagent.state.models import Edit, add_model, known_models, remove_model
 from edgecommon import files
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, ConfigError, NotTrainable, StateBusy, WouldBeLost
@@ -36,17 +36,18 @@ def settings(folder: Path) -> Loaded:
 
 def added(folder: Path, name: str = "b", base: bytes = TINY) -> int:
     loaded = settings(folder)
-    text = loaded.path.read_text()
+    text = before = loaded.path.read_text()
     if name not in [m.name for m in loaded.settings.models]:
         text = editing.with_model(text, name, None)
-    return add_model(loaded, text, name, base, exact=False, resume=False)
+    return add_model(loaded, Edit(before, text), name, base, exact=False, resume=False)
 
 
 def removed(folder: Path, name: str = "b", *, drop_unsent: bool = False, drop_samples: bool = False) -> None:
     loaded = settings(folder)
     named = name in [m.name for m in loaded.settings.models]
-    text = editing.without_model(loaded.path.read_text(), name) if named else None
-    remove_model(loaded, text, name, drop_unsent=drop_unsent, drop_samples=drop_samples)
+    before = loaded.path.read_text()
+    text = editing.without_model(before, name) if named else before
+    remove_model(loaded, Edit(before, text), name, drop_unsent=drop_unsent, drop_samples=drop_samples)
 
 
 def names(folder: Path) -> list[str]:
@@ -172,6 +173,18 @@ def test_the_settings_keep_their_mode_and_the_link_that_leads_to_them(tmp_path: 
     added(tmp_path / "d")
     assert path.is_symlink() and real.stat().st_mode & 0o777 == 0o640 and '"b"' in real.read_text()
     assert names(tmp_path / "d") == ["tiny", "b"]
+
+
+def test_settings_that_change_in_between_keep_what_was_written(tmp_path: Path) -> None:
+    make(tmp_path / "d")
+    loaded = settings(tmp_path / "d")
+    before = loaded.path.read_text()
+    edit = Edit(before, editing.with_model(before, "b", None))
+    loaded.path.write_text(before + "# somebody was here\n")
+    with pytest.raises(BadArgument, match="changed by somebody else meanwhile"):
+        add_model(loaded, edit, "b", TINY, exact=False, resume=False)
+    assert loaded.path.read_text().endswith("# somebody was here\n") and names(tmp_path / "d") == ["tiny"]
+    assert [m.name for m in known_models(loaded)] == ["tiny"]
 
 
 def killed_at(step: int, work: Callable[[], object]) -> int:
