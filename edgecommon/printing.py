@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 from modelwire.errors import ModelWireError
 from modelwire.text import is_plain
 
+from .arguments import RULES
 from .broker import redacted
+from .starting import INTERRUPTED
 
-USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+USAGE, CLOSED_PIPE = 2, 141
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +102,40 @@ def say(program: str, error: str, code: int, message: str, hint: str, *, as_json
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors follow the same contract as all others."""
+    """An argument parser whose errors follow the same contract as all others; a command that lacks every word is answered by its help."""
 
     json_errors = False
-    usage_error = "{prog}: error: {message}"  # what is said under the usage line
+    bare = False  # nothing was given
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.bare = not args
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        hint, message = f"{self.prog} --help", redacted(message)  # it tells what was typed, a broker's URL among it
-        if not self.json_errors:
-            self.print_usage(sys.stderr)
-            self.exit(USAGE, self.usage_error.format(prog=self.prog, message=visible(message), hint=hint) + "\n")
-        raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=True))
+        hint = f"{self.prog} --help"
+        message = redacted(message).removeprefix("argument ")  # it tells what was typed, a broker's URL among it
+        if self.json_errors:
+            raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=True))
+        if self.bare:
+            self.print_help(sys.stderr)
+            self.exit(USAGE)
+        self.print_usage(sys.stderr)
+        raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=False))
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            if error.message.startswith("invalid "):  # argparse would name the function that read it
+                error.message = f"{arg_string!r} can't be read"
+            raise
+
+
+def require_sense(args: argparse.Namespace) -> None:
+    """End with a usage error where options do nothing beside each other, as the command's rules say: `arguments.rule`."""
+    for one in getattr(args, RULES, ()):
+        if said := one(args):
+            args.parser.error(said)
 
 
 def epilog(examples: Sequence[str]) -> str:

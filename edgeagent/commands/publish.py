@@ -8,8 +8,8 @@ from edgeagent.service.agent import Goal
 from edgeagent.state.outcome import said as listed
 from edgecommon.printing import Answer, lines_of
 
-from .answer import add_folder, load
-from .run import seconds, serve
+from .answer import add_folder, load, seconds
+from .run import serve
 
 NAME = "publish"
 HELP = "Connect, let the centre welcome this device, send what waits, and end when all of it is stored there."
@@ -17,7 +17,7 @@ EXAMPLES = ("edgeagent publish", "edgeagent publish --timeout 30s --json")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=seconds, default=120.0, metavar="TIME", help="give up after so long (default: 2min)")
+    parser.add_argument("--timeout", type=seconds(), default=120.0, metavar="TIME", help="give up after so long (default: 2min)")
     add_folder(parser)
 
 
