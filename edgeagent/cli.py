@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with quietly():
         from . import program
 
-        program.load(words)
-    return program.run(words)
+        args = program.read(words)
+    return args if isinstance(args, int) else program.run(args)
 
 
 def parser(json_errors: bool = False, words: Sequence[str] = ()) -> ArgumentParser:

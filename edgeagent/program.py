@@ -12,18 +12,18 @@ from modelwire.errors import ConfigError, ModelWireError
 from . import __version__, commands
 
 
-def load(words: Sequence[str]) -> None:
-    """Load the command that the words begin with."""
-    commands.chosen(list(words))
-
-
-def run(words: Sequence[str]) -> int:
-    """Run the command line and return its exit code."""
+def read(words: Sequence[str]) -> argparse.Namespace | int:
+    """Load the command that the words begin with, and return what is to be run; the exit code where that is said already."""
     try:
         args = parser("--json" in words, words).parse_args(words)
         require_sense(args)
     except SystemExit as e:  # --help and usage errors have said what they have to say
         return int(e.code or 0)
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a command and return its exit code."""
     return answered(
         "edgeagent", lambda: args.run(args), as_json=args.json, surroundings=_surroundings, interrupted="stopped by the keyboard"
     )

@@ -124,6 +124,16 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=False))
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:  # --option=-- is an empty list to older argparse
+            return self._checked(action, "--")
+        return super()._get_values(action, arg_strings)
+
+    def _checked(self, action: argparse.Action, arg_string: str) -> Any:
+        value = self._get_value(action, arg_string)
+        self._check_value(action, value)
+        return value
+
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:
             return super()._get_value(action, arg_string)
@@ -137,6 +147,7 @@ def require_sense(args: argparse.Namespace) -> None:
     """End with a usage error where options do nothing beside each other, as the command's rules say: `arguments.rule`."""
     for one in getattr(args, RULES, ()):
         if said := one(args):
+            args.parser.bare = False
             args.parser.error(said)
 
 

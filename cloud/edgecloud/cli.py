@@ -15,8 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with quietly():
         from . import program
 
-        program.load(words)
-    return program.run(words)
+        args = program.read(words)
+    return program.run(args)
 
 
 def parser(words: Sequence[str] = ()) -> ArgumentParser:

@@ -15,17 +15,17 @@ from .commands.painting import painted
 Run = Callable[[argparse.Namespace], Answer]
 
 
-def load(words: Sequence[str]) -> None:
-    """Load the command that the words call."""
-    commands.chosen(words)
-
-
-def run(words: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
+def read(words: Sequence[str]) -> argparse.Namespace:
+    """Load the command that the words call, and return what is to be run. Ends with SystemExit where there is nothing to run."""
     Parser.json_errors = "--json" in words
     args = parser(words).parse_args(words)
     require_sense(args)
     args.db = getattr(args, "db", None)
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one command and return its exit code."""
     as_json = getattr(args, "json", False)
     return answered("edgecloud", lambda: _run(args), as_json=as_json, surroundings=_surroundings, painted=painted)
 

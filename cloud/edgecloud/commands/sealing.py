@@ -40,7 +40,7 @@ def add_key(parser: argparse.ArgumentParser) -> None:
 def add_expires(parser: argparse.ArgumentParser) -> None:
     """Let a command say for how long what it asks for is good."""
     parser.add_argument(
-        "--expires", type=expires_type("--expires"), default=EXPIRES, metavar="TIME",
+        "--expires", type=expires_type("--expires"), metavar="TIME",
         help=f"how long the device may take to hear of it: 90s, 30m, 12h or 30d (default: {EXPIRES}); later it is not carried out",
     )  # fmt: skip
 
@@ -73,8 +73,9 @@ def unlock(args: argparse.Namespace, store: SqliteStore) -> AbstractContextManag
     return nullcontext()
 
 
-def parse_expires(text: str, flag: str = "--expires", least: int = 1) -> int:
-    """Return seconds from 90s, 30m, 12h or 30d. Raises BadArgument."""
+def parse_expires(text: str | None, flag: str = "--expires", least: int = 1) -> int:
+    """Return seconds from 90s, 30m, 12h or 30d; of None, which is not given, the usual time. Raises BadArgument."""
+    text = EXPIRES if text is None else text
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else -1
     if not least <= seconds <= _LONGEST:

@@ -118,7 +118,8 @@ def test_the_audit_says_who_did_what_and_can_go_on_from_where_it_was(desk: Desk,
     assert said == {("the root key", "trust"), ("the operator", "act")} | by_ingester
     assert [e["text"].split()[0] for e in desk.json("audit", "--about", "pi-8")["entries"]] == ["revoked", "admitted"]
     lines = [json.loads(line) for line in desk.ok("audit", "--after", "3", "--lines").splitlines()]
-    assert [line["number"] for line in lines] == [e["number"] for e in reversed(all_of_it[:-3])] and {line["fleet"] for line in lines} == {"orchard"}
+    assert [line["number"] for line in lines] == [e["number"] for e in reversed(all_of_it[:-3])], "for a log server, the oldest first"
+    assert {line["fleet"] for line in lines} == {"orchard"}
 
 
 def test_an_anchor_tells_of_a_log_that_was_cut_off_where_the_file_itself_can_not(desk: Desk, kept: Path) -> None:

@@ -41,7 +41,7 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=whole(1, claims.COUNT_MAX), metavar="N", help=what)
     parser.add_argument("--serials", metavar="FILE", help="lets in these boards alone, each once: a serial number a line")
     parser.add_argument(
-        "--expires", type=expires_type("--expires"), default=EXPIRES, metavar="TIME",
+        "--expires", type=expires_type("--expires"), metavar="TIME",
         help=f"for how long it lets boards in: 90s, 30m, 12h or 30d (default: {EXPIRES})"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the token to a file of mode 600, and do not show it")
@@ -52,10 +52,11 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
 def _sense(args: argparse.Namespace) -> str:
     """Return which option belongs to a new claim where none is made. It may stand before the verb."""
     if args.run is list_claims or args.run is withdraw_claim:
-        return next((f"{one} belongs to edgecloud claim new" for one in ("--count", "--serials", "--output") if given(args, one)), "")
+        own = ("--count", "--serials", "--output", "--expires")
+        return next((f"{one} belongs to edgecloud claim new" for one in own if given(args, one)), "")
     wanted = given(args, "--count") or given(args, "--serials")
     if args.run is run:
-        beside = next((one for one in ("--output", "--key", "--passphrase-file") if given(args, one)), "")
+        beside = next((one for one in ("--output", "--expires", "--key", "--passphrase-file") if given(args, one)), "")
         return f"{beside} does nothing without --count or --serials" if beside and not wanted else ""
     return "" if wanted else "--count or --serials is needed: for how many boards it is"
 
