@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .printing import visible
 NARROWEST, USUAL = 40, 80  # columns of a terminal: what nobody goes below, and what is taken where nobody says
 AT_ONCE = 50  # rows of a list on a terminal, where nobody says how many
 GAP = 2  # spaces between two columns
-LEAST = 12  # characters that a cut text keeps
+LEAST = 24  # characters that a cut text keeps
 CUT = "..."
 
 
@@ -116,7 +117,13 @@ def blocks(fit: Fitted) -> list[str]:
 
 def left_out(fit: Fitted) -> str:
     """Return what is not shown for want of room, and how it is; empty when all is."""
-    return f"({', '.join(fit.left_out)}: no room; all columns are there when piped, as in | less -S)" if fit.left_out else ""
+    return wrapped(f"no room for {', '.join(fit.left_out)}: | less -S shows all columns") if fit.left_out else ""
+
+
+def wrapped(text: str) -> str:
+    """Return a sentence under a table in lines that fit the terminal; as it is where there is none."""
+    width = terminal_width()
+    return text if width is None else "\n".join(textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False))
 
 
 def cells_of(text: str) -> int:

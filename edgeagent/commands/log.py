@@ -37,9 +37,8 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 _HEAD = (
-    Column("version"), Column("state"), Column("kind", 4), Column("mode", 6), Column("commit", 3), Column("bytes", 1),
-    Column("loss before", 5), Column("after", 2), Column("accuracy before", 7), Column("after", 2), Column("samples", 5),
-    Column("reason", 1, words=True),
+    Column("version"), Column("state"), Column("kind", 5), Column("mode", 6), Column("commit", 4), Column("bytes", 1),
+    Column("loss", 3), Column("accuracy", 2), Column("samples", 7), Column("reason", 1, words=True),
 )  # fmt: skip
 
 
@@ -51,7 +50,13 @@ def _row(r: Row) -> dict[str, Any]:
 
 def _cells(r: dict[str, Any]) -> list[object]:
     reason = r["reason"] or (f"carried by @{r['carried_by']}" if r["carried_by"] else "")
-    scores = [None if r[k] is None else f"{r[k]:.4f}" for k in ("loss_before", "loss_after", "accuracy_before", "accuracy_after")]
+    scores = [_change(r[f"{what}_before"], r[f"{what}_after"]) for what in ("loss", "accuracy")]
     version = "-" if r["version"] is None else f"@{r['version']}"
     commit = short(bytes.fromhex(r["commit"])) if r["commit"] else ""
     return [version, r["state"], r["kind"], r["mode"], commit, r["bytes"] or None, *scores, r["samples"] or None, reason]
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None and after is None:
+        return ""
+    return " -> ".join("none" if value is None else f"{value:.4f}" for value in (before, after))

@@ -11,7 +11,7 @@ from edgecloud.audit import entries
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import SqliteStore
 from edgecommon.printing import Answer, visible
-from edgecommon.tables import Column, add_limit, more, most
+from edgecommon.tables import Column, add_limit, more, most, wrapped
 from modelwire.errors import ModelWireError, RegistryDamaged
 
 from .. import losses, waiting
@@ -133,7 +133,7 @@ def _totals(devices: list[Document], at: int) -> str:
         f"{t['on_line']:,} of {t['models']:,} {'model' if t['models'] == 1 else 'models'} on line",
         f"{t['versions']:,} versions of {t['bytes']:,} bytes in all", f"the last word {ago(newest, at)}" if newest is not None else "",
     ]  # fmt: skip
-    return "; ".join(part for part in parts if part)
+    return wrapped("; ".join(part for part in parts if part))
 
 
 def _remarks(devices: list[Document]) -> Iterator[str]:
