@@ -75,7 +75,8 @@ def chosen(device: DeviceFolder, names: Sequence[str]) -> list[Lineage]:
     """Return the models that the arguments name, or all of them. Raises ConfigError."""
     for name in names:
         if name not in device.lineages:
-            raise ConfigError(reason=f"there is no model {name!r} on this device; it has {', '.join(device.lineages)}")
+            reason = f"there is no model {name!r} on this device; it has {', '.join(device.lineages)}"
+            raise ConfigError(reason=reason, fix="edgeagent status")
     return [device.lineages[n] for n in (names or device.lineages)]
 
 

@@ -33,6 +33,7 @@ EXAMPLES = (
 )
 
 
+HELPED = "edgeagent init --help"
 RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
 
 
@@ -120,13 +121,13 @@ def _models(texts: list[str]) -> dict[str, bytes]:
     for text in texts:
         name, equals, file = text.partition("=")
         if not equals or not file:
-            raise ConfigError(reason=f"--model {text!r} is not NAME=FILE")
+            raise ConfigError(reason=f"--model {text!r} is not NAME=FILE", fix=HELPED)
         try:
             check_own_name("model name", name)
         except Malformed as e:
-            raise ConfigError(reason=f"--model: {e.message}") from None
+            raise ConfigError(reason=f"--model: {e.message}", fix=HELPED) from None
         if name in out:
-            raise ConfigError(reason=f"--model: {name!r} is there twice")
+            raise ConfigError(reason=f"--model: {name!r} is there twice", fix=HELPED)
         out[name] = _read(Path(file))
     return out
 
@@ -140,7 +141,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise MissingFile(path=path, what="the base model") from None
     except OSError as e:
-        raise ConfigError(reason=f"{path}: {e.strerror}") from None
+        raise ConfigError(reason=f"{path}: {e.strerror}", fix="check the path, and who may read it") from None
 
 
 def _file_of(texts: list[str], name: str) -> str:

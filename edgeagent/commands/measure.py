@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> Answer:
         lineages = chosen(device, args.model)
         for lineage in lineages:
             if args.mode and args.mode not in measuring.modes(lineage):
-                raise ConfigError(reason=f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}")
+                reason = f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}"
+                raise ConfigError(reason=reason, fix="edgeagent measure --help")
         open_model = opener(device, eager=False)
         rows = []
         for lineage in lineages:

@@ -102,7 +102,7 @@ class Spool:
             given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
             file = _file_in(given)
         if file is None:
-            raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
+            raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples", fix="edgeagent init makes it")
         _require_may_write(file)
         self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
         self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key

@@ -64,7 +64,8 @@ def load(path: Path, *, environment: Mapping[str, str], flags: Mapping[str, str]
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise MissingFile(path=path, what="the settings file") from None
+        fix = "edgeagent init makes it; --dir or EDGEAGENT_DIR names its folder"
+        raise MissingFile(path=path, what="the settings file", fix=fix) from None
     except OSError as e:
         raise ConfigError(reason=f"{path}: {e.strerror}") from None
     if len(raw) > FILE_MAX:
