@@ -27,6 +27,7 @@ class Column:
     name: str
     rank: int = 0
     words: bool = False  # text for people, which may be cut; ids and numbers are whole or not there
+    wrapped: bool = False  # words that go on in a second line instead, where the table is drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Fitted:
     head: list[str]
     rows: list[list[str]]
     right: list[bool]
+    wrapped: list[bool]
     widths: list[int]
     left_out: list[str]
 
@@ -87,16 +89,17 @@ def fitted(columns: Sequence[Column | str], rows: Sequence[Sequence[object]], wi
     natural = [max(cells_of(c.name), *(cells_of(r[i]) for r in text)) if text else cells_of(c.name) for i, c in enumerate(of)]
     shown = list(range(len(of)))
     if width is None:
-        return Fitted([c.name for c in of], text, right, natural, [])
+        return Fitted([c.name for c in of], text, right, [False] * len(of), natural, [])
     if text:
         shown = [i for i in shown if of[i].rank == 0 or any(row[i] for row in text)]  # an empty column tells nothing
     least = [min(n, max(cells_of(c.name), LEAST)) if c.words else n for n, c in zip(natural, of, strict=True)]
     kept, left_out = _kept(shown, of, least, width)
     widths = _shared(kept, of, natural, least, width)
     fits = sum(widths) + GAP * (len(widths) - 1) <= width
-    short = [[cut(row[i], w) if fits else row[i] for i, w in zip(kept, widths, strict=True)] for row in text]
-    head = [of[i].name for i in kept]
-    return Fitted(head, short, [right[i] for i in kept], widths if fits else [], [of[i].name for i in left_out])
+    whole = [fits and not of[i].wrapped for i in kept]
+    short = [[cut(row[i], w) if limited else row[i] for i, w, limited in zip(kept, widths, whole, strict=True)] for row in text]
+    head, wrapped = [of[i].name for i in kept], [of[i].wrapped for i in kept]
+    return Fitted(head, short, [right[i] for i in kept], wrapped, widths if fits else [], [of[i].name for i in left_out])
 
 
 def laid_out(fit: Fitted) -> str:
@@ -150,7 +153,7 @@ def padded(text: str, width: int, right: bool = False) -> str:
 
 
 def _line(row: Sequence[str], fit: Fitted) -> str:
-    return (" " * GAP).join(padded(c, w, r) for c, w, r in zip(row, fit.widths, fit.right, strict=True)).rstrip()
+    return (" " * GAP).join(padded(cut(c, w), w, r) for c, w, r in zip(row, fit.widths, fit.right, strict=True)).rstrip()
 
 
 def _kept(shown: list[int], of: Sequence[Column], least: Sequence[int], width: int) -> tuple[list[int], list[int]]:

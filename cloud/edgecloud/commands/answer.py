@@ -20,6 +20,7 @@ from modelwire.errors import RegistryDamaged
 
 Document = dict[str, Any]
 DRAWN = 500  # rows above which a table is not drawn by rich, which takes 0.4 ms for each
+SENTENCE = 32  # characters above which a cell with blanks is one
 AGES = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -58,12 +59,20 @@ def table(columns: Sequence[Column | str], rows: Sequence[Sequence[object]], *, 
 
     limit: how many rows are shown; the text says how many more there are.
     """
+    if not any(isinstance(c, Column) for c in columns):
+        columns = [_column(str(name), rank, [row[rank] for row in rows]) for rank, name in enumerate(columns)]
     title, hidden = visible(title), 0 if limit is None else len(rows) - limit
     if not rows:
         return f"{title}: none" if title else "none"
     fit = fitted(columns, rows if limit is None else rows[:limit], width := terminal_width())
     text = laid_out(fit) if width is None or not fit.widths or len(fit.rows) > DRAWN else _drawn(fit)
     return "\n".join(filter(None, (title, text, more(hidden))))
+
+
+def _column(name: str, rank: int, cells: Sequence[object]) -> Column:
+    """Return what a column is of which no more than the name is known: sentences are wrapped and stay, of others the last goes first."""
+    sentences = any(" " in str(cell) and len(str(cell)) > SENTENCE for cell in cells if cell is not None)
+    return Column(name, 0, words=True, wrapped=True) if sentences else Column(name, rank)
 
 
 def _drawn(fit: Fitted) -> str:
@@ -73,8 +82,8 @@ def _drawn(fit: Fitted) -> str:
     from rich.text import Text
 
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-    for name, width, right in zip(fit.head, fit.widths, fit.right, strict=True):
-        drawn.add_column(Text(name), width=width, no_wrap=True, justify="right" if right else "left")
+    for name, width, right, wrapped in zip(fit.head, fit.widths, fit.right, fit.wrapped, strict=True):
+        drawn.add_column(Text(name), width=width, no_wrap=not wrapped, overflow="fold", justify="right" if right else "left")
     for row in fit.rows:
         drawn.add_row(*(Text(cell) for cell in row))  # Text: what a device sent is never read as markup
     console = Console(color_system=None, width=sum(fit.widths) + GAP * len(fit.widths))  # `painting` gives the colours

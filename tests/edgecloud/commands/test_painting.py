@@ -57,6 +57,14 @@ def test_a_title_of_others_and_more_rows_are_said(terminal: pytest.MonkeyPatch) 
     assert table(("a",), [], title="keys") == "keys: none" and table(("a",), []) == "none"
 
 
+def test_sentences_of_a_table_without_ranks_are_wrapped_and_none_is_lost(terminal: pytest.MonkeyPatch) -> None:
+    found = "mqtt://127.0.0.1:1: [Errno 111] Connection refused by who listens"
+    fix = "start the broker: systemctl start mosquitto, then again"
+    text = table(("", "what", "", "what to do"), [("ok", "kernel", "avx2", ""), ("FIX", "broker", found, fix)])
+    assert max(map(len, text.splitlines())) <= 80 and "no room" not in text
+    assert all(word in text for word in (found + " " + fix).split())
+
+
 def test_how_long_ago() -> None:
     at = 1_700_000_000
     said = [ago(at - s, at) for s in (0, 59, 60, 3599, 7200, 86400, 400 * 86400, -30, -3600)]
