@@ -18,6 +18,7 @@ from .broker import redacted
 from .starting import INTERRUPTED
 
 USAGE, CLOSED_PIPE = 2, 141
+WIPE = "\x1b[K"  # to a terminal: the rest of this line is empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def answered(
     except OSError as e:
         return print_error(program, surroundings(e), as_json=as_json)
     except KeyboardInterrupt:
+        clear_progress()
         return say(program, "Interrupted", INTERRUPTED, interrupted, "", as_json=as_json) if interrupted else INTERRUPTED
 
 
@@ -81,6 +83,7 @@ def as_json_text(document: object, *, indent: int | None = None) -> str:
 
 def print_answer(answer: Answer, *, as_json: bool, painted: Callable[[str], str] = str) -> None:
     """Print the document, or the text when there is one."""
+    clear_progress()
     if as_json:
         print(as_json_text(answer.document, indent=2))
     elif answer.text:
@@ -99,8 +102,27 @@ def say(program: str, error: str, code: int, message: str, hint: str, *, as_json
         said = as_json_text({"error": error, "code": code, "message": message, "hint": hint})
     else:
         said = f"{program}: {visible(message)}" + (f"\n  try: {visible(hint)}" if hint else "")
+    clear_progress()
     print(said, file=sys.stderr, flush=True)
     return code
+
+
+_progress: list[str] = []  # what stands on the line of the terminal's cursor now; nothing where no line was drawn
+
+
+def draw_progress(line: str) -> None:
+    """Write how far work is on the line where it was written before. For a terminal."""
+    sys.stderr.write(f"\r{WIPE}{line}")
+    sys.stderr.flush()
+    _progress[:] = [line]
+
+
+def clear_progress() -> None:
+    """Wipe that line: what comes next begins at its left."""
+    if _progress:
+        sys.stderr.write(f"\r{WIPE}")
+        sys.stderr.flush()
+        _progress.clear()
 
 
 class Parser(argparse.ArgumentParser):

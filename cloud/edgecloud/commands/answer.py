@@ -14,7 +14,7 @@ from edgecloud.audit import tampering
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.lock import share_registry
 from edgecloud.settings import registry_path
-from edgecommon.printing import visible
+from edgecommon.printing import draw_progress, visible
 from edgecommon.tables import GAP, Column, Fitted, fitted, laid_out, left_out, more, terminal_width
 from modelwire.errors import RegistryDamaged
 
@@ -127,7 +127,9 @@ def now() -> int:
 
 
 def progress(what: str, every: float = 2.0) -> Callable[[int, int], None]:
-    """Return a function that says how far long work has come, on standard error, every few seconds."""
+    """Return a function that says how far long work has come, on standard error: a bar on a terminal, else a line every few seconds."""
+    if sys.stderr.isatty():
+        return _bar(what)
     last = time.monotonic()
 
     def say(done: int, total: int) -> None:
@@ -138,3 +140,25 @@ def progress(what: str, every: float = 2.0) -> Callable[[int, int], None]:
             print(f"{what}: {done} of {total}{share}", file=sys.stderr, flush=True)
 
     return say
+
+
+def _bar(what: str, every: float = 0.1) -> Callable[[int, int], None]:
+    """Return a function that draws how far long work has come on one line, over what it drew before; the answer wipes it."""
+    from rich.console import Console
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    console, last = Console(stderr=True), time.monotonic()
+
+    def draw(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last < every:
+            return
+        last = time.monotonic()
+        line = Table.grid(padding=(0, 1))
+        line.add_row(what, ProgressBar(total=total or None, completed=done, width=30), f"{done} of {total}" if total else str(done))
+        with console.capture() as capture:
+            console.print(line, end="")
+        draw_progress(capture.get().rstrip())
+
+    return draw

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from edgecloud.commands.answer import DRAWN, ago, table
+from edgecloud.commands.answer import DRAWN, ago, progress, table
 from edgecloud.commands.painting import painted
+from edgecommon.printing import Answer, print_answer
 from edgecommon.tables import Column
 
 
@@ -63,6 +64,29 @@ def test_sentences_of_a_table_without_ranks_are_wrapped_and_none_is_lost(termina
     text = table(("", "what", "", "what to do"), [("ok", "kernel", "avx2", ""), ("FIX", "broker", found, fix)])
     assert max(map(len, text.splitlines())) <= 80 and "no room" not in text
     assert all(word in text for word in (found + " " + fix).split())
+
+
+def test_long_work_draws_a_bar_on_a_terminal_and_the_answer_wipes_it(
+    terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    times = iter(range(100))
+    terminal.setattr("edgecloud.commands.answer.time.monotonic", lambda: float(next(times)))
+    say = progress("versions")
+    for done in (1, 5, 10):
+        say(done, 10)
+    print_answer(Answer({}, "all exact"), as_json=False)
+    out, err = capsys.readouterr()
+    drawn = re.sub(r"\x1b\[[0-9;?]*m", "", err).split("\r\x1b[K")
+    assert [line.split()[0] + line[line.rindex("━") + 1 :] for line in drawn[1:-1]] == [f"versions {n} of 10" for n in (1, 5, 10)]
+    assert drawn[0] == drawn[-1] == "" and "\n" not in err and out == "all exact\n"
+
+
+def test_in_a_pipe_long_work_says_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    say = progress("versions", every=0.0)
+    say(5, 10)
+    assert capsys.readouterr().err == "versions: 5 of 10 (50 %)\n"
 
 
 def test_how_long_ago() -> None:
