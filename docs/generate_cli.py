@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the parsers of both commands; `--check` says whether it is current, by its exit code.
+"""Write docs/cli.md from the parsers of both commands, and from what some of them show; `--check` says whether it is current.
 
 It reads the parsers, not their formatted help: that one differs between releases of Python.
 """
@@ -11,14 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent / "cli.md"
+ROOT = PAGE.parents[1]
 HEAD = """\
 # Commands
 
-Made from the commands' own `--help` by `make docs`; not written by hand.
+Made from the commands' own `--help`, and from what they show, by `make docs`; not written by hand.
 
 Results go to standard output, everything else to standard error. With `--json` a command prints one JSON document, and an
 error is one JSON object on standard error: `error`, `code`, `message`, `hint`. Exit codes are those of [errors](errors.md); 2 is
 a command line that can't be read. `DEVICE[/MODEL]@VERSION` names a model: `pi-7@12`, `pi-7/doorbell@latest`, `pi-7@base`.
+
+A command that lacks every word it needs is answered by its help, and ends with 2. So does one with an option that would do nothing.
+`--version` is understood everywhere.
+
+Lists begin with the newest. On a terminal they are cut to 50 rows, which `-n` changes (`-n 0`: all), and to as many columns as fit;
+names, fingerprints and digests stay whole, and what is left out is said. In a pipe, or with `--json`, nothing is cut and nothing is
+coloured. `COLUMNS` says another width, `NO_COLOR` that no colours are wanted.
+
+`edgecloud devices --stale 24h` is for scripts and timers: it lists the admitted devices of which nothing came for so long, and ends
+with 1 when there are any, with 0 when there are none.
+"""
+SCREENS = """\
+## On a terminal
+
+The ten most used commands, as they look on a terminal of 80 columns; without the colours.
 """
 
 
@@ -39,7 +55,15 @@ def render() -> str:
     for parser in (edgeagent.cli.parser(), edgecloud.cli.parser()):
         for one in leaves(parser):
             out.append(describe(one, level=2 if one is parser else 3))
-    return "\n".join(out).rstrip() + "\n"
+    return "\n".join([*out, SCREENS, screens()]).rstrip() + "\n"
+
+
+def screens() -> str:
+    """Return what the commands show, of a registry and a device that are made for it."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "cloud")]
+    from tests.house.screens import page
+
+    return page()
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

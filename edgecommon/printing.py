@@ -13,9 +13,12 @@ from typing import Any, NoReturn
 from modelwire.errors import ModelWireError
 from modelwire.text import is_plain
 
+from .arguments import RULES
 from .broker import redacted
+from .starting import INTERRUPTED
 
-USAGE, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+USAGE, CLOSED_PIPE = 2, 141
+WIPE = "\x1b[K"  # to a terminal: the rest of this line is empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +33,17 @@ class Answer:
 
 
 def answered(
-    program: str, work: Callable[[], Answer], *, as_json: bool, surroundings: Callable[[OSError], ModelWireError], interrupted: str = ""
-) -> int:
+    program: str, work: Callable[[], Answer], *, as_json: bool, surroundings: Callable[[OSError], ModelWireError], interrupted: str = "",
+    painted: Callable[[str], str] = str,
+) -> int:  # fmt: skip
     """Run `work`, print what it answers, and return the exit code: the answer's, that of an error's class, 130 for Ctrl-C.
 
     surroundings: names what is wrong around the program, such as a full disk. interrupted: what Ctrl-C is answered with, if with anything.
+    painted: gives the text its colours, where it has any.
     """
     try:
         answer = work()
-        print_answer(answer, as_json=as_json)
+        print_answer(answer, as_json=as_json, painted=painted)
         if answer.error is not None:
             raise answer.error
         return answer.code
@@ -50,6 +55,7 @@ def answered(
     except OSError as e:
         return print_error(program, surroundings(e), as_json=as_json)
     except KeyboardInterrupt:
+        clear_progress()
         return say(program, "Interrupted", INTERRUPTED, interrupted, "", as_json=as_json) if interrupted else INTERRUPTED
 
 
@@ -76,14 +82,15 @@ def as_json_text(document: object, *, indent: int | None = None) -> str:
     return json.dumps(document, indent=indent, default=bytes.hex).replace("\x7f", "\\u007f")
 
 
-def print_answer(answer: Answer, *, as_json: bool) -> None:
+def print_answer(answer: Answer, *, as_json: bool, painted: Callable[[str], str] = str) -> None:
     """Print the document, or the text when there is one."""
+    clear_progress()
     if answer.said:
         pass
     elif as_json:
         print(as_json_text(answer.document, indent=2))
     elif answer.text:
-        print(visible_lines(answer.text))
+        print(painted(visible_lines(answer.text)))
     sys.stdout.flush()
 
 
@@ -98,22 +105,75 @@ def say(program: str, error: str, code: int, message: str, hint: str, *, as_json
         said = as_json_text({"error": error, "code": code, "message": message, "hint": hint})
     else:
         said = f"{program}: {visible(message)}" + (f"\n  try: {visible(hint)}" if hint else "")
+    clear_progress()
     print(said, file=sys.stderr, flush=True)
     return code
 
 
+_progress: list[str] = []  # what stands on the line of the terminal's cursor now; nothing where no line was drawn
+
+
+def draw_progress(line: str) -> None:
+    """Write how far work is on the line where it was written before. For a terminal."""
+    sys.stderr.write(f"\r{WIPE}{line}")
+    sys.stderr.flush()
+    _progress[:] = [line]
+
+
+def clear_progress() -> None:
+    """Wipe that line: what comes next begins at its left."""
+    if _progress:
+        sys.stderr.write(f"\r{WIPE}")
+        sys.stderr.flush()
+        _progress.clear()
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors follow the same contract as all others."""
+    """An argument parser whose errors follow the same contract as all others; a command that lacks every word is answered by its help."""
 
     json_errors = False
-    usage_error = "{prog}: error: {message}"  # what is said under the usage line
+    bare = False  # nothing was given
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.bare = not args
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        hint, message = f"{self.prog} --help", redacted(message)  # it tells what was typed, a broker's URL among it
-        if not self.json_errors:
-            self.print_usage(sys.stderr)
-            self.exit(USAGE, self.usage_error.format(prog=self.prog, message=visible(message), hint=hint) + "\n")
-        raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=True))
+        hint = f"{self.prog} --help"
+        message = redacted(message).removeprefix("argument ")  # it tells what was typed, a broker's URL among it
+        if self.json_errors:
+            raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=True))
+        if self.bare:
+            self.print_help(sys.stderr)
+            self.exit(USAGE)
+        self.print_usage(sys.stderr)
+        raise SystemExit(say(self.prog, "Usage", USAGE, message, hint, as_json=False))
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:  # --option=-- is an empty list to older argparse
+            return self._checked(action, "--")
+        return super()._get_values(action, arg_strings)
+
+    def _checked(self, action: argparse.Action, arg_string: str) -> Any:
+        value = self._get_value(action, arg_string)
+        self._check_value(action, value)
+        return value
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            if error.message.startswith("invalid "):  # argparse would name the function that read it
+                error.message = f"{arg_string!r} can't be read"
+            raise
+
+
+def require_sense(args: argparse.Namespace) -> None:
+    """End with a usage error where options do nothing beside each other, as the command's rules say: `arguments.rule`."""
+    for one in getattr(args, RULES, ()):
+        if said := one(args):
+            args.parser.bare = False
+            args.parser.error(said)
 
 
 def epilog(examples: Sequence[str]) -> str:

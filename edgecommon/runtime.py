@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgecommon.memory import give_back
+from edgecommon.stderr import without_chatter
 from modelwire.errors import NotTrainable, RuntimeUnusable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import F32, Dtype, Weights
 from modelwire.tflite import file as tflite_file
@@ -272,8 +273,9 @@ def interpreter_for(module: Any, file: bytes | Path, *, delegates: bool) -> Any:
     kinds = module.OpResolverType
     kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     source: dict[str, Any] = {"model_path": str(file)} if isinstance(file, Path) else {"model_content": file}
-    interpreter = module.Interpreter(**source, num_threads=THREADS, experimental_op_resolver_type=kind)
-    interpreter.allocate_tensors()
+    with without_chatter():
+        interpreter = module.Interpreter(**source, num_threads=THREADS, experimental_op_resolver_type=kind)
+        interpreter.allocate_tensors()
     return interpreter
 
 

@@ -24,7 +24,8 @@ class ModelWireError(Exception):
 
     @property
     def next_step(self) -> str:
-        return self.hint.format_map(_Facts(self.facts))
+        """What to do: what the place says that raised it, which knows most, or else what is usual."""
+        return str(self.facts.get("fix") or self.hint.format_map(_Facts(self.facts)))
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows in the place of a traceback: who, what, and what to do next."""
@@ -55,7 +56,7 @@ class UnknownKey(ConfigError):
 class MissingFile(ConfigError):
     code = 12
     text = "{path}: {what} is not there"
-    hint = "check the path, or run the init command again"
+    hint = "check the path"
 
 
 class StateBusy(ConfigError):

@@ -1,4 +1,4 @@
-"""What all commands share: the answer they give, the settings they read, the way they print a table, and what can't be seen or written."""
+"""What all commands share: the answer they give, the settings they read, the times they take, and what can't be seen or written."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import argparse
 import errno
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgeagent.settings import reading
+from edgeagent.settings import reading, units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.looking import Glance, Unseen
 from edgecommon import access, disk, logs
+from edgecommon.arguments import duration
 from edgecommon.broker import redacted
-from edgecommon.printing import visible
 from modelwire.errors import ConfigError
 
 
@@ -31,7 +31,13 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting, such as link.resend=10s; repeatable")
+    what = "a setting, such as link.resend=10s; repeatable"
+    parser.add_argument("--set", type=_setting, metavar="KEY=VALUE", action="append", default=[], help=what)
+
+
+def seconds(most: float = 10 * 365 * 86400.0) -> Callable[[str], float]:
+    """Return the type of an argument that is a time."""
+    return duration(units.seconds, "30s, 5min or 2h", most)
 
 
 def settings_folder(args: argparse.Namespace) -> Path:
@@ -39,14 +45,15 @@ def settings_folder(args: argparse.Namespace) -> Path:
 
 
 def flags(args: argparse.Namespace) -> dict[str, str]:
-    """Return the settings that --set gives. Raises ConfigError."""
-    out = {}
-    for text in args.set:
-        key, equals, value = text.partition("=")
-        if not equals or "." not in key:
-            raise ConfigError(reason=f"--set {redacted(text)!r} is not SECTION.KEY=VALUE")
-        out[key.strip()] = value.strip()
-    return out
+    """Return the settings that --set gives."""
+    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in args.set)}
+
+
+def _setting(text: str) -> str:
+    key, equals, _ = text.partition("=")
+    if not equals or "." not in key:
+        raise argparse.ArgumentTypeError(f"{redacted(text)!r} is not SECTION.KEY=VALUE")
+    return text
 
 
 def key_lines(public: str, fingerprint: str) -> list[str]:
@@ -72,20 +79,9 @@ def chosen(device: DeviceFolder, names: Sequence[str]) -> list[Lineage]:
     """Return the models that the arguments name, or all of them. Raises ConfigError."""
     for name in names:
         if name not in device.lineages:
-            raise ConfigError(reason=f"there is no model {name!r} on this device; it has {', '.join(device.lineages)}")
+            reason = f"there is no model {name!r} on this device; it has {', '.join(device.lineages)}"
+            raise ConfigError(reason=reason, fix="edgeagent status")
     return [device.lineages[n] for n in (names or device.lineages)]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return rows under a head, in columns; numbers to the right."""
-    text = [[("" if c is None else visible(str(c))) for c in row] for row in rows]
-    widths = [max(len(h), *(len(r[i]) for r in text)) if text else len(h) for i, h in enumerate(head)]
-    right = [bool(rows) and all(c is None or isinstance(c, (int, float)) for c in (r[i] for r in rows)) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)).rstrip()
-
-    return "\n".join([line(head), *(line(r) for r in text)])
 
 
 def short(digest: bytes | None) -> str:

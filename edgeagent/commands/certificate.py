@@ -14,9 +14,10 @@ from cryptography.x509.oid import NameOID
 from edgeagent.link import certificate, installing
 from edgeagent.settings.reading import Loaded
 from edgecommon import files
+from edgecommon.arguments import rule
 from edgecommon.certificates import Life, day, key_fingerprint, read_file
 from edgecommon.printing import Answer, lines_of
-from modelwire.errors import BadArgument, ConfigError
+from modelwire.errors import BadArgument
 
 from .answer import add_folder, load
 
@@ -31,11 +32,20 @@ EXAMPLES = (
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("request", "install", "show"))
+    parser.add_argument("action", choices=("request", "install", "show"), help="what to do")
     parser.add_argument("file", nargs="?", metavar="FILE", help="the certificate to put in place, as edgecloud ca wrote it")
     parser.add_argument("-o", "--out", metavar="FILE", help="where the request goes (default: DEVICE.csr)")
     parser.add_argument("--ca", metavar="FILE", help="put this ca.pem in the place of link.tls_ca, too: after the CA was rotated")
     add_folder(parser)
+    rule(parser, _sense)
+
+
+def _sense(args: argparse.Namespace) -> str:
+    if args.action == "install" and not args.file:
+        return "certificate install takes a FILE"
+    if args.action != "install" and (args.file or args.ca):
+        return f"{'FILE' if args.file else '--ca'} does nothing beside {args.action}"
+    return f"--out does nothing beside {args.action}" if args.out and args.action != "request" else ""
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -68,10 +78,8 @@ def _request(loaded: Loaded, out: str | None) -> Answer:
     return Answer(document, lines_of([*lines, "then here:", f"  edgeagent certificate install {device}.pem"]))
 
 
-def _install(loaded: Loaded, given: str | None, ca: str | None) -> Answer:
+def _install(loaded: Loaded, given: str, ca: str | None) -> Answer:
     """Put a certificate where the settings say, if it is this device's, for its key, by its CA. Raises CertificateRefused."""
-    if not given:
-        raise ConfigError(reason="certificate install takes a FILE: edgeagent certificate --help")
     link, device, now = loaded.settings.link, loaded.settings.device.name, time.time()
     data = read_file(Path(given), "the certificate")
     bundle = read_file(Path(ca) if ca else loaded.folder / link.tls_ca, "the certificates of the CA")

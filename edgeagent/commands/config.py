@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.template import literal, say
 from edgeagent.settings.tree import PER_MODEL, SECTIONS
+from edgecommon.arguments import never_with, rule
 from edgecommon.printing import Answer, lines_of, visible
 
 from .answer import add_folder, load
@@ -19,10 +20,13 @@ EXAMPLES = ("edgeagent config show", "edgeagent config show --origin --json", "e
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("show", "check"))
+    parser.add_argument("action", choices=("show", "check"), help="what to do")
     parser.add_argument("file", nargs="?", metavar="FILE", help="a settings file (default: edgeagent.toml in the folder)")
     parser.add_argument("--origin", action="store_true", help="say where each setting comes from")
     add_folder(parser)
+    never_with(parser, "--dir", "file")
+    never_with(parser, "--config", "file")
+    rule(parser, lambda args: "--origin does nothing beside check" if args.origin and args.action == "check" else "")
 
 
 def run(args: argparse.Namespace) -> Answer:

@@ -12,10 +12,11 @@ from edgeagent.service.opener import opener, standing_of
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer, lines_of
+from edgecommon.tables import table
 from modelwire.errors import NotEnoughSamples
 from modelwire.update.sections import Kind, changed
 
-from .answer import add_folder, chosen, load, table
+from .answer import add_folder, chosen, load
 from .train import finish
 
 NAME = "estimate"

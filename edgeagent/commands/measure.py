@@ -13,10 +13,12 @@ from edgeagent.service.measuring import Measuring
 from edgeagent.service.opener import opener
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
+from edgecommon.arguments import never_with
 from edgecommon.printing import Answer
+from edgecommon.tables import table
 from modelwire.errors import ConfigError
 
-from .answer import add_folder, chosen, load, table
+from .answer import add_folder, chosen, load
 
 NAME = "measure"
 HELP = "Measure milliseconds and memory of each mode of training on this board, each in a process of its own. Works while the agent runs."
@@ -28,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", metavar="MODE", help="only this mode (default: all of the file, cheapest first)")
     parser.add_argument("--known", action="store_true", help="measure nothing: only say what is known")
     add_folder(parser)
+    never_with(parser, "--mode", "--known")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -36,7 +39,8 @@ def run(args: argparse.Namespace) -> Answer:
         lineages = chosen(device, args.model)
         for lineage in lineages:
             if args.mode and args.mode not in measuring.modes(lineage):
-                raise ConfigError(reason=f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}")
+                reason = f"{lineage.name} has no mode {args.mode!r}; it has {', '.join(measuring.modes(lineage))}"
+                raise ConfigError(reason=reason, fix="edgeagent measure --help")
         open_model = opener(device, eager=False)
         rows = []
         for lineage in lineages:

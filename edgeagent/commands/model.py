@@ -11,6 +11,7 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.state.models import Edit, KnownModel, add_model, check_removable, known_models, remove_model
 from edgecommon.files import open_regular
 from edgecommon.printing import Answer, lines_of
+from edgecommon.tables import table
 from modelwire import limits
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
 from modelwire.tensors import check_own_name
@@ -18,7 +19,7 @@ from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 
-from .answer import add_folder, flags, load, short, table
+from .answer import add_folder, flags, load, short
 
 NAME = "model"
 HELP = "Add a model to this device, take one away, or list them. The agent is stopped meanwhile, and takes it up when it starts again."

@@ -9,8 +9,8 @@ from edgeagent.state.folder import open_folder
 from edgeagent.state.outcome import said as listed
 from edgecommon.printing import Answer, lines_of
 
-from .answer import add_folder, load
-from .run import seconds, serve
+from .answer import add_folder, load, seconds
+from .run import serve
 
 NAME = "publish"
 HELP = "Connect, let the centre welcome this device, send what waits, and end when all of it is stored there."
@@ -18,7 +18,7 @@ EXAMPLES = ("edgeagent publish", "edgeagent publish --timeout 30s --json", "edge
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=seconds, default=120.0, metavar="TIME", help="give up after so long (default: 2min)")
+    parser.add_argument("--timeout", type=seconds(), default=120.0, metavar="TIME", help="give up after so long (default: 2min)")
     what = "leave the history that the centre holds to others: what is served here goes on in a new epoch, as a snapshot"
     parser.add_argument("--new-epoch", action="store_true", help=what)
     add_folder(parser)

@@ -12,16 +12,16 @@ from edgeagent.link.mqtt import MqttLink
 from edgeagent.service.agent import Agent, Goal
 from edgeagent.service.disk_wait import wait_at_start
 from edgeagent.service.opener import opener
-from edgeagent.settings import units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.system.clock import Clock
 from edgecommon import disk
+from edgecommon.arguments import only_with, whole
 from edgecommon.printing import Answer, lines_of
 from edgecommon.systemd import Systemd
-from modelwire.errors import ConfigError, DiskUnwritable
+from modelwire.errors import DiskUnwritable
 
-from .answer import add_folder, load
+from .answer import add_folder, load, seconds
 from .reports import as_document, as_text
 
 NAME = "run"
@@ -39,17 +39,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--once", action="store_true", help="one round of each model; end when its update is stored")
     group.add_argument(
-        "--rounds", type=_count, metavar="N", help="end when each model has had N rounds since init and all its updates are verified"
+        "--rounds", type=whole(1), metavar="N", help="end when each model has had N rounds since init and all its updates are verified"
     )
     parser.add_argument("--fresh", action="store_true", help="with --rounds: each round waits for train.min_new_samples new samples")
-    parser.add_argument("--pause", type=seconds, default=0.0, metavar="TIME", help="with --rounds: at least so long between two rounds")
-    parser.add_argument("--timeout", type=seconds, default=0.0, metavar="TIME", help="give up after so long (default: never; --once: 5min)")
+    parser.add_argument("--pause", type=seconds(), default=0.0, metavar="TIME", help="with --rounds: at least so long between two rounds")
+    what = "give up after so long (default: never; --once: 5min)"
+    parser.add_argument("--timeout", type=seconds(), default=0.0, metavar="TIME", help=what)
     add_folder(parser)
+    only_with(parser, "--fresh", "--rounds")
+    only_with(parser, "--pause", "--rounds")
 
 
 def run(args: argparse.Namespace) -> Answer:
-    if (args.fresh or args.pause) and args.rounds is None:
-        raise ConfigError(reason="--fresh and --pause belong to --rounds")
     goal = Goal(
         rounds=args.rounds, fresh=args.fresh, pause=args.pause, once=args.once, timeout=args.timeout or (300.0 if args.once else 0.0)
     )
@@ -112,16 +113,3 @@ def _serve(loaded: Loaded, goal: Goal, systemd: Systemd) -> Answer:
         text = lines_of(as_text(r) for r in agent.reports) if not goal.endless else ""
         return Answer(document, text, 130 if signal.SIGINT in stopped_by else 0)
 
-
-def _count(text: str) -> int:
-    n = int(text)
-    if n < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return n
-
-
-def seconds(text: str) -> float:
-    try:
-        return units.seconds(text)
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(str(e)) from None

@@ -44,7 +44,7 @@ def private_key(path: Path) -> Private:
         with files.open_regular(path) as file:
             key = serialization.load_pem_private_key(file.read(KEY_MAX), None)
     except FileNotFoundError:
-        raise MissingFile(path=path, what="this device's private key for TLS (edgeagent certificate request makes it)") from None
+        raise MissingFile(path=path, what="this device's private key for TLS", fix="edgeagent certificate request makes it") from None
     except files.NotPrivateError as error:
         raise BadArgument(reason=f"link.tls_key: {error}", fix=error.fix) from None
     except (OSError, ValueError, TypeError) as error:

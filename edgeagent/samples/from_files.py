@@ -15,6 +15,7 @@ from modelwire import limits
 from modelwire.errors import ConfigError, MissingFile, ModelError
 
 CONTEXT = "context."  # begins the names of arrays and columns that hold a context
+HELPED = "edgeagent samples --help"
 MAX_BYTES = 512 * limits.MIB  # of a file, and of an array in it
 
 Array = NDArray[Any]
@@ -48,7 +49,7 @@ def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: boo
     path = Path(file)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(reason=f"{path}: more than {MAX_BYTES} bytes; add it in smaller files")
+            raise ConfigError(reason=f"{path}: more than {MAX_BYTES} bytes; add it in smaller files", fix=HELPED)
         kind = path.suffix.lower()
         if kind == ".npz":
             return _npz(path, label, unlabelled)
@@ -60,24 +61,24 @@ def read_all(file: str | Path, *, label: int | None, model: str, unlabelled: boo
     except FileNotFoundError:
         raise MissingFile(path=path, what="the file of samples") from None
     except _BROKEN as e:
-        raise ConfigError(reason=f"{path}: {e}") from None
-    raise ConfigError(reason=f"{path}: samples come as .npz, .npy or .csv")
+        raise ConfigError(reason=f"{path}: {e}", fix=HELPED) from None
+    raise ConfigError(reason=f"{path}: samples come as .npz, .npy or .csv", fix=HELPED)
 
 
 def _npz(path: Path, label: int | None, unlabelled: bool) -> FileSamples:
     with zipfile.ZipFile(path) as z:
         if sum(i.file_size for i in z.infolist()) > MAX_BYTES:  # what unpacking would take, before anything is unpacked
-            raise ConfigError(reason=f"{path}: its arrays take more than {MAX_BYTES} bytes")
+            raise ConfigError(reason=f"{path}: its arrays take more than {MAX_BYTES} bytes", fix=HELPED)
     with np.load(path, allow_pickle=False) as arrays:
         if "x" not in arrays or (label is None and not unlabelled and "y" not in arrays):
-            raise ConfigError(reason=f"{path}: it holds {', '.join(arrays.files) or 'nothing'}; x and y belong there")
+            raise ConfigError(reason=f"{path}: it holds {', '.join(arrays.files) or 'nothing'}; x and y belong there", fix=HELPED)
         x = np.asarray(arrays["x"])
         if not x.ndim:
-            raise ConfigError(reason=f"{path}: x is one number, not a list of samples")
+            raise ConfigError(reason=f"{path}: x is one number, not a list of samples", fix=HELPED)
         named = {key[len(CONTEXT) :]: arrays[key] for key in arrays.files if key.startswith(CONTEXT)}
         for name, values in named.items():
             if values.shape != (len(x),) or values.dtype.kind not in "Uiu":
-                raise ConfigError(reason=f"{path}: {CONTEXT}{name} is not {len(x)} words or whole numbers")
+                raise ConfigError(reason=f"{path}: {CONTEXT}{name} is not {len(x)} words or whole numbers", fix=HELPED)
         words = {name: [str(value) for value in values] for name, values in named.items()}
         contexts = tuple({name: of[i] for name, of in words.items() if of[i]} for i in range(len(x))) if words else ()
         if label is not None or unlabelled:

@@ -88,7 +88,7 @@ class Spool:
             given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
             file = _file_in(given)
         if file is None:
-            raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples")
+            raise MissingFile(path=given / FOLDER / FILE, what="the agent's spool of samples", fix="edgeagent init makes it")
         sharing.require_own_file(file)
         if look:
             self._db, _ = look_into(file, RELEASE, patience=spool_tables.PATIENCE)

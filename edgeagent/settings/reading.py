@@ -67,7 +67,8 @@ def load(path: Path, *, environment: Mapping[str, str], flags: Mapping[str, str]
         with open_regular(path) as file:
             raw = file.read(FILE_MAX + 1)
     except FileNotFoundError:
-        raise MissingFile(path=path, what="the settings file") from None
+        fix = "edgeagent init makes it; --dir or EDGEAGENT_DIR names its folder"
+        raise MissingFile(path=path, what="the settings file", fix=fix) from None
     except OSError as e:
         raise _unreadable(path, e) from None
     if len(raw) > FILE_MAX:

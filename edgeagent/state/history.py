@@ -158,6 +158,10 @@ class History:
         """Return the rows of the log, newest first."""
         return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
 
+    def rows(self) -> int:
+        """Return how many rows the log has."""
+        return self._db.number("SELECT count(*) FROM version WHERE model=?", self.name)
+
     def last_trained(self) -> Row | None:
         """Return the row of the last accepted round, None before the first."""
         return self._db.maybe(

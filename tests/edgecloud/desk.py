@@ -23,7 +23,10 @@ class Desk:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         self._capsys.readouterr()
-        code = cli.main(list(arguments))
+        try:
+            code = cli.main(list(arguments))
+        except SystemExit as ended:  # a command line that can't be read
+            code = int(ended.code or 0)
         out, err = self._capsys.readouterr()
         return code, out, err
 

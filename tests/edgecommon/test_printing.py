@@ -79,7 +79,7 @@ def test_a_usage_error_follows_the_same_contract(capsys: pytest.CaptureFixture[s
         hint, message = "prog thing --help", "unrecognized arguments: --nonsense"
         assert json.loads(err) == {"error": "Usage", "code": USAGE, "message": message, "hint": hint}
     else:
-        assert err == "usage: prog thing [-h]\nprog thing: error: unrecognized arguments: --nonsense\n"
+        assert err == "usage: prog thing [-h]\nprog thing: unrecognized arguments: --nonsense\n  try: prog thing --help\n"
 
 
 def test_what_others_wrote_moves_no_cursor_and_begins_no_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,8 @@ def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
             assert re.search(rf"^{verb}:", MAKEFILE, re.M), line
 
 
-def test_the_page_of_commands_is_what_the_parsers_say() -> None:
+@pytest.mark.slow("makes a registry and a device, and takes the screens of ten commands", seconds=3)
+def test_the_page_of_commands_is_what_the_parsers_say_and_the_commands_show() -> None:
     current = subprocess.run([sys.executable, DOCS / "generate_cli.py", "--check"], cwd=ROOT, check=False)
     assert current.returncode == 0, "run: make docs"
 

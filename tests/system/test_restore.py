@@ -113,6 +113,6 @@ def check_words(fleet: Fleet) -> None:
     assert f"pi-7/{MODEL} lost @3..@6: its board had sent them" in devices and f"pi-8/{MODEL} lost @3..@4:" in devices
     assert "@3..@6" in cloud_text(fleet, "show", "pi-7")
     rows = [line.split() for line in cloud_text(fleet, "log", "pi-7").splitlines() if "  lost  " in line]
-    assert [row[0] for row in rows] == ["@3", "@4", "@5", "@6"]
+    assert [row[0] for row in rows] == ["@6", "@5", "@4", "@3"]
     found: dict[str, Any] = fleet.cloud("devices")["devices"][0]["models"][0]
     assert [(one["version"], one["held"]) for one in found["lost"]] == [(n, True) for n in range(3, 7)]

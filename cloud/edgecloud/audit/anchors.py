@@ -74,7 +74,7 @@ def read(path: Path, fleet_id: bytes, *, required: bool = False) -> list[Anchor]
     required: raises BadArgument where none is of this fleet: a file that proves nothing is not passed by.
     """
     if not path.exists():
-        raise MissingFile(path=path, what="the file of anchors")
+        raise MissingFile(path=path, what="the file of anchors", fix=f"check the path; edgecloud anchor {path} begins one")
     if path.stat().st_size > FILE_MAX:
         raise Malformed(what=str(path), reason=f"it has more than {FILE_MAX} bytes")
     out: list[Anchor] = []

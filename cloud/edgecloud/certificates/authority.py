@@ -67,7 +67,7 @@ class CertificateFolder:
     def open(cls, folder: Path, *, readonly: bool = False) -> Iterator[CertificateFolder]:
         """Open the CA in a folder, alone unless it is only looked at. Raises MissingFile, BadArgument, StateBusy."""
         if not (folder / ledger.FILE).is_file():
-            raise MissingFile(path=folder, what="a CA (edgecloud ca init makes one)")
+            raise MissingFile(path=folder, what="a CA", fix="edgecloud ca init makes one; --ca-dir names another folder")
         _require_private(folder)
         if readonly:
             yield cls(folder, ledger.load(folder))

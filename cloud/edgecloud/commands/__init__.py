@@ -13,7 +13,7 @@ from types import ModuleType
 
 from modelwire.errors import ModelWireError
 
-__all__ = ["NAMES", "chosen", "every", "named_damage"]
+__all__ = ["NAMES", "chosen", "every", "named_damage", "painting"]
 
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",

@@ -44,7 +44,7 @@ def revoked_devices(args: argparse.Namespace, names: list[str]) -> dict[str, str
     path = registry_path(args.db)
     if not path.exists():
         if args.db or from_environment("DB", ""):
-            raise MissingFile(path=path, what="the registry")
+            raise MissingFile(path=path, what="the registry", fix="edgecloud init makes one; --db or EDGECLOUD_DB names another")
         return {}
     store = open_registry(path, readonly=True)
     try:

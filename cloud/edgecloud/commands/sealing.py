@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from edgecloud import keys
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import ActRow, LineageRow, Request, SqliteStore
 from edgecloud.settings import from_environment, registry_path
+from edgecommon.arguments import shown
 from modelwire.errors import BadArgument
 from modelwire.tensors import ALL
 from modelwire.wire import cbor, records
@@ -39,7 +40,7 @@ def add_key(parser: argparse.ArgumentParser) -> None:
 def add_expires(parser: argparse.ArgumentParser) -> None:
     """Let a command say for how long what it asks for is good."""
     parser.add_argument(
-        "--expires", default=EXPIRES, metavar="TIME",
+        "--expires", type=expires_type("--expires"), metavar="TIME",
         help=f"how long the device may take to hear of it: 90s, 30m, 12h or 30d (default: {EXPIRES}); later it is not carried out",
     )  # fmt: skip
 
@@ -72,13 +73,27 @@ def unlock(args: argparse.Namespace, store: SqliteStore) -> AbstractContextManag
     return nullcontext()
 
 
-def parse_expires(text: str, flag: str = "--expires", least: int = 1) -> int:
-    """Return seconds from 90s, 30m, 12h or 30d. Raises BadArgument."""
+def parse_expires(text: str | None, flag: str = "--expires", least: int = 1) -> int:
+    """Return seconds from 90s, 30m, 12h or 30d; of None, which is not given, the usual time. Raises BadArgument."""
+    text = EXPIRES if text is None else text
     match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else -1
     if not least <= seconds <= _LONGEST:
         raise BadArgument(reason=f"{flag}: {text[:40]!r} is no time", fix="write 90s, 30m, 12h or 30d; at most 3650d")
     return seconds
+
+
+def expires_type(flag: str, least: int = 1) -> Callable[[str], str]:
+    """Return the type of an argument that `parse_expires` reads: the text itself, once it is known to be a time."""
+
+    def read(text: str) -> str:
+        try:
+            parse_expires(text, flag, least)
+        except BadArgument as error:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is no time; {error.next_step}") from None
+        return text
+
+    return read
 
 
 def open_request(store: SqliteStore, lineage: LineageRow, verb: str) -> Request | None:

@@ -6,6 +6,7 @@ import re
 
 from edgecloud import keys
 from edgecloud.registry import SqliteStore
+from edgecommon.tables import Column, wrapped
 from modelwire.errors import BadArgument
 from modelwire.wire.keys import FINGERPRINT_DIGITS, GROUP, KeyKind, fingerprint, write_key
 
@@ -99,9 +100,12 @@ def waiting_keys_text(waiting: list[Document]) -> str:
         said += [f"{beside} more {'key waits' if beside == 1 else 'keys wait'} in this name"] if beside else []
         times = when(one["first_at"]), when(one["last_at"])
         rows.append((one["device"], one["fingerprint"], one["state"], one["hellos"], *times, "; ".join(said)))
-    columns = ("device", "fingerprint", "key", "hellos", "first", "last", "beside it")
-    todo = f"{COMPARE};\nthen `edgecloud devices add` or `edgecloud devices reject` with the name and the fingerprint"
-    return table(columns, rows, title="keys that wait:") + "\n" + todo
+    columns = (
+        Column("device"), Column("fingerprint"), Column("key"), Column("hellos", 3), Column("first", 2), Column("last", 4),
+        Column("beside it", 1, words=True),
+    )  # fmt: skip
+    then = wrapped("then `edgecloud devices add` or `edgecloud devices reject` with the name and the fingerprint")
+    return table(columns, rows, title="keys that wait:") + f"\n{COMPARE};\n{then}"
 
 
 def waiting_messages(store: SqliteStore) -> list[Document]:

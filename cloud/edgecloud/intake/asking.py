@@ -85,3 +85,4 @@ def unknown(context: Context, signed: Signed, said: Unknown) -> Decision:
 def _verify(context: Context, signed: Signed) -> None:
     device = signed.record.device
     require_known(context, device, lambda key: signed.verify(key, context.store.identity.id, device))
+    context.store.lineages.heard(device, signed.record.model, context.now)

@@ -38,6 +38,7 @@ def wanted(context: Context, signed: Signed, data: bytes) -> Decision:
     store = context.store
     said = records.expect(signed, Wanted)
     require_known(context, said.device, lambda key: signed.verify(key, store.identity.id, said.device))
+    store.lineages.heard(said.device, said.model, context.now)
     lineage = store.lineages.get(said.device, said.model)
     found = _open_take(store, lineage.id, said.id, context.now) if lineage is not None else None
     if lineage is None or found is None:

@@ -62,6 +62,7 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
         raise UnknownDevice(device=header.device)
     if signer is KeyStanding.UNKNOWN:
         return _quarantine(context, container, data)
+    context.store.lineages.heard(header.device, header.model, context.now)
     known = context.store.versions.by_commit(container.commit)
     if known is not None:
         replies = (current_receipt(context, known),)

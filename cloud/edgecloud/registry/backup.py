@@ -29,7 +29,7 @@ def backup(source: Path, target: Path, *, progress: Progress, replace: bool = Fa
     Writers go on meanwhile. The fleet's private key is not in a registry, so it is not in the copy. Raises RegistryDamaged.
     """
     if not source.exists():
-        raise MissingFile(path=source, what="the registry")
+        raise MissingFile(path=source, what="the registry", fix="edgecloud init makes one; --db or EDGECLOUD_DB names another")
     source = source.resolve()
     _require_free(target, replace)
     if not target.exists():

@@ -19,6 +19,7 @@ from modelwire.update.container import Container, parse
 from .mapping import open_container
 
 PARTIAL = ".partial"
+BACK = "edgecloud restore BACKUP"  # the path of an error here is of one file, and not of the registry
 
 
 class BlobStore(Protocol):
@@ -127,7 +128,7 @@ class FileBlobs:
         except MissingFile:
             raise _gone(digest, path) from None
         except (Malformed, DigestMismatch) as error:
-            raise RegistryDamaged(path=path, reason=f"the bytes {digest.hex()[:16]} have changed: {error.message}") from None
+            raise RegistryDamaged(path=path, reason=f"the bytes {digest.hex()[:16]} have changed: {error.message}", fix=BACK) from None
 
     def has(self, digest: bytes) -> bool:
         return self._path(digest).exists()
@@ -179,7 +180,7 @@ def _proven(digest: bytes, data: bytes | None, where: Path) -> bytes:
     if data is None:
         raise _gone(digest, where)
     if hashlib.sha256(data).digest() != digest:
-        raise RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} have changed")
+        raise RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} have changed", fix=BACK)
     return data
 
 
@@ -188,4 +189,4 @@ def _unreadable(path: Path, error: OSError) -> BadArgument:
 
 
 def _gone(digest: bytes, where: Path) -> RegistryDamaged:
-    return RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} are gone")
+    return RegistryDamaged(path=where, reason=f"the bytes {digest.hex()[:16]} are gone", fix=BACK)

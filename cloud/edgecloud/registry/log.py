@@ -46,6 +46,10 @@ class SqliteLog:
                 yield LogEntry(*row)
             number = rows[-1][0]
 
+    def about_none(self) -> Iterator[LogEntry]:
+        for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = x'' ORDER BY number"):
+            yield LogEntry(*row)
+
     def place(self, subject: bytes) -> int:
         return self._database.number("SELECT coalesce(max(number), 0) FROM log WHERE subject = ?", subject)
 

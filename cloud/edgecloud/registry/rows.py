@@ -275,6 +275,26 @@ class PresenceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LineageStanding:
+    """How one model of the fleet stands, for a list of all of them."""
+
+    lineage: LineageRow
+    epoch: int  # the present one, 0 before the first
+    floor: int
+    head: int
+    head_id: int | None
+    verified: int  # the last verified version of this epoch, 0 when there is none
+    versions: int  # of all epochs, refused ones too
+    size: int  # bytes of them
+    extension: bytes  # of the newest
+    seen_at: int | None  # the last message of any kind
+    online: bool
+    boot: int
+    runtime: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """A free note on anything that has a name."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 11  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 12  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _FIRST = """
@@ -335,8 +335,8 @@ def steps(migrations: Migrations) -> None:
         views.keep_all_figures(tables)
         _keep(tables, "score")
 
-    @migrations(name="m011_alarms")
-    def m011_alarms(tables: Any) -> None:
+    @migrations(name="m012_alarms")
+    def m012_alarms(tables: Any) -> None:
         _run(tables, _ALARMS)
         tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
 

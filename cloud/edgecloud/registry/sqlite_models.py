@@ -14,6 +14,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    LineageStanding,
     ModelWish,
     NewVersion,
     PresenceRow,
@@ -135,11 +136,18 @@ class SqliteDevices:
     def names(self) -> list[str]:
         return [str(name) for (name,) in self._database.all("SELECT name FROM device ORDER BY name")]
 
+    def all_keys(self) -> dict[str, list[DeviceKey]]:
+        out: dict[str, list[DeviceKey]] = {name: [] for name in self.names()}
+        for row in self._database.all(f"{self._KEYS} ORDER BY id"):
+            out.setdefault(row[1], []).append(DeviceKey(*row))
+        return out
+
 
 class SqliteLineages:
     """Implements Lineages."""
 
     _ALL = "SELECT id, device, model, last_version FROM lineage"
+    _OF_DEVICE = "WHERE ?1 IS NULL OR lineage IN (SELECT id FROM lineage WHERE device = ?1)"
     _EPOCH = "SELECT lineage, epoch, state, base, floor, granted_at FROM epoch"
 
     def __init__(self, database: Database, log: Log) -> None:
@@ -166,6 +174,38 @@ class SqliteLineages:
 
     def all(self) -> list[LineageRow]:
         return [LineageRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY device, model")]
+
+    def standings(self, device: str | None = None) -> list[LineageStanding]:
+        rows = self._database.all(
+            # MATERIALIZED: one walk over the index version_totals, and not one for each lineage.
+            "WITH present AS MATERIALIZED (SELECT lineage, max(epoch) AS epoch FROM epoch GROUP BY lineage),"
+            " total AS MATERIALIZED (SELECT lineage, count(*) AS versions, sum(size) AS bytes, max(version) AS newest"
+            f"  FROM version INDEXED BY version_totals {self._OF_DEVICE} GROUP BY lineage)"
+            " SELECT l.id, l.device, l.model, l.last_version, coalesce(p.epoch, 0), coalesce(e.floor, 0), coalesce(h.version, 0),"
+            "  h.version_id,"
+            "  (SELECT coalesce(max(v.version), 0) FROM version v INDEXED BY version_totals"
+            "   WHERE v.lineage = l.id AND v.epoch = p.epoch AND v.status = 'verified'),"
+            "  coalesce(t.versions, 0), coalesce(t.bytes, 0), coalesce(n.extension, x''),"
+            "  CASE WHEN n.received_at > coalesce(l.seen_at, 0) THEN n.received_at ELSE l.seen_at END,"
+            "  l.online, l.boot, l.runtime, l.agent"
+            " FROM lineage l LEFT JOIN present p ON p.lineage = l.id"
+            " LEFT JOIN epoch e ON e.lineage = l.id AND e.epoch = p.epoch LEFT JOIN head h ON h.lineage = l.id AND h.epoch = p.epoch"
+            " LEFT JOIN total t ON t.lineage = l.id LEFT JOIN version n ON n.lineage = l.id AND n.version = t.newest"
+            " WHERE ?1 IS NULL OR l.device = ?1 ORDER BY l.device, l.model",
+            device,
+        )
+        return [LineageStanding(LineageRow(*row[:4]), *(*row[4:13], bool(row[13]), *row[14:])) for row in rows]
+
+    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
+        rows = self._database.all(
+            "SELECT lineage, 'epochs' FROM epoch WHERE granted_at >= ?"
+            " UNION SELECT lineage, 'lost' FROM lost UNION SELECT lineage, 'wish' FROM wish",
+            since,
+        )
+        out: dict[int, frozenset[str]] = {}
+        for lineage, what in rows:
+            out[lineage] = out.get(lineage, frozenset()) | {what}
+        return out
 
     def used(self, lineage: int, version: int) -> None:
         self._database.run("UPDATE lineage SET last_version = max(last_version, ?) WHERE id = ?", version, lineage)
@@ -243,11 +283,19 @@ class SqliteLineages:
     def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
         self._database.run("UPDATE lineage SET runtime = ?, agent = ?, seen_at = ? WHERE id = ?", runtime, agent, now, lineage)
 
-    def seen(self, lineage: int, online: bool, boot: int, now: int) -> bool:
-        # A retained word of the present boot comes again with every start of the ingester; a late will is of an older one.
-        changed = self._database.run(
-            "UPDATE lineage SET online = ?, boot = ?, seen_at = ? WHERE id = ? AND boot <= ?", online, boot, now, lineage, boot
+    def heard(self, device: str, model: str, now: int) -> None:
+        self._database.run(
+            "UPDATE lineage SET seen_at = ?1 WHERE device = ?2 AND model = ?3 AND coalesce(seen_at, 0) < ?1", now, device, model
         )
+
+    def seen(self, lineage: int, online: bool, boot: int, now: int) -> bool:
+        # A retained word of the present boot comes again with every start of the ingester, and is no sign of life; a late will is of an
+        # older one.
+        changed = self._database.run(
+            "UPDATE lineage SET seen_at = CASE WHEN online = ?1 AND boot = ?2 THEN coalesce(seen_at, ?3) ELSE ?3 END,"
+            " online = ?1, boot = ?2 WHERE id = ?4 AND boot <= ?2",
+            online, boot, now, lineage,
+        )  # fmt: skip
         return changed == 1
 
 
@@ -290,6 +338,12 @@ class SqliteVersions:
 
     def of(self, lineage: int) -> list[VersionRow]:
         return self._many("WHERE lineage = ? ORDER BY id", lineage)
+
+    def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
+        return self._many("WHERE lineage = ? ORDER BY version DESC LIMIT ?", lineage, -1 if limit is None else limit)
+
+    def count(self, lineage: int) -> int:
+        return self._database.number("SELECT count(*) FROM version WHERE lineage = ?", lineage)
 
     def chain(self, version: VersionRow) -> list[VersionRow]:
         rows = self._database.all(

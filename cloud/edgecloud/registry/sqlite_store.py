@@ -119,7 +119,7 @@ def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FUL
     Raises MissingFile, RegistryDamaged, OldWire for one made before wire 1 was final, or UnsupportedWire for a newer release's.
     """
     if not path.exists():
-        raise MissingFile(path=path, what="the registry")
+        raise MissingFile(path=path, what="the registry", fix="edgecloud init makes one; --db or EDGECLOUD_DB names another")
     path = path.resolve()  # a link to it has no blobs beside itself
     if not readonly:
         _require_one_name(path)

@@ -20,6 +20,7 @@ from .rows import (
     Epoch,
     HeadRow,
     LineageRow,
+    LineageStanding,
     LogEntry,
     LostRow,
     ModelWish,
@@ -101,6 +102,9 @@ class Devices(Protocol):
 
     def names(self) -> list[str]: ...
 
+    def all_keys(self) -> dict[str, list[DeviceKey]]:
+        """Return the keys of every device by its name, oldest first."""
+
 
 class Lineages(Protocol):
     """Models of devices, their epochs and heads."""
@@ -114,6 +118,12 @@ class Lineages(Protocol):
     def of(self, device: str) -> list[LineageRow]: ...
 
     def all(self) -> list[LineageRow]: ...
+
+    def standings(self, device: str | None = None) -> list[LineageStanding]:
+        """Return how every model of a device, or of the fleet, stands, by device and model."""
+
+    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
+        """Return which lineages had "epochs" granted since a time, have "lost" numbers, or a "wish"."""
 
     def used(self, lineage: int, version: int) -> None:
         """Remember that a device has used this number: it is never granted again."""
@@ -152,8 +162,11 @@ class Lineages(Protocol):
     def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
         """Keep what the last Hello said of the device's runtime and agent."""
 
+    def heard(self, device: str, model: str, now: int) -> None:
+        """Keep that a device was heard of: it signed what just came."""
+
     def seen(self, lineage: int, online: bool, boot: int, now: int) -> bool:
-        """Keep a presence unless it is of an older boot, and return whether it was kept."""
+        """Keep a presence unless it is of an older boot, and return whether it was kept. What is known already is no sign of life."""
 
 
 class Versions(Protocol):
@@ -172,6 +185,12 @@ class Versions(Protocol):
 
     def of(self, lineage: int) -> list[VersionRow]:
         """Return all versions of a lineage in the order of linking."""
+
+    def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
+        """Return the versions of a lineage with the highest numbers first; None: all."""
+
+    def count(self, lineage: int) -> int:
+        """Return how many versions a lineage has."""
 
     def chain(self, version: VersionRow) -> list[VersionRow]:
         """Return the nearest snapshot at or above `version` and all from there down to it; without one, from the base on."""
@@ -380,6 +399,9 @@ class Log(Protocol):
 
     def after(self, number: int) -> Iterator[LogEntry]:
         """Yield the entries with a higher number, in order."""
+
+    def about_none(self) -> Iterator[LogEntry]:
+        """Yield the entries that are about no version, in order: what operators sealed, and epochs."""
 
     def place(self, subject: bytes) -> int:
         """Return the number of the newest entry about a version, 0 when there is none."""

@@ -25,7 +25,7 @@ CREATE TABLE score (
   version_id INTEGER PRIMARY KEY REFERENCES version (id),
   {" REAL, ".join(FIGURES)} REAL
 );
-CREATE INDEX version_totals ON version (lineage, status, size, received_at);
+CREATE INDEX version_totals ON version (lineage, epoch, status, version, size, received_at);
 CREATE VIEW v_versions AS
 SELECT v.id, l.device || '/' || l.model || '@' || v.version AS name, l.device, l.model, v.epoch, v.version, v.kind, v.status, v.reason,
   v.size AS bytes, {_TIME.format("v.received_at")} AS received, {", ".join(f"s.{figure}" for figure in FIGURES)},

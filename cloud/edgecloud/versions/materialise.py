@@ -22,6 +22,7 @@ from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind
 
 BASES_KEPT = 8
+BACK = "edgecloud restore BACKUP"
 MARKED_WEIGHTS = 1 << 28  # of a recipe's checkpoints together: so many are hashed in a few seconds
 
 
@@ -60,10 +61,10 @@ class LoadedBases:
     def _load(self, commit: bytes) -> LoadedBase:
         row = self._store.bases.get(commit)
         if row is None:
-            raise RegistryDamaged(path="the registry", reason=f"the base {commit.hex()[:16]} is gone")
+            raise RegistryDamaged(path="the registry", reason=f"the base {commit.hex()[:16]} is gone", fix=BACK)
         manifest = parse_manifest(row.manifest)
         if manifest.commit != commit or manifest.file_sha256 != row.file:
-            raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed")
+            raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed", fix=BACK)
         file = parse_trainable(self._store.blobs.get(row.file))
         return LoadedBase(manifest, tuple(manifest.schema.flat(read_weights(file))), file)
 
@@ -76,7 +77,8 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
     said = (header.device, header.model, header.epoch, header.version, header.kind.name.lower(), sent.commit, header.parent, header.root)
     other_base = header.base not in (b"", version.base)  # a snapshot names its own
     if row != said or other_base or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
-        raise RegistryDamaged(path="the registry", reason=f"the row of {lineage}@{version.version} does not agree with its container")
+        reason = f"the row of {lineage}@{version.version} does not agree with its container"
+        raise RegistryDamaged(path="the registry", reason=reason, fix=BACK)
     return sent
 
 
@@ -167,7 +169,7 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
             continue
         try:
             if version.kind != "snapshot" and version.parent_id in lost:
-                raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact")
+                raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact", fix=BACK)
             check_signature(store, lineage, open_container(store, lineage, version))
             if version.status is Status.STORED:
                 state, reached = None, b""
@@ -228,4 +230,4 @@ def prove_file(state: ModelState, file: bytes, name: str) -> None:
 def _require_parent(store: Store, lineage: LineageRow, version: VersionRow) -> None:
     parent = store.versions.by_id(version.parent_id or 0)
     if parent is None or parent.commit != version.parent:
-        raise RegistryDamaged(path="the registry", reason=f"the parent of {lineage}@{version.version} is gone")
+        raise RegistryDamaged(path="the registry", reason=f"the parent of {lineage}@{version.version} is gone", fix=BACK)

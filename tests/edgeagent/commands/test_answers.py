@@ -34,7 +34,8 @@ def test_status_of_a_round_from_a_model_without_a_score(tmp_path: Path, clock: F
 
 def test_a_count_or_a_host_beyond_all_measure_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "d")
-    assert cli.main(["log", "-n", "9" * 20, "--dir", str(tmp_path / "d")]) == 0
+    assert cli.main(["log", "-n", "9" * 20, "--dir", str(tmp_path / "d")]) == 2
+    assert "-n/--limit: '99999999999999999999' is not a whole number of 0 or more" in capsys.readouterr().err
     host = "link.broker=mqtt://" + "a" * 70 + ".example"
     assert cli.main(["doctor", "--dir", str(tmp_path / "d"), "--set", host]) == 1
     assert "FIX  broker" in capsys.readouterr().out

@@ -143,7 +143,7 @@ def test_a_key_that_lies_open_or_is_none_is_refused(board: Path, ca: Authority, 
     (board / "tls.key").chmod(0o600)
     assert "no private key" in str(call(capsys, "request")[1]["message"])
     (board / "tls.key").unlink()
-    assert "certificate request" in str(call(capsys, "install", given)[1]["message"])
+    assert "certificate request" in str(call(capsys, "install", given)[1]["hint"])
 
 
 def test_settings_that_do_not_say_where_the_files_are_are_named(board: Path, capsys: pytest.CaptureFixture[str]) -> None:

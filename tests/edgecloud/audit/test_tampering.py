@@ -111,13 +111,15 @@ def test_an_ingester_signs_no_entry_that_it_did_not_make(grown: Centre, device: 
 
 def test_the_audit_says_who_did_what_and_can_go_on_from_where_it_was(desk: Desk, kept: Path) -> None:
     all_of_it = desk.json("audit")["entries"]
-    assert [e["number"] for e in all_of_it] == list(range(1, len(all_of_it) + 1))
+    assert [e["number"] for e in all_of_it] == list(range(len(all_of_it), 0, -1)), "the newest first"
+    assert [e["number"] for e in desk.json("audit", "-n", "2")["entries"]] == [len(all_of_it), len(all_of_it) - 1]
     said = {(e["who"], e["what"]) for e in all_of_it}
     by_ingester = {("the ingester", what) for what in ("epoch", "head", "verdict")}
     assert said == {("the root key", "trust"), ("the operator", "act")} | by_ingester
-    assert [e["text"].split()[0] for e in desk.json("audit", "--about", "pi-8")["entries"]] == ["admitted", "revoked"]
+    assert [e["text"].split()[0] for e in desk.json("audit", "--about", "pi-8")["entries"]] == ["revoked", "admitted"]
     lines = [json.loads(line) for line in desk.ok("audit", "--after", "3", "--lines").splitlines()]
-    assert [line["number"] for line in lines] == [e["number"] for e in all_of_it[3:]] and {line["fleet"] for line in lines} == {"orchard"}
+    assert [line["number"] for line in lines] == [e["number"] for e in reversed(all_of_it[:-3])], "for a log server, the oldest first"
+    assert {line["fleet"] for line in lines} == {"orchard"}
 
 
 def test_an_anchor_tells_of_a_log_that_was_cut_off_where_the_file_itself_can_not(desk: Desk, kept: Path) -> None:

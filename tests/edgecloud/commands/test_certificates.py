@@ -87,7 +87,7 @@ def test_renewing_has_nothing_to_do_until_something_is_due(office: Desk) -> None
     office.ok("ca", "rotate")
     assert "renewed pi-7" in office.ok("ca", "renew")
     assert office.ok("ca", "renew") == "nothing is due\n"
-    assert "--grace" in str(office.error("ca", "renew", "--grace", "-1")["hint"])
+    assert str(office.error("ca", "renew", "--grace", "-1")["message"]).startswith("--grace: '-1' is not a whole number")
     assert office.json("ca", "rotate", "--retire")["trusted"] == [2]
 
 

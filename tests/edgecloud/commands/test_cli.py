@@ -48,10 +48,10 @@ def test_the_registry_is_named_by_flag_before_or_after_the_command_or_by_the_env
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.ok("init", "--db", "a.db", "--fleet", "one")
-    assert desk.json("bases", "list", "--db", "a.db") == desk.json("--db", "a.db", "bases", "list") == {"bases": []}
+    assert desk.json("bases", "list", "--db", "a.db") == desk.json("--db", "a.db", "bases", "list") == {"bases": [], "more": 0}
     assert desk.error("bases", "list")["error"] == "MissingFile"
     monkeypatch.setenv("EDGECLOUD_DB", "a.db")
-    assert desk.json("bases", "list") == {"bases": []}
+    assert desk.json("bases", "list") == {"bases": [], "more": 0}
     assert desk.error("bases", "list", "--db", "b.db")["error"] == "MissingFile"
 
 
@@ -59,11 +59,12 @@ def test_a_base_is_added_once_under_its_commit(desk: Desk) -> None:
     desk.ok("init")
     said = desk.json("bases", "add", str(TINY))
     assert said["base"] == "tiny" and said["commit"] == manifest_of(TINY.read_bytes()).commit.hex()
-    assert desk.json("bases", "add", str(TINY), "--name", "other")["base"] == "tiny"
+    assert desk.json("bases", "add", str(TINY))["base"] == desk.json("bases", "add", str(TINY), "--name", "tiny")["base"] == "tiny"
+    assert "--name other would do nothing" in str(desk.error("bases", "add", str(TINY), "--name", "other")["message"])
     digits = TINY.parent / "digits.tflite"
     assert "--name tiny-2" in str(desk.error("bases", "add", str(digits), "--name", "tiny")["hint"])
     desk.ok("bases", "add", str(digits))
-    assert [b["base"] for b in desk.json("bases", "list")["bases"]] == ["digits", "tiny"]
+    assert sorted(b["base"] for b in desk.json("bases", "list")["bases"]) == ["digits", "tiny"]
     (desk.folder / "no.tflite").write_bytes(b"not a model")
     assert desk.error("bases", "add", "no.tflite")["code"] in (22, 41)
     assert desk.error("bases", "add", "nowhere.tflite")["error"] == "MissingFile"
@@ -102,10 +103,13 @@ def test_log_lists_versions_refusals_and_what_a_version_carries(grown: tuple[Des
     desk, device = grown
     said = desk.json("log", "pi-7")
     assert [(v["version"], v["kind"], v["status"]) for v in said["versions"]] == [
-        (1, "delta", "verified"), (2, "delta", "verified"), (3, "delta", "refused"), (6, "snapshot", "verified"),
+        (6, "snapshot", "verified"), (3, "delta", "refused"), (2, "delta", "verified"), (1, "delta", "verified"),
     ]  # fmt: skip
-    assert said["versions"][3]["skipped"] == [[4, 5]]
-    assert said["versions"][0]["commit"] == device.made[1].commit.hex()
+    assert said["versions"][0]["skipped"] == [[4, 5]]
+    assert said["versions"][3]["commit"] == device.made[1].commit.hex()
+    assert [v["version"] for v in desk.json("log", "pi-7", "-n", "2")["versions"]] == [6, 3]
+    assert "2 more: -n 0 shows all" in desk.ok("log", "pi-7", "-n", "2") and "more:" not in desk.ok("log", "pi-7", "-n", "0")
+    assert desk.error("log", "pi-7@3")["hint"] == "edgecloud show pi-7@3"
     assert [r["version"] for r in said["refusals"]] == [7]
     text = desk.ok("log", "pi-7/digits")
     for word in ("pi-7/digits", "@6", "carries @4..5", "another fingerprint", "stale parent", "1.000 -> 0.500"):
@@ -264,7 +268,8 @@ def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk:
     (desk.folder / "other.key").chmod(0o600)
     assert "none of the receipt keys" in str(desk.error("ingest", "--once", "--key", "other.key")["message"])
     assert desk.error("ingest", "--broker", "http://x", "--once")["error"] == "BadArgument"
-    assert desk.error("ingest", "--once", "--idle", "soon")["error"] == "BadArgument"
+    assert desk.error("ingest", "--once", "--idle", "soon")["error"] == "Usage"
+    assert desk.error("ingest", "--idle", "3")["message"] == "--idle does nothing without --once"
 
 
 def test_names_that_make_no_sense_are_refused(grown: tuple[Desk, ScriptedDevice]) -> None:

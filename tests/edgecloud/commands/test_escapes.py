@@ -112,6 +112,8 @@ def test_no_command_writes_an_escape_of_a_foreign_registry(
         shutil.copy(desk.folder / name, folder / name)
     if on_terminal:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        monkeypatch.setenv("NO_COLOR", "1")  # the colours are escapes of ours
+        monkeypatch.setenv("COLUMNS", "4000")  # and nothing is cut
     told = ""
     for line in COMMANDS:
         said = said_by(capsys, line, folder / "fleet.db")

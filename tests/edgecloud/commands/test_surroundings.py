@@ -17,7 +17,6 @@ from tests.edgecloud.device import Base, ScriptedDevice
     "words",
     [
         ["devices", "list", "--db", "a" * 300],
-        ["init", "--files-from", "-1", "--db", "new.db"],
         ["doctor", "--db", "nowhere/fleet.db"],
         ["doctor", "--broker", "mqtt://host..example"],
         ["annotate", "pi-7", "\udcff"],

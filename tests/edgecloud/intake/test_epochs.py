@@ -142,7 +142,7 @@ def test_the_operator_sees_a_name_that_burns_epochs_and_resets_it(
     burn(centre, device, 3)
     assert "epochs in a day" not in desk.ok("devices")
     burn(centre, device, 1, first=4)
-    monkeypatch.setattr("edgecloud.commands.fleet.devices.now", lambda: centre.now)
+    monkeypatch.setattr("edgecloud.commands.fleet.overview.now", lambda: centre.now)
     assert "pi-7/digits has opened 4 epochs in a day: is it sound" in desk.ok("devices")
     burn(centre, device, 30, first=5)
     assert "has opened 24 epochs in a day, and opens no more before" in (text := desk.ok("devices")) and "devices reset" in text

@@ -152,9 +152,9 @@ def test_channels_on_different_axes_are_left_out_and_named(fleet: tuple[Desk, Ce
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("card",), 15), (("card", "pi-1", "--fleet"), 15), (("card", "--fleet", "--against", "pi-1"), 15), (("card", "pi-1@4"), 15),
+        (("card",), 15), (("card", "pi-1", "--fleet"), 2), (("card", "--fleet", "--against", "pi-1"), 2), (("card", "pi-1@4"), 15),
         (("card", "pi-1@base"), 15), (("card", "pi-9"), 54), (("card", "pi-1@77"), 54), (("card", "--fleet", "--model", "x"), 54),
-        (("card", "pi-1", "--model", "digits"), 15),
+        (("card", "pi-1", "--model", "digits"), 2),
     ],
 )  # fmt: skip
 def test_what_no_card_is_of_is_said(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], arguments: tuple[str, ...], code: int) -> None:

@@ -11,6 +11,7 @@ from edgecloud.graft.costs import GraftCost, cost
 from edgecloud.graft.grafting import Grafted, Wish
 from edgecloud.graft.loss import LOSSES
 from edgecloud.graft.optimizers import OPTIMIZERS
+from edgecommon.arguments import whole
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import THRESHOLD
 
@@ -23,7 +24,7 @@ def add_step(parser: argparse.ArgumentParser) -> None:
         "--loss", choices=LOSSES, default="auto", help="auto: cross-entropy behind a softmax or logistic, else mse (default)"
     )
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")
-    parser.add_argument("--batch", type=int, default=16, metavar="B", help="samples of one training step (default: 16)")
+    parser.add_argument("--batch", type=whole(1, 65536), default=16, metavar="B", help="samples of one training step (default: 16)")
     parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from edgecloud.graft.grafting import Wish
 from edgecloud.graft.inspecting import Looked, look
 from edgecloud.graft.writing import ops
+from edgecommon.arguments import number
 from edgecommon.printing import Answer
-from modelwire.errors import BadArgument
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import THRESHOLD, Notes
 
@@ -28,13 +28,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.tflite", help="any model file; nothing of it is run")
     add_step(parser)
     parser.add_argument(
-        "--gmacs", type=float, metavar="N", help="what the board's core multiplies: 10^9 a second (default: this machine's)"
+        "--gmacs", type=number(0, 1e6), metavar="N", help="what the board's core multiplies: 10^9 a second (default: this machine's)"
     )
 
 
 def run(args: argparse.Namespace) -> Answer:
-    if args.gmacs is not None and not 0 < args.gmacs < 1e6:
-        raise BadArgument(reason=f"{args.gmacs} thousand million multiplications a second", fix="--gmacs 4.5")
     wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
     data = read_file(args.file)
     looked = look(data, wish, rate=1e9 * (args.gmacs or 0))

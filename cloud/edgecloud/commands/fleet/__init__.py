@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["annotate", "bases", "devices", "snapshot"]
+__all__ = ["annotate", "bases", "devices", "overview", "snapshot"]

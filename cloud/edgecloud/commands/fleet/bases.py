@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgecloud.registry import Base
 from edgecommon.printing import Answer
+from edgecommon.tables import Column, add_limit, most
 from modelwire.errors import BadArgument
 from modelwire.tensors import check_name
 from modelwire.tflite.file import check_trainable, read_head
@@ -42,6 +43,11 @@ def add_base(args: argparse.Namespace) -> Answer:
                 raise BadArgument(reason=f"another base is named {name!r}", fix=f"give this one a name: --name {name}-2")
             known = Base(manifest.commit, name, manifest.encode(), store.blobs.put(file), len(file), now())
             store.bases.add(known)
+        elif args.name and args.name != known.name:
+            raise BadArgument(
+                reason=f"this file is the base {known.name!r}, of commit {known.commit.hex()[:16]}: --name {args.name} would do nothing",
+                fix=f"it stays {known.name!r}; edgecloud annotate base:{known.name} keeps another word on it",
+            )
     document = {
         **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact,
         "int8_head": int8_heads.describe(head),
@@ -57,9 +63,13 @@ def add_base(args: argparse.Namespace) -> Answer:
 
 def list_bases(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
-        rows = store.bases.all()
-    text = table(("base", "commit", "bytes", "added"), [(b.name, b.commit.hex()[:16], b.size, when(b.added_at)) for b in rows])
-    return Answer({"bases": [_base(b) for b in rows]}, text)
+        rows = sorted(store.bases.all(), key=lambda b: b.added_at, reverse=True)
+    limit = most(args)
+    text = table(_HEAD, [(b.name, b.commit.hex()[:16], b.size, when(b.added_at)) for b in rows], limit=limit)
+    return Answer({"bases": [_base(b) for b in rows[:limit]], "more": len(rows) - len(rows[:limit])}, text)
+
+
+_HEAD = (Column("base"), Column("commit"), Column("bytes", 2), Column("added", 1))
 
 
 def _base(base: Base) -> Document:
@@ -76,6 +86,6 @@ VERBS = (
         ),
         add_base, _add_arguments,
     ),
-    Verb("list", "List the bases.", ("edgecloud bases list --json",), list_bases),
+    Verb("list", "List the bases, the newest first.", ("edgecloud bases list --json", "edgecloud bases list -n 5"), list_bases, add_limit),
 )  # fmt: skip
-run = list_bases
+run, add = list_bases, add_limit

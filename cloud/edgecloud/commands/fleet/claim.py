@@ -11,15 +11,17 @@ from edgecloud.audit.admissions import Admissions
 from edgecloud.audit.claiming import Claim
 from edgecloud.registry import SqliteStore, claims
 from edgecloud.registry.claims import ID_BYTES, SERIALS_MAX, Statement, Withdrawal
+from edgecommon.arguments import given, rule, whole
 from edgecommon.files import open_regular, write_named
 from edgecommon.printing import Answer, lines_of
+from edgecommon.tables import Column, add_limit, most
 from modelwire.errors import BadArgument, MissingFile
 from modelwire.wire.claims import write_token
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.signing import KEY_BYTES, PrivateKey
 
 from ..answer import Document, now, registry_of, table, when
-from ..sealing import EXPIRES, add_key, command_key, parse_expires, unlock
+from ..sealing import EXPIRES, add_key, command_key, expires_type, parse_expires, unlock
 from ..verb import Verb
 from ..waiting import ADMITTED, PREAUTHORISED
 
@@ -30,17 +32,37 @@ FILE_MAX = 1024 * 1024  # bytes of serial numbers
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, metavar="N", help="how many boards it lets in (default: one for each serial number)")
+    _new_arguments(parser)
+    add_limit(parser)
+
+
+def _new_arguments(parser: argparse.ArgumentParser) -> None:
+    what = "how many boards it lets in (default: one for each serial number)"
+    parser.add_argument("--count", type=whole(1, claims.COUNT_MAX), metavar="N", help=what)
     parser.add_argument("--serials", metavar="FILE", help="lets in these boards alone, each once: a serial number a line")
     parser.add_argument(
-        "--expires", default=EXPIRES, metavar="TIME", help=f"for how long it lets boards in: 90s, 30m, 12h or 30d (default: {EXPIRES})"
+        "--expires", type=expires_type("--expires"), metavar="TIME",
+        help=f"for how long it lets boards in: 90s, 30m, 12h or 30d (default: {EXPIRES})"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the token to a file of mode 600, and do not show it")
     add_key(parser)
+    rule(parser, _sense)
+
+
+def _sense(args: argparse.Namespace) -> str:
+    """Return which option belongs to a new claim where none is made. It may stand before the verb."""
+    if args.run is list_claims or args.run is withdraw_claim:
+        own = ("--count", "--serials", "--output", "--expires")
+        return next((f"{one} belongs to edgecloud claim new" for one in own if given(args, one)), "")
+    wanted = given(args, "--count") or given(args, "--serials")
+    if args.run is run:
+        beside = next((one for one in ("--output", "--expires", "--key", "--passphrase-file") if given(args, one)), "")
+        return f"{beside} does nothing without --count or --serials" if beside and not wanted else ""
+    return "" if wanted else "--count or --serials is needed: for how many boards it is"
 
 
 def run(args: argparse.Namespace) -> Answer:
-    return list_claims(args) if args.count is None and not args.serials and not args.output else new_claim(args)
+    return list_claims(args) if args.count is None and not args.serials else new_claim(args)
 
 
 def new_claim(args: argparse.Namespace) -> Answer:
@@ -70,15 +92,26 @@ def new_claim(args: argparse.Namespace) -> Answer:
 
 def list_claims(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
-        given = [_described(claim, now()) for claim in replayed(store, args).claims.by_id.values()]
-    shown = ("claim", "state", "count", "used", "left")
-    rows = [(*(d[name] for name in shown), when(d["expires_at"]), "listed" if d["serials"] else "any") for d in given]
-    text = table(("claim", "state", "boards", "in", "left", "expires", "serials"), rows) if rows else "no claim was given"
-    for d in given:
+        held = [_described(claim, now()) for claim in reversed(replayed(store, args).claims.by_id.values())]
+    limit = most(args)
+    listed = held[:limit]
+    rows = [(d["claim"], d["state"], d["count"], d["used"], d["left"], when(d["expires_at"]), _serials_of(d)) for d in held]
+    text = table(_HEAD, rows, limit=limit) if rows else "no claim was given"
+    for d in listed:
         if d["boards"]:
             each = [(b["serial"] or "", b["state"], b["device"], b["fingerprint"], when(b["at"])) for b in d["boards"]]
-            text += "\n\n" + table(("serial", "state", "device", "key", "since"), each, title=f"boards of {d['claim']}:")
-    return Answer({"claims": given}, text)
+            text += "\n\n" + table(_BOARDS, each, title=f"boards of {d['claim']}:", limit=limit)
+    return Answer({"claims": listed, "more": len(held) - len(listed)}, text)
+
+
+_HEAD = (
+    Column("claim"), Column("state"), Column("boards", 2), Column("in", 1), Column("left", 1), Column("expires", 3), Column("serials", 4),
+)  # fmt: skip
+_BOARDS = (Column("serial"), Column("state"), Column("device"), Column("key", 1), Column("since", 2))
+
+
+def _serials_of(claim: Document) -> str:
+    return "listed" if claim["serials"] else "any"
 
 
 def _withdraw_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,11 +202,11 @@ VERBS = (
     Verb(
         "new", "Give a claim: its token lets so many boards in, each once, and can do nothing else.",
         ("edgecloud claim new --count 100 --expires 30d -o line-3.claim", "edgecloud claim new --serials serials.txt --expires 12h"),
-        new_claim, add,
+        new_claim, _new_arguments,
     ),
     Verb(
-        "list", "List claims with the boards that each let in, and those that it still would.", ("edgecloud claim list --json",),
-        list_claims,
+        "list", "List claims, the newest first, with the boards that each let in, and those that it still would.",
+        ("edgecloud claim list --json", "edgecloud claim list -n 5"), list_claims, add_limit,
     ),
     Verb(
         "withdraw", "Let nobody in by a claim any more; the boards that it let in stay.", ("edgecloud claim withdraw 1f2e3d4c",),

@@ -5,28 +5,24 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.audit.admissions import Admissions
-from edgecloud.intake import epochs
-from edgecloud.intake.decision import Bounds
-from edgecloud.registry import DeviceKey, SqliteStore
-from edgecommon.printing import Answer, lines_of, visible
-from modelwire.errors import BadArgument, RegistryDamaged, UnknownDevice
+from edgecloud.registry import SqliteStore
+from edgecommon.printing import Answer, lines_of
+from modelwire.errors import BadArgument, UnknownDevice
 from modelwire.tensors import check_own_name
-from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 
-from .. import losses, waiting
-from ..alarms import ACKNOWLEDGE, open_alarms
-from ..answer import Document, now, registry_of, table, when
+from .. import waiting
+from ..alarms import ACKNOWLEDGE
+from ..answer import Document, now, registry_of
 from ..sealing import add_key, command_key, decide, unlock
 from ..verb import Verb
-from ..waiting import ADMITTED, COMPARE, REJECTED, REVOKED, line
-from .claim import preauthorised, replayed
-from .resuming import add_resume_arguments, resume_device, wished
+from ..waiting import ADMITTED, COMPARE, REJECTED, line
+from .listing import add_listing, list_devices
+from .resuming import add_resume_arguments, resume_device
 
-SUSPICIOUS = 3  # epochs of a model in a day, above which the list says so: a board is rarely set up anew more often
 NAME = "devices"
 HELP = "Devices, their keys, and those that wait."
-EXAMPLES = ("edgecloud devices",)
+EXAMPLES = ("edgecloud devices", "edgecloud devices --stale 24h")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,102 +135,6 @@ def reset_device(args: argparse.Namespace) -> Answer:
     return Answer({"device": args.name, "fingerprints": shorts, "reset_at": now()}, text)
 
 
-def list_devices(args: argparse.Namespace) -> Answer:
-    with registry_of(args) as store:
-        devices = [describe(store, name) for name in store.devices.names()]
-        expected, fault = _expected(store, args)
-        alarms = open_alarms(store)
-        keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
-    rows = [
-        (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
-        for d in devices
-        for m in d["models"] or [{}]
-    ]
-    text = table(("device", "model", "head", "verified", "epoch", "link", "seen", "key"), rows)
-    for model, version in ((f"{d['device']}/{m['model']}", m["would_resume"]) for d in devices for m in d["models"]):
-        if version is not None:
-            text += f"\n{visible(model)} would like its last model @{version} back; `edgecloud devices resume` with its name allows it"
-    for one in alarms:
-        text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
-    told = [losses.line(f"{d['device']}/{m['model']}", m["lost"]) for d in devices for m in d["models"]]
-    for words in (*told, *(losses.witness_line(seen) for d in devices for seen in d["witness"])):
-        text += f"\n{visible(words)}" if words else ""
-    for one in messages:
-        what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
-        text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
-    for d in devices:
-        text += "".join(f"\n{visible(words)}" for m in d["models"] if (words := _burning(d["device"], m)))
-    if keys:
-        text += "\n\n" + waiting.waiting_keys_text(keys)
-    if fault:
-        text += f"\n\n{visible(fault)}: edgecloud verify"
-    if expected:
-        text += f"\n\n{sum(one['left'] for one in expected)} boards are preauthorised by claims: edgecloud claim list"
-    if rejected:
-        text += f"\n\n{len(rejected)} rejected {'key' if len(rejected) == 1 else 'keys'} not shown; --json lists them"
-    said: Document = {"preauthorised": expected, "fault": fault or None, "alarms": alarms}
-    return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected, **said}, text)
-
-
-def describe(store: SqliteStore, name: str) -> Document:
-    """Return what a document says of a device and its models."""
-    known = store.devices.keys(name)
-    active = [k for k in known if k.revoked_at is None]
-    models = []
-    admitted = _admitted_at(store, name, active)
-    for lineage in store.lineages.of(name):
-        epoch = store.lineages.current(lineage.id)
-        head = store.lineages.head(lineage.id, epoch.epoch) if epoch else None
-        seen = store.lineages.presence(lineage.id)
-        opened = epochs.rate(store, lineage.id, admitted, now(), Bounds())
-        models.append(
-            {
-                "model": lineage.model,
-                "epoch": epoch.epoch if epoch else 0,
-                "epochs_of_a_day": opened.opened,
-                "epochs_free_at": opened.free_at or None,
-                "head": head.version if head else 0,
-                "verified": store.versions.verified(lineage.id, epoch.epoch) if epoch else 0,
-                "last_version": lineage.last_version,
-                "lost": losses.lost_of(store, lineage),
-                "state": ("on line" if seen.online else "off line") if seen and seen.boot else "",
-                "seen_at": seen.received_at if seen else None,
-                "runtime": seen.runtime if seen else "",
-                "agent": seen.agent if seen else "",
-                "would_resume": wished(store, lineage) or None,
-            }
-        )
-    return {
-        "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
-        "fingerprints": [fingerprint(k.key) for k in active], "models": models, "witness": losses.witnesses_of(store, name),
-    }  # fmt: skip
-
-
-def _expected(store: SqliteStore, args: argparse.Namespace) -> tuple[list[Document], str]:
-    """Return which boards claims let in, or what is wrong with the log: the other lists are of use all the same."""
-    try:
-        return preauthorised(replayed(store, args), now()), ""
-    except RegistryDamaged as error:
-        return [], error.message
-
-
-def _admitted_at(store: SqliteStore, name: str, active: list[DeviceKey]) -> int:
-    """Return when a key that speaks was last admitted, or the operator reset the device."""
-    speaking = {k.key for k in active}
-    acts = [records.parse(act.record).record.at for act in store.acts.of(name) if act.verb == "admit" and act.key in speaking]
-    return max((*acts, *(k.added_at for k in active)), default=0)
-
-
-def _burning(device: str, model: Document) -> str:
-    """Return what is to be said of a model that opens epochs as no sound board does; empty for the others."""
-    opened, free_at = model["epochs_of_a_day"], model["epochs_free_at"]
-    if opened <= SUSPICIOUS:
-        return ""
-    until = f", and opens no more before {when(free_at)}" if free_at else ""
-    way = "edgecloud devices reset, or revoke where its key may be in other hands" if free_at else "is it sound, or has somebody its key?"
-    return f"{device}/{model['model']} has opened {opened} epochs in a day{until}: {way}"
-
-
 VERBS = (
     Verb(
         "add", "Let a public key speak for a device; the ingester answers its hello at once, and takes in what waits in quarantine.",
@@ -265,7 +165,11 @@ VERBS = (
     ACKNOWLEDGE,
     Verb(
         "list", "List devices with their models, every key that waits in a device's name, and what else waits in quarantine.",
-        ("edgecloud devices list --json",), list_devices,
+        (
+            "edgecloud devices list --json", "edgecloud devices list --name 'pi-*' --sort bytes -n 10",
+            "edgecloud devices list --stale 24h",
+        ),
+        list_devices, add_listing,
     ),
 )  # fmt: skip
-run = list_devices
+run, add = list_devices, add_listing

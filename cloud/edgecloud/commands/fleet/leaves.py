@@ -6,6 +6,7 @@ import argparse
 
 from edgecloud.registry import LineageRow, Request, SqliteStore
 from edgecloud.versions import comparing, materialise, naming
+from edgecommon.arguments import whole
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument
 from modelwire.lattice.state import ModelState
@@ -23,21 +24,19 @@ EXAMPLES = ("edgecloud leaves request pi-7 --tensor output_kernel", "edgecloud l
 def _request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="DEVICE[/MODEL]")
     parser.add_argument("--tensor", required=True, metavar="NAME", help="a tensor of the model; edgecloud diff lists them")
-    parser.add_argument("--first", type=int, default=0, metavar="LEAF", help="from which leaf on: 512 go into one answer (default: 0)")
+    parser.add_argument("--first", type=whole(0), default=0, metavar="LEAF", help="from which leaf on: 512 go into one answer (default: 0)")
     add_expires(parser)
     add_key(parser)
 
 
 def request_leaves(args: argparse.Namespace) -> Answer:
-    expires = parse_expires(args.expires)
+    expires, named = parse_expires(args.expires), _named(args.name)
     with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
-        place = naming.find(store, naming.Name(*_named(args.name), naming.LATEST))
+        place = naming.find(store, naming.Name(*named, naming.LATEST))
         schema = materialise.LoadedBases(store)[place.base].manifest.schema
         names = [spec.name for spec in schema.tensors]
         if args.tensor not in names:
             raise BadArgument(reason=f"{place} has no tensor {args.tensor!r}", fix=f"one of: {', '.join(names[:20])}")
-        if args.first < 0:
-            raise BadArgument(reason=f"{args.first} is no leaf", fix="write 0 or more after --first")
         body = {"tensor": names.index(args.tensor), "first": args.first}
         asked = ask(store, place.lineage, command_key(args, store), NAME, body, expires=expires)
     document: Document = {
@@ -53,8 +52,9 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def show_leaves(args: argparse.Namespace) -> Answer:
+    named = _named(args.name)
     with registry_of(args) as store:
-        place = naming.find(store, naming.Name(*_named(args.name), naming.LATEST))
+        place = naming.find(store, naming.Name(*named, naming.LATEST))
         asked = _last(store, place.lineage)
         given, count = _answer(asked, place.lineage)
         body = sealed(asked).body

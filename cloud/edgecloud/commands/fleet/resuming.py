@@ -8,6 +8,7 @@ from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Epoch, LineageRow, Request, SqliteStore
 from edgecloud.versions import last_models, naming
 from edgecloud.versions.last_models import WayBack
+from edgecommon.arguments import never_with
 from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument, TooLarge, UnknownDevice
 from modelwire.update.sections import Kind
@@ -23,17 +24,19 @@ def add_resume_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decline", action="store_true", help="let it go on from its base: it hears so at its next hello")
     add_expires(parser)
     add_key(parser)
+    for option in ("--expires", "--key", "--passphrase-file"):
+        never_with(parser, option, "--decline")
 
 
 def resume_device(args: argparse.Namespace) -> Answer:
     if args.decline:
         return _decline(args)
-    expires = parse_expires(args.expires)
+    expires, name = parse_expires(args.expires), naming.parse(args.name)
     asked, lines = [], []
     with registry_of(args, readonly=False) as store:
         key = command_key(args, store)
         # What takes long comes before the first write: an ingester waits for no rebuild.
-        ways = [_way_back(store, lineage) for lineage in _chosen(store, naming.parse(args.name))]
+        ways = [_way_back(store, lineage) for lineage in _chosen(store, name)]
         with store.transaction():
             for lineage, epoch, way in ways:
                 if store.lineages.current(lineage.id) != epoch:

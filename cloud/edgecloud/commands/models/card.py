@@ -11,6 +11,7 @@ from typing import Any
 from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.versions import cards, naming
 from edgecloud.versions.cards import Gathered
+from edgecommon.arguments import never_with, only_with
 from edgecommon.printing import Answer, visible
 from modelwire.cards.card import Card
 from modelwire.cards.shift import Shift, shifts
@@ -40,6 +41,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", action="store_true", help="of all devices together")
     parser.add_argument("--model", metavar="MODEL", help="with --fleet: which model, where there are several")
     parser.add_argument("--against", metavar="OTHER", help="say how unlike another's data it is: `fleet`, which is all others, or a name")
+    only_with(parser, "--model", "--fleet")
+    never_with(parser, "--fleet", "name", "--against")
 
 
 def run(args: argparse.Namespace) -> Answer:

@@ -7,6 +7,7 @@ import re
 
 from edgecloud.registry import Request, SqliteStore
 from edgecloud.versions import materialise, naming, unlearning
+from edgecommon.arguments import only_with
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, Malformed, TooLarge
 
@@ -42,6 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_expires(parser)
     add_key(parser)
+    for option in ("--expires", "--key", "--passphrase-file"):
+        only_with(parser, option, "--send")
 
 
 def run(args: argparse.Namespace) -> Answer:

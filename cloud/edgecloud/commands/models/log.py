@@ -1,4 +1,4 @@
-"""`edgecloud log`: a model's versions, in order."""
+"""`edgecloud log`: a model's versions, the newest first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 
 from edgecloud.versions import naming
 from edgecommon.printing import Answer, visible
+from edgecommon.tables import Column, add_limit, more, most
+from modelwire.errors import BadArgument
 
 from .. import losses
 from ..alarms import open_alarms
@@ -13,23 +15,28 @@ from ..answer import Document, registry_of, table, when
 from .described import carried, describe, other_base
 
 NAME = "log"
-HELP = "List a model's versions, refused and lost ones too, and what else its device sent that was refused."
-EXAMPLES = ("edgecloud log pi-7", "edgecloud log pi-7/digits --json")
+HELP = "List a model's versions, newest first, refused and lost ones too, and what else its device sent that was refused."
+EXAMPLES = ("edgecloud log pi-7", "edgecloud log pi-7 -n 10", "edgecloud log pi-7/digits --json")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="DEVICE[/MODEL]")
+    parser.add_argument("name", metavar="DEVICE[/MODEL]", help="a model; of a device that has several, with its name")
+    add_limit(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
+    name, limit = naming.parse(args.name), most(args)
+    if name.version is not None:
+        raise BadArgument(reason=f"{args.name} is one version, and log lists those of a model", fix=f"edgecloud show {args.name}")
     with registry_of(args) as store:
-        lineage = naming.find_lineage(store, naming.parse(args.name))
+        lineage = naming.find_lineage(store, name)
         lost = losses.lost_of(store, lineage)
-        versions = [describe(store, lineage, v) for v in store.versions.of(lineage.id)]
+        held = store.versions.count(lineage.id)
+        versions = [describe(store, lineage, v) for v in store.versions.newest(lineage.id, limit)]
         refusals: list[Document] = [
             {"version": r.version, "epoch": r.epoch, "error": r.error, "reason": r.reason, "at": r.at, "commit": r.commit,
              "repeats": r.repeats}
-            for r in store.refusals.last(50, lineage.device, lineage.model)
+            for r in store.refusals.last(min(50, limit or 50), lineage.device, lineage.model)
         ]  # fmt: skip
         alarms = [one for one in open_alarms(store) if (one["device"], one["model"]) == (lineage.device, lineage.model)]
         parked = [{"version": o.version, "parent": o.parent} for o in store.inbox.orphans(lineage.device) if o.lineage == lineage.id]
@@ -40,21 +47,29 @@ def run(args: argparse.Namespace) -> Answer:
     ]  # fmt: skip
     for one in lost:
         told = losses.HELD if one["held"] else losses.GIVEN_UP
-        rows.append((f"@{one['version']}", one["epoch"], "", "lost", "", "", "", when(one["at"]), "", told))
-    rows.sort(key=lambda row: (row[1], int(row[0][1:])))
-    columns = ("version", "epoch", "kind", "status", "bytes", "loss", "accuracy", "received", "commit", "note")
-    text = table(columns, rows, title=str(lineage))
+        rows.append((f"@{one['version']}", one["epoch"], "", "lost", None, "", "", when(one["at"]), "", told))
+    rows.sort(key=lambda row: (row[1], int(row[0][1:])), reverse=True)
+    rows = rows[:limit]
+    hidden = held + len(lost) - len(rows)
+    text = table(_HEAD, rows, title=str(lineage))
+    text += f"\n{more(hidden)}" if hidden else ""
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     if parked:
         text += f"\n{len(parked)} updates wait for the one before them: " + ", ".join(f"@{p['version']}" for p in parked)
     if refusals:
         text += "\n" + table(
-            ("refused", "error", "reason", "at"),
+            (Column("refused"), Column("error", 1), Column("reason", words=True), Column("at", 2)),
             [(f"@{r['version']}" if r["version"] else "a message", r["error"], r["reason"], when(r["at"])) for r in refusals],
         )
     document = {"device": lineage.device, "model": lineage.model, "versions": versions, "refusals": refusals, "parked": parked}
-    return Answer({**document, "lost": lost, "alarms": alarms}, text)
+    return Answer({**document, "lost": lost, "alarms": alarms, "more": held - len(versions)}, text)
+
+
+_HEAD = (
+    Column("version"), Column("epoch", 5), Column("kind", 6), Column("status"), Column("bytes", 1), Column("loss", 4),
+    Column("accuracy", 2), Column("received", 3), Column("commit", 7), Column("note", 2, words=True),
+)  # fmt: skip
 
 
 def _change(version: Document, what: str) -> str:

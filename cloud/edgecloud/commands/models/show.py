@@ -11,7 +11,7 @@ from modelwire.errors import UnknownDevice, WireError
 
 from .. import losses
 from ..answer import Document, facts, now, registry_of, when
-from ..fleet import devices
+from ..fleet.overview import describe_all
 from .card import as_document, summary
 from .described import carried, describe, notes_on, other_base
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _show_device(store: SqliteStore, device: str) -> Answer:
-    document = devices.describe(store, device)
+    document = describe_all(store, device)[0]
     document["annotations"] = notes_on(store, "device", device)
     said = (("key", ", ".join(document["keys"])), ("fingerprint", ", ".join(document["fingerprints"])))
     lines = [facts((("device", device), ("status", document["status"]), *said))]

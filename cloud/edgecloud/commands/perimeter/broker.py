@@ -13,6 +13,7 @@ from edgecloud.intake import mqtt
 from edgecloud.intake.reaching import put_off
 from edgecloud.settings import BROKER, from_environment
 from edgecommon import files
+from edgecommon.arguments import whole
 from edgecommon.broker import Certificates
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, MissingFile
@@ -38,17 +39,16 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     what = "a name or an address at which the broker is reached; repeatable (default: this machine's name)"
     parser.add_argument("--host", action="append", metavar="HOST", help=what)
     parser.add_argument("--place", metavar="DIR", help="where the folder will lie on the broker's machine (default: where it is written)")
-    parser.add_argument("--port", type=int, default=8883, metavar="PORT", help="where it listens (default: 8883)")
+    parser.add_argument("--port", type=whole(1, 65535), default=8883, metavar="PORT", help="where it listens (default: 8883)")
     parser.add_argument("--bind", default="", metavar="ADDRESS", help="listen on this address alone")
-    parser.add_argument("--connections", type=int, default=10_000, metavar="N", help="most connections at a time (default: 10000)")
+    what = "most connections at a time (default: 10000)"
+    parser.add_argument("--connections", type=whole(1, 10_000_000), default=10_000, metavar="N", help=what)
     add_authority(parser)
 
 
 def config(args: argparse.Namespace) -> Answer:
     folder, hosts = Path(args.out), args.host or [socket.gethostname().lower()]
     place = Path(args.place) if args.place else folder.absolute()
-    if not 1 <= args.port <= 65535 or not 1 <= args.connections <= 10_000_000:
-        raise BadArgument(reason="--port or --connections is no number that it may be", fix="write 1 to 65535; 1 to 10000000")
     for text in (str(place), args.bind):
         if any(not c.isprintable() or c.isspace() for c in text):
             raise BadArgument(reason=f"{text!r} can't stand in mosquitto's settings", fix="name a place without blanks")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from edgecloud.certificates import CENTRE, CertificateFolder, Holder, Issue, building, public_key_of_request
 from edgecloud.settings import registry_path
 from edgecommon import files
+from edgecommon.arguments import only_with, rule, shown, whole
 from edgecommon.certificates import day, key_fingerprint, read_file
 from edgecommon.printing import Answer
+from edgecommon.tables import Column, add_limit, most
 from modelwire.errors import BadArgument
 
 from ..answer import facts, now, table
@@ -20,18 +23,17 @@ NAME = "ca"
 HELP = "The fleet's own CA: issue, renew and revoke the certificates by which boards, centre and broker know each other."
 EXAMPLES = ("edgecloud ca init", "edgecloud ca issue pi-7 --request pi-7.csr", "edgecloud ca renew", "edgecloud ca list")
 DAY = 24 * 3600
+YEARS = 10
 
 
 def _init_arguments(parser: argparse.ArgumentParser) -> None:
     add_authority(parser)
     parser.add_argument("--fleet", metavar="NAME", help="the fleet (default: the registry's)")
-    parser.add_argument("--years", type=int, default=10, metavar="N", help="how long the CA is good (default: 10)")
+    parser.add_argument("--years", type=whole(1, 50), default=10, metavar="N", help="how long the CA is good (default: 10)")
 
 
 def init(args: argparse.Namespace) -> Answer:
     folder = authority_folder(args)
-    if not 1 <= args.years <= 50:
-        raise BadArgument(reason=f"{args.years} is no number of years that a CA may be good", fix="write 1 to 50 after --years")
     made = CertificateFolder.create(folder, fleet_of(args, args.fleet), now(), years=args.years)
     document = {"ca": str(folder), "fleet": made.ledger.fleet, "bundle": str(folder / "ca.pem"), "revoked": str(folder / "crl.pem")}
     text = facts([
@@ -48,7 +50,7 @@ def _issue_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--make-key", metavar="FILE", help="make the private key here, into FILE: for boards that are flashed with it")
     what.add_argument("--server", nargs="+", metavar="HOST", help="a broker's, by the names and addresses at which it is reached")
     what.add_argument("--centre", action="store_true", help="the ingester's")
-    parser.add_argument("--days", type=int, default=365, metavar="N", help="how long it is good (default: 365)")
+    parser.add_argument("--days", type=whole(1, 3650), default=365, metavar="N", help="how long it is good (default: 365)")
     parser.add_argument("--now", action="store_true", help="revoke the one that it supersedes at once, not after 7 days")
     add_authority(parser)
 
@@ -121,14 +123,14 @@ def _issue_device(args: argparse.Namespace, authority: CertificateFolder, at: in
 
 
 def _renew_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--grace", type=int, default=30, metavar="DAYS", help="renew what ended up to so many days ago (default: 30)")
-    parser.add_argument("--days", type=int, default=0, metavar="N", help="how long the new ones are good (default: as those before)")
+    what = "renew what ended up to so many days ago (default: 30)"
+    parser.add_argument("--grace", type=whole(0, 36500), default=30, metavar="DAYS", help=what)
+    what = "how long the new ones are good (default: as those before)"
+    parser.add_argument("--days", type=whole(1, 3650), default=0, metavar="N", help=what)
     add_authority(parser)
 
 
 def renew(args: argparse.Namespace) -> Answer:
-    if args.grace < 0:
-        raise BadArgument(reason=f"{args.grace} is no number of days", fix="write 0 or more after --grace")
     at = now()
     with CertificateFolder.open(authority_folder(args)) as authority:
         names = [one.name for one in authority.ledger.all_newest() if one.kind is Holder.DEVICE]
@@ -155,14 +157,20 @@ def renew(args: argparse.Namespace) -> Answer:
 
 def _revoke_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the device; CENTRE; or the first name of a broker")
-    parser.add_argument("--serial", default="", metavar="HEX", help="this certificate of it alone")
+    parser.add_argument("--serial", type=_serial, metavar="HEX", help="this certificate of it alone")
     add_authority(parser)
+
+
+def _serial(text: str) -> str:
+    if re.fullmatch(r"[0-9a-fA-F]{1,40}", text) is None:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a serial number in hexadecimal digits: edgecloud ca list")
+    return text
 
 
 def revoke(args: argparse.Namespace) -> Answer:
     at = now()
     with CertificateFolder.open(authority_folder(args)) as authority:
-        gone = authority.revoke(args.name, at, serial=args.serial.lower().lstrip("0"))
+        gone = authority.revoke(args.name, at, serial=(args.serial or "").lower().lstrip("0"))
         path = authority.folder / "crl.pem"
     lines = [f"{args.name}: {len(gone)} certificates revoked, in {path}"]
     lines += ["so that it can't connect any more:", "  edgecloud broker refresh -o FOLDER, then reload the broker",
@@ -173,6 +181,7 @@ def revoke(args: argparse.Namespace) -> Answer:
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="those that were superseded or revoked, too")
+    add_limit(parser)
     add_authority(parser)
 
 
@@ -180,26 +189,32 @@ def list_issued(args: argparse.Namespace) -> Answer:
     at = now()
     with CertificateFolder.open(authority_folder(args), readonly=True) as authority:
         held = authority.ledger
-    shown = list(held.issues) if args.all else held.all_newest()
-    rows = [(one.name, one.kind.value, state_of(one, at), day(one.since), day(one.until), one.authority, one.serial) for one in shown]
-    text = table(("name", "kind", "state", "since", "until", "CA", "serial"), rows)
+    found = sorted(held.issues if args.all else held.all_newest(), key=lambda one: one.since, reverse=True)
+    rows = [(one.name, one.kind.value, state_of(one, at), day(one.since), day(one.until), one.authority, one.serial) for one in found]
+    text = table(_HEAD, rows, limit=most(args))
+    listed = found[: most(args)]
     document = {"fleet": held.fleet, "current": held.current, "trusted": list(held.trusted)}
-    return Answer({**document, "certificates": [issue_document(one, at) for one in shown]}, text)
+    return Answer({**document, "certificates": [issue_document(one, at) for one in listed], "more": len(found) - len(listed)}, text)
+
+
+_HEAD = (
+    Column("name"), Column("kind", 1), Column("state"), Column("since", 3), Column("until"), Column("CA", 4), Column("serial", 2),
+)  # fmt: skip
 
 
 def _rotate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--years", type=int, default=10, metavar="N", help="how long the new CA is good (default: 10)")
+    parser.add_argument("--years", type=whole(1, 50), metavar="N", help=f"how long the new CA is good (default: {YEARS})")
     parser.add_argument("--retire", action="store_true", help="make none: trust the older ones no more, once all has been renewed")
     parser.add_argument("--anyway", action="store_true", help="with --retire: although certificates of an older one are still good")
     add_authority(parser)
+    only_with(parser, "--anyway", "--retire")
+    rule(parser, lambda args: "--years does nothing beside --retire" if args.retire and args.years is not None else "")
 
 
 def rotate(args: argparse.Namespace) -> Answer:
-    if not 1 <= args.years <= 50:
-        raise BadArgument(reason=f"{args.years} is no number of years that a CA may be good", fix="write 1 to 50 after --years")
     with CertificateFolder.open(authority_folder(args)) as authority:
         retired = authority.retire(now(), anyway=args.anyway) if args.retire else []
-        number = authority.ledger.current if args.retire else authority.rotate(now(), years=args.years)
+        number = authority.ledger.current if args.retire else authority.rotate(now(), years=args.years or YEARS)
         trusted = list(authority.ledger.trusted)
     if args.retire:
         said = f"{len(retired)} retired; CA {number} alone is trusted" if retired else f"CA {number} alone is trusted already"
@@ -232,7 +247,7 @@ VERBS = (
         ("edgecloud ca revoke pi-7", "edgecloud ca revoke pi-7 --serial 5f3a9c"), revoke, _revoke_arguments,
     ),
     Verb(
-        "list", "List what was issued, and how it stands.",
+        "list", "List what was issued, the newest first, and how it stands.",
         ("edgecloud ca list", "edgecloud ca list --all --json"), list_issued, _list_arguments,
     ),
     Verb(

@@ -154,7 +154,7 @@ def _own_certificate(args: argparse.Namespace) -> str:
 
 def _private(path: Path) -> None:
     if not path.exists():
-        raise MissingFile(path=path, what="the registry")
+        raise MissingFile(path=path, what="the registry", fix="edgecloud init makes one; --db or EDGECLOUD_DB names another")
     require_private(path)
 
 

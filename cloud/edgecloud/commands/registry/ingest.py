@@ -11,6 +11,7 @@ from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path, seconds, start_log
+from edgecommon.arguments import filled, number, only_with
 from edgecommon.printing import Answer
 from edgecommon.systemd import Systemd
 from modelwire.wire.keys import KeyKind
@@ -21,6 +22,7 @@ from ..broker import add_broker, broker_of
 from ..passphrases import add_passphrase, passphrase_file, passphrase_of
 
 NAME = "ingest"
+IDLE = 3.0  # seconds
 HELP = "Take in what devices send until stopped, or with --once until nothing more comes."
 EXAMPLES = (
     "edgecloud ingest --broker mqtt://127.0.0.1:1883",
@@ -32,13 +34,16 @@ EXAMPLES = (
 def add(parser: argparse.ArgumentParser) -> None:
     add_broker(parser)
     parser.add_argument("--once", action="store_true", help="end when nothing has come for a while and all is rebuilt")
-    parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
+    parser.add_argument("--idle", type=number(), metavar="SECONDS", help="how long that while is (default: 3)")
+    only_with(parser, "--idle", "--once")
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     add_passphrase(parser)
-    parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
+    what = "MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID"
+    parser.add_argument("--client-id", type=filled("an empty name"), metavar="ID", help=what)
     what = "boards' certificates, ca/issued: a board that has an older one is sent the newer; EDGECLOUD_CERTIFICATES"
     parser.add_argument("--certificates", metavar="DIR", help=what)
-    parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
+    what = "repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND"
+    parser.add_argument("--resend", type=number(), metavar="SECONDS", help=what)
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
 
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> Answer:
 
     broker = broker_of(args)
     client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
-    pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
+    pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")))
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
     transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)
@@ -71,7 +76,7 @@ def run(args: argparse.Namespace) -> Answer:
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        tally = ingester.run(once=seconds(args.idle) if args.once else None)
+        tally = ingester.run(once=(args.idle or IDLE) if args.once else None)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

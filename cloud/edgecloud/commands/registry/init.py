@@ -7,6 +7,7 @@ import argparse
 from edgecloud import keys
 from edgecloud.registry import FILES_FROM, TrustRow, create_registry
 from edgecloud.settings import registry_path
+from edgecommon.arguments import whole
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 from modelwire.tensors import check_own_name
@@ -22,7 +23,7 @@ EXAMPLES = ("edgecloud init --fleet orchard", "edgecloud init --db /var/lib/edge
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", default="fleet", help="name of the fleet, the first level of its topics (default: fleet)")
     parser.add_argument(
-        "--files-from", type=int, default=FILES_FROM, metavar="BYTES",
+        "--files-from", type=whole(0), default=FILES_FROM, metavar="BYTES",
         help=f"keep bases and updates of this size and more as files beside the registry (default: {FILES_FROM})",
     )  # fmt: skip
     what = "keep the root, command and director keys by a passphrase; the receipt key is for a service to open"
@@ -36,8 +37,6 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason=f"{path} is there already", fix="a registry is never overwritten; name another with --db")
     if not path.absolute().parent.is_dir():
         raise BadArgument(reason=f"{path.parent} is no folder", fix=f"mkdir -p {path.parent}")
-    if args.files_from < 0:
-        raise BadArgument(reason=f"{args.files_from} is no number of bytes", fix="write 0 or more after --files-from")
     check_own_name("fleet name", args.fleet)
     at, files = now(), {name: path.parent / name for name in (*keys.SECRET, keys.PUBLIC)}
     protect = args.protect or passphrase_file(args) is not None

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> Answer:
             wrong = problems(store)
             if wrong:
                 more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-                raise RegistryDamaged(path=source, reason=f"{wrong[0]}{more}")
+                raise RegistryDamaged(path=source, reason=f"{wrong[0]}{more}", fix="name another backup")
             _require_same_fleet(store, source, target)
             end: Link | None = None
             if args.anchor is not None:  # first: whoever reaches the registry does not reach them

@@ -11,6 +11,7 @@ from edgecloud.audit import anchors
 from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
+from edgecommon.arguments import never_with
 from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
@@ -34,6 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE.tflite", help="prove that a bare file holds the weights of this one version, bit for bit")
     parser.add_argument("--anchor", metavar="FILE", help="prove that the log holds every line that edgecloud anchor wrote into this file")
     which.add_argument("--all", action="store_true", help="every version of every device (the default)")
+    never_with(parser, "--all", "--file")
+    never_with(parser, "--anchor", "--file")
 
 
 def run(args: argparse.Namespace) -> Answer:

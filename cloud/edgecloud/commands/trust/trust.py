@@ -9,6 +9,7 @@ from edgecloud import keys
 from edgecloud.keys import KeyFile
 from edgecloud.registry import SqliteStore, TrustRow
 from edgecloud.settings import registry_path
+from edgecommon.arguments import never_with, only_with
 from edgecommon.files import open_regular, write_named
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, LineageError, WrongKeyKind
@@ -21,7 +22,7 @@ from modelwire.wire.trust import Trusted
 from .. import ssh_agent
 from ..answer import Document, now, registry_of, table, when
 from ..passphrases import add_passphrase, new_passphrase, passphrase_of
-from ..sealing import parse_expires
+from ..sealing import expires_type, parse_expires
 from ..verb import Verb
 from . import rotating
 from .rotating import ROLES, WORDS, Change, KeyPlace
@@ -71,7 +72,7 @@ def show(args: argparse.Namespace) -> Answer:
 def _rotate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("keys", nargs="+", choices=WORDS, metavar="KEY", help=f"which change: {', '.join(WORDS)}")
     parser.add_argument(
-        "--overlap", default=OVERLAP, metavar="TIME",
+        "--overlap", type=expires_type("--overlap", 0), metavar="TIME",
         help=f"for how long the keys of before are good too: 12h, 30d or 0s (default: {OVERLAP})",
     )  # fmt: skip
     parser.add_argument("--now", action="store_true", help="a key was stolen: it is good no more as soon as a device hears of it")
@@ -85,6 +86,8 @@ def _rotate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", metavar="FILE", help="what `edgecloud trust show --out` wrote, in the place of the registry")
     parser.add_argument("--fleet-key", metavar="FILE", help="fleet.pub, with --records (default: fleet.pub beside RECORD)")
     add_passphrase(parser)
+    never_with(parser, "--overlap", "--now")
+    only_with(parser, "--fleet-key", "--records")
 
 
 def rotate(args: argparse.Namespace) -> Answer:
@@ -92,7 +95,7 @@ def rotate(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason="--records has no registry to write to", fix="name a file for the new record with --out")
     publics = _publics(args)
     words = tuple(word for word in WORDS if word in {*args.keys, *publics})
-    change = Change(words, publics, 0 if args.now else parse_expires(args.overlap, "--overlap", 0), args.now or args.end_overlap)
+    change = Change(words, publics, 0 if args.now else parse_expires(args.overlap or OVERLAP, "--overlap", 0), args.now or args.end_overlap)
     place = _place(args)
     if args.records:
         given = rotating.read_records(Path(args.records))

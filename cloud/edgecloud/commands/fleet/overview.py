@@ -1,0 +1,90 @@
+"""What the registry knows of every device at once, for a list of the fleet: a few queries, however many devices there are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from edgecloud.intake import epochs
+from edgecloud.intake.decision import Bounds
+from edgecloud.registry import DeviceKey, LineageStanding, SqliteStore
+from modelwire.errors import WireError
+from modelwire.wire import cbor, records
+from modelwire.wire.keys import fingerprint
+
+from .. import losses
+from ..answer import Document, now
+from ..waiting import ADMITTED, REVOKED, line
+from .resuming import wished
+
+ACCURACY = "accuracy_after"
+
+
+def describe_all(store: SqliteStore, device: str | None = None) -> list[Document]:
+    """Return what a document says of a device, or of all of them, and of their models; by name."""
+    keys = store.devices.all_keys() if device is None else {device: store.devices.keys(device)}
+    standings, witnesses = defaultdict[str, list[LineageStanding]](list), defaultdict[str, list[Document]](list)
+    for standing in store.lineages.standings(device):
+        standings[standing.lineage.device].append(standing)
+    for witness in losses.witnesses_of(store, device):
+        witnesses[witness["device"]].append(witness)
+    some = store.lineages.remarkable(now() - epochs.DAY)
+    return [_described(store, name, known, standings[name], witnesses[name], some) for name, known in sorted(keys.items())]
+
+
+def _described(
+    store: SqliteStore, name: str, known: list[DeviceKey], models: list[LineageStanding], witness: list[Document],
+    some: Mapping[int, frozenset[str]],
+) -> Document:  # fmt: skip
+    active = [k for k in known if k.revoked_at is None]
+    told = [_model(store, m, active, some.get(m.lineage.id, frozenset())) for m in models]
+    seen = [m.seen_at for m in models if m.seen_at is not None]
+    return {
+        "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
+        "fingerprints": [fingerprint(k.key) for k in active], "admitted_at": max((k.added_at for k in active), default=None),
+        "seen_at": max(seen, default=None), "models": told, "witness": witness,
+    }  # fmt: skip
+
+
+def _model(store: SqliteStore, m: LineageStanding, active: list[DeviceKey], some: frozenset[str]) -> Document:
+    """Return what a document says of a model. some: what the registry holds of it that few models have."""
+    opened = None
+    if "epochs" in some:
+        opened = epochs.rate(store, m.lineage.id, _admitted_at(store, m.lineage.device, active), now(), Bounds())
+    metrics = _metrics(m.extension)
+    accuracy = metrics.get(ACCURACY)
+    return {
+        "model": m.lineage.model,
+        "epoch": m.epoch,
+        "epochs_of_a_day": opened.opened if opened else 0,
+        "epochs_free_at": (opened.free_at or None) if opened else None,
+        "head": m.head,
+        "verified": m.verified,
+        "last_version": m.lineage.last_version,
+        "versions": m.versions,
+        "bytes": m.size,
+        "accuracy": accuracy if isinstance(accuracy, float) else None,
+        "lost": losses.lost_of(store, m.lineage) if "lost" in some else [],
+        "state": ("on line" if m.online else "off line") if m.boot else "",
+        "seen_at": m.seen_at,
+        "runtime": m.runtime,
+        "agent": m.agent,
+        "would_resume": (wished(store, m.lineage) or None) if "wish" in some else None,
+    }
+
+
+def _metrics(extension: bytes) -> Mapping[str, cbor.Value]:
+    if not extension:
+        return {}
+    try:
+        metrics = cbor.decode(extension, "extension")
+    except WireError:  # of a row that was changed: `verify` tells which
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def _admitted_at(store: SqliteStore, name: str, active: list[DeviceKey]) -> int:
+    """Return when a key that speaks was last admitted, or the operator reset the device."""
+    speaking = {k.key for k in active}
+    acts = [records.parse(act.record).record.at for act in store.acts.of(name) if act.verb == "admit" and act.key in speaking]
+    return max((*acts, *(k.added_at for k in active)), default=0)
