@@ -167,7 +167,14 @@ class BrokerUnreachable(LinkError):
     """The centre found no broker to listen on."""
 
     code = 32
-    hint = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
+    hint = "{fix}"
+
+
+class BrokerRefused(LinkError):
+    """The broker answers, and does not let this client in or do what it needs: password, certificate, access list."""
+
+    code = 34
+    hint = "the doctor of this side goes step by step: edgeagent doctor, or edgecloud doctor"
 
 
 # The sender can act: what came over the wire or from a file is not acceptable.

@@ -12,24 +12,27 @@ from dataclasses import dataclass
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
-from edgeagent.link import certificate, mqtt
+from edgeagent.link import certificate, link_state, looking
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.claim import read_claim
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import EPOCHS, OK
 from edgeagent.state.keys import read_board, read_fleet
+from edgeagent.state.trust import SAME_FLEET
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
+from edgecommon.reaching import SESSION
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
-from modelwire.wire.keys import write_fleet
+from modelwire.wire.keys import fingerprint
 
-from .answer import add_folder, load
+from .answer import add_folder, load, local
 
 NAME = "doctor"
 HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; say ok or what to do. Exits 1 when something is wrong."
 EXAMPLES = ("edgeagent doctor", "edgeagent doctor --dir pi-7 --json")
 LONG_AGO = 1_700_000_000  # Unix seconds, November 2023: a clock before it was never set
+MARKS = {True: "ok ", False: "FIX", None: "-- "}
 SPARE = 64 * 1024 * 1024  # bytes that should be free besides what the models take
 
 
@@ -38,7 +41,7 @@ class Finding:
     """What one check found. hint: what to do; empty when it is well."""
 
     what: str
-    ok: bool
+    ok: bool | None  # None: it was not tried, and the text says why
     text: str
     hint: str = ""
 
@@ -49,11 +52,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     checks = list(examine(args))
-    document = {"ok": all(f.ok for f in checks), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks]}
+    document = {
+        "ok": all(f.ok is not False for f in checks),
+        "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks],
+    }
     lines = []
     for f in checks:
-        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<11} {f.text}")
-        if not f.ok and f.hint:
+        lines.append(f"{MARKS[f.ok]}  {f.what:<13} {f.text}")
+        if f.hint:
             lines.append(f"       try: {f.hint}")
     return Answer(document, lines_of(lines), 0 if document["ok"] else 1)
 
@@ -73,11 +79,11 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
     if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
         yield _check("claim", lambda: _claim(loaded))
-    yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
+    yield _check("fleet key", lambda: _fleet_key(loaded))
     yield _check("certificate", lambda: _certificate(loaded))
-    yield _check("broker", lambda: _broker(loaded))
     try:
         with open_folder(loaded, alone=False, open_key=True) as device:  # what the key's check said is said
+            yield from _broker(loaded, device)
             yield _check("state", lambda: _state(loaded, device))
             yield _check("centre", lambda: _centre(device))
             yield _check("disk", lambda: _disk(loaded, device))
@@ -86,6 +92,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
                 yield _check("centre", lambda name=name: _welcome(device, name))  # type: ignore[misc]
                 yield _check("budget", lambda name=name: _budget(device, name))  # type: ignore[misc]
     except ModelWireError as e:
+        yield from _broker(loaded, None)
         yield Finding("state", False, e.message, e.next_step)
 
 
@@ -161,8 +168,30 @@ def _certificate(loaded: Loaded) -> str | Finding:
     return text + (f"; {certificate.RENEW}" if life.word(now) == "due" else "")
 
 
-def _broker(loaded: Loaded) -> str:
-    return mqtt.reach(loaded.settings.link, loaded.folder)
+def _fleet_key(loaded: Loaded) -> str:
+    fleet = read_fleet(loaded.resolve(loaded.settings.device.fleet_key))
+    return f"of the fleet with the id {fleet.id.hex()}; its root key has the fingerprint {fingerprint(fleet.root)}"
+
+
+def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
+    """Yield how the broker is set, what each step to it comes to, and what the agent met there last."""
+    settings, said = loaded.settings, link_state.noted(device.database) if device is not None else None
+    pid = files.holder(loaded.state / LOCK)
+    up = pid is not None and said is not None and said.up
+    busy = f"the agent, process {pid}, is connected since {local(said.at)}; its session is let alone" if up and said else ""
+    try:
+        found = looking.look(
+            settings.link, loaded.folder, settings.device.fleet, settings.device.name, settings.models[0].name, busy=busy
+        )
+    except ModelWireError as e:
+        yield Finding("broker", False, e.message, e.next_step)
+        return
+    yield Finding("broker", True, settings.link.broker + (f", as {settings.link.user}" if settings.link.user else ""))
+    for one in found:
+        yield Finding(f"broker {one.step}", one.ok, one.text, one.fix)
+    if said is not None and not said.up:
+        # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.
+        yield Finding("link", pid is None and said.step != SESSION, f"the agent's last word, {local(said.at)}: {said.reason}")
 
 
 def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:
@@ -173,8 +202,10 @@ def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
 
-def _centre(device: DeviceFolder) -> str:
-    """Say what this board has seen of the centre's log. Nothing here is to be mended on a board."""
+def _centre(device: DeviceFolder) -> str | Finding:
+    """Say who speaks for the centre here, and what this board has seen of its log, of which nothing is to be mended on a board."""
+    if foreign := device.trust.foreign_said:
+        return Finding("centre", False, foreign, SAME_FLEET)
     if odd := device.trust.fork_said:
         return odd
     link = device.trust.link

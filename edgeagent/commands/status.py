@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from datetime import datetime, timezone
+from dataclasses import asdict
 from typing import Any
 
-from edgeagent.link import certificate
+from edgeagent.link import certificate, link_state
 from edgeagent.rounds import journal
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
@@ -15,11 +15,12 @@ from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import said as listed
+from edgeagent.state.trust import SAME_FLEET
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import ModelWireError
 
-from .answer import add_folder, key_lines, load
+from .answer import add_folder, key_lines, load, local
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
@@ -36,19 +37,25 @@ def run(args: argparse.Namespace) -> Answer:
         pid = files.holder(loaded.state / LOCK)
         trust, link, fork = device.trust.held.number, device.trust.link, device.trust.fork_said
         models = [_model(device, m) for m in device.lineages.values()]
+        said, foreign = link_state.noted(device.database), device.trust.foreign_said
         own = _certificate(loaded, device.board.device)
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
             "public_key": device.board.public_key, "fingerprint": device.board.fingerprint,
             "fleet_id": device.board.identity.id.hex(), "trust": trust,
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
-            "agent_pid": pid, "models": models, "certificate": own,
+            "agent_pid": pid, "models": models, "certificate": own, "link": None if said is None else asdict(said),
+            "other_fleet": device.trust.foreign.hex(),
         }  # fmt: skip
     running = f"running as process {pid}" if pid else "not running"
     keys = key_lines(device.board.public_key, device.board.fingerprint)
     lines = [f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}"]
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
+    if said is not None:
+        since = f"since {local(said.at)}" if pid else f"when the agent ended; {local(said.at)}"
+        lines.append(f"connected {since}" if said.up else f"no link {since}: {said.reason}")
+    lines += [f"{foreign}; {SAME_FLEET}"] if foreign else []
     lines += [fork] if fork else []
     if own is not None:
         lines.append(own["says"])
@@ -133,9 +140,9 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if m["quiet"] is not None:
         why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
-        out.append(f"  the centre wants nothing sent until {_local(m['quiet']['until'])}{why}")
+        out.append(f"  the centre wants nothing sent until {local(m['quiet']['until'])}{why}")
     if (last := m["last_round"]) is not None:
-        when = _local(last["at"])
+        when = local(last["at"])
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
             before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
@@ -150,10 +157,3 @@ def _lines(m: dict[str, Any]) -> list[str]:
         answer = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"
         out.append(f"  the centre {answer}; try: {m['hint']}")
     return out
-
-
-def _local(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):  # the centre may ask for quiet beyond the year 9999
-        return f"{seconds} s after 1970"

@@ -13,6 +13,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
+from edgeagent.link.link_state import LinkState, note, unreached
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
@@ -94,7 +95,7 @@ class Agent:
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
-        self._trouble = ""
+        self._link: LinkState | None = None  # in this run
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         d = self.device
@@ -159,7 +160,7 @@ class Agent:
         now = self.clock.monotonic()
         if isinstance(event, Connected):
             _log.info("connected to %s", self.device.settings.link.broker)
-            self._trouble = ""
+            self._note(LinkState(True, int(self.clock.wall())))
             for session in self.sessions.values():
                 session.connected(now)
                 session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
@@ -169,9 +170,9 @@ class Agent:
             except LinkError as e:
                 _log.debug("%s", e.message)
         elif isinstance(event, Lost):
-            if event.reason != self._trouble:  # said once, not at every attempt
+            if self._link is None or event.reason != self._link.reason:  # said once, not at every attempt, and again when it changes
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
-            self._trouble = event.reason
+                self._note(LinkState(False, int(self.clock.wall()), event.reason, event.step, event.refused))
             for session in self.sessions.values():
                 session.lost()
         elif isinstance(event, Accepted):
@@ -179,6 +180,10 @@ class Agent:
                 session.accepted(event.ticket)
         elif isinstance(event, Arrived):
             self._read(event, now)
+
+    def _note(self, link: LinkState) -> None:
+        self._link = link
+        note(self.device.database, link)
 
     def hear(self, name: str, data: bytes, now: float) -> bool:
         """Take a message that came on a topic, and return whether it is for this device. All that follows from it is durable then.
@@ -201,6 +206,8 @@ class Agent:
             if not self.hear(message.topic, message.data, now):
                 _log.warning("ignored a message on %s", message.topic)
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
+            if foreign := self.device.trust.hear_foreign(e):
+                _log.error("%s", foreign)
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
         self.transport.acknowledge(message)  # after all that follows from it is durable
 
@@ -418,5 +425,4 @@ class Agent:
     def _check_time(self, goal: Goal) -> None:
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
-            why = self._trouble or "the centre has not answered in time"
-            raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")
+            raise unreached(self._link, self.device.settings.link.broker, f"after {goal.timeout:g} s {', '.join(open_ones)}")

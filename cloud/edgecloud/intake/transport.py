@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgecommon.reaching import Trouble
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -28,6 +30,10 @@ class IntakeTransport(Protocol):
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why there is no link; None while there is one, and before the first attempt has ended."""
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         """Begin to listen and return at once; connecting goes on in the background, for ever.

@@ -5,15 +5,41 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from modelwire.errors import BadArgument, StateBusy
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a registry alone, and what it says of itself to who looks."""
+
+    pid: int
+    says: str
+
+
+class Held:
+    """A registry that this process holds alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._said = file, ""
+
+    def tell(self, says: str) -> None:
+        """Let others read what this process is about. What can't be written is done without: the lock is what counts."""
+        if says == self._said:
+            return
+        self._said = says
+        with suppress(OSError):
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()}\n{says}".encode() if says else b"")
+            self._file.flush()
+
+
 @contextmanager
-def lock_registry(path: Path) -> Iterator[None]:
+def lock_registry(path: Path) -> Iterator[Held]:
     """Hold the registry alone. Raises StateBusy when another process does."""
     path = path.resolve()  # under all its names it is one registry
     with _lock_file(path, "lock") as file:
@@ -21,7 +47,28 @@ def lock_registry(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StateBusy(path=path) from None
-        yield  # closing the file lets go
+        held = Held(file)
+        try:
+            yield held  # closing the file lets go
+        finally:
+            held.tell("")
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds the registry and says so, for people: whoever needs to know takes the lock, which looking does not."""
+    path = path.resolve()
+    try:
+        pid, _, says = path.with_name(f"{path.name}.lock").read_text().partition("\n")
+        found = Holder(int(pid), says)
+    except (OSError, ValueError):
+        return None
+    try:
+        os.kill(found.pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass  # it is alive and another user's
+    return found
 
 
 @contextmanager

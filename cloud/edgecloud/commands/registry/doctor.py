@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.audit import tampering
-from edgecloud.intake.reaching import reach
+from edgecloud.intake import reaching
 from edgecloud.registry import open_registry
+from edgecloud.registry.lock import holder
 from edgecloud.registry.privacy import require_private
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.certificates import life_of, read_file
@@ -20,7 +21,7 @@ from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Role
 
 from ..answer import Document, now, table
-from ..broker import add_broker, broker_of
+from ..broker import add_broker, add_client_id, broker_of, client_id_of
 from ..losses import witness_line, witnesses_of
 from ..waiting import waiting_keys
 
@@ -33,11 +34,13 @@ EXAMPLES = (
 )
 
 MANY = 1_000_000  # versions that are counted as waiting, and no more
+MARKS = {True: "ok", False: "FIX", None: "--"}  # the last is of what was not tried
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_broker(parser)
+    add_client_id(parser)
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
 
 
@@ -53,10 +56,10 @@ def run(args: argparse.Namespace) -> Answer:
         _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
         _check("disk", lambda: _room(path), "has room"),
         _check("certificate", lambda: _own_certificate(args), "none is set"),
-        _check("broker", lambda: reach(broker_of(args)), "answers"),
+        *_broker(args, path),
     ]
-    bad = [c for c in checks if not c["ok"]]
-    text = table(("", "what", "", "what to do"), [("ok" if c["ok"] else "FIX", c["what"], c["found"], c["fix"]) for c in checks])
+    bad = [c for c in checks if c["ok"] is False]
+    text = table(("", "what", "", "what to do"), [(MARKS[c["ok"]], c["what"], c["found"], c["fix"]) for c in checks])
     return Answer({"checks": checks, "ok": not bad}, text, code=1 if bad else 0)
 
 
@@ -71,6 +74,36 @@ def _check(what: str, look: object, fine: str) -> Document:
     except tampering.UNREADABLE as error:  # of a row whose bytes were changed; the checks of the registry and its log say which
         return {"what": what, "ok": False, "found": f"can't be read: {type(error).__name__}: {error}", "fix": "edgecloud verify tells more"}
     return {"what": what, "ok": True, "found": said if isinstance(said, str) and said else fine, "fix": ""}
+
+
+def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
+    """Return how the broker is set, and what each step to it comes to."""
+    found: list[Document] = []
+
+    def look() -> str:
+        broker, fleet = broker_of(args), _fleet(path)
+        client, running = client_id_of(args, fleet), holder(path)
+        connected = running is not None and running.says.startswith("connected")
+        busy = f"the ingester, process {running.pid}, is {running.says}; its session is let alone" if connected and running else ""
+        for one in reaching.look(broker, fleet, client, busy=busy):
+            found.append({"what": f"broker {one.step}", "ok": one.ok, "found": one.text, "fix": one.fix})
+        if running is not None and not connected and running.says:
+            said = f"process {running.pid} has {running.says}"
+            found.append({"what": "ingester", "ok": False, "found": said, "fix": "see the lines above"})
+        return broker.url + (f", as {broker.user}" if broker.user else "")
+
+    return [_check("broker", look, ""), *found]
+
+
+def _fleet(path: Path) -> str:
+    try:
+        store = open_registry(path, readonly=True)
+    except ModelWireError:
+        return "fleet"  # its own check says what is wrong; the way to the broker is looked at all the same
+    try:
+        return store.fleet
+    finally:
+        store.close()
 
 
 def _look_at(path: Path) -> None:

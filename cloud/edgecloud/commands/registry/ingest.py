@@ -16,7 +16,7 @@ from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import PrivateKey
 
 from ..answer import facts
-from ..broker import add_broker, broker_of
+from ..broker import add_broker, add_client_id, broker_of, client_id_of
 from ..passphrases import add_passphrase, passphrase_file, passphrase_of
 
 NAME = "ingest"
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle", default="3", metavar="SECONDS", help="how long that while is (default: 3)")
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     add_passphrase(parser)
-    parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
+    add_client_id(parser)
     what = "boards' certificates, ca/issued: a board that has an older one is sent the newer; EDGECLOUD_CERTIFICATES"
     parser.add_argument("--certificates", metavar="DIR", help=what)
     parser.add_argument("--resend", metavar="SECONDS", help="repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> Answer:
         return keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE, passphrase)
 
     broker = broker_of(args)
-    client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
+    client = client_id_of(args, fleet)
     pace = Pace(resend=seconds(args.resend or from_environment("RESEND", "30")))
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
