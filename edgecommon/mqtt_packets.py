@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 CONNACK, PUBLISH, PUBACK, SUBACK, DISCONNECT = 2, 3, 4, 9, 14  # kinds of packets that a broker sends
+KINDS = (CONNACK, PUBLISH, PUBACK, SUBACK, DISCONNECT, 11, 13)  # and the answers to UNSUBSCRIBE and PINGREQ
 LARGEST = 1024 * 1024  # bytes of a packet that is read, and of them only the beginning is kept
 KEPT = 64 * 1024  # bytes of it
 KEEPALIVE = 60  # seconds
@@ -28,6 +29,11 @@ class Version(Enum):
     def refusal(self, answer: bytes) -> int:
         """Return the reason for which a PUBACK refuses, 0 where it does not: in 3.1.1 none says so. answer: what is behind its number."""
         return answer[0] if self is Version.FIVE and answer and answer[0] >= 0x80 else 0
+
+    def codes(self, answer: bytes) -> bytes:
+        """Return the codes of a SUBACK, one a filter. answer: what is behind its number."""
+        properties = 1 + answer[0] if self is Version.FIVE and answer else 0
+        return answer[properties:]
 
 
 class NoPacketError(Exception):
@@ -94,12 +100,14 @@ class PacketReader:
     def __init__(self, source: socket.socket) -> None:
         self._source = source
 
-    def read(self, until: float) -> tuple[int, bytes]:
+    def read(self, until: float, wanted: tuple[int, ...] = KINDS) -> tuple[int, bytes]:
         """Return the next packet's kind and how it begins. until: monotonic seconds.
 
-        Raises TimeoutError, ConnectionError when the connection ends, NoPacketError.
+        Raises TimeoutError, ConnectionError when the connection ends, NoPacketError for what is none of the wanted kinds.
         """
         first = self._take(1, until)
+        if first[0] >> 4 not in wanted:
+            raise NoPacketError(first + self._more(until))
         size, shift, head = 0, 0, first
         while True:
             byte = self._take(1, until)
@@ -110,14 +118,21 @@ class PacketReader:
                 break
             if shift > 21:
                 raise NoPacketError(head)
-        kind = first[0] >> 4
-        if size > LARGEST or kind not in (CONNACK, PUBLISH, PUBACK, SUBACK, DISCONNECT, 11, 13) or first[:1] + head[1:2] == b"\x15\x03":
+        if size > LARGEST:
             raise NoPacketError(head)
         body = self._take(min(size, KEPT), until)
         left = size - len(body)
         while left:
             left -= len(self._take(min(left, KEPT), until))
-        return kind, body
+        return first[0] >> 4, body
+
+    def _more(self, until: float) -> bytes:
+        """Return a little of what follows at once, to tell what is spoken."""
+        try:
+            self._source.settimeout(max(0.01, min(0.2, until - time.monotonic())))
+            return self._source.recv(8)
+        except OSError:
+            return b""
 
     def _take(self, count: int, until: float) -> bytes:
         out = b""

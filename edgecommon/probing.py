@@ -65,6 +65,8 @@ class Wish:
     speak: str  # a topic on which an empty message means nothing
     echo: str
     session: int  # seconds for which the client's own session is kept
+    heard: str = ""  # when the other side was last heard, for who can't send itself a message
+    free: bool = False  # no client of ours uses the id now, so it may be tried where a broker takes no other
     versions: tuple[Version, ...] = (Version.FIVE, Version.FOUR)
     seconds: float = SECONDS
 
@@ -147,6 +149,7 @@ def _opened(wish: Wish, addresses: list[tuple[str, int]]) -> Iterator[socket.soc
             continue
         with made:
             made.settimeout(wish.seconds)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield made
         return
     raise _StopError(reaching.explain(last, wish.broker, wish.words))
@@ -200,7 +203,7 @@ def _speaks_tls(wish: Wish) -> bool:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is said over it
     try:
-        with socket.create_connection((wish.broker.host, wish.broker.port), timeout=wish.seconds) as plain:
+        with socket.create_connection((wish.broker.host, wish.broker.port), timeout=min(wish.seconds, 2.0)) as plain:
             context.wrap_socket(plain, server_hostname=wish.broker.host).close()
     except (OSError, ValueError) as error:
         return "ALERT" in (getattr(error, "reason", None) or "").upper()
@@ -224,10 +227,22 @@ class _Visit:
                 return
             except _VersionError as other:
                 last = last or other.trouble
+            except _StopError as stop:
+                if not self._tries_own_id(stop.trouble):
+                    raise
+                yield from self._in(version)
+                return
         assert last is not None
         if last.step == LOGIN and not last.refused and not self._wish.broker.tls and _speaks_tls(self._wish):
             last = reaching.speaks_tls(self._wish.broker, self._wish.words)
         raise _StopError(last)
+
+    def _tries_own_id(self, trouble: Trouble) -> bool:
+        """Return whether the client's own id is tried: some brokers take no other of a user. Its session is left as it was."""
+        tries = self._wish.free and trouble.step == LOGIN and trouble.refused and self._id != self._wish.client_id
+        if tries:
+            self._id = self._wish.client_id
+        return tries
 
     def _in(self, version: Version) -> Iterator[Found]:
         wish, began = self._wish, time.monotonic()
@@ -261,7 +276,7 @@ class _Visit:
         asked = Limits(HELD, 1)
         try:
             talk.send(connect(version, self._id, asked, user=broker.user, password=broker.password, fresh=fresh))
-            kind, body = talk.read()
+            kind, body = talk.read((CONNACK,))
         except TimeoutError:
             raise _VersionError(reaching.silent(broker, words, wish.seconds)) from None
         except NoPacketError as said:
@@ -270,7 +285,7 @@ class _Visit:
             if getattr(error, "library", None):  # TLS ends only now
                 raise _StopError(reaching.explain(error, broker, words)) from None
             raise _VersionError(reaching.hung_up(broker, words)) from None
-        if kind != CONNACK or len(body) < 2:
+        if len(body) < 2:
             raise _VersionError(reaching.no_mqtt(broker, words, bytes((kind << 4,)) + body))
         code = reaching.OLD_CODES.get(body[1], body[1])
         if code == reaching.VERSION:
@@ -295,22 +310,28 @@ class _Visit:
         try:
             talk.send(subscribe(version, 1, [(one, 1) for one in wish.listen] + [(self._echo, 0)]))
             answer = talk.answer(SUBACK, 1)
-            codes = answer[-len(wish.listen) - 1 :]
+            asked = len(wish.listen) + 1
+            codes = version.codes(answer)
             shut = [one for one, code in zip(wish.listen, codes, strict=False) if code >= 0x80]
-            if shut or len(codes) <= len(wish.listen):
-                raise _StopError(reaching.not_heard(" or ".join(shut or wish.listen), broker))
+            if shut:
+                raise _StopError(reaching.not_heard(" or ".join(shut), broker))
+            if len(codes) != asked:
+                odd = f"the broker answers {len(codes)} of {asked} subscriptions"
+                raise _StopError(Trouble(ACCESS, odd, "read the broker's log"))
             talk.send(publish(version, 2, wish.speak, b""))
             if version.refusal(talk.answer(PUBACK, 2)):
                 raise _StopError(reaching.not_said(wish.speak, broker))
         except OSError as error:
             raise _StopError(self._ended(error, talk)) from None
-        silent = "" if version is Version.FIVE else " (a broker says nothing in this version of what it refuses)"
-        yield Found(ACCESS, True, f"may listen on {' and '.join(wish.listen)}; may speak on {wish.speak}{silent}")
+        speaks = f"may speak on {wish.speak}"
+        if version is not Version.FIVE:
+            speaks = f"whether it {speaks}, no broker says in MQTT {version.said}"
+        yield Found(ACCESS, True, f"may listen on {' and '.join(wish.listen)}; {speaks}")
         yield self._trip(version, talk)
 
     def _trip(self, version: Version, talk: _Talk) -> Found:
         began = time.monotonic()
-        untold = "no message can be sent to oneself here: the access list lets nobody both speak and hear, as is right"
+        untold = "no message comes back: an access list lets nobody hear what it says itself, as is right" + self._wish.heard
         try:
             talk.send(publish(version, 3, self._echo, b""))
             if version.refusal(talk.answer(PUBACK, 3)):
@@ -358,9 +379,9 @@ class _Talk:
         self._socket.settimeout(self._seconds)
         self._socket.sendall(data)
 
-    def read(self) -> tuple[int, bytes]:
+    def read(self, wanted: tuple[int, ...]) -> tuple[int, bytes]:
         """Return the next packet. Raises TimeoutError, ConnectionError, NoPacketError."""
-        return self._reader.read(time.monotonic() + self._seconds)
+        return self._reader.read(time.monotonic() + self._seconds, wanted)
 
     def answer(self, kind: int, number: int) -> bytes:
         """Return the answer to what was sent under a number. Raises OSError when none comes."""

@@ -46,7 +46,7 @@ class Trouble:
 
 
 # OpenSSL's numbers for why a certificate is not believed.
-_EXPIRED, _NOT_YET, _SELF_SIGNED, _UNKNOWN, _WRONG_NAME = (10,), (9,), (18, 19), (2, 20, 21), (62, 64)
+_EXPIRED, _NOT_YET, _SELF_SIGNED, _UNKNOWN, _WRONG_NAME = (10,), (9,), (18, 19), (2, 7, 20, 21), (62, 64)
 
 
 def explain(error: BaseException, broker: Broker, words: Words) -> Trouble:
@@ -55,7 +55,7 @@ def explain(error: BaseException, broker: Broker, words: Words) -> Trouble:
         return _no_name(error, broker, words)
     if getattr(error, "verify_code", None) is not None:
         return _not_believed(error, broker, words)
-    if getattr(error, "library", None) or type(error).__name__ == "SSLEOFError" or "handshake" in str(error):
+    if type(error).__name__.startswith("SSL") or "handshake" in str(error):
         return _no_tls(error, broker, words)
     if isinstance(error, ConnectionRefusedError):
         fix = f"start the broker, or correct {words.broker}"
@@ -204,6 +204,7 @@ _ALERTS = {
     "CERTIFICATE_UNKNOWN": "the client certificate is not taken",
     "UNSUPPORTED_CERTIFICATE": "the client certificate is for another use",
     "ACCESS_DENIED": "the client certificate is not let in",
+    "DECRYPT_ERROR": "the client certificate is not by a CA that the broker knows",
 }
 _NO_TLS = (
     "WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "BAD_RECORD_TYPE", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE",
@@ -228,7 +229,7 @@ def _no_tls(error: BaseException, broker: Broker, words: Words) -> Trouble:
         return Trouble(TLS, f"{port} speaks no TLS", fix)
     if "timed out" in str(error):
         return Trouble(TLS, f"{port} takes the connection and says nothing when TLS begins", fix)
-    if type(error).__name__ == "SSLEOFError" or "EOF" in said:
+    if type(error).__name__ in ("SSLEOFError", "SSLZeroReturnError") or "EOF" in said:
         return Trouble(TLS, f"{port} hangs up when TLS begins", fix)
     return Trouble(TLS, f"TLS with {port} fails: {error}", fix)
 

@@ -8,7 +8,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
@@ -24,7 +25,7 @@ from edgecommon.printing import Answer, lines_of
 from edgecommon.reaching import SESSION
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
-from modelwire.wire.keys import fingerprint
+from modelwire.wire.keys import fingerprint, write_fleet
 
 from .answer import add_folder, load, local
 
@@ -44,6 +45,12 @@ class Finding:
     ok: bool | None  # None: it was not tried, and the text says why
     text: str
     hint: str = ""
+    key: str = ""  # in --json, where `what` is a model's name, or stands several times
+    model: str = ""
+
+    def document(self) -> dict[str, object]:
+        key = self.key or self.what.replace(" ", "-").lower()
+        return {"key": key, "model": self.model, "what": self.what, "ok": self.ok, "text": self.text, "hint": self.hint}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +61,7 @@ def run(args: argparse.Namespace) -> Answer:
     checks = list(examine(args))
     document = {
         "ok": all(f.ok is not False for f in checks),
-        "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks],
+        "checks": [f.document() for f in checks],
     }
     lines = []
     for f in checks:
@@ -88,9 +95,9 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
             yield _check("centre", lambda: _centre(device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
-                yield _check(name, lambda name=name: _model(device, name))  # type: ignore[misc]
-                yield _check("centre", lambda name=name: _welcome(device, name))  # type: ignore[misc]
-                yield _check("budget", lambda name=name: _budget(device, name))  # type: ignore[misc]
+                for what, key, one in ((name, "model", _model), ("centre", "welcome", _welcome), ("budget", "budget", _budget)):
+                    found = _check(what, partial(one, device, name))
+                    yield replace(found, key=key, model=name)
     except ModelWireError as e:
         yield from _broker(loaded, None)
         yield Finding("state", False, e.message, e.next_step)
@@ -170,7 +177,7 @@ def _certificate(loaded: Loaded) -> str | Finding:
 
 def _fleet_key(loaded: Loaded) -> str:
     fleet = read_fleet(loaded.resolve(loaded.settings.device.fleet_key))
-    return f"of the fleet with the id {fleet.id.hex()}; its root key has the fingerprint {fingerprint(fleet.root)}"
+    return f"{write_fleet(fleet)}, of the fleet with the id {fleet.id.hex()}; its root key is {fingerprint(fleet.root)}"
 
 
 def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
@@ -181,8 +188,9 @@ def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
     busy = f"the agent, process {pid}, is connected since {local(said.at)}; its session is let alone" if up and said else ""
     try:
         found = looking.look(
-            settings.link, loaded.folder, settings.device.fleet, settings.device.name, settings.models[0].name, busy=busy
-        )
+            settings.link, loaded.folder, settings.device.fleet, settings.device.name, settings.models[0].name, busy=busy,
+            heard=_heard(device), free=pid is None,
+        )  # fmt: skip
     except ModelWireError as e:
         yield Finding("broker", False, e.message, e.next_step)
         return
@@ -192,6 +200,13 @@ def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
     if said is not None and not said.up:
         # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.
         yield Finding("link", pid is None and said.step != SESSION, f"the agent's last word, {local(said.at)}: {said.reason}")
+
+
+def _heard(device: DeviceFolder | None) -> str:
+    time_said = device.trust.time if device is not None else 0
+    if not time_said:
+        return "; the centre was not heard yet"
+    return f"; the centre's newest word is of {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(time_said))}, by its clock"
 
 
 def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:

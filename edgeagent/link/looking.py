@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 _VERSIONS = {"5": (Version.FIVE,), "3.1.1": (Version.FOUR,)}
 
 
-def look(settings: LinkSettings, folder: Path, fleet: str, device: str, model: str, *, busy: str = "") -> list[Found]:
+def look(
+    settings: LinkSettings, folder: Path, fleet: str, device: str, model: str, *, busy: str = "", heard: str = "", free: bool = False
+) -> list[Found]:
     """Return what each step to the broker comes to. busy: why the session of a running agent is let alone; it is connected then.
+
+    heard: when the centre was last heard, as a part of a sentence. free: no agent runs.
 
     Raises ConfigError, BadArgument or MissingFile for settings that can't be used.
     """
@@ -30,6 +34,7 @@ def look(settings: LinkSettings, folder: Path, fleet: str, device: str, model: s
         broker, reaching.BOARD, settings.client_id or f"{fleet}.{device}",
         listen=(topics.all_down(fleet, device), topics.trust_of_all(fleet)),
         speak=topics.up(fleet, device, model, "state"), echo=echo(fleet), session=int(settings.session_expiry),
+        heard=heard, free=free,
         versions=_VERSIONS.get(settings.protocol, (Version.FIVE, Version.FOUR)), seconds=min(settings.connect_timeout, probing.SECONDS),
     )  # fmt: skip
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import ssl
 
 
-def look(broker: Broker, fleet: str, client_id: str, *, busy: str = "", seconds: float = SECONDS) -> list[Found]:
+def look(broker: Broker, fleet: str, client_id: str, *, busy: str = "", free: bool = False, seconds: float = SECONDS) -> list[Found]:
     """Return what each step to the broker comes to, as the ingester would find it. busy: why the session of a running one is let alone.
+    free: none runs.
 
     Raises BadArgument for certificates that can't be used.
     """
@@ -28,7 +29,7 @@ def look(broker: Broker, fleet: str, client_id: str, *, busy: str = "", seconds:
     nobody = f"{topics.ROOT}/{fleet}/all/all/dn"  # no board listens there but for trust records
     wish = Wish(
         broker, CENTRE, client_id, listen=(topics.all_up(fleet),), speak=f"{nobody}/cmd", echo=f"{nobody}/look", session=SESSION_SECONDS,
-        seconds=seconds,
+        heard="; edgecloud devices says when a board was heard", free=free, seconds=seconds,
     )  # fmt: skip
 
     def made() -> ssl.SSLContext:

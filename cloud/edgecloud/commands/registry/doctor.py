@@ -68,12 +68,16 @@ def _check(what: str, look: object, fine: str) -> Document:
     try:
         said = look()
     except ModelWireError as error:
-        return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
+        return _found(what, False, str(error), error.next_step)
     except OSError as error:
-        return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
+        return _found(what, False, str(error), "check the path and who may use it")
     except tampering.UNREADABLE as error:  # of a row whose bytes were changed; the checks of the registry and its log say which
-        return {"what": what, "ok": False, "found": f"can't be read: {type(error).__name__}: {error}", "fix": "edgecloud verify tells more"}
-    return {"what": what, "ok": True, "found": said if isinstance(said, str) and said else fine, "fix": ""}
+        return _found(what, False, f"can't be read: {type(error).__name__}: {error}", "edgecloud verify tells more")
+    return _found(what, True, said if isinstance(said, str) and said else fine)
+
+
+def _found(what: str, ok: bool | None, found: str, fix: str = "") -> Document:
+    return {"key": what.replace(" ", "-").lower(), "what": what, "ok": ok, "found": found, "fix": fix}
 
 
 def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
@@ -85,11 +89,11 @@ def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
         client, running = client_id_of(args, fleet), holder(path)
         connected = running is not None and running.says.startswith("connected")
         busy = f"the ingester, process {running.pid}, is {running.says}; its session is let alone" if connected and running else ""
-        for one in reaching.look(broker, fleet, client, busy=busy):
-            found.append({"what": f"broker {one.step}", "ok": one.ok, "found": one.text, "fix": one.fix})
+        for one in reaching.look(broker, fleet, client, busy=busy, free=running is None):
+            found.append(_found(f"broker {one.step}", one.ok, one.text, one.fix))
         if running is not None and not connected and running.says:
             said = f"process {running.pid} has {running.says}"
-            found.append({"what": "ingester", "ok": False, "found": said, "fix": "see the lines above"})
+            found.append(_found("ingester", False, said, "see the lines above"))
         return broker.url + (f", as {broker.user}" if broker.user else "")
 
     return [_check("broker", look, ""), *found]
