@@ -201,8 +201,10 @@ def locked(path: Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         with suppress(OSError):  # the number is for people; a full disk must not keep a start from sweeping files away
             os.write(handle, f"{os.getpid()}\n".encode())
-        yield
-        os.ftruncate(handle, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 
@@ -215,13 +217,33 @@ def holder(path: Path) -> int | None:
         return None
     try:
         pid = os.read(handle, 20).strip()
-        if not pid.isdigit():
-            return None
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return None
+        return int(pid) if pid.isdigit() and is_held(handle, int(pid)) else None
     except OSError:
-        pass  # it is alive and another user's
+        return None
     finally:
         os.close(handle)
-    return int(pid)
+
+
+def is_held(handle: int, pid: int) -> bool:
+    """Return whether this process holds the lock of an open file. Asked without the lock, which who just starts may want.
+
+    A kill leaves a number behind, and after a restart of the machine another process may have it.
+    """
+    inode = os.fstat(handle).st_ino
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return _is_alive(pid)
+    # N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END. The device is another one than stat's on some file systems.
+    held = (line.replace("-> ", "").split() for line in lines)
+    return any(len(one) > 5 and one[1] == "FLOCK" and one[4] == str(pid) and one[5].endswith(f":{inode}") for one in held)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is alive and another user's
+    return True

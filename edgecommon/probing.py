@@ -74,7 +74,7 @@ class Wish:
 def look(wish: Wish, context: Callable[[], ssl.SSLContext], *, busy: str = "") -> list[Found]:
     """Return what each step came to, all steps in order. context: makes what TLS goes by, where it is spoken.
 
-    busy: why the client's own session is let alone; its broker is then looked at up to TLS.
+    busy: who is connected with the client's own id, whose session is let alone; the broker is then looked at up to TLS.
     """
     out: list[Found] = []
     try:
@@ -110,8 +110,9 @@ def _steps(wish: Wish, context: Callable[[], ssl.SSLContext], busy: str) -> Iter
             with _secured(wish, plain, made) as secured:
                 yield Found(TLS, True, _tls_said(wish, secured))
     if busy:
-        for step in (LOGIN, ACCESS, TRIP):
-            yield Found(step, None, busy)
+        yield Found(LOGIN, True, busy)
+        for step in (ACCESS, TRIP):
+            yield Found(step, None, "not tried: the session of who is connected is let alone")
         return
     yield from _Visit(wish, addresses, context).run()
 

@@ -164,7 +164,9 @@ _REASONS = {
 
 
 def _who(broker: Broker) -> str:
-    return f"the user {broker.user}" if broker.user else "this client's certificate" if broker.certificates.own else "a client without a user name"
+    if broker.user:
+        return f"the user {broker.user}"
+    return "this client's certificate" if broker.certificates.own else "a client without a user name"
 
 
 def _no_name(error: BaseException, broker: Broker, words: Words) -> Trouble:

@@ -174,7 +174,7 @@ class BrokerRefused(LinkError):
     """The broker answers, and does not let this client in or do what it needs: password, certificate, access list."""
 
     code = 34
-    hint = "the doctor of this side goes step by step: edgeagent doctor, or edgecloud doctor"
+    hint = "{fix}"
 
 
 # The sender can act: what came over the wire or from a file is not acceptable.

@@ -184,8 +184,8 @@ def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
     """Yield how the broker is set, what each step to it comes to, and what the agent met there last."""
     settings, said = loaded.settings, link_state.noted(device.database) if device is not None else None
     pid = files.holder(loaded.state / LOCK)
-    up = pid is not None and said is not None and said.up
-    busy = f"the agent, process {pid}, is connected since {local(said.at)}; its session is let alone" if up and said else ""
+    up = pid is not None and said is not None and said.up and said.broker == settings.link.broker
+    busy = f"the agent, process {pid}, is let in: connected since {local(said.at)}" if up and said else ""
     try:
         found = looking.look(
             settings.link, loaded.folder, settings.device.fleet, settings.device.name, settings.models[0].name, busy=busy,
@@ -197,9 +197,9 @@ def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
     yield Finding("broker", True, settings.link.broker + (f", as {settings.link.user}" if settings.link.user else ""))
     for one in found:
         yield Finding(f"broker {one.step}", one.ok, one.text, one.fix)
-    if said is not None and not said.up:
+    if said is not None and not said.up and said.broker == settings.link.broker:
         # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.
-        yield Finding("link", pid is None and said.step != SESSION, f"the agent's last word, {local(said.at)}: {said.reason}")
+        yield Finding("link", False if pid or said.step == SESSION else None, f"the agent's last word, {local(said.at)}: {said.reason}")
 
 
 def _heard(device: DeviceFolder | None) -> str:

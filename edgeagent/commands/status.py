@@ -53,8 +53,12 @@ def run(args: argparse.Namespace) -> Answer:
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
     if said is not None:
-        since = f"since {local(said.at)}" if pid else f"when the agent ended; {local(said.at)}"
-        lines.append(f"connected {since}" if said.up else f"no link {since}: {said.reason}")
+        since = f"since {local(said.at)}"
+        if pid:
+            lines.append(f"connected {since}" if said.up else f"no link {since}: {said.reason}")
+        else:
+            how = "was connected" if said.up else f"had no link: {said.reason};"
+            lines.append(f"the last agent {how} {since}")
     lines += [f"{foreign}; {SAME_FLEET}"] if foreign else []
     lines += [fork] if fork else []
     if own is not None:

@@ -11,9 +11,10 @@ from modelwire.errors import BrokerRefused, LinkError, ModelWireError
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """How the agent's link was when it last changed. reason: why it is down; step: where it failed."""
+    """How the agent's link to a broker was when it last changed. reason: why it is down; step: where it failed."""
 
     up: bool
+    broker: str
     at: int  # Unix seconds
     reason: str = ""
     step: str = ""
@@ -38,9 +39,12 @@ def noted(database: Database) -> LinkState | None:
         return None
 
 
-def unreached(state: LinkState | None, broker: str, when: str) -> LinkError:
-    """Return the error of who gave up waiting: why there is no link, or that there is one and the centre is silent."""
+def unreached(state: LinkState | None, broker: str, when: str, foreign: str) -> LinkError:
+    """Return the error of who gave up waiting: why there is no link, or that there is one and the centre is silent.
+
+    foreign: what is said of another fleet's centre, that answered in its place; empty where none did.
+    """
     if state is None or state.up:
-        return LinkError(broker=broker, reason=f"{when}: the centre has not answered in time")
+        return LinkError(broker=broker, reason=f"{when}: {foreign or 'the centre has not answered in time'}")
     error = BrokerRefused if state.refused else LinkError
-    return error(broker=broker, reason=f"{when}: {state.reason}")
+    return error(broker=broker, reason=f"{when}: {state.reason}", fix="edgeagent doctor")

@@ -160,7 +160,7 @@ class Agent:
         now = self.clock.monotonic()
         if isinstance(event, Connected):
             _log.info("connected to %s", self.device.settings.link.broker)
-            self._note(LinkState(True, int(self.clock.wall())))
+            self._note(Connected())
             for session in self.sessions.values():
                 session.connected(now)
                 session.tick(now)  # hello goes first: the centre notes the presence only of those whom it knows
@@ -172,7 +172,7 @@ class Agent:
         elif isinstance(event, Lost):
             if self._link is None or event.reason != self._link.reason:  # said once, not at every attempt, and again when it changes
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
-                self._note(LinkState(False, int(self.clock.wall()), event.reason, event.step, event.refused))
+                self._note(event)
             for session in self.sessions.values():
                 session.lost()
         elif isinstance(event, Accepted):
@@ -181,9 +181,11 @@ class Agent:
         elif isinstance(event, Arrived):
             self._read(event, now)
 
-    def _note(self, link: LinkState) -> None:
-        self._link = link
-        note(self.device.database, link)
+    def _note(self, said: Connected | Lost) -> None:
+        broker, now = self.device.settings.link.broker, int(self.clock.wall())
+        lost = (said.reason, said.step, said.refused) if isinstance(said, Lost) else ()
+        self._link = LinkState(not lost, broker, now, *lost)
+        note(self.device.database, self._link)
 
     def hear(self, name: str, data: bytes, now: float) -> bool:
         """Take a message that came on a topic, and return whether it is for this device. All that follows from it is durable then.
@@ -425,4 +427,5 @@ class Agent:
     def _check_time(self, goal: Goal) -> None:
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
-            raise unreached(self._link, self.device.settings.link.broker, f"after {goal.timeout:g} s {', '.join(open_ones)}")
+            after, broker = f"after {goal.timeout:g} s {', '.join(open_ones)}", self.device.settings.link.broker
+            raise unreached(self._link, broker, after, self.device.trust.foreign_said)

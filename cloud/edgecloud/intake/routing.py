@@ -56,7 +56,8 @@ class Ingest:
             raise
         except ModelWireError as error:
             replies = greeting.to_namesake(context, data) if isinstance(error, WrongFleet) else ()
-            return self._refuse(context, topic, data, type(error).__name__, str(error), replies)
+            todo = f"; {error.next_step}" if isinstance(error, WrongFleet) else ""
+            return self._refuse(context, topic, data, type(error).__name__, str(error) + todo, replies)
         except Exception as error:
             # A message that finds a bug would otherwise come again for ever and stop the whole fleet.
             log.exception("a message on %s met a fault of this program", topic[:120])

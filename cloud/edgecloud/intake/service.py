@@ -166,7 +166,7 @@ class Ingester:
         trouble = self._transport.trouble
         if self._transport.connected:
             return f"connected to {self._transport.name}"
-        return f"no link: {trouble.step}: {trouble}" if trouble is not None else "connecting"
+        return f"no link: {trouble}" if trouble is not None else "connecting"
 
     def _unreached(self) -> LinkError:
         """Return the error of a start that found no way to listen: the last reason, with an exit code that is its own."""
@@ -174,7 +174,7 @@ class Ingester:
         if trouble is None:
             return BrokerUnreachable(broker=name, reason=f"no connection within {self._pace.connect:g} s", fix=UNREACHED)
         if trouble.refused:
-            return BrokerRefused(broker=name, reason=str(trouble))
+            return BrokerRefused(broker=name, reason=trouble.reason, fix=trouble.fix or "edgecloud doctor")
         return BrokerUnreachable(broker=name, reason=trouble.reason, fix=trouble.fix or UNREACHED)
 
     def _take_in(self, item: Delivery | Reply) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from edgecommon.files import is_held
 from modelwire.errors import BadArgument, StateBusy
 
 
@@ -58,17 +59,11 @@ def holder(path: Path) -> Holder | None:
     """Return who holds the registry and says so, for people: whoever needs to know takes the lock, which looking does not."""
     path = path.resolve()
     try:
-        pid, _, says = path.with_name(f"{path.name}.lock").read_text().partition("\n")
-        found = Holder(int(pid), says)
+        with path.with_name(f"{path.name}.lock").open() as file:
+            pid, _, says = file.read(4096).partition("\n")
+            return Holder(int(pid), says) if is_held(file.fileno(), int(pid)) else None
     except (OSError, ValueError):
         return None
-    try:
-        os.kill(found.pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:
-        pass  # it is alive and another user's
-    return found
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         devices = [describe(store, name) for name in store.devices.names()]
         expected, fault = _expected(store, args)
+        namesakes = losses.namesakes_of(store, now())
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
     rows = [
         (d["device"], m.get("model"), m.get("head"), m.get("verified"), m.get("epoch"), m.get("state"), when(m.get("seen_at")), d["status"])
@@ -155,6 +156,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     told = [losses.line(f"{d['device']}/{m['model']}", m["lost"]) for d in devices for m in d["models"]]
     for words in (*told, *(losses.witness_line(seen) for d in devices for seen in d["witness"])):
         text += f"\n{visible(words)}" if words else ""
+    text += "".join(f"\n{visible(losses.namesake_line(one))}" for one in namesakes)
     for one in messages:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
@@ -168,7 +170,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
         text += f"\n\n{sum(one['left'] for one in expected)} boards are preauthorised by claims: edgecloud claim list"
     if rejected:
         text += f"\n\n{len(rejected)} rejected {'key' if len(rejected) == 1 else 'keys'} not shown; --json lists them"
-    said: Document = {"preauthorised": expected, "fault": fault or None}
+    said: Document = {"preauthorised": expected, "fault": fault or None, "of_another_fleet": namesakes}
     return Answer({"devices": devices, "waiting": keys, "quarantine": messages, "rejected": rejected, **said}, text)
 
 

@@ -15,6 +15,8 @@ from edgecloud.registry.privacy import require_private
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.certificates import life_of, read_file
 from edgecommon.printing import Answer
+from edgecommon.probing import Found
+from edgecommon.reaching import ACCESS, TRIP
 from modelwire import kernels
 from modelwire.errors import BadArgument, CertificateRefused, MissingFile, ModelWireError, RegistryDamaged
 from modelwire.wire.keys import KeyKind
@@ -22,7 +24,7 @@ from modelwire.wire.signing import Role
 
 from ..answer import Document, now, table
 from ..broker import add_broker, add_client_id, broker_of, client_id_of
-from ..losses import witness_line, witnesses_of
+from ..losses import namesake_line, namesakes_of, witness_line, witnesses_of
 from ..waiting import waiting_keys
 
 NAME = "doctor"
@@ -87,11 +89,13 @@ def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
     def look() -> str:
         broker, fleet = broker_of(args), _fleet(path)
         client, running = client_id_of(args, fleet), holder(path)
-        connected = running is not None and running.says.startswith("connected")
-        busy = f"the ingester, process {running.pid}, is {running.says}; its session is let alone" if connected and running else ""
-        for one in reaching.look(broker, fleet, client, busy=busy, free=running is None):
+        connected = running is not None and running.says == f"connected to {broker.url}"
+        busy = f"the ingester, process {running.pid}, is let in: {running.says}" if connected and running else ""
+        for one in reaching.look(broker, fleet or "fleet", client, busy=busy, free=running is None):
+            if not fleet and one.step in (ACCESS, TRIP):
+                one = Found(one.step, None, "not tried: the registry, which names the fleet, comes first")
             found.append(_found(f"broker {one.step}", one.ok, one.text, one.fix))
-        if running is not None and not connected and running.says:
+        if running is not None and running.says.startswith("no link"):
             said = f"process {running.pid} has {running.says}"
             found.append(_found("ingester", False, said, "see the lines above"))
         return broker.url + (f", as {broker.user}" if broker.user else "")
@@ -103,7 +107,7 @@ def _fleet(path: Path) -> str:
     try:
         store = open_registry(path, readonly=True)
     except ModelWireError:
-        return "fleet"  # its own check says what is wrong; the way to the broker is looked at all the same
+        return ""  # its own check says what is wrong; the way to the broker is looked at all the same
     try:
         return store.fleet
     finally:
@@ -135,11 +139,12 @@ def _waits(path: Path) -> str:
     store = open_registry(path, readonly=True)
     try:
         versions, strangers = len(store.versions.unverified(MANY)), len(waiting_keys(store))
+        namesakes = namesakes_of(store, now())
     finally:
         store.close()
     some = [f"{versions} {'version is' if versions == 1 else 'versions are'} waiting: a running ingester judges them"] if versions else []
     some += [f"{strangers} {'key waits' if strangers == 1 else 'keys wait'} for you: edgecloud devices lists them"] if strangers else []
-    return "; ".join(some)
+    return "; ".join(some + [namesake_line(one) for one in namesakes[:3]])
 
 
 def _witnesses(path: Path) -> None:
