@@ -13,6 +13,7 @@ from .broker import Broker
 NAME, PORT, TLS, LOGIN, SESSION, ACCESS, TRIP = "name", "port", "TLS", "login", "session", "access", "trip"
 STEPS = (NAME, PORT, TLS, LOGIN, SESSION, ACCESS, TRIP)  # in the order in which a connection comes about
 VERSION, TAKEN_OVER, NOT_AUTHORIZED = 0x84, 0x8E, 0x87
+SHORT, IN_A_ROW = 30.0, 3  # seconds of a connection that was put off soon; so many of them are no chance
 OLD_CODES = {1: VERSION, 2: 0x85, 3: 0x88, 4: 0x86, 5: NOT_AUTHORIZED}  # of MQTT 3.1.1, as MQTT 5 numbers the same reasons
 
 
@@ -133,6 +134,21 @@ def put_off(code: int, client_id: str) -> Trouble | None:
         return Trouble(ACCESS, "the broker put this client off: not authorized", "see the broker's access list", refused=True)
     said = _REASONS.get(code)
     return Trouble(LOGIN, *said) if said else None
+
+
+class ShortLives:
+    """Connections that end without a word soon after they came about, in a row: what most brokers show of a session that is taken over."""
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id, self._count = client_id, 0
+
+    def ended(self, lived: float) -> Trouble | None:
+        """Return what it means that one more ended; None where it means nothing yet. lived: seconds from its begin to its end."""
+        self._count = self._count + 1 if lived < SHORT else 0
+        if self._count < IN_A_ROW:
+            return None
+        reason = f"let in and put off again and again: most likely another client has the id {self._client_id}, and takes the session"
+        return Trouble(SESSION, reason, "find the other one (a cloned board, a second start) and stop it", refused=True)
 
 
 def not_heard(filters: str, broker: Broker) -> Trouble:

@@ -22,7 +22,6 @@ from edgeagent.state.keys import read_board, read_fleet
 from edgeagent.state.trust import SAME_FLEET
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
-from edgecommon.reaching import SESSION
 from modelwire import kernels
 from modelwire.errors import ModelWireError, RuntimeUnusable
 from modelwire.wire.keys import fingerprint, write_fleet
@@ -197,9 +196,11 @@ def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
     yield Finding("broker", True, settings.link.broker + (f", as {settings.link.user}" if settings.link.user else ""))
     for one in found:
         yield Finding(f"broker {one.step}", one.ok, one.text, one.fix)
-    if said is not None and not said.up and said.broker == settings.link.broker:
-        # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.
-        yield Finding("link", False if pid or said.step == SESSION else None, f"the agent's last word, {local(said.at)}: {said.reason}")
+    if said is None or said.broker != settings.link.broker:
+        return
+    # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.
+    if (taken := said.is_taken(time.time())) or not said.up:
+        yield Finding("link", False if pid or taken else None, f"the agent's last word, {local(said.at)}: {said.reason}")
 
 
 def _heard(device: DeviceFolder | None) -> str:

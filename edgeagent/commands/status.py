@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> Answer:
         since = f"since {local(said.at)}"
         if pid:
             lines.append(f"connected {since}" if said.up else f"no link {since}: {said.reason}")
+            lines += [said.reason] if said.up and said.is_taken(time.time()) else []
         else:
             how = "was connected" if said.up else f"had no link: {said.reason};"
             lines.append(f"the last agent {how} {since}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from edgecommon.reaching import SESSION, SHORT
 from edgecommon.sqlite import Database
 from modelwire.errors import BrokerRefused, LinkError, ModelWireError
 
@@ -19,6 +20,18 @@ class LinkState:
     reason: str = ""
     step: str = ""
     refused: bool = False
+
+
+    def is_taken(self, now: float) -> bool:
+        """Return whether another client takes the session over, again and again, as far as was seen."""
+        return self.step == SESSION and (not self.up or now - self.at < 2 * SHORT)
+
+
+def connected_again(before: LinkState | None, broker: str, now: int) -> LinkState:
+    """Return the state of a link that is up; of one whose session is taken over again and again that goes with it."""
+    if before is None or before.step != SESSION:
+        return LinkState(True, broker, now)
+    return replace(before, up=True, broker=broker, at=now)
 
 
 def note(database: Database, state: LinkState) -> None:

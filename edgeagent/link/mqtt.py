@@ -11,7 +11,7 @@ import queue
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
 WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
+LOST = Trouble(reaching.TRIP, "the connection is lost")  # without a word
 _QOS_2 = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
 _NOT_FOR_CLIENTS = (1, 5, 6, 7, 8, 10, 12)  # packets: what only a client says, and the rest of QoS 2
 _log = logging.getLogger("edgeagent.link")
@@ -143,6 +144,7 @@ class MqttLink:
         self._password = password_of(folder, settings)
         self._folder = folder
         self._tls = tls_of(folder, settings) if self.broker.tls else None
+        self._lives = reaching.ShortLives(self.client_id)
         self._told_as = described(settings, folder, self._password)
         self._tls_files = certificate.stamp(settings, folder)
         self._events: queue.SimpleQueue[Event | _Up | _Down] = queue.SimpleQueue()  # put() is safe in a signal handler
@@ -340,7 +342,7 @@ class MqttLink:
         if isinstance(fault, _BeyondBounds):
             return Trouble(reaching.TRIP, str(fault), "ask who runs the broker")
         if client.reached and "lets" in client.done:
-            return Trouble(reaching.TRIP, f"the connection is lost{f': {fault}' if fault else ''}")
+            return replace(LOST, reason=f"{LOST.reason}: {fault}") if fault else LOST
         return reaching.hung_up(self._told_as, BOARD) if fault is None else reaching.explain(fault, self._told_as, BOARD)
 
     def _session(self) -> dict[str, Any]:
@@ -388,5 +390,7 @@ class MqttLink:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
         self._next_try = self._monotonic() + self._backoff.next()
-        said = str(event.trouble) + certificate.trouble(self.settings, self._folder, time.time())
-        return Lost(said, event.trouble.step, event.trouble.refused)
+        taken = self._lives.ended(self._monotonic() - self._up_since) if was_up and event.trouble == LOST else None
+        trouble = taken or event.trouble
+        said = str(trouble) + certificate.trouble(self.settings, self._folder, time.time())
+        return Lost(said, trouble.step, trouble.refused)

@@ -13,7 +13,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
-from edgeagent.link.link_state import LinkState, note, unreached
+from edgeagent.link.link_state import LinkState, connected_again, note, unreached
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
@@ -183,8 +183,10 @@ class Agent:
 
     def _note(self, said: Connected | Lost) -> None:
         broker, now = self.device.settings.link.broker, int(self.clock.wall())
-        lost = (said.reason, said.step, said.refused) if isinstance(said, Lost) else ()
-        self._link = LinkState(not lost, broker, now, *lost)
+        if isinstance(said, Lost):
+            self._link = LinkState(False, broker, now, said.reason, said.step, said.refused)
+        else:
+            self._link = connected_again(self._link, broker, now)
         note(self.device.database, self._link)
 
     def hear(self, name: str, data: bytes, now: float) -> bool:

@@ -135,6 +135,8 @@ class MqttTransport:
         self._stopping = threading.Event()
         self._watch: threading.Thread | None = None
         self._trouble: Trouble | None = None  # of the last attempt
+        self._said: Trouble | None = None  # what was logged last
+        self._lives = reaching.ShortLives(client_id)
         self._opened, self._heard = 0.0, False  # of this connection: monotonic seconds of its begin, and whether the broker answered
 
     @property
@@ -287,8 +289,9 @@ class MqttTransport:
 
     def _say(self, trouble: Trouble) -> None:
         """Take note of why there is no link, and say it when it is another reason than before."""
-        before, self._trouble = self._trouble, trouble
-        if trouble != before:
+        self._trouble = trouble
+        if trouble != self._said:
+            self._said = trouble
             log.log(logging.ERROR if trouble.refused else logging.WARNING, "%s: %s; trying again", self._broker.url, trouble)
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, _socket: Any) -> None:
@@ -342,6 +345,8 @@ class MqttTransport:
     def _say_lost(self, was: bool, code: int, fault: Exception | None) -> None:
         """Say why a connection ended. was: the centre listened on it. code: of the broker's own word, 0 where it said none."""
         said = reaching.put_off(code, self._client_id) if code else None
+        if said is None and was and fault is None:
+            said = self._lives.ended(time.monotonic() - self._opened)
         if said is None and was:
             said = Trouble(reaching.TRIP, f"the link is lost{f': {fault}' if fault else ''}")
         elif said is None and not self._heard:
@@ -385,6 +390,8 @@ class MqttTransport:
             return
         self._connected.set()
         self._trouble = None
+        if self._said is not None and self._said.step != reaching.SESSION:  # of who is put off each second that is said once
+            self._said = None
         log.info("connected to %s, listening on %s", self._broker.url, self._filter)
 
     def _listen_again(self, client: mqtt.Client) -> None:

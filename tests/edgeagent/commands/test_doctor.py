@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
@@ -109,6 +110,16 @@ def test_the_session_of_an_agent_that_is_connected_is_let_alone(tmp_path: Path, 
             found = checks(capsys, where)
             assert found["broker-trip"]["ok"], "who is not connected has no session that could be taken"
             assert found["link"]["ok"] is False and "taken over" in str(found["link"]["text"])
+            now = int(time.time())
+            with open_folder(loaded, alone=False) as device:
+                note(device.database, LinkState(True, b.url, now, "let in and put off again and again", "session", True))
+            assert checks(capsys, where)["link"]["ok"] is False, "connected for a moment"
+            assert "again and again" in status(capsys, where)
+            with open_folder(loaded, alone=False) as device:
+                note(device.database, LinkState(True, b.url, now - 3600, "let in and put off again and again", "session", True))
+            assert "link" not in checks(capsys, where) and "again and again" not in status(capsys, where), "that is over"
+            with open_folder(loaded, alone=False) as device:
+                note(device.database, LinkState(False, b.url, now, "session taken over", "session", True))
         (loaded.state / LOCK).write_text(str(os.getpid()))  # as a kill leaves it, and another process has the number by now
         assert "the agent is not running" in status(capsys, where)
         assert checks(capsys, where)["link"]["ok"] is False, "no look can see that another client takes the session"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import socket
@@ -391,3 +392,37 @@ def test_reaching_a_broker_says_how_or_why_not(tmp_path: Path) -> None:
 
 def looked(settings: LinkSettings, folder: Path) -> dict[str, Found]:
     return {one.step: one for one in looking.look(settings, folder, "home", "pi-7", "m")}
+
+
+@needs_mosquitto
+def test_a_session_that_another_client_takes_over_is_named_apart(tmp_path: Path) -> None:
+    with broker.mosquitto(tmp_path) as b, opened(quick(b.url), tmp_path) as device:
+        wait(device, Connected)
+        for _ in range(3):  # mosquitto puts off without a word, so it takes some to be sure
+            with opened(quick(b.url), tmp_path) as twin:
+                wait(twin, Connected)
+                lost = wait(device, Lost)
+            wait(device, Connected)
+        assert isinstance(lost, Lost) and lost.step == "session" and lost.refused
+        assert "another client has the id pi-7" in lost.reason
+
+
+def test_a_broker_that_says_that_a_session_was_taken_over_is_believed_at_once(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                s, _ = listener.accept()
+                with s:
+                    s.recv(4096)
+                    s.sendall(b"\x20\x03\x00\x00\x00")
+                    asked = s.recv(4096)
+                    s.sendall(b"\x90\x04" + asked[2:4] + b"\x00\x01\xe0\x02\x8e\x00")
+                    s.recv(4096)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with opened(quick(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", protocol="5"), tmp_path) as device:
+        lost = wait(device, Lost)
+    listener.close()
+    assert isinstance(lost, Lost) and lost.step == "session" and "session taken over" in lost.reason
