@@ -14,12 +14,15 @@ from functools import partial
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.link import certificate, link_state, looking
+from edgeagent.samples import spool_tables
 from edgeagent.settings.reading import Loaded
+from edgeagent.state.agent_tables import FILE
 from edgeagent.state.claim import read_claim
 from edgeagent.state.folder import LOCK, DeviceFolder, open_folder
 from edgeagent.state.history import EPOCHS, OK
 from edgeagent.state.keys import read_board, read_fleet
 from edgeagent.state.trust import SAME_FLEET
+from edgeagent.system.database import open_database
 from edgecommon import files
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
@@ -33,6 +36,7 @@ HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; s
 EXAMPLES = ("edgeagent doctor", "edgeagent doctor --dir pi-7 --json")
 LONG_AGO = 1_700_000_000  # Unix seconds, November 2023: a clock before it was never set
 MARKS = {True: "ok ", False: "FIX", None: "-- "}
+BACK = 3600  # seconds: a clock that is so far behind what was written by it was set back, as on boards without a battery
 SPARE = 64 * 1024 * 1024  # bytes that should be free besides what the models take
 
 
@@ -80,7 +84,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("settings", False, e.message, e.next_step)
         return
     yield Finding("settings", True, str(loaded.path))
-    yield _check("clock", _clock)
+    yield _check("clock", lambda: _clock(loaded))
     yield _check("key", lambda: _key(loaded))
     yield _check("fingerprint", lambda: f"{read_board(loaded).fingerprint}   (of this key: what the operator compares)")
     if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
@@ -135,10 +139,15 @@ def _wanted(args: argparse.Namespace) -> bool:
         return True
 
 
-def _clock() -> str | Finding:
-    if time.time() < LONG_AGO:
-        day = time.strftime("%Y-%m-%d", time.gmtime())
-        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", "set it, or let NTP: timedatectl")
+def _clock(loaded: Loaded) -> str | Finding:
+    now, fix = time.time(), "set it, or let NTP: timedatectl"
+    day = time.strftime("%Y-%m-%d", time.gmtime(now))
+    if now < LONG_AGO:
+        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", fix)
+    written = max((path.stat().st_mtime for path in (loaded.path, loaded.state / FILE) if path.exists()), default=0.0)
+    if written - now > BACK:
+        before = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(written))
+        return Finding("clock", False, f"it says {day}, and this folder was written {before}: it was set back", fix)
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
@@ -214,6 +223,11 @@ def _state(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     if not os.access(loaded.state, os.W_OK | os.X_OK):
         return Finding("state", False, f"{loaded.state} may not be written by this user", f"chown -R {getpass.getuser()} {loaded.state}")
     device.database.check()
+    samples = open_database(loaded.state / spool_tables.FOLDER / spool_tables.FILE, spool_tables.RELEASE, durable=False)
+    try:
+        samples.check()
+    finally:
+        samples.close()
     pid = files.holder(loaded.state / LOCK)
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
@@ -237,12 +251,14 @@ def _disk(loaded: Loaded, device: DeviceFolder) -> str | Finding:
     return f"{free // 2**20} MiB free"
 
 
-def _model(device: DeviceFolder, name: str) -> str:
+def _model(device: DeviceFolder, name: str) -> str | Finding:
     from edgeagent.training import int8_head
     from edgecommon import runtime
 
     lineage = device.lineages[name]
-    file = lineage.load().file
+    file, served = lineage.load().file, lineage.store.served
+    if not served.exists():
+        return Finding(name, False, f"{served} is not there, so an application has nothing to open", "edgeagent run: a start puts it back")
     if int8_head.trains(file, model=name):
         return f"@{lineage.head().version} opens: {int8_head.Int8Model(file, model=name).runtime_key}"
     model = runtime.load().open(file, model=name)

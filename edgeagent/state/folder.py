@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeagent.samples import spool_tables
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
@@ -78,6 +79,8 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
         lineages = {
             m.name: Lineage(database, board, m.name, loaded.state, history=settings.store.history) for m in settings.models
         }
+        if not (loaded.state / spool_tables.FOLDER / spool_tables.FILE).exists():
+            raise MissingFile(path=loaded.state / spool_tables.FOLDER / spool_tables.FILE, what="the spool of samples")
         with Spool(loaded.state) as spool:
             swept: list[str] = []
             if alone:

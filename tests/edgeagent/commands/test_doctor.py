@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import which
 
@@ -171,3 +171,30 @@ def test_a_board_with_another_fleets_key_says_so_in_status_doctor_and_log(
         told(r, OTHER)
         assert "another fleet of this name" in r.device.trust.foreign_said, "its own has spoken before"
 
+
+
+def spoil(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[8192:24576] = b"\x5a" * 16384
+    file.write_bytes(data)
+
+
+BREAKS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "a damaged spool": (lambda d: spoil(d / "state/samples/samples.db"), "state", "malformed"),
+    "no spool": (lambda d: (d / "state/samples/samples.db").unlink(), "state", "the spool of samples is not there"),
+    "no served file": (lambda d: (d / "state/models/tiny/served.tflite").unlink(), "model", "nothing to open"),
+    "a clock that was set back": (lambda d: os.utime(d / "edgeagent.toml", (time.time() + 7200,) * 2), "clock", "it was set back"),
+    "a cut model": (lambda d: (d / "state/models/tiny/a/model.tflite").write_bytes(b"x"), "model", "its bytes are not those"),
+    "no base": (lambda d: (d / "state/models/tiny/base.tflite").unlink(), "disk", "base.tflite"),
+    "a password file that is not there": (lambda d: (d / "word").unlink(), "broker", "the broker's password file"),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_doctor_says_so_of_each_thing_that_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
+    where = board(tmp_path / "d", f"mqtt://127.0.0.1:{broker.free_port()}", "hush")
+    change, key, said = BREAKS[how]
+    assert checks(capsys, where)[key]["ok"], "it is well before"
+    change(tmp_path / "d")
+    found = checks(capsys, where)[key]
+    assert found["ok"] is False and said in str(found["text"]) and found["hint"], found

@@ -160,3 +160,23 @@ def test_a_board_of_another_fleet_of_this_name_is_named_in_devices_and_doctor(de
     assert "pi-8 speaks for another fleet of this name" in desk.ok("devices")
     assert "pi-8 speaks for another fleet" in str(checks(desk, "--broker", "mqtt://127.0.0.1:1")["waiting"]["found"])
 
+
+
+def test_a_fleet_pub_that_is_not_this_registrys_is_named(desk: Desk, tmp_path: Path) -> None:
+    desk.ok("init")
+    away = ("--broker", "mqtt://127.0.0.1:1")
+    assert checks(desk, *away)["fleet-key"]["ok"]
+    (tmp_path / "other").mkdir()
+    desk.ok("init", "--db", str(tmp_path / "other" / "fleet.db"))
+    ours, file = (desk.folder / "fleet.pub").read_text(), desk.folder / "fleet.pub"
+    flipped = ours.replace(ours.split(":")[1][:4], "0000", 1)
+    others = (tmp_path / "other" / "fleet.pub").read_text()
+    for text, said in ((others, "is of another fleet"), (flipped, "a root key that this fleet never had")):
+        file.write_text(text)
+        found = checks(desk, *away)["fleet-key"]
+        assert found["ok"] is False and said in str(found["found"]) and "put back" in str(found["fix"])
+    for text in ("", "no key\n", "\udcff"):
+        file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        assert checks(desk, *away)["fleet-key"]["ok"] is False
+    file.unlink()
+    assert checks(desk, *away)["fleet-key"]["ok"], "it may lie elsewhere"

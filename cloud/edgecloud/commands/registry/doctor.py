@@ -19,7 +19,9 @@ from edgecommon.probing import Found
 from edgecommon.reaching import ACCESS, TRIP
 from modelwire import kernels
 from modelwire.errors import BadArgument, CertificateRefused, MissingFile, ModelWireError, RegistryDamaged
-from modelwire.wire.keys import KeyKind
+from modelwire.wire import records
+from modelwire.wire.keys import KeyKind, read_fleet
+from modelwire.wire.records import Trust, expect
 from modelwire.wire.signing import Role
 
 from ..answer import Document, now, table
@@ -35,6 +37,7 @@ EXAMPLES = (
     "edgecloud doctor --broker mqtts://centre@broker:8883 --password-file secret --ca ca.pem",
 )
 
+PUT_BACK = "put back the fleet.pub of this registry: edgecloud init wrote it, and boards have copies"
 MANY = 1_000_000  # versions that are counted as waiting, and no more
 MARKS = {True: "ok", False: "FIX", None: "--"}  # the last is of what was not tried
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
@@ -55,6 +58,7 @@ def run(args: argparse.Namespace) -> Answer:
         _check("log", lambda: _log_says(path), "whole, signed, and every table says the same"),
         _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
+        _check("fleet key", lambda: _public(path), "is what this registry's boards are given"),
         _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
         _check("disk", lambda: _room(path), "has room"),
         _check("certificate", lambda: _own_certificate(args), "none is set"),
@@ -167,6 +171,25 @@ def _key_fits(path: Path, key: str | None) -> None:
         store.close()
     file = Path(key or from_environment("KEY", "") or path.parent / keys.RECEIPT)
     keys.require_speaks(keys.read_key_file(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
+
+
+def _public(path: Path) -> str:
+    """Return whether fleet.pub is here. Raises BadArgument for one of another fleet: boards that are given it believe another centre."""
+    file = path.parent / keys.PUBLIC
+    if not file.exists():
+        return f"{file} is not here: boards are given it elsewhere"
+    store = open_registry(path, readonly=True)
+    try:
+        identity, rows = store.identity, store.trusts.all()
+        roots = {identity.root, *(expect(records.parse(row.record), Trust).root for row in rows)}
+    finally:
+        store.close()
+    held = read_fleet(file.read_text(errors="replace")[:4096].strip(), str(file))
+    if held.id != identity.id:
+        raise BadArgument(reason=f"{file} is of another fleet, {held.id.hex()}; this one is {identity.id.hex()}", fix=PUT_BACK)
+    if held.root not in roots:
+        raise BadArgument(reason=f"{file} names a root key that this fleet never had", fix=PUT_BACK)
+    return f"{file} is of this fleet, {identity.id.hex()}"
 
 
 def _own_certificate(args: argparse.Namespace) -> str:
