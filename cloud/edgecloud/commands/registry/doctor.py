@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.audit import tampering
+from edgecloud.audit.entries import RESTORE, parse
 from edgecloud.intake import reaching
 from edgecloud.registry import open_registry
 from edgecloud.registry.lock import holder
@@ -24,7 +25,7 @@ from modelwire.wire.keys import KeyKind, read_fleet
 from modelwire.wire.records import Trust, expect
 from modelwire.wire.signing import Role
 
-from ..answer import Document, now, table
+from ..answer import Document, now, table, when
 from ..broker import add_broker, add_client_id, broker_of, client_id_of
 from ..losses import namesake_line, namesakes_of, witness_line, witnesses_of
 from ..waiting import waiting_keys
@@ -37,6 +38,8 @@ EXAMPLES = (
     "edgecloud doctor --broker mqtts://centre@broker:8883 --password-file secret --ca ca.pem",
 )
 
+RESTORED = "where you restored it yourself, that is why, and nothing is to be mended; else somebody put an older copy here: docs/log.md"
+NOT_RESTORED = "see who changed the registry, and restore the newest backup that is whole: docs/log.md"
 PUT_BACK = "put back the fleet.pub of this registry: edgecloud init wrote it, and boards have copies"
 MANY = 1_000_000  # versions that are counted as waiting, and no more
 MARKS = {True: "ok", False: "FIX", None: "--"}  # the last is of what was not tried
@@ -152,15 +155,20 @@ def _waits(path: Path) -> str:
 
 
 def _witnesses(path: Path) -> None:
-    """Raise RegistryDamaged when boards have seen another log of this centre than the one that is here."""
+    """Raise BadArgument when boards have seen another log of this centre than the one that is here.
+
+    That a restore stands in the log excuses nothing: whoever puts an older copy here can enter one, for no key seals it.
+    """
     store = open_registry(path, readonly=True)
     try:
         seen = witnesses_of(store)
+        restored = [one.at for one in map(parse, store.log.after(0)) if one.kind == RESTORE] if seen else []
     finally:
         store.close()
     if seen:
         more = f"; and {len(seen) - 1} more" if len(seen) > 1 else ""
-        raise RegistryDamaged(path=path, reason=witness_line(seen[-1]) + more)
+        more += f"; the log says that a backup was restored, {when(restored[-1])}" if restored else "; the log names no restore"
+        raise BadArgument(reason=witness_line(seen[-1]) + more, fix=RESTORED if restored else NOT_RESTORED)
 
 
 def _key_fits(path: Path, key: str | None) -> None:
