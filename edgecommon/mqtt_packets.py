@@ -15,7 +15,7 @@ KEPT = 64 * 1024  # bytes of it
 KEEPALIVE = 60  # seconds
 
 
-class Version(Enum):
+class MqttVersion(Enum):
     """A version of MQTT, by its number in CONNECT."""
 
     FIVE = 5
@@ -24,15 +24,15 @@ class Version(Enum):
 
     @property
     def said(self) -> str:
-        return "5" if self is Version.FIVE else "3.1.1"
+        return "5" if self is MqttVersion.FIVE else "3.1.1"
 
     def refusal(self, answer: bytes) -> int:
         """Return the reason for which a PUBACK refuses, 0 where it does not: in 3.1.1 none says so. answer: what is behind its number."""
-        return answer[0] if self is Version.FIVE and answer and answer[0] >= 0x80 else 0
+        return answer[0] if self is MqttVersion.FIVE and answer and answer[0] >= 0x80 else 0
 
     def codes(self, answer: bytes) -> bytes:
         """Return the codes of a SUBACK, one a filter. answer: what is behind its number."""
-        properties = 1 + answer[0] if self is Version.FIVE and answer else 0
+        properties = 1 + answer[0] if self is MqttVersion.FIVE and answer else 0
         return answer[properties:]
 
 
@@ -45,7 +45,7 @@ class NoPacketError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """What one side of a connection takes. Asked for by the first two; the others are what a broker says of itself."""
 
     expiry: int  # seconds for which a session is kept
@@ -55,21 +55,23 @@ class Limits:
     session_there: bool = False
 
     @classmethod
-    def of(cls, body: bytes, version: Version) -> Limits:
+    def of(cls, body: bytes, version: MqttVersion) -> SessionLimits:
         """Return what a CONNACK says; what can't be read of it counts as not said."""
         packet, qos = 0, 2
-        if version is Version.FIVE:
+        if version is MqttVersion.FIVE:
             for name, value in _properties(body[2:]):
                 packet = value if name == 0x27 else packet
                 qos = value if name == 0x24 else qos
         return cls(0, 0, packet, qos, bool(body[0] & 1))
 
 
-def connect(version: Version, client_id: str, asked: Limits, *, user: str = "", password: str = "", fresh: bool = False) -> bytes:
+def connect(
+    version: MqttVersion, client_id: str, asked: SessionLimits, *, user: str = "", password: str = "", fresh: bool = False
+) -> bytes:
     """Return a CONNECT. fresh: what the broker keeps for this id is dropped. A password goes with a user alone, as clients send it."""
     flags = (0x02 if fresh else 0) | (0x80 if user else 0) | (0x40 if user and password else 0)
     body = _text("MQTT") + bytes((version.value, flags)) + struct.pack(">H", KEEPALIVE)
-    if version is not Version.FOUR:
+    if version is not MqttVersion.FOUR:
         wishes = struct.pack(">BIBHBI", 0x11, asked.expiry, 0x21, max(1, asked.receive), 0x27, LARGEST)
         body += bytes((len(wishes),)) + wishes
     body += _text(client_id)
@@ -78,20 +80,20 @@ def connect(version: Version, client_id: str, asked: Limits, *, user: str = "", 
     return _packet(0x10, body)
 
 
-def subscribe(version: Version, number: int, wanted: list[tuple[str, int]]) -> bytes:
+def subscribe(version: MqttVersion, number: int, wanted: list[tuple[str, int]]) -> bytes:
     """Return a SUBSCRIBE to topic filters, each with its QoS."""
-    body = struct.pack(">H", number) + (b"\0" if version is Version.FIVE else b"")
+    body = struct.pack(">H", number) + (b"\0" if version is MqttVersion.FIVE else b"")
     return _packet(0x82, body + b"".join(_text(one) + bytes((qos,)) for one, qos in wanted))
 
 
-def publish(version: Version, number: int, topic: str, data: bytes) -> bytes:
+def publish(version: MqttVersion, number: int, topic: str, data: bytes) -> bytes:
     """Return a PUBLISH of QoS 1."""
-    return _packet(0x32, _text(topic) + struct.pack(">H", number) + (b"\0" if version is Version.FIVE else b"") + data)
+    return _packet(0x32, _text(topic) + struct.pack(">H", number) + (b"\0" if version is MqttVersion.FIVE else b"") + data)
 
 
-def leave(version: Version, expiry: int) -> bytes:
+def leave(version: MqttVersion, expiry: int) -> bytes:
     """Return a DISCONNECT. expiry: seconds for which the session is kept from now on, where the version can say so."""
-    return _packet(0xE0, b"\0\x05\x11" + struct.pack(">I", expiry) if version is Version.FIVE else b"")
+    return _packet(0xE0, b"\0\x05\x11" + struct.pack(">I", expiry) if version is MqttVersion.FIVE else b"")
 
 
 class PacketReader:

@@ -24,10 +24,10 @@ from .mqtt_packets import (
     PUBACK,
     PUBLISH,
     SUBACK,
-    Limits,
+    MqttVersion,
     NoPacketError,
     PacketReader,
-    Version,
+    SessionLimits,
     connect,
     leave,
     publish,
@@ -55,7 +55,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class LookWish:
     """What is looked at. The topics are those that the client truly uses, but for `echo`, which nobody hears."""
 
     broker: Broker
@@ -67,11 +67,11 @@ class Wish:
     session: int  # seconds for which the client's own session is kept
     heard: str = ""  # when the other side was last heard, for who can't send itself a message
     free: bool = False  # no client of ours uses the id now, so it may be tried where a broker takes no other
-    versions: tuple[Version, ...] = (Version.FIVE, Version.FOUR)
+    versions: tuple[MqttVersion, ...] = (MqttVersion.FIVE, MqttVersion.FOUR)
     seconds: float = SECONDS
 
 
-def look(wish: Wish, context: Callable[[], ssl.SSLContext], *, busy: str = "") -> list[Found]:
+def look(wish: LookWish, context: Callable[[], ssl.SSLContext], *, busy: str = "") -> list[Found]:
     """Return what each step came to, all steps in order. context: makes what TLS goes by, where it is spoken.
 
     busy: who is connected with the client's own id, whose session is let alone; the broker is then looked at up to TLS.
@@ -98,7 +98,7 @@ class _StopError(Exception):
         self.trouble = trouble
 
 
-def _steps(wish: Wish, context: Callable[[], ssl.SSLContext], busy: str) -> Iterator[Found]:
+def _steps(wish: LookWish, context: Callable[[], ssl.SSLContext], busy: str) -> Iterator[Found]:
     broker = wish.broker
     addresses = _addresses(wish)
     yield Found(NAME, True, f"{broker.host} is {', '.join(dict.fromkeys(a[0] for a in addresses))}")
@@ -117,7 +117,7 @@ def _steps(wish: Wish, context: Callable[[], ssl.SSLContext], busy: str) -> Iter
     yield from _Visit(wish, addresses, context).run()
 
 
-def _addresses(wish: Wish) -> list[tuple[str, int]]:
+def _addresses(wish: LookWish) -> list[tuple[str, int]]:
     """Return where the host is. A resolver may take minutes, so it is not waited for."""
     found: list[tuple[str, int]] = []
     failed: list[Exception] = []
@@ -140,7 +140,7 @@ def _addresses(wish: Wish) -> list[tuple[str, int]]:
 
 
 @contextmanager
-def _opened(wish: Wish, addresses: list[tuple[str, int]]) -> Iterator[socket.socket]:
+def _opened(wish: LookWish, addresses: list[tuple[str, int]]) -> Iterator[socket.socket]:
     until, last = time.monotonic() + wish.seconds, OSError("no address")
     for address in addresses:
         try:
@@ -157,7 +157,7 @@ def _opened(wish: Wish, addresses: list[tuple[str, int]]) -> Iterator[socket.soc
 
 
 @contextmanager
-def _secured(wish: Wish, plain: socket.socket, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+def _secured(wish: LookWish, plain: socket.socket, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     """Give the connection in TLS, once the broker has taken the certificate that it was shown."""
     broker, words = wish.broker, wish.words
     try:
@@ -171,7 +171,7 @@ def _secured(wish: Wish, plain: socket.socket, context: ssl.SSLContext) -> Itera
         yield wrapped
 
 
-def _tls_said(wish: Wish, secured: ssl.SSLSocket) -> str:
+def _tls_said(wish: LookWish, secured: ssl.SSLSocket) -> str:
     try:
         require_taken(secured)
     except OSError as error:
@@ -182,22 +182,22 @@ def _tls_said(wish: Wish, secured: ssl.SSLSocket) -> str:
     return f"{secured.version()}, with a certificate that holds: it {life.told(now)}{soon}"
 
 
-def _refused_late(error: OSError, wish: Wish) -> Trouble:
+def _refused_late(error: OSError, wish: LookWish) -> Trouble:
     """Return what it means that a broker ends TLS after the handshake: it says so of a client's certificate only then."""
     if getattr(error, "library", None):
         return reaching.explain(error, wish.broker, wish.words)
     return replace(reaching.hung_up(wish.broker, wish.words), step=TLS)
 
 
-def _speaks_plain(wish: Wish) -> bool:
+def _speaks_plain(wish: LookWish) -> bool:
     """Return whether a port answers in MQTT without TLS. Asked in a version that there is not: nobody's session is touched."""
     with suppress(OSError), socket.create_connection((wish.broker.host, wish.broker.port), timeout=wish.seconds) as plain:
-        plain.sendall(connect(Version.NONE, "", Limits(0, 0)))
+        plain.sendall(connect(MqttVersion.NONE, "", SessionLimits(0, 0)))
         return plain.recv(1)[:1] == bytes((CONNACK << 4,))
     return False
 
 
-def _speaks_tls(wish: Wish) -> bool:
+def _speaks_tls(wish: LookWish) -> bool:
     """Return whether a port that gave no answer in MQTT begins TLS."""
     import ssl
 
@@ -214,7 +214,7 @@ def _speaks_tls(wish: Wish) -> bool:
 class _Visit:
     """A look from within: one connection in MQTT, and what is allowed on it."""
 
-    def __init__(self, wish: Wish, addresses: list[tuple[str, int]], context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, wish: LookWish, addresses: list[tuple[str, int]], context: Callable[[], ssl.SSLContext]) -> None:
         self._wish, self._addresses, self._context = wish, addresses, context
         mark = os.urandom(4).hex()
         self._id, self._echo = f"{wish.client_id}.look-{mark}", f"{wish.echo}-{mark}"
@@ -245,7 +245,7 @@ class _Visit:
             self._id = self._wish.client_id
         return tries
 
-    def _in(self, version: Version) -> Iterator[Found]:
+    def _in(self, version: MqttVersion) -> Iterator[Found]:
         wish, began = self._wish, time.monotonic()
         with self._connected(version, fresh=False) as talk:
             kept = talk.limits.session_there  # the broker has made one id of this one and the client's own
@@ -255,13 +255,13 @@ class _Visit:
             finally:
                 with suppress(OSError):
                     talk.send(leave(version, wish.session if kept else 0))
-        if version is not Version.FIVE and not kept:
+        if version is not MqttVersion.FIVE and not kept:
             # A new one forgets the session that this one has made.
             with suppress(_VersionError, _StopError), self._connected(version, fresh=True) as talk:
                 talk.send(leave(version, 0))
 
     @contextmanager
-    def _connected(self, version: Version, *, fresh: bool) -> Iterator[_Talk]:
+    def _connected(self, version: MqttVersion, *, fresh: bool) -> Iterator[_Talk]:
         wish, broker = self._wish, self._wish.broker
         with _opened(wish, self._addresses) as plain:
             talk = _Talk(plain, wish.seconds)
@@ -272,9 +272,9 @@ class _Visit:
                 return
             yield self._greeted(talk, version, fresh)
 
-    def _greeted(self, talk: _Talk, version: Version, fresh: bool) -> _Talk:
+    def _greeted(self, talk: _Talk, version: MqttVersion, fresh: bool) -> _Talk:
         broker, words, wish = self._wish.broker, self._wish.words, self._wish
-        asked = Limits(HELD, 1)
+        asked = SessionLimits(HELD, 1)
         try:
             talk.send(connect(version, self._id, asked, user=broker.user, password=broker.password, fresh=fresh))
             kind, body = talk.read((CONNACK,))
@@ -293,10 +293,10 @@ class _Visit:
             raise _VersionError(reaching.refused(code, broker, words, self._id))
         if code:
             raise _StopError(reaching.refused(code, broker, words, self._id))
-        talk.limits = Limits.of(body, version)
+        talk.limits = SessionLimits.of(body, version)
         return talk
 
-    def _login(self, version: Version, limits: Limits, began: float) -> Found:
+    def _login(self, version: MqttVersion, limits: SessionLimits, began: float) -> Found:
         broker = self._wish.broker
         who = f" as {broker.user}" if broker.user else ""
         text = f"let in{who} over MQTT {version.said}, in {_ms(began)}"
@@ -306,7 +306,7 @@ class _Visit:
             return Found(LOGIN, False, f"{text}; but it takes messages of QoS 0 alone", "have it take QoS 1")
         return Found(LOGIN, True, text + (f"; packets up to {limits.packet} bytes" if limits.packet else ""))
 
-    def _access(self, version: Version, talk: _Talk) -> Iterator[Found]:
+    def _access(self, version: MqttVersion, talk: _Talk) -> Iterator[Found]:
         wish, broker = self._wish, self._wish.broker
         try:
             talk.send(subscribe(version, 1, [(one, 1) for one in wish.listen] + [(self._echo, 0)]))
@@ -325,12 +325,12 @@ class _Visit:
         except OSError as error:
             raise _StopError(self._ended(error, talk)) from None
         speaks = f"may speak on {wish.speak}"
-        if version is not Version.FIVE:
+        if version is not MqttVersion.FIVE:
             speaks = f"whether it {speaks}, no broker says in MQTT {version.said}"
         yield Found(ACCESS, True, f"may listen on {' and '.join(wish.listen)}; {speaks}")
         yield self._trip(version, talk)
 
-    def _trip(self, version: Version, talk: _Talk) -> Found:
+    def _trip(self, version: MqttVersion, talk: _Talk) -> Found:
         began = time.monotonic()
         untold = "no message comes back: an access list lets nobody hear what it says itself, as is right" + self._wish.heard
         try:
@@ -372,7 +372,7 @@ class _Talk:
     def __init__(self, plain: socket.socket, seconds: float) -> None:
         self._socket, self._seconds = plain, seconds
         self._reader = PacketReader(plain)
-        self.limits = Limits(0, 0)
+        self.limits = SessionLimits(0, 0)
         self.ended = 0  # the reason with which the broker ended it
         self.heard: list[str] = []  # topics of what came
 

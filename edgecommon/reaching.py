@@ -215,7 +215,7 @@ def _not_believed(error: BaseException, broker: Broker, words: Words) -> Trouble
 # What OpenSSL calls the alerts of a broker that does not take a client's certificate.
 _ALERTS = {
     "CERTIFICATE_REQUIRED": "it asks for a client certificate (certificate required)",
-    "CERTIFICATE_REVOKED": "the client certificate is revoked",
+    "CERTIFICATE_REVOKED": "client certificate revoked",
     "CERTIFICATE_EXPIRED": "the client certificate has expired by the broker's clock",
     "UNKNOWN_CA": "the client certificate is signed by a CA that the broker does not know",
     "BAD_CERTIFICATE": "the client certificate is not taken",

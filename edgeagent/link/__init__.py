@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["certificate", "device_side", "enrolling", "installing", "mqtt", "session", "transport"]
+__all__ = ["certificate", "device_side", "enrolling", "installing", "link_state", "looking", "mqtt", "session", "transport"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edgeagent.settings.tree import LinkSettings
 from edgecommon import probing, reaching
-from edgecommon.mqtt_packets import Version
-from edgecommon.probing import Found, Wish
+from edgecommon.mqtt_packets import MqttVersion
+from edgecommon.probing import Found, LookWish
 from modelwire.wire import topics
 
 from . import credentials
@@ -16,7 +16,7 @@ from . import credentials
 if TYPE_CHECKING:
     import ssl
 
-_VERSIONS = {"5": (Version.FIVE,), "3.1.1": (Version.FOUR,)}
+_VERSIONS = {"5": (MqttVersion.FIVE,), "3.1.1": (MqttVersion.FOUR,)}
 
 
 def look(
@@ -30,12 +30,13 @@ def look(
     """
     broker = credentials.described(settings, folder, credentials.password_of(folder, settings))
     context = credentials.tls_of(folder, settings) if broker.tls else None
-    wish = Wish(
+    wish = LookWish(
         broker, reaching.BOARD, settings.client_id or f"{fleet}.{device}",
         listen=(topics.all_down(fleet, device), topics.trust_of_all(fleet)),
         speak=topics.up(fleet, device, model, "state"), echo=echo(fleet), session=int(settings.session_expiry),
         heard=heard, free=free,
-        versions=_VERSIONS.get(settings.protocol, (Version.FIVE, Version.FOUR)), seconds=min(settings.connect_timeout, probing.SECONDS),
+        versions=_VERSIONS.get(settings.protocol, (MqttVersion.FIVE, MqttVersion.FOUR)),
+        seconds=min(settings.connect_timeout, probing.SECONDS),
     )  # fmt: skip
 
     def made() -> ssl.SSLContext:

@@ -282,6 +282,11 @@ class MqttLink:
             client.tls_set_context(self._tls)
         assert self._will is not None
         client.will_set(self._will.topic, self._will.data, qos=1, retain=True)
+        self._hear(client, v5)
+        return client
+
+    def _hear(self, client: _Client, v5: bool) -> None:
+        """Make events of what comes on a connection, with its generation."""
         generation = self._generation
 
         def connected(c: mqtt.Client, _: Any, flags: Any, code: Any, properties: Any) -> None:
@@ -332,7 +337,6 @@ class MqttLink:
 
         client.ended, client.on_socket_open, client.on_disconnect = ended, reached, put_off
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
-        return client
 
     def _why_ended(self, client: _Client, fault: BaseException | None) -> Trouble:
         """Return why a connection ended, or did not come about."""

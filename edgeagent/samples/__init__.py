@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["cards", "from_files", "spool"]
+__all__ = ["cards", "from_files", "spool", "spool_tables"]

@@ -18,14 +18,14 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates
-from edgecommon.mqtt_packets import Version
-from edgecommon.probing import Found, Wish, look
+from edgecommon.mqtt_packets import MqttVersion
+from edgecommon.probing import Found, LookWish, look
 from edgecommon.reaching import BOARD
 from tests import broker
 from tests.certificates import DAY, Authority
 
 needs_mosquitto = pytest.mark.skipif(broker.program() is None or which("mosquitto_passwd") is None, reason=broker.MISSING)
-FOUR = (Version.FOUR,)
+FOUR = (MqttVersion.FOUR,)
 HERE = "127.0.0.1"
 OPEN = "allow_anonymous true"
 SAFETY = 60.0  # seconds
@@ -37,7 +37,7 @@ def looked(at: Broker, **changes: object) -> dict[str, Found]:
         "listen": ("e1/home/pi-7/+/dn/#", "e1/home/all/all/dn/trust"), "speak": "e1/home/pi-7/m/up/state",
         "echo": "e1/home/all/all/dn/look", "session": 3600, "seconds": 20.0,
     }  # fmt: skip
-    found = look(Wish(at, BOARD, "home.pi-7", **{**given, **changes}), at.certificates.context)  # type: ignore[arg-type]
+    found = look(LookWish(at, BOARD, "home.pi-7", **{**given, **changes}), at.certificates.context)  # type: ignore[arg-type]
     assert [one.step for one in found] == [s for s in ("name", "port", "TLS", "login", "session", "access", "trip") if s in by_step(found)]
     failed = [one for one in found if one.ok is False]
     assert len(failed) <= 1 and all(one.fix for one in failed), "each fault says what to do"
@@ -78,8 +78,8 @@ def guarded(tmp_path: Path) -> Iterator[broker.Mosquitto]:
 
 
 @needs_mosquitto
-@pytest.mark.parametrize("versions", [(Version.FIVE, Version.FOUR), FOUR], ids=["5", "3.1.1"])
-def test_on_an_open_broker_every_step_is_gone_and_a_message_comes_back(tmp_path: Path, versions: tuple[Version, ...]) -> None:
+@pytest.mark.parametrize("versions", [(MqttVersion.FIVE, MqttVersion.FOUR), FOUR], ids=["5", "3.1.1"])
+def test_on_an_open_broker_every_step_is_gone_and_a_message_comes_back(tmp_path: Path, versions: tuple[MqttVersion, ...]) -> None:
     with broker.mosquitto(tmp_path) as b:
         found = looked(Broker(HERE, b.port), versions=versions)
     assert list(found) == ["name", "port", "login", "access", "trip"] and all(one.ok for one in found.values())
@@ -88,8 +88,8 @@ def test_on_an_open_broker_every_step_is_gone_and_a_message_comes_back(tmp_path:
 
 @needs_mosquitto
 @pytest.mark.slow("waits for a message that the access list holds back", seconds=3)
-@pytest.mark.parametrize("versions", [(Version.FIVE, Version.FOUR), FOUR], ids=["5", "3.1.1"])
-def test_a_wrong_a_missing_and_a_forgotten_password_are_told_apart(guarded: broker.Mosquitto, versions: tuple[Version, ...]) -> None:
+@pytest.mark.parametrize("versions", [(MqttVersion.FIVE, MqttVersion.FOUR), FOUR], ids=["5", "3.1.1"])
+def test_a_wrong_a_missing_and_a_forgotten_password_are_told_apart(guarded: broker.Mosquitto, versions: tuple[MqttVersion, ...]) -> None:
     good = looked(Broker(HERE, guarded.port, "pi-7", "hush"), versions=versions)
     assert good["login"].ok and good["access"].ok and "as pi-7" in good["login"].text
     assert good["trip"].ok is None and "access list" in good["trip"].text, "nobody may hear what it says itself"
@@ -228,7 +228,7 @@ def test_a_broker_that_says_odd_things_or_nothing_is_named_in_bounded_time(says:
     odd, began = Odd(says, drip=drip), time.monotonic()
     try:
         found = look(
-            Wish(Broker(HERE, odd.port), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=0.3), NO_CERTIFICATES.context
+            LookWish(Broker(HERE, odd.port), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=0.3), NO_CERTIFICATES.context
         )  # fmt: skip
     finally:
         odd.close()
@@ -245,7 +245,7 @@ def test_what_speaks_no_tls_is_named_in_bounded_time(says: bytes | None) -> None
     odd, began = Odd(says), time.monotonic()
     try:
         found = look(
-            Wish(Broker(HERE, odd.port, tls=True), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=0.3), NO_CERTIFICATES.context
+            LookWish(Broker(HERE, odd.port, tls=True), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=0.3), NO_CERTIFICATES.context
         )  # fmt: skip
     finally:
         odd.close()
@@ -326,8 +326,8 @@ def test_a_broker_that_takes_one_id_alone_is_asked_with_it_only_when_nobody_uses
 
     threading.Thread(target=serve, daemon=True).start()
     port = listener.getsockname()[1]
-    wish = Wish(Broker(HERE, port), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=5.0)
+    wish = LookWish(Broker(HERE, port), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=5.0)
     assert fault(by_step(look(wish, NO_CERTIFICATES.context))).step == "login" and len(asked) == 1
-    free = Wish(Broker(HERE, port), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=5.0, free=True)
+    free = LookWish(Broker(HERE, port), BOARD, "home.pi-7", ("a/#",), "b", "c", 60, seconds=5.0, free=True)
     assert by_step(look(free, NO_CERTIFICATES.context))["login"].ok and len(asked) == 3
     listener.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgecommon import probing
 from edgecommon.broker import Broker
-from edgecommon.probing import SECONDS, Found, Wish
+from edgecommon.probing import SECONDS, Found, LookWish
 from edgecommon.reaching import CENTRE, explain
 from modelwire.errors import BadArgument
 from modelwire.wire import topics
@@ -27,7 +27,7 @@ def look(broker: Broker, fleet: str, client_id: str, *, busy: str = "", free: bo
     """
     context = tls_of(broker) if broker.tls else None
     nobody = f"{topics.ROOT}/{fleet}/all/all/dn"  # no board listens there but for trust records
-    wish = Wish(
+    wish = LookWish(
         broker, CENTRE, client_id, listen=(topics.all_up(fleet),), speak=f"{nobody}/cmd", echo=f"{nobody}/look", session=SESSION_SECONDS,
         heard="; edgecloud devices says when a board was heard", free=free, seconds=seconds,
     )  # fmt: skip

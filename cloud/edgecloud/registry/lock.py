@@ -15,14 +15,14 @@ from modelwire.errors import BadArgument, StateBusy
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class RegistryHolder:
     """Who holds a registry alone, and what it says of itself to who looks."""
 
     pid: int
     says: str
 
 
-class Held:
+class HeldRegistry:
     """A registry that this process holds alone."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -40,7 +40,7 @@ class Held:
 
 
 @contextmanager
-def lock_registry(path: Path) -> Iterator[Held]:
+def lock_registry(path: Path) -> Iterator[HeldRegistry]:
     """Hold the registry alone. Raises StateBusy when another process does."""
     path = path.resolve()  # under all its names it is one registry
     with _lock_file(path, "lock") as file:
@@ -48,20 +48,20 @@ def lock_registry(path: Path) -> Iterator[Held]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StateBusy(path=path) from None
-        held = Held(file)
+        held = HeldRegistry(file)
         try:
             yield held  # closing the file lets go
         finally:
             held.tell("")
 
 
-def holder(path: Path) -> Holder | None:
+def holder(path: Path) -> RegistryHolder | None:
     """Return who holds the registry and says so, for people: whoever needs to know takes the lock, which looking does not."""
     path = path.resolve()
     try:
         with path.with_name(f"{path.name}.lock").open() as file:
             pid, _, says = file.read(4096).partition("\n")
-            return Holder(int(pid), says) if is_held(file.fileno(), int(pid)) else None
+            return RegistryHolder(int(pid), says) if is_held(file.fileno(), int(pid)) else None
     except (OSError, ValueError):
         return None
 
