@@ -47,7 +47,7 @@ class Trouble:
 
 
 # OpenSSL's numbers for why a certificate is not believed.
-_EXPIRED, _NOT_YET, _SELF_SIGNED, _UNKNOWN, _WRONG_NAME = (10,), (9,), (18, 19), (2, 7, 20, 21), (62, 64)
+_EXPIRED, _NOT_YET, _SELF_SIGNED, _UNKNOWN, _WRONG_NAME = (10,), (9,), (18,), (2, 7, 19, 20, 21), (62, 64)
 
 
 def explain(error: BaseException, broker: Broker, words: Words) -> Trouble:
@@ -196,7 +196,8 @@ def _no_name(error: BaseException, broker: Broker, words: Words) -> Trouble:
 
 def _not_believed(error: BaseException, broker: Broker, words: Words) -> Trouble:
     code = getattr(error, "verify_code", 0)
-    reason = f"the broker's certificate is not believed: {getattr(error, 'verify_message', '') or error}"
+    said = str(getattr(error, "verify_message", "") or error).rstrip(".")
+    reason = f"the broker's certificate is not believed: {said}"
     if code in _EXPIRED:
         fix = "renew the broker's certificate; if it is good until later, set this machine's clock"
     elif code in _NOT_YET:

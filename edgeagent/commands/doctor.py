@@ -195,10 +195,9 @@ def _broker(loaded: Loaded, device: DeviceFolder | None) -> Iterator[Finding]:
     up = pid is not None and said is not None and said.up and said.broker == settings.link.broker
     busy = f"the agent, process {pid}, is let in: connected since {local(said.at)}" if up and said else ""
     try:
-        found = looking.look(
-            settings.link, loaded.folder, settings.device.fleet, settings.device.name, settings.models[0].name, busy=busy,
-            heard=_heard(device), free=pid is None,
-        )  # fmt: skip
+        model = settings.models[0].name if settings.models else "none"
+        names = settings.device.fleet, settings.device.name, model
+        found = looking.look(settings.link, loaded.folder, *names, busy=busy, heard=_heard(device), free=pid is None)
     except ModelWireError as e:
         yield Finding("broker", False, e.message, e.next_step)
         return

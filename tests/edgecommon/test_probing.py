@@ -310,6 +310,25 @@ def test_where_a_broker_binds_the_id_to_the_user_a_session_and_what_waits_in_it_
         one.leave()
 
 
+@needs_mosquitto
+@pytest.mark.slow("waits for a message that the access list holds back", seconds=3)
+def test_a_centre_that_may_not_hear_itself_hears_what_the_broker_kept_of_boards(tmp_path: Path, guarded: broker.Mosquitto) -> None:
+    guarded.stop()
+    access = tmp_path / "acl"
+    access.write_text(access.read_text() + "user centre\ntopic read e1/home/+/+/up/#\ntopic write e1/home/+/+/dn/#\n")
+    subprocess.run(["mosquitto_passwd", "-b", str(tmp_path / "words"), "centre", "hush"], check=True, capture_output=True)
+    guarded.start()
+    as_centre = {"listen": ("e1/home/+/+/up/#",), "speak": "e1/home/all/all/dn/cmd", "heard": "; nobody was heard"}
+    at = Broker(HERE, guarded.port, "centre", "hush")
+    found = looked(at, **as_centre)
+    assert found["access"].ok and found["trip"].ok is None and "nobody was heard" in found["trip"].text
+    board = Client(guarded.port, "home.pi-7", "pi-7", "hush")
+    board.paho.publish("e1/home/pi-7/m/up/state", b"here", qos=1, retain=True).wait_for_publish(SAFETY)
+    found = looked(at, **as_centre)
+    assert found["trip"].ok and "e1/home/pi-7/m/up/state" in found["trip"].text
+    board.leave()
+
+
 def test_a_broker_that_takes_one_id_alone_is_asked_with_it_only_when_nobody_uses_it() -> None:
     asked: list[bytes] = []
     listener = socket.create_server((HERE, 0))

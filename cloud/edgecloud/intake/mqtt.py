@@ -137,7 +137,8 @@ class MqttTransport:
         self._trouble: Trouble | None = None  # of the last attempt
         self._said: Trouble | None = None  # what was logged last
         self._lives = reaching.ShortLives(client_id)
-        self._opened, self._heard = 0.0, False  # of this connection: monotonic seconds of its begin, and whether the broker answered
+        # Of this connection: monotonic seconds of its begin, whether it is open, and whether the broker has answered on it.
+        self._opened, self._open, self._heard = 0.0, False, False
 
     @property
     def name(self) -> str:
@@ -252,7 +253,7 @@ class MqttTransport:
                 return
             if not self._socket_open.is_set():
                 continue
-            if not self._refused.is_set():
+            if self._open and not self._refused.is_set() and self._is_silent():
                 self._say(reaching.silent(self._broker, CENTRE, self._connect_seconds))
             other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
             log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
@@ -295,7 +296,7 @@ class MqttTransport:
             log.log(logging.ERROR if trouble.refused else logging.WARNING, "%s: %s; trying again", self._broker.url, trouble)
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, _socket: Any) -> None:
-        self._opened, self._heard = time.monotonic(), False
+        self._opened, self._open, self._heard = time.monotonic(), True, False
         self._socket_open.set()
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -335,6 +336,7 @@ class MqttTransport:
 
     def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if client is self._client:
+            self._open = False
             was, by_broker = self._connected.is_set(), flags.is_disconnect_packet_from_server
             self._connected.clear()
             self._generation += 1
@@ -354,10 +356,14 @@ class MqttTransport:
         if said is not None:
             self._say(said)
 
+    def _is_silent(self) -> bool:
+        """Return whether the connection came about long ago and the broker has said nothing on it: others hang up at once."""
+        return self._opened > 0 and not self._heard and time.monotonic() - self._opened >= 0.9 * self._connect_seconds
+
     def _why_unanswered(self, fault: Exception | None) -> Trouble:
         if fault is not None:
             return reaching.explain(fault, self._broker, CENTRE)
-        if time.monotonic() - self._opened >= self._connect_seconds:
+        if self._is_silent():
             return reaching.silent(self._broker, CENTRE, self._connect_seconds)
         return reaching.hung_up(self._broker, CENTRE)
 

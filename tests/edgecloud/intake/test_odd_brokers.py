@@ -149,3 +149,28 @@ def test_after_a_refusal_a_broker_that_hangs_up_is_named_too(caplog: pytest.LogC
     assert transport.trouble is not None and not transport.trouble.refused
     transport.stop()
     listener.close()
+
+
+@pytest.mark.slow("waits for the second look at the version of MQTT", seconds=3)
+def test_a_broker_that_hangs_up_is_not_called_silent(caplog: pytest.LogCaptureFixture) -> None:
+    count = [0]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        try:
+            while True:
+                s, _ = listener.accept()
+                with s:
+                    s.recv(4096)
+                    count[0] += 1
+        except OSError:
+            return
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+    transport = MqttTransport(parse_broker(url), fleet=FLEET, client_id="centre", connect_seconds=0.5)
+    transport.start(Ear())
+    until(lambda: count[0] >= 4, 60)
+    transport.stop()
+    listener.close()
+    assert caplog.text.count("hangs up without an answer in MQTT") == 1 and "has not answered" not in caplog.text
