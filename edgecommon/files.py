@@ -217,26 +217,26 @@ def holder(path: Path) -> int | None:
         return None
     try:
         pid = os.read(handle, 20).strip()
-        return int(pid) if pid.isdigit() and is_held(handle, int(pid)) else None
+        return int(pid) if pid.isdigit() and holds_locks(int(pid)) else None
     except OSError:
         return None
     finally:
         os.close(handle)
 
 
-def is_held(handle: int, pid: int) -> bool:
-    """Return whether this process holds the lock of an open file. Asked without the lock, which who just starts may want.
+def holds_locks(pid: int) -> bool:
+    """Return whether this process is there and holds locks of files. Asked without the lock, which who just starts may want.
 
-    A kill leaves a number behind, and after a restart of the machine another process may have it.
+    A kill leaves its number behind, and after a restart of the machine another process may have it.
     """
-    inode = os.fstat(handle).st_ino
     try:
-        lines = Path("/proc/locks").read_text().splitlines()
+        lines = [line.replace("-> ", "").split() for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
+        lines = []
+    if not lines:  # it is not told here
         return _is_alive(pid)
-    # N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END. The device is another one than stat's on some file systems.
-    held = (line.replace("-> ", "").split() for line in lines)
-    return any(len(one) > 5 and one[1] == "FLOCK" and one[4] == str(pid) and one[5].endswith(f":{inode}") for one in held)
+    # N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END. The file is not looked at: some file systems tell stat another one.
+    return any(one[1:2] == ["FLOCK"] and one[4:5] == [str(pid)] for one in lines)
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgecommon.files import is_held
+from edgecommon.files import holds_locks
 from modelwire.errors import BadArgument, StateBusy
 
 
@@ -33,10 +33,9 @@ class HeldRegistry:
         if says == self._said:
             return
         self._said = says
-        with suppress(OSError):
-            self._file.truncate(0)
-            self._file.write(f"{os.getpid()}\n{says}".encode() if says else b"")
-            self._file.flush()
+        with suppress(OSError):  # not by the file's own buffer: what a full disk refused would be written again when it is closed
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), f"{os.getpid()}\n{says}".encode() if says else b"")
 
 
 @contextmanager
@@ -61,7 +60,7 @@ def holder(path: Path) -> RegistryHolder | None:
     try:
         with path.with_name(f"{path.name}.lock").open() as file:
             pid, _, says = file.read(4096).partition("\n")
-            return RegistryHolder(int(pid), says) if is_held(file.fileno(), int(pid)) else None
+            return RegistryHolder(int(pid), says) if holds_locks(int(pid)) else None
     except (OSError, ValueError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import subprocess
@@ -180,3 +181,16 @@ def test_a_fleet_pub_that_is_not_this_registrys_is_named(desk: Desk, tmp_path: P
         assert checks(desk, *away)["fleet-key"]["ok"] is False
     file.unlink()
     assert checks(desk, *away)["fleet-key"]["ok"], "it may lie elsewhere"
+
+
+def test_an_ingester_that_can_not_say_how_its_link_is_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with lock_registry(tmp_path / "fleet.db") as held:
+        held.tell("connecting")
+        assert says(tmp_path / "fleet.db") == "connecting"
+        with monkeypatch.context() as changed:
+            changed.setattr("edgecloud.registry.lock.os.write", full)
+            held.tell("no link: x")
+    assert holder(tmp_path / "fleet.db") is None

@@ -174,3 +174,18 @@ def test_a_broker_that_hangs_up_is_not_called_silent(caplog: pytest.LogCaptureFi
     transport.stop()
     listener.close()
     assert caplog.text.count("hangs up without an answer in MQTT") == 1 and "has not answered" not in caplog.text
+
+
+@pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
+def test_an_empty_message_is_taken_off_the_broker_and_says_nothing(tmp_path: Path) -> None:
+    with broker.mosquitto(tmp_path) as b:
+        centre, ear = MqttTransport(parse_broker(b.url), fleet=FLEET, client_id="centre"), Ear()
+        other = MqttTransport(parse_broker(b.url), fleet="other", client_id="doctor")
+        for one, receive in ((centre, ear), (other, Ear())):
+            one.start(receive)
+        until(lambda: centre.connected and other.connected, 60)
+        for data in (b"", b"whole"):
+            other.publish(f"e1/{FLEET}/pi-7/digits/up/state", data)
+        until(lambda: ear.data() == [b"whole"], 60)
+        for one in (centre, other):
+            one.stop()
