@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 from edgecommon.files import require_regular
 
 if TYPE_CHECKING:
-    import socket
     import ssl
 
 
@@ -78,15 +77,6 @@ def require_taken(secured: ssl.SSLSocket) -> None:
         secured.recv(64)
 
 
-def first_word(plain: socket.socket) -> bytes:
-    """Return how whoever listens begins its answer to a greeting in MQTT; empty when it hangs up, or says nothing in the socket's time."""
-    plain.sendall(_PROBE)
-    try:
-        return plain.recv(8)
-    except TimeoutError:
-        return b""
-
-
 def parse_url(url: str) -> Broker | None:
     """Return the broker of mqtt[s]://[USER@]HOST[:PORT]; None for another URL, and for one that holds a password.
 
@@ -112,9 +102,6 @@ def redacted(text: str) -> str:
     for forgotten in (_NO_PORT_AT_ALL, _NO_PORT, _NO_SCHEME):
         text = forgotten.sub(r"\1***", text)
     return _QUERY.sub(r"\1***", text)
-
-
-TAKEN_OVER = 0x8E  # MQTT 5: another client has connected with this one's name
 
 
 class Tenure:

@@ -295,16 +295,11 @@ def holder(path: Path) -> int | None:
         return None
     try:
         pid = os.read(handle, 20).strip()
-        if not pid.isdigit():
-            return None
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return None
+        return int(pid) if pid.isdigit() and holds_locks(int(pid)) else None
     except OSError:
-        pass  # it is alive and another user's
+        return None
     finally:
         os.close(handle)
-    return int(pid)
 
 
 def _locked_by(path: Path) -> int | None:
@@ -317,3 +312,28 @@ def _locked_by(path: Path) -> int | None:
             if words[1] == "FLOCK" and words[5] == name and int(words[4]) > 0:
                 return int(words[4])
     return None
+
+
+def holds_locks(pid: int) -> bool:
+    """Return whether this process is there and holds locks of files. Asked without the lock, which who just starts may want.
+
+    A kill leaves its number behind, and after a restart of the machine another process may have it.
+    """
+    try:
+        lines = [line.replace("-> ", "").split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        lines = []
+    if not lines:  # it is not told here
+        return _is_alive(pid)
+    # N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END. The file is not looked at: some file systems tell stat another one.
+    return any(one[1:2] == ["FLOCK"] and one[4:5] == [str(pid)] for one in lines)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is alive and another user's
+    return True

@@ -181,7 +181,14 @@ class BrokerUnreachable(LinkError):
     """The centre found no broker to listen on."""
 
     code = 32
-    hint = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
+    hint = "{fix}"
+
+
+class BrokerRefused(LinkError):
+    """The broker answers, and does not let this client in or do what it needs: password, certificate, access list."""
+
+    code = 34
+    hint = "{fix}"
 
 
 class SessionTaken(LinkError):

@@ -75,6 +75,14 @@ def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
+def local(seconds: int) -> str:
+    """Return a time as people here read it."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):  # the centre may ask for quiet beyond the year 9999
+        return f"{seconds} s after 1970"
+
+
 def chosen(device: DeviceFolder, names: Sequence[str]) -> list[Lineage]:
     """Return the models that the arguments name, or all of them. Raises ConfigError."""
     for name in names:

@@ -7,28 +7,33 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
-from edgeagent.link import certificate, mqtt
+from edgeagent.link import certificate, link_state, looking
 from edgeagent.settings.reading import Loaded
+from edgeagent.state.agent_tables import FILE
 from edgeagent.state.claim import read_claim
 from edgeagent.state.history import EPOCHS, OK, Board
 from edgeagent.state.keys import read_board, read_fleet
 from edgeagent.state.looking import KEY, Glance, look_at
+from edgeagent.state.trust import SAME_FLEET
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
 from modelwire.errors import ConfigError, ModelWireError, RuntimeUnusable
-from modelwire.wire.keys import write_fleet
+from modelwire.wire.keys import fingerprint, write_fleet
 
-from .answer import add_folder, asked_as, load, unseen_hint
+from .answer import add_folder, asked_as, load, local, unseen_hint
 
 NAME = "doctor"
 HELP = "Check settings, keys, state, clock, disk, kernels, runtime and broker; say ok or what to do. Exits 1 when something is wrong."
 EXAMPLES = ("edgeagent doctor", "edgeagent doctor --dir pi-7 --json")
 LONG_AGO = 1_700_000_000  # Unix seconds, November 2023: a clock before it was never set
+MARKS = {True: "ok ", False: "FIX", None: "-- "}
+BACK = 3600  # seconds: a clock that is so far behind what was written by it was set back, as on boards without a battery
 SPARE = 64 * 1024 * 1024  # bytes that should be free besides what the models take
 
 
@@ -37,9 +42,15 @@ class Finding:
     """What one check found. hint: what to do; empty when it is well."""
 
     what: str
-    ok: bool
+    ok: bool | None  # None: it was not tried, and the text says why
     text: str
     hint: str = ""
+    key: str = ""  # in --json, where `what` is a model's name, or stands several times
+    model: str = ""
+
+    def document(self) -> dict[str, object]:
+        key = self.key or self.what.replace(" ", "-").lower()
+        return {"key": key, "model": self.model, "what": self.what, "ok": self.ok, "text": self.text, "hint": self.hint}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +59,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     checks = list(examine(args))
-    document = {"ok": all(f.ok for f in checks), "checks": [{"what": f.what, "ok": f.ok, "text": f.text, "hint": f.hint} for f in checks]}
+    document = {
+        "ok": all(f.ok is not False for f in checks),
+        "checks": [f.document() for f in checks],
+    }
     lines = []
     for f in checks:
-        lines.append(f"{'ok ' if f.ok else 'FIX'}  {f.what:<11} {f.text}")
-        if not f.ok and f.hint:
+        lines.append(f"{MARKS[f.ok]}  {f.what:<13} {f.text}")
+        if f.hint:
             lines.append(f"       try: {f.hint}")
     return Answer(document, lines_of(lines), 0 if document["ok"] else 1)
 
@@ -67,16 +81,16 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("settings", False, e.message, e.next_step)
         return
     yield Finding("settings", True, str(loaded.path))
-    yield _check("clock", _clock)
+    yield _check("clock", lambda: _clock(loaded))
     yield _check("key", lambda: _key(loaded))
     yield _check("fingerprint", lambda: f"{_board(loaded).fingerprint}   (of this key: what the operator compares)")
     if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
         yield _check("claim", lambda: _claim(loaded))
-    yield _check("fleet key", lambda: write_fleet(read_fleet(loaded.resolve(loaded.settings.device.fleet_key))))
+    yield _check("fleet key", lambda: _fleet_key(loaded))
     yield _check("certificate", lambda: _certificate(loaded))
-    yield _check("broker", lambda: _broker(loaded))
     try:
         with look_at(loaded) as device:
+            yield from _broker(loaded, device)
             for one in device.unseen:
                 if one.what != KEY:  # that was said above
                     yield Finding("unseen", False, f"{one.what}: {one.why}", unseen_hint(loaded, one))
@@ -85,10 +99,11 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
                 yield _check("centre", lambda: _centre(device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
-                yield _check(name, lambda name=name: _model(device, name))  # type: ignore[misc]
-                yield _check("centre", lambda name=name: _welcome(device, name))  # type: ignore[misc]
-                yield _check("budget", lambda name=name: _budget(device, name))  # type: ignore[misc]
+                for what, key, check in ((name, "model", _model), ("centre", "welcome", _welcome), ("budget", "budget", _budget)):
+                    found = _check(what, partial(check, device, name))
+                    yield replace(found, key=key, model=name)
     except ModelWireError as e:
+        yield from _broker(loaded, None)
         yield Finding("state", False, e.message, e.next_step)
 
 
@@ -125,10 +140,15 @@ def _wanted(args: argparse.Namespace) -> bool:
         return True
 
 
-def _clock() -> str | Finding:
-    if time.time() < LONG_AGO:
-        day = time.strftime("%Y-%m-%d", time.gmtime())
-        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", "set it, or let NTP: timedatectl")
+def _clock(loaded: Loaded) -> str | Finding:
+    now, fix = time.time(), "set it, or let NTP: timedatectl"
+    day = time.strftime("%Y-%m-%d", time.gmtime(now))
+    if now < LONG_AGO:
+        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", fix)
+    written = max((path.stat().st_mtime for path in (loaded.path, loaded.state / FILE) if path.exists()), default=0.0)
+    if written - now > BACK:
+        before = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(written))
+        return Finding("clock", False, f"it says {day}, and this folder was written {before}: it was set back", fix)
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
@@ -177,8 +197,39 @@ def _certificate(loaded: Loaded) -> str | Finding:
     return text + (f"; {certificate.RENEW}" if life.word(now) == "due" else "")
 
 
-def _broker(loaded: Loaded) -> str:
-    return mqtt.reach(loaded.settings.link, loaded.folder)
+def _fleet_key(loaded: Loaded) -> str:
+    fleet = read_fleet(loaded.resolve(loaded.settings.device.fleet_key))
+    return f"{write_fleet(fleet)}, of the fleet with the id {fleet.id.hex()}; its root key is {fingerprint(fleet.root)}"
+
+
+def _broker(loaded: Loaded, device: Glance | None) -> Iterator[Finding]:
+    """Yield how the broker is set, what each step to it comes to, and what the agent met there last."""
+    settings, said = loaded.settings, link_state.noted(device.database) if device is not None and device.database is not None else None
+    pid = device.agent if device is not None else None
+    up = pid is not None and said is not None and said.up and said.broker == settings.link.broker
+    busy = f"the agent, process {pid}, is let in: connected since {local(said.at)}" if up and said else ""
+    try:
+        model = settings.models[0].name if settings.models else "none"
+        names = settings.device.fleet, settings.device.name, model
+        found = looking.look(settings.link, loaded.folder, *names, busy=busy, heard=_heard(device), free=pid is None)
+    except ModelWireError as e:
+        yield Finding("broker", False, e.message, e.next_step)
+        return
+    yield Finding("broker", True, settings.link.broker + (f", as {settings.link.user}" if settings.link.user else ""))
+    for one in found:
+        yield Finding(f"broker {one.step}", one.ok, one.text, one.fix)
+    if said is None or said.broker != settings.link.broker:
+        return
+    # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.
+    if (taken := said.is_taken(time.time())) or not said.up:
+        yield Finding("link", False if pid or taken else None, f"the agent's last word, {local(said.at)}: {said.reason}")
+
+
+def _heard(device: Glance | None) -> str:
+    time_said = device.trust.time if device is not None and device.trust is not None else 0
+    if not time_said:
+        return "; the centre was not heard yet"
+    return f"; the centre's newest word is of {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(time_said))}, by its clock"
 
 
 def _state(loaded: Loaded, device: Glance) -> str | Finding:
@@ -187,13 +238,17 @@ def _state(loaded: Loaded, device: Glance) -> str | Finding:
     if not os.access(loaded.state, os.W_OK | os.X_OK) and not (device.disk and device.disk.read_only):
         owner = access.name_of(loaded.state.stat().st_uid)
         return Finding("state", False, f"{loaded.state} may not be written by {access.me()}", asked_as(owner, "doctor", loaded))
+    if device.spool is not None:
+        device.spool.check()
     pid = device.agent
     return f"{loaded.state} is whole; the agent is {f'running as process {pid}' if pid else 'not running'}"
 
 
-def _centre(device: Glance) -> str:
-    """Say what this board has seen of the centre's log. Nothing here is to be mended on a board."""
+def _centre(device: Glance) -> str | Finding:
+    """Say who speaks for the centre here, and what this board has seen of its log, of which nothing is to be mended on a board."""
     assert device.trust is not None
+    if foreign := device.trust.foreign_said:
+        return Finding("centre", False, foreign, SAME_FLEET)
     if odd := device.trust.fork_said:
         return odd
     link = device.trust.link
@@ -213,12 +268,14 @@ def _disk(loaded: Loaded, device: Glance) -> str | Finding:
     return f"{free // 2**20} MiB free"
 
 
-def _model(device: Glance, name: str) -> str:
+def _model(device: Glance, name: str) -> str | Finding:
     from edgeagent.training import int8_head
     from edgecommon import runtime
 
     lineage = device.lineages[name]
-    file = lineage.load().file
+    file, served = lineage.load().file, lineage.store.served
+    if not served.exists():
+        return Finding(name, False, f"{served} is not there, so an application has nothing to open", "edgeagent run: a start puts it back")
     if int8_head.trains(file, model=name):
         return f"@{lineage.head().version} opens: {int8_head.Int8Model(file, model=name).runtime_key}"
     model = runtime.load().open(file, model=name)

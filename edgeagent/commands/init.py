@@ -7,9 +7,9 @@ import secrets
 import shlex
 from pathlib import Path
 
-from edgeagent.link import looking
-from edgeagent.link.looking import BrokerLook
-from edgeagent.link.mqtt import parse_broker
+from edgeagent.link import first_look
+from edgeagent.link.credentials import parse_broker
+from edgeagent.link.first_look import FirstLook
 from edgeagent.samples import sharing
 from edgeagent.settings import reading, template
 from edgeagent.settings.tree import LinkSettings
@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> Answer:
     create_folder(
         place, loaded, text, models=models, seed=seed, fleet=fleet, exact=args.exact, token=token, resume=args.resume, group=group
     )
-    seen = looking.look(loaded.settings.link, place) if "link.broker" in given and not args.no_check else None
+    names = args.fleet, args.device, next(iter(models))
+    seen = first_look.look(loaded.settings.link, place, *names) if "link.broker" in given and not args.no_check else None
     key = signing.PrivateKey(seed).public
     public, short = write_key(KeyKind.DEVICE, key), fingerprint(key)
     add_lines = [] if token else [f"edgecloud devices add {args.device} {public}"]
@@ -132,7 +133,7 @@ def _check_broker(url: str) -> None:
         raise
 
 
-def _broker_lines(seen: BrokerLook) -> list[str]:
+def _broker_lines(seen: FirstLook) -> list[str]:
     if seen.reached:
         return [f"broker: {seen.text}"]
     return [f"broker: NOT REACHED: {seen.text}", "  the board is set up all the same; edgeagent doctor looks again"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from datetime import datetime, timezone
+from dataclasses import asdict
 from typing import Any
 
-from edgeagent.link import certificate
+from edgeagent.link import certificate, link_state
 from edgeagent.rounds import journal
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
@@ -16,10 +16,11 @@ from edgeagent.state.history import OK
 from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.state.looking import Glance, look_at
 from edgeagent.state.outcome import said as listed
+from edgeagent.state.trust import SAME_FLEET
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import ModelWireError, SessionTaken, TwoHistories
 
-from .answer import add_folder, disk_document, disk_lines, key_lines, load, unseen_lines
+from .answer import add_folder, disk_document, disk_lines, key_lines, load, local, unseen_lines
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> Answer:
         models = [_model(device, m) for m in device.lineages.values()]
         if device.database is None and device.spool is not None:  # an application's user appends samples, and sees no more
             models = [{"name": m.name, "samples": device.spool.count(m.name)} for m in device.settings.models]
+        said = link_state.noted(device.database) if device.database is not None else None
+        foreign = held.foreign_said if held is not None else ""
         own = _certificate(loaded, device.board.device)
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> Answer:
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
             "agent_pid": pid, "models": models, "certificate": own, **disk_document(device),
             "ousted": ousted(device.database) if pid and device.database is not None else "",
+            "link": None if said is None else asdict(said), "other_fleet": held.foreign.hex() if held is not None else "",
         }  # fmt: skip
         lines = [*disk_lines(device), *unseen_lines(loaded, device)]
         keys = key_lines(device.board.public_key, device.board.fingerprint) if device.keyed else [""]
@@ -54,6 +58,15 @@ def run(args: argparse.Namespace) -> Answer:
     lines.insert(0, f"{document['device']} of fleet {document['fleet']}, {document['broker']}; the agent is {running}")
     if trust:
         lines.append(f"trust record {trust} says who speaks for the centre" + (f"; its log ends at {link.number}" if link else ""))
+    if said is not None:
+        since = f"since {local(said.at)}"
+        if pid:
+            lines.append(f"connected {since}" if said.up else f"no link {since}: {said.reason}")
+            lines += [said.reason] if said.up and said.is_taken(time.time()) else []
+        else:
+            how = "was connected" if said.up else f"had no link: {said.reason};"
+            lines.append(f"the last agent {how} {since}")
+    lines += [f"{foreign}; {SAME_FLEET}"] if foreign else []
     lines += [fork] if fork else []
     if document["ousted"]:
         lines.append(f"it waits, as two clients use its name at the broker: {document['ousted']}; {SessionTaken.hint}")
@@ -145,9 +158,9 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if m["quiet"] is not None:
         why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
-        out.append(f"  the centre wants nothing sent until {_local(m['quiet']['until'])}{why}")
+        out.append(f"  the centre wants nothing sent until {local(m['quiet']['until'])}{why}")
     if (last := m["last_round"]) is not None:
-        when = _local(last["at"])
+        when = local(last["at"])
         if last["accepted"]:
             accuracy = "" if last["accuracy_after"] is None else f", accuracy {last['accuracy_before']:.3f} -> {last['accuracy_after']:.3f}"
             before, after = ("none" if last[k] is None else f"{last[k]:.4f}" for k in ("loss_before", "loss_after"))
@@ -164,10 +177,3 @@ def _lines(m: dict[str, Any]) -> list[str]:
         answer = f"says {m['welcome']}: {m['why']}" if m["welcome"] else "has not answered yet"
         out.append(f"  the centre {answer}; try: {m['hint']}")
     return out
-
-
-def _local(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):  # the centre may ask for quiet beyond the year 9999
-        return f"{seconds} s after 1970"

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["certificate", "device_side", "enrolling", "installing", "looking", "mqtt", "session", "transport"]
+__all__ = [
+    "certificate", "device_side", "enrolling", "first_look", "installing", "link_state", "looking", "mqtt", "session", "transport",
+]  # fmt: skip

@@ -1,93 +1,51 @@
-"""Looks once, for seconds at most, whether a broker is where the settings say: for who sets a board up, often before there is a network."""
+"""What `edgeagent doctor` finds of the broker, with the settings that the agent goes by."""
 
 from __future__ import annotations
 
-import socket
-import ssl
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeagent.settings.tree import LinkSettings
-from edgecommon.broker import Broker, first_word
-from modelwire.errors import LinkError, ModelWireError
+from edgecommon import probing, reaching
+from edgecommon.mqtt_packets import MqttVersion
+from edgecommon.probing import Found, LookWish
+from modelwire.wire import topics
 
-from .mqtt import parse_broker, reach
+from . import credentials
 
-SECONDS = 3.0  # for all of it: a name server that is not there would be waited for much longer
+if TYPE_CHECKING:
+    import ssl
 
-
-@dataclass(frozen=True, slots=True)
-class BrokerLook:
-    """What one look at a broker found."""
-
-    reached: bool
-    text: str
+_VERSIONS = {"5": (MqttVersion.FIVE,), "3.1.1": (MqttVersion.FOUR,)}
 
 
-def look(settings: LinkSettings, folder: Path, *, seconds: float = SECONDS, monotonic: Callable[[], float] = time.monotonic) -> BrokerLook:
-    """Return what is found at the broker's port. No session is asked for, and no password is sent. Raises ConfigError for no broker's URL.
+def look(
+    settings: LinkSettings, folder: Path, fleet: str, device: str, model: str, *, busy: str = "", heard: str = "", free: bool = False
+) -> list[Found]:
+    """Return what each step to the broker comes to. busy: why the session of a running agent is let alone; it is connected then.
 
-    folder: of the settings, where relative paths of certificates begin.
+    heard: when the centre was last heard, as a part of a sentence. free: no agent runs.
+
+    Raises ConfigError, BadArgument or MissingFile for settings that can't be used.
     """
-    broker = parse_broker(settings.broker)
-    found: list[BrokerLook] = []
-    until = monotonic() + seconds
+    broker = credentials.described(settings, folder, credentials.password_of(folder, settings))
+    context = credentials.tls_of(folder, settings) if broker.tls else None
+    wish = LookWish(
+        broker, reaching.BOARD, settings.client_id or f"{fleet}.{device}",
+        listen=(topics.all_down(fleet, device), topics.trust_of_all(fleet)),
+        speak=topics.up(fleet, device, model, "state"), echo=echo(fleet), session=int(settings.session_expiry),
+        heard=heard, free=free,
+        versions=_VERSIONS.get(settings.protocol, (MqttVersion.FIVE, MqttVersion.FOUR)),
+        seconds=min(settings.connect_timeout, probing.SECONDS),
+    )  # fmt: skip
 
-    def at_work() -> None:
-        short = replace(settings, connect_timeout=seconds, password_file="")
-        try:
-            found.append(BrokerLook(True, reach(short, folder)) if broker.tls else _plain(broker, seconds))
-        except ModelWireError as e:
-            found.append(BrokerLook(False, _said(e, broker)))
+    def made() -> ssl.SSLContext:
+        assert context is not None
+        return context
 
-    thread = threading.Thread(target=at_work, name="a look at the broker", daemon=True)  # what still waits then ends with the process
-    thread.start()
-    thread.join(max(0.0, until - monotonic()))
-    return found[0] if found else BrokerLook(False, f"{broker.url} has not answered within {seconds:g} s")
-
-
-def _plain(broker: Broker, seconds: float) -> BrokerLook:
-    try:
-        with socket.create_connection((broker.host, broker.port), timeout=seconds) as plain:
-            word = first_word(plain)
-    except (OSError, UnicodeError) as e:
-        return BrokerLook(False, f"{broker.url}: {_why(e, broker)}")
-    if word[:1] == b"\x20":  # CONNACK
-        return BrokerLook(True, f"{broker.url} answers")
-    if word[:2] in (b"\x15\x03", b"\x16\x03"):  # an alert of TLS, or its hello
-        return BrokerLook(False, f"{broker.url}: what listens there speaks TLS: mqtts://{_host(broker)}:{broker.port}")
-    if word:
-        return BrokerLook(False, f"{broker.url}: what listens there is no MQTT broker")
-    return BrokerLook(False, f"{broker.url}: what listens there says nothing to MQTT; where it speaks TLS, write mqtts://")
+    return probing.look(wish, made, busy=busy)
 
 
-def _why(error: Exception, broker: Broker) -> str:
-    if isinstance(error, (socket.gaierror, UnicodeError)):
-        return f"the name {broker.host} is not known here"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens at this port"
-    if isinstance(error, TimeoutError):
-        return "nobody answers"
-    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-        mine, other = ("TLS", "plain MQTT, write mqtt://") if broker.tls else ("MQTT", "TLS, write mqtts://")
-        return f"what listens there hung up on {mine}; where it speaks {other}"
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _said(error: ModelWireError, broker: Broker) -> str:
-    """Return why a broker over TLS was not reached, in one line."""
-    cause = error.__context__ if isinstance(error, LinkError) else None  # another error is about a file that TLS goes by
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{broker.url}: its certificate is not to be believed here ({cause.verify_message}); name the CA's with link.tls_ca"
-    if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"):
-        return f"{broker.url}: what listens there does not speak TLS; where it speaks plain MQTT, write mqtt://"
-    if isinstance(cause, (OSError, UnicodeError)) and not isinstance(cause, ssl.SSLError):
-        return f"{broker.url}: {_why(cause, broker)}"
-    return error.message
-
-
-def _host(broker: Broker) -> str:
-    return f"[{broker.host}]" if ":" in broker.host else broker.host
+def echo(fleet: str) -> str:
+    """Return the topic on which a look sends a message to itself: no board and no centre listens there."""
+    return f"{topics.ROOT}/{fleet}/all/all/dn/look"

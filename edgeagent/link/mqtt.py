@@ -9,27 +9,24 @@ import contextlib
 import logging
 import queue
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edgeagent.settings.reading import check_broker
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
-from edgecommon import files
-from edgecommon.broker import TAKEN_OVER, Broker, Certificates, Tenure, parse_url, redacted, require_taken
+from edgecommon import reaching
+from edgecommon.broker import Tenure, redacted
+from edgecommon.reaching import BOARD, TAKEN_OVER, Trouble
 from modelwire import limits
-from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, ModelWireError, TooLarge
+from modelwire.errors import LinkError, ModelWireError, TooLarge
 
 from . import certificate
 from .backoff import Backoff
+from .credentials import described, parse_broker, password_of, tls_of
 from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
-
-if TYPE_CHECKING:
-    import ssl
 
 # paho imports them for brokers over TLS or behind a proxy: 3 MiB that a plain link never touches.
 defer("ssl", "urllib.request")
@@ -50,21 +47,10 @@ ASIDE, ASIDE_MAX = 60.0, 600.0  # seconds of the first and the longest pause for
 PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
 WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
+LOST = Trouble(reaching.TRIP, "the connection is lost")  # without a word
 _QOS_2 = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
 _NOT_FOR_CLIENTS = (1, 5, 6, 7, 8, 10, 12)  # packets: what only a client says, and the rest of QoS 2
 _log = logging.getLogger("edgeagent.link")
-
-
-def parse_broker(url: str) -> Broker:
-    """Return the broker of mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Raises ConfigError, which never says a password."""
-    check_broker(url)
-    try:
-        broker = parse_url(url)
-    except ValueError:  # what it says may quote the URL
-        broker = None
-    if broker is None or broker.user:  # the user is a setting of its own
-        raise ConfigError(reason=f"link.broker: {redacted(url)!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    return broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +61,7 @@ class _Up:
 @dataclass(frozen=True, slots=True)
 class _Down:
     generation: int
-    reason: str
+    trouble: Trouble
     protocol: bool  # the broker may not speak this version of MQTT; of a link that was up: the broker ended it
     aside: bool = False  # it is left to another client of this name
 
@@ -93,9 +79,10 @@ class _BeyondBounds(Exception):
 class _Client(mqtt.Client):
     """A client that says when its network thread ends, whatever ended it."""
 
-    ended: Callable[[str], None]
+    ended: Callable[[BaseException | None], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
-    taken = False  # the broker says that another client has its session now
+    fault: OSError | None = None  # with which the connection ended, of which paho says nothing
+    put_off = 0  # the reason with which the broker ended it, as MQTT 5 numbers it
     done = ""  # what the broker does once for each connection, as far as it did
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
 
@@ -104,9 +91,6 @@ class _Client(mqtt.Client):
         if what in self.done:
             raise _BeyondBounds(f"the broker {what} twice")
         self.done += what
-
-    def let_go(self, _: Any, data: Any, flags: Any, code: Any, properties: Any) -> None:
-        self.taken = self.taken or code.value == TAKEN_OVER
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
@@ -118,7 +102,13 @@ class _Client(mqtt.Client):
         if first >> 4 in _NOT_FOR_CLIENTS:
             raise _BeyondBounds(f"the broker sends a packet of type {first >> 4}, which is none of a broker's")
         sock = self.socket() if self.plain else None
-        return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
+        try:
+            return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
+        except BlockingIOError:
+            raise
+        except OSError as e:
+            self.fault = e
+            raise
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         sock = self.socket() if self.plain else None
@@ -131,13 +121,13 @@ class _Client(mqtt.Client):
             raise
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
-        code, reason = MQTTErrorCode.MQTT_ERR_UNKNOWN, ""
+        code, fault = MQTTErrorCode.MQTT_ERR_UNKNOWN, None
         try:
             code = super().loop_forever(timeout, retry_first_connection=False)
         except Exception as e:  # noqa: BLE001  # unreachable, or whatever a hostile broker provokes in paho; `ended` says why
-            reason = str(e) or type(e).__name__
+            fault = e
         finally:
-            self.ended(reason or mqtt.error_string(code))
+            self.ended(fault or self.fault)
         return code
 
 
@@ -153,9 +143,10 @@ class MqttLink:
         self.broker = parse_broker(settings.broker)
         self.client_id = settings.client_id or client_id
         self.protocol = mqtt.MQTTv311 if settings.protocol == "3.1.1" else mqtt.MQTTv5
-        self._password = _password(folder, settings)
+        self._password = password_of(folder, settings)
         self._folder = folder
-        self._tls = _tls(folder, settings) if self.broker.tls else None
+        self._tls = tls_of(folder, settings) if self.broker.tls else None
+        self._told_as = described(settings, folder, self._password)
         self._tls_files = certificate.stamp(settings, folder)
         self._events: queue.SimpleQueue[Event | _Up | _Down] = queue.SimpleQueue()  # put() is safe in a signal handler
         self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.Random())
@@ -224,7 +215,7 @@ class MqttLink:
         self._events.put(Woken())
 
     def stand_aside(self, why: str) -> None:
-        self._events.put(_Down(self._generation, why, False, aside=True))
+        self._events.put(_Down(self._generation, Trouble(reaching.SESSION, why), False, aside=True))
 
     def close(self, farewell: Will | None = None) -> None:
         client, self._client = self._client, None
@@ -252,10 +243,11 @@ class MqttLink:
             self._connect()
         elif self._client is not None and not self._up and now - self._tried_since > self.settings.connect_timeout + 1:
             # Some brokers answer a CONNECT of a version that they don't know with silence.
-            self._events.put(_Down(self._generation, "no answer to CONNECT", True))
+            self._events.put(_Down(self._generation, reaching.silent(self._told_as, BOARD, self.settings.connect_timeout), True))
         elif self._up and self._not_taken and now - self._progress_time > STALLED * self.settings.keepalive:
             # It answers pings, so nothing else ends this; on a connection that lives nothing may be sent again.
-            self._events.put(_Down(self._generation, f"the broker has taken none of {len(self._not_taken)} messages", False))
+            stalled = Trouble(reaching.TRIP, f"the broker has taken none of {len(self._not_taken)} messages", "read the broker's log")
+            self._events.put(_Down(self._generation, stalled, False))
 
     def _next_step(self) -> float:
         now = self._monotonic()
@@ -277,7 +269,7 @@ class MqttLink:
         if self._tls is None or now == self._tls_files:
             return
         try:
-            self._tls = _tls(self._folder, self.settings)
+            self._tls = tls_of(self._folder, self.settings)
             self._tls_files = now
         except ModelWireError as e:  # they are just being replaced: those of before hold on
             _log.warning("%s", e.message)
@@ -296,6 +288,11 @@ class MqttLink:
             client.tls_set_context(self._tls)
         assert self._will is not None
         client.will_set(self._will.topic, self._will.data, qos=1, retain=True)
+        self._hear(client, v5)
+        return client
+
+    def _hear(self, client: _Client, v5: bool) -> None:
+        """Make events of what comes on a connection, with its generation."""
         generation = self._generation
 
         def connected(c: mqtt.Client, _: Any, flags: Any, code: Any, properties: Any) -> None:
@@ -304,12 +301,13 @@ class MqttLink:
                 return
             client.once("lets this device in")
             if code.is_failure:
-                refused = "version" in str(code).lower() or (not self._proven and str(code) == "Unspecified error")
-                self._events.put(_Down(generation, f"the broker refused: {code}", refused))
+                refused = code.value == reaching.VERSION or (not self._proven and str(code) == "Unspecified error")
+                self._events.put(_Down(generation, reaching.refused(code.value, self._told_as, BOARD, self.client_id), refused))
                 return
             announced = getattr(properties, "MaximumPacketSize", 0) if properties is not None else 0
             if 0 < announced < SMALLEST:
-                self._events.put(_Down(generation, f"the broker takes no message above {announced} bytes", False))
+                small = f"the broker takes no message above {announced} bytes"
+                self._events.put(_Down(generation, Trouble(reaching.LOGIN, small, "raise its max_packet_size", refused=True), False))
                 return
             self._announced = int(announced or 0)
             qos: Any = SubscribeOptions(qos=1) if v5 else 1
@@ -318,7 +316,8 @@ class MqttLink:
         def subscribed(c: mqtt.Client, _: Any, mid: int, codes: Any, properties: Any) -> None:
             client.once("takes the subscriptions")
             if any(code.is_failure for code in codes):
-                self._events.put(_Down(generation, f"the broker refused the subscription to {' or '.join(self._listen)}", False))
+                shut = [one for one, code in zip(self._listen, codes, strict=False) if code.is_failure]
+                self._events.put(_Down(generation, reaching.not_heard(" or ".join(shut or self._listen), self._told_as), False))
             else:
                 self._events.put(_Up(generation))
 
@@ -333,15 +332,28 @@ class MqttLink:
         def accepted(c: mqtt.Client, _: Any, mid: int, code: Any, properties: Any) -> None:
             self._events.put(Accepted(generation << 16 | mid))
 
-        def ended(reason: str) -> None:
-            self._events.put(_Down(generation, reason, client.reached))
+        def ended(fault: BaseException | None) -> None:
+            self._events.put(_Down(generation, self._why_ended(client, fault), client.reached))
+
+        def put_off(c: mqtt.Client, _: Any, flags: Any, code: Any, properties: Any) -> None:
+            client.put_off = code.value if flags.is_disconnect_packet_from_server else 0
 
         def reached(c: mqtt.Client, _: Any, sock: Any) -> None:
             client.reached = True
 
-        client.ended, client.on_socket_open, client.on_disconnect = ended, reached, client.let_go
+        client.ended, client.on_socket_open, client.on_disconnect = ended, reached, put_off
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
-        return client
+
+    def _why_ended(self, client: _Client, fault: BaseException | None) -> Trouble:
+        """Return why a connection ended, or did not come about."""
+        said = reaching.put_off(client.put_off, self.client_id) if client.put_off else None
+        if said is not None:
+            return said
+        if isinstance(fault, _BeyondBounds):
+            return Trouble(reaching.TRIP, str(fault), "ask who runs the broker")
+        if client.reached and "lets" in client.done:
+            return replace(LOST, reason=f"{LOST.reason}: {fault}") if fault else LOST
+        return reaching.hung_up(self._told_as, BOARD) if fault is None else reaching.explain(fault, self._told_as, BOARD)
 
     def _session(self) -> dict[str, Any]:
         if self.protocol != mqtt.MQTTv5:
@@ -383,9 +395,10 @@ class MqttLink:
             client.disconnect()
             if (sock := client.socket()) is not None:
                 sock.close()
-        now, taken = self._monotonic(), client is not None and client.taken
+        now, taken = self._monotonic(), client is not None and client.put_off == TAKEN_OVER
         if was_up and now - self._up_since > STABLE:
             self._backoff.reset()
+        before = self._tenure.takeovers
         ousted = was_up and self._tenure.went_down(now, taken=taken, dropped=event.protocol)
         if not was_up:
             self._tenure.not_reached()
@@ -395,52 +408,7 @@ class MqttLink:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
         self._next_try = now + (self._aside if ousted or event.aside else self._backoff).next()
-        reason = f"another client took the session of {self.client_id}" if taken else event.reason
-        return Lost(reason + certificate.trouble(self.settings, self._folder, time.time()), self._tenure.said() if ousted else "")
-
-
-def reach(settings: LinkSettings, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> str:
-    """Return how the broker answered at its port, TLS included. No session is asked for, so a running agent is not disturbed.
-
-    Raises LinkError, ConfigError or MissingFile.
-    """
-    broker, _ = parse_broker(settings.broker), _password(folder, settings)
-    began = monotonic()
-    try:
-        with socket.create_connection((broker.host, broker.port), timeout=settings.connect_timeout) as plain:
-            secured = ""
-            if broker.tls:
-                with _tls(folder, settings).wrap_socket(plain, server_hostname=broker.host) as wrapped:
-                    require_taken(wrapped)
-                    secured = f", {wrapped.version()}"
-    except (OSError, UnicodeError) as e:  # UnicodeError: a name that no host can have
-        see = "check link.broker, that the broker runs" + (", and that it takes link.tls_cert" if broker.tls else "")
-        raise LinkError(broker=broker.url, reason=f"{e}; {see}") from None
-    return f"{broker.url} answers in {1000 * (monotonic() - began):.0f} ms{secured}"
-
-
-def _password(folder: Path, settings: LinkSettings) -> str | None:
-    if not settings.password_file:
-        return None
-    path = folder / settings.password_file
-    try:
-        return files.read_password(path)
-    except FileNotFoundError:
-        raise MissingFile(path=path, what="the broker's password file") from None
-    except files.NotPrivateError as e:
-        raise BadArgument(reason=f"link.password_file: {e}", fix=e.fix) from None
-    except OSError as e:
-        raise ConfigError(reason=f"link.password_file: {path}: {e.strerror}") from None
-
-
-def _tls(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
-    # Called before there is a client: paho's thread must not be the first to need ssl.
-    given = Certificates(*(folder / name if name else None for name in (settings.tls_ca, settings.tls_cert, settings.tls_key)))
-    try:
-        if given.own is not None:
-            files.require_closed(given.key or given.own)
-        return given.context()
-    except files.NotPrivateError as e:
-        raise BadArgument(reason=f"link.tls_key: {e}", fix=e.fix) from None
-    except OSError as e:
-        raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None
+        again = was_up and not taken and self._tenure.takeovers > before
+        trouble = reaching.put_off_again(self.client_id) if again else event.trouble
+        said = str(trouble) + certificate.trouble(self.settings, self._folder, time.time())
+        return Lost(said, trouble.step, trouble.refused, self._tenure.said() if ousted else "")

@@ -24,7 +24,9 @@ class Connected:
 class Lost:
     """The link went down, or an attempt to bring it up failed. The transport tries again by itself."""
 
-    reason: str
+    reason: str  # and what to do, in a person's words
+    step: str = ""  # of edgecommon.reaching, at which it failed
+    refused: bool = False  # the broker answers, and does not let this client in or do what it needs
     ousted: str = ""  # why it steps back for another client of its name, for a while that grows; empty while it does not
 
 

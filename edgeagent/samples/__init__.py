@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["cards", "from_files", "sharing", "spool"]
+__all__ = ["cards", "from_files", "sharing", "spool", "spool_tables"]

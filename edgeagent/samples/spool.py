@@ -117,6 +117,10 @@ class Spool:
         sharing.shut(place)
         flush_folder(place)
 
+    def check(self) -> None:
+        """Raise StateDamaged where SQLite finds the file broken."""
+        self._db.check()
+
     def close(self) -> None:
         self._db.close()
 

@@ -13,6 +13,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
+from edgeagent.link.link_state import LinkState, connected_again, note, unreached
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
@@ -97,7 +98,8 @@ class Agent:
         self._last = ""  # the model that trained last
         self._done_once: set[str] = set()
         self._told: dict[str, str] = {}
-        self._linked, self._trouble, self._ousted = False, "", ""
+        self._link: LinkState | None = None  # in this run
+        self._ousted = ""
         self._watched = WatchedLoop(self.systemd, self.clock)
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
@@ -133,7 +135,7 @@ class Agent:
         self.transport.open(self._presence(boot, False), listen)
         try:
             while not self.stopping and not self._reached(goal):
-                self._watched.turn(lambda: told(self.device, self._linked, self._trouble, self._disk.trouble, self._told, self._round))
+                self._watched.turn(lambda: told(self.device, self._link, self._disk.trouble, self._told, self._round))
                 self._check_time(goal)
                 with self._disk.minded():
                     self._listen(boot)
@@ -180,7 +182,7 @@ class Agent:
         now = self.clock.monotonic()
         if isinstance(event, Connected):
             _log.info("connected to %s", self.device.settings.link.broker)
-            self._linked, self._trouble = True, ""
+            self._note(Connected())
             self._watched.news()
             self.device.note_ousted("")
             for session in self.sessions.values():
@@ -192,9 +194,10 @@ class Agent:
             except LinkError as e:
                 _log.debug("%s", e.message)
         elif isinstance(event, Lost):
-            if event.reason != self._trouble:  # said once, not at every attempt
+            if self._link is None or event.reason != self._link.reason:  # said once, not at every attempt, and again when it changes
                 _log.warning("%s: %s; trying again", self.device.settings.link.broker, event.reason)
-            self._linked, self._trouble, self._ousted = False, event.reason, event.ousted
+                self._note(event)
+            self._ousted = event.ousted
             self._watched.news()
             self._disk.held.clear()  # none was acknowledged, so they come again
             if event.ousted:
@@ -207,6 +210,14 @@ class Agent:
                 session.accepted(event.ticket)
         elif isinstance(event, Arrived):
             self._read(event, now)
+
+    def _note(self, said: Connected | Lost) -> None:
+        broker, now = self.device.settings.link.broker, int(self.clock.wall())
+        if isinstance(said, Lost):
+            self._link = LinkState(False, broker, now, said.reason, said.step, said.refused)
+        else:
+            self._link = connected_again(self._link, broker, now)
+        note(self.device.database, self._link)
 
     def hear(self, name: str, data: bytes, now: float) -> bool:
         """Take a message that came on a topic, and return whether it is for this device. All that follows from it is durable then.
@@ -232,6 +243,8 @@ class Agent:
             if not self.hear(message.topic, message.data, now):
                 _log.warning("ignored a message on %s", message.topic)
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
+            if foreign := self.device.trust.hear_foreign(e):
+                _log.error("%s", foreign)
             _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
         except (DiskUnwritable, OSError):
             self._disk.held.appendleft(message)
@@ -469,7 +482,7 @@ class Agent:
             if self._disk.trouble is not None:
                 raise self._disk.trouble
             open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
+            after, broker = f"after {goal.timeout:g} s {', '.join(open_ones)}", self.device.settings.link.broker
             heard = [(s.lineage, s.lineage.head()) for s in self.sessions.values() if s.answered]
             unwelcome = ", ".join(lineage.why_unwelcome(head) for lineage, head in heard if head.welcome != OK)
-            why = self._trouble or unwelcome or "the centre has not answered in time"
-            raise LinkError(broker=self.device.settings.link.broker, reason=f"after {goal.timeout:g} s {', '.join(open_ones)}: {why}")
+            raise unreached(self._link, broker, after, self.device.trust.foreign_said or unwelcome)

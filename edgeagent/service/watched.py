@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeagent.link.link_state import LinkState
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
 from edgeagent.state.lineage import Lineage
@@ -84,11 +85,12 @@ class WatchedLoop:
 
 
 def told(
-    device: DeviceFolder, linked: bool, lost: str, full: DiskUnwritable | None, said: Mapping[str, str], running: Running | None
+    device: DeviceFolder, of_link: LinkState | None, full: DiskUnwritable | None, said: Mapping[str, str], running: Running | None
 ) -> str:
-    """Return one line about what an agent does, and waits for. lost: why it is not linked; said: by model, why it does not train."""
+    """Return one line about what an agent does, and waits for. said: by model, why it does not train."""
     broker, of_rounds = device.settings.link.broker, dict(said)
-    link = f"connected to {broker}" if linked else f"waits for {broker}{': ' if lost else ''}{lost}"
+    lost = f": {of_link.reason}" if of_link is not None and not of_link.up else ""
+    link = f"connected to {broker}" if of_link is not None and of_link.up else f"waits for {broker}{lost}"
     if full is not None:
         return f"waits for room on its disk: {full.message}; {link}"
     if running is not None:

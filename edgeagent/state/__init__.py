@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "answers", "claim", "commands", "doubts", "folder", "forgetting", "history", "keys", "lineage", "looking", "models",
-    "new_folder", "outbox", "outcome", "slots", "taking", "trust",
+    "agent_tables", "answers", "claim", "commands", "doubts", "folder", "forgetting", "history", "keys", "lineage", "looking",
+    "models", "new_folder", "outbox", "outcome", "slots", "taking", "trust",
 ]  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from edgecommon.sqlite import Database
-from modelwire.errors import ConfigError
+from modelwire.errors import ConfigError, WireError, WrongFleet
 from modelwire.wire import log, records
 from modelwire.wire.records import Signed, Trust, expect
 from modelwire.wire.signing import Fleet
 from modelwire.wire.trust import Trusted
 
+SAME_FLEET = "give this board the fleet.pub of its own centre: edgecloud trust show tells its id"
 KEPT = 2  # records: the keys of the one before the newest are good for a while
 
 
@@ -24,6 +25,7 @@ class TrustStore:
             raise ConfigError(reason=f"{database.path.parent} is of another fleet than the fleet's public key: put back the one of init")
         newest, before = (*(expect(one, Trust) for one in signed), None, None)[:KEPT]
         self.held = Trusted(fleet, newest, before)
+        self._foreign = self.foreign
 
     @property
     def time(self) -> int:
@@ -39,6 +41,36 @@ class TrustStore:
     def verify(self, signed: Signed) -> None:
         """Raise WrongFleet or BadSignature unless a key that speaks for the centre in this role has signed it."""
         self.held.verify(signed, self.time)
+        if self._foreign:
+            self._set_foreign(b"")
+
+    @property
+    def foreign(self) -> bytes:
+        """The id of another fleet whose centre speaks to this board, and ours has not spoken since; empty when none does."""
+        row = self._db.maybe("SELECT value FROM meta WHERE key='foreign'")
+        return bytes(row[0]) if row is not None else b""
+
+    @property
+    def foreign_said(self) -> str:
+        """What a person reads of it."""
+        foreign, ours = self.foreign, self.held.fleet.id.hex()
+        if not foreign:
+            return ""
+        if self.held.number:
+            return f"another fleet of this name, with the id {foreign.hex()}, speaks to this board; its own has the id {ours}"
+        return f"fleet.pub is of the fleet with the id {ours}, and the centre that answers here is of the fleet with the id {foreign.hex()}"
+
+    def hear_foreign(self, refused: WireError) -> str:
+        """Note that a record was refused because it is of another fleet. Returns what to say of that, once; else nothing."""
+        foreign = bytes.fromhex(str(refused.facts["got"])) if isinstance(refused, WrongFleet) else b""
+        if foreign == self._foreign or not foreign:
+            return ""
+        self._set_foreign(foreign)
+        return f"{self.foreign_said}; {SAME_FLEET}"
+
+    def _set_foreign(self, foreign: bytes) -> None:
+        self._db.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('foreign', ?)", foreign)
+        self._foreign = foreign
 
     def take(self, signed: Signed, data: bytes) -> bool:
         """Take a trust record, and return whether it is news; `data` is what it was parsed from. Raises WireError for one that can't hold.

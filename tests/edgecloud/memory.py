@@ -58,6 +58,10 @@ class MemoryTransport:
     def connected(self) -> bool:
         return self._thread is not None
 
+    @property
+    def trouble(self) -> None:
+        return None
+
     def start(self, receive: Callable[[Delivery], None]) -> None:
         with self._broker.lock:
             session = self._broker.sessions.setdefault(self._id, Session(self._filter))

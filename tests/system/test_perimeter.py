@@ -59,7 +59,7 @@ class Guarded:
     def is_out(self, name: str) -> bool:
         """Return whether doctor finds that the broker does not take this board's certificate."""
         checks = {c["what"]: c for c in _said(self.fleet, name)["checks"]}
-        return not checks["broker"]["ok"]
+        return checks["broker TLS"]["ok"] is False and "certificate" in checks["broker TLS"]["text"]
 
     def refresh(self) -> list[str]:
         changed: list[str] = self.at.cloud("broker", "refresh", "-o", str(self.at.folder / "broker"))["changed"]

@@ -20,6 +20,15 @@ def add_broker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cert-key", metavar="FILE", help="the private key of --cert; EDGECLOUD_CERT_KEY")
 
 
+def add_client_id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--client-id", metavar="ID", help="MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID")
+
+
+def client_id_of(args: argparse.Namespace, fleet: str) -> str:
+    """Return the client id of a fleet's ingester."""
+    return str(args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}"))
+
+
 def broker_of(args: argparse.Namespace) -> Broker:
     """Return the broker that the command line and the environment name. Raises BadArgument."""
     return mqtt.parse_broker(

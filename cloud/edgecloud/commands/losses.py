@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from edgecloud.registry import LineageRow, SqliteStore
+from modelwire.errors import WrongFleet
 from modelwire.wire.numbers import spans
 
 from .answer import Document, when
 
 HELD = "its board had sent it and this centre had confirmed it; this registry holds it no more"
 GIVEN_UP = "its board gave it up before it came; a later version carries what it changed"
+REFUSALS, DAY = 1000, 86_400  # of the newest that are looked at; seconds
 RESTORED = "an older copy of the registry was restored"
 
 
@@ -37,6 +39,19 @@ def witnesses_of(store: SqliteStore, device: str | None = None) -> list[Document
         {"device": w.device, "number": w.number, "link": w.digest, "ours": w.ours or None, "at": w.at}
         for w in store.losses.witnesses(device)
     ]
+
+
+def namesakes_of(store: SqliteStore, now: int) -> list[Document]:
+    """Return who said something in the last day for another fleet of this name: boards that were given its fleet.pub."""
+    newest: dict[str, int] = {}
+    for one in store.refusals.last(REFUSALS):
+        if one.error == WrongFleet.__name__ and one.device and now - one.at < DAY:
+            newest[one.device] = max(one.at, newest.get(one.device, 0))
+    return [{"device": device, "at": at} for device, at in sorted(newest.items())]
+
+
+def namesake_line(said: Document) -> str:
+    return f"{said['device']} speaks for another fleet of this name, {when(said['at'])}: give its board this fleet's fleet.pub"
 
 
 def witness_line(seen: Document) -> str:

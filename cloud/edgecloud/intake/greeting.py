@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from edgecloud.registry import Epoch, HeadRow, LineageRow, VersionRow, WaitingMessage
 from edgecloud.versions import last_models
-from modelwire.errors import LineageError
+from modelwire.errors import LineageError, WireError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
@@ -70,6 +70,21 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     asked = tuple(reply for r in store.requests.open(context.now, lineage.id) for reply in asking.command(context, r))
     replies = (*_newer_trust(context, said), *receipts, _welcome(context, said, lineage, epoch, head, more), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
+
+
+def to_namesake(context: Context, data: bytes) -> tuple[Reply, ...]:
+    """Return what is said to a board that says hello for another fleet of this name: who speaks here, which it can't believe and names.
+
+    It would hear nothing else, and its operator would look for the fault at the broker.
+    """
+    try:
+        signed = records.parse(data, context.bounds.wire)
+        said = expect(signed, Hello)
+        signed.verify(said.key, signed.fleet, said.device)
+        newest = context.store.trusts.all()[-1]
+        return (Reply("trust", expect(records.parse(newest.record), Trust), newest.record, said.device),)
+    except WireError:
+        return ()
 
 
 def presence(context: Context, signed: Signed, data: bytes) -> Decision:

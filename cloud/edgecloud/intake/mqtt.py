@@ -18,9 +18,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgecommon.broker import NO_CERTIFICATES, TAKEN_OVER, Broker, Certificates, Tenure, holds_password, parse_url, redacted
+from edgecommon import reaching
+from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, Tenure, holds_password, parse_url, redacted
 from edgecommon.certificates import life_of, read_file
 from edgecommon.files import NotPrivateError, read_password, require_closed
+from edgecommon.reaching import CENTRE, TAKEN_OVER, Trouble
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
@@ -39,7 +41,6 @@ LISTEN_SECONDS = 30.0  # after a broker that does not let the centre listen: its
 IN_FLIGHT = 200  # unacknowledged messages that the broker may send; at least a batch, or the flow stops dead
 PASSWORD_GOES = "write mqtt://USER@HOST[:PORT]; the password goes alone into a file of mode 600: --password-file or EDGECLOUD_PASSWORD_FILE"
 QUEUED = 10_000  # answers kept while the link is down; a lost one is asked for again
-_UNSUPPORTED = {mqtt.MQTTv5: (0x84, 0x01), mqtt.MQTTv311: (0x01, 0x84)}
 
 
 def parse_broker(url: str, *, password_file: Path | None = None, certificates: Certificates = NO_CERTIFICATES) -> Broker:
@@ -75,6 +76,24 @@ class _Client(mqtt.Client):
     """Paho's client with a thread that outlives what goes wrong on it: paho's own ends in silence."""
 
     on_fault: Callable[[], bool] = staticmethod(lambda: False)  # whether to go on
+    fault: Exception | None = None  # of the last attempt, of which paho says nothing
+
+    def reconnect(self) -> MQTTErrorCode:
+        self.fault = None
+        try:
+            return super().reconnect()
+        except (OSError, ValueError) as error:
+            self.fault = error
+            raise
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.fault = error
+            raise
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         while True:
@@ -107,12 +126,17 @@ class MqttTransport:
         self._generation = 0  # counts connections: an id of an older one means another message today
         self._connected = threading.Event()  # greeted, and allowed to listen
         self._greeted = threading.Event()
-        self._refused = threading.Event()
+        self._refused = threading.Event()  # for the version of MQTT that it speaks
+        self._answered = threading.Event()  # in this version of MQTT, whatever it said
         self._socket_open = threading.Event()
         self._stopping = threading.Event()
         self._watch: threading.Thread | None = None
         self._tenure = Tenure()
         self._ousted = ""
+        self._trouble: Trouble | None = None  # of the last attempt
+        self._said: Trouble | None = None  # what was logged last
+        # Of this connection: monotonic seconds of its begin, whether it is open, and whether the broker has answered on it.
+        self._opened, self._open, self._heard = 0.0, False, False
 
     @property
     def name(self) -> str:
@@ -133,6 +157,10 @@ class MqttTransport:
     @property
     def ousted(self) -> str:
         return self._ousted
+
+    @property
+    def trouble(self) -> Trouble | None:
+        return None if self.connected else self._trouble
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         self._receive = receive
@@ -179,9 +207,8 @@ class MqttTransport:
     def _begin(self) -> None:
         with self._lock:
             self._out = 0
-        self._refused.clear()
-        self._socket_open.clear()
-        self._greeted.clear()
+        for event in (self._refused, self._answered, self._socket_open, self._greeted):
+            event.clear()
         # A new client numbers its connections on: what an old one delivered is never acknowledged to this one.
         client = self._build()
         self._client = client
@@ -225,7 +252,7 @@ class MqttTransport:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_socket_open = lambda *_: self._socket_open.set()
+        client.on_socket_open = self._on_socket_open
         return client
 
     def _settle_protocol(self) -> None:
@@ -236,9 +263,13 @@ class MqttTransport:
                 return
             if not self._socket_open.is_set():
                 continue
+            if self._open and not self._refused.is_set() and self._is_silent():
+                self._say(reaching.silent(self._broker, CENTRE, self._connect_seconds))
             other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
             log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
             self._end()
+            if self._refused.is_set() and other == mqtt.MQTTv5:  # both were refused
+                self._stopping.wait(AGAIN_SECONDS)
             self._protocol = other
             self._begin_again()
 
@@ -260,29 +291,44 @@ class MqttTransport:
 
     def _wait_welcome(self) -> bool:
         left = self._connect_seconds
-        while left > 0 and not self._refused.is_set() and not self._stopping.is_set():
+        # An answer settles the version, whatever it is; a refusal that is no welcome is met again at the next attempt.
+        while (left > 0 or self._answered.is_set()) and not self._refused.is_set() and not self._stopping.is_set():
             if self._greeted.wait(0.05):
                 return True
             left -= 0.05
         return self._greeted.is_set() or self._stopping.is_set()
 
+    def _say(self, trouble: Trouble) -> None:
+        """Take note of why there is no link, and say it when it is another reason than before."""
+        self._trouble = trouble
+        if trouble != self._said:
+            self._said = trouble
+            log.log(logging.ERROR if trouble.refused else logging.WARNING, "%s: %s; trying again", self._broker.url, trouble)
+
+    def _on_socket_open(self, _client: mqtt.Client, _data: Any, _socket: Any) -> None:
+        self._opened, self._open, self._heard = time.monotonic(), True, False
+        self._socket_open.set()
+
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if client is not self._client:
             return
+        self._heard = True
         if reason.is_failure:
-            log.error("%s refuses the connection: %s", self._broker.url, reason)
-            if reason.value in _UNSUPPORTED[self._protocol]:
-                self._refused.set()
+            self._say(reaching.refused(reason.value, self._broker, CENTRE, self._client_id))
+            # Some brokers say of a version only that it is an error.
+            (self._refused if reason.value in (reaching.VERSION, 0x80) else self._answered).set()
             return
         self._generation += 1
         self._greeted.set()
         self._tenure.came_up(time.monotonic())
         client.subscribe(self._filter, qos=1)
 
-    def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
+    def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
         self._socket_open.clear()
         self._tenure.not_reached()
-        log.warning("%s can't be reached; trying again", self._broker.url)
+        fault = getattr(client, "fault", None)
+        if client is self._client and fault is not None:
+            self._say(reaching.explain(fault, self._broker, CENTRE))
         self._take_renewed()
 
     def _take_renewed(self) -> None:
@@ -300,25 +346,43 @@ class MqttTransport:
         except (OSError, ModelWireError) as error:  # they are just being replaced: those of before hold on
             log.warning("the certificates can't be read again: %s", error)
 
-    def _on_disconnect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_disconnect(self, client: mqtt.Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if client is self._client:
+            self._open = False
+            was, by_broker = self._connected.is_set(), flags.is_disconnect_packet_from_server
             self._connected.clear()
             self._generation += 1
             if not self._stopping.is_set():
-                self._lost(client, reason)
+                self._say_lost(was, reason.value if by_broker else 0, getattr(client, "fault", None))
+                if self._ousted:
+                    client.disconnect()  # it connects no more
                 self._take_renewed()
 
-    def _lost(self, client: mqtt.Client, reason: Any) -> None:
+    def _say_lost(self, was: bool, code: int, fault: Exception | None) -> None:
+        """Say why a connection ended. was: the centre listened on it. code: of the broker's own word, 0 where it said none."""
         before = self._tenure.takeovers
-        back = self._tenure.went_down(time.monotonic(), taken=reason.value == TAKEN_OVER)
-        count = self._tenure.takeovers
-        if count == before:
-            log.warning("the link to %s is lost: %s", self._broker.url, reason)
-        elif count & (count - 1) == 0:  # the first, and then ever fewer of them
-            log.error("two clients use the name %s at %s: %s", self._client_id, self.name, self._tenure.said())
-        if back:
+        if self._tenure.went_down(time.monotonic(), taken=code == TAKEN_OVER):
             self._ousted = self._tenure.said()
-            client.disconnect()  # it connects no more
+        said = reaching.put_off(code, self._client_id) if code else None
+        if said is None and self._tenure.takeovers > before:
+            said = reaching.put_off_again(self._client_id)
+        if said is None and was:
+            said = Trouble(reaching.TRIP, f"the link is lost{f': {fault}' if fault else ''}")
+        elif said is None and not self._heard:
+            said = self._why_unanswered(fault)
+        if said is not None:
+            self._say(said)
+
+    def _is_silent(self) -> bool:
+        """Return whether the connection came about long ago and the broker has said nothing on it: others hang up at once."""
+        return self._opened > 0 and not self._heard and time.monotonic() - self._opened >= 0.9 * self._connect_seconds
+
+    def _why_unanswered(self, fault: Exception | None) -> Trouble:
+        if fault is not None:
+            return reaching.explain(fault, self._broker, CENTRE)
+        if self._is_silent():
+            return reaching.silent(self._broker, CENTRE, self._connect_seconds)
+        return reaching.hung_up(self._broker, CENTRE)
 
     def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         if client is not self._client:
@@ -329,6 +393,9 @@ class MqttTransport:
             log.warning("a message on a topic that is no text is dropped")
             client.ack(message.mid, message.qos)
         else:
+            if not message.payload:  # it says nothing: with one a doctor sees whether its client may speak
+                client.ack(message.mid, message.qos)
+                return
             self._receive(Delivery(topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
 
     def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, _reason: Any, _properties: Any) -> None:
@@ -339,12 +406,15 @@ class MqttTransport:
         if client is not self._client:
             return
         if any(r.is_failure for r in reasons):
-            log.error("%s does not let this centre listen on %s; asking again", self._broker.url, self._filter)
+            self._say(reaching.not_heard(self._filter, self._broker))
             again = threading.Timer(LISTEN_SECONDS, lambda: self._listen_again(client))
             again.daemon = True
             again.start()
             return
         self._connected.set()
+        self._trouble = None
+        if self._said is not None and self._said.step != reaching.SESSION:  # of who is put off each second that is said once
+            self._said = None
         log.info("connected to %s, listening on %s", self._broker.url, self._filter)
 
     def _listen_again(self, client: mqtt.Client) -> None:

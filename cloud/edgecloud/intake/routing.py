@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Refusal, Request, Store
-from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.errors import ModelWireError, RegistryDamaged, WrongFleet
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import Signed
 from modelwire.wire.signing import Role
@@ -55,7 +55,9 @@ class Ingest:
         except OURS:
             raise
         except ModelWireError as error:
-            return self._refuse(context, topic, data, type(error).__name__, str(error))
+            replies = greeting.to_namesake(context, data) if isinstance(error, WrongFleet) else ()
+            todo = f"; {error.next_step}" if isinstance(error, WrongFleet) else ""
+            return self._refuse(context, topic, data, type(error).__name__, str(error) + todo, replies)
         except Exception as error:
             # A message that finds a bug would otherwise come again for ever and stop the whole fleet.
             log.exception("a message on %s met a fault of this program", topic[:120])
@@ -96,7 +98,9 @@ class Ingest:
             return handing.wanted(context, signed, data)
         return _ROUTES[topic.leaf](context, signed, data)
 
-    def _refuse(self, context: Context, topic: str, data: bytes, error: str, reason: str) -> Decision:
+    def _refuse(
+        self, context: Context, topic: str, data: bytes, error: str, reason: str, replies: tuple[Reply, ...] = ()
+    ) -> Decision:
         try:
             parsed = topics.parse(topic)
             device, model = parsed.device, parsed.model
@@ -105,7 +109,7 @@ class Ingest:
         digest = hashlib.sha256(topic.encode() + b"\0" + data).digest()
         reason = clean(reason)
         self.store.refusals.add(Refusal(digest, device, model, error, reason, context.now, len(data)), self.bounds.refusals)
-        return Decision(Result.DROPPED, device, model, reason=f"{error}: {reason}")
+        return Decision(Result.DROPPED, device, model, reason=f"{error}: {reason}", replies=replies)
 
 
 def _record(context: Context, topic: topics.Topic, data: bytes) -> Signed:

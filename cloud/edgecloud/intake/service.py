@@ -22,7 +22,7 @@ from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.privacy import require_private
 from edgecommon import disk
 from edgecommon.systemd import Pulse, Systemd
-from modelwire.errors import BrokerUnreachable, DiskUnwritable, SessionTaken, StateBusy
+from modelwire.errors import BrokerRefused, BrokerUnreachable, DiskUnwritable, LinkError, SessionTaken, StateBusy
 from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
@@ -34,6 +34,7 @@ from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
 TOLD = 2.0  # seconds between two words to systemd about what goes on
+UNREACHED = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
 
 
@@ -101,6 +102,7 @@ class Ingester:
         self._failure: BaseException | None = None
         self._fleet = b""  # the fleet's id, once the registry is open
         self._asked: dict[tuple[int, int], float] = {}  # by lineage and number
+        self._tell: Callable[[str], None] = lambda _: None  # to who looks at this registry from outside
         self._secret = secrets.token_bytes(SECRET_BYTES)
         self._systemd = systemd if systemd is not None else Systemd({})
         self._rebuild_pulse: Pulse | None = None  # once that thread runs
@@ -123,7 +125,8 @@ class Ingester:
             if self._wait(full, ""):
                 return self.tally
         self._has_room()
-        with lock_registry(self._path):
+        with lock_registry(self._path) as held:
+            self._tell = held.tell
             require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
@@ -157,6 +160,7 @@ class Ingester:
         while not self._stopping:
             self._tell_systemd()
             batch, said = self._collect()
+            self._tell(self._standing())
             now = time.monotonic()
             if batch:
                 last_message = now
@@ -171,7 +175,7 @@ class Ingester:
                 if met is None and self._transport.connected:
                     met = last_message = now
                 if met is None and now - started > self._pace.connect:
-                    raise BrokerUnreachable(broker=self._transport.name, reason=f"no connection within {self._pace.connect:g} s")
+                    raise self._unreached()
                 if met is not None and now - last_message > once and self._idle.is_set() and self._queue.empty():
                     return
 
@@ -187,6 +191,22 @@ class Ingester:
             self._takeovers = count
         if ousted:
             raise SessionTaken(broker=self._transport.name, name=name, reason=ousted)
+
+    def _standing(self) -> str:
+        """Return how the link is, for `doctor`, which does not take a running ingester's session over."""
+        trouble = self._transport.trouble
+        if self._transport.connected:
+            return f"connected to {self._transport.name}"
+        return f"no link: {trouble}" if trouble is not None else "connecting"
+
+    def _unreached(self) -> LinkError:
+        """Return the error of a start that found no way to listen: the last reason, with an exit code that is its own."""
+        name, trouble = self._transport.name, self._transport.trouble
+        if trouble is None:
+            return BrokerUnreachable(broker=name, reason=f"no connection within {self._pace.connect:g} s", fix=UNREACHED)
+        if trouble.refused:
+            return BrokerRefused(broker=name, reason=trouble.reason, fix=trouble.fix or "edgecloud doctor")
+        return BrokerUnreachable(broker=name, reason=trouble.reason, fix=trouble.fix or UNREACHED)
 
     def _take_in(self, item: Delivery | Reply) -> None:
         """Runs on the transport's thread and the rebuild's: a full queue holds them back."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgecommon.reaching import Trouble
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -40,6 +42,10 @@ class IntakeTransport(Protocol):
     @property
     def ousted(self) -> str:
         """Why it has stepped back for another client of its name and connects no more; empty while it has not."""
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why there is no link; None while there is one, and before the first attempt has ended."""
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         """Begin to listen and return at once; connecting goes on in the background, for ever.

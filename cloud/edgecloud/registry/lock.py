@@ -5,16 +5,42 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from edgecommon import disk
+from edgecommon.files import holds_locks
 from modelwire.errors import BadArgument, StateBusy
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryHolder:
+    """Who holds a registry alone, and what it says of itself to who looks."""
+
+    pid: int
+    says: str
+
+
+class HeldRegistry:
+    """A registry that this process holds alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._said = file, ""
+
+    def tell(self, says: str) -> None:
+        """Let others read what this process is about. What can't be written is done without: the lock is what counts."""
+        if says == self._said:
+            return
+        self._said = says
+        with suppress(OSError):  # not by the file's own buffer: what a full disk refused would be written again when it is closed
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), f"{os.getpid()}\n{says}".encode() if says else b"")
+
+
 @contextmanager
-def lock_registry(path: Path) -> Iterator[None]:
+def lock_registry(path: Path) -> Iterator[HeldRegistry]:
     """Hold the registry alone. Raises StateBusy when another process does."""
     path = path.resolve()  # under all its names it is one registry
     with _lock_file(path, "lock") as file:
@@ -22,7 +48,22 @@ def lock_registry(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StateBusy(path=path) from None
-        yield  # closing the file lets go
+        held = HeldRegistry(file)
+        try:
+            yield held  # closing the file lets go
+        finally:
+            held.tell("")
+
+
+def holder(path: Path) -> RegistryHolder | None:
+    """Return who holds the registry and says so, for people: whoever needs to know takes the lock, which looking does not."""
+    path = path.resolve()
+    try:
+        with path.with_name(f"{path.name}.lock").open() as file:
+            pid, _, says = file.read(4096).partition("\n")
+            return RegistryHolder(int(pid), says) if holds_locks(int(pid)) else None
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

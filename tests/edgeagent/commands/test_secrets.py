@@ -123,7 +123,7 @@ def test_doctor_believes_no_certificate_that_the_agent_would_not(board: Path, ca
         with server(signer.issue(host)) as port:
             words = ("--set", f"link.broker=mqtts://127.0.0.1:{port}", "--set", "link.tls_ca=ca.pem")
             _, out, _ = call(capsys, "doctor", "--dir", str(board), *words)
-        (line,) = [one for one in out.splitlines() if " broker " in one]
+        (line,) = [one for one in out.splitlines() if " broker TLS " in one]
         assert line.startswith("ok" if fine else "FIX") and (fine or "certificate" in line), line
 
 

@@ -11,6 +11,7 @@ import pytest
 from edgeagent.commands.status import _lines, _model
 from edgeagent.link.transport import Lost
 from edgeagent.service.agent import Goal
+from edgeagent.state.folder import ousted
 from edgeagent.state.lineage import FORKED
 from modelwire.errors import SessionTaken, TwoHistories
 from modelwire.update.container import Container
@@ -145,7 +146,7 @@ def test_a_second_client_of_its_name_ends_a_run_that_has_a_goal_and_not_the_serv
         fill(r.device)
         c.after(1, lambda: c._queue.append(Lost("gone", ousted="another client took its session 3 times")))
         r.serve(5)
-        assert r.device.ousted() == "another client took its session 3 times"
+        assert ousted(r.device.database) == "another client took its session 3 times"
     with rig(tmp_path / "d", c, link__resend="1h") as r:
         c.drop_up = lambda leaf, said: True
         c.after(1, lambda: c._queue.append(Lost("gone", ousted="another client took its session 3 times")))

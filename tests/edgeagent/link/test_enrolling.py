@@ -165,7 +165,7 @@ def test_a_token_that_others_may_read_is_not_used_and_doctor_says_so(
     token.chmod(0o600)
     cli.main(["doctor", "--dir", str(tmp_path / "d")])
     out = capsys.readouterr().out
-    assert f"ok   claim       {'0c' * 16}, for the board with the serial number 10000000a1b2c3d4" in out and SECRET not in out
+    assert f"ok   claim         {'0c' * 16}, for the board with the serial number 10000000a1b2c3d4" in out and SECRET not in out
 
 
 def key_of_another_kind(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import socket
@@ -19,10 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edgeagent.link import mqtt as link
+from edgeagent.link import looking
 from edgeagent.link.mqtt import MqttLink, parse_broker
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 from edgeagent.settings.tree import LinkSettings
+from edgecommon.probing import Found
 from modelwire import limits
 from modelwire.errors import BadArgument, ConfigError, LinkError, MissingFile, TooLarge
 from tests import broker
@@ -297,7 +299,7 @@ def test_passwords_and_certificates_come_from_files_that_must_be_there(tmp_path:
 def test_a_password_file_that_others_may_look_at_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "word").write_text("hush\n")
     (tmp_path / "word").chmod(mode)
-    for use in (lambda s: MqttLink(s, tmp_path, "pi-7"), lambda s: link.reach(s, tmp_path)):
+    for use in (lambda s: MqttLink(s, tmp_path, "pi-7"), lambda s: looked(s, tmp_path)):
         with pytest.raises(ConfigError, match=r"link\.password_file.*may be read by others") as refused:
             use(LinkSettings(user="u", password_file="word"))
         assert refused.value.next_step == f"chmod 600 {tmp_path / 'word'}" and "hush" not in str(refused.value)
@@ -323,15 +325,15 @@ def test_tls_holds_with_the_right_authority_and_client_certificate_alone(tmp_pat
         other = certificates(tmp_path / "other", "127.0.0.1")
         with opened(quick(url, **{**tls, "tls_ca": str(other / "ca.pem")}), tmp_path) as device:
             lost = wait(device, Lost)
-            assert isinstance(lost, Lost) and "certificate verify failed" in lost.reason
-        assert "TLSv1" in link.reach(quick(url, **tls), tmp_path)
-        with pytest.raises(LinkError, match=r"certificate required.*link\.tls_cert"):
-            link.reach(quick(url, tls_ca="ca.pem"), tmp_path)
+            assert isinstance(lost, Lost) and "the broker's certificate is not believed" in lost.reason and "link.tls_ca" in lost.reason
+        assert "TLSv1" in looked(quick(url, **tls), tmp_path)["TLS"].text
+        refused = looked(quick(url, tls_ca="ca.pem"), tmp_path)["TLS"]
+        assert refused.ok is False and "certificate required" in refused.text and "link.tls_cert" in refused.fix
         (tmp_path / "device.key").chmod(0o644)
-        for use in (lambda s: MqttLink(s, tmp_path, "pi-7"), lambda s: link.reach(s, tmp_path)):
-            with pytest.raises(BadArgument, match=r"link\.tls_key.*open to others") as refused:
+        for use in (lambda s: MqttLink(s, tmp_path, "pi-7"), lambda s: looked(s, tmp_path)):
+            with pytest.raises(BadArgument, match=r"link\.tls_key.*open to others") as open_key:
                 use(quick(url, **tls))
-            assert refused.value.next_step == f"chmod 600 {tmp_path / 'device.key'}"
+            assert open_key.value.next_step == f"chmod 600 {tmp_path / 'device.key'}"
     finally:
         b.stop()
 
@@ -380,7 +382,47 @@ def test_user_and_password_open_a_broker_that_asks_for_them(tmp_path: Path) -> N
 
 def test_reaching_a_broker_says_how_or_why_not(tmp_path: Path) -> None:
     server = Silent(hang_up=True)
-    assert "answers in" in link.reach(LinkSettings(broker=server.url), tmp_path)
+    found = looked(LinkSettings(broker=server.url, connect_timeout=0.5), tmp_path)
+    assert "answers in" in found["port"].text and "MQTT 3.1.1" in found["login"].text, "it knows no MQTT 5"
+    assert found["access"].ok is False and "answers 1 of 3 subscriptions" in found["access"].text
     server.close()
-    with pytest.raises(LinkError, match="refused"):
-        link.reach(LinkSettings(broker=f"mqtt://127.0.0.1:{broker.free_port()}"), tmp_path)
+    found = looked(LinkSettings(broker=f"mqtt://127.0.0.1:{broker.free_port()}"), tmp_path)
+    assert found["port"].ok is False and "refused" in found["port"].text and found["login"].ok is None
+
+
+def looked(settings: LinkSettings, folder: Path) -> dict[str, Found]:
+    return {one.step: one for one in looking.look(settings, folder, "home", "pi-7", "m")}
+
+
+@needs_mosquitto
+def test_a_session_that_another_client_takes_over_is_named_apart(tmp_path: Path) -> None:
+    with broker.mosquitto(tmp_path) as b, opened(quick(b.url), tmp_path) as device:
+        wait(device, Connected)
+        for _ in range(3):  # mosquitto puts off without a word, so it takes some to be sure
+            with opened(quick(b.url), tmp_path) as twin:
+                wait(twin, Connected)
+                lost = wait(device, Lost)
+            wait(device, Connected)
+        assert isinstance(lost, Lost) and lost.step == "session" and lost.refused
+        assert "another client has the id pi-7" in lost.reason
+
+
+def test_a_broker_that_says_that_a_session_was_taken_over_is_believed_at_once(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                s, _ = listener.accept()
+                with s:
+                    s.recv(4096)
+                    s.sendall(b"\x20\x03\x00\x00\x00")
+                    asked = s.recv(4096)
+                    s.sendall(b"\x90\x04" + asked[2:4] + b"\x00\x01\xe0\x02\x8e\x00")
+                    s.recv(4096)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with opened(quick(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", protocol="5"), tmp_path) as device:
+        lost = wait(device, Lost)
+    listener.close()
+    assert isinstance(lost, Lost) and lost.step == "session" and "session taken over" in lost.reason

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.link.transport import Connected, Lost
+from edgecommon.reaching import SESSION
 from tests import broker as brokers
 from tests.edgeagent.link.test_mqtt import needs_mosquitto, opened, quick, wait
 from tests.taking_over import TakingOver
@@ -21,7 +22,8 @@ def test_a_newcomer_names_it_and_steps_back(tmp_path: Path, says: bool) -> None:
         *first, last = [one for one in lost if isinstance(one, Lost)]
         assert [one.ousted for one in first] == [""] * len(first)
         assert last.ousted.startswith("another client took its session 3 times" if says else "the broker ended 4 connections in a row")
-        assert ("another client took the session of pi-7" in last.reason) == says
+        assert ("session taken over: another client has connected with the id pi-7" in last.reason) == says
+        assert last.step == SESSION and last.refused
         count = broker.connections
         assert device.poll(1.0) is None and broker.connections == count, "it waits"
     broker.close()

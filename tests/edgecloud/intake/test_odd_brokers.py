@@ -11,7 +11,8 @@ import pytest
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.intake.transport import Delivery
-from modelwire.errors import BrokerUnreachable
+from modelwire.errors import BrokerRefused
+from tests import broker
 from tests.edgecloud.centre import make_registry
 from tests.edgecloud.device import FLEET, Base
 from tests.edgecloud.hearing import Ear, until
@@ -107,7 +108,84 @@ def test_a_broker_that_does_not_let_the_centre_listen_is_not_called_connected(
     make_registry(tmp_path / "fleet.db", base).close()
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{listener.getsockname()[1]}"), fleet=FLEET, client_id="centre")
     ingester = Ingester(tmp_path / "fleet.db", RECEIPT, transport, pace=Pace(connect=2.0), synchronous="OFF")
-    with pytest.raises(BrokerUnreachable):
+    with pytest.raises(BrokerRefused, match=r"does not let a client without a user name listen on e1/"):
         ingester.run(once=0.1)
-    assert "does not let this centre listen" in caplog.text
+    assert caplog.text.count("does not let a client without a user name listen") == 1, "said once, not at every attempt"
     listener.close()
+
+
+@pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
+@pytest.mark.slow("waits for a link that another one takes", seconds=5)
+def test_a_session_that_another_ingester_takes_over_is_named_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with broker.mosquitto(tmp_path) as b:
+        first, second = (MqttTransport(parse_broker(b.url), fleet=FLEET, client_id="centre") for _ in range(2))
+        first.start(Ear())
+        until(lambda: first.connected, 60)
+        second.start(Ear())
+        until(lambda: "another client has the id centre" in caplog.text, 60)
+        for one in (first, second):
+            one.stop()
+
+
+def test_after_a_refusal_a_broker_that_hangs_up_is_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        answers = [b"\x20\x03\x00\x87\x00", b""]
+        try:
+            while True:
+                s, _ = listener.accept()
+                with s:
+                    s.recv(4096)
+                    s.sendall(answers.pop(0) if answers else b"")
+        except OSError:
+            return
+
+    threading.Thread(target=serve, daemon=True).start()
+    transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{listener.getsockname()[1]}"), fleet=FLEET, client_id="centre")
+    transport.start(Ear())
+    until(lambda: "hangs up without an answer in MQTT" in caplog.text, 60)
+    assert caplog.text.index("none is set") < caplog.text.index("hangs up"), "both reasons are said, in their order"
+    assert transport.trouble is not None and not transport.trouble.refused
+    transport.stop()
+    listener.close()
+
+
+@pytest.mark.slow("waits for the second look at the version of MQTT", seconds=3)
+def test_a_broker_that_hangs_up_is_not_called_silent(caplog: pytest.LogCaptureFixture) -> None:
+    count = [0]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        try:
+            while True:
+                s, _ = listener.accept()
+                with s:
+                    s.recv(4096)
+                    count[0] += 1
+        except OSError:
+            return
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+    transport = MqttTransport(parse_broker(url), fleet=FLEET, client_id="centre", connect_seconds=0.5)
+    transport.start(Ear())
+    until(lambda: count[0] >= 4, 60)
+    transport.stop()
+    listener.close()
+    assert caplog.text.count("hangs up without an answer in MQTT") == 1 and "has not answered" not in caplog.text
+
+
+@pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)
+def test_an_empty_message_is_taken_off_the_broker_and_says_nothing(tmp_path: Path) -> None:
+    with broker.mosquitto(tmp_path) as b:
+        centre, ear = MqttTransport(parse_broker(b.url), fleet=FLEET, client_id="centre"), Ear()
+        other = MqttTransport(parse_broker(b.url), fleet="other", client_id="doctor")
+        for one, receive in ((centre, ear), (other, Ear())):
+            one.start(receive)
+        until(lambda: centre.connected and other.connected, 60)
+        for data in (b"", b"whole"):
+            other.publish(f"e1/{FLEET}/pi-7/digits/up/state", data)
+        until(lambda: ear.data() == [b"whole"], 60)
+        for one in (centre, other):
+            one.stop()

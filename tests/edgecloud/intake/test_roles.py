@@ -80,7 +80,11 @@ def test_a_trust_record_is_refused_when_it_comes_up(centre: Centre, device: Scri
 
 def test_a_namesake_fleets_word_is_refused_by_name(centre: Centre, device: ScriptedDevice) -> None:
     device.fleet_id = bytes(16)
-    for message in (device.hello(), device.presence(True, 9), device.response(1), device.transfer(device.train(), PART)[1]):
+    (reply,) = centre.take(device.hello()).replies  # who speaks here: a board with another fleet's fleet.pub hears nothing else of it
+    sent = records.parse(reply.encode(RECEIPT, FLEET_ID))
+    assert reply.topic == f"e1/{FLEET}/pi-7/all/dn/trust" and sent.fleet == FLEET_ID and isinstance(sent.record, Trust)
+    centre.said()
+    for message in (device.presence(True, 9), device.response(1), device.transfer(device.train(), PART)[1]):
         assert centre.take(message).result is Result.DROPPED
     assert errors(centre) == ["WrongFleet"] * 4 and centre.said() == []
     assert centre.take(device.update(device.made[1])).result is Result.QUARANTINED  # whose key signs for another fleet, is unknown

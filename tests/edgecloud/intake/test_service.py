@@ -274,7 +274,7 @@ def test_a_request_goes_out_again_until_it_is_answered(path: Path, device: Scrip
 def test_once_without_a_broker_says_so(path: Path) -> None:
     transport = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{free_port()}"), fleet=FLEET, client_id="centre")
     ingester = Ingester(path, RECEIPT, transport, pace=QUICK, synchronous="OFF")
-    with pytest.raises(BrokerUnreachable, match="no connection within 1 s"):
+    with pytest.raises(BrokerUnreachable, match="connection refused: nothing listens at port"):
         ingester.run(once=0.2)
 
 

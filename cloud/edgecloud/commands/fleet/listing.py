@@ -44,7 +44,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         everything = describe_all(store)
         expected, fault = _expected(store, args)
-        alarms = open_alarms(store)
+        alarms, namesakes = open_alarms(store), losses.namesakes_of(store, at)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
     some = list(_chosen(everything, args, at))
     rows = _sorted([(d, m) for d in some for m in d["models"] or [{}]], args.sort or "seen")
@@ -53,6 +53,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(some, at), *_remarks(some)) if line)
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
+    text += "".join(f"\n{visible(losses.namesake_line(one))}" for one in namesakes)
     plain = not any((args.name, args.model, args.status, args.stale))
     if plain:
         text += _waiting(messages, keys, expected, rejected, fault)
@@ -60,6 +61,7 @@ def list_devices(args: argparse.Namespace) -> Answer:
     document: Document = {
         "devices": said, "more": len(some) - len(said), "totals": _sums(some), "waiting": keys, "quarantine": messages,
         "rejected": rejected, "preauthorised": expected, "fault": fault or None, "alarms": alarms,
+        "of_another_fleet": namesakes,
     }  # fmt: skip
     return Answer(document, text, code=SILENT if args.stale and some else 0)
 

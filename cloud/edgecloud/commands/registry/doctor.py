@@ -8,21 +8,27 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.audit import tampering
-from edgecloud.intake.reaching import reach
+from edgecloud.audit.entries import RESTORE, parse
+from edgecloud.intake import reaching
 from edgecloud.registry import open_registry
+from edgecloud.registry.lock import holder
 from edgecloud.registry.privacy import require_private
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.certificates import life_of, read_file
 from edgecommon.printing import Answer
+from edgecommon.probing import Found
+from edgecommon.reaching import ACCESS, TRIP
 from modelwire import kernels
 from modelwire.errors import BadArgument, CertificateRefused, MissingFile, ModelWireError, RegistryDamaged
-from modelwire.wire.keys import KeyKind
+from modelwire.wire import records
+from modelwire.wire.keys import KeyKind, read_fleet
+from modelwire.wire.records import Trust, expect
 from modelwire.wire.signing import Role
 
 from ..alarms import open_alarms
-from ..answer import Document, now, table
-from ..broker import add_broker, broker_of
-from ..losses import witness_line, witnesses_of
+from ..answer import Document, now, table, when
+from ..broker import add_broker, add_client_id, broker_of, client_id_of
+from ..losses import namesake_line, namesakes_of, witness_line, witnesses_of
 from ..waiting import waiting_keys
 
 NAME = "doctor"
@@ -33,12 +39,17 @@ EXAMPLES = (
     "edgecloud doctor --broker mqtts://centre@broker:8883 --password-file secret --ca ca.pem",
 )
 
+RESTORED = "where you restored it yourself, that is why, and nothing is to be mended; else somebody put an older copy here: docs/log.md"
+NOT_RESTORED = "see who changed the registry, and restore the newest backup that is whole: docs/log.md"
+PUT_BACK = "put back the fleet.pub of this registry: edgecloud init wrote it, and boards have copies"
 MANY = 1_000_000  # versions that are counted as waiting, and no more
+MARKS = {True: "ok", False: "FIX", None: "--"}  # the last is of what was not tried
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_broker(parser)
+    add_client_id(parser)
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
 
 
@@ -51,14 +62,15 @@ def run(args: argparse.Namespace) -> Answer:
         _check("log", lambda: _log_says(path), "whole, signed, and every table says the same"),
         _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
+        _check("fleet key", lambda: _public(path), "is what this registry's boards are given"),
         _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
         _check("names", lambda: _alarms(path), "no two use one name"),
         _check("disk", lambda: _room(path), "has room"),
         _check("certificate", lambda: _own_certificate(args), "none is set"),
-        _check("broker", lambda: reach(broker_of(args)), "answers"),
+        *_broker(args, path),
     ]
-    bad = [c for c in checks if not c["ok"]]
-    text = table(("", "what", "", "what to do"), [("ok" if c["ok"] else "FIX", c["what"], c["found"], c["fix"]) for c in checks])
+    bad = [c for c in checks if c["ok"] is False]
+    text = table(("", "what", "", "what to do"), [(MARKS[c["ok"]], c["what"], c["found"], c["fix"]) for c in checks])
     return Answer({"checks": checks, "ok": not bad}, text, code=1 if bad else 0)
 
 
@@ -67,12 +79,48 @@ def _check(what: str, look: object, fine: str) -> Document:
     try:
         said = look()
     except ModelWireError as error:
-        return {"what": what, "ok": False, "found": str(error), "fix": error.next_step}
+        return _found(what, False, str(error), error.next_step)
     except OSError as error:
-        return {"what": what, "ok": False, "found": str(error), "fix": "check the path and who may use it"}
+        return _found(what, False, str(error), "check the path and who may use it")
     except tampering.UNREADABLE as error:  # of a row whose bytes were changed; the checks of the registry and its log say which
-        return {"what": what, "ok": False, "found": f"can't be read: {type(error).__name__}: {error}", "fix": "edgecloud verify tells more"}
-    return {"what": what, "ok": True, "found": said if isinstance(said, str) and said else fine, "fix": ""}
+        return _found(what, False, f"can't be read: {type(error).__name__}: {error}", "edgecloud verify tells more")
+    return _found(what, True, said if isinstance(said, str) and said else fine)
+
+
+def _found(what: str, ok: bool | None, found: str, fix: str = "") -> Document:
+    return {"key": what.replace(" ", "-").lower(), "what": what, "ok": ok, "found": found, "fix": fix}
+
+
+def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
+    """Return how the broker is set, and what each step to it comes to."""
+    found: list[Document] = []
+
+    def look() -> str:
+        broker, fleet = broker_of(args), _fleet(path)
+        client, running = client_id_of(args, fleet), holder(path)
+        connected = running is not None and running.says == f"connected to {broker.url}"
+        busy = f"the ingester, process {running.pid}, is let in: {running.says}" if connected and running else ""
+        for one in reaching.look(broker, fleet or "fleet", client, busy=busy, free=running is None):
+            if not fleet and one.step in (ACCESS, TRIP):
+                one = Found(one.step, None, "not tried: the registry, which names the fleet, comes first")
+            found.append(_found(f"broker {one.step}", one.ok, one.text, one.fix))
+        if running is not None and running.says.startswith("no link"):
+            said = f"process {running.pid} has {running.says}"
+            found.append(_found("ingester", False, said, "see the lines above"))
+        return broker.url + (f", as {broker.user}" if broker.user else "")
+
+    return [_check("broker", look, ""), *found]
+
+
+def _fleet(path: Path) -> str:
+    try:
+        store = open_registry(path, readonly=True)
+    except ModelWireError:
+        return ""  # its own check says what is wrong; the way to the broker is looked at all the same
+    try:
+        return store.fleet
+    finally:
+        store.close()
 
 
 def _look_at(path: Path) -> None:
@@ -100,23 +148,29 @@ def _waits(path: Path) -> str:
     store = open_registry(path, readonly=True)
     try:
         versions, strangers = len(store.versions.unverified(MANY)), len(waiting_keys(store))
+        namesakes = namesakes_of(store, now())
     finally:
         store.close()
     some = [f"{versions} {'version is' if versions == 1 else 'versions are'} waiting: a running ingester judges them"] if versions else []
     some += [f"{strangers} {'key waits' if strangers == 1 else 'keys wait'} for you: edgecloud devices lists them"] if strangers else []
-    return "; ".join(some)
+    return "; ".join(some + [namesake_line(one) for one in namesakes[:3]])
 
 
 def _witnesses(path: Path) -> None:
-    """Raise RegistryDamaged when boards have seen another log of this centre than the one that is here."""
+    """Raise BadArgument when boards have seen another log of this centre than the one that is here.
+
+    That a restore stands in the log excuses nothing: whoever puts an older copy here can enter one, for no key seals it.
+    """
     store = open_registry(path, readonly=True)
     try:
         seen = witnesses_of(store)
+        restored = [one.at for one in map(parse, store.log.after(0)) if one.kind == RESTORE] if seen else []
     finally:
         store.close()
     if seen:
         more = f"; and {len(seen) - 1} more" if len(seen) > 1 else ""
-        raise RegistryDamaged(path=path, reason=witness_line(seen[-1]) + more)
+        more += f"; the log says that a backup was restored, {when(restored[-1])}" if restored else "; the log names no restore"
+        raise BadArgument(reason=witness_line(seen[-1]) + more, fix=RESTORED if restored else NOT_RESTORED)
 
 
 def _alarms(path: Path) -> None:
@@ -139,6 +193,25 @@ def _key_fits(path: Path, key: str | None) -> None:
         store.close()
     file = Path(key or from_environment("KEY", "") or path.parent / keys.RECEIPT)
     keys.require_speaks(keys.read_key_file(file, KeyKind.RECEIPT_PRIVATE), Role.RECEIPT, held, file)
+
+
+def _public(path: Path) -> str:
+    """Return whether fleet.pub is here. Raises BadArgument for one of another fleet: boards that are given it believe another centre."""
+    file = path.parent / keys.PUBLIC
+    if not file.exists():
+        return f"{file} is not here: boards are given it elsewhere"
+    store = open_registry(path, readonly=True)
+    try:
+        identity, rows = store.identity, store.trusts.all()
+        roots = {identity.root, *(expect(records.parse(row.record), Trust).root for row in rows)}
+    finally:
+        store.close()
+    held = read_fleet(file.read_text(errors="replace")[:4096].strip(), str(file))
+    if held.id != identity.id:
+        raise BadArgument(reason=f"{file} is of another fleet, {held.id.hex()}; this one is {identity.id.hex()}", fix=PUT_BACK)
+    if held.root not in roots:
+        raise BadArgument(reason=f"{file} names a root key that this fleet never had", fix=PUT_BACK)
+    return f"{file} is of this fleet, {identity.id.hex()}"
 
 
 def _own_certificate(args: argparse.Namespace) -> str:

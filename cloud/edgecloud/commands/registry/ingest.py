@@ -11,14 +11,14 @@ from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path, seconds, start_log
-from edgecommon.arguments import filled, number, only_with
+from edgecommon.arguments import number, only_with
 from edgecommon.printing import Answer
 from edgecommon.systemd import Systemd
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import PrivateKey
 
 from ..answer import facts
-from ..broker import add_broker, broker_of
+from ..broker import add_broker, add_client_id, broker_of, client_id_of
 from ..passphrases import add_passphrase, passphrase_file, passphrase_of
 
 NAME = "ingest"
@@ -38,8 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     only_with(parser, "--idle", "--once")
     parser.add_argument("--key", metavar="FILE", help="the centre's receipt key (default: receipt.key beside the registry); EDGECLOUD_KEY")
     add_passphrase(parser)
-    what = "MQTT client id, kept for ever (default: edgecloud.FLEET); EDGECLOUD_CLIENT_ID"
-    parser.add_argument("--client-id", type=filled("an empty name"), metavar="ID", help=what)
+    add_client_id(parser)
     what = "boards' certificates, ca/issued: a board that has an older one is sent the newer; EDGECLOUD_CERTIFICATES"
     parser.add_argument("--certificates", metavar="DIR", help=what)
     what = "repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND"
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> Answer:
         return keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE, passphrase)
 
     broker = broker_of(args)
-    client = args.client_id or from_environment("CLIENT_ID", f"edgecloud.{fleet}")
+    client = client_id_of(args, fleet)
     pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")))
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None

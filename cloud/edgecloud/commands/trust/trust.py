@@ -66,7 +66,7 @@ def show(args: argparse.Namespace) -> Answer:
         ("file", "key", "fingerprint", "passphrase", "is"),
         [(f["file"], f["kind"], f["fingerprint"], {None: "", True: "yes", False: "no"}[f["protected"]], f["state"]) for f in files],
     )
-    return Answer(document, f"{text}\n\n{kept}")
+    return Answer(document, f"fleet {document['fleet']}, with the id {held.fleet.id.hex()}\n{text}\n\n{kept}")
 
 
 def _rotate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from edgeagent import cli
-from edgeagent.link.looking import look
+from edgeagent.link.first_look import look
 from edgeagent.settings.tree import LinkSettings
 from modelwire.wire.keys import write_fleet
 from tests import broker, keys
@@ -46,7 +46,7 @@ def answering(first: bytes | None) -> Iterator[int]:
 
 
 def seen(url: str, folder: Path, *, seconds: float = 3.0, **settings: Any) -> tuple[bool, str]:
-    found = look(LinkSettings(broker=url, **settings), folder, seconds=seconds)
+    found = look(LinkSettings(broker=url, **settings), folder, "home", "pi-7", "tiny", seconds=seconds)
     return found.reached, found.text
 
 
@@ -55,7 +55,7 @@ def test_a_broker_answers_over_plain_mqtt_and_not_over_tls(tmp_path: Path) -> No
     with broker.mosquitto(tmp_path) as b:
         assert seen(b.url, tmp_path) == (True, f"{b.url} answers")
         reached, text = seen(b.url.replace("mqtt:", "mqtts:"), tmp_path)
-        assert not reached and "where it speaks plain MQTT, write mqtt://" in text
+        assert not reached and "speaks MQTT without TLS" in text and "mqtt://" in text
 
 
 def test_tls_is_told_from_plain_and_a_certificate_nobody_knows_is_named(tmp_path: Path) -> None:
@@ -64,16 +64,16 @@ def test_tls_is_told_from_plain_and_a_certificate_nobody_knows_is_named(tmp_path
         reached, text = seen(f"mqtt://127.0.0.1:{port}", tmp_path)
         assert not reached and "TLS" in text and "mqtts://" in text
         reached, text = seen(f"mqtts://127.0.0.1:{port}", tmp_path)
-        assert not reached and "not to be believed" in text and "link.tls_ca" in text
+        assert not reached and "is not believed" in text and "link.tls_ca" in text
         reached, text = seen(f"mqtts://127.0.0.1:{port}", tmp_path, tls_ca=authority.file.name)
-        assert reached and "TLSv1" in text
+        assert not reached and "certificate" not in text, "it is believed, and speaks no MQTT behind TLS"
         reached, text = seen(f"mqtts://127.0.0.1:{port}", tmp_path, tls_ca="nowhere.pem")
         assert not reached and "tls_ca" in text
 
 
 @pytest.mark.parametrize(
     ("first", "said"),
-    [(b"HTTP/1.1 400 Bad", "no MQTT broker"), (b"SSH-2.0", "no MQTT broker"), (None, "mqtts://"), (b"\x15\x03\x01", "speaks TLS")],
+    [(b"HTTP/1.1 400 Bad", "speaks HTTP"), (b"SSH-2.0", "something else than MQTT"), (None, "mqtts://"), (b"\x15\x03\x01", "speaks TLS")],
 )
 def test_what_is_no_broker_is_told(tmp_path: Path, first: bytes | None, said: str) -> None:
     with answering(first) as port:
@@ -86,7 +86,7 @@ def test_a_port_where_nothing_listens_and_a_name_that_is_none_are_told_apart(tmp
     assert "nothing listens" in seen(f"{scheme}://127.0.0.1:{broker.free_port()}", tmp_path)[1]
     for name in ("no-such-host.invalid", "host..example", "x" * 70):
         reached, text = seen(f"{scheme}://{name}", tmp_path)
-        assert not reached and ("is not known here" in text or "has not answered within" in text), text
+        assert not reached and ("no host" in text or "has not answered within" in text), text
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
@@ -116,7 +116,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_init_sets_a_board_up_offline_and_says_that_nobody_was_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     url = f"mqtt://127.0.0.1:{broker.free_port()}"
     code, out, _ = init(capsys, tmp_path / "a", "--broker", url)
-    assert code == 0 and f"broker: NOT REACHED: {url}: nothing listens at this port" in out
+    assert code == 0 and f"broker: NOT REACHED: {url}: " in out and "nothing listens at" in out
     code, out, _ = init(capsys, tmp_path / "b", "--broker", url, "--no-check", "--json")
     assert code == 0 and json.loads(out)["broker"] == {"url": url, "reached": None, "says": ""}
     code, out, _ = init(capsys, tmp_path / "c", "--set", f"link.broker={url}", "--json")
