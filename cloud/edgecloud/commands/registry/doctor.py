@@ -98,7 +98,9 @@ def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
     def look() -> str:
         broker, fleet = broker_of(args), _fleet(path)
         client, running = client_id_of(args, fleet), holder(path)
-        connected = running is not None and running.says == f"connected to {broker.url}"
+        # Where a certificate's name is the session's id, the same broker by another name would take the session, too.
+        same = running is not None and (running.says == f"connected to {broker.url}" or broker.certificates.own is not None)
+        connected = same and running is not None and running.says.startswith("connected")
         busy = f"the ingester, process {running.pid}, is let in: {running.says}" if connected and running else ""
         for one in reaching.look(broker, fleet or "fleet", client, busy=busy, free=running is None):
             if not fleet and one.step in (ACCESS, TRIP):
