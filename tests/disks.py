@@ -1,4 +1,4 @@
-"""A disk of a megabyte or two for tests: a real file system that is filled, freed, and mounted read-only. For who may mount."""
+"""A small disk for tests: a real file system that is filled, freed, made read-only, or given up by the kernel. For who may mount."""
 
 from __future__ import annotations
 
@@ -56,5 +56,52 @@ def small_disk(path: Path, size: str = "2m") -> Iterator[SmallDisk]:
         pytest.skip(f"this user may mount no disk: {mounted.stderr.strip()}")
     try:
         yield SmallDisk(path)
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+class FailingDisk:
+    """An ext4 of its own at `path`, in a file beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._image = path, path.with_name(f"{path.name}.image")
+
+    def mount(self) -> str:
+        """Mount it; return why that can't be done, mostly nothing."""
+        done = subprocess.run(["mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.path)], capture_output=True, text=True)
+        return done.stderr.strip() if done.returncode else ""
+
+    def give_up(self) -> None:
+        """Let the kernel meet an error of the file system: what is open to write stays open, and no write comes through any more."""
+        number = os.stat(self.path).st_dev
+        device = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+        trigger = Path("/sys/fs/ext4") / os.path.basename(device) / "trigger_fs_error"
+        if not trigger.exists():
+            pytest.skip("this kernel lets no file system be given up")
+        trigger.write_text("1")
+
+    def mend(self) -> None:
+        """Check it, and mount it anew. Nobody may have a file open there."""
+        subprocess.run(["umount", str(self.path)], check=True)
+        subprocess.run(["fsck.ext4", "-fy", str(self._image)], capture_output=True)
+        assert not self.mount()
+
+
+@contextmanager
+def failing_disk(path: Path, size: str = "30M") -> Iterator[FailingDisk]:
+    """Make and mount a disk that can be given up. Skips the test where this user, or this machine, can't."""
+    path.mkdir(parents=True, exist_ok=True)
+    made = FailingDisk(path)
+    image = path.with_name(f"{path.name}.image")
+    with image.open("wb") as file:
+        file.truncate(int(size.removesuffix("M")) << 20)
+    try:
+        why = subprocess.run(["mkfs.ext4", "-q", str(image)], capture_output=True, text=True).stderr.strip() or made.mount()
+    except FileNotFoundError as e:
+        why = str(e)
+    if why:
+        pytest.skip(f"no image of a disk is mounted here: {why}")
+    try:
+        yield made
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)

@@ -76,7 +76,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield _check("certificate", lambda: _certificate(loaded))
     yield _check("broker", lambda: _broker(loaded))
     try:
-        with look_at(loaded) as device:
+        with look_at(loaded, open_key=True) as device:  # what the key's check said is said
             for one in device.unseen:
                 if one.what != KEY:  # that was said above
                     yield Finding("unseen", False, f"{one.what}: {one.why}", unseen_hint(loaded, one))

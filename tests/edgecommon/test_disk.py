@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from edgecommon import disk, files
 from edgecommon.sqlite import Database, Fault
 from modelwire.errors import BadArgument, ConfigError, DiskUnwritable
-from tests.disks import SmallDisk, small_disk
+from tests.disks import SmallDisk, failing_disk, small_disk
 
 
 @pytest.fixture
@@ -146,29 +145,18 @@ def test_looking_whether_there_is_room_leaves_nothing_and_asks_for_as_much_as_is
     assert disk.refusal(small.path / "not" / "there") is None, "that is another error"
 
 
-def test_a_real_disk_whose_kernel_gave_it_up_is_found_by_trying(tmp_path: Path) -> None:
-    """An ext4 that met an error stays as it is: files that are open to write stay open, and every write fails."""
-    image, place = tmp_path / "image", tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(f"truncate -s 8M {image} && mkfs.ext4 -q -O ^has_journal {image}", shell=True, capture_output=True)
-    mounted = made.returncode or subprocess.run(
-        ["mount", "-o", "loop,errors=remount-ro", str(image), str(place)], capture_output=True
-    ).returncode
-    if mounted:
-        pytest.skip("this machine mounts no image of a disk")
-    try:
-        major, minor = divmod(os.stat(place).st_dev, 256)
-        name = os.path.basename(os.path.realpath(f"/sys/dev/block/{major}:{minor}"))
-        trigger = Path(f"/sys/fs/ext4/{name}/trigger_fs_error")
-        if not trigger.exists():
-            pytest.skip("this kernel lets no file system be given up")
-        database = Database(place / "x.db", unnamed, mode="rwc")
+@pytest.mark.slow("makes a file system")
+def test_a_disk_that_the_kernel_gave_up_is_read_only_for_what_is_open_too(tmp_path: Path) -> None:
+    with failing_disk(tmp_path / "disk", "8M") as failing:
+        database = Database(failing.path / "x.db", unnamed, mode="rwc")
         database.run("CREATE TABLE t (b BLOB)")
-        trigger.write_text("1")
+        with files.locked(failing.path / "lock"):
+            failing.give_up()
         with pytest.raises(DiskUnwritable, match="Read-only file system"):
-            files.write(place / "f", b"bytes")
+            files.write(failing.path / "f", b"bytes")
         with pytest.raises(DiskUnwritable, match=r"Read-only file system|Input/output error"):
             database.insert("t", b=b"x")
+        assert disk.refusal(failing.path) is not None
+        with files.locked(failing.path / "lock"):
+            assert files.holder(failing.path / "lock") == os.getpid()
         database.close()
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)

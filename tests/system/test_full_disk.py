@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests import broker
 from tests.broker import Mosquitto
-from tests.disks import SmallDisk, small_disk
+from tests.disks import FailingDisk, SmallDisk, failing_disk, small_disk
 from tests.system.fleet import Fleet, Process
 from tests.system.test_restore import MODEL, QUICK, mine, theirs
 from tests.worlds import MODELS, world
@@ -29,10 +31,10 @@ WAITS, GOES_ON = "waiting for room", "there is room on the disk again"
 
 
 class SmallFleet:
-    """A fleet of one board whose folder, and whose centre's registry, each lie on a disk of their own."""
+    """A fleet of one board that trains all the time; its folder, and the centre's, may lie on disks of their own."""
 
-    def __init__(self, fleet: Fleet, board: SmallDisk, centre: SmallDisk) -> None:
-        self.fleet, self.board, self.centre = fleet, board, centre
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
         fleet.ingester.start()
         fleet.add_base(MODEL)
         self.agent = fleet.add_device("pi-7", {MODEL: MODELS / f"{MODEL}.tflite"}, OFTEN)
@@ -57,15 +59,39 @@ class SmallFleet:
             assert "Traceback" not in process.log.read_text()
 
 
+@dataclass
+class Disks:
+    """The disks under a fleet."""
+
+    board: SmallDisk
+    centre: SmallDisk
+
+
 @pytest.fixture
-def small(tmp_path: Path, hub: Mosquitto) -> Iterator[SmallFleet]:
-    folder = tmp_path / "fleet"
-    with small_disk(folder / "devices", "3m") as board, small_disk(folder / "centre", "6m") as centre:
-        fleet = Fleet(folder, hub.url)
-        try:
-            yield SmallFleet(fleet, board, centre)
-        finally:
-            fleet.close()
+def disks(tmp_path: Path) -> Iterator[Disks]:
+    with small_disk(tmp_path / "fleet" / "devices", "3m") as board, small_disk(tmp_path / "fleet" / "centre", "6m") as centre:
+        yield Disks(board, centre)
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[FailingDisk]:
+    with failing_disk(tmp_path / "fleet" / "devices") as board:
+        yield board
+
+
+@contextmanager
+def running(tmp_path: Path, hub: Mosquitto) -> Iterator[SmallFleet]:
+    fleet = Fleet(tmp_path / "fleet", hub.url)
+    try:
+        yield SmallFleet(fleet)
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def small(tmp_path: Path, disks: Disks, hub: Mosquitto) -> Iterator[SmallFleet]:
+    with running(tmp_path, hub) as fleet:
+        yield fleet
 
 
 def until(reached: Callable[[], bool], what: str, *processes: Process) -> None:
@@ -80,10 +106,10 @@ def logged(process: Process, what: str) -> int:
     return process.log.read_text(errors="replace").count(what)
 
 
-def test_a_board_whose_disk_fills_waits_says_so_and_publishes_again(small: SmallFleet) -> None:
+def test_a_board_whose_disk_fills_waits_says_so_and_publishes_again(small: SmallFleet, disks: Disks) -> None:
     agent, fleet = small.agent, small.fleet
     until(lambda: logged(agent, "verified: @2") > 0, "two versions", agent, fleet.ingester)
-    small.board.fill()
+    disks.board.fill()
     until(lambda: logged(agent, WAITS) > 0, "the agent waits", agent)
     status = fleet.agent("pi-7", "status")
     assert status["agent_pid"] == agent.pid and "No space left" in status["waits_for_disk"]["message"]
@@ -99,41 +125,41 @@ def test_a_board_whose_disk_fills_waits_says_so_and_publishes_again(small: Small
     assert fleet.agent("pi-7", "status")["waits_for_disk"] is not None and agent.running
     until(lambda: logged(fleet.ingester, "off line") > lost, "the broker speaks its will", fleet.ingester)
     before = logged(agent, "verified: @")
-    small.board.free()
+    disks.board.free()
     until(lambda: logged(agent, "verified: @") > before, "it publishes again", agent, fleet.ingester)
     assert agent.said(GOES_ON) >= 1 and fleet.agent("pi-7", "status")["waits_for_disk"] is None
     small.check()
 
 
-def test_a_centre_whose_disk_fills_acknowledges_nothing_and_goes_on_without_a_loss(small: SmallFleet) -> None:
+def test_a_centre_whose_disk_fills_acknowledges_nothing_and_goes_on_without_a_loss(small: SmallFleet, disks: Disks) -> None:
     agent, ingester = small.agent, small.fleet.ingester
     until(lambda: logged(ingester, "verified pi-7") >= 2, "two versions", agent, ingester)
-    small.centre.fill()
+    disks.centre.fill()
     until(lambda: ingester.said("nothing more is acknowledged until there is room") > 0, "it says so", agent, ingester)
     assert ingester.said("No space left on device") == 1 and ingester.said("refused") == 0
     ingester.kill()
     ingester.start()
     until(lambda: ingester.said("nothing more is acknowledged") > 0, "it waits from the start", ingester)
     before = logged(ingester, "verified pi-7")
-    small.centre.free()
+    disks.centre.free()
     until(lambda: logged(ingester, "verified pi-7") > before, "it goes on", agent, ingester)
     assert ingester.said(GOES_ON) == 1
     small.check()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_disks_that_fill_at_any_moment_and_kills_while_full_lose_no_version(small: SmallFleet, seed: int) -> None:
+def test_disks_that_fill_at_any_moment_and_kills_while_full_lose_no_version(small: SmallFleet, disks: Disks, seed: int) -> None:
     agent, ingester, rng = small.agent, small.fleet.ingester, random.Random(seed)
     until(lambda: logged(agent, "verified: @1") > 0, "a version", agent, ingester)
     for _ in range(8):
         time.sleep(rng.uniform(0.1, 1.0))  # any moment: what it falls on is for the seed and the machine to say
-        disk = small.board if rng.random() < 0.75 else small.centre
+        disk = disks.board if rng.random() < 0.75 else disks.centre
         disk.fill(rng.choice([0, 0, 4096, 40_000, 200_000, 300_000]))
         time.sleep(rng.uniform(0.1, 1.5))
         if rng.random() < 0.5:
             agent.kill()
             agent.start()
-        if disk is small.centre and rng.random() < 0.5:
+        if disk is disks.centre and rng.random() < 0.5:
             ingester.kill()
             ingester.start()
         assert agent.running and ingester.running, (agent.tail(), ingester.tail())
@@ -141,3 +167,25 @@ def test_disks_that_fill_at_any_moment_and_kills_while_full_lose_no_version(smal
     before = logged(agent, "verified: @")
     until(lambda: logged(agent, "verified: @") > before, "it goes on", agent, ingester)
     small.check()
+
+
+def test_a_board_whose_kernel_gave_its_disk_up_waits_and_goes_on_once_it_is_mended(
+    tmp_path: Path, failing: FailingDisk, hub: Mosquitto
+) -> None:
+    with running(tmp_path, hub) as fleet:
+        agent = fleet.agent
+        until(lambda: logged(agent, "verified: @2") > 0, "two versions", agent)
+        failing.give_up()
+        until(lambda: logged(agent, WAITS) > 0, "the agent waits", agent)
+        status = fleet.fleet.agent("pi-7", "status")
+        assert status["agent_pid"] == agent.pid and status["models"][0]["version"] >= 2
+        assert "Read-only file system" in status["waits_for_disk"]["message"] or "Input/output" in status["waits_for_disk"]["message"]
+        agent.kill()
+        agent.start()
+        until(lambda: agent.said(WAITS) > 0, "it waits from the start", agent)
+        assert fleet.fleet.agent("pi-7", "status")["agent_pid"] == agent.pid
+        agent.kill()
+        failing.mend()
+        agent.start()
+        until(lambda: agent.said("verified: @") > 0, "it publishes again", agent)
+        fleet.check()
