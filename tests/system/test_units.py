@@ -148,7 +148,7 @@ def a_wrong_setting_is_not_tried_again_and_a_file_that_is_not_there_yet_is(m: Ma
     m.until("it serves without a hand", lambda: m.of_unit(AGENT, "ActiveState") == "active")
 
 
-@pytest.mark.slow("starts a systemd and lets its watchdog end two services", seconds=35)
+@pytest.mark.slow("starts a systemd and lets its watchdog end two services", seconds=45)
 def test_a_service_that_is_stuck_is_ended_and_started_again_and_loses_nothing(here: tuple[Machine, broker.Mosquitto]) -> None:
     m, b = here
     set_up_centre(m, b, watchdog=6)
@@ -167,7 +167,7 @@ def test_a_service_that_is_stuck_is_ended_and_started_again_and_loses_nothing(he
     exact(m)
 
 
-@pytest.mark.slow("starts a systemd and two services, and fills their disks", seconds=40)
+@pytest.mark.slow("starts a systemd and two services, and fills their disks", seconds=60)
 def test_a_service_whose_disk_is_full_waits_says_so_and_goes_on_within_a_minute_of_room(here: tuple[Machine, broker.Mosquitto]) -> None:
     m, b = here
     set_up_centre(m, b, watchdog=WATCHDOG)
@@ -233,7 +233,7 @@ def a_centre_fills_up(m: Machine) -> None:
     assert (m.of_unit(INGESTER, "MainPID"), m.of_unit(INGESTER, "NRestarts")) == (pid, "0")
 
 
-@pytest.mark.slow("starts a systemd and types a page", seconds=30)
+@pytest.mark.slow("starts a systemd and types a page", seconds=35)
 def test_the_page_of_the_centre_can_be_typed_under_a_systemd(here: tuple[Machine, broker.Mosquitto]) -> None:
     m, b = here
     set_up_centre(m, b)
