@@ -93,6 +93,7 @@ class Ingester:
         self._counting = threading.Lock()
         self._stopping = False
         self._full = False  # its disk took nothing more, the last time
+        self._patient = True  # it waits for its disk
         self._work = threading.Event()  # something was stored
         self._idle = threading.Event()  # the rebuild has nothing left
         self._failure: BaseException | None = None
@@ -109,10 +110,11 @@ class Ingester:
     def run(self, once: float | None = None) -> Tally:
         """Take messages in until stopped; with `once`, until nothing has come for so many seconds and all is rebuilt.
 
-        Raises StateBusy when another ingester works on this registry, and the registry's own errors.
+        Raises StateBusy when another ingester works on this registry, DiskUnwritable with `once` alone, and the registry's own errors.
         """
-        while once is None and (full := disk.refusal(self._path)) is not None:
-            if self._wait(full, ""):
+        self._patient = once is None
+        while (full := disk.refusal(self._path)) is not None:
+            if self._wait(full, "the start waits"):
                 return self.tally
         self._has_room()
         with lock_registry(self._path):
@@ -223,14 +225,14 @@ class Ingester:
     def _wait(self, error: Exception, what: str) -> bool:
         """Wait for another writer, or for a disk that takes nothing more; return whether it was asked to stop meanwhile.
 
-        The disk is said once, not at each try. Raises the error again when it is another one.
+        The disk is said once, not at each try. Raises the error again when it is another one, and with --once the disk's, too.
         """
         if isinstance(error, StateBusy):
             log.warning("%s; %s", error, what)
             return self._rest(1.0)
         full = error if isinstance(error, DiskUnwritable) else disk.unwritable(error) if isinstance(error, OSError) else None
-        if full is None:
-            raise error
+        if full is None or not self._patient:
+            raise full or error
         with self._counting:
             news, self._full = not self._full, True
         if news:
@@ -308,6 +310,8 @@ class Ingester:
             except (StateBusy, DiskUnwritable, OSError) as error:
                 self._wait(error, "the rebuild waits")
                 continue
+            if judged:
+                self._has_room()
             for one in judged:
                 self.tally.verified += one.ok
                 self.tally.refused += not one.ok
