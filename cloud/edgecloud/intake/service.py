@@ -32,6 +32,8 @@ from .speaking import Voice
 from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
+NO_ROOM = "%s; nothing more is acknowledged until there is room: %s"
+ROOM = "there is room on the disk again: going on"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
 
 
@@ -113,10 +115,6 @@ class Ingester:
         Raises StateBusy when another ingester works on this registry, DiskUnwritable with `once` alone, and the registry's own errors.
         """
         self._patient = once is None
-        while (full := disk.refusal(self._path)) is not None:
-            if self._wait(full, "the start waits"):
-                return self.tally
-        self._has_room()
         with lock_registry(self._path):
             tighten(self._path)
             store = self._open()
@@ -236,7 +234,7 @@ class Ingester:
         with self._counting:
             news, self._full = not self._full, True
         if news:
-            log.error("%s; nothing more is acknowledged until there is room: %s", full.message, full.next_step)
+            log.error(NO_ROOM, full.message, full.next_step)
         return self._rest(self._pace.disk)
 
     def _has_room(self) -> None:
@@ -244,7 +242,7 @@ class Ingester:
         with self._counting:
             news, self._full = self._full, False
         if news:
-            log.warning("there is room on the disk again: going on")
+            log.warning(ROOM)
 
     def _rest(self, seconds: float) -> bool:
         """Wait, and return whether it was asked to stop meanwhile."""
@@ -328,3 +326,14 @@ class Ingester:
 
     def _open(self) -> SqliteStore:
         return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)
+
+
+def wait_for_room(path: Path, again: float = 2.0) -> None:
+    """Return when the disk under a registry takes writes; what keeps it from that is said once. again: seconds between two looks."""
+    full = disk.refusal(path)
+    if full is None:
+        return
+    log.error(NO_ROOM, full.message, full.next_step)
+    while disk.refusal(path) is not None:
+        time.sleep(again)
+    log.warning(ROOM)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.intake import mqtt
-from edgecloud.intake.service import Ingester, Pace
+from edgecloud.intake.service import Ingester, Pace, wait_for_room
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path, seconds, start_log
 from edgecommon.printing import Answer
@@ -45,6 +45,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     start_log(args.log or from_environment("LOG", "text"), args.log_level or from_environment("LOG_LEVEL", "info"))
     path = registry_path(args.db)
+    if not args.once:
+        wait_for_room(path)
     store = open_registry(path)
     fleet = store.fleet
     store.close()
