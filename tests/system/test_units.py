@@ -176,6 +176,7 @@ def test_a_service_whose_disk_is_full_waits_says_so_and_goes_on_within_a_minute_
     a_board_fills_up(m)
     a_board_starts_on_a_full_disk(m)
     a_centre_fills_up(m)
+    a_centre_starts_on_a_full_disk(m)
     exact(m)
 
 
@@ -231,6 +232,17 @@ def a_centre_fills_up(m: Machine) -> None:
     took = m.until("it takes in again", lambda: stored(m) > before, within=AGAIN)
     print(f"taken in again {took:.1f} s after there was room")
     assert (m.of_unit(INGESTER, "MainPID"), m.of_unit(INGESTER, "NRestarts")) == (pid, "0")
+
+
+def a_centre_starts_on_a_full_disk(m: Machine) -> None:
+    m.run(f"systemctl stop {INGESTER}")
+    fill(m, "edgecloud")
+    m.run(f"systemctl start --no-block {INGESTER}")
+    m.until("it says that it waits", lambda: m.of_unit(INGESTER, "StatusText").startswith("waits for room on its disk: "))
+    assert m.of_unit(INGESTER, "ActiveState") == "activating", "it does not serve yet, and is not given up"
+    m.run("rm /var/lib/edgecloud/filler")
+    m.until("it takes in again", lambda: stored(m) > 0, within=AGAIN)
+    assert m.of_unit(INGESTER, "NRestarts") == "0"
 
 
 @pytest.mark.slow("starts a systemd and types a page", seconds=35)
