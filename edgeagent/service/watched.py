@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +18,16 @@ from modelwire.errors import DiskUnwritable
 
 from .running import Running
 
+PATIENCE = 3600.0  # seconds; under a small budget.max_cpu such a process rests long between two samples
 SAID = 5.0  # seconds between two looks at what is to be said: they read the database
 
 
 class WatchedLoop:
     """What the loop tells systemd. A round's step, which nobody can look into, counts as life while it takes the processor."""
 
-    def __init__(self, systemd: Systemd, clock: Clock) -> None:
-        self._systemd, self._clock = systemd, clock
+    def __init__(self, systemd: Systemd, clock: Clock, *, patience: float = PATIENCE) -> None:
+        """patience: seconds for which a process that this one waits for may do nothing."""
+        self._systemd, self._clock, self._patience = systemd, clock, patience
         self._said = float("-inf")
         self._step: Pulse | None = None  # a step of training is under way
         self._children: dict[int, Pulse] = {}
@@ -80,7 +83,7 @@ class WatchedLoop:
         running = _children()
         self._children = {pid: pulse for pid, pulse in self._children.items() if pid in running}
         for pid in running - self._children.keys():
-            self._children[pid] = Pulse(Path(f"/proc/{pid}/stat"), patience=4 * self._systemd.every)
+            self._children[pid] = Pulse(Path(f"/proc/{pid}/stat"), patience=self._patience, longest=math.inf)  # it may work for hours
         return sum(not pulse.beats() for pulse in self._children.values()) == 0  # each is looked at every time
 
 

@@ -67,9 +67,10 @@ class Glance:
 
 
 @contextmanager
-def look_at(loaded: Loaded) -> Iterator[Glance]:
+def look_at(loaded: Loaded, *, open_key: bool = False) -> Iterator[Glance]:
     """Look at the state folder of these settings and change nothing in it, but for tables of an earlier release.
 
+    open_key: also when others may read the private key.
     Raises MissingFile where there is none, StateDamaged, OldWire or ConfigError for one that can't be read by anyone.
     """
     unseen: list[Unseen] = []
@@ -77,7 +78,7 @@ def look_at(loaded: Loaded) -> Iterator[Glance]:
         database = _database(loaded.state / agent_tables.FILE, unseen)
         if database is not None:
             opened.callback(database.close)
-        board = _board(loaded, unseen)
+        board = _board(loaded, open_key, unseen)
         spool = _tried("the samples", loaded.state, unseen, lambda: Spool(loaded.state), lambda: Spool(loaded.state, look=True))
         if spool is not None:
             opened.callback(spool.close)
@@ -132,13 +133,13 @@ def _denied(error: ConfigError) -> bool:
     return type(error) is ConfigError or "may not be written" in error.message
 
 
-def _board(loaded: Loaded, unseen: list[Unseen]) -> Board:
+def _board(loaded: Loaded, open_key: bool, unseen: list[Unseen]) -> Board:
     path = loaded.resolve(loaded.settings.device.key)
     try:
-        return read_board(loaded, open_key=True)
+        return read_board(loaded, open_key=open_key)
     except ConfigError as e:
         if os.access(path, os.R_OK):
-            raise  # it can be read, and is no key
+            raise  # it can be read, and is no key, or lies open
         why, owner = access.shut(path)
         unseen.append(Unseen(KEY, why or e.message, owner))
     device = loaded.settings.device

@@ -33,6 +33,8 @@ from .speaking import Voice
 from .transport import Delivery, IntakeTransport
 
 log = logging.getLogger("edgecloud.ingester")
+NO_ROOM = "%s; nothing more is acknowledged until there is room: %s"
+ROOM = "there is room on the disk again: going on"
 TOLD = 2.0  # seconds between two words to systemd about what goes on
 UNREACHED = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
@@ -97,6 +99,7 @@ class Ingester:
         self._counting = threading.Lock()
         self._stopping = False
         self._full = False  # its disk took nothing more, the last time
+        self._patient = True  # it waits for its disk
         self._work = threading.Event()  # something was stored
         self._idle = threading.Event()  # the rebuild has nothing left
         self._failure: BaseException | None = None
@@ -118,13 +121,9 @@ class Ingester:
     def run(self, once: float | None = None) -> Tally:
         """Take messages in until stopped; with `once`, until nothing has come for so many seconds and all is rebuilt.
 
-        Raises StateBusy when another ingester works on this registry, and the registry's own errors.
+        Raises StateBusy when another ingester works on this registry, DiskUnwritable with `once` alone, and the registry's own errors.
         """
-        while once is None and (full := disk.refusal(self._path)) is not None:
-            self._systemd.starting(f"waits for room on its disk: {full.message}")
-            if self._wait(full, ""):
-                return self.tally
-        self._has_room()
+        self._patient = once is None
         with lock_registry(self._path) as held:
             self._tell = held.tell
             require_private(self._path)
@@ -289,18 +288,18 @@ class Ingester:
     def _wait(self, error: Exception, what: str) -> bool:
         """Wait for another writer, or for a disk that takes nothing more; return whether it was asked to stop meanwhile.
 
-        The disk is said once, not at each try. Raises the error again when it is another one.
+        The disk is said once, not at each try. Raises the error again when it is another one, and with --once the disk's, too.
         """
         if isinstance(error, StateBusy):
             log.warning("%s; %s", error, what)
             return self._rest(1.0)
         full = error if isinstance(error, DiskUnwritable) else disk.unwritable(error) if isinstance(error, OSError) else None
-        if full is None:
-            raise error
+        if full is None or not self._patient:
+            raise full or error
         with self._counting:
             news, self._full = not self._full, True
         if news:
-            log.error("%s; nothing more is acknowledged until there is room: %s", full.message, full.next_step)
+            log.error(NO_ROOM, full.message, full.next_step)
         return self._rest(self._pace.disk)
 
     def _has_room(self) -> None:
@@ -308,7 +307,7 @@ class Ingester:
         with self._counting:
             news, self._full = self._full, False
         if news:
-            log.warning("there is room on the disk again: going on")
+            log.warning(ROOM)
 
     def _rest(self, seconds: float) -> bool:
         """Wait, and return whether it was asked to stop meanwhile."""
@@ -377,6 +376,8 @@ class Ingester:
             except (StateBusy, DiskUnwritable, OSError) as error:
                 self._wait(error, "the rebuild waits")
                 continue
+            if judged:
+                self._has_room()
             for one in judged:
                 self.tally.verified += one.ok
                 self.tally.refused += not one.ok
@@ -393,3 +394,18 @@ class Ingester:
 
     def _open(self) -> SqliteStore:
         return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)
+
+
+def wait_for_room(path: Path, again: float = 2.0, *, say: Callable[[str], None] = lambda text: None) -> None:
+    """Return when the disk under a registry takes writes; what keeps it from that is logged once.
+
+    again: seconds between two looks; say: is told at each of them what is waited for.
+    """
+    full = disk.refusal(path)
+    if full is None:
+        return
+    log.error(NO_ROOM, full.message, full.next_step)
+    while (full := disk.refusal(path)) is not None:
+        say(f"waits for room on its disk: {full.message}")
+        time.sleep(again)
+    log.warning(ROOM)

@@ -110,7 +110,7 @@ def test_a_loop_that_is_stuck_outside_of_training_is_no_sign_of_life(notified: N
 
 def test_a_child_that_is_stuck_ends_the_signs_of_life_and_its_end_brings_them_back(notified: NotifySocket) -> None:
     systemd = Systemd(notified.environment)
-    loop = WatchedLoop(systemd, Clock())
+    loop = WatchedLoop(systemd, Clock(), patience=0.4)
 
     def lives() -> bool:
         said = notified.count(ALIVE)

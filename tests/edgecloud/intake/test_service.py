@@ -15,9 +15,10 @@ import pytest
 import edgecloud
 from edgecloud.audit import tampering
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
+from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.intake.service import Ingester, Pace, Tally
 from edgecloud.registry import open_registry
-from modelwire.errors import BadArgument, BrokerUnreachable, RegistryDamaged, StateBusy
+from modelwire.errors import BadArgument, BrokerUnreachable, DiskUnwritable, RegistryDamaged, StateBusy
 from modelwire.wire import records, signing
 from modelwire.wire.records import Command, Level, Receipt, Record
 from tests.broker import free_port
@@ -194,6 +195,44 @@ def test_the_registrys_own_trouble_ends_it_and_loses_nothing(path: Path, device:
     assert isinstance(running.error, RegistryDamaged) and waiting(broker) == 1
     monkeypatch.undo()
     assert catch_up(path, broker).tally.verified == 1
+
+
+@pytest.mark.slow("runs an ingester three times", seconds=3)
+def test_a_full_disk_ends_who_runs_once_and_neither_blames_a_message_nor_acknowledges_it(
+    path: Path, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = MemoryBroker()
+    Running(path, broker).start(once=0.2).wait()  # leaves a session behind
+
+    def full(*_: object) -> bytes:
+        raise DiskUnwritable(path=path, reason="No space left on device", disk="", fix="make room")
+
+    monkeypatch.setattr("edgecloud.registry.blobs.DatabaseBlobs.put", full)
+    broker.publish(*device.update(device.train()))
+    running = Running(path, broker).start(once=0.5).wait()
+    assert isinstance(running.error, DiskUnwritable) and waiting(broker) == 1
+    monkeypatch.undo()
+    assert catch_up(path, broker).tally.verified == 1
+
+
+@pytest.mark.slow("waits two seconds for its next try", seconds=3)
+def test_a_full_disk_in_the_rebuild_sets_no_lineage_aside(
+    path: Path, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, plain = MemoryBroker(), Rebuilder._build
+
+    def full(*_: object) -> None:
+        raise DiskUnwritable(path=path, reason="No space left on device", disk="", fix="make room")
+
+    monkeypatch.setattr(Rebuilder, "_build", full)
+    running = Running(path, broker).start()
+    until(lambda: "centre" in broker.sessions)
+    broker.publish(*device.update(device.train()))
+    until(lambda: "nothing more is acknowledged" in caplog.text)
+    monkeypatch.setattr(Rebuilder, "_build", plain)
+    until(lambda: (1, Level.VERIFIED) in receipts(broker))
+    running.stop()
+    assert "set aside" not in caplog.text
 
 
 def test_trouble_in_the_rebuild_ends_it_too(path: Path, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecloud import keys
 from edgecloud.intake import mqtt
-from edgecloud.intake.service import Ingester, Pace
+from edgecloud.intake.service import Ingester, Pace, wait_for_room
 from edgecloud.registry import open_registry
 from edgecloud.settings import from_environment, registry_path, seconds, start_log
 from edgecommon.arguments import number, only_with
@@ -49,7 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     start_log(args.log or from_environment("LOG", "text"), args.log_level or from_environment("LOG_LEVEL", "info"))
-    path = registry_path(args.db)
+    path, systemd = registry_path(args.db), Systemd()
+    if not args.once:
+        wait_for_room(path, say=systemd.starting)
     store = open_registry(path)
     fleet = store.fleet
     store.close()
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> Answer:
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
     transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)
-    ingester = Ingester(path, read_key(), transport, read_key=read_key, pace=pace, certificates=certificates, systemd=Systemd())
+    ingester = Ingester(path, read_key(), transport, read_key=read_key, pace=pace, certificates=certificates, systemd=systemd)
     interrupted = False
 
     def on_signal(number: int, _frame: object) -> None:
