@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import statistics
 import sys
 import threading
@@ -163,7 +164,8 @@ def rounds_of(fleet: Fleet, device: str, model: str) -> int:
     history = fleet.home(device) / "state" / "models" / model / "history"
     versions = [int(file.stem) for file in history.glob("*.tflite")]
     log = fleet.devices[device].log
-    return max(versions, default=0) + (log.read_bytes().count(b" rejected: ") if log.exists() else 0)
+    taken_back = re.findall(r"WARNING .* rejected: ", log.read_text()) if log.exists() else []  # the answer on standard output says it too
+    return max(versions, default=0) + len(taken_back)
 
 
 def wait(fleet: Fleet, say: Callable[[str], None], reached: Callable[[], bool], what: str) -> None:
