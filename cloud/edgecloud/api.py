@@ -305,7 +305,7 @@ class Version(_Handle):
             said = [(name, value) for name, value in shown if name != "metrics"] + [
                 (name, value) for name, value in self.metrics.items() if isinstance(value, (int, float, str))
             ]
-            return Listing({"": name, repr(self): value} for name, value in said)
+            return Listing({"": name, "value": value} for name, value in said)
 
         return _html(self, facts)
 

@@ -16,6 +16,7 @@ from edgecloud.audit import carrying, tampering
 from edgecloud.audit.signing import require_signed
 from edgecloud.registry import TrustRow, open_registry
 from modelwire.errors import ModelWireError, RegistryDamaged
+from modelwire.wire import cbor
 from modelwire.wire.records import encode
 from tests.edgecloud.audit import edits
 from tests.edgecloud.audit.page_flips import flip
@@ -65,6 +66,13 @@ def test_an_edit_without_a_key_is_named_by_verify_doctor_and_restore(desk: Desk,
     assert [p.name for p in (desk.folder / "elsewhere").iterdir() if p.suffix != ".lock"] == [] and kept.read_bytes() == before
     desk.ok("restore", "monday.db", "--force")
     assert desk.json("verify", "--all")["tampered"] == []
+
+
+def test_better_figures_in_both_places_are_named_as_the_version_is_rebuilt(desk: Desk, kept: Path) -> None:
+    said = cbor.encode({"loss_before": 1.0, "loss_after": 0.01})
+    row = f"UPDATE version SET extension = x'{said.hex()}' WHERE version = 3"
+    edits.edit(kept, edits.Edit("better figures", edits.rows(row, "UPDATE score SET loss_after = 0.01 WHERE version_id = 3"), ""))
+    assert "the row of pi-7/digits@3 does not agree with its container" in said_of(desk, "verify", "--all")
 
 
 OF_KEYS = [e for e in edits.EDITS if "key" in e.name or "revocation" in e.name]
