@@ -166,6 +166,8 @@ class Spool:
         texts = texts_of(model, contexts, len(xs))
         now, out = int(self._wall()), []
         with self._db.transaction():
+            if self.shape(model) != shape:  # the model was removed meanwhile, and another of its name added
+                raise ModelError(model=model, reason="its samples look otherwise by now; nothing was kept")
             self._same_kind(model, labels is not None)
             for i, one in enumerate(xs):
                 target = None if ys is None else ys[i].tobytes()

@@ -7,9 +7,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgeagent.samples import spool as spool_module
 from edgeagent.samples.spool import Spool
 from edgeagent.service.agent import Goal
 from edgeagent.settings import editing, reading
@@ -185,6 +187,23 @@ def test_settings_that_change_in_between_keep_what_was_written(tmp_path: Path) -
         add_model(loaded, edit, "b", TINY, exact=False, resume=False)
     assert loaded.path.read_text().endswith("# somebody was here\n") and names(tmp_path / "d") == ["tiny"]
     assert [m.name for m in known_models(loaded)] == ["tiny"]
+
+
+def test_who_appends_while_a_model_is_removed_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "d")
+    added(tmp_path / "d")
+    looked = spool_module._floats
+
+    def removed_meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(spool_module, "_floats", looked)
+        removed(tmp_path / "d")
+        return looked(*args)
+
+    monkeypatch.setattr(spool_module, "_floats", removed_meanwhile)
+    with Spool(tmp_path / "d") as spool:
+        with pytest.raises(ConfigError, match="there is no model 'b'"):
+            spool.append("b", [0.0] * 4, 1)
+        assert spool.append("tiny", [0.0] * 4, 1) == 1
 
 
 def killed_at(step: int, work: Callable[[], object]) -> int:
