@@ -106,21 +106,27 @@ def run(args: argparse.Namespace) -> Answer:
     for n, m in bases.items():
         lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
     lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]
+    lines += _next_lines(args, place, short, token)
+    if group is not None:
+        lines += [f"the group {args.spool_group} may append samples to {sharing.folder_of(loaded.state)}"]
+        ways = [f"  chmod o+x {shlex.quote(str(way))}" for way in sharing.barred(loaded.state, group)]
+        lines += ["it can't pass through to there; let it, or put the folder elsewhere:", *ways] if ways else []
+    return Answer(document, lines_of(lines))
+
+
+def _next_lines(args: argparse.Namespace, place: Path, short: str, token: str) -> list[str]:
+    """Return what is to be done next, here and at the centre. short: the key's fingerprint."""
     where = f" --dir {place}" if str(place) != "." else ""
-    lines += [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
+    lines = [f"  edgeagent doctor{where}", f"  edgeagent run{where}", ""]
     if token:
         lines += ["it asks to be let in by its claim; there, `edgecloud claim list` tells whether it was"]
     else:
         lines += ["while it runs, `edgecloud devices` lists this key as one that waits; then the fingerprint is enough there:"]
         lines += [f"  edgecloud devices add {args.device} {short}"]
-    if group is not None:
-        lines += [f"the group {args.spool_group} may append samples to {sharing.folder_of(loaded.state)}"]
-        ways = [f"  chmod o+x {shlex.quote(str(way))}" for way in sharing.barred(loaded.state, group)]
-        lines += ["it can't pass through to there; let it, or put the folder elsewhere:", *ways] if ways else []
     if args.resume:
         lines += ["its last models come back when the operator allows it, once `edgecloud devices` says that it would like them:"]
         lines += [f"  edgecloud devices resume {args.device}"]
-    return Answer(document, lines_of(lines))
+    return lines
 
 
 def _check_broker(url: str) -> None:

@@ -30,6 +30,7 @@ EXAMPLES = (
     "edgeagent model remove doorbell",
     "edgeagent model remove doorbell --yes --drop-unsent",
 )
+HELPED = "edgeagent init --help, or edgeagent model add --help"
 RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
 
 
@@ -59,13 +60,13 @@ def models_of(texts: list[str], said: str) -> dict[str, bytes]:
     for text in texts:
         name, equals, file = text.partition("=")
         if not equals or not file:
-            raise ConfigError(reason=f"{said} {text!r} is not NAME=FILE")
+            raise ConfigError(reason=f"{said} {text!r} is not NAME=FILE", fix=HELPED)
         try:
             check_own_name("model name", name)
         except Malformed as e:
-            raise ConfigError(reason=f"{said}: {e.message}") from None
+            raise ConfigError(reason=f"{said}: {e.message}", fix=HELPED) from None
         if name in out:
-            raise ConfigError(reason=f"{said}: {name!r} is there twice")
+            raise ConfigError(reason=f"{said}: {name!r} is there twice", fix=HELPED)
         out[name] = _read(Path(file))
     return out
 

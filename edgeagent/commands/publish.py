@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.folder import open_folder
 from edgeagent.state.outcome import said as listed
 from edgecommon.printing import Answer, lines_of

@@ -9,8 +9,9 @@ import signal
 from edgeagent import __version__
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.mqtt import MqttLink
-from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.agent import Agent
 from edgeagent.service.disk_wait import wait_at_start
+from edgeagent.service.goal import Goal
 from edgeagent.service.opener import opener
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, open_folder

@@ -26,10 +26,10 @@ from edgeagent.system.database import create_database, look_into, open_database
 from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
 from modelwire import limits
-from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.errors import ConfigError, MissingFile, ModelError
 from modelwire.tensors import F32
 
-from . import reservoir, sharing, spool_tables
+from . import given, reservoir, sharing, spool_tables
 from .card_store import CardStore
 from .cards import Seen
 from .context import Context, Contexts, context_of, texts_of
@@ -152,11 +152,11 @@ class Spool:
     ) -> list[int]:  # fmt: skip
         """Add many samples, [n, ...], all or none, and return their ids. contexts: one for all, or one each."""
         shape = self.shape(model)
-        xs = _floats(model, "x", x, shape.x)
+        xs = given.floats_of(model, "x", x, shape.x)
         if shape.codes:
-            _check_codes(model, xs, labels is not None)
-        ys = None if targets is None else _floats(model, "target", targets, shape.y)
-        classes = _classes(model, labels, shape) if labels is not None else np.full(len(xs), -1)
+            given.check_codes(model, xs, labels is not None)
+        ys = None if targets is None else given.floats_of(model, "target", targets, shape.y)
+        classes = given.classes_of(model, labels, shape) if labels is not None else np.full(len(xs), -1)
         if labels is not None and ys is not None:
             raise ModelError(model=model, reason="a sample has a label or a target, one of the two")
         if labels is None and ys is None and shape.x != shape.y:
@@ -401,42 +401,6 @@ def _sizes(text: str) -> tuple[int, ...]:
     out = tuple(json.loads(text))
     if not all(type(n) is int and n > 0 for n in out) or math.prod(out) > limits.DEFAULT.elements:
         raise ValueError(f"{text[:100]!r} is no shape of a sample")
-    return out
-
-
-def _floats(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> F32:
-    a = np.asarray(value)
-    if a.dtype.kind not in "fiub":
-        raise ModelError(model=model, reason=f"{what} holds {a.dtype}, not numbers")
-    if a.shape[1:] != shape:
-        if a.ndim and len(a) and a[0].size == int(np.prod(shape)):  # flat rows of a table are in order
-            a = a.reshape(len(a), *shape)
-        else:
-            raise ShapeMismatch(tensor=f"{model}: {what}", expected=list(shape), got=list(a.shape[1:]))
-    with np.errstate(over="ignore"):
-        out = np.ascontiguousarray(a, "<f4")
-    if not np.isfinite(out).all():
-        raise ModelError(model=model, reason=f"{what} holds a value that is not a finite float32")
-    return out
-
-
-def _check_codes(model: str, xs: F32, labelled: bool) -> None:
-    """Raise ModelError unless the samples are what an int8 head sees, as the integers that a runtime gives, each with its class."""
-    if not labelled:
-        raise ModelError(model=model, reason="its int8 head learns classes: a sample has a label")
-    if not bool(((xs == np.rint(xs)) & (xs >= -128) & (xs <= 127)).all()):
-        raise ModelError(model=model, reason="its int8 head sees int8 codes, whole numbers from -128 to 127, as the runtime gives them")
-
-
-def _classes(model: str, labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
-    a = np.asarray(labels)
-    if a.ndim != 1 or (a.dtype.kind not in "iub" and not (a.dtype.kind == "f" and np.array_equal(a, np.rint(a)))):
-        raise ModelError(model=model, reason="labels are whole class numbers, one a sample")
-    out = a.astype(np.int64)
-    if not shape.classes:
-        raise ModelError(model=model, reason=f"it learns targets of shape {list(shape.y)}, not classes")
-    if len(out) and (out.min() < 0 or out.max() >= shape.classes):
-        raise ModelError(model=model, reason=f"a label is outside 0 to {shape.classes - 1}")
     return out
 
 

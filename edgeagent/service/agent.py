@@ -13,7 +13,7 @@ from edgeagent.features.gathering import Extractors
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
-from edgeagent.link.link_state import LinkState, connected_again, note, unreached
+from edgeagent.link.link_state import LinkState, connected_again, note
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
@@ -24,28 +24,17 @@ from edgeagent.rounds.round import RoundReport, check_due, run
 from edgeagent.rounds.standing import OpenModel, Standing
 from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
-from edgeagent.state.history import OK
 from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.system.clock import Clock
 from edgecommon.systemd import Systemd
-from modelwire.errors import (
-    DiskUnwritable,
-    LinkError,
-    NoModeFits,
-    NotEnoughSamples,
-    NotTrainable,
-    NotWelcome,
-    OutboxFull,
-    SessionTaken,
-    TwoHistories,
-    WireError,
-)  # fmt: skip
+from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
 from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
 from .disk_wait import DiskWait
+from .goal import Goal, all_forked, out_of_time, session_taken, settled
 from .running import Running
 from .watched import WatchedLoop, told
 
@@ -56,22 +45,6 @@ SLICE = 0.05  # seconds of training between two looks at the link
 MESSAGES = 64  # handled before the next step of training
 LONG = 60.0  # seconds of waiting after which a round lets go of the model and its memory; its journal stays
 REPORTS = 1000  # of rounds, kept for the end of the run
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """When to train, and when to be done. The default trains as the settings say and is never done."""
-
-    rounds: int | None = None  # so many rounds of each model since its folder was made, then all updates verified
-    fresh: bool = False  # with `rounds`: each waits for new samples, as many as the settings say
-    pause: float = 0.0  # with `rounds`: seconds between two of one model
-    once: bool = False  # one round of each model, then all updates stored
-    publish: bool = False  # no round; welcomed, and all updates stored
-    timeout: float = 0.0  # seconds after which a goal that is not reached is an error; 0: never
-
-    @property
-    def endless(self) -> bool:
-        return self.rounds is None and not self.once and not self.publish
 
 
 @dataclass
@@ -266,7 +239,7 @@ class Agent:
 
     def _yield(self, goal: Goal) -> None:
         """Leave the name at the broker to the folder whose history goes on, where that is another one: this one has nothing to send."""
-        if goal.endless and all(s.answered and s.lineage.head().blocked.startswith(FORKED) for s in self.sessions.values()):
+        if goal.endless and all_forked(self.sessions.values()):
             self.transport.stand_aside(FORKED)
             self.device.note_ousted(FORKED)
 
@@ -457,32 +430,10 @@ class Agent:
     def _reached(self, goal: Goal) -> bool:
         if goal.endless or self._round is not None:
             return False
-        return all(self._settled(goal, session) for session in self.sessions.values())
-
-    def _settled(self, goal: Goal, session: Session) -> bool:
-        lineage = session.lineage
-        head = lineage.head()
-        if head.blocked and not goal.endless:
-            if head.blocked.startswith(FORKED):
-                raise TwoHistories(device=self.device.board.device, model=lineage.name, reason=head.blocked)
-            raise LinkError(broker=f"{self.device.board.device}/{lineage.name}", reason=f"the centre refused for good: {head.blocked}")
-        if goal.rounds is not None:
-            return head.rounds >= goal.rounds and not lineage.outbox.waiting()
-        if session.answered and head.welcome != OK:
-            lineage.check_welcome(head)
-        if goal.once and lineage.name not in self._done_once:
-            return False
-        return session.welcomed and not lineage.outbox.waiting("queued", "offered")
+        return all(settled(goal, session, self._done_once) for session in self.sessions.values())
 
     def _check_time(self, goal: Goal) -> None:
         if self._ousted and not goal.endless:
-            name = self.device.settings.link.client_id or f"{self.device.board.fleet}.{self.device.board.device}"
-            raise SessionTaken(broker=self.device.settings.link.broker, name=name, reason=self._ousted)
+            raise session_taken(self.device, self._ousted)
         if goal.timeout and self.clock.monotonic() - self._began > goal.timeout:
-            if self._disk.trouble is not None:
-                raise self._disk.trouble
-            open_ones = [n for n, s in self.sessions.items() if not self._settled(goal, s)]
-            after, broker = f"after {goal.timeout:g} s {', '.join(open_ones)}", self.device.settings.link.broker
-            heard = [(s.lineage, s.lineage.head()) for s in self.sessions.values() if s.answered]
-            unwelcome = ", ".join(lineage.why_unwelcome(head) for lineage, head in heard if head.welcome != OK)
-            raise unreached(self._link, broker, after, self.device.trust.foreign_said or unwelcome)
+            raise self._disk.trouble or out_of_time(goal, self.device, self.sessions, self._done_once, self._link)

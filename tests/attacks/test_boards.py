@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from edgeagent import cli
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.folder import open_folder
 from modelwire.errors import BadSignature, Malformed, ModelWireError, WireError, WrongFleet, WrongRole
 from modelwire.output_head.forgotten import KEY as FORGOT

@@ -17,7 +17,7 @@ import pytest
 from edgeagent import cli
 from edgeagent.samples.spool_tables import FILE as SPOOL
 from edgeagent.samples.spool_tables import FOLDER
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state import agent_tables
 from edgeagent.state.folder import open_folder

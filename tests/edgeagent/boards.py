@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgeagent.features.gathering import Extractors
 from edgeagent.rounds.standing import OpenModel, Standing
-from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.agent import Agent
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading, template
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import DeviceFolder, open_folder

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from edgeagent.rounds.round import RoundReport
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 
 from .boards import Rig, centre, command, rig
 from .centre import FakeClock

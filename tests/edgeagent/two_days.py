@@ -22,7 +22,7 @@ import numpy as np
 
 from edgeagent.samples import reservoir
 from edgeagent.samples.spool import Samples
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.training.batches import Trainable
 from edgeagent.training.guard import measure
 from edgecommon import runtime

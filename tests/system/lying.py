@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Will, Woken
-from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.agent import Agent
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 from edgeagent.state.lineage import Lineage

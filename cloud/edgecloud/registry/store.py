@@ -302,7 +302,6 @@ class Losses(Protocol):
     def witnesses(self, device: str | None = None) -> list[WitnessRow]:
         """Return what one board has seen, or all of them, the oldest first."""
 
-
     def raise_alarm(self, alarm: AlarmRow) -> bool:
         """Keep an alarm, or count it with the one of its kind; return whether it is news: new, or acknowledged before."""
 

@@ -20,7 +20,7 @@ from edgeagent.board.budget import Cost, Pauses, Plan, Work, plan
 from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.commands.train import finish
 from edgeagent.rounds.round import run
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading, units
 from edgeagent.settings.tree import BudgetSettings
 from edgeagent.state.folder import open_folder

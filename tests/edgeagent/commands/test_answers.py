@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeagent import cli
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.errors import ConfigError
 from tests.edgeagent.boards import ScriptedModel, centre, fill, make, rig
 from tests.edgeagent.centre import FakeClock

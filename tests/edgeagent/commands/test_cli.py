@@ -17,7 +17,7 @@ import pytest
 
 from edgeagent import __version__, cli
 from edgeagent.commands import every
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime

@@ -18,7 +18,7 @@ import pytest
 
 from edgeagent import cli
 from edgeagent.samples.spool_tables import FOLDER
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state import agent_tables
 from tests.disks import SmallDisk, small_disk
 from tests.edgeagent.boards import centre, fill, make, rig

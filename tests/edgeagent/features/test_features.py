@@ -24,7 +24,7 @@ from edgeagent.features.kept import Features, half
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.standing import base_of
 from edgeagent.service import measuring, one_mode
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.errors import Malformed, NoModeFits, NotTrainable, RuntimeUnusable
 from modelwire.lattice.replay import replay
 from modelwire.output_head.row_ids import ids_of

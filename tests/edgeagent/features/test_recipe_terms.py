@@ -15,7 +15,7 @@ from edgeagent.features.exact_course import output_head_of
 from edgeagent.features.gathering import Known, OnFeatures
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Samples
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.training.course import Lesson
 from modelwire.errors import RuntimeUnusable
 from modelwire.lattice.replay import checkpoints_of, first_apart

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.errors import LinkError
 from modelwire.wire import log, numbers, records, topics
 from modelwire.wire.numbers import Span

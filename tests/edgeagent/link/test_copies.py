@@ -10,7 +10,7 @@ import pytest
 
 from edgeagent.commands.status import _lines, _model
 from edgeagent.link.transport import Lost
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.folder import ousted
 from edgeagent.state.lineage import FORKED
 from modelwire.errors import SessionTaken, TwoHistories

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent import cli
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state import claim as claim_file
 from edgeagent.state.claim import read_serial

@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent import cli
 from edgeagent.link import session
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.errors import LinkError
 from modelwire.wire import log
 from modelwire.wire.claims import PROOF_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.wire.records import Level, Receipt, Welcome
 from tests.edgeagent.boards import centre, fill, rig
 from tests.edgeagent.by_hand import one

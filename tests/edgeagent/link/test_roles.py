@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.errors import BadSignature, Malformed, NotUnderstood, WireError, WrongFleet, WrongRole
 from modelwire.wire import cbor, records, topics
 from modelwire.wire.records import Desired, Level, Receipt, Record, Response, Transfer, Trust, Wait, Welcome

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.errors import LinkError, NotWelcome
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor, records, signing, topics

@@ -11,7 +11,7 @@ import pytest
 from edgeagent.cli import main
 from edgeagent.rounds import drift
 from edgeagent.rounds import round as rounds
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.training.batches import Trainable
 from edgecommon import runtime
 from modelwire.errors import RuntimeUnusable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.rounds import fitting
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.outcome import metrics
 from modelwire.errors import TooLarge
 from modelwire.lattice.snap import Snapped, snap

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgecommon import files
 from modelwire.errors import DiskUnwritable
 from tests.edgeagent.boards import centre, fill, rig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeagent.samples.spool import Samples, is_held_out
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.training.batches import Trainable
 from edgeagent.training.course import Lesson, courses_for
 from edgeagent.training.guard import measure

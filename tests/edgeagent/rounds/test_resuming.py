@@ -20,7 +20,7 @@ from edgeagent.commands.train import finish
 from edgeagent.rounds import journal, resuming
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Spool
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 from edgeagent.training.batches import Trainable

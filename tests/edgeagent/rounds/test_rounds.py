@@ -16,7 +16,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.rounds.round import RoundReport
 from edgeagent.rounds.standing import OpenModel
 from edgeagent.samples.spool import Samples
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.training import batches as trainer
 from edgeagent.training.course import Lesson, courses_for
 from modelwire.errors import NotEnoughSamples, NotWelcome, OutboxFull, TrainingDiverged

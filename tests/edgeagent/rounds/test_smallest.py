@@ -14,7 +14,7 @@ import pytest
 from edgeagent import cli
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgecloud.graft.grafting import Wish, graft
 from modelwire.tensors import F32
 from modelwire.tflite import file as tflite_file

@@ -10,7 +10,7 @@ import pytest
 from edgeagent.samples import cards
 from edgeagent.samples.cards import Beside
 from edgeagent.samples.spool import Spool, is_held_out
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings.tree import PrivacySettings
 from modelwire.cards.card import ENTRIES_MAX, Card, parse_card
 from modelwire.tensors import F32, Weights

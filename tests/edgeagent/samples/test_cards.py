@@ -12,7 +12,7 @@ import pytest
 
 from edgeagent.samples import cards
 from edgeagent.samples.spool import Spool
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings.channels import channels_of, values_of
 from edgeagent.state.outcome import merged
 from edgecommon import runtime

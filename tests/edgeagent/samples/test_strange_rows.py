@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeagent.samples.spool_tables import FILE, FOLDER
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from tests.edgeagent.boards import centre, fill, rig
 from tests.edgeagent.centre import FakeClock
 

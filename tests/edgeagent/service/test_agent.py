@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeagent.rounds.round import RoundReport
-from edgeagent.service.agent import Agent, Goal
+from edgeagent.service.agent import Agent
+from edgeagent.service.goal import Goal
 from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, NotEnoughSamples
 from modelwire.tensors import F32

@@ -12,8 +12,8 @@ import pytest
 
 from edgeagent.link.transport import Arrived
 from edgeagent.rounds import journal
-from edgeagent.service.agent import Goal
 from edgeagent.service.disk_wait import DiskWait, wait_at_start
+from edgeagent.service.goal import Goal
 from edgeagent.service.measuring import Measured, Measuring
 from edgeagent.state.folder import LOCK
 from edgeagent.system.clock import Clock

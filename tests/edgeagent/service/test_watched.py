@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.service.watched import WatchedLoop
 from edgeagent.system.clock import Clock
 from edgecommon.systemd import Systemd

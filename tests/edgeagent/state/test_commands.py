@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.answers import KEPT, Answered
 from modelwire.identity import tensor_leaves
 from modelwire.merkle import merkle

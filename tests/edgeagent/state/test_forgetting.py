@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state import forgetting
 from edgeagent.state.lineage import Lineage
 from modelwire.errors import Malformed, ModelWireError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from modelwire.wire.records import Level
 from tests.edgeagent.boards import centre, fill, make_with, rig
 from tests.edgeagent.centre import FakeClock

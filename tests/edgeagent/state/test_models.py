@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgeagent.samples import spool as spool_module
+from edgeagent.samples import given
 from edgeagent.samples.spool import Spool
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import editing, reading
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import LOCK, open_folder
@@ -192,14 +192,14 @@ def test_settings_that_change_in_between_keep_what_was_written(tmp_path: Path) -
 def test_who_appends_while_a_model_is_removed_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "d")
     added(tmp_path / "d")
-    looked = spool_module._floats
+    looked = given.floats_of
 
     def removed_meanwhile(*args: Any) -> Any:
-        monkeypatch.setattr(spool_module, "_floats", looked)
+        monkeypatch.setattr(given, "floats_of", looked)
         removed(tmp_path / "d")
         return looked(*args)
 
-    monkeypatch.setattr(spool_module, "_floats", removed_meanwhile)
+    monkeypatch.setattr(given, "floats_of", removed_meanwhile)
     with Spool(tmp_path / "d") as spool:
         with pytest.raises(ConfigError, match="there is no model 'b'"):
             spool.append("b", [0.0] * 4, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent import cli
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state import agent_tables
 from edgeagent.state.folder import open_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.rounds import round as rounds
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.outcome import merged
 from modelwire.errors import OutboxFull
 from modelwire.update.container import parse

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.rounds import round as rounds
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.state.outcome import Outcome, merged, metrics
 from modelwire import limits
 from modelwire.errors import OutboxFull

@@ -10,7 +10,7 @@ import pytest
 
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.state.slots import ModelStore, pack, unpack

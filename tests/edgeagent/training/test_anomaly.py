@@ -11,7 +11,7 @@ import pytest
 
 from edgeagent.commands.train import finish
 from edgeagent.rounds import round as rounds
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.settings.tree import AnomalySettings
 from edgeagent.state.folder import open_folder

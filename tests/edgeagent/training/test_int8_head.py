@@ -11,7 +11,7 @@ import pytest
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.resuming import trial_of
 from edgeagent.samples.spool import Samples
-from edgeagent.service.agent import Goal
+from edgeagent.service.goal import Goal
 from edgeagent.service.opener import opener
 from edgeagent.settings import reading, template
 from edgeagent.state.folder import open_folder

@@ -30,7 +30,7 @@ Writer = Callable[[TextIO, Iterable[dict[str, Any]], Sequence[str]], int]
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "kind", nargs="?", metavar="VIEW", type=lambda text: text.removeprefix("v_"), choices=reporting.KINDS,
+        "kind", nargs="?", metavar="VIEW", type=_kind, choices=reporting.KINDS,
         help="versions, fleet, stale or cards (default: versions; with --sqlite all of them)",
     )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
@@ -69,6 +69,10 @@ def run(args: argparse.Namespace) -> Answer:
         size = path.stat().st_size
     document: Document = {"file": str(path), "rows": counts, "bytes": size}
     return Answer(document, f"{path}: {', '.join(f'{n} rows of {one}' for one, n in counts.items())}, {size} bytes")
+
+
+def _kind(text: str) -> str:
+    return text.removeprefix("v_")
 
 
 def _rows(store: SqliteStore, kind: str, device: str | None) -> Iterable[dict[str, Any]]:

@@ -1,0 +1,52 @@
+"""What an application hands over, held against what the model's file says of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modelwire.errors import ModelError, ShapeMismatch
+from modelwire.tensors import F32
+
+from .strange_rows import Shape
+
+
+def floats_of(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -> F32:
+    """Return numbers that were handed over, in the model's shape. what: x or target. Raises ModelError or ShapeMismatch."""
+    a = np.asarray(value)
+    if a.dtype.kind not in "fiub":
+        raise ModelError(model=model, reason=f"{what} holds {a.dtype}, not numbers")
+    if a.shape[1:] != shape:
+        if a.ndim and len(a) and a[0].size == int(np.prod(shape)):  # flat rows of a table are in order
+            a = a.reshape(len(a), *shape)
+        else:
+            raise ShapeMismatch(tensor=f"{model}: {what}", expected=list(shape), got=list(a.shape[1:]))
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(a, "<f4")
+    if not np.isfinite(out).all():
+        raise ModelError(model=model, reason=f"{what} holds a value that is not a finite float32")
+    return out
+
+
+def check_codes(model: str, xs: F32, labelled: bool) -> None:
+    """Raise ModelError unless the samples are what an int8 head sees, as the integers that a runtime gives, each with its class."""
+    if not labelled:
+        raise ModelError(model=model, reason="its int8 head learns classes: a sample has a label")
+    if not bool(((xs == np.rint(xs)) & (xs >= -128) & (xs <= 127)).all()):
+        raise ModelError(model=model, reason="its int8 head sees int8 codes, whole numbers from -128 to 127, as the runtime gives them")
+
+
+def classes_of(model: str, labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
+    """Return labels that were handed over as class numbers. Raises ModelError."""
+    a = np.asarray(labels)
+    if a.ndim != 1 or (a.dtype.kind not in "iub" and not (a.dtype.kind == "f" and np.array_equal(a, np.rint(a)))):
+        raise ModelError(model=model, reason="labels are whole class numbers, one a sample")
+    out = a.astype(np.int64)
+    if not shape.classes:
+        raise ModelError(model=model, reason=f"it learns targets of shape {list(shape.y)}, not classes")
+    if len(out) and (out.min() < 0 or out.max() >= shape.classes):
+        raise ModelError(model=model, reason=f"a label is outside 0 to {shape.classes - 1}")
+    return out
