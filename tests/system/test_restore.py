@@ -114,5 +114,5 @@ def check_words(fleet: Fleet) -> None:
     assert "@3..@6" in cloud_text(fleet, "show", "pi-7")
     rows = [line.split() for line in cloud_text(fleet, "log", "pi-7").splitlines() if "  lost  " in line]
     assert [row[0] for row in rows] == ["@6", "@5", "@4", "@3"]
-    found: dict[str, Any] = fleet.cloud("devices")["devices"][0]["models"][0]
+    found: dict[str, Any] = fleet.cloud("devices", "--sort", "name")["devices"][0]["models"][0]
     assert [(one["version"], one["held"]) for one in found["lost"]] == [(n, True) for n in range(3, 7)]
