@@ -67,9 +67,9 @@ def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 def _let_before(command: argparse.ArgumentParser, verb: argparse.ArgumentParser) -> None:
     """Let options that both know stand before the verb, too: its defaults would overwrite what was given there."""
-    known = {action.dest for action in command._actions}
+    known = {action.dest for action in command._actions if action.option_strings}
     for action in verb._actions:
-        if action.dest in known:
+        if action.option_strings and action.dest in known:
             action.default = argparse.SUPPRESS
 
 

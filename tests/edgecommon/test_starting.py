@@ -14,8 +14,8 @@ import pytest
 from edgecommon.starting import INTERRUPTED, quietly
 
 MOMENTS = 20
-# As pip's script of the command does it; the line tells that Python itself has started.
-SCRIPT = "import sys; print('here', flush=True); from {program}.cli import main; sys.exit(main())"
+# As pip's script of the command does it; the line tells that Python itself has started, and has found the program.
+SCRIPT = "import sys; from {program}.cli import main; print('here', flush=True); sys.exit(main())"
 
 
 def start(program: str, words: list[str], folder: Path) -> subprocess.Popen[bytes]:

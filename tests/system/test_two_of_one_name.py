@@ -84,8 +84,8 @@ def test_of_two_boards_with_one_folder_one_goes_on_and_the_other_is_told(
         until(lambda: any(blocked(f) for f in cloned), "one of them is told that it is a copy")
         (loser,) = (f for f in cloned if blocked(f))
         (winner,) = (f for f in cloned if f != loser)
-        before = fleet.cloud("log", "pi-7")["versions"][-1]["version"]
-        until(lambda: fleet.cloud("log", "pi-7")["versions"][-1]["version"] >= before + 3, "the other one goes on")
+        before = fleet.cloud("log", "pi-7")["versions"][0]["version"]
+        until(lambda: fleet.cloud("log", "pi-7")["versions"][0]["version"] >= before + 3, "the other one goes on")
         assert all(p.running for p in both.values())
         until(lambda: both[loser].said("another state folder speaks with this one's key"), "it leaves the name to the other one")
         assert both[winner].said("another state folder") == 0
@@ -144,7 +144,7 @@ def test_an_older_copy_of_a_folder_takes_nothing_over_and_goes_on_in_an_epoch_of
     done = agent("publish", "--new-epoch", "--timeout", f"{END}s", "--dir", str(older))["models"][0]
     assert done["lost"] == [] and done["version"] > 5
     after = fleet.cloud("log", "pi-7")["versions"]
-    assert [v["version"] for v in after[: len(held)]] == [v["version"] for v in held] and after[-1]["epoch"] == 2
+    assert [v["version"] for v in after[-len(held) :]] == [v["version"] for v in held] and after[0]["epoch"] == 2
     assert served(fleet, tmp_path, "pi-7", done["version"]) == weights, "what the board serves went on"
     states = {r["version"]: r["state"] for r in agent("log", MODEL, "--dir", str(older))["models"][0]["versions"] if r["version"]}
     assert states[1] == states[2] == "verified"
