@@ -146,7 +146,7 @@ def test_a_board_on_line_is_sent_its_renewed_certificate_and_goes_by_it_at_its_n
     wait_for(lambda: board.said("the certificate tls.pem was renewed"))
     assert (home / "tls.pem").read_bytes() == (at.ca / "issued" / "pi-7.pem").read_bytes() != old
     serials = [one["serial"] for one in at.cloud("ca", "list", "--all")["certificates"] if one["name"] == "pi-7"]
-    at.cloud("ca", "revoke", "pi-7", "--serial", serials[0])  # the old one is of no use any more
+    at.cloud("ca", "revoke", "pi-7", "--serial", serials[-1])  # the old one is of no use any more
     assert guarded.refresh() == ["crl.pem"]
     _restart(at)
     wait_for(lambda: board.said("connected to") == 2)
