@@ -248,7 +248,7 @@ def proof(told: Mapping[str, Told]) -> dict[str, object]:
 def travelled(told: Mapping[str, Told]) -> Table:
     """Return the table of what travelled."""
     title = "every version rebuilt at the centre, compared with the file that was served"
-    names = ("device", "model", "rounds", "versions", "bytes\nsent", "of them\ncards", "whole\nfiles", "ratio", "lost", "differ")
+    names = ("device", "model", "rounds", "ver-\nsions", "bytes\nsent", "of them\ncards", "whole\nfiles", "ratio", "lost", "differ")
     rows = [
         (
             t.device, t.model, t.rounds, len(t.versions), f"{t.sent:,}", f"{sum(v.card for v in t.versions):,}", f"{t.whole:,}",

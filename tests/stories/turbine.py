@@ -197,7 +197,7 @@ def _show(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told]) ->
         for model, h in by.items()
         for fault in h.auc
     ]
-    names = ("device", "model", "fault", "AUC", "windows caught", "false alarms a day")
+    names = ("device", "model", "fault", "AUC", "windows\ncaught", "false alarms\na day")
     title = "faults told from calm, and alarms when nothing is wrong (a window a minute)"
     telling.show(telling.table(title, names, rows, left=3), story.travelled(told), story.cards(told))
 

@@ -18,8 +18,8 @@ CARD = {
 }  # fmt: skip
 
 
-def told(device: str, model: str) -> Told:
-    return Told(device, model, b"", 143_424, tuple(Version(n, b"", "delta", 1374, 136) for n in range(8)), 8, 0, 0, CARD)
+def told(device: str, model: str, stock: int = 143_424) -> Told:
+    return Told(device, model, b"", stock, tuple(Version(n, b"", "delta", 1374, 136) for n in range(8)), 8, 0, 0, CARD)
 
 
 @pytest.fixture
@@ -47,9 +47,10 @@ def test_the_demos_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.usefixtures("narrow")
 def test_the_stories_tables_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    everyone = {"orbiter": told("orbiter", "shuttle"), "cellar": told("cellar", "camera")}
-    telling.show(story.travelled(everyone), story.cards(everyone))
-    fits(capsys.readouterr().out, "orbiter", "10,992", "1,088", "1,147,392", "1/104", "-0.714 ± 0.740")
+    for model, stock, whole in (("vibration", 16_776, "134,208"), ("camera", 143_424, "1,147,392")):
+        everyone = {"orbiter": told("orbiter", model, stock)}
+        telling.show(story.travelled(everyone), story.cards(everyone))
+        fits(capsys.readouterr().out, f"orbiter  {model} ", "10,992", "1,088", whole, "-0.714 ± 0.740")
 
 
 @pytest.mark.usefixtures("narrow")
@@ -59,7 +60,7 @@ def test_a_storys_own_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) 
     fits(capsys.readouterr().out, "on the other arm", "+58.0")
     heard = turbine.Heard({"unbalance": 0.438}, {"unbalance": 0.89}, 1440.0)
     turbine._show({"orbiter": {"base, threshold set here": heard}}, {"orbiter": told("orbiter", "shuttle")})
-    fits(capsys.readouterr().out, "1440.0", "unbalance")
+    fits(capsys.readouterr().out, "1440.0", "base, threshold set here")
     read = [camera.Read(task.camera.name, task.scenes[0][0], True, (0.461, 0.894)) for task in camera.TASKS]
     camera._show(read, {task.camera.name: told(task.camera.name, "camera") for task in camera.TASKS})
     fits(capsys.readouterr().out, "+43.3", "last:3")
