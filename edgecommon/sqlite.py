@@ -92,7 +92,8 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make everything in the block one transaction: all of it is there afterwards, or nothing. A block inside joins it."""
-        inside = self.connection.in_transaction
+        with self.named():  # it may be closed
+            inside = self.connection.in_transaction
         if inside and not self._savepoints:
             yield
             return

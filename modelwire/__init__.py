@@ -38,3 +38,7 @@ __all__ = [
     "training_start",
     "write_weights",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -12,7 +13,7 @@ from types import TracebackType
 
 from edgecommon.printing import visible
 from modelwire.cards.card import Card
-from modelwire.errors import ModelWireError, UnknownVersion
+from modelwire.errors import BadArgument, ModelWireError, UnknownVersion
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
 from modelwire.update.container import Container
@@ -77,9 +78,15 @@ class Registry(_Handle):
     def versions(self, device: str | None = None, model: str | None = None) -> Listing:
         """Return a row a version, refused ones too, of all devices or of one: plain dicts, as `pandas.DataFrame` takes them.
 
-        Raises UnknownVersion for a device that the registry does not know.
+        Raises UnknownVersion for a device that the registry does not know, and for a model that nobody has sent.
         """
-        return listing.versions(self._store, self.device(device).name if device is not None else None, model)
+        if device is not None:
+            self.device(device)
+        if model is not None:
+            known = self._store.lineages.all() if device is None else self._store.lineages.of(device)
+            if model not in {one.model for one in known}:
+                raise UnknownVersion(name=f"{device or 'any device'}/{model}")
+        return listing.versions(self._store, device, model)
 
     def overview(self) -> Listing:
         """Return a row a device: its totals, its last update, and when it was last heard of."""
@@ -87,6 +94,8 @@ class Registry(_Handle):
 
     def silent(self, hours: float = 24) -> Listing:
         """Return a row a device that nothing was heard of for so many hours, the longest silent first."""
+        if not isinstance(hours, (int, float)) or math.isnan(hours):  # SQLite would compare it with every row, and find none silent
+            raise BadArgument(reason=f"{hours!r} is no number of hours", fix="fleet.silent(hours=24)")
         return listing.silent(self._store, hours)
 
     def find(self, name: str) -> Version:
@@ -130,7 +139,8 @@ class Device(_Handle):
         return self.model().version(version)
 
     def versions(self) -> list[Version]:
-        return self.model().versions()
+        """Return all versions of its one model; none while it has sent nothing. Raises AmbiguousName."""
+        return self.model().versions() if self.models() else []
 
     def _key(self) -> tuple[object, ...]:
         return *self._fleet._key(), self.name

@@ -49,6 +49,8 @@ def author(model: Any, wish: Wish) -> Authored:
     Raises BadArgument where TensorFlow is missing or the model can't be read, and NotTrainable where it can't be converted or grafted,
     or where the file would compute something else than the model.
     """
+    if isinstance(model, (str, Path)) and not Path(model).exists():  # said before TensorFlow is asked for, or installed for it
+        raise MissingFile(path=model, what="the Keras model")
     tf = _tensorflow()
     source = _loaded(tf, model) if isinstance(model, (str, Path)) else model
     call, shape, variables = _call_of(tf, source, wish)
@@ -77,8 +79,6 @@ def _tensorflow() -> Any:
 def _loaded(tf: Any, name: str | Path) -> Any:
     """Return what a path holds: a Keras model, or what a SavedModel's folder gives."""
     path = Path(name)
-    if not path.exists():
-        raise MissingFile(path=path, what="the Keras model")
     try:
         # safe_mode: a Lambda layer is code of whoever made the file.
         return tf.saved_model.load(str(path)) if path.is_dir() else tf.keras.models.load_model(path, compile=False, safe_mode=True)

@@ -180,10 +180,14 @@ class Spool:
     @by_name
     def drop(self, model: str, ids: Iterable[int]) -> int:
         """Forget samples, those of the round under way too, and return how many there were. No card tells of one that none told of yet."""
-        dropped = 0
+        dropped, named = 0, list(ids)
+        try:
+            numbers = [int(sample) for sample in named]
+        except (TypeError, ValueError, OverflowError):
+            raise ModelError(model=model, reason="samples are named by the numbers that append and extend return") from None
         with self._db.transaction():
-            for sample in ids:
-                row = self._db.maybe("SELECT id, cell, bytes FROM sample WHERE id=? AND model=?", int(sample), model)
+            for number in numbers:
+                row = self._db.maybe("SELECT id, cell, bytes FROM sample WHERE id=? AND model=?", number, model)
                 if row is not None:
                     self._remove(row)
                     dropped += 1

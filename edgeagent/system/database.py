@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgecommon.sqlite import Database, Fault
-from modelwire.errors import ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
+from modelwire.errors import BadArgument, ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
 
 CACHE = 256  # KiB of pages that SQLite keeps for itself; the kernel keeps the file's in its own cache anyway
 
@@ -108,4 +108,6 @@ def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError | None:
     """Return the error that the operator gets; a fault of ours stays what it is."""
     if fault is Fault.DENIED:
         return ConfigError(reason=f"{path}: {error}")
+    if fault is Fault.MISUSED and ("closed" in str(error) or "thread" in str(error)):
+        return BadArgument(reason=f"{path}: {error}", fix="open it once on each thread, and use nothing of it after it was closed")
     return StateDamaged(path=path, reason=str(error)) if fault is Fault.DAMAGED else None

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgeagent
 import edgecloud
+import modelwire
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import listing
 from modelwire.errors import BadArgument, UnknownVersion
 from tests.edgecloud.centre import Centre, damage, fleet_of, make_registry
-from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice, key_of
 
 WHEN = datetime(1970, 1, 1, 0, 16, 40, tzinfo=timezone.utc)  # what the tests' centre says it is
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e"
@@ -88,12 +90,17 @@ def test_rows_are_dicts_with_one_type_a_column(grown: Centre, device: ScriptedDe
         assert {type(row["loss_after"]) for row in rows} == {type(row["accuracy_after"]) for row in rows} == {float}
         assert rows[2]["loss_after"] == 0.5 and math.isnan(rows[2]["accuracy_after"]) and rows[2]["commit"] == device.made[3].commit.hex()
         assert np.array([row["bytes"] for row in rows]).dtype == np.int64
-        assert fleet.versions("pi-7", "digits") == rows == fleet.versions("pi-7") and fleet.versions("pi-7", "other") == []
-        with pytest.raises(UnknownVersion):
-            fleet.versions("pi-8")
+        assert fleet.versions("pi-7", "digits") == rows == fleet.versions("pi-7") == fleet.versions(model="digits")
+        for wrong in (("pi-8",), ("pi-7", "other"), (None, "other")):
+            with pytest.raises(UnknownVersion):
+                fleet.versions(*wrong)
         (one,) = fleet.overview()
         assert (one["device"], one["versions"], one["online"], one["last_message"]) == ("pi-7", 13, False, WHEN)
         assert [row["device"] for row in fleet.silent(24)] == ["pi-7"] and fleet.silent(1e9) == []
+        assert fleet.silent(1e9).columns == list(fleet.silent(24)[0]) == fleet.silent(24).columns, "no rows, and the same columns"
+        for odd in (math.nan, "24"):
+            with pytest.raises(BadArgument):
+                fleet.silent(odd)  # type: ignore[arg-type]
 
 
 def test_what_a_device_wrote_is_no_html_and_no_escape_and_tables_are_bounded(grown: Centre) -> None:
@@ -131,3 +138,22 @@ def test_rows_that_another_program_changed_still_show(grown: Centre, harm: Calla
 def test_an_error_in_a_notebook_is_one_line_with_what_to_do_next() -> None:
     (line,) = BadArgument(reason=HOSTILE, fix="name another")._render_traceback_()
     assert line == "BadArgument: <script>alert(1)</script>\\x1b[2J\\u202e (try: name another)"
+
+
+def test_a_device_that_has_sent_nothing_is_no_wrong_name(grown: Centre) -> None:
+    grown.store.devices.add("pi-8", key_of("pi-8").public, 1000)
+    with fleet_of(grown.store) as fleet:
+        silent = fleet.device("pi-8")
+        assert silent.models() == silent.versions() == fleet.versions("pi-8") == []
+        for ask in (silent.model, silent.version, lambda: fleet.find("pi-8")):
+            with pytest.raises(UnknownVersion) as caught:
+                ask()
+            assert "pi-8 is let in and has sent no update yet" in caught.value.next_step
+        with pytest.raises(UnknownVersion) as caught:
+            fleet.find("pi-7/other")
+        assert "edgecloud log DEVICE" in caught.value.next_step
+
+
+def test_the_names_that_tab_offers_are_those_of_the_page() -> None:
+    for package in (edgecloud, edgeagent, modelwire):
+        assert set(dir(package)) == set(package.__all__), package

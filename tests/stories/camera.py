@@ -20,6 +20,7 @@ from tests.charts import count_whole, legend_below
 from tests.stories import cameras, story
 from tests.stories.cameras import ATTIC, CELLAR, PORCH, Camera
 from tests.stories.story import Actor, Base, Batch, Say, Told
+from tests.system import telling
 
 ROUNDS = 8
 SAMPLES = 200  # labelled pictures of a round
@@ -121,7 +122,7 @@ def _show(read: Sequence[Read], told: dict[str, Told]) -> None:
         for r in read
     ]  # fmt: skip
     names = ("camera", "hangs", "mode", "reads", "base", "own model", "points")
-    story.show(story.table("accuracy on held-out digits and signs", names, rows, left=4), story.travelled(told), story.cards(told))
+    telling.show(telling.table("accuracy on held-out digits and signs", names, rows, left=4), story.travelled(told), story.cards(told))
 
 
 def _draw(read: Sequence[Read], told: dict[str, Told], path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.charts import count_whole, legend_below
 from tests.stories import story
 from tests.stories.story import Actor, Base, Batch, Say, Told
 from tests.stories.wearers import PERSONS, Wearer
+from tests.system import telling
 
 ROUNDS = 6
 SAMPLES = 64  # labelled windows of an evening: ten minutes of motion
@@ -63,12 +64,12 @@ def _actor(person: Wearer) -> Actor:
 def _show(told: dict[str, Told], by_version: dict[str, list[float]], matrix: dict[str, dict[str, float]]) -> None:
     how = {person.name: person.how for person in PERSONS}
     rows = [(name, how[name], f"{s[0]:.3f}", f"{s[-1]:.3f}", f"{100 * (s[-1] - s[0]):+.1f}") for name, s in by_version.items()]
-    learnt = story.table(
+    learnt = telling.table(
         "accuracy on the wearer's held-out windows", ("person", "wears the watch", "base", "own model", "points"), rows, left=2
     )
     cells = [(model, *(f"{scores[person]:.3f}" for person in how)) for model, scores in matrix.items()]
-    fits = story.table("whose model (row) serves whom (column)", ("model of", *how), cells)
-    story.show(learnt, fits, story.travelled(told), story.cards(told))
+    fits = telling.table("whose model (row) serves whom (column)", ("model of", *how), cells)
+    telling.show(learnt, fits, story.travelled(told), story.cards(told))
 
 
 def _draw(told: dict[str, Told], by_version: dict[str, list[float]], matrix: dict[str, dict[str, float]], path: Path) -> None:

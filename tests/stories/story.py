@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 import edgecloud
@@ -30,7 +29,7 @@ from tests.charts import count_whole, legend_below
 from tests.system import fleet as command
 from tests.system.brokers import start_broker
 from tests.system.fleet import Fleet
-from tests.system.telling import begin
+from tests.system.telling import begin, table
 
 F32: TypeAlias = NDArray[np.float32]
 Say: TypeAlias = Callable[[str], None]
@@ -248,8 +247,8 @@ def proof(told: Mapping[str, Told]) -> dict[str, object]:
 
 def travelled(told: Mapping[str, Told]) -> Table:
     """Return the table of what travelled."""
-    title = "every version, rebuilt at the centre and compared with the file that the device served"
-    names = ("device", "model", "rounds", "versions", "bytes sent", "of them cards", "whole files", "ratio", "lost", "mismatched")
+    title = "every version rebuilt at the centre, compared with the file that was served"
+    names = ("device", "model", "rounds", "ver-\nsions", "bytes\nsent", "of them\ncards", "whole\nfiles", "ratio", "lost", "differ")
     rows = [
         (
             t.device, t.model, t.rounds, len(t.versions), f"{t.sent:,}", f"{sum(v.card for v in t.versions):,}", f"{t.whole:,}",
@@ -277,23 +276,6 @@ def cards(told: Mapping[str, Told]) -> Table:
     said = [i for i in range(len(names)) if any(row[i] for row in rows)]
     cells = [(device, *(row[i] for i in said)) for device, row in zip(told, rows, strict=True)]
     return table("what the data cards told the centre", ("device", *(names[i] for i in said)), cells, left=6)
-
-
-def table(title: str, names: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> Table:
-    """Return a table whose first `left` columns are words, the others figures."""
-    made = Table(title=title)
-    for i, name in enumerate(names):
-        made.add_column(name, justify="left" if i < left else "right")
-    for row in rows:
-        made.add_row(*map(str, row))
-    return made
-
-
-def show(*tables: Table) -> None:
-    """Print tables, at a width that fits them when nobody is there to widen a window."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    for one in tables:
-        console.print(one)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from edgecommon.runtime import Runtime, RuntimeModel, interpreter_for, load
 from tests.charts import label_low_bars, legend_below
 from tests.stories import shuttle, story, vibration
 from tests.stories.story import F32, Actor, Base, Batch, Say, Told
+from tests.system import telling
 
 Alarms: TypeAlias = NDArray[np.bool_]
 ROUNDS = 6
@@ -196,9 +197,9 @@ def _show(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told]) ->
         for model, h in by.items()
         for fault in h.auc
     ]
-    names = ("device", "model", "fault", "AUC", "windows caught", "false alarms a day")
+    names = ("device", "model", "fault", "AUC", "windows\ncaught", "false alarms\na day")
     title = "faults told from calm, and alarms when nothing is wrong (a window a minute)"
-    story.show(story.table(title, names, rows, left=3), story.travelled(told), story.cards(told))
+    telling.show(telling.table(title, names, rows, left=3), story.travelled(told), story.cards(told))
 
 
 def _draw(heard: Mapping[str, Mapping[str, Heard]], told: Mapping[str, Told], path: Path) -> None:

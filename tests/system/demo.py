@@ -23,14 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import edgecloud
 from edgecommon.runtime import Runtime, load
 from modelwire import manifest_of
 from modelwire.tensors import F32
 from tests.charts import legend_below
+from tests.system import telling
 from tests.system.brokers import Broker, start_broker
 from tests.system.fleet import Fleet
 from tests.system.telling import begin
@@ -232,15 +231,15 @@ def public(row: Row) -> dict[str, object]:
 
 def show(rows: list[Row]) -> None:
     """Print what happened."""
-    table = Table(title="every version rebuilt at the centre, compared with the file that the device served")
-    for name in ("device", "model", "versions", "accuracy before -> after", "bytes sent", "snapshot bytes", "ratio", "lost", "mismatched"):
-        table.add_column(name, justify="left" if name in ("device", "model") else "right")
-    for r in rows:
-        table.add_row(
-            r.id, r.model, str(r.versions), f"{r.accuracy_before:.3f} -> {r.accuracy_after:.3f}", f"{r.bytes_sent:,}",
-            f"{r.snapshot_bytes:,}", f"1/{r.snapshot_bytes / max(1, r.bytes_sent):.0f}", str(r.lost), str(r.mismatched),
-        )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    cells = [
+        (
+            r.id, r.model, r.versions, f"{r.accuracy_before:.3f} -> {r.accuracy_after:.3f}", f"{r.bytes_sent:,}",
+            f"{r.snapshot_bytes:,}", f"1/{r.snapshot_bytes / max(1, r.bytes_sent):.0f}", r.lost, r.mismatched,
+        )
+        for r in rows
+    ]  # fmt: skip
+    names = ("device", "model", "versions", "accuracy", "bytes\nsent", "snapshot\nbytes", "ratio", "lost", "differ")
+    telling.show(telling.table("every version rebuilt at the centre, compared with the file that was served", names, cells, left=2))
 
 
 def draw(rows: list[Row], path: Path) -> None:

@@ -71,6 +71,11 @@ def odd_values(database: Database) -> list[str]:
     return out
 
 
+def no_registry(path: Path, reason: str) -> RegistryDamaged:
+    """Return the error for a file that may well be another's, whole, and only named by mistake: nothing is to be restored over it."""
+    return RegistryDamaged(path=path, reason=reason, fix=f"name the registry's file; if this was one: edgecloud restore BACKUP --db {path}")
+
+
 def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError:
     if fault is Fault.REFUSED:
         return LineageError(reason=f"the registry keeps its rows as they are: {error}")
@@ -81,4 +86,6 @@ def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError:
         if path.is_dir():
             return BadArgument(reason=f"{path} is a folder", fix="name the registry's file")
         return BadArgument(reason=f"{path}: {error}", fix="check who may write the file and its folder")
+    if "not a database" in str(error):
+        return no_registry(path, "it is not a registry: no database at all")
     return RegistryDamaged(path=path, reason=str(error))

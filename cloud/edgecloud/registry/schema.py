@@ -12,6 +12,7 @@ from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
 from . import views
+from .database import no_registry
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
@@ -347,7 +348,7 @@ def check(database: Database) -> bool:
     Raises RegistryDamaged for another kind of file, OldWire for one made before wire 1 was final, UnsupportedWire for a newer registry.
     """
     if database.number("PRAGMA application_id") != APPLICATION_ID:
-        raise RegistryDamaged(path=database.path, reason="it is not a registry")
+        raise no_registry(database.path, "it is not a registry")
     version = database.number("PRAGMA user_version")
     if version > SCHEMA:
         raise UnsupportedWire(what="registry schema", got=version, reads=SCHEMA)

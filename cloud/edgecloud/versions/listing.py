@@ -16,14 +16,21 @@ _CELL = 200  # characters of one cell there
 
 
 class Listing(list[dict[str, Any]]):
-    """Rows of one kind: a list of plain dicts with the same keys, as `pandas.DataFrame` takes it; a notebook shows the first of them."""
+    """Rows of one kind: a list of plain dicts with the same keys, as `pandas.DataFrame` takes it; a notebook shows the first of them.
+
+    columns: the keys, when there are no rows too: `pandas.DataFrame(rows, columns=rows.columns)`.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]] = (), columns: Iterable[str] = ()) -> None:
+        super().__init__(rows)
+        self.columns = list(columns) or (list(self[0]) if self else [])
 
     def __repr__(self) -> str:
-        names = f": {', '.join(self[0])}" if self else ""
+        names = f": {', '.join(self.columns)}" if self.columns else ""
         return visible(f"<{len(self)} {'row' if len(self) == 1 else 'rows'}{names}>")
 
     def _repr_html_(self) -> str:
-        return table(list(self[0]) if self else [], [list(row.values()) for row in self[:SHOWN]], len(self))
+        return table(self.columns, [list(row.values()) for row in self[:SHOWN]], len(self))
 
 
 def versions(store: SqliteStore, device: str | None = None, model: str | None = None) -> Listing:
@@ -73,7 +80,8 @@ def _rows(store: SqliteStore, view: str, order: str, only: Mapping[str, str | No
         wanted.append(("silent_hours >= ?", least))
     where = f" WHERE {' AND '.join(condition for condition, _ in wanted)}" if wanted else ""
     sql = f"SELECT * FROM {view}{where} ORDER BY {order}"
-    return Listing(_typed(dict(row)) for row in views.stream(store.database, sql, *(value for _, value in wanted)))
+    columns = [str(row["name"]) for row in store.database.all(f"PRAGMA table_info({view})")]
+    return Listing((_typed(dict(row)) for row in views.stream(store.database, sql, *(value for _, value in wanted))), columns)
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from modelwire.errors import AmbiguousName, Malformed, UnknownVersion
 from modelwire.tensors import NAME
 
 LATEST, BASE = "latest", "base"
+_SILENT = "{0} is let in and has sent no update yet: edgeagent status on its board says why"
 _FORM = re.compile(r"(?P<device>[^/@]+)(/(?P<model>[^/@]+))?(@(?P<version>[^/@]+))?\Z")
 
 
@@ -57,7 +58,8 @@ def find_lineage(store: Store, name: Name) -> LineageRow:
     if name.model is not None:
         mine = [one for one in mine if one.model == name.model]
     if not mine:
-        raise UnknownVersion(name=str(name))
+        silent = name.model is None and name.device in store.devices.names()
+        raise UnknownVersion(name=str(name), **({"fix": _SILENT.format(name.device)} if silent else {}))
     if len(mine) > 1:
         raise AmbiguousName(device=name.device, models=", ".join(one.model for one in mine), example=f"{name.device}/{mine[0].model}")
     return mine[0]

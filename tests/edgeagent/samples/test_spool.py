@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import edgeagent
 from edgeagent.samples.spool import Spool, is_held_out
 from edgeagent.system.database import create_database
-from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, ShapeMismatch
 from tests.edgeagent.boards import make
 from tests.edgeagent.samples.spools import kept_ids, small
 
@@ -31,6 +32,30 @@ def test_what_was_appended_comes_back_in_order(spool: Spool) -> None:
     assert np.array_equal(judging.y, np.eye(3, dtype=np.float32)[y[held]]) and judging.labelled
     assert spool.sides("m", 0.2) == (len(training), len(judging))
     assert sum(c.samples for c in spool.classes("m")) == spool.count("m") == 50
+
+
+def test_a_spool_used_on_another_thread_or_after_its_end_is_not_called_damaged(spool: Spool) -> None:
+    """What StateDamaged advises is to put the state aside: nobody is told so for a slip in an application."""
+    uses = (lambda: spool.append("m", np.zeros(4), 1), lambda: spool.count("m"), lambda: spool.classes("m"), lambda: spool.drop("m", [1]))
+    found: list[BaseException] = []
+
+    def elsewhere() -> None:
+        for use in uses:
+            with pytest.raises(BadArgument, match="thread") as caught:
+                use()
+            found.append(caught.value)
+
+    with pytest.raises(ModelError, match="the numbers that append and extend return"):
+        spool.drop("m", ["seven"])  # type: ignore[list-item]
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert len(found) == len(uses)
+    spool.close()
+    for use in uses:
+        with pytest.raises(BadArgument, match="closed") as caught:
+            use()
+        assert "once on each thread" in caught.value.next_step
 
 
 @given(start=st.integers(1, 10**9), share=st.sampled_from([0.05, 0.1, 0.2, 0.25, 0.5]), stride=st.integers(1, 12))

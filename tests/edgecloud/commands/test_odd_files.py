@@ -81,3 +81,17 @@ def test_an_odd_file_is_named_and_nothing_is_written(odd: Desk, limited: None, p
         assert err.startswith("edgecloud: ") and "Traceback" not in err and (name in ("noise", "sparse") or "  try: " in err), err
         assert contents(odd.folder) == before and not list(odd.folder.glob("out*")), given
     odd.ok("verify", "--all")
+
+
+@pytest.mark.parametrize("line", ["graft % -o %", "pack % -o ./%", "int8-head expose % -o linked.tflite", "author % -o %"])
+def test_no_command_writes_over_the_model_that_it_reads(desk: Desk, line: str) -> None:
+    file = desk.folder / "stock.tflite"
+    file.write_bytes(TINY.read_bytes())
+    (desk.folder / "linked.tflite").symlink_to(file)
+    said = desk.error(*line.replace("%", "stock.tflite").split())
+    assert "is the file that is read" in str(said["message"]) and "-o" in str(said["hint"])
+    assert file.read_bytes() == TINY.read_bytes()
+
+
+def test_a_keras_model_that_is_not_there_is_said_before_tensorflow_is_asked_for(desk: Desk) -> None:
+    assert desk.error("author", "nowhere.keras", "-o", "made.tflite")["error"] == "MissingFile"

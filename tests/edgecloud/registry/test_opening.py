@@ -16,6 +16,7 @@ from edgecloud.registry import open_registry
 from edgecloud.registry.lock import lock_registry
 from modelwire.errors import BadArgument, StateBusy
 from tests.edgecloud.centre import make_registry
+from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import Base
 
 
@@ -30,14 +31,21 @@ def test_a_registry_under_two_names_is_one_registry(tmp_path: Path, base: Base) 
         assert hashlib.sha256(store.blobs.get(store.bases.all()[0].file)).digest() == hashlib.sha256(base.file).digest()
 
 
-def test_another_programs_database_is_not_changed_by_looking_at_it(tmp_path: Path) -> None:
-    other, empty = tmp_path / "other.db", tmp_path / "empty.db"
+def test_another_programs_database_is_not_changed_by_looking_at_it(tmp_path: Path, desk: Desk) -> None:
+    other, empty, notes = tmp_path / "other.db", tmp_path / "empty.db", tmp_path / "model.tflite"
+    notes.write_bytes(b"no database at all" * 100)
     with closing(sqlite3.connect(other)) as made:
         made.execute("CREATE TABLE t (x)")
     empty.touch()
+    other.chmod(0o600)
+    empty.chmod(0o600)
     before = other.read_bytes()
     for path in (other, empty):
         assert cli.main(["devices", "revoke", "pi-7", "--db", str(path)]) == 56
+    for path in (other, notes):
+        said = desk.error("devices", "--db", str(path))
+        assert said["code"] == 56 and "it is not a registry" in str(said["message"])
+        assert str(said["hint"]).startswith("name the registry's file"), "nothing is restored over a file that was named by mistake"
     assert other.read_bytes() == before and empty.read_bytes() == b""
 
 

@@ -162,6 +162,18 @@ def test_what_no_card_is_of_is_said(fleet: tuple[Desk, Centre, dict[str, Scripte
     assert desk.error(*arguments)["code"] == code
 
 
+def test_a_model_that_no_other_device_has_is_not_taken_for_one_without_cards(
+    fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], base: Base
+) -> None:
+    desk, centre, _ = fleet
+    device = centre.meet(ScriptedDevice(base, name="pi-4", model="motion"))
+    centre.deliver(device, device.train(extension={"card": seen(1, 50).encode()}))
+    said = desk.error("card", "pi-4", "--against", "fleet")
+    assert "no other device of the fleet has sent motion" in str(said["message"]) and "privacy" not in str(said["hint"])
+    assert "50 samples, told by 1 update of 1 device\n" in desk.ok("card", "pi-4")
+    assert "beside new samples alone" in str(desk.error("card", "pi-1@4")["hint"]), "the other updates of this device carried one"
+
+
 def test_a_fleet_of_several_models_asks_which(fleet: tuple[Desk, Centre, dict[str, ScriptedDevice]], tmp_path: Path) -> None:
     desk, centre, _ = fleet
     centre.store.lineages.ensure("pi-1", "motion")

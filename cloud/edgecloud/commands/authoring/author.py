@@ -9,6 +9,7 @@ from edgecloud.author import author
 from edgecommon.files import write_named
 from edgecommon.printing import Answer
 
+from ..model_files import require_another
 from .grafts import add_graft, describe, in_words, wish_of
 
 NAME = "author"
@@ -25,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
+    require_another(args.file, args.output)
     made = author(args.file, wish_of(args))
     write_named(Path(args.output), made.file)
     document = {**describe(args, made.grafted, made.stock), "difference": made.difference}

@@ -9,7 +9,7 @@ from edgecloud.graft.grafting import graft
 from edgecommon.files import write_named
 from edgecommon.printing import Answer
 
-from ..model_files import read_file
+from ..model_files import read_file, require_another
 from .grafts import add_graft, describe, in_words, wish_of
 
 NAME = "graft"
@@ -29,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
+    require_another(args.file, args.output)
     data = read_file(args.file)
     made = graft(data, wish_of(args))
     write_named(Path(args.output), made.file)

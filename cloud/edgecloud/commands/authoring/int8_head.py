@@ -23,7 +23,7 @@ from modelwire.tflite.int8_head import Int8Head
 from modelwire.tflite.int8_numbers import F64, features_of, layer_of
 
 from ..answer import Document, facts
-from ..model_files import read_file
+from ..model_files import read_file, require_another
 from ..verb import Verb
 
 NAME = "int8-head"
@@ -89,6 +89,7 @@ def fit(args: argparse.Namespace) -> Answer:
 
 
 def _head(args: argparse.Namespace) -> tuple[Stock, Int8Head]:
+    require_another(args.file, args.output)
     name = Path(args.file).name
     stock = read(read_file(args.file), name)
     return stock, retraining.int8_head_of(stock, output_named(stock, args.target) if args.target else stock.outputs[0], model=name)

@@ -11,7 +11,7 @@ from edgecommon.printing import Answer
 from modelwire.tflite import file as tflite_file
 
 from ..answer import Document, facts
-from ..model_files import read_file
+from ..model_files import read_file, require_another
 
 NAME = "pack"
 HELP = "Make a trainable .tflite ready to deploy: checked, each initial value in a buffer of its own, its notes written."
@@ -25,6 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
+    require_another(args.file, args.output)
     data = read_file(args.file)
     made = pack(data, name=args.name or "", model=Path(args.file).name)
     write_named(Path(args.output), made.file)

@@ -101,7 +101,8 @@ def _named(store: SqliteStore, text: str) -> _Of:
     place = naming.find(store, name)
     if place.version is None:
         raise BadArgument(reason=f"{place} is a base: no device's data is in it", fix=f"edgecloud card {lineage}")
-    return _present(_Of(str(place), lineage.model, cards.gather_one(store, lineage, place.version)))
+    one = _Of(str(place), lineage.model, cards.gather_one(store, lineage, place.version))
+    return _present(one, f"a card goes beside new samples alone, and not where the device's privacy.card says no: edgecloud card {lineage}")
 
 
 def _fleet(store: SqliteStore, model: str | None, without: str = "") -> _Of:
@@ -113,8 +114,10 @@ def _fleet(store: SqliteStore, model: str | None, without: str = "") -> _Of:
     if model is not None and model not in models:
         raise UnknownVersion(name=f"a model {model!r} of the fleet")
     of: list[LineageRow] = [one for one in lineages if model in (None, one.model) and one.device != without]
+    if without and not of:
+        raise BadArgument(reason=f"no other device of the fleet has sent {model or 'a model'}", fix=f"edgecloud card {without}")
     gathered = cards.gather(store, of, progress("cards"))
-    said = f"{len(gathered.devices)} {'other ' if without else ''}devices of the fleet"
+    said = f"{_many(len(gathered.devices), 'other device' if without else 'device')} of the fleet"
     return _present(_Of(said, model or (models or [""])[0], gathered))
 
 
@@ -128,19 +131,24 @@ def _other(store: SqliteStore, shown: _Of, args: argparse.Namespace) -> _Of:
     return other
 
 
-def _present(of: _Of) -> _Of:
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _present(of: _Of, fix: str = "privacy.card = true in the device's settings") -> _Of:
     if not of.gathered.updates:
         why = f": {of.gathered.unreadable} could not be read" if of.gathered.unreadable else ""
-        raise BadArgument(reason=f"{of.name}: no update carried a data card{why}", fix="privacy.card = true in the device's settings")
+        raise BadArgument(reason=f"{of.name}: no update carried a data card{why}", fix=fix)
     return of
 
 
 def _answer(of: _Of) -> Answer:
     document: Document = {"name": of.name, **as_document(of.card), **_about(of)}
     card = of.card
+    told = f"{_many(of.gathered.updates, 'update')} of {_many(len(of.gathered.devices), 'device')}"
     before, after = card.losses
     pairs = [
-        ("card", of.name), ("of", f"{card.samples} samples, told by {of.gathered.updates} updates of {len(of.gathered.devices)} devices"),
+        ("card", of.name), ("of", f"{card.samples} samples, told by {told}"),
         ("labels", _counts(card.labels)), ("hours", _counts({f"{hour:02}": n for hour, n in enumerate(card.hours) if n})),
         *((name, _counts(values)) for name, values in card.tags.items()),
         ("loss", f"{before:.4f} -> {after:.4f} on {card.judged} held-out samples" if card.judged else ""),

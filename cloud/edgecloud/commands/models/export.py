@@ -12,7 +12,7 @@ from edgecloud.registry import SqliteStore
 from edgecloud.versions import reporting
 from edgecommon.files import streamed
 from edgecommon.printing import Answer
-from modelwire.errors import BadArgument, UnknownDevice
+from modelwire.errors import BadArgument, UnknownVersion
 
 from ..answer import Document, registry_of
 from .card import as_document
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
     writer: Writer = reporting.write_lines if args.ndjson else reporting.write_json if as_json and not args.csv else reporting.write_csv
     with registry_of(args) as store, store.database.reading():
         if args.device is not None and args.device not in store.devices.names():
-            raise UnknownDevice(device=args.device)
+            raise UnknownVersion(name=args.device)
         if args.output is None:
             writer(sys.stdout, _rows(store, kind, args.device), reporting.columns(store, kind, as_document))
             return Answer({}, said=True)
