@@ -135,6 +135,8 @@ class MqttTransport:
         self._ousted = ""
         self._trouble: Trouble | None = None  # of the last attempt
         self._said: Trouble | None = None  # what was logged last
+        self._muted: Trouble | None = None  # of this connection: why the broker passes no answers on
+        self._answers = f"{topics.ROOT}/{fleet}/+/+/dn/#"
         # Of this connection: monotonic seconds of its begin, whether it is open, and whether the broker has answered on it.
         self._opened, self._open, self._heard = 0.0, False, False
 
@@ -160,7 +162,7 @@ class MqttTransport:
 
     @property
     def trouble(self) -> Trouble | None:
-        return None if self.connected else self._trouble
+        return self._muted if self.connected else self._trouble
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         self._receive = receive
@@ -398,9 +400,13 @@ class MqttTransport:
                 return
             self._receive(Delivery(topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
 
-    def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, _reason: Any, _properties: Any) -> None:
-        if client is self._client:
-            self._count(-1)
+    def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, reason: Any, _properties: Any) -> None:
+        if client is not self._client:
+            return
+        self._count(-1)
+        if reason.value == reaching.NOT_AUTHORIZED and self._muted is None:
+            self._muted = reaching.not_said(self._answers, self._broker)
+            log.error("%s: %s", self._broker.url, self._muted)
 
     def _on_subscribe(self, client: mqtt.Client, _data: Any, _id: int, reasons: Any, _properties: Any) -> None:
         if client is not self._client:
@@ -412,7 +418,7 @@ class MqttTransport:
             again.start()
             return
         self._connected.set()
-        self._trouble = None
+        self._trouble = self._muted = None
         if self._said is not None and self._said.step != reaching.SESSION:  # of who is put off each second that is said once
             self._said = None
         log.info("connected to %s, listening on %s", self._broker.url, self._filter)

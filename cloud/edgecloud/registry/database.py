@@ -10,6 +10,7 @@ from edgecommon.files import make_private_file
 from edgecommon.sqlite import BUSY, Database, Fault
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged
 
+NO_REGISTRY = "name the registry with --db; of an encrypted backup that is edgecloud restore; of one whose head is lost, restore a backup"
 SIDES = ("-wal", "-shm", "-journal")  # what SQLite plays into the file whose name they bear, whoever wrote it
 
 
@@ -81,4 +82,6 @@ def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError:
         if path.is_dir():
             return BadArgument(reason=f"{path} is a folder", fix="name the registry's file")
         return BadArgument(reason=f"{path}: {error}", fix="check who may write the file and its folder")
+    if "not a database" in str(error):  # most likely another file, and a hint that puts a backup in its place would cost it
+        return RegistryDamaged(path=path, reason=str(error), fix=NO_REGISTRY)
     return RegistryDamaged(path=path, reason=str(error))
