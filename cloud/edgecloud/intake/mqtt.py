@@ -268,7 +268,7 @@ class MqttTransport:
             if self._open and not self._refused.is_set() and self._is_silent():
                 self._say(reaching.silent(self._broker, CENTRE, self._connect_seconds))
             other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-            level = logging.INFO if self._trouble is None else logging.DEBUG  # of what is known to be wrong nobody reads it each few seconds
+            level = logging.INFO if self._trouble is None else logging.DEBUG  # of what is known to be wrong it would come each five seconds
             log.log(level, "%s does not answer this version of MQTT; trying the other", self._broker.url)
             self._end()
             if self._refused.is_set() and other == mqtt.MQTTv5:  # both were refused
