@@ -322,6 +322,7 @@ class MqttTransport:
             (self._refused if reason.value in (reaching.VERSION, 0x80) else self._answered).set()
             return
         self._generation += 1
+        self._muted = None
         self._greeted.set()
         self._tenure.came_up(time.monotonic())
         client.subscribe(self._filter, qos=1)
@@ -419,7 +420,7 @@ class MqttTransport:
             again.start()
             return
         self._connected.set()
-        self._trouble = self._muted = None
+        self._trouble = None
         if self._said is not None and self._said.step != reaching.SESSION:  # of who is put off each second that is said once
             self._said = None
         log.info("connected to %s, listening on %s", self._broker.url, self._filter)

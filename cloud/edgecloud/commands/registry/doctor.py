@@ -111,7 +111,8 @@ def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
             found.append(_found(f"broker {one.step}", one.ok, one.text, one.fix))
         if running is not None and (running.says.startswith("no link") or BUT in running.says):
             said = f"process {running.pid} {'is' if connected else 'has'} {running.says}"
-            found.append(_found("ingester", False, said, "see the lines above" if not connected else "see the broker's access list"))
+            fix = "mend the access list, then start the ingester again" if connected else "see the lines above"
+            found.append(_found("ingester", False, said, fix))
         return broker.url + (f", as {broker.user}" if broker.user else "")
 
     return [_check("broker", look, ""), *found]
