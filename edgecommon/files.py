@@ -70,7 +70,7 @@ def write_named(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = T
 def streamed(path: Path, *, mode: int = 0o600, replace: bool = True) -> Iterator[Path]:
     """Give the name of an empty file beside `path`, which takes its place when the block has ended well; nothing is left otherwise.
 
-    For what is too long to be held in memory. Raises BadArgument as `write_named`. replace: False refuses a name that is taken.
+    For what is too long to be held in memory. Raises as `write_named`. replace: False refuses a name that is taken.
     """
     if not replace and (path.exists() or path.is_symlink()):
         raise BadArgument(reason=f"{path} is there already", fix="name another file, or say --force to replace it")
@@ -85,6 +85,8 @@ def streamed(path: Path, *, mode: int = 0o600, replace: bool = True) -> Iterator
             os.fsync(file.fileno())
         put_in_place(beside, path, replace=replace)
     except OSError as error:
+        if (full := disk.unwritable(error, path)) is not None:
+            raise full from error
         raise BadArgument(reason=f"{path} can't be written: {error.strerror}", fix="name another place, or make room there") from error
     finally:
         with suppress(OSError):

@@ -66,7 +66,10 @@ def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _let_before(command: argparse.ArgumentParser, verb: argparse.ArgumentParser) -> None:
-    """Let options that both know stand before the verb, too: its defaults would overwrite what was given there."""
+    """Let options that both know stand before the verb, too: its defaults would overwrite what was given there.
+
+    A word of the verb's own is another thing than an option of that name: the NAME of `acknowledge` is not the --name of a list.
+    """
     known = {action.dest for action in command._actions if action.option_strings}
     for action in verb._actions:
         if action.option_strings and action.dest in known:

@@ -45,6 +45,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskUnwritable, match="No space left"):
         write_named(path, b"two")
+    with pytest.raises(DiskUnwritable, match="No space left"), files.streamed(path) as beside:
+        beside.write_bytes(b"two")
     monkeypatch.undo()
     assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(BadArgument, match="there already"):

@@ -6,7 +6,7 @@ import argparse
 
 from edgecloud.registry import AlarmRow, SqliteStore
 from edgecommon.printing import Answer
-from modelwire.errors import SessionTaken, TwoHistories
+from modelwire.errors import SessionTaken, TwoHistories, UnknownDevice
 
 from .answer import Document, now, registry_of, when
 from .verb import Verb
@@ -40,6 +40,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def acknowledge(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store, store.transaction():
         count = store.losses.acknowledge(args.name, now())
+        if args.name and not count and not store.devices.keys(args.name):
+            raise UnknownDevice(device=args.name)  # a name that is misspelt; of one that is known nothing was open
     whose = args.name or "the centre"
     text = f"{whose}: {count} {'alarm' if count == 1 else 'alarms'} acknowledged; the next one of the kind is said again"
     return Answer({"device": args.name or None, "acknowledged": count}, text if count else f"{whose}: there is no open alarm")

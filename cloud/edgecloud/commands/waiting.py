@@ -89,8 +89,8 @@ def waiting_keys(store: SqliteStore) -> list[Document]:
     return sorted(out.values(), key=lambda one: (one["device"], one["first_at"]))
 
 
-def waiting_keys_text(waiting: list[Document]) -> str:
-    """Return them as people read them, with what to do; empty when there are none."""
+def waiting_keys_text(waiting: list[Document], limit: int | None = None) -> str:
+    """Return them as people read them, the first `limit` of them, with what to do; empty when there are none."""
     if not waiting:
         return ""
     rows = []
@@ -105,7 +105,7 @@ def waiting_keys_text(waiting: list[Document]) -> str:
         Column("beside it", 1, words=True),
     )  # fmt: skip
     then = wrapped("then `edgecloud devices add` or `edgecloud devices reject` with the name and the fingerprint")
-    return table(columns, rows, title="keys that wait:") + f"\n{COMPARE};\n{then}"
+    return table(columns, rows, title="keys that wait:", limit=limit) + f"\n{COMPARE};\n{then}"
 
 
 def waiting_messages(store: SqliteStore) -> list[Document]:

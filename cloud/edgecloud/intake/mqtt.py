@@ -135,6 +135,8 @@ class MqttTransport:
         self._ousted = ""
         self._trouble: Trouble | None = None  # of the last attempt
         self._said: Trouble | None = None  # what was logged last
+        self._muted: Trouble | None = None  # of this connection: why the broker passes no answers on
+        self._answers = f"{topics.ROOT}/{fleet}/+/+/dn/#"
         # Of this connection: monotonic seconds of its begin, whether it is open, and whether the broker has answered on it.
         self._opened, self._open, self._heard = 0.0, False, False
 
@@ -160,7 +162,7 @@ class MqttTransport:
 
     @property
     def trouble(self) -> Trouble | None:
-        return None if self.connected else self._trouble
+        return self._muted if self.connected else self._trouble
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         self._receive = receive
@@ -266,7 +268,8 @@ class MqttTransport:
             if self._open and not self._refused.is_set() and self._is_silent():
                 self._say(reaching.silent(self._broker, CENTRE, self._connect_seconds))
             other = mqtt.MQTTv311 if self._protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-            log.info("%s does not answer this version of MQTT; trying the other", self._broker.url)
+            level = logging.INFO if self._trouble is None else logging.DEBUG  # of what is known to be wrong it would come each five seconds
+            log.log(level, "%s does not answer this version of MQTT; trying the other", self._broker.url)
             self._end()
             if self._refused.is_set() and other == mqtt.MQTTv5:  # both were refused
                 self._stopping.wait(AGAIN_SECONDS)
@@ -319,6 +322,7 @@ class MqttTransport:
             (self._refused if reason.value in (reaching.VERSION, 0x80) else self._answered).set()
             return
         self._generation += 1
+        self._muted = None
         self._greeted.set()
         self._tenure.came_up(time.monotonic())
         client.subscribe(self._filter, qos=1)
@@ -398,9 +402,13 @@ class MqttTransport:
                 return
             self._receive(Delivery(topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
 
-    def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, _reason: Any, _properties: Any) -> None:
-        if client is self._client:
-            self._count(-1)
+    def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, reason: Any, _properties: Any) -> None:
+        if client is not self._client:
+            return
+        self._count(-1)
+        if reason.value == reaching.NOT_AUTHORIZED and self._muted is None:
+            self._muted = reaching.not_said(self._answers, self._broker)
+            log.error("%s: %s", self._broker.url, self._muted)
 
     def _on_subscribe(self, client: mqtt.Client, _data: Any, _id: int, reasons: Any, _properties: Any) -> None:
         if client is not self._client:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
 from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
-from edgecloud.registry.lock import lock_registry
+from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
 from edgecommon import disk
 from edgecommon.systemd import Pulse, Systemd
@@ -176,6 +176,8 @@ class Ingester:
                 if met is None and now - started > self._pace.connect:
                     raise self._unreached()
                 if met is not None and now - last_message > once and self._idle.is_set() and self._queue.empty():
+                    if self._transport.connected and self._transport.trouble is not None:
+                        raise self._unreached()
                     return
 
     def _require_place(self, store: Store) -> None:
@@ -195,7 +197,7 @@ class Ingester:
         """Return how the link is, for `doctor`, which does not take a running ingester's session over."""
         trouble = self._transport.trouble
         if self._transport.connected:
-            return f"connected to {self._transport.name}"
+            return f"connected to {self._transport.name}" + (f"{BUT}{trouble}" if trouble is not None else "")
         return f"no link: {trouble}" if trouble is not None else "connecting"
 
     def _unreached(self) -> LinkError:
@@ -277,6 +279,7 @@ class Ingester:
         if trouble or now - self._said >= TOLD:
             self._said = now
             link = f"listens at {self._transport.name}" if self._transport.connected else f"waits for {self._transport.name}"
+            link += f"{BUT}{unwell}" if self._transport.connected and (unwell := self._transport.trouble) is not None else ""
             stored, verified, refused = self.tally.results[Result.STORED.value], self.tally.verified, self.tally.refused
             done = f"{stored} stored, {verified} verified, {refused} refused on rebuild"
             self._systemd.status(f"{trouble or link}; since its start {done}")

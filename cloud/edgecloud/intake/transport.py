@@ -45,7 +45,9 @@ class IntakeTransport(Protocol):
 
     @property
     def trouble(self) -> Trouble | None:
-        """Why there is no link; None while there is one, and before the first attempt has ended."""
+        """Why there is no link, or why its broker passes nothing on that is said there; None while all is well, and before the first
+        attempt has ended.
+        """
 
     def start(self, receive: Callable[[Delivery], None]) -> None:
         """Begin to listen and return at once; connecting goes on in the background, for ever.

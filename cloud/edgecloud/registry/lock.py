@@ -14,6 +14,8 @@ from edgecommon import disk
 from edgecommon.files import holds_locks
 from modelwire.errors import BadArgument, StateBusy
 
+BUT = ", but "  # between what an ingester says of its link and what is wrong with it
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryHolder:

@@ -57,6 +57,7 @@ def test_an_alarm_is_shown_by_devices_log_and_doctor_and_goes_when_it_is_acknowl
     assert met.json("devices", "acknowledge") == {"device": None, "acknowledged": 1}
     assert "ALARM" not in met.ok("devices") and "ALARM" not in met.ok("log", "pi-7") and names(met).startswith("ok")
     assert "there is no open alarm" in met.ok("devices", "acknowledge", "pi-7")
+    assert met.error("devices", "acknowledge", "pi7")["error"] == "UnknownDevice", "a name that is misspelt has no alarms to see"
 
 
 def test_machines_read_the_alarm_with_its_device_and_kind(met: Desk) -> None:

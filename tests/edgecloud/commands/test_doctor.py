@@ -16,9 +16,11 @@ import pytest
 
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.service import Ingester, Pace
+from edgecloud.keys import load_key
 from edgecloud.registry import open_registry
 from edgecloud.registry.lock import holder, lock_registry
 from modelwire.errors import BrokerRefused, BrokerUnreachable
+from modelwire.wire.keys import KeyKind
 from tests import broker
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.desk import Desk
@@ -194,3 +196,49 @@ def test_an_ingester_that_can_not_say_how_its_link_is_goes_on(tmp_path: Path, mo
             changed.setattr("edgecloud.registry.lock.os.write", full)
             held.tell("no link: x")
     assert holder(tmp_path / "fleet.db") is None
+
+
+@needs_mosquitto
+def test_answers_that_the_access_list_holds_back_are_named_by_the_ingester_and_doctor(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.ok("init", "--fleet", FLEET)
+    path, access = desk.folder / "fleet.db", tmp_path / "acl"
+    access.write_text("topic read #\ntopic write e1/+/+/+/up/#\n")
+    access.chmod(0o644)
+    b = broker.Mosquitto(tmp_path / "b")
+    b._config.write_text(f"{b._config.read_text()}acl_file {access}\n")
+    b.start()
+    link = MqttTransport(parse_broker(b.url), fleet=FLEET, client_id="centre")
+    with caplog.at_level(logging.INFO, "edgecloud"):
+        ingester = Ingester(path, load_key(desk.folder / "receipt.key", KeyKind.RECEIPT_PRIVATE), link, synchronous="OFF")
+        running = threading.Thread(target=ingester.run)
+        running.start()
+        try:
+            until(lambda: says(path) == f"connected to {b.url}")
+            for _ in range(2):
+                link.publish(f"e1/{FLEET}/pi-7/digits/dn/receipt", b"said")
+            until(lambda: "does not let a client without a user name speak on e1/orchard/+/+/dn/#" in says(path))
+            found = checks(desk, "--broker", b.url)
+        finally:
+            ingester.stop()
+            running.join(60)
+            b.stop()
+    assert found["broker-login"]["ok"] and found["ingester"]["ok"] is False and "speak on" in str(found["ingester"]["found"])
+    assert caplog.text.count("speak on e1/orchard") == 1
+
+
+def test_a_private_key_that_is_open_to_others_is_named_whoever_uses_it(desk: Desk) -> None:
+    desk.ok("init")
+    assert checks(desk, "--broker", "mqtt://127.0.0.1:1")["private"]["ok"]
+    (desk.folder / "command.key").chmod(0o644)
+    found = checks(desk, "--broker", "mqtt://127.0.0.1:1")["private"]
+    assert found["ok"] is False and "command.key" in str(found["found"]) and str(found["fix"]).startswith("chmod 600")
+
+
+@pytest.mark.parametrize("begin", [b"age-encryption.org/v1\n", b"listener 1884\n"], ids=["encrypted", "another"])
+def test_a_file_that_is_no_registry_is_never_said_to_be_restored_over(desk: Desk, begin: bytes) -> None:
+    (desk.folder / "monday.age").write_bytes(begin + b"x" * 2000)
+    (desk.folder / "monday.age").chmod(0o600)
+    said = desk.error("verify", "--db", "monday.age")
+    assert said["error"] == "RegistryDamaged" and "--db" in said["hint"] and "BACKUP --db" not in said["hint"]  # type: ignore[operator]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgecloud.commands.fleet.listing import SILENT
-from edgecloud.registry import open_registry
+from edgecloud.registry import WitnessRow, open_registry
 from tests.edgecloud.centre import Centre, admit
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
@@ -118,3 +118,19 @@ def test_a_log_that_is_long_is_not_followed_for_a_list_and_claims_are_told_all_t
     told = fleet.json("devices")["preauthorised"]
     monkeypatch.setattr("edgecloud.commands.fleet.listing.LONG", 3)
     assert fleet.json("devices")["preauthorised"] == told and len(told) == 1  # type: ignore[arg-type]
+
+
+def test_what_is_said_besides_the_rows_is_cut_as_they_are(fleet: Desk, base: Base) -> None:
+    store = open_registry(fleet.folder / "fleet.db", synchronous="OFF")
+    centre = Centre(store)
+    for n in (6, 7, 8):
+        centre.take(ScriptedDevice(base, name=f"pi-{n}", fleet_id=store.identity.id).hello())
+    for n in (1, 2, 3):
+        store.losses.testify(WitnessRow(f"pi-{n}", 900 + n, bytes(32), b"", AT), 4)
+    store.close()
+    text = fleet.ok("devices", "-n", "2")
+    assert text.count("has seen entry") == 2 and "and of 1 more: -n 0 shows all" in text
+    assert "pi-7" in text and "pi-8" not in text and "1 more: -n 0 shows all" in text.partition("keys that wait:")[2]
+    text = fleet.ok("devices")
+    assert text.count("has seen entry") == 3 and "pi-8" in text and "shows all" not in text
+    assert len(fleet.json("devices", "-n", "2")["waiting"]) == 3  # type: ignore[arg-type]

@@ -87,6 +87,19 @@ def test_a_broker_that_knows_only_the_older_version_is_spoken_to_in_it(silent: b
     old.close()
 
 
+@pytest.mark.slow("waits for a port that answers nobody")
+def test_a_port_that_never_answers_is_said_once_however_long_it_is_tried(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        transport = MqttTransport(parse_broker(url), fleet=FLEET, client_id="centre", connect_seconds=0.3)
+        with caplog.at_level("DEBUG", "edgecloud.link"):
+            transport.start(Ear())
+            until(lambda: caplog.text.count("trying the other") >= 4)
+            transport.stop()
+    said = [one.getMessage() for one in caplog.records if one.levelname != "DEBUG"]
+    assert len(said) <= 2 and sum("has not answered in MQTT" in one for one in said) == 1, "at each try it would be 14,000 lines a day"
+
+
 @pytest.mark.slow("waits for a broker")
 def test_a_broker_that_comes_late_is_found(tmp_path: Path) -> None:
     if brokers.program() is None:

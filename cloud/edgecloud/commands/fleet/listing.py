@@ -50,13 +50,15 @@ def list_devices(args: argparse.Namespace) -> Answer:
     rows = _sorted([(d, m) for d in some for m in d["models"] or [{}]], args.sort or "seen")
     shown = rows if limit is None else rows[:limit]
     text = table(_HEAD, [_cells(d, m, at) for d, m in shown])
-    text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(some, at), *_remarks(some)) if line)
+    remarks = list(_remarks(some))
+    hidden = "" if limit is None or len(remarks) <= limit else f"and of {len(remarks) - limit:,} more: -n 0 shows all"
+    text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(some, at), *remarks[:limit], hidden) if line)
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     text += "".join(f"\n{visible(losses.namesake_line(one))}" for one in namesakes)
     plain = not any((args.name, args.model, args.status, args.stale))
     if plain:
-        text += _waiting(messages, keys, expected, rejected, fault)
+        text += _waiting(messages, keys, expected, rejected, fault, limit)
     said = _unique([d for d, _ in shown])
     document: Document = {
         "devices": said, "more": len(some) - len(said), "totals": _sums(some), "waiting": keys, "quarantine": messages,
@@ -154,14 +156,18 @@ def _remarks(devices: list[Document]) -> Iterator[str]:
     yield from (visible(words) for d, m in each if (words := _burning(d["device"], m)))
 
 
-def _waiting(messages: list[Document], keys: list[Document], expected: list[Document], rejected: list[Document], fault: str) -> str:
+def _waiting(
+    messages: list[Document], keys: list[Document], expected: list[Document], rejected: list[Document], fault: str, limit: int | None
+) -> str:  # fmt: skip
     """Return what waits for the operator."""
     text = ""
-    for one in messages:
+    for one in messages[:limit]:
         what = f"{one['device']}/{one['model']} waits: {one['hellos']} hello, {one['updates']} updates"
         text += f"\n{visible(what)}; {one['what']}" + (f"\n  {visible(one['next'])}" if one["next"] else "")
+    if limit is not None and len(messages) > limit:
+        text += f"\n{more(len(messages) - limit)}"
     if keys:
-        text += "\n\n" + waiting.waiting_keys_text(keys)
+        text += "\n\n" + waiting.waiting_keys_text(keys, limit)
     if fault:
         text += f"\n\n{visible(fault)}: edgecloud verify"
     if expected:

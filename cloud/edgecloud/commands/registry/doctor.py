@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import stat
 from pathlib import Path
 
 from edgecloud import keys
@@ -11,10 +12,11 @@ from edgecloud.audit import tampering
 from edgecloud.audit.entries import RESTORE, parse
 from edgecloud.intake import reaching
 from edgecloud.registry import open_registry
-from edgecloud.registry.lock import holder
-from edgecloud.registry.privacy import require_private
+from edgecloud.registry.lock import BUT, holder
+from edgecloud.registry.privacy import OPEN, require_private
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.certificates import life_of, read_file
+from edgecommon.files import close_line
 from edgecommon.printing import Answer
 from edgecommon.probing import Found
 from edgecommon.reaching import ACCESS, TRIP
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> Answer:
     checks = [
         _check("kernel", lambda: f"{kernels.describe()}, rounds to nearest even", ""),
         _check("registry", lambda: _look_at(path), "opens, and is whole"),
-        _check("private", lambda: _private(path), "nobody else may look into the registry and its copies here"),
+        _check("private", lambda: _private(path), "nobody else may look into the registry, its copies and the keys here"),
         _check("log", lambda: _log_says(path), "whole, signed, and every table says the same"),
         _check("waiting", lambda: _waits(path), "nothing waits"),
         _check("key", lambda: _key_fits(path, args.key), "speaks for the centre, and nobody else may read it"),
@@ -99,16 +101,18 @@ def _broker(args: argparse.Namespace, path: Path) -> list[Document]:
         broker, fleet = broker_of(args), _fleet(path)
         client, running = client_id_of(args, fleet), holder(path)
         # Where a certificate's name is the session's id, the same broker by another name would take the session, too.
-        same = running is not None and (running.says == f"connected to {broker.url}" or broker.certificates.own is not None)
-        connected = same and running is not None and running.says.startswith("connected")
-        busy = f"the ingester, process {running.pid}, is let in: {running.says}" if connected and running else ""
+        link = running.says.partition(BUT)[0] if running is not None else ""
+        same = link == f"connected to {broker.url}" or broker.certificates.own is not None
+        connected = same and link.startswith("connected")
+        busy = f"the ingester, process {running.pid}, is let in: {link}" if connected and running else ""
         for one in reaching.look(broker, fleet or "fleet", client, busy=busy, free=running is None):
             if not fleet and one.step in (ACCESS, TRIP):
                 one = Found(one.step, None, "not tried: the registry, which names the fleet, comes first")
             found.append(_found(f"broker {one.step}", one.ok, one.text, one.fix))
-        if running is not None and running.says.startswith("no link"):
-            said = f"process {running.pid} has {running.says}"
-            found.append(_found("ingester", False, said, "see the lines above"))
+        if running is not None and (running.says.startswith("no link") or BUT in running.says):
+            said = f"process {running.pid} {'is' if connected else 'has'} {running.says}"
+            fix = "mend the access list, then start the ingester again" if connected else "see the lines above"
+            found.append(_found("ingester", False, said, fix))
         return broker.url + (f", as {broker.user}" if broker.user else "")
 
     return [_check("broker", look, ""), *found]
@@ -231,6 +235,10 @@ def _private(path: Path) -> None:
     if not path.exists():
         raise MissingFile(path=path, what="the registry", fix="edgecloud init makes one; --db or EDGECLOUD_DB names another")
     require_private(path)
+    for name in keys.SECRET:
+        file = path.parent / name
+        if file.is_file() and (mode := stat.S_IMODE(file.stat().st_mode)) & OPEN:
+            raise BadArgument(reason=f"the private key {file} is open to others than its owner (mode {mode:o})", fix=close_line(file))
 
 
 def _room(path: Path) -> None:

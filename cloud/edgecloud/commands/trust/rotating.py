@@ -24,6 +24,8 @@ from modelwire.wire.records import Signed, Trust, expect
 from modelwire.wire.signing import KEY_BYTES, Fleet, PrivateKey, Role, Signer
 from modelwire.wire.trust import Trusted
 
+from ..answer import when
+
 WORDS = ("root", "receipt", "command", "director")  # keys that can be changed, as they are typed
 ROLES = {"root": Role.ROOT, "receipt": Role.RECEIPT, "command": Role.COMMAND, "director": Role.DIRECTOR}
 LINE = "edge-trust:"  # in front of a record in a file, in hexadecimal
@@ -74,9 +76,9 @@ def check(change: Change, held: Trusted, place: KeyPlace, at: int) -> None:
                 raise BadArgument(reason=f"--public: this is the {other} key", fix=f"make another one: the {word} key has no other role")
     others = before is not None and any(getattr(before, w) != getattr(newest, w) for w in WORDS[1:])
     if others and newest.overlap and at <= newest.since + newest.overlap and not change.cut:
-        left = newest.since + newest.overlap - at
+        until = when(newest.since + newest.overlap)
         raise BadArgument(
-            reason=f"the keys before record {newest.number} are good for {left} s more, and a record after it ends that at once",
+            reason=f"the keys before record {newest.number} are good until {until}, and a record after it ends that at once",
             fix="wait, or say --end-overlap; change several keys with one command: edgecloud trust rotate receipt command",
         )
     mine = {place.following(word, number) for word in change.words}
