@@ -16,6 +16,7 @@ from edgeagent import cli
 from edgeagent.link.link_state import LinkState, note, noted
 from edgeagent.settings import reading
 from edgeagent.state.folder import LOCK, open_folder
+from edgeagent.state.lineage import FORKED
 from edgecommon import files
 from modelwire.errors import BrokerRefused, LinkError, WrongFleet
 from modelwire.wire import records, topics
@@ -171,6 +172,31 @@ def test_a_board_with_another_fleets_key_says_so_in_status_doctor_and_log(
         told(r, OTHER)
         assert "another fleet of this name" in r.device.trust.foreign_said, "its own has spoken before"
 
+def test_doctor_calls_nothing_well_that_keeps_a_board_from_sending(
+    tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"mqtt://127.0.0.1:{broker.free_port()}"
+    where = board(tmp_path / "d", url)
+    early = checks(capsys, where)["welcome"]
+    assert (early["ok"], "edgeagent run" in str(early["hint"])) == (None, True), "it was not started yet"
+    with rig(tmp_path / "d", centre(clock)) as r:
+        note(r.device.database, LinkState(True, url, int(time.time()) - 60))
+    silent = checks(capsys, where)["welcome"]
+    assert silent["ok"] is False and "of the fleet 'home'" in str(silent["text"]) and "edgecloud ingest" in str(silent["hint"])
+    with rig(tmp_path / "d", centre(clock, known=False)) as r:
+        r.serve(5)
+    waits = checks(capsys, where)["welcome"]
+    assert waits["ok"] is None and "does not know this key" in str(waits["text"]) and "edgecloud devices add pi-7" in str(waits["hint"])
+    give = tmp_path / "d" / "device.claim"
+    give.write_text("spoilt")
+    assert str(checks(capsys, where)["welcome"]["hint"]).startswith("edgecloud claim list")
+    give.unlink()
+    with rig(tmp_path / "d", centre(clock)) as r:
+        r.serve(5)
+        assert checks(capsys, where)["welcome"]["ok"] is True
+        r.device.database.run("UPDATE model SET blocked=?", f"{FORKED}: the centre holds @2")
+    blocked = checks(capsys, where)["welcome"]
+    assert blocked["ok"] is False and "BLOCKED" in str(blocked["text"]) and "Two of one name" in str(blocked["hint"])
 
 
 def spoil(file: Path) -> None:
