@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import edgeagent
 from edgeagent.samples.spool import Spool, is_held_out
 from edgeagent.system.database import create_database
-from modelwire.errors import ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, ShapeMismatch
 from tests.edgeagent.boards import make
 from tests.edgeagent.samples.spools import kept_ids, small
 
@@ -101,7 +101,7 @@ def test_targets_and_labels_do_not_mix(spool: Spool) -> None:
     spool.append("m", np.zeros(4), target=np.array([0.2, 0.3, 0.5]))
     with pytest.raises(ModelError, match="don't mix"):
         spool.append("m", np.zeros(4), 1)
-    with pytest.raises(ModelError, match="one of the two"):
+    with pytest.raises(ModelError, match="neither label nor target"):
         spool.append("m", np.zeros(4))
     training, judging = spool.split("m", 0.5, until=10)
     assert not training.labelled and len(training) + len(judging) == 1
@@ -289,3 +289,12 @@ def test_held_samples_stay_and_are_neither_counted_nor_told_twice(
         before = spool.count("m")
         spool.release("m")
         assert spool.count("m") == spool.database.one("SELECT count(*) FROM sample")[0] == before
+
+
+def test_a_spool_that_was_closed_is_no_damaged_one(tmp_path: Path) -> None:
+    Spool.create(tmp_path)
+    spool = Spool(tmp_path)
+    spool.close()
+    with pytest.raises(BadArgument, match="it was closed") as raised:
+        spool.count("m")
+    assert "before the spool is closed" in raised.value.next_step
