@@ -162,6 +162,7 @@ def test_a_board_with_another_fleets_key_says_so_in_status_doctor_and_log(
     assert capsys.readouterr().err.count("the centre that answers here is of the fleet with the id " + OTHER.hex()) == 1, "said once"
     out = status(capsys, where)
     assert f"fleet.pub is of the fleet with the id {keys.FLEET_ID.hex()}" in out and OTHER.hex() in out and "trust show" in out
+    assert "devices add" not in out, "to be let in would help nothing"
     capsys.readouterr()
     assert cli.main(["doctor", *where]) == 1
     out = capsys.readouterr().out
@@ -224,3 +225,13 @@ def test_doctor_says_so_of_each_thing_that_is_broken(tmp_path: Path, capsys: pyt
     change(tmp_path / "d")
     found = checks(capsys, where)[key]
     assert found["ok"] is False and said in str(found["text"]) and found["hint"], found
+
+
+@pytest.mark.parametrize("name", ["tls_ca", "tls_cert", "tls_key"])
+def test_a_file_for_tls_that_is_not_there_is_named_by_its_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    beside = {"link__tls_cert": "word"} if name == "tls_key" else {}
+    make(tmp_path / "d", link__broker="mqtts://127.0.0.1:1", **{f"link__{name}": "none.pem"}, **beside)
+    (tmp_path / "d" / "word").write_text("x")
+    found = checks(capsys, ["--dir", str(tmp_path / "d")])["broker"]
+    assert found["ok"] is False and f"none.pem: the file of link.{name} is not there" in str(found["text"])
+    assert found["hint"] == "check the path"
