@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-from edgecommon import disk
+from edgecommon import access, disk
 from edgecommon.printing import Parser, answered, epilog, require_sense
 from modelwire.errors import ConfigError, ModelWireError
 
@@ -25,9 +27,8 @@ def read(words: Sequence[str]) -> argparse.Namespace | int:
 
 def run(args: argparse.Namespace) -> int:
     """Run a command and return its exit code."""
-    return answered(
-        "edgeagent", lambda: args.run(args), as_json=args.json, surroundings=_surroundings, interrupted="stopped by the keyboard"
-    )
+    around = partial(_surroundings, args.parser.prog)
+    return answered("edgeagent", lambda: args.run(args), as_json=args.json, surroundings=around, interrupted="stopped by the keyboard")
 
 
 def parser(json_errors: bool = False, words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -71,10 +72,12 @@ def _columns() -> int:
         return 80
 
 
-def _surroundings(error: OSError) -> ModelWireError:
-    """Name what is wrong around the agent: a full disk, a folder that may not be written."""
+def _surroundings(command: str, error: OSError) -> ModelWireError:
+    """Name what is wrong around a command: a full disk, a folder that may not be written, and by whom it may."""
     if (full := disk.unwritable(error)) is not None:
         return full
+    if isinstance(error, PermissionError) and error.filename:
+        return access.denied(Path(os.fsdecode(error.filename)), str(error.strerror))
     named = ConfigError(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    named.hint = "edgeagent doctor"
+    named.hint = "edgeagent doctor" if not command.endswith((" init", " doctor")) else "see what stands at that path, or name another one"
     return named

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
+
+from modelwire.errors import ConfigError
 
 
 def me() -> str:
@@ -36,6 +39,14 @@ def shut(path: Path) -> tuple[str, str]:
         if not passes and not os.access(folder, os.R_OK, effective_ids=True):
             return _said(folder, found), name_of(found.st_uid)
     return "", ""
+
+
+def denied(path: Path, reason: str) -> ConfigError:
+    """Return the error of one who may not: whose the file is, and the user who may."""
+    why, owner = shut(path)
+    asked = f"give the same command as {owner}: sudo {'' if owner == 'root' else f'-u {owner} '}..."
+    fix = asked if owner and owner != me() else f"see whose it is: ls -ld {shlex.quote(str(path))}"
+    return ConfigError(reason=f"{path}: {reason}" + (f": {why}" if why else ""), fix=fix)
 
 
 def _said(path: Path, found: os.stat_result) -> str:

@@ -11,6 +11,7 @@ from edgeagent.settings.template import literal, say
 from edgeagent.settings.tree import PER_MODEL, SECTIONS
 from edgecommon.arguments import never_with, rule
 from edgecommon.printing import Answer, lines_of, visible
+from modelwire.errors import ConfigError
 
 from .answer import add_folder, load
 
@@ -30,7 +31,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    loaded = load(args, Path(args.file) if args.file else None)
+    try:
+        loaded = load(args, Path(args.file) if args.file else None)
+    except ConfigError as e:
+        if e.next_step == ConfigError.hint:  # which is this very command
+            e.hint = "mend that, and run this again; edgeagent init writes a file with every setting and what it is for"
+        raise
     if args.action == "check":
         models = [m.name for m in loaded.settings.models]
         return Answer({"file": str(loaded.path), "ok": True, "models": models}, visible(f"{loaded.path}: right, {len(models)} models"))

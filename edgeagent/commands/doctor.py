@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
@@ -16,14 +17,15 @@ from edgeagent.link import certificate, link_state, looking
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.agent_tables import FILE
 from edgeagent.state.claim import read_claim
-from edgeagent.state.history import EPOCHS, OK, Board
+from edgeagent.state.history import EPOCHS, OK, QUARANTINE, Board
 from edgeagent.state.keys import read_board, read_fleet
-from edgeagent.state.looking import KEY, Glance, look_at
+from edgeagent.state.lineage import FORKED
+from edgeagent.state.looking import KEY, SPOOL_GONE, Glance, look_at
 from edgeagent.state.trust import SAME_FLEET
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
-from modelwire.errors import ConfigError, ModelWireError, RuntimeUnusable
+from modelwire.errors import ConfigError, ModelWireError, RuntimeUnusable, TwoHistories
 from modelwire.wire.keys import fingerprint, write_fleet
 
 from .answer import add_folder, asked_as, load, local, unseen_hint
@@ -34,6 +36,7 @@ EXAMPLES = ("edgeagent doctor", "edgeagent doctor --dir pi-7 --json")
 LONG_AGO = 1_700_000_000  # Unix seconds, November 2023: a clock before it was never set
 MARKS = {True: "ok ", False: "FIX", None: "-- "}
 BACK = 3600  # seconds: a clock that is so far behind what was written by it was set back, as on boards without a battery
+SOON = 5  # seconds in which a centre that is there has answered
 SPARE = 64 * 1024 * 1024  # bytes that should be free besides what the models take
 
 
@@ -84,7 +87,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield _check("clock", lambda: _clock(loaded))
     yield _check("key", lambda: _key(loaded))
     yield _check("fingerprint", lambda: f"{_board(loaded).fingerprint}   (of this key: what the operator compares)")
-    if loaded.settings.device.claim and loaded.resolve(loaded.settings.device.claim).exists():
+    if _has_claim(loaded):
         yield _check("claim", lambda: _claim(loaded))
     yield _check("fleet key", lambda: _fleet_key(loaded))
     yield _check("certificate", lambda: _certificate(loaded))
@@ -92,14 +95,15 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         with look_at(loaded, open_key=True) as device:  # what the key's check said is said
             yield from _broker(loaded, device)
             for one in device.unseen:
-                if one.what != KEY:  # that was said above
+                if one.what != KEY and one.why != SPOOL_GONE:  # the one was said above, the other is said below
                     yield Finding("unseen", False, f"{one.what}: {one.why}", unseen_hint(loaded, one))
             if device.database is not None:
                 yield _check("state", lambda: _state(loaded, device))
                 yield _check("centre", lambda: _centre(device))
             yield _check("disk", lambda: _disk(loaded, device))
             for name in device.lineages:
-                for what, key, check in ((name, "model", _model), ("centre", "welcome", _welcome), ("budget", "budget", _budget)):
+                welcome = partial(_welcome, loaded)
+                for what, key, check in ((name, "model", _model), ("centre", "welcome", welcome), ("budget", "budget", _budget)):
                     found = _check(what, partial(check, device, name))
                     yield replace(found, key=key, model=name)
     except ModelWireError as e:
@@ -145,11 +149,19 @@ def _clock(loaded: Loaded) -> str | Finding:
     day = time.strftime("%Y-%m-%d", time.gmtime(now))
     if now < LONG_AGO:
         return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", fix)
-    written = max((path.stat().st_mtime for path in (loaded.path, loaded.state / FILE) if path.exists()), default=0.0)
+    written = max(_written(loaded.path), _written(loaded.state / FILE))
     if written - now > BACK:
         before = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(written))
         return Finding("clock", False, f"it says {day}, and this folder was written {before}: it was set back", fix)
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+
+def _written(path: Path) -> float:
+    """Return when a file was written, in Unix seconds; 0 for one that is not there, or not for this user to see."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _board(loaded: Loaded) -> Board:
@@ -170,20 +182,45 @@ def _key(loaded: Loaded) -> str:
     return f"{board.public_key}, readable by its owner alone"
 
 
+def _has_claim(loaded: Loaded) -> bool:
+    file = loaded.settings.device.claim
+    return bool(file) and os.path.lexists(loaded.resolve(file))
+
+
 def _claim(loaded: Loaded) -> str:
     claim = read_claim(loaded, read_board(loaded, open_key=True))
     assert claim is not None  # its file is there
     return f"{claim.id}, for the board with {f'the serial number {claim.serial}' if claim.serial else 'no serial number'}"
 
 
-def _welcome(device: Glance, name: str) -> str | Finding:
-    """Say how the centre stands to a model; that it waits to be let in is no fault of this board."""
+def _welcome(loaded: Loaded, device: Glance, name: str) -> str | Finding:
+    """Say how the centre stands to a model. That it waits to be let in is no fault of this board, and is not well either."""
     lineage = device.lineages[name]
     head = lineage.head()
+    if head.blocked:
+        fix = TwoHistories.hint if head.blocked.startswith(FORKED) else "move the state folder away and run edgeagent init with --key"
+        return Finding("centre", False, f"{name}: BLOCKED, nothing is sent: {head.blocked}", fix)
     if head.welcome == OK:
         return f"{name}: welcome, epoch {head.epoch}"
-    why = f"{name}: {lineage.why_unwelcome(head)}"
-    return Finding("centre", False, why, lineage.next_step(head)) if head.welcome == EPOCHS else why
+    why, fix = f"{name}: {lineage.why_unwelcome(head)}", lineage.next_step(head)
+    if not head.welcome:
+        return _unanswered(device, name, fix)
+    if head.welcome == QUARANTINE and _has_claim(loaded):
+        fix = f"edgecloud claim list: what became of its claim; or {fix}"
+    return Finding("centre", False if head.welcome == EPOCHS else None, why, fix)
+
+
+def _unanswered(device: Glance, name: str, fix: str) -> Finding:
+    """Return what to say of a centre that never spoke to this model: well before the first start, and a fault after it."""
+    assert device.database is not None and device.trust is not None  # there are no lineages without
+    said, fleet, link = link_state.noted(device.database), device.board.fleet, device.settings.link
+    if said is None or not said.up or said.broker != link.broker or time.time() - said.at < SOON or device.trust.time:
+        return Finding("centre", None, f"{name}: it has not answered yet", fix)
+    if device.trust.foreign_said:
+        return Finding("centre", None, f"{name}: its own centre has not answered: the one that answers is another fleet's")
+    why = f"{name}: nobody answered as the centre of the fleet {fleet!r}, though the agent was at the broker, {local(said.at)}"
+    fix = f"see that edgecloud ingest runs, at this broker, and that its fleet is called {fleet!r}; then edgeagent run"
+    return Finding("centre", False, why, fix)
 
 
 def _certificate(loaded: Loaded) -> str | Finding:
@@ -238,6 +275,8 @@ def _state(loaded: Loaded, device: Glance) -> str | Finding:
     if not os.access(loaded.state, os.W_OK | os.X_OK) and not (device.disk and device.disk.read_only):
         owner = access.name_of(loaded.state.stat().st_uid)
         return Finding("state", False, f"{loaded.state} may not be written by {access.me()}", asked_as(owner, "doctor", loaded))
+    if any(one.why == SPOOL_GONE for one in device.unseen):
+        return Finding("state", False, f"{loaded.state}: {SPOOL_GONE}", "edgeagent run; who took it away has the samples")
     if device.spool is not None:
         device.spool.check()
     pid = device.agent

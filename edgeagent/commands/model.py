@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeagent.settings import editing, reading, template
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.models import Edit, KnownModel, add_model, check_removable, known_models, remove_model
+from edgecommon.arguments import given, rule
 from edgecommon.files import open_regular
 from edgecommon.printing import Answer, lines_of
 from edgecommon.tables import table
@@ -31,6 +32,8 @@ EXAMPLES = (
     "edgeagent model remove doorbell --yes --drop-unsent",
 )
 HELPED = "edgeagent init --help, or edgeagent model add --help"
+MARK = b"TFL3"  # in each .tflite file, behind four bytes
+BASE = "name the model that the centre has as its base"
 RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
 
 
@@ -44,10 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="remove: its samples may go")
     parser.add_argument("--drop-unsent", action="store_true", help="remove: versions that the centre has not verified may go, too")
     add_folder(parser)
+    rule(parser, _sense)
 
 
 def run(args: argparse.Namespace) -> Answer:
-    _check(args)
     loaded = load(args)
     if args.action == "list":
         return _list(known_models(loaded))
@@ -147,18 +150,16 @@ def _stands(m: KnownModel) -> str:
     return f"not in the settings: edgeagent model add {m.name}=FILE, or model remove {m.name}"
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Refuse, before anything is opened, what this action takes no part of."""
+def _sense(args: argparse.Namespace) -> str:
+    """Return which words do nothing beside `add`, `remove` or `list`, or which one is missing."""
     if (args.model is None) is not (args.action == "list"):
-        wanted = {"add": "NAME=FILE", "remove": "NAME", "list": "no name"}[args.action]
-        raise BadArgument(reason=f"model {args.action} takes {wanted}", fix="edgeagent model --help")
+        wanted = {"add": "NAME=FILE", "remove": "NAME", "list": "no name"}
+        return f"model {args.action} takes {wanted[args.action]}"
     if args.action == "remove" and "=" in args.model:
-        raise BadArgument(reason="model remove takes a name alone", fix=f"edgeagent model remove {args.model.partition('=')[0]}")
-    of = {"exact": "add", "resume": "add", "yes": "remove", "drop_unsent": "remove"}
-    for name, action in of.items():
-        if getattr(args, name) and args.action != action:
-            flag = f"--{name.replace('_', '-')}"
-            raise BadArgument(reason=f"{flag} is for model {action}, and does nothing here", fix=f"leave {flag} out")
+        return f"model remove takes a name alone: {args.model.partition('=')[0]}"
+    of = {"--exact": "add", "--resume": "add", "--yes": "remove", "--drop-unsent": "remove"}
+    idle = next((option for option, action in of.items() if given(args, option) and args.action != action), "")
+    return f"{idle} does nothing beside {args.action}" if idle else ""
 
 
 def _text(loaded: Loaded) -> str:
@@ -177,4 +178,6 @@ def _read(path: Path) -> bytes:
         raise BadArgument(reason=f"{path} can't be read: {e.strerror}", fix="name a .tflite file") from None
     if size > limit:
         raise TooLarge(what=str(path), size=size, limit=limit)
+    if data[4:8] != MARK:
+        raise Malformed(what=str(path), reason=f"it does not carry the mark {MARK.decode()}, so it is no .tflite file", fix=BASE)
     return data

@@ -41,6 +41,9 @@ def run(args: argparse.Namespace) -> Answer:
             models = [{"name": m.name, "samples": device.spool.count(m.name)} for m in device.settings.models]
         said = link_state.noted(device.database) if device.database is not None else None
         foreign = held.foreign_said if held is not None else ""
+        for m in models:
+            if foreign and not m.get("welcome", "ok"):
+                m["hint"] = SAME_FLEET  # to let this board in is no remedy
         own = _certificate(loaded, device.board.device)
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,10 @@ def tls_of(folder: Path, settings: LinkSettings) -> ssl.SSLContext:
         return given.context()
     except files.NotPrivateError as e:
         raise BadArgument(reason=f"link.tls_key: {e}", fix=e.fix) from None
+    except FileNotFoundError as e:
+        named = {given.ca: "link.tls_ca", given.own: "link.tls_cert", given.key: "link.tls_key"}
+        path = Path(os.fsdecode(e.filename or ""))
+        raise MissingFile(path=path, what=f"the file of {named.get(path, 'link.tls_ca, link.tls_cert or link.tls_key')}") from None
     except OSError as e:
         raise ConfigError(reason=f"link.tls_ca, link.tls_cert or link.tls_key: {e}") from None
 

@@ -325,7 +325,7 @@ class Session:
             self._hello_due = now + (self._hello.next() if self._challenged else 0.0)  # at once, but not over and over
             self._challenged += 1
         if self._side.enrolling.heard(self.name, w.status, now, quiet=now < self._quiet(now)):
-            self._hello_due = now  # right behind the enrolment: what it has come to is in the next welcome
+            self._hello_due, self._answered = now, False  # right behind the enrolment: what it has come to is in the next welcome
         if w.status == OK:
             self._welcomed = True
             self._hello.reset()

@@ -81,6 +81,9 @@ def _npz(path: Path, label: int | None, unlabelled: bool) -> FileSamples:
                 raise ConfigError(reason=f"{path}: {CONTEXT}{name} is not {len(x)} words or whole numbers", fix=HELPED)
         words = {name: [str(value) for value in values] for name, values in named.items()}
         contexts = tuple({name: of[i] for name, of in words.items() if of[i]} for i in range(len(x))) if words else ()
+        if label is not None and "y" in arrays:
+            reason = f"{path}: its samples have classes of their own, y, and --label would overrule them"
+            raise ConfigError(reason=reason, fix="leave --label out")
         if label is not None or unlabelled:
             return FileSamples(x, None if label is None else np.full(len(x), label), None, contexts)
         y = np.asarray(arrays["y"])

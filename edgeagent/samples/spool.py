@@ -160,7 +160,7 @@ class Spool:
         if labels is not None and ys is not None:
             raise ModelError(model=model, reason="a sample has a label or a target, one of the two")
         if labels is None and ys is None and shape.x != shape.y:
-            raise ModelError(model=model, reason="a sample has a label or a target, one of the two: its x and y differ in shape")
+            raise ModelError(model=model, reason="a sample has neither label nor target, and the model's answer is not of its own shape")
         if len(classes) != len(xs) or (ys is not None and len(ys) != len(xs)):
             raise ModelError(model=model, reason=f"{len(xs)} samples and {len(classes) if ys is None else len(ys)} labels")
         texts = texts_of(model, contexts, len(xs))

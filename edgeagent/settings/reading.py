@@ -14,6 +14,7 @@ else:
     import tomli as tomllib
 
 from edgecommon import access
+from edgecommon.arguments import shown
 from edgecommon.broker import holds_password, redacted
 from edgecommon.files import open_regular
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
@@ -75,7 +76,9 @@ def load(path: Path, *, environment: Mapping[str, str], flags: Mapping[str, str]
         raise ConfigError(reason=f"{path}: more than {FILE_MAX} bytes are too many for a settings file")
     try:
         table = parse(raw.decode())
-    except ValueError as e:  # not TOML, or not UTF-8
+    except UnicodeDecodeError:
+        raise ConfigError(reason=f"{path}: it is no text, and a settings file is TOML") from None
+    except ValueError as e:  # not TOML
         raise ConfigError(reason=f"{path}: {e}") from None
     return build(table, where=str(path), path=path, environment=environment, flags=flags)
 
@@ -161,7 +164,10 @@ def _number(kind: str, value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a number belongs here, not true or false")
     if isinstance(value, str):
-        value = float(value) if kind == "float" else int(value)
+        try:
+            value = float(value) if kind == "float" else int(value)
+        except ValueError:
+            raise ValueError(f"{shown(redacted(value))} is not a {'' if kind == 'float' else 'whole '}number") from None
     if not isinstance(value, (int, float)) or value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"{value!r} is not a number")
     if kind == "int" and value != int(value):

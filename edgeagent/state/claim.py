@@ -7,13 +7,15 @@ from pathlib import Path
 
 from edgeagent.settings.reading import SERIAL_MAX, Loaded
 from edgecommon import files
-from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile
+from modelwire.errors import BadArgument, ConfigError, MissingFile
 from modelwire.text import is_plain
 from modelwire.wire import claims, keys
 
 from .history import Board
+from .keys import told_whence
 
 SERIAL = Path("/proc/device-tree/serial-number")  # ends with a zero byte
+WHENCE = "take the file that edgecloud claim new -o wrote"
 _SERIAL_READ = 256  # bytes
 
 
@@ -45,7 +47,8 @@ def read_token_text(path: Path) -> str:
     try:
         data, fault = files.read_secret(path, keys.TEXT_MAX)
         text = data.decode("ascii")
-        claims.read_token(text, str(path))  # first: of what is no token, the mode is not the matter
+        with told_whence(WHENCE):
+            claims.read_token(text, str(path))  # first: of what is no token, the mode is not the matter
     except FileNotFoundError:
         raise MissingFile(path=path, what=claims.TITLE) from None
     except files.NotPrivateError as e:
@@ -53,9 +56,7 @@ def read_token_text(path: Path) -> str:
     except OSError as e:
         raise ConfigError(reason=f"{path}: {e.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(reason=f"{path}: it is no line of text, and {claims.TITLE} is one") from None
-    except Malformed as e:
-        raise ConfigError(reason=e.message) from None
+        raise ConfigError(reason=f"{path}: it is no line of text, and {claims.TITLE} is one", fix=WHENCE) from None
     if fault is not None:
         raise BadArgument(reason=str(fault), fix=fault.fix)
     return text

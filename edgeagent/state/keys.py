@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgeagent.settings.reading import Loaded
@@ -13,6 +15,11 @@ from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Fleet
 
 from .history import Board
+
+WHENCE = {  # where the right one is
+    KeyKind.FLEET: "take the centre's fleet.pub, which edgecloud init wrote",
+    KeyKind.DEVICE_PRIVATE: "take this device's own device.key, which edgeagent init wrote",
+}
 
 _Reader = Callable[[Path, int], tuple[bytes, files.NotPrivateError | None]]
 
@@ -33,11 +40,9 @@ def read_private(path: Path, *, open_key: bool = False) -> bytes:
 
     Raises MissingFile, WrongKeyKind, ConfigError, or BadArgument when others than its owner may read it.
     """
-    try:
+    with told_whence(WHENCE[KeyKind.DEVICE_PRIVATE]):
         text, fault = _text(path, KeyKind.DEVICE_PRIVATE, files.read_secret)
         key = keys.read_key(text, KeyKind.DEVICE_PRIVATE, str(path))  # first: of a key that every board has, the mode is not the matter
-    except Malformed as e:
-        raise ConfigError(reason=e.message) from None
     if fault is not None and not open_key:
         raise BadArgument(reason=str(fault), fix=fault.fix)
     return key
@@ -45,10 +50,20 @@ def read_private(path: Path, *, open_key: bool = False) -> bytes:
 
 def read_fleet(path: Path) -> Fleet:
     """Return the root key and the id of the fleet in the file. Raises MissingFile, WrongKeyKind or ConfigError."""
-    try:
+    with told_whence(WHENCE[KeyKind.FLEET]):
         return keys.read_fleet(_text(path, KeyKind.FLEET, _read)[0], str(path))
+
+
+@contextmanager
+def told_whence(fix: str) -> Iterator[None]:
+    """Let the errors of what is no such key say where the right one is."""
+    try:
+        yield
     except Malformed as e:
-        raise ConfigError(reason=e.message) from None
+        raise ConfigError(reason=e.message, fix=fix) from None
+    except ConfigError as e:
+        e.facts.setdefault("fix", fix)
+        raise
 
 
 def _read(path: Path, most: int) -> tuple[bytes, None]:
@@ -65,6 +80,6 @@ def _text(path: Path, kind: KeyKind, read: _Reader) -> tuple[str, files.NotPriva
     except files.NotPrivateError as e:
         raise BadArgument(reason=str(e), fix=e.fix) from None
     except OSError as e:
-        raise ConfigError(reason=f"{path}: {e.strerror}") from None
+        raise ConfigError(reason=f"{path}: {e.strerror}", fix=f"see what stands there: ls -ld {shlex.quote(str(path))}") from None
     except UnicodeDecodeError:
         raise ConfigError(reason=f"{path}: it is no line of text, and {kind.title} is one") from None

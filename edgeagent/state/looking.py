@@ -29,6 +29,7 @@ from .lineage import Lineage
 from .trust import TrustStore
 
 T = TypeVar("T")
+SAMPLES, SPOOL_GONE = "the samples", "the spool of samples is not there; an agent makes an empty one when it starts"
 AGENT, KEY = "whether an agent runs", "the device's key, and its fingerprint"
 
 
@@ -79,7 +80,7 @@ def look_at(loaded: Loaded, *, open_key: bool = False) -> Iterator[Glance]:
         if database is not None:
             opened.callback(database.close)
         board = _board(loaded, open_key, unseen)
-        spool = _tried("the samples", loaded.state, unseen, lambda: Spool(loaded.state), lambda: Spool(loaded.state, look=True))
+        spool = _spool(loaded.state, unseen)
         if spool is not None:
             opened.callback(spool.close)
         settings, lineages, trust = loaded.settings, dict[str, Lineage](), None
@@ -109,6 +110,13 @@ def _database(path: Path, unseen: list[Unseen]) -> Database | None:
         return open_database(path, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older)
 
     return _tried("versions, outbox and what the centre says", path, unseen, opened, looked)
+
+
+def _spool(state: Path, unseen: list[Unseen]) -> Spool | None:
+    if Spool.missing(state) and os.access(state, os.X_OK):
+        unseen.append(Unseen(SAMPLES, SPOOL_GONE))
+        return None
+    return _tried(SAMPLES, state, unseen, lambda: Spool(state), lambda: Spool(state, look=True))
 
 
 def _tried(what: str, path: Path, unseen: list[Unseen], *ways: Callable[[], T]) -> T | None:

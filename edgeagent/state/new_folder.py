@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def create_folder(
     _take_back(folder, staging, places)
     for place in places:
         if os.path.lexists(folder / place):
-            raise ConfigError(reason=f"{folder / place} is there already; init never overwrites")
+            where = f" --dir {shlex.quote(str(folder))}" if str(folder) != "." else ""
+            fix = f"edgeagent status{where} says which board it is; edgeagent model add{where} gives it one more model"
+            raise ConfigError(reason=f"{folder / place} is there already; init never overwrites", fix=fix)
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
     import shutil  # with all the packers that it knows: not in the memory of an agent that runs

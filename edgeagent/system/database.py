@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from edgecommon import access
 from edgecommon.sqlite import Database, Fault
 from modelwire.errors import BadArgument, ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
 
@@ -107,7 +108,7 @@ def _looked_at_copy(path: Path, log: Path, patience: int) -> Database:
 def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError | None:
     """Return the error that the operator gets; a fault of ours stays what it is."""
     if fault is Fault.DENIED:
-        return ConfigError(reason=f"{path}: {error}")
+        return access.denied(path, str(error))
     if fault is Fault.MISUSED and ("closed" in str(error) or "thread" in str(error)):
         return BadArgument(reason=f"{path}: {error}", fix="open it once on each thread, and use nothing of it after it was closed")
     return StateDamaged(path=path, reason=str(error)) if fault is Fault.DAMAGED else None

@@ -12,6 +12,8 @@ import pytest
 import edgeagent.cli
 import edgecloud.cli
 from modelwire.errors import ConfigError, MissingFile
+from modelwire.wire.keys import write_fleet
+from tests import keys
 
 CASES = [
     ("edgeagent status", "edgeagent init makes it"), ("edgeagent samples add m f.npz", "edgeagent init makes it"),
@@ -25,6 +27,33 @@ CASES = [
     ("edgecloud log pi-7@3", "edgecloud show pi-7@3"), ("edgecloud snapshot request pi-7@3", "leave out @3"),
     ("edgecloud keys protect none.key", "check the path"), ("edgecloud audit --syslog :514", "write logs.example"),
 ]  # fmt: skip
+
+
+TINY = Path(__file__).parents[1] / "models" / "tiny.tflite"
+MADE = ["none.tflite", "k.key", "edgeagent.toml"]
+WRONG = [
+    ("edgeagent init --device d --fleet f --fleet-key k.key --model m=none.tflite", "no .tflite file", "the centre has as its base"),
+    ("edgeagent init --device d --fleet f --fleet-key k.key --model m=TINY", "says not which kind", "the centre's fleet.pub"),
+    ("edgeagent init --device d --fleet f --fleet-key FLEET --model m=TINY --key k.key", "says not which kind", "device's own device.key"),
+    ("edgeagent init --device d --fleet f --fleet-key FLEET --model m=TINY --claim k.key", "not that it is one", "edgecloud claim new"),
+    ("edgeagent init --device d --fleet f --fleet-key FLEET --model m=TINY", "never overwrites", "edgeagent model add"),
+    ("edgeagent config check edgeagent.toml", "no text", "mend that"),
+]
+
+
+@pytest.mark.parametrize(("line", "said", "hint"), WRONG, ids=[hint for _, _, hint in WRONG])
+def test_the_hint_of_a_wrong_file_names_the_right_one(
+    line: str, said: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in MADE:
+        Path(name).write_bytes(b"\xff\n" if name.endswith(".toml") else b"odd\n")
+        Path(name).chmod(0o600)
+    Path("fleet.pub").write_text(write_fleet(keys.FLEET))
+    words = line.replace("FLEET", "fleet.pub").replace("TINY", str(TINY)).split()[1:]
+    code = edgeagent.cli.main([*words, "--json"])
+    error = json.loads(capsys.readouterr().err)
+    assert code == error["code"] != 0 and said in error["message"] and hint in error["hint"], error
 
 
 @pytest.mark.parametrize(("line", "hint"), CASES, ids=[line for line, _ in CASES])

@@ -10,7 +10,6 @@ from edgecommon.files import make_private_file
 from edgecommon.sqlite import BUSY, Database, Fault
 from modelwire.errors import BadArgument, LineageError, ModelWireError, RegistryDamaged
 
-NO_REGISTRY = "name the registry with --db; of an encrypted backup that is edgecloud restore; of one whose head is lost, restore a backup"
 SIDES = ("-wal", "-shm", "-journal")  # what SQLite plays into the file whose name they bear, whoever wrote it
 
 

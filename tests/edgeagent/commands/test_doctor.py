@@ -16,6 +16,7 @@ from edgeagent import cli
 from edgeagent.link.link_state import LinkState, note, noted
 from edgeagent.settings import reading
 from edgeagent.state.folder import LOCK, open_folder
+from edgeagent.state.lineage import FORKED
 from edgecommon import files
 from modelwire.errors import BrokerRefused, LinkError, WrongFleet
 from modelwire.wire import records, topics
@@ -161,6 +162,7 @@ def test_a_board_with_another_fleets_key_says_so_in_status_doctor_and_log(
     assert capsys.readouterr().err.count("the centre that answers here is of the fleet with the id " + OTHER.hex()) == 1, "said once"
     out = status(capsys, where)
     assert f"fleet.pub is of the fleet with the id {keys.FLEET_ID.hex()}" in out and OTHER.hex() in out and "trust show" in out
+    assert "devices add" not in out, "to be let in would help nothing"
     capsys.readouterr()
     assert cli.main(["doctor", *where]) == 1
     out = capsys.readouterr().out
@@ -171,6 +173,31 @@ def test_a_board_with_another_fleets_key_says_so_in_status_doctor_and_log(
         told(r, OTHER)
         assert "another fleet of this name" in r.device.trust.foreign_said, "its own has spoken before"
 
+def test_doctor_calls_nothing_well_that_keeps_a_board_from_sending(
+    tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"mqtt://127.0.0.1:{broker.free_port()}"
+    where = board(tmp_path / "d", url)
+    early = checks(capsys, where)["welcome"]
+    assert (early["ok"], "edgeagent run" in str(early["hint"])) == (None, True), "it was not started yet"
+    with rig(tmp_path / "d", centre(clock)) as r:
+        note(r.device.database, LinkState(True, url, int(time.time()) - 60))
+    silent = checks(capsys, where)["welcome"]
+    assert silent["ok"] is False and "of the fleet 'home'" in str(silent["text"]) and "edgecloud ingest" in str(silent["hint"])
+    with rig(tmp_path / "d", centre(clock, known=False)) as r:
+        r.serve(5)
+    waits = checks(capsys, where)["welcome"]
+    assert waits["ok"] is None and "does not know this key" in str(waits["text"]) and "edgecloud devices add pi-7" in str(waits["hint"])
+    give = tmp_path / "d" / "device.claim"
+    give.write_text("spoilt")
+    assert str(checks(capsys, where)["welcome"]["hint"]).startswith("edgecloud claim list")
+    give.unlink()
+    with rig(tmp_path / "d", centre(clock)) as r:
+        r.serve(5)
+        assert checks(capsys, where)["welcome"]["ok"] is True
+        r.device.database.run("UPDATE model SET blocked=?", f"{FORKED}: the centre holds @2")
+    blocked = checks(capsys, where)["welcome"]
+    assert blocked["ok"] is False and "BLOCKED" in str(blocked["text"]) and "Two of one name" in str(blocked["hint"])
 
 
 def spoil(file: Path) -> None:
@@ -198,3 +225,13 @@ def test_doctor_says_so_of_each_thing_that_is_broken(tmp_path: Path, capsys: pyt
     change(tmp_path / "d")
     found = checks(capsys, where)[key]
     assert found["ok"] is False and said in str(found["text"]) and found["hint"], found
+
+
+@pytest.mark.parametrize("name", ["tls_ca", "tls_cert", "tls_key"])
+def test_a_file_for_tls_that_is_not_there_is_named_by_its_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    beside = {"link__tls_cert": "word"} if name == "tls_key" else {}
+    make(tmp_path / "d", link__broker="mqtts://127.0.0.1:1", **{f"link__{name}": "none.pem"}, **beside)
+    (tmp_path / "d" / "word").write_text("x")
+    found = checks(capsys, ["--dir", str(tmp_path / "d")])["broker"]
+    assert found["ok"] is False and f"none.pem: the file of link.{name} is not there" in str(found["text"])
+    assert found["hint"] == "check the path"

@@ -234,6 +234,15 @@ if ROOT:  # another user can be had
             assert f"{open_place / 'd'} is root's (mode 700), and this is nobody" in said.out + said.err
             assert "sudo edgeagent status --config" in said.out + said.err and "Traceback" not in said.err and said.code
 
+    @pytest.mark.parametrize("words", ["log", "samples list", "outbox", "train", "run --once --timeout 1s"])
+    def test_whoever_may_not_is_told_whose_it_is_and_to_ask_as_that_user(open_place: Path, clock: FakeClock, words: str) -> None:
+        trained(open_place / "d", clock)
+        said = as_nobody(*words.split(), "--dir", str(open_place / "d"))
+        assert said.code == 10 and "is root's (mode 750), and this is nobody" in said.err and "as root: sudo ..." in said.err
+        (open_place / "d" / "state").chmod(0o755)
+        said = as_nobody(*words.split(), "--dir", str(open_place / "d"))
+        assert said.code == 10 and "root" in said.err and "edgeagent doctor" not in said.err and "Traceback" not in said.err
+
     def test_who_may_only_append_samples_sees_how_many_there_are(open_place: Path, clock: FakeClock) -> None:
         trained(open_place / "d", clock)
         state = open_place / "d" / "state"

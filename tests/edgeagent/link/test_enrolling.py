@@ -15,7 +15,7 @@ from edgeagent.settings import reading
 from edgeagent.state import claim as claim_file
 from edgeagent.state.claim import read_serial
 from edgeagent.state.folder import open_folder
-from modelwire.errors import BadArgument, BadSignature, ConfigError, LinkError, WrongKeyKind
+from modelwire.errors import BadArgument, BadSignature, ConfigError, LinkError, NotWelcome, WrongKeyKind
 from modelwire.wire import claims
 from modelwire.wire.keys import KeyKind, write_key
 from modelwire.wire.records import Enrol, Welcome
@@ -74,6 +74,23 @@ def test_a_round_follows_in_the_same_start(tmp_path: Path, clock: FakeClock, tok
         fill(r.device)
         r.run(Goal(rounds=1, timeout=600))
         assert r.states() == {1: "verified"}
+
+
+@pytest.mark.parametrize("goal", [Goal(once=True, timeout=60), Goal(publish=True, timeout=60)], ids=["once", "publish"])
+def test_a_single_round_waits_for_what_the_claim_comes_to(tmp_path: Path, clock: FakeClock, token: Path, goal: Goal) -> None:
+    c = centre(clock, known=False)
+    admits(c)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(goal)
+        assert [w.status for w in c.down if isinstance(w, Welcome)] == ["quarantine", "ok"]
+
+
+def test_a_single_round_ends_where_the_claim_lets_it_not_in(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    admits(c, known=False)
+    with rig(tmp_path / "d", c) as r, pytest.raises(NotWelcome, match="does not know this key"):
+        r.run(Goal(publish=True, timeout=60))
 
 
 def test_one_that_is_not_let_in_asks_slower_and_slower(tmp_path: Path, clock: FakeClock, token: Path) -> None:

@@ -107,3 +107,10 @@ def test_sample_files_carry_contexts(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", **{"x": x, "y": y, "context.weather": np.array([0.5, 1, 2])})
     with pytest.raises(ConfigError, match="words or whole numbers"):
         read_all(tmp_path / "bad.npz", label=None, model="m")
+
+
+def test_one_label_for_all_overrules_no_classes_that_a_file_has(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 4), np.float32), y=np.array([0, 1, 2]))
+    with pytest.raises(ConfigError, match="have classes of their own, y") as raised:
+        read_all(tmp_path / "a.npz", label=7, model="m")
+    assert raised.value.next_step == "leave --label out"

@@ -126,7 +126,7 @@ def test_targets_and_labels_do_not_mix(spool: Spool) -> None:
     spool.append("m", np.zeros(4), target=np.array([0.2, 0.3, 0.5]))
     with pytest.raises(ModelError, match="don't mix"):
         spool.append("m", np.zeros(4), 1)
-    with pytest.raises(ModelError, match="one of the two"):
+    with pytest.raises(ModelError, match="neither label nor target"):
         spool.append("m", np.zeros(4))
     training, judging = spool.split("m", 0.5, until=10)
     assert not training.labelled and len(training) + len(judging) == 1
@@ -314,3 +314,12 @@ def test_held_samples_stay_and_are_neither_counted_nor_told_twice(
         before = spool.count("m")
         spool.release("m")
         assert spool.count("m") == spool.database.one("SELECT count(*) FROM sample")[0] == before
+
+
+def test_a_spool_that_was_closed_is_no_damaged_one(tmp_path: Path) -> None:
+    Spool.create(tmp_path)
+    spool = Spool(tmp_path)
+    spool.close()
+    with pytest.raises(BadArgument, match="it was closed") as raised:
+        spool.count("m")
+    assert "before the spool is closed" in raised.value.next_step
