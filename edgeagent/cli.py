@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgecommon.starting import quietly
+
+if TYPE_CHECKING:  # whatever is loaded here, Ctrl-C would find at it
+    from argparse import ArgumentParser
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def test_an_old_log_of_a_lost_registry_is_not_played_into_the_restored_one(desk:
     desk.ok("restore", "monday.db")
     said = desk.json("verify", "--all")
     assert (said["checked"], said["exact"], said["tampered"]) == (12, 12, [])
-    assert desk.json("audit")["entries"][-1]["what"] == "restore"  # type: ignore[index]
+    assert desk.json("audit")["entries"][0]["what"] == "restore"  # type: ignore[index]
 
 
 def test_a_hot_journal_beside_the_target_is_not_played_into_the_restored_registry(desk: Desk, grown: Centre) -> None:

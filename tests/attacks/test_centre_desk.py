@@ -232,7 +232,7 @@ def test_an_anchor_after_a_line_without_an_end_does_not_spoil_both(keyed: Desk, 
 
 def test_an_anchor_is_not_written_to_a_pipe_that_nobody_reads(keyed: Desk, grown: Centre) -> None:
     os.mkfifo(keyed.folder / "pipe")
-    assert keyed.error("anchor", "pipe")["error"] == "MissingFile"
+    assert keyed.error("anchor", "pipe")["error"] == "BadArgument"
 
 
 def test_an_encrypted_backup_that_was_cut_or_pieced_together_becomes_no_registry(keyed: Desk, grown: Centre) -> None:
