@@ -73,7 +73,8 @@ def odd_values(database: Database) -> list[str]:
 
 def no_registry(path: Path, reason: str) -> RegistryDamaged:
     """Return the error for a file that may well be another's, whole, and only named by mistake: nothing is to be restored over it."""
-    return RegistryDamaged(path=path, reason=reason, fix=f"name the registry's file; if this was one: edgecloud restore BACKUP --db {path}")
+    fix = "name the registry's file with --db; of an encrypted backup that is edgecloud restore; of one whose head is lost, restore a backup"
+    return RegistryDamaged(path=path, reason=reason, fix=fix)
 
 
 def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError:
