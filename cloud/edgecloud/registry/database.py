@@ -73,7 +73,7 @@ def odd_values(database: Database) -> list[str]:
 
 def no_registry(path: Path, reason: str) -> RegistryDamaged:
     """Return the error for a file that may well be another's, whole, and only named by mistake: nothing is to be restored over it."""
-    fix = "name the registry's file with --db; of an encrypted backup that is edgecloud restore; of one whose head is lost, restore a backup"
+    fix = "name the registry's file with --db; of an encrypted backup that is edgecloud restore; of a damaged one, restore a backup"
     return RegistryDamaged(path=path, reason=reason, fix=fix)
 
 
