@@ -13,7 +13,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
-from modelwire.errors import BadArgument, StateBusy
+from modelwire.errors import BadArgument, MissingFile, StateBusy, TooLarge
+from modelwire.limits import DEFAULT
 
 from . import disk
 
@@ -231,6 +232,22 @@ def open_regular(path: Path) -> BinaryIO:
     except OSError:
         os.close(handle)
         raise
+
+
+def read_model_file(path: Path, what: str) -> bytes:
+    """Return the bytes of a model's file that a person named. Raises MissingFile, TooLarge, BadArgument for what is no file to be read."""
+    limit = DEFAULT.model_file
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(limit) if size <= limit else b""
+    except FileNotFoundError:
+        raise MissingFile(path=path, what=what) from None
+    except OSError as error:
+        raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="name a .tflite file") from error
+    if size > limit:
+        raise TooLarge(what=str(path), size=size, limit=limit)
+    return data
 
 
 def require_regular(path: Path) -> None:

@@ -10,11 +10,10 @@ from edgeagent.settings import editing, reading, template
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.models import Edit, KnownModel, add_model, check_removable, known_models, remove_model
 from edgecommon.arguments import given, rule
-from edgecommon.files import open_regular
+from edgecommon.files import read_model_file
 from edgecommon.printing import Answer, lines_of
 from edgecommon.tables import table
-from modelwire import limits
-from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, ModelError, TooLarge, WireError
+from modelwire.errors import BadArgument, ConfigError, Malformed, ModelError, WireError
 from modelwire.tensors import check_own_name
 from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
@@ -167,17 +166,7 @@ def _text(loaded: Loaded) -> str:
 
 
 def _read(path: Path) -> bytes:
-    limit = limits.DEFAULT.model_file
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(limit) if size <= limit else b""
-    except FileNotFoundError:
-        raise MissingFile(path=path, what="the base model") from None
-    except OSError as e:
-        raise BadArgument(reason=f"{path} can't be read: {e.strerror}", fix="name a .tflite file") from None
-    if size > limit:
-        raise TooLarge(what=str(path), size=size, limit=limit)
+    data = read_model_file(path, "the base model")
     if data[4:8] != MARK:
         raise Malformed(what=str(path), reason=f"it does not carry the mark {MARK.decode()}, so it is no .tflite file", fix=BASE)
     return data

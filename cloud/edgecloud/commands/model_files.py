@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgecommon.files import open_regular
-from modelwire import limits
-from modelwire.errors import BadArgument, MissingFile, TooLarge
+from edgecommon.files import read_model_file
+from modelwire.errors import BadArgument
 
 
 def read_file(name: str) -> bytes:
@@ -30,15 +29,4 @@ def require_another(source: str, output: str) -> None:
 
 def read_model(path: Path) -> bytes:
     """Return the bytes of a model file, whatever they are. Raises MissingFile, TooLarge, BadArgument for what is no file to be read."""
-    limit = limits.DEFAULT.model_file
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(limit) if size <= limit else b""
-    except FileNotFoundError:
-        raise MissingFile(path=path, what="the model file") from None
-    except OSError as error:
-        raise BadArgument(reason=f"{path} can't be read: {error.strerror}", fix="name a .tflite file") from error
-    if size > limit:
-        raise TooLarge(what=path, size=size, limit=limit)
-    return data
+    return read_model_file(path, "the model file")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from edgeagent import cli
 from modelwire.wire.keys import KeyKind, write_fleet, write_key
 from tests import keys
+from tests.odd_files import ODD, lay, limited
 from tests.worlds import MODELS
 
-ODD = ("pipe", "/dev/zero", "folder", "loop", "none", "sparse", "noise")
-SECONDS = 120  # a safety limit: what waits for a pipe waits for ever
 INIT = "init --device pi-7 --fleet home --dir n"
 MODEL = f"--model tiny={MODELS / 'tiny.tflite'}"
 
@@ -31,32 +27,13 @@ COMMANDS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def limited() -> Iterator[None]:
-    def late(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError("a command waits for a pipe, or reads what has no end")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [n for n in os.environ if n.startswith("EDGEAGENT_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fleet.pub").write_text(write_fleet(keys.FLEET) + "\n")
-    os.mkfifo("pipe")
-    os.mkdir("folder")
-    os.symlink("loop", "loop")
-    Path("noise").write_bytes(bytes(range(256)) * 9)
-    with open("sparse", "wb") as file:
-        file.truncate(1 << 42)
-    for name in ("noise", "sparse"):
-        os.chmod(name, 0o600)
+    lay(tmp_path)
     return tmp_path
 
 
@@ -73,7 +50,8 @@ def test_an_odd_file_is_named_and_nothing_is_written(place: Path, what: str, cap
     for name in ODD:
         words = [word.replace("../%", "../" + name).replace("../" + "/", "/").replace("%", name) for word in COMMANDS[what].split()]
         capsys.readouterr()
-        code = cli.main(words)
+        with limited():
+            code = cli.main(words)
         out, err = capsys.readouterr()
         assert code not in (0, 1) and out == "", (words, code, out)
         assert "edgeagent: " in err and "Traceback" not in err, err

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY
-
-ODD = ("pipe", "/dev/zero", "folder", "loop", "none", "sparse", "noise")
-SECONDS = 120  # a safety limit: what waits for a pipe waits for ever
+from tests.odd_files import ODD, PLAIN, lay, limited
 
 COMMANDS = {
     "registry": "log pi-7 --db %", "registry of verify": "verify --all --db %", "registry of devices": "devices --db %",
@@ -32,18 +26,6 @@ COMMANDS = {
 
 
 @pytest.fixture
-def limited() -> Iterator[None]:
-    def late(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError("a command waits for a pipe, or reads what has no end")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
 def odd(desk: Desk) -> Desk:
     desk.ok("init")
     desk.ok("bases", "add", str(TINY), "--name", "digits")
@@ -51,14 +33,7 @@ def odd(desk: Desk) -> Desk:
     (desk.folder / "word").write_text("a passphrase\n")
     (desk.folder / "word").chmod(0o600)
     (desk.folder / "sealed.db").write_bytes(b"age-encryption.org/v1\n")
-    os.mkfifo(desk.folder / "pipe")
-    (desk.folder / "folder").mkdir()
-    (desk.folder / "loop").symlink_to("loop")
-    (desk.folder / "noise").write_bytes(bytes(range(256)) * 9)
-    with (desk.folder / "sparse").open("wb") as file:
-        file.truncate(1 << 42)
-    for name in ("noise", "sparse"):
-        (desk.folder / name).chmod(0o600)
+    lay(desk.folder)
     return desk
 
 
@@ -69,16 +44,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow("some commands start a process's worth of imports", seconds=1)
 @pytest.mark.parametrize("place", COMMANDS)
-def test_an_odd_file_is_named_and_nothing_is_written(odd: Desk, limited: None, place: str) -> None:
+def test_an_odd_file_is_named_and_nothing_is_written(odd: Desk, place: str) -> None:
     words = [word.replace("KEY", "edge-device-pub:" + "d7" * 32) for word in COMMANDS[place].split()]
     before = contents(odd.folder)
     for name in ODD:
         if name == "/dev/zero" and "./%.pub" in words:
             continue
         given = [word.replace("./%.pub", f"./{name}").replace("%", name) for word in words]
-        code, out, err = odd.run(*given)
+        with limited():
+            code, out, err = odd.run(*given)
         assert code not in (0, 1) and out == "", (given, code, out)
-        assert err.startswith("edgecloud: ") and "Traceback" not in err and (name in ("noise", "sparse") or "  try: " in err), err
+        assert err.startswith("edgecloud: ") and "Traceback" not in err and (name in PLAIN or "  try: " in err), err
         assert contents(odd.folder) == before and not list(odd.folder.glob("out*")), given
     odd.ok("verify", "--all")
 
