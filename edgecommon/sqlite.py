@@ -15,7 +15,6 @@ from modelwire.errors import DiskUnwritable, StateBusy
 from . import disk
 
 Row = sqlite3.Row
-Misused = sqlite3.ProgrammingError  # used after it was closed, or from another thread
 Unnamed = sqlite3.Error  # what SQLite raises where the owner of a file has no name for it
 BUSY = 30.0  # seconds to wait for another process's transaction
 FULL = disk.TRIED  # bytes of free disk below which a "disk I/O error" means a full one: SQLite's own files need some of them

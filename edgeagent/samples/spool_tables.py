@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from edgecommon.sqlite import Database, Misused, Unnamed
-from modelwire.errors import BadArgument, StateDamaged
+from edgecommon.sqlite import Database, Unnamed
+from modelwire.errors import StateDamaged
 
 from .reservoir import rank_of
 
@@ -84,9 +84,6 @@ def by_name(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     def named(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
-        except Misused as e:  # the caller's fault, and none of the file's
-            fix = "append before the spool is closed, and open one in each thread"
-            raise BadArgument(reason=f"{self._db.path}: it was closed, or opened in another thread: {e}", fix=fix) from e
         except _UNLIKE_OURS as e:
             path = self._db.path
             error = StateDamaged(path=path, reason=f"it holds what no spool of samples does ({type(e).__name__}: {e})"[:500])

@@ -110,5 +110,6 @@ def _named(fault: Fault, path: Path, error: Exception) -> ModelWireError | None:
     if fault is Fault.DENIED:
         return access.denied(path, str(error))
     if fault is Fault.MISUSED and ("closed" in str(error) or "thread" in str(error)):
-        return BadArgument(reason=f"{path}: {error}", fix="open it once on each thread, and use nothing of it after it was closed")
+        why = f"it was closed, or opened in another thread: {error}"
+        return BadArgument(reason=f"{path}: {why}", fix="open it once on each thread, and use nothing of it after it was closed")
     return StateDamaged(path=path, reason=str(error)) if fault is Fault.DAMAGED else None

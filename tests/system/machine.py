@@ -19,6 +19,11 @@ from tests.house.pages import ROOT
 SYSTEMD = Path("/lib/systemd/systemd")
 NEEDED = ("unshare", "nsenter", "setpriv", "systemctl")
 LIMIT = 120.0  # seconds; a safety limit
+PROJECT, ENVIRONMENT = "/srv/project", "/srv/environment"  # in it
+PROGRAM = f"""#!/bin/sh
+export PYTHONPATH={PROJECT}:{PROJECT}/cloud
+exec {ENVIRONMENT}/bin/python -m {{module}} "$@"
+"""
 SUDO = """#!/bin/sh
 [ "$1" != -u ] || { user=$2; shift 2; exec setpriv --reuid="$user" --regid="$user" --init-groups -- "$@"; }
 exec "$@"
@@ -92,18 +97,20 @@ def machine(folder: Path) -> Iterator[Machine]:
     root, cgroup = folder / "root", Path(_cgroups() or "") / f"edge-machine-{os.getpid()}"
     root.mkdir()
     cgroup.mkdir()
-    seen = [str(ROOT)] + [base for base in (sys.prefix, sys.base_prefix) if not Path(base).is_relative_to("/usr")]
-    seen = [path for path in dict.fromkeys(seen) if path == str(ROOT) or not Path(path).is_relative_to(ROOT)]
+    # Under /srv: the units hide /home and /tmp, where the project and its environment may lie.
+    seen = {str(ROOT): PROJECT, sys.prefix: ENVIRONMENT}
+    if not Path(sys.base_prefix).is_relative_to("/usr"):
+        seen[sys.base_prefix] = sys.base_prefix
     script = Path(__file__).with_name("machine.sh")
     with (folder / "machine.log").open("wb") as log:
-        command = ["setpriv", "--pdeathsig", "KILL", "bash", str(script), str(root), str(cgroup), *seen]  # it outlives no killed test
+        command = ["setpriv", "--pdeathsig", "KILL", "bash", str(script), str(root), str(cgroup), *(f"{path}={at}" for path, at in seen.items())]  # it outlives no killed test
         outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         made = Machine(_init_of(outer, folder / "machine.log"))
         made.until("it starts", lambda: made.try_run("systemctl is-system-running").stdout.strip() in ("running", "degraded"))
         for user in ("edgeagent", "edgecloud"):
             made.run(f"useradd --system --home-dir /var/lib/{user} --create-home --shell /usr/sbin/nologin {user}")
-            made.run(f"mkdir -p /opt/{user}/bin; ln -s {Path(sys.prefix) / 'bin' / user} /opt/{user}/bin/{user}")
+            made.put(f"/opt/{user}/bin/{user}", PROGRAM.format(module=user).encode(), 0o755)
         made.put("/opt/tools/sudo", SUDO.encode(), 0o755)
         yield made
     finally:

@@ -1,6 +1,6 @@
 #!/bin/bash
-# machine.sh ROOT CGROUP BIND...: systemd as PID 1 of a small system under ROOT, which is an empty folder. Nothing of the machine
-# outside is written to: /usr and each BIND are seen read-only, all else is memory. CGROUP: an empty cgroup (v2) for it alone.
+# machine.sh ROOT CGROUP FROM=TO...: systemd as PID 1 of a small system under ROOT, which is an empty folder. Nothing of the machine
+# outside is written to: /usr and each FROM, as TO, are seen read-only, all else is memory. CGROUP: an empty cgroup (v2) for it alone.
 set -euo pipefail
 root=$1 cgroup=$2
 shift 2
@@ -13,9 +13,9 @@ mount -t tmpfs -o mode=755,size=1g machine "$root"
 cd "$root"
 mkdir -p usr etc/systemd/system var/lib var/log/journal run tmp proc sys dev opt root home old
 chmod 1777 tmp
-shown() { mkdir -p ".$1" && mount --bind "$1" ".$1" && mount -o remount,bind,ro ".$1"; }
-shown /usr
-for path; do shown "$path"; done
+shown() { mkdir -p ".$2" && mount --bind "$1" ".$2" && mount -o remount,bind,ro ".$2"; }
+shown /usr /usr
+for pair; do shown "${pair%%=*}" "${pair#*=}"; done
 for name in bin sbin lib lib32 lib64; do [ ! -L "/$name" ] || ln -s "usr/$name" "$name"; done
 for name in passwd group login.defs nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl localtime; do
   [ ! -e "/etc/$name" ] || cp -a "/etc/$name" etc/

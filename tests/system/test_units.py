@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests import broker
-from tests.house.pages import DOCS, ROOT, console_lines
-from tests.system.machine import Machine, machine, missing
+from tests.house.pages import DOCS, console_lines
+from tests.system.machine import PROJECT, Machine, machine, missing
 from tests.worlds import world
 
 pytestmark = [pytest.mark.skipif(broker.program() is None, reason=broker.MISSING)]
@@ -37,7 +37,7 @@ def here(tmp_path: Path) -> Iterator[tuple[Machine, broker.Mosquitto]]:
 
 def typed(m: Machine, text: str) -> str:
     """Type lines as a person would, in a clone of the repository."""
-    return m.run(f"cd {ROOT}\n{text}")
+    return m.run(f"cd {PROJECT}\n{text}")
 
 
 def set_up_centre(m: Machine, b: broker.Mosquitto, *, watchdog: int = 0) -> None:
@@ -73,7 +73,7 @@ def set_up_board(m: Machine, b: broker.Mosquitto, *, watchdog: int = 0) -> None:
     np.savez(held, x=x, y=y)
     m.put("/tmp/samples.npz", held.getvalue())
     small_disk(m, "edgeagent")
-    m.run(f"install -m 644 /var/lib/edgecloud/fleet.pub {ROOT}/tests/models/digits.tflite /var/lib/edgeagent/")
+    m.run(f"install -m 644 /var/lib/edgecloud/fleet.pub {PROJECT}/tests/models/digits.tflite /var/lib/edgeagent/")
     settings = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
     made = m.run(
         "cd /var/lib/edgeagent && sudo -u edgeagent /opt/edgeagent/bin/edgeagent init --dir agent --device pi-7 --fleet home"

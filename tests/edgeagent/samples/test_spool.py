@@ -322,4 +322,4 @@ def test_a_spool_that_was_closed_is_no_damaged_one(tmp_path: Path) -> None:
     spool.close()
     with pytest.raises(BadArgument, match="it was closed") as raised:
         spool.count("m")
-    assert "before the spool is closed" in raised.value.next_step
+    assert "after it was closed" in raised.value.next_step
