@@ -103,7 +103,8 @@ def machine(folder: Path) -> Iterator[Machine]:
         seen[sys.base_prefix] = sys.base_prefix
     script = Path(__file__).with_name("machine.sh")
     with (folder / "machine.log").open("wb") as log:
-        command = ["setpriv", "--pdeathsig", "KILL", "bash", str(script), str(root), str(cgroup), *(f"{path}={at}" for path, at in seen.items())]  # it outlives no killed test
+        dies_too = ["setpriv", "--pdeathsig", "KILL"]  # it outlives no killed test
+        command = [*dies_too, "bash", str(script), str(root), str(cgroup), *(f"{path}={at}" for path, at in seen.items())]
         outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         made = Machine(_init_of(outer, folder / "machine.log"))
