@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from pathlib import Path
 
@@ -45,6 +44,8 @@ def denied(path: Path, reason: str) -> ConfigError:
     """Return the error of one who may not: whose the file is, and the user who may."""
     why, owner = shut(path)
     asked = f"give the same command as {owner}: sudo {'' if owner == 'root' else f'-u {owner} '}..."
+    import shlex  # for those who are shut out
+
     fix = asked if owner and owner != me() else f"see whose it is: ls -ld {shlex.quote(str(path))}"
     return ConfigError(reason=f"{path}: {reason}" + (f": {why}" if why else ""), fix=fix)
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeagent.settings import reading, units
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
-from edgeagent.state.looking import Glance, Unseen
 from edgecommon import access, disk, logs
 from edgecommon.arguments import duration
 from edgecommon.broker import redacted
 from modelwire.errors import ConfigError
+
+if TYPE_CHECKING:  # an agent that runs looks at no folder
+    from edgeagent.state.looking import Glance, Unseen
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +136,8 @@ def unseen_hint(loaded: Loaded, one: Unseen) -> str:
 
 def asked_as(owner: str, verb: str, loaded: Loaded) -> str:
     """Return the line that does the same as the user who may."""
+    import shlex  # for those who are shut out
+
     if owner == access.me():
         return f"chmod u+rwX {shlex.quote(str(loaded.state))}"
     return f"sudo {'' if owner == 'root' else f'-u {owner} '}edgeagent {verb} --config {shlex.quote(str(loaded.path.absolute()))}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import shlex
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,9 @@ STATE_MODE = 0o710  # a named group passes through to its own folder, and does n
 
 def group_of(name: str) -> int:
     """Return the number of a group. Raises BadArgument for one that there is not, or that this user can't give a file to."""
+    import grp  # for who sets a board up
+    import shlex
+
     try:
         group = grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):

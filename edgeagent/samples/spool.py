@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeagent.settings import reading
 from edgeagent.settings.channels import channels_of
 from edgeagent.system.database import create_database, look_into, open_database
 from edgecommon.files import flush_folder
@@ -85,6 +84,8 @@ class Spool:
         given = Path(place)
         file = _file_in(given)
         if file is None:
+            from edgeagent.settings import reading  # a process that is told the state folder does without it
+
             given = reading.load(given / reading.FILE if given.is_dir() else given, environment=os.environ, flags={}).state
             file = _file_in(given)
         if file is None:

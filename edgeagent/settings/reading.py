@@ -14,7 +14,6 @@ else:
     import tomli as tomllib
 
 from edgecommon import access
-from edgecommon.arguments import shown
 from edgecommon.broker import holds_password, redacted
 from edgecommon.files import open_regular
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
@@ -167,6 +166,8 @@ def _number(kind: str, value: Any) -> Any:
         try:
             value = float(value) if kind == "float" else int(value)
         except ValueError:
+            from edgecommon.arguments import shown  # with all of argparse: not in the memory of an agent that runs
+
             raise ValueError(f"{shown(redacted(value))} is not a {'' if kind == 'float' else 'whole '}number") from None
     if not isinstance(value, (int, float)) or value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"{value!r} is not a number")

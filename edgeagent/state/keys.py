@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +79,8 @@ def _text(path: Path, kind: KeyKind, read: _Reader) -> tuple[str, files.NotPriva
     except files.NotPrivateError as e:
         raise BadArgument(reason=str(e), fix=e.fix) from None
     except OSError as e:
+        import shlex  # for who reads it
+
         raise ConfigError(reason=f"{path}: {e.strerror}", fix=f"see what stands there: ls -ld {shlex.quote(str(path))}") from None
     except UnicodeDecodeError:
         raise ConfigError(reason=f"{path}: it is no line of text, and {kind.title} is one") from None

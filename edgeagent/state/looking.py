@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -151,6 +150,8 @@ def _board(loaded: Loaded, open_key: bool, unseen: list[Unseen]) -> Board:
         why, owner = access.shut(path)
         unseen.append(Unseen(KEY, why or e.message, owner))
     device = loaded.settings.device
+    import secrets  # with all of hmac
+
     anyone = signing.PrivateKey(secrets.token_bytes(signing.KEY_BYTES))
     return KeylessBoard(device.fleet, device.name, anyone, read_fleet(loaded.resolve(device.fleet_key)))
 
