@@ -131,8 +131,9 @@ def _loss(stock: Stock, kind: str, output: int, x: Any, y: Any, weights: Mapping
 
 
 def found(places: Iterable[Path]) -> list[Path]:
-    """Return the .tflite files that are named or lie in the folders, by name."""
-    return sorted({p for place in places for p in ([place] if place.is_file() else place.rglob("*.tflite"))})
+    """Return the .tflite files that are named or lie in the folders, the smallest first."""
+    every = {p for place in places for p in ([place] if place.is_file() else place.rglob("*.tflite"))}
+    return sorted(every, key=lambda p: (p.stat().st_size, p))
 
 
 def main(argv: list[str] | None = None) -> int:
