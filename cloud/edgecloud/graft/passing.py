@@ -28,6 +28,8 @@ def _along(axis: int, along: Sequence[int], refuse: Refuse) -> int:
 
 def _cumsum(stock: Stock, op: Op, axes: Sequence[int | None], refuse: Refuse) -> int:
     rank = len(stock.tensors[op.inputs[0]].shape)
+    if not stock.holds(op.inputs[1]):
+        raise refuse("works along an axis that is not known before it runs")
     along = [int(i) % rank for i in np.atleast_1d(stock.value(op.inputs[1]))]
     return _along(_only(op.inputs[0], axes, refuse), along, refuse)
 
@@ -107,7 +109,11 @@ PASSES: Mapping[int, Passing] = {
     ops.LOCAL_RESPONSE_NORMALIZATION: _last, ops.ONE_HOT: _one_hot, ops.GATHER: _gather, ops.GATHER_ND: _gather_nd,
     ops.EMBEDDING_LOOKUP: _embedding,
     # What they give depends on all that they are given, or its shape on what the numbers are.
-    **dict.fromkeys((103, 109, 118, 119, 120, 121, ops.SCATTER_ND, 125, 151), _never),
+    **dict.fromkeys((
+        ops.UNIQUE, ops.WHERE, 118, 119, ops.NON_MAX_SUPPRESSION_V4, ops.NON_MAX_SUPPRESSION_V5, ops.SCATTER_ND, ops.SEGMENT_SUM,
+        ops.DYNAMIC_UPDATE_SLICE, ops.SPARSE_TO_DENSE, ops.UNSORTED_SEGMENT_PROD, ops.UNSORTED_SEGMENT_MAX, ops.UNSORTED_SEGMENT_SUM,
+        ops.UNSORTED_SEGMENT_MIN,
+    ), _never),
 }  # fmt: skip
 
 
