@@ -19,14 +19,14 @@ from .batch import Batched, batched, forward, single, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
-from .rules import conv, dense, pointwise, shape
+from .rules import conv, dense, pointwise, shape, space
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, pointwise, shape)  # importing them registers the gradients
+_ = (conv, dense, pointwise, shape, space)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
