@@ -17,6 +17,11 @@ FILES = [
     )),
     ("sine_float", "all"), ("iris_landmark", "all"), ("face_landmark", "all"),
 ]  # fmt: skip
+# Of author_images, with vectors of their own.
+IMAGES = [
+    (name, "all")
+    for name in ("blocks", "grouped", "pooled", "products", "resizes", "spaces", "strided", "transposed_more")
+]
 
 
 def samples(x: tuple[int, ...], y: tuple[int, ...], loss: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

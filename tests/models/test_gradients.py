@@ -9,12 +9,13 @@ import pytest
 
 from edgecloud.graft.grafting import Grafted, Wish, graft
 from edgecommon.runtime import interpreter_for
-from tests.models.gradients import BATCH, FILES, pick, samples
+from tests.models.gradients import BATCH, FILES, IMAGES, pick, samples
 from tests.stock import STOCK, runtime, stock_file
 
 pytestmark = pytest.mark.slow("runs every stock net in a TFLite runtime")
 
-VECTORS = np.load(STOCK / "gradients.npz")
+ALL = [*FILES, *IMAGES]
+VECTORS = {key: value for name in ("gradients", "gradients_images") for key, value in np.load(STOCK / f"{name}.npz").items()}
 CLOSE = 1e-5  # of the largest entry of each tensor's gradient
 
 
@@ -23,7 +24,7 @@ def grafted(name: str, cut: str, optimizer: str = "momentum") -> Grafted:
     return graft(stock_file(name), Wish(train=(cut,), optimizer=optimizer, batch=BATCH, model=name))
 
 
-@pytest.mark.parametrize(("name", "cut"), FILES, ids=lambda v: v)
+@pytest.mark.parametrize(("name", "cut"), ALL, ids=lambda v: v)
 def test_gradients_are_tensorflows(name: str, cut: str) -> None:
     """The first step of momentum leaves the gradient itself in its slots: nothing is lost to a subtraction."""
     made = grafted(name, cut)
@@ -35,7 +36,7 @@ def test_gradients_are_tensorflows(name: str, cut: str) -> None:
     assert loss == pytest.approx(float(VECTORS[f"{name}|{cut}|loss"]), rel=CLOSE)
     state = interpreter.get_signature_runner("get_state")()
     names = [weight for layer in made.layers for weight in layer.weights]
-    assert len(names) == sum(key.startswith(f"{name}|{cut}|") for key in VECTORS.files) - 1
+    assert len(names) == sum(key.startswith(f"{name}|{cut}|") for key in VECTORS) - 1
     for weight in names:
         ours, theirs = pick(weight, state[f"{weight}_momentum"].astype(np.float64)), VECTORS[f"{name}|{cut}|{weight}"]
         assert theirs[0] > 0, weight
@@ -46,7 +47,7 @@ def interpreter_shapes(runner: object) -> dict[str, tuple[int, ...]]:
     return {n: tuple(int(i) for i in d["shape"]) for n, d in runner.get_input_details().items()}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("name", "cut"), FILES, ids=lambda v: v)
+@pytest.mark.parametrize(("name", "cut"), ALL, ids=lambda v: v)
 def test_infer_is_the_stock_file_to_the_bit(name: str, cut: str) -> None:
     """Without the delegate, which takes other kernels where weights may change."""
     made = grafted(name, cut)
