@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
@@ -19,7 +19,7 @@ from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
-from .rules import conv, dense, functions, pointwise, sequences, shape
+from .rules import conv, dense, functions, pointwise, sequences, shape, space
 from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
@@ -27,7 +27,7 @@ from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, functions, pointwise, sequences, shape)  # importing them registers the gradients
+_ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,11 @@ class _Graft:
         modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
         output_head = describing.output_head(self.stock, self.cuts[0].layers, features, self.place)
         file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
-        tflite_file.check_trainable(file, model=self.wish.model)
+        try:
+            tflite_file.check_trainable(file, model=self.wish.model)
+        except Malformed as error:
+            # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
+            raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed))
 
