@@ -124,11 +124,15 @@ def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
     """Return whether an operator adds an axis in front of the tensor by itself."""
     if user.code == ops.FULLY_CONNECTED:
         return tensor in user.inputs[2:]
+    if user.code in _RESHAPES:
+        return stock.tensors[user.outputs[0]].shape == (1, *stock.tensors[tensor].shape)
     return user.code in _POINTWISE and len(stock.tensors[user.outputs[0]].shape) == len(stock.tensors[tensor].shape) + 1
 
 
 def _reshaped(shape: tuple[int, ...], axis: int, to: tuple[int, ...]) -> int | None:
     """Return where a reshape takes the batch, None when nowhere."""
+    if axis == IN_FRONT:
+        return 0 if to == (1, *shape) else None
     same = [i for i, n in enumerate(to) if prod(to[:i]) == prod(shape[:axis]) and n == 1]
     if same:
         return same[0]
@@ -143,7 +147,7 @@ def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int)
 
     Converters write the transposition of an axis of 1 as a reshape: [1, 24, 6] to [24, 1, 6]. Shapes are of one sample.
     """
-    if moved_to == IN_FRONT or prod(to[:moved_to]) == prod(shape[:axis]):
+    if IN_FRONT in (moved_to, axis) or prod(to[:moved_to]) == prod(shape[:axis]):
         return None
     order = [i for i in range(len(shape)) if i != axis]
     order.insert(moved_to, axis)

@@ -90,7 +90,7 @@ def entered(data: bytes, wish: Wish) -> Entered:
     """
     stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
-    given = Entered(*joined(stock, wish.model))
+    given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
     for why in given.stock.unknown.values():
         raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
     return given
@@ -173,13 +173,19 @@ def output_named(stock: Stock, name: str) -> int:
 
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
-    trained = output_named(stock, wish.output) if wish.output else stock.outputs[0]
+    trained = _named_output(stock, wish)
     tensor = stock.tensors[trained]
     if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
         kind = f"{ops.TYPE_NAMES.get(tensor.type, 'of another type')}{list(tensor.shape)}"
         reason = f"its output {tensor.name!r} is {kind}; one sample of float32 is needed, its first axis 1{_way(tensor.type)}"
         raise NotTrainable(model=wish.model, reason=reason)
     return trained
+
+
+def _named_output(stock: Stock, wish: Wish) -> int:
+    if not stock.outputs:
+        raise NotTrainable(model=wish.model, reason="it gives no output")
+    return output_named(stock, wish.output) if wish.output else stock.outputs[0]
 
 
 def _way(kind: int) -> str:

@@ -31,8 +31,10 @@ class Part:
     type: str  # as the stock file takes it
 
 
-def joined(stock: Stock, model: str) -> tuple[Stock, tuple[Part, ...]]:
-    """Return the graph with one float32 input, and the parts of that in their order; none where the graph is as it was.
+def joined(stock: Stock, model: str, trained: int) -> tuple[Stock, tuple[Part, ...]]:
+    """Return the graph with one float32 input, and the parts of that in their order; none where the input is as it was.
+
+    trained: the output that is trained; where it has no axis of samples it gets one in front.
 
     Raises NotTrainable for inputs that no x can hold.
     """
@@ -43,11 +45,12 @@ def joined(stock: Stock, model: str) -> tuple[Stock, tuple[Part, ...]]:
         _check(stock.tensors[t], names[t], model)
     parts = tuple(Part(names[t], stock.tensors[t].shape, ops.TYPE_NAMES[stock.tensors[t].type]) for t in stock.inputs)
     plain = len(parts) == 1 and parts[0].type == "float32" and len(parts[0].shape) > 1
-    if plain and stock.number == 0:
+    bare = stock.tensors[trained].type == ops.FLOAT32 and stock.tensors[trained].shape[:1] != (1,)
+    if plain and stock.number == 0 and not bare:
         return stock, ()
     if sum(prod(part.shape) for part in parts) > SAMPLE_MAX:
         raise NotTrainable(model=model, reason=f"its inputs are more than {SAMPLE_MAX} entries a sample")
-    return read(_written(stock, model, plain=plain), model), () if plain else parts
+    return read(_written(stock, model, plain=plain, bare=trained if bare else -1), model), () if plain else parts
 
 
 def _check(tensor: StockTensor, name: str, model: str) -> None:
@@ -70,8 +73,11 @@ def _check(tensor: StockTensor, name: str, model: str) -> None:
         raise refuse("it is empty")
 
 
-def _written(stock: Stock, model: str, *, plain: bool) -> bytes:
-    """Return the file with its graph behind what cuts x into the inputs. plain: x is the only input already."""
+def _written(stock: Stock, model: str, *, plain: bool, bare: int) -> bytes:
+    """Return the file with its graph behind what cuts x into the inputs.
+
+    plain: x is the only input already. bare: an output that gets an axis of samples; -1 for none.
+    """
     file = FileBuilder(stock, model)
     graph = GraphBuilder(file, stock.graph.text(4) or "main")
     stock_tensors(graph, stock, single(stock), frozenset())
@@ -79,6 +85,12 @@ def _written(stock: Stock, model: str, *, plain: bool) -> bytes:
     if not plain:
         graph.inputs = [_cut(graph, stock)]
     graph.operators += [OldNode(op.byte) for op in stock.operators]
+    if bare >= 0:
+        tensor = stock.tensors[bare]
+        shape = (1, *(tensor.shape or (1,)))
+        out = graph.tensor(shape, name=tensor.name)
+        graph.add_op(ops.RESHAPE, (bare, graph.constant_of(shape)), [out], {0: flat.integers(shape)})
+        graph.outputs = [out if t == bare else t for t in graph.outputs]
     # A subgraph is called by its number, so the others keep theirs.
     file.graphs += [OldNode(byte) for byte in stock.subgraphs[1:]]
     return file.write({})
