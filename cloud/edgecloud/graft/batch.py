@@ -81,7 +81,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     def refuse(why: str) -> NotTrainable:
         return NotTrainable(model=stock.tensors[out].name, reason=f"{op.name} (operator {op.index}) {why}; only a graph of one sample can")
 
-    if op.code in _RESHAPES:
+    if relays(stock, op):
         moved_to = _reshaped(shape, axis, to)
         if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
             return IN_FRONT
@@ -118,6 +118,14 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     if op.code not in _POINTWISE and max(place, axis) > last:
         raise refuse("works along the axis of the batch")
     return place
+
+
+def relays(stock: Stock, op: Op) -> bool:
+    """Return whether an operator gives all entries as it takes them, in another shape: a slice that takes the only sample out does."""
+    if op.code != ops.STRIDED_SLICE:
+        return op.code in _RESHAPES
+    x, to = stock.tensors[op.inputs[0]].shape, stock.tensors[op.outputs[0]].shape
+    return len(to) < len(x) and prod(to) == prod(x) and int(stock.value(op.inputs[3]).min(initial=1)) > 0 and not op.option(3)
 
 
 def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
@@ -204,7 +212,7 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
     code, options = op.code, _plain_options(op)
     if axis is None or stock.tensors[out].shape == shape:
         return False
-    if code in _RESHAPES:
+    if relays(stock, op):
         before = layout.axes[inputs[0]]
         order = None if before is None else moves(stock.tensors[inputs[0]].shape, before, stock.tensors[out].shape, axis)
         if order is not None:
@@ -248,7 +256,7 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
 def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     """Return the options of the few operators that are written anew, none of them with a vector in it."""
     small = {ops.TRANSPOSE_CONV: (0, 3), ops.CONCATENATION: (1,)}.get(op.code, ())
-    if op.options is None or op.code in _RESHAPES:
+    if op.options is None:
         return {}
     count = {ops.STRIDED_SLICE: 5, ops.TRANSPOSE_CONV: 4, ops.CONCATENATION: 2, ops.PACK: 2}.get(op.code, 0)
     return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}

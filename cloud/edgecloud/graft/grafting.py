@@ -19,7 +19,7 @@ from . import describing, loss, optimizers, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
-from .inputs import Part, chosen, joined, labels_of, without_zip
+from .inputs import Part, chosen, joined, labels_of, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, pointwise, shape
 from .stock import Stock, consistent, read
@@ -90,6 +90,7 @@ def entered(data: bytes, wish: Wish) -> Entered:
     """
     stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
+    stock = unbatched(stock, wish.model)
     given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
     for why in given.stock.unknown.values():
         raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from edgecloud.graft.batch import moves
+from edgecloud.graft.batch import moves, relays
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import NoRule, Tape, rule
 from edgecloud.graft.writing import ops
@@ -45,6 +45,8 @@ def slice_(tape: Tape, op: Op, dy: int) -> None:
 
 @rule(ops.STRIDED_SLICE)
 def strided_slice(tape: Tape, op: Op, dy: int) -> None:
+    if relays(tape.stock, op):
+        return reshape(tape, op, dy)
     if any(int(s) != 1 for s in tape.stock.value(op.inputs[3])):
         raise NoRule(op, "leaves entries out between those it takes")
     shape, begin, cut = tape.shape(op.inputs[0]), [], []
