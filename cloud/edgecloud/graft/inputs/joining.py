@@ -27,7 +27,7 @@ class Part:
     """One input of the stock file, as a piece of x."""
 
     name: str
-    shape: tuple[int, ...]  # of one sample
+    shape: tuple[int, ...]  # as the stock file takes it, for one sample
     type: str  # as the stock file takes it
 
 
@@ -44,13 +44,18 @@ def joined(stock: Stock, model: str, trained: int) -> tuple[Stock, tuple[Part, .
     for t in stock.inputs:
         _check(stock.tensors[t], names[t], model)
     parts = tuple(Part(names[t], stock.tensors[t].shape, ops.TYPE_NAMES[stock.tensors[t].type]) for t in stock.inputs)
-    plain = len(parts) == 1 and parts[0].type == "float32" and len(parts[0].shape) > 1
+    plain = len(parts) == 1 and parts[0].type == "float32" and _sampled(parts[0].shape)
     bare = stock.tensors[trained].type == ops.FLOAT32 and stock.tensors[trained].shape[:1] != (1,)
     if plain and stock.number == 0 and not bare:
         return stock, ()
     if sum(prod(part.shape) for part in parts) > SAMPLE_MAX:
         raise NotTrainable(model=model, reason=f"its inputs are more than {SAMPLE_MAX} entries a sample")
     return read(_written(stock, model, plain=plain, bare=trained if bare else -1), model), () if plain else parts
+
+
+def _sampled(shape: tuple[int, ...]) -> bool:
+    """Return whether a shape has a first axis of one sample, and a place for what is in it."""
+    return len(shape) > 1 and shape[0] == 1
 
 
 def _check(tensor: StockTensor, name: str, model: str) -> None:
@@ -67,8 +72,6 @@ def _check(tensor: StockTensor, name: str, model: str) -> None:
         raise refuse("x is float32, and nothing makes that of it")
     if any(i > 0 for i in tensor.open):
         raise refuse("a sample needs a fixed size; convert the model with one")
-    if not tensor.shape or tensor.shape[0] != 1:
-        raise refuse("its first axis is no axis of samples; convert the model with inputs of [1, ...], one sample")
     if tensor.size == 0:
         raise refuse("it is empty")
 
@@ -100,8 +103,10 @@ def _cut(graph: GraphBuilder, stock: Stock) -> int:
     """Append the operators that give the inputs; return x."""
     tensors = [stock.tensors[t] for t in stock.inputs]
     sizes = [tensor.size for tensor in tensors]
-    alone = len(tensors) == 1 and len(tensors[0].shape) > 1
-    x = graph.tensor(tensors[0].shape if alone else (1, sum(sizes)), name="x")
+    if len(tensors) == 1 and len(tensors[0].shape) > 1:
+        x = graph.tensor(tensors[0].shape if _sampled(tensors[0].shape) else (1, *tensors[0].shape), name="x")
+    else:
+        x = graph.tensor((1, sum(sizes)), name="x")
     begin = 0
     for t, tensor, size in zip(stock.inputs, tensors, sizes, strict=True):
         piece = x if len(tensors) == 1 else graph.slice(x, (0, begin), (1, size))

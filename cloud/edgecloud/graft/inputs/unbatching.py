@@ -21,11 +21,12 @@ _SIZES = {ops.RESHAPE: 1, ops.TRANSPOSE_CONV: 0, ops.BROADCAST_TO: 1, ops.SLICE:
 def unbatched(stock: Stock, model: str) -> Stock:
     """Return the graph for one sample where every input is fixed at the same number of them, above 1; else the graph as it is.
 
+    Where no output has as many rows the first axis is part of one sample: a spectrogram, say.
     Raises NotTrainable, with the operator, where a tensor does not hold the samples side by side.
     """
     shapes = [stock.tensors[t].shape for t in stock.inputs]
     n = shapes[0][0] if shapes and shapes[0] else 0
-    if n < 2 or any(len(shape) < 2 or shape[0] != n for shape in shapes):
+    if n < 2 or any(len(shape) < 2 or shape[0] != n for shape in shapes) or all(stock.tensors[t].shape[:1] != (n,) for t in stock.outputs):
         return stock
     sizes: dict[int, Array] = {}
     for op in stock.operators:
