@@ -9,13 +9,13 @@ import pytest
 
 from edgecloud.graft.grafting import Grafted, Wish, graft
 from edgecommon.runtime import interpreter_for
-from tests.models.gradients import BATCH, FILES, IMAGES, pick, samples
+from tests.models.gradients import BATCH, GROUPS, pick, samples
 from tests.stock import STOCK, runtime, stock_file
 
 pytestmark = pytest.mark.slow("runs every stock net in a TFLite runtime")
 
-ALL = [*FILES, *IMAGES]
-VECTORS = {key: value for name in ("gradients", "gradients_images") for key, value in np.load(STOCK / f"{name}.npz").items()}
+FILES = [pair for group in GROUPS.values() for pair in group]
+VECTORS = {key: value for group in GROUPS for key, value in np.load(STOCK / f"{group}.npz").items()}
 CLOSE = 1e-5  # of the largest entry of each tensor's gradient
 
 
@@ -24,7 +24,7 @@ def grafted(name: str, cut: str, optimizer: str = "momentum") -> Grafted:
     return graft(stock_file(name), Wish(train=(cut,), optimizer=optimizer, batch=BATCH, model=name))
 
 
-@pytest.mark.parametrize(("name", "cut"), ALL, ids=lambda v: v)
+@pytest.mark.parametrize(("name", "cut"), FILES, ids=lambda v: v)
 def test_gradients_are_tensorflows(name: str, cut: str) -> None:
     """The first step of momentum leaves the gradient itself in its slots: nothing is lost to a subtraction."""
     made = grafted(name, cut)
@@ -47,7 +47,7 @@ def interpreter_shapes(runner: object) -> dict[str, tuple[int, ...]]:
     return {n: tuple(int(i) for i in d["shape"]) for n, d in runner.get_input_details().items()}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("name", "cut"), ALL, ids=lambda v: v)
+@pytest.mark.parametrize(("name", "cut"), FILES, ids=lambda v: v)
 def test_infer_is_the_stock_file_to_the_bit(name: str, cut: str) -> None:
     """Without the delegate, which takes other kernels where weights may change."""
     made = grafted(name, cut)

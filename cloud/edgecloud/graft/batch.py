@@ -6,18 +6,21 @@ written anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelwire.errors import NotTrainable
 
-from .stock import Op, Stock
+from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
+from .stock import Op, Stock, StockTensor
 from .writing import flat, ops, strides
 from .writing.build import GraphBuilder, Made, tensor_table
-from .writing.flat import OldNode
+from .writing.flat import OldNode, TableNode
 
 IN_FRONT = -1  # an axis: the batch stands before all axes of a tensor that one sample has none of
 _RESHAPES = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
@@ -26,7 +29,7 @@ _POINTWISE = frozenset((
     ops.LOGISTIC, ops.RELU, ops.RELU6, ops.RELU_N1_TO_1, ops.TANH, ops.EXP, ops.LOG, ops.NEG, ops.ABS, ops.SQRT, ops.RSQRT, ops.SQUARE,
     ops.HARD_SWISH, ops.LEAKY_RELU, ops.CAST, ops.GREATER, ops.GREATER_EQUAL, ops.LESS, ops.EQUAL, ops.LOGICAL_AND, ops.ZEROS_LIKE,
     ops.QUANTIZE, ops.DEQUANTIZE, ops.PAD, ops.PADV2, ops.MIRROR_PAD, ops.TILE, ops.BROADCAST_TO,
-))  # fmt: skip
+)) | POINTWISE  # fmt: skip
 _WIDTHS = frozenset((ops.PAD, ops.PADV2, ops.MIRROR_PAD, ops.TILE, ops.BROADCAST_TO))  # their other inputs are numbers of entries
 _MAPS = frozenset((ops.CONV_2D, ops.DEPTHWISE_CONV_2D, ops.MAX_POOL_2D, ops.AVERAGE_POOL_2D, ops.L2_POOL_2D))
 _FREE_AXES = {ops.FULLY_CONNECTED: 1, ops.SOFTMAX: 1, ops.LOG_SOFTMAX: 1, ops.BATCH_MATMUL: 2}  # the last ones, which they work along
@@ -59,9 +62,11 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
         if op.index not in wanted:
             continue
         takes = [t for t in op.inputs if t >= 0 and axes[t] is not None]
-        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None:
+        if all(out in stock.known for out in op.outputs):
+            continue
+        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None and axes[op.inputs[1]] is None:
             takes = takes[:1]
-        if not takes or op.code == ops.SHAPE:
+        if not takes:
             continue
         for out in op.outputs:
             place = axes[out] = _axis(stock, op, takes, axes, out, inner)
@@ -91,6 +96,10 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
             raise refuse("lays the samples of a batch across each other, between a SPACE_TO_BATCH_ND and its BATCH_TO_SPACE_ND")
         if op.code in _RESHAPES:
             return axis
+    if op.code in PASSES:
+        return PASSES[op.code](stock, op, axes, refuse)
+    if computed_weights(stock, op, axes):
+        return product_axis(op, axes, refuse)
     if op.code in _RESHAPES:
         moved_to = _reshaped(shape, axis, to)
         if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
@@ -113,7 +122,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         if along == axis:
             raise refuse("takes the batch apart")
         return axis - (along < axis)
-    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION, ops.GATHER):
+    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION):
         return _cut(stock, op, shape, axis, to, refuse)
     if op.code == ops.FULLY_CONNECTED and len(to) != len(shape):
         if axis:
@@ -206,7 +215,7 @@ def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int,
         return place
     along = {
         ops.SPLIT: lambda: int(stock.value(op.inputs[0])), ops.SPLIT_V: lambda: int(stock.value(op.inputs[2])),
-        ops.CONCATENATION: lambda: op.option(0), ops.GATHER: lambda: op.option(0),
+        ops.CONCATENATION: lambda: op.option(0),
     }.get(op.code)  # fmt: skip
     if along is None:
         if to[axis] != shape[axis]:
@@ -230,11 +239,14 @@ def forward(
     """Append the stock operators in `wanted` to `graph`, whose first tensors are the stock's (see `stock_tensors`).
 
     variables: stock tensors that the graph has already, read from variables.
+    What an operator gives that no sample changes is a constant of the graph where `stock_tensors` made it one: nothing computes it.
     instead: appends another form of an operator, and says whether it did.
     """
     for op in stock.operators:
         if op.index not in wanted or variables.intersection(op.outputs):
-            continue  # float16 that was only widened into what is a variable now
+            continue  # a constant that was only widened or laid out anew into what is a variable now
+        if op.outputs and graph.constant.issuperset(op.outputs):
+            continue
         if instead is not None and instead(op):
             continue
         if not any(t >= 0 and layout.axes[t] is not None for t in op.inputs) or not _rewrite(graph, stock, op, layout):
@@ -256,6 +268,8 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
             graph.add_op(ops.TRANSPOSE, (inputs[0], graph.constant_of(order)), [out])
         else:
             graph.add_op(ops.RESHAPE, (inputs[0], graph.constant_of(shape)), [out], {0: flat.integers(shape)})
+    elif computed_weights(stock, op, layout.axes):
+        _product(graph, stock, op, layout)
     elif code == ops.FULLY_CONNECTED and len(inputs) > 2 and inputs[2] >= 0 and layout.axes[inputs[2]] is not None:
         # Converters fold an addition into the bias, even one of what the sample itself gives: it is an addition again.
         rows, gives = prod(shape) // shape[-1], shape[-1]
@@ -274,6 +288,8 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
         graph.add_op(code, (graph.constant_of(shape), *inputs[1:]), [out], options)
     elif code == ops.BROADCAST_TO:
         graph.add_op(code, (inputs[0], graph.constant_of(shape)), [out])
+    elif code == ops.GATHER or code == ops.REVERSE_SEQUENCE:
+        return _own_each(graph, stock, op, layout)
     elif code in (ops.CONCATENATION, ops.PACK) and any(layout.axes[t] is None for t in op.inputs):
         parts = []
         for t in inputs:
@@ -288,6 +304,45 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
     return True
 
 
+def _product(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> None:
+    """Append a FULLY_CONNECTED whose weights are each sample's own: a product for each sample."""
+    x, w = op.inputs[:2]
+    gives, takes = stock.tensors[w].shape
+    many = layout.shapes[w][0] // gives
+    rows = stock.tensors[x].size // takes
+    shape = layout.shapes[op.outputs[0]]
+    value = graph.matmul(graph.reshape(x, (many, rows, takes)), graph.reshape(w, (many, gives, takes)), adjoint_b=True)
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        value = graph.add(value, op.inputs[2])
+    value = graph.activation(value, op.fused)
+    graph.add_op(ops.RESHAPE, (value, graph.constant_of(shape)), [op.outputs[0]], {0: flat.integers(shape)})
+
+
+def _own_each(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool:
+    """Append a look-up or reversal that has one row of indices for each sample, where one sample's row was a constant."""
+    (a, b), (of, by) = op.inputs[:2], (layout.axes[op.inputs[0]], layout.axes[op.inputs[1]])
+    if op.code == ops.REVERSE_SEQUENCE:
+        assert of is not None
+        if by is not None or of != op.option(1):
+            return False
+        lengths = graph.broadcast(b, (layout.shapes[a][of],))
+        graph.add_op(op.code, (a, lengths), op.outputs, {0: flat.i32(op.option(0)), 1: flat.i32(op.option(1))})
+        return True
+    shared = shared_axes(stock, op)
+    place = by if of is None else of
+    if place is None or place >= shared or (of is not None and by is not None):
+        return False
+
+    def spread(t: int) -> int:
+        like = list(layout.shapes[t])
+        like[place] = layout.shapes[a if of is not None else b][place]
+        return graph.broadcast(t, like)
+
+    sides = (a, spread(b)) if by is None else (spread(a), b)
+    graph.add_op(op.code, sides, op.outputs, {0: flat.i32(op.option(0)), 1: flat.i32(op.option(1))})
+    return True
+
+
 def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     """Return the options of the few operators that are written anew, none of them with a vector in it."""
     small = {ops.TRANSPOSE_CONV: (0, 3), ops.CONCATENATION: (1,)}.get(op.code, ())
@@ -297,13 +352,29 @@ def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}
 
 
-def stock_tensors(graph: GraphBuilder, stock: Stock, layout: Batched, variables: frozenset[int]) -> None:
-    """Give a fresh graph the stock's tensors under their indices, in their shapes for the batch; variables lose their constants."""
+def stock_tensors(
+    graph: GraphBuilder, stock: Stock, layout: Batched, variables: frozenset[int], known: Mapping[int, NDArray[Any]] | None = None
+) -> None:
+    """Give a fresh graph the stock's tensors under their indices, in their shapes for the batch; variables lose their constants.
+
+    known: the values of tensors that become constants, whatever operator gives them in the stock file.
+    """
     for t, (tensor, shape) in enumerate(zip(stock.tensors, layout.shapes, strict=True)):
-        same = shape == tensor.shape and t not in variables
-        graph.tensors.append(OldNode(tensor.byte) if same else tensor_table(shape, tensor.type, tensor.name, 0))
+        fixed = known is not None and t in known and t not in variables and layout.axes[t] is None
+        same = shape == tensor.shape and not tensor.reshaped and t not in variables and not fixed
+        buffer = 0
+        if fixed and known is not None:
+            buffer = graph.file.buffer(known[t].tobytes())
+        elif t not in variables and stock.is_constant(t):
+            buffer = tensor.buffer
+        graph.tensors.append(OldNode(tensor.byte) if same else stock_table(tensor, shape, buffer))
         graph.shapes.append(shape)
         graph.types.append(tensor.type)
-        if stock.is_constant(t) and t not in variables:
+        if (stock.is_constant(t) and t not in variables) or fixed:
             graph.constant.add(t)
 
+
+def stock_table(tensor: StockTensor, shape: tuple[int, ...], buffer: int) -> TableNode:
+    """Return a stock tensor in another shape: of the same type, with the scales that it has."""
+    table = tensor_table(shape, tensor.type, tensor.name, buffer)
+    return TableNode({**table.fields, 4: OldNode(tensor.quantization)}) if tensor.quantization >= 0 else table
