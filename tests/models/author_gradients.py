@@ -48,11 +48,11 @@ def apply(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
     """Return the outputs of one operator, computed by TensorFlow."""
     shape = stock.tensors[op.outputs[0]].shape
     fused = FUSED[op.fused]
-    if op.code in MORE:
-        return MORE[op.code](stock, op, v)
     if op.code in tensorflow_ops.OTHERS:
         type = tensorflow_ops.TYPES[stock.tensors[op.outputs[0]].type]
         return tensorflow_ops.OTHERS[op.code](op, [*v, type])
+    if op.code in MORE:
+        return MORE[op.code](stock, op, v)
     if op.code in UNARY:
         return [UNARY[op.code](v[0])]
     if op.code in BINARY:
