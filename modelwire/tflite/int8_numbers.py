@@ -73,7 +73,8 @@ def logits_of(head: Int8Head, weights: Mapping[str, Held], codes: NDArray[np.int
         if head.long:
             factor, shift = min((factor + (1 << (_SHIFT - 1))) >> _SHIFT, 0x7FFF), shift - _SHIFT
         out[:, k] = (total[:, k] * factor + (1 << (shift - 1))) >> shift
-    return np.clip(out + head.output_zero, -head.most - 1, head.most)
+    clipped: NDArray[np.int64] = np.clip(out + head.output_zero, -head.most - 1, head.most)
+    return clipped
 
 
 def wider(least: float, most: float, *, room: float, centred: bool, wide: bool = False) -> Weights:

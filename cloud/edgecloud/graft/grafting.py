@@ -9,24 +9,25 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
 from . import describing, loss, optimizers, scoring
-from .batch import Batched, batched, forward, single, stock_tensors
+from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
-from .rules import conv, dense, pointwise, shape
+from .rules import conv, dense, functions, pointwise, sequences, shape, space
+from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, pointwise, shape)  # importing them registers the gradients
+_ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +129,17 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if len(stock.subgraphs) > 1:
         raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
+    inner = [i for i in x.open if i > 0]
+    if inner:
+        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
+        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
+    for why in stock.unknown.values():
+        raise refuse(f"{why}; a step that trains needs every shape before it runs")
     for op in stock.operators:
-        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
-            raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
+        if op.code == ops.CUSTOM:
+            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
-
-
-_UNUSABLE = {
-    ops.CUSTOM: "only its author's code can run", ops.ADD_N: "gives other bits with another number of threads",
-    ops.ELU: "is missing from the reference kernels",
-}  # fmt: skip
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -208,7 +209,11 @@ class _Graft:
         modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
         output_head = describing.output_head(self.stock, self.cuts[0].layers, features, self.place)
         file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
-        tflite_file.check_trainable(file, model=self.wish.model)
+        try:
+            tflite_file.check_trainable(file, model=self.wish.model)
+        except Malformed as error:
+            # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
+            raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed))
 
@@ -269,7 +274,8 @@ class _Graft:
 
         faster: weights whose layers take the form of matrix products.
         """
-        stock_tensors(graph, self.stock, layout, self.variables)
+        # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
+        stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
         taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
@@ -281,9 +287,9 @@ class _Graft:
         for t in (*self.stock.inputs, *self.stock.outputs):
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
-                graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
-        instead = instead_of(graph, faster) if faster else None
-        forward(graph, self.stock, layout, self.variables, wanted, instead)
+                graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if self.stock.is_constant(t) else 0)
+        forms = (instead_of(graph, faster), stand_in(graph)) if faster else ()
+        forward(graph, self.stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
         return handles
 
     def train(self, cut: Cut) -> GraphBuilder:

@@ -26,6 +26,7 @@ from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainabl
 from modelwire.tensors import F32
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
+from modelwire.tflite.graph import parse
 from modelwire.tflite.notes import ENTRY
 from tests.stock import STOCK, runtime, stock_file
 
@@ -49,15 +50,22 @@ def run(interpreter: Any, x: F32) -> F32:
 
 
 def rewritten(stock: Stock, **changed: object) -> bytes:
-    """Return the stock file with another root table in front of it; changed: operators or tensors to put in the place of old ones."""
+    """Return the stock file with another root table in front of it.
+
+    changed: operators or tensors to put in the place of old ones; codes and more tensors; before: operators to stand before others.
+    """
     parts = {"tensors": [OldNode(t.byte) for t in stock.tensors], "operators": [OldNode(op.byte) for op in stock.operators]}
     codes = [OldNode(byte) for byte in stock.codes]
     for key, places in changed.items():
         if key == "codes":
             codes += places  # type: ignore[operator]
-        else:
+        elif key == "more":
+            parts["tensors"] += places  # type: ignore[operator]
+        elif key != "before":
             for index, node in places.items():  # type: ignore[attr-defined]
                 parts[key][index] = node
+    for index, node in changed.get("before", {}).items():  # type: ignore[attr-defined]
+        parts["operators"].insert(index, node)
     graph = flat.TableNode(
         {
             0: flat.TableVector(parts["tensors"]), 1: flat.integers(stock.inputs), 2: flat.integers(stock.outputs),
@@ -168,28 +176,53 @@ def test_layers_and_weights_are_chosen_by_name() -> None:
 
 
 def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works() -> None:
-    file = with_operator("dense", 3, 66)  # TANH becomes SIN, behind the third layer
+    file = with_operator("dense", 3, 24)  # TANH becomes RNN, behind the third layer
     graft(file, Wish(train=("head",)))
-    with pytest.raises(NotTrainable, match=r"SIN \(operator 3, giving '.*Tanh'\) has no gradient here; the deepest cut .* --train last:1"):
+    with pytest.raises(NotTrainable, match=r"RNN \(operator 3, giving '.*Tanh'\) has no gradient here; the deepest cut .* --train last:1"):
         graft(file, Wish(train=("all",)))
     modes = look(file, Wish(), rate=1e9).modes
     assert [(m.name, bool(m.cost)) for m in modes] == [("head", True), ("last:2", False)]
-    assert "SIN" in modes[-1].reason
+    assert "RNN" in modes[-1].reason
 
 
-@pytest.mark.parametrize(("code", "why"), [(ops.ELU, "reference kernels"), (ops.ADD_N, "threads"), (ops.CUSTOM, "author's code")])
-def test_what_no_runtime_trains_is_refused_wherever_it_stands(code: int, why: str) -> None:
-    file = with_operator("dense", 3, code)
-    with pytest.raises(NotTrainable, match=why):
+def test_what_no_runtime_trains_is_refused_wherever_it_stands() -> None:
+    file = with_operator("dense", 3, ops.CUSTOM)
+    with pytest.raises(NotTrainable, match="author's code"):
         graft(file, Wish())
-    assert why in look(file, Wish(), rate=1e9).reason
+    assert "author's code" in look(file, Wish(), rate=1e9).reason
+
+
+@pytest.mark.parametrize("code", [ops.ELU, ops.ADD_N])
+def test_what_steps_can_not_be_done_again_with_stands_in_infer_alone(code: int) -> None:
+    """Its other form is in eval and train, in all cuts; infer keeps the stock file's operator and with it its bits."""
+    file = with_operator("dense", 3, code)  # in the place of TANH
+    for cut in ("head", "all"):
+        parsed = parse(graft(file, Wish(train=(cut,))).file)
+        has = {name: code in {op.code for op in parsed.graphs[s.graph].operators} for name, s in parsed.signatures.items()}
+        assert has.pop("infer")
+        assert has.pop("features", True)
+        assert not any(has.values()), has
 
 
 def test_a_batch_that_an_operator_would_mix_is_refused() -> None:
-    """A sum along the steps in the place of the UNPACK that takes them apart: which axis it runs along is not known to be safe."""
-    index = next(op.index for op in read(stock_file("gru")).operators if op.code == ops.UNPACK)
+    """A sum along the steps before the UNPACK that takes them apart: which axis it runs along is not known to be safe."""
+    stock = read(stock_file("gru"))
+    apart = next(op for op in stock.operators if op.code == ops.UNPACK)
+    (x,), new = apart.inputs, len(stock.tensors)
+    summed = flat.TableNode({0: flat.u32(len(stock.codes)), 1: flat.integers((x, x)), 2: flat.integers((new,))})
+    code = list(stock.graph.tables(3))[apart.index].integer(0, U32)
+    options = {0: flat.i32(apart.option(0)), 1: flat.i32(apart.option(1))}
+    unpack = {
+        0: flat.u32(code), 1: flat.integers((new,)), 2: flat.integers(apart.outputs),
+        3: flat.u8(ops.OPTIONS[ops.UNPACK]), 4: flat.TableNode(options),
+    }  # fmt: skip
+    data = rewritten(
+        stock, codes=[flat.TableNode({0: flat.i8(127), 3: flat.i32(ops.CUMSUM)})],
+        more=[build.tensor_table(stock.tensors[x].shape, ops.FLOAT32, "summed", 0)], before={apart.index: summed},
+        operators={apart.index: flat.TableNode(unpack)},
+    )  # fmt: skip
     with pytest.raises(NotTrainable, match=r"CUMSUM .* only a graph of one sample can"):
-        graft(with_operator("gru", index, 128), Wish())
+        graft(data, Wish())
 
 
 def test_a_new_class_never_wins_before_it_is_trained_and_the_others_keep_their_order() -> None:
