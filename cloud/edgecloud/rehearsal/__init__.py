@@ -8,4 +8,4 @@ from __future__ import annotations
 from .limited import RehearsalLimits
 from .rehearsing import ModeRun, Rehearsal, StockRun, ran, rehearsed
 
-__all__ = ["RehearsalLimits", "ModeRun", "Rehearsal", "StockRun", "ran", "rehearsed"]
+__all__ = ["ModeRun", "Rehearsal", "RehearsalLimits", "StockRun", "ran", "rehearsed"]

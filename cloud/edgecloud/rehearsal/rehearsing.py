@@ -13,7 +13,7 @@ from typing import Any
 from modelwire.errors import ModelWireError
 from modelwire.tflite.notes import Mode, notes_of
 
-from .limited import RehearsalLimits, Ended, told_by
+from .limited import Ended, RehearsalLimits, told_by
 
 _MARGIN = 20.0  # seconds for a process to start and to load the runtime, on a machine that does other things
 
