@@ -316,8 +316,9 @@ def taken(at: At) -> tuple[list[slice | int | None], Shape]:
         n = x[axis]
         axis += 1
         if shrinks >> i & 1:
-            place = 0 if begins >> i & 1 else at.axis(first, n)
-            index.append(place)
+            if step < 1:
+                raise ValueError("one entry taken backwards")
+            index.append(0 if begins >> i & 1 else at.axis(first, n))
             continue
         if op.option(5, small=True):
             last += first
