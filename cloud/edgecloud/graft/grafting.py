@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
@@ -21,14 +21,15 @@ from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .inputs import Part, chosen, joined, labels_of, unbatched, without_zip
 from .layers import Layer, layers, select
-from .rules import conv, dense, pointwise, shape
+from .rules import conv, dense, functions, pointwise, sequences, shape, space
+from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, pointwise, shape)  # importing them registers the gradients
+_ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +151,14 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         if op.code in _CALLS:
             raise refuse(f"it uses {op.name} (operator {op.index}), a loop, branch or state, which can't be run on a batch")
     for op in stock.operators:
-        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
-            raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
+        if op.code == ops.CUSTOM:
+            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
 
 
 # Operators that call another subgraph, or keep something from call to call.
 _CALLS = (ops.IF, ops.WHILE, ops.CALL_ONCE, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE)
-_UNUSABLE = {
-    ops.CUSTOM: "only its author's code can run", ops.ADD_N: "gives other bits with another number of threads",
-    ops.ELU: "is missing from the reference kernels",
-}  # fmt: skip
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -254,7 +251,11 @@ class _Graft:
         modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
         output_head = describing.output_head(self.stock, self.cuts[0].layers, features, self.place)
         file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
-        tflite_file.check_trainable(file, model=self.wish.model)
+        try:
+            tflite_file.check_trainable(file, model=self.wish.model)
+        except Malformed as error:
+            # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
+            raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
         return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, self.parts)
@@ -330,8 +331,8 @@ class _Graft:
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
                 graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if self.stock.is_constant(t) else 0)
-        instead = instead_of(graph, faster) if faster else None
-        forward(graph, self.stock, layout, self.variables, wanted, instead)
+        forms = (instead_of(graph, faster), stand_in(graph)) if faster else ()
+        forward(graph, self.stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
         return handles
 
     def train(self, cut: Cut) -> GraphBuilder:
