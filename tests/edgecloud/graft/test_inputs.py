@@ -125,6 +125,33 @@ def test_a_size_that_is_open_is_said_with_the_input() -> None:
         graft((OPEN / "any_size.tflite").read_bytes(), Wish())
 
 
+def test_an_open_size_may_be_said() -> None:
+    data = (OPEN / "any_size.tflite").read_bytes()
+    made = graft(data, Wish(train=("all",), batch=3, size=(7, 9, 3)))
+    module = runtime().interpreter
+    plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    stock, model = module.Interpreter(model_content=data, experimental_op_resolver_type=plain), opened(made.file)
+    (given,), (gives,) = stock.get_input_details(), stock.get_output_details()
+    stock.resize_tensor_input(given["index"], (1, 7, 9, 3))
+    stock.allocate_tensors()
+    x = np.random.default_rng(4).standard_normal((3, 7, 9, 3)).astype(np.float32)
+    for one in x[:, None]:
+        stock.set_tensor(given["index"], one)
+        stock.invoke()
+        assert model.get_signature_runner("infer")(x=one)["output"].tobytes() == stock.get_tensor(gives["index"]).tobytes()
+    train, y = model.get_signature_runner("train"), np.eye(4, dtype=np.float32)[[0, 1, 0]]
+    before, *_, after = [float(train(x=x, y=y, lr=np.array(0.05, np.float32))["loss"]) for _ in range(6)]
+    assert after < before
+
+
+@pytest.mark.parametrize("size", [(7, 9), (7, 9, 4), (1 << 20, 1 << 20, 3), (2, 2, 3)])
+def test_a_size_that_does_not_fit_is_refused(size: tuple[int, ...]) -> None:
+    with pytest.raises((BadArgument, NotTrainable)):
+        graft((OPEN / "any_size.tflite").read_bytes(), Wish(size=size))
+    with pytest.raises(BadArgument, match="none of the sizes that the file leaves open"):
+        graft(stock_file("har"), Wish(size=(50, 6)))
+
+
 def test_what_has_no_axis_of_samples_gets_one() -> None:
     data = (OPEN / "bare.tflite").read_bytes()
     made = graft(data, Wish(batch=3))

@@ -68,7 +68,7 @@ def windows(n: int, size: int, stride: int, dilation: int, padding: int) -> int:
     """Return how many windows fit along one axis."""
     span = (size - 1) * dilation + 1
     count = -(-n // stride) if padding == ops.SAME else -(-(n - span + 1) // stride)
-    if min(size, stride, dilation) < 1 or count < 0 or padding not in (ops.SAME, ops.VALID):
+    if min(size, stride, dilation, count) < 1 or padding not in (ops.SAME, ops.VALID):
         raise ValueError(f"windows of {size} over {n} entries")
     return count
 
