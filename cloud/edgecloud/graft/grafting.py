@@ -19,7 +19,7 @@ from . import describing, loss, optimizers, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
-from .inputs import Part, chosen, joined, labels_of, unbatched, without_zip
+from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
 from .standins import stand_in
@@ -44,6 +44,7 @@ class Wish:
     output: str = ""  # name of the output that is trained; empty: the first
     add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
     signature: str = ""  # of the stock file: which of its subgraphs is meant; empty: the first
+    size: tuple[int, ...] = ()  # of one sample, where the stock file leaves that open
     score: bool = False  # whether an auto-encoder scores samples against a threshold
     model: str = "the model"  # its name, for errors
 
@@ -61,6 +62,7 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
+    reference: bytes = b""  # the stock file behind its one x and without a zip: what `infer` gives the bits of
     parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
@@ -72,8 +74,9 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
     with consistent(wish.model):
-        made = _grafted(entered(without_zip(data), wish), wish, hashlib.sha256(data).hexdigest())
-    return replace(made, labels=labels_of(data))
+        given = entered(without_zip(data), wish)
+        made = _grafted(given, wish, hashlib.sha256(data).hexdigest())
+    return replace(made, reference=given.stock.data, parts=given.parts, labels=labels_of(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def entered(data: bytes, wish: Wish) -> Entered:
     """
     stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
-    stock = unbatched(stock, wish.model)
+    stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
     given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
     for why in given.stock.unknown.values():
         raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
@@ -258,7 +261,7 @@ class _Graft:
             raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
-        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, self.parts)
+        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed)
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
