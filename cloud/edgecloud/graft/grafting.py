@@ -20,12 +20,12 @@ from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape
-from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
+from .writing.standins import stand_in
 
 _ = (conv, dense, functions, pointwise, sequences, shape)  # importing them registers the gradients
 

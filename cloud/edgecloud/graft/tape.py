@@ -48,7 +48,7 @@ class Tape:
                 self.needed.update(op.outputs)
 
     def wants(self, tensor: int) -> bool:
-        """Return whether something that is trained leads to the tensor, through numbers that have a slope: whole ones and shapes have none."""
+        """Return whether something that is trained leads to the tensor, and it has a slope: whole numbers and shapes have none."""
         slopes = self.stock.tensors[tensor].type == ops.FLOAT32 and tensor not in self.stock.known
         return tensor in self.trained or (tensor in self.needed and slopes)
 

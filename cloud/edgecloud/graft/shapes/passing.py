@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from edgecloud.graft.stock import Op, Stock
+from edgecloud.graft.writing import ops
 from modelwire.errors import NotTrainable
-
-from .stock import Op, Stock
-from .writing import ops
 
 # Operators whose every entry depends on the entries in the same place alone.
 POINTWISE = frozenset((
