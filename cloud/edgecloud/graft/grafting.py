@@ -22,12 +22,12 @@ from .faster import instead_of
 from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
-from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
+from .writing.standins import stand_in
 
 _ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 

@@ -41,14 +41,16 @@ class Tape:
     def __init__(self, graph: GraphBuilder, stock: Stock, layout: Batched, trained: Iterable[int], wanted: frozenset[int]) -> None:
         self.graph, self.stock, self.layout, self.wanted = graph, stock, layout, wanted
         self.gradients: dict[int, int] = {}
-        self.needed = set(trained)
+        self.trained = frozenset(trained)
+        self.needed = set(self.trained)
         for op in stock.operators:
             if op.index in wanted and self.needed.intersection(op.inputs):
                 self.needed.update(op.outputs)
 
     def wants(self, tensor: int) -> bool:
-        """Return whether something that is trained leads to the tensor."""
-        return tensor in self.needed
+        """Return whether something that is trained leads to the tensor, and it has a slope: whole numbers and shapes have none."""
+        slopes = self.stock.tensors[tensor].type == ops.FLOAT32 and tensor not in self.stock.known
+        return tensor in self.trained or (tensor in self.needed and slopes)
 
     def shape(self, tensor: int) -> Shape:
         return self.graph.shape(tensor)
@@ -63,9 +65,9 @@ class Tape:
         """Run every rule, from the last operator to the first, except for those operators that the loss has dealt with."""
         done = {op.index for op in frozen}
         for op in reversed(self.stock.operators):
-            if op.index not in self.wanted or op.index in done or not self.needed.intersection(op.outputs):
+            if op.index not in self.wanted or op.index in done or not any(out in self.gradients for out in op.outputs):
                 continue
-            if not self.needed.intersection(op.inputs) or not any(out in self.gradients for out in op.outputs):
+            if not any(t >= 0 and self.wants(t) for t in op.inputs):
                 continue
             if op.code not in RULES:
                 raise NoRule(op, "has no gradient here")
