@@ -1,0 +1,116 @@
+"""Tries files one by one: what each is, what can be made of it, and whether that opens, gives the same, trains and learns in the installed runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgecloud.rehearsal import Allowance, ModeRun, ran, rehearsed
+from edgecommon.files import read_model_file
+from modelwire.errors import ModelWireError
+
+from . import limited, trying
+
+# How one mode of one file came out.
+LEARNS, TRAINS, REFUSED, BROKEN, NOT_RUN = "learns", "trains", "refused", "broken", "not run"
+SUFFIXES = (".tflite", ".lite")
+
+
+@dataclass(frozen=True, slots=True)
+class ModeTried:
+    """One mode of one file."""
+
+    mode: str
+    came: str  # LEARNS: it opens, infers as the stock file does, trains, and its loss fell; TRAINS: all but the last
+    reason: str = ""  # why it is not LEARNS
+    run: ModeRun | None = None  # None where there was nothing to run
+
+
+@dataclass(frozen=True, slots=True)
+class FileTried:
+    """One file: what it is, whether the installed runtime runs it as it stands, and its modes."""
+
+    path: Path
+    sha256: str
+    size: int  # bytes
+    kind: str
+    runs: bool | None  # None: no runtime is installed
+    reason: str  # why it can't be read or run
+    modes: tuple[ModeTried, ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()  # operators that keep `all` from being trained, and why
+    infer_ms: float = 0.0
+    operators: dict[str, int] = field(default_factory=dict)
+
+    def mode(self, name: str) -> ModeTried | None:
+        """Return one of its modes; of a file with one layer, `all` is what `head` is."""
+        return next((m for m in self.modes if m.mode == name), None)
+
+
+def found(paths: Sequence[Path]) -> list[Path]:
+    """Return the model files among these and in the folders among them, sorted; a file that is named is taken whatever its name."""
+    out: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            out |= {p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()}
+        else:
+            out.add(path)
+    return sorted(out)
+
+
+def tried(
+    paths: Sequence[Path], modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[FileTried]:
+    """Yield what came of each file. batch: samples of a step. allowance: what one child of the rehearsal may take."""
+    for number, path in enumerate(paths):
+        progress(number, len(paths))
+        yield one(path, modes, batch, allowance, rates=rates)
+    progress(len(paths), len(paths))
+
+
+def one(path: Path, modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True) -> FileTried:
+    """Return what came of one file; whatever it holds, this returns."""
+    try:
+        data = read_model_file(path, "a model file")
+    except ModelWireError as error:
+        return FileTried(path, "", 0, trying.UNREAD, None, trying.said(error))
+    digest, size = hashlib.sha256(data).hexdigest(), len(data)
+    with tempfile.TemporaryDirectory(prefix="edgecloud-zoo-") as name:
+        folder = Path(name)
+        bounds = limited.Bounds(seconds=allowance.seconds)
+        ended = limited.run("edgecloud.zoo.trying", [str(path), str(folder), str(batch), *modes], bounds)
+        if not isinstance(ended.answer, dict):
+            return FileTried(path, digest, size, trying.UNREAD, None, f"looking at it {ended.reason}")
+        looked: dict[str, Any] = ended.answer
+        if looked["kind"] == trying.UNREAD:
+            return FileTried(path, digest, size, trying.UNREAD, None, looked["reason"])
+        stock = ran(data, model=path.name, allowance=allowance)
+        runs = None if stock.no_runtime else not stock.reason
+        came = tuple(_came(made, data, folder, looked["kind"], allowance, rates=rates, model=path.name) for made in looked["modes"])
+    missing = tuple((str(name), str(why)) for name, why in looked["missing"])
+    return FileTried(
+        path, digest, size, looked["kind"], runs, stock.reason or stock.no_runtime, came, missing, stock.infer_ms, looked["operators"]
+    )
+
+
+def _came(
+    made: dict[str, str], data: bytes, folder: Path, kind: str, allowance: Allowance, *, rates: bool, model: str
+) -> ModeTried:
+    """Return how one mode came out. made: what `trying` says of it."""
+    if made["reason"]:
+        return ModeTried(made["mode"], REFUSED, made["reason"])
+    file = (folder / made["file"]).read_bytes()
+    ours = made["mode"] != trying.INT8_HEAD and kind != trying.TRAINABLE
+    rehearsal = rehearsed(file, stock=data if ours else None, model=model, allowance=allowance, rates=rates)
+    run = rehearsal.runs[0] if rehearsal.runs else None
+    if rehearsal.no_runtime:
+        return ModeTried(made["mode"], NOT_RUN, rehearsal.no_runtime, run)
+    if not rehearsal.passed or run is None:
+        return ModeTried(made["mode"], BROKEN, rehearsal.reason, run)
+    if run.falls is False:
+        return ModeTried(made["mode"], TRAINS, "no learning rate that was tried made its loss fall", run)
+    return ModeTried(made["mode"], LEARNS, "", run)
