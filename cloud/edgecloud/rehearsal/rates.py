@@ -1,0 +1,142 @@
+"""Finds the learning rate that a board may begin with, by a short range test on made-up samples.
+
+A step that is too large makes the loss of the very samples that it was taken on rise. Rates stand on a grid of 1 and 3 by powers of ten:
+the largest at which the loss fell without growing on the way, and one notch below it, as real samples differ more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgecommon.runtime import RuntimeModel
+from modelwire.errors import TrainingDiverged
+from modelwire.tensors import F32, Weights
+
+GRID = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+BEGIN = {"adam": 1e-3, "momentum": 1e-2}  # where the search begins: the customary rate of an optimizer
+BEGIN_SGD = 3e-2
+SAFETY = 1  # notches below the largest rate that works
+STEPS = 16  # of one try, on two batches in turn
+_LEAST_STEPS = 4
+_GREW = 1.1  # times the loss at the beginning: more than that on the way is growing
+_NOISE = 0.1  # of the outputs' spread: how far targets of a regression lie from what the model says now
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Made-up samples, two batches of them, and what the model shall say of them."""
+
+    x: F32  # [2 * batch, ...]
+    y: F32  # [2 * batch, ...]
+
+
+def task_of(opened: RuntimeModel, loss: str, rng: np.random.Generator) -> Task:
+    """Return a task that suits the loss: classes at random, or the model's own answers a little off.
+
+    loss: as the notes have it; "" when unknown: then outputs of one axis are classes.
+    """
+    contract, count = opened.contract, 2 * opened.batch
+    x = rng.standard_normal((count, *contract.x_shape), np.float32)
+    shape = (count, *contract.y_shape)
+    loss = loss or ("ce" if len(contract.y_shape) == 1 else "mse")
+    if loss == "ce" and contract.y_shape:
+        return Task(x, np.eye(shape[-1], dtype=np.float32)[rng.integers(shape[-1], size=shape[:-1])])
+    if loss == "binary":
+        return Task(x, rng.integers(0, 2, shape).astype(np.float32))
+    said = np.nan_to_num(opened.evaluate(x), nan=0.0, posinf=0.0, neginf=0.0)
+    spread = float(said.std()) or 1.0
+    return Task(x, np.asarray(said + _NOISE * spread * rng.standard_normal(shape, np.float32), np.float32))
+
+
+def found_for(
+    opened: RuntimeModel, task: Task, optimizer: str, start: Weights, seconds: float, found: dict[str, Any],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:  # fmt: skip
+    """Put the suggested rate into `found`, with the losses at it and whether they fell; and whether time ran out before the end.
+
+    seconds: that it may take. What is too slow for one try of a few steps gets no rate.
+    """
+    search = _Search(opened, task, start, clock, clock() + seconds)
+    step = max(1e-6, float(found.get("step_ms", 1.0)) / 1000)
+    search.steps = max(_LEAST_STEPS, min(STEPS, int(seconds / 4 / step)))  # four tries at least
+    found["rates_cut"] = search.steps < STEPS
+    best, at = -1, GRID.index(BEGIN.get(optimizer, BEGIN_SGD))
+    if search.late(step):
+        return
+    search.begin()
+    if search.works(at):
+        best = at
+        while best + 1 < len(GRID) and not search.late(step) and search.works(best + 1):
+            best += 1
+    else:
+        notches = 2 if found["rates_cut"] else 1
+        while best < 0 and at >= notches and not search.late(step):
+            at -= notches
+            best = at if search.works(at) else -1
+    found["rates_cut"] = found["rates_cut"] or search.cut
+    if best < 0:
+        found["falls"] = None if search.cut else False
+        return
+    chosen = max(0, best - SAFETY)
+    if chosen not in search.tried and search.late(step):  # lower than what works, and as safe
+        found["learning_rate"], found["losses"], found["falls"] = GRID[chosen], search.tried[best], True
+        return
+    found["falls"] = search.works(chosen)
+    found["learning_rate"], found["losses"] = GRID[chosen], search.tried[chosen]
+
+
+@dataclass
+class _Search:
+    """Tries rates from the same weights and the same state."""
+
+    opened: RuntimeModel
+    task: Task
+    start: Weights
+    clock: Callable[[], float]
+    until: float
+    steps: int = STEPS
+    cut: bool = False  # there was no time for another try
+    tried: dict[int, list[float]] = field(default_factory=dict)  # losses, of both batches in turn, the first two before any step
+
+    def begin(self) -> None:
+        self._fresh = self.opened.get_state()
+        self._begin = [self._step(k, 0.0) for k in range(2)]
+
+    def late(self, step: float) -> bool:
+        self.cut = self.cut or self.clock() + self.steps * step > self.until
+        return self.cut
+
+    def works(self, k: int) -> bool:
+        if k not in self.tried:
+            self.opened.set_weights(self.start)
+            self.opened.set_state(self._fresh)
+            self.tried[k] = losses = list(self._begin)
+            for n in range(self.steps):
+                try:
+                    losses.append(self._step(n, GRID[k]))
+                except TrainingDiverged:
+                    losses.append(math.inf)
+                if losses[-1] > _GREW * losses[n % 2]:
+                    break
+        return fell(self.tried[k])
+
+    def _step(self, n: int, rate: float) -> float:
+        part = slice(self.opened.batch * (n % 2), self.opened.batch * (n % 2 + 1))
+        return self.opened.train(self.task.x[part], self.task.y[part], rate)
+
+
+def fell(losses: Sequence[float]) -> bool:
+    """Return whether the loss is lower at the end, over both batches, and did not grow above its beginning on the way.
+
+    losses: of two batches in turn, the first two before any step.
+    """
+    if len(losses) < 4 or not all(map(math.isfinite, losses)):
+        return False
+    grew = any(loss > _GREW * losses[n % 2] for n, loss in enumerate(losses))
+    return not grew and sum(losses[-2:]) < sum(losses[:2])
