@@ -26,7 +26,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ChildAnswer:
     """How a child ended: with an answer, or with a reason why there is none."""
 
     answer: object
@@ -34,7 +34,7 @@ class Ended:
     crashed: bool = False  # a signal ended it that nobody here sent
 
 
-def run(module: str, words: Sequence[str], bounds: Bounds) -> Ended:
+def run(module: str, words: Sequence[str], bounds: Bounds) -> ChildAnswer:
     """Run `python -m module words...` and return the JSON document that it prints, or why there is none. Raises OSError without processes."""
     limits = [str(bounds.memory), str(max(1, round(bounds.seconds)))]
     child = subprocess.Popen(
@@ -44,7 +44,7 @@ def run(module: str, words: Sequence[str], bounds: Bounds) -> Ended:
     try:
         said, told = child.communicate(timeout=bounds.seconds)
     except subprocess.TimeoutExpired:
-        return Ended(None, f"took longer than {bounds.seconds:g} s")
+        return ChildAnswer(None, f"took longer than {bounds.seconds:g} s")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -52,14 +52,14 @@ def run(module: str, words: Sequence[str], bounds: Bounds) -> Ended:
             child.communicate(timeout=10)
     if child.returncode < 0:
         number = signal.Signals(-child.returncode)
-        return Ended(None, ENDS.get(number, f"was ended by {number.name}"), number not in (signal.SIGKILL, signal.SIGXCPU))
+        return ChildAnswer(None, ENDS.get(number, f"was ended by {number.name}"), number not in (signal.SIGKILL, signal.SIGXCPU))
     if child.returncode:
         last = told.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return Ended(None, f"failed: {last[0][:300] if last else f'exit code {child.returncode}'}")
+        return ChildAnswer(None, f"failed: {last[0][:300] if last else f'exit code {child.returncode}'}")
     try:
-        return Ended(json.loads(said[:SAID_MAX]), "")
+        return ChildAnswer(json.loads(said[:SAID_MAX]), "")
     except ValueError:
-        return Ended(None, "gave no answer")
+        return ChildAnswer(None, "gave no answer")
 
 
 def bound(words: Sequence[str]) -> list[str]:
