@@ -15,7 +15,7 @@ from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
 from . import describing, loss, optimizers, scoring
-from .batch import Batched, batched, forward, single, stock_tensors
+from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
@@ -128,6 +128,12 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if len(stock.subgraphs) > 1:
         raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
+    inner = [i for i in x.open if i > 0]
+    if inner:
+        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
+        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
+    for why in stock.unknown.values():
+        raise refuse(f"{why}; a step that trains needs every shape before it runs")
     for op in stock.operators:
         if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
             raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
@@ -269,7 +275,8 @@ class _Graft:
 
         faster: weights whose layers take the form of matrix products.
         """
-        stock_tensors(graph, self.stock, layout, self.variables)
+        # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
+        stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
         taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
@@ -281,7 +288,7 @@ class _Graft:
         for t in (*self.stock.inputs, *self.stock.outputs):
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
-                graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
+                graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if self.stock.is_constant(t) else 0)
         instead = instead_of(graph, faster) if faster else None
         forward(graph, self.stock, layout, self.variables, wanted, instead)
         return handles
