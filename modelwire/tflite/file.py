@@ -48,6 +48,7 @@ from .int8_head import Int8Head
 
 WEIGHT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")  # the signatures take them as keyword arguments
 REQUIRED = ("get_weights", "infer", "set_weights", "train")
+LOOKS = ("features", "infer", "score")  # signatures of one sample that move no weight
 REFUSED = {
     ADD_N: "ADD_N, whose result depends on the number of threads; add in a chain",
     ELU: "ELU, which is missing from the reference kernels; use another activation",
@@ -321,9 +322,12 @@ def _check_custom(m: TfliteModel, model: str) -> None:
 
 def _check_operators(m: TfliteModel, model: str) -> None:
     _check_custom(m, model)
-    for graph in m.graphs:
+    # What only looks at samples may stand as it came: no step is done again by it.
+    learns = {signature.graph for name, signature in m.signatures.items() if name not in LOOKS}
+    only_looks = {signature.graph for signature in m.signatures.values()} - learns
+    for i, graph in enumerate(m.graphs):
         for op in graph.operators:
-            if op.code in REFUSED:
+            if op.code in REFUSED and i not in only_looks:
                 _refuse(model, f"it uses {REFUSED[op.code]}")
         rank = max((len(t.shape) for t in graph.tensors), default=0)
         if rank > limits.DEFAULT.rank:

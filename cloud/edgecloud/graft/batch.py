@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from modelwire.errors import NotTrainable
 
+from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
 from .stock import Op, Stock, StockTensor
 from .writing import flat, ops
 from .writing.build import GraphBuilder, Made, tensor_table
@@ -28,7 +29,7 @@ _POINTWISE = frozenset((
     ops.LOGISTIC, ops.RELU, ops.RELU6, ops.RELU_N1_TO_1, ops.TANH, ops.EXP, ops.LOG, ops.NEG, ops.ABS, ops.SQRT, ops.RSQRT, ops.SQUARE,
     ops.HARD_SWISH, ops.LEAKY_RELU, ops.CAST, ops.GREATER, ops.GREATER_EQUAL, ops.LESS, ops.EQUAL, ops.LOGICAL_AND, ops.ZEROS_LIKE,
     ops.QUANTIZE, ops.DEQUANTIZE, ops.PAD, ops.PADV2, ops.MIRROR_PAD, ops.TILE, ops.BROADCAST_TO,
-))  # fmt: skip
+)) | POINTWISE  # fmt: skip
 _FREE_AXES = {ops.FULLY_CONNECTED: 1, ops.SOFTMAX: 1, ops.LOG_SOFTMAX: 1, ops.BATCH_MATMUL: 2}  # the last ones, which they work along
 _REDUCES = (ops.MEAN, ops.SUM, ops.REDUCE_MAX, ops.REDUCE_MIN, ops.REDUCE_PROD)
 
@@ -60,7 +61,7 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
         takes = [t for t in op.inputs if t >= 0 and axes[t] is not None]
         if all(out in stock.known for out in op.outputs):
             continue
-        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None:
+        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None and axes[op.inputs[1]] is None:
             takes = takes[:1]
         if not takes:
             continue
@@ -81,6 +82,10 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     def refuse(why: str) -> NotTrainable:
         return NotTrainable(model=stock.tensors[out].name, reason=f"{op.name} (operator {op.index}) {why}; only a graph of one sample can")
 
+    if op.code in PASSES:
+        return PASSES[op.code](stock, op, axes, refuse)
+    if computed_weights(stock, op, axes):
+        return product_axis(op, axes, refuse)
     if op.code in _RESHAPES:
         moved_to = _reshaped(shape, axis, to)
         if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
@@ -103,7 +108,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         if along == axis:
             raise refuse("takes the batch apart")
         return axis - (along < axis)
-    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION, ops.GATHER):
+    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION):
         return _cut(stock, op, shape, axis, to, refuse)
     if op.code == ops.FULLY_CONNECTED and len(to) != len(shape):
         if axis:
@@ -161,7 +166,7 @@ def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int,
         return axis - sum(gone >> i & 1 for i in range(axis))
     along = {
         ops.SPLIT: lambda: int(stock.value(op.inputs[0])), ops.SPLIT_V: lambda: int(stock.value(op.inputs[2])),
-        ops.CONCATENATION: lambda: op.option(0), ops.GATHER: lambda: op.option(0),
+        ops.CONCATENATION: lambda: op.option(0),
     }.get(op.code)  # fmt: skip
     if along is None:
         if to[axis] != shape[axis]:
@@ -207,6 +212,8 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
             graph.add_op(ops.TRANSPOSE, (inputs[0], graph.constant_of(order)), [out])
         else:
             graph.add_op(ops.RESHAPE, (inputs[0], graph.constant_of(shape)), [out], {0: flat.integers(shape)})
+    elif computed_weights(stock, op, layout.axes):
+        _product(graph, stock, op, layout)
     elif code == ops.FULLY_CONNECTED and len(inputs) > 2 and inputs[2] >= 0 and layout.axes[inputs[2]] is not None:
         # Converters fold an addition into the bias, even one of what the sample itself gives: it is an addition again.
         rows, gives = prod(shape) // shape[-1], shape[-1]
@@ -227,6 +234,8 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
         graph.add_op(code, (graph.constant_of(shape), *inputs[1:]), [out], options)
     elif code == ops.BROADCAST_TO:
         graph.add_op(code, (inputs[0], graph.constant_of(shape)), [out])
+    elif code == ops.GATHER or code == ops.REVERSE_SEQUENCE:
+        return _own_each(graph, stock, op, layout)
     elif code in (ops.CONCATENATION, ops.PACK) and any(layout.axes[t] is None for t in op.inputs):
         parts = []
         for t in inputs:
@@ -238,6 +247,45 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
         graph.add_op(code, parts, [out], options)
     else:
         return False
+    return True
+
+
+def _product(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> None:
+    """Append a FULLY_CONNECTED whose weights are each sample's own: a product for each sample."""
+    x, w = op.inputs[:2]
+    gives, takes = stock.tensors[w].shape
+    many = layout.shapes[w][0] // gives
+    rows = stock.tensors[x].size // takes
+    shape = layout.shapes[op.outputs[0]]
+    value = graph.matmul(graph.reshape(x, (many, rows, takes)), graph.reshape(w, (many, gives, takes)), adjoint_b=True)
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        value = graph.add(value, op.inputs[2])
+    value = graph.activation(value, op.fused)
+    graph.add_op(ops.RESHAPE, (value, graph.constant_of(shape)), [op.outputs[0]], {0: flat.integers(shape)})
+
+
+def _own_each(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool:
+    """Append a look-up or reversal that has one row of indices for each sample, where one sample's row was a constant."""
+    (a, b), (of, by) = op.inputs[:2], (layout.axes[op.inputs[0]], layout.axes[op.inputs[1]])
+    if op.code == ops.REVERSE_SEQUENCE:
+        assert of is not None
+        if by is not None or of != op.option(1):
+            return False
+        lengths = graph.broadcast(b, (layout.shapes[a][of],))
+        graph.add_op(op.code, (a, lengths), op.outputs, {0: flat.i32(op.option(0)), 1: flat.i32(op.option(1))})
+        return True
+    shared = shared_axes(stock, op)
+    place = by if of is None else of
+    if place is None or place >= shared or (of is not None and by is not None):
+        return False
+
+    def spread(t: int) -> int:
+        like = list(layout.shapes[t])
+        like[place] = layout.shapes[a if of is not None else b][place]
+        return graph.broadcast(t, like)
+
+    sides = (a, spread(b)) if by is None else (spread(a), b)
+    graph.add_op(op.code, sides, op.outputs, {0: flat.i32(op.option(0)), 1: flat.i32(op.option(1))})
     return True
 
 

@@ -19,14 +19,15 @@ from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
-from .rules import conv, dense, pointwise, shape
+from .rules import conv, dense, functions, pointwise, sequences, shape
+from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, pointwise, shape)  # importing them registers the gradients
+_ = (conv, dense, functions, pointwise, sequences, shape)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +136,10 @@ def check_stock(stock: Stock, wish: Wish) -> None:
     for why in stock.unknown.values():
         raise refuse(f"{why}; a step that trains needs every shape before it runs")
     for op in stock.operators:
-        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
-            raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
+        if op.code == ops.CUSTOM:
+            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
-
-
-_UNUSABLE = {
-    ops.CUSTOM: "only its author's code can run", ops.ADD_N: "gives other bits with another number of threads",
-    ops.ELU: "is missing from the reference kernels",
-}  # fmt: skip
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -289,8 +284,8 @@ class _Graft:
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
                 graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if self.stock.is_constant(t) else 0)
-        instead = instead_of(graph, faster) if faster else None
-        forward(graph, self.stock, layout, self.variables, wanted, instead)
+        forms = (instead_of(graph, faster), stand_in(graph)) if faster else ()
+        forward(graph, self.stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
         return handles
 
     def train(self, cut: Cut) -> GraphBuilder:
