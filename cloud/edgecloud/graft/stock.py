@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import limits
-from modelwire.errors import Malformed, ModelError
+from modelwire.errors import Malformed, ModelError, TooLarge
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
 
 from .shapes import Resolved, resolve
@@ -205,6 +205,7 @@ def read(data: bytes, model: str = "model file") -> Stock:
     if not graphs:
         raise file.malformed("it has no subgraph")
     graph = graphs[0]
+    _check_size(graph, model)
     tensors = tuple(_tensor(t, len(buffers)) for t in graph.tables(0))
     operators = tuple(_op(i, t, codes, len(tensors)) for i, t in enumerate(graph.tables(3)))
     inputs, outputs = graph.integers(1), graph.integers(2)
@@ -224,6 +225,14 @@ def _resolved(stock: Stock) -> Stock:
         for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
     )
     return replace(stock, tensors=tensors, known=found.known, unknown=found.unknown)
+
+
+def _check_size(graph: Table, model: str) -> None:
+    """Raise TooLarge for a graph that would take long to look at: its file may refer to one table a million times, in 4 bytes each."""
+    for number, what, limit in ((0, "tensors", limits.DEFAULT.graph_tensors), (3, "operators", limits.DEFAULT.graph_operators)):
+        count = graph.vector(number, 4).count
+        if count > limit:
+            raise TooLarge(what=f"{model}: its graph, in {what}", size=count, limit=limit)
 
 
 def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
@@ -248,6 +257,8 @@ def _tensor(t: Table, buffers: int) -> StockTensor:
     scales: tuple[float, ...] = ()
     zeros: tuple[int, ...] = ()
     if quantization is not None:
+        # Taken from the allowance: all tensors of a file may refer to one long vector.
+        t.file.spend(quantization.vector(2, 4).count + quantization.vector(3, 8).count)
         v = quantization.vector(2, 4)
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
