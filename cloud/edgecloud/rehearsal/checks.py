@@ -206,9 +206,9 @@ def _infer(opened: RuntimeModel, task: rates.Task, found: Found) -> None:
 
 def _eval(opened: RuntimeModel, task: rates.Task, found: Found) -> None:
     """Raise Failed unless eval on a batch is infer on each of its samples, but for the order of sums."""
-    many = opened.evaluate(task.x[: opened.batch])
+    many = opened.evaluate(task.x)
     if opened.contract.evaluates:
-        found["eval_ms"] = _milliseconds(lambda: opened.evaluate(task.x[: opened.batch]))
+        found["eval_ms"] = _milliseconds(lambda: opened.evaluate(task.x))
     count, began = 0, time.monotonic()
     for k in range(opened.batch):
         _close(f"eval and infer of sample {k}", many[k], opened.infer(task.x[k]))
@@ -218,11 +218,11 @@ def _eval(opened: RuntimeModel, task: rates.Task, found: Found) -> None:
 
 
 def _train(opened: RuntimeModel, which: Mode, task: rates.Task, start: Weights, found: Found) -> None:
-    batch, taken = opened.batch, []
+    taken: list[float] = []
     for _ in range(2):
         began = time.monotonic()
         try:
-            opened.train(task.x[:batch], task.y[:batch], SMALL)
+            opened.train(task.x, task.y, SMALL)
         except TrainingDiverged as e:
             raise Failed(f"a step at the rate {SMALL:g} gives {e.facts.get('what', 'no number')}, on made-up samples") from None
         taken.append(1000 * (time.monotonic() - began))
@@ -234,7 +234,7 @@ def _train(opened: RuntimeModel, which: Mode, task: rates.Task, start: Weights, 
     if lost:
         raise Failed(f"training by {which.signature} leaves {lost[0]!r} without a number")
     if taken[-1] < 200:
-        taken.append(_milliseconds(lambda: opened.train(task.x[:batch], task.y[:batch], SMALL)))
+        taken.append(_milliseconds(lambda: opened.train(task.x, task.y, SMALL)))
     found["step_ms"] = taken[-1]
 
 
@@ -252,7 +252,6 @@ def _weights(opened: RuntimeModel, data: bytes, start: Weights) -> None:
 
 def _state(opened: RuntimeModel, task: rates.Task) -> None:
     """Raise Failed unless the optimizer's slots come back as they were set, and a step from them is the same step."""
-    batch = opened.batch
     state, weights = opened.get_state(), opened.get_weights()
     if not opened.state_is_whole:
         return
@@ -264,7 +263,7 @@ def _state(opened: RuntimeModel, task: rates.Task) -> None:
         wrong = sorted(name for name, value in state.items() if value.tobytes() != got[name].tobytes())
         if wrong:
             raise Failed(f"get_state does not give {wrong[0]!r} as set_state was given it")
-        loss = opened.train(task.x[:batch], task.y[:batch], SMALL)
+        loss = opened.train(task.x, task.y, SMALL)
         results.append((loss, {name: value.tobytes() for name, value in opened.get_weights().items()}))
     if results[0] != results[1]:
         raise Failed("the same step from the same weights and state gives other bits")

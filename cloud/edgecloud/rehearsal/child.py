@@ -43,7 +43,8 @@ def main(words: Sequence[str]) -> int:
     checks.warm()
     limit(allowance)
     forget_peak()
-    found: dict[str, Any] = {"runtime": f"{installed.package} {installed.version}"}
+    found: dict[str, Any] = {}
+    say(runtime=f"{installed.package} {installed.version}")
     try:
         if words[0] == "stock":
             checks.stock_alone(installed, Path(asked["file"]), found, stage)

@@ -40,6 +40,7 @@ class Ended:
     said: dict[str, Any]  # its last word; empty when it had none
     stage: str  # the last one that it began
     reason: str  # why there is no last word; "" otherwise
+    runtime: str  # package and version, as soon as it was loaded
 
 
 def told_by(words: Sequence[str], *, folder: Path, seconds: float, said: Callable[[str], None]) -> Ended:
@@ -62,10 +63,11 @@ def told_by(words: Sequence[str], *, folder: Path, seconds: float, said: Callabl
             child.stdout.close()
     lines = [line for line in map(_line, told.split(b"\n")) if line]
     stage = next((str(line["stage"]) for line in reversed(lines) if "stage" in line), "start")
+    runtime = next((str(line["runtime"]) for line in lines if "runtime" in line), "")
     last = next((line for line in reversed(lines) if "end" in line), None)
     if last is not None and isinstance(last["end"], dict) and not late:
-        return Ended(last["end"], stage, "")
-    return Ended({}, stage, _end(child.returncode, late, seconds, folder / "stderr"))
+        return Ended(last["end"], stage, "", runtime)
+    return Ended({}, stage, _end(child.returncode, late, seconds, folder / "stderr"), runtime)
 
 
 def _listened(child: subprocess.Popen[bytes], until: float, said: Callable[[str], None]) -> tuple[bytes, bool]:

@@ -21,8 +21,9 @@ from modelwire.tensors import F32, Weights
 GRID = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 BEGIN = {"adam": 1e-3, "momentum": 1e-2}  # where the search begins: the customary rate of an optimizer
 BEGIN_SGD = 3e-2
+UP = 2  # notches above that at which it ends: what suits made-up samples so well may not suit others
 SAFETY = 1  # notches below the largest rate that works
-STEPS = 16  # of one try, on two batches in turn
+STEPS = 16  # of one try
 _LEAST_STEPS = 4
 _GREW = 1.1  # times the loss at the beginning: more than that on the way is growing
 _NOISE = 0.1  # of the outputs' spread: how far targets of a regression lie from what the model says now
@@ -30,10 +31,10 @@ _NOISE = 0.1  # of the outputs' spread: how far targets of a regression lie from
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Made-up samples, two batches of them, and what the model shall say of them."""
+    """A batch of made-up samples, and what the model shall say of them."""
 
-    x: F32  # [2 * batch, ...]
-    y: F32  # [2 * batch, ...]
+    x: F32  # [batch, ...]
+    y: F32  # [batch, ...]
 
 
 def task_of(opened: RuntimeModel, loss: str, rng: np.random.Generator) -> Task:
@@ -41,7 +42,7 @@ def task_of(opened: RuntimeModel, loss: str, rng: np.random.Generator) -> Task:
 
     loss: as the notes have it; "" when unknown: then outputs of one axis are classes.
     """
-    contract, count = opened.contract, 2 * opened.batch
+    contract, count = opened.contract, opened.batch
     x = rng.standard_normal((count, *contract.x_shape), np.float32)
     shape = (count, *contract.y_shape)
     loss = loss or ("ce" if len(contract.y_shape) == 1 else "mse")
@@ -62,81 +63,71 @@ def found_for(
 
     seconds: that it may take. What is too slow for one try of a few steps gets no rate.
     """
-    search = _Search(opened, task, start, clock, clock() + seconds)
     step = max(1e-6, float(found.get("step_ms", 1.0)) / 1000)
-    search.steps = max(_LEAST_STEPS, min(STEPS, int(seconds / 4 / step)))  # four tries at least
-    found["rates_cut"] = search.steps < STEPS
-    best, at = -1, GRID.index(BEGIN.get(optimizer, BEGIN_SGD))
-    if search.late(step):
-        return
+    search = _Search(opened, task, start, clock, clock() + seconds, max(_LEAST_STEPS, min(STEPS, int(seconds / 4 / step))))
+    at = best = GRID.index(BEGIN.get(optimizer, BEGIN_SGD))
     search.begin()
     if search.works(at):
-        best = at
-        while best + 1 < len(GRID) and not search.late(step) and search.works(best + 1):
+        while best < at + UP and not search.late(step) and search.works(best + 1):
             best += 1
     else:
-        notches = 2 if found["rates_cut"] else 1
-        while best < 0 and at >= notches and not search.late(step):
-            at -= notches
-            best = at if search.works(at) else -1
-    found["rates_cut"] = found["rates_cut"] or search.cut
-    if best < 0:
+        # A rate that is too large is seen after a step or two. Some rate is worth more than the time, up to twice of it.
+        search.until += seconds
+        notches = 1 if search.steps == STEPS else 2
+        while best >= notches and not search.late(step):
+            best -= notches
+            if search.works(best):
+                break
+    found["rates_cut"] = search.cut or search.steps < STEPS
+    if not search.works(best):
         found["falls"] = None if search.cut else False
         return
     chosen = max(0, best - SAFETY)
-    if chosen not in search.tried and search.late(step):  # lower than what works, and as safe
-        found["learning_rate"], found["losses"], found["falls"] = GRID[chosen], search.tried[best], True
-        return
-    found["falls"] = search.works(chosen)
-    found["learning_rate"], found["losses"] = GRID[chosen], search.tried[chosen]
+    # Where there is no time to try it: it is smaller than one that works.
+    seen = chosen if chosen in search.tried or not search.late(step) else best
+    found["falls"] = search.works(seen)
+    found["learning_rate"], found["losses"] = GRID[chosen], search.tried[seen]
 
 
 @dataclass
 class _Search:
-    """Tries rates from the same weights and the same state."""
+    """Tries rates from the same weights and the same state, each on the same batch."""
 
     opened: RuntimeModel
     task: Task
     start: Weights
     clock: Callable[[], float]
     until: float
-    steps: int = STEPS
+    steps: int
     cut: bool = False  # there was no time for another try
-    tried: dict[int, list[float]] = field(default_factory=dict)  # losses, of both batches in turn, the first two before any step
+    tried: dict[int, list[float]] = field(default_factory=dict)  # losses by place on the grid; the first is that before any step
 
     def begin(self) -> None:
         self._fresh = self.opened.get_state()
-        self._begin = [self._step(k, 0.0) for k in range(2)]
+        self._begin = self._loss(0.0)
 
     def late(self, step: float) -> bool:
-        self.cut = self.cut or self.clock() + self.steps * step > self.until
+        """Whether there is no time for a short try. step: seconds."""
+        self.cut = self.cut or self.clock() + _LEAST_STEPS * step > self.until
         return self.cut
 
     def works(self, k: int) -> bool:
         if k not in self.tried:
             self.opened.set_weights(self.start)
             self.opened.set_state(self._fresh)
-            self.tried[k] = losses = list(self._begin)
-            for n in range(self.steps):
-                try:
-                    losses.append(self._step(n, GRID[k]))
-                except TrainingDiverged:
-                    losses.append(math.inf)
-                if losses[-1] > _GREW * losses[n % 2]:
-                    break
+            losses = self.tried[k] = [self._begin]
+            while len(losses) <= self.steps and losses[-1] <= _GREW * self._begin:
+                losses.append(self._loss(GRID[k]))
+            del losses[1:2]  # the first step tells the same loss again: that of the weights before it
         return fell(self.tried[k])
 
-    def _step(self, n: int, rate: float) -> float:
-        part = slice(self.opened.batch * (n % 2), self.opened.batch * (n % 2 + 1))
-        return self.opened.train(self.task.x[part], self.task.y[part], rate)
+    def _loss(self, rate: float) -> float:
+        try:
+            return self.opened.train(self.task.x, self.task.y, rate)
+        except TrainingDiverged:
+            return math.inf
 
 
 def fell(losses: Sequence[float]) -> bool:
-    """Return whether the loss is lower at the end, over both batches, and did not grow above its beginning on the way.
-
-    losses: of two batches in turn, the first two before any step.
-    """
-    if len(losses) < 4 or not all(map(math.isfinite, losses)):
-        return False
-    grew = any(loss > _GREW * losses[n % 2] for n, loss in enumerate(losses))
-    return not grew and sum(losses[-2:]) < sum(losses[:2])
+    """Return whether the loss is lower at the end, and did not grow above its beginning on the way. losses: the first before any step."""
+    return len(losses) > 2 and all(loss <= _GREW * losses[0] for loss in losses) and losses[-1] < losses[0]

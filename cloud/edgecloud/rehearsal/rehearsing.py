@@ -94,6 +94,7 @@ def rehearsed(
         every = notes_of(file, model=model).modes
     except ModelWireError as e:
         return Rehearsal("", "", (ModeRun("", "", str(e.facts.get("reason", e.message))),))
+    runtime = ""
     chosen = [m for m in every if modes is None or m.name in modes]
     chosen += [Mode(name, "", ()) for name in modes or () if name not in {m.name for m in every}]
     runs: list[ModeRun] = []
@@ -111,7 +112,7 @@ def rehearsed(
             if "no_runtime" in ended.said:
                 return Rehearsal("", str(ended.said["no_runtime"]), ())
             runs.append(_run(mode, ended))
-            runtime = str(ended.said.get("runtime", "")) or (runtime if runs[1:] else "")
+            runtime = runtime or ended.runtime
     return Rehearsal(runtime or "unknown", "", tuple(runs))
 
 
@@ -127,7 +128,7 @@ def ran(file: bytes, *, model: str = "the model", allowance: Allowance | None = 
     if "no_runtime" in found:
         return StockRun("", str(found["no_runtime"]), "", 0.0, 0)
     reason = "" if found.get("passed") else str(found.get("reason") or f"{ended.stage}: {ended.reason}")
-    return StockRun(str(found.get("runtime", "unknown")), "", reason, _number(found, "infer_ms"), int(_number(found, "memory")))
+    return StockRun(ended.runtime or "unknown", "", reason, _number(found, "infer_ms"), int(_number(found, "memory")))
 
 
 def _ended(what: str, asked: Mapping[str, Any], folder: Path, allowance: Allowance, said: Callable[[str], None]) -> Ended:
