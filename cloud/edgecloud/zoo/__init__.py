@@ -5,4 +5,4 @@ Files are hostile: each is parsed, and each result is run, in a child process wi
 
 from __future__ import annotations
 
-__all__ = ["counting", "limited", "running", "trying"]
+__all__ = ["codes", "counting", "limited", "running", "trying"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,22 @@ def _came(
         return ModeTried(made["mode"], NOT_RUN, rehearsal.no_runtime, run)
     if not rehearsal.passed or run is None:
         return ModeTried(made["mode"], BROKEN, rehearsal.reason, run)
-    if run.falls is False:
-        return ModeTried(made["mode"], TRAINS, "no learning rate that was tried made its loss fall", run)
+    if made["mode"] == trying.INT8_HEAD:
+        return _fitted(made["mode"], folder / made["file"], allowance, run)
+    if run.falls is not True:
+        why = "no learning rate was looked for" if run.falls is None else "no learning rate that was tried made its loss fall"
+        return ModeTried(made["mode"], TRAINS, why, run)
     return ModeTried(made["mode"], LEARNS, "", run)
+
+
+def _fitted(mode: str, file: Path, allowance: Allowance, run: ModeRun) -> ModeTried:
+    """Return how an int8 head came out that runs: its loss falls once it is retrained, and the layers in front keep their bits."""
+    ended = limited.run("edgecloud.zoo.codes", [str(file)], limited.Bounds(seconds=allowance.seconds))
+    found: dict[str, Any] = ended.answer if isinstance(ended.answer, dict) else {"reason": f"retraining it {ended.reason}"}
+    if found["reason"]:
+        return ModeTried(mode, TRAINS, found["reason"], run)
+    if not found["same"]:
+        return ModeTried(mode, BROKEN, "the layers in front of its head give other codes once that is retrained", run)
+    if not found["after"] < found["before"]:
+        return ModeTried(mode, TRAINS, f"its loss was {found['before']:.3g} and is {found['after']:.3g} once it is retrained", run)
+    return ModeTried(mode, LEARNS, "", replace(run, losses=(found["before"], found["after"]), falls=True))

@@ -88,17 +88,10 @@ def layers(length: int, last: int = ops.RELU) -> bytes:
 
 def many_tensors(count: int) -> bytes:
     """Return a file with `count` tensors, all one table."""
-    g = Graph()
-    g.tensor((1, 4))
-    shared = TableNode({0: flat.integers((1, 4)), 3: flat.text("the same")})
-    data = written([g], [], [])
-    # Each entry of the vector points to one table: 4 bytes a tensor.
-    vector = struct.pack("<I", count)
-    _ = shared
-    return _with_vector(data, vector, count)
+    return _with_vector(count)
 
 
-def _with_vector(data: bytes, head: bytes, count: int) -> bytes:
+def _with_vector(count: int) -> bytes:
     """Return a minimal file whose subgraph has `count` tensors that are all the same table."""
     out = bytearray(struct.pack("<I4s", 0, b"TFL3"))
 
@@ -127,7 +120,7 @@ def _with_vector(data: bytes, head: bytes, count: int) -> bytes:
     point(root + 12, buffers)
     graph = table({0: 0, 1: 0, 2: 0}, 4)
     point(graphs + 4, graph)
-    tensors = put(head + bytes(4 * count))
+    tensors = put(struct.pack("<I", count) + bytes(4 * count))
     point(graph + 4, tensors)
     one = put(struct.pack("<II", 1, 0))
     point(graph + 8, one)

@@ -9,6 +9,7 @@ swapped. Each is tried in a process of its own, so that a crash of the runtime i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -19,11 +20,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecloud.graft.grafting import Wish, graft
 from edgecloud.graft.inspecting import look
@@ -78,7 +81,7 @@ def places(data: bytes) -> Places:
     """Return where what a mutation may hit lies in a sound file."""
     file = File(memoryview(data), what="a source", entries=len(data))
     root = file.root(b"TFL3")
-    shapes, indices, buffers, codes, counts = [], [], [], [], []
+    shapes, indices, buffers, codes, counts = ([0] * 0 for _ in range(5))
 
     def entries(table: Table, number: int, into: list[int]) -> None:
         v = table.vector(number, 4)
@@ -106,7 +109,8 @@ def places(data: bytes) -> Places:
         if v.count:
             counts.append(v.start - 4)
     pairs = iter(file.spans)
-    return Places(*map(tuple, (shapes, indices, buffers, codes, counts)), tuple(zip(pairs, pairs, strict=True)))  # type: ignore[arg-type]
+    read = tuple(zip(pairs, pairs, strict=True))
+    return Places(tuple(shapes), tuple(indices), tuple(buffers), tuple(codes), tuple(counts), read)
 
 
 def mutant(seed: int) -> tuple[str, bytes]:
@@ -222,13 +226,11 @@ def _in_child(data: bytes, told: int) -> None:
                 else:
                     if isinstance(result, bytes):
                         made[mode] = result
-        try:
+        with contextlib.suppress(ModelWireError):
             look(data, Wish(batch=2), rate=1e9)
-        except ModelWireError:
-            pass
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
         signal.setitimer(signal.ITIMER_REAL, 0)
-        say(how=BROKEN, why=f"unnamed {type(error).__name__}: {error}"[:300], seconds=time.monotonic() - started, memory=_resident() - before)
+        say(how=BROKEN, why=f"unnamed {error!r}"[:300], seconds=time.monotonic() - started, memory=_resident() - before)
         return
     say(seconds=time.monotonic() - started, memory=_resident() - before)
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -277,17 +279,17 @@ def _run(data: bytes, made: dict[str, bytes], say: Callable[..., None]) -> None:
     say(how=RUNS, why="")
 
 
-def _some(detail: dict[str, object]) -> np.ndarray:  # type: ignore[type-arg]
-    shape, dtype = tuple(int(n) for n in detail["shape"]), np.dtype(detail["dtype"])  # type: ignore[attr-defined,call-overload]
+def _some(detail: Mapping[str, Any]) -> NDArray[Any]:
+    shape, dtype = tuple(int(n) for n in detail["shape"]), np.dtype(detail["dtype"])
     value = np.random.default_rng(0).standard_normal(shape)
     return value.astype(dtype) if dtype.kind == "f" else np.ones(shape, dtype)
 
 
-def _outputs(interpreter: object, given: list[np.ndarray]) -> list[bytes]:  # type: ignore[type-arg]
-    for detail, value in zip(interpreter.get_input_details(), given, strict=True):  # type: ignore[attr-defined]
-        interpreter.set_tensor(detail["index"], value)  # type: ignore[attr-defined]
-    interpreter.invoke()  # type: ignore[attr-defined]
-    return [np.asarray(interpreter.get_tensor(d["index"])).tobytes() for d in interpreter.get_output_details()]  # type: ignore[attr-defined]
+def _outputs(interpreter: Any, given: list[NDArray[Any]]) -> list[bytes]:
+    for detail, value in zip(interpreter.get_input_details(), given, strict=True):
+        interpreter.set_tensor(detail["index"], value)
+    interpreter.invoke()
+    return [np.asarray(interpreter.get_tensor(d["index"])).tobytes() for d in interpreter.get_output_details()]
 
 
 def every(count: int, first: int = 0) -> Iterator[Came]:

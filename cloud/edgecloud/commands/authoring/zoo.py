@@ -30,6 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=whole(1, 86_400), default=120, metavar="S", help="what one step of the trial of one file may take (default: 120)"
     )
+    parser.add_argument(
+        "--memory", type=whole(64, 1 << 20), default=4096, metavar="MIB", help="memory that the trial of one file may take (default: 4096)"
+    )
     parser.add_argument("--no-rates", action="store_true", help="look for no learning rate: that a loss falls is then not known")
 
 
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> Answer:
         if not Path(path).exists():
             raise MissingFile(path=path, what="the folder of models")
     paths = running.found([Path(p) for p in args.paths])
-    allowance = Allowance(seconds=float(args.seconds))
+    allowance = Allowance(memory=args.memory << 20, seconds=float(args.seconds))
     every = list(running.tried(paths, args.modes, args.batch, allowance, rates=not args.no_rates, progress=progress("files", 10.0)))
     total, rules = counting.totals(every), counting.missing(every)
     document: Document = {
