@@ -54,8 +54,13 @@ def learns(file: FileTried, mode: str) -> bool:
 
 def missing(every: Sequence[FileTried]) -> tuple[MissingRule, ...]:
     """Return the operators without a rule, the one that unlocks most first."""
-    alone: Counter[str] = Counter(f.missing[0][0] for f in every if len(f.missing) == 1)
-    among: Counter[str] = Counter(name for f in every for name, _ in f.missing)
-    why = {name: reason for f in reversed(every) for name, reason in f.missing}
+    return missing_among([file.missing for file in every])
+
+
+def missing_among(every: Sequence[Sequence[tuple[str, str]]]) -> tuple[MissingRule, ...]:
+    """Return the same of what keeps each file out: operators and why."""
+    alone: Counter[str] = Counter(found[0][0] for found in every if len(found) == 1)
+    among: Counter[str] = Counter(name for found in every for name, _ in found)
+    why = {name: reason for found in reversed(every) for name, reason in found}
     rules = (MissingRule(name, alone[name], count, why[name]) for name, count in among.items())
     return tuple(sorted(rules, key=lambda rule: (-rule.unlocks, -rule.blocks, rule.operator)))

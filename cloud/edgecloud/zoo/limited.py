@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SAID_MAX = 4 << 20  # bytes of an answer that are read
-ENDS = {signal.SIGKILL: "was killed: out of memory or out of time", signal.SIGSEGV: "crashed (SIGSEGV)", signal.SIGABRT: "crashed (SIGABRT)",
-        signal.SIGFPE: "crashed (SIGFPE)", signal.SIGBUS: "crashed (SIGBUS)", signal.SIGXCPU: "took too much processor time"}  # fmt: skip
+ENDS = {signal.SIGKILL: "was killed: out of memory or out of time", signal.SIGXCPU: "took too much processor time"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class ChildAnswer:
 
 
 def run(module: str, words: Sequence[str], bounds: Bounds) -> ChildAnswer:
-    """Run `python -m module words...` and return the JSON document that it prints, or why there is none. Raises OSError without processes."""
+    """Run `python -m module words...` and return the JSON document that it prints, or why there is none."""
     limits = [str(bounds.memory), str(max(1, round(bounds.seconds)))]
     child = subprocess.Popen(
         [sys.executable, "-m", module, *limits, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -52,7 +51,7 @@ def run(module: str, words: Sequence[str], bounds: Bounds) -> ChildAnswer:
             child.communicate(timeout=10)
     if child.returncode < 0:
         number = signal.Signals(-child.returncode)
-        return ChildAnswer(None, ENDS.get(number, f"was ended by {number.name}"), number not in (signal.SIGKILL, signal.SIGXCPU))
+        return ChildAnswer(None, ENDS.get(number, f"crashed ({number.name})"), number not in (signal.SIGKILL, signal.SIGXCPU))
     if child.returncode:
         last = told.decode("utf-8", "replace").strip().splitlines()[-1:]
         return ChildAnswer(None, f"failed: {last[0][:300] if last else f'exit code {child.returncode}'}")

@@ -1,10 +1,11 @@
-"""Tries files one by one: what each is, what can be made of it, and whether that opens, gives the same, trains and learns in the installed runtime."""
+"""Tries files: what each is, what can be made of it, and whether that opens, gives the same, trains and learns in the installed runtime."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,23 @@ def found(paths: Sequence[Path]) -> list[Path]:
 
 
 def tried(
-    paths: Sequence[Path], modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True,
+    paths: Sequence[Path], modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True, jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[FileTried]:
-    """Yield what came of each file. batch: samples of a step. allowance: what one child of the rehearsal may take."""
-    for number, path in enumerate(paths):
-        progress(number, len(paths))
-        yield one(path, modes, batch, allowance, rates=rates)
-    progress(len(paths), len(paths))
+    """Yield what came of each file, in order. batch: samples of a step. allowance: what one child of the rehearsal may take.
+
+    jobs: files at a time; the times that are measured are then those of a machine that does other things.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        begun = [pool.submit(one, path, modes, batch, allowance, rates=rates) for path in paths]
+        try:
+            for number, each in enumerate(begun):
+                progress(number, len(paths))
+                yield each.result()
+            progress(len(paths), len(paths))
+        finally:
+            for each in begun:
+                each.cancel()
 
 
 def one(path: Path, modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True) -> FileTried:
@@ -130,3 +140,21 @@ def _fitted(mode: str, file: Path, allowance: Allowance, run: ModeRun) -> ModeTr
     if not found["after"] < found["before"]:
         return ModeTried(mode, TRAINS, f"its loss was {found['before']:.3g} and is {found['after']:.3g} once it is retrained", run)
     return ModeTried(mode, LEARNS, "", replace(run, losses=(found["before"], found["after"]), falls=True))
+
+
+def described(file: FileTried) -> dict[str, Any]:
+    """Return the same as a document."""
+    return {
+        "file": str(file.path), "sha256": file.sha256, "bytes": file.size, "kind": file.kind, "runs": file.runs, "reason": file.reason,
+        "infer_ms": file.infer_ms or None, "operators": file.operators, "missing": [list(pair) for pair in file.missing],
+        "modes": [_described(m) for m in file.modes],
+    }  # fmt: skip
+
+
+def _described(tried: ModeTried) -> dict[str, Any]:
+    run = tried.run
+    told: dict[str, Any] = {} if run is None else {
+        "delegate": run.delegate, "losses": list(run.losses), "learning_rate": run.learning_rate or None, "memory": run.memory,
+        "infer_ms": run.infer_ms or None, "eval_ms": run.eval_ms or None, "step_ms": run.step_ms or None, "stage": run.stage,
+    }  # fmt: skip
+    return {"mode": tried.mode, "result": tried.came, "reason": tried.reason, **told}

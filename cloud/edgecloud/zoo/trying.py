@@ -1,4 +1,6 @@
-"""Looks at one file and makes of it what can be made, in a process of its own: python -m edgecloud.zoo.trying MEMORY SECONDS FILE OUT BATCH MODE...
+"""Looks at one file and makes of it what can be made, in a process of its own.
+
+    python -m edgecloud.zoo.trying MEMORY SECONDS FILE FOLDER BATCH MODE...
 
 Prints what came out as one JSON document, and writes one trainable file for each mode that can be made.
 """
@@ -57,7 +59,8 @@ def kind_of(stock: Stock) -> str:
     """Return what a file is: trainable already, int8 where layers give codes, else float."""
     if any(t.text(2) == "train" for t in stock.root.tables(7)):
         return TRAINABLE
-    return INT8 if any(op.code in _LAYERS and op.outputs and stock.tensors[op.outputs[0]].type in _CODES for op in stock.operators) else FLOAT
+    given = (stock.tensors[op.outputs[0]].type for op in stock.operators if op.code in _LAYERS and op.outputs)
+    return INT8 if any(type in _CODES for type in given) else FLOAT
 
 
 def said(error: ModelWireError) -> str:
@@ -80,7 +83,8 @@ def _head(data: bytes, folder: Path, model: str) -> dict[str, str]:
     try:
         head = tflite_file.read_head(data, model=model)
         if head is None:
-            raise NotTrainable(model=model, reason="its output comes from no dense layer of int8, directly or through a logistic or a softmax")
+            reason = "its output comes from no dense layer of int8, directly or through a logistic or a softmax"
+            raise NotTrainable(model=model, reason=reason)
     except ModelWireError as error:
         return {"mode": INT8_HEAD, "reason": said(error), "file": "", "named": type(error).__name__}
     (folder / "int8.tflite").write_bytes(data)

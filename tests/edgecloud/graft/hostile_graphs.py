@@ -21,8 +21,9 @@ class Graph:
     inputs: Sequence[int] = (0,)
     outputs: Sequence[int] = (0,)
 
-    def tensor(self, shape: Sequence[int], *, type: int = ops.FLOAT32, buffer: int = 0, quantization: Node | None = None) -> int:
-        fields: dict[int, Number | Node] = {0: flat.integers(shape), 1: flat.i8(type), 2: flat.u32(buffer), 3: flat.text(f"t{len(self.tensors)}")}
+    def tensor(self, shape: Sequence[int], *, of: int = ops.FLOAT32, buffer: int = 0, quantization: Node | None = None) -> int:
+        name = flat.text(f"t{len(self.tensors)}")
+        fields: dict[int, Number | Node] = {0: flat.integers(shape), 1: flat.i8(of), 2: flat.u32(buffer), 3: name}
         if quantization is not None:
             fields[4] = quantization
         self.tensors.append(TableNode(fields))
@@ -178,14 +179,14 @@ def endless_loop() -> bytes:
     """Return a file whose WHILE never ends: its condition gives its input back, which is true."""
     main, condition, body = Graph(), Graph(), Graph()
     x = main.tensor((1, 4))
-    flag = main.tensor((), type=ops.BOOL, buffer=3)
-    out, kept = main.tensor((), type=ops.BOOL), main.tensor((1, 4))
+    flag = main.tensor((), of=ops.BOOL, buffer=3)
+    out, kept = main.tensor((), of=ops.BOOL), main.tensor((1, 4))
     main.op(1, (flag, x), (out, kept), (93, TableNode({0: flat.i32(1), 1: flat.i32(2)})))
     w, b, y = main.tensor((2, 4), buffer=1), main.tensor((2,), buffer=2), main.tensor((1, 2))
     main.op(0, (kept, w, b), (y,), (8, TableNode({})))
     main.outputs = (y,)
     for g in (condition, body):
-        g.tensor((), type=ops.BOOL)
+        g.tensor((), of=ops.BOOL)
         g.tensor((1, 4))
         g.inputs = (0, 1)
     condition.outputs, body.outputs = (0,), (0, 1)

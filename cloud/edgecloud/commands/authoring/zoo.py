@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgecloud.rehearsal import Allowance
 from edgecloud.zoo import counting, running
-from edgecloud.zoo.running import FileTried, ModeTried
+from edgecloud.zoo.running import FileTried
 from edgecommon.arguments import whole
 from edgecommon.printing import Answer
 from modelwire.errors import MissingFile
@@ -33,6 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=whole(64, 1 << 20), default=4096, metavar="MIB", help="memory that the trial of one file may take (default: 4096)"
     )
+    parser.add_argument("--jobs", type=whole(1, 64), default=1, metavar="N", help="files at a time (default: 1)")
     parser.add_argument("--no-rates", action="store_true", help="look for no learning rate: that a loss falls is then not known")
 
 
@@ -42,10 +43,13 @@ def run(args: argparse.Namespace) -> Answer:
             raise MissingFile(path=path, what="the folder of models")
     paths = running.found([Path(p) for p in args.paths])
     allowance = Allowance(memory=args.memory << 20, seconds=float(args.seconds))
-    every = list(running.tried(paths, args.modes, args.batch, allowance, rates=not args.no_rates, progress=progress("files", 10.0)))
+    tried = running.tried(
+        paths, args.modes, args.batch, allowance, rates=not args.no_rates, jobs=args.jobs, progress=progress("files", 10.0)
+    )
+    every = list(tried)
     total, rules = counting.totals(every), counting.missing(every)
     document: Document = {
-        "files": [_described(file) for file in every], "missing_rules": [asdict(rule) for rule in rules], "totals": asdict(total),
+        "files": [running.described(file) for file in every], "missing_rules": [asdict(rule) for rule in rules], "totals": asdict(total),
     }  # fmt: skip
     parts = [table(("file", "kind", "mode", "result", "why"), _rows(every))]
     if rules:
@@ -75,20 +79,3 @@ def _summed(total: counting.Totals) -> str:
             ("int8", f"{total.int8_ok} of {total.int8_files}"), ("made and broken", str(total.broken)),
         )
     )  # fmt: skip
-
-
-def _described(file: FileTried) -> Document:
-    return {
-        "file": str(file.path), "sha256": file.sha256, "bytes": file.size, "kind": file.kind, "runs": file.runs, "reason": file.reason,
-        "infer_ms": file.infer_ms or None, "operators": file.operators, "missing": [list(pair) for pair in file.missing],
-        "modes": [_mode(m) for m in file.modes],
-    }  # fmt: skip
-
-
-def _mode(tried: ModeTried) -> Document:
-    run = tried.run
-    told = {} if run is None else {
-        "delegate": run.delegate, "losses": list(run.losses), "learning_rate": run.learning_rate or None, "memory": run.memory,
-        "infer_ms": run.infer_ms or None, "eval_ms": run.eval_ms or None, "step_ms": run.step_ms or None, "stage": run.stage,
-    }  # fmt: skip
-    return {"mode": tried.mode, "result": tried.came, "reason": tried.reason, **told}
