@@ -31,7 +31,7 @@ class Limits:
     tensor_name: int = 200  # characters
     manifest: int = 1 * MIB
     model_file: int = 600 * MIB
-    graph_operators: int = 40_000  # of one subgraph that is grafted or inspected; all of NASNet-Mobile, trained, has 36,590 in ten
+    graph_operators: int = 20_000  # of a subgraph that is grafted or inspected; NASNet-Mobile has about a thousand
     graph_tensors: int = 200_000
     notes: int = 1 * MIB  # what a trainable file says of itself
     modes: int = 16  # ways to train one file

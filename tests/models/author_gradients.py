@@ -41,6 +41,7 @@ BINARY: dict[int, Any] = {
     ops.SQUARED_DIFFERENCE: tf.math.squared_difference, **tensorflow_ops.BINARY,
 }  # fmt: skip
 REDUCE: dict[int, Any] = {ops.MEAN: tf.reduce_mean, ops.SUM: tf.reduce_sum, ops.REDUCE_MAX: tf.reduce_max, ops.REDUCE_MIN: tf.reduce_min}
+MORE: dict[int, Any] = {}  # of other authors' files: (stock, operator, inputs) to outputs
 
 
 def apply(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
@@ -50,6 +51,8 @@ def apply(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
     if op.code in tensorflow_ops.OTHERS:
         type = tensorflow_ops.TYPES[stock.tensors[op.outputs[0]].type]
         return tensorflow_ops.OTHERS[op.code](op, [*v, type])
+    if op.code in MORE:
+        return MORE[op.code](stock, op, v)
     if op.code in UNARY:
         return [UNARY[op.code](v[0])]
     if op.code in BINARY:

@@ -98,7 +98,9 @@ def say(found: Rehearsal | None) -> str:
 def _rates(found: Rehearsal | None) -> str:
     runs = found.runs if found is not None else ()
     said = [f"{r.mode} {r.learning_rate:g}{' (cut short)' if r.rates_cut else ''}" for r in runs if r.learning_rate]
-    return ", ".join([*said, *(f"{r.mode} none found{' in time' if r.rates_cut else ''}" for r in runs if r.step_ms and not r.learning_rate)])
+    without = [r for r in runs if not r.learning_rate and (r.rates_cut or r.falls is False)]
+    none = [f"{r.mode} none found{' in time' if r.rates_cut else ''}" for r in without]
+    return ", ".join([*said, *none])
 
 
 def said_by_notes(word: str | None) -> str:

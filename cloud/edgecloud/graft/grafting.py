@@ -5,11 +5,12 @@ The stock file is inside the new one, whole and unchanged; constants that are no
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
@@ -18,8 +19,9 @@ from . import describing, loss, optimizers, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
+from .inputs import Part, chosen, joined, labels_of, unbatched, without_zip
 from .layers import Layer, layers, select
-from .rules import conv, dense, functions, pointwise, sequences, shape
+from .rules import conv, dense, functions, pointwise, sequences, shape, space
 from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
@@ -27,7 +29,7 @@ from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, functions, pointwise, sequences, shape)  # importing them registers the gradients
+_ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Wish:
     batch: int = 16
     output: str = ""  # name of the output that is trained; empty: the first
     add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
+    signature: str = ""  # of the stock file: which of its subgraphs is meant; empty: the first
     score: bool = False  # whether an auto-encoder scores samples against a threshold
     model: str = "the model"  # its name, for errors
 
@@ -58,6 +61,8 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
+    parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
 
 def graft(data: bytes, wish: Wish) -> Grafted:
@@ -67,26 +72,49 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
     with consistent(wish.model):
-        return _grafted(read(data, wish.model), wish)
+        made = _grafted(entered(without_zip(data), wish), wish, hashlib.sha256(data).hexdigest())
+    return replace(made, labels=labels_of(data))
 
 
-def _grafted(stock: Stock, wish: Wish) -> Grafted:
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A stock graph with one float32 input."""
+
+    stock: Stock
+    parts: tuple[Part, ...]  # what that holds; empty where it is the stock file's own
+
+
+def entered(data: bytes, wish: Wish) -> Entered:
+    """Return the graph that is meant of a stock file, behind one input x. data: the file without a zip.
+
+    Raises NotTrainable where a sample can't be told from the inputs, or a shape can't be told before a run.
+    """
+    stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
+    stock = unbatched(stock, wish.model)
+    given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
+    for why in given.stock.unknown.values():
+        raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
+    return given
+
+
+def _grafted(given: Entered, wish: Wish, origin: str) -> Grafted:
+    stock = given.stock
     output = output_of(stock, wish)
-    origin = stock.sha256
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
     every = layers(stock, output)
-    chosen = cuts(stock, every, wish.train, wish.modes)
+    check_layers(stock, every, wish)
+    selected = cuts(stock, every, wish.train, wish.modes)
     try:
-        return _Graft(stock, output, chosen, wish, origin).made()
+        return _Graft(stock, output, selected, wish, origin, given.parts).made()
     except NoRule as refused:
         raise _refusal(stock, output, every, wish, refused) from None
 
 
-def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
+def training(stock: Stock, selected: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
-    cut = Cut(named(wish.train), chosen)
+    cut = Cut(named(wish.train), selected)
     return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
@@ -126,27 +154,18 @@ def check_stock(stock: Stock, wish: Wish) -> None:
 
     if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
         raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
-    if len(stock.inputs) != 1:
-        raise refuse(f"it takes {len(stock.inputs)} inputs; train(x, y, lr) has one")
-    x = stock.tensors[stock.inputs[0]]
-    if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
-        kind = ops.TYPE_NAMES.get(x.type, "of another type")
-        quantized = x.type in (ops.INT8, ops.UINT8)
-        way = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head" if quantized else ""
-        raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
-    if len(stock.subgraphs) > 1:
-        raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
-    inner = [i for i in x.open if i > 0]
-    if inner:
-        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
-        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
-    for why in stock.unknown.values():
-        raise refuse(f"{why}; a step that trains needs every shape before it runs")
+    for op in stock.operators:
+        if op.code in _CALLS:
+            raise refuse(f"it uses {op.name} (operator {op.index}), a loop, branch or state, which can't be run on a batch")
     for op in stock.operators:
         if op.code == ops.CUSTOM:
             raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
+
+
+# Operators that call another subgraph, or keep something from call to call.
+_CALLS = (ops.IF, ops.WHILE, ops.CALL_ONCE, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE)
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -159,11 +178,33 @@ def output_named(stock: Stock, name: str) -> int:
 
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
-    chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
-    tensor = stock.tensors[chosen]
+    trained = _named_output(stock, wish)
+    tensor = stock.tensors[trained]
     if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
-        raise NotTrainable(model=wish.model, reason=f"its output {tensor.name!r} is not float32 with one sample on its first axis")
-    return chosen
+        kind = f"{ops.TYPE_NAMES.get(tensor.type, 'of another type')}{list(tensor.shape)}"
+        reason = f"its output {tensor.name!r} is {kind}; one sample of float32 is needed, its first axis 1{_way(tensor.type)}"
+        raise NotTrainable(model=wish.model, reason=reason)
+    return trained
+
+
+def _named_output(stock: Stock, wish: Wish) -> int:
+    if not stock.outputs:
+        raise NotTrainable(model=wish.model, reason="it gives no output")
+    return output_named(stock, wish.output) if wish.output else stock.outputs[0]
+
+
+def _way(kind: int) -> str:
+    """Return what to do with a file that is quantized throughout; empty for another type."""
+    int8 = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head"
+    return int8 if kind in (ops.INT8, ops.UINT8) else ""
+
+
+def check_layers(stock: Stock, every: Sequence[Layer], wish: Wish) -> None:
+    """Raise NotTrainable for a file without a layer of float weights."""
+    if not any(layer.kernel for layer in every):
+        whole = any(t.type == ops.INT8 and t.scales and t.size > 1 for t in stock.tensors)
+        reason = f"it has no layer with float weights that leads to its output{_way(ops.INT8) if whole else ''}"
+        raise NotTrainable(model=wish.model, reason=reason)
 
 
 @dataclass
@@ -173,6 +214,7 @@ class _Graft:
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
+    parts: tuple[Part, ...] = ()  # what x holds
     file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
@@ -216,9 +258,14 @@ class _Graft:
         modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
         output_head = describing.output_head(self.stock, self.cuts[0].layers, features, self.place)
         file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
-        tflite_file.check_trainable(file, model=self.wish.model)
+        try:
+            tflite_file.check_trainable(file, model=self.wish.model)
+        except Malformed as error:
+            # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
+            raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
-        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed))
+        signed, trained = tuple(self.signed), self.cuts[-1].layers
+        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, self.parts)
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
@@ -373,6 +420,7 @@ class _Graft:
             "output": self.stock.tensors[self.output].name, "features": features,
             "weights": {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()},
             "score": self.wish.score,
+            **({"inputs": [{"name": p.name, "shape": list(p.shape), "type": p.type} for p in self.parts]} if self.parts else {}),
         }  # fmt: skip
         if self.wish.add_classes:
             classes = self.stock.tensors[self.output].shape[-1]

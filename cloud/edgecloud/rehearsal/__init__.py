@@ -5,7 +5,7 @@ Nothing here knows of the registry or of how a graft is made; what it finds out 
 
 from __future__ import annotations
 
-from .limited import Allowance
+from .limited import RehearsalLimits
 from .rehearsing import ModeRun, Rehearsal, StockRun, ran, rehearsed
 
-__all__ = ["Allowance", "ModeRun", "Rehearsal", "StockRun", "ran", "rehearsed"]
+__all__ = ["ModeRun", "Rehearsal", "RehearsalLimits", "StockRun", "ran", "rehearsed"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from modelwire.errors import ModelWireError, RuntimeUnusable
 
-from .limited import Allowance, forget_peak, limit
+from .limited import RehearsalLimits, forget_peak, limit
 
 
 def main(words: Sequence[str]) -> int:
@@ -39,9 +39,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     from . import checks
 
-    allowance = Allowance(**asked["allowance"])
+    limits = RehearsalLimits(**asked["limits"])
     checks.warm()
-    limit(allowance)
+    limit(limits)
     forget_peak()
     found: dict[str, Any] = {}
     say(runtime=f"{installed.package} {installed.version}")
@@ -50,13 +50,13 @@ def main(words: Sequence[str]) -> int:
             checks.stock_alone(installed, Path(asked["file"]), found, stage)
         else:
             stock = Path(asked["stock"]) if asked["stock"] else None
-            checks.mode(installed, Path(asked["file"]), stock, asked, allowance, found, stage)
+            checks.mode(installed, Path(asked["file"]), stock, asked, limits, found, stage)
     except checks.Failed as e:
         found["reason"] = str(e)
     except ModelWireError as e:
         found["reason"] = str(e.facts.get("reason", e.message))
     except MemoryError:
-        found["reason"] = f"it takes more than the {allowance.memory >> 20} MiB of memory that a rehearsal is allowed"
+        found["reason"] = f"it takes more than the {limits.memory >> 20} MiB of memory that a rehearsal is allowed"
     except runtime.FAILURES as e:
         found["reason"] = checks.plain(e)
     say(end=found)

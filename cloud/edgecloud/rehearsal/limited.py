@@ -25,7 +25,7 @@ _WORDS = 300  # characters of a runtime's own message
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RehearsalLimits:
     """What one rehearsal may take."""
 
     memory: int = 2 << 30  # bytes of address space beyond those of a process that has loaded the runtime
@@ -121,11 +121,11 @@ def _complaint(stderr: Path) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in lines[-1]).split())[:_WORDS] if lines else ""
 
 
-def limit(allowance: Allowance) -> None:
+def limit(limits: RehearsalLimits) -> None:
     """Take the limits on, in the other process: the runtime is loaded, the file is not yet."""
     held = _status("VmSize")
-    _set(resource.RLIMIT_AS, held + allowance.memory)
-    _set(resource.RLIMIT_CPU, int(allowance.seconds + allowance.rates) + 5)
+    _set(resource.RLIMIT_AS, held + limits.memory)
+    _set(resource.RLIMIT_CPU, int(limits.seconds + limits.rates) + 5)
     _set(resource.RLIMIT_FSIZE, _STDERR)
     _set(resource.RLIMIT_CORE, 0)
 

@@ -13,7 +13,7 @@ from typing import Any
 from modelwire.errors import ModelWireError
 from modelwire.tflite.notes import Mode, notes_of
 
-from .limited import Allowance, Ended, told_by
+from .limited import Ended, RehearsalLimits, told_by
 
 _MARGIN = 20.0  # seconds for a process to start and to load the runtime, on a machine that does other things
 
@@ -82,14 +82,14 @@ def _unheard(_stage: str) -> None:
 
 def rehearsed(
     file: bytes, *, stock: bytes | None = None, modes: Sequence[str] | None = None, model: str = "the model",
-    allowance: Allowance | None = None, rates: bool = True, said: Callable[[str], None] = _unheard,
+    limits: RehearsalLimits | None = None, rates: bool = True, said: Callable[[str], None] = _unheard,
 ) -> Rehearsal:  # fmt: skip
     """Return how a trainable file runs, or an int8 classifier as it is. Nothing that is wrong with the file is raised.
 
     stock: the file that `infer` must equal to the bit. modes: by name; None for all. rates: whether a learning rate is looked for.
     said: told what is under way.
     """
-    allowance = allowance or Allowance()
+    limits = limits or RehearsalLimits()
     try:
         every = notes_of(file, model=model).modes
     except ModelWireError as e:
@@ -106,9 +106,9 @@ def rehearsed(
         for mode in chosen:
             asked = {
                 "file": str(folder / "file.tflite"), "stock": str(folder / "stock.tflite") if stock is not None else "",
-                "mode": mode.name, "model": model, "rates": rates, "whole": not runs, "allowance": asdict(allowance),
+                "mode": mode.name, "model": model, "rates": rates, "whole": not runs, "limits": asdict(limits),
             }  # fmt: skip
-            ended = _ended("mode", asked, folder, allowance, lambda stage, name=mode.name: said(f"{name}: {stage}"))  # type: ignore[misc]
+            ended = _ended("mode", asked, folder, limits, lambda stage, name=mode.name: said(f"{name}: {stage}"))  # type: ignore[misc]
             if "no_runtime" in ended.said:
                 return Rehearsal("", str(ended.said["no_runtime"]), ())
             runs.append(_run(mode, ended))
@@ -116,14 +116,14 @@ def rehearsed(
     return Rehearsal(runtime or "unknown", "", tuple(runs))
 
 
-def ran(file: bytes, *, model: str = "the model", allowance: Allowance | None = None) -> StockRun:
+def ran(file: bytes, *, model: str = "the model", limits: RehearsalLimits | None = None) -> StockRun:
     """Return how a stock file runs as it is, under the same limits: what a graft of it can be measured by."""
-    allowance = allowance or Allowance()
+    limits = limits or RehearsalLimits()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as made:
         folder = Path(made)
         (folder / "file.tflite").write_bytes(file)
-        asked = {"file": str(folder / "file.tflite"), "stock": "", "model": model, "allowance": asdict(allowance)}
-        ended = _ended("stock", asked, folder, allowance, _unheard)
+        asked = {"file": str(folder / "file.tflite"), "stock": "", "model": model, "limits": asdict(limits)}
+        ended = _ended("stock", asked, folder, limits, _unheard)
     found = ended.said
     if "no_runtime" in found:
         return StockRun("", str(found["no_runtime"]), "", 0.0, 0)
@@ -131,8 +131,8 @@ def ran(file: bytes, *, model: str = "the model", allowance: Allowance | None = 
     return StockRun(ended.runtime or "unknown", "", reason, _number(found, "infer_ms"), int(_number(found, "memory")))
 
 
-def _ended(what: str, asked: Mapping[str, Any], folder: Path, allowance: Allowance, said: Callable[[str], None]) -> Ended:
-    seconds = allowance.seconds + allowance.rates * bool(asked.get("rates")) + _MARGIN
+def _ended(what: str, asked: Mapping[str, Any], folder: Path, limits: RehearsalLimits, said: Callable[[str], None]) -> Ended:
+    seconds = limits.seconds + limits.rates * bool(asked.get("rates")) + _MARGIN
     return told_by([what, json.dumps(asked)], folder=folder, seconds=seconds, said=said)
 
 

@@ -198,6 +198,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "50,000 operators without a gradient": lambda: chain(50_000, ops.FLOOR),
     "3,000 layers": lambda: layers(3_000),
     "3,000 layers around one without a gradient": lambda: layers(3_000, ops.FLOOR),
+    "20,000 operators in a chain": lambda: chain(19_999),
     "25,000 layers": lambda: layers(25_000),
     "a million tensors of one table": lambda: many_tensors(1_000_000),
     "scales shared by all tensors": lambda: shared_scales(4_000, 4_000),

@@ -39,9 +39,8 @@ def test_every_command_that_reads_a_model_names_what_is_wrong(
     path, out = tmp_path / "hostile.tflite", tmp_path / "out.tflite"
     path.write_bytes(hostile_graphs.CASES[case]())
     words = command.replace("FILE", str(path)).replace("OUT", str(out)).split()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([*words, "--json"])
-    assert stopped.value.code not in (0, 1) or command.startswith("inspect")
+    code = cli.main([*words, "--json"])
+    assert code not in (0, 1) or command.startswith("inspect")
     assert not out.exists()
     said = capsys.readouterr()
     assert json.loads(said.err or said.out)
@@ -51,9 +50,7 @@ def test_a_loop_that_never_ends_is_stopped_and_the_next_file_is_tried(tmp_path: 
     runtime()
     (tmp_path / "endless.tflite").write_bytes(hostile_graphs.endless_loop())
     (tmp_path / "later.tflite").write_bytes(stock_file("regression"))
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["zoo", str(tmp_path), "--seconds", "6", "--modes", "head", "--no-rates", "--json"])
-    assert stopped.value.code == 0
+    assert cli.main(["zoo", str(tmp_path), "--seconds", "6", "--modes", "head", "--no-rates", "--json"]) == 0
     endless, later = json.loads(capsys.readouterr().out)["files"]
     assert endless["runs"] is False and endless["reason"]
     assert later["runs"] is True and later["modes"][0]["result"] in ("learns", "trains")

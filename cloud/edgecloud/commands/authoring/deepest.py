@@ -16,7 +16,10 @@ _SEARCH = 60.0  # seconds for which shallower cuts are tried; one that is under 
 
 
 def rehearse_graft(args: argparse.Namespace, made: Grafted, stock: bytes, wish: Wish) -> Rehearsed:
-    """Return a graft with its rehearsal in its notes. stock: what was grafted by `wish`. Raises NotTrainable, naming the deepest cut that runs, too."""
+    """Return a graft with its rehearsal in its notes. stock: what was grafted by `wish`.
+
+    Raises NotTrainable for one that does not run, naming what failed and the deepest cut that runs.
+    """
     found = None if args.no_rehearse else rehearsed(made.file, stock=made.stock.data, model=wish.model, said=progress(wish.model))
     return noted(made.file, found, wish.model, lambda runs: f"; {_way(stock, wish, made, runs)}")
 

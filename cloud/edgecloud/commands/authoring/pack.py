@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> Answer:
     weights = {v.name: list(v.shape) for v in tflite_file.read_variables(made.file)}
     document: Document = {
         "file": args.output, "bytes": len(made.file), "changed": made.changed, "separated": list(made.separated),
-        "renamed": dict(made.renamed), "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "weights": weights, **ran.document(),
+        "renamed": dict(made.renamed), "batch": fixed.batch, "x": list(fixed.x_shape), "y": list(fixed.y_shape), "weights": weights,
+        **ran.document(),
     }  # fmt: skip
     text = facts(
         (

@@ -23,10 +23,8 @@ def with_rehearsal(data: bytes, said: str, rates: Mapping[str, float]) -> bytes:
     notes = _notes(data)
     before = json.dumps(notes)
     notes[REHEARSED] = said or False
-    if notes.get("contract", 1) >= CONTRACT:
-        given = {mode["name"]: mode for mode in notes["modes"]}
-    else:
-        given = {"all": notes}  # of an older kind, which lists no modes
+    lists = notes.get("contract", 1) >= CONTRACT
+    given = {mode["name"]: mode for mode in notes["modes"]} if lists else {"all": notes}
     for name, mode in given.items():
         mode.pop(LEARNING_RATE, None)
         if rates.get(name):
