@@ -121,21 +121,28 @@ def training(stock: Stock, selected: tuple[Layer, ...], wish: Wish) -> GraphBuil
     return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
-def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
-    """Return how many of the last layers can be trained; 0 when not even the head can."""
-    best = 0
-    for count in range(1, sum(layer.kernel for layer in every) + 1):
+def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: int = -1) -> int:
+    """Return how many of the last layers can be trained; 0 when not even the head can.
+
+    refused: the operator that was refused. What lies behind it is tried first: building a step takes seconds for thousands of layers.
+    """
+    kernels = [layer.operator for layer in every if layer.kernel]
+    likely = sum(operator > refused for operator in kernels)
+    low, high = 0, len(kernels) + 1  # so many can be trained, and so many can't: a deeper cut passes all that a shallower one does
+    while high - low > 1:
+        count = next((n for n in (likely, likely + 1) if low < n < high), (low + high) // 2)
         try:
             cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
             _Graft(stock, output, (cut,), wish).train(cut)
         except (NoRule, NotTrainable):
-            break
-        best = count
-    return best
+            high = count
+        else:
+            low = count
+    return low
 
 
 def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
-    best = deepest(stock, output, every, wish)
+    best = deepest(stock, output, every, wish, refused.op.index)
     way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
     tensor = stock.tensors[refused.op.outputs[0]].name
     where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
