@@ -21,6 +21,7 @@ class NoRule(Exception):
         self.op, self.why = op, why
 
 
+HUGE = 3e38  # makes more than 1 of every positive float32 that is not denormal
 Rule = Callable[["Tape", Op, int], None]  # (tape, operator, gradient of its first output, before the fused activation)
 RULES: dict[int, Rule] = {}
 
@@ -86,8 +87,12 @@ def activation_gradient(graph: GraphBuilder, fused: int, y: int, dy: int) -> int
     """Return dy through an activation that gave y."""
     if fused == ops.FUSED_TANH:
         return graph.mul(dy, graph.sub(graph.constant_of(1.0), graph.mul(y, y)))
-    low, high = {ops.FUSED_RELU: (0.0, None), ops.FUSED_RELU6: (0.0, 6.0), ops.FUSED_RELU_N1_TO_1: (-1.0, 1.0)}[fused]
-    inside = graph.compare(ops.GREATER, y, graph.constant_of(low))
-    if high is not None:
-        inside = graph.both(inside, graph.compare(ops.LESS, y, graph.constant_of(high)))
-    return graph.mul(dy, graph.as_float(inside))
+    # 1 inside and 0 where the activation is flat, by products and a minimum: comparisons and casts break the delegates' part of the graph.
+    one, six = graph.constant_of(1.0), graph.constant_of(6.0)
+    if fused == ops.FUSED_RELU6:
+        inside = graph.mul(y, graph.sub(six, y))
+    elif fused == ops.FUSED_RELU_N1_TO_1:
+        inside = graph.mul(graph.add(y, one), graph.sub(one, y))
+    else:
+        inside = y
+    return graph.mul(dy, graph.minimum(graph.scale(inside, HUGE), one))

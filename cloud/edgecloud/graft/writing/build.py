@@ -5,7 +5,7 @@ A tensor is its index in the subgraph. A subgraph that continues a stock one kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -121,6 +121,7 @@ class GraphBuilder:
         self.inputs: list[int] = []
         self.outputs: list[int] = []
         self._constants: dict[tuple[int, Shape, bytes], int] = {}
+        self.columns: dict[tuple[int, Hashable], int] = {}  # what windows see of a tensor, where it was laid in rows
         file.graphs.append(self)
 
     def table(self) -> TableNode:
