@@ -9,7 +9,6 @@ import numpy as np
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import NoRule, Tape, rule
 from edgecloud.graft.windows import (
-    Pair,
     Windows,
     back_to_back,
     columns,

@@ -110,7 +110,8 @@ class Made:
 class GraphBuilder:
     """A subgraph in the making."""
 
-    def __init__(self, file: FileBuilder, name: str) -> None:
+    def __init__(self, file: FileBuilder, name: str, *, listed: bool = True) -> None:
+        """listed: False for one that stands in the file only as copies of it in others."""
         self.file, self.name = file, name
         self.tensors: list[Node] = []
         self.shapes: list[Shape] = []
@@ -122,7 +123,8 @@ class GraphBuilder:
         self.outputs: list[int] = []
         self._constants: dict[tuple[int, Shape, bytes], int] = {}
         self.columns: dict[tuple[int, Hashable], int] = {}  # what windows see of a tensor, where it was laid in rows
-        file.graphs.append(self)
+        if listed:
+            file.graphs.append(self)
 
     def table(self) -> TableNode:
         lists = (TableVector(self.tensors), flat.integers(self.inputs), flat.integers(self.outputs), TableVector(self.operators))
