@@ -15,7 +15,7 @@ from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
 from . import describing, loss, optimizers, parts, scoring
-from .batch import Batched, batched, forward, single, stock_tensors
+from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .layers import Layer, layers, select
@@ -128,6 +128,12 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if len(stock.subgraphs) > 1:
         raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
+    inner = [i for i in x.open if i > 0]
+    if inner:
+        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
+        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
+    for why in stock.unknown.values():
+        raise refuse(f"{why}; a step that trains needs every shape before it runs")
     for op in stock.operators:
         if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
             raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
@@ -270,7 +276,8 @@ class _Graft:
 
         faster: weights whose layers take the form of matrix products. reads: the operators whose weights are read; None: the same ones.
         """
-        stock_tensors(graph, self.stock, layout, self.variables)
+        # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
+        stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
         taken = {t for op in self.stock.operators if op.index in (wanted if reads is None else reads) for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
@@ -282,7 +289,7 @@ class _Graft:
         for t in (*self.stock.inputs, *self.stock.outputs):
             if t not in self.variables:
                 tensor = self.stock.tensors[t]
-                graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
+                graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if self.stock.is_constant(t) else 0)
         instead = instead_of(graph, faster) if faster else None
         forward(graph, self.stock, layout, self.variables, wanted, instead)
         return handles
@@ -298,7 +305,8 @@ class _Graft:
         region = self.trained_by(weights)
         at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
         whole = at_once == self.wish.batch
-        handles = self.continue_stock(graph, self.many, self.leading - (frozenset() if whole else region), faster=faster, reads=self.leading)
+        first = self.leading if whole else self.leading - region
+        handles = self.continue_stock(graph, self.many, first, faster=faster, reads=self.leading)
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
         if whole:
@@ -338,7 +346,7 @@ class _Graft:
     def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:
         """Return a subgraph that is still to be copied: the forward pass of a region for some samples."""
         graph, layout = GraphBuilder(self.file, name, listed=False), batched(self.stock, samples, wanted=self.leading)
-        stock_tensors(graph, self.stock, layout, self.variables)
+        stock_tensors(graph, self.stock, layout, self.variables, self.stock.known)
         forward(graph, self.stock, layout, self.variables, region, instead_of(graph, faster))
         return graph, layout
 
@@ -358,7 +366,8 @@ class _Graft:
 
     def evaluate(self, graph: GraphBuilder) -> None:
         """Append the forward pass for the whole batch, part by part where that is faster."""
-        region = frozenset(op.index for op in self.stock.operators if op.index in self.leading and self.stock.moving.intersection(op.outputs))
+        moving = self.stock.moving
+        region = frozenset(op.index for op in self.stock.operators if op.index in self.leading and moving.intersection(op.outputs))
         at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
         if at_once == self.wish.batch:
             self.continue_stock(graph, self.many, self.leading, faster=self.variables)

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -18,9 +18,12 @@ from modelwire import limits
 from modelwire.errors import Malformed, ModelError
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
 
+from .shapes import Resolved, resolve
 from .writing import ops
 
 Array = NDArray[Any]
+_RELAYS = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
+_RELAYED = 8  # operators by which a constant may be laid out anew and still count as held
 _DTYPES = {
     ops.FLOAT32: "<f4", ops.FLOAT16: "<f2", ops.INT32: "<i4", ops.INT64: "<i8", ops.INT8: "i1", ops.UINT8: "u1", ops.BOOL: "?",
 }  # fmt: skip
@@ -30,12 +33,15 @@ _DTYPES = {
 class StockTensor:
     byte: int  # where its table stands in the file
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # as a runtime has it, whatever the file says: of one sample
     type: int
     buffer: int
     scales: tuple[float, ...] = ()  # of a quantized tensor: one, or one for each channel
     zeros: tuple[int, ...] = ()
     sparse: bool = False
+    open: tuple[int, ...] = ()  # axes whose size the file leaves open; -1: how many there are
+    quantization: int = -1  # where that table stands; -1 for none
+    reshaped: bool = False  # whether its table in the file gives another shape than it has
 
     @property
     def size(self) -> int:
@@ -89,6 +95,8 @@ class Stock:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     operators: tuple[Op, ...]
+    known: Mapping[int, Array] = field(default_factory=dict)  # what operators give that depends on shapes and constants alone
+    unknown: Mapping[int, str] = field(default_factory=dict)  # tensors whose shape is not known, and why
 
     @cached_property
     def source(self) -> Mapping[int, Op]:
@@ -114,9 +122,11 @@ class Stock:
 
     def value(self, tensor: int) -> Array:
         """Return a constant: of the type that it has in the file, or float32 where float16 is dequantized at once."""
+        if tensor in self.known:
+            return self.known[tensor]
         op = self.source.get(tensor)
-        if op is not None and op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16:
-            return self.value(op.inputs[0]).astype(np.float32)
+        if op is not None:
+            return self._laid_out(op, self.value(op.inputs[0]))
         known = self.tensors[tensor]
         start, size = self.buffers[known.buffer]
         dtype = np.dtype(_DTYPES[known.type]) if known.type in _DTYPES else None
@@ -124,12 +134,27 @@ class Stock:
             raise ModelError(model=known.name, reason="a constant of a type or size that can't be read")
         return np.frombuffer(self.data, dtype, known.size, start).reshape(known.shape)
 
+    def _laid_out(self, op: Op, value: Array) -> Array:
+        """Return what an operator of `_RELAYS` makes of a constant."""
+        if op.code == ops.DEQUANTIZE:
+            return value.astype(np.float32)
+        return value.transpose(self.value(op.inputs[1])) if op.code == ops.TRANSPOSE else value.reshape(self.tensors[op.outputs[0]].shape)
+
     def holds(self, tensor: int) -> bool:
-        """Return whether the tensor's value is had from the file: a constant, or float16 that is only widened."""
-        op = self.source.get(tensor)
-        if op is not None:
-            return op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16 and self.holds(op.inputs[0])
-        return self.is_constant(tensor) and not self.tensors[tensor].sparse
+        """Return whether the tensor's value is had from the file: a constant, or one that is only widened or laid out anew."""
+        for _ in range(_RELAYED):
+            op = self.source.get(tensor)
+            if op is None or tensor in self.known:
+                break
+            widened = op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16
+            turned = op.code == ops.TRANSPOSE and self._is_known(op.inputs[1])
+            if not (widened or turned or op.code in _RELAYS) or tensor in self.unknown:
+                return False
+            tensor = op.inputs[0]
+        return tensor in self.known or (self.is_constant(tensor) and not self.tensors[tensor].sparse)
+
+    def _is_known(self, tensor: int) -> bool:
+        return tensor in self.known or self.is_constant(tensor)
 
     @cached_property
     def moving(self) -> frozenset[int]:
@@ -137,7 +162,7 @@ class Stock:
         moving = set(self.inputs)
         for op in self.operators:
             if moving.intersection(op.inputs):
-                moving.update(op.outputs)
+                moving.update(t for t in op.outputs if t not in self.known)
         return frozenset(moving)
 
     def leading_to(self, tensor: int) -> frozenset[int]:
@@ -186,9 +211,19 @@ def read(data: bytes, model: str = "model file") -> Stock:
     if any(not 0 <= t < len(tensors) for t in inputs + outputs):
         raise file.malformed("an input or output is not one of its tensors")
     _check_order(file, inputs, operators)
-    return Stock(
+    return _resolved(Stock(
         data, root, graph, tuple(tables), tuple(g.at for g in graphs), tuple(buffers), tuple(places), tensors, inputs, outputs, operators
+    ))  # fmt: skip
+
+
+def _resolved(stock: Stock) -> Stock:
+    """Return the graph with the shapes that its tensors have once a runtime has opened it."""
+    found: Resolved = resolve(stock)
+    tensors = tuple(
+        replace(tensor, shape=shape, reshaped=bool(tensor.open) or shape != tensor.shape)
+        for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
     )
+    return replace(stock, tensors=tensors, known=found.known, unknown=found.unknown)
 
 
 def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
@@ -217,7 +252,12 @@ def _tensor(t: Table, buffers: int) -> StockTensor:
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
         zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
-    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
+    signature = t.integers(7)
+    left_open = tuple(i for i, n in enumerate(signature) if n == -1)
+    if not shape and not buffer and not t.integer(8, I8):
+        left_open = (-1,)
+    at = -1 if quantization is None else quantization.at
+    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None, left_open, at)
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:

@@ -89,7 +89,7 @@ def taps(graph: GraphBuilder, x: int, sliding: Windows, fill: float = 0.0) -> li
 
 
 def _blocks(graph: GraphBuilder, x: int, sliding: Windows, fill: float) -> tuple[int, Pair]:
-    """Return the padded maps in blocks of a stride, [batch * rows, stride down, columns, stride across * channels], and rows and columns."""
+    """Return the padded maps in blocks of a stride, [batch * rows, stride down, columns, across * channels]; and (rows, columns)."""
     batch, height, width, channels = graph.shape(x)
     (down, across), pads, blocks = sliding.stride, [(0, 0)], []
     for n, s, before, after in zip((height, width), sliding.stride, sliding.before, sliding.after, strict=True):

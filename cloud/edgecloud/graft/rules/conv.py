@@ -56,7 +56,8 @@ def _conv_input(graph: GraphBuilder, w: int, dy: int, flat_dy: int, sliding: Win
         whole = graph.reshape(parts, (batch, rows * down, along * across, takes))
         return graph.pad(whole, [(0, 0), (0, height - rows * down), (0, width - along * across), (0, 0)])
     if sliding.size == (1, 1):
-        return facing(graph, graph.reshape(graph.matmul(flat_dy, graph.reshape(w, (gives, takes))), (batch, *sliding.count, takes)), sliding, shape)
+        plain = graph.matmul(flat_dy, graph.reshape(w, (gives, takes)))
+        return facing(graph, graph.reshape(plain, (batch, *sliding.count, takes)), sliding, shape)
     # The filters turned, from [out, height, width, in] to [height, width, out, in]: a convolution of the gradient, stride 1.
     filters = graph.reshape(graph.transpose(turned(graph, w), (1, 2, 0, 3)), (down * across * gives, takes))
     seen = facing(graph, dy, sliding, shape)
