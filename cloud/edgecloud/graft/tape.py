@@ -6,11 +6,12 @@ A rule is one function for one kind of operator: it reads the gradient of the ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 
 from .batch import Batched
 from .stock import Op, Stock
 from .writing import ops
-from .writing.build import GraphBuilder, Shape
+from .writing.build import Gate, GraphBuilder, Shape
 
 
 class NoRule(Exception):
@@ -22,6 +23,7 @@ class NoRule(Exception):
 
 
 HUGE = 3e38  # makes more than 1 of every positive float32 that is not denormal
+WORTH_IT = 1 << 12  # entries of a tensor that is not recomputed too early: below, there is nothing to save
 Rule = Callable[["Tape", Op, int], None]  # (tape, operator, gradient of its first output, before the fused activation)
 RULES: dict[int, Rule] = {}
 
@@ -63,6 +65,9 @@ class Tape:
     def back(self, frozen: Iterable[Op] = ()) -> None:
         """Run every rule, from the last operator to the first, except for those operators that the loss has dealt with."""
         done = {op.index for op in frozen}
+        early = frozenset(t for t in self.stock.moving if self.stock.tensors[t].type == ops.FLOAT32 and prod(self.shape(t)) >= WORTH_IT)
+        gate = Gate(early, set(self.gradients.values()))
+        self.graph.gate = gate
         for op in reversed(self.stock.operators):
             if op.index not in self.wanted or op.index in done or not self.needed.intersection(op.outputs):
                 continue
@@ -71,7 +76,9 @@ class Tape:
             if op.code not in RULES:
                 raise NoRule(op, "has no gradient here")
             dy = self.gradients.get(op.outputs[0], -1)
+            gate.wait_for(next(self.gradients[out] for out in op.outputs if out in self.gradients))
             RULES[op.code](self, op, self.through_fused(op, dy))
+        self.graph.gate = None
 
     def through_fused(self, op: Op, dy: int) -> int:
         """Return the gradient before the activation that is fused into the operator."""
