@@ -143,6 +143,17 @@ def products(net: Net, x: Any) -> Any:
     return net.out(tf.concat(parts, 1))
 
 
+@image(1, 5, 4, 3)
+def lifted(net: Net, x: Any) -> Any:
+    """Tensors of fewer axes that are broadcast over those behind another's batch, which converters leave to the operator."""
+    x = tf.nn.relu(net.conv("a", x, 4))
+    x = x + tf.expand_dims(tf.reduce_mean(x, axis=1), 1)
+    y = tf.tanh(net.conv("b", x, 4, 1))
+    x = tf.expand_dims(tf.reduce_max(y, axis=[1, 2]), 1)[:, :, None, :] * y - x
+    x = tf.math.squared_difference(0.3 * x, tf.expand_dims(tf.reduce_sum(0.1 * x, axis=1), 1))
+    return net.out(tf.where(tf.expand_dims(y[:, 1], 1) > 0.0, x, tf.expand_dims(tf.reduce_min(y, axis=1), 1)))
+
+
 @image(1, 4, 5, 3)
 def transposed_more(net: Net, x: Any) -> Any:
     """TRANSPOSE_CONV with bias and activation, strides beyond the filter, outputs of every size that leads back."""

@@ -6,8 +6,9 @@ A rule is one function for one kind of operator: it reads the gradient of the ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from .batch import Batched
+from .batch import Batched, lifted
 from .stock import Op, Stock
 from .writing import ops
 from .writing.build import GraphBuilder, Shape
@@ -70,7 +71,16 @@ class Tape:
             if op.code not in RULES:
                 raise NoRule(op, "has no gradient here")
             dy = self.gradients.get(op.outputs[0], -1)
-            RULES[op.code](self, op, self.through_fused(op, dy))
+            self.through(op, self.through_fused(op, dy))
+
+    def through(self, op: Op, dy: int) -> None:
+        """Run the rule of one operator, on its inputs as the forward pass takes them."""
+        stands = {t: self.graph.laid(t, shape) for t, shape in lifted(self.stock, op, self.layout).items()}
+        self.needed.update(new for t, new in stands.items() if self.wants(t))
+        RULES[op.code](self, replace(op, inputs=tuple(stands.get(t, t) for t in op.inputs)) if stands else op, dy)
+        for t, new in stands.items():
+            if new in self.gradients:
+                self.give(t, self.graph.reshape(self.gradients.pop(new), self.shape(t)))
 
     def through_fused(self, op: Op, dy: int) -> int:
         """Return the gradient before the activation that is fused into the operator."""
