@@ -165,7 +165,7 @@ def transposed_more(net: Net, x: Any) -> Any:
 
 
 def pooled() -> bytes:
-    """MAX_POOL_2D and AVERAGE_POOL_2D with fused activations, and L2_POOL_2D: TensorFlow makes none, so a file of plain pools is changed."""
+    """MAX_POOL_2D and AVERAGE_POOL_2D with fused activations, and L2_POOL_2D: TensorFlow makes none, so plain ones are changed."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -181,7 +181,8 @@ def pooled() -> bytes:
     code.builtinCode = code.deprecatedBuiltinCode = ops.L2_POOL_2D
     code.version = 1
     model.operatorCodes.append(code)
-    pools = [op for op in model.subgraphs[0].operators if model.operatorCodes[op.opcodeIndex].builtinCode in (ops.MAX_POOL_2D, ops.AVERAGE_POOL_2D)]
+    plain = (ops.MAX_POOL_2D, ops.AVERAGE_POOL_2D)
+    pools = [op for op in model.subgraphs[0].operators if model.operatorCodes[op.opcodeIndex].builtinCode in plain]
     for op, fused in zip(pools, (ops.FUSED_RELU, ops.FUSED_RELU6, ops.NONE, ops.FUSED_RELU6), strict=True):
         op.builtinOptions.fusedActivationFunction = fused
     for op in pools[2:]:
@@ -203,7 +204,8 @@ def _resize(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
 
 
 def _l2_pool(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
-    squares = tf.nn.avg_pool2d(tf.square(v[0]), [op.option(4), op.option(3)], [op.option(2), op.option(1)], PADDING[op.option(0, small=True)])
+    size, stride = [op.option(4), op.option(3)], [op.option(2), op.option(1)]
+    squares = tf.nn.avg_pool2d(tf.square(v[0]), size, stride, PADDING[op.option(0, small=True)])
     return [FUSED[op.fused](tf.sqrt(squares))]
 
 

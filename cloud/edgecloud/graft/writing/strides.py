@@ -45,7 +45,9 @@ class StridedSlice:
         return StridedSlice(put(self.begin, 0), put(self.stride, 1), put(self.count, entries), self.place, shape)
 
 
-def taken(shape: Shape, begin: Sequence[int], end: Sequence[int], stride: Sequence[int], masks: Masks, *, offset: bool = False) -> StridedSlice:
+def taken(
+    shape: Shape, begin: Sequence[int], end: Sequence[int], stride: Sequence[int], masks: Masks, *, offset: bool = False
+) -> StridedSlice:
     """Return what is taken of a tensor of this shape. offset: the ends are relative to the begins.
 
     Raises ValueError for a slice that fits no such tensor.
