@@ -17,6 +17,7 @@ from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tensors import Dtype
 
 from . import file as tflite_file
+from . import int8_head
 from .graph import FLOAT32, Buffer, TfliteModel, parse
 
 ENTRY = "edgeagent.trainable"  # name of the metadata entry
@@ -24,6 +25,7 @@ CONTRACT = 2  # from which on an entry lists modes
 THRESHOLD = "anomaly_threshold"  # the weight that holds from which score on a sample is an anomaly
 SCORE = "score"  # the signature that compares a sample's score with it
 HEAD_LAYERS_MAX = 3  # what the exact trainer takes
+_LOSSES = {int8_head.SOFTMAX: "ce", int8_head.LOGISTIC: "binary", int8_head.MSE: "mse"}  # of an int8 head, as notes call them
 LOSSES, ACTIVATIONS = ("softmax", "logistic", "mse"), ("relu", "tanh")
 REHEARSED, LEARNING_RATE = "rehearsed", "learning_rate"  # keys
 RATE_MIN, RATE_MAX = 1e-9, 100.0  # of a learning rate that notes may suggest
@@ -80,7 +82,7 @@ def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
     int8 = tflite_file.head_of(file, m, model=model)
     if int8 is not None:
         mode = Mode("head", "train", tuple(v.name for v in int8.variables))
-        return Notes((mode,), None, "adam", "binary" if int8.logistic else "ce", False)
+        return Notes((mode,), None, "adam", _LOSSES[int8.loss], False)
     return _Reader(m, model).notes(_said(file, m, model))
 
 

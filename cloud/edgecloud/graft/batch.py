@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modelwire.errors import NotTrainable
 
-from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
+from .shapes import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
 from .stock import Op, Stock, StockTensor
 from .writing import flat, ops, strides
 from .writing.build import GraphBuilder, Made, tensor_table
@@ -100,7 +100,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         return PASSES[op.code](stock, op, axes, refuse)
     if computed_weights(stock, op, axes):
         return product_axis(op, axes, refuse)
-    if op.code in _RESHAPES:
+    if relays(stock, op):
         moved_to = _reshaped(shape, axis, to)
         if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
             return IN_FRONT
@@ -173,15 +173,27 @@ def _along(stock: Stock, tensor: int, axis: int) -> int:
     return shape[axis] if -axis <= len(shape) else 1
 
 
+def relays(stock: Stock, op: Op) -> bool:
+    """Return whether an operator gives all entries as it takes them, in another shape: a slice that takes the only sample out does."""
+    if op.code != ops.STRIDED_SLICE:
+        return op.code in _RESHAPES
+    x, to = stock.tensors[op.inputs[0]].shape, stock.tensors[op.outputs[0]].shape
+    return len(to) < len(x) and prod(to) == prod(x) and int(stock.value(op.inputs[3]).min(initial=1)) > 0 and not op.option(3)
+
+
 def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
     """Return whether an operator adds an axis in front of the tensor by itself."""
     if user.code == ops.FULLY_CONNECTED:
         return tensor in user.inputs[2:]
+    if user.code in _RESHAPES:
+        return stock.tensors[user.outputs[0]].shape == (1, *stock.tensors[tensor].shape)
     return user.code in _POINTWISE and len(stock.tensors[user.outputs[0]].shape) == len(stock.tensors[tensor].shape) + 1
 
 
 def _reshaped(shape: tuple[int, ...], axis: int, to: tuple[int, ...]) -> int | None:
     """Return where a reshape takes the batch, None when nowhere."""
+    if axis == IN_FRONT:
+        return 0 if to == (1, *shape) else None
     same = [i for i, n in enumerate(to) if prod(to[:i]) == prod(shape[:axis]) and n == 1]
     if same:
         return same[0]
@@ -196,7 +208,7 @@ def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int)
 
     Converters write the transposition of an axis of 1 as a reshape: [1, 24, 6] to [24, 1, 6]. Shapes are of one sample.
     """
-    if moved_to == IN_FRONT or prod(to[:moved_to]) == prod(shape[:axis]):
+    if IN_FRONT in (moved_to, axis) or prod(to[:moved_to]) == prod(shape[:axis]):
         return None
     order = [i for i in range(len(shape)) if i != axis]
     order.insert(moved_to, axis)
@@ -261,7 +273,7 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
     code, options = op.code, _plain_options(op)
     if axis is None or stock.tensors[out].shape == shape:
         return False
-    if code in _RESHAPES:
+    if relays(stock, op):
         before = layout.axes[inputs[0]]
         order = None if before is None else moves(stock.tensors[inputs[0]].shape, before, stock.tensors[out].shape, axis)
         if order is not None:
@@ -346,7 +358,7 @@ def _own_each(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> boo
 def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     """Return the options of the few operators that are written anew, none of them with a vector in it."""
     small = {ops.TRANSPOSE_CONV: (0, 3), ops.CONCATENATION: (1,)}.get(op.code, ())
-    if op.options is None or op.code in _RESHAPES:
+    if op.options is None:
         return {}
     count = {ops.TRANSPOSE_CONV: 4, ops.CONCATENATION: 2, ops.PACK: 2}.get(op.code, 0)
     return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}

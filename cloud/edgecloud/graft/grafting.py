@@ -5,27 +5,29 @@ The stock file is inside the new one, whole and unchanged; constants that are no
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelwire.errors import BadArgument, Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
-from . import describing, loss, optimizers, scoring
+from . import describing, loss, optimizers, parts, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
+from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
-from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
-from .writing import ops
+from .writing import flat, ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
+from .writing.standins import stand_in
 
 _ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
@@ -41,6 +43,8 @@ class Wish:
     batch: int = 16
     output: str = ""  # name of the output that is trained; empty: the first
     add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
+    signature: str = ""  # of the stock file: which of its subgraphs is meant; empty: the first
+    size: tuple[int, ...] = ()  # of one sample, where the stock file leaves that open
     score: bool = False  # whether an auto-encoder scores samples against a threshold
     model: str = "the model"  # its name, for errors
 
@@ -58,6 +62,9 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
+    reference: bytes = b""  # the stock file behind its one x and without a zip: what `infer` gives the bits of
+    parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
 
 def graft(data: bytes, wish: Wish) -> Grafted:
@@ -67,44 +74,75 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
     with consistent(wish.model):
-        return _grafted(read(data, wish.model), wish)
+        given = entered(without_zip(data), wish)
+        made = _grafted(given, wish, hashlib.sha256(data).hexdigest())
+    return replace(made, reference=given.stock.data, parts=given.parts, labels=labels_of(data))
 
 
-def _grafted(stock: Stock, wish: Wish) -> Grafted:
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A stock graph with one float32 input."""
+
+    stock: Stock
+    parts: tuple[Part, ...]  # what that holds; empty where it is the stock file's own
+
+
+def entered(data: bytes, wish: Wish) -> Entered:
+    """Return the graph that is meant of a stock file, behind one input x. data: the file without a zip.
+
+    Raises NotTrainable where a sample can't be told from the inputs, or a shape can't be told before a run.
+    """
+    stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
+    stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
+    given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
+    for why in given.stock.unknown.values():
+        raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
+    return given
+
+
+def _grafted(given: Entered, wish: Wish, origin: str) -> Grafted:
+    stock = given.stock
     output = output_of(stock, wish)
-    origin = stock.sha256
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
     every = layers(stock, output)
-    chosen = cuts(stock, every, wish.train, wish.modes)
+    check_layers(stock, every, wish)
+    selected = cuts(stock, every, wish.train, wish.modes)
     try:
-        return _Graft(stock, output, chosen, wish, origin).made()
+        return _Graft(stock, output, selected, wish, origin, given.parts).made()
     except NoRule as refused:
         raise _refusal(stock, output, every, wish, refused) from None
 
 
-def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
+def training(stock: Stock, selected: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
-    cut = Cut(named(wish.train), chosen)
+    cut = Cut(named(wish.train), selected)
     return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
-def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
-    """Return how many of the last layers can be trained; 0 when not even the head can."""
-    best = 0
-    for count in range(1, sum(layer.kernel for layer in every) + 1):
+def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: int = -1) -> int:
+    """Return how many of the last layers can be trained; 0 when not even the head can.
+
+    refused: the operator that was refused. What lies behind it is tried first: building a step takes seconds for thousands of layers.
+    """
+    kernels = [layer.operator for layer in every if layer.kernel]
+    likely = sum(operator > refused for operator in kernels)
+    low, high = 0, len(kernels) + 1  # so many can be trained, and so many can't: a deeper cut passes all that a shallower one does
+    while high - low > 1:
+        count = next((n for n in (likely, likely + 1) if low < n < high), (low + high) // 2)
         try:
             cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
             _Graft(stock, output, (cut,), wish).train(cut)
         except (NoRule, NotTrainable):
-            break
-        best = count
-    return best
+            high = count
+        else:
+            low = count
+    return low
 
 
 def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
-    best = deepest(stock, output, every, wish)
+    best = deepest(stock, output, every, wish, refused.op.index)
     way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
     tensor = stock.tensors[refused.op.outputs[0]].name
     where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
@@ -119,27 +157,18 @@ def check_stock(stock: Stock, wish: Wish) -> None:
 
     if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
         raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
-    if len(stock.inputs) != 1:
-        raise refuse(f"it takes {len(stock.inputs)} inputs; train(x, y, lr) has one")
-    x = stock.tensors[stock.inputs[0]]
-    if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
-        kind = ops.TYPE_NAMES.get(x.type, "of another type")
-        quantized = x.type in (ops.INT8, ops.UINT8)
-        way = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head" if quantized else ""
-        raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
-    if len(stock.subgraphs) > 1:
-        raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
-    inner = [i for i in x.open if i > 0]
-    if inner:
-        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
-        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
-    for why in stock.unknown.values():
-        raise refuse(f"{why}; a step that trains needs every shape before it runs")
+    for op in stock.operators:
+        if op.code in _CALLS:
+            raise refuse(f"it uses {op.name} (operator {op.index}), a loop, branch or state, which can't be run on a batch")
     for op in stock.operators:
         if op.code == ops.CUSTOM:
             raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
+
+
+# Operators that call another subgraph, or keep something from call to call.
+_CALLS = (ops.IF, ops.WHILE, ops.CALL_ONCE, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE)
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -152,11 +181,33 @@ def output_named(stock: Stock, name: str) -> int:
 
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
-    chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
-    tensor = stock.tensors[chosen]
+    trained = _named_output(stock, wish)
+    tensor = stock.tensors[trained]
     if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
-        raise NotTrainable(model=wish.model, reason=f"its output {tensor.name!r} is not float32 with one sample on its first axis")
-    return chosen
+        kind = f"{ops.TYPE_NAMES.get(tensor.type, 'of another type')}{list(tensor.shape)}"
+        reason = f"its output {tensor.name!r} is {kind}; one sample of float32 is needed, its first axis 1{_way(tensor.type)}"
+        raise NotTrainable(model=wish.model, reason=reason)
+    return trained
+
+
+def _named_output(stock: Stock, wish: Wish) -> int:
+    if not stock.outputs:
+        raise NotTrainable(model=wish.model, reason="it gives no output")
+    return output_named(stock, wish.output) if wish.output else stock.outputs[0]
+
+
+def _way(kind: int) -> str:
+    """Return what to do with a file that is quantized throughout; empty for another type."""
+    int8 = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head"
+    return int8 if kind in (ops.INT8, ops.UINT8) else ""
+
+
+def check_layers(stock: Stock, every: Sequence[Layer], wish: Wish) -> None:
+    """Raise NotTrainable for a file without a layer of float weights."""
+    if not any(layer.kernel for layer in every):
+        whole = any(t.type == ops.INT8 and t.scales and t.size > 1 for t in stock.tensors)
+        reason = f"it has no layer with float weights that leads to its output{_way(ops.INT8) if whole else ''}"
+        raise NotTrainable(model=wish.model, reason=reason)
 
 
 @dataclass
@@ -166,6 +217,7 @@ class _Graft:
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
+    parts: tuple[Part, ...] = ()  # what x holds
     file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
@@ -195,7 +247,7 @@ class _Graft:
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
         evaluate = GraphBuilder(self.file, "eval")
-        self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
+        self.evaluate(evaluate)
         self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
@@ -215,7 +267,8 @@ class _Graft:
             # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
             raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
-        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed))
+        signed, trained = tuple(self.signed), self.cuts[-1].layers
+        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed)
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
@@ -268,15 +321,16 @@ class _Graft:
                 graph.call_once(own)
 
     def continue_stock(
-        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()
+        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset(),
+        reads: frozenset[int] | None = None,
     ) -> dict[str, int]:
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
 
-        faster: weights whose layers take the form of matrix products.
+        faster: weights whose layers take the form of matrix products. reads: the operators whose weights are read; None: the same ones.
         """
         # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
         stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
-        taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
+        taken = {t for op in self.stock.operators if op.index in (wanted if reads is None else reads) for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
             if t in taken:
@@ -299,25 +353,83 @@ class _Graft:
         gradients are then those of a file with this cut alone, to the bit.
         """
         key, weights = self.signatures()[cut], cut.weights
-        graph = GraphBuilder(self.file, key)
-        handles = self.continue_stock(graph, self.many, self.leading, faster=frozenset(weights.values()))
+        graph, faster = GraphBuilder(self.file, key), frozenset(weights.values())
+        region = self.trained_by(weights)
+        at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
+        whole = at_once == self.wish.batch
+        first = self.leading if whole else self.leading - region
+        handles = self.continue_stock(graph, self.many, first, faster=faster, reads=self.leading)
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
-        tape = Tape(graph, self.stock, self.many, weights.values(), self.leading)
-        value = loss.write(graph, tape, self.place, self.output, y)
-        tape.back(self.place.behind)
-        lost = [name for name, t in weights.items() if t not in tape.gradients]
-        if lost:
-            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        if whole:
+            value, gradients = self.backward(graph, self.many, y, weights)
+        else:
+            value, gradients = self.in_parts(graph, region, at_once, y, weights)
         self.start_slots(graph, weights.keys())
         kept = [slot for slot in self.slots if slot.moves & weights.keys()]
         slots = {slot.name: graph.variable(slot.name) for slot in kept}
         state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in kept}
-        gradients = {name: tape.gradients[t] for name, t in weights.items()}
         for name, new in optimizers.step(graph, self.wish.optimizer, weights, gradients, state, rate, self.moments).items():
             graph.assign({**handles, **slots}[name], new)
         self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
         return graph
+
+    def trained_by(self, weights: Mapping[str, int]) -> frozenset[int]:
+        """Return the operators that a gradient of these weights has to pass, and those behind them."""
+        needed, region = set(weights.values()), set()
+        for op in self.stock.operators:
+            if op.index in self.leading and needed.intersection(op.inputs):
+                needed.update(op.outputs)
+                region.add(op.index)
+        return frozenset(region)
+
+    def backward(
+        self, graph: GraphBuilder, layout: Batched, y: int, weights: Mapping[str, int], share: int = 1
+    ) -> tuple[int, dict[str, int]]:
+        """Append loss and gradients to a forward pass, and return them. share: of how many parts of the batch this is one."""
+        tape = Tape(graph, self.stock, layout, weights.values(), self.leading)
+        value = loss.write(graph, tape, self.place, self.output, y, share)
+        tape.back(self.place.behind)
+        lost = [name for name, t in weights.items() if t not in tape.gradients]
+        if lost:
+            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        return value, {name: tape.gradients[t] for name, t in weights.items()}
+
+    def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:
+        """Return a subgraph that is still to be copied: the forward pass of a region for some samples."""
+        graph, layout = GraphBuilder(self.file, name, listed=False), batched(self.stock, samples, wanted=self.leading)
+        stock_tensors(graph, self.stock, layout, self.variables, self.stock.known)
+        forward(graph, self.stock, layout, self.variables, region, instead_of(graph, faster))
+        return graph, layout
+
+    def in_parts(
+        self, graph: GraphBuilder, region: frozenset[int], samples: int, y: int, weights: Mapping[str, int]
+    ) -> tuple[int, dict[str, int]]:
+        """Append a region's forward and backward pass part by part, and return the loss and the gradients of the whole batch."""
+        part, layout = self.part(graph.name, region, samples, frozenset(weights.values()))
+        own_y = part.tensor(part.shape(self.output))
+        value, gradients = self.backward(part, layout, own_y, weights, self.wish.batch // samples)
+        copies = parts.Parts(graph, part, self.stock)
+        cut_up = {t: t for t in parts.entries_of(self.stock, region)} | {own_y: y}
+        totals: list[int] = []
+        for given in copies.each(self.wish.batch, samples, cut_up, [value, *gradients.values()]):
+            totals = [graph.add(total, one) for total, one in zip(totals, given, strict=True)] if totals else given
+        return totals[0], dict(zip(gradients, totals[1:], strict=True))
+
+    def evaluate(self, graph: GraphBuilder) -> None:
+        """Append the forward pass for the whole batch, part by part where that is faster."""
+        moving = self.stock.moving
+        region = frozenset(op.index for op in self.stock.operators if op.index in self.leading and moving.intersection(op.outputs))
+        at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
+        if at_once == self.wish.batch:
+            self.continue_stock(graph, self.many, self.leading, faster=self.variables)
+            return
+        self.continue_stock(graph, self.many, self.leading - region, faster=self.variables, reads=self.leading)
+        part, _ = self.part(graph.name, region, at_once, self.variables)
+        x = self.stock.inputs[0]
+        outputs = [given[0] for given in parts.Parts(graph, part, self.stock).each(self.wish.batch, at_once, {x: x}, [self.output])]
+        # Into the stock's own output, by the name that it has there.
+        graph.add_op(ops.CONCATENATION, outputs, [self.output], {0: flat.i32(0)})
 
     def access(self, what: str, shapes: dict[str, Shape], first: Sequence[GraphBuilder]) -> None:
         """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""
@@ -370,6 +482,7 @@ class _Graft:
             "output": self.stock.tensors[self.output].name, "features": features,
             "weights": {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()},
             "score": self.wish.score,
+            **({"inputs": [{"name": p.name, "shape": list(p.shape), "type": p.type} for p in self.parts]} if self.parts else {}),
         }  # fmt: skip
         if self.wish.add_classes:
             classes = self.stock.tensors[self.output].shape[-1]

@@ -27,6 +27,11 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")
     parser.add_argument("--batch", type=whole(1, 65536), default=16, metavar="B", help="samples of one training step (default: 16)")
     parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
+    parser.add_argument("--signature", metavar="NAME", help="which signature of the file is meant (default: the first subgraph)")
+    parser.add_argument(
+        "--input-size", nargs="+", type=whole(1, 1 << 24), default=[], metavar="N",
+        help="the axes of one sample, of a file that leaves its input's size open: 96 96 3",
+    )  # fmt: skip
 
 
 def add_graft(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,8 @@ def wish_of(args: argparse.Namespace) -> Wish:
     """Return what the command line asks of a graft."""
     return Wish(
         train=tuple(args.train), modes=tuple(args.modes), loss=args.loss, optimizer=args.optimizer, batch=args.batch,
-        output=args.target or "", add_classes=tuple(args.add_class), score=args.score, model=Path(args.file).name,
+        output=args.target or "", signature=args.signature or "", size=tuple(args.input_size),
+        add_classes=tuple(args.add_class), score=args.score, model=Path(args.file).name,
     )  # fmt: skip
 
 
@@ -68,6 +74,7 @@ def describe(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
             {"mode": m.name, "signature": m.signature, "weights": list(m.weights), **describe_cost(cost(made.graphs[m.name]))}
             for m in made.modes
         ],
+        "inputs": [asdict(p) for p in made.parts], "labels": {name: list(lines) for name, lines in made.labels.items()},
         "head": None if made.output_head is None else asdict(made.output_head), "score": args.score,
     }  # fmt: skip
 
@@ -92,6 +99,7 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int, more: Iterabl
             ("file", args.output), ("bytes", f"{len(made.file)} ({before} before)"),
             ("trains", f"{entries} weights in {', '.join(layer.name for layer in made.layers)}"),
             ("loss", names[made.loss]), ("optimizer", args.optimizer),
+            ("x holds", " | ".join(f"{p.name} {p.type}{list(p.shape)}" for p in made.parts)),
             ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
             ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
             ("head", "one that trains with the same bits everywhere" if made.output_head else ""),

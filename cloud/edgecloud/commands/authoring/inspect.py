@@ -34,13 +34,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
+    wish = Wish(
+        loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", signature=args.signature or "",
+        size=tuple(args.input_size), model=Path(args.file).name,
+    )  # fmt: skip
     data = read_file(args.file)
     looked = look(data, wish, rate=1e9 * (args.gmacs or 0))
     head, why = int8_heads.int8_head_of(data, wish.model)
     document: Document = {
         "file": args.file, "bytes": len(looked.stock.data), "sha256": looked.stock.sha256, "signatures": list(looked.signatures),
         "inputs": _tensors(looked, looked.stock.inputs), "outputs": _tensors(looked, looked.stock.outputs), "reason": looked.reason,
+        "x": [asdict(part) for part in looked.parts], "labels": {name: list(lines) for name, lines in looked.labels.items()},
         "operators": [{"operator": name, "count": n, "gradient": rule} for name, n, rule in looked.operators],
         "layers": [
             {"name": one.name, "kind": one.kind, "operator": one.operator,
@@ -74,7 +78,9 @@ def _inspected(args: argparse.Namespace, looked: Looked, int8: str) -> str:
         facts(
             (
                 ("file", args.file), ("bytes", len(stock.data)), ("signatures", ", ".join(looked.signatures)), ("takes", ends[0]),
-                ("gives", ends[1]), ("can't be grafted" if int8 else "can't be trained", looked.reason), ("int8 head", int8),
+                ("x holds", " | ".join(f"{p.name} {p.type}{list(p.shape)}" for p in looked.parts)), ("gives", ends[1]),
+                *((f"{len(lines)} names in {name}", ", ".join(lines[:5])) for name, lines in looked.labels.items()),
+                ("can't be grafted" if int8 else "can't be trained", looked.reason), ("int8 head", int8),
                 *_noted(looked.notes),
             )
         ),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecloud.graft.batch import taken_by
+from edgecloud.graft.batch import relays, taken_by
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import NoRule, Tape, rule
 from edgecloud.graft.writing import flat, ops, strides
+
+from .shape import reshape
 
 
 @rule(ops.DEPTH_TO_SPACE, ops.SPACE_TO_DEPTH)
@@ -54,7 +56,12 @@ def mirror_pad(tape: Tape, op: Op, dy: int) -> None:
 
 @rule(ops.STRIDED_SLICE)
 def strided_slice(tape: Tape, op: Op, dy: int) -> None:
+    if relays(tape.stock, op):
+        return reshape(tape, op, dy)
     x, y = op.inputs[0], op.outputs[0]
+    if relays(tape.stock, op):
+        reshape(tape, op, dy)
+        return
     what, axis = taken_by(tape.stock, op), tape.layout.axes[x]
     if what.shape != tape.stock.tensors[y].shape:
         raise NoRule(op, "gives another shape than its numbers say")

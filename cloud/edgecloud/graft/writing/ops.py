@@ -24,14 +24,13 @@ SPARSE_TO_DENSE, NOT_EQUAL, POW, FAKE_QUANT, LOGICAL_OR, ONE_HOT, LOGICAL_NOT = 
 FLOOR_DIV, REDUCE_ANY, FLOOR_MOD = 90, 91, 95
 RANGE, UNIQUE, CEIL, GATHER_ND, COS, WHERE, RANK, REVERSE_SEQUENCE = 96, 103, 104, 107, 108, 109, 110, 112
 MATRIX_DIAG, MATRIX_SET_DIAG, ROUND, NON_MAX_SUPPRESSION_V4, NON_MAX_SUPPRESSION_V5 = 113, 115, 116, 120, 121
+IF, WHILE = 118, 119
 SCATTER_ND, SEGMENT_SUM, CUMSUM, RFFT2D, CONV_3D, IMAG, REAL, COMPLEX_ABS, REDUCE_ALL = 122, 125, 128, 131, 132, 133, 134, 135, 140
 CONV_3D_TRANSPOSE, BROADCAST_ARGS, RANDOM_STANDARD_NORMAL, BUCKETIZE, RANDOM_UNIFORM, GELU = 141, 145, 146, 147, 148, 150
 DYNAMIC_UPDATE_SLICE, RELU_0_TO_1, UNSORTED_SEGMENT_PROD, UNSORTED_SEGMENT_MAX, UNSORTED_SEGMENT_SUM = 151, 152, 153, 154, 155
 ATAN2, UNSORTED_SEGMENT_MIN, SIGN, BITWISE_XOR, RIGHT_SHIFT = 156, 157, 158, 160, 161
 
 NAMES = {number: name for name, number in list(globals().items()) if isinstance(number, int) and name.isupper()}
-# Met in stock files, frozen or refused; named so that messages can name them.
-NAMES |= {118: "IF", 119: "WHILE"}
 
 # BuiltinOptions: (type, or 0 where an operator takes none).
 OPTIONS = {
@@ -49,7 +48,7 @@ OPTIONS |= {
 }  # fmt: skip
 VERSIONS = {BROADCAST_TO: 2}  # the lowest that takes what is asked of it here, where that is not 1
 
-FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT8, RESOURCE = 0, 1, 2, 3, 4, 6, 9, 13  # TensorType
+FLOAT32, FLOAT16, INT32, UINT8, INT64, STRING, BOOL, INT16, INT8, RESOURCE = 0, 1, 2, 3, 4, 5, 6, 7, 9, 13  # TensorType
 TYPE_NAMES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16", 9: "int8", 13: "resource"}
 TYPE_BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8}
 
