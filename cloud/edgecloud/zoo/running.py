@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgecloud.rehearsal import RehearsalLimits, ModeRun, ran, rehearsed
+from edgecloud.rehearsal import ModeRun, RehearsalLimits, ran, rehearsed
 from edgecommon.files import read_model_file
 from modelwire.errors import ModelWireError
 
