@@ -91,7 +91,7 @@ def one(path: Path, modes: Sequence[str], batch: int, allowance: RehearsalLimits
     digest, size = hashlib.sha256(data).hexdigest(), len(data)
     with tempfile.TemporaryDirectory(prefix="edgecloud-zoo-") as name:
         folder = Path(name)
-        bounds = limited.Bounds(seconds=allowance.seconds)
+        bounds = limited.ChildBounds(seconds=allowance.seconds)
         ended = limited.run("edgecloud.zoo.trying", [str(path), str(folder), str(batch), *modes], bounds)
         if not isinstance(ended.answer, dict):
             return FileTried(path, digest, size, trying.UNREAD, None, f"looking at it {ended.reason}")
@@ -129,7 +129,7 @@ def _came(made: dict[str, str], folder: Path, allowance: RehearsalLimits, *, rat
 
 def _fitted(mode: str, file: Path, allowance: RehearsalLimits, run: ModeRun) -> ModeTried:
     """Return how an int8 head came out that runs: its loss falls once it is retrained, and the layers in front keep their bits."""
-    ended = limited.run("edgecloud.zoo.codes", [str(file)], limited.Bounds(seconds=allowance.seconds))
+    ended = limited.run("edgecloud.zoo.codes", [str(file)], limited.ChildBounds(seconds=allowance.seconds))
     found: dict[str, Any] = ended.answer if isinstance(ended.answer, dict) else {"reason": f"retraining it {ended.reason}"}
     if found["reason"]:
         return ModeTried(mode, TRAINS, found["reason"], run)
