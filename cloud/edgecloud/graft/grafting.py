@@ -15,19 +15,19 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
-from . import describing, loss, optimizers, scoring
+from . import describing, loss, optimizers, parts, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
-from .inputs import Part, chosen, joined, labels_of, unbatched, without_zip
+from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
-from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
-from .writing import ops
+from .writing import flat, ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
+from .writing.standins import stand_in
 
 _ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
@@ -44,6 +44,7 @@ class Wish:
     output: str = ""  # name of the output that is trained; empty: the first
     add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
     signature: str = ""  # of the stock file: which of its subgraphs is meant; empty: the first
+    size: tuple[int, ...] = ()  # of one sample, where the stock file leaves that open
     score: bool = False  # whether an auto-encoder scores samples against a threshold
     model: str = "the model"  # its name, for errors
 
@@ -61,6 +62,7 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
+    reference: bytes = b""  # the stock file behind its one x and without a zip: what `infer` gives the bits of
     parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
@@ -72,8 +74,9 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
     with consistent(wish.model):
-        made = _grafted(entered(without_zip(data), wish), wish, hashlib.sha256(data).hexdigest())
-    return replace(made, labels=labels_of(data))
+        given = entered(without_zip(data), wish)
+        made = _grafted(given, wish, hashlib.sha256(data).hexdigest())
+    return replace(made, reference=given.stock.data, parts=given.parts, labels=labels_of(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def entered(data: bytes, wish: Wish) -> Entered:
     """
     stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
-    stock = unbatched(stock, wish.model)
+    stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
     given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
     for why in given.stock.unknown.values():
         raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
@@ -244,7 +247,7 @@ class _Graft:
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
         evaluate = GraphBuilder(self.file, "eval")
-        self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
+        self.evaluate(evaluate)
         self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
@@ -265,7 +268,7 @@ class _Graft:
             raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
-        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, self.parts)
+        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed)
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
@@ -318,15 +321,16 @@ class _Graft:
                 graph.call_once(own)
 
     def continue_stock(
-        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()
+        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset(),
+        reads: frozenset[int] | None = None,
     ) -> dict[str, int]:
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
 
-        faster: weights whose layers take the form of matrix products.
+        faster: weights whose layers take the form of matrix products. reads: the operators whose weights are read; None: the same ones.
         """
         # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
         stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
-        taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
+        taken = {t for op in self.stock.operators if op.index in (wanted if reads is None else reads) for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
             if t in taken:
@@ -349,25 +353,83 @@ class _Graft:
         gradients are then those of a file with this cut alone, to the bit.
         """
         key, weights = self.signatures()[cut], cut.weights
-        graph = GraphBuilder(self.file, key)
-        handles = self.continue_stock(graph, self.many, self.leading, faster=frozenset(weights.values()))
+        graph, faster = GraphBuilder(self.file, key), frozenset(weights.values())
+        region = self.trained_by(weights)
+        at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
+        whole = at_once == self.wish.batch
+        first = self.leading if whole else self.leading - region
+        handles = self.continue_stock(graph, self.many, first, faster=faster, reads=self.leading)
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
-        tape = Tape(graph, self.stock, self.many, weights.values(), self.leading)
-        value = loss.write(graph, tape, self.place, self.output, y)
-        tape.back(self.place.behind)
-        lost = [name for name, t in weights.items() if t not in tape.gradients]
-        if lost:
-            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        if whole:
+            value, gradients = self.backward(graph, self.many, y, weights)
+        else:
+            value, gradients = self.in_parts(graph, region, at_once, y, weights)
         self.start_slots(graph, weights.keys())
         kept = [slot for slot in self.slots if slot.moves & weights.keys()]
         slots = {slot.name: graph.variable(slot.name) for slot in kept}
         state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in kept}
-        gradients = {name: tape.gradients[t] for name, t in weights.items()}
         for name, new in optimizers.step(graph, self.wish.optimizer, weights, gradients, state, rate, self.moments).items():
             graph.assign({**handles, **slots}[name], new)
         self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
         return graph
+
+    def trained_by(self, weights: Mapping[str, int]) -> frozenset[int]:
+        """Return the operators that a gradient of these weights has to pass, and those behind them."""
+        needed, region = set(weights.values()), set()
+        for op in self.stock.operators:
+            if op.index in self.leading and needed.intersection(op.inputs):
+                needed.update(op.outputs)
+                region.add(op.index)
+        return frozenset(region)
+
+    def backward(
+        self, graph: GraphBuilder, layout: Batched, y: int, weights: Mapping[str, int], share: int = 1
+    ) -> tuple[int, dict[str, int]]:
+        """Append loss and gradients to a forward pass, and return them. share: of how many parts of the batch this is one."""
+        tape = Tape(graph, self.stock, layout, weights.values(), self.leading)
+        value = loss.write(graph, tape, self.place, self.output, y, share)
+        tape.back(self.place.behind)
+        lost = [name for name, t in weights.items() if t not in tape.gradients]
+        if lost:
+            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        return value, {name: tape.gradients[t] for name, t in weights.items()}
+
+    def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:
+        """Return a subgraph that is still to be copied: the forward pass of a region for some samples."""
+        graph, layout = GraphBuilder(self.file, name, listed=False), batched(self.stock, samples, wanted=self.leading)
+        stock_tensors(graph, self.stock, layout, self.variables, self.stock.known)
+        forward(graph, self.stock, layout, self.variables, region, instead_of(graph, faster))
+        return graph, layout
+
+    def in_parts(
+        self, graph: GraphBuilder, region: frozenset[int], samples: int, y: int, weights: Mapping[str, int]
+    ) -> tuple[int, dict[str, int]]:
+        """Append a region's forward and backward pass part by part, and return the loss and the gradients of the whole batch."""
+        part, layout = self.part(graph.name, region, samples, frozenset(weights.values()))
+        own_y = part.tensor(part.shape(self.output))
+        value, gradients = self.backward(part, layout, own_y, weights, self.wish.batch // samples)
+        copies = parts.Parts(graph, part, self.stock)
+        cut_up = {t: t for t in parts.entries_of(self.stock, region)} | {own_y: y}
+        totals: list[int] = []
+        for given in copies.each(self.wish.batch, samples, cut_up, [value, *gradients.values()]):
+            totals = [graph.add(total, one) for total, one in zip(totals, given, strict=True)] if totals else given
+        return totals[0], dict(zip(gradients, totals[1:], strict=True))
+
+    def evaluate(self, graph: GraphBuilder) -> None:
+        """Append the forward pass for the whole batch, part by part where that is faster."""
+        moving = self.stock.moving
+        region = frozenset(op.index for op in self.stock.operators if op.index in self.leading and moving.intersection(op.outputs))
+        at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
+        if at_once == self.wish.batch:
+            self.continue_stock(graph, self.many, self.leading, faster=self.variables)
+            return
+        self.continue_stock(graph, self.many, self.leading - region, faster=self.variables, reads=self.leading)
+        part, _ = self.part(graph.name, region, at_once, self.variables)
+        x = self.stock.inputs[0]
+        outputs = [given[0] for given in parts.Parts(graph, part, self.stock).each(self.wish.batch, at_once, {x: x}, [self.output])]
+        # Into the stock's own output, by the name that it has there.
+        graph.add_op(ops.CONCATENATION, outputs, [self.output], {0: flat.i32(0)})
 
     def access(self, what: str, shapes: dict[str, Shape], first: Sequence[GraphBuilder]) -> None:
         """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""

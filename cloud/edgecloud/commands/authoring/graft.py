@@ -27,7 +27,7 @@ EXAMPLES = (
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
+    parser.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model")
     add_graft(parser)
     add_rehearsal(parser)
 

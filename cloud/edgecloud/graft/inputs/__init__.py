@@ -5,6 +5,6 @@ from __future__ import annotations
 from .choosing import chosen
 from .joining import Part, joined
 from .labels import labels_of, without_zip
-from .unbatching import unbatched
+from .sizing import sized, unbatched
 
-__all__ = ["Part", "chosen", "joined", "labels_of", "unbatched", "without_zip"]
+__all__ = ["Part", "chosen", "joined", "labels_of", "sized", "unbatched", "without_zip"]

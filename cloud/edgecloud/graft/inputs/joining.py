@@ -71,7 +71,7 @@ def _check(tensor: StockTensor, name: str, model: str) -> None:
     if tensor.type != ops.FLOAT32 and tensor.type not in _CASTS:
         raise refuse("x is float32, and nothing makes that of it")
     if any(i > 0 for i in tensor.open):
-        raise refuse("a sample needs a fixed size; convert the model with one")
+        raise refuse("a sample needs a fixed size: --input-size says one, or convert the model with one")
     if tensor.size == 0:
         raise refuse("it is empty")
 

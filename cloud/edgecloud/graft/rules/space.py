@@ -59,6 +59,9 @@ def strided_slice(tape: Tape, op: Op, dy: int) -> None:
     if relays(tape.stock, op):
         return reshape(tape, op, dy)
     x, y = op.inputs[0], op.outputs[0]
+    if relays(tape.stock, op):
+        reshape(tape, op, dy)
+        return
     what, axis = taken_by(tape.stock, op), tape.layout.axes[x]
     if what.shape != tape.stock.tensors[y].shape:
         raise NoRule(op, "gives another shape than its numbers say")

@@ -68,7 +68,7 @@ def windows(n: int, size: int, stride: int, dilation: int, padding: int) -> int:
     """Return how many windows fit along one axis."""
     span = (size - 1) * dilation + 1
     count = -(-n // stride) if padding == ops.SAME else -(-(n - span + 1) // stride)
-    if min(size, stride, dilation) < 1 or count < 0 or padding not in (ops.SAME, ops.VALID):
+    if min(size, stride, dilation, count) < 1 or padding not in (ops.SAME, ops.VALID):
         raise ValueError(f"windows of {size} over {n} entries")
     return count
 
@@ -316,8 +316,9 @@ def taken(at: At) -> tuple[list[slice | int | None], Shape]:
         n = x[axis]
         axis += 1
         if shrinks >> i & 1:
-            place = 0 if begins >> i & 1 else at.axis(first, n)
-            index.append(place)
+            if step < 1:
+                raise ValueError("one entry taken backwards")
+            index.append(0 if begins >> i & 1 else at.axis(first, n))
             continue
         if op.option(5, small=True):
             last += first

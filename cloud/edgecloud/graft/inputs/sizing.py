@@ -1,19 +1,23 @@
-"""Makes of a graph that was converted for several samples at once the graph of one: the sizes that hold the number of samples lose it."""
+"""Gives a graph the size of one sample: of one that was converted for several at once, and of one whose sizes are open."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from edgecloud.graft.batch import single, stock_tensors
-from edgecloud.graft.shapes import resolve
-from edgecloud.graft.stock import Array, Op, Stock, read
+from edgecloud.graft.shapes import Resolved, resolve
+from edgecloud.graft.stock import Array, Op, Stock, StockTensor, read
 from edgecloud.graft.writing import ops
 from edgecloud.graft.writing.build import FileBuilder, GraphBuilder, tensor_table
 from edgecloud.graft.writing.flat import OldNode
-from modelwire.errors import NotTrainable
+from modelwire import limits
+from modelwire.errors import BadArgument, NotTrainable
 
+_SIZE = "--input-size 224 224 3, say: the axes of one sample, without that of the samples"
 # Operators that take a shape, and which input it is.
 _SIZES = {ops.RESHAPE: 1, ops.TRANSPOSE_CONV: 0, ops.BROADCAST_TO: 1, ops.SLICE: 2}
 
@@ -42,9 +46,30 @@ def unbatched(stock: Stock, model: str) -> Stock:
             shape, before = one.shapes[t], stock.tensors[t].shape
             if moved and (t in one.unknown or np.prod(shape, dtype=object) * n != np.prod(before, dtype=object)):
                 raise _refusal(stock, op, n, model)
-    pairs = zip(stock.tensors, one.shapes, strict=True)
-    tensors = tuple(replace(t, shape=shape, reshaped=t.reshaped or shape != t.shape) for t, shape in pairs)
-    return _written(replace(stock, tensors=tensors), sizes, model)
+    return _written(_reshaped(stock, one), sizes, model)
+
+
+def sized(stock: Stock, size: Sequence[int], model: str) -> Stock:
+    """Return the graph with its only input of [1, *size]. Raises BadArgument where the file does not leave that open."""
+    if not size:
+        return stock
+    shape = (1, *size)
+    x = stock.tensors[stock.inputs[0]] if len(stock.inputs) == 1 else None
+    if x is None or x.shape[:1] != (1,) or not _open_to(x, shape):
+        takes = ", ".join(str([*stock.tensors[t].shape]) for t in stock.inputs)
+        raise BadArgument(reason=f"a sample of {list(size)} is none of the sizes that the file leaves open: it takes {takes}", fix=_SIZE)
+    if min(shape) < 1 or prod(shape) > limits.DEFAULT.elements:
+        raise BadArgument(reason=f"a sample of {list(size)}", fix=_SIZE)
+    return _written(_reshaped(stock, resolve(stock, {stock.inputs[0]: shape})), {}, model)
+
+
+def _open_to(x: StockTensor, shape: Sequence[int]) -> bool:
+    return len(x.shape) == len(shape) and all(i in x.open or n == to for i, (n, to) in enumerate(zip(x.shape, shape, strict=True)))
+
+
+def _reshaped(stock: Stock, found: Resolved) -> Stock:
+    pairs = zip(stock.tensors, found.shapes, strict=True)
+    return replace(stock, tensors=tuple(replace(t, shape=s, reshaped=t.reshaped or s != t.shape) for t, s in pairs))
 
 
 def _without(stock: Stock, op: Op, n: int) -> tuple[int, Array] | None:
