@@ -139,14 +139,6 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     return place
 
 
-def relays(stock: Stock, op: Op) -> bool:
-    """Return whether an operator gives all entries as it takes them, in another shape: a slice that takes the only sample out does."""
-    if op.code != ops.STRIDED_SLICE:
-        return op.code in _RESHAPES
-    x, to = stock.tensors[op.inputs[0]].shape, stock.tensors[op.outputs[0]].shape
-    return len(to) < len(x) and prod(to) == prod(x) and int(stock.value(op.inputs[3]).min(initial=1)) > 0 and not op.option(3)
-
-
 def _blocks(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
     """Return where the batch stands when places become samples, or samples places again.
 
@@ -179,6 +171,14 @@ def _along(stock: Stock, tensor: int, axis: int) -> int:
     """Return the entries along an axis that is counted from the last."""
     shape = stock.tensors[tensor].shape
     return shape[axis] if -axis <= len(shape) else 1
+
+
+def relays(stock: Stock, op: Op) -> bool:
+    """Return whether an operator gives all entries as it takes them, in another shape: a slice that takes the only sample out does."""
+    if op.code != ops.STRIDED_SLICE:
+        return op.code in _RESHAPES
+    x, to = stock.tensors[op.inputs[0]].shape, stock.tensors[op.outputs[0]].shape
+    return len(to) < len(x) and prod(to) == prod(x) and int(stock.value(op.inputs[3]).min(initial=1)) > 0 and not op.option(3)
 
 
 def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
