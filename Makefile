@@ -35,7 +35,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence threats fuzz docs hooks release bare clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence threats zoo fuzz docs hooks release bare clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -106,6 +106,12 @@ threats: $(VENV)/.ready ## run the threat model: each row by its tests
 
 evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure a promise: TOPIC=wire, trust or zoo; FULL=1
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
+
+zoo: $(VENV)/.ready tflite-runtime ## try the public model files, and write the table of docs/model-zoo.md
+	$(VENV)/bin/python tests/models/zoo.py
+	$(VENV)/bin/python -m tests.evidence.zoo --run build/evidence/zoo-litert.json
+	if test -e $(VENV_TFLITE)/.ready; then $(VENV_TFLITE)/bin/python -m tests.evidence.zoo --run build/evidence/zoo-tflite.json; fi
+	$(VENV)/bin/python -m tests.evidence.zoo --page
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each
 	@failed=0; $(VENV)/bin/python csrc/fuzz/run.py --runs $(RUNS) || failed=1; \

@@ -31,6 +31,8 @@ class Limits:
     tensor_name: int = 200  # characters
     manifest: int = 1 * MIB
     model_file: int = 600 * MIB
+    graph_operators: int = 20_000  # of a subgraph that is grafted or inspected; NASNet-Mobile has about a thousand
+    graph_tensors: int = 200_000
     notes: int = 1 * MIB  # what a trainable file says of itself
     modes: int = 16  # ways to train one file
     record: int = 40 * KIB  # hello, receipt, command, manifest of a transfer

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from modelwire import limits
 from modelwire.errors import TooLarge
-from modelwire.tensors import Dtype
+from modelwire.tensors import Codes, Dtype
 
 from .flatbuffer import I8, I32, U8, U32, U64, File, Table
 
@@ -28,10 +28,10 @@ LARGE_ENTRIES = 1_000_000
 ENTRY_BYTES = 16  # of a large file, for each entry that it may have
 
 # BuiltinOperator
-CONV_2D, DEQUANTIZE, FULLY_CONNECTED, LOGISTIC, RESHAPE, SOFTMAX, SQUEEZE, QUANTIZE = 3, 6, 9, 14, 22, 25, 43, 114
+CONV_2D, DEQUANTIZE, FULLY_CONNECTED, LOGISTIC, RESHAPE, SOFTMAX, SQUEEZE, LOG_SOFTMAX, QUANTIZE = 3, 6, 9, 14, 22, 25, 43, 50, 114
 CUSTOM, ADD_N, ELU, CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 32, 106, 111, 129, 142, 143, 144
 _CALL_ONCE_OPTIONS, _VAR_HANDLE_OPTIONS = 103, 111  # BuiltinOptions
-FLOAT32, FLOAT16, INT32, INT8, BFLOAT16 = 0, 1, 2, 9, 18  # TensorType
+FLOAT32, FLOAT16, INT32, UINT8, INT64, INT16, INT8, BFLOAT16 = 0, 1, 2, 3, 4, 7, 9, 18  # TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Contract:
     x_shape: tuple[int, ...]
     y_shape: tuple[int, ...]  # what `train` is told: one-hot classes, or a target of this shape
     evaluates: bool  # whether there is an `eval`
-    codes: bool = False  # x is whole numbers from -128 to 127, not any float32; and every sample has a class
+    codes: Codes = Codes.NONE
 
     @property
     def classes(self) -> int:

@@ -14,8 +14,9 @@ from edgecloud.graft.stock import Op
 from edgecloud.graft.writing import ops
 
 UNARY: dict[int, Any] = {
-    ops.SIN: tf.sin, ops.COS: tf.cos, ops.ELU: tf.nn.elu, ops.FLOOR: tf.floor, ops.CEIL: tf.math.ceil, ops.ROUND: tf.round, ops.SIGN: tf.sign,
-    ops.LOGICAL_NOT: tf.logical_not, ops.ZEROS_LIKE: tf.zeros_like, ops.RELU_0_TO_1: lambda x: tf.clip_by_value(x, 0.0, 1.0),
+    ops.SIN: tf.sin, ops.COS: tf.cos, ops.ELU: tf.nn.elu, ops.FLOOR: tf.floor, ops.CEIL: tf.math.ceil, ops.ROUND: tf.round,
+    ops.SIGN: tf.sign, ops.LOGICAL_NOT: tf.logical_not,
+    ops.ZEROS_LIKE: tf.zeros_like, ops.RELU_0_TO_1: lambda x: tf.clip_by_value(x, 0.0, 1.0),
     ops.RELU_N1_TO_1: lambda x: tf.clip_by_value(x, -1.0, 1.0),
 }  # fmt: skip
 BINARY: dict[int, Any] = {

@@ -23,6 +23,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "export": "models",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
+    "zoo": "authoring",
 }  # fmt: skip
 
 

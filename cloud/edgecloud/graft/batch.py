@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modelwire.errors import NotTrainable
 
-from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
+from .shapes import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
 from .stock import Op, Stock, StockTensor
 from .writing import flat, ops, strides
 from .writing.build import GraphBuilder, Made, tensor_table

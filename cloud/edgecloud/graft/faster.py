@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import prod
 
 from .stock import Op
-from .windows import of_conv
+from .windows import columns, of_conv
 from .writing import flat, ops
 from .writing.build import GraphBuilder
 
@@ -23,17 +23,20 @@ def instead_of(graph: GraphBuilder, variables: frozenset[int]) -> Callable[[Op],
         x, w = op.inputs[:2]
         bias = op.inputs[2] if len(op.inputs) > 2 else -1
         gives, takes = graph.shape(w)[0], prod(graph.shape(w)[1:])
+        if bias >= 0 and prod(graph.shape(bias)) != gives:
+            return False  # one that differs from sample to sample
         if op.code == ops.FULLY_CONNECTED:
             if op.option(1, small=True):
                 return False
-        elif not of_conv(op, graph.shape(x), (graph.shape(w)[1], graph.shape(w)[2])).plain or graph.shape(x)[3] != takes:
-            return False
-        rows = prod(graph.shape(x)) // takes
-        if bias >= 0 and prod(graph.shape(bias)) != gives:
-            return False  # one that differs from sample to sample
+            seen = graph.reshape(x, (prod(graph.shape(x)) // takes, takes))
+        else:
+            if graph.shape(x)[3] != graph.shape(w)[3]:
+                return False  # in groups
+            seen = columns(graph, x, of_conv(op, graph.shape(x), (graph.shape(w)[1], graph.shape(w)[2])))
         out = op.outputs[0]
         shape = graph.shape(out)
-        value = graph.matmul(graph.reshape(x, (rows, takes)), graph.reshape(w, (gives, takes)), adjoint_b=True)
+        rows = prod(shape) // gives
+        value = graph.matmul(seen, graph.reshape(w, (gives, takes)), adjoint_b=True)
         if bias >= 0:
             fused = {0: flat.i8(op.fused)} if op.fused else {}
             value = graph.op(ops.ADD, (value, graph.reshape(bias, (gives,))), (rows, gives), fused)

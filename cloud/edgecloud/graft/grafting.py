@@ -15,19 +15,19 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
-from . import describing, loss, optimizers, scoring
+from . import describing, loss, optimizers, parts, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
-from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
-from .writing import ops
+from .writing import flat, ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
+from .writing.standins import stand_in
 
 _ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
@@ -121,21 +121,28 @@ def training(stock: Stock, selected: tuple[Layer, ...], wish: Wish) -> GraphBuil
     return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
 
 
-def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
-    """Return how many of the last layers can be trained; 0 when not even the head can."""
-    best = 0
-    for count in range(1, sum(layer.kernel for layer in every) + 1):
+def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: int = -1) -> int:
+    """Return how many of the last layers can be trained; 0 when not even the head can.
+
+    refused: the operator that was refused. What lies behind it is tried first: building a step takes seconds for thousands of layers.
+    """
+    kernels = [layer.operator for layer in every if layer.kernel]
+    likely = sum(operator > refused for operator in kernels)
+    low, high = 0, len(kernels) + 1  # so many can be trained, and so many can't: a deeper cut passes all that a shallower one does
+    while high - low > 1:
+        count = next((n for n in (likely, likely + 1) if low < n < high), (low + high) // 2)
         try:
             cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
             _Graft(stock, output, (cut,), wish).train(cut)
         except (NoRule, NotTrainable):
-            break
-        best = count
-    return best
+            high = count
+        else:
+            low = count
+    return low
 
 
 def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
-    best = deepest(stock, output, every, wish)
+    best = deepest(stock, output, every, wish, refused.op.index)
     way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
     tensor = stock.tensors[refused.op.outputs[0]].name
     where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
@@ -240,7 +247,7 @@ class _Graft:
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
         evaluate = GraphBuilder(self.file, "eval")
-        self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
+        self.evaluate(evaluate)
         self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
@@ -314,15 +321,16 @@ class _Graft:
                 graph.call_once(own)
 
     def continue_stock(
-        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()
+        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset(),
+        reads: frozenset[int] | None = None,
     ) -> dict[str, int]:
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
 
-        faster: weights whose layers take the form of matrix products.
+        faster: weights whose layers take the form of matrix products. reads: the operators whose weights are read; None: the same ones.
         """
         # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
         stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
-        taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
+        taken = {t for op in self.stock.operators if op.index in (wanted if reads is None else reads) for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
             if t in taken:
@@ -345,25 +353,83 @@ class _Graft:
         gradients are then those of a file with this cut alone, to the bit.
         """
         key, weights = self.signatures()[cut], cut.weights
-        graph = GraphBuilder(self.file, key)
-        handles = self.continue_stock(graph, self.many, self.leading, faster=frozenset(weights.values()))
+        graph, faster = GraphBuilder(self.file, key), frozenset(weights.values())
+        region = self.trained_by(weights)
+        at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
+        whole = at_once == self.wish.batch
+        first = self.leading if whole else self.leading - region
+        handles = self.continue_stock(graph, self.many, first, faster=faster, reads=self.leading)
         y = graph.tensor(graph.shape(self.output), name="y")
         rate = graph.tensor((), name="lr")
-        tape = Tape(graph, self.stock, self.many, weights.values(), self.leading)
-        value = loss.write(graph, tape, self.place, self.output, y)
-        tape.back(self.place.behind)
-        lost = [name for name, t in weights.items() if t not in tape.gradients]
-        if lost:
-            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        if whole:
+            value, gradients = self.backward(graph, self.many, y, weights)
+        else:
+            value, gradients = self.in_parts(graph, region, at_once, y, weights)
         self.start_slots(graph, weights.keys())
         kept = [slot for slot in self.slots if slot.moves & weights.keys()]
         slots = {slot.name: graph.variable(slot.name) for slot in kept}
         state = {slot.name: graph.read(slots[slot.name], slot.initial.shape) for slot in kept}
-        gradients = {name: tape.gradients[t] for name, t in weights.items()}
         for name, new in optimizers.step(graph, self.wish.optimizer, weights, gradients, state, rate, self.moments).items():
             graph.assign({**handles, **slots}[name], new)
         self.sign(graph, key, {"x": self.stock.inputs[0], "y": y, "lr": rate}, {"loss": value})
         return graph
+
+    def trained_by(self, weights: Mapping[str, int]) -> frozenset[int]:
+        """Return the operators that a gradient of these weights has to pass, and those behind them."""
+        needed, region = set(weights.values()), set()
+        for op in self.stock.operators:
+            if op.index in self.leading and needed.intersection(op.inputs):
+                needed.update(op.outputs)
+                region.add(op.index)
+        return frozenset(region)
+
+    def backward(
+        self, graph: GraphBuilder, layout: Batched, y: int, weights: Mapping[str, int], share: int = 1
+    ) -> tuple[int, dict[str, int]]:
+        """Append loss and gradients to a forward pass, and return them. share: of how many parts of the batch this is one."""
+        tape = Tape(graph, self.stock, layout, weights.values(), self.leading)
+        value = loss.write(graph, tape, self.place, self.output, y, share)
+        tape.back(self.place.behind)
+        lost = [name for name, t in weights.items() if t not in tape.gradients]
+        if lost:
+            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+        return value, {name: tape.gradients[t] for name, t in weights.items()}
+
+    def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:
+        """Return a subgraph that is still to be copied: the forward pass of a region for some samples."""
+        graph, layout = GraphBuilder(self.file, name, listed=False), batched(self.stock, samples, wanted=self.leading)
+        stock_tensors(graph, self.stock, layout, self.variables, self.stock.known)
+        forward(graph, self.stock, layout, self.variables, region, instead_of(graph, faster))
+        return graph, layout
+
+    def in_parts(
+        self, graph: GraphBuilder, region: frozenset[int], samples: int, y: int, weights: Mapping[str, int]
+    ) -> tuple[int, dict[str, int]]:
+        """Append a region's forward and backward pass part by part, and return the loss and the gradients of the whole batch."""
+        part, layout = self.part(graph.name, region, samples, frozenset(weights.values()))
+        own_y = part.tensor(part.shape(self.output))
+        value, gradients = self.backward(part, layout, own_y, weights, self.wish.batch // samples)
+        copies = parts.Parts(graph, part, self.stock)
+        cut_up = {t: t for t in parts.entries_of(self.stock, region)} | {own_y: y}
+        totals: list[int] = []
+        for given in copies.each(self.wish.batch, samples, cut_up, [value, *gradients.values()]):
+            totals = [graph.add(total, one) for total, one in zip(totals, given, strict=True)] if totals else given
+        return totals[0], dict(zip(gradients, totals[1:], strict=True))
+
+    def evaluate(self, graph: GraphBuilder) -> None:
+        """Append the forward pass for the whole batch, part by part where that is faster."""
+        moving = self.stock.moving
+        region = frozenset(op.index for op in self.stock.operators if op.index in self.leading and moving.intersection(op.outputs))
+        at_once = parts.samples_at_once(self.stock, self.many, self.wish.batch, region)
+        if at_once == self.wish.batch:
+            self.continue_stock(graph, self.many, self.leading, faster=self.variables)
+            return
+        self.continue_stock(graph, self.many, self.leading - region, faster=self.variables, reads=self.leading)
+        part, _ = self.part(graph.name, region, at_once, self.variables)
+        x = self.stock.inputs[0]
+        outputs = [given[0] for given in parts.Parts(graph, part, self.stock).each(self.wish.batch, at_once, {x: x}, [self.output])]
+        # Into the stock's own output, by the name that it has there.
+        graph.add_op(ops.CONCATENATION, outputs, [self.output], {0: flat.i32(0)})
 
     def access(self, what: str, shapes: dict[str, Shape], first: Sequence[GraphBuilder]) -> None:
         """Write get_... and set_... for the variables of these names. first: the subgraphs that give them their first values."""

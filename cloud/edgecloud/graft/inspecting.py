@@ -108,6 +108,41 @@ def _modes(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> t
     return tuple(modes)
 
 
+def missing_rules(data: bytes, wish: Wish) -> tuple[tuple[str, str], ...]:
+    """Return what keeps `wish.train` from being trained: each operator that its gradient would have to pass and can't, and why.
+
+    Operators without any rule are all named; of those whose rule refuses one form, the first. Empty where nothing keeps it, or where
+    something else than a rule does. Raises Malformed.
+    """
+    with consistent(wish.model):
+        stock = read(data, wish.model)
+        try:
+            check_stock(stock, wish)
+            output = output_of(stock, wish)
+            every = layers(stock, output)
+            return _missing(stock, output, select(stock, every, wish.train), wish)
+        except (NotTrainable, BadArgument):
+            return ()
+
+
+def _missing(stock: Stock, output: int, chosen: tuple[Layer, ...], wish: Wish) -> tuple[tuple[str, str], ...]:
+    leading = stock.leading_to(output)
+    needed = {t for layer in chosen for t in layer.weights.values()}
+    found: dict[str, str] = {}
+    for op in stock.operators:
+        if op.index in leading and needed.intersection(op.inputs):
+            needed.update(op.outputs)
+            if op.code not in RULES:
+                found.setdefault(op.name, "has no gradient here")
+    try:
+        training(stock, chosen, wish)
+    except NoRule as refused:
+        found.setdefault(refused.op.name, refused.why)
+    except (NotTrainable, BadArgument):
+        pass
+    return tuple(sorted(found.items()))
+
+
 def mode(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> ModeReport:
     """Return what one cut costs."""
     chosen = select(stock, every, wish.train)

@@ -62,7 +62,8 @@ def _weights(stock: Stock, op: Op) -> dict[str, int]:
     """Return the float weights of one operator by what they are in it."""
 
     def float_weight(t: int) -> bool:
-        return t >= 0 and stock.holds(t) and stock.tensors[t].type == ops.FLOAT32
+        filled = t in stock.source and stock.source[t].code in (ops.FILL, ops.ZEROS_LIKE)  # as the state that a sequence starts from
+        return t >= 0 and stock.holds(t) and stock.tensors[t].type == ops.FLOAT32 and not filled
 
     if op.code in _KERNELS:
         places = dict(zip(("kernel", "bias"), _KERNELS[op.code], strict=True))

@@ -41,28 +41,28 @@ def place(stock: Stock, output: int, loss: str) -> LossPlace:
     return LossPlace("mse", output, ())
 
 
-def write(graph: GraphBuilder, tape: Tape, place: LossPlace, output: int, y: int) -> int:
-    """Return the loss, one number, and give the tape its gradient."""
+def write(graph: GraphBuilder, tape: Tape, place: LossPlace, output: int, y: int, parts: int = 1) -> int:
+    """Return the loss, one number, and give the tape its gradient. parts: into which the batch is cut; each gives its share of both."""
     z = place.tensor
     target = graph.reshape(y, graph.shape(z))
     size = prod(graph.shape(z))
     if place.kind == "mse":
         difference = graph.sub(z, target)
-        tape.give(z, graph.scale(difference, 2 / size))
+        tape.give(z, graph.scale(difference, 2 / size / parts))
         errors = graph.reshape(difference, (size,))
-        return graph.sum(graph.mul(errors, errors), [0], code=ops.MEAN)
+        return graph.scale(graph.sum(graph.mul(errors, errors), [0], code=ops.MEAN), 1 / parts)
     if place.kind == "ce":
         classes = graph.shape(z)[-1]
         rows = size // classes
         likelihood = graph.op(ops.LOG_SOFTMAX, (z,), graph.shape(z))
         probability = graph.op(ops.SOFTMAX, (z,), graph.shape(z), {0: flat.f32(1.0)}) if z == output else place.behind[-1].outputs[0]
-        tape.give(z, graph.scale(graph.sub(probability, target), 1 / rows))
+        tape.give(z, graph.scale(graph.sub(probability, target), 1 / rows / parts))
         terms = graph.reshape(graph.mul(target, likelihood), (size,))
-        return graph.scale(graph.sum(terms, [0]), -1 / rows)
+        return graph.scale(graph.sum(terms, [0]), -1 / rows / parts)
     # log(1 + exp(z)) - z * y, in the form that can't overflow.
     probability = place.behind[-1].outputs[0]
-    tape.give(z, graph.scale(graph.sub(probability, target), 1 / size))
+    tape.give(z, graph.scale(graph.sub(probability, target), 1 / size / parts))
     tail = graph.log(graph.add(graph.exp(graph.neg(graph.absolute(z))), graph.constant_of(1.0)))
     terms = graph.add(graph.sub(graph.relu(z), graph.mul(z, target)), tail)
-    return graph.sum(graph.reshape(terms, (size,)), [0], code=ops.MEAN)
+    return graph.scale(graph.sum(graph.reshape(terms, (size,)), [0], code=ops.MEAN), 1 / parts)
 

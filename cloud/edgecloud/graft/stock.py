@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import limits
-from modelwire.errors import Malformed, ModelError
+from modelwire.errors import Malformed, ModelError, TooLarge
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
 
 from .shapes import Resolved, resolve
@@ -206,6 +206,7 @@ def read(data: bytes, model: str = "model file", graph: int = 0) -> Stock:
     if not graph < len(graphs):
         raise file.malformed(f"it has {len(graphs)} subgraphs" if graphs else "it has no subgraph")
     main = graphs[graph]
+    _check_size(main, model)
     tensors = tuple(_tensor(t, len(buffers)) for t in main.tables(0))
     operators = tuple(_op(i, t, codes, len(tensors)) for i, t in enumerate(main.tables(3)))
     inputs, outputs = main.integers(1), main.integers(2)
@@ -226,6 +227,14 @@ def _resolved(stock: Stock) -> Stock:
         for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
     )
     return replace(stock, tensors=tensors, known=found.known, unknown=found.unknown)
+
+
+def _check_size(graph: Table, model: str) -> None:
+    """Raise TooLarge for a graph that would take long to look at: its file may refer to one table a million times, in 4 bytes each."""
+    for number, what, limit in ((0, "tensors", limits.DEFAULT.graph_tensors), (3, "operators", limits.DEFAULT.graph_operators)):
+        count = graph.vector(number, 4).count
+        if count > limit:
+            raise TooLarge(what=f"{model}: its graph of {what}", size=count, limit=limit)
 
 
 def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
@@ -250,6 +259,8 @@ def _tensor(t: Table, buffers: int) -> StockTensor:
     scales: tuple[float, ...] = ()
     zeros: tuple[int, ...] = ()
     if quantization is not None:
+        # Taken from the allowance: all tensors of a file may refer to one long vector.
+        t.file.spend(quantization.vector(2, 4).count + quantization.vector(3, 8).count)
         v = quantization.vector(2, 4)
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
@@ -269,4 +280,7 @@ def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:
     inputs, outputs = t.integers(1), t.integers(2)
     if any(not -1 <= i < tensors for i in inputs) or any(not 0 <= i < tensors for i in outputs):
         raise t.file.malformed("an operator names a tensor that is not there")
-    return Op(index, t.at, codes[code][0], inputs, outputs, t.table(4) if t.integer(3, U8) else None, codes[code][1])
+    # Of another operator's kind they are none to a runtime, which then goes by its defaults.
+    kind = t.integer(3, U8)
+    options = t.table(4) if kind and kind == (ops.OPTIONS.get(codes[code][0]) or kind) else None
+    return Op(index, t.at, codes[code][0], inputs, outputs, options, codes[code][1])

@@ -6,11 +6,12 @@ A rule is one function for one kind of operator: it reads the gradient of the ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 
 from .batch import Batched
 from .stock import Op, Stock
 from .writing import ops
-from .writing.build import GraphBuilder, Shape
+from .writing.build import Gate, GraphBuilder, Shape
 
 
 class NoRule(Exception):
@@ -21,6 +22,8 @@ class NoRule(Exception):
         self.op, self.why = op, why
 
 
+HUGE = 3e38  # makes more than 1 of every positive float32 that is not denormal
+WORTH_IT = 1 << 12  # entries of a tensor that is not recomputed too early: below, there is nothing to save
 Rule = Callable[["Tape", Op, int], None]  # (tape, operator, gradient of its first output, before the fused activation)
 RULES: dict[int, Rule] = {}
 
@@ -41,14 +44,16 @@ class Tape:
     def __init__(self, graph: GraphBuilder, stock: Stock, layout: Batched, trained: Iterable[int], wanted: frozenset[int]) -> None:
         self.graph, self.stock, self.layout, self.wanted = graph, stock, layout, wanted
         self.gradients: dict[int, int] = {}
-        self.needed = set(trained)
+        self.trained = frozenset(trained)
+        self.needed = set(self.trained)
         for op in stock.operators:
             if op.index in wanted and self.needed.intersection(op.inputs):
                 self.needed.update(op.outputs)
 
     def wants(self, tensor: int) -> bool:
-        """Return whether something that is trained leads to the tensor."""
-        return tensor in self.needed
+        """Return whether something that is trained leads to the tensor, and it has a slope: whole numbers and shapes have none."""
+        slopes = self.stock.tensors[tensor].type == ops.FLOAT32 and tensor not in self.stock.known
+        return tensor in self.trained or (tensor in self.needed and slopes)
 
     def shape(self, tensor: int) -> Shape:
         return self.graph.shape(tensor)
@@ -62,15 +67,20 @@ class Tape:
     def back(self, frozen: Iterable[Op] = ()) -> None:
         """Run every rule, from the last operator to the first, except for those operators that the loss has dealt with."""
         done = {op.index for op in frozen}
+        early = frozenset(t for t in self.stock.moving if self.stock.tensors[t].type == ops.FLOAT32 and prod(self.shape(t)) >= WORTH_IT)
+        gate = Gate(early, set(self.gradients.values()))
+        self.graph.gate = gate
         for op in reversed(self.stock.operators):
-            if op.index not in self.wanted or op.index in done or not self.needed.intersection(op.outputs):
+            if op.index not in self.wanted or op.index in done or not any(out in self.gradients for out in op.outputs):
                 continue
-            if not self.needed.intersection(op.inputs) or not any(out in self.gradients for out in op.outputs):
+            if not any(t >= 0 and self.wants(t) for t in op.inputs):
                 continue
             if op.code not in RULES:
                 raise NoRule(op, "has no gradient here")
             dy = self.gradients.get(op.outputs[0], -1)
+            gate.wait_for(next(self.gradients[out] for out in op.outputs if out in self.gradients))
             RULES[op.code](self, op, self.through_fused(op, dy))
+        self.graph.gate = None
 
     def through_fused(self, op: Op, dy: int) -> int:
         """Return the gradient before the activation that is fused into the operator."""
@@ -86,8 +96,12 @@ def activation_gradient(graph: GraphBuilder, fused: int, y: int, dy: int) -> int
     """Return dy through an activation that gave y."""
     if fused == ops.FUSED_TANH:
         return graph.mul(dy, graph.sub(graph.constant_of(1.0), graph.mul(y, y)))
-    low, high = {ops.FUSED_RELU: (0.0, None), ops.FUSED_RELU6: (0.0, 6.0), ops.FUSED_RELU_N1_TO_1: (-1.0, 1.0)}[fused]
-    inside = graph.compare(ops.GREATER, y, graph.constant_of(low))
-    if high is not None:
-        inside = graph.both(inside, graph.compare(ops.LESS, y, graph.constant_of(high)))
-    return graph.mul(dy, graph.as_float(inside))
+    # 1 inside and 0 where the activation is flat, by products and a minimum: comparisons and casts break the delegates' part of the graph.
+    one, six = graph.constant_of(1.0), graph.constant_of(6.0)
+    if fused == ops.FUSED_RELU6:
+        inside = graph.mul(y, graph.sub(six, y))
+    elif fused == ops.FUSED_RELU_N1_TO_1:
+        inside = graph.mul(graph.add(y, one), graph.sub(one, y))
+    else:
+        inside = y
+    return graph.mul(dy, graph.minimum(graph.scale(inside, HUGE), one))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 from .stock import Op
 from .writing import flat, ops
 from .writing.build import GraphBuilder, Shape
 
 Pair = tuple[int, int]
+KEPT_COLUMNS = 1 << 20  # bytes: larger ones are made again where the backward pass wants them, and not kept from the forward pass on
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,76 @@ def padded(graph: GraphBuilder, x: int, sliding: Windows, fill: float = 0.0) -> 
     return graph.pad(x, [(0, 0), *zip(sliding.before, sliding.after, strict=True), (0, 0)], fill)
 
 
-def seen(graph: GraphBuilder, padded_x: int, sliding: Windows, offset: Pair) -> int:
-    """Return what stands at one place of every window: [batch, windows down, windows across, channels]."""
-    batch, _, _, channels = graph.shape(padded_x)
-    return graph.strided(padded_x, [0, *offset, 0], [batch, *sliding.count, channels], [1, *sliding.stride, 1])
+def taps(graph: GraphBuilder, x: int, sliding: Windows, fill: float = 0.0) -> list[int]:
+    """Return what stands at each place of every window, in the order of `offsets`: [batch, windows down, windows across, channels].
+
+    Strided slices are among the slowest kernels of the runtimes: the maps are cut into what lies on each remainder of the stride
+    instead, and each place is a plain slice of one of those.
+    """
+    batch, _, _, channels = graph.shape(x)
+    if sliding.stride == (1, 1):
+        inside = padded(graph, x, sliding, fill)
+        return [graph.slice(inside, [0, row, column, 0], [batch, *sliding.count, channels]) for row, column in sliding.offsets()]
+    view, (rows, columns) = _blocks(graph, x, sliding, fill)
+    (down, across), phases, out = sliding.stride, dict[Pair, int](), []
+    for row, column in sliding.offsets():
+        i, j = row % down, column % across
+        if (i, j) not in phases:
+            part = graph.slice(view, [0, i, 0, j * channels], [batch * rows, 1, columns, channels])
+            phases[i, j] = graph.reshape(part, (batch, rows, columns, channels))
+        out.append(graph.slice(phases[i, j], [0, row // down, column // across, 0], [batch, *sliding.count, channels]))
+    return out
+
+
+def _blocks(graph: GraphBuilder, x: int, sliding: Windows, fill: float) -> tuple[int, Pair]:
+    """Return the padded maps in blocks of a stride, [batch * rows, stride down, columns, across * channels]; and (rows, columns)."""
+    batch, height, width, channels = graph.shape(x)
+    (down, across), pads, blocks = sliding.stride, [(0, 0)], []
+    for n, s, before, after in zip((height, width), sliding.stride, sliding.before, sliding.after, strict=True):
+        blocks.append(-(-(n + before + after) // s))
+        pads.append((before, blocks[-1] * s - n - before))
+    rows, columns = blocks
+    inside = graph.pad(x, [*pads, (0, 0)], fill)
+    return graph.reshape(inside, (batch * rows, down, columns, across * channels)), (rows, columns)
+
+
+def columns(graph: GraphBuilder, x: int, sliding: Windows) -> int:
+    """Return what each window sees as a row: [windows, size of a window]. OHWI filters are then rows of the same order.
+
+    What one part of the graph has made of it and is small enough to be kept, another one takes.
+    """
+    key = (x, sliding)
+    if key in graph.columns:
+        return graph.columns[key]
+    out = _columns(graph, x, sliding)
+    if 4 * prod(graph.shape(out)) <= KEPT_COLUMNS:
+        graph.columns[key] = out
+    return out
+
+
+def _columns(graph: GraphBuilder, x: int, sliding: Windows) -> int:
+    batch, height, width, channels = graph.shape(x)
+    (down, across), (rows, along) = sliding.size, sliding.count
+    shape = (batch * rows * along, down * across * channels)
+    if sliding.size == (1, 1) and sliding.stride == (1, 1):
+        return graph.reshape(x, shape)
+    if back_to_back(sliding, (batch, height, width, channels)):
+        inside = graph.slice(x, [0, 0, 0, 0], [batch, rows * down, along * across, channels])
+        parts = graph.reshape(inside, (batch * rows, down, along, across * channels))
+        return graph.reshape(graph.transpose(parts, (0, 2, 1, 3)) if down > 1 else parts, shape)
+    if sliding.stride[1] == 1 or sliding.dilation != (1, 1):
+        return graph.reshape(graph.concatenate(taps(graph, x, sliding), 3), shape)
+    # Neighbours in a row of a window lie side by side in a block of the stride: they are taken together.
+    view, (high, wide) = _blocks(graph, x, sliding, 0.0)
+    (step, stride), lines, pieces = sliding.stride, dict[int, int](), []
+    for row in range(down):
+        if row % step not in lines:
+            line = graph.slice(view, [0, row % step, 0, 0], [batch * high, 1, wide, stride * channels])
+            lines[row % step] = graph.reshape(line, (batch, high, wide, stride * channels))
+        for block in range(-(-across // stride)):
+            taken = min(stride, across - block * stride) * channels
+            pieces.append(graph.slice(lines[row % step], [0, row // step, block, 0], [batch, rows, along, taken]))
+    return graph.reshape(graph.concatenate(pieces, 3), shape)
 
 
 def spread(graph: GraphBuilder, dy: int, stride: Pair) -> int:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["author", "graft", "inspect", "int8_head", "pack"]
+__all__ = ["author", "graft", "inspect", "int8_head", "pack", "zoo"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -88,8 +89,8 @@ def describe_cost(cost: GraftCost | None) -> Document:
     }  # fmt: skip
 
 
-def in_words(args: argparse.Namespace, made: Grafted, before: int) -> str:
-    """Return the same as text. before: bytes of the stock file."""
+def in_words(args: argparse.Namespace, made: Grafted, before: int, more: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the same as text. before: bytes of the stock file. more: facts to add."""
     fixed = tflite_file.contract(made.file)
     entries = sum(layer.entries(made.stock) for layer in made.layers)
     names = {"ce": "cross-entropy", "binary": "binary cross-entropy", "mse": "mean squared error"}
@@ -103,7 +104,7 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int) -> str:
             ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
             ("head", "one that trains with the same bits everywhere" if made.output_head else ""),
             ("score", f"compared with the weight {THRESHOLD}" if args.score else ""),
-            ("signatures", ", ".join(made.signatures)),
+            ("signatures", ", ".join(made.signatures)), *more,
         )
     )  # fmt: skip
     if len(made.modes) == 1:

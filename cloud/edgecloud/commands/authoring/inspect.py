@@ -17,6 +17,7 @@ from modelwire.tflite.notes import THRESHOLD, Notes
 from .. import int8_heads
 from ..answer import Document, facts, table
 from ..model_files import read_file
+from ..rehearsals import said_by_notes
 from .grafts import add_step, describe_cost
 
 NAME = "inspect"
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> Answer:
         "batch": _batch(args, looked), "multiplications_per_second": looked.rate,
         "head": None if looked.notes is None or looked.notes.head is None else asdict(looked.notes.head),
         "score": looked.notes is not None and looked.notes.score,
+        "rehearsed": None if looked.notes is None else looked.notes.rehearsed,
+        "learning_rates": {} if looked.notes is None else {m.name: m.learning_rate for m in looked.notes.modes if m.learning_rate},
         "modes": [
             {"mode": m.name, "layers": m.layers or None, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
              **describe_cost(m.cost)}
@@ -107,4 +110,8 @@ def _noted(notes: Notes | None) -> tuple[tuple[str, str], ...]:
     if notes is None:
         return ()
     dense = "" if notes.head is None else f"{len(notes.head.layers)} dense on {notes.head.features} features, {notes.head.loss}"
-    return (("optimizer", notes.optimizer), ("head", dense), ("score", f"against {THRESHOLD}" if notes.score else ""))
+    rates = ", ".join(f"{mode.name} {mode.learning_rate:g}" for mode in notes.modes if mode.learning_rate)
+    return (
+        ("optimizer", notes.optimizer), ("head", dense), ("score", f"against {THRESHOLD}" if notes.score else ""),
+        ("rehearsed", said_by_notes(notes.rehearsed)), ("learning rates", rates),
+    )  # fmt: skip

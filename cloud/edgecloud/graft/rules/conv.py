@@ -9,22 +9,21 @@ import numpy as np
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import NoRule, Tape, rule
 from edgecloud.graft.windows import (
-    Pair,
     Windows,
     back_to_back,
+    columns,
     conv,
     depthwise,
     facing,
     interleaved,
     of_conv,
     of_pool,
-    padded,
-    seen,
     spread,
+    taps,
     turned,
     windows,
 )
-from edgecloud.graft.writing import flat, ops
+from edgecloud.graft.writing import ops
 from edgecloud.graft.writing.build import GraphBuilder, Shape
 
 from .dense import give_bias
@@ -41,19 +40,10 @@ def conv_2d(tape: Tape, op: Op, dy: int) -> None:
         give_bias(tape, op, flat_dy)
         return
     if tape.wants(w):
-        tape.give(w, graph.reshape(graph.matmul(flat_dy, _columns(graph, x, sliding), adjoint_a=True), tape.shape(w)))
+        tape.give(w, graph.reshape(graph.matmul(flat_dy, columns(graph, x, sliding), adjoint_a=True), tape.shape(w)))
     if tape.wants(x):
-        tape.give(x, _conv_input(graph, w, dy, flat_dy, sliding, tape.shape(x), op.option(0, small=True)))
+        tape.give(x, _conv_input(graph, w, dy, flat_dy, sliding, tape.shape(x)))
     give_bias(tape, op, flat_dy)
-
-
-def _columns(graph: GraphBuilder, x: int, sliding: Windows) -> int:
-    """Return what each window sees as a row: [windows, size of a window]. OHWI filters are then rows of the same order."""
-    batch, _, _, channels = graph.shape(x)
-    rows = batch * sliding.count[0] * sliding.count[1]
-    inside = padded(graph, x, sliding)
-    parts = [seen(graph, inside, sliding, offset) for offset in sliding.offsets()]
-    return graph.reshape(graph.concatenate(parts, 3), (rows, len(parts) * channels))
 
 
 def _grouped(tape: Tape, op: Op, dy: int, sliding: Windows) -> None:
@@ -74,29 +64,34 @@ def _grouped(tape: Tape, op: Op, dy: int, sliding: Windows) -> None:
     places, of_group = down * across, gives // groups
     if tape.wants(w):
         flat_dy = by_group(graph.reshape(dy, (prod(tape.shape(dy)[:3]), gives)), 1)
-        tape.give(w, graph.reshape(graph.matmul(flat_dy, by_group(_columns(graph, x, sliding), places), adjoint_a=True), tape.shape(w)))
+        tape.give(w, graph.reshape(graph.matmul(flat_dy, by_group(columns(graph, x, sliding), places), adjoint_a=True), tape.shape(w)))
     if tape.wants(x):
         filters = graph.transpose(graph.reshape(turned(graph, w), (groups, of_group, places, takes)), (0, 2, 1, 3))
         over = Windows(sliding.size, (1, 1), sliding.dilation, (0, 0), (0, 0), (shape[1], shape[2]))
-        columns = by_group(_columns(graph, facing(graph, dy, sliding, shape), over), places)
-        given = graph.matmul(columns, graph.reshape(filters, (groups, places * of_group, takes)))
+        seen_all = by_group(columns(graph, facing(graph, dy, sliding, shape), over), places)
+        given = graph.matmul(seen_all, graph.reshape(filters, (groups, places * of_group, takes)))
         tape.give(x, graph.reshape(graph.transpose(given, (1, 0, 2)), shape))
 
 
-def _conv_input(graph: GraphBuilder, w: int, dy: int, flat_dy: int, sliding: Windows, shape: Shape, padding: int) -> int:
+def _conv_input(graph: GraphBuilder, w: int, dy: int, flat_dy: int, sliding: Windows, shape: Shape) -> int:
     gives, down, across, takes = graph.shape(w)
+    batch, height, width, _ = shape
     if sliding.plain:
         return graph.reshape(graph.matmul(flat_dy, graph.reshape(w, (gives, takes))), shape)
-    if sliding.stride == (1, 1) or sliding.dilation != (1, 1) or min(shape[1] - down, shape[2] - across) < 0:
-        filters = graph.transpose(turned(graph, w), (3, 1, 2, 0))
-        seen_all = facing(graph, dy, sliding, shape)
-        return conv(graph, seen_all, filters, stride=(1, 1), dilation=sliding.dilation, padding=ops.VALID, count=(shape[1], shape[2]))
-    return _transposed(graph, graph.transpose(w, (3, 1, 2, 0)), dy, shape, sliding.stride, padding)
-
-
-def _transposed(graph: GraphBuilder, filters: int, dy: int, shape: Shape, stride: Pair, padding: int) -> int:
-    options = {0: flat.i8(padding), 1: flat.i32(stride[1]), 2: flat.i32(stride[0])}
-    return graph.op(ops.TRANSPOSE_CONV, (graph.constant_of(shape), filters, dy), shape, options)
+    if back_to_back(sliding, shape):
+        (rows, along), size = sliding.count, down * across * takes
+        parts = graph.reshape(graph.matmul(flat_dy, graph.reshape(w, (gives, size))), (batch * rows, along, down, across * takes))
+        parts = graph.transpose(parts, (0, 2, 1, 3)) if down > 1 else parts
+        whole = graph.reshape(parts, (batch, rows * down, along * across, takes))
+        return graph.pad(whole, [(0, 0), (0, height - rows * down), (0, width - along * across), (0, 0)])
+    if sliding.size == (1, 1):
+        plain = graph.matmul(flat_dy, graph.reshape(w, (gives, takes)))
+        return facing(graph, graph.reshape(plain, (batch, *sliding.count, takes)), sliding, shape)
+    # The filters turned, from [out, height, width, in] to [height, width, out, in]: a convolution of the gradient, stride 1.
+    filters = graph.reshape(graph.transpose(turned(graph, w), (1, 2, 0, 3)), (down * across * gives, takes))
+    seen = facing(graph, dy, sliding, shape)
+    steps = Windows(sliding.size, (1, 1), sliding.dilation, (0, 0), (0, 0), (height, width))
+    return graph.reshape(graph.matmul(columns(graph, seen, steps), filters), shape)
 
 
 @rule(ops.TRANSPOSE_CONV)
@@ -110,7 +105,7 @@ def transpose_conv(tape: Tape, op: Op, dy: int) -> None:
         raise NoRule(op, "has an output whose size no convolution would have led back from")
     if tape.wants(w):
         flat_x = graph.reshape(x, (prod(tape.shape(x)[:3]), takes))
-        filters = graph.reshape(graph.matmul(flat_x, _columns(graph, dy, sliding), adjoint_a=True), (takes, down, across, gives))
+        filters = graph.reshape(graph.matmul(flat_x, columns(graph, dy, sliding), adjoint_a=True), (takes, down, across, gives))
         tape.give(w, graph.transpose(filters, (3, 1, 2, 0)))
     if tape.wants(x):
         filters = graph.transpose(w, (3, 1, 2, 0))
@@ -129,11 +124,10 @@ def depthwise_conv_2d(tape: Tape, op: Op, dy: int) -> None:
     if tape.wants(w):
         # Each channel as often as it is used; one channel alone is repeated by broadcasting.
         wide = x if times == 1 or takes == 1 else graph.gather(x, [c for c in range(takes) for _ in range(times)], 3)
-        inside = padded(graph, wide, sliding)
         rows = batch * sliding.count[0] * sliding.count[1]
         sums = []
-        for offset in sliding.offsets():
-            product = graph.mul(seen(graph, inside, sliding, offset), dy)
+        for seen in taps(graph, wide, sliding):
+            product = graph.mul(seen, dy)
             sums.append(graph.sum(graph.reshape(product, (rows, gives)), [0], keep=True))
         tape.give(w, graph.reshape(graph.concatenate(sums, 0), tape.shape(w)))
     if tape.wants(x):
@@ -193,11 +187,10 @@ def max_pool(tape: Tape, op: Op, dy: int) -> None:
     graph, x, shape = tape.graph, op.inputs[0], tape.shape(op.inputs[0])
     sliding = of_pool(op, shape)
     tiles = back_to_back(sliding, shape)
-    inside = padded(graph, x, sliding, fill=-3e38)
     y, left, parts = _before_fused(graph, op), dy, []
     offsets = list(sliding.offsets())
-    for i, offset in enumerate(offsets):
-        takes = graph.mul(left, graph.as_float(graph.compare(ops.EQUAL, seen(graph, inside, sliding, offset), y)))
+    for i, seen in enumerate(taps(graph, x, sliding, fill=-3e38)):
+        takes = graph.mul(left, graph.as_float(graph.compare(ops.EQUAL, seen, y)))
         if i + 1 < len(offsets):
             left = graph.sub(left, takes)
         parts.append(takes)

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from edgecloud.graft.passing import shared_axes
+from edgecloud.graft.shapes import shared_axes
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import NoRule, Tape, rule
 from edgecloud.graft.writing import flat, ops

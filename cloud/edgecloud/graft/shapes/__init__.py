@@ -6,6 +6,7 @@ inputs' shapes, operator by operator.
 
 from __future__ import annotations
 
+from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
 from .resolving import Resolved, resolve
 
-__all__ = ["Resolved", "resolve"]
+__all__ = ["PASSES", "POINTWISE", "Resolved", "computed_weights", "product_axis", "resolve", "shared_axes"]

@@ -5,7 +5,7 @@ A tensor is its index in the subgraph. A subgraph that continues a stock one kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -107,10 +107,30 @@ class Made:
     outputs: tuple[int, ...]
 
 
+@dataclass(slots=True)
+class Gate:
+    """Keeps operators of the backward pass from running before the gradient that they are for is there.
+
+    A delegate's partitions take every operator as soon as its inputs are known: masks and windows, which only look at what the forward
+    pass gave, would all be computed at its end, and kept.
+    """
+
+    early: frozenset[int]  # what the forward pass gave and samples change
+    late: set[int]  # what some gradient leads to
+    by: int = -1  # the gradient at hand
+    zero: int = -1  # an entry of it times 0
+    opened: dict[int, int] = field(default_factory=dict)  # early tensors with that zero added
+
+    def wait_for(self, gradient: int) -> None:
+        """Let what is added from now on come after this gradient."""
+        self.by, self.zero, self.opened = gradient, -1, {}
+
+
 class GraphBuilder:
     """A subgraph in the making."""
 
-    def __init__(self, file: FileBuilder, name: str) -> None:
+    def __init__(self, file: FileBuilder, name: str, *, listed: bool = True) -> None:
+        """listed: False for one that stands in the file only as copies of it in others."""
         self.file, self.name = file, name
         self.tensors: list[Node] = []
         self.shapes: list[Shape] = []
@@ -121,7 +141,10 @@ class GraphBuilder:
         self.inputs: list[int] = []
         self.outputs: list[int] = []
         self._constants: dict[tuple[int, Shape, bytes], int] = {}
-        file.graphs.append(self)
+        self.gate: Gate | None = None  # while the backward pass is written
+        self.columns: dict[tuple[int, Hashable], int] = {}  # what windows see of a tensor, where it was laid in rows
+        if listed:
+            file.graphs.append(self)
 
     def table(self) -> TableNode:
         lists = (TableVector(self.tensors), flat.integers(self.inputs), flat.integers(self.outputs), TableVector(self.operators))
@@ -156,11 +179,32 @@ class GraphBuilder:
 
     def add_op(self, code: int, inputs: Iterable[int], outputs: Sequence[int], options: Mapping[int, Number | Node] | None = None) -> None:
         takes, gives = tuple(inputs), tuple(outputs)
+        if self.gate is not None:
+            takes = self._gated(self.gate, takes)
+            if not self.gate.late.isdisjoint(takes):
+                self.gate.late.update(gives)
         fields: dict[int, Number | Node] = {0: flat.u32(self.file.code(code)), 1: flat.integers(takes), 2: flat.integers(gives)}
         if ops.OPTIONS[code]:
             fields |= {3: flat.u8(ops.OPTIONS[code]), 4: TableNode(options or {})}
         self.operators.append(TableNode(fields))
         self.made.append(Made(code, takes, gives))
+
+    def _gated(self, gate: Gate, takes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return what an operator of the backward pass should take: what the forward pass left is to be had when the gradient is there."""
+        if gate.by < 0 or not gate.late.isdisjoint(takes):
+            return takes
+        out = []
+        for t in takes:
+            if t in gate.early and t not in gate.opened:
+                self.gate = None
+                if gate.zero < 0:
+                    first = self.slice(gate.by, [0] * len(self.shape(gate.by)), [1] * len(self.shape(gate.by)))
+                    gate.zero = self.reshape(self.scale(first, 0.0), (1,))
+                gate.opened[t] = self.add(t, gate.zero)
+                gate.late.add(gate.opened[t])
+                self.gate = gate
+            out.append(gate.opened.get(t, t))
+        return tuple(out)
 
     def op(
         self, code: int, inputs: Iterable[int], shape: Shape, options: Mapping[int, Number | Node] | None = None, *, type: int = ops.FLOAT32

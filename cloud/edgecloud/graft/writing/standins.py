@@ -1,12 +1,16 @@
-"""Other forms, for train and eval, of operators that a board should not train with: their last bits differ, so `infer` keeps the operators."""
+"""Other forms, for train and eval, of operators that a board should not train with.
+
+They give other last bits, so `infer` keeps the operators.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from .stock import Op
-from .writing import flat, ops
-from .writing.build import GraphBuilder
+from edgecloud.graft.stock import Op
+
+from . import flat, ops
+from .build import GraphBuilder
 
 
 def stand_in(graph: GraphBuilder) -> Callable[[Op], bool]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgecloud.graft.writing import ops
 from modelwire.errors import NotTrainable
 
-from .stock import Op, Stock
-from .writing import ops
+if TYPE_CHECKING:
+    from edgecloud.graft.stock import Op, Stock
 
 # Operators whose every entry depends on the entries in the same place alone.
 POINTWISE = frozenset((
@@ -103,7 +105,7 @@ def _never(stock: Stock, op: Op, axes: Sequence[int | None], refuse: Refuse) -> 
     raise refuse(ACROSS)
 
 
-Passing = Callable[[Stock, Op, Sequence[int | None], Refuse], int]
+Passing = Callable[["Stock", "Op", Sequence[int | None], Refuse], int]
 PASSES: Mapping[int, Passing] = {
     ops.CUMSUM: _cumsum, ops.REVERSE_V2: _cumsum, ops.L2_NORMALIZATION: _last, ops.TOPK_V2: _last, ops.REVERSE_SEQUENCE: _reverse_sequence,
     ops.LOCAL_RESPONSE_NORMALIZATION: _last, ops.ONE_HOT: _one_hot, ops.GATHER: _gather, ops.GATHER_ND: _gather_nd,
