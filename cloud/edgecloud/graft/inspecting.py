@@ -115,9 +115,8 @@ def missing_rules(data: bytes, wish: Wish) -> tuple[tuple[str, str], ...]:
     something else than a rule does. Raises Malformed.
     """
     with consistent(wish.model):
-        stock = read(data, wish.model)
         try:
-            check_stock(stock, wish)
+            stock = entered(without_zip(data), wish).stock
             output = output_of(stock, wish)
             every = layers(stock, output)
             return _missing(stock, output, select(stock, every, wish.train), wish)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgecloud.rehearsal import Allowance, ModeRun, ran, rehearsed
+from edgecloud.rehearsal import ModeRun, RehearsalLimits, ran, rehearsed
 from edgecommon.files import read_model_file
 from modelwire.errors import ModelWireError
 
@@ -63,7 +63,7 @@ def found(paths: Sequence[Path]) -> list[Path]:
 
 
 def tried(
-    paths: Sequence[Path], modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True, jobs: int = 1,
+    paths: Sequence[Path], modes: Sequence[str], batch: int, allowance: RehearsalLimits, *, rates: bool = True, jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[FileTried]:
     """Yield what came of each file, in order. batch: samples of a step. allowance: what one child of the rehearsal may take.
@@ -82,7 +82,7 @@ def tried(
                 each.cancel()
 
 
-def one(path: Path, modes: Sequence[str], batch: int, allowance: Allowance, *, rates: bool = True) -> FileTried:
+def one(path: Path, modes: Sequence[str], batch: int, allowance: RehearsalLimits, *, rates: bool = True) -> FileTried:
     """Return what came of one file; whatever it holds, this returns."""
     try:
         data = read_model_file(path, "a model file")
@@ -98,7 +98,7 @@ def one(path: Path, modes: Sequence[str], batch: int, allowance: Allowance, *, r
         looked: dict[str, Any] = ended.answer
         if looked["kind"] == trying.UNREAD:
             return FileTried(path, digest, size, trying.UNREAD, None, looked["reason"])
-        stock = ran(data, model=path.name, allowance=allowance)
+        stock = ran(data, model=path.name, limits=allowance)
         runs = None if stock.no_runtime else not stock.reason
         came = tuple(_came(made, data, folder, looked["kind"], allowance, rates=rates, model=path.name) for made in looked["modes"])
     missing = tuple((str(name), str(why)) for name, why in looked["missing"])
@@ -108,14 +108,15 @@ def one(path: Path, modes: Sequence[str], batch: int, allowance: Allowance, *, r
 
 
 def _came(
-    made: dict[str, str], data: bytes, folder: Path, kind: str, allowance: Allowance, *, rates: bool, model: str
+    made: dict[str, str], data: bytes, folder: Path, kind: str, allowance: RehearsalLimits, *, rates: bool, model: str
 ) -> ModeTried:
     """Return how one mode came out. made: what `trying` says of it."""
     if made["reason"]:
         return ModeTried(made["mode"], REFUSED, made["reason"])
     file = (folder / made["file"]).read_bytes()
     ours = made["mode"] != trying.INT8_HEAD and kind != trying.TRAINABLE
-    rehearsal = rehearsed(file, stock=data if ours else None, model=model, allowance=allowance, rates=rates)
+    stock = (folder / made["behind_x"]).read_bytes() if made.get("behind_x") else data
+    rehearsal = rehearsed(file, stock=stock if ours else None, model=model, limits=allowance, rates=rates)
     run = rehearsal.runs[0] if rehearsal.runs else None
     if rehearsal.no_runtime:
         return ModeTried(made["mode"], NOT_RUN, rehearsal.no_runtime, run)
@@ -129,7 +130,7 @@ def _came(
     return ModeTried(made["mode"], LEARNS, "", run)
 
 
-def _fitted(mode: str, file: Path, allowance: Allowance, run: ModeRun) -> ModeTried:
+def _fitted(mode: str, file: Path, allowance: RehearsalLimits, run: ModeRun) -> ModeTried:
     """Return how an int8 head came out that runs: its loss falls once it is retrained, and the layers in front keep their bits."""
     ended = limited.run("edgecloud.zoo.codes", [str(file)], limited.Bounds(seconds=allowance.seconds))
     found: dict[str, Any] = ended.answer if isinstance(ended.answer, dict) else {"reason": f"retraining it {ended.reason}"}

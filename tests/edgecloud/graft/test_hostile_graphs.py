@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgecloud import cli
-from edgecloud.graft.inspecting import missing_rules, look
 from edgecloud.graft.grafting import Wish
+from edgecloud.graft.inspecting import look, missing_rules
 from edgecloud.zoo import limited
 from tests.stock import ROOT, runtime, stock_file
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from edgecloud.rehearsal import Allowance
+from edgecloud.rehearsal import RehearsalLimits
 from edgecloud.zoo import counting, running
 from edgecloud.zoo.running import FileTried
 from edgecommon.arguments import whole
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
         if not Path(path).exists():
             raise MissingFile(path=path, what="the folder of models")
     paths = running.found([Path(p) for p in args.paths])
-    allowance = Allowance(memory=args.memory << 20, seconds=float(args.seconds))
+    allowance = RehearsalLimits(memory=args.memory << 20, seconds=float(args.seconds))
     tried = running.tried(
         paths, args.modes, args.batch, allowance, rates=not args.no_rates, jobs=args.jobs, progress=progress("files", 10.0)
     )
