@@ -62,7 +62,6 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
-    reference: bytes = b""  # the stock file behind its one x and without a zip: what `infer` gives the bits of
     parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
@@ -76,7 +75,7 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     with consistent(wish.model):
         given = entered(without_zip(data), wish)
         made = _grafted(given, wish, hashlib.sha256(data).hexdigest())
-    return replace(made, reference=given.stock.data, parts=given.parts, labels=labels_of(data))
+    return replace(made, parts=given.parts, labels=labels_of(data))
 
 
 @dataclass(frozen=True, slots=True)
