@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelwire.errors import BadArgument, NotTrainable
 from modelwire.tflite import file as tflite_file
@@ -22,6 +22,7 @@ from .layers import Layer, layers, select
 from .rules import conv, dense, pointwise, shape
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
+from .weights.plain import made_plain, plain_layers, stored_as
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
@@ -77,16 +78,29 @@ def _grafted(stock: Stock, wish: Wish) -> Grafted:
         stock = read(widen(stock, output, wish.add_classes))
     every = layers(stock, output)
     chosen = cuts(stock, every, wish.train, wish.modes)
+    plainer, instead = made_plain(stock, chosen[-1].weights.values(), wish.model)
+    trained = tuple(Cut(cut.name, plain_layers(cut.layers, instead)) for cut in chosen)
     try:
-        return _Graft(stock, output, chosen, wish, origin).made()
+        return _Graft(plainer, output, trained, wish, origin, _stored(stock, chosen[-1])).made()
     except NoRule as refused:
         raise _refusal(stock, output, every, wish, refused) from None
 
 
+def _stored(stock: Stock, cut: Cut) -> dict[str, str]:
+    """Return how the stock file stores each weight that is trained, where it is not plain float32."""
+    every = {name: stored_as(stock, t) for name, t in cut.weights.items()}
+    return {name: how for name, how in every.items() if how != "float32"}
+
+
 def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
-    cut = Cut(named(wish.train), chosen)
-    return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
+    return _training(stock, output_of(stock, wish), chosen, wish)
+
+
+def _training(stock: Stock, output: int, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
+    plainer, instead = made_plain(stock, (t for layer in chosen for t in layer.weights.values()), wish.model)
+    cut = Cut(named(wish.train), plain_layers(chosen, instead))
+    return _Graft(plainer, output, (cut,), wish).train(cut)
 
 
 def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
@@ -94,8 +108,8 @@ def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> in
     best = 0
     for count in range(1, sum(layer.kernel for layer in every) + 1):
         try:
-            cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
-            _Graft(stock, output, (cut,), wish).train(cut)
+            chosen = select(stock, every, (f"last:{count}",))
+            _training(stock, output, chosen, replace(wish, train=(f"last:{count}",)))
         except (NoRule, NotTrainable):
             break
         best = count
@@ -165,6 +179,7 @@ class _Graft:
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
+    stored: Mapping[str, str] = field(default_factory=dict)  # how the author's file stores weights that are not plain float32
     file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
@@ -362,7 +377,10 @@ class _Graft:
         said: dict[str, object] = {
             "stock_sha256": self.origin, "batch": self.wish.batch, "loss": self.place.kind, "optimizer": self.wish.optimizer,
             "output": self.stock.tensors[self.output].name, "features": features,
-            "weights": {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()},
+            "weights": {
+                name: {"tensor": tensor.name, "shape": list(tensor.shape)} | ({"stored": self.stored[name]} if name in self.stored else {})
+                for name, tensor in tensors.items()
+            },
             "score": self.wish.score,
         }  # fmt: skip
         if self.wish.add_classes:

@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import limits
-from modelwire.errors import Malformed, ModelError
+from modelwire.errors import Malformed
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
 
+from .weights import stored
 from .writing import ops
 
 Array = NDArray[Any]
-_DTYPES = {
-    ops.FLOAT32: "<f4", ops.FLOAT16: "<f2", ops.INT32: "<i4", ops.INT64: "<i8", ops.INT8: "i1", ops.UINT8: "u1", ops.BOOL: "?",
-}  # fmt: skip
+_WIDENS = (ops.DEQUANTIZE, ops.DENSIFY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +111,38 @@ class Stock:
         """Return whether the file holds the tensor's value."""
         return tensor >= 0 and tensor not in self.source and self.buffers[self.tensors[tensor].buffer][1] > 0
 
+    def table_at(self, byte: int) -> Table:
+        """Return the table that stands at a byte of the file, to be read with an allowance of its own: it may be asked for often."""
+        return Table(File(memoryview(self.data), what=self.root.file.what, entries=max(1000, len(self.data))), byte)
+
     def value(self, tensor: int) -> Array:
-        """Return a constant: of the type that it has in the file, or float32 where float16 is dequantized at once."""
-        op = self.source.get(tensor)
-        if op is not None and op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16:
-            return self.value(op.inputs[0]).astype(np.float32)
-        known = self.tensors[tensor]
-        start, size = self.buffers[known.buffer]
-        dtype = np.dtype(_DTYPES[known.type]) if known.type in _DTYPES else None
-        if dtype is None or size != known.size * dtype.itemsize or known.sparse:
-            raise ModelError(model=known.name, reason="a constant of a type or size that can't be read")
-        return np.frombuffer(self.data, dtype, known.size, start).reshape(known.shape)
+        """Return a constant: of the type that it has in the file, or float32 where it is dequantized at once; a sparse one made dense.
+
+        Raises ModelError for one that can't be read.
+        """
+        (first, *others), known = self._widening(tensor), self.tensors[tensor]
+        held = self.tensors[first]
+        out = stored.constant(self.table_at(held.byte), held.shape, held.type, self.buffers[held.buffer], held.name)
+        for t in others:
+            op = self.source[t]
+            if op.code == ops.DEQUANTIZE:
+                out = stored.widened(out, self.table_at(self.tensors[op.inputs[0]].byte), known.name)
+        return out
 
     def holds(self, tensor: int) -> bool:
-        """Return whether the tensor's value is had from the file: a constant, or float16 that is only widened."""
-        op = self.source.get(tensor)
-        if op is not None:
-            return op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16 and self.holds(op.inputs[0])
-        return self.is_constant(tensor) and not self.tensors[tensor].sparse
+        """Return whether the tensor's value is had from the file: a constant, or one that is only widened or made dense."""
+        chain = self._widening(tensor)
+        if not self.is_constant(chain[0]):
+            return False
+        taken = [self.source[t].inputs[0] for t in chain[1:] if self.source[t].code == ops.DEQUANTIZE]
+        return all(self.tensors[t].type == ops.FLOAT16 or not stored.refused(self.table_at(self.tensors[t].byte)) for t in taken)
+
+    def _widening(self, tensor: int) -> list[int]:
+        """Return the tensors from a constant to this one: through DENSIFY and DEQUANTIZE at most, else itself alone."""
+        chain = [tensor]
+        while len(chain) < 3 and (op := self.source.get(chain[0])) is not None and op.code in _WIDENS and min(op.inputs, default=-1) >= 0:
+            chain.insert(0, op.inputs[0])
+        return chain
 
     @cached_property
     def moving(self) -> frozenset[int]:
