@@ -137,6 +137,10 @@ def keras_file(model: Any, **settings: Any) -> bytes:
     return bytes(converter.convert())
 
 
+# tflite-runtime knows no dense layer with a scale for each output.
+ONE_SCALE = {"_experimental_disable_per_channel_quantization_for_dense_layers": True}
+
+
 def small(x: Any) -> Any:
     x = kl.Conv2D(8, 3, strides=2, activation="relu", name="first")(x)
     x = kl.DepthwiseConv2D(3, padding="same", name="second")(x)
@@ -157,7 +161,7 @@ def dynamic_range() -> bytes:
         x = kl.Conv2D(32, (2, 3), name="window")(x)
         return head(kl.Dense(300, activation="relu", name="hidden")(kl.Flatten()(x)))
 
-    return keras_file(net((13, 13, 3), build), optimizations=[tf.lite.Optimize.DEFAULT])
+    return keras_file(net((13, 13, 3), build), optimizations=[tf.lite.Optimize.DEFAULT], **ONE_SCALE)
 
 
 def pruned() -> Any:
@@ -186,7 +190,7 @@ def sparse_half() -> bytes:
 
 @front
 def sparse_int8() -> bytes:
-    return keras_file(pruned(), optimizations=[tf.lite.Optimize.DEFAULT, tf.lite.Optimize.EXPERIMENTAL_SPARSITY])
+    return keras_file(pruned(), optimizations=[tf.lite.Optimize.DEFAULT, tf.lite.Optimize.EXPERIMENTAL_SPARSITY], **ONE_SCALE)
 
 
 def main(wanted: list[str]) -> None:
