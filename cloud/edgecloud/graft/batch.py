@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from modelwire.errors import NotTrainable
+from modelwire.errors import ModelError
 
 from .stock import Op, Stock
 from .writing import flat, ops
@@ -37,6 +37,15 @@ class Batched:
 
     shapes: tuple[tuple[int, ...], ...]
     axes: tuple[int | None, ...]
+    singly: frozenset[int] = frozenset()  # operators, by index, that run once for each sample; what they give is laid side by side
+
+
+class CannotBatch(Exception):
+    """An operator that mixes the samples of a batch, or can't be seen not to; caught where a front is chosen, never shown as it is."""
+
+    def __init__(self, op: Op, why: str) -> None:
+        super().__init__(why)
+        self.op, self.why = op, why
 
 
 def single(stock: Stock) -> Batched:
@@ -44,13 +53,14 @@ def single(stock: Stock) -> Batched:
     return Batched(tuple(t.shape for t in stock.tensors), (None,) * len(stock.tensors))
 
 
-def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
+def batched(stock: Stock, batch: int, *, wanted: frozenset[int], stacked: frozenset[int] = frozenset()) -> Batched:
     """Return the shape of every tensor for `batch` samples. wanted: the operators that will be computed, by index.
 
-    Raises NotTrainable where an operator mixes the samples of a batch, or can't be seen not to.
+    stacked: tensors that lie side by side along their first axis, as the inputs do, whatever gives them.
+    Raises CannotBatch where an operator mixes the samples of a batch, or can't be seen not to.
     """
     axes: list[int | None] = [None] * len(stock.tensors)
-    for t in stock.inputs:
+    for t in (*stock.inputs, *stacked):
         axes[t] = 0
     for op in stock.operators:
         if op.index not in wanted:
@@ -61,7 +71,10 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
         if not takes or op.code == ops.SHAPE:
             continue
         for out in op.outputs:
-            axes[out] = _axis(stock, op, takes, axes, out)
+            try:
+                axes[out] = _axis(stock, op, takes, axes, out)
+            except ModelError as e:  # sizes or axes that are computed
+                raise CannotBatch(op, f"takes {e.facts.get('model', 'something')!r} that is computed") from None
     shapes = []
     for tensor, axis in zip(stock.tensors, axes, strict=True):
         scaled = tuple(n * batch if i == axis else n for i, n in enumerate(tensor.shape))
@@ -74,8 +87,8 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     axis = axes[takes[0]]
     assert axis is not None
 
-    def refuse(why: str) -> NotTrainable:
-        return NotTrainable(model=stock.tensors[out].name, reason=f"{op.name} (operator {op.index}) {why}; only a graph of one sample can")
+    def refuse(why: str) -> CannotBatch:
+        return CannotBatch(op, why)
 
     if op.code in _RESHAPES:
         moved_to = _reshaped(shape, axis, to)
@@ -146,7 +159,7 @@ def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int)
     return order
 
 
-def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
+def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:
     """Return where the batch goes in an operator that cuts along axes; it may not cut along the batch."""
     if op.code == ops.STRIDED_SLICE:
         if op.option(2) or op.option(3):

@@ -15,9 +15,10 @@ from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
 from . import describing, loss, optimizers, scoring
-from .batch import Batched, batched, forward, single, stock_tensors
+from .batch import Batched, forward, single, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
+from .fronts import called, singly
 from .layers import Layer, layers, select
 from .rules import conv, dense, pointwise, shape
 from .stock import Stock, consistent, read
@@ -140,10 +141,10 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         quantized = x.type in (ops.INT8, ops.UINT8)
         way = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head" if quantized else ""
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
-    if len(stock.subgraphs) > 1:
-        raise refuse(f"it has {len(stock.subgraphs)} subgraphs: loops, branches or state, which can't be run on a batch")
+    if why := called.refused(stock):
+        raise refuse(why)
     for op in stock.operators:
-        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU):
+        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU) and op.custom not in called.CUSTOM_OF_RUNTIMES:
             raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
@@ -193,8 +194,9 @@ class _Graft:
         self.variables = frozenset(self.weights.values())
         self.leading = self.stock.leading_to(self.output)
         self.place = loss.place(self.stock, self.output, self.wish.loss)
-        self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
+        self.many: Batched = singly.layout(self.stock, self.wish.batch, wanted=self.leading, trained=self.variables)
         self.infer = GraphBuilder(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
+        called.keep(self.file, self.stock)
         self.init = GraphBuilder(self.file, "init")
         # The optimizer's slots by what moves together: a signature makes room for those that it moves, and inference for none.
         self.init_slots = [GraphBuilder(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
@@ -208,9 +210,10 @@ class _Graft:
         everything = frozenset(op.index for op in self.stock.operators)
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
-        evaluate = GraphBuilder(self.file, "eval")
-        self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
-        self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
+        if not self.many.singly:  # what runs once a sample is judged by `infer` as well
+            evaluate = GraphBuilder(self.file, "eval")
+            self.continue_stock(evaluate, self.many, self.leading, faster=self.variables)
+            self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
         self.access("weights", dict(sorted({**shapes, **({THRESHOLD: (1,)} if self.wish.score else {})}.items())), [self.init])
@@ -298,6 +301,11 @@ class _Graft:
                 tensor = self.stock.tensors[t]
                 graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
         instead = instead_of(graph, faster) if faster else None
+        if layout.singly:
+            still = frozenset(op.index for op in self.stock.operators if not self.stock.moving.intersection(op.outputs))
+            forward(graph, self.stock, layout, self.variables, wanted & still)
+            singly.append(graph, self.stock, layout, self.wish.batch)
+            wanted = wanted - still - layout.singly
         forward(graph, self.stock, layout, self.variables, wanted, instead)
         return handles
 
