@@ -19,6 +19,7 @@ from .batch import Batched, forward, single, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .fronts import called, singly
+from .fronts.stateless import STREAM, Fresh, fresh
 from .layers import Layer, layers, select
 from .rules import conv, dense, pointwise, shape
 from .stock import Stock, consistent, read
@@ -77,14 +78,15 @@ def _grafted(stock: Stock, wish: Wish) -> Grafted:
     origin = stock.sha256
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
-    every = layers(stock, output)
-    chosen = cuts(stock, every, wish.train, wish.modes)
+    one = fresh(stock, wish.model).stock
+    every = layers(one, output)
+    chosen = cuts(one, every, wish.train, wish.modes)
     plainer, instead = made_plain(stock, chosen[-1].weights.values(), wish.model)
     trained = tuple(Cut(cut.name, plain_layers(cut.layers, instead)) for cut in chosen)
     try:
-        return _Graft(plainer, output, trained, wish, origin, _stored(stock, chosen[-1])).made()
+        return _Graft(fresh(plainer, wish.model), output, trained, wish, origin, _stored(one, chosen[-1])).made()
     except NoRule as refused:
-        raise _refusal(stock, output, every, wish, refused) from None
+        raise _refusal(one, output, every, wish, refused) from None
 
 
 def _stored(stock: Stock, cut: Cut) -> dict[str, str]:
@@ -101,7 +103,7 @@ def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilde
 def _training(stock: Stock, output: int, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     plainer, instead = made_plain(stock, (t for layer in chosen for t in layer.weights.values()), wish.model)
     cut = Cut(named(wish.train), plain_layers(chosen, instead))
-    return _Graft(plainer, output, (cut,), wish).train(cut)
+    return _Graft(fresh(plainer, wish.model), output, (cut,), wish).train(cut)
 
 
 def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish) -> int:
@@ -175,16 +177,18 @@ def output_of(stock: Stock, wish: Wish) -> int:
 
 @dataclass
 class _Graft:
-    stock: Stock
+    given: Fresh
     output: int
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
     stored: Mapping[str, str] = field(default_factory=dict)  # how the author's file stores weights that are not plain float32
+    stock: Stock = field(init=False)  # of one sample
     file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
     def __post_init__(self) -> None:
+        self.stock, streaming = self.given.stock, self.given.streaming
         self.file = FileBuilder(self.stock, self.wish.model)
         self.weights = self.cuts[-1].weights
         # As the file holds them: a shape alone says nothing about how much there is.
@@ -195,8 +199,10 @@ class _Graft:
         self.leading = self.stock.leading_to(self.output)
         self.place = loss.place(self.stock, self.output, self.wish.loss)
         self.many: Batched = singly.layout(self.stock, self.wish.batch, wanted=self.leading, trained=self.variables)
-        self.infer = GraphBuilder(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
-        called.keep(self.file, self.stock)
+        # The first subgraph is what a program that knows no signatures runs: the model as it was, with the present weights.
+        self.first = first = GraphBuilder(self.file, "infer" if streaming is None else STREAM)
+        called.keep(self.file, self.stock, *(() if streaming is None else (streaming,)))
+        self.infer = first if streaming is None else GraphBuilder(self.file, "infer")
         self.init = GraphBuilder(self.file, "init")
         # The optimizer's slots by what moves together: a signature makes room for those that it moves, and inference for none.
         self.init_slots = [GraphBuilder(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
@@ -204,10 +210,18 @@ class _Graft:
         if self.wish.score:
             scoring.check(self.stock, self.output, self.place.kind, self.weights)
 
+    def stream(self, graph: GraphBuilder, streaming: Stock) -> None:
+        """Write the signature that keeps its state from call to call, as the stock file does."""
+        everything = frozenset(op.index for op in streaming.operators)
+        self.continue_stock(graph, single(streaming), everything, stock=streaming)
+        self.sign(graph, STREAM, {"x": streaming.inputs[0]}, self.outputs())
+
     def made(self) -> Grafted:
         self.initialise()
         one = single(self.stock)
         everything = frozenset(op.index for op in self.stock.operators)
+        if self.given.streaming is not None:
+            self.stream(self.first, self.given.streaming)
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
         if not self.many.singly:  # what runs once a sample is judged by `infer` as well
@@ -281,14 +295,16 @@ class _Graft:
                 graph.call_once(own)
 
     def continue_stock(
-        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset()
-    ) -> dict[str, int]:
+        self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset(),
+        stock: Stock | None = None,
+    ) -> dict[str, int]:  # fmt: skip
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
 
-        faster: weights whose layers take the form of matrix products.
+        faster: weights whose layers take the form of matrix products. stock: another file with these tensors, whose operators they are.
         """
-        stock_tensors(graph, self.stock, layout, self.variables)
-        taken = {t for op in self.stock.operators if op.index in wanted for t in op.inputs}
+        stock = stock or self.stock
+        stock_tensors(graph, stock, layout, self.variables)
+        taken = {t for op in stock.operators if op.index in wanted for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
             if t in taken:
@@ -296,17 +312,17 @@ class _Graft:
                     graph.call_once(self.init)
                 handles[name] = graph.variable(name)
                 graph.add_op(ops.READ_VARIABLE, [handles[name]], [t])
-        for t in (*self.stock.inputs, *self.stock.outputs):
+        for t in (*stock.inputs, *stock.outputs):
             if t not in self.variables:
-                tensor = self.stock.tensors[t]
+                tensor = stock.tensors[t]
                 graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
         instead = instead_of(graph, faster) if faster else None
         if layout.singly:
-            still = frozenset(op.index for op in self.stock.operators if not self.stock.moving.intersection(op.outputs))
-            forward(graph, self.stock, layout, self.variables, wanted & still)
-            singly.append(graph, self.stock, layout, self.wish.batch)
+            still = frozenset(op.index for op in stock.operators if not stock.moving.intersection(op.outputs))
+            forward(graph, stock, layout, self.variables, wanted & still)
+            singly.append(graph, stock, layout, self.wish.batch)
             wanted = wanted - still - layout.singly
-        forward(graph, self.stock, layout, self.variables, wanted, instead)
+        forward(graph, stock, layout, self.variables, wanted, instead)
         return handles
 
     def train(self, cut: Cut) -> GraphBuilder:
@@ -389,7 +405,7 @@ class _Graft:
                 name: {"tensor": tensor.name, "shape": list(tensor.shape)} | ({"stored": self.stored[name]} if name in self.stored else {})
                 for name, tensor in tensors.items()
             },
-            "score": self.wish.score,
+            "score": self.wish.score, "streams": self.given.streaming is not None,
         }  # fmt: skip
         if self.wish.add_classes:
             classes = self.stock.tensors[self.output].shape[-1]

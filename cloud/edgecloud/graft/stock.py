@@ -88,6 +88,7 @@ class Stock:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     operators: tuple[Op, ...]
+    number: int = 0  # of the subgraph among the file's
 
     @cached_property
     def source(self) -> Mapping[int, Op]:
@@ -176,8 +177,8 @@ def consistent(model: str = "model file") -> Iterator[None]:
         raise Malformed(what=model, reason=f"its operators and tensors do not fit together ({said})") from error
 
 
-def read(data: bytes, model: str = "model file") -> Stock:
-    """Return the parsed model. model: its name, for errors. Raises Malformed for anything that is not a .tflite."""
+def read(data: bytes, model: str = "model file", graph: int = 0) -> Stock:
+    """Return the parsed model. model: its name, for errors. graph: which of its subgraphs. Raises Malformed for what is no .tflite."""
     file = File(memoryview(data), what=model, entries=max(1000, len(data)))
     root = file.root(b"TFL3")
     codes, tables = [], []
@@ -190,18 +191,19 @@ def read(data: bytes, model: str = "model file") -> Stock:
         buffers.append((v.start, v.count) if v.count else (0, 0))
         places.append(t.at)
     graphs = list(root.tables(2))
-    if not graphs:
+    if not graph < len(graphs):
         raise file.malformed("it has no subgraph")
-    graph = graphs[0]
-    tensors = tuple(_tensor(t, len(buffers)) for t in graph.tables(0))
-    operators = tuple(_op(i, t, codes, len(tensors)) for i, t in enumerate(graph.tables(3)))
-    inputs, outputs = graph.integers(1), graph.integers(2)
+    main = graphs[graph]
+    tensors = tuple(_tensor(t, len(buffers)) for t in main.tables(0))
+    operators = tuple(_op(i, t, codes, len(tensors)) for i, t in enumerate(main.tables(3)))
+    inputs, outputs = main.integers(1), main.integers(2)
     if any(not 0 <= t < len(tensors) for t in inputs + outputs):
         raise file.malformed("an input or output is not one of its tensors")
     _check_order(file, inputs, operators)
     return Stock(
-        data, root, graph, tuple(tables), tuple(g.at for g in graphs), tuple(buffers), tuple(places), tensors, inputs, outputs, operators
-    )
+        data, root, main, tuple(tables), tuple(g.at for g in graphs), tuple(buffers), tuple(places), tensors, inputs, outputs, operators,
+        graph,
+    )  # fmt: skip
 
 
 def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:

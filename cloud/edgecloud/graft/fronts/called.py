@@ -25,13 +25,13 @@ def operators(stock: Stock, graph: int) -> Iterator[tuple[int, Table, str]]:
         yield codes[index][0], op, codes[index][1]
 
 
-def reached(stock: Stock) -> frozenset[int]:
-    """Return the subgraphs that the first one calls, and those that these call.
+def reached(stock: Stock, first: int = 0) -> frozenset[int]:
+    """Return the subgraphs that one calls, and those that these call.
 
-    Raises Malformed where a subgraph calls itself, if by way of others, or the first one: no runtime ends that.
+    Raises Malformed where a subgraph calls itself, if by way of others: no runtime ends that.
     """
     calls: dict[int, set[int]] = {}
-    left = [0]
+    left = [first]
     while left:
         here = left.pop()
         if here in calls:
@@ -46,7 +46,7 @@ def reached(stock: Stock) -> frozenset[int]:
         if now == ended:
             raise stock.root.file.malformed("one of its subgraphs calls itself")
         ended = now
-    return frozenset(calls) - {0}
+    return frozenset(calls) - {first}
 
 
 def _called(code: int, op: Table) -> tuple[int, ...]:
@@ -55,15 +55,17 @@ def _called(code: int, op: Table) -> tuple[int, ...]:
     return tuple(0 if options is None else options.integer(field, I32) for field in fields)
 
 
-def keep(file: FileBuilder, stock: Stock) -> None:
+def keep(file: FileBuilder, *stocks: Stock) -> None:
     """Put the subgraphs that are called behind the first of a file in the making, so that each has the number that it had.
+
+    stocks: main graphs of one file.
 
     The others' places are taken by empty ones: what is not called need not keep the contract.
     """
-    wanted = reached(stock)
+    wanted = frozenset().union(*(reached(stock, stock.number) for stock in stocks))
     for number in range(1, max(wanted, default=0) + 1):
         if number in wanted:
-            file.graphs.append(OldNode(stock.subgraphs[number]))
+            file.graphs.append(OldNode(stocks[0].subgraphs[number]))
         else:
             GraphBuilder(file, f"unused_{number}")
 
