@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
 from author_stock import head, net
 from keras import layers as kl
+from tensorflow.lite.python import schema_py_generated as schema
 
 FRONTS = Path(__file__).parent / "fronts"
 F32 = tf.float32
@@ -75,6 +77,18 @@ def loop() -> bytes:
     def call(x: Any) -> Any:
         turns = 1 + tf.cast(tf.minimum(tf.abs(tf.reduce_sum(x)), 5.0), tf.int32)
         _, out = tf.while_loop(lambda i, _: i < turns, lambda i, h: (i + 1, tf.tanh(tf.matmul(h, turn)) + x), (0, x))
+        return module.answer(out)
+
+    return converted(module, call)
+
+
+@front
+def endless() -> bytes:
+    """WHILE that never ends where the first number of the sample is above 100."""
+    module = Module((12,), 12)
+
+    def call(x: Any) -> Any:
+        _, out = tf.while_loop(lambda i, h: tf.logical_or(i < 3, h[0, 0] > 100), lambda i, h: (i + 1, h + 0.5), (0, x))
         return module.answer(out)
 
     return converted(module, call)
@@ -147,6 +161,30 @@ def small(x: Any) -> Any:
     x = kl.Conv2D(32, 1, activation="relu", name="third")(x)
     x = kl.Dense(32, activation="relu", name="hidden")(kl.Flatten()(x))
     return head(x)
+
+
+@front
+def cell() -> bytes:
+    """RNN, whose state is a tensor that the runtime keeps from call to call; no converter of today writes one."""
+    model = net((4,), lambda x: head(kl.Dense(5, activation="relu", name="cell")(x)))
+    file = schema.ModelT.InitFromPackedBuf(bytearray(keras_file(model)), 0)
+    graph = file.subgraphs[0]
+    op = graph.operators[0]
+    buffer, recurrent, state, code = schema.BufferT(), schema.TensorT(), schema.TensorT(), schema.OperatorCodeT()
+    buffer.data = np.frombuffer((np.random.default_rng(6).standard_normal((5, 5)) / 2).astype("<f4").tobytes(), "u1")
+    recurrent.shape, recurrent.name, recurrent.buffer = [5, 5], b"recurrent", len(file.buffers)
+    state.shape, state.name, state.isVariable = [1, 5], b"state", True
+    code.deprecatedBuiltinCode = code.builtinCode = schema.BuiltinOperator.RNN
+    code.version = 1
+    op.opcodeIndex, op.builtinOptionsType, op.builtinOptions = len(file.operatorCodes), schema.BuiltinOptions.RNNOptions, schema.RNNOptionsT()
+    op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.TANH
+    op.inputs = [op.inputs[0], op.inputs[1], len(graph.tensors), op.inputs[2], len(graph.tensors) + 1]
+    file.buffers.append(buffer)
+    file.operatorCodes.append(code)
+    graph.tensors += [recurrent, state]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(file.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 @front

@@ -319,7 +319,7 @@ class _Graft:
         instead = instead_of(graph, faster) if faster else None
         if layout.singly:
             still = frozenset(op.index for op in stock.operators if not stock.moving.intersection(op.outputs))
-            forward(graph, stock, layout, self.variables, wanted & still)
+            forward(graph, stock, layout, self.variables, wanted & still - layout.singly)
             singly.append(graph, stock, layout, self.wish.batch)
             wanted = wanted - still - layout.singly
         forward(graph, stock, layout, self.variables, wanted, instead)

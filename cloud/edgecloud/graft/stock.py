@@ -35,6 +35,7 @@ class StockTensor:
     scales: tuple[float, ...] = ()  # of a quantized tensor: one, or one for each channel
     zeros: tuple[int, ...] = ()
     sparse: bool = False
+    kept: bool = False  # by the runtime from call to call: the state of a recurrent operator
 
     @property
     def size(self) -> int:
@@ -232,7 +233,7 @@ def _tensor(t: Table, buffers: int) -> StockTensor:
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
         zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
-    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None)
+    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None, bool(t.integer(5, U8)))
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:

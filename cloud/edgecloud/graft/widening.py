@@ -30,13 +30,13 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
         raise BadArgument(reason="the names of new classes are empty or repeat themselves", fix="--add-class NAME for each new class")
     output_head, behind = _output_head(stock, output)
     classes, more = stock.tensors[output_head.inputs[1]].shape[0], len(names)
-    buffers: list[Node] = [OldNode(byte) for byte in stock.buffer_tables]
+    buffers: list[Node] = []
     tensors: list[Node] = [OldNode(t.byte) for t in stock.tensors]
     dropped: set[int] = set()
 
     def constant(tensor: int, value: NDArray[np.float32] | NDArray[np.int32], kind: int) -> None:
         buffers.append(TableNode({0: flat.data(value.tobytes())}))
-        tensors[tensor] = tensor_table(value.shape, kind, stock.tensors[tensor].name, len(buffers) - 1)
+        tensors[tensor] = tensor_table(value.shape, kind, stock.tensors[tensor].name, len(stock.buffers) + len(buffers) - 1)
         if tensor in stock.source:
             dropped.add(stock.source[tensor].index)  # float16 that was widened before its use
 

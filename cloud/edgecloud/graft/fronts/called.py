@@ -11,6 +11,8 @@ from edgecloud.graft.writing.flat import OldNode
 from modelwire.tflite.file import CUSTOM_OF_RUNTIMES as CUSTOM_OF_RUNTIMES
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, Table
 
+_KEPT = 5  # field of a Tensor: the runtime keeps it from call to call
+_STATE = (ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE, ops.CALL_ONCE)
 _CALLS = {ops.IF: (0, 1), ops.WHILE: (0, 1), ops.CALL_ONCE: (0,)}  # fields of the options that name subgraphs
 
 
@@ -72,8 +74,14 @@ def keep(file: FileBuilder, *stocks: Stock) -> None:
 
 def refused(stock: Stock) -> str:
     """Return why what a file calls can't be kept; empty when it can."""
-    for graph in sorted(reached(stock)):
+    once = {to for code, op, _ in operators(stock, stock.number) for to in _called(code, op) if code == ops.CALL_ONCE}
+    for graph in sorted(reached(stock, stock.number)):
         for code, _, custom in operators(stock, graph):
             if code == ops.CUSTOM and custom not in CUSTOM_OF_RUNTIMES:
                 return f"its subgraph {graph} uses {custom or 'a custom operator'}, which only its author's code can run"
+            if code in _STATE and graph not in once:
+                return f"its subgraph {graph}, a loop or a branch, keeps state ({ops.name(code)}), which can't be started anew for each sample"
+        tensors = Table(stock.root.file, stock.subgraphs[graph]).tables(0)
+        if any(t.integer(_KEPT, U8) for t in tensors):
+            return f"its subgraph {graph}, a loop or a branch, keeps state from call to call, which can't be started anew for each sample"
     return ""

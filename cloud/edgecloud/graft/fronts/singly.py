@@ -14,7 +14,7 @@ from edgecloud.graft.tape import NoRule
 from edgecloud.graft.writing import copying, flat, ops
 from edgecloud.graft.writing.build import GraphBuilder, Made
 from edgecloud.graft.writing.flat import OldNode
-from modelwire.tflite.flatbuffer import I32, U8
+from modelwire.tflite.flatbuffer import I32
 
 # Loops, branches, state, custom code, and what gives as much as the sample asks for: which of it is which sample's can't be followed.
 _ALONE = frozenset((
@@ -28,7 +28,7 @@ _ALONE = frozenset((
 ))  # fmt: skip
 _NEWEST = 161  # operators beyond are not known here, StableHLO's above all
 _ROUNDS = 64  # after which everything in front of what is trained runs once a sample
-_FIELD_KEPT, _FIELD_INTERMEDIATES = 5, 8  # of a Tensor: is_variable; of an Operator
+_INTERMEDIATES = 8  # field of an Operator
 
 
 def layout(stock: Stock, batch: int, *, wanted: frozenset[int], trained: Iterable[int]) -> Batched:
@@ -80,7 +80,8 @@ def _add(stock: Stock, alone: set[int], op: Op, behind: frozenset[int], wanted: 
         if here.index in behind:
             raise NoRule(op, f"{why}, and stands behind what is to be trained")
         alone.add(here.index)
-        left += [stock.source[t] for t in here.inputs if t in stock.moving and t in stock.source]
+        # A state that the runtime keeps is each sample's own, though none of them changes how it starts.
+        left += [stock.source[t] for t in here.inputs if t in stock.source and (t in stock.moving or stock.tensors[t].kept)]
 
 
 def _given(stock: Stock, alone: set[int], wanted: frozenset[int]) -> frozenset[int]:
@@ -108,20 +109,18 @@ def append(graph: GraphBuilder, stock: Stock, layout: Batched, batch: int) -> No
 
     The graph's first tensors are the stock's; those that no sample changes are computed already.
     """
-    moving = [op for op in stock.operators if op.index in layout.singly]
+    alone = [op for op in stock.operators if op.index in layout.singly]
     stacked = sorted(_given(stock, set(layout.singly), frozenset(op.index for op in stock.operators)))
     parts: dict[int, list[int]] = {t: [] for t in stacked}
     for sample in range(batch):
         own: dict[int, int] = {}
-        for op in moving:
+        for op in alone:
             for t in op.inputs:
                 if t in stock.inputs and t not in own:
                     own[t] = _sample(graph, stock, t, sample)
-                elif t >= 0 and t not in own and _kept(stock, t):
-                    own[t] = _again(graph, stock, t)  # state of its own, that starts as the runtime starts it
             own.update((t, _again(graph, stock, t)) for t in op.outputs)
             table = stock.table_at(op.byte)
-            inner = tuple(_again(graph, stock, t) for t in table.integers(_FIELD_INTERMEDIATES, I32) if 0 <= t < len(stock.tensors))
+            inner = tuple(_again(graph, stock, t) for t in table.integers(_INTERMEDIATES, I32) if 0 <= t < len(stock.tensors))
             takes, gives = [own.get(t, t) for t in op.inputs], [own[t] for t in op.outputs]
             graph.operators.append(copying.operator(table, takes, gives, inner))
             graph.made.append(Made(op.code, tuple(takes), tuple(gives)))
@@ -146,8 +145,3 @@ def _again(graph: GraphBuilder, stock: Stock, t: int) -> int:
     graph.shapes.append(tensor.shape)
     graph.types.append(tensor.type)
     return len(graph.tensors) - 1
-
-
-def _kept(stock: Stock, t: int) -> bool:
-    """Return whether the runtime keeps the tensor from call to call, as the state of a recurrent operator."""
-    return t not in stock.source and bool(stock.table_at(stock.tensors[t].byte).integer(_FIELD_KEPT, U8))

@@ -5,12 +5,13 @@ A variable that is read has the value that it starts with, or the one that it wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edgecloud.graft.stock import Op, Stock, read
-from edgecloud.graft.writing import copying, ops
-from edgecloud.graft.writing.flat import Node, OldNode
+from edgecloud.graft.writing import copying, flat, ops
+from edgecloud.graft.writing.build import tensor_table
+from edgecloud.graft.writing.flat import Node, OldNode, TableNode
 from modelwire.errors import NotTrainable
 from modelwire.tflite.flatbuffer import U8, U32, Table
 
@@ -33,7 +34,7 @@ def fresh(stock: Stock, model: str) -> Fresh:
 
     Raises NotTrainable where a state has no first value in the file, or is handed to a loop or a branch.
     """
-    if not any(op.code in _STATE for op in stock.operators):
+    if not any(op.code in _STATE or any(_kept(stock, t) for t in op.inputs) for op in stock.operators):
         return Fresh(stock, None)
     data = _Taken(stock, model).file()
     return Fresh(read(data, model), read(data, model, graph=len(stock.subgraphs)))
@@ -49,6 +50,8 @@ class _Taken:
         self.held: dict[tuple[str, str], int] = {}  # the tensor that each variable was given in this call
         self.instead: dict[int, int] = {}  # the tensor that stands for one that was read
         self.first = self.first_values()
+        self.buffers: list[Node] = []
+        self.started: set[int] = set()  # tensors that the runtime keeps, and that are made zero before they are taken
 
     def refuse(self, reason: str) -> NotTrainable:
         return NotTrainable(model=self.model, reason=reason)
@@ -63,6 +66,7 @@ class _Taken:
             elif op.code == ops.ASSIGN_VARIABLE:
                 self.held[self.variable(op.inputs[0])] = self.instead.get(op.inputs[1], op.inputs[1])
             elif op.code != ops.CALL_ONCE:
+                made += self.zeros(op)
                 made.append(self.made(op))
         if set(stock.outputs) & (self.instead.keys() | self.handles.keys()):
             raise self.refuse("one of its outputs is its state itself; a model that answers can be trained")
@@ -71,7 +75,30 @@ class _Taken:
             if wanted.intersection(outputs):  # what only the next call would see is left out
                 wanted.update(inputs)
                 kept.append(node)
-        return copying.with_main_graph(stock, self.tensors, kept[::-1], behind=[OldNode(stock.subgraphs[0])])
+        code = TableNode({0: flat.i8(ops.ZEROS_LIKE), 3: flat.i32(ops.ZEROS_LIKE)})
+        behind = [OldNode(stock.subgraphs[0])]
+        return copying.with_main_graph(stock, self.tensors, kept[::-1], self.buffers, codes=[code], behind=behind)
+
+    def zeros(self, op: Op) -> Iterator[tuple[Node, tuple[int, ...], tuple[int, ...]]]:
+        """Return what makes the state zero that the runtime keeps for an operator, as it is in a file that was just opened.
+
+        Nothing forbids that an operator gives such a tensor; the runtimes' own way, to reset it, fails in both of them where a delegate
+        took part.
+        """
+        for t in op.inputs:
+            if not _kept(self.stock, t) or t in self.started:
+                continue
+            tensor = self.stock.tensors[t]
+            if tensor.type != ops.FLOAT32:
+                kind = ops.TYPE_NAMES.get(tensor.type, "of another type")
+                raise self.refuse(f"its state {tensor.name!r} is {kind}, and only float32 can be started anew")
+            self.started.add(t)
+            self.buffers.append(TableNode({0: flat.data(bytes(4 * tensor.size))}))
+            number = len(self.stock.buffers) + len(self.buffers) - 1
+            self.tensors.append(tensor_table(tensor.shape, ops.FLOAT32, "", number))
+            takes, gives = (len(self.tensors) - 1,), (t,)
+            fields = {0: flat.u32(len(self.stock.codes)), 1: flat.integers(takes), 2: flat.integers(gives)}
+            yield TableNode(fields), takes, gives
 
     def made(self, op: Op) -> tuple[Node, tuple[int, ...], tuple[int, ...]]:
         """Return an operator that takes no variable, with what it takes and gives."""
@@ -120,6 +147,10 @@ class _Taken:
                 else:
                     raise self.refuse(f"subgraph {number}, which starts its state, does more than assign constants: {ops.name(code)}")
         return out
+
+
+def _kept(stock: Stock, tensor: int) -> bool:
+    return tensor >= 0 and stock.tensors[tensor].kept and tensor not in stock.source
 
 
 def _name(table: Table) -> tuple[str, str]:

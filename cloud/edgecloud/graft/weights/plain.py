@@ -22,7 +22,7 @@ def made_plain(stock: Stock, tensors: Iterable[int], model: str) -> tuple[Stock,
     codes = sorted({t for t in tensors if needed(stock, t)})
     if not codes:
         return stock, {}
-    buffers: list[Node] = [OldNode(byte) for byte in stock.buffer_tables]
+    buffers: list[Node] = []
     tables: list[Node] = [OldNode(t.byte) for t in stock.tensors]
     instead: dict[int, int] = {}
     for t in codes:
@@ -30,7 +30,7 @@ def made_plain(stock: Stock, tensors: Iterable[int], model: str) -> tuple[Stock,
         value = stored.widened(stock.value(t), stock.table_at(old.byte), old.name)
         buffers.append(TableNode({0: flat.data(value.tobytes())}))
         instead[t] = len(tables)
-        tables.append(tensor_table(old.shape, ops.FLOAT32, old.name, len(buffers) - 1))
+        tables.append(tensor_table(old.shape, ops.FLOAT32, old.name, len(stock.buffers) + len(buffers) - 1))
     operators: list[Node] = []
     for op in stock.operators:
         place = KERNELS[op.code][0] if op.code in KERNELS else -1

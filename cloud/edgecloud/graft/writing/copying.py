@@ -40,18 +40,21 @@ def operator(table: Table, inputs: Sequence[int], outputs: Sequence[int], interm
 
 
 def with_main_graph(
-    stock: Stock, tensors: Sequence[Node], operators: Sequence[Node], buffers: Sequence[Node] | None = None, *, behind: Sequence[Node] = (),
+    stock: Stock, tensors: Sequence[Node], operators: Sequence[Node], buffers: Sequence[Node] = (), *, codes: Sequence[Node] = (),
+    behind: Sequence[Node] = (),
 ) -> bytes:  # fmt: skip
     """Return the stock file with another first subgraph of the same inputs and outputs; its others stand where they stood.
 
-    behind: subgraphs that come after them. Signatures are left out: theirs would name tensors of the old one.
+    buffers, codes, behind: buffers, operator codes and subgraphs that come after those that it has. Signatures are left out: theirs
+    would name tensors of the old one.
     """
     ends = (flat.integers(stock.inputs), flat.integers(stock.outputs))
     main = TableNode({0: TableVector(tensors), 1: ends[0], 2: ends[1], 3: TableVector(operators), 4: flat.text(stock.graph.text(4) or "main")})
     graphs: list[Node] = [main, *(OldNode(byte) for byte in stock.subgraphs[1:]), *behind]
-    held = [OldNode(byte) for byte in stock.buffer_tables] if buffers is None else buffers
+    held: list[Node] = [*(OldNode(byte) for byte in stock.buffer_tables), *buffers]
+    coded: list[Node] = [*(OldNode(byte) for byte in stock.codes), *codes]
     fields: dict[int, Number | Node] = {
-        0: flat.u32(3), 1: TableVector([OldNode(byte) for byte in stock.codes]), 2: TableVector(graphs), 4: TableVector(held),
+        0: flat.u32(3), 1: TableVector(coded), 2: TableVector(graphs), 4: TableVector(held),
         6: TableVector([OldNode(t.at) for t in stock.root.tables(6)]),
     }  # fmt: skip
     return flat.write(TableNode(fields), b"TFL3", stock.data)
