@@ -104,7 +104,7 @@ bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) ## measure a promise: TOPIC=wire or trust; FULL=1 adds more
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure a promise: TOPIC=wire, trust or zoo; FULL=1
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 fuzz: $(VENV)/.fuzz ## csrc/fuzz and the Python door, RUNS=1000000 each
@@ -124,7 +124,7 @@ $(VENV)/.installed: pyproject.toml setup.py
 	@touch $@
 
 # What else is installed hangs on what is asked for, not on the kernels; they need only be there.
-$(VENV)/.lint $(VENV)/.hooks $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.installed | $(VENV)/.ready
+$(VENV)/.lint $(VENV)/.hooks $(VENV)/.fuzz $(VENV)/.reference $(VENV)/.bench: $(VENV)/.installed | $(VENV)/.ready
 
 $(VENV)/.lint:
 	@$(VENV)/bin/python $(PIP) --editable '.[lint]'
@@ -132,6 +132,11 @@ $(VENV)/.lint:
 
 $(VENV)/.hooks:
 	@$(VENV)/bin/python $(PIP) --editable '.[hooks]'
+	@touch $@
+
+$(VENV)/.reference:
+	@echo "$(VENV): installing JAX, whose gradients grafts are held against (600 MB)"
+	@$(VENV)/bin/python $(PIP) --editable '.[reference]' || echo "JAX can't be installed here: gradients are not compared" >&2
 	@touch $@
 
 # atheris has wheels for Linux on x86-64 alone, and not for every Python: the doors say so when it is not there.

@@ -83,6 +83,19 @@ def loop() -> bytes:
 
 
 @front
+def late() -> bytes:
+    """IF behind a layer with weights: no gradient passes it."""
+    module = Module((12,), 8)
+    module.before = tf.Variable(np.random.default_rng(8).standard_normal((12, 8)) / 3, dtype=F32)
+
+    def call(x: Any) -> Any:
+        h = tf.matmul(x, module.before)
+        return module.answer(tf.cond(tf.reduce_sum(h) > 0, lambda: tf.tanh(h), lambda: tf.nn.relu(h)))
+
+    return converted(module, call)
+
+
+@front
 def endless() -> bytes:
     """WHILE that never ends where the first number of the sample is above 100."""
     module = Module((12,), 12)

@@ -6,18 +6,20 @@ written anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelwire.errors import ModelError
 
-from .stock import Op, Stock
+from .stock import Op, Stock, StockTensor
 from .writing import flat, ops
 from .writing.build import GraphBuilder, Made, tensor_table
-from .writing.flat import OldNode
+from .writing.flat import OldNode, TableNode
 
 IN_FRONT = -1  # an axis: the batch stands before all axes of a tensor that one sample has none of
 _RESHAPES = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
@@ -66,9 +68,11 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int], stacked: frozen
         if op.index not in wanted:
             continue
         takes = [t for t in op.inputs if t >= 0 and axes[t] is not None]
+        if all(out in stock.known for out in op.outputs):
+            continue
         if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None:
             takes = takes[:1]
-        if not takes or op.code == ops.SHAPE:
+        if not takes:
             continue
         for out in op.outputs:
             try:
@@ -187,11 +191,14 @@ def forward(
     """Append the stock operators in `wanted` to `graph`, whose first tensors are the stock's (see `stock_tensors`).
 
     variables: stock tensors that the graph has already, read from variables.
+    What an operator gives that no sample changes is a constant of the graph where `stock_tensors` made it one: nothing computes it.
     instead: appends another form of an operator, and says whether it did.
     """
     for op in stock.operators:
         if op.index not in wanted or variables.intersection(op.outputs):
-            continue  # float16 that was only widened into what is a variable now
+            continue  # a constant that was only widened or laid out anew into what is a variable now
+        if op.outputs and graph.constant.issuperset(op.outputs):
+            continue
         if instead is not None and instead(op):
             continue
         if not any(t >= 0 and layout.axes[t] is not None for t in op.inputs) or not _rewrite(graph, stock, op, layout):
@@ -256,13 +263,29 @@ def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}
 
 
-def stock_tensors(graph: GraphBuilder, stock: Stock, layout: Batched, variables: frozenset[int]) -> None:
-    """Give a fresh graph the stock's tensors under their indices, in their shapes for the batch; variables lose their constants."""
+def stock_tensors(
+    graph: GraphBuilder, stock: Stock, layout: Batched, variables: frozenset[int], known: Mapping[int, NDArray[Any]] | None = None
+) -> None:
+    """Give a fresh graph the stock's tensors under their indices, in their shapes for the batch; variables lose their constants.
+
+    known: the values of tensors that become constants, whatever operator gives them in the stock file.
+    """
     for t, (tensor, shape) in enumerate(zip(stock.tensors, layout.shapes, strict=True)):
-        same = shape == tensor.shape and t not in variables
-        graph.tensors.append(OldNode(tensor.byte) if same else tensor_table(shape, tensor.type, tensor.name, 0))
+        fixed = known is not None and t in known and t not in variables and layout.axes[t] is None
+        same = shape == tensor.shape and not tensor.reshaped and t not in variables and not fixed
+        buffer = 0
+        if fixed and known is not None:
+            buffer = graph.file.buffer(known[t].tobytes())
+        elif t not in variables and stock.is_constant(t):
+            buffer = tensor.buffer
+        graph.tensors.append(OldNode(tensor.byte) if same else stock_table(tensor, shape, buffer))
         graph.shapes.append(shape)
         graph.types.append(tensor.type)
-        if stock.is_constant(t) and t not in variables:
+        if (stock.is_constant(t) and t not in variables) or fixed:
             graph.constant.add(t)
 
+
+def stock_table(tensor: StockTensor, shape: tuple[int, ...], buffer: int) -> TableNode:
+    """Return a stock tensor in another shape: of the same type, with the scales that it has."""
+    table = tensor_table(shape, tensor.type, tensor.name, buffer)
+    return TableNode({**table.fields, 4: OldNode(tensor.quantization)}) if tensor.quantization >= 0 else table

@@ -15,7 +15,7 @@ from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
 from . import describing, loss, optimizers, scoring
-from .batch import Batched, forward, single, stock_tensors
+from .batch import Batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .fronts import called, singly
@@ -145,6 +145,10 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if why := called.refused(stock):
         raise refuse(why)
+    inner = [i for i in x.open if i > 0]
+    if inner:
+        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
+        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
     for op in stock.operators:
         if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU) and op.custom not in called.CUSTOM_OF_RUNTIMES:
             raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
@@ -303,7 +307,8 @@ class _Graft:
         faster: weights whose layers take the form of matrix products. stock: another file with these tensors, whose operators they are.
         """
         stock = stock or self.stock
-        stock_tensors(graph, stock, layout, self.variables)
+        # What infers keeps each operator of the stock file; elsewhere what hangs on shapes alone is a constant, which the delegates want.
+        stock_tensors(graph, stock, layout, self.variables, None if graph in (self.infer, self.first) else stock.known)
         taken = {t for op in stock.operators if op.index in wanted for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
@@ -315,7 +320,7 @@ class _Graft:
         for t in (*stock.inputs, *stock.outputs):
             if t not in self.variables:
                 tensor = stock.tensors[t]
-                graph.tensors[t] = tensor_table(layout.shapes[t], tensor.type, tensor.name, 0)
+                graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if stock.is_constant(t) else 0)
         instead = instead_of(graph, faster) if faster else None
         if layout.singly:
             still = frozenset(op.index for op in stock.operators if not stock.moving.intersection(op.outputs))

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -15,27 +15,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire import limits
-from modelwire.errors import Malformed
+from modelwire.errors import Malformed, ModelError
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
 
+from .shapes import Resolved, resolve
 from .weights import stored
 from .writing import ops
 
 Array = NDArray[Any]
-_WIDENS = (ops.DEQUANTIZE, ops.DENSIFY)
+_LAID_OUT = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
+_RELAYS = frozenset((*_LAID_OUT, ops.TRANSPOSE, ops.DEQUANTIZE, ops.DENSIFY))
+_RELAYED = 8  # operators by which a constant may be widened, made dense or laid out anew, and still count as held
 
 
 @dataclass(frozen=True, slots=True)
 class StockTensor:
     byte: int  # where its table stands in the file
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # as a runtime has it, whatever the file says: of one sample
     type: int
     buffer: int
     scales: tuple[float, ...] = ()  # of a quantized tensor: one, or one for each channel
     zeros: tuple[int, ...] = ()
     sparse: bool = False
     kept: bool = False  # by the runtime from call to call: the state of a recurrent operator
+    open: tuple[int, ...] = ()  # axes whose size the file leaves open; -1: how many there are
+    quantization: int = -1  # where that table stands; -1 for none
+    reshaped: bool = False  # whether its table in the file gives another shape than it has
 
     @property
     def size(self) -> int:
@@ -90,6 +96,8 @@ class Stock:
     outputs: tuple[int, ...]
     operators: tuple[Op, ...]
     number: int = 0  # of the subgraph among the file's
+    known: Mapping[int, Array] = field(default_factory=dict)  # what operators give that depends on shapes and constants alone
+    unknown: Mapping[int, str] = field(default_factory=dict)  # tensors whose shape is not known, and why
 
     @cached_property
     def source(self) -> Mapping[int, Op]:
@@ -122,29 +130,45 @@ class Stock:
 
         Raises ModelError for one that can't be read.
         """
-        (first, *others), known = self._widening(tensor), self.tensors[tensor]
+        (first, *others), known = self._relayed(tensor), self.tensors[tensor]
         held = self.tensors[first]
-        out = stored.constant(self.table_at(held.byte), held.shape, held.type, self.buffers[held.buffer], held.name)
+        if first in self.known:
+            out = self.known[first]
+        elif self.is_constant(first) or (first not in self.source and held.size == 0):
+            out = stored.constant(self.table_at(held.byte), held.shape, held.type, self.buffers[held.buffer], held.name)
+        else:
+            raise ModelError(model=known.name, reason="it is computed, and no constant of the file")
         for t in others:
             op = self.source[t]
             if op.code == ops.DEQUANTIZE:
                 out = stored.widened(out, self.table_at(self.tensors[op.inputs[0]].byte), known.name)
+            elif op.code == ops.TRANSPOSE:
+                out = out.transpose(self.value(op.inputs[1]))
+            elif op.code in _LAID_OUT:
+                out = out.reshape(self.tensors[t].shape)
         return out
 
     def holds(self, tensor: int) -> bool:
-        """Return whether the tensor's value is had from the file: a constant, or one that is only widened or made dense."""
-        chain = self._widening(tensor)
-        if not self.is_constant(chain[0]):
+        """Return whether the tensor's value is had from the file: a constant, or one that is only widened, made dense or laid out anew."""
+        first, *others = self._relayed(tensor)
+        if not self._is_known(first) or not self.unknown.keys().isdisjoint(others):
             return False
-        taken = [self.source[t].inputs[0] for t in chain[1:] if self.source[t].code == ops.DEQUANTIZE]
+        taken = [self.source[t].inputs[0] for t in others if self.source[t].code == ops.DEQUANTIZE]
         return all(self.tensors[t].type == ops.FLOAT16 or not stored.refused(self.table_at(self.tensors[t].byte)) for t in taken)
 
-    def _widening(self, tensor: int) -> list[int]:
-        """Return the tensors from a constant to this one: through DENSIFY and DEQUANTIZE at most, else itself alone."""
+    def _relayed(self, tensor: int) -> list[int]:
+        """Return the tensors from what the file or the shapes tell to this one; this one alone where something else computes it."""
         chain = [tensor]
-        while len(chain) < 3 and (op := self.source.get(chain[0])) is not None and op.code in _WIDENS and min(op.inputs, default=-1) >= 0:
+        while len(chain) <= _RELAYED and chain[0] not in self.known and (op := self.source.get(chain[0])) is not None:
+            if op.code not in _RELAYS or not op.inputs or op.inputs[0] < 0:
+                break
+            if op.code == ops.TRANSPOSE and not self._is_known(op.inputs[1]):
+                break
             chain.insert(0, op.inputs[0])
         return chain
+
+    def _is_known(self, tensor: int) -> bool:
+        return tensor in self.known or self.is_constant(tensor)
 
     @cached_property
     def moving(self) -> frozenset[int]:
@@ -152,7 +176,7 @@ class Stock:
         moving = set(self.inputs)
         for op in self.operators:
             if moving.intersection(op.inputs):
-                moving.update(op.outputs)
+                moving.update(t for t in op.outputs if t not in self.known)
         return frozenset(moving)
 
     def leading_to(self, tensor: int) -> frozenset[int]:
@@ -201,10 +225,20 @@ def read(data: bytes, model: str = "model file", graph: int = 0) -> Stock:
     if any(not 0 <= t < len(tensors) for t in inputs + outputs):
         raise file.malformed("an input or output is not one of its tensors")
     _check_order(file, inputs, operators)
-    return Stock(
+    return _resolved(Stock(
         data, root, main, tuple(tables), tuple(g.at for g in graphs), tuple(buffers), tuple(places), tensors, inputs, outputs, operators,
         graph,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _resolved(stock: Stock) -> Stock:
+    """Return the graph with the shapes that its tensors have once a runtime has opened it."""
+    found: Resolved = resolve(stock)
+    tensors = tuple(
+        replace(tensor, shape=shape, reshaped=bool(tensor.open) or shape != tensor.shape)
+        for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
+    )
+    return replace(stock, tensors=tensors, known=found.known, unknown=found.unknown)
 
 
 def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
@@ -233,7 +267,13 @@ def _tensor(t: Table, buffers: int) -> StockTensor:
         scales = tuple(np.frombuffer(t.file.data, "<f4", v.count, v.start).tolist()) if v.count else ()
         v = quantization.vector(3, 8)
         zeros = tuple(np.frombuffer(t.file.data, "<i8", v.count, v.start).tolist()) if v.count else ()
-    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None, bool(t.integer(5, U8)))
+    signature = t.integers(7)
+    left_open = tuple(i for i, n in enumerate(signature) if n == -1)
+    if not shape and not buffer and not t.integer(8, I8):
+        left_open = (-1,)
+    at = -1 if quantization is None else quantization.at
+    sparse, kept = t.table(6) is not None, bool(t.integer(5, U8))
+    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, sparse, kept, left_open, at)
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:

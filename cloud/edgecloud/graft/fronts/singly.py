@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from edgecloud.graft.batch import Batched, CannotBatch, batched
+from edgecloud.graft.batch import Batched, CannotBatch, batched, stock_table
 from edgecloud.graft.stock import Op, Stock
 from edgecloud.graft.tape import NoRule
 from edgecloud.graft.writing import copying, flat, ops
@@ -18,14 +18,13 @@ from modelwire.tflite.flatbuffer import I32
 
 # Loops, branches, state, custom code, and what gives as much as the sample asks for: which of it is which sample's can't be followed.
 _ALONE = frozenset((
-    ops.IF, ops.WHILE, ops.CALL_ONCE, ops.CUSTOM, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE, *(
-        number for number, name in ops.NAMES.items()
-        if name in ("WHERE", "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_RNN", "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM")
-    ), 46, 120, 121,  # BIDIRECTIONAL_SEQUENCE_RNN, NON_MAX_SUPPRESSION_V4 and V5
-    103,  # UNIQUE
-    *range(135, 142),  # hash tables, and gradients that look at all samples
-    *range(145, 149),  # segments and random numbers
+    ops.IF, ops.WHILE, ops.CALL_ONCE, ops.CUSTOM, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE, ops.WHERE, ops.UNIQUE,
+    ops.LSTM, ops.RNN, ops.SVDF, ops.UNIDIRECTIONAL_SEQUENCE_RNN, ops.UNIDIRECTIONAL_SEQUENCE_LSTM, ops.BIDIRECTIONAL_SEQUENCE_LSTM,
+    ops.BIDIRECTIONAL_SEQUENCE_RNN, ops.NON_MAX_SUPPRESSION_V4, ops.NON_MAX_SUPPRESSION_V5, ops.SEGMENT_SUM, ops.SPARSE_TO_DENSE,
+    ops.UNSORTED_SEGMENT_PROD, ops.UNSORTED_SEGMENT_MAX, ops.UNSORTED_SEGMENT_SUM, ops.UNSORTED_SEGMENT_MIN,
+    ops.RANDOM_STANDARD_NORMAL, ops.RANDOM_UNIFORM, ops.BUCKETIZE, *range(136, 140),  # hash tables
 ))  # fmt: skip
+_SIZED = (ops.WHERE, ops.UNIQUE, ops.SEGMENT_SUM)  # how much they give, the values decide
 _NEWEST = 161  # operators beyond are not known here, StableHLO's above all
 _ROUNDS = 64  # after which everything in front of what is trained runs once a sample
 _INTERMEDIATES = 8  # field of an Operator
@@ -39,9 +38,14 @@ def layout(stock: Stock, batch: int, *, wanted: frozenset[int], trained: Iterabl
     behind = _behind(stock, trained)
     moving = [op for op in stock.operators if op.index in wanted and stock.moving.intersection((*op.inputs, *op.outputs))]
     alone: set[int] = set()
+    loose: set[int] = set()  # tensors whose size the sample decides, which can't lie side by side
     for op in moving:
-        if op.code in _ALONE or op.code > _NEWEST:
-            _add(stock, alone, op, behind, wanted, "is run once for each sample")
+        sized = op.code in _SIZED or not stock.unknown.keys().isdisjoint(op.outputs)
+        if op.code in _ALONE or op.code > _NEWEST or sized or loose.intersection(op.inputs):
+            why = next((stock.unknown[t] for t in op.outputs if t in stock.unknown), "is run once for each sample")
+            _add(stock, alone, op, behind, wanted, why)
+        if sized or loose.intersection(op.inputs):
+            loose.update(t for t in op.outputs if sized or stock.tensors[t].open)
     for _ in range(_ROUNDS):
         _close(stock, alone, moving, behind, wanted)
         stacked = _given(stock, alone, wanted)
@@ -78,7 +82,7 @@ def _add(stock: Stock, alone: set[int], op: Op, behind: frozenset[int], wanted: 
         if here.index in alone or here.index not in wanted:
             continue
         if here.index in behind:
-            raise NoRule(op, f"{why}, and stands behind what is to be trained")
+            raise NoRule(op, f"{why}, and something that is trained stands before it")
         alone.add(here.index)
         # A state that the runtime keeps is each sample's own, though none of them changes how it starts.
         left += [stock.source[t] for t in here.inputs if t in stock.source and (t in stock.moving or stock.tensors[t].kept)]
@@ -141,7 +145,7 @@ def _again(graph: GraphBuilder, stock: Stock, t: int) -> int:
     """Return another tensor that is like one of the stock file's in everything."""
     tensor = stock.tensors[t]
     graph.file.spend(tensors=1)
-    graph.tensors.append(OldNode(tensor.byte))
+    graph.tensors.append(stock_table(tensor, tensor.shape, 0) if tensor.reshaped and not tensor.kept else OldNode(tensor.byte))
     graph.shapes.append(tensor.shape)
     graph.types.append(tensor.type)
     return len(graph.tensors) - 1
