@@ -238,7 +238,8 @@ def _resolved(stock: Stock) -> Stock:
         replace(tensor, shape=shape, reshaped=bool(tensor.open) or shape != tensor.shape)
         for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
     )
-    return replace(stock, tensors=tensors, known=found.known, unknown=found.unknown)
+    known = {t: value for t, value in found.known.items() if not tensors[t].kept}  # a state starts with it, and goes on from there
+    return replace(stock, tensors=tensors, known=known, unknown=found.unknown)
 
 
 def _check_order(file: File, inputs: tuple[int, ...], operators: tuple[Op, ...]) -> None:
