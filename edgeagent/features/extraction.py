@@ -42,7 +42,8 @@ class Extraction:
         share: of one core that it takes: it rests between samples. seconds: of processor time for each, after which it is ended.
         """
         self.model, self._clock = model, clock or Clock()
-        command = [sys.executable, "-m", "edgeagent.features.extraction", str(state), model, base.hex(), str(until), str(share), str(seconds)]
+        words = [str(state), model, base.hex(), str(until), str(share), str(seconds)]
+        command = [sys.executable, "-m", "edgeagent.features.extraction", *words]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
         except OSError as e:
@@ -77,7 +78,7 @@ class Extraction:
 
     def _last(self, told: bytes, code: int) -> dict[str, Any]:
         if code == -signal.SIGXCPU:
-            reason = "mode features: computing one sample's features took too much processor time; what is in front of the head may never end"
+            reason = "mode features: one sample took more processor time than a front may take; it may never end"
             raise NotTrainable(model=self.model, reason=reason)
         lines = told.decode("utf-8", "replace").split("\n")
         try:

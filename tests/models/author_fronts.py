@@ -143,8 +143,9 @@ def spectrum() -> bytes:
 
     def call(x: Any) -> Any:
         heard = tf.raw_ops.AudioSpectrogram(input=tf.reshape(x, (400, 1)), window_size=128, stride=128, magnitude_squared=True)
+        rate = tf.constant(8000)
         found = tf.raw_ops.Mfcc(
-            spectrogram=heard, sample_rate=tf.constant(8000), upper_frequency_limit=4000, filterbank_channel_count=20, dct_coefficient_count=10
+            spectrogram=heard, sample_rate=rate, upper_frequency_limit=4000, filterbank_channel_count=20, dct_coefficient_count=10
         )
         return module.answer(tf.reshape(found, (1, 30)) * 0.05)
 
@@ -189,7 +190,8 @@ def cell() -> bytes:
     state.shape, state.name, state.isVariable = [1, 5], b"state", True
     code.deprecatedBuiltinCode = code.builtinCode = schema.BuiltinOperator.RNN
     code.version = 1
-    op.opcodeIndex, op.builtinOptionsType, op.builtinOptions = len(file.operatorCodes), schema.BuiltinOptions.RNNOptions, schema.RNNOptionsT()
+    op.opcodeIndex, op.builtinOptionsType = len(file.operatorCodes), schema.BuiltinOptions.RNNOptions
+    op.builtinOptions = schema.RNNOptionsT()
     op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.TANH
     op.inputs = [op.inputs[0], op.inputs[1], len(graph.tensors), op.inputs[2], len(graph.tensors) + 1]
     file.buffers.append(buffer)
@@ -248,11 +250,7 @@ def main(wanted: list[str]) -> None:
     FRONTS.mkdir(exist_ok=True)
     for name, make in FILES.items():
         if not wanted or name in wanted:
-            try:
-                file = make()
-            except Exception as e:
-                print(f"{name}: {type(e).__name__} {e}"[:1500], flush=True)
-                continue
+            file = make()
             (FRONTS / f"{name}.tflite").write_bytes(file)
             print(f"{name}.tflite: {len(file)} bytes", flush=True)
 

@@ -133,7 +133,8 @@ def select(stock: Stock, every: Sequence[Layer], what: Sequence[str]) -> tuple[L
         # "head" is the last layer whatever it is: to train another one in its stead would be no service.
         locked = next((layer for layer in reversed(last) if layer.locked), None)
         if locked is not None:
-            raise NotTrainable(model=locked.name, reason=f"{locked.kind} (operator {locked.operator}) can't be trained: {locked.locked}")
+            way = "--train with the name of another layer trains that one"
+            raise NotTrainable(model=locked.name, reason=f"{locked.kind} (operator {locked.operator}): {locked.locked}; {way}")
         return tuple(layer for layer in every if layer.operator >= last[0].operator and not layer.locked)
     every = [layer for layer in every if not layer.locked]
     chosen: list[Layer] = []

@@ -11,6 +11,7 @@ from edgecloud.graft.writing.flat import OldNode
 from modelwire.tflite.file import CUSTOM_OF_RUNTIMES as CUSTOM_OF_RUNTIMES
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, Table
 
+_ENDURES = "keeps state from call to call, which can't be started anew for each sample"
 _KEPT = 5  # field of a Tensor: the runtime keeps it from call to call
 _STATE = (ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE, ops.CALL_ONCE)
 _CALLS = {ops.IF: (0, 1), ops.WHILE: (0, 1), ops.CALL_ONCE: (0,)}  # fields of the options that name subgraphs
@@ -80,8 +81,8 @@ def refused(stock: Stock) -> str:
             if code == ops.CUSTOM and custom not in CUSTOM_OF_RUNTIMES:
                 return f"its subgraph {graph} uses {custom or 'a custom operator'}, which only its author's code can run"
             if code in _STATE and graph not in once:
-                return f"its subgraph {graph}, a loop or a branch, keeps state ({ops.name(code)}), which can't be started anew for each sample"
+                return f"its subgraph {graph}, a loop or a branch, {_ENDURES} ({ops.name(code)})"
         tensors = Table(stock.root.file, stock.subgraphs[graph]).tables(0)
         if any(t.integer(_KEPT, U8) for t in tensors):
-            return f"its subgraph {graph}, a loop or a branch, keeps state from call to call, which can't be started anew for each sample"
+            return f"its subgraph {graph}, a loop or a branch, {_ENDURES}"
     return ""

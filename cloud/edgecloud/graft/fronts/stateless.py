@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgecloud.graft.stock import Op, Stock, read
 from edgecloud.graft.writing import copying, flat, ops
 from edgecloud.graft.writing.build import tensor_table
-from edgecloud.graft.writing.flat import Node, OldNode, TableNode
+from edgecloud.graft.writing.flat import Node, Number, OldNode, TableNode
 from modelwire.errors import NotTrainable
 from modelwire.tflite.flatbuffer import U8, U32, Table
 
@@ -97,7 +97,7 @@ class _Taken:
             number = len(self.stock.buffers) + len(self.buffers) - 1
             self.tensors.append(tensor_table(tensor.shape, ops.FLOAT32, "", number))
             takes, gives = (len(self.tensors) - 1,), (t,)
-            fields = {0: flat.u32(len(self.stock.codes)), 1: flat.integers(takes), 2: flat.integers(gives)}
+            fields: dict[int, Number | Node] = {0: flat.u32(len(self.stock.codes)), 1: flat.integers(takes), 2: flat.integers(gives)}
             yield TableNode(fields), takes, gives
 
     def made(self, op: Op) -> tuple[Node, tuple[int, ...], tuple[int, ...]]:

@@ -60,7 +60,8 @@ def dense(values: NDArray[Any], shape: tuple[int, ...], sparsity: Table) -> NDAr
         else:
             segments, indices = level.segments, level.indices
             need(len(segments) == int(before.max(initial=-1)) + 1, f"has {len(segments)} segments where {len(before)} end")
-            need(segments.size == 0 or (segments[-1] == len(indices) and (np.diff(segments, prepend=0) >= 0).all()), "has segments that fall")
+            rising = segments.size == 0 or (segments[-1] == len(indices) and (np.diff(segments, prepend=0) >= 0).all())
+            need(rising, "has segments that fall, or end elsewhere than its entries")
             need(len(indices) <= prod(shape) and (indices < size).all() and (indices >= 0).all(), "has an index beyond its axis")
             repeats = np.diff(segments, prepend=0)[before]
             number = np.arange(len(indices), dtype=np.int64)

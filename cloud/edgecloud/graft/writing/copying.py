@@ -48,8 +48,8 @@ def with_main_graph(
     buffers, codes, behind: buffers, operator codes and subgraphs that come after those that it has. Signatures are left out: theirs
     would name tensors of the old one.
     """
-    ends = (flat.integers(stock.inputs), flat.integers(stock.outputs))
-    main = TableNode({0: TableVector(tensors), 1: ends[0], 2: ends[1], 3: TableVector(operators), 4: flat.text(stock.graph.text(4) or "main")})
+    ends, name = (flat.integers(stock.inputs), flat.integers(stock.outputs)), flat.text(stock.graph.text(4) or "main")
+    main = TableNode({0: TableVector(tensors), 1: ends[0], 2: ends[1], 3: TableVector(operators), 4: name})
     graphs: list[Node] = [main, *(OldNode(byte) for byte in stock.subgraphs[1:]), *behind]
     held: list[Node] = [*(OldNode(byte) for byte in stock.buffer_tables), *buffers]
     coded: list[Node] = [*(OldNode(byte) for byte in stock.codes), *codes]
