@@ -15,7 +15,6 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import flatbuffers
-import keras
 import numpy as np
 import tensorflow as tf
 from author_stock import head, net

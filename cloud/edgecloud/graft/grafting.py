@@ -60,6 +60,8 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
+    stored: Mapping[str, str]  # how the stock file stores a trained weight, where that is not float32
+    singly: int  # operators that run once for each sample
 
 
 def graft(data: bytes, wish: Wish) -> Grafted:
@@ -246,7 +248,10 @@ class _Graft:
         file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
         tflite_file.check_trainable(file, model=self.wish.model)
         notes_of(file, model=self.wish.model)
-        return Grafted(file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed))
+        return Grafted(
+            file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed), self.stored,
+            len(self.many.singly),
+        )  # fmt: skip
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""

@@ -13,6 +13,7 @@ from modelwire.tflite.notes import Notes, notes_of
 
 from .costs import GraftCost, cost, machine_rate, parsed_graph
 from .cuts import named
+from .fronts.stateless import fresh
 from .grafting import Wish, check_stock, output_of, training
 from .layers import Layer, layers, select
 from .stock import Stock, consistent, read
@@ -68,8 +69,9 @@ def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
             notes, modes = _trainable(stock.data, wish, rate)
             return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
         check_stock(stock, wish)
-        every = layers(stock, output_of(stock, wish))
-        modes = _modes(stock, every, wish, rate)
+        one = fresh(stock, wish.model).stock
+        every = layers(one, output_of(one, wish))
+        modes = _modes(one, every, wish, rate)
     except NotTrainable as error:
         reason = str(error.facts["reason"])
     return Looked(stock, signatures, operators, every, modes, reason, notes, rate)

@@ -20,7 +20,7 @@ from edgecloud.graft.writing import copying, flat, ops
 from edgecloud.graft.writing.build import tensor_table
 from edgecloud.graft.writing.flat import OldNode, TableNode, TableVector
 from modelwire.errors import ModelWireError, NotTrainable
-from modelwire.tflite.flatbuffer import I32, U8, U32, Table
+from modelwire.tflite.flatbuffer import Table
 from modelwire.tflite.graph import parse, root_table
 from modelwire.tflite.notes import ENTRY
 from tests.stock import ROOT

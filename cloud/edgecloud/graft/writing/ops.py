@@ -46,7 +46,8 @@ VERSIONS = {BROADCAST_TO: 2}  # the lowest that takes what is asked of it here, 
 
 FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, RESOURCE, INT4 = 0, 1, 2, 3, 4, 6, 7, 9, 13, 17  # TensorType
 TYPE_NAMES = {
-    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16", 9: "int8", 13: "resource", 17: "int4",
+    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16", 9: "int8", 13: "resource",
+    17: "int4",
 }  # fmt: skip
 TYPE_BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8}
 
