@@ -97,7 +97,7 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int) -> str:
             ("head", "one that trains with the same bits everywhere" if made.output_head else ""),
             ("score", f"compared with the weight {THRESHOLD}" if args.score else ""),
             ("stored", ", ".join(f"{name} as {how}" for name, how in made.stored.items())),
-            ("once a sample", f"{made.singly} operators, which take no batch: train.mode = \"features\" costs least" if made.singly else ""),
+            ("once a sample", f"{made.singly} operators, which take no batch" if made.singly else ""),
             ("signatures", ", ".join(made.signatures)),
         )
     )  # fmt: skip
