@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from itertools import accumulate
 from math import prod
 from typing import Any, TypeAlias
@@ -31,6 +31,30 @@ Weights: TypeAlias = dict[str, Held]
 NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{limits.NAME_MAX - 1}}}\Z")
 
 ALL = "all"  # the device and the model of what is said to all: none may be called so
+
+
+class Codes(IntFlag):
+    """What an int8 head asks of its samples. The numbers stand in spools: new ones are only added."""
+
+    NONE = 0  # no such head: any float32
+    CODES = 1  # x is whole numbers from -128 to 127
+    TARGETS = 2  # a sample may have a target in the place of a class
+    SHARES = 4  # whose entries are from 0 to 1
+    WIDE = 8  # x is from -32768 to 32767
+
+    @property
+    def most(self) -> int:
+        """The largest code; the least is one more below zero."""
+        return 32767 if Codes.WIDE in self else 127
+
+    @property
+    def said(self) -> str:
+        """What these are called in errors."""
+        return f"int{16 if Codes.WIDE in self else 8} codes, whole numbers from {-self.most - 1} to {self.most}"
+
+    def hold(self, x: NDArray[Any]) -> bool:
+        """Return whether all of `x` are such codes."""
+        return bool(((x == np.rint(x)) & (x >= -self.most - 1) & (x <= self.most)).all())
 
 
 class Dtype(IntEnum):

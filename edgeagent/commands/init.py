@@ -12,7 +12,7 @@ from edgeagent.link.credentials import parse_broker
 from edgeagent.link.first_look import FirstLook
 from edgeagent.samples import sharing
 from edgeagent.settings import reading, template
-from edgeagent.settings.tree import LinkSettings
+from edgeagent.settings.tree import LinkSettings, TrainSettings
 from edgeagent.state.claim import read_token_text
 from edgeagent.state.keys import read_fleet, read_private
 from edgeagent.state.new_folder import create_folder
@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> Answer:
     path = place / reading.FILE
     # The text is checked as it will be read, so that init can't write what run refuses.
     reading.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
-    rates = {} if "train.learning_rate" in given else {n: rate for n, data in models.items() if (rate := rate_of(data, n))}
+    said = {n: rate_of(data, n, given.get("train.mode", TrainSettings().mode)) for n, data in models.items()}
+    rates = {} if "train.learning_rate" in given else {n: rate for n, rate in said.items() if rate}
     text = template.render(given, list(models), rates)
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)

@@ -73,18 +73,31 @@ def models_of(texts: list[str], said: str) -> dict[str, bytes]:
     return out
 
 
-def rate_of(file: bytes, name: str) -> tuple[float, str] | None:
-    """Return the customary rate of the optimizer in a file, and its name; None where the default suits."""
+def rate_of(file: bytes, name: str, mode: str) -> tuple[float, str] | None:
+    """Return the learning rate to begin with and where it comes from; None where the default suits.
+
+    It is the one that was found when the file was rehearsed, for the mode that the settings name; where the board chooses a mode, the
+    smallest of all: it suits each. Of a file without, the customary one of its optimizer.
+    """
     try:
-        optimizer = "" if read_head(file, model=name) else notes_of(file, model=name).optimizer
+        if read_head(file, model=name) is not None:
+            return None
+        notes = notes_of(file, model=name)
     except (ModelError, WireError):
         return None  # what is wrong with the file is said where it is put into the store
-    return (RATES[optimizer], optimizer) if optimizer in RATES else None
+    named = [m for m in notes.modes if m.name == mode] or (notes.modes[:1] if mode == "features" else notes.modes)
+    if all(m.learning_rate for m in named):
+        found = min(named, key=lambda m: m.learning_rate)
+        others = "".join(f", {m.name} {m.learning_rate:g}" for m in named if m is not found)
+        return found.learning_rate, f"found when its file was rehearsed: {found.name} {found.learning_rate:g}{others}"
+    if notes.optimizer in RATES:
+        return RATES[notes.optimizer], f"customary for {notes.optimizer}, with which its file trains"
+    return None
 
 
 def _add(args: argparse.Namespace, loaded: Loaded) -> Answer:
     ((name, base),) = models_of([args.model], "model add").items()
-    rate = None if loaded.origins["train.learning_rate"] != "default" else rate_of(base, name)
+    rate = None if loaded.origins["train.learning_rate"] != "default" else rate_of(base, name, loaded.settings.train.mode)
     text = before = _text(loaded)
     if name not in [m.name for m in loaded.settings.models]:
         try:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modelwire.errors import ModelError, ShapeMismatch
-from modelwire.tensors import F32
+from modelwire.tensors import F32, Codes
 
 from .strange_rows import Shape
 
@@ -31,12 +31,19 @@ def floats_of(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -
     return out
 
 
-def check_codes(model: str, xs: F32, labelled: bool) -> None:
-    """Raise ModelError unless the samples are what an int8 head sees, as the integers that a runtime gives, each with its class."""
-    if not labelled:
+def check_codes(model: str, xs: F32, codes: Codes, ys: F32 | None, labelled: bool) -> None:
+    """Raise ModelError unless the samples are what an int8 head sees, the integers that a runtime gives, each with what it should answer.
+
+    ys: targets, None where there are none.
+    """
+    if not labelled and Codes.TARGETS not in codes:
         raise ModelError(model=model, reason="its int8 head learns classes: a sample has a label")
-    if not bool(((xs == np.rint(xs)) & (xs >= -128) & (xs <= 127)).all()):
-        raise ModelError(model=model, reason="its int8 head sees int8 codes, whole numbers from -128 to 127, as the runtime gives them")
+    if not labelled and ys is None:
+        raise ModelError(model=model, reason="a sample of its int8 head has a label or a target")
+    if not codes.hold(xs):
+        raise ModelError(model=model, reason=f"its int8 head sees {codes.said}, as the runtime gives them")
+    if ys is not None and Codes.SHARES in codes and not bool(((ys >= 0) & (ys <= 1)).all()):
+        raise ModelError(model=model, reason="its int8 head gives probabilities: a target is from 0 to 1")
 
 
 def classes_of(model: str, labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:

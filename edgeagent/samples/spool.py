@@ -26,7 +26,7 @@ from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
 from modelwire import limits
 from modelwire.errors import ConfigError, MissingFile, ModelError
-from modelwire.tensors import F32
+from modelwire.tensors import F32, Codes
 
 from . import given, reservoir, sharing, spool_tables
 from .card_store import CardStore
@@ -154,9 +154,9 @@ class Spool:
         """Add many samples, [n, ...], all or none, and return their ids. contexts: one for all, or one each."""
         shape = self.shape(model)
         xs = given.floats_of(model, "x", x, shape.x)
-        if shape.codes:
-            given.check_codes(model, xs, labels is not None)
         ys = None if targets is None else given.floats_of(model, "target", targets, shape.y)
+        if shape.codes:
+            given.check_codes(model, xs, shape.codes, ys, labels is not None)
         classes = given.classes_of(model, labels, shape) if labels is not None else np.full(len(xs), -1)
         if labels is not None and ys is not None:
             raise ModelError(model=model, reason="a sample has a label or a target, one of the two")
@@ -225,7 +225,7 @@ class Spool:
     @by_name
     def register(
         self, model: str, x_shape: Sequence[int], y_shape: Sequence[int], *, max_samples: int, max_bytes: int, channels: Sequence[str] = (),
-        codes: bool = False,
+        codes: Codes = Codes.NONE,
     ) -> None:  # fmt: skip
         """Say what a model's samples look like, how many are kept, and what cards sketch of them; all but the looks may change later."""
         channels_of(channels)
@@ -249,7 +249,7 @@ class Spool:
         if row is None:
             names = [r["name"] for r in self._db.all("SELECT name FROM model ORDER BY name")]
             raise ConfigError(reason=f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}")
-        return Shape(_sizes(row["x_shape"]), _sizes(row["y_shape"]), bool(row["codes"]))
+        return Shape(_sizes(row["x_shape"]), _sizes(row["y_shape"]), _codes(row["codes"]))
 
     @by_name
     def count(self, model: str, *, after: int = 0) -> int:
@@ -399,6 +399,10 @@ def _file_in(state: Path) -> Path | None:
 def is_held_out(sample: int, share: float) -> bool:
     """Return whether the sample with this id judges and is never trained on; for good, as long as `share` is the same."""
     return (sample * _GOLDEN) % (1 << 64) < share * (1 << 64)
+
+
+def _codes(value: object) -> Codes:
+    return Codes(value) if isinstance(value, int) else Codes.NONE
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ CREATE TABLE model (
     gone_since BLOB,                        -- the same of those above `seen`
     coming BLOB,                            -- card of all that came between `carded` and `seen`
     known BLOB,                             -- card of what accepted rounds had come; a round's weight halves with each one after it
-    codes INTEGER NOT NULL DEFAULT 0,       -- 1: x is int8 codes, and every sample has a class
+    codes INTEGER NOT NULL DEFAULT 0,       -- Codes: what an int8 head asks of them
     held INTEGER NOT NULL DEFAULT 0         -- the newest sample of the round under way: those up to it stay until it is over; 0: none is
 );
 CREATE TABLE cell (                         -- kept with each append, so that no append counts the whole table

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecommon.sqlite import Database, Row
+from modelwire.tensors import Codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Shape:
 
     x: tuple[int, ...]
     y: tuple[int, ...]
-    codes: bool = False  # x is int8 codes, and every sample has a class
+    codes: Codes = Codes.NONE  # what an int8 head asks of them
 
     @property
     def classes(self) -> int:

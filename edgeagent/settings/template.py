@@ -20,7 +20,7 @@ _HEAD = """\
 def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, tuple[float, str]] | None = None) -> str:
     """Return the text of a settings file. given: "section.key" -> value as text, already checked.
 
-    rates: by model, a learning rate of its own and the optimizer that is the reason.
+    rates: by model, a learning rate of its own and where it comes from.
     """
     out = [_HEAD]
     for section, cls in SECTIONS.items():
@@ -36,12 +36,12 @@ def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, 
 
 
 def model_lines(name: str, rate: tuple[float, str] | None, *, header: str = "") -> list[str]:
-    """Return the lines of one model. header: of its table; empty: [[model]] and its name. rate: a learning rate and the optimizer."""
+    """Return the lines of one model. header: of its table; empty: [[model]] and its name. rate: a learning rate and where it comes from."""
     out = [header] if header else ["[[model]]", f'name = "{name}"']
     out.append("# [train], [budget], [update] and [anomaly] hold for all models; a model's own go before them:")
     if rate is None:
         return [*out, "#train = { learning_rate = 0.01 }"]
-    return [*out, f"train = {{ learning_rate = {rate[0]:g} }}  # customary for {rate[1]}, with which its file trains"]
+    return [*out, f"train = {{ learning_rate = {rate[0]:g} }}  # {rate[1]}"]
 
 
 def say(f: Field[Any], value: Any) -> str:

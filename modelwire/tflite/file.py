@@ -19,7 +19,7 @@ from modelwire import limits, storage
 from modelwire.errors import NotTrainable, ShapeMismatch
 from modelwire.tensors import Dtype, Held, Schema, TensorSpec, Weights
 
-from . import int8_head
+from . import int8_finder
 from .graph import (
     ADD_N,
     ASSIGN_VARIABLE,
@@ -48,6 +48,8 @@ from .int8_head import Int8Head
 
 WEIGHT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")  # the signatures take them as keyword arguments
 REQUIRED = ("get_weights", "infer", "set_weights", "train")
+TRAINING = frozenset(REQUIRED) - {"infer"}  # a file with one of these means to keep the contract; whatever infers may be stock
+LOOKS = ("features", "infer", "score")  # signatures of one sample that move no weight
 REFUSED = {
     ADD_N: "ADD_N, whose result depends on the number of threads; add in a chain",
     ELU: "ELU, which is missing from the reference kernels; use another activation",
@@ -77,9 +79,9 @@ def read_head(file: Buffer, *, model: str = "the model") -> Int8Head | None:
 
 def head_of(file: Buffer | TfliteModel, m: TfliteModel, *, model: str) -> Int8Head | None:
     """Return the same of a file and what was parsed of it. Of the parsed one alone there is none: its scales are not parsed."""
-    if isinstance(file, TfliteModel) or m.signatures.keys() & {*REQUIRED, "eval"}:
+    if isinstance(file, TfliteModel) or m.signatures.keys() & TRAINING:
         return None
-    return int8_head.find(file, m, model)
+    return int8_finder.find(file, m, model)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,9 +324,12 @@ def _check_custom(m: TfliteModel, model: str) -> None:
 
 def _check_operators(m: TfliteModel, model: str) -> None:
     _check_custom(m, model)
-    for graph in m.graphs:
+    # What only looks at samples may stand as it came: no step is done again by it.
+    learns = {signature.graph for name, signature in m.signatures.items() if name not in LOOKS}
+    only_looks = {signature.graph for signature in m.signatures.values()} - learns
+    for i, graph in enumerate(m.graphs):
         for op in graph.operators:
-            if op.code in REFUSED:
+            if op.code in REFUSED and i not in only_looks:
                 _refuse(model, f"it uses {REFUSED[op.code]}")
         rank = max((len(t.shape) for t in graph.tensors), default=0)
         if rank > limits.DEFAULT.rank:

@@ -5,6 +5,7 @@ The board's trainer and the centre's both end here, so that a head is rounded in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from modelwire.tensors import Held, Weights
 
 from .int8_head import BIAS, BIAS_MAX, CODE_MAX, KERNEL, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
+
+_SHIFT = 16  # by so many bits the runtimes shorten a factor for sums of 64 bits
 
 F64 = NDArray[np.float64]
 
@@ -25,7 +28,16 @@ def each(scales: tuple[float, ...], outputs: int) -> F64:
 def layer_of(head: Int8Head, weights: Mapping[str, Held]) -> tuple[F64, F64]:
     """Return (kernel [outputs, features], biases) as the numbers that the integers stand for."""
     kernel = weights[KERNEL].astype(np.float64) * each(head.kernel_scales, head.outputs)[:, None]
-    return kernel, weights[BIAS] * each(head.bias_scales, head.outputs)
+    return kernel, biases_of(head, weights) * each(head.bias_scales, head.outputs)
+
+
+def biases_of(head: Int8Head, weights: Mapping[str, Held]) -> NDArray[np.int64]:
+    """Return the integers of the biases, [outputs]: of 64 bits the low half says all, and what the file lacks is 0."""
+    if head.kept is not None:
+        return np.array(head.kept, np.int64)
+    held = weights[BIAS]
+    low: NDArray[np.int64] = (held[:, 0] if held.ndim == 2 else held).astype(np.int64)
+    return low
 
 
 def features_of(head: Int8Head, codes: NDArray[np.generic]) -> F64:
@@ -33,20 +45,46 @@ def features_of(head: Int8Head, codes: NDArray[np.generic]) -> F64:
     return (codes.reshape(len(codes), -1).astype(np.float64) - head.feature_zero) * head.feature_scale
 
 
-def to_integers(kernel: F64, biases: F64, kernel_scales: F64, bias_scales: F64) -> Weights:
-    """Return the layer as integers under a scale for each output; what lies beyond the largest code is cut to it."""
+def to_integers(head: Int8Head, kernel: F64, biases: F64, kernel_scales: F64, bias_scales: F64) -> Weights:
+    """Return what of the layer is trained as integers under a scale for each output; what lies beyond the largest code is cut to it."""
     codes = np.clip(np.rint(kernel / kernel_scales[:, None]), -CODE_MAX, CODE_MAX)
-    return {
-        KERNEL: codes.astype(np.float32) + np.float32(0),  # -0 is no int8
-        BIAS: np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32),
-    }
+    out: Weights = {KERNEL: codes.astype(np.float32) + np.float32(0)}  # -0 is no int8
+    if head.kept is None:
+        whole = np.clip(np.rint(biases / bias_scales), -BIAS_MAX, BIAS_MAX).astype(np.int32)
+        out[BIAS] = np.stack([whole, whole >> 31], 1) if head.halves else whole
+    return out
 
 
-def wider(least: float, most: float, *, room: float, centred: bool) -> Weights:
+def logits_of(head: Int8Head, weights: Mapping[str, Held], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the codes of the logits, [n, outputs], of rows of codes: integers throughout, as LiteRT's kernels have them to the bit.
+
+    tflite-runtime and LiteRT's kernels without a delegate round twice, and give a neighbouring code in one of some hundred cases.
+    """
+    # Products of integers summed in float64 are whole numbers below 2^53: exact in any order.
+    sums = (codes - head.feature_zero).astype(np.float64) @ weights[KERNEL].astype(np.float64).T
+    total = sums.astype(np.int64) + biases_of(head, weights)
+    out = np.empty_like(total)
+    for k in range(head.outputs):
+        kernel_scale = head.kernel_scales[k if len(head.kernel_scales) > 1 else 0]
+        fraction, exponent = math.frexp(head.feature_scale * kernel_scale / head.output_scale)
+        factor, shift = math.floor(fraction * 2**31 + 0.5), 31 - exponent
+        if factor == 2**31:
+            factor, shift = factor // 2, shift - 1
+        if head.long:
+            factor, shift = min((factor + (1 << (_SHIFT - 1))) >> _SHIFT, 0x7FFF), shift - _SHIFT
+        out[:, k] = (total[:, k] * factor + (1 << (shift - 1))) >> shift
+    clipped: NDArray[np.int64] = np.clip(out + head.output_zero, -head.most - 1, head.most)
+    return clipped
+
+
+def wider(least: float, most: float, *, room: float, centred: bool, wide: bool = False) -> Weights:
     """Return scale and zero point of logits from `least` (at most 0) to `most` (at least 0).
 
     room: how much more than these the scale holds, as a factor of at least 255/254. centred: half of that below them; else all above.
+    wide: of int16, whose zero point is 0.
     """
+    if wide:
+        return {OUTPUT_SCALE: np.array([max(most, -least) * room / 32767], np.float32)}
     scale = np.float32((most - least) * (room / 255))
     lowest = -0.5 - (most + least) / (2 * float(scale)) if centred else -128 - least / float(scale)
     zero = int(np.clip(np.rint(lowest), -128, 127))

@@ -17,6 +17,7 @@ from modelwire.output_head_settings import FEATURES_MAX, WIDTH_MAX
 from modelwire.tensors import Dtype
 
 from . import file as tflite_file
+from . import int8_head
 from .graph import FLOAT32, Buffer, TfliteModel, parse
 
 ENTRY = "edgeagent.trainable"  # name of the metadata entry
@@ -24,8 +25,11 @@ CONTRACT = 2  # from which on an entry lists modes
 THRESHOLD = "anomaly_threshold"  # the weight that holds from which score on a sample is an anomaly
 SCORE = "score"  # the signature that compares a sample's score with it
 HEAD_LAYERS_MAX = 3  # what the exact trainer takes
+_LOSSES = {int8_head.SOFTMAX: "ce", int8_head.LOGISTIC: "binary", int8_head.MSE: "mse"}  # of an int8 head, as notes call them
 LOSSES, ACTIVATIONS = ("softmax", "logistic", "mse"), ("relu", "tanh")
-_WORD = 64  # characters of a loss's or an optimizer's name
+REHEARSED, LEARNING_RATE = "rehearsed", "learning_rate"  # keys
+RATE_MIN, RATE_MAX = 1e-9, 100.0  # of a learning rate that notes may suggest
+_WORD = 64  # characters of a loss's, an optimizer's or a runtime's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Mode:
     name: str  # as it was asked for: "head", "last:3", "all", or names of layers
     signature: str  # "train" for the deepest, "train_..." for others; the same inputs x, y, lr and the same output loss
     weights: tuple[str, ...]  # names in get_weights that it moves, sorted
+    learning_rate: float = 0.0  # to begin with, as a rehearsal found it; 0 when unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Notes:
     optimizer: str  # "" when unknown
     loss: str  # "ce", "binary" or "mse"; "" when unknown
     score: bool  # the file has the signature `score` and the weight `anomaly_threshold`
+    rehearsed: str | None = None  # the runtime that ran it when it was made, and its version; "" when none did; None when unknown
 
     def mode(self, name: str) -> Mode | None:
         """Return the mode of this name, None when there is none."""
@@ -76,7 +82,7 @@ def notes_of(file: Buffer, *, model: str = "the model") -> Notes:
     int8 = tflite_file.head_of(file, m, model=model)
     if int8 is not None:
         mode = Mode("head", "train", tuple(v.name for v in int8.variables))
-        return Notes((mode,), None, "adam", "binary" if int8.logistic else "ce", False)
+        return Notes((mode,), None, "adam", _LOSSES[int8.loss], False)
     return _Reader(m, model).notes(_said(file, m, model))
 
 
@@ -116,10 +122,26 @@ class _Reader:
                 self.refuse(f"give no name as {key}")
         contract = said.get("contract", 1)
         if type(contract) is not int or contract < CONTRACT:
-            return Notes((Mode("all", "train", tuple(self.variables)),), None, words["optimizer"], words["loss"], False)
+            mode = Mode("all", "train", tuple(self.variables), self.rate(said))
+            return Notes((mode,), None, words["optimizer"], words["loss"], False, self.rehearsed(said))
         modes = self.modes(said.get("modes"))
         head = said.get("head")
-        return Notes(modes, None if head is None else self.head(head, modes[0]), words["optimizer"], words["loss"], self.score(said))
+        head = None if head is None else self.head(head, modes[0])
+        return Notes(modes, head, words["optimizer"], words["loss"], self.score(said), self.rehearsed(said))
+
+    def rehearsed(self, said: Mapping[str, Any]) -> str | None:
+        word = said.get(REHEARSED)
+        if word is None or word is False:
+            return None if word is None else ""
+        if not isinstance(word, str) or not word or not word.isprintable() or len(word) > _WORD:
+            self.refuse("do not say what they were rehearsed with")
+        return word
+
+    def rate(self, said: Mapping[str, Any]) -> float:
+        rate = said.get(LEARNING_RATE, 0.0)
+        if type(rate) not in (int, float) or not (rate == 0 or RATE_MIN <= rate <= RATE_MAX):
+            self.refuse(f"suggest a learning rate that is no number from {RATE_MIN:g} to {RATE_MAX:g}")
+        return float(rate)
 
     def modes(self, said: Any) -> tuple[Mode, ...]:
         if not isinstance(said, list) or not 1 <= len(said) <= limits.DEFAULT.modes:
@@ -144,7 +166,7 @@ class _Reader:
             self.refuse(f"give the mode {name!r} the signature {signature[:40]!r}, which is none of the file's that train")
         if weights != sorted(self.moved[signature]) or not weights:
             self.refuse(f"list other weights for the mode {name!r} than its signature changes")
-        return Mode(name, signature, tuple(weights))
+        return Mode(name, signature, tuple(weights), self.rate(said))
 
     def head(self, said: Any, mode: Mode) -> HeadNotes:
         if not isinstance(said, dict) or not isinstance(said.get("layers"), list):

@@ -1,7 +1,9 @@
-"""Computes the gradients that grafted files are held against, with TensorFlow's own differentiation; once, into stock/gradients.npz.
+"""Computes the gradients that grafted files are held against, with TensorFlow's own differentiation; once, into stock/gradients*.npz.
 
 Not needed at run time: the vectors are committed. Run from the top folder with tensorflow-cpu 2.21:
-    python -m tests.models.author_gradients [FOLDER_WITH_MORE_FILES]
+    python -m tests.models.author_gradients [GROUP ...] [FOLDER_WITH_MORE_FILES]
+
+GROUP: one of those in gradients.py, each with a file of its own; all when none is named.
 
 Each stock file is run operator by operator with TensorFlow, one sample after the other: what is compared shares neither the gradients
 nor the batches with what is tested. Of large tensors a sample of entries is kept, with the largest entry and a projection of all.
@@ -21,7 +23,8 @@ import tensorflow as tf
 from edgecloud.graft.grafting import Wish, graft
 from edgecloud.graft.stock import Op, Stock, read
 from edgecloud.graft.writing import ops
-from tests.models.gradients import BATCH, FILES, pick, samples
+from tests.models import tensorflow_ops
+from tests.models.gradients import BATCH, GROUPS, pick, samples
 
 PADDING = {0: "SAME", 1: "VALID"}
 FUSED: dict[int, Any] = {
@@ -30,19 +33,26 @@ FUSED: dict[int, Any] = {
 UNARY: dict[int, Any] = {
     ops.RELU: tf.nn.relu, ops.RELU6: tf.nn.relu6, ops.TANH: tf.tanh, ops.LOGISTIC: tf.sigmoid, ops.EXP: tf.exp, ops.LOG: tf.math.log,
     ops.NEG: tf.negative, ops.ABS: tf.abs, ops.SQRT: tf.sqrt, ops.RSQRT: tf.math.rsqrt, ops.SQUARE: tf.square,
+    **tensorflow_ops.UNARY,
     ops.HARD_SWISH: lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, ops.SOFTMAX: tf.nn.softmax, ops.LOG_SOFTMAX: tf.nn.log_softmax,
 }  # fmt: skip
 BINARY: dict[int, Any] = {
     ops.ADD: tf.add, ops.SUB: tf.subtract, ops.MUL: tf.multiply, ops.DIV: tf.divide, ops.MAXIMUM: tf.maximum, ops.MINIMUM: tf.minimum,
-    ops.SQUARED_DIFFERENCE: tf.math.squared_difference,
+    ops.SQUARED_DIFFERENCE: tf.math.squared_difference, **tensorflow_ops.BINARY,
 }  # fmt: skip
 REDUCE: dict[int, Any] = {ops.MEAN: tf.reduce_mean, ops.SUM: tf.reduce_sum, ops.REDUCE_MAX: tf.reduce_max, ops.REDUCE_MIN: tf.reduce_min}
+MORE: dict[int, Any] = {}  # of other authors' files: (stock, operator, inputs) to outputs
 
 
 def apply(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
     """Return the outputs of one operator, computed by TensorFlow."""
     shape = stock.tensors[op.outputs[0]].shape
     fused = FUSED[op.fused]
+    if op.code in tensorflow_ops.OTHERS:
+        type = tensorflow_ops.TYPES[stock.tensors[op.outputs[0]].type]
+        return tensorflow_ops.OTHERS[op.code](op, [*v, type])
+    if op.code in MORE:
+        return MORE[op.code](stock, op, v)
     if op.code in UNARY:
         return [UNARY[op.code](v[0])]
     if op.code in BINARY:
@@ -140,24 +150,27 @@ def gradients(path: Path, cut: str) -> dict[str, Any]:
             value = loss_of(stock, made.loss, output, tf.constant(x[i : i + 1]), tf.constant(y[i : i + 1]), dict(variables))
         loss += float(value) / BATCH
         for t, g in tape.gradient(value, variables).items():
-            total[t] += np.asarray(g, np.float64) / BATCH
+            total[t] += np.asarray(tf.convert_to_tensor(g), np.float64) / BATCH
     out: dict[str, Any] = {f"{path.stem}|{cut}|loss": np.float64(loss)}
     for name, t in names.items():
         out[f"{path.stem}|{cut}|{name}"] = pick(name, total[t])
     return out
 
 
-def main(folders: list[Path]) -> None:
-    out: dict[str, Any] = {}
-    for name, cut in FILES:
-        found = next((f / f"{name}.tflite" for f in folders if (f / f"{name}.tflite").exists()), None)
-        if found is None:
-            print(f"{name}: not there, left out")
-            continue
-        out |= gradients(found, cut)
-        print(f"{name}: loss {out[f'{name}|{cut}|loss']:.6f}", flush=True)
-    np.savez_compressed(Path(__file__).parent / "stock" / "gradients.npz", **out)
+def main(wanted: list[str]) -> None:
+    groups = [word for word in wanted if word in GROUPS] or list(GROUPS)
+    folders = [Path(__file__).parent / "stock", *(Path(word) for word in wanted if word not in GROUPS)]
+    for group in groups:
+        out: dict[str, Any] = {}
+        for name, cut in GROUPS[group]:
+            found = next((f / f"{name}.tflite" for f in folders if (f / f"{name}.tflite").exists()), None)
+            if found is None:
+                print(f"{name}: not there, left out")
+                continue
+            out |= gradients(found, cut)
+            print(f"{name}: loss {out[f'{name}|{cut}|loss']:.6f}", flush=True)
+        np.savez_compressed(Path(__file__).parent / "stock" / f"{group}.npz", **out)
 
 
 if __name__ == "__main__":
-    main([Path(__file__).parent / "stock", *map(Path, sys.argv[1:])])
+    main(sys.argv[1:])

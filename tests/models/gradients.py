@@ -17,6 +17,9 @@ FILES = [
     )),
     ("sine_float", "all"), ("iris_landmark", "all"), ("face_landmark", "all"),
 ]  # fmt: skip
+SEQUENCES = [(name, "all") for name in ("attention", "choices", "functions", "gathers", "gelus", "response", "sequences")]
+IMAGES = [(name, "all") for name in ("blocks", "grouped", "pooled", "products", "resizes", "spaces", "strided", "transposed_more")]
+GROUPS = {"gradients": FILES, "gradients_sequences": SEQUENCES, "gradients_images": IMAGES}  # each in a file of its own
 
 
 def samples(x: tuple[int, ...], y: tuple[int, ...], loss: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelwire.errors import NotTrainable
 from modelwire.tflite import file as tflite_file
-from modelwire.tflite.int8_head import Int8Head
+from modelwire.tflite.int8_head import MSE, Int8Head
 
 from .answer import Document
 
@@ -22,9 +22,14 @@ def describe(head: Int8Head | None) -> Document | None:
     if head is None:
         return None
     return {
-        "features": head.features, "outputs": head.outputs, "probability": "logistic" if head.logistic else "softmax",
+        "features": head.features, "outputs": head.outputs, "probability": None if head.loss == MSE else head.loss,
         "scales": len(head.kernel_scales), "scales_kept": head.keeps_scales, "exposed": head.exposed,
+        "loss": head.loss, "bits": 16 if head.wide else 8, "bias": _bias(head), "output": head.output, "rows": head.rows,
     }  # fmt: skip
+
+
+def _bias(head: Int8Head) -> str:
+    return "trained" if head.kept is None else "kept" if any(head.kept) else "none"
 
 
 def say(head: Int8Head) -> str:
@@ -32,5 +37,9 @@ def say(head: Int8Head) -> str:
     scales = "one scale" if len(head.kernel_scales) == 1 else f"{len(head.kernel_scales)} scales"
     kept = ", which are shared and stay as they are" if head.keeps_scales else ""
     rows = f"output {head.exposed} gives its rows" if head.exposed is not None else "edgecloud int8-head expose shows its rows"
-    kind = "logistic" if head.logistic else "softmax"
-    return f"trains as it is: {head.features} codes to {head.outputs}, {kind}, {scales}{kept}; {rows}"
+    more = {"trained": "", "kept": ", its biases are shared and stay", "none": ", without biases"}[_bias(head)]
+    if head.rows > 1:
+        more += f", {head.rows} rows at once"
+    codes = f"{head.features} codes" if not head.wide else f"{head.features} codes of 16 bits"
+    of = f" (output {head.output})" if head.output else ""
+    return f"trains as it is: {codes} to {head.outputs}{of}, {head.loss}, {scales}{kept}{more}; {rows}"

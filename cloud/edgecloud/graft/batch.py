@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from modelwire.errors import ModelError
 
+from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
 from .stock import Op, Stock, StockTensor
-from .writing import flat, ops
+from .writing import flat, ops, strides
 from .writing.build import GraphBuilder, Made, tensor_table
 from .writing.flat import OldNode, TableNode
 
@@ -28,7 +29,9 @@ _POINTWISE = frozenset((
     ops.LOGISTIC, ops.RELU, ops.RELU6, ops.RELU_N1_TO_1, ops.TANH, ops.EXP, ops.LOG, ops.NEG, ops.ABS, ops.SQRT, ops.RSQRT, ops.SQUARE,
     ops.HARD_SWISH, ops.LEAKY_RELU, ops.CAST, ops.GREATER, ops.GREATER_EQUAL, ops.LESS, ops.EQUAL, ops.LOGICAL_AND, ops.ZEROS_LIKE,
     ops.QUANTIZE, ops.DEQUANTIZE, ops.PAD, ops.PADV2, ops.MIRROR_PAD, ops.TILE, ops.BROADCAST_TO,
-))  # fmt: skip
+)) | POINTWISE  # fmt: skip
+_WIDTHS = frozenset((ops.PAD, ops.PADV2, ops.MIRROR_PAD, ops.TILE, ops.BROADCAST_TO))  # their other inputs are numbers of entries
+_MAPS = frozenset((ops.CONV_2D, ops.DEPTHWISE_CONV_2D, ops.MAX_POOL_2D, ops.AVERAGE_POOL_2D, ops.L2_POOL_2D))
 _FREE_AXES = {ops.FULLY_CONNECTED: 1, ops.SOFTMAX: 1, ops.LOG_SOFTMAX: 1, ops.BATCH_MATMUL: 2}  # the last ones, which they work along
 _REDUCES = (ops.MEAN, ops.SUM, ops.REDUCE_MAX, ops.REDUCE_MIN, ops.REDUCE_PROD)
 
@@ -62,6 +65,7 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int], stacked: frozen
     Raises CannotBatch where an operator mixes the samples of a batch, or can't be seen not to.
     """
     axes: list[int | None] = [None] * len(stock.tensors)
+    inner: set[int] = set()  # tensors whose samples stand in blocks: SPACE_TO_BATCH_ND lays one place of all samples before the next
     for t in (*stock.inputs, *stacked):
         axes[t] = 0
     for op in stock.operators:
@@ -70,15 +74,17 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int], stacked: frozen
         takes = [t for t in op.inputs if t >= 0 and axes[t] is not None]
         if all(out in stock.known for out in op.outputs):
             continue
-        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None:
+        if op.code == ops.FULLY_CONNECTED and axes[op.inputs[0]] is not None and axes[op.inputs[1]] is None:
             takes = takes[:1]
         if not takes:
             continue
         for out in op.outputs:
             try:
-                axes[out] = _axis(stock, op, takes, axes, out)
+                place = axes[out] = _axis(stock, op, takes, axes, out, inner)
             except ModelError as e:  # sizes or axes that are computed
                 raise CannotBatch(op, f"takes {e.facts.get('model', 'something')!r} that is computed") from None
+            if (op.code == ops.SPACE_TO_BATCH_ND or inner.intersection(takes)) and stock.tensors[out].shape[place] != 1:
+                inner.add(out)
     shapes = []
     for tensor, axis in zip(stock.tensors, axes, strict=True):
         scaled = tuple(n * batch if i == axis else n for i, n in enumerate(tensor.shape))
@@ -86,7 +92,7 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int], stacked: frozen
     return Batched(tuple(shapes), tuple(axes))
 
 
-def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: int) -> int:
+def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: int, inner: set[int]) -> int:
     shape, to = stock.tensors[takes[0]].shape, stock.tensors[out].shape
     axis = axes[takes[0]]
     assert axis is not None
@@ -94,7 +100,20 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     def refuse(why: str) -> CannotBatch:
         return CannotBatch(op, why)
 
-    if op.code in _RESHAPES:
+    if op.code in (ops.SPACE_TO_BATCH_ND, ops.BATCH_TO_SPACE_ND):
+        if shape[axis] != 1 and takes[0] not in inner:
+            raise refuse("does something to the batch that is not known")
+        return _blocks(stock, op, shape, axis, to, refuse)
+    if inner.intersection(takes):
+        if not _keeps_blocks(stock, op, takes, axes, out):
+            raise refuse("lays the samples of a batch across each other, between a SPACE_TO_BATCH_ND and its BATCH_TO_SPACE_ND")
+        if op.code in _RESHAPES:
+            return axis
+    if op.code in PASSES:
+        return PASSES[op.code](stock, op, axes, refuse)
+    if computed_weights(stock, op, axes):
+        return product_axis(op, axes, refuse)
+    if relays(stock, op):
         moved_to = _reshaped(shape, axis, to)
         if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
             return IN_FRONT
@@ -116,7 +135,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         if along == axis:
             raise refuse("takes the batch apart")
         return axis - (along < axis)
-    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION, ops.GATHER):
+    if op.code in (ops.STRIDED_SLICE, ops.SLICE, ops.SPLIT, ops.SPLIT_V, ops.CONCATENATION):
         return _cut(stock, op, shape, axis, to, refuse)
     if op.code == ops.FULLY_CONNECTED and len(to) != len(shape):
         if axis:
@@ -133,15 +152,61 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     return place
 
 
+def _blocks(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:
+    """Return where the batch stands when places become samples, or samples places again.
+
+    The runtimes lay the blocks of a batch one behind the other, and in each the samples: a batch of many is as one of one.
+    """
+    block = prod(int(n) for n in np.atleast_1d(stock.value(op.inputs[1])))
+    many, few = (to, shape) if op.code == ops.SPACE_TO_BATCH_ND else (shape, to)
+    if axis != 0 or not to or many[0] != few[0] * block:
+        raise refuse("does something to the batch that is not known")
+    return 0
+
+
+def _keeps_blocks(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: int) -> bool:
+    """Return whether an operator leaves samples that stand in blocks where they are: it treats all that stands along their axis alike."""
+    axis = axes[takes[0]]
+    shape, to = stock.tensors[takes[0]].shape, stock.tensors[out].shape
+    assert axis is not None
+    if op.code in _RESHAPES:
+        return prod(to[:axis]) == prod(shape[:axis]) and to[axis : axis + 1] == (shape[axis],)
+    if op.code in _MAPS or op.code in (ops.TRANSPOSE, ops.SLICE, ops.STRIDED_SLICE, *_REDUCES):
+        return True
+    if op.code == ops.CONCATENATION or op.code in _POINTWISE:
+        # A constant that has entries of its own for each block would not stand beside the same ones.
+        given = [t for t in op.inputs[: 1 if op.code in _WIDTHS else None] if t >= 0]
+        return all(_along(stock, t, axis - len(to)) == (shape[axis] if t in takes else 1) for t in given)
+    return False
+
+
+def _along(stock: Stock, tensor: int, axis: int) -> int:
+    """Return the entries along an axis that is counted from the last."""
+    shape = stock.tensors[tensor].shape
+    return shape[axis] if -axis <= len(shape) else 1
+
+
+def relays(stock: Stock, op: Op) -> bool:
+    """Return whether an operator gives all entries as it takes them, in another shape: a slice that takes the only sample out does."""
+    if op.code != ops.STRIDED_SLICE:
+        return op.code in _RESHAPES
+    x, to = stock.tensors[op.inputs[0]].shape, stock.tensors[op.outputs[0]].shape
+    return len(to) < len(x) and prod(to) == prod(x) and int(stock.value(op.inputs[3]).min(initial=1)) > 0 and not op.option(3)
+
+
 def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
     """Return whether an operator adds an axis in front of the tensor by itself."""
     if user.code == ops.FULLY_CONNECTED:
         return tensor in user.inputs[2:]
+    if user.code in _RESHAPES:
+        return stock.tensors[user.outputs[0]].shape == (1, *stock.tensors[tensor].shape)
     return user.code in _POINTWISE and len(stock.tensors[user.outputs[0]].shape) == len(stock.tensors[tensor].shape) + 1
 
 
 def _reshaped(shape: tuple[int, ...], axis: int, to: tuple[int, ...]) -> int | None:
     """Return where a reshape takes the batch, None when nowhere."""
+    if axis == IN_FRONT:
+        return 0 if to == (1, *shape) else None
     same = [i for i, n in enumerate(to) if prod(to[:i]) == prod(shape[:axis]) and n == 1]
     if same:
         return same[0]
@@ -156,7 +221,7 @@ def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int)
 
     Converters write the transposition of an axis of 1 as a reshape: [1, 24, 6] to [24, 1, 6]. Shapes are of one sample.
     """
-    if moved_to == IN_FRONT or prod(to[:moved_to]) == prod(shape[:axis]):
+    if IN_FRONT in (moved_to, axis) or prod(to[:moved_to]) == prod(shape[:axis]):
         return None
     order = [i for i in range(len(shape)) if i != axis]
     order.insert(moved_to, axis)
@@ -166,15 +231,16 @@ def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int)
 def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:
     """Return where the batch goes in an operator that cuts along axes; it may not cut along the batch."""
     if op.code == ops.STRIDED_SLICE:
-        if op.option(2) or op.option(3):
-            raise refuse("uses an ellipsis or a new axis")
-        gone = op.option(4)
-        if gone >> axis & 1 or to[axis - sum(gone >> i & 1 for i in range(axis))] != shape[axis]:
+        what = taken_by(stock, op)
+        place = what.place[axis]
+        if place is None or what.count[axis] != shape[axis]:
             raise refuse("cuts the batch")
-        return axis - sum(gone >> i & 1 for i in range(axis))
+        if what.shape != to:
+            raise refuse("gives another shape than its numbers say")
+        return place
     along = {
         ops.SPLIT: lambda: int(stock.value(op.inputs[0])), ops.SPLIT_V: lambda: int(stock.value(op.inputs[2])),
-        ops.CONCATENATION: lambda: op.option(0), ops.GATHER: lambda: op.option(0),
+        ops.CONCATENATION: lambda: op.option(0),
     }.get(op.code)  # fmt: skip
     if along is None:
         if to[axis] != shape[axis]:
@@ -182,6 +248,13 @@ def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int,
     elif along() % len(shape) == axis:
         raise refuse("cuts or joins along the batch")
     return axis
+
+
+def taken_by(stock: Stock, op: Op) -> strides.Taken:
+    """Return what a STRIDED_SLICE takes of one sample. Raises ValueError where it fits no tensor of its input's shape."""
+    begin, end, stride = ([int(n) for n in np.atleast_1d(stock.value(t))] for t in op.inputs[1:4])
+    masks = strides.Masks(*(op.option(n) for n in range(5)))
+    return strides.taken(stock.tensors[op.inputs[0]].shape, begin, end, stride, masks, offset=bool(op.option(5, small=True)))
 
 
 def forward(
@@ -213,13 +286,15 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
     code, options = op.code, _plain_options(op)
     if axis is None or stock.tensors[out].shape == shape:
         return False
-    if code in _RESHAPES:
+    if relays(stock, op):
         before = layout.axes[inputs[0]]
         order = None if before is None else moves(stock.tensors[inputs[0]].shape, before, stock.tensors[out].shape, axis)
         if order is not None:
             graph.add_op(ops.TRANSPOSE, (inputs[0], graph.constant_of(order)), [out])
         else:
             graph.add_op(ops.RESHAPE, (inputs[0], graph.constant_of(shape)), [out], {0: flat.integers(shape)})
+    elif computed_weights(stock, op, layout.axes):
+        _product(graph, stock, op, layout)
     elif code == ops.FULLY_CONNECTED and len(inputs) > 2 and inputs[2] >= 0 and layout.axes[inputs[2]] is not None:
         # Converters fold an addition into the bias, even one of what the sample itself gives: it is an addition again.
         rows, gives = prod(shape) // shape[-1], shape[-1]
@@ -232,14 +307,14 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
     elif code == ops.STRIDED_SLICE:
         whole = layout.axes[op.inputs[0]]
         assert whole is not None
-        for mask in (0, 1):
-            options[mask] = flat.i32(op.option(mask) | 1 << whole)
-        graph.add_op(code, inputs, [out], options)
+        strides.cut(graph, inputs[0], taken_by(stock, op).whole(whole, shape[axis]), out)
     elif code == ops.TRANSPOSE_CONV:
         # Its sizes may come from operators that read a shape; the file says what they are.
         graph.add_op(code, (graph.constant_of(shape), *inputs[1:]), [out], options)
     elif code == ops.BROADCAST_TO:
         graph.add_op(code, (inputs[0], graph.constant_of(shape)), [out])
+    elif code == ops.GATHER or code == ops.REVERSE_SEQUENCE:
+        return _own_each(graph, stock, op, layout)
     elif code in (ops.CONCATENATION, ops.PACK) and any(layout.axes[t] is None for t in op.inputs):
         parts = []
         for t in inputs:
@@ -254,12 +329,51 @@ def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool
     return True
 
 
+def _product(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> None:
+    """Append a FULLY_CONNECTED whose weights are each sample's own: a product for each sample."""
+    x, w = op.inputs[:2]
+    gives, takes = stock.tensors[w].shape
+    many = layout.shapes[w][0] // gives
+    rows = stock.tensors[x].size // takes
+    shape = layout.shapes[op.outputs[0]]
+    value = graph.matmul(graph.reshape(x, (many, rows, takes)), graph.reshape(w, (many, gives, takes)), adjoint_b=True)
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        value = graph.add(value, op.inputs[2])
+    value = graph.activation(value, op.fused)
+    graph.add_op(ops.RESHAPE, (value, graph.constant_of(shape)), [op.outputs[0]], {0: flat.integers(shape)})
+
+
+def _own_each(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool:
+    """Append a look-up or reversal that has one row of indices for each sample, where one sample's row was a constant."""
+    (a, b), (of, by) = op.inputs[:2], (layout.axes[op.inputs[0]], layout.axes[op.inputs[1]])
+    if op.code == ops.REVERSE_SEQUENCE:
+        assert of is not None
+        if by is not None or of != op.option(1):
+            return False
+        lengths = graph.broadcast(b, (layout.shapes[a][of],))
+        graph.add_op(op.code, (a, lengths), op.outputs, {0: flat.i32(op.option(0)), 1: flat.i32(op.option(1))})
+        return True
+    shared = shared_axes(stock, op)
+    place = by if of is None else of
+    if place is None or place >= shared or (of is not None and by is not None):
+        return False
+
+    def spread(t: int) -> int:
+        like = list(layout.shapes[t])
+        like[place] = layout.shapes[a if of is not None else b][place]
+        return graph.broadcast(t, like)
+
+    sides = (a, spread(b)) if by is None else (spread(a), b)
+    graph.add_op(op.code, sides, op.outputs, {0: flat.i32(op.option(0)), 1: flat.i32(op.option(1))})
+    return True
+
+
 def _plain_options(op: Op) -> dict[int, flat.Number | flat.Node]:
     """Return the options of the few operators that are written anew, none of them with a vector in it."""
     small = {ops.TRANSPOSE_CONV: (0, 3), ops.CONCATENATION: (1,)}.get(op.code, ())
-    if op.options is None or op.code in _RESHAPES:
+    if op.options is None:
         return {}
-    count = {ops.STRIDED_SLICE: 5, ops.TRANSPOSE_CONV: 4, ops.CONCATENATION: 2, ops.PACK: 2}.get(op.code, 0)
+    count = {ops.TRANSPOSE_CONV: 4, ops.CONCATENATION: 2, ops.PACK: 2}.get(op.code, 0)
     return {n: flat.i8(op.option(n, small=True)) if n in small else flat.i32(op.option(n)) for n in range(count)}
 
 

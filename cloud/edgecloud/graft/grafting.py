@@ -5,11 +5,12 @@ The stock file is inside the new one, whole and unchanged; constants that are no
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from modelwire.errors import BadArgument, NotTrainable
+from modelwire.errors import BadArgument, Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
@@ -20,16 +21,18 @@ from .cuts import Cut, cuts, named
 from .faster import instead_of
 from .fronts import called, singly
 from .fronts.stateless import STREAM, Fresh, fresh
+from .inputs import Part, chosen, joined, labels_of, unbatched, without_zip
 from .layers import Layer, layers, select
-from .rules import conv, dense, pointwise, shape
+from .rules import conv, dense, functions, pointwise, sequences, shape, space
+from .standins import stand_in
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
-from .weights.plain import made_plain, plain_layers, stored_as
+from .weights.plain import made_plain, not_plain, plain_layers
 from .widening import widen
 from .writing import ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
-_ = (conv, dense, pointwise, shape)  # importing them registers the gradients
+_ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Wish:
     batch: int = 16
     output: str = ""  # name of the output that is trained; empty: the first
     add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
+    signature: str = ""  # of the stock file: which of its subgraphs is meant; empty: the first
     score: bool = False  # whether an auto-encoder scores samples against a threshold
     model: str = "the model"  # its name, for errors
 
@@ -62,6 +66,8 @@ class Grafted:
     signatures: tuple[str, ...]
     stored: Mapping[str, str]  # how the stock file stores a trained weight, where that is not float32
     singly: int  # operators that run once for each sample
+    parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
 
 def graft(data: bytes, wish: Wish) -> Grafted:
@@ -71,40 +77,54 @@ def graft(data: bytes, wish: Wish) -> Grafted:
     BadArgument for a wish that does not fit the file; Malformed for no .tflite.
     """
     with consistent(wish.model):
-        return _grafted(read(data, wish.model), wish)
+        made = _grafted(entered(without_zip(data), wish), wish, hashlib.sha256(data).hexdigest())
+    return replace(made, labels=labels_of(data))
 
 
-def _grafted(stock: Stock, wish: Wish) -> Grafted:
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A stock graph with one float32 input."""
+
+    stock: Stock
+    parts: tuple[Part, ...]  # what that holds; empty where it is the stock file's own
+
+
+def entered(data: bytes, wish: Wish) -> Entered:
+    """Return the graph that is meant of a stock file, behind one input x. data: the file without a zip.
+
+    Raises NotTrainable where a sample can't be told from the inputs.
+    """
+    stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
+    stock = unbatched(stock, wish.model)
+    return Entered(*joined(stock, wish.model, _named_output(stock, wish)))
+
+
+def _grafted(given: Entered, wish: Wish, origin: str) -> Grafted:
+    stock = given.stock
     output = output_of(stock, wish)
-    origin = stock.sha256
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
     one = fresh(stock, wish.model).stock
     every = layers(one, output)
-    chosen = cuts(one, every, wish.train, wish.modes)
-    plainer, instead = made_plain(stock, chosen[-1].weights.values(), wish.model)
-    trained = tuple(Cut(cut.name, plain_layers(cut.layers, instead)) for cut in chosen)
+    check_layers(one, every, wish)
+    selected = cuts(one, every, wish.train, wish.modes)
+    plainer, instead = made_plain(stock, selected[-1].weights.values(), wish.model)
+    trained = tuple(Cut(cut.name, plain_layers(cut.layers, instead)) for cut in selected)
     try:
-        return _Graft(fresh(plainer, wish.model), output, trained, wish, origin, _stored(one, chosen[-1])).made()
+        return _Graft(fresh(plainer, wish.model), output, trained, wish, origin, given.parts, not_plain(one, selected[-1].weights)).made()
     except NoRule as refused:
         raise _refusal(one, output, every, wish, refused) from None
 
 
-def _stored(stock: Stock, cut: Cut) -> dict[str, str]:
-    """Return how the stock file stores each weight that is trained, where it is not plain float32."""
-    every = {name: stored_as(stock, t) for name, t in cut.weights.items()}
-    return {name: how for name, how in every.items() if how != "float32"}
-
-
-def training(stock: Stock, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
+def training(stock: Stock, selected: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
-    return _training(stock, output_of(stock, wish), chosen, wish)
+    return _training(stock, output_of(stock, wish), selected, wish)
 
 
-def _training(stock: Stock, output: int, chosen: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
-    plainer, instead = made_plain(stock, (t for layer in chosen for t in layer.weights.values()), wish.model)
-    cut = Cut(named(wish.train), plain_layers(chosen, instead))
+def _training(stock: Stock, output: int, selected: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
+    plainer, instead = made_plain(stock, (t for layer in selected for t in layer.weights.values()), wish.model)
+    cut = Cut(named(wish.train), plain_layers(selected, instead))
     return _Graft(fresh(plainer, wish.model), output, (cut,), wish).train(cut)
 
 
@@ -137,31 +157,13 @@ def check_stock(stock: Stock, wish: Wish) -> None:
 
     if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
         raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
-    if len(stock.inputs) != 1:
-        raise refuse(f"it takes {len(stock.inputs)} inputs; train(x, y, lr) has one")
-    x = stock.tensors[stock.inputs[0]]
-    if x.type != ops.FLOAT32 or len(x.shape) < 2 or x.shape[0] != 1:
-        kind = ops.TYPE_NAMES.get(x.type, "of another type")
-        quantized = x.type in (ops.INT8, ops.UINT8)
-        way = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head" if quantized else ""
-        raise refuse(f"its input is {kind}{list(x.shape)}; one sample of float32 is needed, its first axis 1{way}")
     if why := called.refused(stock):
         raise refuse(why)
-    inner = [i for i in x.open if i > 0]
-    if inner:
-        sizes = ", ".join("any" if i in inner else str(n) for i, n in enumerate(x.shape))
-        raise refuse(f"its input {x.name!r} has no fixed size: [{sizes}]; convert it with one")
     for op in stock.operators:
-        if op.code in (ops.CUSTOM, ops.ADD_N, ops.ELU) and op.custom not in called.CUSTOM_OF_RUNTIMES:
-            raise refuse(f"it uses {op.name} (operator {op.index}), which {_UNUSABLE[op.code]}")
+        if op.code == ops.CUSTOM and op.custom not in called.CUSTOM_OF_RUNTIMES:
+            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
-
-
-_UNUSABLE = {
-    ops.CUSTOM: "only its author's code can run", ops.ADD_N: "gives other bits with another number of threads",
-    ops.ELU: "is missing from the reference kernels",
-}  # fmt: skip
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -174,11 +176,33 @@ def output_named(stock: Stock, name: str) -> int:
 
 def output_of(stock: Stock, wish: Wish) -> int:
     """Return the output that is trained."""
-    chosen = output_named(stock, wish.output) if wish.output else stock.outputs[0]
-    tensor = stock.tensors[chosen]
+    trained = _named_output(stock, wish)
+    tensor = stock.tensors[trained]
     if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
-        raise NotTrainable(model=wish.model, reason=f"its output {tensor.name!r} is not float32 with one sample on its first axis")
-    return chosen
+        kind = f"{ops.TYPE_NAMES.get(tensor.type, 'of another type')}{list(tensor.shape)}"
+        reason = f"its output {tensor.name!r} is {kind}; one sample of float32 is needed, its first axis 1{_way(tensor.type)}"
+        raise NotTrainable(model=wish.model, reason=reason)
+    return trained
+
+
+def _named_output(stock: Stock, wish: Wish) -> int:
+    if not stock.outputs:
+        raise NotTrainable(model=wish.model, reason="it gives no output")
+    return output_named(stock, wish.output) if wish.output else stock.outputs[0]
+
+
+def _way(kind: int) -> str:
+    """Return what to do with a file that is quantized throughout; empty for another type."""
+    int8 = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head"
+    return int8 if kind in (ops.INT8, ops.UINT8) else ""
+
+
+def check_layers(stock: Stock, every: Sequence[Layer], wish: Wish) -> None:
+    """Raise NotTrainable for a file without a layer of float weights."""
+    if not any(layer.kernel for layer in every):
+        whole = any(t.type == ops.INT8 and t.scales and t.size > 1 for t in stock.tensors)
+        reason = f"it has no layer with float weights that leads to its output{_way(ops.INT8) if whole else ''}"
+        raise NotTrainable(model=wish.model, reason=reason)
 
 
 @dataclass
@@ -188,6 +212,7 @@ class _Graft:
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
+    parts: tuple[Part, ...] = ()  # what x holds
     stored: Mapping[str, str] = field(default_factory=dict)  # how the author's file stores weights that are not plain float32
     stock: Stock = field(init=False)  # of one sample
     file: FileBuilder = field(init=False)
@@ -246,11 +271,17 @@ class _Graft:
         modes = tuple(Mode(cut.name, signature, tuple(cut.weights)) for cut, signature in self.signatures().items())
         output_head = describing.output_head(self.stock, self.cuts[0].layers, features, self.place)
         file = self.file.write({ENTRY: self.notes(name, modes, output_head)})
-        tflite_file.check_trainable(file, model=self.wish.model)
+        try:
+            tflite_file.check_trainable(file, model=self.wish.model)
+        except Malformed as error:
+            # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
+            reason = f"no device would read what trains it ({error}); train fewer layers"
+            raise NotTrainable(model=self.wish.model, reason=reason) from error
         notes_of(file, model=self.wish.model)
+        signed, trained = tuple(self.signed), self.cuts[-1].layers
         return Grafted(
-            file, self.stock, self.cuts[-1].layers, self.place.kind, modes, graphs, output_head, name, tuple(self.signed), self.stored,
-            len(self.many.singly),
+            file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, self.stored, len(self.many.singly),
+            self.parts,
         )  # fmt: skip
 
     def signatures(self) -> dict[Cut, str]:
@@ -326,13 +357,9 @@ class _Graft:
             if t not in self.variables:
                 tensor = stock.tensors[t]
                 graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if stock.is_constant(t) else 0)
-        instead = instead_of(graph, faster) if faster else None
-        if layout.singly:
-            still = frozenset(op.index for op in stock.operators if not stock.moving.intersection(op.outputs))
-            forward(graph, stock, layout, self.variables, wanted & still - layout.singly)
-            singly.append(graph, stock, layout, self.wish.batch)
-            wanted = wanted - still - layout.singly
-        forward(graph, stock, layout, self.variables, wanted, instead)
+        forms = (instead_of(graph, faster), stand_in(graph)) if faster else ()
+        wanted = singly.append(graph, stock, layout, self.wish.batch, self.variables, wanted)
+        forward(graph, stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
         return handles
 
     def train(self, cut: Cut) -> GraphBuilder:
@@ -416,6 +443,7 @@ class _Graft:
                 for name, tensor in tensors.items()
             },
             "score": self.wish.score, "streams": self.given.streaming is not None,
+            **({"inputs": [{"name": p.name, "shape": list(p.shape), "type": p.type} for p in self.parts]} if self.parts else {}),
         }  # fmt: skip
         if self.wish.add_classes:
             classes = self.stock.tensors[self.output].shape[-1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from modelwire.errors import BadArgument, NotTrainable
@@ -14,7 +15,8 @@ from modelwire.tflite.notes import Notes, notes_of
 from .costs import GraftCost, cost, machine_rate, parsed_graph
 from .cuts import named
 from .fronts.stateless import fresh
-from .grafting import Wish, check_stock, output_of, training
+from .grafting import Entered, Wish, check_layers, entered, output_of, training
+from .inputs import Part, chosen, labels_of, without_zip
 from .layers import Layer, layers, select
 from .stock import Stock, consistent, read
 from .tape import RULES, NoRule
@@ -44,6 +46,8 @@ class Looked:
     reason: str  # why nothing of it can be trained; empty otherwise
     notes: Notes | None  # of a file that is trainable already
     rate: float  # multiplications a second that the estimates are for
+    parts: tuple[Part, ...] = ()  # what x of a graft holds, where that is not the file's own input
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # lines of the text files that it brings along
 
 
 def look(data: bytes, wish: Wish, *, rate: float = 0.0) -> Looked:
@@ -52,29 +56,32 @@ def look(data: bytes, wish: Wish, *, rate: float = 0.0) -> Looked:
     Raises Malformed for no .tflite, BadArgument for an output that is not there. A file that can't be trained is looked at all the same.
     """
     with consistent(wish.model):
-        return _looked(read(data, wish.model), wish, rate or machine_rate())
+        return replace(_looked(data, wish, rate or machine_rate()), labels=labels_of(data))
 
 
-def _looked(stock: Stock, wish: Wish, rate: float) -> Looked:
+def _looked(data: bytes, wish: Wish, rate: float) -> Looked:
+    stock = chosen(read(data, wish.model), wish.signature, wish.model)
     counted = Counter(op.name for op in stock.operators)
     rules = {op.name: op.code in RULES for op in stock.operators}
     operators = tuple((name, n, rules[name]) for name, n in counted.most_common())
     signatures = tuple(t.text(2) or "" for t in stock.root.tables(7))
     every: tuple[Layer, ...] = ()
     modes: tuple[ModeReport, ...] = ()
+    parts: tuple[Part, ...] = ()
     reason = ""
     notes = None
     try:
         if "train" in signatures:
             notes, modes = _trainable(stock.data, wish, rate)
             return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
-        check_stock(stock, wish)
-        one = fresh(stock, wish.model).stock
+        given: Entered = entered(without_zip(data), wish)
+        parts, one = given.parts, fresh(given.stock, wish.model).stock
         every = layers(one, output_of(one, wish))
+        check_layers(one, every, wish)
         modes = _modes(one, every, wish, rate)
     except NotTrainable as error:
         reason = str(error.facts["reason"])
-    return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
+    return Looked(stock, signatures, operators, every, modes, reason, notes, rate, parts)
 
 
 def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[ModeReport, ...]]:
@@ -92,8 +99,6 @@ def _trainable(data: bytes, wish: Wish, rate: float) -> tuple[Notes, tuple[ModeR
 def _modes(stock: Stock, every: tuple[Layer, ...], wish: Wish, rate: float) -> tuple[ModeReport, ...]:
     """Return the head, doublings of it, and all; up to the first that can't be made."""
     kernels = sum(layer.kernel for layer in every)
-    if not kernels:
-        raise NotTrainable(model=wish.model, reason="it has no layer with float weights that leads to its output")
     counts = [1, *(n for n in (2, 3, 5, 10, 20, 50, 100) if n < kernels), *([kernels] if kernels > 1 else [])]
     modes = []
     for count in counts:

@@ -23,6 +23,7 @@ _NAMELESS = re.compile(r"(arith_constant|constant|const|pseudo_const|tfl_.*|arg\
 KERNELS = {
     ops.FULLY_CONNECTED: (1, 2), ops.CONV_2D: (1, 2), ops.DEPTHWISE_CONV_2D: (1, 2), ops.TRANSPOSE_CONV: (1, 3), ops.BATCH_MATMUL: (1, -1),
 }  # fmt: skip
+TABLES = {ops.GATHER: 0, ops.GATHER_ND: 0, ops.EMBEDDING_LOOKUP: 1}  # which input holds what an embedding looks up
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
         names.add(name)
         taken.update(weights_here.values())
         weights = {f"{name}_{part}": t for part, t in weights_here.items()}
-        out.append(Layer(name, op.name, op.index, weights, op.code in KERNELS and ("kernel" in weights_here), locked))
+        kernel = not weights_here.keys().isdisjoint(("kernel", "table"))
+        out.append(Layer(name, op.name, op.index, weights, kernel, locked))
     return tuple(out)
 
 
@@ -93,8 +95,13 @@ def _weights(stock: Stock, op: Op) -> dict[str, int]:
 
     if op.code in KERNELS:
         places = dict(zip(("kernel", "bias"), KERNELS[op.code], strict=True))
+        if op.code == ops.BATCH_MATMUL and float_weight(op.inputs[0]):
+            return {"kernel": op.inputs[0]}
         there = {part: op.inputs[i] for part, i in places.items() if 0 < i < len(op.inputs) and op.inputs[i] >= 0}
         return {part: t for part, t in there.items() if float_weight(t) or (part == "kernel" and _float_kernel(stock, op, t))}
+    if op.code in TABLES:
+        table = op.inputs[TABLES[op.code]]
+        return {"table": table} if float_weight(table) and stock.tensors[table].size > 1 else {}
     if op.code == ops.PRELU and float_weight(op.inputs[1]):
         return {"slope": op.inputs[1]}
     if op.code in (ops.ADD, ops.MUL):

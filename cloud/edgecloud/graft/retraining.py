@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modelwire.errors import BadArgument, NotTrainable
 from modelwire.tensors import Weights
-from modelwire.tflite import int8_head, int8_numbers
+from modelwire.tflite import int8_finder, int8_numbers
 from modelwire.tflite.file import TrainableFile, read_weights, write_weights
 from modelwire.tflite.graph import parse
 from modelwire.tflite.int8_head import BIAS_SCALE, CODE_MAX, KERNEL_SCALE, OUTPUT_SCALE, Int8Head
@@ -38,7 +38,7 @@ class Retrained:
 
 def int8_head_of(stock: Stock, output: int, *, model: str = "the model") -> Int8Head:
     """Return the head that leads to the output. Raises NotTrainable for a file whose last layer is not a dense one of int8."""
-    return int8_head.find_behind(stock.data, parse(stock.data), output, model)
+    return int8_finder.find_behind(stock.data, parse(stock.data), output, model)
 
 
 def trainable(data: bytes, head: Int8Head) -> TrainableFile:
@@ -87,20 +87,25 @@ def fit(head: Int8Head, features: F64, labels: NDArray[np.int64]) -> tuple[F64, 
     rows, n = features.shape
     classes = head.outputs
     mean, spread = features.mean(0), features.std(0)
+    w, b = np.zeros((classes, n)), np.zeros(classes)
+    if head.kept is not None:  # a bias that stays can't make good what is taken off the features
+        mean, spread = np.zeros(n), np.sqrt((features**2).mean(0))
+        b = np.array(head.kept) * each(head.bias_scales, classes)
     spread[spread <= 1e-6 * spread.max()] = np.inf  # what never changes says nothing
     x = (features - mean) / spread
     target = labels[:, None].astype(np.float64) if classes == 1 else np.eye(classes)[labels]
-    w, b = np.zeros((classes, n)), np.zeros(classes)
     moments = [np.zeros_like(w), np.zeros_like(w), np.zeros_like(b), np.zeros_like(b)]
+    single = head.logistic or classes == 1  # one number without a probability is judged as a probability's logit
     for step in range(1, STEPS + 1):
         z = x @ w.T + b
-        if head.logistic:
+        if single:
             p = 0.5 * (1 + np.tanh(0.5 * z))
         else:
             p = np.exp(z - z.max(1, keepdims=True))
             p /= p.sum(1, keepdims=True)
         d = (p - target) / rows
-        for i, (value, g) in enumerate(((w, d.T @ x + RIDGE * w), (b, d.sum(0)))):
+        learnt = ((w, d.T @ x + RIDGE * w), (b, d.sum(0)))
+        for i, (value, g) in enumerate(learnt if head.kept is None else learnt[:1]):
             first, second = moments[2 * i], moments[2 * i + 1]
             first += 0.1 * (g - first)
             second += 0.001 * (g * g - second)
@@ -117,19 +122,20 @@ def put(file: bytes, head: Int8Head, kernel: F64, bias: F64, features: F64) -> R
     """
     scales = _scales_for(head, kernel)
     bias_scales = scales * head.feature_scale
-    weights: Weights = int8_numbers.to_integers(kernel, bias, scales, bias_scales)
+    weights: Weights = int8_numbers.to_integers(head, kernel, bias, scales, bias_scales)
     if (scales != each(head.kernel_scales, head.outputs)).any():
         if head.keeps_scales:
             raise NotTrainable(model="the model", reason="the weights of its last layer lie over other parts of the file")
         weights[KERNEL_SCALE] = scales[: len(head.kernel_scales)].astype(np.float32)
-        weights[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
+        if BIAS_SCALE in head.names:
+            weights[BIAS_SCALE] = bias_scales[: len(head.bias_scales)].astype(np.float32)
     logits = features @ kernel.T + bias
     least, most = min(0.0, float(logits.min(initial=0))), max(0.0, float(logits.max(initial=0)))
     if not head.logistic and not head.holds(least, most):
         if OUTPUT_SCALE not in head.names:
             reason = "the new logits leave the range of the old ones, and more than a softmax reads them"
             raise BadArgument(reason=reason, fix="give fewer or less certain rows, so that the head stays smaller")
-        weights |= int8_numbers.wider(least, most, room=ROOM, centred=False)
+        weights |= int8_numbers.wider(least, most, room=ROOM, centred=False, wide=head.wide)
     base = trainable(file, head)
     made = write_weights(base, {**read_weights(base), **weights})
     changed = int((np.frombuffer(made, "u1") != np.frombuffer(file, "u1")).sum())

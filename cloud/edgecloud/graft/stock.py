@@ -217,7 +217,7 @@ def read(data: bytes, model: str = "model file", graph: int = 0) -> Stock:
         places.append(t.at)
     graphs = list(root.tables(2))
     if not graph < len(graphs):
-        raise file.malformed("it has no subgraph")
+        raise file.malformed(f"it has {len(graphs)} subgraphs" if graphs else "it has no subgraph")
     main = graphs[graph]
     tensors = tuple(_tensor(t, len(buffers)) for t in main.tables(0))
     operators = tuple(_op(i, t, codes, len(tensors)) for i, t in enumerate(main.tables(3)))

@@ -18,13 +18,14 @@ from edgeagent.state.folder import open_folder
 from edgeagent.state.new_folder import create_folder
 from edgeagent.training import batches as trainer
 from edgeagent.training.course import Course, Lesson, courses_for
-from edgeagent.training.int8_head import ISSUE, Int8Model, logits, trains
+from edgeagent.training.int8_head import ISSUE, Int8Model, trains
 from edgecloud.graft import retraining
 from edgecloud.graft.stock import read
 from modelwire.errors import ModelError, NotTrainable, ShapeMismatch, TrainingDiverged
 from modelwire.tensors import Weights
 from modelwire.tflite.file import read_head, read_weights, write_weights
 from modelwire.tflite.int8_head import BIAS, BIAS_SCALE, KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO, Int8Head
+from modelwire.tflite.int8_numbers import logits_of
 from tests import int8, keys
 from tests.edgeagent import boards
 from tests.edgeagent.centre import FakeClock
@@ -154,7 +155,7 @@ def test_logits_that_outgrow_their_scale_get_another_and_none_is_cut() -> None:
     high, low = divmod(int(trained[OUTPUT_ZERO].astype("<i4").view("<i8")[0]), 1 << 32)
     assert high in (0, -1) and 0 <= low < 1 << 32
     head = head_of(write_weights(SOFTMAX, trained))
-    codes = logits(head, trained, samples_for(SOFTMAX).x.astype(np.int64))
+    codes = logits_of(head, trained, samples_for(SOFTMAX).x.astype(np.int64))
     assert codes.min() > -128 and codes.max() < 127
 
 
@@ -185,7 +186,7 @@ def agree(served: bytes, *, frames: int, clips: int, before: bytes = b"") -> Non
     head, weights = head_of(served), read_weights(served)
     for kind in ("AUTO", "BUILTIN_REF", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"):
         *_, rows, given = int8.outputs(seen(served), sounds, kind)
-        codes = logits(head, weights, rows.astype(np.int64))
+        codes = logits_of(head, weights, rows.astype(np.int64))
         if runtime().package == "ai-edge-litert" and kind != "BUILTIN_WITHOUT_DEFAULT_DELEGATES":
             assert codes.tolist() == given.tolist()
         assert np.abs(codes - given).max() <= 1 and (codes != given).mean() <= 0.02  # kernels that round twice

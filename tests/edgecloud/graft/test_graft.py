@@ -26,6 +26,7 @@ from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainabl
 from modelwire.tensors import F32
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
+from modelwire.tflite.graph import parse
 from modelwire.tflite.notes import ENTRY
 from tests.stock import STOCK, runtime, stock_file
 
@@ -175,21 +176,32 @@ def test_layers_and_weights_are_chosen_by_name() -> None:
 
 
 def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works() -> None:
-    file = with_operator("dense", 3, 66)  # TANH becomes SIN, behind the third layer
+    file = with_operator("dense", 3, 24)  # TANH becomes RNN, behind the third layer
     graft(file, Wish(train=("head",)))
-    with pytest.raises(NotTrainable, match=r"SIN \(operator 3, giving '.*Tanh'\) has no gradient here; the deepest cut .* --train last:1"):
+    with pytest.raises(NotTrainable, match=r"RNN \(operator 3, giving '.*Tanh'\) has no gradient here; the deepest cut .* --train last:1"):
         graft(file, Wish(train=("all",)))
     modes = look(file, Wish(), rate=1e9).modes
     assert [(m.name, bool(m.cost)) for m in modes] == [("head", True), ("last:2", False)]
-    assert "SIN" in modes[-1].reason
+    assert "RNN" in modes[-1].reason
 
 
-@pytest.mark.parametrize(("code", "why"), [(ops.ELU, "reference kernels"), (ops.ADD_N, "threads"), (ops.CUSTOM, "author's code")])
-def test_what_no_runtime_trains_is_refused_wherever_it_stands(code: int, why: str) -> None:
-    file = with_operator("dense", 3, code)
-    with pytest.raises(NotTrainable, match=why):
+def test_what_no_runtime_trains_is_refused_wherever_it_stands() -> None:
+    file = with_operator("dense", 3, ops.CUSTOM)
+    with pytest.raises(NotTrainable, match="author's code"):
         graft(file, Wish())
-    assert why in look(file, Wish(), rate=1e9).reason
+    assert "author's code" in look(file, Wish(), rate=1e9).reason
+
+
+@pytest.mark.parametrize("code", [ops.ELU, ops.ADD_N])
+def test_what_steps_can_not_be_done_again_with_stands_in_infer_alone(code: int) -> None:
+    """Its other form is in eval and train, in all cuts; infer keeps the stock file's operator and with it its bits."""
+    file = with_operator("dense", 3, code)  # in the place of TANH
+    for cut in ("head", "all"):
+        parsed = parse(graft(file, Wish(train=(cut,))).file)
+        has = {name: code in {op.code for op in parsed.graphs[s.graph].operators} for name, s in parsed.signatures.items()}
+        assert has.pop("infer")
+        assert has.pop("features", True)
+        assert not any(has.values()), has
 
 
 def test_a_front_that_a_batch_would_mix_runs_once_a_sample() -> None:

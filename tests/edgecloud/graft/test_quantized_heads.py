@@ -188,6 +188,7 @@ def test_inspect_and_bases_add_say_that_a_head_trains_as_it_is(tmp_path: Path, c
     capsys.readouterr()
     for file, exposed in ((source, None), (seen, 1)):
         wanted = {"features": 8, "outputs": 4, "probability": "softmax", "scales": 4, "scales_kept": False, "exposed": exposed}
+        wanted |= {"loss": "softmax", "bits": 8, "bias": "trained", "output": 0, "rows": 1}
         assert cli.main(["inspect", str(file), "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
         assert said["int8_head"] == wanted and said["int8_head_reason"] == ""

@@ -189,7 +189,6 @@ HOSTILE: dict[str, tuple[Callable[[Surgeon], None], str]] = {
     "weights with a zero point": (lambda s: s.zero(KERNEL_AT, 5), "without zero points"),
     "weights of uint8": (lambda s: s.put(s.tensor(KERNEL_AT).field(1, 1), "b", 3), "not int8 throughout"),
     "a bias of float": (lambda s: s.put(s.tensor(BIAS_AT).field(1, 1), "b", 10), "not int8 throughout"),
-    "no bias": (lambda s: s.input(FULLY, 2, -1), "has no bias"),
     "the kernel as bias": (lambda s: s.input(FULLY, 2, KERNEL_AT), "not int8 throughout"),
     "computed weights": (lambda s: s.input(FULLY, 1, 8), "."),
     "the kernel in another layer": (_kernel_in_the_first_layer, "share their bytes"),
@@ -198,6 +197,13 @@ HOSTILE: dict[str, tuple[Callable[[Surgeon], None], str]] = {
     "another beta": (lambda s: s.option(SOFT, 0, "f", 2.0), "another beta"),
     "no softmax": (lambda s: s.put(s.operator(SOFT).vector(2, 4).start, "i", 9), "."),
 }
+
+
+def test_a_head_without_a_bias_is_trained_by_its_kernel_alone() -> None:
+    surgeon = Surgeon()
+    surgeon.input(FULLY, 2, -1)
+    head = found(bytes(surgeon.file))
+    assert head.names == {KERNEL, KERNEL_SCALE, OUTPUT_SCALE, OUTPUT_ZERO} and head.kept == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

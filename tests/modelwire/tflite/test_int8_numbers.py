@@ -10,7 +10,8 @@ import pytest
 from modelwire.errors import NotTrainable
 from modelwire.tflite.file import read_weights, write_weights
 from modelwire.tflite.graph import parse
-from modelwire.tflite.int8_head import BIAS, KERNEL, OUTPUT_SCALE, OUTPUT_ZERO, find_behind
+from modelwire.tflite.int8_finder import find_behind
+from modelwire.tflite.int8_head import BIAS, KERNEL, OUTPUT_SCALE, OUTPUT_ZERO
 from modelwire.tflite.int8_numbers import each, layer_of, to_integers, wider
 from tests.modelwire.tflite.test_int8_head import LOGISTIC, LOGITS, SOFTMAX, found
 from tests.stock import STOCK
@@ -23,7 +24,7 @@ def test_numbers_become_the_codes_that_they_came_from(file: bytes) -> None:
     head = found(file)
     weights = read_weights(file)
     scales = (each(head.kernel_scales, head.outputs), each(head.bias_scales, head.outputs))
-    again = to_integers(*layer_of(head, weights), *scales)
+    again = to_integers(head, *layer_of(head, weights), *scales)
     assert again[KERNEL].tobytes() == weights[KERNEL].tobytes() and again[BIAS].tobytes() == weights[BIAS].tobytes()
     assert write_weights(file, {**weights, **again}) == file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from edgecloud.author import author
@@ -10,6 +11,8 @@ from edgecommon.files import write_named
 from edgecommon.printing import Answer
 
 from ..model_files import require_another
+from ..rehearsals import add_rehearsal
+from .deepest import rehearse_graft
 from .grafts import add_graft, describe, in_words, wish_of
 
 NAME = "author"
@@ -23,11 +26,15 @@ EXAMPLES = (
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="MODEL", help="a .keras or .h5 file, or the folder of a SavedModel; needs the extra [author]")
     add_graft(parser)
+    add_rehearsal(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
     require_another(args.file, args.output)
-    made = author(args.file, wish_of(args))
-    write_named(Path(args.output), made.file)
-    document = {**describe(args, made.grafted, made.stock), "difference": made.difference}
-    return Answer(document, in_words(args, made.grafted, len(made.stock)))
+    wish = wish_of(args)
+    made = author(args.file, wish)
+    ran = rehearse_graft(args, made.grafted, made.stock, wish)
+    write_named(Path(args.output), ran.file)
+    grafted = replace(made.grafted, file=ran.file)
+    document = {**describe(args, grafted, made.stock), "difference": made.difference, **ran.document()}
+    return Answer(document, in_words(args, grafted, len(made.stock), ran.words()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from edgecloud.graft.grafting import graft
@@ -10,6 +11,8 @@ from edgecommon.files import write_named
 from edgecommon.printing import Answer
 
 from ..model_files import read_file, require_another
+from ..rehearsals import add_rehearsal
+from .deepest import rehearse_graft
 from .grafts import add_graft, describe, in_words, wish_of
 
 NAME = "graft"
@@ -26,11 +29,15 @@ EXAMPLES = (
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="STOCK.tflite", help="an inference-only float32 or float16 model of one input")
     add_graft(parser)
+    add_rehearsal(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
     require_another(args.file, args.output)
     data = read_file(args.file)
-    made = graft(data, wish_of(args))
-    write_named(Path(args.output), made.file)
-    return Answer(describe(args, made, data), in_words(args, made, len(data)))
+    wish = wish_of(args)
+    made = graft(data, wish)
+    ran = rehearse_graft(args, made, data, wish)
+    write_named(Path(args.output), ran.file)
+    made = replace(made, file=ran.file)
+    return Answer({**describe(args, made, data), **ran.document()}, in_words(args, made, len(data), ran.words()))

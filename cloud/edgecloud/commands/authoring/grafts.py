@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd; the others keep slots in the file")
     parser.add_argument("--batch", type=whole(1, 65536), default=16, metavar="B", help="samples of one training step (default: 16)")
     parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
+    parser.add_argument("--signature", metavar="NAME", help="which signature of the file is meant (default: the first subgraph)")
 
 
 def add_graft(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +52,8 @@ def wish_of(args: argparse.Namespace) -> Wish:
     """Return what the command line asks of a graft."""
     return Wish(
         train=tuple(args.train), modes=tuple(args.modes), loss=args.loss, optimizer=args.optimizer, batch=args.batch,
-        output=args.target or "", add_classes=tuple(args.add_class), score=args.score, model=Path(args.file).name,
+        output=args.target or "", signature=args.signature or "", add_classes=tuple(args.add_class), score=args.score,
+        model=Path(args.file).name,
     )  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def describe(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
             {"mode": m.name, "signature": m.signature, "weights": list(m.weights), **describe_cost(cost(made.graphs[m.name]))}
             for m in made.modes
         ],
+        "inputs": [asdict(p) for p in made.parts], "labels": {name: list(lines) for name, lines in made.labels.items()},
         "head": None if made.output_head is None else asdict(made.output_head), "score": args.score,
         "stored": dict(made.stored), "once_a_sample": made.singly,
     }  # fmt: skip
@@ -82,8 +86,8 @@ def describe_cost(cost: GraftCost | None) -> Document:
     }  # fmt: skip
 
 
-def in_words(args: argparse.Namespace, made: Grafted, before: int) -> str:
-    """Return the same as text. before: bytes of the stock file."""
+def in_words(args: argparse.Namespace, made: Grafted, before: int, more: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the same as text. before: bytes of the stock file. more: facts to add."""
     fixed = tflite_file.contract(made.file)
     entries = sum(layer.entries(made.stock) for layer in made.layers)
     names = {"ce": "cross-entropy", "binary": "binary cross-entropy", "mse": "mean squared error"}
@@ -92,13 +96,14 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int) -> str:
             ("file", args.output), ("bytes", f"{len(made.file)} ({before} before)"),
             ("trains", f"{entries} weights in {', '.join(layer.name for layer in made.layers)}"),
             ("loss", names[made.loss]), ("optimizer", args.optimizer),
+            ("x holds", " | ".join(f"{p.name} {p.type}{list(p.shape)}" for p in made.parts)),
             ("batch", f"{fixed.batch} of x {list(fixed.x_shape)}, y {list(fixed.y_shape)}"),
             ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
             ("head", "one that trains with the same bits everywhere" if made.output_head else ""),
             ("score", f"compared with the weight {THRESHOLD}" if args.score else ""),
             ("stored", ", ".join(f"{name} as {how}" for name, how in made.stored.items())),
             ("once a sample", f"{made.singly} operators, which take no batch" if made.singly else ""),
-            ("signatures", ", ".join(made.signatures)),
+            ("signatures", ", ".join(made.signatures)), *more,
         )
     )  # fmt: skip
     if len(made.modes) == 1:

@@ -19,6 +19,7 @@ from modelwire.tflite.notes import THRESHOLD, Notes
 from .. import int8_heads
 from ..answer import Document, facts, table
 from ..model_files import read_file
+from ..rehearsals import said_by_notes
 from .grafts import add_step, describe_cost
 
 NAME = "inspect"
@@ -35,13 +36,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    wish = Wish(loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", model=Path(args.file).name)
+    wish = Wish(
+        loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", signature=args.signature or "",
+        model=Path(args.file).name,
+    )  # fmt: skip
     data = read_file(args.file)
     looked = look(data, wish, rate=1e9 * (args.gmacs or 0))
     head, why = int8_heads.int8_head_of(data, wish.model)
     document: Document = {
         "file": args.file, "bytes": len(looked.stock.data), "sha256": looked.stock.sha256, "signatures": list(looked.signatures),
         "inputs": _tensors(looked, looked.stock.inputs), "outputs": _tensors(looked, looked.stock.outputs), "reason": looked.reason,
+        "x": [asdict(part) for part in looked.parts], "labels": {name: list(lines) for name, lines in looked.labels.items()},
         "operators": [{"operator": name, "count": n, "gradient": rule} for name, n, rule in looked.operators],
         "layers": [
             {"name": one.name, "kind": one.kind, "operator": one.operator,
@@ -52,6 +57,8 @@ def run(args: argparse.Namespace) -> Answer:
         "batch": _batch(args, looked), "multiplications_per_second": looked.rate,
         "head": None if looked.notes is None or looked.notes.head is None else asdict(looked.notes.head),
         "score": looked.notes is not None and looked.notes.score,
+        "rehearsed": None if looked.notes is None else looked.notes.rehearsed,
+        "learning_rates": {} if looked.notes is None else {m.name: m.learning_rate for m in looked.notes.modes if m.learning_rate},
         "modes": [
             {"mode": m.name, "layers": m.layers or None, "weights": m.entries, "reason": m.reason, "milliseconds": m.milliseconds or None,
              **describe_cost(m.cost)}
@@ -73,7 +80,9 @@ def _inspected(args: argparse.Namespace, looked: Looked, int8: str) -> str:
         facts(
             (
                 ("file", args.file), ("bytes", len(stock.data)), ("signatures", ", ".join(looked.signatures)), ("takes", ends[0]),
-                ("gives", ends[1]), ("can't be grafted" if int8 else "can't be trained", looked.reason), ("int8 head", int8),
+                ("x holds", " | ".join(f"{p.name} {p.type}{list(p.shape)}" for p in looked.parts)), ("gives", ends[1]),
+                *((f"{len(lines)} names in {name}", ", ".join(lines[:5])) for name, lines in looked.labels.items()),
+                ("can't be grafted" if int8 else "can't be trained", looked.reason), ("int8 head", int8),
                 *_noted(looked.notes),
             )
         ),
@@ -109,4 +118,8 @@ def _noted(notes: Notes | None) -> tuple[tuple[str, str], ...]:
     if notes is None:
         return ()
     dense = "" if notes.head is None else f"{len(notes.head.layers)} dense on {notes.head.features} features, {notes.head.loss}"
-    return (("optimizer", notes.optimizer), ("head", dense), ("score", f"against {THRESHOLD}" if notes.score else ""))
+    rates = ", ".join(f"{mode.name} {mode.learning_rate:g}" for mode in notes.modes if mode.learning_rate)
+    return (
+        ("optimizer", notes.optimizer), ("head", dense), ("score", f"against {THRESHOLD}" if notes.score else ""),
+        ("rehearsed", said_by_notes(notes.rehearsed)), ("learning rates", rates),
+    )  # fmt: skip

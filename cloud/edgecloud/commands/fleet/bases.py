@@ -6,16 +6,19 @@ import argparse
 from pathlib import Path
 
 from edgecloud.registry import Base
+from edgecloud.rehearsal import rehearsed
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, add_limit, most
 from modelwire.errors import BadArgument
 from modelwire.tensors import check_name
 from modelwire.tflite.file import check_trainable, read_head
+from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 
 from .. import int8_heads
 from ..answer import Document, facts, now, registry_of, table, when
 from ..model_files import read_model
+from ..rehearsals import add_rehearsal, describe, progress, require, said_by_notes, say
 from ..verb import Verb
 
 NAME = "bases"
@@ -27,6 +30,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.tflite", help="a trainable model file")
     parser.add_argument("--name", help="what to call it (default: the file's name)")
     parser.add_argument("--exact", action="store_true", help="for devices that were set up with --exact: they adopt nothing")
+    add_rehearsal(parser)
 
 
 def add_base(args: argparse.Namespace) -> Answer:
@@ -35,7 +39,10 @@ def add_base(args: argparse.Namespace) -> Answer:
     file = read_model(path)
     check_trainable(file, model=name)
     head = read_head(file, model=name)
+    notes = notes_of(file, model=name)
     manifest = manifest_of(file, exact=args.exact)
+    found = None if args.no_rehearse else rehearsed(file, model=name, rates=False, said=progress(name))
+    require(found, name)
     with registry_of(args, readonly=False) as store, store.transaction():
         known = store.bases.get(manifest.commit)
         if known is None:
@@ -50,12 +57,13 @@ def add_base(args: argparse.Namespace) -> Answer:
             )
     document = {
         **_base(known), "weights": manifest.schema.size, "tensors": len(manifest.schema.tensors), "exact": manifest.all_exact,
-        "int8_head": int8_heads.describe(head),
+        "int8_head": int8_heads.describe(head), "rehearsed": describe(found), "rehearsed_when_made": notes.rehearsed,
     }  # fmt: skip
     text = facts(
         (
             ("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes"),
             ("int8 head", "" if head is None else int8_heads.say(head)),
+            ("rehearsed", say(found)), ("when it was made", said_by_notes(notes.rehearsed)),
         )
     )  # fmt: skip
     return Answer(document, text)

@@ -75,6 +75,8 @@ def keep(file: FileBuilder, *stocks: Stock) -> None:
 
 def refused(stock: Stock) -> str:
     """Return why what a file calls can't be kept; empty when it can."""
+    if stock.number and 0 in reached(stock, stock.number):
+        return "its subgraph calls the first one, whose place it has to take"
     once = {to for code, op, _ in operators(stock, stock.number) for to in _called(code, op) if code == ops.CALL_ONCE}
     for graph in sorted(reached(stock, stock.number)):
         for code, _, custom in operators(stock, graph):

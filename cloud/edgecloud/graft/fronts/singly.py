@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from edgecloud.graft.batch import Batched, CannotBatch, batched, stock_table
+from edgecloud.graft.batch import Batched, CannotBatch, batched, forward, stock_table
 from edgecloud.graft.stock import Op, Stock
 from edgecloud.graft.tape import NoRule
 from edgecloud.graft.writing import copying, flat, ops
@@ -108,11 +108,23 @@ def _close(stock: Stock, alone: set[int], moving: Iterable[Op], behind: frozense
             given.update(t for other in stock.operators if other.index in alone - before for t in other.outputs)
 
 
-def append(graph: GraphBuilder, stock: Stock, layout: Batched, batch: int) -> None:
-    """Append a copy of what runs once a sample for each, and lay what the copies give side by side.
+def append(
+    graph: GraphBuilder, stock: Stock, layout: Batched, batch: int, variables: frozenset[int], wanted: frozenset[int]
+) -> frozenset[int]:  # fmt: skip
+    """Append what runs once for each sample; return the operators in `wanted` that are left, all of them where nothing does.
 
-    The graph's first tensors are the stock's; those that no sample changes are computed already.
+    The graph's first tensors are the stock's. What no sample changes comes first, since the copies share it.
     """
+    if not layout.singly:
+        return wanted
+    still = frozenset(op.index for op in stock.operators if not stock.moving.intersection(op.outputs)) - layout.singly
+    forward(graph, stock, layout, variables, wanted & still)
+    _copies(graph, stock, layout, batch)
+    return wanted - still - layout.singly
+
+
+def _copies(graph: GraphBuilder, stock: Stock, layout: Batched, batch: int) -> None:
+    """Append a copy of what runs once a sample for each, and lay what the copies give side by side."""
     alone = [op for op in stock.operators if op.index in layout.singly]
     stacked = sorted(_given(stock, set(layout.singly), frozenset(op.index for op in stock.operators)))
     parts: dict[int, list[int]] = {t: [] for t in stacked}

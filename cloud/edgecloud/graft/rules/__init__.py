@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["conv", "dense", "pointwise", "shape"]
+__all__ = ["conv", "dense", "functions", "pointwise", "sequences", "shape", "space"]

@@ -34,10 +34,12 @@ from .dense import give_bias
 def conv_2d(tape: Tape, op: Op, dy: int) -> None:
     graph, (x, w) = tape.graph, op.inputs[:2]
     gives, down, across, takes = tape.shape(w)
-    if tape.shape(x)[3] != takes:
-        raise NoRule(op, "convolves its channels in groups")
     sliding = of_conv(op, tape.shape(x), (down, across))
     flat_dy = graph.reshape(dy, (prod(tape.shape(dy)[:3]), gives))
+    if tape.shape(x)[3] != takes:
+        _grouped(tape, op, dy, sliding)
+        give_bias(tape, op, flat_dy)
+        return
     if tape.wants(w):
         tape.give(w, graph.reshape(graph.matmul(flat_dy, _columns(graph, x, sliding), adjoint_a=True), tape.shape(w)))
     if tape.wants(x):
@@ -52,6 +54,33 @@ def _columns(graph: GraphBuilder, x: int, sliding: Windows) -> int:
     inside = padded(graph, x, sliding)
     parts = [seen(graph, inside, sliding, offset) for offset in sliding.offsets()]
     return graph.reshape(graph.concatenate(parts, 3), (rows, len(parts) * channels))
+
+
+def _grouped(tape: Tape, op: Op, dy: int, sliding: Windows) -> None:
+    """Give the gradients of channels that are convolved in groups: products of matrices, one for each group."""
+    graph, (x, w) = tape.graph, op.inputs[:2]
+    (gives, down, across, takes), shape = tape.shape(w), tape.shape(x)
+    groups = shape[3] // takes
+    if groups * takes != shape[3] or gives % groups:
+        raise NoRule(op, f"convolves {shape[3]} channels in groups of {takes}, {gives} filters in all")
+
+    def by_group(a: int, places: int) -> int:
+        """Return [rows, places * channels] as [groups, rows, places * channels of a group]."""
+        rows, size = graph.shape(a)
+        each = size // places // groups
+        laid = graph.transpose(graph.reshape(a, (rows, places, groups, each)), (2, 0, 1, 3))
+        return graph.reshape(laid, (groups, rows, places * each))
+
+    places, of_group = down * across, gives // groups
+    if tape.wants(w):
+        flat_dy = by_group(graph.reshape(dy, (prod(tape.shape(dy)[:3]), gives)), 1)
+        tape.give(w, graph.reshape(graph.matmul(flat_dy, by_group(_columns(graph, x, sliding), places), adjoint_a=True), tape.shape(w)))
+    if tape.wants(x):
+        filters = graph.transpose(graph.reshape(turned(graph, w), (groups, of_group, places, takes)), (0, 2, 1, 3))
+        over = Windows(sliding.size, (1, 1), sliding.dilation, (0, 0), (0, 0), (shape[1], shape[2]))
+        columns = by_group(_columns(graph, facing(graph, dy, sliding, shape), over), places)
+        given = graph.matmul(columns, graph.reshape(filters, (groups, places * of_group, takes)))
+        tape.give(x, graph.reshape(graph.transpose(given, (1, 0, 2)), shape))
 
 
 def _conv_input(graph: GraphBuilder, w: int, dy: int, flat_dy: int, sliding: Windows, shape: Shape, padding: int) -> int:
@@ -117,21 +146,40 @@ def depthwise_conv_2d(tape: Tape, op: Op, dy: int) -> None:
 
 @rule(ops.AVERAGE_POOL_2D)
 def average_pool(tape: Tape, op: Op, dy: int) -> None:
-    graph, shape = tape.graph, tape.shape(op.inputs[0])
-    sliding = of_pool(op, shape)
+    shape = tape.shape(op.inputs[0])
+    tape.give(op.inputs[0], _shared(tape.graph, dy, of_pool(op, shape), shape))
+
+
+@rule(ops.L2_POOL_2D)
+def l2_pool(tape: Tape, op: Op, dy: int) -> None:
+    """The root of the mean of the squares: each entry's share is in proportion to it. Where all are zero, none has any."""
+    graph, x, shape = tape.graph, op.inputs[0], tape.shape(op.inputs[0])
+    y = graph.maximum(_before_fused(graph, op), graph.constant_of(1e-30))
+    tape.give(x, graph.mul(x, _shared(graph, graph.div(dy, y), of_pool(op, shape), shape)))
+
+
+def _before_fused(graph: GraphBuilder, op: Op) -> int:
+    """Return what a pool gives before the activation that is fused into it."""
+    if op.fused == ops.NONE:
+        return op.outputs[0]
+    options = {0: flat.i8(op.option(0, small=True)), **{n: flat.i32(op.option(n)) for n in range(1, 5)}}
+    return graph.op(op.code, op.inputs, graph.shape(op.outputs[0]), options)
+
+
+def _shared(graph: GraphBuilder, dy: int, sliding: Windows, shape: Shape) -> int:
+    """Return maps of `shape` in which each window has given its entries equal shares of its dy."""
     if sliding.count == (1, 1) and sliding.size == shape[1:3]:
-        tape.give(op.inputs[0], graph.broadcast(graph.scale(dy, 1 / prod(sliding.size)), shape))
-    elif back_to_back(sliding, shape):
+        return graph.broadcast(graph.scale(dy, 1 / prod(sliding.size)), shape)
+    if back_to_back(sliding, shape):
         share = graph.scale(dy, 1 / prod(sliding.size))
-        tape.give(op.inputs[0], interleaved(graph, [share] * prod(sliding.size), sliding, shape))
-    else:
-        graph.file.room(prod(sliding.count))
-        # Padding is not counted: each window divides by the entries that it really saw.
-        axes = zip(shape[1:3], sliding.size, sliding.stride, sliding.before, sliding.count, strict=True)
-        down, across = (_counts(n, k, s, b, c) for n, k, s, b, c in axes)
-        share = graph.mul(dy, graph.constant_of((1 / np.outer(down, across)).astype(np.float32)[None, :, :, None]))
-        ones = graph.filled((1, *sliding.size, shape[3]), 1.0)
-        tape.give(op.inputs[0], depthwise(graph, facing(graph, share, sliding, shape), ones, (1, 1)))
+        return interleaved(graph, [share] * prod(sliding.size), sliding, shape)
+    graph.file.room(prod(sliding.count))
+    # Padding is not counted: each window divides by the entries that it really saw.
+    axes = zip(shape[1:3], sliding.size, sliding.stride, sliding.before, sliding.count, strict=True)
+    down, across = (_counts(n, k, s, b, c) for n, k, s, b, c in axes)
+    share = graph.mul(dy, graph.constant_of((1 / np.outer(down, across)).astype(np.float32)[None, :, :, None]))
+    ones = graph.filled((1, *sliding.size, shape[3]), 1.0)
+    return depthwise(graph, facing(graph, share, sliding, shape), ones, (1, 1))
 
 
 def _counts(n: int, size: int, stride: int, before: int, count: int) -> list[int]:
@@ -143,12 +191,10 @@ def _counts(n: int, size: int, stride: int, before: int, count: int) -> list[int
 def max_pool(tape: Tape, op: Op, dy: int) -> None:
     """The first of equal entries of a window takes all, as TensorFlow has it."""
     graph, x, shape = tape.graph, op.inputs[0], tape.shape(op.inputs[0])
-    if op.fused != ops.NONE:
-        raise NoRule(op, "has an activation fused into a maximum")
     sliding = of_pool(op, shape)
     tiles = back_to_back(sliding, shape)
     inside = padded(graph, x, sliding, fill=-3e38)
-    y, left, parts = op.outputs[0], dy, []
+    y, left, parts = _before_fused(graph, op), dy, []
     offsets = list(sliding.offsets())
     for i, offset in enumerate(offsets):
         takes = graph.mul(left, graph.as_float(graph.compare(ops.EQUAL, seen(graph, inside, sliding, offset), y)))

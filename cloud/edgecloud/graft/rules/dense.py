@@ -16,6 +16,9 @@ def fully_connected(tape: Tape, op: Op, dy: int) -> None:
         raise NoRule(op, "keeps its weights shuffled")
     gives, takes = tape.shape(w)
     rows = prod(tape.shape(x)) // takes
+    if tape.layout.axes[w] is not None:
+        _product(tape, op, dy)
+        return
     flat = graph.reshape(dy, (rows, gives))
     if tape.wants(w):
         # [gives, takes], as the file keeps it: no transposition.
@@ -23,6 +26,21 @@ def fully_connected(tape: Tape, op: Op, dy: int) -> None:
     if tape.wants(x):
         tape.give(x, graph.reshape(graph.matmul(flat, w), tape.shape(x)))
     give_bias(tape, op, flat)
+
+
+def _product(tape: Tape, op: Op, dy: int) -> None:
+    """Give both sides of a product whose weights are each sample's own."""
+    graph, (x, w) = tape.graph, op.inputs[:2]
+    gives, takes = tape.stock.tensors[w].shape
+    many = tape.shape(w)[0] // gives
+    rows = tape.stock.tensors[x].size // takes
+    flat = graph.reshape(dy, (many, rows, gives))
+    if tape.wants(x):
+        tape.give(x, graph.reshape(graph.matmul(flat, graph.reshape(w, (many, gives, takes))), tape.shape(x)))
+    if tape.wants(w):
+        product = graph.matmul(flat, graph.reshape(x, (many, rows, takes)), adjoint_a=True)
+        tape.give(w, graph.reshape(product, tape.shape(w)))
+    give_bias(tape, op, graph.reshape(dy, (many * rows, gives)))
 
 
 def give_bias(tape: Tape, op: Op, flat: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgecloud.graft.batch import moves
 from edgecloud.graft.stock import Op
-from edgecloud.graft.tape import NoRule, Tape, rule
+from edgecloud.graft.tape import Tape, rule
 from edgecloud.graft.writing import ops
 from edgecloud.graft.writing.build import GraphBuilder, Shape
 
@@ -40,24 +40,6 @@ def pad(tape: Tape, op: Op, dy: int) -> None:
 @rule(ops.SLICE)
 def slice_(tape: Tape, op: Op, dy: int) -> None:
     begin = [int(n) for n in tape.stock.value(op.inputs[1])]
-    _put_back(tape, op, dy, begin)
-
-
-@rule(ops.STRIDED_SLICE)
-def strided_slice(tape: Tape, op: Op, dy: int) -> None:
-    if any(int(s) != 1 for s in tape.stock.value(op.inputs[3])):
-        raise NoRule(op, "leaves entries out between those it takes")
-    shape, begin, cut = tape.shape(op.inputs[0]), [], []
-    starts = tape.stock.value(op.inputs[1])
-    left = list(tape.shape(op.outputs[0]))
-    for axis, size in enumerate(shape):
-        start = 0 if axis >= len(starts) or op.option(0) >> axis & 1 else int(starts[axis])
-        begin.append(max(0, start + size if start < 0 else start))
-        cut.append(1 if op.option(4) >> axis & 1 else left.pop(0))
-    _put_back(tape, op, tape.graph.reshape(dy, cut), begin)
-
-
-def _put_back(tape: Tape, op: Op, dy: int, begin: list[int]) -> None:
     shape, size = tape.shape(op.inputs[0]), tape.shape(dy)
     tape.give(op.inputs[0], tape.graph.pad(dy, [(b, n - b - s) for b, n, s in zip(begin, shape, size, strict=True)]))
 
@@ -124,6 +106,37 @@ def reduce_extreme(tape: Tape, op: Op, dy: int) -> None:
     reached = graph.as_float(graph.compare(ops.EQUAL, x, graph.reshape(op.outputs[0], kept)))
     share = graph.div(graph.reshape(dy, kept), graph.sum(reached, axes, keep=True))
     tape.give(x, graph.mul(reached, share))
+
+
+@rule(ops.REDUCE_PROD)
+def reduce_product(tape: Tape, op: Op, dy: int) -> None:
+    """The product of all the others, by running products from either side: a quotient would not know what to do with zeros."""
+    graph, x = tape.graph, op.inputs[0]
+    shape, axes = tape.shape(x), _axes(tape, op)
+    rest = [i for i in range(len(shape)) if i not in axes]
+    rows, many = prod(shape[i] for i in rest), prod(shape[i] for i in axes)
+    order = [*rest, *axes]
+    laid = graph.reshape(graph.transpose(x, order) if order != sorted(order) else x, (rows, many))
+    before, behind = (_running_product(graph, laid, back=back) for back in (False, True))
+    share = graph.mul(graph.mul(before, behind), graph.reshape(dy, (rows, 1)))
+    given = graph.reshape(share, [shape[i] for i in order])
+    tape.give(x, graph.transpose(given, [int(i) for i in np.argsort(order)]) if order != sorted(order) else given)
+
+
+def _running_product(graph: GraphBuilder, x: int, *, back: bool) -> int:
+    """Return, for each entry of a row [rows, many], the product of those before it (back: behind it); in log2(many) steps."""
+    rows, many = graph.shape(x)
+
+    def moved(a: int, by: int) -> int:
+        kept = graph.slice(a, [0, by if back else 0], [rows, many - by])
+        return graph.pad(kept, [(0, 0), (0, by) if back else (by, 0)], fill=1.0)
+
+    if many == 1:
+        return graph.filled((1, 1), 1.0)
+    total, by = moved(x, 1), 1
+    while by < many:
+        total, by = graph.mul(total, moved(total, by)), 2 * by
+    return total
 
 
 def _axes(tape: Tape, op: Op) -> list[int]:

@@ -101,16 +101,18 @@ class _Walk:
 _DATA = (ops.WHERE, ops.UNIQUE, ops.SEGMENT_SUM)  # how much they give depends on what they are given
 
 
-def resolve(stock: Stock, inputs: Mapping[int, Shape] | None = None) -> Resolved:
+def resolve(stock: Stock, inputs: Mapping[int, Shape] | None = None, values: Mapping[int, Array] | None = None) -> Resolved:
     """Return the shape of every tensor, and the values that depend on shapes and constants alone.
 
-    inputs: shapes of inputs in the place of the file's. Never raises for a graph that contradicts itself: what could not be found says why.
+    inputs: shapes of inputs in the place of the file's. values: of constants in the place of the file's.
+    Never raises for a graph that contradicts itself: what could not be found says why.
     """
     tensors: Sequence[StockTensor] = stock.tensors
     walk = _Walk(stock, [t.shape for t in tensors])
     for t, shape in (inputs or {}).items():
         walk.shapes[t] = shape
     walk.constants()
+    walk.values.update(values or {})
     for op in stock.operators:
         walk.step(op)
     shapes = [tensor.shape if shape is None else shape for tensor, shape in zip(tensors, walk.shapes, strict=True)]

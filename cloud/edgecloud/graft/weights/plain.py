@@ -54,6 +54,12 @@ def needed(stock: Stock, tensor: int) -> bool:
     return known.type != ops.FLOAT32 or (known.sparse and tensor not in stock.source)
 
 
+def not_plain(stock: Stock, weights: Mapping[str, int]) -> dict[str, str]:
+    """Return how the file stores each of these weights that is not plain float32, by its name."""
+    every = {name: stored_as(stock, t) for name, t in weights.items()}
+    return {name: how for name, how in every.items() if how != "float32"}
+
+
 def stored_as(stock: Stock, tensor: int) -> str:
     """Return how the file stores a weight: float32, float16, int8, ...; and whether it is sparse."""
     while (op := stock.source.get(tensor)) is not None and op.code in (ops.DEQUANTIZE, ops.DENSIFY):

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "copying", "flat", "ops"]
+__all__ = ["build", "copying", "flat", "noted", "ops"]

@@ -263,7 +263,7 @@ class GraphBuilder:
 
     def broadcast(self, a: int, shape: Sequence[int]) -> int:
         wanted = tuple(shape)
-        return a if wanted == self.shape(a) else self.op(ops.BROADCAST_TO, (a, self.constant_of(wanted)), wanted)
+        return a if wanted == self.shape(a) else self.op(ops.BROADCAST_TO, (a, self.constant_of(wanted)), wanted, type=self.types[a])
 
     def concatenate(self, parts: Sequence[int], axis: int) -> int:
         if len(parts) == 1:

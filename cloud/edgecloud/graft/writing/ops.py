@@ -41,10 +41,14 @@ OPTIONS = {
     TRANSPOSE_CONV: 49, EQUAL: 53, LOG: 0, SUM: 27, SQRT: 0, PACK: 59, LOGICAL_AND: 61,
     UNPACK: 64, SQUARE: 66, ABS: 78, REVERSE_V2: 81, SELECT_V2: 98, BATCH_MATMUL: 101, CALL_ONCE: 103, BROADCAST_TO: 104, VAR_HANDLE: 111,
     READ_VARIABLE: 112, ASSIGN_VARIABLE: 113,
+    DEPTH_TO_SPACE: 94, L2_POOL_2D: 5, SPACE_TO_DEPTH: 19, BATCH_TO_SPACE_ND: 24, SPACE_TO_BATCH_ND: 25, CONV_3D: 106,
+}  # fmt: skip
+OPTIONS |= {
+    FLOOR: 0, SIN: 0, COS: 84, POW: 56, ONE_HOT: 61, REVERSE_SEQUENCE: 87, SCATTER_ND: 97, CUMSUM: 102, RELU_0_TO_1: 0,
 }  # fmt: skip
 VERSIONS = {BROADCAST_TO: 2}  # the lowest that takes what is asked of it here, where that is not 1
 
-FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, RESOURCE, INT4 = 0, 1, 2, 3, 4, 6, 7, 9, 13, 17  # TensorType
+FLOAT32, FLOAT16, INT32, UINT8, INT64, STRING, BOOL, INT16, INT8, RESOURCE, INT4 = 0, 1, 2, 3, 4, 5, 6, 7, 9, 13, 17  # TensorType
 TYPE_NAMES = {
     0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16", 9: "int8", 13: "resource",
     17: "int4",
@@ -55,7 +59,7 @@ NONE, FUSED_RELU, FUSED_RELU_N1_TO_1, FUSED_RELU6, FUSED_TANH = 0, 1, 2, 3, 4  #
 FUSED_AS = {RELU: FUSED_RELU, RELU6: FUSED_RELU6, RELU_N1_TO_1: FUSED_RELU_N1_TO_1, TANH: FUSED_TANH}
 FUSED = {  # the field of its options in which an operator keeps the activation fused into it
     ADD: 0, AVERAGE_POOL_2D: 5, CONCATENATION: 1, CONV_2D: 3, DEPTHWISE_CONV_2D: 4, FULLY_CONNECTED: 0, MAX_POOL_2D: 5, MUL: 0, SUB: 0,
-    DIV: 0, TRANSPOSE_CONV: 3,
+    DIV: 0, TRANSPOSE_CONV: 3, L2_NORMALIZATION: 0, L2_POOL_2D: 5, CONV_3D: 4,
 }  # fmt: skip
 SAME, VALID = 0, 1  # Padding
 

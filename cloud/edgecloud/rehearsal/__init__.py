@@ -1,0 +1,11 @@
+"""Runs a file as a board will, before anyone trusts it to one: in processes of their own, under limits.
+
+Nothing here knows of the registry or of how a graft is made; what it finds out is told, never raised.
+"""
+
+from __future__ import annotations
+
+from .limited import RehearsalLimits
+from .rehearsing import ModeRun, Rehearsal, StockRun, ran, rehearsed
+
+__all__ = ["ModeRun", "Rehearsal", "RehearsalLimits", "StockRun", "ran", "rehearsed"]
