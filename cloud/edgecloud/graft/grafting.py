@@ -279,10 +279,8 @@ class _Graft:
             raise NotTrainable(model=self.wish.model, reason=reason) from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
-        return Grafted(
-            file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, self.stored, len(self.many.singly),
-            self.parts,
-        )  # fmt: skip
+        said = (self.stored, len(self.many.singly), self.parts)
+        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, *said)
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
