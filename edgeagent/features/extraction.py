@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ defer("subprocess")  # loaded with the first features that are wanted
 import subprocess  # noqa: E402
 
 _LINE = 64 * 1024  # bytes of one line; what is longer is none of ours
+SAMPLE_SECONDS = 600  # of processor time for a sample, or for the first look at the file: a front with a loop may never end
 _WAIT = 0.02  # seconds between two looks, while the link is served
 _TOLD = (
     errors.NotTrainable, errors.RuntimeUnusable, errors.StateDamaged, errors.StateBusy, errors.ConfigError, errors.MissingFile,
@@ -32,14 +34,16 @@ class Extraction:
     """One run of the other process."""
 
     def __init__(
-        self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0, clock: Clock | None = None
+        self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0, clock: Clock | None = None,
+        seconds: int = SAMPLE_SECONDS,
     ) -> None:  # fmt: skip
         """state: the agent's folder; base: the commit of the model's base; until: the newest sample that counts, 0 for none at all.
 
-        share: of one core that it takes: it rests between samples.
+        share: of one core that it takes: it rests between samples. seconds: of processor time for each, after which it is ended.
         """
         self.model, self._clock = model, clock or Clock()
-        command = [sys.executable, "-m", "edgeagent.features.extraction", str(state), model, base.hex(), str(until), str(share)]
+        words = [str(state), model, base.hex(), str(until), str(share), str(seconds)]
+        command = [sys.executable, "-m", "edgeagent.features.extraction", *words]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
         except OSError as e:
@@ -73,6 +77,9 @@ class Extraction:
         return self._last(told, child.returncode)
 
     def _last(self, told: bytes, code: int) -> dict[str, Any]:
+        if code == -signal.SIGXCPU:
+            reason = "mode features: one sample took more processor time than a front may take; it may never end"
+            raise NotTrainable(model=self.model, reason=reason)
         lines = told.decode("utf-8", "replace").split("\n")
         try:
             said = json.loads(lines[-2])
@@ -83,6 +90,15 @@ class Extraction:
             raise NotTrainable(model=self.model, reason=f"mode features: the process that computes them ended with {code}") from None
 
 
+def _allow(seconds: int) -> None:
+    """Let this process compute for so long from here on; then the kernel ends it, whatever it is in the middle of."""
+    import resource
+
+    used, (_, hard) = resource.getrusage(resource.RUSAGE_SELF), resource.getrlimit(resource.RLIMIT_CPU)
+    until = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (until if hard == resource.RLIM_INFINITY else min(until, hard), hard))
+
+
 def main(words: Sequence[str], clock: Clock | None = None) -> int:
     """Compute the features that are missing, and say what was found. The exit code is 0, also of an error that was told."""
     from edgeagent.samples.spool import Spool
@@ -91,6 +107,7 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
     from .agreement import looked_at
 
     state, model, base, until, share = Path(words[0]), words[1], bytes.fromhex(words[2]), int(words[3]), float(words[4])
+    seconds = int(words[5]) if len(words) > 5 else SAMPLE_SECONDS
 
     def say(**what: Any) -> None:
         print(json.dumps(what), flush=True)
@@ -103,7 +120,9 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
         say(done=done)
         clock.sleep((clock.monotonic() - worked) * (1 / share - 1))
         worked = clock.monotonic()
+        _allow(seconds)
 
+    _allow(seconds)
     try:
         with Spool(state) as spool:
             say(**looked_at(runtime.load(), spool, state, model, base=base, until=until, say=computed))

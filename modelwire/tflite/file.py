@@ -54,6 +54,7 @@ REFUSED = {
     ADD_N: "ADD_N, whose result depends on the number of threads; add in a chain",
     ELU: "ELU, which is missing from the reference kernels; use another activation",
 }
+CUSTOM_OF_RUNTIMES = ("AudioSpectrogram", "Mfcc", "TFLite_Detection_PostProcess")  # custom by name, but part of both runtimes
 STORED = {FLOAT32: Dtype.FLOAT32, FLOAT16: Dtype.FLOAT16, BFLOAT16: Dtype.BFLOAT16, INT8: Dtype.INT8, INT32: Dtype.INT32}
 NO_VALUE = "has no initial value in the file; a runtime would train on whatever lies in memory"
 
@@ -317,7 +318,7 @@ def _check_overlap(m: TfliteModel, model: str, variables: list[Variable]) -> Non
 
 def _check_custom(m: TfliteModel, model: str) -> None:
     for op in (op for g in m.graphs for op in g.operators):
-        if op.code == CUSTOM:
+        if op.code == CUSTOM and op.custom not in CUSTOM_OF_RUNTIMES:
             _refuse(model, f"it uses the operator {(op.custom or 'CUSTOM')[:60]}, which only full TensorFlow or its author's code can run")
 
 

@@ -5,4 +5,6 @@ docs/trainable-models.md says what comes out. Nothing here knows of the registry
 
 from __future__ import annotations
 
-__all__ = ["costs", "grafting", "inputs", "inspecting", "loss", "optimizers", "packing", "retraining", "stock", "writing"]
+__all__ = [
+    "costs", "fronts", "grafting", "inputs", "inspecting", "loss", "optimizers", "packing", "retraining", "stock", "weights", "writing",
+]  # fmt: skip

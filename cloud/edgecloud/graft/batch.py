@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwire.errors import NotTrainable
+from modelwire.errors import ModelError
 from modelwire.tflite.flatbuffer import U8, U32, Table
 
 from .shapes import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
@@ -43,6 +43,15 @@ class Batched:
 
     shapes: tuple[tuple[int, ...], ...]
     axes: tuple[int | None, ...]
+    singly: frozenset[int] = frozenset()  # operators, by index, that run once for each sample; what they give is laid side by side
+
+
+class CannotBatch(Exception):
+    """An operator that mixes the samples of a batch, or can't be seen not to; caught where a front is chosen, never shown as it is."""
+
+    def __init__(self, op: Op, why: str) -> None:
+        super().__init__(why)
+        self.op, self.why = op, why
 
 
 def single(stock: Stock) -> Batched:
@@ -50,14 +59,15 @@ def single(stock: Stock) -> Batched:
     return Batched(tuple(t.shape for t in stock.tensors), (None,) * len(stock.tensors))
 
 
-def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
+def batched(stock: Stock, batch: int, *, wanted: frozenset[int], stacked: frozenset[int] = frozenset()) -> Batched:
     """Return the shape of every tensor for `batch` samples. wanted: the operators that will be computed, by index.
 
-    Raises NotTrainable where an operator mixes the samples of a batch, or can't be seen not to.
+    stacked: tensors that lie side by side along their first axis, as the inputs do, whatever gives them.
+    Raises CannotBatch where an operator mixes the samples of a batch, or can't be seen not to.
     """
     axes: list[int | None] = [None] * len(stock.tensors)
     inner: set[int] = set()  # tensors whose samples stand in blocks: SPACE_TO_BATCH_ND lays one place of all samples before the next
-    for t in stock.inputs:
+    for t in (*stock.inputs, *stacked):
         axes[t] = 0
     for op in stock.operators:
         if op.index not in wanted:
@@ -70,7 +80,10 @@ def batched(stock: Stock, batch: int, *, wanted: frozenset[int]) -> Batched:
         if not takes:
             continue
         for out in op.outputs:
-            place = axes[out] = _axis(stock, op, takes, axes, out, inner)
+            try:
+                place = axes[out] = _axis(stock, op, takes, axes, out, inner)
+            except ModelError as e:  # sizes or axes that are computed
+                raise CannotBatch(op, f"takes {e.facts.get('model', 'something')!r} that is computed") from None
             if (op.code == ops.SPACE_TO_BATCH_ND or inner.intersection(takes)) and stock.tensors[out].shape[place] != 1:
                 inner.add(out)
     shapes = []
@@ -85,8 +98,8 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     axis = axes[takes[0]]
     assert axis is not None
 
-    def refuse(why: str) -> NotTrainable:
-        return NotTrainable(model=stock.tensors[out].name, reason=f"{op.name} (operator {op.index}) {why}; only a graph of one sample can")
+    def refuse(why: str) -> CannotBatch:
+        return CannotBatch(op, why)
 
     if op.code in (ops.SPACE_TO_BATCH_ND, ops.BATCH_TO_SPACE_ND):
         if shape[axis] != 1 and takes[0] not in inner:
@@ -142,7 +155,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     return place
 
 
-def _lifted_to(stock: Stock, takes: list[int], axes: list[int | None], to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
+def _lifted_to(stock: Stock, takes: list[int], axes: list[int | None], to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:
     """Return where the batch stands where a tensor of fewer axes is broadcast over what stands behind another's batch.
 
     [1, 6, 4] stands beside [1, 5, 6, 4] as if it began with another 1; of a batch, that 1 belongs behind the samples.
@@ -174,7 +187,7 @@ def lifted(stock: Stock, op: Op, layout: Batched) -> dict[int, tuple[int, ...]]:
     return shapes
 
 
-def _blocks(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
+def _blocks(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:
     """Return where the batch stands when places become samples, or samples places again.
 
     The runtimes lay the blocks of a batch one behind the other, and in each the samples: a batch of many is as one of one.
@@ -250,7 +263,7 @@ def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int)
     return order
 
 
-def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
+def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:
     """Return where the batch goes in an operator that cuts along axes; it may not cut along the batch."""
     if op.code == ops.STRIDED_SLICE:
         what = taken_by(stock, op)

@@ -19,11 +19,14 @@ from . import describing, loss, optimizers, parts, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
+from .fronts import called, singly
+from .fronts.stateless import STREAM, Fresh, fresh
 from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
+from .weights.plain import made_plain, not_plain, plain_layers
 from .widening import widen
 from .writing import flat, ops
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
@@ -62,6 +65,8 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
+    stored: Mapping[str, str]  # how the stock file stores a trained weight, where that is not float32
+    singly: int  # operators that run once for each sample
     parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
@@ -89,15 +94,12 @@ class Entered:
 def entered(data: bytes, wish: Wish) -> Entered:
     """Return the graph that is meant of a stock file, behind one input x. data: the file without a zip.
 
-    Raises NotTrainable where a sample can't be told from the inputs, or a shape can't be told before a run.
+    Raises NotTrainable where a sample can't be told from the inputs.
     """
     stock = chosen(read(data, wish.model), wish.signature, wish.model)
     check_stock(stock, wish)
     stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
-    given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
-    for why in given.stock.unknown.values():
-        raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
-    return given
+    return Entered(*joined(stock, wish.model, _named_output(stock, wish)))
 
 
 def _grafted(given: Entered, wish: Wish, origin: str) -> Grafted:
@@ -105,19 +107,27 @@ def _grafted(given: Entered, wish: Wish, origin: str) -> Grafted:
     output = output_of(stock, wish)
     if wish.add_classes:
         stock = read(widen(stock, output, wish.add_classes))
-    every = layers(stock, output)
-    check_layers(stock, every, wish)
-    selected = cuts(stock, every, wish.train, wish.modes)
+    one = fresh(stock, wish.model).stock
+    every = layers(one, output)
+    check_layers(one, every, wish)
+    selected = cuts(one, every, wish.train, wish.modes)
+    plainer, instead = made_plain(stock, selected[-1].weights.values(), wish.model)
+    trained = tuple(Cut(cut.name, plain_layers(cut.layers, instead)) for cut in selected)
     try:
-        return _Graft(stock, output, selected, wish, origin, given.parts).made()
+        return _Graft(fresh(plainer, wish.model), output, trained, wish, origin, given.parts, not_plain(one, selected[-1].weights)).made()
     except NoRule as refused:
-        raise _refusal(stock, output, every, wish, refused) from None
+        raise _refusal(one, output, every, wish, refused) from None
 
 
 def training(stock: Stock, selected: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
     """Return the subgraph that would train these layers. Raises NoRule where a gradient can't pass."""
-    cut = Cut(named(wish.train), selected)
-    return _Graft(stock, output_of(stock, wish), (cut,), wish).train(cut)
+    return _training(stock, output_of(stock, wish), selected, wish)
+
+
+def _training(stock: Stock, output: int, selected: tuple[Layer, ...], wish: Wish) -> GraphBuilder:
+    plainer, instead = made_plain(stock, (t for layer in selected for t in layer.weights.values()), wish.model)
+    cut = Cut(named(wish.train), plain_layers(selected, instead))
+    return _Graft(fresh(plainer, wish.model), output, (cut,), wish).train(cut)
 
 
 def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: int = -1) -> int:
@@ -131,8 +141,8 @@ def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refus
     while high - low > 1:
         count = next((n for n in (likely, likely + 1) if low < n < high), (low + high) // 2)
         try:
-            cut = Cut(f"last:{count}", select(stock, every, (f"last:{count}",)))
-            _Graft(stock, output, (cut,), wish).train(cut)
+            chosen = select(stock, every, (f"last:{count}",))
+            _training(stock, output, chosen, replace(wish, train=(f"last:{count}",)))
         except (NoRule, NotTrainable):
             high = count
         else:
@@ -156,18 +166,13 @@ def check_stock(stock: Stock, wish: Wish) -> None:
 
     if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
         raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
+    if why := called.refused(stock):
+        raise refuse(why)
     for op in stock.operators:
-        if op.code in _CALLS:
-            raise refuse(f"it uses {op.name} (operator {op.index}), a loop, branch or state, which can't be run on a batch")
-    for op in stock.operators:
-        if op.code == ops.CUSTOM:
+        if op.code == ops.CUSTOM and op.custom not in called.CUSTOM_OF_RUNTIMES:
             raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
-
-
-# Operators that call another subgraph, or keep something from call to call.
-_CALLS = (ops.IF, ops.WHILE, ops.CALL_ONCE, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE)
 
 
 def output_named(stock: Stock, name: str) -> int:
@@ -211,16 +216,19 @@ def check_layers(stock: Stock, every: Sequence[Layer], wish: Wish) -> None:
 
 @dataclass
 class _Graft:
-    stock: Stock
+    given: Fresh
     output: int
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
     parts: tuple[Part, ...] = ()  # what x holds
+    stored: Mapping[str, str] = field(default_factory=dict)  # how the author's file stores weights that are not plain float32
+    stock: Stock = field(init=False)  # of one sample
     file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
     def __post_init__(self) -> None:
+        self.stock, streaming = self.given.stock, self.given.streaming
         self.file = FileBuilder(self.stock, self.wish.model)
         self.weights = self.cuts[-1].weights
         # As the file holds them: a shape alone says nothing about how much there is.
@@ -230,8 +238,11 @@ class _Graft:
         self.variables = frozenset(self.weights.values())
         self.leading = self.stock.leading_to(self.output)
         self.place = loss.place(self.stock, self.output, self.wish.loss)
-        self.many: Batched = batched(self.stock, self.wish.batch, wanted=self.leading)
-        self.infer = GraphBuilder(self.file, "infer")  # the first subgraph: what a program that knows no signatures runs
+        self.many: Batched = singly.layout(self.stock, self.wish.batch, wanted=self.leading, trained=self.variables)
+        # The first subgraph is what a program that knows no signatures runs: the model as it was, with the present weights.
+        self.first = first = GraphBuilder(self.file, "infer" if streaming is None else STREAM)
+        called.keep(self.file, self.stock, *(() if streaming is None else (streaming,)))
+        self.infer = first if streaming is None else GraphBuilder(self.file, "infer")
         self.init = GraphBuilder(self.file, "init")
         # The optimizer's slots by what moves together: a signature makes room for those that it moves, and inference for none.
         self.init_slots = [GraphBuilder(self.file, f"init_slots_{i + 1}") for i, _ in enumerate(self.moments)] if self.slots else []
@@ -239,15 +250,24 @@ class _Graft:
         if self.wish.score:
             scoring.check(self.stock, self.output, self.place.kind, self.weights)
 
+    def stream(self, graph: GraphBuilder, streaming: Stock) -> None:
+        """Write the signature that keeps its state from call to call, as the stock file does."""
+        everything = frozenset(op.index for op in streaming.operators)
+        self.continue_stock(graph, single(streaming), everything, stock=streaming)
+        self.sign(graph, STREAM, {"x": streaming.inputs[0]}, self.outputs())
+
     def made(self) -> Grafted:
         self.initialise()
         one = single(self.stock)
         everything = frozenset(op.index for op in self.stock.operators)
+        if self.given.streaming is not None:
+            self.stream(self.first, self.given.streaming)
         self.continue_stock(self.infer, one, everything)
         self.sign(self.infer, "infer", {"x": self.stock.inputs[0]}, self.outputs())
-        evaluate = GraphBuilder(self.file, "eval")
-        self.evaluate(evaluate)
-        self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
+        if not self.many.singly:  # what runs once a sample is judged by `infer` as well
+            evaluate = GraphBuilder(self.file, "eval")
+            self.evaluate(evaluate)
+            self.sign(evaluate, "eval", {"x": self.stock.inputs[0]}, {"output": self.output})
         graphs = {cut.name: self.train(cut) for cut in reversed(self.cuts)}
         shapes = {name: self.stock.tensors[t].shape for name, t in self.weights.items()}
         self.access("weights", dict(sorted({**shapes, **({THRESHOLD: (1,)} if self.wish.score else {})}.items())), [self.init])
@@ -267,7 +287,8 @@ class _Graft:
             raise NotTrainable(model=self.wish.model, reason=f"no device would read its graft ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
-        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed)
+        said = (self.stored, len(self.many.singly), self.parts)
+        return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed, *said)
 
     def signatures(self) -> dict[Cut, str]:
         """Return the signature of each cut."""
@@ -321,15 +342,17 @@ class _Graft:
 
     def continue_stock(
         self, graph: GraphBuilder, layout: Batched, wanted: frozenset[int], *, faster: frozenset[int] = frozenset(),
-        reads: frozenset[int] | None = None,
-    ) -> dict[str, int]:
+        stock: Stock | None = None, reads: frozenset[int] | None = None,
+    ) -> dict[str, int]:  # fmt: skip
         """Append stock operators to an empty graph, with the weights that they take read from their variables; return the handles.
 
-        faster: weights whose layers take the form of matrix products. reads: the operators whose weights are read; None: the same ones.
+        faster: weights whose layers take the form of matrix products. stock: another file with these tensors, whose operators they are.
+        reads: the operators whose weights are read; None: the same ones.
         """
-        # `infer` keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
-        stock_tensors(graph, self.stock, layout, self.variables, None if graph is self.infer else self.stock.known)
-        taken = {t for op in self.stock.operators if op.index in (wanted if reads is None else reads) for t in op.inputs}
+        stock = stock or self.stock
+        # What infers keeps each operator of the stock file; elsewhere what depends on shapes alone is a constant, which the delegates want.
+        stock_tensors(graph, stock, layout, self.variables, None if graph in (self.infer, self.first) else stock.known)
+        taken = {t for op in stock.operators if op.index in (wanted if reads is None else reads) for t in op.inputs}
         handles: dict[str, int] = {}
         for name, t in self.weights.items():
             if t in taken:
@@ -337,12 +360,13 @@ class _Graft:
                     graph.call_once(self.init)
                 handles[name] = graph.variable(name)
                 graph.add_op(ops.READ_VARIABLE, [handles[name]], [t])
-        for t in (*self.stock.inputs, *self.stock.outputs):
+        for t in (*stock.inputs, *stock.outputs):
             if t not in self.variables:
-                tensor = self.stock.tensors[t]
-                graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if self.stock.is_constant(t) else 0)
+                tensor = stock.tensors[t]
+                graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if stock.is_constant(t) else 0)
         forms = (instead_of(graph, faster), stand_in(graph)) if faster else ()
-        forward(graph, self.stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
+        wanted = singly.append(graph, stock, layout, self.wish.batch, self.variables, wanted)
+        forward(graph, stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
         return handles
 
     def train(self, cut: Cut) -> GraphBuilder:
@@ -479,8 +503,11 @@ class _Graft:
         said: dict[str, object] = {
             "stock_sha256": self.origin, "batch": self.wish.batch, "loss": self.place.kind, "optimizer": self.wish.optimizer,
             "output": self.stock.tensors[self.output].name, "features": features,
-            "weights": {name: {"tensor": tensor.name, "shape": list(tensor.shape)} for name, tensor in tensors.items()},
-            "score": self.wish.score,
+            "weights": {
+                name: {"tensor": tensor.name, "shape": list(tensor.shape)} | ({"stored": self.stored[name]} if name in self.stored else {})
+                for name, tensor in tensors.items()
+            },
+            "score": self.wish.score, "streams": self.given.streaming is not None,
             **({"inputs": [{"name": p.name, "shape": list(p.shape), "type": p.type} for p in self.parts]} if self.parts else {}),
         }  # fmt: skip
         if self.wish.add_classes:

@@ -14,6 +14,7 @@ from modelwire.tflite.notes import Notes, notes_of
 
 from .costs import GraftCost, cost, machine_rate, parsed_graph
 from .cuts import named
+from .fronts.stateless import fresh
 from .grafting import Entered, Wish, check_layers, entered, output_of, training
 from .inputs import Part, chosen, labels_of, without_zip
 from .layers import Layer, layers, select
@@ -74,10 +75,10 @@ def _looked(data: bytes, wish: Wish, rate: float) -> Looked:
             notes, modes = _trainable(stock.data, wish, rate)
             return Looked(stock, signatures, operators, every, modes, reason, notes, rate)
         given: Entered = entered(without_zip(data), wish)
-        parts = given.parts
-        every = layers(given.stock, output_of(given.stock, wish))
-        check_layers(given.stock, every, wish)
-        modes = _modes(given.stock, every, wish, rate)
+        parts, one = given.parts, fresh(given.stock, wish.model).stock
+        every = layers(one, output_of(one, wish))
+        check_layers(one, every, wish)
+        modes = _modes(one, every, wish, rate)
     except NotTrainable as error:
         reason = str(error.facts["reason"])
     return Looked(stock, signatures, operators, every, modes, reason, notes, rate, parts)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, NotTrainable
 
 from .stock import Op, Stock
+from .weights import stored
 from .writing import ops
 
 NAME_LENGTH = 60  # characters of a layer's name; a weight's adds its part
@@ -19,7 +20,7 @@ _NOISE = re.compile(
     r"|model|[Ss]equential|functional|StatefulPartitionedCall)?(_?\d+)*"
 )
 _NAMELESS = re.compile(r"(arith_constant|constant|const|pseudo_const|tfl_.*|arg\d*|)\d*", re.IGNORECASE)
-_KERNELS = {
+KERNELS = {
     ops.FULLY_CONNECTED: (1, 2), ops.CONV_2D: (1, 2), ops.DEPTHWISE_CONV_2D: (1, 2), ops.TRANSPOSE_CONV: (1, 3), ops.BATCH_MATMUL: (1, -1),
 }  # fmt: skip
 TABLES = {ops.GATHER: 0, ops.GATHER_ND: 0, ops.EMBEDDING_LOOKUP: 1}  # which input holds what an embedding looks up
@@ -33,7 +34,8 @@ class Layer:
     kind: str  # the operator's name
     operator: int  # index of the first one
     weights: Mapping[str, int]  # the stock tensor of each weight, by the weight's name
-    kernel: bool  # false for a vector that stands by itself
+    kernel: bool  # false for a vector that stands by itself, and where the kernel is locked
+    locked: str = ""  # why its kernel can't be trained; empty otherwise
 
     def entries(self, stock: Stock) -> int:
         return sum(stock.tensors[t].size for t in self.weights.values())
@@ -47,15 +49,42 @@ def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
     for op in stock.operators:
         if op.index not in leading or not stock.moving.intersection(op.inputs):
             continue
-        weights_here = {part: t for part, t in _weights(stock, op).items() if t not in taken}
-        if not weights_here:
+        locked = _locked(stock, op)
+        weights_here = {part: t for part, t in _weights(stock, op).items() if t not in taken} if not locked else {}
+        if not weights_here and not locked:
             continue
         name = _layer_name(stock, op, weights_here, names)
         names.add(name)
         taken.update(weights_here.values())
         weights = {f"{name}_{part}": t for part, t in weights_here.items()}
-        out.append(Layer(name, op.name, op.index, weights, not weights_here.keys().isdisjoint(("kernel", "table"))))
+        kernel = not weights_here.keys().isdisjoint(("kernel", "table"))
+        out.append(Layer(name, op.name, op.index, weights, kernel, locked))
     return tuple(out)
+
+
+def _locked(stock: Stock, op: Op) -> str:
+    """Return why the kernel of a layer can't be trained; empty for what can be, and for what is no layer with a kernel of its own."""
+    place = KERNELS.get(op.code, (-1,))[0]
+    kernel = op.inputs[place] if 0 <= place < len(op.inputs) else -1
+    if kernel < 0 or kernel in stock.moving or kernel in stock.inputs or _float_kernel(stock, op, kernel):
+        return ""
+    tensor = stock.tensors[kernel]
+    kind = ops.TYPE_NAMES.get(tensor.type, f"type {tensor.type}")
+    if tensor.type == ops.FLOAT32:
+        return f"its kernel {tensor.name!r} is no constant of the file"
+    if stock.tensors[op.inputs[0]].type != ops.FLOAT32:
+        return f"it computes in {kind}; edgecloud int8-head trains the last layer of an int8 classifier"
+    return f"its kernel {tensor.name!r} is {kind}: {stored.refused(stock.table_at(tensor.byte)) or 'no constant of the file'}"
+
+
+def _float_kernel(stock: Stock, op: Op, kernel: int) -> bool:
+    """Return whether a kernel is float32, or codes that a layer of float32 takes as they are, which can become float32."""
+    if not stock.holds(kernel):
+        return False
+    tensor = stock.tensors[kernel]
+    if tensor.type == ops.FLOAT32:
+        return True
+    return stock.tensors[op.inputs[0]].type == ops.FLOAT32 and not stored.refused(stock.table_at(tensor.byte))
 
 
 def _weights(stock: Stock, op: Op) -> dict[str, int]:
@@ -65,11 +94,12 @@ def _weights(stock: Stock, op: Op) -> dict[str, int]:
         filled = t in stock.source and stock.source[t].code in (ops.FILL, ops.ZEROS_LIKE)  # as the state that a sequence starts from
         return t >= 0 and stock.holds(t) and stock.tensors[t].type == ops.FLOAT32 and not filled
 
-    if op.code in _KERNELS:
-        places = dict(zip(("kernel", "bias"), _KERNELS[op.code], strict=True))
+    if op.code in KERNELS:
+        places = dict(zip(("kernel", "bias"), KERNELS[op.code], strict=True))
         if op.code == ops.BATCH_MATMUL and float_weight(op.inputs[0]):
             return {"kernel": op.inputs[0]}
-        return {part: op.inputs[i] for part, i in places.items() if 0 < i < len(op.inputs) and float_weight(op.inputs[i])}
+        there = {part: op.inputs[i] for part, i in places.items() if 0 < i < len(op.inputs) and op.inputs[i] >= 0}
+        return {part: t for part, t in there.items() if float_weight(t) or (part == "kernel" and _float_kernel(stock, op, t))}
     if op.code in TABLES:
         table = op.inputs[TABLES[op.code]]
         return {"table": table} if float_weight(table) and stock.tensors[table].size > 1 else {}
@@ -100,15 +130,21 @@ def select(stock: Stock, every: Sequence[Layer], what: Sequence[str]) -> tuple[L
     """Return the layers that a cut trains. what: `head`, `last:N`, `all`, or names of layers, weights or stock tensors.
 
     Vectors that stand by themselves go with the kernels before them; what stands before the first kernel only prepares the input.
-    Raises BadArgument for a name that is not there.
+    Raises BadArgument for a name that is not there; NotTrainable for a layer whose kernel can't be trained.
     """
     kernels = [layer for layer in every if layer.kernel]
     if not kernels:
         reason = "the model has no layer with float weights that leads to its output"
         raise BadArgument(reason=reason, fix="edgecloud inspect shows what it has")
     if len(what) == 1 and (count := _count(what[0], len(kernels))) is not None:
-        first = kernels[-count].operator
-        return tuple(layer for layer in every if layer.operator >= first)
+        last = [layer for layer in every if layer.kernel or layer.locked][-count:] if what[0] != "all" else kernels
+        # "head" is the last layer whatever it is: to train another one in its stead would be no service.
+        locked = next((layer for layer in reversed(last) if layer.locked), None)
+        if locked is not None:
+            way = "--train with the name of another layer trains that one"
+            raise NotTrainable(model=locked.name, reason=f"{locked.kind} (operator {locked.operator}): {locked.locked}; {way}")
+        return tuple(layer for layer in every if layer.operator >= last[0].operator and not layer.locked)
+    every = [layer for layer in every if not layer.locked]
     chosen: list[Layer] = []
     for name in what:
         match = [layer for layer in every if name == layer.name]

@@ -19,14 +19,13 @@ from modelwire.errors import Malformed, ModelError, TooLarge
 from modelwire.tflite.flatbuffer import I8, I32, U8, U32, File, Table
 
 from .shapes import Resolved, resolve
+from .weights import stored
 from .writing import ops
 
 Array = NDArray[Any]
-_RELAYS = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
-_RELAYED = 8  # operators by which a constant may be laid out anew and still count as held
-_DTYPES = {
-    ops.FLOAT32: "<f4", ops.FLOAT16: "<f2", ops.INT32: "<i4", ops.INT64: "<i8", ops.INT8: "i1", ops.UINT8: "u1", ops.BOOL: "?",
-}  # fmt: skip
+_LAID_OUT = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
+_RELAYS = frozenset((*_LAID_OUT, ops.TRANSPOSE, ops.DEQUANTIZE, ops.DENSIFY))
+_RELAYED = 8  # operators by which a constant may be widened, made dense or laid out anew, and still count as held
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,7 @@ class StockTensor:
     scales: tuple[float, ...] = ()  # of a quantized tensor: one, or one for each channel
     zeros: tuple[int, ...] = ()
     sparse: bool = False
+    kept: bool = False  # by the runtime from call to call: the state of a recurrent operator
     open: tuple[int, ...] = ()  # axes whose size the file leaves open; -1: how many there are
     quantization: int = -1  # where that table stands; -1 for none
     reshaped: bool = False  # whether its table in the file gives another shape than it has
@@ -121,38 +121,51 @@ class Stock:
         """Return whether the file holds the tensor's value."""
         return tensor >= 0 and tensor not in self.source and self.buffers[self.tensors[tensor].buffer][1] > 0
 
-    def value(self, tensor: int) -> Array:
-        """Return a constant: of the type that it has in the file, or float32 where float16 is dequantized at once."""
-        if tensor in self.known:
-            return self.known[tensor]
-        op = self.source.get(tensor)
-        if op is not None:
-            return self._laid_out(op, self.value(op.inputs[0]))
-        known = self.tensors[tensor]
-        start, size = self.buffers[known.buffer]
-        dtype = np.dtype(_DTYPES[known.type]) if known.type in _DTYPES else None
-        if dtype is None or size != known.size * dtype.itemsize or known.sparse:
-            raise ModelError(model=known.name, reason="a constant of a type or size that can't be read")
-        return np.frombuffer(self.data, dtype, known.size, start).reshape(known.shape)
+    def table_at(self, byte: int) -> Table:
+        """Return the table that stands at a byte of the file, to be read with an allowance of its own: it may be asked for often."""
+        return Table(File(memoryview(self.data), what=self.root.file.what, entries=max(1000, len(self.data))), byte)
 
-    def _laid_out(self, op: Op, value: Array) -> Array:
-        """Return what an operator of `_RELAYS` makes of a constant."""
-        if op.code == ops.DEQUANTIZE:
-            return value.astype(np.float32)
-        return value.transpose(self.value(op.inputs[1])) if op.code == ops.TRANSPOSE else value.reshape(self.tensors[op.outputs[0]].shape)
+    def value(self, tensor: int) -> Array:
+        """Return a constant: of the type that it has in the file, or float32 where it is dequantized at once; a sparse one made dense.
+
+        Raises ModelError for one that can't be read.
+        """
+        (first, *others), known = self._relayed(tensor), self.tensors[tensor]
+        held = self.tensors[first]
+        if first in self.known:
+            out = self.known[first]
+        elif self.is_constant(first) or (first not in self.source and held.size == 0):
+            out = stored.constant(self.table_at(held.byte), held.shape, held.type, self.buffers[held.buffer], held.name)
+        else:
+            raise ModelError(model=known.name, reason="it is computed, and no constant of the file")
+        for t in others:
+            op = self.source[t]
+            if op.code == ops.DEQUANTIZE:
+                out = stored.widened(out, self.table_at(self.tensors[op.inputs[0]].byte), known.name)
+            elif op.code == ops.TRANSPOSE:
+                out = out.transpose(self.value(op.inputs[1]))
+            elif op.code in _LAID_OUT:
+                out = out.reshape(self.tensors[t].shape)
+        return out
 
     def holds(self, tensor: int) -> bool:
-        """Return whether the tensor's value is had from the file: a constant, or one that is only widened or laid out anew."""
-        for _ in range(_RELAYED):
-            op = self.source.get(tensor)
-            if op is None or tensor in self.known:
+        """Return whether the tensor's value is had from the file: a constant, or one that is only widened, made dense or laid out anew."""
+        first, *others = self._relayed(tensor)
+        if not self._is_known(first) or not self.unknown.keys().isdisjoint(others):
+            return False
+        taken = [self.source[t].inputs[0] for t in others if self.source[t].code == ops.DEQUANTIZE]
+        return all(self.tensors[t].type == ops.FLOAT16 or not stored.refused(self.table_at(self.tensors[t].byte)) for t in taken)
+
+    def _relayed(self, tensor: int) -> list[int]:
+        """Return the tensors from what the file or the shapes tell to this one; this one alone where something else computes it."""
+        chain = [tensor]
+        while len(chain) <= _RELAYED and chain[0] not in self.known and (op := self.source.get(chain[0])) is not None:
+            if op.code not in _RELAYS or not op.inputs or op.inputs[0] < 0:
                 break
-            widened = op.code == ops.DEQUANTIZE and self.tensors[op.inputs[0]].type == ops.FLOAT16
-            turned = op.code == ops.TRANSPOSE and self._is_known(op.inputs[1])
-            if not (widened or turned or op.code in _RELAYS) or tensor in self.unknown:
-                return False
-            tensor = op.inputs[0]
-        return tensor in self.known or (self.is_constant(tensor) and not self.tensors[tensor].sparse)
+            if op.code == ops.TRANSPOSE and not self._is_known(op.inputs[1]):
+                break
+            chain.insert(0, op.inputs[0])
+        return chain
 
     def _is_known(self, tensor: int) -> bool:
         return tensor in self.known or self.is_constant(tensor)
@@ -226,7 +239,8 @@ def _resolved(stock: Stock) -> Stock:
         replace(tensor, shape=shape, reshaped=bool(tensor.open) or shape != tensor.shape)
         for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
     )
-    return replace(stock, tensors=tensors, known=found.known, unknown=found.unknown)
+    known = {t: value for t, value in found.known.items() if not tensors[t].kept}  # a state starts with it, and goes on from there
+    return replace(stock, tensors=tensors, known=known, unknown=found.unknown)
 
 
 def _check_size(graph: Table, model: str) -> None:
@@ -270,7 +284,8 @@ def _tensor(t: Table, buffers: int) -> StockTensor:
     if not shape and not buffer and not t.integer(8, I8):
         left_open = (-1,)
     at = -1 if quantization is None else quantization.at
-    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, t.table(6) is not None, left_open, at)
+    sparse, kept = t.table(6) is not None, bool(t.integer(5, U8))
+    return StockTensor(t.at, t.text(3) or "", shape, t.integer(1, I8), buffer, scales, zeros, sparse, kept, left_open, at)
 
 
 def _op(index: int, t: Table, codes: list[tuple[int, str]], tensors: int) -> Op:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from modelwire.errors import BadArgument
 
 from .stock import Op, Stock
-from .writing import flat, ops
+from .writing import copying, flat, ops
 from .writing.build import tensor_table
-from .writing.flat import Node, Number, OldNode, TableNode, TableVector
+from .writing.flat import Node, OldNode, TableNode
 
 _BEHIND = (ops.SOFTMAX, ops.LOGISTIC, ops.RESHAPE, ops.SQUEEZE)
 _FIX = "name an output that a dense layer or a 1x1 convolution gives, alone or through a softmax or logistic, with --target"
@@ -30,13 +30,13 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
         raise BadArgument(reason="the names of new classes are empty or repeat themselves", fix="--add-class NAME for each new class")
     output_head, behind = _output_head(stock, output)
     classes, more = stock.tensors[output_head.inputs[1]].shape[0], len(names)
-    buffers: list[Node] = [OldNode(byte) for byte in stock.buffer_tables]
+    buffers: list[Node] = []
     tensors: list[Node] = [OldNode(t.byte) for t in stock.tensors]
     dropped: set[int] = set()
 
     def constant(tensor: int, value: NDArray[np.float32] | NDArray[np.int32], kind: int) -> None:
         buffers.append(TableNode({0: flat.data(value.tobytes())}))
-        tensors[tensor] = tensor_table(value.shape, kind, stock.tensors[tensor].name, len(buffers) - 1)
+        tensors[tensor] = tensor_table(value.shape, kind, stock.tensors[tensor].name, len(stock.buffers) + len(buffers) - 1)
         if tensor in stock.source:
             dropped.add(stock.source[tensor].index)  # float16 that was widened before its use
 
@@ -51,13 +51,7 @@ def widen(stock: Stock, output: int, names: Sequence[str]) -> bytes:
         if op.code == ops.RESHAPE and len(op.inputs) > 1 and stock.is_constant(op.inputs[1]):
             constant(op.inputs[1], np.array((*tensor.shape[:-1], classes + more), "<i4"), ops.INT32)
     operators: list[Node] = [OldNode(op.byte) for op in stock.operators if op.index not in dropped]
-    ends = (flat.integers(stock.inputs), flat.integers(stock.outputs))
-    graph = TableNode({0: TableVector(tensors), 1: ends[0], 2: ends[1], 3: TableVector(operators), 4: flat.text("main")})
-    fields: dict[int, Number | Node] = {
-        0: flat.u32(3), 1: TableVector([OldNode(byte) for byte in stock.codes]), 2: TableVector([graph]), 4: TableVector(buffers),
-        6: TableVector([OldNode(t.at) for t in stock.root.tables(6)]),
-    }  # fmt: skip
-    return flat.write(TableNode(fields), b"TFL3", stock.data)
+    return copying.with_main_graph(stock, tensors, operators, buffers)
 
 
 def _output_head(stock: Stock, output: int) -> tuple[Op, list[Op]]:

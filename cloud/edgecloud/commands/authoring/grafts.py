@@ -76,6 +76,7 @@ def describe(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
         ],
         "inputs": [asdict(p) for p in made.parts], "labels": {name: list(lines) for name, lines in made.labels.items()},
         "head": None if made.output_head is None else asdict(made.output_head), "score": args.score,
+        "stored": dict(made.stored), "once_a_sample": made.singly,
     }  # fmt: skip
 
 
@@ -104,6 +105,8 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int, more: Iterabl
             ("features", made.features or "none: the trained layers see the input itself, or see it in several places"),
             ("head", "one that trains with the same bits everywhere" if made.output_head else ""),
             ("score", f"compared with the weight {THRESHOLD}" if args.score else ""),
+            ("stored", ", ".join(f"{name} as {how}" for name, how in made.stored.items())),
+            ("once a sample", f"{made.singly} operators, which take no batch" if made.singly else ""),
             ("signatures", ", ".join(made.signatures)), *more,
         )
     )  # fmt: skip

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from edgecloud.graft.grafting import Wish
 from edgecloud.graft.inspecting import Looked, look
+from edgecloud.graft.stock import Stock
+from edgecloud.graft.weights.plain import stored_as
 from edgecloud.graft.writing import ops
 from edgecommon.arguments import number
 from edgecommon.printing import Answer
@@ -87,7 +89,7 @@ def _inspected(args: argparse.Namespace, looked: Looked, int8: str) -> str:
         table(("operator", "count", "gradient"), [(name, n, "yes" if rule else "no") for name, n, rule in looked.operators]),
     ]  # fmt: skip
     if looked.layers:
-        weights = [" ".join(f"{n}{list(stock.tensors[t].shape)}" for n, t in one.weights.items()) for one in looked.layers]
+        weights = [one.locked or " ".join(_weight(stock, name, t) for name, t in one.weights.items()) for one in looked.layers]
         rows = [(one.name, one.kind, said) for one, said in zip(looked.layers, weights, strict=True)]
         lines.append(table(("layer", "operator", "weights"), rows))
     if looked.modes:
@@ -99,6 +101,12 @@ def _inspected(args: argparse.Namespace, looked: Looked, int8: str) -> str:
         title = f"a step of {_batch(args, looked)} samples, at {looked.rate / 1e9:.1f} thousand million multiplications a second"
         lines.append(table(("mode", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
     return "\n\n".join(lines)
+
+
+def _weight(stock: Stock, name: str, tensor: int) -> str:
+    """Return a weight's shape, and how the file stores it where that is not float32."""
+    stored = stored_as(stock, tensor)
+    return f"{name}{list(stock.tensors[tensor].shape)}" + (f" ({stored})" if stored != "float32" else "")
 
 
 def _batch(args: argparse.Namespace, looked: Looked) -> int:

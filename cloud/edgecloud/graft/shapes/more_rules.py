@@ -147,3 +147,16 @@ def svdf(at: At) -> Sequence[Shape]:
     return [(at.shape()[0], filters // ranks)]
 
 
+
+
+@rule(ops.WHILE)
+def loop(at: At) -> Sequence[Shape]:
+    """What goes round keeps its shape, as far as the file does not say otherwise: a loop that makes it grow is found when it is run."""
+    found = []
+    for place, t in enumerate(at.op.outputs):
+        tensor, shape = at.tensors[t], at.shape(place)
+        fixed = [i for i in range(len(tensor.shape)) if i not in tensor.open]
+        if len(tensor.shape) != len(shape) or any(tensor.shape[i] != shape[i] for i in fixed):
+            raise OpenShapeError
+        found.append(shape)
+    return found

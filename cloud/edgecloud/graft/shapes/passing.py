@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecloud.graft.writing import ops
-from modelwire.errors import NotTrainable
 
 if TYPE_CHECKING:
     from edgecloud.graft.stock import Op, Stock
@@ -18,7 +17,7 @@ POINTWISE = frozenset((
     ops.ELU, ops.GELU, ops.RELU_0_TO_1, ops.SIN, ops.COS, ops.POW, ops.FLOOR, ops.CEIL, ops.ROUND, ops.SIGN, ops.FLOOR_DIV, ops.FLOOR_MOD,
     ops.NOT_EQUAL, ops.LESS_EQUAL, ops.LOGICAL_OR, ops.LOGICAL_NOT, ops.ADD_N,
 ))  # fmt: skip
-Refuse = Callable[[str], NotTrainable]
+Refuse = Callable[[str], Exception]
 ACROSS = "mixes what belongs to different samples of a batch"
 
 
