@@ -23,7 +23,7 @@ from edgecloud.graft.windows import (
     turned,
     windows,
 )
-from edgecloud.graft.writing import ops
+from edgecloud.graft.writing import flat, ops
 from edgecloud.graft.writing.build import GraphBuilder, Shape
 
 from .dense import give_bias
