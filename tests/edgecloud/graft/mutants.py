@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.graft.grafting import Wish, graft
+from edgecloud.graft.grafting import Grafted, Wish, graft
 from edgecloud.graft.inspecting import look
 from edgecommon import runtime
 from modelwire.errors import ModelWireError
@@ -215,17 +215,18 @@ def _in_child(data: bytes, told: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     started = time.monotonic()
     made: dict[str, bytes] = {}
+    like: dict[str, bytes] = {}  # the stock file behind one input, which infer must equal
     reasons: list[str] = []
     try:
         for mode in ("head", "all"):
-            for call in (lambda m=mode: graft(data, Wish(train=(m,), batch=2)).file, lambda: tflite_file.read_head(data)):
+            for call in (lambda m=mode: graft(data, Wish(train=(m,), batch=2)), lambda: tflite_file.read_head(data)):
                 try:
                     result = call()
                 except ModelWireError as error:
                     reasons.append(f"{type(error).__name__}: {error}"[:300])
                 else:
-                    if isinstance(result, bytes):
-                        made[mode] = result
+                    if isinstance(result, Grafted):
+                        made[mode], like[mode] = result.file, result.stock.data
         with contextlib.suppress(ModelWireError):
             look(data, Wish(batch=2), rate=1e9)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
@@ -239,7 +240,7 @@ def _in_child(data: bytes, told: int) -> None:
         return
     signal.alarm(int(RUN_SECONDS))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    _run(data, made, say)
+    _run(data, made, like, say)
 
 
 def _resident() -> int:
@@ -247,7 +248,7 @@ def _resident() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-def _run(data: bytes, made: dict[str, bytes], say: Callable[..., None]) -> None:
+def _run(data: bytes, made: dict[str, bytes], like: dict[str, bytes], say: Callable[..., None]) -> None:
     """Run the mutant itself, and then each graft of it: opened, infer equal to the bit, two steps."""
     installed = runtime.load()
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.RLIM_INFINITY))
@@ -255,7 +256,7 @@ def _run(data: bytes, made: dict[str, bytes], say: Callable[..., None]) -> None:
     try:
         stock = runtime.interpreter_for(installed.interpreter, data, delegates=False)
         given = [_some(d) for d in stock.get_input_details()]
-        expected = _outputs(stock, given)
+        _outputs(stock, given)
     except (*runtime.FAILURES, TypeError) as error:
         say(how=STOCK_FAILS, why=error)
         return
@@ -267,6 +268,9 @@ def _run(data: bytes, made: dict[str, bytes], say: Callable[..., None]) -> None:
             y = opened.evaluate(x)
             for _ in range(2):
                 opened.train(x, y, 0.0)
+            plain = runtime.interpreter_for(installed.interpreter, like[mode], delegates=False)
+            given = [_some(d) for d in plain.get_input_details()]
+            expected = _outputs(plain, given)
             got = _outputs(runtime.interpreter_for(installed.interpreter, file, delegates=False), given)
         except (ModelWireError, *runtime.FAILURES, TypeError) as error:
             if type(error).__name__ == "TrainingDiverged":
