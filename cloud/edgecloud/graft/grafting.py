@@ -14,7 +14,7 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
-from . import describing, loss, optimizers, parts, scoring
+from . import describing, loss, optimizers, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
@@ -23,7 +23,7 @@ from .rules import conv, dense, pointwise, shape
 from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .widening import widen
-from .writing import flat, ops
+from .writing import flat, ops, parts
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 
 _ = (conv, dense, pointwise, shape)  # importing them registers the gradients
