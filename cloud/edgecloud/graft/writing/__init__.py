@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "flat", "ops"]
+__all__ = ["build", "flat", "ops", "parts"]

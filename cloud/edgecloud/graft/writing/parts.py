@@ -48,7 +48,7 @@ def entries_of(stock: Stock, region: frozenset[int]) -> tuple[int, ...]:
     return tuple(t for t in taken if t in stock.moving and t not in inside)
 
 
-class Parts:
+class BatchParts:
     """Copies of one subgraph in another. What no sample leads to is computed once, and shared by the copies."""
 
     def __init__(self, graph: GraphBuilder, part: GraphBuilder, stock: Stock) -> None:
