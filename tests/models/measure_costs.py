@@ -70,7 +70,7 @@ def _pairs(path: Path, cuts: Sequence[str], rate: float) -> Iterator[dict[str, A
         found = _in_child(stock, made.file)
         if found is not None:
             taken = cost(made.graphs[made.modes[-1].name])
-            foretold = {"peak_foretold": taken.process_bytes(len(made.file)), "ms_foretold": taken.milliseconds(rate)}
+            foretold = {"peak_foretold": taken.process_bytes, "ms_foretold": taken.milliseconds(rate)}
             yield {"file": path.stem, "folder": path.parent.name, "cut": cut, "deepest": cut == "all", **found, **foretold}
 
 

@@ -14,10 +14,16 @@ from modelwire.tflite import graph as tflite_graph
 from .writing import ops
 from .writing.build import GraphBuilder, Made
 
-# What a multiplication, an entry read or written, and the call of an operator take, each in multiplications of a large matrix product.
-# Fitted on 19 cuts of 12 files, in both runtimes on x86-64: 13 of 19 estimates lay within a factor of 2 of what was measured, the others
-# within 3.2. A plan on a board measures instead.
-MULTIPLICATION, ENTRY, OPERATOR = 0.7, 16, 10_000
+# What takes how long, in multiplications of a large matrix product: one of a matrix product; one of a convolution, with constant filters
+# and with filters that are variables; an entry read or written, and what it takes more in a tensor larger than a cache; a call.
+# Fitted on 139 pairs of file and cut (49 files) with LiteRT on x86-64; of the half of the files that a fit had not seen, 98 and 88 % of the
+# pairs lay within a factor of 2 of what was measured. A plan on a board measures instead.
+PRODUCT, CONVOLUTION, VARIABLE_CONVOLUTION, ENTRY, FAR_ENTRY, CALL = 1.0, 1.6, 1.7, 15, 7.5, 800_000
+CACHE = 1 << 20  # bytes
+# What a process grows by when it opens a file and trains: bytes; bytes for each byte alive at once (delegates keep copies and room to
+# work in), for each byte of constants (packed for the delegate's kernels, in float32), and for each operator. Fitted on 129 pairs; of the
+# halves that a fit had not seen, 98 and 100 % lay within a factor of 1.5 of what was measured.
+PROCESS, ALIVE, CONSTANT, OPERATOR = 3_000_000, 1.73, 6.0, 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,16 @@ class GraftCost:
     entries: int  # read and written by all operators
     peak_bytes: int  # of computed tensors alive at one time: what an arena must hold at least
     constant_bytes: int  # read by it, where they stand in the file
+    work: float  # in multiplications of a large matrix product
+
+    @property
+    def process_bytes(self) -> int:
+        """By how much a process is expected to grow that opens the file and calls this subgraph."""
+        return int(PROCESS + ALIVE * self.peak_bytes + CONSTANT * self.constant_bytes + OPERATOR * self.operators)
 
     def milliseconds(self, rate: float) -> float:
         """Return the time of one call. rate: multiplications a second, as `machine_rate` measures them."""
-        return 1e3 * (MULTIPLICATION * self.multiplications + ENTRY * self.entries + OPERATOR * self.operators) / rate
+        return 1e3 * self.work / rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +78,30 @@ def cost(graph: GraphBuilder | ParsedGraph) -> GraftCost:
     for t, i in last.items():
         ending.setdefault(i, []).append(t)
     multiplications = entries = 0
+    work = float(CALL)
     for i, made in enumerate(graph.made):
         alive += sum(_bytes(graph, t) for t in made.outputs)
         peak = max(peak, alive)
         alive -= sum(_bytes(graph, t) for t in ending.get(i, ()) if t not in graph.constant)
-        multiplications += _multiplications(graph, made)
-        entries += sum(prod(graph.shapes[t]) for t in (*made.inputs, *made.outputs) if t >= 0)
+        products = _multiplications(graph, made)
+        sizes = [prod(graph.shapes[t]) for t in (*made.inputs, *made.outputs) if t >= 0]
+        multiplications += products
+        entries += sum(sizes)
+        if made.code != ops.VAR_HANDLE:
+            work += _factor(graph, made) * products + ENTRY * sum(sizes) + FAR_ENTRY * sum(n for n in sizes if 4 * n > CACHE)
     constants = {t for made in graph.made for t in made.inputs if t in graph.constant}
-    return GraftCost(len(graph.made), multiplications, entries, peak, sum(_bytes(graph, t) for t in constants))
+    return GraftCost(len(graph.made), multiplications, entries, peak, sum(_bytes(graph, t) for t in constants), work)
+
+
+def _factor(graph: GraphBuilder | ParsedGraph, made: Made) -> float:
+    """Return what a multiplication of this operator takes."""
+    fixed = len(made.inputs) > 1 and made.inputs[1] in graph.constant
+    if made.code in (ops.CONV_2D, ops.DEPTHWISE_CONV_2D) and fixed:
+        return CONVOLUTION
+    return VARIABLE_CONVOLUTION if made.code in _CONVOLUTIONS and not fixed else PRODUCT
+
+
+_CONVOLUTIONS = (ops.CONV_2D, ops.DEPTHWISE_CONV_2D, ops.TRANSPOSE_CONV, ops.FULLY_CONNECTED)
 
 
 def _bytes(graph: GraphBuilder | ParsedGraph, tensor: int) -> int:

@@ -15,7 +15,7 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
 
-from . import describing, loss, optimizers, parts, scoring
+from . import describing, loss, optimizers, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
@@ -28,7 +28,7 @@ from .stock import Stock, consistent, read
 from .tape import NoRule, Tape
 from .weights.plain import made_plain, not_plain, plain_layers
 from .widening import widen
-from .writing import flat, ops
+from .writing import flat, ops, parts
 from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 from .writing.standins import stand_in
 
@@ -432,7 +432,7 @@ class _Graft:
         part, layout = self.part(graph.name, region, samples, frozenset(weights.values()))
         own_y = part.tensor(part.shape(self.output))
         value, gradients = self.backward(part, layout, own_y, weights, self.wish.batch // samples)
-        copies = parts.Parts(graph, part, self.stock)
+        copies = parts.BatchParts(graph, part, self.stock)
         cut_up = {t: t for t in parts.entries_of(self.stock, region)} | {own_y: y}
         totals: list[int] = []
         for given in copies.each(self.wish.batch, samples, cut_up, [value, *gradients.values()]):
@@ -450,7 +450,7 @@ class _Graft:
         self.continue_stock(graph, self.many, self.leading - region, faster=self.variables, reads=self.leading)
         part, _ = self.part(graph.name, region, at_once, self.variables)
         x = self.stock.inputs[0]
-        outputs = [given[0] for given in parts.Parts(graph, part, self.stock).each(self.wish.batch, at_once, {x: x}, [self.output])]
+        outputs = [given[0] for given in parts.BatchParts(graph, part, self.stock).each(self.wish.batch, at_once, {x: x}, [self.output])]
         # Into the stock's own output, by the name that it has there.
         graph.add_op(ops.CONCATENATION, outputs, [self.output], {0: flat.i32(0)})
 

@@ -83,10 +83,10 @@ def describe(args: argparse.Namespace, made: Grafted, data: bytes) -> Document:
 def describe_cost(cost: GraftCost | None) -> Document:
     """Return what a document says of the cost of a step."""
     if cost is None:
-        return {"operators": None, "multiplications": None, "peak_bytes": None, "constant_bytes": None}
+        return {"operators": None, "multiplications": None, "peak_bytes": None, "constant_bytes": None, "process_bytes": None}
     return {
         "operators": cost.operators, "multiplications": cost.multiplications, "peak_bytes": cost.peak_bytes,
-        "constant_bytes": cost.constant_bytes,
+        "constant_bytes": cost.constant_bytes, "process_bytes": cost.process_bytes,
     }  # fmt: skip
 
 
@@ -112,5 +112,5 @@ def in_words(args: argparse.Namespace, made: Grafted, before: int, more: Iterabl
     )  # fmt: skip
     if len(made.modes) == 1:
         return said
-    rows = [(m.name, m.signature, len(m.weights), f"{cost(made.graphs[m.name]).peak_bytes / 2**20:.2f}") for m in made.modes]
-    return f"{said}\n\n{table(('mode', 'signature', 'tensors', 'MiB alive'), rows)}"
+    rows = [(m.name, m.signature, len(m.weights), f"{cost(made.graphs[m.name]).process_bytes / 2**20:.1f}") for m in made.modes]
+    return f"{said}\n\n{table(('mode', 'signature', 'tensors', 'MiB, estimated'), rows)}"

@@ -94,12 +94,12 @@ def _inspected(args: argparse.Namespace, looked: Looked, int8: str) -> str:
         lines.append(table(("layer", "operator", "weights"), rows))
     if looked.modes:
         modes = [
-            (m.name, m.layers or "", m.entries, f"{m.cost.peak_bytes / mib:.2f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
+            (m.name, m.layers or "", m.entries, f"{m.cost.process_bytes / mib:.1f}", f"{m.milliseconds:.3g}", "") if m.cost is not None
             else (m.name, m.layers, m.entries, "", "", m.reason)
             for m in looked.modes
         ]  # fmt: skip
         title = f"a step of {_batch(args, looked)} samples, at {looked.rate / 1e9:.1f} thousand million multiplications a second"
-        lines.append(table(("mode", "layers", "weights", "MiB alive", "ms, estimated", "why not"), modes, title=title))
+        lines.append(table(("mode", "layers", "weights", "MiB, estimated", "ms, estimated", "why not"), modes, title=title))
     return "\n\n".join(lines)
 
 

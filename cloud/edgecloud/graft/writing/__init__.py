@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "copying", "flat", "noted", "ops", "standins", "strides"]
+__all__ = ["build", "copying", "flat", "noted", "ops", "parts", "standins", "strides"]

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
+from typing import TYPE_CHECKING
 
+from edgecloud.graft.stock import Stock
 from modelwire.tflite.flatbuffer import U8, U32, Table
 
-from .batch import Batched
-from .stock import Stock
-from .writing import flat, ops
-from .writing.build import GraphBuilder, Made
-from .writing.flat import Node, Number, OldNode, TableNode
+from . import flat, ops
+from .build import GraphBuilder, Made
+from .flat import Node, Number, OldNode, TableNode
+
+if TYPE_CHECKING:
+    from edgecloud.graft.batch import Batched
 
 LARGEST = 1 << 19  # bytes that the largest tensor of a part should have: a few of them, and the level-2 cache of a small board is full
 OPERATORS = 6000  # that the parts of one subgraph may come to: each costs the file some 100 bytes, and a reader some microseconds
@@ -45,7 +48,7 @@ def entries_of(stock: Stock, region: frozenset[int]) -> tuple[int, ...]:
     return tuple(t for t in taken if t in stock.moving and t not in inside)
 
 
-class Parts:
+class BatchParts:
     """Copies of one subgraph in another. What no sample leads to is computed once, and shared by the copies."""
 
     def __init__(self, graph: GraphBuilder, part: GraphBuilder, stock: Stock) -> None:
