@@ -5,7 +5,8 @@ Needs TensorFlow, which the project itself does not:
     python tests/models/author_int8.py FOLDER [NAME...]
 
 The smallest few stand in tests/models/stock, where tests find them; the rest go wherever FOLDER says. No net is trained: a head
-learns from what the layers in front make of its samples, and random layers tell random samples apart as well as any. No recurrent net is among them: the converter of 2.21 dies of a fused one in int8.
+learns from what the layers in front make of its samples, and random layers tell random samples apart as well as any.
+No recurrent net is among them: the converter of 2.21 dies of a fused one in int8.
 """
 
 from __future__ import annotations
