@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from modelwire.errors import BadArgument, Malformed, NotTrainable
+from modelwire.errors import Malformed, NotTrainable
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.flatbuffer import U32
 from modelwire.tflite.notes import ENTRY, SCORE, THRESHOLD, HeadNotes, Mode, notes_of
@@ -19,7 +19,9 @@ from . import describing, loss, optimizers, parts, scoring
 from .batch import Batched, batched, forward, single, stock_table, stock_tensors
 from .cuts import Cut, cuts, named
 from .faster import instead_of
-from .inputs import Part, chosen, joined, labels_of, sized, unbatched, without_zip
+from .inputs import Entered, InputPart, check_layers, entered, labels_of, output_of, without_zip
+from .inputs import Wish as Wish
+from .inputs import output_named as output_named
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
 from .stock import Stock, consistent, read
@@ -30,23 +32,6 @@ from .writing.build import FileBuilder, GraphBuilder, Shape, tensor_table
 from .writing.standins import stand_in
 
 _ = (conv, dense, functions, pointwise, sequences, shape, space)  # importing them registers the gradients
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked of a graft."""
-
-    train: tuple[str, ...] = ("head",)  # head, last:N, all, or names
-    modes: tuple[str, ...] = ()  # shallower cuts that the board may choose instead: head, last:N, or a name
-    loss: str = "auto"
-    optimizer: str = "sgd"
-    batch: int = 16
-    output: str = ""  # name of the output that is trained; empty: the first
-    add_classes: tuple[str, ...] = ()  # names of classes that the stock file does not know
-    signature: str = ""  # of the stock file: which of its subgraphs is meant; empty: the first
-    size: tuple[int, ...] = ()  # of one sample, where the stock file leaves that open
-    score: bool = False  # whether an auto-encoder scores samples against a threshold
-    model: str = "the model"  # its name, for errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +47,7 @@ class Grafted:
     output_head: HeadNotes | None
     features: str  # name of the stock tensor that the signature gives; empty when there is none
     signatures: tuple[str, ...]
-    parts: tuple[Part, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
+    parts: tuple[InputPart, ...] = ()  # what x holds, where the stock file takes several inputs or other than float32
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # text files that the stock file brings along, as lines
 
 
@@ -76,28 +61,6 @@ def graft(data: bytes, wish: Wish) -> Grafted:
         given = entered(without_zip(data), wish)
         made = _grafted(given, wish, hashlib.sha256(data).hexdigest())
     return replace(made, parts=given.parts, labels=labels_of(data))
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """A stock graph with one float32 input."""
-
-    stock: Stock
-    parts: tuple[Part, ...]  # what that holds; empty where it is the stock file's own
-
-
-def entered(data: bytes, wish: Wish) -> Entered:
-    """Return the graph that is meant of a stock file, behind one input x. data: the file without a zip.
-
-    Raises NotTrainable where a sample can't be told from the inputs, or a shape can't be told before a run.
-    """
-    stock = chosen(read(data, wish.model), wish.signature, wish.model)
-    check_stock(stock, wish)
-    stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
-    given = Entered(*joined(stock, wish.model, _named_output(stock, wish)))
-    for why in given.stock.unknown.values():
-        raise NotTrainable(model=wish.model, reason=f"{why}; a step that trains needs every shape before it runs")
-    return given
 
 
 def _grafted(given: Entered, wish: Wish, origin: str) -> Grafted:
@@ -148,67 +111,6 @@ def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refu
     return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")
 
 
-def check_stock(stock: Stock, wish: Wish) -> None:
-    """Raise NotTrainable for a file that can't be grafted at all."""
-
-    def refuse(reason: str) -> NotTrainable:
-        return NotTrainable(model=wish.model, reason=reason)
-
-    if [t.text(2) for t in stock.root.tables(7) if t.text(2) == "train"]:
-        raise refuse("it has a signature 'train' already; edgecloud pack makes a trainable file ready")
-    for op in stock.operators:
-        if op.code in _CALLS:
-            raise refuse(f"it uses {op.name} (operator {op.index}), a loop, branch or state, which can't be run on a batch")
-    for op in stock.operators:
-        if op.code == ops.CUSTOM:
-            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
-    if not 1 <= wish.batch <= 4096:
-        raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
-
-
-# Operators that call another subgraph, or keep something from call to call.
-_CALLS = (ops.IF, ops.WHILE, ops.CALL_ONCE, ops.VAR_HANDLE, ops.READ_VARIABLE, ops.ASSIGN_VARIABLE)
-
-
-def output_named(stock: Stock, name: str) -> int:
-    """Return the output of this name. Raises BadArgument when there is none."""
-    names = {stock.tensors[t].name: t for t in stock.outputs}
-    if name not in names:
-        raise BadArgument(reason=f"no output is called {name!r}", fix=f"name one of: {', '.join(names)}")
-    return names[name]
-
-
-def output_of(stock: Stock, wish: Wish) -> int:
-    """Return the output that is trained."""
-    trained = _named_output(stock, wish)
-    tensor = stock.tensors[trained]
-    if tensor.type != ops.FLOAT32 or not tensor.shape or tensor.shape[0] != 1:
-        kind = f"{ops.TYPE_NAMES.get(tensor.type, 'of another type')}{list(tensor.shape)}"
-        reason = f"its output {tensor.name!r} is {kind}; one sample of float32 is needed, its first axis 1{_way(tensor.type)}"
-        raise NotTrainable(model=wish.model, reason=reason)
-    return trained
-
-
-def _named_output(stock: Stock, wish: Wish) -> int:
-    if not stock.outputs:
-        raise NotTrainable(model=wish.model, reason="it gives no output")
-    return output_named(stock, wish.output) if wish.output else stock.outputs[0]
-
-
-def _way(kind: int) -> str:
-    """Return what to do with a file that is quantized throughout; empty for another type."""
-    int8 = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head"
-    return int8 if kind in (ops.INT8, ops.UINT8) else ""
-
-
-def check_layers(stock: Stock, every: Sequence[Layer], wish: Wish) -> None:
-    """Raise NotTrainable for a file without a layer of float weights."""
-    if not any(layer.kernel for layer in every):
-        whole = any(t.type == ops.INT8 and t.scales and t.size > 1 for t in stock.tensors)
-        reason = f"it has no layer with float weights that leads to its output{_way(ops.INT8) if whole else ''}"
-        raise NotTrainable(model=wish.model, reason=reason)
-
-
 @dataclass
 class _Graft:
     stock: Stock
@@ -216,7 +118,7 @@ class _Graft:
     cuts: tuple[Cut, ...]  # the last is the deepest
     wish: Wish
     origin: str = ""  # SHA-256 of the file that the author has
-    parts: tuple[Part, ...] = ()  # what x holds
+    parts: tuple[InputPart, ...] = ()  # what x holds
     file: FileBuilder = field(init=False)
     weights: dict[str, int] = field(init=False)  # the stock tensor of each that any mode trains
 
@@ -264,7 +166,8 @@ class _Graft:
             tflite_file.check_trainable(file, model=self.wish.model)
         except Malformed as error:
             # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
-            raise NotTrainable(model=self.wish.model, reason=f"no device would read what trains it ({error}); train fewer layers") from error
+            reason = f"no device would read what trains it ({error}); train fewer layers"
+            raise NotTrainable(model=self.wish.model, reason=reason) from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
         return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed)
