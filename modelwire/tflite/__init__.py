@@ -5,4 +5,4 @@ Knows no runtime, and nothing of updates or of the lattice.
 
 from __future__ import annotations
 
-__all__ = ["file", "flatbuffer", "graph", "int8_head", "int8_numbers", "notes"]
+__all__ = ["file", "flatbuffer", "graph", "int8_finder", "int8_head", "int8_numbers", "notes"]

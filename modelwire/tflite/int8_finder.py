@@ -178,6 +178,8 @@ class _Finder:
         outputs = tensors[w].shape[0] if tensors[w].shape else 0
         features = prod(tensors[w].shape[1:])
         self._check_shapes((x, w, bias, out), outputs, features)
+        if loss == int8_head.SOFTMAX and outputs == 1:
+            self.refuse(f"a softmax of one output says nothing: {self._said(layer)}", "end the model in a sigmoid, or let it learn by mse")
         self._check_softmax(outputs)
         self._check_own(w)
         zeros = [self._zeros(t) for t in (x, out)]
@@ -257,8 +259,6 @@ class _Finder:
     def _check_softmax(self, outputs: int) -> None:
         for op in (o for o in self.behind if o.code in (SOFTMAX, LOG_SOFTMAX)):
             shape = self.graph.tensors[op.inputs[0]].shape
-            if outputs == 1:
-                self.refuse(f"a softmax of one output says nothing: {self._said(op)}", "end the model in a sigmoid")
             if not shape or shape[-1] != outputs:
                 self.refuse(f"{self._said(op)} does not go over the {outputs} outputs of the last layer, but over {list(shape)}")
             if op.code == LOG_SOFTMAX:

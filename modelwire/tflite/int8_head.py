@@ -1,6 +1,6 @@
 """The last layer of an int8 model, which a device trains with no signature for it: what its integers mean.
 
-docs/trainable-models.md, "An int8 model as it is". `int8_finder` finds it, and checks everything about the layer that could be
+docs/trainable-models.md, "An int8 classifier as it is". `int8_finder` finds it, and checks everything about the layer that could be
 otherwise: whoever has an `Int8Head` may compute with it and write over its variables.
 """
 

@@ -52,7 +52,8 @@ def measure(full: bool) -> Figures:
     came = Counter(each.how for each in mutants.every(MUTANTS_FULL if full else MUTANTS))
     counted = count(tried)
     figures: Figures = {**counted, "broken": counted["broken"] + came[mutants.BROKEN], "packages": len(zoo.pins()), "runtimes": len(tried)}
-    figures |= {f"mutants_{how.replace(' ', '_')}": came[how] for how in (mutants.RUNS, mutants.REFUSED, mutants.STOCK_FAILS, mutants.BROKEN)}
+    ways = (mutants.RUNS, mutants.REFUSED, mutants.STOCK_FAILS, mutants.BROKEN)
+    figures |= {f"mutants_{how.replace(' ', '_')}": came[how] for how in ways}
     chosen = [p for p in files if full or p.stat().st_size <= SMALL]
     figures |= _gradients(chosen, GRADIENTS_FULL if full else GRADIENTS)
     return figures | _times(chosen[:: max(1, len(chosen) // (TIMED_FULL if full else TIMED))])

@@ -12,7 +12,7 @@ TEXTS = (".md", ".py", ".pyx", ".pyi", ".c", ".h", ".toml")
 PATH = re.compile(rf"(?<![\w./-])(?:edgecloud|{'|'.join(TOPS)})(?:/[\w.-]+)+")
 NAME = re.compile(rf"(?<![\w./-])(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
 GENERATED = {"modelwire/_core/kernel.c"}
-NO_MODULES = {"edgeagent.toml", "edgeagent.trainable"}  # a device's settings; the mark of a trainable file
+NO_MODULES = {"edgeagent.toml", "edgeagent.trainable", "edgeagent.int8_head"}  # a device's settings; the marks of files that train
 # The changelog tells of earlier days.
 OF_TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
 

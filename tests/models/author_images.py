@@ -143,6 +143,17 @@ def products(net: Net, x: Any) -> Any:
     return net.out(tf.concat(parts, 1))
 
 
+@image(1, 5, 4, 3)
+def lifted(net: Net, x: Any) -> Any:
+    """Tensors of fewer axes that are broadcast over those behind another's batch, which converters leave to the operator."""
+    x = tf.nn.relu(net.conv("a", x, 4))
+    x = x + tf.expand_dims(tf.reduce_mean(x, axis=1), 1)
+    y = tf.tanh(net.conv("b", x, 4, 1))
+    x = tf.expand_dims(tf.reduce_max(y, axis=[1, 2]), 1)[:, :, None, :] * y - x
+    x = tf.math.squared_difference(0.3 * x, tf.expand_dims(tf.reduce_sum(0.1 * x, axis=1), 1))
+    return net.out(tf.where(tf.expand_dims(y[:, 1], 1) > 0.0, x, tf.expand_dims(tf.reduce_min(y, axis=1), 1)))
+
+
 @image(1, 4, 5, 3)
 def transposed_more(net: Net, x: Any) -> Any:
     """TRANSPOSE_CONV with bias and activation, strides beyond the filter, outputs of every size that leads back."""
@@ -154,7 +165,7 @@ def transposed_more(net: Net, x: Any) -> Any:
 
 
 def pooled() -> bytes:
-    """MAX_POOL_2D and AVERAGE_POOL_2D with fused activations, and L2_POOL_2D: TensorFlow makes none, so a file of plain pools is changed."""
+    """MAX_POOL_2D and AVERAGE_POOL_2D with fused activations, and L2_POOL_2D: TensorFlow makes none, so plain ones are changed."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -170,7 +181,8 @@ def pooled() -> bytes:
     code.builtinCode = code.deprecatedBuiltinCode = ops.L2_POOL_2D
     code.version = 1
     model.operatorCodes.append(code)
-    pools = [op for op in model.subgraphs[0].operators if model.operatorCodes[op.opcodeIndex].builtinCode in (ops.MAX_POOL_2D, ops.AVERAGE_POOL_2D)]
+    plain = (ops.MAX_POOL_2D, ops.AVERAGE_POOL_2D)
+    pools = [op for op in model.subgraphs[0].operators if model.operatorCodes[op.opcodeIndex].builtinCode in plain]
     for op, fused in zip(pools, (ops.FUSED_RELU, ops.FUSED_RELU6, ops.NONE, ops.FUSED_RELU6), strict=True):
         op.builtinOptions.fusedActivationFunction = fused
     for op in pools[2:]:
@@ -192,7 +204,8 @@ def _resize(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
 
 
 def _l2_pool(stock: Stock, op: Op, v: list[Any]) -> list[Any]:
-    squares = tf.nn.avg_pool2d(tf.square(v[0]), [op.option(4), op.option(3)], [op.option(2), op.option(1)], PADDING[op.option(0, small=True)])
+    size, stride = [op.option(4), op.option(3)], [op.option(2), op.option(1)]
+    squares = tf.nn.avg_pool2d(tf.square(v[0]), size, stride, PADDING[op.option(0, small=True)])
     return [FUSED[op.fused](tf.sqrt(squares))]
 
 

@@ -91,7 +91,7 @@ class Gathers(Net):
 
 
 class Attention(Net):
-    """BATCH_MATMUL in all four ways of laying its sides, broadcast, FULLY_CONNECTED between what the sample gives; layer norms."""
+    """BATCH_MATMUL in all four ways of laying its sides, and broadcast; layer norms."""
 
     def norm(self, name: str, x: Any) -> Any:
         mean = tf.reduce_mean(x, -1, keepdims=True)
@@ -109,6 +109,15 @@ class Attention(Net):
         e = tf.matmul(self.w("one", 1, 1, 4, 4), a)  # broadcast over the heads
         y = self.norm("n", tf.reshape(tf.transpose(tf.concat([a, b, c, d, e], -1), [0, 2, 1, 3]), [1, 4, 40]))
         return tf.matmul(tf.reshape(y, [1, 160]), self.w("out", 160, 3))
+
+
+class Alike(Net):
+    """FULLY_CONNECTED whose weights are not the file's but the sample's: how each step is like the others."""
+
+    def build(self, x: Any) -> Any:
+        h = tf.reshape(x, [4, 6])
+        likeness = tf.nn.softmax(tf.matmul(tf.matmul(h, self.w("q", 6, 8)), tf.matmul(h, self.w("k", 6, 8)), transpose_b=True))
+        return tf.matmul(tf.reshape(tf.tanh(likeness) * 2.0, [1, 16]), self.w("out", 16, 3))
 
 
 class Sequences(Net):
@@ -146,7 +155,8 @@ def gelus() -> bytes:
 
 
 FILES = {
-    "gelus": gelus, "functions": lambda: Functions().file(), "choices": lambda: Choices().file(), "gathers": lambda: Gathers().file(),
+    "alike": lambda: Alike().file(), "gelus": gelus, "functions": lambda: Functions().file(), "choices": lambda: Choices().file(),
+    "gathers": lambda: Gathers().file(),
     "attention": lambda: Attention().file(), "sequences": lambda: Sequences().file(), "response": lambda: Response().file(),
 }  # fmt: skip
 

@@ -17,8 +17,11 @@ FILES = [
     )),
     ("sine_float", "all"), ("iris_landmark", "all"), ("face_landmark", "all"),
 ]  # fmt: skip
-SEQUENCES = [(name, "all") for name in ("attention", "choices", "functions", "gathers", "gelus", "response", "sequences")]
-IMAGES = [(name, "all") for name in ("blocks", "grouped", "pooled", "products", "resizes", "spaces", "strided", "transposed_more")]
+SEQUENCES = [(name, "all") for name in ("alike", "attention", "choices", "functions", "gathers", "gelus", "response", "sequences")]
+IMAGES = [
+    (name, "all")
+    for name in ("blocks", "grouped", "lifted", "pooled", "products", "resizes", "spaces", "strided", "transposed_more")
+]
 GROUPS = {"gradients": FILES, "gradients_sequences": SEQUENCES, "gradients_images": IMAGES}  # each in a file of its own
 
 

@@ -85,14 +85,14 @@ def describe(found: Rehearsal | None) -> Document | None:
     }  # fmt: skip
 
 
-def say(found: Rehearsal | None) -> str:
-    """Return the same as a line."""
+def say(found: Rehearsal | None, *, took: bool = True) -> str:
+    """Return the same as a line. took: with what it took on this machine."""
     if found is None:
         return "no, as asked: whether it runs shows on the board"
     if not found.runtime:
         return f"no: no runtime works here ({found.no_runtime}); whether it runs shows on the board"
-    took = ", ".join(f"{r.mode} {r.step_ms:.3g} ms a step, {r.memory / _MIB:.0f} MiB" for r in found.runs if r.step_ms)
-    return f"it runs with {found.runtime}" + (f"; here {took}" if took else "")
+    costs = ", ".join(f"{r.mode} {r.step_ms:.3g} ms a step, {r.memory / _MIB:.0f} MiB" for r in found.runs if r.step_ms and took)
+    return f"it runs with {found.runtime}" + (f"; here {costs}" if costs else "")
 
 
 def _rates(found: Rehearsal | None) -> str:

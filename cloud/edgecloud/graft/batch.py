@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire.errors import NotTrainable
+from modelwire.tflite.flatbuffer import U8, U32, Table
 
 from .shapes import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
 from .stock import Op, Stock, StockTensor
@@ -130,6 +131,8 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
         return 0
     places = [i + len(to) - len(stock.tensors[t].shape) for t in takes if (i := axes[t]) is not None]
     place = places[0]
+    if any(i != place for i in places) and op.code in _POINTWISE - _WIDTHS and not inner.intersection(takes):
+        return _lifted_to(stock, takes, axes, to, refuse)
     if any(i != place for i in places) or place < 0 or to[place] != (1 if axis == IN_FRONT else shape[axis]):
         raise refuse("does something to the batch that is not known")
     # Convolutions, pools and whatever else there is look at the axes behind the first.
@@ -137,6 +140,38 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     if op.code not in _POINTWISE and max(place, axis) > last:
         raise refuse("works along the axis of the batch")
     return place
+
+
+def _lifted_to(stock: Stock, takes: list[int], axes: list[int | None], to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
+    """Return where the batch stands where a tensor of fewer axes is broadcast over what stands behind another's batch.
+
+    [1, 6, 4] stands beside [1, 5, 6, 4] as if it began with another 1; of a batch, that 1 belongs behind the samples.
+    """
+    found = []
+    for t in takes:
+        shape, axis = stock.tensors[t].shape, axes[t]
+        if axis is None or axis == IN_FRONT or prod(shape[: axis + 1]) != 1:
+            raise refuse("does something to the batch that is not known")
+        found.append(axis + len(to) - len(shape))
+    if to[min(found)] != 1:
+        raise refuse("does something to the batch that is not known")
+    return min(found)
+
+
+def lifted(stock: Stock, op: Op, layout: Batched) -> dict[int, tuple[int, ...]]:
+    """Return the inputs of an operator of single entries that need axes of 1 behind their batch, with the shapes that have them."""
+    out = op.outputs[0]
+    place, rank = layout.axes[out], len(stock.tensors[out].shape)
+    if place is None or place == IN_FRONT or op.code not in _POINTWISE - _WIDTHS:
+        return {}
+    shapes = {}
+    for t in op.inputs:
+        axis = layout.axes[t] if t >= 0 else None
+        have = layout.shapes[t] if t >= 0 else ()
+        if axis is None or axis == IN_FRONT or axis + rank - len(have) <= place:
+            continue
+        shapes[t] = (*(1,) * place, have[axis], *(1,) * (axis + rank - len(have) - place), *have[axis + 1 :])
+    return shapes
 
 
 def _blocks(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], NotTrainable]) -> int:
@@ -237,7 +272,7 @@ def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int,
     return axis
 
 
-def taken_by(stock: Stock, op: Op) -> strides.Taken:
+def taken_by(stock: Stock, op: Op) -> strides.StridedSlice:
     """Return what a STRIDED_SLICE takes of one sample. Raises ValueError where it fits no tensor of its input's shape."""
     begin, end, stride = ([int(n) for n in np.atleast_1d(stock.value(t))] for t in op.inputs[1:4])
     masks = strides.Masks(*(op.option(n) for n in range(5)))
@@ -261,9 +296,24 @@ def forward(
             continue
         if instead is not None and instead(op):
             continue
+        if lift := lifted(stock, op, layout):
+            _again(graph, stock, op, [graph.laid(t, lift[t]) if t in lift else t for t in op.inputs])
+            continue
         if not any(t >= 0 and layout.axes[t] is not None for t in op.inputs) or not _rewrite(graph, stock, op, layout):
             graph.operators.append(OldNode(op.byte))
             graph.made.append(Made(op.code, op.inputs, op.outputs))
+
+
+def _again(graph: GraphBuilder, stock: Stock, op: Op, inputs: list[int]) -> None:
+    """Append an operator with all that the file says of it, and other inputs."""
+    table = Table(stock.graph.file, op.byte)
+    fields: dict[int, flat.Number | flat.Node] = {
+        0: flat.u32(table.integer(0, U32)), 1: flat.integers(inputs), 2: flat.integers(op.outputs),
+    }  # fmt: skip
+    if op.options is not None:
+        fields |= {3: flat.u8(table.integer(3, U8)), 4: OldNode(op.options.at)}
+    graph.operators.append(TableNode(fields))
+    graph.made.append(Made(op.code, tuple(inputs), op.outputs))
 
 
 def _rewrite(graph: GraphBuilder, stock: Stock, op: Op, layout: Batched) -> bool:

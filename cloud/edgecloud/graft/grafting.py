@@ -166,8 +166,7 @@ class _Graft:
             tflite_file.check_trainable(file, model=self.wish.model)
         except Malformed as error:
             # Larger than a reader allows for: no fault of the stock file's, and a shallower cut is smaller.
-            reason = f"no device would read what trains it ({error}); train fewer layers"
-            raise NotTrainable(model=self.wish.model, reason=reason) from error
+            raise NotTrainable(model=self.wish.model, reason=f"no device would read its graft ({error}); train fewer layers") from error
         notes_of(file, model=self.wish.model)
         signed, trained = tuple(self.signed), self.cuts[-1].layers
         return Grafted(file, self.stock, trained, self.place.kind, modes, graphs, output_head, name, signed)

@@ -46,9 +46,10 @@ def trainable(data: bytes, head: Int8Head) -> TrainableFile:
     return TrainableFile(data, head.variables, False, parse(data), head)
 
 
-def exposing(stock: Stock, tensor: int) -> bytes:
+def exposing(stock: Stock, tensor: int, note: bytes = b"") -> bytes:
     """Return the file with a tensor as one output more, behind those that it has; everything else is as it was.
 
+    note: what a device reads of its head, as `int8_finder.note` makes it; it takes the place of an earlier one.
     Of what its head sees, run with any TFLite runtime, it gives the rows that `fit` takes, at the speed of the model itself.
     """
     (graph, *others) = list(stock.root.tables(2))
@@ -58,9 +59,14 @@ def exposing(stock: Stock, tensor: int) -> bytes:
         3: TableVector([OldNode(op.byte) for op in stock.operators]), 4: flat.text(graph.text(4) or "main"),
     }  # fmt: skip
     graphs: list[Node] = [flat.TableNode(fields), *(OldNode(t.at) for t in others)]
+    metadata: list[Node] = [OldNode(t.at) for t in stock.root.tables(6) if not note or t.text(0) != int8_finder.ENTRY]
+    buffers: list[Node] = [OldNode(byte) for byte in stock.buffer_tables]
+    if note:
+        metadata.append(flat.TableNode({0: flat.text(int8_finder.ENTRY), 1: flat.u32(len(buffers))}))
+        buffers.append(flat.TableNode({0: flat.data(note)}))
     root: dict[int, Number | Node] = {
         0: flat.u32(3), 1: TableVector([OldNode(byte) for byte in stock.codes]), 2: TableVector(graphs),
-        4: TableVector([OldNode(byte) for byte in stock.buffer_tables]), 6: TableVector([OldNode(t.at) for t in stock.root.tables(6)]),
+        4: TableVector(buffers), 6: TableVector(metadata),
     }  # fmt: skip
     return flat.write(flat.TableNode(root), b"TFL3", stock.data)  # without signatures: theirs name the outputs
 

@@ -6,9 +6,10 @@ A rule is one function for one kind of operator: it reads the gradient of the ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import prod
 
-from .batch import Batched
+from .batch import Batched, lifted
 from .stock import Op, Stock
 from .writing import ops
 from .writing.build import Gate, GraphBuilder, Shape
@@ -52,6 +53,8 @@ class Tape:
 
     def wants(self, tensor: int) -> bool:
         """Return whether something that is trained leads to the tensor, and it has a slope: whole numbers and shapes have none."""
+        if tensor >= len(self.stock.tensors):  # one that stands for a stock tensor with more axes
+            return tensor in self.needed
         slopes = self.stock.tensors[tensor].type == ops.FLOAT32 and tensor not in self.stock.known
         return tensor in self.trained or (tensor in self.needed and slopes)
 
@@ -79,8 +82,17 @@ class Tape:
                 raise NoRule(op, "has no gradient here")
             dy = self.gradients.get(op.outputs[0], -1)
             gate.wait_for(next(self.gradients[out] for out in op.outputs if out in self.gradients))
-            RULES[op.code](self, op, self.through_fused(op, dy))
+            self.through(op, self.through_fused(op, dy))
         self.graph.gate = None
+
+    def through(self, op: Op, dy: int) -> None:
+        """Run the rule of one operator, on its inputs as the forward pass takes them."""
+        stands = {t: self.graph.laid(t, shape) for t, shape in lifted(self.stock, op, self.layout).items()}
+        self.needed.update(new for t, new in stands.items() if self.wants(t))
+        RULES[op.code](self, replace(op, inputs=tuple(stands.get(t, t) for t in op.inputs)) if stands else op, dy)
+        for t, new in stands.items():
+            if new in self.gradients:
+                self.give(t, self.graph.reshape(self.gradients.pop(new), self.shape(t)))
 
     def through_fused(self, op: Op, dy: int) -> int:
         """Return the gradient before the activation that is fused into the operator."""

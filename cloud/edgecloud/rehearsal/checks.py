@@ -45,12 +45,12 @@ def warm() -> None:
     np.random.default_rng(0).standard_normal(4)
 
 
-def plain(e: BaseException) -> str:
-    """Return a runtime's complaint as one line, its last words first where they name the operator."""
-    text = " ".join(str(e).split())
+def plain(complaint: str) -> str:
+    """Return a runtime's complaint as one line, the operator first where it names one."""
+    text = " ".join(complaint.split())
     nodes = _NODE.findall(text)
     known = [(number, name) for number, name in nodes if "Delegate" not in name]
-    return f"{known[-1][1]} (operator {known[-1][0]}): {text[:300]}" if known else text[:300] or type(e).__name__
+    return f"{known[-1][1]} (operator {known[-1][0]}): {text[:300]}" if known else text[:300]
 
 
 def stock_alone(installed: Runtime, path: Path, found: Found, stage: Stage) -> None:
@@ -120,7 +120,7 @@ def equal(installed: Runtime, path: Path, stock: Path) -> None:
     try:
         before = _opened(installed, stock, delegates=False)
     except runtime.FAILURES as e:
-        raise Failed(f"the stock file itself is not run by {installed.package} {installed.version}: {plain(e)}") from None
+        raise Failed(f"the stock file itself is not run by {installed.package} {installed.version}: {plain(str(e))}") from None
     after = _opened(installed, path, delegates=False)
     rng = np.random.default_rng(1)
     for k in range(1 + SAMPLES):

@@ -54,11 +54,11 @@ def main(words: Sequence[str]) -> int:
     except checks.Failed as e:
         found["reason"] = str(e)
     except ModelWireError as e:
-        found["reason"] = str(e.facts.get("reason", e.message))
+        found["reason"] = checks.plain(str(e.facts.get("reason", e.message)))
     except MemoryError:
         found["reason"] = f"it takes more than the {limits.memory >> 20} MiB of memory that a rehearsal is allowed"
     except runtime.FAILURES as e:
-        found["reason"] = checks.plain(e)
+        found["reason"] = checks.plain(str(e)) or type(e).__name__
     say(end=found)
     return 0
 

@@ -79,9 +79,7 @@ def _listened(child: subprocess.Popen[bytes], until: float, said: Callable[[str]
         if left <= 0 or not select.select([handle], [], [], left)[0]:
             return bytes(told), True
         some = os.read(handle, 65536)
-        if not some:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(max(0.1, until - time.monotonic()))
+        if not some:  # its descriptors are closed: how it ends is settled, and no later signal changes that
             return bytes(told), False
         told += some
         for line in bytes(told[known:]).split(b"\n")[:-1]:

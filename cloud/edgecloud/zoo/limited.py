@@ -17,7 +17,7 @@ ENDS = {signal.SIGKILL: "was killed: out of memory or out of time", signal.SIGXC
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ChildBounds:
     """What one child may take."""
 
     seconds: float = 60.0  # by the clock
@@ -33,7 +33,7 @@ class ChildAnswer:
     crashed: bool = False  # a signal ended it that nobody here sent
 
 
-def run(module: str, words: Sequence[str], bounds: Bounds) -> ChildAnswer:
+def run(module: str, words: Sequence[str], bounds: ChildBounds) -> ChildAnswer:
     """Run `python -m module words...` and return the JSON document that it prints, or why there is none."""
     limits = [str(bounds.memory), str(max(1, round(bounds.seconds)))]
     child = subprocess.Popen(

@@ -91,7 +91,7 @@ def one(path: Path, modes: Sequence[str], batch: int, allowance: RehearsalLimits
     digest, size = hashlib.sha256(data).hexdigest(), len(data)
     with tempfile.TemporaryDirectory(prefix="edgecloud-zoo-") as name:
         folder = Path(name)
-        bounds = limited.Bounds(seconds=allowance.seconds)
+        bounds = limited.ChildBounds(seconds=allowance.seconds)
         ended = limited.run("edgecloud.zoo.trying", [str(path), str(folder), str(batch), *modes], bounds)
         if not isinstance(ended.answer, dict):
             return FileTried(path, digest, size, trying.UNREAD, None, f"looking at it {ended.reason}")
@@ -100,23 +100,20 @@ def one(path: Path, modes: Sequence[str], batch: int, allowance: RehearsalLimits
             return FileTried(path, digest, size, trying.UNREAD, None, looked["reason"])
         stock = ran(data, model=path.name, limits=allowance)
         runs = None if stock.no_runtime else not stock.reason
-        came = tuple(_came(made, data, folder, looked["kind"], allowance, rates=rates, model=path.name) for made in looked["modes"])
+        came = tuple(_came(made, folder, allowance, rates=rates, model=path.name) for made in looked["modes"])
     missing = tuple((str(name), str(why)) for name, why in looked["missing"])
     return FileTried(
         path, digest, size, looked["kind"], runs, stock.reason or stock.no_runtime, came, missing, stock.infer_ms, looked["operators"]
     )
 
 
-def _came(
-    made: dict[str, str], data: bytes, folder: Path, kind: str, allowance: RehearsalLimits, *, rates: bool, model: str
-) -> ModeTried:
+def _came(made: dict[str, str], folder: Path, allowance: RehearsalLimits, *, rates: bool, model: str) -> ModeTried:
     """Return how one mode came out. made: what `trying` says of it."""
     if made["reason"]:
         return ModeTried(made["mode"], REFUSED, made["reason"])
     file = (folder / made["file"]).read_bytes()
-    ours = made["mode"] != trying.INT8_HEAD and kind != trying.TRAINABLE
-    stock = (folder / made["behind_x"]).read_bytes() if made.get("behind_x") else data
-    rehearsal = rehearsed(file, stock=stock if ours else None, model=model, limits=allowance, rates=rates)
+    stock = (folder / made["stock"]).read_bytes() if made.get("stock") else None
+    rehearsal = rehearsed(file, stock=stock, model=model, limits=allowance, rates=rates)
     run = rehearsal.runs[0] if rehearsal.runs else None
     if rehearsal.no_runtime:
         return ModeTried(made["mode"], NOT_RUN, rehearsal.no_runtime, run)
@@ -132,7 +129,7 @@ def _came(
 
 def _fitted(mode: str, file: Path, allowance: RehearsalLimits, run: ModeRun) -> ModeTried:
     """Return how an int8 head came out that runs: its loss falls once it is retrained, and the layers in front keep their bits."""
-    ended = limited.run("edgecloud.zoo.codes", [str(file)], limited.Bounds(seconds=allowance.seconds))
+    ended = limited.run("edgecloud.zoo.codes", [str(file)], limited.ChildBounds(seconds=allowance.seconds))
     found: dict[str, Any] = ended.answer if isinstance(ended.answer, dict) else {"reason": f"retraining it {ended.reason}"}
     if found["reason"]:
         return ModeTried(mode, TRAINS, found["reason"], run)

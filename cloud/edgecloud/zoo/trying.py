@@ -76,10 +76,8 @@ def _grafted(data: bytes, wish: Wish, folder: Path) -> dict[str, str]:
         return {"mode": mode, "reason": said(error), "file": "", "named": type(error).__name__}
     name = f"{mode.replace(':', '_')}.tflite"
     (folder / name).write_bytes(made.file)
-    # What takes several inputs, other types or several samples at once is compared behind the x that it got.
-    behind = name.removesuffix(".tflite") + ".behind_x.tflite"
-    (folder / behind).write_bytes(made.stock.data)
-    return {"mode": mode, "reason": "", "file": name, "named": "", "behind_x": behind}
+    (folder / f"stock_{name}").write_bytes(made.stock.data)  # what its infer must equal: the file without what it brings along
+    return {"mode": mode, "reason": "", "file": name, "named": "", "stock": f"stock_{name}"}
 
 
 def _head(data: bytes, folder: Path, model: str) -> dict[str, str]:

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from edgeagent import cli
+from edgeagent.commands.model import rate_of
 from edgeagent.settings import reading
+from edgeagent.settings.template import model_lines
 from edgeagent.state.folder import LOCK
+from edgecloud.graft.grafting import Wish, graft
+from edgecloud.graft.writing.noted import with_rehearsal
 from edgecommon import files
 from tests.edgeagent.boards import fill, make, open_folder
+from tests.stock import stock_file
 from tests.worlds import MODELS
 
 DIGITS = f"digits={MODELS / 'digits.tflite'}"
@@ -109,3 +114,15 @@ def test_settings_that_can_t_be_added_to_are_left_and_the_lines_are_printed(caps
     assert [m["in_state"] for m in document(capsys, tmp_path, "list")["models"]] == [True, True]
     code, _, err = call(capsys, tmp_path, "remove", "digits")
     assert code == 15 and "by hand" in err
+
+
+@pytest.mark.parametrize(
+    ("mode", "rate", "said"), [("auto", 3e-5, "all 3e-05, head 0.01"), ("head", 0.01, "head 0.01"), ("all", 3e-5, "all 3e-05")]
+)
+def test_the_rate_to_begin_with_is_the_one_of_the_files_rehearsal(mode: str, rate: float, said: str) -> None:
+    made = graft(stock_file("har"), Wish(train=("all",), modes=("head",), optimizer="adam", batch=4)).file
+    file = with_rehearsal(made, "a-runtime 1.0", {"all": 3e-5, "head": 0.01})
+    assert rate_of(file, "har", mode) == (rate, f"found when its file was rehearsed: {said}")
+    assert rate_of(made, "har", mode) == (0.001, "customary for adam, with which its file trains")
+    lines = "\n".join(model_lines("har", rate_of(file, "har", mode)))
+    assert reading.parse(lines)["model"] == [{"name": "har", "train": {"learning_rate": rate}}]

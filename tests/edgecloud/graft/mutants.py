@@ -314,7 +314,7 @@ def main() -> None:
     for came in every(args.count, args.first):
         counted[came.how] += 1
         slowest, largest = max(slowest, came.seconds), max(largest, came.memory)
-        if came.how == BROKEN or came.memory > 100 << 20 or came.seconds > 2:
+        if came.how == BROKEN or came.memory > 100 << 20 or came.seconds > SECONDS / 2:
             print(came, flush=True)
     print(dict(counted), f"slowest {slowest:.2f} s, largest {largest / 2**20:.0f} MiB", file=sys.stderr)
 

@@ -25,7 +25,7 @@ SLICE = 60  # mutants here; make evidence TOPIC=zoo tries 2,000
 def test_a_file_made_to_cost_ends_within_time_and_memory(case: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.tflite"
     path.write_bytes(hostile_graphs.CASES[case]())
-    ended = limited.run("edgecloud.zoo.trying", [str(path), str(tmp_path), "2", "head", "all"], limited.Bounds(SECONDS, MEMORY))
+    ended = limited.run("edgecloud.zoo.trying", [str(path), str(tmp_path), "2", "head", "all"], limited.ChildBounds(SECONDS, MEMORY))
     assert isinstance(ended.answer, dict), ended.reason
     assert ended.answer["kind"] in ("float", "unreadable", "int8")
     assert ended.answer["reason"] or all(mode["reason"] or mode["file"] for mode in ended.answer["modes"])

@@ -29,7 +29,7 @@ from modelwire.tflite.file import (
     write_weights,
 )
 from modelwire.tflite.flatbuffer import I8, I32, U32, File, Table
-from modelwire.tflite.graph import ADD_N, CUSTOM, ELU, MAX_ENTRIES, parse
+from modelwire.tflite.graph import ADD_N, CUSTOM, ELU, LARGE_ENTRIES, MAX_ENTRIES, allowance, parse
 
 MODELS = Path(__file__).parents[2] / "models"
 TINY = (MODELS / "tiny.tflite").read_bytes()
@@ -134,6 +134,12 @@ def test_weights_are_read_as_copies() -> None:
 def test_one_constant_behind_two_variables_is_refused() -> None:
     with pytest.raises(NotTrainable, match="'hidden2_kernel' shares its bytes"):
         read_variables(SHARED)
+
+
+def test_a_file_may_have_entries_in_proportion_to_its_bytes() -> None:
+    """So that a large net's own step is read, and no file costs more than a bound."""
+    sizes = [100, 1 << 20, 3_200_000, 8_000_000, 23_097_840, 600 << 20]
+    assert [allowance(n) for n in sizes] == [100, MAX_ENTRIES, MAX_ENTRIES, 500_000, LARGE_ENTRIES, LARGE_ENTRIES]
 
 
 class Surgeon:

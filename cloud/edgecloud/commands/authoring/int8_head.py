@@ -18,8 +18,9 @@ from edgecommon.files import write_named
 from edgecommon.printing import Answer
 from modelwire import limits
 from modelwire.errors import BadArgument, MissingFile, TooLarge
-from modelwire.tflite.file import read_weights
-from modelwire.tflite.int8_head import Int8Head
+from modelwire.tflite import int8_finder
+from modelwire.tflite.file import read_head, read_weights
+from modelwire.tflite.int8_head import LOGISTIC, MSE, SOFTMAX, Int8Head
 from modelwire.tflite.int8_numbers import F64, features_of, layer_of
 
 from ..answer import Document, facts
@@ -27,29 +28,34 @@ from ..model_files import read_file, require_another
 from ..verb import Verb
 
 NAME = "int8-head"
-HELP = "The head of an int8 classifier, retrained in place."
+HELP = "The head of an int8 model, retrained in place."
 EXAMPLES = ("edgecloud int8-head expose wakeword.tflite -o seen.tflite",)
 
+LOSSES = (SOFTMAX, LOGISTIC, MSE)
 HELD_OUT = 4  # one row of so many judges the fit
 
 
 def _expose_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE.tflite", help="a classifier of int8, with or without state from call to call")
+    parser.add_argument("file", metavar="FILE.tflite", help="a model of int8, with or without state from call to call")
     parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs (default: the first)")
+    parser.add_argument("--loss", choices=LOSSES, help="what a head without softmax or logistic learns by on devices (default: mse)")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write; replaced whole")
 
 
 def expose(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
         stock, head = _head(args)
-        file = retraining.exposing(stock, head.seen)
+        note = int8_finder.note(args.loss, head.output if args.target else None) if args.loss or args.target else b""
+        file = retraining.exposing(stock, head.seen, note)
+        if note:  # devices will read it: what they would refuse is not written
+            read_head(file, model=Path(args.file).name)
     write_named(Path(args.output), file)
     tensor = stock.tensors[head.seen]
     document: Document = {
         "file": args.output, "bytes": len(file), "output": len(stock.outputs), "tensor": tensor.name, "shape": list(tensor.shape),
         "scale": head.feature_scale, "zero": head.feature_zero,
     }  # fmt: skip
-    place = f"number {len(stock.outputs)}, int8{list(tensor.shape)}: {tensor.name}"
+    place = f"number {len(stock.outputs)}, int{16 if head.wide else 8}{list(tensor.shape)}: {tensor.name}"
     return Answer(document, facts((("file", args.output), ("bytes", len(file)), ("output", place))))
 
 
@@ -64,7 +70,7 @@ def fit(args: argparse.Namespace) -> Answer:
     with consistent(Path(args.file).name):
         stock, head = _head(args)
         rows, labels = _rows(Path(args.rows), head.features)
-        features = features_of(head, rows) if rows.dtype == np.int8 else rows.astype(np.float64)
+        features = features_of(head, rows) if rows.dtype == (np.int16 if head.wide else np.int8) else rows.astype(np.float64)
         retraining.check(head, features, labels)
         # Shuffled, and the same each time: rows often come in the order of their classes.
         held = np.random.default_rng(0).permutation(len(features)) % HELD_OUT == HELD_OUT - 1

@@ -74,8 +74,8 @@ def _summed(total: counting.Totals) -> str:
     return facts(
         (
             ("files", f"{total.files}, of which the runtime here runs {total.files - total.unread}"),
-            ("float, head", f"{total.float_head_ok} of {total.float_files}"),
-            ("float, all", f"{total.float_all_ok} of {total.float_files}"),
-            ("int8", f"{total.int8_ok} of {total.int8_files}"), ("made and broken", str(total.broken)),
+            ("float, head learns", f"{total.float_head_ok} of {total.float_files}"),
+            ("float, all learns", f"{total.float_all_ok} of {total.float_files}"),
+            ("int8 learns", f"{total.int8_ok} of {total.int8_files}"), ("made and broken", str(total.broken)),
         )
     )  # fmt: skip

@@ -63,7 +63,7 @@ def add_base(args: argparse.Namespace) -> Answer:
         (
             ("base", known.name), ("commit", known.commit.hex()), ("weights", manifest.schema.size), ("file", f"{known.size} bytes"),
             ("int8 head", "" if head is None else int8_heads.say(head)),
-            ("rehearsed", say(found)), ("when it was made", said_by_notes(notes.rehearsed)),
+            ("rehearsed", say(found, took=False)), ("when it was made", said_by_notes(notes.rehearsed)),
         )
     )  # fmt: skip
     return Answer(document, text)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "flat", "noted", "ops", "standins"]
+__all__ = ["build", "flat", "noted", "ops", "standins", "strides"]

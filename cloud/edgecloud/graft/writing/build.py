@@ -286,6 +286,10 @@ class GraphBuilder:
             return a
         return self.op(ops.RESHAPE, (a, self.constant_of(wanted)), wanted, {0: flat.integers(wanted)})
 
+    def laid(self, a: int, shape: Shape) -> int:
+        """Return a tensor of any type in another shape."""
+        return self.op(ops.RESHAPE, (a, self.constant_of(shape)), shape, {0: flat.integers(shape)}, type=self.types[a])
+
     def transpose(self, a: int, order: Sequence[int]) -> int:
         return self.op(ops.TRANSPOSE, (a, self.constant_of(order)), tuple(self.shape(a)[i] for i in order))
 

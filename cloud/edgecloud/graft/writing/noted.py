@@ -29,7 +29,7 @@ def with_rehearsal(data: bytes, said: str, rates: Mapping[str, float]) -> bytes:
         mode.pop(LEARNING_RATE, None)
         if rates.get(name):
             mode[LEARNING_RATE] = rates[name]
-    return data if json.dumps(notes) == before else _written(data, json.dumps(notes, separators=(",", ":")).encode())
+    return data if json.dumps(notes) == before else with_notes(data, json.dumps(notes, separators=(",", ":")).encode())
 
 
 def _notes(data: bytes) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _notes(data: bytes) -> dict[str, Any]:
     return {"contract": 1}
 
 
-def _written(data: bytes, notes: bytes) -> bytes:
+def with_notes(data: bytes, notes: bytes) -> bytes:
     """Return the file with these notes in the place of its own; what it held stays inside it, whole."""
     root = File(memoryview(data), what="model file", entries=max(1000, len(data))).root(b"TFL3")
     buffers: list[Node] = [OldNode(t.at) for t in root.tables(4)]

@@ -25,7 +25,7 @@ class Masks:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StridedSlice:
     """What is taken along each axis of the input, and where that axis is in the output."""
 
     begin: tuple[int, ...]
@@ -34,7 +34,7 @@ class Taken:
     place: tuple[int | None, ...]  # axis of the output; None for one that is gone
     shape: Shape  # of the output
 
-    def whole(self, axis: int, entries: int) -> Taken:
+    def whole(self, axis: int, entries: int) -> StridedSlice:
         """Return the same with all of an axis that has this many entries now, in their order."""
 
         def put(values: tuple[int, ...], value: int) -> tuple[int, ...]:
@@ -42,10 +42,12 @@ class Taken:
 
         place = self.place[axis]
         shape = self.shape if place is None else (*self.shape[:place], entries, *self.shape[place + 1 :])
-        return Taken(put(self.begin, 0), put(self.stride, 1), put(self.count, entries), self.place, shape)
+        return StridedSlice(put(self.begin, 0), put(self.stride, 1), put(self.count, entries), self.place, shape)
 
 
-def taken(shape: Shape, begin: Sequence[int], end: Sequence[int], stride: Sequence[int], masks: Masks, *, offset: bool = False) -> Taken:
+def taken(
+    shape: Shape, begin: Sequence[int], end: Sequence[int], stride: Sequence[int], masks: Masks, *, offset: bool = False
+) -> StridedSlice:
     """Return what is taken of a tensor of this shape. offset: the ends are relative to the begins.
 
     Raises ValueError for a slice that fits no such tensor.
@@ -79,7 +81,7 @@ def taken(shape: Shape, begin: Sequence[int], end: Sequence[int], stride: Sequen
     begins, steps, counts, places = zip(*out, strict=True) if out else ((), (), (), ())
     if any(not 0 <= b < n for b, n, c in zip(begins, shape, counts, strict=True) if c):
         raise ValueError("a strided slice beyond its tensor")
-    return Taken(begins, steps, counts, places, tuple(sizes))
+    return StridedSlice(begins, steps, counts, places, tuple(sizes))
 
 
 def _ends(size: int, begin: int, end: int, step: int, masks: Masks, i: int) -> tuple[int, int]:
@@ -93,7 +95,7 @@ def _ends(size: int, begin: int, end: int, step: int, masks: Masks, i: int) -> t
     return first, last
 
 
-def cut(graph: GraphBuilder, x: int, what: Taken, out: int) -> None:
+def cut(graph: GraphBuilder, x: int, what: StridedSlice, out: int) -> None:
     """Append the slice, into the tensor `out`, whose shape is that of what is taken."""
     counts, last = what.count, [b + (n - 1) * s + (1 if s > 0 else -1) for b, n, s in zip(what.begin, what.count, what.stride, strict=True)]
     # An end of -1 would be the last entry: the mask says that all to the start are taken.
@@ -103,7 +105,7 @@ def cut(graph: GraphBuilder, x: int, what: Taken, out: int) -> None:
     graph.add_op(ops.RESHAPE, (part, graph.constant_of(what.shape)), [out], {0: flat.integers(what.shape)})
 
 
-def put_back(graph: GraphBuilder, dy: int, what: Taken, shape: Shape) -> int:
+def put_back(graph: GraphBuilder, dy: int, what: StridedSlice, shape: Shape) -> int:
     """Return a tensor of `shape` that has dy where it was taken from, and zeros between."""
     dy, pads = graph.reshape(dy, what.count), []
     for axis, (begin, step) in enumerate(zip(what.begin, what.stride, strict=True)):

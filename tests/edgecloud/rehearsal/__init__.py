@@ -1,0 +1,1 @@
+"""Files run as a board will, in processes of their own."""
