@@ -15,8 +15,8 @@ from modelwire.tflite.notes import Notes, notes_of
 from .costs import GraftCost, cost, machine_rate, parsed_graph
 from .cuts import named
 from .fronts.stateless import fresh
-from .grafting import Entered, Wish, check_layers, entered, output_of, training
-from .inputs import Part, chosen, labels_of, without_zip
+from .grafting import training
+from .inputs import Entered, InputPart, Wish, check_layers, chosen, entered, labels_of, output_of, without_zip
 from .layers import Layer, layers, select
 from .stock import Stock, consistent, read
 from .tape import RULES, NoRule
@@ -46,7 +46,7 @@ class Looked:
     reason: str  # why nothing of it can be trained; empty otherwise
     notes: Notes | None  # of a file that is trainable already
     rate: float  # multiplications a second that the estimates are for
-    parts: tuple[Part, ...] = ()  # what x of a graft holds, where that is not the file's own input
+    parts: tuple[InputPart, ...] = ()  # what x of a graft holds, where that is not the file's own input
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # lines of the text files that it brings along
 
 
@@ -67,7 +67,7 @@ def _looked(data: bytes, wish: Wish, rate: float) -> Looked:
     signatures = tuple(t.text(2) or "" for t in stock.root.tables(7))
     every: tuple[Layer, ...] = ()
     modes: tuple[ModeReport, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[InputPart, ...] = ()
     reason = ""
     notes = None
     try:

@@ -26,7 +26,7 @@ OPEN = ROOT / "tests" / "models" / "open"
 ZOO = ROOT / "build" / "zoo"  # tests/models/zoo.py fills it
 FILES = [*sorted(STOCK.glob("*.tflite")), *sorted(OPEN.glob("*.tflite")), *sorted(OTHERS.glob("*.tflite")), *sorted(ZOO.rglob("*.tflite"))]
 # One float32 input with a batch left open, and every operator batched and known to the rules.
-TRAINED = ("open_gru", "open_lstm", "reshaped", "sequence", "stft", "token", "transformer", "upward")
+TRAINED = ("convnext", "dilated", "open_gru", "open_lstm", "reshaped", "sequence", "stft", "token", "transformer", "upward")
 
 
 def opened(file: bytes) -> Any:

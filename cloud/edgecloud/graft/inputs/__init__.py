@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .choosing import chosen
-from .joining import Part, joined
+from .entering import Entered, Wish, check_layers, entered, output_named, output_of
+from .joining import InputPart
 from .labels import labels_of, without_zip
-from .sizing import sized, unbatched
 
-__all__ = ["Part", "chosen", "joined", "labels_of", "sized", "unbatched", "without_zip"]
+__all__ = ["Entered", "InputPart", "Wish", "check_layers", "chosen", "entered", "labels_of", "output_named", "output_of", "without_zip"]

@@ -23,7 +23,7 @@ SAMPLE_MAX = 1 << 24  # entries of one sample
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class InputPart:
     """One input of the stock file, as a piece of x."""
 
     name: str
@@ -31,7 +31,7 @@ class Part:
     type: str  # as the stock file takes it
 
 
-def joined(stock: Stock, model: str, trained: int) -> tuple[Stock, tuple[Part, ...]]:
+def joined(stock: Stock, model: str, trained: int) -> tuple[Stock, tuple[InputPart, ...]]:
     """Return the graph with one float32 input, and the parts of that in their order; none where the input is as it was.
 
     trained: the output that is trained; where it has no axis of samples it gets one in front.
@@ -43,7 +43,7 @@ def joined(stock: Stock, model: str, trained: int) -> tuple[Stock, tuple[Part, .
     names = names_of(stock)
     for t in stock.inputs:
         _check(stock.tensors[t], names[t], model)
-    parts = tuple(Part(names[t], stock.tensors[t].shape, ops.TYPE_NAMES[stock.tensors[t].type]) for t in stock.inputs)
+    parts = tuple(InputPart(names[t], stock.tensors[t].shape, ops.TYPE_NAMES[stock.tensors[t].type]) for t in stock.inputs)
     plain = len(parts) == 1 and parts[0].type == "float32" and _sampled(parts[0].shape)
     bare = stock.tensors[trained].type == ops.FLOAT32 and stock.tensors[trained].shape[:1] != (1,)
     if plain and stock.number == 0 and not bare:
