@@ -11,6 +11,7 @@ from edgecloud.graft.stock import Stock, read
 from edgecloud.graft.writing import ops
 from modelwire.errors import BadArgument, NotTrainable
 
+from .builtin import builtin
 from .choosing import chosen
 from .joining import InputPart, joined
 from .sizing import sized, unbatched
@@ -46,7 +47,7 @@ def entered(data: bytes, wish: Wish) -> Entered:
 
     Raises NotTrainable where a sample can't be told from the inputs.
     """
-    stock = chosen(read(data, wish.model), wish.signature, wish.model)
+    stock = builtin(chosen(read(data, wish.model), wish.signature, wish.model), wish.model)
     check_stock(stock, wish)
     stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
     return Entered(*joined(stock, wish.model, _named_output(stock, wish)))
