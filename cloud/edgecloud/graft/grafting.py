@@ -325,7 +325,8 @@ class _Graft:
         tape.back(self.place.behind)
         lost = [name for name, t in weights.items() if t not in tape.gradients]
         if lost:
-            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+            takes = next(op for op in self.stock.operators if op.index in self.leading and weights[lost[0]] in op.inputs)
+            raise NoRule(takes, f"takes {lost[0]!r}, from which nothing that has a gradient leads to the loss")
         return value, {name: tape.gradients[t] for name, t in weights.items()}
 
     def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:
