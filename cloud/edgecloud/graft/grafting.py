@@ -118,7 +118,7 @@ def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refus
 
 def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
     best = deepest(stock, output, every, wish, refused.op.index)
-    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
+    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works: convert the model to end in front of that"
     tensor = stock.tensors[refused.op.outputs[0]].name
     where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
     return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")

@@ -65,7 +65,9 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         raise refuse(why)
     for op in stock.operators:
         if op.code == ops.CUSTOM and op.custom not in called.CUSTOM_OF_RUNTIMES:
-            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
+            gives = f", giving {stock.tensors[op.outputs[0]].name!r}" if op.outputs else ""
+            way = "convert it with builtin operators alone" if op.name.startswith("Flex") else "convert the model without it"
+            raise refuse(f"it uses {op.name} (operator {op.index}{gives}), which only its author's code can run; {way}")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
 
