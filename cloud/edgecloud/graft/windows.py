@@ -14,7 +14,7 @@ from .writing.build import GraphBuilder, Shape
 
 Pair = tuple[int, int]
 KEPT_COLUMNS = 1 << 20  # bytes: larger ones are made again where the backward pass wants them, and not kept from the forward pass on
-FEW_CHANNELS, WINDOW = 8, 150  # that are gathered by a convolution: channels, and entries of a window. Beyond, copies are as fast
+FEW_CHANNELS, WINDOW = (8, 16), 150  # that a convolution gathers: channels, without a stride and with one; entries of a window
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,8 @@ def gathered(graph: GraphBuilder, x: int, sliding: Windows) -> tuple[int, bool]:
     shape, size = graph.shape(x), sliding.size
     channels, places = shape[3], prod(size)
     paddings = [p for p in (ops.SAME, ops.VALID) if windows(shape, size, sliding.stride, sliding.dilation, p) == sliding]
-    if places == 1 or channels > FEW_CHANNELS or places * channels > WINDOW or not paddings or back_to_back(sliding, shape):
+    few = channels <= FEW_CHANNELS[sliding.stride != (1, 1)] and places * channels <= WINDOW  # of more, copies take less
+    if places == 1 or not few or not paddings or back_to_back(sliding, shape):
         return columns(graph, x, sliding), False
     key = (x, (sliding, "by channel"))
     if key in graph.columns:
