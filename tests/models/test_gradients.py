@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow("runs every stock net in a TFLite runtime")
 FILES = [pair for group in GROUPS.values() for pair in group]
 VECTORS = {key: value for group in GROUPS for key, value in np.load(STOCK / f"{group}.npz").items()}
 CLOSE = 1e-5  # of the largest entry of each tensor's gradient
-# What a file may be off with the delegate. Of face_landmark one entry in front of p_re_lu_11 is 8e-7, where the largest is 12: the delegate's
-# rounding puts it on the other side of 0. Behind that PReLU all gradients are close; in front of it they are up to 5e-4 off.
+# What a file may be off with the delegate. Of face_landmark one entry in front of p_re_lu_11 is 8e-7, where the largest is 12: the
+# delegate's rounding puts it on the other side of 0. Behind that PReLU all gradients are close; in front of it up to 5e-4 off.
 AT_A_KINK = {"face_landmark": 1e-3}
 
 
