@@ -250,7 +250,8 @@ class Spool:
         row = self._db.maybe("SELECT * FROM model WHERE name=?", model)
         if row is None:
             names = [r["name"] for r in self._db.all("SELECT name FROM model ORDER BY name")]
-            raise ConfigError(reason=f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}", fix="edgeagent model list")
+            reason = f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}"
+            raise ConfigError(reason=reason, fix="edgeagent model list")
         return Shape(_sizes(row["x_shape"]), _sizes(row["y_shape"]), _codes(row["codes"]))
 
     @by_name

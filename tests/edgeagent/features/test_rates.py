@@ -50,8 +50,7 @@ def test_a_mode_without_a_rate_takes_the_one_that_its_file_suggests(tmp_path: Pa
 def test_a_round_without_a_rate_is_the_round_at_the_suggested_one(tmp_path: Path, mode: str, rate: str) -> None:
     roots = {}
     for said in ("0", rate, "0.02"):
-        changes = {"train__mode": mode, "train__optimizer": "", "train__learning_rate": said}
-        with board(tmp_path / said, suggesting(), **changes) as b:
+        with board(tmp_path / said, suggesting(), train__mode=mode, train__optimizer="", train__learning_rate=said) as b:
             b.spool.extend("m", *samples(40))
             b.agent.run(Goal(rounds=1, timeout=6000))
             assert b.agent.reports[0].accepted
