@@ -27,7 +27,9 @@ def floats_of(model: str, what: str, value: ArrayLike, shape: tuple[int, ...]) -
         if a.ndim and len(a) and a[0].size == prod(shape):  # flat rows of a table are in order
             a = a.reshape(len(a), *shape)
         else:
-            fix = f"an array [samples, {', '.join(map(str, shape))}], as the model takes them, or a flat row of {prod(shape)} numbers each"
+            flat = f"or a flat row of {prod(shape)} numbers each"
+            ends = flat if len(shape) > 1 else "of a stock file's several inputs one behind the other, as edgecloud graft says of x"
+            fix = f"an array [samples, {', '.join(map(str, shape))}], as the model takes them, {ends}"
             raise ShapeMismatch(tensor=f"{model}: {what}", expected=list(shape), got=list(a.shape[1:]), fix=fix)
     with np.errstate(over="ignore"):
         out = np.ascontiguousarray(a, "<f4")
