@@ -99,7 +99,7 @@ def _named_output(stock: Stock, wish: Wish) -> int:
 
 def _way(kind: int) -> str:
     """Return what to do with a file that is quantized throughout; empty for another type."""
-    int8 = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head"
+    int8 = "; an int8 classifier is a base as it is (edgecloud bases add), and edgecloud int8-head fit retrains its head"
     return int8 if kind in (ops.INT8, ops.UINT8) else ""
 
 
