@@ -120,7 +120,7 @@ def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refu
     best = deepest(stock, output, every, wish, refused.op.index)
     way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works: convert the model to end in front of that"
     tensor = stock.tensors[refused.op.outputs[0]].name
-    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
+    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}), which {refused.why}"
     return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")
 
 
