@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from modelwire.errors import ModelError
 from modelwire.tflite.flatbuffer import U8, U32, Table
 
-from .shapes import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
+from .shapes import IN_FRONT, PASSES, POINTWISE, computed_weights, moves, product_axis, reshaped, shared_axes
 from .stock import Op, Stock, StockTensor
 from .writing import flat, ops, strides
 from .writing.build import GraphBuilder, Made, tensor_table
 from .writing.flat import OldNode, TableNode
 
-IN_FRONT = -1  # an axis: the batch stands before all axes of a tensor that one sample has none of
 _RESHAPES = (ops.RESHAPE, ops.SQUEEZE, ops.EXPAND_DIMS)
 _POINTWISE = frozenset((
     ops.ADD, ops.SUB, ops.MUL, ops.DIV, ops.MAXIMUM, ops.MINIMUM, ops.SQUARED_DIFFERENCE, ops.SELECT, ops.SELECT_V2, ops.PRELU,
@@ -115,7 +114,7 @@ def _axis(stock: Stock, op: Op, takes: list[int], axes: list[int | None], out: i
     if computed_weights(stock, op, axes):
         return product_axis(op, axes, refuse)
     if relays(stock, op):
-        moved_to = _reshaped(shape, axis, to)
+        moved_to = reshaped(shape, axis, to)
         if moved_to is None and shape == (1, *to) and all(_broadcasts(stock, user, out) for user in stock.users.get(out, ())):
             return IN_FRONT
         if moved_to is None:
@@ -236,31 +235,6 @@ def _broadcasts(stock: Stock, user: Op, tensor: int) -> bool:
     if user.code in _RESHAPES:
         return stock.tensors[user.outputs[0]].shape == (1, *stock.tensors[tensor].shape)
     return user.code in _POINTWISE and len(stock.tensors[user.outputs[0]].shape) == len(stock.tensors[tensor].shape) + 1
-
-
-def _reshaped(shape: tuple[int, ...], axis: int, to: tuple[int, ...]) -> int | None:
-    """Return where a reshape takes the batch, None when nowhere."""
-    if axis == IN_FRONT:
-        return 0 if to == (1, *shape) else None
-    same = [i for i, n in enumerate(to) if prod(to[:i]) == prod(shape[:axis]) and n == 1]
-    if same:
-        return same[0]
-    moved = [i for i, n in enumerate(to) if n == 1 == shape[axis] and to[:i] + to[i + 1 :] == shape[:axis] + shape[axis + 1 :]]
-    if moved:
-        return moved[0]
-    return 0 if prod(shape[:axis]) == 1 and len(to) > 1 else None
-
-
-def moves(shape: tuple[int, ...], axis: int, to: tuple[int, ...], moved_to: int) -> list[int] | None:
-    """Return the order of axes of a transposition that a reshape of one sample stands for, None where it is a reshape for many too.
-
-    Converters write the transposition of an axis of 1 as a reshape: [1, 24, 6] to [24, 1, 6]. Shapes are of one sample.
-    """
-    if IN_FRONT in (moved_to, axis) or prod(to[:moved_to]) == prod(shape[:axis]):
-        return None
-    order = [i for i in range(len(shape)) if i != axis]
-    order.insert(moved_to, axis)
-    return order
 
 
 def _cut(stock: Stock, op: Op, shape: tuple[int, ...], axis: int, to: tuple[int, ...], refuse: Callable[[str], CannotBatch]) -> int:

@@ -29,9 +29,14 @@ def add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="OUTPUT", help="which of several outputs is trained (default: the first)")
     parser.add_argument("--signature", metavar="NAME", help="which signature of the file is meant (default: the first subgraph)")
     parser.add_argument(
-        "--input-size", nargs="+", type=whole(1, 1 << 24), default=[], metavar="N",
-        help="the axes of one sample, of a file that leaves its input's size open: 96 96 3",
+        "--input-size", type=_axes, default=(), metavar="N,N,N",
+        help="the axes of one sample, of a file that leaves its input's size open: 96,96,3",
     )  # fmt: skip
+
+
+def _axes(text: str) -> tuple[int, ...]:
+    size = whole(1, 1 << 24)
+    return tuple(size(each) for each in text.split(","))
 
 
 def add_graft(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +61,7 @@ def wish_of(args: argparse.Namespace) -> Wish:
     """Return what the command line asks of a graft."""
     return Wish(
         train=tuple(args.train), modes=tuple(args.modes), loss=args.loss, optimizer=args.optimizer, batch=args.batch,
-        output=args.target or "", signature=args.signature or "", size=tuple(args.input_size),
+        output=args.target or "", signature=args.signature or "", size=args.input_size,
         add_classes=tuple(args.add_class), score=args.score, model=Path(args.file).name,
     )  # fmt: skip
 

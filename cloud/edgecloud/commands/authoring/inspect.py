@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     wish = Wish(
         loss=args.loss, optimizer=args.optimizer, batch=args.batch, output=args.target or "", signature=args.signature or "",
-        size=tuple(args.input_size), model=Path(args.file).name,
+        size=args.input_size, model=Path(args.file).name,
     )  # fmt: skip
     data = read_file(args.file)
     looked = look(data, wish, rate=1e9 * (args.gmacs or 0))

@@ -17,7 +17,7 @@ from edgecloud.graft.writing.flat import OldNode
 from modelwire import limits
 from modelwire.errors import BadArgument, NotTrainable
 
-_SIZE = "--input-size 224 224 3, say: the axes of one sample, without that of the samples"
+_SIZE = "--input-size 224,224,3, say: the axes of one sample, without that of the samples"
 # Operators that take a shape, and which input it is.
 _SIZES = {ops.RESHAPE: 1, ops.TRANSPOSE_CONV: 0, ops.BROADCAST_TO: 1, ops.SLICE: 2}
 

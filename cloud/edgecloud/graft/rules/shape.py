@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from edgecloud.graft.batch import moves
+from edgecloud.graft.shapes import moves
 from edgecloud.graft.stock import Op
 from edgecloud.graft.tape import Tape, rule
 from edgecloud.graft.writing import ops

@@ -7,6 +7,9 @@ inputs' shapes, operator by operator.
 from __future__ import annotations
 
 from .passing import PASSES, POINTWISE, computed_weights, product_axis, shared_axes
+from .reshaping import IN_FRONT, moves, reshaped
 from .resolving import Resolved, resolve
 
-__all__ = ["PASSES", "POINTWISE", "Resolved", "computed_weights", "product_axis", "resolve", "shared_axes"]
+__all__ = [
+    "IN_FRONT", "PASSES", "POINTWISE", "Resolved", "computed_weights", "moves", "product_axis", "reshaped", "resolve", "shared_axes",
+]  # fmt: skip
