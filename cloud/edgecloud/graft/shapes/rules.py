@@ -141,7 +141,10 @@ def dense(at: At) -> Sequence[Shape]:
     x, (gives, takes) = at.shape(), at.shape(1)
     if x and at.op.option(2, small=True):
         return [(*x[:-1], gives)]
-    return [(prod(x) // takes, gives)]  # as runtimes count: what is left of the last row is not looked at
+    rows, rest = divmod(prod(x), takes)
+    if rest:
+        raise ValueError(f"{list(x)} in rows of {takes}")
+    return [(rows, gives)]
 
 
 @rule(ops.BATCH_MATMUL)
