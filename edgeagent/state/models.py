@@ -17,6 +17,7 @@ from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, WouldBeLost
 from modelwire.lattice.snap import no_residual
 from modelwire.tflite import file as tflite_file
+from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of
 
 from . import agent_tables
@@ -84,6 +85,7 @@ def add_model(loaded: Loaded, edit: Edit, name: str, base: bytes, *, exact: bool
     Raises StateBusy, NotTrainable, or BadArgument for a name that is taken.
     """
     tflite_file.check_trainable(base, model=name)
+    notes_of(base, model=name)
     _require_state(loaded)
     with files.locked(loaded.state / LOCK), _opened(loaded) as (database, spool):
         _require_unchanged(loaded.path, edit)

@@ -14,6 +14,7 @@ from edgeagent.system.database import create_database
 from edgecommon import disk, files
 from modelwire.errors import ConfigError
 from modelwire.tflite import file as tflite_file
+from modelwire.tflite.notes import notes_of
 from modelwire.wire.keys import KeyKind, write_fleet, write_key
 from modelwire.wire.signing import Fleet
 
@@ -46,6 +47,7 @@ def create_folder(
             raise ConfigError(reason=f"{folder / place} is there already; init never overwrites", fix=fix)
     for name, base in models.items():
         tflite_file.check_trainable(base, model=name)
+        notes_of(base, model=name)
     import shutil  # with all the packers that it knows: not in the memory of an agent that runs
 
     shutil.rmtree(staging, ignore_errors=True)  # of an init that was killed

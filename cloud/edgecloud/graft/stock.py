@@ -98,6 +98,7 @@ class Stock:
     number: int = 0  # of the subgraph among the file's
     known: Mapping[int, Array] = field(default_factory=dict)  # what operators give that depends on shapes and constants alone
     unknown: Mapping[int, str] = field(default_factory=dict)  # tensors whose shape is not known, and why
+    wrong: frozenset[int] = frozenset()  # those of them whose operator takes what does not fit together
 
     @cached_property
     def source(self) -> Mapping[int, Op]:
@@ -240,7 +241,7 @@ def _resolved(stock: Stock) -> Stock:
         for tensor, shape in zip(stock.tensors, found.shapes, strict=True)
     )
     known = {t: value for t, value in found.known.items() if not tensors[t].kept}  # a state starts with it, and goes on from there
-    return replace(stock, tensors=tensors, known=known, unknown=found.unknown)
+    return replace(stock, tensors=tensors, known=known, unknown=found.unknown, wrong=found.wrong)
 
 
 def _check_size(graph: Table, model: str) -> None:

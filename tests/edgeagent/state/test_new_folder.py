@@ -9,6 +9,7 @@ import pytest
 
 from edgeagent.state.folder import open_folder
 from edgeagent.state.new_folder import create_folder
+from edgecloud.graft.writing.noted import with_notes
 from modelwire.errors import ConfigError, MissingFile, NotTrainable
 from tests import keys
 from tests.edgeagent.boards import DEVICE_SEED, TINY, TOKEN, centre, make, rig
@@ -128,3 +129,12 @@ def test_without_a_folder_the_state_is_said_to_be_missing(tmp_path: Path) -> Non
     os.rename(loaded.state, tmp_path / "away")
     with pytest.raises(MissingFile, match="state folder"), open_folder(loaded, alone=False):
         pass
+
+
+def test_a_base_whose_notes_are_none_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    loaded, other = make(tmp_path / "plain"), tmp_path / "other"
+    text = (tmp_path / "plain" / "edgeagent.toml").read_text()
+    base = with_notes(TINY, b"[" * 10_000)
+    with pytest.raises(NotTrainable, match="its notes are no JSON object"):
+        create_folder(other, loaded, text, models={"tiny": base}, seed=DEVICE_SEED, fleet=keys.FLEET)
+    assert not other.exists()

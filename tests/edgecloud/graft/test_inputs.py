@@ -199,7 +199,7 @@ def test_labels_behind_a_file_are_named_and_not_carried_along(method: int) -> No
     [
         b"PK\x05\x06", b"PK\x05\x06" + bytes(18), b"PK\x05\x06" + b"\xff" * 18, bytes(100), zipped({})[:10],
         zipped({"labels.txt": b"\xff\xfe"}), zipped({"labels.txt": bytes(3 << 20)}, method=zipfile.ZIP_DEFLATED),
-        zipped({f"{i}.txt": b"x" for i in range(100)}),
+        zipped({f"{i}.txt": b"x" for i in range(100)}), zipped({"labels.txt": b"cat\n"}, method=zipfile.ZIP_LZMA),
         struct.pack("<4sQ4x", b"PK\x06\x06", 44) + bytes(40) + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 1) + zipped({}),
     ],
 )  # fmt: skip
@@ -217,6 +217,19 @@ def test_any_byte_of_a_zip_may_be_wrong() -> None:
             data = stock + tail[:i] + bytes([wrong]) + tail[i + 1 :]
             labels_of(data)
             assert without_zip(data)[:8] == stock[:8]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_packed_as_no_tool_packs_labels_is_never_unpacked(method: int) -> None:
+    tail = bytearray(zipped({"labels.txt": b"cat\ndog\n" * 20}, method=method))
+    assert labels_of(stock_file("dense") + tail) == {}
+    tail[45:60] = bytes(15)
+    assert labels_of(stock_file("dense") + tail) == {}
+
+
+def test_all_labels_together_are_no_more_than_one_file_may_be() -> None:
+    found = labels_of(stock_file("dense") + zipped({f"{i}.txt": b"a\n" * 60_000 for i in range(64)}, method=zipfile.ZIP_DEFLATED))
+    assert 1 <= len(found) < 10
 
 
 def test_the_command_line_takes_a_signature_and_says_what_x_holds(tmp_path: Any, capsys: Any) -> None:

@@ -250,3 +250,9 @@ def test_a_detector_that_customary_rates_break_gets_a_lower_one_and_its_loss_fal
     assert run.passed
     assert 0 < run.learning_rate < 1e-3
     assert run.falls
+
+
+@pytest.mark.parametrize("contract", ['"2"', "null", "true", "Infinity", "[2]", "1e300"])
+def test_notes_with_a_contract_that_is_no_number_take_the_word_of_a_rehearsal(contract: str) -> None:
+    file = with_notes(TINY.read_bytes(), b'{"contract":%s}' % contract.encode())
+    assert notes_of(with_rehearsal(file, "runtime 1", {})).rehearsed == "runtime 1"

@@ -50,7 +50,21 @@ def entered(data: bytes, wish: Wish) -> Entered:
     stock = builtin(chosen(read(data, wish.model), wish.signature, wish.model), wish.model)
     check_stock(stock, wish)
     stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
-    return Entered(*joined(stock, wish.model, _named_output(stock, wish)))
+    output = _named_output(stock, wish)
+    given = Entered(*joined(stock, wish.model, output))
+    _check_fits(given.stock, output, wish)
+    return given
+
+
+def _check_fits(stock: Stock, output: int, wish: Wish) -> None:
+    """Raise NotTrainable where an operator in front of the output takes what does not fit together.
+
+    A runtime may run it all the same, and what it then gives has another shape than the file says.
+    """
+    leading = stock.leading_to(output) if stock.wrong else frozenset()
+    for op in stock.operators:
+        if op.index in leading and not stock.wrong.isdisjoint(op.outputs):
+            raise NotTrainable(model=wish.model, reason=next(stock.unknown[t] for t in op.outputs if t in stock.wrong))
 
 
 def check_stock(stock: Stock, wish: Wish) -> None:

@@ -10,7 +10,8 @@ import struct
 import zipfile
 import zlib
 
-ENTRIES, DIRECTORY, UNPACKED, LABELS = 64, 64 * 1024, 1 << 20, 65_536  # files, bytes of their list, bytes and lines of one file
+ENTRIES, DIRECTORY, UNPACKED, LABELS = 64, 64 * 1024, 1 << 20, 65_536  # files, bytes of their list, bytes of all, lines of one
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as metadata tools write them; others may ask for gigabytes to be unpacked
 _END = struct.Struct("<4s4H2LH")
 
 
@@ -25,7 +26,7 @@ def _opened(data: bytes) -> zipfile.ZipFile | None:
         return None
     try:
         return zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error):
         return None
 
 
@@ -42,15 +43,19 @@ def labels_of(data: bytes) -> dict[str, tuple[str, ...]]:
     """Return the lines of each text file in the zip behind a model, by the file's name."""
     archive = _opened(data)
     out: dict[str, tuple[str, ...]] = {}
+    left = UNPACKED  # of all files together
     for entry in archive.infolist() if archive is not None else ():
-        if not entry.filename.lower().endswith(".txt") or entry.flag_bits & 1 or entry.file_size > UNPACKED:
+        if not entry.filename.lower().endswith(".txt") or entry.flag_bits & 1 or entry.file_size > left:
+            continue
+        if entry.compress_type not in _PACKED:
             continue
         try:
             with archive.open(entry) as stream:  # type: ignore[union-attr]
-                raw = stream.read(UNPACKED + 1)
+                raw = stream.read(left + 1)
+            left = max(0, left - len(raw))
             lines = raw.decode().splitlines()
-        except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, EOFError, OSError, RuntimeError):
+        except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, EOFError, OSError, RuntimeError, struct.error):
             continue
-        if len(raw) <= UNPACKED and 0 < len(lines) <= LABELS:
+        if 0 < len(lines) <= LABELS:
             out[entry.filename] = tuple(line.strip() for line in lines)
     return out

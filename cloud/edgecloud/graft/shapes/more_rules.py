@@ -155,8 +155,12 @@ def loop(at: At) -> Sequence[Shape]:
     found = []
     for place, t in enumerate(at.op.outputs):
         tensor, shape = at.tensors[t], at.shape(place)
+        if -1 in tensor.open:
+            raise OpenShapeError
         fixed = [i for i in range(len(tensor.shape)) if i not in tensor.open]
         if len(tensor.shape) != len(shape) or any(tensor.shape[i] != shape[i] for i in fixed):
-            raise OpenShapeError
+            if tensor.open:
+                raise OpenShapeError
+            raise ValueError(f"{list(shape)} goes in, and {list(tensor.shape)} comes out")
         found.append(shape)
     return found

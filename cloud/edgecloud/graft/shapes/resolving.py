@@ -30,6 +30,7 @@ class Resolved:
     shapes: list[Shape]  # of each tensor; the file's own where none could be found
     known: dict[int, Array]  # values that no sample changes and an operator gives
     unknown: dict[int, str]  # tensors without a true shape, and why: a sentence that names the operator
+    wrong: frozenset[int]  # those of them whose operator takes what does not fit together: a runtime may run it, no one knows as what
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class _Walk:
     values: dict[int, Array] = field(default_factory=dict)  # constants too
     known: dict[int, Array] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
+    wrong: set[int] = field(default_factory=set)
 
     def constants(self) -> None:
         """Take in what the file holds and an operator may need as a number: all but weights."""
@@ -93,6 +95,7 @@ class _Walk:
         return None
 
     def give_up(self, op: Op, why: str) -> None:
+        self.wrong.update(op.outputs)
         for t in op.outputs:
             self.shapes[t] = None
             self.unknown[t] = f"{op.name} (operator {op.index}), giving {self.stock.tensors[t].name!r}, {why}"
@@ -116,4 +119,4 @@ def resolve(stock: Stock, inputs: Mapping[int, Shape] | None = None, values: Map
     for op in stock.operators:
         walk.step(op)
     shapes = [tensor.shape if shape is None else shape for tensor, shape in zip(tensors, walk.shapes, strict=True)]
-    return Resolved(shapes, walk.known, walk.unknown)
+    return Resolved(shapes, walk.known, walk.unknown, frozenset(walk.wrong))

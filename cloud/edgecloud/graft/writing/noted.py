@@ -23,7 +23,8 @@ def with_rehearsal(data: bytes, said: str, rates: Mapping[str, float]) -> bytes:
     notes = _notes(data)
     before = json.dumps(notes)
     notes[REHEARSED] = said or False
-    lists = notes.get("contract", 1) >= CONTRACT
+    contract = notes.get("contract", 1)
+    lists = type(contract) is int and contract >= CONTRACT  # as `notes_of` reads it
     given = {mode["name"]: mode for mode in notes["modes"]} if lists else {"all": notes}
     for name, mode in given.items():
         mode.pop(LEARNING_RATE, None)
