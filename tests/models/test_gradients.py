@@ -17,6 +17,9 @@ pytestmark = pytest.mark.slow("runs every stock net in a TFLite runtime")
 FILES = [pair for group in GROUPS.values() for pair in group]
 VECTORS = {key: value for group in GROUPS for key, value in np.load(STOCK / f"{group}.npz").items()}
 CLOSE = 1e-5  # of the largest entry of each tensor's gradient
+# What a file may be off with the delegate. Of face_landmark one entry in front of p_re_lu_11 is 8e-7, where the largest is 12: the
+# delegate's rounding puts it on the other side of 0. Behind that PReLU all gradients are close; in front of it up to 5e-4 off.
+AT_A_KINK = {"face_landmark": 1e-3}
 
 
 @functools.cache
@@ -31,8 +34,8 @@ def test_gradients_are_tensorflows(name: str, cut: str) -> None:
     Where the delegate's rounding puts an entry on the other side of a kink than TensorFlow's did, the file's own kernels say what is right.
     """
     far = distances(name, cut, delegates=True)
-    if max(far.values()) > CLOSE:
-        assert max(far.values()) < 1e-2, far
+    if name in AT_A_KINK and max(far.values()) > CLOSE:
+        assert max(far.values()) < AT_A_KINK[name], far
         far = distances(name, cut, delegates=False)
     assert max(far.values()) <= CLOSE, {weight: distance for weight, distance in far.items() if distance > CLOSE}
 

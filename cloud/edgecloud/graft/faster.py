@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import prod
 
 from .stock import Op
-from .windows import columns, of_conv
+from .windows import by_channel, gathered, of_conv
 from .writing import flat, ops
 from .writing.build import GraphBuilder
 
@@ -28,15 +28,16 @@ def instead_of(graph: GraphBuilder, variables: frozenset[int]) -> Callable[[Op],
         if op.code == ops.FULLY_CONNECTED:
             if op.option(1, small=True):
                 return False
-            seen = graph.reshape(x, (prod(graph.shape(x)) // takes, takes))
+            seen, channels_first = graph.reshape(x, (prod(graph.shape(x)) // takes, takes)), False
         else:
             if graph.shape(x)[3] != graph.shape(w)[3]:
                 return False  # in groups
-            seen = columns(graph, x, of_conv(op, graph.shape(x), (graph.shape(w)[1], graph.shape(w)[2])))
+            seen, channels_first = gathered(graph, x, of_conv(op, graph.shape(x), (graph.shape(w)[1], graph.shape(w)[2])))
         out = op.outputs[0]
         shape = graph.shape(out)
         rows = prod(shape) // gives
-        value = graph.matmul(seen, graph.reshape(w, (gives, takes)), adjoint_b=True)
+        kernel = by_channel(graph, w) if channels_first else graph.reshape(w, (gives, takes))
+        value = graph.matmul(seen, kernel, adjoint_b=True)
         if bias >= 0:
             fused = {0: flat.i8(op.fused)} if op.fused else {}
             value = graph.op(ops.ADD, (value, graph.reshape(bias, (gives,))), (rows, gives), fused)

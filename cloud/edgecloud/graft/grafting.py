@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from modelwire.errors import Malformed, NotTrainable
@@ -26,7 +26,7 @@ from .inputs import Wish as Wish
 from .inputs import output_named as output_named
 from .layers import Layer, layers, select
 from .rules import conv, dense, functions, pointwise, sequences, shape, space
-from .stock import Stock, consistent, read
+from .stock import Op, Stock, consistent, read
 from .tape import NoRule, Tape
 from .weights.plain import made_plain, not_plain, plain_layers
 from .widening import widen
@@ -118,9 +118,9 @@ def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refus
 
 def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
     best = deepest(stock, output, every, wish, refused.op.index)
-    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
+    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works: convert the model to end in front of that"
     tensor = stock.tensors[refused.op.outputs[0]].name
-    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
+    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}), which {refused.why}"
     return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")
 
 
@@ -274,10 +274,14 @@ class _Graft:
             if t not in self.variables:
                 tensor = stock.tensors[t]
                 graph.tensors[t] = stock_table(tensor, layout.shapes[t], tensor.buffer if stock.is_constant(t) else 0)
-        forms = (instead_of(graph, faster), stand_in(graph)) if faster else ()
         wanted = singly.append(graph, stock, layout, self.wish.batch, self.variables, wanted)
-        forward(graph, stock, layout, self.variables, wanted, lambda op: any(form(op) for form in forms))
+        forward(graph, stock, layout, self.variables, wanted, self.other_forms(graph, faster) if faster else None)
         return handles
+
+    def other_forms(self, graph: GraphBuilder, faster: frozenset[int]) -> Callable[[Op], bool]:
+        """Return what appends an operator in the form that a step wants, and says whether it has one."""
+        forms = (instead_of(graph, faster), stand_in(graph))
+        return lambda op: any(form(op) for form in forms)
 
     def train(self, cut: Cut) -> GraphBuilder:
         """Write the signature that trains one cut.
@@ -325,14 +329,15 @@ class _Graft:
         tape.back(self.place.behind)
         lost = [name for name, t in weights.items() if t not in tape.gradients]
         if lost:
-            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+            takes = next(op for op in self.stock.operators if op.index in self.leading and weights[lost[0]] in op.inputs)
+            raise NoRule(takes, f"takes {lost[0]!r}, from which nothing that has a gradient leads to the loss")
         return value, {name: tape.gradients[t] for name, t in weights.items()}
 
     def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:
         """Return a subgraph that is still to be copied: the forward pass of a region for some samples."""
         graph, layout = GraphBuilder(self.file, name, listed=False), batched(self.stock, samples, wanted=self.leading)
         stock_tensors(graph, self.stock, layout, self.variables, self.stock.known)
-        forward(graph, self.stock, layout, self.variables, region, instead_of(graph, faster))
+        forward(graph, self.stock, layout, self.variables, region, self.other_forms(graph, faster))
         return graph, layout
 
     def in_parts(

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from .stock import Op
 from .writing import flat, ops
 from .writing.build import GraphBuilder, Shape
 
 Pair = tuple[int, int]
 KEPT_COLUMNS = 1 << 20  # bytes: larger ones are made again where the backward pass wants them, and not kept from the forward pass on
+FEW_CHANNELS, WINDOW = (8, 16), 150  # that a convolution gathers: channels, without a stride and with one; entries of a window
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,49 @@ def columns(graph: GraphBuilder, x: int, sliding: Windows) -> int:
     if 4 * prod(graph.shape(out)) <= KEPT_COLUMNS:
         graph.columns[key] = out
     return out
+
+
+def gathered(graph: GraphBuilder, x: int, sliding: Windows) -> tuple[int, bool]:
+    """Return what each window sees as a row, in the order that costs least, and whether that is channel by channel: see `by_channel`.
+
+    Maps of few channels are cut into rows of a few bytes by `columns`. A depthwise convolution with a filter for each place, all zeros and
+    a one, takes a tenth of the time: the delegates' kernels want its constants. An infinity in a window makes all its row NaN.
+    """
+    shape, size = graph.shape(x), sliding.size
+    channels, places = shape[3], prod(size)
+    paddings = [p for p in (ops.SAME, ops.VALID) if windows(shape, size, sliding.stride, sliding.dilation, p) == sliding]
+    few = channels <= FEW_CHANNELS[sliding.stride != (1, 1)] and places * channels <= WINDOW  # of more, copies take less
+    if places == 1 or not few or not paddings or back_to_back(sliding, shape):
+        return columns(graph, x, sliding), False
+    key = (x, (sliding, "by channel"))
+    if key in graph.columns:
+        return graph.columns[key], True
+    filters = np.broadcast_to(np.eye(places, dtype=np.float32)[:, None], (places, channels, places)).reshape(1, *size, -1)
+    bias = graph.filled((channels * places,), 0.0)
+    options = {
+        0: flat.i8(paddings[0]), 1: flat.i32(sliding.stride[1]), 2: flat.i32(sliding.stride[0]), 3: flat.i32(places),
+        5: flat.i32(sliding.dilation[1]), 6: flat.i32(sliding.dilation[0]),
+    }  # fmt: skip
+    seen = (shape[0], *sliding.count, channels * places)
+    made = graph.op(ops.DEPTHWISE_CONV_2D, (x, graph.constant_of(filters), bias), seen, options)
+    out = graph.reshape(made, (prod(seen[:3]), seen[3]))
+    if 4 * prod(seen) <= KEPT_COLUMNS:
+        graph.columns[key] = out
+    return out, True
+
+
+def by_channel(graph: GraphBuilder, filters: int) -> int:
+    """Return filters [out, height, width, in] as rows [out, in * height * width], the order of `gathered`."""
+    out, down, across, channels = graph.shape(filters)
+    laid = graph.transpose(graph.reshape(filters, (out, down * across, channels)), (0, 2, 1)) if channels > 1 else filters
+    return graph.reshape(laid, (out, channels * down * across))
+
+
+def from_channels(graph: GraphBuilder, rows: int, shape: Shape) -> int:
+    """Return rows of the order of `gathered` as filters of `shape`, [out, height, width, in]."""
+    out, down, across, channels = shape
+    laid = graph.transpose(graph.reshape(rows, (out, channels, down * across)), (0, 2, 1)) if channels > 1 else rows
+    return graph.reshape(laid, shape)
 
 
 def _columns(graph: GraphBuilder, x: int, sliding: Windows) -> int:

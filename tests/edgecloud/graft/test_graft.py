@@ -19,7 +19,7 @@ from edgecloud.graft.inspecting import look
 from edgecloud.graft.layers import layers, select
 from edgecloud.graft.packing import pack
 from edgecloud.graft.stock import Stock, read
-from edgecloud.graft.writing import build, flat, ops
+from edgecloud.graft.writing import build, flat, ops, parts
 from edgecloud.graft.writing.flat import OldNode
 from edgecommon.runtime import interpreter_for
 from modelwire.errors import BadArgument, Malformed, ModelWireError, NotTrainable
@@ -178,7 +178,7 @@ def test_layers_and_weights_are_chosen_by_name() -> None:
 def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works() -> None:
     file = with_operator("dense", 3, 24)  # TANH becomes RNN, behind the third layer
     graft(file, Wish(train=("head",)))
-    why = r"RNN \(operator 3, giving '.*Tanh'\) is run once .*, and something that is trained stands before it.* --train last:1"
+    why = r"RNN \(operator 3, giving '.*Tanh'\), which is run once .*, and something that is trained stands before it.* --train last:1"
     with pytest.raises(NotTrainable, match=why):
         graft(file, Wish(train=("all",)))
     modes = look(file, Wish(), rate=1e9).modes
@@ -424,3 +424,28 @@ def test_commands_refuse_what_is_no_model_and_what_is_no_name_of_a_file(
     assert "last:1 to last:" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.tflite", "pipe", "wrong.tflite"]
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["functions", "gelus"])
+def test_what_no_board_should_train_with_is_replaced_part_by_part_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADD_N and ELU, in a file whose maps are taken part by part: it was refused."""
+    whole = graft(stock_file(name), Wish(train=("all",), batch=16))
+    monkeypatch.setattr(parts, "LARGEST", 64)
+    made = graft(stock_file(name), Wish(train=("all",), batch=16))
+    assert len(made.graphs["all"].made) > len(whole.graphs["all"].made)
+
+
+@pytest.mark.parametrize("name", ["conv", "conv_even", "har", "pools", "residual"])
+def test_windows_of_few_channels_are_gathered_and_evaluate_as_infer_does(name: str) -> None:
+    made = graft(stock_file(name), Wish(train=("all",), batch=4))
+    step = made.graphs["all"]
+    assert any(
+        op.code == ops.DEPTHWISE_CONV_2D and op.inputs[1] in step.constant and step.shape(op.outputs[0])[3] > step.shape(op.inputs[0])[3]
+        for op in step.made
+    )
+    model = interpreter_for(runtime().interpreter, made.file, delegates=True)
+    infer, evaluate = (model.get_signature_runner(key) for key in ("infer", "eval"))
+    shape = tuple(int(n) for n in evaluate.get_input_details()["x"]["shape"])
+    x = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    rows = np.concatenate([np.asarray(infer(x=x[i : i + 1])["output"]) for i in range(len(x))])
+    np.testing.assert_allclose(evaluate(x=x)["output"], rows, rtol=1e-5, atol=1e-6 * float(np.abs(rows).max()))

@@ -15,6 +15,8 @@ from edgecloud.graft.windows import (
     conv,
     depthwise,
     facing,
+    from_channels,
+    gathered,
     interleaved,
     of_conv,
     of_pool,
@@ -40,7 +42,9 @@ def conv_2d(tape: Tape, op: Op, dy: int) -> None:
         give_bias(tape, op, flat_dy)
         return
     if tape.wants(w):
-        tape.give(w, graph.reshape(graph.matmul(flat_dy, columns(graph, x, sliding), adjoint_a=True), tape.shape(w)))
+        seen, channels_first = gathered(graph, x, sliding)
+        made = graph.matmul(flat_dy, seen, adjoint_a=True)
+        tape.give(w, from_channels(graph, made, tape.shape(w)) if channels_first else graph.reshape(made, tape.shape(w)))
     if tape.wants(x):
         tape.give(x, _conv_input(graph, w, dy, flat_dy, sliding, tape.shape(x)))
     give_bias(tape, op, flat_dy)
