@@ -60,7 +60,12 @@ def sized(stock: Stock, size: Sequence[int], model: str) -> Stock:
         raise BadArgument(reason=f"a sample of {list(size)} is none of the sizes that the file leaves open: it takes {takes}", fix=_SIZE)
     if min(shape) < 1 or prod(shape) > limits.DEFAULT.elements:
         raise BadArgument(reason=f"a sample of {list(size)}", fix=_SIZE)
-    return _written(_reshaped(stock, resolve(stock, {stock.inputs[0]: shape})), {}, model)
+    found = resolve(stock, {stock.inputs[0]: shape})
+    for op in stock.operators:
+        if any(t in stock.moving and (t in found.unknown or 0 in found.shapes[t]) and t not in found.known for t in op.outputs):
+            said = f"a sample of {list(size)}: of that, {op.name} (operator {op.index}) leaves nothing, or a size that only a run tells"
+            raise BadArgument(reason=said, fix=_SIZE)
+    return _written(_reshaped(stock, found), {}, model)
 
 
 def _open_to(x: StockTensor, shape: Sequence[int]) -> bool:
