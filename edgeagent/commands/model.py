@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from edgeagent.features.base_file import CUSTOMARY
 from edgeagent.settings import editing, reading, template
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.models import Edit, KnownModel, add_model, check_removable, known_models, remove_model
@@ -33,7 +34,6 @@ EXAMPLES = (
 HELPED = "edgeagent init --help, or edgeagent model add --help"
 MARK = b"TFL3"  # in each .tflite file, behind four bytes
 BASE = "name the model that the centre has as its base"
-RATES = {"adam": 0.001, "momentum": 0.02}  # at the default of plain SGD the guard would reject their first rounds
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +76,8 @@ def models_of(texts: list[str], said: str) -> dict[str, bytes]:
 def rate_of(file: bytes, name: str, mode: str) -> tuple[float, str] | None:
     """Return the learning rate to begin with and where it comes from; None where the default suits.
 
-    It is the one that was found when the file was rehearsed, for the mode that the settings name; where the board chooses a mode, the
-    smallest of all: it suits each. Of a file without, the customary one of its optimizer.
+    It is the one that was found when the file was rehearsed, for the mode that the settings name. Where the board chooses a mode, and they
+    learn at different rates, it is 0: each round takes that of its own. Of a file without, the customary one of its optimizer.
     """
     try:
         if read_head(file, model=name) is not None:
@@ -87,11 +87,11 @@ def rate_of(file: bytes, name: str, mode: str) -> tuple[float, str] | None:
         return None  # what is wrong with the file is said where it is put into the store
     named = [m for m in notes.modes if m.name == mode] or (notes.modes[:1] if mode == "features" else notes.modes)
     if all(m.learning_rate for m in named):
-        found = min(named, key=lambda m: m.learning_rate)
-        others = "".join(f", {m.name} {m.learning_rate:g}" for m in named if m is not found)
-        return found.learning_rate, f"found when its file was rehearsed: {found.name} {found.learning_rate:g}{others}"
-    if notes.optimizer in RATES:
-        return RATES[notes.optimizer], f"customary for {notes.optimizer}, with which its file trains"
+        found = f"found when its file was rehearsed: {', '.join(f'{m.name} {m.learning_rate:g}' for m in named)}"
+        rates = {m.learning_rate for m in named}
+        return (rates.pop(), found) if len(rates) == 1 else (0.0, f"left out, each mode takes its own, {found}")
+    if notes.optimizer in CUSTOMARY:
+        return CUSTOMARY[notes.optimizer], f"customary for {notes.optimizer}, with which its file trains"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a base file says of its head and its modes; the file is mapped, so that a board does not hold it."""
+"""What a base file says of its head, its modes and their learning rates; the file is mapped, so that a board does not hold it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from modelwire.tflite import file as tflite_file
 from modelwire.tflite.notes import Notes, notes_of
 
 from .exact_course import FEATURES
+
+RATE = 0.05  # plain SGD's, and that of an int8 head
+CUSTOMARY = {"adam": 0.001, "momentum": 0.02}  # at SGD's the guard would reject their first rounds
 
 
 def featured_notes(file: Path, model: str) -> tuple[Notes, int]:
@@ -30,3 +33,24 @@ def modes_of(file: Path, model: str) -> tuple[list[str], int]:
         said, batch = notes_of(data, model=model), tflite_file.contract(data, model=model).batch
     on_features = [FEATURES] if said.head is not None and not said.score else []
     return [*on_features, *(mode.name for mode in said.modes)], batch
+
+
+def rate_of(file: Path, model: str, mode: str, optimizer: str = "") -> float:
+    """Return the learning rate to begin with in a mode, for who gives none: the one that its rehearsal found, or else a customary one.
+
+    optimizer: of mode features; empty for the file's own. Raises NotTrainable for a file that is not.
+    """
+    with mapped(file) as data:
+        if tflite_file.read_head(data, model=model) is not None:
+            return RATE
+        return suggested(notes_of(data, model=model), mode, optimizer)
+
+
+def suggested(said: Notes, mode: str, optimizer: str = "") -> float:
+    """Return the rate that notes suggest for a mode; the customary one of its optimizer where they do not, or were found with another."""
+    on_features = mode == FEATURES
+    used = optimizer if on_features and optimizer else said.optimizer
+    found = said.modes[0] if on_features else said.mode(mode)
+    if found is not None and found.learning_rate and used == said.optimizer:
+        return found.learning_rate
+    return CUSTOMARY.get(used, RATE)

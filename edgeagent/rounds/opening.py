@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeagent.board import budget
 from edgeagent.board.budget import AUTO, Work
-from edgeagent.features.base_file import modes_of
+from edgeagent.features.base_file import modes_of, rate_of
 from edgeagent.features.exact_course import FEATURES, RECIPE
 from edgeagent.features.gathering import Extractors, FeaturesWanted
 from edgeagent.features.rows_learner import RowsLearner
@@ -228,7 +228,8 @@ def _lesson(standing: Standing, stored: StoredModel, learner: Learner, facts: Ro
     """Return what the round is to learn, and the residual to give to its snap."""
     first, residual = training_start(stored.state, stored.residual)
     weights, train = standing.lineage.manifest.schema.shaped(first), standing.settings.train
-    lesson = Lesson(standing.name, learner.training, weights, facts.epochs, train.learning_rate, int(facts.seed), train.balance)
+    rate = train.learning_rate or rate_of(standing.lineage.store.base_file, standing.name, facts.mode, train.optimizer)
+    lesson = Lesson(standing.name, learner.training, weights, facts.epochs, rate, int(facts.seed), train.balance)
     return lesson, residual
 
 

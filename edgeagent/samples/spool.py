@@ -153,6 +153,8 @@ class Spool:
     ) -> list[int]:  # fmt: skip
         """Add many samples, [n, ...], all or none, and return their ids. contexts: one for all, or one each."""
         shape = self.shape(model)
+        if shape.codes:
+            given.check_rows(model, x, shape)
         xs = given.floats_of(model, "x", x, shape.x)
         ys = None if targets is None else given.floats_of(model, "target", targets, shape.y)
         if shape.codes:
@@ -248,7 +250,8 @@ class Spool:
         row = self._db.maybe("SELECT * FROM model WHERE name=?", model)
         if row is None:
             names = [r["name"] for r in self._db.all("SELECT name FROM model ORDER BY name")]
-            raise ConfigError(reason=f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}")
+            reason = f"there is no model {model!r} on this device; it has {', '.join(names) or 'none'}"
+            raise ConfigError(reason=reason, fix="edgeagent model list")
         return Shape(_sizes(row["x_shape"]), _sizes(row["y_shape"]), _codes(row["codes"]))
 
     @by_name
@@ -375,7 +378,9 @@ class Spool:
     def _same_kind(self, model: str, labelled: bool) -> None:
         row = self._db.maybe("SELECT class FROM cell WHERE model=? LIMIT 1", model)
         if row is not None and (row["class"] >= 0) != labelled:
-            raise ModelError(model=model, reason=f"its samples have {'targets' if labelled else 'labels'}; the two don't mix")
+            come, held = ("labels", "targets") if labelled else ("targets", "labels")
+            fix = "in a file, y of one axis holds class numbers, of more axes targets"
+            raise ModelError(model=model, reason=f"its samples have {held}, and these have {come}; the two don't mix", fix=fix)
 
     def _make_room(self, model: str) -> None:
         """Drop what the reservoir can spare until the model is within its bounds; its card tells of it nevertheless."""

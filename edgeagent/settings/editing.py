@@ -18,11 +18,11 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 def with_model(text: str, name: str, rate: tuple[float, str] | None) -> str:
     """Return the settings with one more model at their end, written as the file writes its others: [[model]], or [model.NAME].
 
-    rate: a learning rate of its own and why. Raises ConfigError where more than that would change.
+    rate: as `template.model_lines` has it. Raises ConfigError where more than that would change.
     """
     before = parse(text)
     models = before.get("model", [])
-    own = {"train": {"learning_rate": float(f"{rate[0]:g}")}} if rate else {}
+    own = {"train": {"learning_rate": float(f"{rate[0]:g}")}} if rate and rate[0] else {}
     by_name = isinstance(models, dict)
     wanted = {**models, name: own} if by_name else [*models, {"name": name, **own}]
     end = "\r\n" if "\r\n" in text else "\n"

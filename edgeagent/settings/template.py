@@ -36,11 +36,14 @@ def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, 
 
 
 def model_lines(name: str, rate: tuple[float, str] | None, *, header: str = "") -> list[str]:
-    """Return the lines of one model. header: of its table; empty: [[model]] and its name. rate: a learning rate and where it comes from."""
+    """Return the lines of one model. header: of its table; empty: [[model]] and its name.
+
+    rate: a learning rate and where it comes from; one of 0 is left to the default, beside what is said of it.
+    """
     out = [header] if header else ["[[model]]", f'name = "{name}"']
     out.append("# [train], [budget], [update] and [anomaly] hold for all models; a model's own go before them:")
-    if rate is None:
-        return [*out, "#train = { learning_rate = 0.01 }"]
+    if rate is None or not rate[0]:
+        return [*out, f"#train = {{ learning_rate = 0.01 }}{f'  # {rate[1]}' if rate else ''}"]
     return [*out, f"train = {{ learning_rate = {rate[0]:g} }}  # {rate[1]}"]
 
 

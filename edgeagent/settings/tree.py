@@ -67,7 +67,9 @@ class TrainSettings:
     """When and how a round of training is done, and what its guard lets pass. A model may override each."""
 
     optimizer: str = setting("", "In mode features; empty means the model file's own.", choices=("", "sgd", "momentum", "adam"))
-    learning_rate: float = setting(0.05, "Step size of the optimizer.", least=0)
+    learning_rate: float = setting(
+        0.0, "Step size of the optimizer; 0: what the model's file suggests for the mode, or a customary one.", least=0
+    )
     epochs: int = setting(5, "Passes over the samples in one round.", least=1, most=100000)
     every: float = setting(6 * 3600.0, "A round is due after this, when there are samples.", unit="seconds", least=0)
     min_samples: int = setting(32, "No round with fewer samples than this.", least=2)

@@ -48,6 +48,7 @@ from .int8_head import Int8Head
 
 WEIGHT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")  # the signatures take them as keyword arguments
 REQUIRED = ("get_weights", "infer", "set_weights", "train")
+GRAFT = "edgecloud graft FILE.tflite -o NEW.tflite writes what trains a stock file; docs/trainable-models.md says what that is"
 TRAINING = frozenset(REQUIRED) - {"infer"}  # a file with one of these means to keep the contract; whatever infers may be stock
 LOOKS = ("features", "infer", "score")  # signatures of one sample that move no weight
 REFUSED = {
@@ -209,7 +210,8 @@ def check_trainable(file: Buffer, *, model: str = "the model") -> None:
         return
     missing = [name for name in REQUIRED if name not in m.signatures]
     if missing:
-        _refuse(model, f"it has no signature {missing[0]!r}")
+        stock = not TRAINING & m.signatures.keys()
+        raise NotTrainable(model=model, reason=f"it has no signature {missing[0]!r}", **({"fix": GRAFT} if stock else {}))
     _check_operators(m, model)
     _check_setter(m, model, _variables(m, model))
     _check_state(m, model)

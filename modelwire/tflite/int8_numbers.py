@@ -56,13 +56,28 @@ def to_integers(head: Int8Head, kernel: F64, biases: F64, kernel_scales: F64, bi
 
 
 def logits_of(head: Int8Head, weights: Mapping[str, Held], codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the codes of the logits, [n, outputs], of rows of codes: integers throughout, as LiteRT's kernels have them to the bit.
+    """Return the codes of the logits, [n, outputs], of rows of codes: as LiteRT's default kernels have them, on every processor.
 
-    tflite-runtime and LiteRT's kernels without a delegate round twice, and give a neighbouring code in one of some hundred cases.
+    The delegate multiplies sums by a factor of float32 and rounds halves to even; int16 goes by the kernels' integers. tflite-runtime and
+    LiteRT's kernels without a delegate round otherwise, and give a neighbouring code in one of some hundred cases; in more where scales
+    are plain decimals, as 0.1 and 0.02: then many sums lie half between two codes.
     """
     # Products of integers summed in float64 are whole numbers below 2^53: exact in any order.
     sums = (codes - head.feature_zero).astype(np.float64) @ weights[KERNEL].astype(np.float64).T
     total = sums.astype(np.int64) + biases_of(head, weights)
+    out = _by_integers(head, total) if head.wide else _by_floats(head, total)
+    clipped: NDArray[np.int64] = np.clip(out + head.output_zero, -head.most - 1, head.most)
+    return clipped
+
+
+def _by_floats(head: Int8Head, total: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return sums in the unit of the logits. Each step is one operation of IEEE float32: no processor has other bits."""
+    factors = np.float32(head.feature_scale) * np.array(head.kernel_scales, np.float32) / np.float32(head.output_scale)
+    nearest: NDArray[np.int64] = np.rint(total.astype(np.float32) * factors).astype(np.int64)
+    return nearest
+
+
+def _by_integers(head: Int8Head, total: NDArray[np.int64]) -> NDArray[np.int64]:
     out = np.empty_like(total)
     for k in range(head.outputs):
         kernel_scale = head.kernel_scales[k if len(head.kernel_scales) > 1 else 0]
@@ -73,8 +88,7 @@ def logits_of(head: Int8Head, weights: Mapping[str, Held], codes: NDArray[np.int
         if head.long:
             factor, shift = min((factor + (1 << (_SHIFT - 1))) >> _SHIFT, 0x7FFF), shift - _SHIFT
         out[:, k] = (total[:, k] * factor + (1 << (shift - 1))) >> shift
-    clipped: NDArray[np.int64] = np.clip(out + head.output_zero, -head.most - 1, head.most)
-    return clipped
+    return out
 
 
 def wider(least: float, most: float, *, room: float, centred: bool, wide: bool = False) -> Weights:

@@ -64,6 +64,21 @@ def test_the_first_hour_can_be_pasted_as_it_stands(tmp_path: Path) -> None:
     first, second = re.findall(r"^([0-9a-f]{64})  \S+\.tflite$", text, re.M)
     assert first == second  # what the centre rebuilt and what the device served
     assert len(re.findall(r"^pi-7/digits@\d [0-9a-f]{12}$", text, re.M)) == 8  # what the Python block prints
+    assert "16 of 16 versions exact" in text  # the device of one's own models, too
+    for model, most in (("own", 96 * 1024), ("own-int8", 1024)):
+        said = rf"^{model}: round (\d) \(\w+\) is @(\d): loss \S+ -> \S+, accuracy (\S+) -> ([\d.]+); delta of (\d+) bytes"
+        rounds = re.findall(said, text, re.M)
+        assert [(number, version) for number, version, *_ in rounds] == [(n, n) for n in "1234"], model
+        assert float(rounds[-1][3]) > float(rounds[0][2]), f"{model} did not learn"
+        assert all(0 < int(size) <= most for *_, size in rounds), model
+
+
+def test_what_the_first_hour_converts_is_what_its_files_were_made_by() -> None:
+    blocks = re.findall(r"^```py\n(.*?)^```", HOUR.read_text(), re.M | re.S)
+    script = (ROOT / "tests" / "models" / "author_own.py").read_text().splitlines()
+    assert len(blocks) == 2
+    for line in (line for block in blocks for line in block.splitlines()):
+        assert f"    {line}" in script, line
 
 
 def test_the_agents_folder_is_the_same_on_all_pages() -> None:

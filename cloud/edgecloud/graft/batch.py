@@ -172,11 +172,9 @@ def _lifted_to(stock: Stock, takes: list[int], axes: list[int | None], to: tuple
 
 def lifted(stock: Stock, op: Op, layout: Batched) -> dict[int, tuple[int, ...]]:
     """Return the inputs of an operator of single entries that need axes of 1 behind their batch, with the shapes that have them."""
-    out = op.outputs[0]
-    place, rank = layout.axes[out], len(stock.tensors[out].shape)
-    if place is None or place == IN_FRONT or op.code not in _POINTWISE - _WIDTHS:
+    if op.code not in _POINTWISE - _WIDTHS or (place := layout.axes[op.outputs[0]]) is None or place == IN_FRONT:
         return {}
-    shapes = {}
+    rank, shapes = len(stock.tensors[op.outputs[0]].shape), {}
     for t in op.inputs:
         axis = layout.axes[t] if t >= 0 else None
         have = layout.shapes[t] if t >= 0 else ()

@@ -118,9 +118,9 @@ def deepest(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refus
 
 def _refusal(stock: Stock, output: int, every: Sequence[Layer], wish: Wish, refused: NoRule) -> NotTrainable:
     best = deepest(stock, output, every, wish, refused.op.index)
-    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works"
+    way = f"the deepest cut that works is --train last:{best}" if best else "no cut of it works: convert the model to end in front of that"
     tensor = stock.tensors[refused.op.outputs[0]].name
-    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}) {refused.why}"
+    where = f"{refused.op.name} (operator {refused.op.index}, giving {tensor!r}), which {refused.why}"
     return NotTrainable(model=wish.model, reason=f"the gradient would have to pass {where}; {way}")
 
 
@@ -329,7 +329,8 @@ class _Graft:
         tape.back(self.place.behind)
         lost = [name for name, t in weights.items() if t not in tape.gradients]
         if lost:
-            raise NotTrainable(model=self.wish.model, reason=f"nothing leads from {lost[0]!r} to the loss")
+            takes = next(op for op in self.stock.operators if op.index in self.leading and weights[lost[0]] in op.inputs)
+            raise NoRule(takes, f"takes {lost[0]!r}, from which nothing that has a gradient leads to the loss")
         return value, {name: tape.gradients[t] for name, t in weights.items()}
 
     def part(self, name: str, region: frozenset[int], samples: int, faster: frozenset[int]) -> tuple[GraphBuilder, Batched]:

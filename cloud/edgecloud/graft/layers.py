@@ -23,6 +23,7 @@ _NAMELESS = re.compile(r"(arith_constant|constant|const|pseudo_const|tfl_.*|arg\
 KERNELS = {
     ops.FULLY_CONNECTED: (1, 2), ops.CONV_2D: (1, 2), ops.DEPTHWISE_CONV_2D: (1, 2), ops.TRANSPOSE_CONV: (1, 3), ops.BATCH_MATMUL: (1, -1),
 }  # fmt: skip
+_VECTORS = frozenset(("scale", "offset", "slope"))
 TABLES = {ops.GATHER: 0, ops.GATHER_ND: 0, ops.EMBEDDING_LOOKUP: 1}  # which input holds what an embedding looks up
 
 
@@ -43,7 +44,7 @@ class Layer:
 
 def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
     """Return every layer that leads to the output, in the order of the graph."""
-    leading, out = stock.leading_to(output), list[Layer]()
+    leading, sloped, out = stock.leading_to(output), _sloped(stock, output), list[Layer]()
     taken: set[int] = set()
     names: set[str] = set()
     for op in stock.operators:
@@ -53,6 +54,8 @@ def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
         weights_here = {part: t for part, t in _weights(stock, op).items() if t not in taken} if not locked else {}
         if not weights_here and not locked:
             continue
+        if weights_here.keys() <= _VECTORS and not locked and sloped.isdisjoint(op.outputs):
+            continue  # a window in front of a Fourier transform, say: it prepares the input
         name = _layer_name(stock, op, weights_here, names)
         names.add(name)
         taken.update(weights_here.values())
@@ -60,6 +63,15 @@ def layers(stock: Stock, output: int) -> tuple[Layer, ...]:
         kernel = not weights_here.keys().isdisjoint(("kernel", "table"))
         out.append(Layer(name, op.name, op.index, weights, kernel, locked))
     return tuple(out)
+
+
+def _sloped(stock: Stock, output: int) -> frozenset[int]:
+    """Return the tensors from which a gradient can lead to the output, as far as their types and the operators' kinds tell."""
+    out = {output}
+    for op in reversed(stock.operators):
+        if op.code not in ops.STEPS and not out.isdisjoint(op.outputs):
+            out.update(t for t in op.inputs if t >= 0 and stock.tensors[t].type == ops.FLOAT32 and t not in stock.known)
+    return frozenset(out)
 
 
 def _locked(stock: Stock, op: Op) -> str:

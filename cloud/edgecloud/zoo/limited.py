@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SAID_MAX = 4 << 20  # bytes of an answer that are read
+MARGIN = 20.0  # seconds for a process to start, on a machine that does other things
 ENDS = {signal.SIGKILL: "was killed: out of memory or out of time", signal.SIGXCPU: "took too much processor time"}
 
 
@@ -20,7 +21,7 @@ ENDS = {signal.SIGKILL: "was killed: out of memory or out of time", signal.SIGXC
 class ChildBounds:
     """What one child may take."""
 
-    seconds: float = 60.0  # by the clock
+    seconds: float = 60.0  # of processor time, and MARGIN more by the clock
     memory: int = 3 << 30  # bytes of address space
 
 
@@ -41,9 +42,9 @@ def run(module: str, words: Sequence[str], bounds: ChildBounds) -> ChildAnswer:
         start_new_session=True,
     )  # fmt: skip
     try:
-        said, told = child.communicate(timeout=bounds.seconds)
+        said, told = child.communicate(timeout=bounds.seconds + MARGIN)
     except subprocess.TimeoutExpired:
-        return ChildAnswer(None, f"took longer than {bounds.seconds:g} s")
+        return ChildAnswer(None, f"took longer than {bounds.seconds + MARGIN:g} s")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)

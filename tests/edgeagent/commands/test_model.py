@@ -10,7 +10,7 @@ import pytest
 
 from edgeagent import cli
 from edgeagent.commands.model import rate_of
-from edgeagent.settings import reading
+from edgeagent.settings import editing, reading
 from edgeagent.settings.template import model_lines
 from edgeagent.state.folder import LOCK
 from edgecloud.graft.grafting import Wish, graft
@@ -117,7 +117,7 @@ def test_settings_that_can_t_be_added_to_are_left_and_the_lines_are_printed(caps
 
 
 @pytest.mark.parametrize(
-    ("mode", "rate", "said"), [("auto", 3e-5, "all 3e-05, head 0.01"), ("head", 0.01, "head 0.01"), ("all", 3e-5, "all 3e-05")]
+    ("mode", "rate", "said"), [("features", 0.01, "head 0.01"), ("head", 0.01, "head 0.01"), ("all", 3e-5, "all 3e-05")]
 )
 def test_the_rate_to_begin_with_is_the_one_of_the_files_rehearsal(mode: str, rate: float, said: str) -> None:
     made = graft(stock_file("har"), Wish(train=("all",), modes=("head",), optimizer="adam", batch=4)).file
@@ -126,3 +126,15 @@ def test_the_rate_to_begin_with_is_the_one_of_the_files_rehearsal(mode: str, rat
     assert rate_of(made, "har", mode) == (0.001, "customary for adam, with which its file trains")
     lines = "\n".join(model_lines("har", rate_of(file, "har", mode)))
     assert reading.parse(lines)["model"] == [{"name": "har", "train": {"learning_rate": rate}}]
+
+
+def test_where_the_board_chooses_a_mode_no_rate_is_written_that_suits_one_of_them_alone() -> None:
+    made = graft(stock_file("har"), Wish(train=("all",), modes=("head",), optimizer="adam", batch=4)).file
+    rate = rate_of(with_rehearsal(made, "a-runtime 1.0", {"all": 3e-5, "head": 0.01}), "har", "auto")
+    assert rate == (0.0, "left out, each mode takes its own, found when its file was rehearsed: head 0.01, all 3e-05")
+    assert reading.parse("\n".join(model_lines("har", rate)))["model"] == [{"name": "har"}]
+    before = '[device]\nname = "d"\n'
+    added = editing.with_model(before, "har", rate)
+    assert added.startswith(before) and "head 0.01, all 3e-05" in added
+    same = with_rehearsal(made, "a-runtime 1.0", {"all": 0.01, "head": 0.01})
+    assert rate_of(same, "har", "auto") == (0.01, "found when its file was rehearsed: head 0.01, all 0.01")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import edgeagent
 from edgeagent.samples.spool import Spool, is_held_out
 from edgeagent.system.database import create_database
 from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, ShapeMismatch
+from modelwire.tensors import Codes
 from tests.edgeagent.boards import make
 from tests.edgeagent.samples.spools import kept_ids, small
 
@@ -323,3 +325,29 @@ def test_a_spool_that_was_closed_is_no_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match="it was closed") as raised:
         spool.count("m")
     assert "after it was closed" in raised.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "labels", "said", "way"),
+    [
+        ("int8", np.zeros((2, 8, 8, 1)), [0, 1], r"rows of 32 codes, .* not from samples of shape \[8, 8, 1\]", "expose"),
+        ("int8", np.zeros((2, 31)), [0, 1], r"not from samples of shape \[31\]", "expose"),
+        ("int8", np.full((2, 32), 0.5), [0, 1], "int8 codes, whole numbers from -128 to 127", "expose"),
+        ("int8", np.full((2, 32), 128), [0, 1], "int8 codes, whole numbers from -128 to 127", "expose"),
+        ("int8", np.zeros((2, 32)), [1, 10], "a label is outside 0 to 9", "from 0"),
+        ("float", np.zeros((2, 32)), [0, 1], r"expected \[8, 8, 1\], got \[32\]", r"\[samples, 8, 8, 1\].* 64 numbers"),
+        ("float", np.zeros((2, 8, 8, 1)), [1, 10], "a label is outside 0 to 9", "from 0"),
+    ],
+)
+def test_whoever_adds_samples_of_another_kind_is_told_of_the_right_one(
+    tmp_path: Path, model: str, x: np.ndarray[tuple[int, ...], np.dtype[np.float64]], labels: list[int], said: str, way: str
+) -> None:
+    Spool.create(tmp_path)
+    with Spool(tmp_path) as s:
+        s.register("float", (8, 8, 1), (10,), max_samples=100, max_bytes=1 << 20)
+        s.register("int8", (32,), (10,), max_samples=100, max_bytes=1 << 20, codes=Codes.CODES)
+        with pytest.raises(ModelError, match=said) as found:
+            s.extend(model, x, labels)
+        assert s.count(model) == 0
+        s.extend("float", np.zeros((2, 8, 8)), [0, 1])  # the last axis may be left out: the numbers are in order
+    assert re.search(way, found.value.next_step), found.value.next_step

@@ -38,7 +38,7 @@ from modelwire.tflite.flatbuffer import U32, File, Table
 MODELS = Path(__file__).parents[2] / "models"
 SIZE_MAX = 80_000  # bytes of a file that is mutated: what a mutation hits is then structure as often as weights
 # What looking at one mutant may take. Files here are up to 80 kB; a limit on address space counts what numpy reserves too.
-SECONDS, MEMORY = 20.0, 512 << 20
+SECONDS, MEMORY = 20.0, 512 << 20  # of processor time, which other programs take nothing of
 RUN_SECONDS = 60.0  # of a graft that was made: its operators may be as long as shapes of a mutant say
 DIMENSIONS = (-1, 0, 1, 2, 3, 5, 7, 64, 1000, 65_536, 1 << 20, (1 << 31) - 1)
 RUNS, REFUSED, STOCK_FAILS, BROKEN = "runs", "refused", "stock fails", "broken"
@@ -211,9 +211,8 @@ def _in_child(data: bytes, told: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident()
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    started = time.monotonic()
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     made: dict[str, bytes] = {}
     like: dict[str, bytes] = {}  # the stock file behind one input, which infer must equal
     reasons: list[str] = []
@@ -230,11 +229,11 @@ def _in_child(data: bytes, told: int) -> None:
         with contextlib.suppress(ModelWireError):
             look(data, Wish(batch=2), rate=1e9)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        say(how=BROKEN, why=f"unnamed {error!r}"[:300], seconds=time.monotonic() - started, memory=_resident() - before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        say(how=BROKEN, why=f"unnamed {error!r}"[:300], seconds=time.process_time(), memory=_resident() - before)
         return
-    say(seconds=time.monotonic() - started, memory=_resident() - before)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    say(seconds=time.process_time(), memory=_resident() - before)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     if not made:
         say(how=REFUSED, why=reasons[0] if reasons else "")
         return

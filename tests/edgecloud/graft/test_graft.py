@@ -178,7 +178,7 @@ def test_layers_and_weights_are_chosen_by_name() -> None:
 def test_an_operator_without_a_gradient_is_named_with_the_deepest_cut_that_works() -> None:
     file = with_operator("dense", 3, 24)  # TANH becomes RNN, behind the third layer
     graft(file, Wish(train=("head",)))
-    why = r"RNN \(operator 3, giving '.*Tanh'\) is run once .*, and something that is trained stands before it.* --train last:1"
+    why = r"RNN \(operator 3, giving '.*Tanh'\), which is run once .*, and something that is trained stands before it.* --train last:1"
     with pytest.raises(NotTrainable, match=why):
         graft(file, Wish(train=("all",)))
     modes = look(file, Wish(), rate=1e9).modes

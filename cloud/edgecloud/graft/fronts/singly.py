@@ -42,7 +42,8 @@ def layout(stock: Stock, batch: int, *, wanted: frozenset[int], trained: Iterabl
     for op in moving:
         sized = op.code in _SIZED or not stock.unknown.keys().isdisjoint(op.outputs)
         if op.code in _ALONE or op.code > _NEWEST or sized or loose.intersection(op.inputs):
-            why = next((stock.unknown[t] for t in op.outputs if t in stock.unknown), "is run once for each sample")
+            lost = next((stock.unknown[t] for t in op.outputs if t in stock.unknown), "")
+            why = f"has no known shape ({lost})" if lost else "is run once for each sample"
             _add(stock, alone, op, behind, wanted, why)
         if sized or loose.intersection(op.inputs):
             loose.update(t for t in op.outputs if sized or stock.tensors[t].open)

@@ -11,6 +11,7 @@ from edgecloud.graft.stock import Stock, read
 from edgecloud.graft.writing import ops
 from modelwire.errors import BadArgument, NotTrainable
 
+from .builtin import builtin
 from .choosing import chosen
 from .joining import InputPart, joined
 from .sizing import sized, unbatched
@@ -46,7 +47,7 @@ def entered(data: bytes, wish: Wish) -> Entered:
 
     Raises NotTrainable where a sample can't be told from the inputs.
     """
-    stock = chosen(read(data, wish.model), wish.signature, wish.model)
+    stock = builtin(chosen(read(data, wish.model), wish.signature, wish.model), wish.model)
     check_stock(stock, wish)
     stock = unbatched(sized(stock, wish.size, wish.model), wish.model)
     return Entered(*joined(stock, wish.model, _named_output(stock, wish)))
@@ -64,7 +65,9 @@ def check_stock(stock: Stock, wish: Wish) -> None:
         raise refuse(why)
     for op in stock.operators:
         if op.code == ops.CUSTOM and op.custom not in called.CUSTOM_OF_RUNTIMES:
-            raise refuse(f"it uses {op.name} (operator {op.index}), which only its author's code can run")
+            gives = f", giving {stock.tensors[op.outputs[0]].name!r}" if op.outputs else ""
+            way = "convert it with builtin operators alone" if op.name.startswith("Flex") else "convert the model without it"
+            raise refuse(f"it uses {op.name} (operator {op.index}{gives}), which only its author's code can run; {way}")
     if not 1 <= wish.batch <= 4096:
         raise BadArgument(reason=f"a batch of {wish.batch}", fix="--batch 16; between 1 and 4096")
 
@@ -96,7 +99,7 @@ def _named_output(stock: Stock, wish: Wish) -> int:
 
 def _way(kind: int) -> str:
     """Return what to do with a file that is quantized throughout; empty for another type."""
-    int8 = "; an int8 classifier is a base as it is, and edgecloud int8-head fit retrains its head"
+    int8 = "; an int8 classifier is a base as it is (edgecloud bases add), and edgecloud int8-head fit retrains its head"
     return int8 if kind in (ops.INT8, ops.UINT8) else ""
 
 

@@ -13,10 +13,7 @@ from edgecloud.graft.writing import flat, ops
 CUBIC = 0.044715  # of the usual approximation of GELU by tanh
 
 
-@rule(
-    ops.FLOOR, ops.CEIL, ops.ROUND, ops.SIGN, ops.FLOOR_DIV, ops.EQUAL, ops.NOT_EQUAL, ops.LESS, ops.LESS_EQUAL, ops.GREATER,
-    ops.GREATER_EQUAL, ops.LOGICAL_AND, ops.LOGICAL_OR, ops.LOGICAL_NOT, ops.ARG_MAX, ops.ARG_MIN, ops.ONE_HOT, ops.ZEROS_LIKE, ops.SHAPE,
-)  # fmt: skip
+@rule(*ops.STEPS)
 def flat_everywhere(tape: Tape, op: Op, dy: int) -> None:
     """Steps: their slope is 0 wherever they have one, so nothing that leads through them learns by them."""
 

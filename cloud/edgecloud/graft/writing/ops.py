@@ -46,6 +46,11 @@ OPTIONS = {
 OPTIONS |= {
     FLOOR: 0, SIN: 0, COS: 84, POW: 56, ONE_HOT: 61, REVERSE_SEQUENCE: 87, SCATTER_ND: 97, CUMSUM: 102, RELU_0_TO_1: 0,
 }  # fmt: skip
+# Flat wherever they have a slope, so that nothing in front of them learns by them.
+STEPS = (
+    FLOOR, CEIL, ROUND, SIGN, FLOOR_DIV, EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, LOGICAL_AND, LOGICAL_OR, LOGICAL_NOT,
+    ARG_MAX, ARG_MIN, ONE_HOT, ZEROS_LIKE, SHAPE,
+)  # fmt: skip
 VERSIONS = {BROADCAST_TO: 2}  # the lowest that takes what is asked of it here, where that is not 1
 
 FLOAT32, FLOAT16, INT32, UINT8, INT64, STRING, BOOL, INT16, INT8, RESOURCE, INT4 = 0, 1, 2, 3, 4, 5, 6, 7, 9, 13, 17  # TensorType
