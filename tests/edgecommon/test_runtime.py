@@ -208,12 +208,15 @@ def test_a_file_that_breaks_the_contract_is_not_opened() -> None:
 
 
 class Fragile:
-    """The installed runtime with a delegate that claims an operator which it then can't prepare, as XNNPACK does with SUM of rank 7."""
+    """The installed runtime with a delegate that claims an operator which it then can't prepare, as XNNPACK does with SUM of rank 7.
+
+    wrong: it computes all, but a batch wrongly, as that of tflite-runtime 2.14 does behind some attention layers.
+    """
 
     OpResolverType = RUNTIME.interpreter.OpResolverType
 
-    def __init__(self, *, always: bool = False) -> None:
-        self.always = always
+    def __init__(self, *, always: bool = False, wrong: bool = False) -> None:
+        self.always, self.wrong = always, wrong
         self.opened: list[bool] = []
 
     def Interpreter(self, *, experimental_op_resolver_type: Any, **rest: Any) -> Any:
@@ -227,6 +230,11 @@ class Fragile:
                 def fail(**_: Any) -> None:
                     raise RuntimeError("failed to delegate SUM node #41\nfailed to prepare")
 
+                def nothing(**given: Any) -> Any:
+                    return {"output": np.full_like(runner("eval")(**given)["output"], np.nan)}
+
+                if self.wrong:
+                    return nothing if signature == "eval" else runner(signature)
                 return fail if signature == "train" else runner(signature)
 
             real.get_signature_runner = fails_at_train
@@ -241,6 +249,12 @@ def test_a_model_that_the_delegate_cannot_prepare_runs_without_it_and_the_key_sa
     assert model.runtime_key.endswith("plain threads=1")
     assert model.fallback == "failed to delegate SUM node #41 failed to prepare"
     assert np.isfinite(model.train(np.ones((16, 4)), np.eye(3)[np.zeros(16, int)], 0.1))
+
+
+def test_a_model_whose_batches_the_delegate_computes_wrongly_runs_without_it() -> None:
+    model = seam.Runtime(RUNTIME.package, RUNTIME.version, Fragile(wrong=True), RUNTIME.delegate).open(TINY)
+    assert model.delegate == seam.PLAIN
+    assert model.fallback == "its eval gives another output than its infer for the same sample"
 
 
 def test_a_model_that_no_setting_runs_is_refused_with_the_runtimes_words() -> None:
