@@ -18,12 +18,13 @@ from edgecommon.runtime import RuntimeModel
 from modelwire.errors import TrainingDiverged
 from modelwire.tensors import F32, Weights
 
-GRID = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+GRID = (1e-10, 3e-10, 1e-9, 3e-9, 1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 BEGIN = {"adam": 1e-3, "momentum": 1e-2}  # where the search begins: the customary rate of an optimizer
 BEGIN_SGD = 3e-2
 UP = 2  # notches above that at which it ends: what suits made-up samples so well may not suit others
 SAFETY = 1  # notches below the largest rate that works
 STEPS = 16  # of one try
+_STRIDE = 4  # notches at most between two tries
 _LEAST_STEPS = 4
 _GREW = 1.1  # times the loss at the beginning: more than that on the way is growing
 _NOISE = 0.1  # of the outputs' spread: how far targets of a regression lie from what the model says now
@@ -73,11 +74,7 @@ def found_for(
     else:
         # A rate that is too large is seen after a step or two. Some rate is worth more than the time, up to twice of it.
         search.until += seconds
-        notches = 1 if search.steps == STEPS else 2
-        while best >= notches and not search.late(step):
-            best -= notches
-            if search.works(best):
-                break
+        best = _below(search, best, step)
     found["rates_cut"] = search.cut or search.steps < STEPS
     if not search.works(best):
         found["falls"] = None if search.cut else False
@@ -87,6 +84,24 @@ def found_for(
     seen = chosen if chosen in search.tried or not search.late(step) else best
     found["falls"] = search.works(seen)
     found["learning_rate"], found["losses"] = GRID[chosen], search.tried[seen]
+
+
+def _below(search: _Search, fails: int, step: float) -> int:
+    """Return the largest rate below one that fails that works, in ever longer strides and then between the last two; or the last tried."""
+    stride = 1
+    while (works := max(0, fails - stride)) < fails and not search.late(step):
+        if search.works(works):
+            break
+        fails, stride = works, min(_STRIDE, 2 * stride)
+    else:
+        return fails
+    while fails - works > 1 and not search.late(step):
+        middle = (works + fails) // 2
+        if search.works(middle):
+            works = middle
+        else:
+            fails = middle
+    return works
 
 
 @dataclass
