@@ -18,32 +18,42 @@ from edgecloud.graft import retraining
 from edgecloud.graft.stock import consistent, read
 from edgecommon import runtime
 from edgecommon.files import read_model_file
-from modelwire.errors import ModelWireError
+from modelwire.errors import BadArgument, ModelWireError
 from modelwire.tflite.file import read_head, read_weights
-from modelwire.tflite.int8_head import Int8Head
+from modelwire.tflite.int8_head import MSE, Int8Head
 from modelwire.tflite.int8_numbers import F64, features_of, layer_of
 
 from .limited import bound
 from .trying import said
 
 SAMPLES = 24
-WEIGHTS_MAX = 1 << 18  # of a head that is fitted here: more would take minutes
+STEPS = (0.5, 0.2, 0.1, 0.05, 0.02)  # tried in this order: how far the weight that moves most goes, of the largest weight
+_OFF = 0.5  # of the answers' spread: how far the targets of numbers lie from what the model says now
 
 
 def learnt(data: bytes, installed: runtime.Runtime, *, model: str) -> dict[str, Any]:
     """Return `before` and `after`, losses of the head as the file holds it, and `same`: whether what it sees kept its bits."""
     with consistent(model):
         head = read_head(data, model=model)
-        if head is None or head.features * head.outputs > WEIGHTS_MAX:
-            return {"reason": "its head is too large to be fitted here" if head else "it has no int8 head"}
+        if head is None:
+            return {"reason": "it has no int8 head"}
         stock = read(data, model)
         seen = _rows(installed, retraining.exposing(stock, head.seen))
         features = features_of(head, seen)
-        labels = np.arange(len(seen)) % (2 if head.outputs == 1 else head.outputs)
-        kernel, bias = retraining.fit(head, features, labels)
-        made = retraining.put(data, head, kernel, bias, features)
+        targets = _targets(head, _logits(head, data, features))
+        before, after, reason = _loss(head, _logits(head, data, features), targets), float("inf"), ""
+        for step in STEPS:
+            try:
+                made = retraining.put(data, head, *_moved(head, data, features, targets, step), features)
+            except BadArgument as error:  # a scale that others read as well would have to change
+                reason = said(error)
+                continue
+            after, reason = _loss(head, _logits(head, made.file, features), targets), ""
+            if after < before:
+                break
+        if reason:
+            return {"reason": reason}
         again = _rows(installed, retraining.exposing(read(made.file, model), head.seen))
-        before, after = (_loss(head, file, features, labels) for file in (data, made.file))
     return {"before": before, "after": after, "same": seen.tobytes() == again.tobytes(), "reason": ""}
 
 
@@ -63,15 +73,47 @@ def _rows(installed: runtime.Runtime, file: bytes) -> NDArray[Any]:
     return np.stack(rows)
 
 
-def _loss(head: Int8Head, file: bytes, features: F64, labels: NDArray[np.int64]) -> float:
-    """Return the cross-entropy of the head that a file holds."""
+def _targets(head: Int8Head, z: F64) -> F64:
+    """Return what the head shall say, [rows, outputs]: classes one after the other, or numbers a little off what it says now."""
+    rows, outputs = z.shape
+    if head.loss == MSE:
+        return z + _OFF * (float(z.std()) or 1.0) * np.random.default_rng(1).standard_normal(z.shape)
+    classes = np.arange(rows)[:, None] % max(2, outputs)
+    return np.asarray(classes == np.arange(outputs) + (outputs == 1), np.float64)
+
+
+def _moved(head: Int8Head, file: bytes, features: F64, targets: F64, step: float) -> tuple[F64, F64]:
+    """Return kernel and bias after one step down the loss. step: of STEPS."""
     weights = read_weights(retraining.trainable(file, head))
     kernel, bias = layer_of(head.with_weights(weights), weights)
     z = features @ kernel.T + bias
-    if head.outputs == 1:
-        z = np.concatenate([np.zeros_like(z), z], 1)
-    z -= z.max(1, keepdims=True)
-    return float((np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]).mean())
+    if head.loss == MSE:
+        d = z - targets
+    elif head.logistic:
+        d = 0.5 * (1 + np.tanh(0.5 * z)) - targets
+    else:
+        p = np.exp(z - z.max(1, keepdims=True))
+        d = p / p.sum(1, keepdims=True) - targets
+    slope = d.T @ features / len(z)
+    rate = step * (np.abs(kernel).max(initial=0) or 1.0) / (np.abs(slope).max(initial=0) or 1.0)
+    return kernel - rate * slope, bias - rate * d.mean(0)
+
+
+def _logits(head: Int8Head, file: bytes, features: F64) -> F64:
+    """Return what the head that a file holds gives before its softmax or logistic, [rows, outputs]."""
+    weights = read_weights(retraining.trainable(file, head))
+    kernel, bias = layer_of(head.with_weights(weights), weights)
+    return features @ kernel.T + bias
+
+
+def _loss(head: Int8Head, z: F64, targets: F64) -> float:
+    """Return the mean loss of the rows."""
+    if head.loss == MSE:
+        return float(((z - targets) ** 2).mean())
+    if head.logistic:
+        return float((np.logaddexp(0, z) - z * targets).mean())
+    z = z - z.max(1, keepdims=True)
+    return float((np.log(np.exp(z).sum(1)) - (z * targets).sum(1)).mean())
 
 
 def main(words: Sequence[str]) -> None:
