@@ -28,7 +28,7 @@ from .limited import RehearsalLimits, peak
 
 SAMPLES = 3  # random ones on which the stock file and the graft are compared, beside the zeros
 AGREE = 1e-3  # of the largest output, at least of 1: how far eval, infer and the head on features may be apart
-SMALL = 1e-6  # learning rate of the two steps that are rehearsed
+SMALL = (1e-6, 1e-9, 1e-12)  # learning rates of the two steps that are rehearsed: the first that does not run away
 _SLOW = 2.0  # seconds of an inference from which on fewer samples are compared
 _NODE = re.compile(r"Node number (\d+) \(([^)]+)\)")
 
@@ -90,12 +90,12 @@ def mode(
     _eval(opened, task, found)
     stage("train")
     start = opened.get_weights()
-    _train(opened, which, task, start, found)
+    rate = _train(opened, which, task, start, found)
     found["memory"] = max(0, peak() - bare)
     stage("weights")
     _weights(opened, data, start)
     stage("state")
-    _state(opened, task)
+    _state(opened, task, rate)
     if asked["rates"]:
         stage("rates")
         opened.set_weights(start)
@@ -216,25 +216,38 @@ def _eval(opened: RuntimeModel, task: rates.Task, found: Found) -> None:
             break
 
 
-def _train(opened: RuntimeModel, which: Mode, task: rates.Task, start: Weights, found: Found) -> None:
-    taken: list[float] = []
-    for _ in range(2):
-        began = time.monotonic()
+def _two_steps(opened: RuntimeModel, task: rates.Task, start: Weights) -> tuple[float, list[float]]:
+    """Make two steps, and return their rate and what each took, in ms. Raises Failed where the smallest rate runs away as well."""
+    fresh, why = opened.get_state(), ""
+    for rate in SMALL:
+        opened.set_weights(start)
+        opened.set_state(fresh)
+        taken: list[float] = []
         try:
-            opened.train(task.x, task.y, SMALL)
+            for _ in range(2):
+                began = time.monotonic()
+                opened.train(task.x, task.y, rate)
+                taken.append(1000 * (time.monotonic() - began))
         except TrainingDiverged as e:
-            raise Failed(f"a step at the rate {SMALL:g} gives {e.facts.get('what', 'no number')}, on made-up samples") from None
-        taken.append(1000 * (time.monotonic() - began))
+            why = str(e.facts.get("what", "no number"))
+            continue
+        if all(np.isfinite(np.asarray(value, np.float64)).all() for value in opened.get_weights().values()):
+            return rate, taken
+        why = "weights without a number"
+    raise Failed(f"a step at the rate {SMALL[-1]:g} gives {why}, on made-up samples")
+
+
+def _train(opened: RuntimeModel, which: Mode, task: rates.Task, start: Weights, found: Found) -> float:
+    """Rehearse two steps, and return their rate."""
+    rate, taken = _two_steps(opened, task, start)
     after = opened.get_weights()
     others = sorted(name for name in start if name not in which.weights and start[name].tobytes() != after[name].tobytes())
     if others:
         raise Failed(f"training by {which.signature} changes {others[0]!r}, which the mode {which.name!r} does not list")
-    lost = sorted(name for name in which.weights if not np.isfinite(np.asarray(after[name], np.float64)).all())
-    if lost:
-        raise Failed(f"training by {which.signature} leaves {lost[0]!r} without a number")
     if taken[-1] < 200:
-        taken.append(_milliseconds(lambda: opened.train(task.x, task.y, SMALL)))
+        taken.append(_milliseconds(lambda: opened.train(task.x, task.y, 0.0)))
     found["step_ms"] = taken[-1]
+    return rate
 
 
 def _weights(opened: RuntimeModel, data: bytes, start: Weights) -> None:
@@ -249,7 +262,7 @@ def _weights(opened: RuntimeModel, data: bytes, start: Weights) -> None:
             raise Failed(f"get_weights does not give {wrong[0]!r} as set_weights was given it")
 
 
-def _state(opened: RuntimeModel, task: rates.Task) -> None:
+def _state(opened: RuntimeModel, task: rates.Task, rate: float) -> None:
     """Raise Failed unless the optimizer's slots come back as they were set, and a step from them is the same step."""
     state, weights = opened.get_state(), opened.get_weights()
     if not opened.state_is_whole:
@@ -262,7 +275,7 @@ def _state(opened: RuntimeModel, task: rates.Task) -> None:
         wrong = sorted(name for name, value in state.items() if value.tobytes() != got[name].tobytes())
         if wrong:
             raise Failed(f"get_state does not give {wrong[0]!r} as set_state was given it")
-        loss = opened.train(task.x, task.y, SMALL)
+        loss = opened.train(task.x, task.y, rate)
         results.append((loss, {name: value.tobytes() for name, value in opened.get_weights().items()}))
     if results[0] != results[1]:
         raise Failed("the same step from the same weights and state gives other bits")

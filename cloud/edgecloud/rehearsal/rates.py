@@ -18,7 +18,7 @@ from edgecommon.runtime import RuntimeModel
 from modelwire.errors import TrainingDiverged
 from modelwire.tensors import F32, Weights
 
-GRID = (1e-10, 3e-10, 1e-9, 3e-9, 1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+GRID = (*(float(f"{n}e{e}") for e in range(-13, 0) for n in (1, 3)), 1.0)
 BEGIN = {"adam": 1e-3, "momentum": 1e-2}  # where the search begins: the customary rate of an optimizer
 BEGIN_SGD = 3e-2
 UP = 2  # notches above that at which it ends: what suits made-up samples so well may not suit others
