@@ -107,7 +107,7 @@ threats: $(VENV)/.ready ## run the threat model: each row by its tests
 evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure a promise: TOPIC=wire, trust or zoo; FULL=1
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
-zoo: $(VENV)/.ready tflite-runtime ## try the public model files, and write the table of docs/model-zoo.md
+zoo: $(VENV)/.ready tflite-runtime ## try the public model files, and write docs/model-zoo.md
 	$(VENV)/bin/python tests/models/zoo.py
 	$(VENV)/bin/python -m tests.evidence.zoo --run build/evidence/zoo-litert.json
 	if test -e $(VENV_TFLITE)/.ready; then $(VENV_TFLITE)/bin/python -m tests.evidence.zoo --run build/evidence/zoo-tflite.json; fi

@@ -279,7 +279,7 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
     known, _, _ = command(folder, "measure")
     measured = {m["mode"]: m for m in known["models"][0]["modes"]}
     assert list(measured) == ["features", "head", "all"]
-    assert measured["head"]["seconds"] < measured["all"]["seconds"] and measured["head"]["memory"] < measured["all"]["memory"] / 2
+    assert measured["head"]["seconds"] < measured["all"]["seconds"] and measured["head"]["memory"] < 0.7 * measured["all"]["memory"]
     peaks = {mode: command(folder, "train", "--set", f"train.mode={mode}")[1] for mode in ("head", "all")}
     for limit, mode in (
         (int(1.04 * peaks["head"]), "head"),
