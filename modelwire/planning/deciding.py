@@ -130,6 +130,8 @@ def _bar(candidate: Candidate, conditions: Conditions) -> tuple[Bar, str]:
         return Bar.MEMORY, f"takes {candidate.memory:,.0f} bytes of memory, and {free.value:,.0f} are free"
     if promise is not None and candidate.recover_s > promise.value:
         return Bar.PROMISE, f"would take {candidate.recover_s:.3g} s to recover, and {promise.value:.3g} s are promised"
+    if left is not None and not left.value:
+        return Bar.WINDOW, "there is no connection"
     if left is not None and rate is not None and candidate.bytes > left.value * rate.value:
         return Bar.WINDOW, f"{candidate.bytes:,.0f} bytes do not go through in the {left.value:.3g} s that the connection lasts"
     return Bar.NONE, ""
