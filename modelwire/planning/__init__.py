@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .candidates import Bar, Candidate, Choice, coalesced_bytes
 from .conditions import Conditions, Forecast
-from .deciding import CostRow, Plan, Terms, decide
+from .deciding import CostRow, SendPlan, Terms, decide
 from .figures import Average, Figure, Origin, Rate
 from .links import PROFILES, LinkProfile, profile_of
 from .notes import NOTE_MOST, PlanNote, decode, encode
@@ -17,6 +17,6 @@ from .prices import Prices
 
 __all__ = [
     "NOTE_MOST", "PROFILES", "Average", "Bar", "Candidate", "Choice", "Conditions", "CostRow", "Figure", "Forecast", "LinkProfile",
-    "Origin", "Plan", "PlanNote", "Prices", "Rate", "Terms", "coalesced_bytes", "decide", "decode", "encode", "mistique_gamma", "mistique_keeps",
-    "profile_of", "sigmod2020_utility",
+    "Origin", "PlanNote", "Prices", "Rate", "SendPlan", "Terms", "coalesced_bytes", "decide", "decode", "encode", "mistique_gamma",
+    "mistique_keeps", "profile_of", "sigmod2020_utility",
 ]  # fmt: skip

@@ -51,7 +51,7 @@ class CostRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SendPlan:
     """What was decided, why, and the table behind it."""
 
     choice: Choice
@@ -79,7 +79,7 @@ class Plan:
         return PlanNote.of(self.choice, self.form, self.density, totals, self.updates, self.source_bits)
 
 
-def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, before: PlanNote | None = None) -> Plan:
+def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, before: PlanNote | None = None) -> SendPlan:
     """Return the cheapest choice among what is allowed, with the table. Never fails: where nothing fits, the update waits.
 
     candidates: at most one snapshot, exact and recipe, deltas at any number of densities; of two that cost the same the first one is taken.
@@ -98,7 +98,7 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
     rows.append(wait)
     form = None if chosen is None else rows[chosen].choice
     waits = chosen is None or (view.barred is Bar.NONE and wait.total < rows[chosen].total)
-    return Plan(
+    return SendPlan(
         choice=Choice.WAIT if waits or form is None else form,
         form=form,
         density=1.0 if chosen is None else rows[chosen].density,
