@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from .candidates import Bar, Candidate, Choice
 from .conditions import Conditions
 from .costs import terms_of
@@ -113,7 +115,7 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
 
 
 def _row(candidate: Candidate, conditions: Conditions, prices: Prices) -> CostRow:
-    terms = Terms(*terms_of(candidate, candidate.bytes, conditions, prices))
+    terms = Terms(*terms_of(candidate, np.array([float(candidate.bytes)]), conditions, prices, awake=conditions.awake)[:, 0].tolist())
     barred, why = _bar(candidate, conditions)
     return CostRow(candidate.name, candidate.choice, candidate.density, candidate.bytes, terms, terms.total, barred, why)
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .candidates import Bar, Candidate
 from .conditions import Conditions, Forecast
-from .costs import terms_of
+from .costs import F64, terms_of
 from .prices import Prices
 
-F64: TypeAlias = NDArray[np.float64]
 UPDATES_MOST = 128  # further ones that are looked ahead to; then what waits goes
 SLOTS_MOST = 128  # of the grid, from now to where all goes at the latest
 _ROUNDS = 12  # of Dinkelbach's iteration: it is done after three to five
@@ -71,12 +69,12 @@ def outlook(candidates: Sequence[Candidate], conditions: Conditions, prices: Pri
     most = _reach(candidates, conditions, prices)
     grid = _grid_of(forecast, prices, most)
     fresh = _cheapest(candidates, conditions, prices, most, fresh=True)
-    share = _share(fresh, grid, grid.slots(forecast.wait_most_s))
+    share = _share(fresh.tobytes(), most, grid, grid.slots(forecast.wait_most_s))
     coming = _cheapest(candidates, conditions, prices, most, fresh=False)
-    rate = _added(share.tolist())
+    rate = _added(share)
     _, _, waits = _backward(coming, grid, rate, grid.slots(left), forecast.waiting)
     seconds = float(waits[_TERMS])
-    terms = tuple(float(waits[i]) - seconds * float(share[i]) for i in range(_TERMS))
+    terms = tuple(float(waits[i]) - seconds * share[i] for i in range(_TERMS))
     return Outlook(Bar.NONE, terms, seconds, forecast.waiting, forecast.waiting + seconds / grid.interval)
 
 
@@ -96,7 +94,7 @@ def _grid_of(forecast: Forecast, prices: Prices, updates: int) -> _Grid:
 
 def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices) -> int:
     """Return how many updates to look ahead: some times as many as the square root of economic order lots says."""
-    once = min(_added(terms_of(c, c.bytes, conditions, prices)) for c in candidates)
+    once = min(float(_cost(terms_of(c, np.array([float(c.bytes)]), conditions, prices, awake=False))[0]) for c in candidates)
     assert conditions.forecast is not None
     held = prices.per_hour_waiting / 3600.0 * max(conditions.forecast.interval_s.value, _LEAST_S)
     lot = UPDATES_MOST if held <= 0 else min(float(UPDATES_MOST), math.sqrt(2.0 * once / held))
@@ -106,13 +104,16 @@ def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
 def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, *, fresh: bool) -> F64:
     """Return the terms of the cheapest form by the number of updates in it, shape (6, most).
 
-    fresh: 1 to `most` updates that come after an upload; else what waits now, with 0 to most - 1 further ones.
+    fresh: 1 to `most` updates that come after an upload; else what waits now, with 0 to most - 1 further ones. A wake-up is always paid:
+    that the radio is up now says nothing of later.
     """
     out = np.zeros((_TERMS, most))
-    sizes = [_sizes(c, most, fresh=fresh) for c in candidates]
-    for place in range(most):
-        rows = [terms_of(c, size[place], conditions, prices) for c, size in zip(candidates, sizes, strict=True)]
-        out[:5, place] = min(rows, key=_added)
+    for place, candidate in enumerate(candidates):
+        terms = terms_of(candidate, np.array(_sizes(candidate, most, fresh=fresh)), conditions, prices, awake=False)
+        cheaper = _cost(terms) < _cost(out[:5])
+        if not place:
+            cheaper[:] = True
+        out[:5] = np.where(cheaper, terms, out[:5])
     return out
 
 
@@ -134,8 +135,10 @@ def _sizes(candidate: Candidate, most: int, *, fresh: bool) -> list[float]:
     return sizes
 
 
-def _share(fresh: F64, grid: _Grid, slots: int) -> F64:
-    """Return the cost per second of the best policy from upload to upload, by term, shape (6,)."""
+@lru_cache(8)  # a forecast stands while many updates come
+def _share(terms: bytes, count: int, grid: _Grid, slots: int) -> tuple[float, ...]:
+    """Return the cost per second of the best policy from upload to upload, by term. terms: what `_cheapest` gave, of `count` updates."""
+    fresh = np.frombuffer(terms).reshape(_TERMS, count)
     open_then = 1.0
     if grid.finding:
         # Between an upload and the next update the connection may have gone: both are memoryless, so two fractions say it.
@@ -145,12 +148,12 @@ def _share(fresh: F64, grid: _Grid, slots: int) -> F64:
     number = np.arange(1.0, fresh.shape[1] + 1.0)
     held = grid.per_slot / grid.slot * grid.interval * number * (number - 1.0) / 2.0
     rate = float(((_cost(fresh) + held) / (number * grid.interval)).min())
-    share, least = np.zeros(_TERMS), math.inf
+    share, least = (0.0,) * _TERMS, math.inf
     for _ in range(_ROUNDS):
         opened, closed, _ = _backward(fresh, grid, rate, slots, 1)
         cycle = open_then * opened[:, 0] + (1.0 - open_then) * closed[:, 0]
-        found = cycle[:_TERMS] / (cycle[_TERMS] + grid.interval)  # of a policy, so never below the best one's
-        rate = _added(found.tolist())
+        found = tuple((cycle[:_TERMS] / (cycle[_TERMS] + grid.interval)).tolist())  # of a policy, so never below the best one's
+        rate = _added(found)
         if not rate < least * (1.0 - 1e-9):
             break
         share, least = found, rate
@@ -189,8 +192,12 @@ def _total(values: F64, rate: float) -> F64:
     return np.asarray(_cost(values) - rate * values[_TERMS])
 
 
-def _cost(values: F64) -> F64:
-    return np.asarray(values[0] + values[1] + values[2] + values[3] + values[4] + values[5])
+def _cost(terms: F64) -> F64:
+    """Return the sum of the terms, in their order: numpy's own sum has another one."""
+    total = terms[0]
+    for term in terms[1:_TERMS]:
+        total = total + term
+    return np.asarray(total)
 
 
 def _mixed(stays: F64, turns: F64, chance: float) -> F64:
