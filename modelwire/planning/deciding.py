@@ -86,7 +86,7 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
 
     candidates: at most one snapshot, exact and recipe, deltas at any number of densities; of two that cost the same the first one is taken.
     before: what was decided last time; its form stays until another is cheaper by more than 10 %. Between waiting and sending there is
-    no such favour: they take turns by nature.
+    no such favour, as they take turns by nature, and the cheapest form is what speaks for sending.
     """
     rows = [_row(candidate, conditions, prices) for candidate in candidates]
     allowed = [i for i, row in enumerate(rows) if row.barred is Bar.NONE]
@@ -99,7 +99,7 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
     wait = CostRow("wait", Choice.WAIT, 1.0, 0.0, terms, terms.total, view.barred, _why_not_wait(view, conditions))
     rows.append(wait)
     form = None if chosen is None else rows[chosen].choice
-    waits = chosen is None or (view.barred is Bar.NONE and wait.total < rows[chosen].total)
+    waits = best is None or (view.barred is Bar.NONE and wait.total < rows[best].total)
     return SendPlan(
         choice=Choice.WAIT if waits or form is None else form,
         form=form,
@@ -134,8 +134,9 @@ def _bar(candidate: Candidate, conditions: Conditions) -> tuple[Bar, str]:
         return Bar.PROMISE, f"would take {candidate.recover_s:.3g} s to recover, and {promise.value:.3g} s are promised"
     if left is not None and not left.value:
         return Bar.WINDOW, "there is no connection"
-    if left is not None and rate is not None and candidate.bytes > left.value * rate.value:
-        return Bar.WINDOW, f"{candidate.bytes:,.0f} bytes do not go through in the {left.value:.3g} s that the connection lasts"
+    on_air = float(conditions.link.on_air(np.array([float(candidate.bytes)]))[0])
+    if left is not None and rate is not None and on_air > left.value * rate.value:
+        return Bar.WINDOW, f"{on_air:,.0f} bytes do not go through in the {left.value:.3g} s that the connection lasts"
     return Bar.NONE, ""
 
 

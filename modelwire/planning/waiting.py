@@ -17,7 +17,8 @@ import numpy as np
 
 from .candidates import Bar, Candidate
 from .conditions import Conditions, Forecast
-from .costs import F64, terms_of
+from .costs import terms_of
+from .links import F64
 from .prices import Prices
 
 UPDATES_MOST = 128  # further ones that are looked ahead to; then what waits goes

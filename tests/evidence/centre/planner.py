@@ -124,7 +124,8 @@ def size_of(w: World, place: int, updates: float) -> float:
 def upload(w: World, place: int, updates: float) -> float:
     form, link, p = w.forms[place][0], PROFILES[w.link], w.prices
     size = size_of(w, place, updates)
-    joules = (0.0 if link.always_on else link.joules_per_wakeup) + size * link.joules_per_byte + w.watts * form.encoded / w.rate
+    on_air = size if link.frame is None else -(-size // link.frame) * link.frame
+    joules = (0.0 if link.always_on else link.joules_per_wakeup) + on_air * link.joules_per_byte + w.watts * form.encoded / w.rate
     return (
         p.per_byte * size + p.per_joule * joules + p.per_byte_month * size * w.months
         + p.per_second * w.recoveries * form.recover_s + p.per_accuracy * form.accuracy_lost
