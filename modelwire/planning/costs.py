@@ -8,7 +8,7 @@ import numpy as np
 
 from .candidates import Candidate
 from .conditions import Conditions
-from .figures import in_range
+from .figures import MOST, in_range
 from .links import F64
 from .prices import Prices
 
@@ -37,7 +37,7 @@ def recovery_s(speeds: RecoverySpeeds, *, kept: float, chain: float, updates: in
         in_range(f"{name} of a recovery", value)
     seconds = speeds.start_s + replay_s
     for amount, speed in ((kept + chain, speeds.read), (updates * weights, speeds.apply), (4.0 * weights, speeds.prove)):
-        seconds += amount / speed if speed else 0.0
+        seconds += min(MOST, amount / speed) if speed else 0.0
     return seconds
 
 
@@ -58,7 +58,7 @@ def joules_of(candidate: Candidate, sizes: F64, conditions: Conditions, *, awake
     """
     seconds = 0.0
     if conditions.encode_rate is not None and conditions.encode_rate.value:
-        seconds += candidate.encoded / conditions.encode_rate.value
+        seconds += min(MOST, candidate.encoded / conditions.encode_rate.value)  # the slowest rate there is makes no infinity
     if conditions.step_s is not None:
         seconds += candidate.steps * conditions.step_s.value
     wakeup = 0.0 if awake else conditions.wakeup.value
