@@ -87,6 +87,8 @@ def _grid_of(forecast: Forecast, prices: Prices, updates: int) -> _Grid:
     # So many updates are there within 1.5 times their intervals, nearly always: a wait_most beyond that binds no more.
     most = min(max(forecast.wait_most_s, _LEAST_S), 1.5 * updates * interval + gap)
     slot = max(most / SLOTS_MOST, min(interval / 4.0, most / 16.0))
+    if slot > interval / 2.0:  # a slot holds one update at most: where many are awaited, one comes in each
+        slot = interval
     if gap and forecast.window_s is not None:
         loss = min(1.0, slot / max(forecast.window_s.value, _LEAST_S))
         finding = min(1.0, slot / gap)

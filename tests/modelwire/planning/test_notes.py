@@ -23,7 +23,7 @@ def test_whatever_was_decided_fits_and_reads_back(candidates: list[Candidate], c
     assert decode(data) == plan.note
     for kind, total in plan.note.totals.items():
         true = [row.total for row in plan.rows if row.choice is kind and row.bytes >= 0]
-        assert any((total <= max(t, 0) * (1 + 1e-15) and max(t, 0) <= total * 1.0101 + 2e-12) or t >= 1e30 for t in true)
+        assert any((total <= max(t, 0) * (1 + 1e-12) and max(t, 0) <= total * 1.0101 + 2e-12) or t >= 1e30 for t in true)
 
 
 def example() -> PlanNote:
