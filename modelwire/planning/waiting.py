@@ -67,10 +67,11 @@ def outlook(candidates: Sequence[Candidate], conditions: Conditions, prices: Pri
     left = forecast.wait_most_s - forecast.oldest_s
     if left <= 0:
         return Outlook(Bar.WAITED, now=forecast.waiting)
-    most = _reach(candidates, conditions, prices)
+    fresh = _cheapest(candidates, conditions, prices, UPDATES_MOST, fresh=True)
+    lots = _lots(fresh, prices.per_hour_waiting / 3600.0, max(forecast.interval_s.value, _LEAST_S))
+    most = min(UPDATES_MOST, 8 + 2 * int(lots.argmin()))
     grid = _grid_of(forecast, prices, most)
-    fresh = _cheapest(candidates, conditions, prices, most, fresh=True)
-    share = _share(fresh.tobytes(), most, grid, grid.slots(forecast.wait_most_s))
+    share = _share(fresh[:, :most].tobytes(), most, float(lots.min()), grid, grid.slots(forecast.wait_most_s))
     coming = _cheapest(candidates, conditions, prices, most, fresh=False)
     rate = _added(share)
     _, _, waits = _backward(coming, grid, rate, grid.slots(left), forecast.waiting)
@@ -95,13 +96,13 @@ def _grid_of(forecast: Forecast, prices: Prices, updates: int) -> _Grid:
     return _Grid(slot, min(1.0, slot / interval), loss, finding, gap, interval, prices.per_hour_waiting * slot / 3600.0)
 
 
-def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices) -> int:
-    """Return how many updates to look ahead: some times as many as the square root of economic order lots says."""
-    once = min(float(_cost(terms_of(c, np.array([float(c.bytes)]), conditions, prices, awake=False))[0]) for c in candidates)
-    assert conditions.forecast is not None
-    held = prices.per_hour_waiting / 3600.0 * max(conditions.forecast.interval_s.value, _LEAST_S)
-    lot = UPDATES_MOST if held <= 0 else min(float(UPDATES_MOST), math.sqrt(2.0 * once / held))
-    return min(UPDATES_MOST, 8 + 3 * int(lot))
+def _lots(fresh: F64, held: float, interval: float) -> F64:
+    """Return the cost per second of always sending so many updates at once, were there always a connection and no wait_most, shape (M,).
+
+    It is where the iteration begins, and it says how far to look ahead. held: price of an update that waits a second.
+    """
+    number = np.arange(1.0, fresh.shape[1] + 1.0)
+    return np.asarray((_cost(fresh) + held * interval * number * (number - 1.0) / 2.0) / (number * interval))
 
 
 def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, *, fresh: bool) -> F64:
@@ -139,18 +140,17 @@ def _sizes(candidate: Candidate, most: int, *, fresh: bool) -> list[float]:
 
 
 @lru_cache(8)  # a forecast stands while many updates come
-def _share(terms: bytes, count: int, grid: _Grid, slots: int) -> tuple[float, ...]:
-    """Return the cost per second of the best policy from upload to upload, by term. terms: what `_cheapest` gave, of `count` updates."""
+def _share(terms: bytes, count: int, rate: float, grid: _Grid, slots: int) -> tuple[float, ...]:
+    """Return the cost per second of the best policy from upload to upload, by term.
+
+    terms: what `_cheapest` gave, of `count` updates; rate: a first guess of the sum.
+    """
     fresh = np.frombuffer(terms).reshape(_TERMS, count)
     open_then = 1.0
     if grid.finding:
         # Between an upload and the next update the connection may have gone: both are memoryless, so two fractions say it.
         out, back = grid.loss / (grid.loss + grid.arrival), grid.finding / (grid.finding + grid.arrival)
         open_then = (1.0 - out) / (1.0 - out * back)
-    # Begin with the best fixed number of updates an upload, were there always a connection and no wait_most.
-    number = np.arange(1.0, fresh.shape[1] + 1.0)
-    held = grid.per_slot / grid.slot * grid.interval * number * (number - 1.0) / 2.0
-    rate = float(((_cost(fresh) + held) / (number * grid.interval)).min())
     share, least = (0.0,) * _TERMS, math.inf
     for _ in range(_ROUNDS):
         opened, closed, _ = _backward(fresh, grid, rate, slots, 1)
