@@ -66,16 +66,17 @@ def joules_of(candidate: Candidate, sizes: F64, conditions: Conditions, *, awake
     return np.asarray(wakeup + conditions.link.on_air(sizes) * conditions.byte.value + seconds * watts)
 
 
-def terms_of(candidate: Candidate, sizes: F64, conditions: Conditions, prices: Prices, *, awake: bool) -> F64:
+def terms_of(candidate: Candidate, sizes: F64, updates: F64, conditions: Conditions, prices: Prices, *, awake: bool) -> F64:
     """Return what bytes, energy, storage, recovery and accuracy of `candidate` cost at each size in bytes, shape (5, len(sizes)).
 
-    Elementwise sums and products, so each column is what it would be alone.
+    updates: how many are in it. Recovery and accuracy count for each of them: who would have recovered one in between recovers this one,
+    and that fewer versions can be asked for is no gain. Elementwise sums and products, so each column is what it would be alone.
     """
     stored = sizes if candidate.stored is None else np.maximum(candidate.stored + (sizes - candidate.bytes), 0.0)
     terms = np.empty((5, len(sizes)))
     terms[0] = prices.per_byte * sizes
     terms[1] = prices.per_joule * joules_of(candidate, sizes, conditions, awake=awake)
     terms[2] = stored * storage_cost(1.0, conditions.months.value, prices)
-    terms[3] = recovery_cost(conditions.recoveries.value, candidate.recover_s, prices)
-    terms[4] = prices.per_accuracy * candidate.accuracy_lost
+    terms[3] = recovery_cost(conditions.recoveries.value, candidate.recover_s, prices) * updates
+    terms[4] = prices.per_accuracy * candidate.accuracy_lost * updates
     return terms

@@ -23,7 +23,7 @@ from .prices import Prices
 
 UPDATES_MOST = 128  # further ones that are looked ahead to; then what waits goes
 SLOTS_MOST = 128  # of the grid, from now to where all goes at the latest
-_ROUNDS = 12  # of Dinkelbach's iteration: it is done after three to five
+_ROUNDS = 12  # of Dinkelbach's iteration: it is done after two to four
 _LEAST_S = 1e-3  # shorter intervals, windows and gaps count as this
 _TERMS = 6  # bytes, energy, storage, recovery, accuracy, waiting; then the seconds
 
@@ -67,14 +67,14 @@ def outlook(candidates: Sequence[Candidate], conditions: Conditions, prices: Pri
     left = forecast.wait_most_s - forecast.oldest_s
     if left <= 0:
         return Outlook(Bar.WAITED, now=forecast.waiting)
-    fresh = _cheapest(candidates, conditions, prices, UPDATES_MOST, fresh=True)
+    fresh = _cheapest(candidates, conditions, prices, UPDATES_MOST, 0)
     lots = _lots(fresh, prices.per_hour_waiting / 3600.0, max(forecast.interval_s.value, _LEAST_S))
     most = min(UPDATES_MOST, 8 + 2 * int(lots.argmin()))
     grid = _grid_of(forecast, prices, most)
     share = _share(fresh[:, :most].tobytes(), most, float(lots.min()), grid, grid.slots(forecast.wait_most_s))
-    coming = _cheapest(candidates, conditions, prices, most, fresh=False)
+    coming = _cheapest(candidates, conditions, prices, most, max(1, forecast.waiting))
     rate = _added(share)
-    _, _, waits = _backward(coming, grid, rate, grid.slots(left), forecast.waiting)
+    _, _, waits = _backward(coming, grid, rate, grid.slots(left), max(1, forecast.waiting))
     seconds = float(waits[_TERMS])
     terms = tuple(float(waits[i]) - seconds * share[i] for i in range(_TERMS))
     return Outlook(Bar.NONE, terms, seconds, forecast.waiting, forecast.waiting + seconds / grid.interval)
@@ -105,15 +105,17 @@ def _lots(fresh: F64, held: float, interval: float) -> F64:
     return np.asarray((_cost(fresh) + held * interval * number * (number - 1.0) / 2.0) / (number * interval))
 
 
-def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, *, fresh: bool) -> F64:
+def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, waiting: int) -> F64:
     """Return the terms of the cheapest form by the number of updates in it, shape (6, most).
 
-    fresh: 1 to `most` updates that come after an upload; else what waits now, with 0 to most - 1 further ones. A wake-up is always paid:
+    waiting: as many as wait now, with 0 to most - 1 further ones; 0: 1 to `most` that come after an upload. A wake-up is always paid:
     that the radio is up now says nothing of later.
     """
     out = np.zeros((_TERMS, most))
+    updates = np.arange(most, dtype=np.float64) + max(1, waiting)
     for place, candidate in enumerate(candidates):
-        terms = terms_of(candidate, np.array(_sizes(candidate, most, fresh=fresh)), conditions, prices, awake=False)
+        sizes = np.array(_sizes(candidate, most, fresh=not waiting))
+        terms = terms_of(candidate, sizes, updates, conditions, prices, awake=False)
         cheaper = _cost(terms) < _cost(out[:5])
         if not place:
             cheaper[:] = True

@@ -123,14 +123,15 @@ def size_of(w: World, place: int, updates: float) -> float:
     return full * (1.0 - (1.0 - alone / full) ** updates)  # each touches this share of a full update, at random
 
 
-def upload(w: World, place: int, updates: float) -> float:
+def upload(w: World, place: int, updates: int, mean: float | None = None) -> float:
+    """Cost of an upload of so many updates, which take as much as `mean` of the mean size."""
     form, link, p = w.forms[place][0], PROFILES[w.link], w.prices
-    size = size_of(w, place, updates)
+    size = size_of(w, place, updates if mean is None else mean)
     on_air = size if link.frame is None else -(-size // link.frame) * link.frame
     joules = (0.0 if link.always_on else link.joules_per_wakeup) + on_air * link.joules_per_byte + w.watts * form.encoded / w.rate
     return (
         p.per_byte * size + p.per_joule * joules + p.per_byte_month * size * w.months
-        + p.per_second * w.recoveries * form.recover_s + p.per_accuracy * form.accuracy_lost
+        + updates * (p.per_second * w.recoveries * form.recover_s + p.per_accuracy * form.accuracy_lost)
     )  # fmt: skip
 
 
@@ -245,7 +246,7 @@ class ByProgramme:
     def send(self, updates: int, size: float, age: int, changed: bool) -> int | None:
         if not self.policy[min(age, self.w.wait_slots), updates - 1]:
             return None
-        return min(allowed(self.w), key=lambda i: (upload(self.w, i, size), i))
+        return min(allowed(self.w), key=lambda i: (upload(self.w, i, updates, size), i))
 
 
 class ByPlanner:
@@ -294,7 +295,7 @@ def cost_of(w: World, t: Trace, who: ByProgramme | ByPlanner, rate: float) -> tu
             continue
         sent = who.send(waiting, size, age, changes[slot]) if t.connected[slot] else None
         if sent is not None:
-            total += upload(w, sent, size)
+            total += upload(w, sent, waiting, size)
             uploads, waiting, age, size = uploads + 1, 0, 0, 0.0
         else:
             total += waiting * w.held
@@ -320,7 +321,7 @@ def in_hindsight(w: World, t: Trace, rate: float) -> float:
         for gone, cost in list(best.items()):
             if there > gone and in_time(gone, slot):
                 waited = w.held * ((there - gone) * slot - (sums[there] - sums[gone]))
-                sent = min(upload(w, i, sizes[there] - sizes[gone]) for i in allowed(w))
+                sent = min(upload(w, i, there - gone, sizes[there] - sizes[gone]) for i in allowed(w))
                 best[there] = min(best.get(there, math.inf), cost + waited + sent)
             elif there > gone:
                 del best[gone]  # too late for ever
@@ -404,8 +405,9 @@ def report(found: Sequence[Gap]) -> dict[str, float]:
 
 
 def _columns(found: Sequence[Gap]) -> dict[str, list[float]]:
+    varied = [f.varied for f in found if f.varied is not None]
     return {
-        "gap": [f.gap for f in found], "gap to hindsight": [f.hindsight for f in found], "gap where sizes vary": [f.varied for f in found if f.varied is not None] or [0.0],
+        "gap": [f.gap for f in found], "gap to hindsight": [f.hindsight for f in found], "gap where sizes vary": varied or [0.0],
         "gap of sending at once": [f.at_once for f in found],
     }  # fmt: skip
 

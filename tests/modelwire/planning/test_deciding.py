@@ -52,9 +52,10 @@ def test_a_row_is_the_formula(candidate: Candidate, conditions: Conditions, pric
     watts = conditions.watts.value if conditions.watts else 0
     joules = (0 if link.always_on or conditions.awake else wakeup) + air * byte + seconds * watts
     stored = size if candidate.stored is None else candidate.stored
+    n = max(1, conditions.forecast.waiting) if conditions.forecast else 1
     expected = [
         prices.per_byte * size, prices.per_joule * joules, prices.per_byte_month * stored * conditions.months.value,
-        prices.per_second * conditions.recoveries.value * candidate.recover_s, prices.per_accuracy * candidate.accuracy_lost,
+        n * prices.per_second * conditions.recoveries.value * candidate.recover_s, n * prices.per_accuracy * candidate.accuracy_lost,
     ]  # fmt: skip
     found = [terms.bytes, terms.energy, terms.storage, terms.recovery, terms.accuracy]
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-290) and terms.waiting == 0
@@ -164,5 +165,5 @@ def test_the_bits_of_a_plan_are_these_on_every_machine() -> None:
     )  # fmt: skip
     forms = [Candidate(Choice.DELTA, 3_600, 0.003, 1_000, 61_000, encoded=50_826, recover_s=0.31, accuracy_lost=1e-5), SNAPSHOT]
     plan = decide(forms, there, Prices())
-    assert [row.total.hex() for row in plan.rows] == ["0x1.081dfe908c21bp-10", "0x1.5e14f3ad0b667p-7", "0x1.6c6be1902441bp-11"]
+    assert [row.total.hex() for row in plan.rows] == ["0x1.11b02396aaf4cp-10", "0x1.5e1dc288a62c6p-7", "0x1.8410513c47d73p-11"]
     assert plan.wait_s.hex() == "0x1.d0012df601764p+14"

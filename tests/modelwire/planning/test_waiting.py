@@ -61,7 +61,8 @@ def test_on_sleeping_lte_kilobytes_wait_until_the_wake_up_is_worth_it(size: floa
 
     def an_update(n: int) -> float:  # the classic lot: the wake-up and what else an upload costs once, shared, and what waiting costs
         a_byte = prices.per_byte + prices.per_byte_month * 12 + prices.per_joule * 5.6e-6
-        delta, snapshot = coalesced_bytes(size, 200_000, n) * a_byte + prices.per_second * 0.1, 160_000 * a_byte + prices.per_second * 0.05
+        delta = coalesced_bytes(size, 200_000, n) * a_byte + n * prices.per_second * 0.1
+        snapshot = 160_000 * a_byte + n * prices.per_second * 0.05
         once = prices.per_joule * 12.6 + min(delta, snapshot)
         return once / n + per_second * interval * (n - 1) / 2
 
@@ -106,6 +107,17 @@ def test_where_waiting_costs_nothing_all_waits_for_as_long_as_it_may() -> None:
     for n, oldest in ((1, 0.0), (40, 0.9 * DAYS), (100, 0.999 * DAYS)):
         assert at("lte-sleeping", n, interval=3600, oldest=oldest, wait_most=DAYS, prices=free).choice is Choice.WAIT
     assert at("lte-sleeping", 2, interval=3600, oldest=DAYS, wait_most=DAYS, prices=free).choice is Choice.DELTA
+
+
+@pytest.mark.parametrize("updates", [1, 3, 20])
+def test_neither_accuracy_nor_recovery_is_saved_by_waiting(updates: int) -> None:
+    """Fewer versions lose no less of each round, and are asked for no less often: where no wake-up costs, nothing waits for that."""
+    dear = Prices(per_accuracy=1e3, per_second=1e3)
+    delta = Candidate(Choice.DELTA, 1000.0 * updates, 0.003, 1000.0, recover_s=1.0, accuracy_lost=0.1)
+    there = Conditions(profile_of("wifi"), joules_per_wakeup=Figure(0.0), forecast=Forecast(Figure(3600), updates))
+    plan = decide([delta], there, dear)
+    assert plan.choice is Choice.DELTA and plan.rows[-1].total > plan.rows[0].total
+    assert plan.rows[0].terms.accuracy == pytest.approx(100.0 * updates)
 
 
 def test_a_radio_that_is_awake_is_used() -> None:
