@@ -9,6 +9,8 @@ from modelwire import limits
 from modelwire.cards.privacy import FIELDS, Privacy
 
 T = TypeVar("T")
+AUTO = "auto"
+PROFILES = ("ethernet", "wifi", "lte", "lte-sleeping", "nb-iot", "lora-sf7")  # of links, as modelwire.planning knows them
 
 
 def setting(
@@ -50,6 +52,10 @@ class LinkSettings:
     resume_wait: float = setting(
         86_400.0, "How long a model of a board set up with --resume waits for its last version before it trains; 0: it trains at once.",
         unit="seconds", least=0,
+    )  # fmt: skip
+    profile: str = setting(
+        "ethernet", "What sending costs here: lte-sleeping, nb-iot and lora-sf7 pay for waking up, so small updates wait and go as one.",
+        choices=PROFILES,
     )  # fmt: skip
     window: int = setting(4, "Updates on their way without a receipt, per model.", least=1, most=8)
     part_bytes: int = setting(
@@ -111,11 +117,15 @@ class UpdateSettings:
     """What an update may cost. A model may override each."""
 
     kind: str = setting(
-        "delta",
-        "delta sends what changed, or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
+        "auto",
+        "auto decides by cost (link.profile, prices) and says why: edgeagent why. delta sends what changed, or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
         "(mode features); recipe-if-smaller does so only where the same version as a delta or a snapshot takes more bytes.",
-        choices=("delta", "recipe", "recipe-if-smaller"),
+        choices=("auto", "delta", "recipe", "recipe-if-smaller"),
     )  # fmt: skip
+    recipes: bool = setting(False, "With auto: whether a recipe may go, which sends FEATURES OF THE SAMPLES (mode features).")
+    wait_most: float = setting(
+        86_400.0, "With auto: how long updates wait for each other at most before they go; 0: none waits.", unit="seconds", least=0
+    )
     checkpoints: int = setting(0, "A recipe tells its root after every so many steps, 32 bytes each; 0: none.", least=0)
     density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
     max_bytes: int = setting(
@@ -127,7 +137,12 @@ class UpdateSettings:
     @property
     def by_recipe(self) -> bool:
         """Whether rounds train on what a recipe can say."""
-        return self.kind != "delta"
+        return self.kind in ("recipe", "recipe-if-smaller") or (self.planned and self.recipes)
+
+    @property
+    def planned(self) -> bool:
+        """Whether each update's kind and time are decided by what they cost."""
+        return self.kind == AUTO
 
     @property
     def recipe_always(self) -> bool:
