@@ -15,6 +15,8 @@ DISK = "disk"  # bytes a second that are written and flushed
 WATTS = "watts"  # above idle, while the board trains
 WAKEUP, PER_BYTE = "joules.wakeup", "joules.byte"  # of the link
 STEP, RAM = "step.", "ram."  # and a mode: seconds of one step, bytes that a round adds
+GAIN = "gain"  # of accuracy, of 1, by one round
+INTERVAL = "interval"  # seconds between two accepted rounds
 WEIGHT = 0.2  # of the newest measurement, once there are five; before that all weigh the same
 MOST = 1e18  # of any figure: more is no measurement
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .figures import UPLINK_BYTES, UPLINK_SECONDS, Figures
 
-SOURCE = "receipts"
+SOURCE = "measured: receipts"
 _MOST = 64  # updates that are watched at once; the window is smaller
 
 

@@ -151,6 +151,18 @@ class UpdateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PricesSettings:
+    """What update.kind = "auto" weighs, in one currency: euros by default. Only their ratios count. A model may override each."""
+
+    per_byte: float = setting(1e-7, "A byte that is sent: 0.10 a megabyte; contracts for machines ask 0.05 to 1.", least=0, most=1e12)
+    per_joule: float = setting(5e-5, "A joule, as of a lithium cell; one from the mains is 600 times cheaper.", least=0, most=1e12)
+    per_byte_month: float = setting(2.3e-11, "A byte that the centre keeps for a month.", least=0, most=1e12)
+    per_second: float = setting(1e-5, "A second in which the centre recovers a version.", least=0, most=1e12)
+    per_accuracy: float = setting(1.0, "All of a version's accuracy; a point of it is a hundredth.", least=0, most=1e12)
+    per_hour_waiting: float = setting(1e-5, "An hour that the centre goes without one update.", least=0, most=1e12)
+
+
+@dataclass(frozen=True, slots=True)
 class AnomalySettings:
     """From which score on a sample is an anomaly, for models that score samples. A model may override each."""
 
@@ -226,6 +238,8 @@ class ModelSettings:
     budget: BudgetSettings = BudgetSettings()
     card: CardSettings = CardSettings()
     privacy: PrivacySettings = PrivacySettings()
+    prices: PricesSettings = PricesSettings()
+    profile: str = "ethernet"  # of the link, which all models share
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +254,7 @@ class Settings:
     anomaly: AnomalySettings = AnomalySettings()
     card: CardSettings = CardSettings()
     privacy: PrivacySettings = PrivacySettings()
+    prices: PricesSettings = PricesSettings()
     store: StoreSettings = StoreSettings()
     outbox: OutboxSettings = OutboxSettings()
     spool: SampleSettings = SampleSettings()
@@ -253,10 +268,10 @@ class Settings:
 
 SECTIONS: dict[str, type[Any]] = {
     "device": DeviceSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings, "update": UpdateSettings,
-    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "store": StoreSettings, "outbox": OutboxSettings,
+    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings, "store": StoreSettings, "outbox": OutboxSettings,
     "spool": SampleSettings, "log": LogSettings,
 }  # fmt: skip
-PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy")
+PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy", "prices")
 
 
 def keys() -> list[str]:

@@ -69,6 +69,10 @@ class Lineage(History):
             raise refused[0]
         return sorted(out, key=lambda sealed: len(sealed.data))
 
+    def with_extension(self, sealed: Sealed, extension: Mapping[str, cbor.Value]) -> Sealed:
+        """Return the same update with another extension, signed anew. Raises TooLarge."""
+        return container.with_extension(sealed, extension, self.board.key, self.board.identity.id)
+
     def adopt(
         self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, answer: Answered | None = None,
         note: str = "", beside: Callable[[int], None] = lambda version: None,
