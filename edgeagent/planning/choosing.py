@@ -9,7 +9,7 @@ from typing import Any
 from modelwire.errors import ModelWireError
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.thinning import thinned
-from modelwire.planning import NOTE_MOST, Bar, Candidate, Choice, Conditions, CostRow, Plan, PlanNote, decide, decode, encode
+from modelwire.planning import NOTE_MOST, Bar, Candidate, Choice, Conditions, CostRow, Plan, PlanNote, coalesced_bytes, decide, decode, encode, profile_of
 from modelwire.update.sections import Kind
 
 from .conditions import Basis, conditions, gain_of
@@ -57,6 +57,8 @@ class RoundPlanner:
         stepped = [s for s in snapped.sections if snapped.state.manifest.stepped(s.tensor)]
         if snapped.kind is not Kind.DELTA or not snapped.size or not stepped:
             return density
+        if not profile_of(self.basis.profile).joules_per_byte:
+            return density  # what the settings say holds where a byte takes no energy: there is nothing to spare
         gain = gain_of(self.basis).value
         candidates = [Candidate(Choice.DELTA, snapped.size, density)]
         for share, one in zip(THINNER, thinned(stepped, size=snapped.size, fixed=fixed, shares=THINNER), strict=True):
@@ -67,11 +69,15 @@ class RoundPlanner:
         self.dense = candidates[at].density
         return self.dense
 
-    def decide(self, sizes: Mapping[Kind, int], now: float) -> Decided:
-        """Return what becomes of an update that was sealed in these kinds. sizes: bytes of each; now: Unix seconds."""
+    def decide(self, sizes: Mapping[Kind, int], fixed: int, now: float) -> Decided:
+        """Return what becomes of an update that was sealed in these kinds.
+
+        sizes: bytes of each; fixed: those of them that say no weights; now: Unix seconds.
+        """
         count, held, first = self.plans.held()
-        full = sizes.get(Kind.SNAPSHOT)
-        candidates = [self._candidate(kind, size + ROOM, held, full) for kind, size in sizes.items()]
+        waiting = [max(0.0, held / count - fixed)] * count if count else []
+        most = sizes[Kind.SNAPSHOT] - fixed if Kind.SNAPSHOT in sizes else None
+        candidates = [self._candidate(kind, size - fixed, fixed + ROOM, waiting, most) for kind, size in sizes.items()]
         if Kind.RECIPE not in sizes and not self.basis.update.recipes:
             candidates.append(Candidate(Choice.RECIPE, 0, barred=Bar.RECIPES_OFF))
         oldest = max(0.0, now - first) if count else 0.0
@@ -83,21 +89,23 @@ class RoundPlanner:
         kind = None if plan.form is None else Kind(plan.form.value)
         return Decided(plan, kind, hold, note, as_document(plan, note, self.thin))
 
-    def _candidate(self, kind: Kind, size: int, held: int, full: int | None) -> Candidate:
-        """Return a form that says all that waits, this update included."""
-        choice, bar = Choice(int(kind)), Bar.NONE
-        if kind is Kind.RECIPE and size > self.basis.update.max_bytes:
+    def _candidate(self, kind: Kind, own: float, fixed: int, waiting: Sequence[float], most: float | None) -> Candidate:
+        """Return a form that says all that waits, this update included.
+
+        own: bytes of this update's content, `waiting` of those that wait, `most` of one that tells of every weight.
+        """
+        choice, bar, alone = Choice(int(kind)), Bar.NONE, max(0.0, own)
+        if kind is Kind.RECIPE and own + fixed > self.basis.update.max_bytes:
             bar = Bar.TOO_LARGE
         if kind is Kind.SNAPSHOT:
-            return Candidate(choice, size, barred=bar, recover_s=self._read_s())
-        most = full if kind in (Kind.DELTA, Kind.EXACT) and full is not None else None
-        whole = size if most is None or not held else held + size * max(0.0, 1.0 - held / max(most, 1))
-        if most is None:
-            whole = held + size
-        return Candidate(
-            choice, whole, self.dense if kind is Kind.DELTA else 1.0, alone=size, full=None if most is None else max(most, whole),
-            barred=bar, recover_s=2 * self._read_s(),
-        )  # fmt: skip
+            return Candidate(choice, own + fixed, barred=bar, recover_s=self._read_s())
+        if kind is Kind.RECIPE or most is None:  # recipes have no sum
+            return Candidate(choice, sum(waiting) + own + fixed, alone=alone + fixed, barred=bar, recover_s=2 * self._read_s())
+        full = max(most, own)
+        held = coalesced_bytes(sum(waiting) / len(waiting), full, len(waiting)) if waiting else 0.0
+        whole = min(full, held + alone * (1.0 - held / full)) if full > 0 else 0.0
+        density = self.dense if kind is Kind.DELTA else 1.0
+        return Candidate(choice, whole + fixed, density, alone, full + fixed, barred=bar, recover_s=2 * self._read_s())
 
     def _read_s(self) -> float:
         """Return the seconds in which a state is decoded: about those in which it is encoded. The centre keeps every version in two."""
@@ -130,6 +138,18 @@ def as_document(plan: Plan, note: bytes, thin: Sequence[CostRow] = ()) -> dict[s
         "rows": [_row(row, i == plan.chosen) for i, row in enumerate(plan.rows)] + [_row(row, False) for row in thin],
         "sources": [[name, value, source] for name, value, source in plan.sources],
     }  # fmt: skip
+
+
+def because(document: Mapping[str, Any]) -> str:
+    """Return why an update waits, in the words of a status line, from a kept decision; empty where that can't be read."""
+    try:
+        rows = document["rows"]
+        wait = next(float(row["total"]) for row in rows if row["name"] == "wait" and not row["barred"])
+        now = next(float(row["total"]) for row in rows if row["goes"])
+        joules = next(float(value) for name, value, _ in document["sources"] if name == "joules_per_wakeup")
+    except (KeyError, TypeError, ValueError, StopIteration):
+        return str(document.get("reason", ""))[:200]
+    return f"a wake-up of the link takes {joules:.3g} J: together they come to {wait:.3g}, each at once to {now:.3g}"
 
 
 def _row(row: CostRow, goes: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Waits:
 
     count: int
     size: int  # bytes
-    reason: str
+    document: dict[str, Any]  # of the last decision
     until: int  # Unix seconds
 
 
@@ -66,8 +66,7 @@ class Plans:
         if not rows or any(not r["hold"] or not r["at"] <= now < r["hold"] for r in rows):
             return None
         newest = self.of(rows[-1]["version"])
-        reason = str(newest.document.get("reason", "")) if newest is not None else ""
-        return Waits(len(rows), sum(r["bytes"] for r in rows), reason, min(r["hold"] for r in rows))
+        return Waits(len(rows), sum(r["bytes"] for r in rows), newest.document if newest is not None else {}, min(r["hold"] for r in rows))
 
     def held(self) -> tuple[int, int, int]:
         """Return (number, bytes, Unix seconds of the first) of the queued updates that were told to wait; zeros for none."""

@@ -8,7 +8,7 @@ from edgeagent.planning.choosing import PLAN, Decided, RoundPlanner, note_round
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome
 from modelwire.errors import TooLarge
-from modelwire.update.container import Sealed
+from modelwire.update.container import SMALLEST, Sealed
 from modelwire.wire import cbor
 
 from .opening import UnderWay
@@ -18,8 +18,10 @@ def weighed(lineage: Lineage, planner: RoundPlanner | None, forms: list[Sealed],
     """Return the forms, the one that goes first and with the decision in its extension; the forms as they were where none decides."""
     if planner is None or not forms:
         return forms, None
-    decided = planner.decide({form.header.kind: len(form.data) for form in forms}, now)
-    first = next((form for form in forms if form.header.kind is decided.kind), forms[0])
+    decided = planner.decide({form.header.kind: len(form.data) for form in forms}, _fixed(forms[0]), now)
+    # What waits is sealed as small as it is alone: what all come to together is chosen when they go.
+    chosen = [] if decided.hold else [form for form in forms if form.header.kind is decided.kind]
+    first = (chosen or forms)[0]
     others = [form for form in forms if form is not first]
     try:
         first = lineage.with_extension(first, {**first.header.extension, PLAN: decided.note})
@@ -47,6 +49,12 @@ def note_outcome(lineage: Lineage, under_way: UnderWay, outcome: Outcome, *, mem
         planner.basis, mode=planner.mode, step_s=under_way.journal.spent / done, memory=memory, weights=planner.weights, encode_s=encode_s,
         gain=gain, apart=float(outcome.ended - before_at) if before_at else None, now=outcome.ended,
     )  # fmt: skip
+
+
+def _fixed(form: Sealed) -> int:
+    """Return the bytes of an update that say no weights: names, digests, extension, signature."""
+    header = form.header
+    return SMALLEST + len(header.device) + len(header.model) + (len(cbor.encode(dict(header.extension))) if header.extension else 0)
 
 
 def _note_bytes(form: Sealed) -> int:
