@@ -11,7 +11,7 @@ from types import ModuleType
 __all__ = ["NAMES", "chosen", "every"]
 
 NAMES = (
-    "init", "run", "train", "publish", "status", "samples", "model", "log", "outbox", "estimate", "measure", "certificate", "doctor",
+    "init", "run", "train", "publish", "status", "samples", "model", "log", "outbox", "estimate", "why", "measure", "calibrate", "certificate", "doctor",
     "config", "version",
 )  # fmt: skip
 

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["choosing", "conditions", "figures", "pace", "plans"]
+__all__ = ["choosing", "conditions", "figures", "pace", "plans", "telling"]

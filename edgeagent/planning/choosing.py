@@ -18,6 +18,7 @@ from .plans import KeptPlan, Plans
 
 PLAN = "plan"  # key of an update's extension
 ROOM = len(PLAN) + 1 + NOTE_MOST + 2  # bytes that it takes there at most
+USUAL = 36  # and usually
 THINNER = (0.5, 0.25, 0.125)  # of the density in the settings: the deltas that are weighed beside it
 MEASURED_ROUNDS = "measured: rounds"
 
@@ -77,7 +78,7 @@ class RoundPlanner:
         count, held, first = self.plans.held()
         waiting = [max(0.0, held / count - fixed)] * count if count else []
         most = sizes[Kind.SNAPSHOT] - fixed if Kind.SNAPSHOT in sizes else None
-        candidates = [self._candidate(kind, size - fixed, fixed + ROOM, waiting, most) for kind, size in sizes.items()]
+        candidates = [self._candidate(kind, size - fixed, fixed + USUAL, waiting, most) for kind, size in sizes.items()]
         if Kind.RECIPE not in sizes and not self.basis.update.recipes:
             candidates.append(Candidate(Choice.RECIPE, 0, barred=Bar.RECIPES_OFF))
         oldest = max(0.0, now - first) if count else 0.0

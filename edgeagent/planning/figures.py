@@ -65,6 +65,11 @@ class Figures:
             self._model, name, value, count, source, int(now),
         )  # fmt: skip
 
+    def put(self, name: str, value: float, source: str, now: float) -> None:
+        """Write a figure in the place of what stood there. now: Unix seconds."""
+        self._db.run("DELETE FROM figure WHERE model=? AND name=?", self._model, name)
+        self.note(name, value, source, now)
+
     def note_all(self, values: dict[str, float], source: str, now: float) -> None:
         """Fold several in, all or none; on a disk that takes nothing they are done without: nothing stands on them."""
         with contextlib.suppress(ModelWireError), self._db.transaction():

@@ -162,6 +162,10 @@ class History:
         """Return the rows of the log, newest first."""
         return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
 
+    def version(self, number: int) -> Row | None:
+        """Return one row of the log; None where this number was never used here."""
+        return self._db.maybe("SELECT * FROM version WHERE model=? AND version=?", self.name, number)
+
     def rows(self) -> int:
         """Return how many rows the log has."""
         return self._db.number("SELECT count(*) FROM version WHERE model=?", self.name)
