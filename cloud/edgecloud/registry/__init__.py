@@ -33,8 +33,9 @@ from .rows import (
     WaitingMessage,
     WitnessRow,
 )
-from .sqlite_store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
-from .store import Log, Store
+from .seams.store import Store
+from .seams.trust import Log
+from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
 
 __all__ = [
     "FILES_FROM",
@@ -75,6 +76,5 @@ __all__ = [
     "lock",
     "open_registry",
     "privacy",
-    "schema",
-    "views",
+    "sqlite",
 ]

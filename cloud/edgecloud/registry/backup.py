@@ -14,11 +14,11 @@ from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
 
-from . import schema
 from .blobs import DatabaseBlobs, FileBlobs
-from .database import SIDES, copy_to, odd_values, open_database, problems, require_no_sides
 from .lock import lock_registry, stop_writers
-from .sqlite_store import blob_folder
+from .sqlite import schema
+from .sqlite.database import SIDES, copy_to, odd_values, open_database, problems, require_no_sides
+from .sqlite.store import blob_folder
 
 Progress = Callable[[int, int], None]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgecommon.files import close_line
 from modelwire.errors import BadArgument
 
-from .schema import APPLICATION_ID
+from .sqlite.schema import APPLICATION_ID
 
 MAGIC = b"SQLite format 3\x00"
 APPLICATION_AT = 68  # in the first page of a SQLite file

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from edgecloud.registry import SqliteStore, views
+from edgecloud.registry import SqliteStore
+from edgecloud.registry.sqlite import views
 from edgecommon.printing import visible
 
 SHOWN = 20  # rows of a table in a notebook; the list itself has all of them

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgecloud.registry import SqliteStore, views
+from edgecloud.registry import SqliteStore
+from edgecloud.registry.sqlite import views
 from edgecommon.printing import as_json_text, visible
 from modelwire.cards.card import Card
 

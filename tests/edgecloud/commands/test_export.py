@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.registry import SqliteStore, views
+from edgecloud.registry import SqliteStore
+from edgecloud.registry.sqlite import views
 from modelwire.wire import cbor
 from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import Desk

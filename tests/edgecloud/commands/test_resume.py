@@ -440,7 +440,7 @@ def test_a_kill_of_the_operators_command_leaves_nothing_asked_for_and_the_next_o
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    of = "registry.blobs.TieredBlobs" if moment == "put" else "registry.sqlite_inbox.SqliteRequests"
+    of = "registry.blobs.TieredBlobs" if moment == "put" else "registry.sqlite.inbox.SqliteRequests"
     with monkeypatch.context() as patched:
         patched.setattr(f"edgecloud.{of}.{moment}", killed)
         assert desk.run("devices", "resume", "pi-7")[0] != 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry.blobs import PARTIAL, BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
-from edgecloud.registry.database import open_database
+from edgecloud.registry.sqlite.database import open_database
 from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from tests.edgecloud.centre import make_registry

@@ -11,8 +11,8 @@ import pytest
 import edgecloud
 from edgecloud.registry import open_registry
 from edgecloud.registry.backup import backup, restore
-from edgecloud.registry.database import open_database
 from edgecloud.registry.lock import lock_registry
+from edgecloud.registry.sqlite.database import open_database
 from edgecloud.versions import materialise
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged, StateBusy, UnsupportedWire
 from tests.edgecloud.centre import Centre, add_base, damage, make_registry

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.registry import open_registry, schema
+from edgecloud.registry import open_registry
+from edgecloud.registry.sqlite import schema
 from modelwire.errors import OldWire, UnsupportedWire
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.desk import Desk
@@ -60,7 +61,8 @@ def test_the_number_is_above_all_that_were_made_before(tmp_path: Path, base: Bas
 
 NEXT = """
 import sys, pathlib
-from edgecloud.registry import open_registry, schema
+from edgecloud.registry import open_registry
+from edgecloud.registry.sqlite import schema
 given = schema.steps
 def steps(migrations):
     given(migrations)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgecloud.registry import open_registry, schema, views
+from edgecloud.registry import open_registry
+from edgecloud.registry.sqlite import schema, views
 from tests.edgecloud.centre import Centre, admit, revoke
 from tests.edgecloud.device import ScriptedDevice, key_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecloud import __version__
-from edgecloud.registry.schema import SCHEMA
+from edgecloud.registry.sqlite.schema import SCHEMA
 from edgecommon.printing import Answer
 from modelwire.update import header
 

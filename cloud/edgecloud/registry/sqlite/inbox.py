@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from edgecloud.registry.rows import Annotation, OpenTransfer, Parked, Refusal, Request, WaitingMessage
+from edgecloud.registry.seams.trust import Log
 from edgecommon.sqlite import Database, Row
-
-from .rows import Annotation, OpenTransfer, Parked, Refusal, Request, WaitingMessage
-from .store import Log
 
 
 class SqliteInbox:

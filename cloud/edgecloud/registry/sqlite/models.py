@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecommon.sqlite import Database, Row
-from modelwire.errors import LineageError, RegistryDamaged
-
-from .rows import (
+from edgecloud.registry.rows import (
     ActRow,
     Base,
     DeviceKey,
@@ -23,7 +20,10 @@ from .rows import (
     TrustRow,
     VersionRow,
 )
-from .store import Log
+from edgecloud.registry.seams.trust import Log
+from edgecommon.sqlite import Database, Row
+from modelwire.errors import LineageError, RegistryDamaged
+
 from .views import keep_figures
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from edgecloud.registry.rows import AlarmRow, LostRow, WitnessRow
 from edgecommon.sqlite import Database
-
-from .rows import AlarmRow, LostRow, WitnessRow
 
 
 class SqliteLosses:

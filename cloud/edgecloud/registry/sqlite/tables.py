@@ -1,27 +1,8 @@
-"""The registry's tables, as migrations that are applied in order. Rows are write-once: triggers refuse what the words forbid."""
+"""What the registry's tables are, as text: one for each migration that made some, never changed once released."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from contextlib import closing
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-from edgecommon.sqlite import Database, in_memory
-from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
-
-from . import views
-from .database import no_registry
-
-if TYPE_CHECKING:
-    from sqlite_utils import Migrations
-
-APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 12  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
-FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
-
-_FIRST = """
+FIRST = """
 CREATE TABLE registry (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   fleet TEXT NOT NULL,
@@ -238,7 +219,7 @@ CREATE TABLE log_end (
 """
 
 # Which models would like their last version back: said by their hellos, and taken back by them; the operator may decline.
-_WISHES = """
+WISHES = """
 CREATE TABLE wish (
   lineage INTEGER PRIMARY KEY REFERENCES lineage (id),
   epoch INTEGER NOT NULL CHECK (epoch > 0),
@@ -248,7 +229,7 @@ CREATE TABLE wish (
 """
 
 # What boards say that this registry has lost.
-_LOSSES = """
+LOSSES = """
 CREATE TABLE lost (
   lineage INTEGER NOT NULL REFERENCES lineage (id),
   epoch INTEGER NOT NULL CHECK (epoch > 0),
@@ -269,7 +250,7 @@ CREATE INDEX refusal_number ON refusal (device, model, version);
 """
 
 # What an operator has to decide about: one row a kind and model, so nobody floods it.
-_ALARMS = """
+ALARMS = """
 CREATE TABLE alarm (
   device TEXT NOT NULL,
   model TEXT NOT NULL,
@@ -282,153 +263,3 @@ CREATE TABLE alarm (
   PRIMARY KEY (device, model, kind)
 )
 """
-
-_WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
-_NEVER_DELETED = (*_WRITE_ONCE, "device_key", "lineage", "version", "head", "command", "log_end")
-# Table: the columns that may change, and the condition under which they may.
-_ONLY = {
-    "device_key": ("revoked_at", "OLD.revoked_at IS NULL"),
-    "version": ("status, reason", "OLD.status = 'stored'"),
-    "command": ("answered_at, ok, text, body", "OLD.answered_at IS NULL"),
-}
-
-
-# Tables that SQLite and the migrations' library keep for themselves.
-_MIGRATIONS = "_sqlite_migrations"
-_OF_LIBRARIES = ("sqlite_sequence", "sqlite_stat1", "sqlite_stat4", _MIGRATIONS)
-
-
-def migrate(database: Database) -> None:
-    """Bring a new or older registry to this release's schema."""
-    from sqlite_utils import Database as Tables
-    from sqlite_utils import Migrations
-
-    migrations = Migrations("edgecloud")
-    steps(migrations)
-    with database.named():
-        migrations.apply(Tables(database.connection, recursive_triggers=False, execute_plugins=False))
-    database.run(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.run(f"PRAGMA user_version = {SCHEMA}")
-    _require_own_objects(database)  # who sets the number back has a look at everything skipped otherwise
-
-
-def steps(migrations: Migrations) -> None:
-    """Say how each schema is made of the one before it."""
-
-    @migrations(name="m007_wire_1")
-    def m007_wire_1(tables: Any) -> None:
-        _run(tables, _FIRST)
-        for statement in _triggers(tables):
-            tables.execute(statement)
-
-    @migrations(name="m009_last_models")
-    def m009_last_models(tables: Any) -> None:
-        _run(tables, _WISHES)
-
-    @migrations(name="m010_losses")
-    def m010_losses(tables: Any) -> None:
-        _run(tables, _LOSSES)
-        _keep(tables, "lost", "witness")
-
-    @migrations(name="m011_views")
-    def m011_views(tables: Any) -> None:
-        _run(tables, views.TABLES)
-        views.keep_all_figures(tables)
-        _keep(tables, "score")
-
-    @migrations(name="m012_alarms")
-    def m012_alarms(tables: Any) -> None:
-        _run(tables, _ALARMS)
-        tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
-
-
-def check(database: Database) -> bool:
-    """Return whether the file is a registry of this release; False means that it is older and `migrate` would bring it here.
-
-    Raises RegistryDamaged for another kind of file, OldWire for one made before wire 1 was final, UnsupportedWire for a newer registry.
-    """
-    if database.number("PRAGMA application_id") != APPLICATION_ID:
-        raise no_registry(database.path, "it is not a registry")
-    version = database.number("PRAGMA user_version")
-    if version > SCHEMA:
-        raise UnsupportedWire(what="registry schema", got=version, reads=SCHEMA)
-    if version < FIRST:
-        fix = "start a new one in another folder: edgecloud init --db FOLDER/fleet.db; the release that made this one still reads it"
-        raise OldWire(path=database.path, fix=fix)
-    if version == SCHEMA:
-        _require_own_objects(database)
-    return version == SCHEMA
-
-
-def changed(database: Database) -> list[str]:
-    """Return what of a registry's tables, indexes and triggers is not as this release makes them: a trigger more can add a key."""
-    found = {(row[0], row[1]): (row[2], row[3]) for row in database.all("SELECT type, name, tbl_name, sql FROM sqlite_master")}
-    wanted = _objects(steps)
-    out = [f"the {kind} {name} is {'gone' if (kind, name) not in found else 'another'}" for (kind, name), sql in wanted.items()
-           if found.get((kind, name), ("", ""))[1] != sql]  # fmt: skip
-    strange = [one for one, (table, sql) in found.items() if one not in wanted and not _of_library(*one, table, sql)]
-    return out + [f"there is a {kind} {name} that this release does not make" for kind, name in strange]
-
-
-def _require_own_objects(database: Database) -> None:
-    wrong = changed(database)
-    if wrong:
-        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise RegistryDamaged(path=database.path, reason=f"its schema was changed by another program: {wrong[0][:200]}{more}")
-
-
-def _of_library(kind: str, name: str, table: str, sql: str | None) -> bool:
-    """Whether an object is one that SQLite or the migrations' library keeps. What SQLite makes of a row is in its text, not its name."""
-    if kind == "index":
-        own = re.match(r"CREATE UNIQUE INDEX \W?idx__sqlite_migrations_\w+\W?\s+ON \W?_sqlite_migrations\W", sql or "")
-        return (name.startswith("sqlite_autoindex_") and sql is None) or (table == _MIGRATIONS and own is not None)
-    named = re.match(r"CREATE TABLE \W?(\w+)\W?\s*\(", sql or "")
-    return kind == "table" and name in _OF_LIBRARIES and named is not None and named[1] == name
-
-
-@lru_cache(maxsize=4)
-def _objects(made_by: Callable[[Any], None]) -> dict[tuple[str, str], str | None]:
-    """Return what the migrations make of an empty file: the text of each object by kind and name."""
-    with closing(in_memory()) as empty:
-
-        def at_once(name: str) -> Callable[[Callable[[Any], None]], None]:
-            return lambda step: step(empty)
-
-        made_by(at_once)
-        rows = empty.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
-    return {(kind, name): sql for kind, name, sql in rows if name not in _OF_LIBRARIES}
-
-
-def _run(tables: Any, statements: str) -> None:
-    for statement in statements.split(";\n"):
-        if statement.strip():
-            tables.execute(statement)
-
-
-def _keep(tables: Any, *names: str) -> None:
-    """Let the rows of some tables stay as they are."""
-    for table in names:
-        for event in ("UPDATE", "DELETE"):
-            tables.execute(_trigger(table, f"no_{event.lower()}", event, "1"))
-
-
-def _triggers(tables: Any) -> list[str]:
-    out = []
-    for table in _NEVER_DELETED:
-        out.append(_trigger(table, "no_delete", "DELETE", "1"))
-    for table in _WRITE_ONCE:
-        out.append(_trigger(table, "no_update", "UPDATE", "1"))
-    for table, (columns, condition) in _ONLY.items():
-        free = {c.strip() for c in columns.split(",")}
-        names = [row[1] for row in tables.execute(f"PRAGMA table_info({table})").fetchall()]
-        fixed = ", ".join(f'"{name}"' for name in names if name not in free)
-        out.append(_trigger(table, "write_once", f"UPDATE OF {fixed}", "1"))
-        out.append(_trigger(table, "once", f"UPDATE OF {columns}", f"NOT ({condition})"))
-    return out
-
-
-def _trigger(table: str, name: str, event: str, when: str) -> str:
-    return (
-        f"CREATE TRIGGER {table}_{name} BEFORE {event} ON {table} WHEN {when} "
-        f"BEGIN SELECT RAISE(ABORT, 'rows of {table} are write-once'); END"
-    )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from edgecloud.registry.rows import LogEntry, SignedEnd
 from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
 from modelwire.wire.log import Link, next_link
-
-from .rows import LogEntry, SignedEnd
 
 AT_ONCE = 10_000  # entries that are read together
 

@@ -7,6 +7,12 @@ import secrets
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from edgecloud.registry.blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
+from edgecloud.registry.lock import lock_schema
+from edgecloud.registry.rows import TrustRow
+from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
+from edgecloud.registry.seams.models import Bases, Lineages, Versions
+from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
@@ -14,15 +20,11 @@ from modelwire.tensors import check_own_name
 from modelwire.wire.signing import Fleet
 
 from . import schema
-from .blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from .database import open_database, problems, require_no_sides
-from .lock import lock_schema
+from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .log import SqliteLog
-from .rows import TrustRow
-from .sqlite_inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
-from .sqlite_losses import SqliteLosses
-from .sqlite_models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
-from .store import Acts, Annotations, Bases, Devices, Inbox, Lineages, Log, Losses, Refusals, Requests, Transfers, Trusts, Versions
+from .losses import SqliteLosses
+from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)

@@ -1,0 +1,5 @@
+"""The seams: what a registry must be able to do, by subject, as protocols that SQLite implements."""
+
+from __future__ import annotations
+
+__all__ = ["inbox", "models", "store", "trust"]

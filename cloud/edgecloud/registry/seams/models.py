@@ -1,0 +1,136 @@
+"""Base models, the lineages of devices, and their versions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgecloud.registry.rows import Base, Epoch, HeadRow, LineageRow, LineageStanding, ModelWish, NewVersion, PresenceRow, VersionRow
+
+
+class Bases(Protocol):
+    """Base models; write-once."""
+
+    def add(self, base: Base) -> None:
+        """Keep a base. Raises LineageError when its name or commit is held already."""
+
+    def get(self, commit: bytes) -> Base | None: ...
+
+    def named(self, name: str) -> Base | None: ...
+
+    def all(self) -> list[Base]: ...
+
+
+class Lineages(Protocol):
+    """Models of devices, their epochs and heads."""
+
+    def get(self, device: str, model: str) -> LineageRow | None: ...
+
+    def by_id(self, lineage: int) -> LineageRow: ...
+
+    def ensure(self, device: str, model: str) -> LineageRow: ...
+
+    def of(self, device: str) -> list[LineageRow]: ...
+
+    def all(self) -> list[LineageRow]: ...
+
+    def standings(self, device: str | None = None) -> list[LineageStanding]:
+        """Return how every model of a device, or of the fleet, stands, by device and model."""
+
+    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
+        """Return which lineages had "epochs" granted since a time, have "lost" numbers, or a "wish"."""
+
+    def used(self, lineage: int, version: int) -> None:
+        """Remember that a device has used this number: it is never granted again."""
+
+    def epoch_of(self, lineage: int, state: bytes) -> Epoch | None: ...
+
+    def grant(self, lineage: int, state: bytes, base: bytes, now: int) -> Epoch:
+        """Open the next epoch, with its head at the base."""
+
+    def epoch(self, lineage: int, epoch: int) -> Epoch | None: ...
+
+    def granted(self, lineage: int, since: int, until: int, limit: int) -> list[int]:
+        """Return when the newest epochs within this time were granted, the newest first."""
+
+    def current(self, lineage: int) -> Epoch | None:
+        """Return the newest epoch; all others are closed."""
+
+    def head(self, lineage: int, epoch: int) -> HeadRow | None: ...
+
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
+        """Compare and set: move the head when it still is the commit `expect`, and return whether it was."""
+
+    def set_wish(self, lineage: int, epoch: int, now: int) -> None:
+        """Remember that a model would like its last version back; one that is known of this epoch keeps its time."""
+
+    def decline_wish(self, lineage: int) -> None:
+        """Remember that the operator lets it go on from its base in this epoch."""
+
+    def end_wish(self, lineage: int) -> None:
+        """Forget that; nothing happens when there is none."""
+
+    def wish(self, lineage: int) -> ModelWish | None: ...
+
+    def presence(self, lineage: int) -> PresenceRow | None: ...
+
+    def greeted(self, lineage: int, runtime: str, agent: str, now: int) -> None:
+        """Keep what the last Hello said of the device's runtime and agent."""
+
+    def heard(self, device: str, model: str, now: int) -> None:
+        """Keep that a device was heard of: it signed what just came."""
+
+    def seen(self, lineage: int, online: bool, boot: int, now: int) -> bool:
+        """Keep a presence unless it is of an older boot, and return whether it was kept. What is known already is no sign of life."""
+
+
+class Versions(Protocol):
+    """Versions; everything but the status is write-once."""
+
+    def add(self, version: NewVersion) -> VersionRow:
+        """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held."""
+
+    def by_id(self, version: int) -> VersionRow | None: ...
+
+    def by_commit(self, commit: bytes) -> VersionRow | None: ...
+
+    def by_blob(self, blob: bytes) -> VersionRow | None: ...
+
+    def numbered(self, lineage: int, version: int) -> VersionRow | None: ...
+
+    def of(self, lineage: int) -> list[VersionRow]:
+        """Return all versions of a lineage in the order of linking."""
+
+    def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
+        """Return the versions of a lineage with the highest numbers first; None: all."""
+
+    def count(self, lineage: int) -> int:
+        """Return how many versions a lineage has."""
+
+    def chain(self, version: VersionRow) -> list[VersionRow]:
+        """Return the nearest snapshot at or above `version` and all from there down to it; without one, from the base on."""
+
+    def unverified(self, limit: int, after: int = 0) -> list[VersionRow]:
+        """Return `stored` versions with an id above `after` in the order of linking: no child before its parent."""
+
+    def served_children(self, version: int) -> list[VersionRow]:
+        """Return the children of a version that are not refused."""
+
+    def served_on(self, lineage: int, epoch: int, parent: bytes) -> VersionRow | None:
+        """Return the first version of an epoch with this parent, which may be its base, that is not refused."""
+
+    def verify(self, version: int) -> None:
+        """Mark a stored version verified."""
+
+    def refuse(self, version: int, reason: str) -> None:
+        """Mark a stored version refused."""
+
+    def last_verified(self, lineage: int, before: int) -> VersionRow | None:
+        """Return the last verified version of the newest epoch below `before` that has one: the head which that epoch came to."""
+
+    def verified(self, lineage: int, epoch: int) -> int:
+        """Return the number of the last verified version of an epoch, 0 when there is none."""
+
+    def skip(self, version: int, first: int, last: int) -> None:
+        """Remember that the version with this id carries the numbers first..last that were never sent alone."""
+
+    def skipped(self, version: int) -> list[tuple[int, int]]: ...

@@ -1,0 +1,44 @@
+"""The Store seam: what a registry must be able to do. tests/edgecloud/conformance holds the suite that every implementation passes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from edgecloud.registry.blobs import BlobStore
+from modelwire.wire.signing import Fleet
+
+from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
+from .models import Bases, Lineages, Versions
+from .trust import Acts, Devices, Log, Trusts
+
+
+class Store(Protocol):
+    """A registry. One store is used by one thread; several stores may be open on one registry."""
+
+    trusts: Trusts
+    acts: Acts
+    bases: Bases
+    devices: Devices
+    lineages: Lineages
+    versions: Versions
+    inbox: Inbox
+    losses: Losses
+    refusals: Refusals
+    requests: Requests
+    transfers: Transfers
+    annotations: Annotations
+    log: Log
+    blobs: BlobStore
+
+    @property
+    def fleet(self) -> str: ...
+
+    @property
+    def identity(self) -> Fleet:
+        """What every board is given of the fleet: its root key and its id."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing, durable at its end. Inside another one it is a savepoint: it can fail alone."""
+
+    def close(self) -> None: ...

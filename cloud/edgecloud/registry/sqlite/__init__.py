@@ -1,0 +1,5 @@
+"""The registry in one SQLite file: its tables and their migrations, the Store on them, views for other tools."""
+
+from __future__ import annotations
+
+__all__ = ["database", "schema", "store", "views"]
