@@ -9,7 +9,23 @@ from typing import Any
 from modelwire.errors import ModelWireError
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.thinning import thinned
-from modelwire.planning import NOTE_MOST, Bar, Candidate, Choice, Conditions, CostRow, Plan, PlanNote, coalesced_bytes, decide, decode, encode, profile_of
+from modelwire.planning import (
+    NOTE_MOST,
+    Bar,
+    Candidate,
+    Choice,
+    Conditions,
+    CostRow,
+    PlanNote,
+    RecoverySpeeds,
+    SendPlan,
+    coalesced_bytes,
+    decide,
+    decode,
+    encode,
+    profile_of,
+    recovery_s,
+)
 from modelwire.update.sections import Kind
 
 from .conditions import Basis, conditions, gain_of
@@ -27,7 +43,7 @@ MEASURED_ROUNDS = "measured: rounds"
 class Decided:
     """A decision with all that is kept of it."""
 
-    plan: Plan
+    plan: SendPlan
     kind: Kind | None  # that goes, or would; None: nothing fits
     hold: int  # Unix seconds until which the update waits for others; 0: it goes
     note: bytes  # for the extension
@@ -99,19 +115,18 @@ class RoundPlanner:
         if kind is Kind.RECIPE and own + fixed > self.basis.update.max_bytes:
             bar = Bar.TOO_LARGE
         if kind is Kind.SNAPSHOT:
-            return Candidate(choice, own + fixed, barred=bar, recover_s=self._read_s())
+            return Candidate(choice, own + fixed, barred=bar, recover_s=self._recover_s(0.0, own + fixed, 1))
         if kind is Kind.RECIPE or most is None:  # recipes have no sum
-            return Candidate(choice, sum(waiting) + own + fixed, alone=alone + fixed, barred=bar, recover_s=2 * self._read_s())
+            return Candidate(choice, sum(waiting) + own + fixed, alone=alone + fixed, barred=bar, recover_s=self._recover_s(0.0, own, 1))
         full = max(most, own)
         held = coalesced_bytes(sum(waiting) / len(waiting), full, len(waiting)) if waiting else 0.0
         whole = min(full, held + alone * (1.0 - held / full)) if full > 0 else 0.0
         density = self.dense if kind is Kind.DELTA else 1.0
-        return Candidate(choice, whole + fixed, density, alone, full + fixed, barred=bar, recover_s=2 * self._read_s())
+        return Candidate(choice, whole + fixed, density, alone, full + fixed, barred=bar, recover_s=self._recover_s(full, whole, 2))
 
-    def _read_s(self) -> float:
-        """Return the seconds in which a state is decoded: about those in which it is encoded. The centre keeps every version in two."""
-        rate = self.basis.figures.get(ENCODE)
-        return self.weights / rate.value if rate is not None and rate.value > 0 else 0.0
+    def _recover_s(self, kept: float, chain: float, updates: int) -> float:
+        """Return the seconds in which the centre recovers the version: an update on a kept state, which it promises to be near."""
+        return recovery_s(RecoverySpeeds(), kept=kept, chain=chain, updates=updates, weights=self.weights)
 
     def _conditions(self, *, waiting: int = 1, oldest: float = 0.0, waits: bool = True) -> Conditions:
         return conditions(
@@ -131,7 +146,7 @@ def note_of(kept: KeptPlan | None) -> PlanNote | None:
         return None
 
 
-def as_document(plan: Plan, note: bytes, thin: Sequence[CostRow] = ()) -> dict[str, Any]:
+def as_document(plan: SendPlan, note: bytes, thin: Sequence[CostRow] = ()) -> dict[str, Any]:
     """Return a decision as it is kept and as `why` tells it: rows, figures with their sources, the reason."""
     return {
         "choice": plan.choice.name.lower(), "form": None if plan.form is None else plan.form.name.lower(), "density": plan.density,

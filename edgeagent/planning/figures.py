@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgecommon.sqlite import Database
 from modelwire.errors import ModelWireError
+from modelwire.planning import Average
 
 UPLINK_BYTES, UPLINK_SECONDS = "uplink.bytes", "uplink.seconds"  # of an update, and from its handing over to its receipt
 ENCODE = "encode"  # weights of the model a second that are snapped and sealed
@@ -17,7 +18,6 @@ WAKEUP, PER_BYTE = "joules.wakeup", "joules.byte"  # of the link
 STEP, RAM = "step.", "ram."  # and a mode: seconds of one step, bytes that a round adds
 GAIN = "gain"  # of accuracy, of 1, by one round
 INTERVAL = "interval"  # seconds between two accepted rounds
-WEIGHT = 0.2  # of the newest measurement, once there are five; before that all weigh the same
 MOST = 1e18  # of any figure: more is no measurement
 
 
@@ -57,12 +57,11 @@ class Figures:
         if not (math.isfinite(value) and 0 <= value <= MOST):
             return
         before = self.get(name)
-        count = before.count + 1 if before is not None and before.source == source else 1
-        if before is not None and count > 1:
-            value = before.value + max(WEIGHT, 1 / count) * (value - before.value)
+        known = Average(before.value, before.count) if before is not None and before.source == source else Average()
+        mean = known.with_value(value)
         self._db.run(
             "INSERT OR REPLACE INTO figure (model, name, value, count, source, at) VALUES (?,?,?,?,?,?)",
-            self._model, name, value, count, source, int(now),
+            self._model, name, mean.value, mean.count, source, int(now),
         )  # fmt: skip
 
     def put(self, name: str, value: float, source: str, now: float) -> None:

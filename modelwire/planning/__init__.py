@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from .candidates import Bar, Candidate, Choice, coalesced_bytes
 from .conditions import Conditions, Forecast
-from .deciding import CostRow, Plan, Terms, decide
-from .figures import Average, Figure, Origin
+from .costs import RecoverySpeeds, recovery_cost, recovery_s, storage_cost
+from .deciding import HYSTERESIS, CostRow, SendPlan, Terms, decide
+from .figures import Average, Figure, Origin, Rate
 from .links import PROFILES, LinkProfile, profile_of
 from .notes import NOTE_MOST, PlanNote, decode, encode
-from .presets import mistique_gamma, mistique_keeps, sigmod2020_utility
+from .presets import mistique_gamma, mistique_keeps, mistique_read_s, mistique_rerun_s, sigmod2020_utility
 from .prices import Prices
 
 __all__ = [
-    "NOTE_MOST", "PROFILES", "Average", "Bar", "Candidate", "Choice", "Conditions", "CostRow", "Figure", "Forecast", "LinkProfile",
-    "Origin", "Plan", "PlanNote", "Prices", "Terms", "coalesced_bytes", "decide", "decode", "encode", "mistique_gamma", "mistique_keeps",
-    "profile_of", "sigmod2020_utility",
+    "HYSTERESIS", "NOTE_MOST", "PROFILES", "Average", "Bar", "Candidate", "Choice", "Conditions", "CostRow", "Figure", "Forecast",
+    "LinkProfile", "Origin", "PlanNote", "Prices", "Rate", "RecoverySpeeds", "SendPlan", "Terms", "coalesced_bytes", "decide", "decode",
+    "encode", "mistique_gamma", "mistique_keeps", "mistique_read_s", "mistique_rerun_s", "profile_of", "recovery_cost", "recovery_s",
+    "sigmod2020_utility", "storage_cost",
 ]  # fmt: skip

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from .candidates import Bar, Candidate, Choice
 from .conditions import Conditions
 from .costs import terms_of
@@ -51,7 +53,7 @@ class CostRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SendPlan:
     """What was decided, why, and the table behind it."""
 
     choice: Choice
@@ -79,12 +81,12 @@ class Plan:
         return PlanNote.of(self.choice, self.form, self.density, totals, self.updates, self.source_bits)
 
 
-def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, before: PlanNote | None = None) -> Plan:
+def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, before: PlanNote | None = None) -> SendPlan:
     """Return the cheapest choice among what is allowed, with the table. Never fails: where nothing fits, the update waits.
 
     candidates: at most one snapshot, exact and recipe, deltas at any number of densities; of two that cost the same the first one is taken.
     before: what was decided last time; its form stays until another is cheaper by more than 10 %. Between waiting and sending there is
-    no such favour: they take turns by nature.
+    no such favour, as they take turns by nature, and the cheapest form is what speaks for sending.
     """
     rows = [_row(candidate, conditions, prices) for candidate in candidates]
     allowed = [i for i, row in enumerate(rows) if row.barred is Bar.NONE]
@@ -97,8 +99,8 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
     wait = CostRow("wait", Choice.WAIT, 1.0, 0.0, terms, terms.total, view.barred, _why_not_wait(view, conditions))
     rows.append(wait)
     form = None if chosen is None else rows[chosen].choice
-    waits = chosen is None or (view.barred is Bar.NONE and wait.total < rows[chosen].total)
-    return Plan(
+    waits = best is None or (view.barred is Bar.NONE and wait.total < rows[best].total)
+    return SendPlan(
         choice=Choice.WAIT if waits or form is None else form,
         form=form,
         density=1.0 if chosen is None else rows[chosen].density,
@@ -113,7 +115,7 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
 
 
 def _row(candidate: Candidate, conditions: Conditions, prices: Prices) -> CostRow:
-    terms = Terms(*terms_of(candidate, candidate.bytes, conditions, prices))
+    terms = Terms(*terms_of(candidate, np.array([float(candidate.bytes)]), conditions, prices, awake=conditions.awake)[:, 0].tolist())
     barred, why = _bar(candidate, conditions)
     return CostRow(candidate.name, candidate.choice, candidate.density, candidate.bytes, terms, terms.total, barred, why)
 
@@ -130,8 +132,11 @@ def _bar(candidate: Candidate, conditions: Conditions) -> tuple[Bar, str]:
         return Bar.MEMORY, f"takes {candidate.memory:,.0f} bytes of memory, and {free.value:,.0f} are free"
     if promise is not None and candidate.recover_s > promise.value:
         return Bar.PROMISE, f"would take {candidate.recover_s:.3g} s to recover, and {promise.value:.3g} s are promised"
-    if left is not None and rate is not None and candidate.bytes > left.value * rate.value:
-        return Bar.WINDOW, f"{candidate.bytes:,.0f} bytes do not go through in the {left.value:.3g} s that the connection lasts"
+    if left is not None and not left.value:
+        return Bar.WINDOW, "there is no connection"
+    on_air = float(conditions.link.on_air(np.array([float(candidate.bytes)]))[0])
+    if left is not None and rate is not None and on_air > left.value * rate.value:
+        return Bar.WINDOW, f"{on_air:,.0f} bytes do not go through in the {left.value:.3g} s that the connection lasts"
     return Bar.NONE, ""
 
 

@@ -59,15 +59,40 @@ class Average:
         weight = max(NEW_WEIGHT, 1.0 / (self.count + 1))
         return Average(self.value + weight * (measured - self.value), self.count + 1)
 
-    def with_rate(self, amount: float, seconds: float) -> Average:
-        """Return the mean rate with one more run: `amount` (bytes, weights) in `seconds`. A run of no length or amount tells nothing."""
+    def figure(self, what: str, otherwise: Figure | None) -> Figure | None:
+        """Return it as a figure, measured from so many `what` ("receipts"); `otherwise` when nothing was measured."""
+        return Figure(self.value, Origin.MEASURED, f"{self.count} {what}") if self.count else otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """An amount per second: the weighted means of amounts and of seconds, divided. So a long run counts for more than a short one,
+    and the delay of many small messages does not pass for a slow link for longer than they last.
+    """
+
+    amount: float = 0.0  # bytes, weights: the mean of one run
+    seconds: float = 0.0  # of one run
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("amount", "seconds", "count"):
+            in_range(f"{name} of a rate", getattr(self, name))
+
+    @property
+    def value(self) -> float:
+        """Amount per second; 0 where nothing is known."""
+        return min(MOST, self.amount / self.seconds) if self.seconds else 0.0
+
+    def with_run(self, amount: float, seconds: float) -> Rate:
+        """Return the rate with one more run. One of no length tells nothing. Raises BadArgument for what is negative or not finite."""
         in_range("an amount", amount)
         in_range("a duration", seconds)
-        if not amount or not seconds or amount / seconds > MOST:
+        if not seconds:
             return self
-        return self.with_value(amount / seconds)
+        weight = max(NEW_WEIGHT, 1.0 / (self.count + 1))
+        return Rate(self.amount + weight * (amount - self.amount), self.seconds + weight * (seconds - self.seconds), self.count + 1)
 
-    def figure(self, what: str, otherwise: Figure) -> Figure:
+    def figure(self, what: str, otherwise: Figure | None) -> Figure | None:
         """Return it as a figure, measured from so many `what` ("receipts"); `otherwise` when nothing was measured."""
         return Figure(self.value, Origin.MEASURED, f"{self.count} {what}") if self.count else otherwise
 

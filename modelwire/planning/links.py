@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from modelwire.errors import BadArgument
+
+F64: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class LinkProfile:
-    """Energy of one kind of link: E = wake-ups * joules_per_wakeup + bytes * joules_per_byte."""
+    """Energy of one kind of link: E = wake-ups * joules_per_wakeup + bytes * joules_per_byte, of whole frames where frames count."""
 
     name: str
     joules_per_wakeup: float  # 0 where the link never sleeps
@@ -19,6 +25,10 @@ class LinkProfile:
     source: str
     bytes_per_s: float | None = None  # the most that it carries in the long run; None: what is measured
     frame: int | None = None  # payload bytes of one frame; None: no frames that count
+
+    def on_air(self, sizes: F64) -> F64:
+        """Return the bytes that so many bytes take on the link: the last frame is paid for whole."""
+        return sizes if self.frame is None else np.asarray(np.ceil(sizes / self.frame) * self.frame)
 
 
 _PHONES = "phones of 2012: Huang et al., MobiSys 2012, 5 Mbit/s up"

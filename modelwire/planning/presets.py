@@ -9,6 +9,29 @@ from modelwire.errors import BadArgument
 from .figures import in_range
 
 
+def mistique_read_s(examples: float, example_bytes: float, bytes_per_s: float) -> float:
+    """Return t_read = n * sizeof(ex) / rho_d: seconds to read so many examples where they are kept. bytes_per_s > 0."""
+    for name, value in (("n", examples), ("sizeof(ex)", example_bytes), ("rho_d", bytes_per_s)):
+        in_range(name, value)
+    if not bytes_per_s:
+        raise BadArgument(reason="nothing can be read at 0 bytes a second", fix="give the rate of the disk")
+    return examples * example_bytes / bytes_per_s
+
+
+def mistique_rerun_s(
+    load_s: float, examples: float, example_bytes: float, bytes_per_s: float, batch: float, forward_s: Sequence[float]
+) -> float:
+    """Return t_rerun = t_load + n * sizeof(ex) / rho + n / batch * sum of t_fwd(s) for s <= i: seconds to compute stage i anew.
+
+    forward_s: seconds of each stage up to i for one batch; batch > 0.
+    """
+    for name, value in (("t_load", load_s), ("the batch", batch), *(("t_fwd", value) for value in forward_s)):
+        in_range(name, value)
+    if not batch:
+        raise BadArgument(reason="a batch of 0 examples never ends", fix="give the size of a batch")
+    return load_s + mistique_read_s(examples, example_bytes, bytes_per_s) + examples / batch * _sum(forward_s)
+
+
 def mistique_gamma(rerun_s: float, read_s: float, queries: float, stored: float) -> float:
     """Return gamma = (t_rerun - t_read) * n_query / S, seconds saved a stored byte; 0 for what takes no bytes and saves nothing.
 

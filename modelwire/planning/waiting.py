@@ -11,20 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .candidates import Bar, Candidate
 from .conditions import Conditions, Forecast
 from .costs import terms_of
+from .links import F64
 from .prices import Prices
 
-F64: TypeAlias = NDArray[np.float64]
-UPDATES_MOST = 256  # further ones that are looked ahead to; then what waits goes
-SLOTS_MOST = 384  # of the grid between an update's arrival and wait_most
-_ROUNDS = 12  # of Dinkelbach's iteration: it is done after four to six
+UPDATES_MOST = 128  # further ones that are looked ahead to; then what waits goes
+SLOTS_MOST = 128  # of the grid, from now to where all goes at the latest
+_ROUNDS = 12  # of Dinkelbach's iteration: it is done after three to five
 _LEAST_S = 1e-3  # shorter intervals, windows and gaps count as this
 _TERMS = 6  # bytes, energy, storage, recovery, accuracy, waiting; then the seconds
 
@@ -68,34 +67,37 @@ def outlook(candidates: Sequence[Candidate], conditions: Conditions, prices: Pri
     left = forecast.wait_most_s - forecast.oldest_s
     if left <= 0:
         return Outlook(Bar.WAITED, now=forecast.waiting)
-    grid = _grid_of(forecast, prices)
-    most = _reach(candidates, conditions, prices, grid)
+    most = _reach(candidates, conditions, prices)
+    grid = _grid_of(forecast, prices, most)
     fresh = _cheapest(candidates, conditions, prices, most, fresh=True)
-    share = _share(fresh, grid, grid.slots(forecast.wait_most_s))
+    share = _share(fresh.tobytes(), most, grid, grid.slots(forecast.wait_most_s))
     coming = _cheapest(candidates, conditions, prices, most, fresh=False)
-    rate = _added(share.tolist())
+    rate = _added(share)
     _, _, waits = _backward(coming, grid, rate, grid.slots(left), forecast.waiting)
     seconds = float(waits[_TERMS])
-    terms = tuple(float(waits[i]) - seconds * float(share[i]) for i in range(_TERMS))
+    terms = tuple(float(waits[i]) - seconds * share[i] for i in range(_TERMS))
     return Outlook(Bar.NONE, terms, seconds, forecast.waiting, forecast.waiting + seconds / grid.interval)
 
 
-def _grid_of(forecast: Forecast, prices: Prices) -> _Grid:
+def _grid_of(forecast: Forecast, prices: Prices, updates: int) -> _Grid:
     interval = max(forecast.interval_s.value, _LEAST_S)
-    most = min(max(forecast.wait_most_s, _LEAST_S), SLOTS_MOST * interval)
-    slot = max(most / SLOTS_MOST, min(interval / 4.0, most / 16.0))
     loss = finding = gap = 0.0
     if forecast.window_s is not None and forecast.gap_s is not None and forecast.gap_s.value > 0:
         gap = max(forecast.gap_s.value, _LEAST_S)
+    # So many updates are there within 1.5 times their intervals, nearly always: a wait_most beyond that binds no more.
+    most = min(max(forecast.wait_most_s, _LEAST_S), 1.5 * updates * interval + gap)
+    slot = max(most / SLOTS_MOST, min(interval / 4.0, most / 16.0))
+    if gap and forecast.window_s is not None:
         loss = min(1.0, slot / max(forecast.window_s.value, _LEAST_S))
         finding = min(1.0, slot / gap)
     return _Grid(slot, min(1.0, slot / interval), loss, finding, gap, interval, prices.per_hour_waiting * slot / 3600.0)
 
 
-def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, grid: _Grid) -> int:
+def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices) -> int:
     """Return how many updates to look ahead: some times as many as the square root of economic order lots says."""
-    once = min(_added(terms_of(c, c.bytes, conditions, prices)) for c in candidates)
-    held = grid.per_slot / grid.slot * grid.interval
+    once = min(float(_cost(terms_of(c, np.array([float(c.bytes)]), conditions, prices, awake=False))[0]) for c in candidates)
+    assert conditions.forecast is not None
+    held = prices.per_hour_waiting / 3600.0 * max(conditions.forecast.interval_s.value, _LEAST_S)
     lot = UPDATES_MOST if held <= 0 else min(float(UPDATES_MOST), math.sqrt(2.0 * once / held))
     return min(UPDATES_MOST, 8 + 3 * int(lot))
 
@@ -103,13 +105,16 @@ def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
 def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, *, fresh: bool) -> F64:
     """Return the terms of the cheapest form by the number of updates in it, shape (6, most).
 
-    fresh: 1 to `most` updates that come after an upload; else what waits now, with 0 to most - 1 further ones.
+    fresh: 1 to `most` updates that come after an upload; else what waits now, with 0 to most - 1 further ones. A wake-up is always paid:
+    that the radio is up now says nothing of later.
     """
     out = np.zeros((_TERMS, most))
-    sizes = [_sizes(c, most, fresh=fresh) for c in candidates]
-    for place in range(most):
-        rows = [terms_of(c, size[place], conditions, prices) for c, size in zip(candidates, sizes, strict=True)]
-        out[:5, place] = min(rows, key=_added)
+    for place, candidate in enumerate(candidates):
+        terms = terms_of(candidate, np.array(_sizes(candidate, most, fresh=fresh)), conditions, prices, awake=False)
+        cheaper = _cost(terms) < _cost(out[:5])
+        if not place:
+            cheaper[:] = True
+        out[:5] = np.where(cheaper, terms, out[:5])
     return out
 
 
@@ -131,23 +136,28 @@ def _sizes(candidate: Candidate, most: int, *, fresh: bool) -> list[float]:
     return sizes
 
 
-def _share(fresh: F64, grid: _Grid, slots: int) -> F64:
-    """Return the cost per second of the best policy from upload to upload, by term, shape (6,)."""
+@lru_cache(8)  # a forecast stands while many updates come
+def _share(terms: bytes, count: int, grid: _Grid, slots: int) -> tuple[float, ...]:
+    """Return the cost per second of the best policy from upload to upload, by term. terms: what `_cheapest` gave, of `count` updates."""
+    fresh = np.frombuffer(terms).reshape(_TERMS, count)
     open_then = 1.0
     if grid.finding:
         # Between an upload and the next update the connection may have gone: both are memoryless, so two fractions say it.
         out, back = grid.loss / (grid.loss + grid.arrival), grid.finding / (grid.finding + grid.arrival)
         open_then = (1.0 - out) / (1.0 - out * back)
-    rate = float("inf")
-    share = np.zeros(_TERMS)
+    # Begin with the best fixed number of updates an upload, were there always a connection and no wait_most.
+    number = np.arange(1.0, fresh.shape[1] + 1.0)
+    held = grid.per_slot / grid.slot * grid.interval * number * (number - 1.0) / 2.0
+    rate = float(((_cost(fresh) + held) / (number * grid.interval)).min())
+    share, least = (0.0,) * _TERMS, math.inf
     for _ in range(_ROUNDS):
         opened, closed, _ = _backward(fresh, grid, rate, slots, 1)
         cycle = open_then * opened[:, 0] + (1.0 - open_then) * closed[:, 0]
-        share = cycle[:_TERMS] / (cycle[_TERMS] + grid.interval)
-        found = _added(share.tolist())
-        if not found < rate * (1.0 - 1e-9):
+        found = tuple((cycle[:_TERMS] / (cycle[_TERMS] + grid.interval)).tolist())  # of a policy, so never below the best one's
+        rate = _added(found)
+        if not rate < least * (1.0 - 1e-9):
             break
-        rate = found
+        share, least = found, rate
     return share
 
 
@@ -180,10 +190,15 @@ def _backward(costs: F64, grid: _Grid, rate: float, slots: int, waiting: int) ->
 
 
 def _total(values: F64, rate: float) -> F64:
-    cost = values[0] + values[1] + values[2] + values[3] + values[4] + values[5]
-    if math.isinf(rate):  # before anything is known of it: the shortest cycle, then the cheapest
-        return np.asarray(values[_TERMS])
-    return np.asarray(cost - rate * values[_TERMS])
+    return np.asarray(_cost(values) - rate * values[_TERMS])
+
+
+def _cost(terms: F64) -> F64:
+    """Return the sum of the terms, in their order: numpy's own sum has another one."""
+    total = terms[0]
+    for term in terms[1:_TERMS]:
+        total = total + term
+    return np.asarray(total)
 
 
 def _mixed(stays: F64, turns: F64, chance: float) -> F64:
