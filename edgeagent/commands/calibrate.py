@@ -21,8 +21,10 @@ from modelwire.planning import profile_of
 from .answer import add_folder, chosen, load
 
 NAME = "calibrate"
-HELP = "Measure on this board how fast it encodes, trains and writes, and what it draws, for update.kind = auto. Works while the agent runs."
-EXAMPLES = ("edgeagent calibrate", "edgeagent calibrate digits --json", "edgeagent calibrate --meter meter.toml", "edgeagent calibrate --known")
+HELP = "Measure on this board how fast it encodes, trains and writes, and what it draws: decisions by cost go by it."
+EXAMPLES = (
+    "edgeagent calibrate", "edgeagent calibrate digits --json", "edgeagent calibrate --meter meter.toml", "edgeagent calibrate --known",
+)  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +76,7 @@ def _joules(profile: str, board: Figures, done: Calibrated, *, measured: bool) -
     """Return where the joules of decisions come from."""
     link = profile_of(profile)
     watts = board.get(WATTS)
-    work = f"{watts.value:.3g} W at work ({watts.source})" if watts is not None else f"{ASSUMED_WATTS.value:g} W at work ({ASSUMED_WATTS.detail})"
+    drawn, source = (ASSUMED_WATTS.value, ASSUMED_WATTS.detail) if watts is None else (watts.value, watts.source)
+    work = f"{drawn:.3g} W at work ({source})"
     none = "no meter was found under /sys; " if measured and not done.meter else ""
     return f"{none}joules: {work}; of the link by its profile {link.name} ({link.source}), unless --meter says them"

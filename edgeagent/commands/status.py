@@ -127,8 +127,8 @@ def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
             "slots_kept": left.facts.whole,
         },
         "pays": head.look,
-        "sends": None if (held := lineage.plans.waits(time.time())) is None else {
-            "updates": held.count, "bytes": held.size, "reason": because(held.document), "until": held.until,
+        "sends": None if (sends := lineage.plans.waits(time.time())) is None else {
+            "updates": sends.count, "bytes": sends.size, "reason": because(sends.document), "until": sends.until,
         },
         "quiet": None if quiet.until <= time.time() else {"until": quiet.until, "reason": quiet.reason},
         "last_round": None if last is None else {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 from edgeagent.planning.choosing import because
 from edgeagent.planning.telling import screen
@@ -52,11 +53,12 @@ def _named(device: DeviceFolder, text: str) -> tuple[list[History], int | None]:
     if not (version.isascii() and version.isdigit() and len(version) <= 18):
         raise BadArgument(reason=f"{version[:40]!r} is no version: a number, or {LATEST}", fix="edgeagent log")
     if len(models) > 1:
-        raise BadArgument(reason=f"@{version} may be of {', '.join(m.name for m in models)}", fix=f"edgeagent why {models[0].name}@{version}")
+        which = ", ".join(m.name for m in models)
+        raise BadArgument(reason=f"@{version} may be of {which}", fix=f"edgeagent why {models[0].name}@{version}")
     return list(models), int(version)
 
 
-def _decision(lineage: History, version: int | None) -> dict[str, object]:
+def _decision(lineage: History, version: int | None) -> dict[str, Any]:
     """Return what is known of one decision."""
     kept = lineage.plans.last() if version is None else lineage.plans.of(version)
     number = version if version is not None else kept.version if kept is not None else None
@@ -66,7 +68,8 @@ def _decision(lineage: History, version: int | None) -> dict[str, object]:
     name = f"{lineage.name}@{number}" if number is not None else lineage.name
     note = ""
     if kept is None:
-        note = "nothing was decided yet" if row is None else f"it was told, not decided: {row['kind']}; {row['reason'] or 'see update.kind'}"
+        told = "nothing was decided yet" if row is None else f"it was told, not decided: {row['kind']}"
+        note = f"{told}; {row['reason']}" if row is not None and row["reason"] else told
     waits = kept.hold if kept is not None and row is not None and row["state"] == "queued" and kept.hold > time.time() else None
     return {
         "name": name, "version": number, "state": None if row is None else row["state"], "kind": None if row is None else row["kind"],

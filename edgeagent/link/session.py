@@ -54,8 +54,8 @@ class Session:
     """The talk about one model, over connections that come and go."""
 
     def __init__(
-        self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, *, interrupt: Callable[[], None],
-        may_wait: Callable[[], bool] = lambda: True,
+        self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, may_wait: Callable[[], bool] = lambda: True, *,
+        interrupt: Callable[[], None],
     ) -> None:  # fmt: skip
         """interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
 

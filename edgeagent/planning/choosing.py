@@ -178,8 +178,9 @@ def _row(row: CostRow, goes: bool) -> dict[str, Any]:
 
 
 def note_round(
-    basis: Basis, *, mode: str, step_s: float, memory: int, weights: int, encode_s: float, gain: float | None, apart: float | None, now: float
-) -> None:
+    basis: Basis, *, mode: str, step_s: float, memory: int, weights: int, encode_s: float, gain: float | None, apart: float | None,
+    now: float,
+) -> None:  # fmt: skip
     """Fold in what a round that was kept came to. gain: of accuracy; apart: seconds since the version before; None where not known."""
     values = {STEP + mode: step_s, RAM + mode: float(max(0, memory))}
     if encode_s > 0:

@@ -191,7 +191,8 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
         memory = under_way.watch.most - under_way.idle
         _note_cost(lineage, under_way, memory, outcome, error)
         if version is not None:
-            note_outcome(lineage, under_way, outcome, memory=memory, encode_s=trained.seconds + judged.seconds, before_at=before_at)
+            took = trained.seconds + judged.seconds
+            note_outcome(lineage, under_way, outcome, memory=memory, encode_s=took, before_at=before_at)
     size, kept, kind = 0, 0, ""
     if snapped is not None and sealed is not None:
         size, kept, kind = len(sealed.data), changed(snapped.sections), sealed.header.kind.name.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from edgeagent.planning.choosing import PLAN, Decided, RoundPlanner, note_round
@@ -23,10 +24,8 @@ def weighed(lineage: Lineage, planner: RoundPlanner | None, forms: list[Sealed],
     chosen = [] if decided.hold else [form for form in forms if form.header.kind is decided.kind]
     first = (chosen or forms)[0]
     others = [form for form in forms if form is not first]
-    try:
+    with contextlib.suppress(TooLarge):  # it says as much of itself as any update may: the board alone knows why, then
         first = lineage.with_extension(first, {**first.header.extension, PLAN: decided.note})
-    except TooLarge:  # it says as much of itself as any update may: the board alone knows why, then
-        pass
     return [first, *others], decided
 
 

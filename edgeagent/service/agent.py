@@ -84,9 +84,7 @@ class Agent:
             self.certificate,
         )  # fmt: skip
         self.sessions = {
-            name: Session(
-                side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name), may_wait=partial(self._may_wait, lineage)
-            )
+            name: Session(side, lineage, d.settings.model(name), partial(self._may_wait, lineage), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()
         }
 

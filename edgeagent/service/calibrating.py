@@ -1,4 +1,4 @@
-"""Measures what decisions stand on: how fast this board encodes, trains and writes, and what it draws. Nothing is written before the end."""
+"""Measures what decisions stand on: how fast this board encodes, trains and writes, and what it draws. All is written at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgecommon import disk
 from edgecommon.files import open_regular
 from modelwire.errors import BadArgument, MissingFile, ModelWireError
 from modelwire.lattice.snap import exactly, snap
-from modelwire.tensors import Dtype, Held
+from modelwire.tensors import Held
 from modelwire.update.sections import Kind
 
 from . import measuring
@@ -99,7 +99,8 @@ def calibrate(
     notes = []
     for name, lineage in lineages.items():
         say(f"{name}: measuring how fast this board encodes")
-        done.models[name] = {ENCODE: (_encode_rate(lineage, device.settings.model(name).update.density, clock), "calibrated: made-up rounds")}
+        rate = _encode_rate(lineage, device.settings.model(name).update.density, clock)
+        done.models[name] = {ENCODE: (rate, "calibrated: made-up rounds")}
         notes.append(_steps(device, lineage, keys[name], done, meter, idle, say, clock))
     now = clock.wall()
     with device.database.transaction():
@@ -168,7 +169,7 @@ def _disk_rate(folder: Path, clock: Clock) -> float:
 
 
 def _encode_rate(lineage: Lineage, density: float, clock: Clock) -> float:
-    """Return the weights a second that are snapped and sealed, as a delta and as a snapshot: of the model as it is served, in memory alone."""
+    """Return the weights a second that are snapped and sealed, as a delta and as a snapshot: of the served model, in memory alone."""
     head, rng = lineage.head(), np.random.default_rng(0)
     head = replace(head, epoch=head.epoch or 1)
     stored = lineage.load()
@@ -202,4 +203,4 @@ def _moved(w: Held, rng: np.random.Generator) -> Held:
     if w.dtype != np.float32 or not len(w):
         return w.copy()
     scale = np.float32(NOISE * max(float(np.abs(w).max()), 1e-6))
-    return w + scale * rng.standard_normal(len(w), np.float32)
+    return np.asarray(w + scale * rng.standard_normal(len(w), np.float32))

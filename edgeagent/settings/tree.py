@@ -118,7 +118,8 @@ class UpdateSettings:
 
     kind: str = setting(
         "auto",
-        "auto decides by cost (link.profile, prices) and says why: edgeagent why. delta sends what changed, or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
+        "auto decides by cost (link.profile, prices) and says why: edgeagent why. delta sends what changed,"
+        " or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
         "(mode features); recipe-if-smaller does so only where the same version as a delta or a snapshot takes more bytes.",
         choices=("auto", "delta", "recipe", "recipe-if-smaller"),
     )  # fmt: skip
@@ -268,8 +269,8 @@ class Settings:
 
 SECTIONS: dict[str, type[Any]] = {
     "device": DeviceSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings, "update": UpdateSettings,
-    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings, "store": StoreSettings, "outbox": OutboxSettings,
-    "spool": SampleSettings, "log": LogSettings,
+    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings,
+    "store": StoreSettings, "outbox": OutboxSettings, "spool": SampleSettings, "log": LogSettings,
 }  # fmt: skip
 PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy", "prices")
 

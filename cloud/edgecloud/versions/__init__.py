@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying", "reporting", "unlearning"]
+__all__ = [
+    "cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying", "reporting", "unlearning",
+]  # fmt: skip
