@@ -78,8 +78,8 @@ class Plans:
         return int(row[0]), int(row[1]), int(row[2])
 
     def release(self) -> None:
-        """Let all that waits go."""
-        self._db.run("UPDATE plan SET hold=0 WHERE model=? AND hold > 0", self._model)
+        """Let all that waits go, as one: its time is over."""
+        self._db.run("UPDATE plan SET hold=1 WHERE model=? AND hold > 1", self._model)
 
 
 def _plan(row: Row | None) -> KeptPlan | None:

@@ -176,7 +176,8 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     if snapped is not None and sealed is not None:
         if verdict.accepted and start.keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, sealed, outcome, note=learner.note, beside=judged.keeper(lineage, outcome.ended))
+            beside = judged.keeper(lineage, outcome.ended)
+            version = lineage.adopt(head, snapped, written, sealed, outcome, note=learner.note, beside=beside)
             standing.spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif start.trial:

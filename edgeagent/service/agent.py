@@ -84,7 +84,7 @@ class Agent:
             self.certificate,
         )  # fmt: skip
         self.sessions = {
-            name: Session(side, lineage, d.settings.model(name), partial(self._may_wait, lineage), interrupt=partial(self._interrupt_of, name))
+            name: Session(side, lineage, d.settings.model(name), partial(self._may_wait, name), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()
         }
 
@@ -422,10 +422,10 @@ class Agent:
         if self._round is not None and self._round.lineage.name == name:
             self._interrupt()
 
-    def _may_wait(self, lineage: Lineage) -> bool:
+    def _may_wait(self, name: str) -> bool:
         """Return whether updates may wait for others in this run: one that ends sends all that it has first."""
         goal = self._goal
-        return goal.endless or (goal.rounds is not None and lineage.head().rounds < goal.rounds)
+        return goal.endless or (goal.rounds is not None and self.device.lineages[name].head().rounds < goal.rounds)
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:
