@@ -6,8 +6,7 @@ import logging
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
@@ -30,7 +29,7 @@ from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.replay import first_apart, kind_of
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, read_weights, write_weights
+from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind, invert
@@ -47,21 +46,21 @@ _DAMAGE = (RegistryDamaged, RootMismatch, DigestMismatch, IndexOutOfRange, Malfo
 MARKED_WEIGHTS = 1 << 28  # of a recipe's checkpoints together: so many are hashed in a few seconds
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedBase:
     """A base with its weights, parsed and proven against its manifest once, whatever the number of versions rebuilt on it."""
 
     manifest: Manifest
     weights: tuple[F32, ...]
     file: TrainableFile
+    _first: ModelState | None = field(default=None, init=False, repr=False)
 
     def state(self) -> ModelState:
         """Return version 0, to be changed by its owner alone; the base's arrays are shared by all states."""
-        return self._proven.at_base()
-
-    @cached_property
-    def _proven(self) -> ModelState:
-        return ModelState.of_base(self.manifest, self.weights)
+        if self._first is None:  # its arrays are of use to the first who asks; what all share is the base
+            self._first = ModelState.of_base(self.manifest, self.weights)
+            return self._first
+        return self._first.at_base()
 
 
 class LoadedBases:
@@ -87,7 +86,10 @@ class LoadedBases:
         if manifest.commit != commit or manifest.file_sha256 != row.file:
             raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed", fix=BACK)
         file = parse_trainable(self._store.blobs.get(row.file))
-        return LoadedBase(manifest, tuple(manifest.schema.flat(read_weights(file))), file)
+        schema, flat = read_tensors(file)
+        if schema.id != manifest.schema.id:
+            raise RegistryDamaged(path="the registry", reason=f"the file of base {row.name!r} has other tensors than its manifest", fix=BACK)
+        return LoadedBase(manifest, tuple(flat), file)
 
 
 def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
