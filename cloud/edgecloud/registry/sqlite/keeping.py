@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 
 from edgecloud.registry.blobs import FileBlobs
-from edgecloud.registry.rows import CompactedRow, PolicyRow, StateRow
-from edgecommon.sqlite import Database
+from edgecloud.registry.rows import CompactedRow, PolicyRow, StateRow, Status, VersionLink
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import RegistryDamaged
 
 DEFAULT_PROMISE, KEEP_ALL = "2 states", "all"
@@ -67,6 +67,25 @@ class SqliteStates:
             out.update((row[0], row[1]) for row in rows)
         return out
 
+    def above(self, version_id: int, limit: int) -> list[VersionLink]:
+        return self._walk("v.id = way.parent_id", "id = ?1", version_id, limit)
+
+    def below(self, version_id: int, limit: int) -> list[VersionLink]:
+        inverts = "v.status = 'verified' AND v.kind IN ('delta', 'exact')"
+        return self._walk(f"v.parent_id = way.id AND {inverts}", f"parent_id = ?1 AND {inverts}", version_id, limit)
+
+    def _walk(self, on: str, start: str, version_id: int, limit: int) -> list[VersionLink]:
+        columns = "v.id, v.parent_id, v.kind, v.base, v.blob, v.size, v.status"
+        rows = self._database.all(
+            f"WITH RECURSIVE way (id, parent_id, kind, base, blob, size, status, n) AS ("
+            f" SELECT {columns}, 1 FROM version v WHERE {start}"
+            f" UNION ALL SELECT {columns}, n + 1 FROM way JOIN version v ON {on} WHERE n < ?2 LIMIT ?2)"
+            " SELECT w.id, w.parent_id, w.kind, w.base, w.blob, w.size, w.status, coalesce(s.size, 0)"
+            " FROM way w LEFT JOIN state s ON s.version_id = w.id",
+            version_id, limit,
+        )  # fmt: skip
+        return [_link(row, self._database) for row in rows]
+
     def totals(self) -> tuple[int, int]:
         row = self._database.one("SELECT count(*), coalesce(sum(size), 0) FROM state")
         return int(row[0]), int(row[1])
@@ -89,14 +108,31 @@ class SqliteStates:
             row.lineage, row.epoch, row.policy, row.version_id,
         )  # fmt: skip
 
-    def due(self, policy: int, limit: int, before: int) -> list[CompactedRow]:
+    def due(self, policy: int, limit: int, before: int, behind: int, after: tuple[int, int] = (0, 0)) -> list[CompactedRow]:
         rows = self._database.all(
             "SELECT h.lineage, h.epoch, coalesce(c.policy, ?1), coalesce(c.version_id, 0) FROM head h"
             " JOIN version v ON v.id = h.version_id LEFT JOIN compacted c ON c.lineage = h.lineage AND c.epoch = h.epoch"
-            " WHERE (c.version_id IS NOT h.version_id OR c.policy <> ?1) AND v.status = 'verified' AND v.received_at <= ?2 LIMIT ?3",
-            policy, before, limit,
+            " LEFT JOIN version l ON l.id = c.version_id"
+            " WHERE (h.lineage, h.epoch) > (?4, ?5) AND (c.version_id IS NOT h.version_id OR c.policy <> ?1)"
+            " AND (v.received_at <= ?2 OR v.version - coalesce(l.version, 0) >= ?6) ORDER BY h.lineage, h.epoch LIMIT ?3",
+            policy, before, limit, *after, behind,
         )  # fmt: skip
         return [CompactedRow(*row) for row in rows]
+
+    def following(self, lineage: int, epoch: int, version_id: int, limit: int) -> list[VersionLink]:
+        rows = self._database.all(
+            "SELECT v.id, v.parent_id, v.kind, v.base, v.blob, v.size, v.status, coalesce(s.size, 0) FROM version v"
+            " LEFT JOIN state s ON s.version_id = v.id WHERE v.lineage = ?1 AND v.epoch = ?2 AND v.status <> 'refused'"
+            " AND v.version > coalesce((SELECT version FROM version WHERE id = ?3), 0) ORDER BY v.version LIMIT ?4",
+            lineage, epoch, version_id, limit,
+        )  # fmt: skip
+        links = [_link(row, self._database) for row in rows]
+        judged = next((i for i, one in enumerate(links) if one.status is not Status.VERIFIED), len(links))
+        return links[:judged]
+
+    def largest(self) -> dict[bytes, int]:
+        rows = self._database.all("SELECT v.base, max(s.size) FROM state s JOIN version v ON v.id = s.version_id GROUP BY v.base")
+        return {bytes(base): int(size) for base, size in rows}
 
 
 class SqlitePolicies:
@@ -129,3 +165,10 @@ class SqlitePolicies:
 
 def _damaged(version_id: int, database: Database, reason: str) -> RegistryDamaged:
     return RegistryDamaged(path=database.path, reason=f"the kept state of version row {version_id}: {reason}", fix=DROP)
+
+
+def _link(row: Row, database: Database) -> VersionLink:
+    try:
+        return VersionLink(row[0], row[1], row[2], row[3], row[4], row[5], Status(row[6]), row[7])
+    except ValueError:
+        raise RegistryDamaged(path=database.path, reason=f"a version's status is {row[6]!r}, which is none") from None
