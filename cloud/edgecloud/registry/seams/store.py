@@ -10,6 +10,7 @@ from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .models import Bases, Lineages, Versions
+from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
 
@@ -28,6 +29,8 @@ class Store(Protocol):
     requests: Requests
     transfers: Transfers
     annotations: Annotations
+    thinnings: Thinnings
+    erasures: Erasures
     log: Log
     blobs: BlobStore
 

@@ -12,6 +12,7 @@ from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.models import Bases, Lineages, Versions
+from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
@@ -25,6 +26,7 @@ from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequest
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .thinning import SqliteErasures, SqliteThinnings
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
@@ -55,6 +57,8 @@ class SqliteStore:
         self.requests: Requests = SqliteRequests(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
+        self.thinnings: Thinnings = SqliteThinnings(database, self.log)
+        self.erasures: Erasures = SqliteErasures(database, self.log)
         self.files = FileBlobs(blob_folder(database.path))
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
