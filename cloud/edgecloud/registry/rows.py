@@ -321,6 +321,7 @@ class SquashRow:
 
     version_id: int  # its end
     from_id: int | None  # its start; None: the base of its end
+    kind: str  # "delta" or "exact"; "snapshot" where a unit or the base changed on the way: then it starts at the base
     blob: bytes  # digest of the update, a container without a signature, in the blob store
     size: int  # its bytes
 

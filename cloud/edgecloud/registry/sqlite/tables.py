@@ -269,6 +269,7 @@ THINNING = """
 CREATE TABLE squash (
   version_id INTEGER PRIMARY KEY REFERENCES version (id),
   from_id INTEGER REFERENCES version (id) CHECK (from_id < version_id),
+  kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'delta', 'exact')),
   blob BLOB NOT NULL CHECK (length(blob) = 32),
   size INTEGER NOT NULL
 );

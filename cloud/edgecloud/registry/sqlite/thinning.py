@@ -28,7 +28,7 @@ _REFERRED = {"version": _VERSIONS, "lineage": _LINEAGES, "device": "SELECT ?1"}
 class SqliteThinnings:
     """Implements Thinnings."""
 
-    _SQUASH = "SELECT version_id, from_id, blob, size FROM squash"
+    _SQUASH = "SELECT version_id, from_id, kind, blob, size FROM squash"
 
     def __init__(self, database: Database, log: Log) -> None:
         self._database, self._log = database, log
@@ -53,9 +53,9 @@ class SqliteThinnings:
 
     def put(self, squash: SquashRow) -> None:
         self._database.run(
-            "INSERT INTO squash VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (version_id) DO UPDATE SET from_id = excluded.from_id, blob = excluded.blob, size = excluded.size",
-            squash.version_id, squash.from_id, squash.blob, squash.size,
+            "INSERT INTO squash VALUES (?, ?, ?, ?, ?) ON CONFLICT (version_id)"
+            " DO UPDATE SET from_id = excluded.from_id, kind = excluded.kind, blob = excluded.blob, size = excluded.size",
+            squash.version_id, squash.from_id, squash.kind, squash.blob, squash.size,
         )  # fmt: skip
 
     def drop(self, thinned: ThinnedRow) -> None:
