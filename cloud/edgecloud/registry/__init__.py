@@ -11,6 +11,7 @@ from .rows import (
     AlarmRow,
     Annotation,
     Base,
+    CompactedRow,
     DeviceKey,
     Epoch,
     ErasureRow,
@@ -23,12 +24,14 @@ from .rows import (
     NewVersion,
     OpenTransfer,
     Parked,
+    PolicyRow,
     PresenceRow,
     Refusal,
     Rejection,
     Request,
     SignedEnd,
     SquashRow,
+    StateRow,
     Status,
     ThinnedRow,
     TrustRow,
@@ -38,7 +41,7 @@ from .rows import (
 )
 from .seams.store import Store
 from .seams.trust import Log
-from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
+from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
     "FILES_FROM",
@@ -47,6 +50,7 @@ __all__ = [
     "Annotation",
     "Base",
     "BlobStore",
+    "CompactedRow",
     "DeviceKey",
     "Epoch",
     "ErasureRow",
@@ -60,6 +64,7 @@ __all__ = [
     "NewVersion",
     "OpenTransfer",
     "Parked",
+    "PolicyRow",
     "PresenceRow",
     "Refusal",
     "Rejection",
@@ -67,6 +72,7 @@ __all__ = [
     "SignedEnd",
     "SqliteStore",
     "SquashRow",
+    "StateRow",
     "Status",
     "Store",
     "ThinnedRow",
@@ -83,5 +89,6 @@ __all__ = [
     "open_registry",
     "privacy",
     "sqlite",
+    "state_folder",
     "statements",
 ]

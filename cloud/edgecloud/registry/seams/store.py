@@ -9,6 +9,7 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
+from .keeping import Policies, States
 from .models import Bases, Lineages, Versions
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
@@ -32,6 +33,8 @@ class Store(Protocol):
     thinnings: Thinnings
     erasures: Erasures
     log: Log
+    states: States
+    policies: Policies
     blobs: BlobStore
 
     @property

@@ -22,7 +22,8 @@ _ROWS: dict[str, str] = {
     **dict.fromkeys(("lineage", "device_key"), "device = ?1"),
     "device": "name = ?1",
 }
-_REFERRED = {"version": _VERSIONS, "lineage": _LINEAGES, "device": "SELECT ?1"}
+_NAMED = {"version_id": _VERSIONS, "lineage": _LINEAGES, "device": "SELECT ?1"}  # columns that say whose a row is, in any table
+_ERASURES = "erasure"  # it names a device until all of it is gone
 
 
 class SqliteThinnings:
@@ -133,14 +134,12 @@ class SqliteErasures:
         return deleted
 
     def _further(self) -> dict[str, str]:
-        """Return the tables besides ours that refer to versions, lineages or devices: what is derived goes as well."""
+        """Return the tables besides ours whose rows are of a version, a lineage or a device: what is derived goes as well."""
         out = {}
         names = [str(row[0]) for row in self._database.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
         for table in names:
-            if table in _ROWS:
-                continue
-            refers = [(str(row[2]), str(row[3])) for row in self._database.all(f'PRAGMA foreign_key_list("{table}")')]
-            of = [f'"{column}" IN ({_REFERRED[to]})' for to, column in refers if to in _REFERRED]
-            if of:
+            columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{table}")')]
+            of = [f'"{column}" IN ({_NAMED[column]})' for column in columns if column in _NAMED]
+            if of and table not in _ROWS and table != _ERASURES:
                 out[table] = " OR ".join(of)
         return out
