@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import SqliteStore
-from modelwire.errors import LineageError
+from edgecommon import disk
+from modelwire.errors import DiskUnwritable, LineageError
 from modelwire.update.proof import parse_header_proof
 from modelwire.wire.records import Level, Receipt
 from tests.edgecloud.centre import Centre, damage, sign
@@ -100,6 +103,56 @@ def test_heads_of_all_epochs_open_commands_and_what_waits_are_kept(centre: Centr
     assert names == {3, 5, 6, 7} and wrong(centre.store) == []
     centre.rebuild()
     assert centre.statuses(device)[7] == "verified" and wrong(centre.store) == []
+
+
+@pytest.mark.parametrize("said", ["last 5", "tagged", "last 1"])
+def test_the_compactor_and_thinning_go_on_with_what_the_other_has_left(centre: Centre, device: ScriptedDevice, said: str) -> None:
+    store = centre.store
+    keep(store, said)
+    for _ in range(3):
+        history(centre, device, "dddrdsdddd")
+        store.annotations.add("version", f"pi-7/digits@{device.version - 4}", "tag: good", 1)
+        compact(store)
+        thinner(store).run()
+        assert wrong(store) == []
+        before = recoverable(store)
+        compact(store)
+        gone = {id for id, is_gone in store.thinnings.of(1).items() if is_gone}
+        assert not gone & {row.version_id for row in store.states.of(1)} and recoverable(store) == before
+    assert len(before) == {"last 5": 5, "tagged": 4, "last 1": 1}[said]
+
+
+def compact(store: SqliteStore) -> None:
+    """Let the compactor do all that is due."""
+    compactor = Compactor(store, clock=lambda: 1 << 40)
+    while (done := compactor.run()) is not None:
+        assert done.error == ""
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_disk_that_takes_no_more_leaves_all_as_it_was(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    history(centre, device, "ddrddd")
+    store, before = centre.store, recoverable(centre.store)
+    keep(store, "last 1")
+    run, count = store.database.run, 0
+
+    def full(sql: str, *values: object) -> int:
+        nonlocal count
+        if sql.startswith(("INSERT INTO squash", "INSERT INTO thinned", "INSERT INTO discard", "INSERT INTO log")):
+            count += 1
+            if count == 3 * at + 1:
+                raise disk.of(errno.ENOSPC, store.database.path)
+        return run(sql, *values)
+
+    monkeypatch.setattr(store.database, "run", full)
+    with pytest.raises(DiskUnwritable):
+        thinner(store).run()
+    assert recoverable(store) == before and wrong(store) == []
+    monkeypatch.setattr(store.database, "run", run)
+    thinner(store).run()
+    assert len(recoverable(store)) == 1 and wrong(store) == []
 
 
 def steps_of(store: SqliteStore) -> int:
