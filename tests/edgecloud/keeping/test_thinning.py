@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from edgecloud.audit import tampering
+from edgecloud.audit.admissions import Admissions
 from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import SqliteStore
 from edgecommon import disk
-from modelwire.errors import DiskUnwritable, LineageError
+from modelwire.errors import DiskUnwritable, LineageError, RegistryDamaged
 from modelwire.update.proof import parse_header_proof
 from modelwire.wire.records import Level, Receipt
 from tests.edgecloud.centre import Centre, damage, sign
@@ -225,6 +227,21 @@ def test_what_is_changed_in_a_thinned_registry_is_found(centre: Centre, device: 
     assert wrong(centre.store) == []
     damage(centre.store, sql)
     assert any(said in one for one in wrong(centre.store)), wrong(centre.store)
+
+
+@pytest.mark.parametrize(("said", "version", "good"), [("last 2", 5, False), ("last 2", 4, True), ("daily", 6, False), ("all", 1, False)])
+def test_an_entry_that_thins_what_the_policy_keeps_is_found(
+    centre: Centre, device: ScriptedDevice, said: str, version: int, good: bool
+) -> None:
+    history(centre, device, "dddddd")
+    by = keep(centre.store, said)
+    centre.store.thinnings.enter(by, [device.made[version].commit], [])
+    found = tampering.look(centre.store)
+    assert any("thins" in one for one in found) is not good, found
+    centre.store.thinnings.enter(by + 5, [device.made[1].commit], [])
+    assert any("no policy of the operator" in one for one in tampering.look(centre.store))
+    with pytest.raises(RegistryDamaged):
+        Admissions(centre.store.identity).catch_up(centre.store.log, "the registry")
 
 
 def test_rows_of_what_is_not_thinned_still_stay(centre: Centre, device: ScriptedDevice) -> None:
