@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["beside", "compacting", "measuring", "promise"]
+__all__ = [
+    "beside", "compacting", "deciding", "erasing", "letting_go", "measuring", "promise", "purging", "retention", "thinning",
+]  # fmt: skip
