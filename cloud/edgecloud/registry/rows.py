@@ -295,6 +295,28 @@ class LineageStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class KindTally:
+    """What came as one kind of update: of a device or of the fleet."""
+
+    kind: str
+    versions: int  # refused ones too
+    verified: int
+    refused: int
+    size: int  # bytes of the containers as they were sent
+    last_at: int  # when the newest came
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTally:
+    """What one device has sent."""
+
+    device: str
+    models: int
+    versions: int
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """A free note on anything that has a name."""
 

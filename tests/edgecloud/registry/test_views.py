@@ -84,8 +84,9 @@ def test_a_registry_from_before_the_views_gets_them_with_the_figures_of_all_its_
         for name in views.NAMES:
             database.execute(f"DROP VIEW {name}")
         database.execute("DROP TABLE score")
-        database.execute("DROP INDEX version_totals")
-        database.execute("DELETE FROM _sqlite_migrations WHERE name = 'm011_views'")
+        for name in ("TRIGGER version_counted", "TRIGGER version_judged", "TABLE tally"):
+            database.execute(f"DROP {name}")
+        database.execute("DELETE FROM _sqlite_migrations WHERE name IN ('m011_views', 'm015_tallies')")
         database.execute("PRAGMA user_version = 10")
         database.commit()
     monkeypatch.setattr(views, "AT_ONCE", 5)

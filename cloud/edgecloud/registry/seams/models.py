@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgecloud.registry.rows import Base, Epoch, HeadRow, LineageRow, LineageStanding, ModelWish, NewVersion, PresenceRow, VersionRow
+from edgecloud.registry.rows import (
+    Base,
+    DeviceTally,
+    Epoch,
+    HeadRow,
+    KindTally,
+    LineageRow,
+    LineageStanding,
+    ModelWish,
+    NewVersion,
+    PresenceRow,
+    VersionRow,
+)
 
 
 class Bases(Protocol):
@@ -134,3 +146,16 @@ class Versions(Protocol):
         """Remember that the version with this id carries the numbers first..last that were never sent alone."""
 
     def skipped(self, version: int) -> list[tuple[int, int]]: ...
+
+
+class Tallies(Protocol):
+    """Counters of the versions, exact at every commit: what they say costs no look at the versions."""
+
+    def by_kind(self, device: str | None = None) -> list[KindTally]:
+        """Return what came as each kind, of one device or of all, by the kind's name."""
+
+    def largest(self, limit: int) -> list[DeviceTally]:
+        """Return the devices that sent the most bytes, those first."""
+
+    def recount(self) -> int:
+        """Count anew where the counters are not what the versions come to, and return how many lineages that were."""

@@ -9,7 +9,7 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .models import Bases, Lineages, Versions
+from .models import Bases, Lineages, Tallies, Versions
 from .trust import Acts, Devices, Log, Trusts
 
 
@@ -22,6 +22,7 @@ class Store(Protocol):
     devices: Devices
     lineages: Lineages
     versions: Versions
+    tallies: Tallies
     inbox: Inbox
     losses: Losses
     refusals: Refusals

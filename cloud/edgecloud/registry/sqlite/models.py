@@ -177,14 +177,13 @@ class SqliteLineages:
 
     def standings(self, device: str | None = None) -> list[LineageStanding]:
         rows = self._database.all(
-            # MATERIALIZED: one walk over the index version_totals, and not one for each lineage.
-            "WITH present AS MATERIALIZED (SELECT lineage, max(epoch) AS epoch FROM epoch GROUP BY lineage),"
-            " total AS MATERIALIZED (SELECT lineage, count(*) AS versions, sum(size) AS bytes, max(version) AS newest"
-            f"  FROM version INDEXED BY version_totals {self._OF_DEVICE} GROUP BY lineage)"
+            "WITH present AS MATERIALIZED (SELECT lineage, max(epoch) AS epoch FROM epoch"
+            f" {self._OF_DEVICE} GROUP BY lineage),"
+            " total AS MATERIALIZED (SELECT lineage, sum(versions) AS versions, sum(bytes) AS bytes, max(newest) AS newest"
+            f"  FROM tally {self._OF_DEVICE} GROUP BY lineage)"
             " SELECT l.id, l.device, l.model, l.last_version, coalesce(p.epoch, 0), coalesce(e.floor, 0), coalesce(h.version, 0),"
             "  h.version_id,"
-            "  (SELECT coalesce(max(v.version), 0) FROM version v INDEXED BY version_totals"
-            "   WHERE v.lineage = l.id AND v.epoch = p.epoch AND v.status = 'verified'),"
+            "  (SELECT coalesce(max(v.last_verified), 0) FROM tally v WHERE v.lineage = l.id AND v.epoch = p.epoch),"
             "  coalesce(t.versions, 0), coalesce(t.bytes, 0), coalesce(n.extension, x''),"
             "  CASE WHEN n.received_at > coalesce(l.seen_at, 0) THEN n.received_at ELSE l.seen_at END,"
             "  l.online, l.boot, l.runtime, l.agent"
@@ -343,7 +342,7 @@ class SqliteVersions:
         return self._many("WHERE lineage = ? ORDER BY version DESC LIMIT ?", lineage, -1 if limit is None else limit)
 
     def count(self, lineage: int) -> int:
-        return self._database.number("SELECT count(*) FROM version WHERE lineage = ?", lineage)
+        return self._database.number("SELECT coalesce(sum(versions), 0) FROM tally WHERE lineage = ?", lineage)
 
     def chain(self, version: VersionRow) -> list[VersionRow]:
         rows = self._database.all(
@@ -381,13 +380,21 @@ class SqliteVersions:
             self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
 
     def last_verified(self, lineage: int, before: int) -> VersionRow | None:
-        # Numbers rise from epoch to epoch.
-        return self._first("WHERE lineage = ? AND epoch < ? AND status = 'verified' ORDER BY version DESC LIMIT 1", lineage, before)
+        # Numbers rise from epoch to epoch: those of earlier ones are not above the floor. So none of this one is looked at.
+        return self._first(
+            "WHERE lineage = ?1 AND epoch < ?2 AND status = 'verified' AND version <="
+            " coalesce((SELECT floor FROM epoch WHERE lineage = ?1 AND epoch >= ?2 ORDER BY epoch LIMIT 1), 9223372036854775807)"
+            " ORDER BY version DESC LIMIT 1",
+            lineage, before,
+        )  # fmt: skip
 
     def verified(self, lineage: int, epoch: int) -> int:
+        # Not the counters: a board lets go of what is verified, and whoever writes to them moves no version's row.
         return self._database.number(
-            "SELECT coalesce(max(version), 0) FROM version WHERE lineage = ? AND epoch = ? AND status = 'verified'", lineage, epoch
-        )
+            "SELECT coalesce(max(version), 0) FROM version WHERE lineage = ?1 AND epoch = ?2 AND status = 'verified'"
+            " AND version > coalesce((SELECT floor FROM epoch WHERE lineage = ?1 AND epoch = ?2), 0)",
+            lineage, epoch,
+        )  # fmt: skip
 
     def skip(self, version: int, first: int, last: int) -> None:
         self._database.run("INSERT INTO skipped VALUES (?, ?, ?) ON CONFLICT DO NOTHING", version, first, last)

@@ -1,0 +1,139 @@
+"""Counters of the versions, kept by the statements that add and judge them: a list of a million versions begins without a look at them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgecloud.registry.rows import DeviceTally, KindTally
+from edgecommon.sqlite import Database
+
+from .views import FIGURES, TIME
+
+# Numbers and ids of the versions of a lineage rise, and a verdict is never taken back: the largest of either stays the largest.
+_COUNTED = (
+    "count(*), sum(status = 'verified'), sum(status = 'refused'), sum(size), max(version),"
+    " max(CASE WHEN status = 'verified' THEN version ELSE 0 END), max(CASE WHEN status = 'verified' THEN id ELSE 0 END),"
+    " max(received_at)"
+)
+_ALL = f"SELECT lineage, epoch, kind, {_COUNTED} FROM version GROUP BY lineage, epoch, kind"
+_COLUMNS = "versions, verified, refused, bytes, newest, last_verified, last_id, last_at"
+
+# Triggers, and no statements of the program: what adds a version by whatever way has counted it.
+TABLES = f"""
+CREATE TABLE tally (
+  lineage INTEGER NOT NULL REFERENCES lineage (id),
+  epoch INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  versions INTEGER NOT NULL,
+  verified INTEGER NOT NULL,
+  refused INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  newest INTEGER NOT NULL,
+  last_verified INTEGER NOT NULL,
+  last_id INTEGER NOT NULL,
+  last_at INTEGER NOT NULL,
+  PRIMARY KEY (lineage, epoch, kind)
+) WITHOUT ROWID;
+CREATE TRIGGER version_counted AFTER INSERT ON version BEGIN
+  INSERT INTO tally VALUES (NEW.lineage, NEW.epoch, NEW.kind, 1, NEW.status = 'verified', NEW.status = 'refused', NEW.size, NEW.version,
+    CASE WHEN NEW.status = 'verified' THEN NEW.version ELSE 0 END, CASE WHEN NEW.status = 'verified' THEN NEW.id ELSE 0 END,
+    NEW.received_at)
+  ON CONFLICT (lineage, epoch, kind) DO UPDATE SET versions = versions + 1, verified = verified + excluded.verified,
+    refused = refused + excluded.refused, bytes = bytes + excluded.bytes, newest = max(newest, excluded.newest),
+    last_verified = max(last_verified, excluded.last_verified), last_id = max(last_id, excluded.last_id),
+    last_at = max(last_at, excluded.last_at);
+END;
+CREATE TRIGGER version_judged AFTER UPDATE OF status ON version BEGIN
+  UPDATE tally SET verified = verified + (NEW.status = 'verified'), refused = refused + (NEW.status = 'refused'),
+    last_verified = max(last_verified, CASE WHEN NEW.status = 'verified' THEN NEW.version ELSE 0 END),
+    last_id = max(last_id, CASE WHEN NEW.status = 'verified' THEN NEW.id ELSE 0 END)
+  WHERE lineage = NEW.lineage AND epoch = NEW.epoch AND kind = NEW.kind AND OLD.status = 'stored';
+END;
+DROP INDEX version_totals;
+DROP VIEW v_stale;
+DROP VIEW v_fleet;
+CREATE VIEW v_fleet AS
+WITH updates AS (
+  SELECT lineage, sum(versions) AS versions, sum(verified) AS verified, sum(refused) AS refused,
+    sum(versions - verified - refused) AS waiting, sum(bytes) AS bytes, max(last_at) AS last_at, nullif(max(last_id), 0) AS last_id
+  FROM tally GROUP BY lineage
+), models AS (
+  SELECT l.device, l.model, l.online, u.versions, u.verified, u.refused, u.waiting, u.bytes, u.last_at, u.last_id,
+    max(coalesce(l.seen_at, 0), coalesce(u.last_at, 0),
+      coalesce((SELECT max(granted_at) FROM epoch WHERE lineage = l.id), 0),
+      coalesce((SELECT max(received_at) FROM parked WHERE lineage = l.id), 0),
+      coalesce((SELECT max(answered_at) FROM command WHERE lineage = l.id), 0)) AS heard_at
+  FROM lineage l LEFT JOIN updates u ON u.lineage = l.id
+), devices AS (
+  SELECT d.name AS device, d.added_at, count(m.model) AS models, coalesce(max(m.online), 0) AS online,
+    coalesce(sum(m.versions), 0) AS versions, coalesce(sum(m.verified), 0) AS verified, coalesce(sum(m.refused), 0) AS refused,
+    coalesce(sum(m.waiting), 0) AS waiting, coalesce(sum(m.bytes), 0) AS bytes,
+    max(m.last_at) AS last_at, max(m.last_id) AS last_id, nullif(max(m.heard_at), 0) AS heard_at
+  FROM device d LEFT JOIN models m ON m.device = d.name GROUP BY d.name
+)
+SELECT device,
+  CASE WHEN EXISTS (SELECT 1 FROM device_key k WHERE k.device = devices.device AND k.revoked_at IS NULL)
+    THEN 'admitted' ELSE 'revoked' END AS "key",
+  models, online, versions, verified, refused, waiting, bytes,
+  (SELECT l.model || '@' || v.version FROM version v JOIN lineage l ON l.id = v.lineage WHERE v.id = last_id) AS last_verified,
+  (SELECT {FIGURES[-1]} FROM score WHERE version_id = last_id) AS accuracy,
+  {TIME.format("last_at")} AS last_update, {TIME.format("heard_at")} AS last_message,
+  round((strftime('%s', 'now') - coalesce(heard_at, added_at)) / 3600.0, 1) AS silent_hours,
+  {TIME.format("added_at")} AS added
+FROM devices;
+CREATE VIEW v_stale AS
+SELECT device, silent_hours, last_message, last_update, online, models, last_verified
+FROM v_fleet WHERE "key" = 'admitted' ORDER BY silent_hours DESC, device;
+"""
+
+
+class SqliteTallies:
+    """Implements Tallies."""
+
+    _OF_DEVICE = "WHERE ?1 IS NULL OR lineage IN (SELECT id FROM lineage WHERE device = ?1)"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def by_kind(self, device: str | None = None) -> list[KindTally]:
+        rows = self._database.all(
+            "SELECT kind, sum(versions), sum(verified), sum(refused), sum(bytes), max(last_at)"
+            f" FROM tally {self._OF_DEVICE} GROUP BY kind ORDER BY kind", device,
+        )  # fmt: skip
+        return [KindTally(*row) for row in rows]
+
+    def largest(self, limit: int) -> list[DeviceTally]:
+        rows = self._database.all(
+            "SELECT l.device, count(DISTINCT l.id), sum(t.versions), sum(t.bytes) FROM lineage l JOIN tally t ON t.lineage = l.id"
+            " GROUP BY l.device ORDER BY sum(t.bytes) DESC, l.device LIMIT ?", limit,
+        )  # fmt: skip
+        return [DeviceTally(*row) for row in rows]
+
+    def recount(self) -> int:
+        with self._database.transaction():
+            wrong = _differing(self._database)
+            for lineage in wrong:
+                self._database.run("DELETE FROM tally WHERE lineage = ?", lineage)
+                self._database.run(
+                    f"INSERT INTO tally SELECT lineage, epoch, kind, {_COUNTED} FROM version WHERE lineage = ? GROUP BY epoch, kind", lineage
+                )
+        return len(wrong)
+
+
+def count_all(tables: Any) -> None:
+    """Count the versions of a registry from before there were counters."""
+    tables.execute(f"INSERT INTO tally {_ALL}")
+
+
+def wrong_tallies(database: Database) -> list[str]:
+    """Return which counters are not what the versions come to: another program wrote them."""
+    named = {row[0]: f"{row[1]}/{row[2]}" for row in database.all("SELECT id, device, model FROM lineage")}
+    return [f"the counters of {named.get(one, f'a lineage {one}, which is not there,')} are not what its versions come to"
+            for one in _differing(database)[:20]]  # fmt: skip
+
+
+def _differing(database: Database) -> list[int]:
+    """Return the lineages whose counters are not what their versions come to."""
+    kept = f"SELECT lineage, epoch, kind, {_COLUMNS} FROM tally"
+    both = f"SELECT lineage FROM (SELECT * FROM ({_ALL}) EXCEPT {kept}) UNION SELECT lineage FROM ({kept} EXCEPT SELECT * FROM ({_ALL}))"
+    return [int(row[0]) for row in database.all(f"{both} ORDER BY lineage")]
