@@ -1,8 +1,8 @@
-"""Registries of up to millions of versions in about a minute: rows, counters and a signed log as an ingester leaves them, without containers.
+"""Registries of up to millions of versions, made in a minute or two: rows, counters and a signed log as an ingester leaves them.
 
     python -m tests.edgecloud.bulk FOLDER/fleet.db --devices 1000 --versions 1000
 
-No version of it can be rebuilt: what its blobs would hold is not there. All that reads rows alone works as on a registry that grew.
+There are no containers: no version can be rebuilt. All that reads rows alone works as on a registry that grew.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Status(str, Enum):
@@ -314,6 +315,20 @@ class DeviceTally:
     models: int
     versions: int
     size: int  # bytes
+
+
+class ModelOutline(NamedTuple):
+    """A row of a list of the fleet, before anything is looked up for it. A tuple: ten thousand of them are made for one page."""
+
+    device: str
+    admitted_at: int | None  # when a key that speaks for it was last added; None: none does
+    lineage: int | None  # None, as all behind it: the device has no model yet
+    model: str
+    online: bool | None  # what its presence said last; None: it has said none
+    seen_at: int | None
+    versions: int
+    size: int  # bytes of them
+    rank: float  # what the list is ordered by, where that is none of the others
 
 
 @dataclass(frozen=True, slots=True)

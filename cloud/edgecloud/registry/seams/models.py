@@ -12,6 +12,7 @@ from edgecloud.registry.rows import (
     KindTally,
     LineageRow,
     LineageStanding,
+    ModelOutline,
     ModelWish,
     NewVersion,
     PresenceRow,
@@ -48,8 +49,8 @@ class Lineages(Protocol):
     def standings(self, device: str | None = None) -> list[LineageStanding]:
         """Return how every model of a device, or of the fleet, stands, by device and model."""
 
-    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
-        """Return which lineages had "epochs" granted since a time, have "lost" numbers, or a "wish"."""
+    def remarkable(self, since: int, epochs: int = 1) -> dict[int, frozenset[str]]:
+        """Return which lineages had so many "epochs" granted since a time, have "lost" numbers, or a "wish"."""
 
     def used(self, lineage: int, version: int) -> None:
         """Remember that a device has used this number: it is never granted again."""
@@ -156,6 +157,12 @@ class Tallies(Protocol):
 
     def largest(self, limit: int) -> list[DeviceTally]:
         """Return the devices that sent the most bytes, those first."""
+
+    def outlines(self, order: str = "") -> list[ModelOutline]:
+        """Return every model of the fleet, and every device that has none, by name. order: "head" or "accuracy" for their rank."""
+
+    def waiting(self) -> int:
+        """Return how many versions nobody has judged yet."""
 
     def recount(self) -> int:
         """Count anew where the counters are not what the versions come to, and return how many lineages that were."""

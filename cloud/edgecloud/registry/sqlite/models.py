@@ -195,12 +195,12 @@ class SqliteLineages:
         )
         return [LineageStanding(LineageRow(*row[:4]), *(*row[4:13], bool(row[13]), *row[14:])) for row in rows]
 
-    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
+    def remarkable(self, since: int, epochs: int = 1) -> dict[int, frozenset[str]]:
         rows = self._database.all(
-            "SELECT lineage, 'epochs' FROM epoch WHERE granted_at >= ?"
+            "SELECT lineage, 'epochs' FROM epoch WHERE granted_at >= ? GROUP BY lineage HAVING count(*) >= ?"
             " UNION SELECT lineage, 'lost' FROM lost UNION SELECT lineage, 'wish' FROM wish",
-            since,
-        )
+            since, epochs,
+        )  # fmt: skip
         out: dict[int, frozenset[str]] = {}
         for lineage, what in rows:
             out[lineage] = out.get(lineage, frozenset()) | {what}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecloud.registry.rows import DeviceTally, KindTally
+from edgecloud.registry.rows import DeviceTally, KindTally, ModelOutline
 from edgecommon.sqlite import Database
 
 from .views import FIGURES, TIME
@@ -15,8 +15,11 @@ _COUNTED = (
     " max(CASE WHEN status = 'verified' THEN version ELSE 0 END), max(CASE WHEN status = 'verified' THEN id ELSE 0 END),"
     " max(received_at)"
 )
-_ALL = f"SELECT lineage, epoch, kind, {_COUNTED} FROM version GROUP BY lineage, epoch, kind"
+_ALL_OF = f"SELECT lineage, epoch, kind, {_COUNTED} FROM version {{}} GROUP BY lineage, epoch, kind"
+_ALL = _ALL_OF.format("")
 _COLUMNS = "versions, verified, refused, bytes, newest, last_verified, last_id, last_at"
+
+CLAIM = b"dkindeclaim"  # in the CBOR of the entries that give a claim: the index holds them alone, and costs the others a search
 
 # Triggers, and no statements of the program: what adds a version by whatever way has counted it.
 TABLES = f"""
@@ -49,6 +52,7 @@ CREATE TRIGGER version_judged AFTER UPDATE OF status ON version BEGIN
     last_id = max(last_id, CASE WHEN NEW.status = 'verified' THEN NEW.id ELSE 0 END)
   WHERE lineage = NEW.lineage AND epoch = NEW.epoch AND kind = NEW.kind AND OLD.status = 'stored';
 END;
+CREATE INDEX log_claims ON log (number) WHERE instr(entry, x'{CLAIM.hex()}') > 0;
 DROP INDEX version_totals;
 DROP VIEW v_stale;
 DROP VIEW v_fleet;
@@ -86,6 +90,13 @@ SELECT device, silent_hours, last_message, last_update, online, models, last_ver
 FROM v_fleet WHERE "key" = 'admitted' ORDER BY silent_hours DESC, device;
 """
 
+_RANKS = {
+    "": "0",
+    "head": "coalesce((SELECT version FROM head h WHERE h.lineage = l.id ORDER BY epoch DESC LIMIT 1), 0)",
+    "accuracy": f"coalesce((SELECT s.{FIGURES[-1]} FROM version v JOIN score s ON s.version_id = v.id"
+    " WHERE v.lineage = l.id AND v.version = t.newest), -1)",
+}
+
 
 class SqliteTallies:
     """Implements Tallies."""
@@ -109,14 +120,29 @@ class SqliteTallies:
         )  # fmt: skip
         return [DeviceTally(*row) for row in rows]
 
+    def outlines(self, order: str = "") -> list[ModelOutline]:
+        rows = self._database.all(
+            "WITH total AS MATERIALIZED ("
+            "  SELECT lineage, sum(versions) AS versions, sum(bytes) AS bytes, max(newest) AS newest, max(last_at) AS last_at"
+            "  FROM tally GROUP BY lineage),"
+            " speaks AS MATERIALIZED (SELECT device, max(added_at) AS at FROM device_key WHERE revoked_at IS NULL GROUP BY device)"
+            " SELECT d.name, s.at, l.id, coalesce(l.model, ''), CASE WHEN l.boot THEN l.online END,"
+            "  CASE WHEN t.last_at > coalesce(l.seen_at, 0) THEN t.last_at ELSE l.seen_at END, coalesce(t.versions, 0),"
+            f"  coalesce(t.bytes, 0), {_RANKS[order]}"
+            " FROM device d LEFT JOIN speaks s ON s.device = d.name LEFT JOIN lineage l ON l.device = d.name"
+            " LEFT JOIN total t ON t.lineage = l.id ORDER BY d.name, l.model"
+        )  # fmt: skip
+        return [ModelOutline._make(row) for row in rows]
+
+    def waiting(self) -> int:
+        return self._database.number("SELECT coalesce(sum(versions - verified - refused), 0) FROM tally")
+
     def recount(self) -> int:
         with self._database.transaction():
             wrong = _differing(self._database)
             for lineage in wrong:
                 self._database.run("DELETE FROM tally WHERE lineage = ?", lineage)
-                self._database.run(
-                    f"INSERT INTO tally SELECT lineage, epoch, kind, {_COUNTED} FROM version WHERE lineage = ? GROUP BY epoch, kind", lineage
-                )
+                self._database.run(f"INSERT INTO tally {_ALL_OF.format('WHERE lineage = ?')}", lineage)
         return len(wrong)
 
 
