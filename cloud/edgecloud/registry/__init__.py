@@ -11,6 +11,7 @@ from .rows import (
     AlarmRow,
     Annotation,
     Base,
+    CompactedRow,
     DeviceKey,
     DeviceTally,
     Epoch,
@@ -25,11 +26,13 @@ from .rows import (
     NewVersion,
     OpenTransfer,
     Parked,
+    PolicyRow,
     PresenceRow,
     Refusal,
     Rejection,
     Request,
     SignedEnd,
+    StateRow,
     Status,
     TrustRow,
     VersionRow,
@@ -38,7 +41,7 @@ from .rows import (
 )
 from .seams.store import Store
 from .seams.trust import Log
-from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
+from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
     "FILES_FROM",
@@ -47,6 +50,7 @@ __all__ = [
     "Annotation",
     "Base",
     "BlobStore",
+    "CompactedRow",
     "DeviceKey",
     "DeviceTally",
     "Epoch",
@@ -62,12 +66,14 @@ __all__ = [
     "NewVersion",
     "OpenTransfer",
     "Parked",
+    "PolicyRow",
     "PresenceRow",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
     "SqliteStore",
+    "StateRow",
     "Status",
     "Store",
     "TrustRow",
@@ -83,4 +89,5 @@ __all__ = [
     "open_registry",
     "privacy",
     "sqlite",
+    "state_folder",
 ]

@@ -80,6 +80,12 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tables_of.ALARMS)
         tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
 
+    @migrations(name="m013_keeping")
+    def m013_keeping(tables: Any) -> None:
+        _run(tables, tables_of.KEEPING)
+        _keep(tables, "policy")
+        tables.execute(_trigger("state", "no_update", "UPDATE", "1"))
+
     @migrations(name="m015_tallies")
     def m015_tallies(tables: Any) -> None:
         _run(tables, tallies.TABLES)
