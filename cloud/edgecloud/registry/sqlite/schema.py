@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
+from . import deleting, tallies, views
 from . import tables as tables_of
-from . import tallies, views
 from .database import no_registry
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tables_of.KEEPING)
         _keep(tables, "policy")
         tables.execute(_trigger("state", "no_update", "UPDATE", "1"))
+
+    @migrations(name="m014_thinning")
+    def m014_thinning(tables: Any) -> None:
+        _run(tables, tables_of.THINNING)
+        deleting.allow(tables, _trigger)
 
     @migrations(name="m015_tallies")
     def m015_tallies(tables: Any) -> None:
