@@ -52,6 +52,12 @@ CREATE TRIGGER version_judged AFTER UPDATE OF status ON version BEGIN
     last_id = max(last_id, CASE WHEN NEW.status = 'verified' THEN NEW.id ELSE 0 END)
   WHERE lineage = NEW.lineage AND epoch = NEW.epoch AND kind = NEW.kind AND OLD.status = 'stored';
 END;
+CREATE TRIGGER version_uncounted AFTER DELETE ON version BEGIN
+  UPDATE tally SET versions = versions - 1, verified = verified - (OLD.status = 'verified'), refused = refused - (OLD.status = 'refused'),
+    bytes = bytes - OLD.size
+  WHERE lineage = OLD.lineage AND epoch = OLD.epoch AND kind = OLD.kind;
+  DELETE FROM tally WHERE lineage = OLD.lineage AND epoch = OLD.epoch AND kind = OLD.kind AND versions = 0;
+END;
 CREATE INDEX log_claims ON log (number) WHERE instr(entry, x'{CLAIM.hex()}') > 0;
 DROP INDEX version_totals;
 DROP VIEW v_stale;
@@ -159,7 +165,8 @@ def wrong_tallies(database: Database) -> list[str]:
 
 
 def _differing(database: Database) -> list[int]:
-    """Return the lineages whose counters are not what their versions come to."""
+    """Return the lineages whose counters are not what their versions come to. Those of a device that is being erased say nothing."""
     kept = f"SELECT lineage, epoch, kind, {_COLUMNS} FROM tally"
     both = f"SELECT lineage FROM (SELECT * FROM ({_ALL}) EXCEPT {kept}) UNION SELECT lineage FROM ({kept} EXCEPT SELECT * FROM ({_ALL}))"
-    return [int(row[0]) for row in database.all(f"{both} ORDER BY lineage")]
+    going = "SELECT l.id FROM lineage l JOIN erasure e ON e.device = l.device"
+    return [int(row[0]) for row in database.all(f"SELECT lineage FROM ({both}) WHERE lineage NOT IN ({going}) ORDER BY lineage")]
