@@ -1,0 +1,127 @@
+"""Reads what the planning of a store stands on out of a registry: all versions as arrays, their kept states, and what rows do not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecloud.registry import SqliteStore
+from edgecloud.registry.sqlite import chains as rows
+from modelwire import limits
+from modelwire.errors import ModelWireError
+from modelwire.update.manifest import parse_manifest
+
+from .retention import TAG
+from .whatif import F64, I64, RECIPE, Chains
+
+RECIPES = 8  # containers that are opened to learn what a replay takes
+BYTES_A_WEIGHT = 1.0  # of a kept state in which every weight has moved, until one is kept
+
+
+@dataclass(frozen=True)
+class FleetChains:
+    """All that was read, and what had to be estimated for it."""
+
+    chains: Chains
+    notes: tuple[str, ...]
+
+
+def read(store: SqliteStore, device: str | None = None, *, times: bool = True) -> FleetChains:
+    """Return the verified versions of a device, or of all. times: whether it matters when they came.
+
+    Raises RegistryDamaged for rows that hold no numbers, and for a base whose manifest is none.
+    """
+    notes: list[str] = []
+    database = store.database
+    with database.reading():
+        id_, lineage, sent, kind, fresh, at = rows.verified(database, device, times=times)
+        state = _beside(id_, rows.pairs(database, "SELECT version_id, size FROM state"))
+        gone = _beside(id_, rows.pairs(database, "SELECT version_id, 1 FROM thinned")) > 0
+        squash = _beside(id_, rows.pairs(database, "SELECT version_id, size FROM squash"))
+        tagged = np.isin(id_, _tagged(store)) if len(id_) else np.zeros(0, bool)
+        weights = _weights(store, lineage)
+    multiplies = np.zeros(len(id_))
+    recipes = np.flatnonzero((kind == RECIPE) & ~gone)
+    if len(recipes):
+        each = _multiplies_a_byte(store, id_[recipes[:: max(1, len(recipes) // RECIPES)][:RECIPES]])
+        if each is None:
+            notes.append("what a replay of its recipes takes is not known: none of those looked at could be read")
+        else:
+            multiplies[kind == RECIPE] = sent[kind == RECIPE] * each
+            notes.append(f"replays estimated from {min(len(recipes), RECIPES)} of {len(recipes):,} recipes")
+    multiplies[squash > 0] = 0.0
+    kind = np.where((squash > 0) & (kind == RECIPE), 0, kind)
+    size = np.where(squash > 0, squash, sent)
+    sizes, estimated = _state_sizes(lineage, sent, state, weights)
+    if estimated:
+        notes.append(f"bytes of a state estimated for {estimated:,} models: none is kept of them yet")
+    made = Chains(id_, lineage, size, kind, fresh > 0, at, state, sizes, weights, multiplies, tagged, gone & (squash == 0), sent)
+    return FleetChains(made, tuple(notes))
+
+
+def _beside(ids: I64, found: tuple[I64, I64]) -> I64:
+    """Return the value that stands beside each id, 0 where none does."""
+    keys, values = found
+    if not len(keys) or not len(ids):
+        return np.zeros(len(ids), np.int64)
+    place = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    return np.where(keys[place] == ids, values[place], 0)
+
+
+def _tagged(store: SqliteStore) -> I64:
+    """Return the ids of the versions that an annotation marks."""
+    names = [str(row[0]) for row in store.database.all("SELECT object FROM annotation WHERE kind = 'version' AND text LIKE ?", f"{TAG}%")]
+    out = []
+    for name in names:
+        place, _, number = name.rpartition("@")
+        device, _, model = place.partition("/")
+        lineage = store.lineages.get(device, model)
+        version = store.versions.numbered(lineage.id, int(number)) if lineage is not None and number.isdigit() else None
+        out += [version.id] if version is not None else []
+    return np.array(out, np.int64)
+
+
+def _weights(store: SqliteStore, lineage: I64) -> F64:
+    """Return how many weights the model of each version has: that of its lineage's newest base."""
+    sizes = {base.commit: float(parse_manifest(base.manifest).schema.size) for base in store.bases.all()}
+    newest = store.database.all("SELECT lineage, base, max(epoch) FROM epoch GROUP BY lineage")
+    keys = np.array([row[0] for row in newest], np.int64)
+    values = np.array([sizes.get(row[1], 0.0) for row in newest])
+    order = np.argsort(keys)
+    return np.asarray(values[order][np.searchsorted(keys[order], lineage)]) if len(lineage) else np.zeros(0)
+
+
+def _multiplies_a_byte(store: SqliteStore, ids: I64) -> float | None:
+    """Return the multiplications of training for each byte of these recipes; None where none can be read."""
+    work, size = 0.0, 0
+    for one in ids.tolist():
+        row = store.versions.by_id(one)
+        if row is None:
+            continue
+        try:
+            recipe = store.blobs.container(row.blob, limits.LARGE).recipe(limits.LARGE)
+        except ModelWireError:  # `verify` says which is damaged
+            continue
+        work += recipe.head.work(len(recipe.rows))
+        size += row.size
+    return work / size if size else None
+
+
+def _state_sizes(lineage: I64, sent: I64, state: I64, weights: F64) -> tuple[F64, int]:
+    """Return the bytes that a kept state of each version takes, and for how many lineages that is a mere estimate.
+
+    The mean of those that are kept of its lineage. Without one: each update moves weights at random, and a weight that moved takes
+    BYTES_A_WEIGHT.
+    """
+    if not len(lineage):
+        return np.zeros(0), 0
+    _, first, place = np.unique(lineage, return_index=True, return_inverse=True)
+    count, total = np.bincount(place, state > 0), np.bincount(place, state)
+    done = np.cumsum(sent.astype(float))
+    done -= (done[first] - sent[first])[place]
+    full = np.maximum(weights * BYTES_A_WEIGHT, 1.0)
+    estimate = full * -np.expm1(-done / full)
+    known = count > 0
+    mean = np.divide(total, count, out=np.zeros(len(count)), where=known)
+    return np.where(state > 0, state, np.where(known[place], mean[place], np.maximum(estimate, 1.0))), int((~known).sum())
