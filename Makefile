@@ -104,7 +104,7 @@ bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure a promise: TOPIC=wire, trust or zoo; FULL=1
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo or centre; FULL=1
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 zoo: $(VENV)/.ready tflite-runtime ## try the public model files, and write docs/model-zoo.md

@@ -45,6 +45,7 @@ class Admissions:
         self.policy: Policy | None = None  # which versions stay recoverable; None: all
         self.purges: dict[int, str] = {}  # devices whose rows were purged, by the number of the word on it
         self.erasures: dict[int, Erasure] = {}
+        self.erased_keys: set[bytes] = set()
         self._covers: dict[tuple[int, int, bytes], int] = {}  # what erased entries say must be in an erasure, and one that says so
         self.commands: dict[tuple[str, str], int] = {}  # number of the newest, by device and model
         self.records: list[bytes] = []  # of trust
@@ -182,6 +183,7 @@ class Admissions:
 
     def _erase(self, erasure: Erasure, entry: Decided) -> None:
         self.erasures[erasure.number] = erasure
+        self.erased_keys |= {erasure.keys[start : start + 32] for start in range(0, len(erasure.keys), 32)}
         for start in range(0, len(erasure.keys), 32):
             key = erasure.keys[start : start + 32]
             known = self.by_key.get(key)

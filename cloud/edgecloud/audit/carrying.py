@@ -239,8 +239,7 @@ def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int)
 
 def still_held(store: Store, admissions: Admissions) -> tuple[str, ...]:
     """Return the devices that were erased once and are in this registry again, as an older copy brings them back."""
-    erased = {said.keys[start : start + 32] for said in admissions.erasures.values() for start in range(0, len(said.keys), 32)}
-    under_way = store.erasures.under_way()
+    erased, under_way = admissions.erased_keys, store.erasures.under_way()
     return tuple(name for name, keys in store.devices.all_keys().items() if name not in under_way and any(k.key in erased for k in keys))
 
 

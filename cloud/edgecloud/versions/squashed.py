@@ -59,6 +59,12 @@ def open_squash(store: Store, lineage: LineageRow, version: VersionRow, squash: 
     return sent
 
 
+def before(store: Store, version: VersionRow) -> int | None:
+    """Return the id of the version that what leads to this one begins on: its parent, or the start of its squash; None: a base."""
+    squash = store.thinnings.squash(version.id)
+    return version.parent_id if squash is None else squash.from_id
+
+
 def proof_of(store: Store, lineage: LineageRow, version: VersionRow) -> HeaderProof | None:
     """Return what is left of a version's own container, its commit proven, None where all of it is held.
 

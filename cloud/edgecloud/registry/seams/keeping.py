@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edgecloud.registry.rows import CompactedRow, PolicyRow, StateRow
+from edgecloud.registry.rows import CompactedRow, PolicyRow, StateRow, VersionLink
 
 
 class States(Protocol):
@@ -27,6 +27,12 @@ class States(Protocol):
 
     def sizes(self, version_ids: Sequence[int]) -> dict[int, int]:
         """Return the bytes of those of these versions' states that are kept."""
+
+    def above(self, version_id: int, limit: int) -> list[VersionLink]:
+        """Return a version and those before it, up to so many, the nearest first."""
+
+    def below(self, version_id: int, limit: int) -> list[VersionLink]:
+        """Return verified deltas that were built on a version, and on those, up to about so many, the nearest first."""
 
     def totals(self) -> tuple[int, int]:
         """Return how many states are kept, and their bytes."""

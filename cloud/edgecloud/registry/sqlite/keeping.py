@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Sequence
 
 from edgecloud.registry.blobs import FileBlobs
-from edgecloud.registry.rows import CompactedRow, PolicyRow, StateRow
-from edgecommon.sqlite import Database
+from edgecloud.registry.rows import CompactedRow, PolicyRow, StateRow, Status, VersionLink
+from edgecommon.sqlite import Database, Row
 from modelwire.errors import RegistryDamaged
 
 DEFAULT_PROMISE, KEEP_ALL = "2 states", "all"
 DROP = "edgecloud compact makes it again"
+_BEFORE = "CASE WHEN q.blob IS NULL THEN v.parent_id ELSE q.from_id END"
+_KIND = "coalesce(q.kind, v.kind)"
+_GONE = "EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = v.id AND t.gone = 1)"
 _AT_ONCE = 500  # numbers in one statement
 
 
@@ -66,6 +69,32 @@ class SqliteStates:
             rows = self._database.all(f"SELECT version_id, size FROM state WHERE version_id IN ({marks})", *some)
             out.update((row[0], row[1]) for row in rows)
         return out
+
+    def above(self, version_id: int, limit: int) -> list[VersionLink]:
+        return self._walk("v.id = way.parent_id", "v.id = ?1", version_id, limit)
+
+    def below(self, version_id: int, limit: int) -> list[VersionLink]:
+        begins = "(v.parent_id = {0} OR v.id IN (SELECT version_id FROM squash WHERE from_id = {0}))"
+        inverts = f"{_BEFORE} = {{0}} AND v.status = 'verified' AND {_KIND} IN ('delta', 'exact') AND NOT {_GONE}"
+        each = f"{begins} AND {inverts}"
+        return self._walk(each.format("way.id"), each.format("?1"), version_id, limit)
+
+    def _walk(self, on: str, start: str, version_id: int, limit: int) -> list[VersionLink]:
+        # A squash stands in the place of a version's own update, which nothing is left of. To what is gone nothing leads.
+        columns = (
+            f"v.id, {_BEFORE}, {_KIND}, v.base, coalesce(q.blob, v.blob), coalesce(q.size, v.size),"
+            f" CASE WHEN {_GONE} THEN 'refused' ELSE v.status END"
+        )
+        squashed = "LEFT JOIN squash q ON q.version_id = v.id"
+        rows = self._database.all(
+            f"WITH RECURSIVE way (id, parent_id, kind, base, blob, size, status, n) AS ("
+            f" SELECT {columns}, 1 FROM version v {squashed} WHERE {start}"
+            f" UNION ALL SELECT {columns}, n + 1 FROM way JOIN version v {squashed} WHERE {on} AND n < ?2 LIMIT ?2)"
+            " SELECT w.id, w.parent_id, w.kind, w.base, w.blob, w.size, w.status, coalesce(s.size, 0)"
+            " FROM way w LEFT JOIN state s ON s.version_id = w.id",
+            version_id, limit,
+        )  # fmt: skip
+        return [_link(row, self._database) for row in rows]
 
     def totals(self) -> tuple[int, int]:
         row = self._database.one("SELECT count(*), coalesce(sum(size), 0) FROM state")
@@ -129,3 +158,10 @@ class SqlitePolicies:
 
 def _damaged(version_id: int, database: Database, reason: str) -> RegistryDamaged:
     return RegistryDamaged(path=database.path, reason=f"the kept state of version row {version_id}: {reason}", fix=DROP)
+
+
+def _link(row: Row, database: Database) -> VersionLink:
+    try:
+        return VersionLink(row[0], row[1], row[2], row[3], row[4], row[5], Status(row[6]), row[7])
+    except ValueError:
+        raise RegistryDamaged(path=database.path, reason=f"a version's status is {row[6]!r}, which is none") from None

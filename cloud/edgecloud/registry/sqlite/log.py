@@ -55,6 +55,10 @@ class SqliteLog:
         wanted = f"SELECT 1 FROM log INDEXED BY log_claims WHERE instr(entry, x'{CLAIM.hex()}') > 0 LIMIT 1"
         return self._database.maybe(wanted) is not None
 
+    def about(self, subject: bytes) -> Iterator[LogEntry]:
+        for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = ? ORDER BY number", subject):
+            yield LogEntry(*row)
+
     def place(self, subject: bytes) -> int:
         return self._database.number("SELECT coalesce(max(number), 0) FROM log WHERE subject = ?", subject)
 
