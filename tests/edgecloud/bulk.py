@@ -26,6 +26,7 @@ from tests.edgecloud.centre import admit, make_registry, sign
 from tests.edgecloud.device import Base, key_of
 from tests.keys import RECEIPT
 
+DIGITS = Path(__file__).parents[1] / "models" / "digits.tflite"  # 50,826 weights
 FIRST_AT = 1_760_000_000  # Unix seconds of the first version
 AT_ONCE = 20_000  # rows that are written together
 _COMMIT, _BEFORE, _VERSION = b"\xc0" * 32, b"\xbe" * 32, 0x7FFF0000  # stand for what differs in entries of one kind
@@ -53,7 +54,7 @@ def make(
     say: Callable[[str], None] = lambda text: None,
 ) -> SqliteStore:  # fmt: skip
     """Return a new registry of so many devices with one model each, and so many versions of each."""
-    base = base or Base.of()
+    base = base or Base.of(DIGITS)
     store = make_registry(path, base)
     store.database.run("PRAGMA cache_size = -600000")
     rng = np.random.default_rng([seed, devices, versions])

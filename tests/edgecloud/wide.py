@@ -12,9 +12,9 @@ from edgecloud.graft.stock import read as read_stock
 from edgecloud.graft.writing.build import FileBuilder, GraphBuilder
 from edgecloud.registry import HeadRow, NewVersion, SqliteStore, VersionRow
 from modelwire.lattice.state import ModelState
+from modelwire.tensors import TensorClass
 from modelwire.update.container import seal
 from modelwire.update.header import Header
-from modelwire.tensors import TensorClass
 from modelwire.update.sections import AnySection, Kind, section_of
 from modelwire.wire import cbor
 from tests.edgecloud.device import TINY, Base, key_of

@@ -13,7 +13,7 @@ from modelwire.errors import ModelWireError
 from modelwire.update.manifest import parse_manifest
 
 from .retention import TAG
-from .whatif import F64, I64, RECIPE, Chains
+from .whatif import F64, I64, RECIPE, SNAPSHOT, Chains
 
 RECIPES = 8  # containers that are opened to learn what a replay takes
 BYTES_A_WEIGHT = 1.0  # of a kept state in which every weight has moved, until one is kept
@@ -53,7 +53,7 @@ def read(store: SqliteStore, device: str | None = None, *, times: bool = True) -
     multiplies[squash > 0] = 0.0
     kind = np.where((squash > 0) & (kind == RECIPE), 0, kind)
     size = np.where(squash > 0, squash, sent)
-    sizes, estimated = _state_sizes(lineage, sent, state, weights)
+    sizes, estimated = _state_sizes(lineage, sent, np.where((state == 0) & (kind == SNAPSHOT), sent, state), weights)
     if estimated:
         notes.append(f"bytes of a state estimated for {estimated:,} models: none is kept of them yet")
     made = Chains(id_, lineage, size, kind, fresh > 0, at, state, sizes, weights, multiplies, tagged, gone & (squash == 0), sent)
@@ -109,19 +109,17 @@ def _multiplies_a_byte(store: SqliteStore, ids: I64) -> float | None:
 
 
 def _state_sizes(lineage: I64, sent: I64, state: I64, weights: F64) -> tuple[F64, int]:
-    """Return the bytes that a kept state of each version takes, and for how many lineages that is a mere estimate.
+    """Return the bytes that a kept state takes, one number for each lineage, and of how many lineages that is a mere estimate.
 
-    The mean of those that are kept of its lineage. Without one: each update moves weights at random, and a weight that moved takes
-    BYTES_A_WEIGHT.
+    That of the newest one, or of the newest snapshot, as the compactor takes it. Without either: each update moves weights at random, and
+    a weight that moved takes BYTES_A_WEIGHT.
     """
     if not len(lineage):
         return np.zeros(0), 0
-    _, first, place = np.unique(lineage, return_index=True, return_inverse=True)
-    count, total = np.bincount(place, state > 0), np.bincount(place, state)
-    done = np.cumsum(sent.astype(float))
-    done -= (done[first] - sent[first])[place]
-    full = np.maximum(weights * BYTES_A_WEIGHT, 1.0)
-    estimate = full * -np.expm1(-done / full)
-    known = count > 0
-    mean = np.divide(total, count, out=np.zeros(len(count)), where=known)
-    return np.where(state > 0, state, np.where(known[place], mean[place], np.maximum(estimate, 1.0))), int((~known).sum())
+    first = np.flatnonzero(np.concatenate(([True], lineage[1:] != lineage[:-1])))
+    lengths = np.diff(np.append(first, len(lineage)))
+    newest = np.maximum.reduceat(np.where(state > 0, np.arange(len(lineage)), -1), first)
+    known = newest >= 0
+    full = np.maximum(weights[first] * BYTES_A_WEIGHT, 1.0)
+    estimate = np.maximum(full * -np.expm1(-np.add.reduceat(sent.astype(float), first) / full), 1.0)
+    return np.repeat(np.where(known, state[newest], estimate), lengths), int((~known).sum())

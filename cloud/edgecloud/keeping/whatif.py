@@ -36,7 +36,7 @@ class Chains:
     fresh: Mask  # made on a base: an epoch's first, mostly
     at: I64  # Unix seconds, when it came
     state: I64  # bytes of the state that is kept of it, 0 where none is
-    state_size: F64  # bytes that a kept state of it takes, or would take
+    state_size: F64  # bytes that a kept state takes, or would take, one number for each lineage
     weights: F64  # of its model
     multiplies: F64  # of a recipe's training, 0 for all else
     tagged: Mask
@@ -61,10 +61,6 @@ class Chains:
         """Return the seconds that each version's own update takes to read and apply."""
         seconds = rates.update + self.size * rates.update_byte + self.multiplies * rates.multiply
         return np.where(self.kind == SNAPSHOT, rates.state + self.size * rates.state_byte, seconds)
-
-    def state_work(self, rates: Rates) -> F64:
-        """Return the seconds that reading a kept state of each version takes, or would take."""
-        return rates.state + self.state_size * rates.state_byte
 
 
 @dataclass(frozen=True)
@@ -183,54 +179,64 @@ def thinned(chains: Chains, stay: Mask) -> tuple[Chains, Mask]:
 
 
 def kept_states(chains: Chains, rates: Rates, promise: Promise, heads: Mask) -> Mask:
-    """Return of which versions the compactor keeps states, shape (n,).
-
-    The two-way rule: behind each start, the base, a snapshot or a kept state, a state when the work that has gathered would pass
-    2 * theta, theta being what the promise allows beyond reading one state; theta where an update takes more than half a state, or does
-    not invert. Heads are kept, too, where they are no starts themselves.
-    """
+    """Return of which versions the compactor keeps states, shape (n,): as `promise.chosen` says for each epoch, and the heads'."""
     n = len(chains)
     kept = np.zeros(n, bool)
     if not n:
         return kept
-    work, state = chains.work(rates), chains.state_work(rates)
-    theta = beyond_one_state(promise, rates, state, chains.weights)
-    limit = np.where((work > state / 2) | (chains.kind == RECIPE), theta, 2 * theta)
-    starts = np.flatnonzero(chains.fresh | chains.new_lineage | (chains.kind == SNAPSHOT))
-    ends = np.append(starts[1:], n)
-    done = np.cumsum(work)
-    origin = np.where(chains.kind[starts] == SNAPSHOT, done[starts], done[starts] - work[starts])
-    narrow = np.flatnonzero(limit < 2 * theta)
-    while len(starts):
-        allowed = 2 * theta[np.minimum(starts, n - 1)]
-        found = np.searchsorted(done, origin + allowed + _SLACK * allowed, side="right")
-        if len(narrow):
-            found = np.minimum(found, _first_narrow(narrow, done, origin, theta, starts, n))
-        found = np.maximum(found, starts)
-        going = found < ends
-        found, ends = found[going], ends[going]
-        kept[found] = True
-        origin, starts = done[found], found + 1
-        alive = starts < ends
-        origin, starts, ends = origin[alive], starts[alive], ends[alive]
-    return kept | (heads & (chains.kind != SNAPSHOT))
+    work, theta = work_in_states(chains, rates, promise)
+    snapshot = chains.kind == SNAPSHOT
+    fixed = snapshot | (chains.kind == RECIPE)
+    starts = np.flatnonzero(chains.fresh | chains.new_lineage)
+    two_way(work, fixed, snapshot, theta[starts], starts, kept)
+    return kept | (heads & ~snapshot)
 
 
-_SLACK = 1e-9  # sums of many floats: what is equal to the limit in numbers is not above it
-
-
-def _first_narrow(narrow: I64, done: F64, origin: F64, theta: F64, starts: I64, n: int) -> I64:
-    """Return, for each run, the first update that takes more than half a state and finds more than theta gathered; n where none does."""
-    over = np.searchsorted(done, origin + theta[np.minimum(starts, n - 1)] * (1 + _SLACK), side="right")
-    place = np.searchsorted(narrow, np.maximum(over, starts))
-    return np.where(place < len(narrow), narrow[np.minimum(place, len(narrow) - 1)], n)
-
-
-def beyond_one_state(promise: Promise, rates: Rates, state: F64, weights: F64) -> F64:
-    """Return theta: the seconds of work that the promise allows beyond reading one kept state; 0 where it allows no more."""
+def work_in_states(chains: Chains, rates: Rates, promise: Promise) -> tuple[F64, F64]:
+    """Return the work of each update in states, and how much of it may lie before a version, theta: as `promise.Measure` counts both."""
     if promise.states:
-        return (promise.states - 1) * state
-    return np.maximum(promise.seconds - state - weights * rates.weight, 0.0)
+        replay = chains.multiplies * rates.multiply / rates.state_byte
+        return (chains.size + replay) / chains.state_size, np.full(len(chains), promise.states - 1)
+    state = least_seconds(chains, rates)
+    update = rates.update + chains.size * rates.update_byte + chains.multiplies * rates.multiply
+    return update / state, np.maximum(0.0, promise.seconds / state - 1)
+
+
+def least_seconds(chains: Chains, rates: Rates) -> F64:
+    """Return the seconds to read and prove one kept state of each version: no version comes back in less."""
+    return chains.weights * rates.weight + (rates.state + chains.state_size * rates.state_byte)
+
+
+def two_way(work: F64, fixed: Mask, alone: Mask, theta: F64, starts: I64, kept: Mask) -> None:
+    """Mark the versions whose states the two-way rule keeps, shape (n,), of all epochs side by side: version after version of each.
+
+    starts: where each epoch begins, rising; theta: of each. fixed and alone: whether an update can't be taken back, and whether it is a
+    state by itself. The same sums in the same order as `promise.chosen` makes for one epoch, so that both come to the same.
+    """
+    lengths = np.diff(np.append(starts, len(work)))
+    longest_first = np.argsort(-lengths, kind="stable")
+    starts, lengths, limit = starts[longest_first], lengths[longest_first], theta[longest_first] * (1 + 1e-9)
+    gathered, behind = np.zeros(len(starts)), np.zeros(len(starts))
+    last = np.full(len(starts), -1)
+    going = len(starts)
+    for i in range(int(lengths[0]) if len(lengths) else 0):
+        while lengths[going - 1] <= i:
+            going -= 1
+        at, most = starts[:going] + i, limit[:going]
+        w, stuck, state = work[at], fixed[at], alone[at]
+        before, after = gathered[:going], gathered[:going] + w
+        end = np.where(stuck, after, behind[:going])
+        far = ((stuck | state) & (before > most)) | (~state & (np.minimum(after / 2, after - end) > most))
+        far &= last[:going] < i - 1
+        kept[at[far] - 1] = True
+        last[:going] = np.where(far, i - 1, last[:going])
+        after = np.where(far, w, after)
+        end = np.where(far, np.where(stuck, w, 0.0), end)
+        long = ~state & (end == after) & (after > most)
+        kept[at[long & (i < lengths[:going] - 1)]] = True
+        anew = state | long
+        last[:going] = np.where(anew, i, last[:going])
+        gathered[:going], behind[:going] = np.where(anew, 0.0, after), np.where(anew, 0.0, end)
 
 
 def recoveries(chains: Chains, rates: Rates, state: F64) -> Recovery:
