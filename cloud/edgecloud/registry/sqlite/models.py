@@ -147,7 +147,7 @@ class SqliteLineages:
     """Implements Lineages."""
 
     _ALL = "SELECT id, device, model, last_version FROM lineage"
-    _OF_DEVICE = "WHERE ?1 IS NULL OR lineage IN (SELECT id FROM lineage WHERE device = ?1)"
+    _OF_DEVICE = "WHERE lineage IN (SELECT id FROM lineage WHERE device = ?1)"
     _EPOCH = "SELECT lineage, epoch, state, base, floor, granted_at FROM epoch"
 
     def __init__(self, database: Database, log: Log) -> None:
@@ -176,11 +176,12 @@ class SqliteLineages:
         return [LineageRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY device, model")]
 
     def standings(self, device: str | None = None) -> list[LineageStanding]:
+        of, which, values = (self._OF_DEVICE, "WHERE l.device = ?1", [device]) if device is not None else ("", "", [])
         rows = self._database.all(
             "WITH present AS MATERIALIZED (SELECT lineage, max(epoch) AS epoch FROM epoch"
-            f" {self._OF_DEVICE} GROUP BY lineage),"
+            f" {of} GROUP BY lineage),"
             " total AS MATERIALIZED (SELECT lineage, sum(versions) AS versions, sum(bytes) AS bytes, max(newest) AS newest"
-            f"  FROM tally {self._OF_DEVICE} GROUP BY lineage)"
+            f"  FROM tally {of} GROUP BY lineage)"
             " SELECT l.id, l.device, l.model, l.last_version, coalesce(p.epoch, 0), coalesce(e.floor, 0), coalesce(h.version, 0),"
             "  h.version_id,"
             "  (SELECT coalesce(max(v.last_verified), 0) FROM tally v WHERE v.lineage = l.id AND v.epoch = p.epoch),"
@@ -190,8 +191,8 @@ class SqliteLineages:
             " FROM lineage l LEFT JOIN present p ON p.lineage = l.id"
             " LEFT JOIN epoch e ON e.lineage = l.id AND e.epoch = p.epoch LEFT JOIN head h ON h.lineage = l.id AND h.epoch = p.epoch"
             " LEFT JOIN total t ON t.lineage = l.id LEFT JOIN version n ON n.lineage = l.id AND n.version = t.newest"
-            " WHERE ?1 IS NULL OR l.device = ?1 ORDER BY l.device, l.model",
-            device,
+            f" {which} ORDER BY l.device, l.model",
+            *values,
         )
         return [LineageStanding(LineageRow(*row[:4]), *(*row[4:13], bool(row[13]), *row[14:])) for row in rows]
 

@@ -107,16 +107,15 @@ _RANKS = {
 class SqliteTallies:
     """Implements Tallies."""
 
-    _OF_DEVICE = "WHERE ?1 IS NULL OR lineage IN (SELECT id FROM lineage WHERE device = ?1)"
-
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def by_kind(self, device: str | None = None) -> list[KindTally]:
+        of, values = ("WHERE lineage IN (SELECT id FROM lineage WHERE device = ?)", [device]) if device is not None else ("", [])
         rows = self._database.all(
-            "SELECT kind, sum(versions), sum(verified), sum(refused), sum(bytes), max(last_at)"
-            f" FROM tally {self._OF_DEVICE} GROUP BY kind ORDER BY kind", device,
-        )  # fmt: skip
+            f"SELECT kind, sum(versions), sum(verified), sum(refused), sum(bytes), max(last_at) FROM tally {of} GROUP BY kind ORDER BY kind",
+            *values,
+        )
         return [KindTally(*row) for row in rows]
 
     def largest(self, limit: int) -> list[DeviceTally]:
