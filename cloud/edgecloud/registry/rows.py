@@ -305,6 +305,20 @@ class KindTally:
     refused: int
     size: int  # bytes of the containers as they were sent
     last_at: int  # when the newest came
+    thinned: int  # of which the container is there no more
+    thinned_size: int  # bytes of those
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTally:
+    """What is stored beside the containers: counts and bytes."""
+
+    states: int
+    state_size: int
+    squashes: int
+    squash_size: int
+    bases: int  # of the whole fleet, whatever device is asked for
+    base_size: int
 
 
 @dataclass(frozen=True, slots=True)

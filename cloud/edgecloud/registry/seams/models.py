@@ -9,6 +9,7 @@ from edgecloud.registry.rows import (
     DeviceTally,
     Epoch,
     HeadRow,
+    KeptTally,
     KindTally,
     LineageRow,
     LineageStanding,
@@ -154,6 +155,15 @@ class Tallies(Protocol):
 
     def by_kind(self, device: str | None = None) -> list[KindTally]:
         """Return what came as each kind, of one device or of all, by the kind's name."""
+
+    def kept(self, device: str | None = None) -> KeptTally:
+        """Return what is stored beside the containers."""
+
+    def measured(self, name: str) -> tuple[int, str] | None:
+        """Return when a figure of this registry was measured, and what it came to; None when it never was."""
+
+    def set_measured(self, name: str, said: str, now: int) -> None:
+        """Keep a figure that was measured, in the place of the one before."""
 
     def largest(self, limit: int) -> list[DeviceTally]:
         """Return the devices that sent the most bytes, those first."""

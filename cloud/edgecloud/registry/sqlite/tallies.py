@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecloud.registry.rows import DeviceTally, KindTally, ModelOutline
+from edgecloud.registry.rows import DeviceTally, KeptTally, KindTally, ModelOutline
 from edgecommon.sqlite import Database
 
 from .views import FIGURES, TIME
@@ -13,11 +13,13 @@ from .views import FIGURES, TIME
 _COUNTED = (
     "count(*), sum(status = 'verified'), sum(status = 'refused'), sum(size), max(version),"
     " max(CASE WHEN status = 'verified' THEN version ELSE 0 END), max(CASE WHEN status = 'verified' THEN id ELSE 0 END),"
-    " max(received_at)"
+    " max(received_at), count(t.version_id), sum(CASE WHEN t.version_id IS NULL THEN 0 ELSE size END)"
 )
-_ALL_OF = f"SELECT lineage, epoch, kind, {_COUNTED} FROM version {{}} GROUP BY lineage, epoch, kind"
+_ALL_OF = (
+    f"SELECT lineage, epoch, kind, {_COUNTED} FROM version LEFT JOIN thinned t ON t.version_id = id {{}} GROUP BY lineage, epoch, kind"
+)
 _ALL = _ALL_OF.format("")
-_COLUMNS = "versions, verified, refused, bytes, newest, last_verified, last_id, last_at"
+_COLUMNS = "versions, verified, refused, bytes, newest, last_verified, last_id, last_at, thinned, thinned_bytes"
 
 CLAIM = b"dkindeclaim"  # in the CBOR of the entries that give a claim: the index holds them alone, and costs the others a search
 
@@ -35,12 +37,14 @@ CREATE TABLE tally (
   last_verified INTEGER NOT NULL,
   last_id INTEGER NOT NULL,
   last_at INTEGER NOT NULL,
+  thinned INTEGER NOT NULL,
+  thinned_bytes INTEGER NOT NULL,
   PRIMARY KEY (lineage, epoch, kind)
 ) WITHOUT ROWID;
 CREATE TRIGGER version_counted AFTER INSERT ON version BEGIN
   INSERT INTO tally VALUES (NEW.lineage, NEW.epoch, NEW.kind, 1, NEW.status = 'verified', NEW.status = 'refused', NEW.size, NEW.version,
     CASE WHEN NEW.status = 'verified' THEN NEW.version ELSE 0 END, CASE WHEN NEW.status = 'verified' THEN NEW.id ELSE 0 END,
-    NEW.received_at)
+    NEW.received_at, 0, 0)
   ON CONFLICT (lineage, epoch, kind) DO UPDATE SET versions = versions + 1, verified = verified + excluded.verified,
     refused = refused + excluded.refused, bytes = bytes + excluded.bytes, newest = max(newest, excluded.newest),
     last_verified = max(last_verified, excluded.last_verified), last_id = max(last_id, excluded.last_id),
@@ -58,6 +62,19 @@ CREATE TRIGGER version_uncounted AFTER DELETE ON version BEGIN
   WHERE lineage = OLD.lineage AND epoch = OLD.epoch AND kind = OLD.kind;
   DELETE FROM tally WHERE lineage = OLD.lineage AND epoch = OLD.epoch AND kind = OLD.kind AND versions = 0;
 END;
+CREATE TRIGGER version_thinned AFTER INSERT ON thinned BEGIN
+  UPDATE tally SET thinned = thinned + 1, thinned_bytes = thinned_bytes + (SELECT size FROM version WHERE id = NEW.version_id)
+  WHERE (lineage, epoch, kind) = (SELECT lineage, epoch, kind FROM version WHERE id = NEW.version_id);
+END;
+CREATE TRIGGER version_unthinned AFTER DELETE ON thinned BEGIN
+  UPDATE tally SET thinned = thinned - 1, thinned_bytes = thinned_bytes - (SELECT size FROM version WHERE id = OLD.version_id)
+  WHERE (lineage, epoch, kind) = (SELECT lineage, epoch, kind FROM version WHERE id = OLD.version_id);
+END;
+CREATE TABLE measured (
+  name TEXT PRIMARY KEY,
+  at INTEGER NOT NULL,
+  said TEXT NOT NULL
+);
 CREATE INDEX log_claims ON log (number) WHERE instr(entry, x'{CLAIM.hex()}') > 0;
 DROP INDEX version_totals;
 DROP VIEW v_stale;
@@ -113,10 +130,27 @@ class SqliteTallies:
     def by_kind(self, device: str | None = None) -> list[KindTally]:
         of, values = ("WHERE lineage IN (SELECT id FROM lineage WHERE device = ?)", [device]) if device is not None else ("", [])
         rows = self._database.all(
-            f"SELECT kind, sum(versions), sum(verified), sum(refused), sum(bytes), max(last_at) FROM tally {of} GROUP BY kind ORDER BY kind",
+            "SELECT kind, sum(versions), sum(verified), sum(refused), sum(bytes), max(last_at), sum(thinned), sum(thinned_bytes)"
+            f" FROM tally {of} GROUP BY kind ORDER BY kind",
             *values,
         )
         return [KindTally(*row) for row in rows]
+
+    def kept(self, device: str | None = None) -> KeptTally:
+        of, values = ("WHERE lineage IN (SELECT id FROM lineage WHERE device = ?)", [device]) if device is not None else ("", [])
+        sized = "SELECT count(*), coalesce(sum(size), 0) FROM"
+        states = self._database.one(f"{sized} state {of}", *values)
+        of = f"WHERE version_id IN (SELECT id FROM version {of})" if of else ""
+        squashes = self._database.one(f"{sized} squash {of}", *values)
+        bases = self._database.one(f"{sized} base")
+        return KeptTally(*states, *squashes, *bases)
+
+    def measured(self, name: str) -> tuple[int, str] | None:
+        row = self._database.maybe("SELECT at, said FROM measured WHERE name = ?", name)
+        return None if row is None else (int(row[0]), str(row[1]))
+
+    def set_measured(self, name: str, said: str, now: int) -> None:
+        self._database.run("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", name, now, said)
 
     def largest(self, limit: int) -> list[DeviceTally]:
         rows = self._database.all(
