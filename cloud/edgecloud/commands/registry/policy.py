@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from edgecloud.keeping.promise import parse_promise
+from edgecloud.keeping.measuring import measured
+from edgecloud.keeping.promise import parse_promise, require_possible
 from edgecloud.registry import PolicyRow, SqliteStore
 from edgecommon.printing import Answer
 
@@ -24,8 +25,16 @@ def run(args: argparse.Namespace) -> Answer:
     if args.recover_within is None:
         with registry_of(args) as store:
             return _answer(store, store.policies.current())
-    wanted = str(parse_promise(args.recover_within))
-    with registry_of(args, readonly=False) as store, store.transaction():
+    promise = parse_promise(args.recover_within)
+    wanted = str(promise)
+    with registry_of(args, readonly=False) as store:
+        if promise.seconds:
+            require_possible(store, promise, measured(store, now()))
+        return _set(store, wanted)
+
+
+def _set(store: SqliteStore, wanted: str) -> Answer:
+    with store.transaction():
         held = store.policies.current()
         if held.recover_within != wanted or not held.number:
             held = replace(held, number=held.number + 1, recover_within=wanted, at=now())

@@ -118,14 +118,31 @@ class SqliteStates:
             row.lineage, row.epoch, row.policy, row.version_id,
         )  # fmt: skip
 
-    def due(self, policy: int, limit: int, before: int) -> list[CompactedRow]:
+    def due(self, policy: int, limit: int, before: int, behind: int, after: tuple[int, int] = (0, 0)) -> list[CompactedRow]:
         rows = self._database.all(
             "SELECT h.lineage, h.epoch, coalesce(c.policy, ?1), coalesce(c.version_id, 0) FROM head h"
             " JOIN version v ON v.id = h.version_id LEFT JOIN compacted c ON c.lineage = h.lineage AND c.epoch = h.epoch"
-            " WHERE (c.version_id IS NOT h.version_id OR c.policy <> ?1) AND v.status = 'verified' AND v.received_at <= ?2 LIMIT ?3",
-            policy, before, limit,
+            " LEFT JOIN version l ON l.id = c.version_id"
+            " WHERE (h.lineage, h.epoch) > (?4, ?5) AND (c.version_id IS NOT h.version_id OR c.policy <> ?1)"
+            " AND (v.received_at <= ?2 OR v.version - coalesce(l.version, 0) >= ?6) ORDER BY h.lineage, h.epoch LIMIT ?3",
+            policy, before, limit, *after, behind,
         )  # fmt: skip
         return [CompactedRow(*row) for row in rows]
+
+    def following(self, lineage: int, epoch: int, version_id: int, limit: int) -> list[VersionLink]:
+        rows = self._database.all(
+            "SELECT v.id, v.parent_id, v.kind, v.base, v.blob, v.size, v.status, coalesce(s.size, 0) FROM version v"
+            " LEFT JOIN state s ON s.version_id = v.id WHERE v.lineage = ?1 AND v.epoch = ?2 AND v.status <> 'refused'"
+            " AND v.version > coalesce((SELECT version FROM version WHERE id = ?3), 0) ORDER BY v.version LIMIT ?4",
+            lineage, epoch, version_id, limit,
+        )  # fmt: skip
+        links = [_link(row, self._database) for row in rows]
+        judged = next((i for i, one in enumerate(links) if one.status is not Status.VERIFIED), len(links))
+        return links[:judged]
+
+    def largest(self) -> dict[bytes, int]:
+        rows = self._database.all("SELECT v.base, max(s.size) FROM state s JOIN version v ON v.id = s.version_id GROUP BY v.base")
+        return {bytes(base): int(size) for base, size in rows}
 
 
 class SqlitePolicies:
