@@ -168,6 +168,9 @@ class Tallies(Protocol):
     def largest(self, limit: int) -> list[DeviceTally]:
         """Return the devices that sent the most bytes, those first."""
 
+    def senders(self) -> int:
+        """Return how many devices have sent a version."""
+
     def outlines(self, order: str = "") -> list[ModelOutline]:
         """Return every model of the fleet, and every device that has none, by name. order: "head" or "accuracy" for their rank."""
 

@@ -159,6 +159,9 @@ class SqliteTallies:
         )  # fmt: skip
         return [DeviceTally(*row) for row in rows]
 
+    def senders(self) -> int:
+        return self._database.number("SELECT count(DISTINCT l.device) FROM lineage l WHERE l.id IN (SELECT lineage FROM tally)")
+
     def outlines(self, order: str = "") -> list[ModelOutline]:
         rows = self._database.all(
             "WITH total AS MATERIALIZED ("
