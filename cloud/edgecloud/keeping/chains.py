@@ -37,7 +37,7 @@ def read(store: SqliteStore, device: str | None = None, *, times: bool = True) -
     with database.reading():
         id_, lineage, sent, kind, fresh, at = rows.verified(database, device, times=times)
         state = _beside(id_, rows.pairs(database, "SELECT version_id, size FROM state"))
-        gone = _beside(id_, rows.pairs(database, "SELECT version_id, 1 FROM thinned")) > 0
+        gone = _beside(id_, rows.pairs(database, "SELECT version_id, gone FROM thinned")) > 0
         squash = _beside(id_, rows.pairs(database, "SELECT version_id, size FROM squash"))
         tagged = np.isin(id_, _tagged(store)) if len(id_) else np.zeros(0, bool)
         weights = _weights(store, lineage)
@@ -56,7 +56,7 @@ def read(store: SqliteStore, device: str | None = None, *, times: bool = True) -
     sizes, estimated = _state_sizes(lineage, sent, np.where((state == 0) & (kind == SNAPSHOT), sent, state), weights)
     if estimated:
         notes.append(f"bytes of a state estimated for {estimated:,} models: none is kept of them yet")
-    made = Chains(id_, lineage, size, kind, fresh > 0, at, state, sizes, weights, multiplies, tagged, gone & (squash == 0), sent)
+    made = Chains(id_, lineage, size, kind, fresh > 0, at, state, sizes, weights, multiplies, tagged, gone)
     return FleetChains(made, tuple(notes))
 
 
@@ -109,17 +109,27 @@ def _multiplies_a_byte(store: SqliteStore, ids: I64) -> float | None:
 
 
 def _state_sizes(lineage: I64, sent: I64, state: I64, weights: F64) -> tuple[F64, int]:
-    """Return the bytes that a kept state takes, one number for each lineage, and of how many lineages that is a mere estimate.
+    """Return the bytes that a kept state of each version takes, and of how many lineages that is a mere estimate.
 
-    That of the newest one, or of the newest snapshot, as the compactor takes it. Without either: each update moves weights at random, and
-    a weight that moved takes BYTES_A_WEIGHT.
+    Between two that are kept, or snapshots, a share of the way from one to the other; before the first and behind the last, as that one.
+    Without any: each update moves weights at random, and a weight that moved takes BYTES_A_WEIGHT.
     """
-    if not len(lineage):
+    n = len(lineage)
+    if not n:
         return np.zeros(0), 0
     first = np.flatnonzero(np.concatenate(([True], lineage[1:] != lineage[:-1])))
-    lengths = np.diff(np.append(first, len(lineage)))
-    newest = np.maximum.reduceat(np.where(state > 0, np.arange(len(lineage)), -1), first)
-    known = newest >= 0
-    full = np.maximum(weights[first] * BYTES_A_WEIGHT, 1.0)
-    estimate = np.maximum(full * -np.expm1(-np.add.reduceat(sent.astype(float), first) / full), 1.0)
-    return np.repeat(np.where(known, state[newest], estimate), lengths), int((~known).sum())
+    lengths = np.diff(np.append(first, n))
+    place, known = np.arange(n), state > 0
+    before = np.maximum.accumulate(np.where(known, place, -1))
+    after = np.minimum.accumulate(np.where(known, place, n)[::-1])[::-1]
+    begin, end = np.repeat(first, lengths), np.repeat(first + lengths, lengths)
+    before, after = np.where(before < begin, after, before), np.where(after >= end, before, after)
+    before, after = (np.where((one < begin) | (one >= end), -1, one) for one in (before, after))  # none at all
+    low, high = state[before].astype(float), state[after].astype(float)
+    share = (place - before) / np.maximum(after - before, 1)
+    done = np.cumsum(sent.astype(float))
+    done -= done[begin] - sent[begin]
+    full = np.maximum(weights * BYTES_A_WEIGHT, 1.0)
+    estimate = np.maximum(full * -np.expm1(-done / full), 1.0)
+    some = np.add.reduceat(known.astype(np.int64), first) > 0
+    return np.where(np.repeat(some, lengths), np.maximum(low + (high - low) * share, 1.0), estimate), int((~some).sum())

@@ -5,7 +5,6 @@ Touches no registry and rebuilds nothing. It decides as the compactor and the th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -36,19 +35,18 @@ class Chains:
     fresh: Mask  # made on a base: an epoch's first, mostly
     at: I64  # Unix seconds, when it came
     state: I64  # bytes of the state that is kept of it, 0 where none is
-    state_size: F64  # bytes that a kept state takes, or would take, one number for each lineage
+    state_size: F64  # bytes that a kept state of it takes, or would take
     weights: F64  # of its model
     multiplies: F64  # of a recipe's training, 0 for all else
     tagged: Mask
     gone: Mask  # thinned already: its own bytes are there no more, and no policy brings it back
-    sent: I64 | None = None  # bytes of the containers as they came; None: as stored
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def only(self, these: Mask) -> Chains:
         """Return some of the versions."""
-        return Chains(*(None if (a := getattr(self, name)) is None else a[these] for name in self.__dataclass_fields__))
+        return Chains(**{name: getattr(self, name)[these] for name in self.__dataclass_fields__})
 
     @property
     def new_lineage(self) -> Mask:
@@ -133,9 +131,9 @@ def _forecast(versions: int, rest: Chains, recovery: Recovery, state: F64, squas
 
 def staying(chains: Chains, keep: Keep, heads: Mask) -> Mask:
     """Return which versions stay recoverable under a policy, shape (n,): as `retention.kept` says, of what the rows tell."""
+    out: Mask = ~chains.gone if keep.everything else heads.copy()
     if keep.everything:
-        return ~chains.gone
-    out = heads.copy()
+        return out
     if keep.tagged:
         out |= chains.tagged
     epoch = _epochs(chains)
@@ -147,7 +145,8 @@ def staying(chains: Chains, keep: Keep, heads: Mask) -> Mask:
     if keep.last:
         ends = np.searchsorted(epoch, epoch, side="right")
         out |= ends - np.arange(len(chains)) <= keep.last
-    return out & ~chains.gone
+    out &= ~chains.gone
+    return out
 
 
 def thinned(chains: Chains, stay: Mask) -> tuple[Chains, Mask]:
@@ -189,7 +188,8 @@ def kept_states(chains: Chains, rates: Rates, promise: Promise, heads: Mask) -> 
     fixed = snapshot | (chains.kind == RECIPE)
     starts = np.flatnonzero(chains.fresh | chains.new_lineage)
     two_way(work, fixed, snapshot, theta[starts], starts, kept)
-    return kept | (heads & ~snapshot)
+    kept |= heads & ~snapshot
+    return kept
 
 
 def work_in_states(chains: Chains, rates: Rates, promise: Promise) -> tuple[F64, F64]:
@@ -287,11 +287,6 @@ def ends_of_epochs(chains: Chains) -> Mask:
     epoch = _epochs(chains)
     out[:-1] = epoch[1:] != epoch[:-1]
     return out
-
-
-def by_kind(chains: Chains) -> Mapping[str, int]:
-    """Return the bytes of the versions' containers by kind."""
-    return {name: int(chains.size[chains.kind == number].sum()) for number, name in enumerate(KINDS)}
 
 
 def _epochs(chains: Chains) -> I64:

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     what = f"count anew what recovery takes, measure this machine, and recover {SAMPLE} versions to see"
     parser.add_argument("--measure", action="store_true", help=what)
     what = "the N devices that sent the most bytes (default: 5); 0: all"
-    parser.add_argument("-n", type=whole(), default=5, dest="limit", metavar="N", help=what)
+    parser.add_argument("-n", "--limit", type=whole(0), default=5, metavar="N", help=what)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -153,8 +153,8 @@ def _text(d: Document) -> str:
     ]  # fmt: skip
     text = "\n".join([lines[0], lines[1], *(wrapped(visible(line)) for line in lines[2:])])
     if d.get("devices"):
-        rows = [(one["device"], one["models"], one["versions"], of_bytes(one["sent"])) for one in d["devices"]]
-        text += "\n" + table((Column("device"), Column("models", 1), Column("versions"), Column("sent")), rows)
+        most = [(one["device"], one["models"], one["versions"], of_bytes(one["sent"])) for one in d["devices"]]
+        text += "\n" + table((Column("device"), Column("models", 1), Column("versions"), Column("sent")), most)
         text += f"\n{more(d['more'])}" if d["more"] else ""
     return text
 
@@ -176,4 +176,4 @@ def _recovery_lines(r: Document | None, device: str | None) -> list[str]:
                      f" {of_seconds(r['sample_mean_s'])}")  # fmt: skip
     if r["sample_errors"]:
         lines.append(f"{r['sample_errors']} of those that were to be recovered are not exact: edgecloud verify")
-    return lines + r["notes"]
+    return [*lines, *r["notes"]]
