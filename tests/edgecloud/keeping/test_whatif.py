@@ -163,7 +163,7 @@ def there_and_back(store: SqliteStore, seed: int) -> int:
     return lineage
 
 
-@pytest.mark.parametrize(("updates", "seed"), [(3, 1), (5, 2), (8, 3)])
+@pytest.mark.parametrize(("updates", "seed"), [(2, 3), (3, 1), (5, 2)])
 def test_the_plan_of_a_policy_is_what_the_compactor_does_under_it(store: SqliteStore, updates: int, seed: int) -> None:
     """updates: how many fit into a gap, and a half: the compactor and the plan may differ in a state's size by a hundredth."""
     lineage = there_and_back(store, seed)
