@@ -90,7 +90,9 @@ def test_a_registry_from_before_the_views_gets_them_with_the_figures_of_all_its_
         database.execute("DROP TABLE score")
         for name in OF_COUNTERS:
             database.execute(f"DROP {name}")
-        database.execute("DELETE FROM _sqlite_migrations WHERE name IN ('m011_views', 'm015_tallies')")
+        for name in ("squash", "thinned", "discard", "erasure"):
+            database.execute(f"DROP TABLE {name}")
+        database.execute("DELETE FROM _sqlite_migrations WHERE name IN ('m011_views', 'm014_thinning', 'm015_tallies')")
         database.execute("PRAGMA user_version = 10")
         database.commit()
     monkeypatch.setattr(views, "AT_ONCE", 5)

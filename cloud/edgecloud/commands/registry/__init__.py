@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 __all__ = [
-    "anchor", "audit", "backup", "compact", "doctor", "ingest", "init", "policy", "restore", "stats", "verify", "version", "whatif",
+    "anchor", "audit", "backup", "compact", "doctor", "ingest", "init", "policy", "restore", "stats", "thin", "verify", "version", "whatif",
 ]  # fmt: skip
