@@ -1,4 +1,4 @@
-"""Models of any size for tests of the centre's store: a file that lists weights and computes nothing, and devices that move some of them."""
+"""Models of any size for tests of the store: a file that lists weights and computes nothing, and devices that move some of them."""
 
 from __future__ import annotations
 

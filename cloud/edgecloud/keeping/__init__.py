@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["compacting", "deciding", "erasing", "measuring", "promise", "purging", "retention", "thinning"]
+__all__ = [
+    "beside", "chains", "compacting", "deciding", "erasing", "measuring", "prices", "promise", "purging", "retention", "thinning", "whatif",
+]  # fmt: skip
