@@ -114,8 +114,8 @@ def _text(document: Document, took: float) -> str:
         for d in document["policies"]
     ]  # fmt: skip
     columns = (
-        Column("policy", words=True, wrapped=True), Column("recoverable", 2), Column("stored"), Column("of it states", 3), Column("worst"),
-        Column("mean", 1), Column("storage/month"), Column("recovery/month", 1),
+        Column("policy", words=True, wrapped=True), Column("recoverable", 3), Column("stored"), Column("of it states", 2), Column("worst"),
+        Column("mean", 1), Column("a month: storage"), Column("recovery", 1),
     )  # fmt: skip
     sent = document["sent"]
     lines = [
