@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "COMMIT", "CREATE", "DROP", "ALTER", "RELEASE", "VACUUM", "BACKUP")
+WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "COMMIT", "CREATE", "DROP", "ALTER", "VACUUM", "BACKUP")
 CALLS = ("write", "pwrite", "fsync", "fdatasync", "replace", "rename", "link", "symlink", "unlink", "remove", "mkdir", "rmdir",
          "ftruncate", "truncate", "copy_file_range", "sendfile")  # fmt: skip
 

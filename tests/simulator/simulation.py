@@ -30,7 +30,7 @@ from tests.simulator.script import MOST_WRITES, Fault, Script
 from tests.simulator.timeline import Timeline, seeded
 
 PATIENCE = 6 * 3600.0  # seconds of the simulated clock after the last update, in which all must have settled
-AGAIN = 2000  # versions that are recovered a second time, each by itself
+AGAIN = 50  # one version of so many is recovered a second time, by itself
 
 
 @dataclass
@@ -89,15 +89,19 @@ class Simulation:
         self.centre = SimulatedCentre(
             self.time, self.broker, folder / "centre", Random(rng.random()), self.steps, bases(), works=works
         )
-        quotas = [script.updates // script.devices + (i < script.updates % script.devices) for i in range(script.devices)]
-        self.boards, self.light = [], []
-        for i, quota in enumerate(quotas):
-            own = Random(rng.random())
-            if i < script.boards:
-                every = script.habits.every
-                self.boards.append(RealBoard(self.time, self.broker, own, f"pi-{i}", folder / f"pi-{i}", self.steps, every, min(quota, 200)))
-                continue
-            self.light.append(LightDevice(self.time, self.broker, own, f"light-{i}", bases(), script.habits, quota))
+        # A round of a real board takes a hundred times what a light device's update takes.
+        quota, light = min(script.updates // script.devices, 15 + script.updates // 1000), script.devices - script.boards
+        left = script.updates - quota * script.boards if light else 0
+        self.boards = [
+            RealBoard(self.time, self.broker, Random(rng.random()), f"pi-{i}", folder / f"pi-{i}", self.steps, script.habits.every, quota)
+            for i in range(script.boards)
+        ]
+        self.light = [
+            LightDevice(
+                self.time, self.broker, Random(rng.random()), f"light-{i}", bases(), script.habits, left // light + (i < left % light)
+            )
+            for i in range(light)
+        ]
         self._faults = list(script.faults)
         self._rng = Random(f"faults {script.seed}")
         self._report = Report(script)
@@ -211,7 +215,7 @@ class Simulation:
             board.stop()
         store = open_registry(self.centre.path, synchronous="OFF")
         try:
-            report.verdict = audit(store, remembered, again=AGAIN, rng=Random(self.script.seed))
+            report.verdict = audit(store, remembered, again=self.made // AGAIN, rng=Random(self.script.seed))
             report.problems = store.problems() if not report.rotten else []
             if why := log_is_whole(store):
                 report.problems.append(why)
