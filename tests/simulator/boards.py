@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
+from edgeagent.commands.train import finish
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Will
+from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Agent
 from edgeagent.settings import reading
 from edgeagent.state.folder import DeviceFolder, open_folder
@@ -21,8 +23,7 @@ from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, ModelWireError, TooLarge
 from modelwire.wire import topics
 from modelwire.wire.signing import PrivateKey
-from tests.edgeagent.boards import fill, make_with, scripted
-from tests.edgeagent.by_hand import train_on
+from tests.edgeagent.boards import fill, make_with, scripted, standing
 from tests.edgecloud.device import FLEET
 from tests.simulator.broker import LARGEST, Broker, Session
 from tests.simulator.crashes import Crash, Steps
@@ -115,7 +116,6 @@ class RealBoard:
         self._planned = False  # a turn
         self._open = ExitStack()
         self.place = folder / "life-0"
-        make_with(self.place, {**SETTINGS, "device.name": name}, seed=self._seed)
         self.device: DeviceFolder | None = None
         self._rounds = 0  # done, whatever came of them
         self._filled = False
@@ -125,6 +125,8 @@ class RealBoard:
         return PrivateKey(self._seed).public
 
     def start(self) -> None:
+        if not self.starts:
+            make_with(self.place, {**SETTINGS, "device.name": self.name}, seed=self._seed)
         self.starts += 1
         loaded = reading.load(self.place / reading.FILE, environment={}, flags={})
         self.device = self._open.enter_context(open_folder(loaded, alone=True))
@@ -238,7 +240,7 @@ class RealBoard:
     def _round(self) -> None:
         assert self.device is not None
         try:
-            train_on(self.device, self.time.wall, MODEL)
+            finish(rounds.run(standing(self.device, model=MODEL, clock=self.agent.clock)))
         except ModelWireError as error:
             self.time.note(f"no round of {self.name}: {error.message}")
             return

@@ -28,8 +28,9 @@ from tests.simulator.crashes import Crash, Steps, copy_registry
 from tests.simulator.timeline import Timeline
 
 NAME = f"edgecloud.{FLEET}"
-BATCH, PAUSE = 100, 0.05  # messages of a commit, and seconds that they are waited for
-TICK = 5.0  # seconds between two looks at what an operator did
+BATCH = 100  # messages of a commit
+PAUSES = (0.05, 0.5, 3.0)  # seconds that they are waited for: an idle centre, a busy one, and one that has fallen behind
+TICK = 30.0  # seconds between two looks at what an operator did
 RESEND = 30.0  # seconds after which a command without an answer goes out again
 START = 3.0  # seconds that a start takes
 
@@ -69,13 +70,9 @@ class SimulatedCentre:
         """folder: an empty one, for the registry. files_from: bytes from which on a container is a file of its own."""
         self.time, self.broker, self.steps, self.works, self.counts = time, broker, steps, tuple(works), CentreCounts()
         self._folder, self._rng, self._life = folder, rng, 0
+        self._bases, self._files_from = bases, files_from
         self._bounds = bounds if bounds is not None else Bounds()
         self.path = folder / "life-0" / "fleet.db"
-        self.path.parent.mkdir()
-        store = make_registry(self.path, bases[0], files_from=files_from)
-        for i, base in enumerate(bases[1:]):
-            add_base(store, base, f"digits-{i + 2}")
-        store.close()
         self.store: SqliteStore | None = None
         self._session: Session | None = None
         self._batch: list[tuple[str, bytes, int]] = []
@@ -89,6 +86,8 @@ class SimulatedCentre:
 
     def start(self) -> None:
         """Start on what the registry's files hold. Raises what the registry's damage raises."""
+        if not self._life:
+            self._make()
         self._life += 1
         life = self._life
         self.counts.starts += 1
@@ -106,6 +105,13 @@ class SimulatedCentre:
         for work in self.works:
             self.time.after(work.every * (0.5 + self._rng.random()), partial(self._work, work, life))
         self._rebuild_soon()
+
+    def _make(self) -> None:
+        self.path.parent.mkdir()
+        store = make_registry(self.path, self._bases[0], files_from=self._files_from)
+        for i, base in enumerate(self._bases[1:]):
+            add_base(store, base, f"digits-{i + 2}")
+        store.close()
 
     def crash_in(self, writes: int, *, torn: bool = False) -> None:
         """Let it be killed at that write from now. torn: in the middle of it, where it is one to a file."""
@@ -150,7 +156,7 @@ class SimulatedCentre:
         if not self._batching:
             self._batching = True
             life = self._life
-            self.time.after(PAUSE, lambda: self._commit(life))
+            self.time.after(self._pause(), lambda: self._commit(life))
 
     # Its life.
 
@@ -195,7 +201,7 @@ class SimulatedCentre:
             self._guarded(lambda: self._take(batch))
         if self._batch and life == self._life:
             self._batching = True
-            self.time.after(PAUSE, lambda: self._commit(life))
+            self.time.after(self._pause(), lambda: self._commit(life))
 
     def _take(self, batch: Sequence[tuple[str, bytes, int]]) -> None:
         assert self.store is not None and self._session is not None
@@ -215,11 +221,14 @@ class SimulatedCentre:
             if one.result.value == "stored":
                 self._rebuild_soon()
 
+    def _pause(self) -> float:
+        return self._rng.choice(PAUSES)
+
     def _rebuild_soon(self) -> None:
         if not self._rebuilding:
             self._rebuilding = True
             life = self._life
-            self.time.after(PAUSE, lambda: self._rebuild(life))
+            self.time.after(self._pause(), lambda: self._rebuild(life))
 
     def _rebuild(self, life: int) -> None:
         if life != self._life:

@@ -113,7 +113,7 @@ class Simulation:
     def run(self) -> Report:
         """Live through the script and return what came of it."""
         began = time.monotonic()
-        with seeded(self.script.seed), self.steps.installed(), _quiet():
+        with seeded(self.script.seed, self.time), self.steps.installed(), _quiet():
             self._start()
             self._live(began)
             self._settle(began)

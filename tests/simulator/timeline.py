@@ -6,11 +6,14 @@ import hashlib
 import heapq
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from random import Random
 from unittest.mock import patch
+
+from edgecloud.registry.sqlite.log import SqliteLog
 
 BEGAN = 1_800_000_000.0  # Unix seconds of the first moment
 
@@ -63,12 +66,17 @@ class Timeline:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Let what both sides take from the system's randomness come from a seed, for the time of the block."""
+def seeded(seed: int, timeline: Timeline) -> Iterator[None]:
+    """Let what both sides take from the system's randomness and clock come from a seed and a timeline, for the time of the block."""
     rng = Random(f"system {seed}")
 
     def some(size: int | None = None) -> bytes:
         return rng.randbytes(32 if size is None else size)
 
-    with patch.object(os, "urandom", some), patch.object(secrets, "token_bytes", some):
+    with (
+        patch.object(os, "urandom", some),
+        patch.object(secrets, "token_bytes", some),
+        patch.object(time, "time", timeline.wall),
+        patch.object(SqliteLog.__init__, "__defaults__", (timeline.wall,)),  # it took the clock when it was defined
+    ):
         yield
