@@ -148,6 +148,6 @@ def copy_registry(path: Path, target: Path) -> None:
         with suppress(FileNotFoundError):
             shutil.copyfile(path.with_name(path.name + end), target.with_name(target.name + end))
     target.chmod(0o600)
-    for folder in sorted(path.parent.iterdir()):
+    for folder in sorted(path.parent.glob(f"{path.name}.*")):  # .blobs, and whatever else is kept as files beside it
         if folder.is_dir():
             shutil.copytree(folder, target.parent / folder.name.replace(path.name, target.name), dirs_exist_ok=True)
