@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 from edgecloud.registry import SqliteStore, open_registry
+from modelwire.errors import ModelWireError
 from tests.simulator.audit import Remembered, Verdict, audit, log_is_whole
 from tests.simulator.crashes import Crash, Steps, copy_registry
 
@@ -127,7 +128,12 @@ def _cut_log(
 def _look(path: Path, place: Path, remembered: Remembered, out: Survived, which: str, again: int) -> Outcome:
     """Audit a copy of a registry: the look itself must not mend anything."""
     copy = _copied(path, place)
-    store = open_registry(copy, synchronous="OFF")
+    try:
+        store = open_registry(copy, synchronous="OFF")
+    except ModelWireError as error:
+        shutil.rmtree(copy.parent)
+        out.failures.append(f"{which}: it can't be opened any more: {error}")
+        return Outcome(0, ())
     try:
         verdict = audit(store, remembered, again=again)
         problems = store.problems()

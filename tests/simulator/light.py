@@ -49,7 +49,7 @@ class LightDevice:
         self._session: Session | None = None
         self._life = 0  # of its connections
         self._welcomed = False
-        self._hello_wait = HELLO
+        self._hello_wait, self._hellos = HELLO, 0
         self._sent: dict[int, float] = {}  # version: when it was last handed over on this connection
         self._resend = RESEND
         self._training = False
@@ -82,8 +82,8 @@ class LightDevice:
         self.device.reflash()
         self.time.note(f"reflashed {self.name}")
         self._sent.clear()
-        if self._session is not None and self._session.online:
-            self._say_hello(self._life)
+        self._welcomed, self._hello_wait = False, HELLO
+        self._say_hello()
 
     def cut(self, seconds: float) -> None:
         if self._session is not None:
@@ -95,7 +95,7 @@ class LightDevice:
         self._life += 1
         self._welcomed, self._hello_wait, self._resend = False, HELLO, RESEND
         self._sent.clear()
-        self._say_hello(self._life)
+        self._say_hello()
         self._say(*self.device.presence(True, 1))
         self._send_again(self._life)
 
@@ -140,7 +140,7 @@ class LightDevice:
         if welcome.state != self.device.state_id:
             return
         if welcome.status == "challenge":
-            self._say_hello(self._life)
+            self._say_hello()
         elif welcome.status == "ok" and not self._welcomed:
             self._welcomed = True
             self._plan_training()
@@ -222,13 +222,20 @@ class LightDevice:
         self._resend = min(2 * self._resend, RESEND_MOST)
         self.time.after(self._resend * (0.75 + 0.5 * self.rng.random()), lambda: self._send_again(life))
 
-    def _say_hello(self, life: int) -> None:
-        if life != self._life:
-            return
+    def _say_hello(self) -> None:
+        """Say hello now, and again after a while: soon until it is welcomed, then once in an hour."""
+        if self._session is None or not self._session.online:
+            return  # it is said when the link is there
         self._say(*self.device.hello())
         wait = HELLO_AGAIN if self._welcomed else self._hello_wait
         self._hello_wait = min(2 * self._hello_wait, HELLO_MOST)
-        self.time.after(wait * (0.75 + 0.5 * self.rng.random()), lambda: self._say_hello(life))
+        self._hellos += 1
+        life, number = self._life, self._hellos
+        self.time.after(wait * (0.75 + 0.5 * self.rng.random()), lambda: self._again_hello(life, number))
+
+    def _again_hello(self, life: int, number: int) -> None:
+        if (life, number) == (self._life, self._hellos):  # else one was said meanwhile
+            self._say_hello()
 
     def _say(self, topic: str, data: bytes) -> None:
         if self._session is not None and self._session.online:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgecloud.registry import SqliteStore
-from tests.simulator.every_step import Survived, end_everywhere
-from tests.simulator.small_fleet import SmallFleet, judge_all, small_fleet, take_all, take_and_judge
+from tests.simulator.every_step import end_everywhere
+from tests.simulator.small_fleet import judge_all, small_fleet, take_all
 
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
@@ -29,13 +28,14 @@ def test_the_rebuild_survives_a_kill_at_every_write(tmp_path: Path) -> None:
 
 
 def moved_carelessly(store: SqliteStore) -> None:
-    """Give each blob back in another order than it was: what is to replace it is written after it is gone. A work as none may be."""
+    """Drop the bytes of two updates, and then write them anew: what is to replace them comes after they are gone, as in no work it may."""
     database = store.database
     (trigger,) = database.one("SELECT sql FROM sqlite_master WHERE name = 'blob_no_delete'")
     for digest, size, data in database.all("SELECT sha256, size, bytes FROM blob ORDER BY size LIMIT 2"):
-        database.run("DROP TRIGGER blob_no_delete")
-        database.run("DELETE FROM blob WHERE sha256 = ?", digest)
-        database.run(trigger)
+        with database.transaction():
+            database.run("DROP TRIGGER blob_no_delete")
+            database.run("DELETE FROM blob WHERE sha256 = ?", digest)
+            database.run(trigger)
         database.run("INSERT INTO blob VALUES (?, ?, ?)", digest, size, data)
 
 
