@@ -11,8 +11,10 @@ from .rows import (
     AlarmRow,
     Annotation,
     Base,
+    CompactedRow,
     DeviceKey,
     Epoch,
+    ErasureRow,
     HeadRow,
     LineageRow,
     LineageStanding,
@@ -22,12 +24,16 @@ from .rows import (
     NewVersion,
     OpenTransfer,
     Parked,
+    PolicyRow,
     PresenceRow,
     Refusal,
     Rejection,
     Request,
     SignedEnd,
+    SquashRow,
+    StateRow,
     Status,
+    ThinnedRow,
     TrustRow,
     VersionRow,
     WaitingMessage,
@@ -35,7 +41,7 @@ from .rows import (
 )
 from .seams.store import Store
 from .seams.trust import Log
-from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
+from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
     "FILES_FROM",
@@ -44,8 +50,10 @@ __all__ = [
     "Annotation",
     "Base",
     "BlobStore",
+    "CompactedRow",
     "DeviceKey",
     "Epoch",
+    "ErasureRow",
     "HeadRow",
     "LineageRow",
     "LineageStanding",
@@ -56,14 +64,18 @@ __all__ = [
     "NewVersion",
     "OpenTransfer",
     "Parked",
+    "PolicyRow",
     "PresenceRow",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
     "SqliteStore",
+    "SquashRow",
+    "StateRow",
     "Status",
     "Store",
+    "ThinnedRow",
     "TrustRow",
     "VersionRow",
     "WaitingMessage",
@@ -77,4 +89,6 @@ __all__ = [
     "open_registry",
     "privacy",
     "sqlite",
+    "state_folder",
+    "statements",
 ]

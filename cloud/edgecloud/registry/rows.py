@@ -316,9 +316,71 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SquashRow:
+    """One update in the place of a run of them: from a version that is recoverable, or the base, to another one."""
+
+    version_id: int  # its end
+    from_id: int | None  # its start; None: the base of its end
+    kind: str  # "delta" or "exact"; "snapshot" where a unit or the base changed on the way: then it starts at the base
+    blob: bytes  # digest of the update, a container without a signature, in the blob store
+    size: int  # its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ThinnedRow:
+    """A version whose own container was dropped."""
+
+    version_id: int
+    gone: bool  # it is no longer recoverable; else a squash leads to it
+    at: int
+    proof: bytes  # header proof: what its device sealed, without the content
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRow:
+    """A device that was erased by law."""
+
+    number: int  # of the operator's word
+    device: str | None  # while some of it is still there; None: all is gone, its name too
+    record: bytes  # as the command key sealed it
+
+
+@dataclass(frozen=True, slots=True)
 class SignedEnd:
     """Up to where the receipt key has signed the log."""
 
     number: int
     link: bytes
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """The state of a version, kept so that others are near. Derived: it may go, and it may be made again."""
+
+    version_id: int
+    lineage: int
+    digest: bytes  # of the kept bytes
+    size: int
+    kept_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """What the centre promises, and what it may let go. The one with the highest number is in force."""
+
+    number: int  # 0: nobody has set one
+    recover_within: str  # "2 states" or "200 ms"
+    keep: str  # "all", or what of retention.py lets versions go
+    record: bytes  # as the command key sealed `keep`; empty while all is kept
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedRow:
+    """How far an epoch's versions have been looked at for what is to be kept, and for which policy."""
+
+    lineage: int
+    epoch: int
+    policy: int  # number; 0: the default
+    version_id: int  # 0: none yet

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
-from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch, RootMismatch, WrongBase
+from modelwire.errors import BadArgument, BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch, RootMismatch, WrongBase
 from modelwire.identity import weights_node
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.replay import first_apart
@@ -21,6 +21,8 @@ from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
+
+from . import squashed
 
 BASES_KEPT = 8
 BACK = "edgecloud restore BACKUP"
@@ -72,6 +74,7 @@ class LoadedBases:
 
 def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
     """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
+    require_own(store, lineage, version)
     sent = store.blobs.container(version.blob, limits.LARGE)
     header = sent.header
     extension = cbor.encode(dict(header.extension)) if header.extension else b""
@@ -90,13 +93,37 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
     return sent
 
 
+def require_own(store: Store, lineage: LineageRow, version: VersionRow) -> None:
+    """Raise Thinned for a version that is no longer recoverable, BadArgument for one of which a squash has taken its container's place."""
+    left = store.thinnings.get(version.id)
+    if left is None:
+        return
+    squashed.require_held(store, lineage, version)
+    raise BadArgument(
+        reason=f"what {lineage}@{version.version} was sent as, a {version.kind}, was dropped; its header and signature are kept",
+        fix=f"the version itself is recoverable: edgecloud materialise {lineage}@{version.version} -o FILE",
+    )
+
+
+def carrier(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
+    """Return what leads to a version: its own container, or the squash that has taken its place. Raises as `open_container`."""
+    squash = store.thinnings.squash(version.id)
+    return open_container(store, lineage, version) if squash is None else squashed.open_squash(store, lineage, version, squash)
+
+
+def require_signed(store: Store, lineage: LineageRow, version: VersionRow) -> None:
+    """Raise unless a key that ever spoke for the device has sealed a version: its container, or the header that is left of it."""
+    if squashed.proof_of(store, lineage, version) is None:
+        check_signature(store, lineage, open_container(store, lineage, version))
+
+
 def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
     A recipe is replayed. Raises RootMismatch when the result is another than its device had: of a recipe with checkpoints it names the
     first that is another, too. After any error the state is of no use.
     """
-    container = open_container(store, lineage, version)
+    container = carrier(store, lineage, version)
     before = state.copy() if _marks_are_looked_at(container, state) else None
     try:
         apply(state, container, limits.LARGE)
@@ -127,6 +154,7 @@ def rebuild(store: Store, version: VersionRow, bases: LoadedBases) -> ModelState
     """
     lineage = store.lineages.by_id(version.lineage)
     require_served(lineage, version)
+    squashed.require_held(store, lineage, version)
     state = bases[version.base].state()
     for link in store.versions.chain(version):
         step(store, lineage, link, state, prove=link.id == version.id)
@@ -159,6 +187,7 @@ class Checked:
     version: VersionRow | None  # None: the base
     error: ModelWireError | None  # None: exact, or waiting
     waiting: bool = False  # its bytes are whole; the ingester has not judged yet what they make
+    thinned: bool = False  # it is no longer recoverable; what its device sealed of it is proven
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else 'base'}"
@@ -171,19 +200,27 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
     """
     state: ModelState | None = None
     reached = b""
+    gone, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
     for version in store.versions.of(lineage.id):
         if version.status is Status.REFUSED:
             continue
         try:
-            if version.kind != "snapshot" and version.parent_id in lost:
+            squash = squashes.get(version.id)
+            before = squash.from_id if squash is not None else version.parent_id
+            if (squash.kind if squash is not None else version.kind) != "snapshot" and before in lost:
                 raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact", fix=BACK)
-            check_signature(store, lineage, open_container(store, lineage, version))
+            require_signed(store, lineage, version)
+            if gone.get(version.id):
+                yield Checked(lineage, version, None, thinned=True)
+                continue
             if version.status is Status.STORED:
                 state, reached = None, b""
                 yield Checked(lineage, version, None, waiting=True)
                 continue
-            if version.parent_id is None or version.kind == "snapshot":
+            if squash is not None:
+                state = rebuild(store, version, bases)
+            elif version.parent_id is None or version.kind == "snapshot":
                 state = bases[version.base].state()
                 if version.parent_id is not None:
                     _require_parent(store, lineage, version)
@@ -205,9 +242,12 @@ def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Chec
     """Prove one version, whatever its chain takes. A stored one that is whole and does not come out is the ingester's to judge."""
     lineage = store.lineages.by_id(version.lineage)
     try:
-        check_signature(store, lineage, open_container(store, lineage, version))
+        require_signed(store, lineage, version)
     except ModelWireError as error:
         return Checked(lineage, version, error)
+    left = store.thinnings.get(version.id)
+    if left is not None and left.gone:
+        return Checked(lineage, version, None, thinned=True)
     try:
         rebuild(store, version, bases)
     except ModelWireError as error:

@@ -9,7 +9,9 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
+from .keeping import Policies, States
 from .models import Bases, Lineages, Versions
+from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
 
@@ -28,7 +30,11 @@ class Store(Protocol):
     requests: Requests
     transfers: Transfers
     annotations: Annotations
+    thinnings: Thinnings
+    erasures: Erasures
     log: Log
+    states: States
+    policies: Policies
     blobs: BlobStore
 
     @property
