@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from edgecloud.audit import tampering
 from edgecloud.audit.signing import require_signed
 from edgecloud.intake.routing import Ingest
-from edgecloud.registry import LineageRow, Status, Store, VersionRow
+from edgecloud.registry import LineageRow, SqliteStore, Status, Store, VersionRow, statements
 from edgecloud.versions import materialise
 from modelwire.errors import ModelWireError
 from modelwire.lattice.state import ModelState
+from modelwire.wire.signing import KEY_BYTES
 from tests.simulator.made import CARRIED, GIVEN_UP, VERIFIED, WAITING, Made
 
 Remembered = dict[str, list[Made]]  # what each device has made, by the name of its lineage, as DEVICE/MODEL
@@ -41,13 +43,21 @@ class Verdict:
         self.examples.setdefault(name, f"{which}: {text}" if text else which)
 
 
-def audit(store: Store, remembered: Remembered, *, again: int = 0, rng: Random | None = None) -> Verdict:
-    """Return what is left of all that the devices have made. again: so many versions are recovered a second time, each by itself."""
-    out = Verdict()
+def audit(store: Store, remembered: Remembered, keys: Mapping[str, bytes], *, again: int = 0, rng: Random | None = None) -> Verdict:
+    """Return what is left of all that the devices have made.
+
+    keys: each device's public key, by its name: an erasure names no device, and the operator sealed whose key it is. again: so many versions
+    are recovered a second time, each by itself.
+    """
+    out, erased = Verdict(), erased_keys(store)
     bases = materialise.LoadedBases(store)
     pick = rng if rng is not None else Random(0)
     rows = 0
     for name, all_made in sorted(remembered.items()):
+        if keys[name.split("/")[0]] in erased:
+            for made in all_made:
+                out.call("erased", f"{name}@{made.version}")
+            continue
         try:
             lineage = store.lineages.get(*name.split("/"))
             versions = {v.commit: v for v in store.versions.of(lineage.id)} if lineage is not None else {}
@@ -66,15 +76,26 @@ def audit(store: Store, remembered: Remembered, *, again: int = 0, rng: Random |
     return out
 
 
-def log_is_whole(store: Store) -> str:
-    """Return why the log is not to be believed; empty when it is whole and signed to its end."""
+def erased_keys(store: Store) -> set[bytes]:
+    """Return the keys of the devices whose erasure the operator has sealed, be it done or under way."""
+    out = set()
+    for row in store.erasures.all():
+        said = statements.unsealed(row.record)
+        if isinstance(said, statements.Erasure):
+            out |= {said.keys[i : i + KEY_BYTES] for i in range(0, len(said.keys), KEY_BYTES)}
+    return out
+
+
+def log_is_whole(store: SqliteStore) -> str:
+    """Return why the log is not to be believed, or what in the registry is not as it says; empty when all is well."""
     try:
         ingest = Ingest(store, secret=bytes(32))
         ingest.catch_up()
         require_signed(store, ingest.admissions, "the registry")
+        found = tampering.look(store)
     except ModelWireError as error:
         return str(error)
-    return ""
+    return "; ".join(found[:3])
 
 
 Recovered = bytes | ModelWireError | None  # SHA-256 of the file; what keeps it from being exact; nothing for one that is not judged yet

@@ -39,12 +39,12 @@ START = 3.0  # seconds that a start takes
 class Work:
     """Something that is done beside the ingest, now and then: compaction, thinning, a backup. It may be ended at any of its writes.
 
-    do: works on the open registry until it is done for now; `now` are Unix seconds.
+    begin: called at each start of the centre, with its registry and a clock of Unix seconds; what it returns is called again and again.
     """
 
     name: str
     every: float  # seconds
-    do: Callable[[SqliteStore, int], object]
+    begin: Callable[[SqliteStore, Callable[[], float]], Callable[[], object]]
 
 
 @dataclass
@@ -103,7 +103,8 @@ class SimulatedCentre:
         self._session = self.broker.connect(NAME, (all_up(FLEET),), self)
         self._tick(life)
         for work in self.works:
-            self.time.after(work.every * (0.5 + self._rng.random()), partial(self._work, work, life))
+            again = work.begin(self.store, self.time.wall)
+            self.time.after(work.every * (0.5 + self._rng.random()), partial(self._work, work, again, life))
         self._rebuild_soon()
 
     def _make(self) -> None:
@@ -267,18 +268,17 @@ class SimulatedCentre:
                 self._asked[which] = self.time.now
                 self._say(self._ingest.said(request, now))
 
-    def _work(self, work: Work, life: int) -> None:
+    def _work(self, work: Work, again: Callable[[], object], life: int) -> None:
         if life != self._life:
             return
 
         def do() -> None:
-            assert self.store is not None
-            work.do(self.store, self.time.seconds())
+            again()
             self.counts.works[work.name] += 1
             self.time.note(f"work {work.name}")
 
         if self._guarded(do):
-            self.time.after(work.every, lambda: self._work(work, life))
+            self.time.after(work.every, lambda: self._work(work, again, life))
 
     def _say(self, replies: Sequence[Reply]) -> None:
         assert self._session is not None

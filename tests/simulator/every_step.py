@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from edgecloud.registry import SqliteStore, open_registry
 from modelwire.errors import ModelWireError
 from tests.simulator.audit import Remembered, Verdict, audit, log_is_whole
 from tests.simulator.crashes import Crash, Steps, copy_registry
+
+class Fleet(Protocol):
+    """Whose versions these are."""
+
+    def remembered(self) -> Remembered: ...
+
+    def keys(self) -> Mapping[str, bytes]: ...
+
 
 Piece = Callable[[SqliteStore], object]  # of work; done again it does what is left
 
@@ -46,7 +55,7 @@ class Outcome:
 
 
 def end_everywhere(
-    start: Path, folder: Path, piece: Piece, remembered: Remembered, *, only: Iterable[int] | None = None, cuts: int = 20, again: int = 0,
+    start: Path, folder: Path, piece: Piece, fleet: Fleet, *, only: Iterable[int] | None = None, cuts: int = 20, again: int = 0,
     seed: int = 0,
 ) -> Survived:  # fmt: skip
     """Return what came of a piece of work that was killed before each of its writes, and in the middle of those to files.
@@ -56,26 +65,26 @@ def end_everywhere(
     """
     out, steps = Survived(), Steps()
     with steps.installed():
-        before = _look(start, folder / "before", remembered, out, "before", again)
+        before = _look(start, folder / "before", fleet, out, "before", again)
         whole = _copied(start, folder / "whole")
         store = open_registry(whole, synchronous="OFF")
         with steps.counted():
             piece(store)
         names = list(steps.names)
         out.steps, out.kinds = len(names), Counter(" ".join(name.split()[:3]) for name in names)
-        _cut_log(whole, folder, remembered, out, Random(seed), cuts, before, piece)
+        _cut_log(whole, folder, fleet, out, Random(seed), cuts, before, piece)
         store.close()
-        after = _look(whole, folder / "after", remembered, out, "undisturbed", again)
+        after = _look(whole, folder / "after", fleet, out, "undisturbed", again)
         for step in only if only is not None else range(1, len(names) + 1):
             for torn in (False, True) if names[step - 1] == "os.write" else (False,):
                 out.crashes += 1
                 which = f"killed {'in' if torn else 'before'} step {step} of {len(names)}, {names[step - 1]}"
-                _one(start, folder, piece, remembered, out, steps, step, torn, which, before, after, again)
+                _one(start, folder, piece, fleet, out, steps, step, torn, which, before, after, again)
     return out
 
 
 def _one(
-    start: Path, folder: Path, piece: Piece, remembered: Remembered, out: Survived, steps: Steps, step: int, torn: bool, which: str,
+    start: Path, folder: Path, piece: Piece, fleet: Fleet, out: Survived, steps: Steps, step: int, torn: bool, which: str,
     before: Outcome, after: Outcome, again: int,
 ) -> None:  # fmt: skip
     place, left = _copied(start, folder / "living"), folder / "left" / "fleet.db"
@@ -91,7 +100,7 @@ def _one(
     finally:
         store.close()
         shutil.rmtree(place.parent)
-    found = _look(left, folder / "looked", remembered, out, which, again)
+    found = _look(left, folder / "looked", fleet, out, which, again)
     if found.exact < min(before.exact, after.exact):
         out.failures.append(f"{which}: {found.exact} versions are exact, {before.exact} were before and {after.exact} are to be after")
     done = open_registry(left, synchronous="OFF")
@@ -100,14 +109,14 @@ def _one(
         piece(done)
     finally:
         done.close()
-    again_done = _look(left, folder / "looked", remembered, out, f"{which}, then done", again)
+    again_done = _look(left, folder / "looked", fleet, out, f"{which}, then done", again)
     if again_done != after:
         out.failures.append(f"{which}, then done: {again_done}, undisturbed {after}")
     shutil.rmtree(left.parent)
 
 
 def _cut_log(
-    path: Path, folder: Path, remembered: Remembered, out: Survived, rng: Random, cuts: int, before: Outcome, piece: Piece
+    path: Path, folder: Path, fleet: Fleet, out: Survived, rng: Random, cuts: int, before: Outcome, piece: Piece
 ) -> None:
     """Cut SQLite's log anywhere, as a power cut leaves it: whole commits of it count, in their order, and nothing else."""
     log = path.with_name(path.name + "-wal")
@@ -119,13 +128,13 @@ def _cut_log(
         at = rng.randrange(size)
         with left.with_name("fleet.db-wal").open("r+b") as file:
             file.truncate(at)
-        found = _look(left, folder / "looked", remembered, out, f"its log cut at byte {at} of {size}", 0)
+        found = _look(left, folder / "looked", fleet, out, f"its log cut at byte {at} of {size}", 0)
         if found.exact < before.exact and not found.named:
             out.failures.append(f"its log cut at byte {at} of {size}: {found.exact} versions are exact, {before.exact} were before")
         shutil.rmtree(left.parent)
 
 
-def _look(path: Path, place: Path, remembered: Remembered, out: Survived, which: str, again: int) -> Outcome:
+def _look(path: Path, place: Path, fleet: Fleet, out: Survived, which: str, again: int) -> Outcome:
     """Audit a copy of a registry: the look itself must not mend anything."""
     copy = _copied(path, place)
     try:
@@ -135,7 +144,7 @@ def _look(path: Path, place: Path, remembered: Remembered, out: Survived, which:
         out.failures.append(f"{which}: it can't be opened any more: {error}")
         return Outcome(0, ())
     try:
-        verdict = audit(store, remembered, again=again)
+        verdict = audit(store, fleet.remembered(), fleet.keys(), again=again)
         problems = store.problems()
         if why := log_is_whole(store):
             problems.append(why)

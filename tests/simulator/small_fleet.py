@@ -29,6 +29,9 @@ class SmallFleet:
     def remembered(self) -> Remembered:
         return {f"{d.name}/{d.model}": list(self._past(d)) for d in self.devices}
 
+    def keys(self) -> dict[str, bytes]:
+        return {d.name: d.key.public for d in self.devices}
+
     def _past(self, d: ScriptedDevice) -> list[Made]:
         out = []
         for version, sent in d.made.items():

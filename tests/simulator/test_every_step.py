@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgecloud.registry import SqliteStore
+from edgecloud.keeping import erasing
+from edgecloud.keeping.thinning import Thinner
+from edgecloud.registry import SqliteStore, open_registry
 from tests.simulator.every_step import end_everywhere
-from tests.simulator.small_fleet import judge_all, small_fleet, take_all
+from tests.simulator.small_fleet import NOW, SmallFleet, judge_all, small_fleet, take_all
+from tests.simulator.works import erase, set_policy
+
+
+@contextmanager
+def opened(fleet: SmallFleet) -> Iterator[SqliteStore]:
+    store = open_registry(fleet.path, synchronous="OFF")
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
 def test_taking_messages_in_survives_a_kill_at_every_write(tmp_path: Path) -> None:
     fleet = small_fleet(tmp_path, devices=1, versions=8)
-    survived = end_everywhere(fleet.path, tmp_path / "runs", take_all(fleet.said), fleet.remembered())
+    survived = end_everywhere(fleet.path, tmp_path / "runs", take_all(fleet.said), fleet)
     assert survived.failures == []
     assert survived.steps > 80 and {"COMMIT", "INSERT INTO blob", "os.write", "os.fsync"} <= survived.kinds.keys()
 
@@ -22,9 +36,40 @@ def test_taking_messages_in_survives_a_kill_at_every_write(tmp_path: Path) -> No
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
 def test_the_rebuild_survives_a_kill_at_every_write(tmp_path: Path) -> None:
     fleet = small_fleet(tmp_path, devices=1, versions=8, unjudged=8)
-    survived = end_everywhere(fleet.path, tmp_path / "runs", judge_all, fleet.remembered())
+    survived = end_everywhere(fleet.path, tmp_path / "runs", judge_all, fleet)
     assert survived.failures == []
     assert survived.steps >= 16
+
+
+@pytest.mark.slow("is killed at each of its writes", seconds=8)
+@pytest.mark.parametrize("what", ["last 2", "tagged"])
+def test_thinning_survives_a_kill_at_every_write(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecloud.keeping.thinning.MOST", 4)  # so that a history goes in several steps
+    fleet = small_fleet(tmp_path, devices=2, versions=9)
+    with opened(fleet) as store:
+        set_policy(store, what, NOW)
+    survived = end_everywhere(fleet.path, tmp_path / "runs", lambda s: Thinner(s, clock=lambda: NOW).run(), fleet, again=20)
+    assert survived.failures == []
+    assert survived.steps > 40 and {"COMMIT", "INSERT INTO squash", "DELETE FROM blob", "os.unlink"} <= survived.kinds.keys()
+
+
+@pytest.mark.slow("is killed at each of its writes", seconds=8)
+def test_erasure_survives_a_kill_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing, "ENTRIES", 9)  # so that it goes in several steps
+    monkeypatch.setattr(erasing, "ROWS", 5)
+    fleet = small_fleet(tmp_path, devices=2, versions=9)
+    with opened(fleet) as store:
+        set_policy(store, "last 4", NOW)
+        Thinner(store, clock=lambda: NOW).run()
+
+    def work(store: SqliteStore) -> None:
+        if not store.erasures.all():
+            erase(store, "pi-0", NOW)
+        erasing.resume(store)
+
+    survived = end_everywhere(fleet.path, tmp_path / "runs", work, fleet)
+    assert survived.failures == []
+    assert survived.steps > 60 and {"INSERT INTO erasure", "DELETE FROM version"} <= survived.kinds.keys()
 
 
 def moved_carelessly(store: SqliteStore) -> None:
@@ -41,5 +86,5 @@ def moved_carelessly(store: SqliteStore) -> None:
 
 def test_a_work_that_drops_what_it_has_not_replaced_yet_is_found_out(tmp_path: Path) -> None:
     fleet = small_fleet(tmp_path, devices=1, versions=4)
-    survived = end_everywhere(fleet.path, tmp_path / "runs", moved_carelessly, fleet.remembered(), cuts=0)
+    survived = end_everywhere(fleet.path, tmp_path / "runs", moved_carelessly, fleet, cuts=0)
     assert any("versions are exact" in failure for failure in survived.failures)
