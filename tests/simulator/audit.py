@@ -17,7 +17,7 @@ from edgecloud.audit.signing import require_signed
 from edgecloud.intake.routing import Ingest
 from edgecloud.registry import LineageRow, SqliteStore, Status, Store, VersionRow, statements
 from edgecloud.versions import materialise
-from modelwire.errors import ModelWireError
+from modelwire.errors import ModelWireError, Thinned
 from modelwire.lattice.state import ModelState
 from modelwire.wire.signing import KEY_BYTES
 from tests.simulator.made import CARRIED, GIVEN_UP, VERIFIED, WAITING, Made
@@ -33,6 +33,7 @@ class Verdict:
     named: Counter[str] = field(default_factory=Counter)  # by what the centre calls it: refused, waiting, RegistryDamaged, ...
     examples: dict[str, str] = field(default_factory=dict)  # of each name
     diverged: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # of them, those that are served: whatever else is said, this may never be
 
     @property
     def versions(self) -> int:
@@ -57,6 +58,8 @@ def audit(store: Store, remembered: Remembered, keys: Mapping[str, bytes], *, ag
         if keys[name.split("/")[0]] in erased:
             for made in all_made:
                 out.call("erased", f"{name}@{made.version}")
+            if name.split("/")[0] not in store.erasures.under_way() and store.lineages.get(*name.split("/")) is not None:
+                out.diverged.append(f"{name}: it is said to be erased, and is there")
             continue
         try:
             lineage = store.lineages.get(*name.split("/"))
@@ -86,16 +89,15 @@ def erased_keys(store: Store) -> set[bytes]:
     return out
 
 
-def log_is_whole(store: SqliteStore) -> str:
-    """Return why the log is not to be believed, or what in the registry is not as it says; empty when all is well."""
+def wrong_in_log(store: SqliteStore) -> list[str]:
+    """Return why the log is not to be believed, and what in the registry is not as it says; nothing when all is well."""
     try:
         ingest = Ingest(store, secret=bytes(32))
         ingest.catch_up()
         require_signed(store, ingest.admissions, "the registry")
-        found = tampering.look(store)
+        return tampering.look(store)
     except ModelWireError as error:
-        return str(error)
-    return "; ".join(found[:3])
+        return [str(error)]
 
 
 Recovered = bytes | ModelWireError | None  # SHA-256 of the file; what keeps it from being exact; nothing for one that is not judged yet
@@ -151,6 +153,9 @@ def _lineage(
             out.call("not judged yet", which)
         else:
             _served(out, which, made, row, recovered[made.commit])
+    proven = [v for v in versions.values() if v.status is Status.VERIFIED]
+    if proven and isinstance(recovered[(newest := max(proven, key=lambda v: v.version)).commit], Thinned):
+        out.diverged.append(f"{name}@{newest.version}: no policy lets the newest version go, and it was thinned")
     for commit, row in versions.items():
         if commit not in known:
             out.diverged.append(f"{name}@{row.version}: the centre holds what its board never made")
@@ -163,6 +168,7 @@ def _served(out: Verdict, which: str, made: Made, row: VersionRow, recovered: Re
         out.diverged.append(f"{which}: what its board sealed wrongly is served")
     elif row.root != made.root or (made.file_sha256 and recovered != made.file_sha256):
         out.diverged.append(f"{which}: what is served is not the file that ran on its board")
+        out.wrong.append(out.diverged[-1])
     else:
         out.exact += 1
 
@@ -180,6 +186,7 @@ def _same_again(
         return
     if hashlib.sha256(materialise.file_of(state, bases[version.base])).digest() != before:
         out.diverged.append(f"{which}: recovered by itself it is another than in its turn")
+        out.wrong.append(out.diverged[-1])
 
 
 def _all_named(out: Verdict, name: str, all_made: Iterable[Made], error: ModelWireError) -> None:

@@ -46,6 +46,7 @@ class LightDevice:
         self.lies: set[bytes] = set()
         self.answered: set[int] = set()  # numbers of the commands that it has followed
         self._verified: set[bytes] = set()  # commits
+        self.left = False
         self._session: Session | None = None
         self._life = 0  # of its connections
         self._welcomed = False
@@ -66,7 +67,7 @@ class LightDevice:
 
     def settled(self) -> bool:
         """Return whether there is nothing that it still has to make or to send."""
-        return self.made >= self.quota and not self.device.waiting
+        return self.left or (self.made >= self.quota and not self.device.waiting)
 
     def past(self) -> Iterator[Made]:
         """Yield all that it ever made."""
@@ -84,6 +85,19 @@ class LightDevice:
         self._sent.clear()
         self._welcomed, self._hello_wait = False, HELLO
         self._say_hello()
+
+    def leave(self) -> int:
+        """Go for good: its operator has it erased. Return how many updates it has not made yet."""
+        left, self.left, self.quota = self.quota - self.made, True, self.made
+        self._life += 1
+        if self._session is not None:
+            self.broker.leave(self._session)
+        return left
+
+    def take_over(self, more: int) -> None:
+        """Make so many updates more."""
+        self.quota += more
+        self._plan_training()
 
     def cut(self, seconds: float) -> None:
         if self._session is not None:

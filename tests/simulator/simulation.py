@@ -20,7 +20,7 @@ from edgecloud.registry import open_registry
 from modelwire.tflite.file import write_weights
 from tests.edgecloud.device import Base
 from tests.simulator import rot
-from tests.simulator.audit import Remembered, Verdict, audit, log_is_whole
+from tests.simulator.audit import Remembered, Verdict, audit, wrong_in_log
 from tests.simulator.boards import RealBoard
 from tests.simulator.broker import CALM, Broker
 from tests.simulator.centre import CentreCounts, SimulatedCentre, Work
@@ -28,6 +28,7 @@ from tests.simulator.crashes import Steps
 from tests.simulator.light import LightDevice
 from tests.simulator.script import MOST_WRITES, Fault, Script
 from tests.simulator.timeline import Timeline, seeded
+from tests.simulator.works import POLICIES, WORKS, erase, set_policy
 
 PATIENCE = 3 * 3600.0  # seconds of the simulated clock after the last update, in which all must have settled
 AGAIN = 50  # one version of so many is recovered a second time, by itself
@@ -79,7 +80,7 @@ class Report:
 class Simulation:
     """A fleet that lives by a script."""
 
-    def __init__(self, script: Script, folder: Path, *, works: Sequence[Work] = (), progress: bool = False) -> None:
+    def __init__(self, script: Script, folder: Path, *, works: Sequence[Work] = WORKS, progress: bool = False) -> None:
         """folder: an empty one. progress: tell on stderr how far it is."""
         self.script, self.folder, self._progress = script, folder, progress
         self.time, self.steps = Timeline(), Steps()
@@ -189,6 +190,15 @@ class Simulation:
             self.light[number % len(self.light)].reflash()
         elif kind == "ask snapshot":
             self._ask(number)
+        elif kind == "policy" and self.centre.store is not None:
+            set_policy(self.centre.store, POLICIES[number % len(POLICIES)], self.time.seconds())
+        elif kind == "erase" and self.light and self.centre.store is not None:
+            gone = self.light[number % len(self.light)]
+            if erase(self.centre.store, gone.name, self.time.seconds()):
+                left = gone.leave()
+                heirs = [one for one in self.light if not one.left]
+                if heirs:
+                    heirs[number % len(heirs)].take_over(left)
         elif kind == "rot" and self.centre.store is not None:
             self._report.rotten.append(rot.flip_blob(self.centre.store, Random(number)))
 
@@ -211,10 +221,9 @@ class Simulation:
             board.stop()
         store = open_registry(self.centre.path, synchronous="OFF")
         try:
-            report.verdict = audit(store, remembered, again=self.made // AGAIN, rng=Random(self.script.seed))
-            report.problems = store.problems() if not report.rotten else []
-            if why := log_is_whole(store):
-                report.problems.append(why)
+            keys = {one.name: one.key for one in (*self.light, *self.boards)}
+            report.verdict = audit(store, remembered, keys, again=self.made // AGAIN, rng=Random(self.script.seed))
+            report.problems = [] if report.rotten else store.problems() + wrong_in_log(store)
         finally:
             store.close()
         report.digest, report.events, report.simulated = time.digest, time.noted, time.now
@@ -232,7 +241,7 @@ def bases() -> tuple[Base, ...]:
     return first, Base(write_weights(first.parsed, weights))
 
 
-def simulate(script: Script, folder: Path, *, works: Sequence[Work] = (), progress: bool = False) -> Report:
+def simulate(script: Script, folder: Path, *, works: Sequence[Work] = WORKS, progress: bool = False) -> Report:
     """Run a script in `folder`, which is made for it and gone afterwards."""
     folder.mkdir(parents=True)
     try:

@@ -42,24 +42,23 @@ def test_the_rebuild_survives_a_kill_at_every_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
-@pytest.mark.parametrize("what", ["last 2", "tagged"])
-def test_thinning_survives_a_kill_at_every_write(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thinning_survives_a_kill_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgecloud.keeping.thinning.MOST", 4)  # so that a history goes in several steps
-    fleet = small_fleet(tmp_path, devices=2, versions=9)
+    fleet = small_fleet(tmp_path, devices=1, versions=9)
     with opened(fleet) as store:
-        set_policy(store, what, NOW)
-    survived = end_everywhere(fleet.path, tmp_path / "runs", lambda s: Thinner(s, clock=lambda: NOW).run(), fleet, again=20)
+        set_policy(store, "last 2", NOW)
+    survived = end_everywhere(fleet.path, tmp_path / "runs", lambda s: Thinner(s, clock=lambda: NOW).run(), fleet, again=4)
     assert survived.failures == []
-    assert survived.steps > 40 and {"COMMIT", "INSERT INTO squash", "DELETE FROM blob", "os.unlink"} <= survived.kinds.keys()
+    assert survived.steps > 20 and {"COMMIT", "INSERT INTO squash", "DELETE FROM blob", "os.unlink"} <= survived.kinds.keys()
 
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
 def test_erasure_survives_a_kill_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasing, "ENTRIES", 9)  # so that it goes in several steps
     monkeypatch.setattr(erasing, "ROWS", 5)
-    fleet = small_fleet(tmp_path, devices=2, versions=9)
+    fleet = small_fleet(tmp_path, devices=2, versions=5)
     with opened(fleet) as store:
-        set_policy(store, "last 4", NOW)
+        set_policy(store, "last 3", NOW)
         Thinner(store, clock=lambda: NOW).run()
 
     def work(store: SqliteStore) -> None:
@@ -69,7 +68,7 @@ def test_erasure_survives_a_kill_at_every_write(tmp_path: Path, monkeypatch: pyt
 
     survived = end_everywhere(fleet.path, tmp_path / "runs", work, fleet)
     assert survived.failures == []
-    assert survived.steps > 60 and {"INSERT INTO erasure", "DELETE FROM version"} <= survived.kinds.keys()
+    assert survived.steps > 50 and {"INSERT INTO erasure", 'DELETE FROM "version"', "UPDATE log SET"} <= survived.kinds.keys()
 
 
 def moved_carelessly(store: SqliteStore) -> None:
