@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import MEMORY, in_memory
-from tests.simulator.script import scripted, smaller
+from tests.simulator.script import Script, scripted, smaller
 from tests.simulator.simulation import Report, simulate
 
 
@@ -35,19 +35,20 @@ def main(argv: list[str] | None = None) -> int:
         if report.failures:
             failed = 1
             said = " ".join(f"--{name} {getattr(args, name)}" for name in ("updates", "devices", "boards", "rots") if getattr(args, name))
-            print(f"again: python -m tests.simulator --seed {seed} {said}" + (f" --faults {args.faults}" if args.faults is not None else ""))
+            said += f" --faults {args.faults}" if args.faults is not None else ""
+            print(f"again: python -m tests.simulator --seed {seed} {said}")
             if args.shrink:
                 shrink(script)
     return failed
 
 
-def run(script, *, progress: bool = False) -> Report:  # type: ignore[no-untyped-def]
+def run(script: Script, *, progress: bool = False) -> Report:
     """Run a script in memory where that is possible."""
     with tempfile.TemporaryDirectory(prefix="simulator-", dir=MEMORY if in_memory() else None) as folder:
         return simulate(script, Path(folder) / "fleet", progress=progress)
 
 
-def shrink(script, tries: int = 40) -> None:  # type: ignore[no-untyped-def]
+def shrink(script: Script, tries: int = 40) -> None:
     """Cut a failing script down while it still fails, and print what is left."""
     while tries > 0:
         for candidate in smaller(script):

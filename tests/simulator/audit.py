@@ -22,6 +22,7 @@ from modelwire.lattice.state import ModelState
 from modelwire.wire.signing import KEY_BYTES
 from tests.simulator.made import CARRIED, GIVEN_UP, VERIFIED, WAITING, Made
 
+AT_ITS_BOARD = {WAITING: "still at its board", GIVEN_UP: "given up by its board", CARRIED: "carried by a later one"}
 Remembered = dict[str, list[Made]]  # what each device has made, by the name of its lineage, as DEVICE/MODEL
 
 
@@ -47,8 +48,8 @@ class Verdict:
 def audit(store: Store, remembered: Remembered, keys: Mapping[str, bytes], *, again: int = 0, rng: Random | None = None) -> Verdict:
     """Return what is left of all that the devices have made.
 
-    keys: each device's public key, by its name: an erasure names no device, and the operator sealed whose key it is. again: so many versions
-    are recovered a second time, each by itself.
+    keys: each device's public key, by its name: an erasure names no device, and the operator sealed whose key it is.
+    again: so many versions are recovered a second time, each by itself.
     """
     out, erased = Verdict(), erased_keys(store)
     bases = materialise.LoadedBases(store)
@@ -141,8 +142,8 @@ def _lineage(
         known.add(made.commit)
         which, row = f"{name}@{made.version}", versions.get(made.commit)
         if row is None:
-            if made.fate in (WAITING, GIVEN_UP, CARRIED):
-                out.call({WAITING: "still at its board", GIVEN_UP: "given up by its board", CARRIED: "carried by a later one"}[made.fate], which)
+            if made.fate in AT_ITS_BOARD:
+                out.call(AT_ITS_BOARD[made.fate], which)
             else:
                 out.diverged.append(f"{which}: its board was told that it is verified, and the centre knows nothing of it")
         elif row.status is Status.REFUSED:

@@ -19,6 +19,7 @@ from edgeagent.rounds import round as rounds
 from edgeagent.service.agent import Agent
 from edgeagent.settings import reading
 from edgeagent.state.folder import DeviceFolder, open_folder
+from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
 from modelwire.errors import LinkError, ModelWireError, TooLarge
 from modelwire.wire import topics
@@ -106,7 +107,10 @@ class BoardLink:
 class RealBoard:
     """One board, through all its starts. It makes `quota` updates and sends each until there is a last word on it."""
 
-    def __init__(self, time: Timeline, broker: Broker, rng: Random, name: str, folder: Path, steps: Steps, every: float, quota: int) -> None:
+    def __init__(
+        self, time: Timeline, broker: Broker, rng: Random, name: str, folder: Path, steps: Steps, every: float, quota: int
+    ) -> None:
+        """folder: for its state, one within for each of its lives. every: seconds on the mean between two rounds."""
         self.time, self.broker, self.rng, self.name, self.steps, self.every, self.quota = time, broker, rng, name, steps, every, quota
         self.starts = self.made = 0
         self.crashes: Counter[str] = Counter()
@@ -172,7 +176,7 @@ class RealBoard:
     # Its life.
 
     @property
-    def _lineage(self):  # type: ignore[no-untyped-def]
+    def _lineage(self) -> Lineage:
         assert self.device is not None
         return self.device.lineages[MODEL]
 

@@ -6,7 +6,7 @@ behind younger ones, or with a bit flipped. How often, its `Weather` says; when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol

@@ -20,6 +20,7 @@ from modelwire.errors import ModelWireError
 from tests.simulator.audit import Remembered, Verdict, audit, wrong_in_log
 from tests.simulator.crashes import Crash, Steps, copy_registry
 
+
 class Fleet(Protocol):
     """Whose versions these are."""
 

@@ -55,7 +55,7 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """What may never be: silent divergence, a registry that is not whole, a fault of the program, a device that never gets an answer."""
+        """What may never be: silent divergence, a registry that is not whole, a fault of the program, a device without an answer."""
         stuck = [] if self.rotten else [f"{name} never settled" for name in self.unsettled]
         faults = [f"{self.centre.faults} messages met a fault of the program"] if self.centre.faults else []
         return self.verdict.diverged + self.problems + faults + stuck

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecloud.registry import SqliteStore
 from tests.edgecloud.centre import Centre, add_base, make_registry, sign
-from tests.edgecloud.device import BULK, PART, ScriptedDevice
+from tests.edgecloud.device import BULK, PART, ScriptedDevice, Sent
 from tests.simulator.audit import Remembered
 from tests.simulator.made import GIVEN_UP, VERIFIED, WAITING, Made
 from tests.simulator.simulation import bases
@@ -66,7 +66,7 @@ def small_fleet(folder: Path, *, devices: int = 3, versions: int = 10, unjudged:
     return fleet
 
 
-def _one(device: ScriptedDevice, n: int):  # type: ignore[no-untyped-def]
+def _one(device: ScriptedDevice, n: int) -> Sent:
     """Return the n-th update of a device: a kind each in its turn."""
     if n % 10 == 4:
         return device.snapshot()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.keeping import deciding, erasing
 from edgecloud.keeping.thinning import Thinner
-from edgecloud.registry import SqliteStore
+from edgecloud.registry import LineageRow, SqliteStore
 from modelwire.errors import ModelWireError
 from tests.keys import COMMAND
 from tests.simulator.centre import Work
@@ -50,7 +50,7 @@ def _number(store: SqliteStore) -> int:
     return held.act + 1
 
 
-def _some(store: SqliteStore, now: int):  # type: ignore[no-untyped-def]
+def _some(store: SqliteStore, now: int) -> Sequence[LineageRow]:
     """Return a share of the models that changes from turn to turn: planning takes a look at each version."""
     lineages = store.lineages.all()
     count = max(1, len(lineages) // 40)
