@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["promise"]
+__all__ = ["compacting", "deciding", "erasing", "measuring", "promise", "purging", "retention", "thinning"]

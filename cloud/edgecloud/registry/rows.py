@@ -384,3 +384,17 @@ class CompactedRow:
     epoch: int
     policy: int  # number; 0: the default
     version_id: int  # 0: none yet
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLink:
+    """What a way through the versions needs to know of one."""
+
+    id: int
+    parent_id: int | None  # None: the base
+    kind: str
+    base: bytes
+    blob: bytes
+    size: int
+    status: Status
+    state_size: int  # bytes of its kept state; 0: none is kept

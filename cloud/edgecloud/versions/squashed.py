@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from edgecloud.audit.tampering import require_proof
-from edgecloud.registry import LineageRow, SquashRow, Status, Store, VersionRow
+from edgecloud.registry import LineageRow, SquashRow, Store, VersionRow
 from modelwire import limits
 from modelwire.errors import BadSignature, RegistryDamaged, Thinned
 from modelwire.update.container import Container, parse_unsigned
@@ -23,21 +23,13 @@ def require_held(store: Store, lineage: LineageRow, version: VersionRow) -> None
 
 def thinned(store: Store, lineage: LineageRow, version: VersionRow) -> Thinned:
     """Return what is said of a version that is gone."""
-    near = nearest(store, lineage, version)
+    near = [n for n in store.thinnings.nearest(lineage.id, version.version) if n is not None]
     said = " and ".join(f"@{n}" for n in near) if near else "none"
     facts = {"name": f"{lineage}@{version.version}", "nearest": said}
     if not near:
         return Thinned(**facts)
     one = min(near, key=lambda n: abs(n - version.version))
     return Thinned(**facts, fix=f"edgecloud materialise {lineage}@{one} -o FILE")
-
-
-def nearest(store: Store, lineage: LineageRow, version: VersionRow) -> list[int]:
-    """Return the numbers of the recoverable versions next to one, before and behind it."""
-    gone = store.thinnings.of(lineage.id)
-    held = [v.version for v in store.versions.of(lineage.id) if not gone.get(v.id) and v.status is not Status.REFUSED]
-    before, behind = [n for n in held if n < version.version], [n for n in held if n > version.version]
-    return [*([max(before)] if before else []), *([min(behind)] if behind else [])]
 
 
 def open_squash(store: Store, lineage: LineageRow, version: VersionRow, squash: SquashRow) -> Container:
@@ -57,6 +49,12 @@ def open_squash(store: Store, lineage: LineageRow, version: VersionRow, squash: 
         reason = f"the row of {lineage}@{version.version} does not agree with the squash that leads to it"
         raise RegistryDamaged(path="the registry", reason=reason, fix=BACK)
     return sent
+
+
+def before(store: Store, version: VersionRow) -> int | None:
+    """Return the id of the version that what leads to this one begins on: its parent, or the start of its squash; None: a base."""
+    squash = store.thinnings.squash(version.id)
+    return version.parent_id if squash is None else squash.from_id
 
 
 def proof_of(store: Store, lineage: LineageRow, version: VersionRow) -> HeaderProof | None:

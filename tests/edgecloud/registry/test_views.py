@@ -85,7 +85,9 @@ def test_a_registry_from_before_the_views_gets_them_with_the_figures_of_all_its_
             database.execute(f"DROP VIEW {name}")
         database.execute("DROP TABLE score")
         database.execute("DROP INDEX version_totals")
-        database.execute("DELETE FROM _sqlite_migrations WHERE name = 'm011_views'")
+        for name in ("squash", "thinned", "discard", "erasure"):
+            database.execute(f"DROP TABLE {name}")
+        database.execute("DELETE FROM _sqlite_migrations WHERE name IN ('m011_views', 'm014_thinning')")
         database.execute("PRAGMA user_version = 10")
         database.commit()
     monkeypatch.setattr(views, "AT_ONCE", 5)

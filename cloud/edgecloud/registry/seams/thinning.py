@@ -23,6 +23,9 @@ class Thinnings(Protocol):
     def of(self, lineage: int) -> dict[int, bool]:
         """Return the thinned versions of a lineage, and whether each is gone: no longer recoverable."""
 
+    def nearest(self, lineage: int, version: int) -> tuple[int | None, int | None]:
+        """Return the numbers of the recoverable versions next to a number, below and above it."""
+
     def put(self, squash: SquashRow) -> None:
         """Keep a squash, in the place of the one that leads to the same version."""
 

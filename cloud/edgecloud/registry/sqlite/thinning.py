@@ -52,6 +52,15 @@ class SqliteThinnings:
         )
         return {version: bool(gone) for version, gone in rows}
 
+    def nearest(self, lineage: int, version: int) -> tuple[int | None, int | None]:
+        held = (
+            "SELECT version FROM version v WHERE lineage = ? AND version {} ? AND status <> 'refused'"
+            " AND NOT EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = v.id AND t.gone = 1) ORDER BY version {} LIMIT 1"
+        )
+        below = self._database.maybe(held.format("<", "DESC"), lineage, version)
+        above = self._database.maybe(held.format(">", "ASC"), lineage, version)
+        return None if below is None else below[0], None if above is None else above[0]
+
     def put(self, squash: SquashRow) -> None:
         self._database.run(
             "INSERT INTO squash VALUES (?, ?, ?, ?, ?) ON CONFLICT (version_id)"
