@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from edgecloud.keeping import erasing
+from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import SqliteStore, open_registry
 from tests.simulator.every_step import end_everywhere
 from tests.simulator.small_fleet import NOW, SmallFleet, judge_all, small_fleet, take_all
-from tests.simulator.works import erase, set_policy
+from tests.simulator.works import compact, erase, set_policy
 
 
 @contextmanager
@@ -50,6 +51,18 @@ def test_thinning_survives_a_kill_at_every_write(tmp_path: Path, monkeypatch: py
     survived = end_everywhere(fleet.path, tmp_path / "runs", lambda s: Thinner(s, clock=lambda: NOW).run(), fleet, again=4)
     assert survived.failures == []
     assert survived.steps > 20 and {"COMMIT", "INSERT INTO squash", "DELETE FROM blob", "os.unlink"} <= survived.kinds.keys()
+
+
+@pytest.mark.slow("is killed at each of its writes", seconds=8)
+def test_compaction_survives_a_kill_at_every_write(tmp_path: Path) -> None:
+    fleet = small_fleet(tmp_path, devices=1, versions=30)
+    survived = end_everywhere(fleet.path, tmp_path / "runs", compacted, fleet, again=8)
+    assert survived.failures == []
+    assert {"INSERT INTO state", "COMMIT"} <= survived.kinds.keys()
+
+
+def compacted(store: SqliteStore) -> None:
+    compact(Compactor(store, clock=lambda: NOW, settle=0, behind=1))
 
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)

@@ -1,4 +1,4 @@
-"""What works at a simulated centre beside the ingest, and what its operator does: the policy's thinning, and erasure."""
+"""What works at a simulated centre beside the ingest, compaction and thinning, and what its operator does: policies, and erasure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.keeping import deciding, erasing
+from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import LineageRow, SqliteStore
 from modelwire.errors import ModelWireError
@@ -22,12 +23,26 @@ def thinning(store: SqliteStore, clock: Clock) -> Callable[[], object]:
     return lambda: thinner.run(_some(store, int(clock())))
 
 
+def compaction(store: SqliteStore, clock: Clock) -> Callable[[], object]:
+    """Return the compactor's turn: all the windows that want one."""
+    compactor = Compactor(store, clock=clock, settle=30, behind=8)
+    return lambda: compact(compactor)
+
+
+def compact(compactor: Compactor) -> int:
+    """Let a compactor do all that waits, and return how many windows that were."""
+    windows = 0
+    while compactor.run() is not None:
+        windows += 1
+    return windows
+
+
 def erasures(store: SqliteStore, clock: Clock) -> Callable[[], object]:
     """Return the turn that ends what erasures were begun."""
     return lambda: erasing.resume(store)
 
 
-WORKS = (Work("thinning", 240.0, thinning), Work("erasure", 60.0, erasures))
+WORKS = (Work("compaction", 90.0, compaction), Work("thinning", 240.0, thinning), Work("erasure", 60.0, erasures))
 
 
 def set_policy(store: SqliteStore, what: str, now: int) -> None:

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from edgecloud.keeping import erasing
+from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import SqliteStore, open_registry
 from tests.conftest import MEMORY, in_memory
@@ -20,7 +21,7 @@ from tests.simulator.rot import Rotten, rot
 from tests.simulator.script import scripted
 from tests.simulator.simulation import Report, simulate
 from tests.simulator.small_fleet import NOW, SmallFleet, small_fleet, take_and_judge
-from tests.simulator.works import erase, set_policy
+from tests.simulator.works import compact, erase, set_policy
 
 SEED, ROT_SEEDS = 14, 3
 
@@ -77,7 +78,15 @@ def _erase(fleet: SmallFleet, store: SqliteStore) -> Piece:
     return work
 
 
-PIECES = {"ingest": _ingest, "thinning": _thin, "erasure": _erase}
+def _compact(fleet: SmallFleet, store: SqliteStore) -> Piece:
+    return _compacted
+
+
+def _compacted(store: SqliteStore) -> None:
+    compact(Compactor(store, clock=lambda: NOW, settle=0, behind=1))
+
+
+PIECES = {"ingest": _ingest, "compaction": _compact, "thinning": _thin, "erasure": _erase}
 
 
 def _ended(name: str, folder: Path) -> Survived:
@@ -91,10 +100,11 @@ def _ended(name: str, folder: Path) -> Survived:
 
 
 def _flips(folder: Path, count: int) -> Rotten:
-    """Flip single bits of a registry with thinned histories."""
+    """Flip single bits of a registry with kept states and thinned histories."""
     folder.mkdir()
-    fleet = small_fleet(folder, devices=3, versions=10)
+    fleet = small_fleet(folder, devices=3, versions=20)
     store = open_registry(fleet.path, synchronous="OFF")
+    _compacted(store)
     set_policy(store, "last 5", NOW)
     Thinner(store, clock=lambda: NOW).run(store.lineages.of("pi-0"))
     store.close()
