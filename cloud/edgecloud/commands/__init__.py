@@ -20,7 +20,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "anchor": "registry", "audit": "registry", "doctor": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
-    "export": "models",
+    "export": "models", "prove": "models", "evidence": "models",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",
