@@ -123,6 +123,12 @@ def from_line(text: str, what: str) -> dict[str, Any]:
     return dict(values)
 
 
+def same_line(text: str, values: dict[str, Any], what: str) -> None:
+    """Refuse a line that says anything but this: in Python 1, 1.0 and true are equal, as text they are not."""
+    if text != to_line(values):
+        fail(what, "what it says is not what it must say here")
+
+
 def from_cbor(data: bytes, what: str) -> Any:
     """Return the value that the strict subset of CBOR holds (RFC 8949, section 4.2), all of it."""
     value, at = _value(data, 0, what, DEEPEST)

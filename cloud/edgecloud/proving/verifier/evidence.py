@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .encoding import NotProven, fail, from_cbor, from_hex, from_line, plain, read_fleet, sha, to_line, unzipped
+from .encoding import NotProven, fail, from_cbor, from_hex, from_line, plain, read_fleet, same_line, sha, to_line, unzipped
 from .headers import Header, facts_of, read_headers, signer_of
 from .logs import Log, read_log
 from .proofs import check_proof
@@ -29,34 +29,34 @@ def check_evidence(text: str, fleet: bytes) -> dict[str, Any]:
     first = from_line(lines[0], "line 1")
     if first.get("format") != EVIDENCE:
         fail("line 1, format", f"{str(first.get('format'))[:40]!r} is of another release; this program reads {EVIDENCE!r}")
-    if first.keys() != {"format", "device", "fleet"} or first["fleet"] != fleet[32:].hex():
-        fail("line 1", f"it is of another fleet than fleet.pub, {fleet[32:].hex()}")
-    log, taken = read_log(lines[1:], fleet, first["device"], "the log")
+    device = str(first.get("device"))
+    same_line(lines[0], {"format": EVIDENCE, "device": device, "fleet": fleet[32:].hex()}, "line 1, of another fleet than fleet.pub?")
+    log, taken = read_log(lines[1:], fleet, device, "the log")
     told: dict[bytes, Header] = {}
     losses = 0
     for n, line in enumerate(lines[taken + 1 : -1], taken + 2):
-        header, figures = take_version(from_line(line, f"line {n}"), log, f"line {n}")
-        if header is not None:
-            told[header.commit] = header
-            losses += figures
+        header, figures = take_version(line, log, f"line {n}")
+        if header.commit in told:
+            fail(f"line {n}", f"{header.name} is there twice")
+        told[header.commit], losses = header, losses + figures
     missing = [seen for commit, seen in log.heads.items() if commit not in told and commit not in log.thinned]
     if missing:
         one = missing[0]
         fail("the evidence", f"it does not hold {log.device}/{one.model}@{one.version}, which entry {one.entry} of its log enters")
-    return {"format": EVIDENCE, "device": log.device, "fleet": first["fleet"], "versions": len(told), "says": _says(log, told, losses)}
+    return {"format": EVIDENCE, "device": log.device, "fleet": fleet[32:].hex(), "versions": len(told), "says": _says(log, told, losses)}
 
 
-def take_version(line: dict[str, Any], log: Log, what: str) -> tuple[Header | None, int]:
+def take_version(text: str, log: Log, what: str) -> tuple[Header, int]:
     """Return the update that a line tells of, and whether it has figures of before and after."""
-    if line.keys() != {"header", "extension", "says"}:
-        fail(what, "it is no line about a version")
-    (header, *more), extension = read_headers(from_hex(line["header"], what)), from_hex(line["extension"], what)
+    line = from_line(text, what)
+    proof, extension = from_hex(line.get("header"), what), from_hex(line.get("extension"), what)
+    header, *more = read_headers(proof)
     signer_of(header, log)
     if more or sha(extension) != header.extension:
         fail(what, "it has more than one header, or figures that its device has not signed")
     figures = from_cbor(extension, what) if extension else {}
-    if line["says"] != {**facts_of(header), "figures": plain(figures)}:
-        fail(what, "what it says is not what its device has signed")
+    says = {**facts_of(header), "figures": plain(figures)}
+    same_line(text, {"header": proof.hex(), "extension": extension.hex(), "says": says}, what)
     return header, int(isinstance(figures, dict) and "loss_after" in figures)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .encoding import fail, from_hex, from_line, is_signed, map_of, plain, sha, signed_by_one
+from .encoding import fail, from_hex, from_line, is_signed, map_of, plain, same_line, sha, signed_by_one
 
 # What a signature is over begins with who made it, and why: so one is never taken for another.
 LINK, RECORD = b"modelwire link 1\0", "modelwire %s 1\0"
@@ -165,26 +165,28 @@ class Log:
             fail(what, "the board enrolled without the token of its claim, or twice")
         self.admitted[key], self.how[key] = self.number, "a claim that the operator sealed and the board's token proved"
 
-    def take_line(self, line: Entry, what: str) -> bool:
+    def take_line(self, text: str, what: str) -> bool:
         """Move on by one line of a log. Return whether it was its signed end."""
+        line = from_line(text, what)
         if line.keys() == {"entry", "cbor", "says"}:
-            if line["entry"] != self.number + 1 or line["says"] != plain(self.take(from_hex(line["cbor"], what))):
-                fail(what, "its number, or what it says, is not the entry's")
+            entry = from_hex(line["cbor"], what)
+            says = plain(self.take(entry))
+            same_line(text, {"entry": self.number, "cbor": entry.hex(), "says": says}, what)
             return False
         if line.keys() == {"after", "digests"}:
             digests = from_hex(line["digests"], what)
-            if line["after"] != self.number or not digests or len(digests) % 32:
-                fail(what, "it does not follow the line before it")
+            same_line(text, {"after": self.number, "digests": digests.hex()}, what)
+            if not digests or len(digests) % 32:
+                fail(what, "it holds no digests")
             for i in range(0, len(digests), 32):
                 self.add(digests[i : i + 32])
             self.hidden += len(digests) // 32
             return False
-        if line.keys() != {"end", "link", "signature"}:
-            fail(what, "it is no line of a log")
+        signature = from_hex(line.get("signature"), what)
+        same_line(text, {"end": self.number, "link": self.link.hex(), "signature": signature.hex()}, what)
         message = LINK + self.fleet[32:] + struct.pack("<Q", self.number) + self.link
         keys = self.keys("receipt", max(self.latest, self.trusts[-1]["since"] if self.trusts else 0), self.trusts)
-        same = (line["end"], line["link"]) == (self.number, self.link.hex())
-        if not same or not signed_by_one(keys, message, from_hex(line["signature"], what)):
+        if not signed_by_one(keys, message, signature):
             fail(what, "the end of the log is not what a receipt key of the fleet has signed")
         return True
 
@@ -193,6 +195,6 @@ def read_log(lines: Sequence[str], fleet: bytes, device: str, what: str = "log.j
     """Return a log and how many lines it took: up to its signed end, which must be there."""
     log = Log(fleet, device)
     for n, text in enumerate(lines, 1):
-        if log.take_line(from_line(text, f"{what}, line {n}"), f"{what}, line {n}"):
+        if log.take_line(text, f"{what}, line {n}"):
             return log, n
     fail(what, "it does not come to its signed end")
