@@ -17,7 +17,7 @@ import numpy as np
 from edgecloud.proving.verifier import proofs
 from edgecloud.proving.verifier.encoding import NotProven, plain, sha, to_line, unzipped, zipped
 from edgecloud.proving.verifier.evidence import DAMAGED
-from edgecloud.proving.verifier.headers import Base, read_headers
+from edgecloud.proving.verifier.headers import Base, Header, read_headers
 from edgecloud.proving.verifier.placing import weight_places
 from modelwire.wire import cbor
 
@@ -70,7 +70,11 @@ def _of_files(files: Files, others: list[bytes], rng: np.random.Generator) -> It
         foreign.pop(proofs.INDEX)
         for name in sorted(foreign.keys() & files.keys()):
             if foreign[name] != files[name] and not _earlier_log(name, files, foreign):
+                if name == "headers.bin" and _last(files).root == _last(foreign).root:
+                    continue  # as before a snapshot: the rest is a good proof of that version, too
                 yield f"{name}: that of proof {number}", {**files, name: foreign[name]}
+                if name == "log.jsonl" and _last(files).device == _last(foreign).device:
+                    continue  # a later log proves an earlier version as well
                 rest = {one: files[one] if one == name else foreign[one] for one in foreign}
                 yield f"all but {name}: that of proof {number}", rest
 
@@ -80,6 +84,10 @@ def _earlier_log(name: str, files: Files, foreign: Files) -> bool:
     if name not in ("log.jsonl", "manifest.cbor", "root.bin", "base.bin"):
         return False
     return files["headers.bin"] == foreign["headers.bin"]
+
+
+def _last(files: Files) -> Header:
+    return list(read_headers(files["headers.bin"]))[-1]
 
 
 def _bytes(data: bytes, rng: np.random.Generator) -> Iterator[Forgery]:
@@ -143,13 +151,20 @@ def _headers(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, File
             yield f"header {n}, {name}", {"headers.bin": b"".join([*pieces[:n], flipped, *pieces[n + 1 :]])}
             zero = piece[:start] + bytes(size) + piece[start + size :]
             yield f"header {n}, {name}: zero", {"headers.bin": b"".join([*pieces[:n], zero, *pieces[n + 1 :]])}
-        yield f"header {n}: left out", {"headers.bin": b"".join(pieces[:n] + pieces[n + 1 :])}
+        if n + 1 < len(pieces) or not _same_root(pieces):
+            yield f"header {n}: left out", {"headers.bin": b"".join(pieces[:n] + pieces[n + 1 :])}
         yield f"header {n}: twice", {"headers.bin": b"".join(pieces[:n] + [piece] + pieces[n:])}
     yield "headers: the other way round", {"headers.bin": b"".join(pieces[::-1])}
     if len(pieces) > 1:
-        yield "headers: up to the version before", {"headers.bin": b"".join(pieces[:-1])}
+        if not _same_root(pieces):
+            yield "headers: up to the version before", {"headers.bin": b"".join(pieces[:-1])}
         yield "headers: the last alone", {"headers.bin": pieces[-1]}
         yield "headers: two signatures swapped", {"headers.bin": _swapped_signatures(pieces)}
+
+
+def _same_root(pieces: list[bytes]) -> bool:
+    """Whether the version before holds the same weights, as before a snapshot: then the rest is a good proof of that one."""
+    return len(pieces) > 1 and pieces[-1][120:152] == pieces[-2][120:152]
 
 
 def _swapped_signatures(pieces: list[bytes]) -> bytes:
@@ -235,8 +250,7 @@ def _log(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, Files]]:
 
 def _may_hide(line: dict[str, Any], files: Files) -> bool:
     """Whether a proof that hides this entry says less and nothing false: the verdict on an update on the way, or another key's entry."""
-    head = list(read_headers(files["headers.bin"]))[-1]
-    says = line["says"]
+    head, says = _last(files), line["says"]
     if says["kind"] == "verdict":
         return bool(says["commit"] != head.commit.hex())
     return says["kind"] == "act" or (says["kind"] == "epoch" and says["epoch"] != head.epoch)
