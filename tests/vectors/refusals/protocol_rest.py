@@ -23,6 +23,7 @@ def cases() -> Iterator[Case]:
     """Yield them all."""
     for part in (_trust, _time, _greetings, _links, _commands, _transfers, _part_forms, _part_proofs, _topics, _places, _updates, _takes):
         yield from part()
+    yield from _leaf()
 
 
 def _trust() -> Iterator[Case]:
