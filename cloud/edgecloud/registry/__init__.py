@@ -11,6 +11,7 @@ from .rows import (
     AlarmRow,
     Annotation,
     Base,
+    CompactedRow,
     DeviceKey,
     Epoch,
     HeadRow,
@@ -22,20 +23,23 @@ from .rows import (
     NewVersion,
     OpenTransfer,
     Parked,
+    PolicyRow,
     PresenceRow,
     Refusal,
     Rejection,
     Request,
     SignedEnd,
+    StateRow,
     Status,
     TrustRow,
+    VersionLink,
     VersionRow,
     WaitingMessage,
     WitnessRow,
 )
 from .seams.store import Store
 from .seams.trust import Log
-from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
+from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
     "FILES_FROM",
@@ -44,6 +48,7 @@ __all__ = [
     "Annotation",
     "Base",
     "BlobStore",
+    "CompactedRow",
     "DeviceKey",
     "Epoch",
     "HeadRow",
@@ -56,15 +61,18 @@ __all__ = [
     "NewVersion",
     "OpenTransfer",
     "Parked",
+    "PolicyRow",
     "PresenceRow",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
     "SqliteStore",
+    "StateRow",
     "Status",
     "Store",
     "TrustRow",
+    "VersionLink",
     "VersionRow",
     "WaitingMessage",
     "WitnessRow",
@@ -77,4 +85,5 @@ __all__ = [
     "open_registry",
     "privacy",
     "sqlite",
+    "state_folder",
 ]

@@ -138,6 +138,10 @@ class FileBlobs:
             if not path.name.endswith(PARTIAL):
                 yield bytes.fromhex(path.name)
 
+    def remove(self, digest: bytes) -> None:
+        """Let bytes go: of derived data alone. What is gone already stays so."""
+        self._path(digest).unlink(missing_ok=True)
+
     def sweep(self, before: float) -> int:
         """Remove what a killed writer left half written before this time (Unix seconds), and return how many files that were."""
         strays = [p for p in self.folder.glob(f"??/*{PARTIAL}") if p.stat().st_mtime < before]

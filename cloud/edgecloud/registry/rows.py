@@ -322,3 +322,49 @@ class SignedEnd:
     number: int
     link: bytes
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """The state of a version, kept so that others are near. Derived: it may go, and it may be made again."""
+
+    version_id: int
+    lineage: int
+    digest: bytes  # of the kept bytes
+    size: int
+    kept_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """What the centre promises, and what it may let go. The one with the highest number is in force."""
+
+    number: int  # 0: nobody has set one
+    recover_within: str  # "2 states" or "200 ms"
+    keep: str  # "all", or what of retention.py lets versions go
+    record: bytes  # as the command key sealed `keep`; empty while all is kept
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedRow:
+    """How far an epoch's versions have been looked at for what is to be kept, and for which policy."""
+
+    lineage: int
+    epoch: int
+    policy: int  # number; 0: the default
+    version_id: int  # 0: none yet
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLink:
+    """What a way through the versions needs to know of one."""
+
+    id: int
+    parent_id: int | None  # None: the base
+    kind: str
+    base: bytes
+    blob: bytes
+    size: int
+    status: Status
+    state_size: int  # bytes of its kept state; 0: none is kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -10,20 +11,39 @@ from functools import cached_property
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
-from modelwire.errors import BadSignature, ModelWireError, NotServed, RegistryDamaged, ReplayMismatch, RootMismatch, WrongBase
+from modelwire.errors import (
+    BadSignature,
+    DigestMismatch,
+    IndexOutOfRange,
+    Malformed,
+    ModelWireError,
+    NonFinite,
+    NotServed,
+    RangeOverflow,
+    RegistryDamaged,
+    ReplayMismatch,
+    RootMismatch,
+    WrongBase,
+)
 from modelwire.identity import weights_node
 from modelwire.lattice.rebuild import apply, prove_root
-from modelwire.lattice.replay import first_apart
+from modelwire.lattice.replay import first_apart, kind_of
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
 from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, read_weights, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
-from modelwire.update.sections import Kind
+from modelwire.update.sections import Kind, invert
 from modelwire.wire import cbor
 
+from . import route, states
+from .route import Route
+
+log = logging.getLogger("edgecloud.versions")
 BASES_KEPT = 8
 BACK = "edgecloud restore BACKUP"
+# What a part of a way may be found to be; anything else is no fault of what is kept.
+_DAMAGE = (RegistryDamaged, RootMismatch, DigestMismatch, IndexOutOfRange, Malformed, NonFinite, RangeOverflow, WrongBase)
 MARKED_WEIGHTS = 1 << 28  # of a recipe's checkpoints together: so many are hashed in a few seconds
 
 
@@ -120,17 +140,96 @@ def at_checkpoint(error: ReplayMismatch, step: int) -> ReplayMismatch:
     return ReplayMismatch(**{**error.facts, "kind": kind})
 
 
-def rebuild(store: Store, version: VersionRow, bases: LoadedBases) -> ModelState:
-    """Return the state of a version. Raises NotServed for a refused one, and any error that keeps it from being exact.
+def rebuild(
+    store: Store, version: VersionRow, bases: LoadedBases, *, avoid: set[route.Part] | None = None, told: list[Route] | None = None
+) -> ModelState:
+    """Return the state of a version, by the cheapest way. Raises NotServed for a refused one, and any error that keeps it from being exact.
 
-    Its own root is proven. Of the versions on the way the fingerprints are: their roots would take longer than all the rest.
+    Its own root is proven. Of the versions on the way the fingerprints are: their roots would take longer than all the rest. A part of
+    the way that turns out to be damaged is gone around where that is possible, and the log names it.
+    avoid: parts known to be damaged; what is found out is added. told: is given the way that was taken.
     """
     lineage = store.lineages.by_id(version.lineage)
     require_served(lineage, version)
-    state = bases[version.base].state()
-    for link in store.versions.chain(version):
-        step(store, lineage, link, state, prove=link.id == version.id)
+    avoid = set() if avoid is None else avoid
+    rates, first = route.rates_of(store), None
+    while (way := route.find(store, version, rates, avoid)) is not None:
+        broken = _Place()
+        state = bases[version.base if isinstance(way.start, int) else way.start].state()  # a lost base can't be gone around
+        try:
+            state = _walk(store, lineage, version, way, state, broken)
+        except _DAMAGE as error:
+            first = first or error
+            if not isinstance(error, RegistryDamaged):
+                if way.plain:  # all that was kept or inverted is out of it: it is the device's own
+                    raise
+                if version.parent_id is not None and broken.part == ("forward", version.id):
+                    return _on_proven_parent(store, lineage, version, bases, avoid)
+            bad = broken.part if isinstance(error, RegistryDamaged) else way.soft
+            if bad in avoid:
+                raise
+            log.warning("%s@%s: %s; another way is looked for", lineage, version.version, error)
+            avoid.add(bad)
+            continue
+        if told is not None:
+            told.append(way)
+        return state
+    raise first or RegistryDamaged(path="the registry", reason=f"what {lineage}@{version.version} was made on is not whole", fix=BACK)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where on a way a walk is."""
+
+    part: route.Part = ("state", 0)
+
+
+def _walk(
+    store: Store, lineage: LineageRow, version: VersionRow, way: Route, state: ModelState, place: _Place
+) -> ModelState:
+    """Return the state that a way leads to, its root proven. state: the base's, which is moved; place: is moved along."""
+    if isinstance(way.start, int):
+        place.part = "state", way.start
+        kept = states.read(store, lineage, _row(store, lineage, way.start), state)
+        if kept is None:
+            raise RegistryDamaged(path="the registry", reason=f"the kept state of version row {way.start} is gone", fix=states.MADE_AGAIN)
+        state = kept
+    for hop in way.hops:
+        place.part = hop.part
+        row = version if hop.link.id == version.id else _row(store, lineage, hop.link.id)
+        if hop.back:
+            _step_back(store, lineage, row, state)
+        else:
+            step(store, lineage, row, state, prove=hop.link.id == version.id)
+    stepped = bool(way.hops) and not way.hops[-1].back
+    if not stepped and state.root != version.root:
+        raise RootMismatch(what=f"{lineage}@{version.version}", kind="root", device=str(lineage))
     return state
+
+
+def _step_back(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState) -> None:
+    """Move a state, the version's, back to its parent's in place, proven against the parent's fingerprint."""
+    container = open_container(store, lineage, version)
+    before = _row(store, lineage, version.parent_id or 0)
+    sections = invert(container.sections(state.manifest.schema))
+    a, b = struct.unpack("<QQ", before.fingerprint)
+    state.apply(kind_of(state), sections, expect=(a, b))
+
+
+def _on_proven_parent(
+    store: Store, lineage: LineageRow, version: VersionRow, bases: LoadedBases, avoid: set[route.Part]
+) -> ModelState:
+    """Return a version's state, stepped from its parent's, whose root is proven: what goes wrong then is the update's own."""
+    state = rebuild(store, _row(store, lineage, version.parent_id or 0), bases, avoid=avoid)
+    step(store, lineage, version, state)
+    return state
+
+
+def _row(store: Store, lineage: LineageRow, version_id: int) -> VersionRow:
+    row = store.versions.by_id(version_id)
+    if row is None:
+        raise RegistryDamaged(path="the registry", reason=f"a version of {lineage} is gone", fix=BACK)
+    return row
 
 
 def require_served(lineage: LineageRow, version: VersionRow) -> None:

@@ -9,6 +9,7 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
+from .keeping import Policies, States
 from .models import Bases, Lineages, Versions
 from .trust import Acts, Devices, Log, Trusts
 
@@ -29,6 +30,8 @@ class Store(Protocol):
     transfers: Transfers
     annotations: Annotations
     log: Log
+    states: States
+    policies: Policies
     blobs: BlobStore
 
     @property

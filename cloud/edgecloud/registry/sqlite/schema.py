@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 12  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 13  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -79,6 +79,12 @@ def steps(migrations: Migrations) -> None:
     def m012_alarms(tables: Any) -> None:
         _run(tables, tables_of.ALARMS)
         tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
+
+    @migrations(name="m013_keeping")
+    def m013_keeping(tables: Any) -> None:
+        _run(tables, tables_of.KEEPING)
+        _keep(tables, "policy")
+        tables.execute(_trigger("state", "no_update", "UPDATE", "1"))
 
 
 def check(database: Database) -> bool:

@@ -11,6 +11,7 @@ from edgecloud.registry.blobs import BlobStore, DatabaseBlobs, FileBlobs, Tiered
 from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
+from edgecloud.registry.seams.keeping import Policies, States
 from edgecloud.registry.seams.models import Bases, Lineages, Versions
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -22,6 +23,7 @@ from modelwire.wire.signing import Fleet
 from . import schema
 from .database import open_database, problems, require_no_sides
 from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
+from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
@@ -56,6 +58,8 @@ class SqliteStore:
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
         self.files = FileBlobs(blob_folder(database.path))
+        self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
+        self.policies: Policies = SqlitePolicies(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
     @property
@@ -90,6 +94,11 @@ def _require_one_name(path: Path) -> None:
 def blob_folder(path: Path) -> Path:
     """Return where a registry keeps what is too large for its own file."""
     return path.with_name(path.name + ".blobs")
+
+
+def state_folder(path: Path) -> Path:
+    """Return where a registry keeps states of models that are too large for its own file."""
+    return path.with_name(path.name + ".states")
 
 
 def create_registry(path: Path, *, fleet: str, identity: Fleet, trust: TrustRow, now: int, files_from: int = FILES_FROM) -> None:
