@@ -17,7 +17,7 @@ __all__ = ["NAMES", "chosen", "every", "named_damage", "painting"]
 
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",
-    "anchor": "registry", "audit": "registry", "doctor": "registry", "policy": "registry", "version": "registry",
+    "repair": "registry", "anchor": "registry", "audit": "registry", "doctor": "registry", "policy": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
     "export": "models", "prove": "models", "evidence": "models",

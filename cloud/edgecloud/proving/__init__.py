@@ -5,4 +5,4 @@ It knows no network and no command line. The verifier in it knows nothing of thi
 
 from __future__ import annotations
 
-__all__ = ["assembling", "exporting_log", "making", "sampling", "telling", "verifier"]
+__all__ = ["assembling", "exporting_log", "making", "repairing", "sampling", "telling", "verifier"]
