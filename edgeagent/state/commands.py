@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
-from modelwire.errors import DigestMismatch, DiskUnwritable, Malformed, ModelWireError, NotUnderstood, TooLarge
 from modelwire import storage
+from modelwire.errors import DigestMismatch, DiskUnwritable, Malformed, ModelWireError, NotUnderstood, TooLarge
 from modelwire.identity import tensor_leaves
 from modelwire.merkle import LEAF_BYTES, leaf
 from modelwire.tensors import Held, TensorSpec

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgecloud.registry import LineageRow, Store, VersionRow
-from modelwire.errors import UnknownVersion
+from modelwire.errors import ModelWireError, UnknownVersion
 from modelwire.wire import cbor
 
 from .exporting_log import Shown, log_lines
 from .making import header_bytes
 from .verifier.encoding import plain, to_line
-from .verifier.evidence import EVIDENCE
+from .verifier.evidence import EVIDENCE, LOST
 from .verifier.headers import facts_of, read_headers
 
 
@@ -31,7 +31,10 @@ def evidence_lines(store: Store, device: str) -> Iterator[str]:
 
 
 def _version(store: Store, lineage: LineageRow, version: VersionRow) -> str:
-    proof = header_bytes(store, lineage, version)
+    try:
+        proof = header_bytes(store, lineage, version)
+    except ModelWireError:
+        return to_line({"lost": version.commit.hex(), "says": f"{lineage}@{version.version}: {LOST}"})
     (header,) = read_headers(proof)
     figures = cbor.decode(version.extension, f"the extension of {lineage}@{version.version}") if version.extension else {}
     return to_line({"header": proof.hex(), "extension": version.extension.hex(), "says": {**facts_of(header), "figures": plain(figures)}})

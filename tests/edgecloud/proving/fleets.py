@@ -65,7 +65,7 @@ class AnyDevice(ScriptedDevice):
 
 
 def float16_file() -> bytes:
-    """Return a file that has float16 weights, a variable each, and what is read of a trainable file: no converter writes one that trains."""
+    """Return a file that has float16 weights and what is read of a trainable file: no converter writes one that trains."""
     rng = np.random.default_rng(16)
     weights = {f"w{n}": rng.standard_normal(size).astype("<f2") for n, size in enumerate((70_000, 12, 3))}
     first, getter, buffers, names = Subgraph(), Subgraph(), [TableNode({})], []

@@ -10,6 +10,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def index_for(files: Files, index: bytes, fleet: bytes) -> bytes:
 
 
 def forgeries(proof: bytes, others: list[bytes], fleet: bytes, seed: int) -> Iterator[Forgery]:
-    """Yield what was altered, and the altered proof. others: good proofs, of this and other devices and fleets. None is equal to `proof`."""
+    """Yield what was altered, and the altered proof. others: good proofs, of this and other devices. None is equal to `proof`."""
     rng = np.random.default_rng(seed)
     files = unzipped(proof)
     index = files.pop(proofs.INDEX)
@@ -153,7 +154,7 @@ def _headers(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, File
             yield f"header {n}, {name}: zero", {"headers.bin": b"".join([*pieces[:n], zero, *pieces[n + 1 :]])}
         if n + 1 < len(pieces) or not _same_root(pieces):
             yield f"header {n}: left out", {"headers.bin": b"".join(pieces[:n] + pieces[n + 1 :])}
-        yield f"header {n}: twice", {"headers.bin": b"".join(pieces[:n] + [piece] + pieces[n:])}
+        yield f"header {n}: twice", {"headers.bin": b"".join([*pieces[:n], piece, *pieces[n:]])}
     yield "headers: the other way round", {"headers.bin": b"".join(pieces[::-1])}
     if len(pieces) > 1:
         if not _same_root(pieces):
@@ -200,7 +201,7 @@ def _weights(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, File
         yield f"{name}: the other way round", put(at, file[at : at + size][::-1])
         if "base.bin" in files:
             yield f"{name}: elsewhere in the file", put((at + 4096) % (len(file) - size), file[at : at + size])
-    for (a, n), (b, m) in zip(places, places[1:], strict=False):
+    for (a, n), (b, m) in pairwise(places):
         if n == m and file[a : a + n] != file[b : b + m]:
             made = bytearray(file)
             made[a : a + n], made[b : b + m] = file[b : b + m], file[a : a + n]
@@ -241,7 +242,8 @@ def _log(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, Files]]:
             for what, entry in _entries(bytes.fromhex(line["cbor"]), rng):
                 says = plain(_read(entry)) if _read(entry) is not None else {}
                 yield f"log, entry {line['entry']}, {what}", put([*lines[:n], {**line, "cbor": entry.hex(), "says": says}, *lines[n + 1 :]])
-            yield f"log, entry {line['entry']}: as true", put([*text[:n], text[n].replace(f'"entry":{line["entry"]}', '"entry":1.0'), *text[n + 1 :]])
+            as_float = text[n].replace(f'"entry":{line["entry"]}', f'"entry":{line["entry"]}.0')
+            yield f"log, entry {line['entry']}: as a float", put([*text[:n], as_float, *text[n + 1 :]])
             if line["says"]["kind"] in ("trust", "epoch", "head", "verdict") or line["says"].get("record", {}).get("verb") == "admit":
                 hidden = {"after": line["entry"] - 1, "digests": sha(bytes.fromhex(line["cbor"])).hex()}
                 if not _may_hide(line, files):

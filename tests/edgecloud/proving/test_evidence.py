@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from edgecloud.proving import telling
 from edgecloud.proving.verifier.encoding import NotProven, to_line
 from edgecloud.proving.verifier.evidence import check
 from modelwire.errors import UnknownVersion
+from tests.edgecloud.centre import Centre, damage, make_registry
+from tests.edgecloud.device import Base, ScriptedDevice
 
 from .fleets import Fleet
 
@@ -66,6 +70,29 @@ def test_no_line_can_be_altered_taken_out_or_put_in(fleet: Fleet) -> None:
     for cut in ("", lines[0], "\n".join(lines)):
         with pytest.raises(NotProven):
             check(cut.encode(), fleet.key)
+
+
+def test_figures_can_t_be_left_out_or_put_under_another_header(fleet: Fleet) -> None:
+    lines = text_of(fleet, "replaced").splitlines()
+    (one, *_, other) = [json.loads(line) for line in lines if line.startswith('{"extension"')]
+    less = {**one, "extension": "", "says": {**one["says"], "figures": {}}}
+    swapped = {**one, "header": other["header"]}
+    lost = {"lost": "00" * 32, "says": "replaced/digits@1: the centre no longer holds its header"}
+    for made in (less, swapped, lost):
+        text = "".join((to_line(made) if json.loads(line) == one else line) + "\n" for line in lines)
+        with pytest.raises(NotProven):
+            check(text.encode(), fleet.key)
+
+
+def test_what_the_centre_has_lost_is_said(tmp_path: Path) -> None:
+    centre = Centre(make_registry(tmp_path / "fleet.db", base := Base.of()))
+    device = centre.meet(ScriptedDevice(base))
+    centre.deliver(device, device.train(), device.train())
+    centre.rebuild()
+    damage(centre.store, "UPDATE blob SET bytes = zeroblob(length(bytes)) WHERE sha256 = ?", hashlib.sha256(device.made[2].data).digest())
+    fleet = Fleet(centre.store, centre)
+    facts = check(text_of(fleet, "pi-7").encode(), fleet.key)
+    assert facts["versions"] == 2 and "of 1 the header is here" in facts["says"][0] and "of 1 it is lost" in facts["says"][0]
 
 
 def test_an_unknown_device_has_none(fleet: Fleet) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from edgecloud.registry import LineageRow, Request, SqliteStore
 from edgecloud.proving import repairing
+from edgecloud.registry import LineageRow, Request, SqliteStore
 from edgecloud.versions import comparing, materialise, naming
 from edgecommon.arguments import whole
 from edgecommon.printing import Answer, lines_of
@@ -86,9 +86,8 @@ def fetch_leaves(args: argparse.Namespace) -> Answer:
         if mending.why_not:
             raise BadArgument(reason=f"{place}: {mending.why_not}", fix=f"edgecloud snapshot request {place.lineage}")
         if mending.ask:
-            raise BadArgument(
-                reason=f"{place}: its board has not told the digests of all leaves yet", fix=f"edgecloud leaves request {place.lineage} --all"
-            )
+            fix = f"edgecloud leaves request {place.lineage} --all"
+            raise BadArgument(reason=f"{place}: its board has not told the digests of all leaves yet", fix=fix)
         key = command_key(args, store)
         numbers = [ask(store, place.lineage, key, one.VERB, one.body(), expires=expires).number for one in mending.fetch]
     document: Document = {"model": str(place.lineage), "version": str(place), "leaves": len(mending.bad), "numbers": numbers}
@@ -161,7 +160,8 @@ def _state(store: SqliteStore, place: naming.Place, bases: materialise.LoadedBas
 VERBS = (
     Verb(
         "request", "Ask a device for the leaves of one tensor of its head, the digests of its 64 KiB pieces.",
-        ("edgecloud leaves request pi-7/digits --tensor output_kernel --expires 12h", "edgecloud leaves request pi-7 --all"), request_leaves, _request_arguments,
+        ("edgecloud leaves request pi-7/digits --tensor output_kernel --expires 12h", "edgecloud leaves request pi-7 --all"),
+        request_leaves, _request_arguments,
     ),
     Verb(
         "fetch", "Ask a device for the bytes of the leaves that a lost head needs.",

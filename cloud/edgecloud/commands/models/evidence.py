@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> Answer:
         with beside.open("w", encoding="ascii", newline="\n") as out:
             for line in telling.evidence_lines(store, args.device):
                 out.write(line + "\n")
-                count, versions = count + 1, versions + line.startswith('{"extension":')
+                count, versions = count + 1, versions + line.startswith(('{"extension":', '{"lost":'))
         size = beside.stat().st_size
     document: Document = {"device": args.device, "file": str(path), "lines": count, "versions": versions, "bytes": size}
     text = f"{path}: {versions} versions of {args.device} and the log that enters them, {size} bytes; python verify_proof.py checks it"

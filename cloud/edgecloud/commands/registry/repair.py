@@ -68,14 +68,14 @@ def _repair(
             except ModelWireError:
                 continue  # it is named among what is lost
             repairing.keep(store, Mending(lineage, version, "", state=state), now())
-    found = [one for one in repairing.losses(store, lineage, bases)]
+    found = list(repairing.losses(store, lineage, bases))
     head = repairing.head_of(store, lineage)
     if head is not None and any(one is not None and one.version.id == head.id and one.weights is not None for one in found):
         mending = repairing.mend(store, lineage, head, bases)
         if mending.state is not None:
             with store.transaction():
                 repairing.keep(store, mending, now())
-            found = [one for one in repairing.losses(store, lineage, bases)]
+            found = list(repairing.losses(store, lineage, bases))
         mended.append(_step(mending))
     return [one for one in found if one is not None], sum(one is None for one in found)
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .encoding import NotProven, fail, from_cbor, from_hex, from_line, plain, read_fleet, same_line, sha, to_line, unzipped
-from .headers import Header, facts_of, read_headers, signer_of
+from .encoding import NotProven, fail, from_hex, from_line, map_of, plain, read_fleet, same_line, sha, to_line, unzipped
+from .headers import facts_of, read_headers, signer_of
 from .logs import Log, read_log
 from .proofs import check_proof
 
-EVIDENCE = "edge evidence 1"
+EVIDENCE, LOST = "edge evidence 1", "the centre no longer holds its header"
 # What a damaged file comes to wherever it is read: no number, no such entry, no text.
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error)
 USAGE = """Check what `edgecloud prove` and `edgecloud evidence` wrote, from the fleet's public key alone.
@@ -32,42 +32,46 @@ def check_evidence(text: str, fleet: bytes) -> dict[str, Any]:
     device = str(first.get("device"))
     same_line(lines[0], {"format": EVIDENCE, "device": device, "fleet": fleet[32:].hex()}, "line 1, of another fleet than fleet.pub?")
     log, taken = read_log(lines[1:], fleet, device, "the log")
-    told: dict[bytes, Header] = {}
-    losses = 0
+    told: dict[bytes, dict[str, Any]] = {}
     for n, line in enumerate(lines[taken + 1 : -1], taken + 2):
-        header, figures = take_version(line, log, f"line {n}")
-        if header.commit in told:
-            fail(f"line {n}", f"{header.name} is there twice")
-        told[header.commit], losses = header, losses + figures
-    missing = [seen for commit, seen in log.heads.items() if commit not in told and commit not in log.thinned]
-    if missing:
-        one = missing[0]
-        fail("the evidence", f"it does not hold {log.device}/{one.model}@{one.version}, which entry {one.entry} of its log enters")
-    return {"format": EVIDENCE, "device": log.device, "fleet": fleet[32:].hex(), "versions": len(told), "says": _says(log, told, losses)}
+        commit, figures = take_version(line, log, f"line {n}")
+        if commit in told:
+            fail(f"line {n}", "its version is there twice")
+        told[commit] = figures
+    for commit, seen in log.heads.items():
+        if commit not in told:
+            fail("the evidence", f"it does not hold {device}/{seen.model}@{seen.version}, which entry {seen.entry} of its log enters")
+    return {"format": EVIDENCE, "device": device, "fleet": fleet[32:].hex(), "versions": len(told), "says": _says(log, told)}
 
 
-def take_version(text: str, log: Log, what: str) -> tuple[Header, int]:
-    """Return the update that a line tells of, and whether it has figures of before and after."""
+def take_version(text: str, log: Log, what: str) -> tuple[bytes, dict[str, Any]]:
+    """Return the commit of the update that a line tells of, and what its device said beside it: its figures."""
     line = from_line(text, what)
+    if line.keys() == {"lost", "says"}:
+        commit = from_hex(line["lost"], what)
+        seen = log.heads.get(commit) or fail(what, "the log enters no such update")
+        same_line(text, {"lost": commit.hex(), "says": f"{log.device}/{seen.model}@{seen.version}: {LOST}"}, what)
+        return commit, {LOST: True}
     proof, extension = from_hex(line.get("header"), what), from_hex(line.get("extension"), what)
     header, *more = read_headers(proof)
     signer_of(header, log)
     if more or sha(extension) != header.extension:
         fail(what, "it has more than one header, or figures that its device has not signed")
-    figures = from_cbor(extension, what) if extension else {}
+    figures = map_of(extension, what) if extension else {}
     says = {**facts_of(header), "figures": plain(figures)}
     same_line(text, {"header": proof.hex(), "extension": extension.hex(), "says": says}, what)
-    return header, int(isinstance(figures, dict) and "loss_after" in figures)
+    return header.commit, figures
 
 
-def _says(log: Log, told: dict[bytes, Header], losses: int) -> list[str]:
-    verdicts = [log.verdicts.get(commit) for commit in told]
+def _says(log: Log, told: dict[bytes, dict[str, Any]]) -> list[str]:
+    verdicts, lost = [log.verdicts.get(commit) for commit in told], sum(LOST in figures for figures in told.values())
     return [
-        f"The log of the fleet {log.fleet[32:].hex()} enters {len(log.heads)} updates of the device {log.device}; "
-        f"{len(told)} are here, each signed by a key that spoke for it then.",
+        f"The log of the fleet {log.fleet[32:].hex()} enters {len(log.heads)} updates of the device {log.device}; of "
+        f"{len(told) - lost} the header is here, signed by a key that spoke for the device then, of {lost} it is lost.",
         f"Keys let in: {len(log.admitted)}; revoked: {len(log.revoked)}.",
-        f"The log shows that the centre rebuilt {verdicts.count(True)} and found them equal, refused {verdicts.count(False)}, and of the others shows no verdict.",
-        f"Figures of before and after, as the device signed them: {losses}.",
+        f"The log shows that the centre rebuilt {verdicts.count(True)} and found them equal, refused {verdicts.count(False)}, "
+        "and of the others shows no verdict.",
+        f"Figures of before and after, as the device signed them: {sum('loss_after' in figures for figures in told.values())}.",
         *log.limits(),
     ]
 
@@ -94,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if args.out is not None:
         files = {} if facts["format"] == EVIDENCE else unzipped(data)
-        held = [content for name, content in files.items() if name == "model.tflite" or name.endswith(".bin") and name[:6] == "tensor"]
+        held = [content for name, content in files.items() if name == "model.tflite" or (name[:6] == "tensor" and name[-4:] == ".bin")]
         if not held:
             print("it holds nothing to write", file=sys.stderr)
             return 2

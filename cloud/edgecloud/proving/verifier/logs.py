@@ -100,7 +100,8 @@ class Log:
             self.heads.setdefault(seen.commit, seen)
         elif kind == "verdict":
             self.verdicts[says["commit"]] = says["ok"]
-        about = says.get("record") if isinstance(says.get("record"), dict) else says
+        record = says.get("record")
+        about = record if isinstance(record, dict) else says
         if about.get("device", "all") not in (self.device, "all"):
             fail(what, f"it is about another device than {self.device}")
         return says
