@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["promise"]
+__all__ = ["deciding", "erasing", "promise", "purging", "retention", "thinning"]

@@ -13,7 +13,7 @@ from .. import losses
 from ..answer import Document, facts, now, registry_of, when
 from ..fleet.overview import describe_all
 from .card import as_document, summary
-from .described import carried, describe, notes_on, other_base
+from .described import carried, describe, notes_on, other_base, thinned
 
 NAME = "show"
 HELP = "Show a device, or one version."
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> Answer:
     text = facts(
         (
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
+            ("held", thinned(v)),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", carried(v["skipped"])),
             ("base before", v["base_before"].hex() if other_base(v) else ""),

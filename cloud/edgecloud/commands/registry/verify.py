@@ -55,19 +55,21 @@ def run(args: argparse.Namespace) -> Answer:
         if args.anchor is not None:
             tampered += anchors.missed(store, anchors.read(Path(args.anchor), store.identity.id, required=True))
         total, results, of_all = _to_verify(store, args.name, args.sample, seed)
-        exact, waiting, wrong = _counted(results, total)
+        counts, wrong = _counted(results, total)
         refused, bases = (0, []) if args.name else (_count(store, store.lineages.all(), refused=True), _wrong_bases(store))
     took = round(time.monotonic() - started, 3)
+    exact, waiting, thinned, proven = counts["exact"], counts["waiting"], counts["thinned"], counts["exact"] + counts["thinned"]
+    checked = proven + waiting + len(wrong)
     document: Document = {
-        "checked": exact + waiting + len(wrong), "exact": exact, "waiting": waiting, "wrong": wrong + bases, "tampered": tampered,
-        "refused": refused, "seconds": took,
+        "checked": checked, **counts, "wrong": wrong + bases, "tampered": tampered, "refused": refused, "seconds": took,
     }  # fmt: skip
     aside = f", {waiting} waiting: a running ingester rebuilds and judges them" if waiting else ""
+    aside += f", {thinned} thinned ones proven by what their devices signed" if thinned else ""
     aside += f", {refused} refused ones are never served" if refused else ""
-    lines = [f"{exact} of {exact + waiting + len(wrong)} versions exact{aside} ({took:.1f} s)"]
+    lines = [f"{exact} of {checked} versions exact{aside} ({took:.1f} s)"]
     if args.sample is not None:
-        document |= {"of": of_all, "seed": seed, "most_damaged": None if wrong or not exact else sampling.most_damaged(of_all, exact)}
-        lines += [sampling.in_words(of_all, exact)] if exact and not wrong else []
+        document |= {"of": of_all, "seed": seed, "most_damaged": None if wrong or not proven else sampling.most_damaged(of_all, proven)}
+        lines += [sampling.in_words(of_all, proven)] if proven and not wrong else []
         lines += [f"drawn of {of_all}: --seed {seed} draws the same again"]
     lines += [f"NOT EXACT {w['name']}: {w['message']}" for w in document["wrong"]]
     lines += [f"CHANGED {one}" for one in tampered]
@@ -81,18 +83,16 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(document, lines_of(lines), code=1 if asked_for and waiting else 0, error=error)
 
 
-def _counted(results: Iterator[materialise.Checked], total: int) -> tuple[int, int, list[Document]]:
-    """Return how many versions are exact and how many wait, and those that are neither."""
-    exact, waiting, wrong, say = 0, 0, list[Document](), progress("versions")
+def _counted(results: Iterator[materialise.Checked], total: int) -> tuple[dict[str, int], list[Document]]:
+    """Return how many versions are exact, thinned, and waiting, and those that are none of these."""
+    counts, wrong, say = {"exact": 0, "waiting": 0, "thinned": 0}, list[Document](), progress("versions")
     for one in results:
-        if one.waiting:
-            waiting += 1
-        elif one.error is None:
-            exact += 1
+        if one.error is None:
+            counts["waiting" if one.waiting else "thinned" if one.thinned else "exact"] += 1
         else:
             wrong.append({"name": str(one), "error": type(one.error).__name__, "message": str(one.error)})
-        say(exact + waiting + len(wrong), total)
-    return exact, waiting, wrong
+        say(sum(counts.values()) + len(wrong), total)
+    return counts, wrong
 
 
 def _verify_file(args: argparse.Namespace) -> Answer:

@@ -11,6 +11,7 @@ from modelwire.wire.signing import Fleet
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, States
 from .models import Bases, Lineages, Versions
+from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
 
@@ -29,6 +30,8 @@ class Store(Protocol):
     requests: Requests
     transfers: Transfers
     annotations: Annotations
+    thinnings: Thinnings
+    erasures: Erasures
     log: Log
     states: States
     policies: Policies

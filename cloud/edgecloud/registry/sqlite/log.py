@@ -49,6 +49,10 @@ class SqliteLog:
         for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = x'' ORDER BY number"):
             yield LogEntry(*row)
 
+    def about(self, subject: bytes) -> Iterator[LogEntry]:
+        for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = ? ORDER BY number", subject):
+            yield LogEntry(*row)
+
     def place(self, subject: bytes) -> int:
         return self._database.number("SELECT coalesce(max(number), 0) FROM log WHERE subject = ?", subject)
 

@@ -347,9 +347,12 @@ class SqliteVersions:
 
     def chain(self, version: VersionRow) -> list[VersionRow]:
         rows = self._database.all(
-            "WITH RECURSIVE chain (id, parent_id, kind) AS ("
-            " SELECT id, parent_id, kind FROM version WHERE id = ?"
-            " UNION ALL SELECT v.id, v.parent_id, v.kind FROM version v JOIN chain c ON v.id = c.parent_id WHERE c.kind <> 'snapshot'"
+            # A squash stands in the place of a version's own container, and begins where it says.
+            "WITH RECURSIVE link (id, before, kind) AS NOT MATERIALIZED ("
+            " SELECT v.id, CASE WHEN s.blob IS NULL THEN v.parent_id ELSE s.from_id END, coalesce(s.kind, v.kind)"
+            " FROM version v LEFT JOIN squash s ON s.version_id = v.id), chain (id, before, kind) AS ("
+            " SELECT id, before, kind FROM link WHERE id = ?"
+            " UNION ALL SELECT l.id, l.before, l.kind FROM link l JOIN chain c ON l.id = c.before WHERE c.kind <> 'snapshot'"
             f") {self._ALL} WHERE id IN (SELECT id FROM chain) ORDER BY id",
             version.id,
         )

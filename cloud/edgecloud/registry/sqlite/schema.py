@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
+from . import deleting, views
 from . import tables as tables_of
-from . import views
 from .database import no_registry
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 13  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 14  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -85,6 +85,11 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tables_of.KEEPING)
         _keep(tables, "policy")
         tables.execute(_trigger("state", "no_update", "UPDATE", "1"))
+
+    @migrations(name="m014_thinning")
+    def m014_thinning(tables: Any) -> None:
+        _run(tables, tables_of.THINNING)
+        deleting.allow(tables, _trigger)
 
 
 def check(database: Database) -> bool:

@@ -13,6 +13,7 @@ from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, States
 from edgecloud.registry.seams.models import Bases, Lineages, Versions
+from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
@@ -27,6 +28,7 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .thinning import SqliteErasures, SqliteThinnings
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
@@ -57,6 +59,8 @@ class SqliteStore:
         self.requests: Requests = SqliteRequests(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
+        self.thinnings: Thinnings = SqliteThinnings(database, self.log)
+        self.erasures: Erasures = SqliteErasures(database, self.log)
         self.files = FileBlobs(blob_folder(database.path))
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
