@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 
 from edgecloud.audit import entries
 from edgecloud.audit.entries import Decided
-from edgecloud.registry import LogEntry, SignedEnd, Store, claims
+from edgecloud.registry import LogEntry, SignedEnd, Store, claims, statements
 from modelwire.errors import BadArgument
 from modelwire.wire import records
 from modelwire.wire.claims import claim_id
 from modelwire.wire.records import Enrol, expect
 
-from .verifier.encoding import plain, sha, to_line
+from .verifier.encoding import plain, to_line
 from .verifier.logs import Log
 
 _RUN = 4096  # digests of others' entries in one line
-_ABOUT_ALL = (entries.TRUST, entries.RESTORE)
+_ABOUT_ALL = (entries.TRUST, entries.RESTORE, entries.POLICY)
 _CLAIMS = (entries.CLAIM, entries.WITHDRAWAL)
 _DECIDED = (entries.COMMAND, entries.ANSWER)
-_WORDS = tuple(kind.encode() for kind in _ABOUT_ALL + _CLAIMS)
+_WORDS = tuple(kind.encode() for kind in (*_ABOUT_ALL, *_CLAIMS, entries.THIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Shown:
     """Which entries are shown whole."""
 
     device: str
-    commits: Collection[bytes]  # of the versions whose entries are
+    commits: Set[bytes]  # of the versions whose entries are
     decided: bool  # what else was decided about the device, too: commands, answers, heads that went back to a base
 
 
@@ -50,7 +50,7 @@ def log_lines(store: Store, shown: Shown) -> Iterator[str]:
         if row.number > end.number:
             break
         if not _is_shown(row, shown, mine):
-            others.append(sha(row.entry))
+            others.append(entries.digest_of(row))  # of an erased entry, what stood there
             reader.add(others[-1])
             if len(others) == _RUN:
                 yield to_line({"after": start, "digests": b"".join(others).hex()})
@@ -77,6 +77,9 @@ def _is_shown(row: LogEntry, shown: Shown, mine: Collection[bytes]) -> bool:
         return True
     if entry.kind in _CLAIMS:
         return claims.unsealed(entry.bytes("record")).id in mine
+    if entry.kind == entries.THIN:
+        gone, squashed = entries.commits_of(entry)
+        return not shown.commits.isdisjoint((*gone, *squashed))
     if row.subject:
         return shown.decided and entry.content.get("device") == shown.device
     if entry.kind in _DECIDED and not shown.decided:
@@ -87,6 +90,9 @@ def _is_shown(row: LogEntry, shown: Shown, mine: Collection[bytes]) -> bool:
 def _device_of(entry: Decided) -> object:
     if "record" not in entry.content:
         return entry.content.get("device")
+    if entry.kind in entries.STATEMENTS:
+        said = statements.unsealed(entry.bytes("record"))
+        return said.device if isinstance(said, statements.Purge) else None
     return records.parse(entry.bytes("record")).record.device
 
 

@@ -12,7 +12,7 @@ from modelwire.errors import BadArgument, RegistryDamaged
 from modelwire.identity import tensor_node
 from modelwire.lattice.state import ModelState
 from modelwire.merkle import audit_path, leaf, tree_levels
-from modelwire.update.proof import header_proof
+from modelwire.update.proof import header_proof, parse_header_proof
 
 from .exporting_log import Shown, log_lines
 from .verifier import proofs
@@ -38,8 +38,15 @@ def proof_of(store: Store, version: VersionRow, bases: LoadedBases, *, tensor: s
         "headers.bin": b"".join(header_bytes(store, lineage, one) for one in path),
         "log.jsonl": "".join(line + "\n" for line in lines).encode(), "manifest.cbor": base.manifest.encode(),
     }  # fmt: skip
-    state = materialise.rebuild(store, version, bases)
-    files |= _file(state, base) if tensor is None else _tensor(state, tensor)
+    left = store.thinnings.get(version.id)
+    if left is None or not left.gone:
+        state = materialise.rebuild(store, version, bases)
+        files |= _file(state, base) if tensor is None else _tensor(state, tensor)
+    elif tensor is not None:
+        raise BadArgument(
+            reason=f"the content of {lineage}@{version.version} is gone, so no tensor of it is there",
+            fix=f"edgecloud prove {lineage}@{version.version} -o proof.zip proves its header",
+        )
     return sealed(store, files, f"{lineage}@{version.version}")
 
 
@@ -64,9 +71,12 @@ def path_to(store: Store, version: VersionRow) -> list[VersionRow]:
 
 
 def header_bytes(store: Store, lineage: LineageRow, version: VersionRow) -> bytes:
-    """Return the signed header of a version. Raises what reading its container raises, and RegistryDamaged when it is another's."""
-    made = header_proof(store.blobs.get(version.blob), limits.LARGE)
-    return made
+    """Return the signed header of a version, also of one whose content was dropped. Raises what reading it raises."""
+    left = store.thinnings.get(version.id)
+    proof = left.proof if left is not None else header_proof(store.blobs.get(version.blob), limits.LARGE)
+    if parse_header_proof(proof).commit != version.commit:
+        raise RegistryDamaged(path="the registry", reason=f"the header of {lineage}@{version.version} is another's")
+    return proof
 
 
 def _file(state: ModelState, base: LoadedBase) -> dict[str, bytes]:

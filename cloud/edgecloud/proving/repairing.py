@@ -68,7 +68,7 @@ def losses(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Lo
             continue
         bytes_lost = weights_lost = None
         try:
-            materialise.check_signature(store, lineage, materialise.open_container(store, lineage, version))
+            materialise.require_signed(store, lineage, version)
         except ModelWireError as error:
             bytes_lost = error
         try:

@@ -19,8 +19,9 @@ from modelwire.tensors import Dtype, Held
 from modelwire.tflite.file import parse_trainable, read_weights
 from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind
-from tests.edgecloud.centre import Centre, add_base, admit, make_registry, revoke
+from tests.edgecloud.centre import Centre, add_base, admit, make_registry, revoke, sign
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, Sent, key_of
+from tests.edgecloud.keeping.thinned import keep, thinner
 from tests.stock import STOCK
 
 MODELS = TINY.parent
@@ -204,3 +205,19 @@ def _other_key(fleet: Fleet) -> None:
     device.key = key_of(device.name, 1)
     admit(fleet.store, device.name, device.key.public, 2001)
     fleet.centre.deliver(device, device.train())
+
+
+def make_thinned(folder: Path) -> Fleet:
+    """Return a fleet of which one device's versions 1 to 5 are gone, 6 is led to by a squash, and 7 has its own update."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base = AnyBase(TINY.read_bytes())
+    store = make_registry(folder / "fleet.db", base)
+    fleet = Fleet(store, Centre(store))
+    for name in ("thinned", "beside"):
+        device = fleet.devices[name] = fleet.centre.meet(AnyDevice(base, name=name))
+        fleet.centre.deliver(device, *(device.train() for _ in range(7)))
+    fleet.centre.rebuild()
+    keep(store, "last 2")
+    thinner(store).run([fleet.lineage("thinned")])
+    sign(store)
+    return fleet

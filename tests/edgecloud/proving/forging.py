@@ -244,7 +244,8 @@ def _log(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, Files]]:
                 yield f"log, entry {line['entry']}, {what}", put([*lines[:n], {**line, "cbor": entry.hex(), "says": says}, *lines[n + 1 :]])
             as_float = text[n].replace(f'"entry":{line["entry"]}', f'"entry":{line["entry"]}.0')
             yield f"log, entry {line['entry']}: as a float", put([*text[:n], as_float, *text[n + 1 :]])
-            if line["says"]["kind"] in ("trust", "epoch", "head", "verdict") or line["says"].get("record", {}).get("verb") == "admit":
+            record = line["says"].get("record", {})
+            if line["says"]["kind"] in ("trust", "epoch", "head", "verdict", "thin", "policy") or record.get("verb") == "admit":
                 hidden = {"after": line["entry"] - 1, "digests": sha(bytes.fromhex(line["cbor"])).hex()}
                 if not _may_hide(line, files):
                     yield f"log, entry {line['entry']}: hidden", put([*lines[:n], hidden, *lines[n + 1 :]])
@@ -255,6 +256,8 @@ def _may_hide(line: dict[str, Any], files: Files) -> bool:
     head, says = _last(files), line["says"]
     if says["kind"] == "verdict":
         return bool(says["commit"] != head.commit.hex())
+    if says["kind"] in ("thin", "policy"):
+        return "root.bin" in files or (says["kind"] == "thin" and head.commit.hex() not in says["gone"])
     return says["kind"] == "act" or (says["kind"] == "epoch" and says["epoch"] != head.epoch)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from edgecloud.proving import assembling, making
+from edgecloud.proving import assembling, making, telling
 from edgecloud.proving.verifier import MODULES, proofs
 from edgecloud.proving.verifier.encoding import NotProven, unzipped, zipped
 from edgecloud.proving.verifier.evidence import check, main
@@ -24,8 +25,8 @@ from tests.edgecloud.centre import Centre, damage, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
 from tests.stock import ROOT, STOCK
 
-from .fleets import Fleet, float16_file
-from .forging import forgeries
+from .fleets import Fleet, float16_file, make_thinned
+from .forging import Forgery, forgeries
 
 NAMES = ("float32", "exact", "float16", "mixed", "large", "int8-softmax", "int8-two-outputs", "int8-wide", "recipes", "replaced")
 
@@ -101,15 +102,7 @@ def test_the_program_is_one_file_of_the_standard_library_numpy_and_cryptography(
 @pytest.mark.parametrize(("name", "start"), [("float32", 0), ("replaced", 1), ("int8-softmax", 2), ("recipes", 3)])
 def test_no_altered_proof_is_taken(fleet: Fleet, name: str, start: int) -> None:
     proof, others = last(fleet, name), [last(fleet, "exact"), last(fleet, "float32" if name != "float32" else "replaced")]
-    taken, tried = [], 0
-    for what, forged in islice(forgeries(proof, others, fleet.key, start), start, None, 4):
-        tried += 1
-        try:
-            check(forged, fleet.key)
-            taken.append(what)
-        except NotProven:
-            continue
-    assert taken == [] and tried > 100
+    assert _taken(islice(forgeries(proof, others, fleet.key, start), start, None), fleet, 4) == []
 
 
 def test_a_proof_of_another_release_and_of_another_fleet_is_named(fleet: Fleet) -> None:
@@ -130,6 +123,34 @@ def test_a_proof_without_weights_is_taken_for_its_header_alone_when_that_is_aske
     with pytest.raises(NotProven, match="weights: the proof holds none"):
         check(bare, fleet.key)
     assert check(bare, fleet.key, header_alone=True)["holds"] == "header"
+
+
+def test_a_version_whose_content_is_gone_is_proven_by_its_header_and_the_operators_word(tmp_path: Path) -> None:
+    fleet = make_thinned(tmp_path)
+    bases = LoadedBases(fleet.store)
+    for number in range(1, 8):
+        proof = making.proof_of(fleet.store, fleet.version("thinned", number), bases)
+        facts = check(proof, fleet.key, f"thinned/digits@{number}")
+        assert (facts["holds"], facts["thinned"], facts["path"]) == (("header", True) if number < 6 else ("file", False)) + (number,)
+    gone = making.proof_of(fleet.store, fleet.version("thinned", 3), bases)
+    assert any("Its content is gone, as the log says" in sentence for sentence in check(gone, fleet.key)["says"])
+    with pytest.raises(BadArgument, match="the content of thinned/digits@3 is gone"):
+        making.proof_of(fleet.store, fleet.version("thinned", 3), bases, tensor="output_kernel")
+    others = [making.proof_of(fleet.store, fleet.version("beside", number), bases) for number in (3, 7)]
+    assert _taken(forgeries(gone, others, fleet.key, 1), fleet) == []
+    evidence = "".join(line + "\n" for line in telling.evidence_lines(fleet.store, "thinned"))
+    assert check(evidence.encode(), fleet.key)["versions"] == 7
+
+
+def _taken(forged: Iterator[Forgery], fleet: Fleet, step: int = 3) -> list[str]:
+    taken = []
+    for what, data in islice(forged, 0, None, step):
+        try:
+            check(data, fleet.key)
+            taken.append(what)
+        except NotProven:
+            continue
+    return taken
 
 
 def test_a_revoked_key_is_told_and_what_came_before_stands(fleet: Fleet) -> None:

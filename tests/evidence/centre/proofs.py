@@ -15,10 +15,11 @@ from types import ModuleType
 
 from edgecloud.proving import assembling, making
 from edgecloud.versions.materialise import LoadedBases
-from tests.edgecloud.proving.fleets import Fleet, make_fleet
+from tests.edgecloud.proving.fleets import Fleet, make_fleet, make_thinned
 from tests.edgecloud.proving.forging import Forgery, forgeries
 from tests.evidence.centre import Figures
 
+THINNED = 7  # proofs of a history of which five versions are gone
 PROOFS, FORGERIES, FORGERIES_FULL = 100, 1000, 20_000
 
 
@@ -37,7 +38,7 @@ def verifier(folder: Path) -> ModuleType:
 def good_proofs(fleet: Fleet, count: int) -> list[bytes]:
     """Return proofs of all versions, and of their tensors one by one, until there are so many."""
     bases, made = LoadedBases(fleet.store), []
-    versions = list(fleet.versions())
+    versions = list(fleet.versions())[:count]
     for version in versions:
         made.append(making.proof_of(fleet.store, version, bases))
     for version in versions[::2]:
@@ -68,9 +69,10 @@ def some_forgeries(proofs: list[bytes], key: bytes, count: int) -> Iterator[Forg
 def measure(full: bool) -> Figures:
     """Return how many good proofs and how many altered ones the verifier takes. full: more altered ones."""
     with tempfile.TemporaryDirectory() as name:
-        fleet = make_fleet(Path(name))
+        fleet, thinned = make_fleet(Path(name)), make_thinned(Path(name) / "thinned")
         program = verifier(Path(name))
-        proofs = good_proofs(fleet, PROOFS)
+        proofs = [*good_proofs(thinned, THINNED), *good_proofs(fleet, PROOFS - THINNED)]
+        assert fleet.key == thinned.key
         accepted = sum(_taken(program, proof, fleet.key) for proof in proofs)
         wanted = FORGERIES_FULL if full else FORGERIES
         tried = taken = 0

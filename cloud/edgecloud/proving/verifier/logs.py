@@ -14,7 +14,12 @@ from .encoding import fail, from_hex, from_line, is_signed, map_of, plain, same_
 
 # What a signature is over begins with who made it, and why: so one is never taken for another.
 LINK, RECORD = b"modelwire link 1\0", "modelwire %s 1\0"
-GIVEN, WITHDRAWN, CLAIMED = b"edgecloud claim 1\0", b"edgecloud claim withdrawn 1\0", b"edgecloud claimed 1\0"
+CLAIMED = b"edgecloud claimed 1\0"
+# What the command key seals without a record's envelope.
+STATEMENTS = {
+    "claim": b"edgecloud claim 1\0", "withdrawal": b"edgecloud claim withdrawn 1\0", "policy": b"edgecloud policy 1\0",
+    "purge": b"edgecloud purge 1\0",
+}  # fmt: skip
 ROLES = {"trust": ("root", 6), "act": ("act", 4), "command": ("command", 3), "enrol": ("device", 1)}  # and their number in a record
 Entry = dict[str, Any]
 
@@ -47,7 +52,8 @@ class Log:
     epochs: dict[tuple[str, int], bytes] = field(default_factory=dict)  # base, by model and epoch
     heads: dict[bytes, Seen] = field(default_factory=dict)  # by commit
     verdicts: dict[bytes, bool] = field(default_factory=dict)
-    thinned: set[bytes] = field(default_factory=set)  # commits whose content is gone
+    thinned: set[bytes] = field(default_factory=set)  # commits whose content is gone for good
+    kept_by: set[int] = field(default_factory=set)  # numbers of the operator's words by which content goes
     hidden: int = 0  # entries that are shown by digest alone
     act: int = 0
 
@@ -91,8 +97,12 @@ class Log:
         self.latest = max(self.latest, at)
         if kind in ROLES:
             says["record"] = self.take_record(kind, says["record"], at, what)
-        elif kind in ("claim", "withdrawal"):
-            says["record"] = self.take_claim(kind, says["record"], at, what)
+        elif kind in STATEMENTS:
+            says["record"] = self.take_statement(kind, says["record"], at, what)
+        elif kind == "thin":
+            if says["by"] not in self.kept_by or len(says["gone"]) % 32:
+                fail(what, "it drops content by no word that the operator is shown to have sealed")
+            self.thinned |= {says["gone"][i : i + 32] for i in range(0, len(says["gone"]), 32)}
         elif kind == "epoch":
             self.epochs[says["model"], says["epoch"]] = says["base"]
         elif kind == "head" and says["version"]:
@@ -145,15 +155,18 @@ class Log:
         if verb == "revoke":
             self.revoked.setdefault(key, self.number)
 
-    def take_claim(self, kind: str, data: bytes, at: int, what: str) -> Entry:
-        domain, body = GIVEN if kind == "claim" else WITHDRAWN, data[:-64]
-        if not signed_by_one(self.command_keys(at), domain + self.fleet[32:] + body, data[-64:]):
+    def take_statement(self, kind: str, data: bytes, at: int, what: str) -> Entry:
+        """Return what the operator said of claims, or of what is kept, once it is made sure that a command key has sealed it."""
+        body = data[:-64]
+        if not signed_by_one(self.command_keys(at), STATEMENTS[kind] + self.fleet[32:] + body, data[-64:]):
             fail(what, f"its {kind} is sealed by no command key")
         says = map_of(body, what)
         if kind == "claim":
             self.claims.setdefault(says["id"], says)
-        else:
+        elif kind == "withdrawal":
             self.claims.pop(says["id"], None)
+        else:
+            self.kept_by.add(says["number"])
         return says
 
     def take_enrol(self, says: Entry, at: int, what: str) -> None:
