@@ -14,7 +14,7 @@ from modelwire.wire.claims import claim_id
 from modelwire.wire.records import Enrol, expect
 
 from .verifier.encoding import plain, to_line
-from .verifier.logs import Log
+from .verifier.logs import ReadLog
 
 _RUN = 4096  # digests of others' entries in one line
 _ABOUT_ALL = (entries.TRUST, entries.RESTORE, entries.POLICY)
@@ -43,7 +43,7 @@ def signed_end(store: Store) -> SignedEnd:
 def log_lines(store: Store, shown: Shown) -> Iterator[str]:
     """Yield the log as lines of JSON, its signed end last. Raises as `signed_end`, and Malformed for an entry that can't be read."""
     end, mine = signed_end(store), _claims_of(store, shown.device)
-    reader = Log(store.identity.root + store.identity.id, shown.device)  # says of each entry what who verifies it will say
+    reader = ReadLog(store.identity.root + store.identity.id, shown.device)  # says of each entry what who verifies it will say
     others: list[bytes] = []
     start = 0
     for row in store.log.after(0):

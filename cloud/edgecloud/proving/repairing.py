@@ -28,7 +28,7 @@ Place = tuple[int, int]  # tensor and leaf
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class LostVersion:
     """A version of which something is lost, and what."""
 
     lineage: LineageRow
@@ -54,7 +54,7 @@ class Mending:
     why_not: str = ""  # why it can't be mended by leaves; empty while it can
 
 
-def losses(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Loss | None]:
+def losses(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[LostVersion | None]:
     """Yield of each served version of a model what of it is lost, None where nothing is."""
     doubted = set()
     for one in materialise.check_lineage(store, lineage, bases):
@@ -75,7 +75,7 @@ def losses(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Lo
             materialise.rebuild(store, version, bases, avoid=broken)
         except ModelWireError as error:
             weights_lost = error
-        yield Loss(lineage, version, bytes_lost, weights_lost) if bytes_lost or weights_lost else None
+        yield LostVersion(lineage, version, bytes_lost, weights_lost) if bytes_lost or weights_lost else None
 
 
 def head_of(store: Store, lineage: LineageRow) -> VersionRow | None:

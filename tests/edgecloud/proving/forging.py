@@ -18,7 +18,7 @@ import numpy as np
 from edgecloud.proving.verifier import proofs
 from edgecloud.proving.verifier.encoding import NotProven, plain, sha, to_line, unzipped, zipped
 from edgecloud.proving.verifier.evidence import DAMAGED
-from edgecloud.proving.verifier.headers import Base, Header, read_headers
+from edgecloud.proving.verifier.headers import BaseManifest, SignedHeader, read_headers
 from edgecloud.proving.verifier.placing import weight_places
 from modelwire.wire import cbor
 
@@ -73,9 +73,12 @@ def _of_files(files: Files, others: list[bytes], rng: np.random.Generator) -> It
             if foreign[name] != files[name] and not _earlier_log(name, files, foreign):
                 if name == "headers.bin" and _last(files).root == _last(foreign).root:
                     continue  # as before a snapshot: the rest is a good proof of that version, too
+                mine, theirs = _last(files), _last(foreign)
+                if name == "log.jsonl" and mine.device == theirs.device:
+                    continue  # a later version's log proves an earlier one as well
                 yield f"{name}: that of proof {number}", {**files, name: foreign[name]}
-                if name == "log.jsonl" and _last(files).device == _last(foreign).device:
-                    continue  # a later log proves an earlier version as well
+                if name == "headers.bin" and mine.device == theirs.device and "root.bin" not in foreign:
+                    continue  # headers alone are a good proof of the version that they lead to
                 rest = {one: files[one] if one == name else foreign[one] for one in foreign}
                 yield f"all but {name}: that of proof {number}", rest
 
@@ -87,7 +90,7 @@ def _earlier_log(name: str, files: Files, foreign: Files) -> bool:
     return files["headers.bin"] == foreign["headers.bin"]
 
 
-def _last(files: Files) -> Header:
+def _last(files: Files) -> SignedHeader:
     return list(read_headers(files["headers.bin"]))[-1]
 
 
@@ -143,6 +146,8 @@ def _headers(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, File
         ends.append(at)
     starts = [0, *ends[:-1]]
     pieces = [data[a:b] for a, b in zip(starts, ends, strict=True)]
+    # Then what is left without the last one is a good proof of the version before.
+    proves_less = len(pieces) > 1 and ("root.bin" not in files or pieces[-1][120:152] == pieces[-2][120:152])
     for n in sorted({0, len(pieces) - 1}):
         piece, fields = pieces[n], [*HEADER_FIELDS]
         fields += [("extension digest", len(piece) - 128, 32), ("content digest", len(piece) - 96, 32), ("signature", len(piece) - 64, 64)]
@@ -152,20 +157,15 @@ def _headers(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, File
             yield f"header {n}, {name}", {"headers.bin": b"".join([*pieces[:n], flipped, *pieces[n + 1 :]])}
             zero = piece[:start] + bytes(size) + piece[start + size :]
             yield f"header {n}, {name}: zero", {"headers.bin": b"".join([*pieces[:n], zero, *pieces[n + 1 :]])}
-        if n + 1 < len(pieces) or not _same_root(pieces):
+        if n + 1 < len(pieces) or not proves_less:
             yield f"header {n}: left out", {"headers.bin": b"".join(pieces[:n] + pieces[n + 1 :])}
         yield f"header {n}: twice", {"headers.bin": b"".join([*pieces[:n], piece, *pieces[n:]])}
     yield "headers: the other way round", {"headers.bin": b"".join(pieces[::-1])}
     if len(pieces) > 1:
-        if not _same_root(pieces):
+        if not proves_less:
             yield "headers: up to the version before", {"headers.bin": b"".join(pieces[:-1])}
         yield "headers: the last alone", {"headers.bin": pieces[-1]}
         yield "headers: two signatures swapped", {"headers.bin": _swapped_signatures(pieces)}
-
-
-def _same_root(pieces: list[bytes]) -> bool:
-    """Whether the version before holds the same weights, as before a snapshot: then the rest is a good proof of that one."""
-    return len(pieces) > 1 and pieces[-1][120:152] == pieces[-2][120:152]
 
 
 def _swapped_signatures(pieces: list[bytes]) -> bytes:
@@ -185,7 +185,7 @@ def _weights(files: Files, rng: np.random.Generator) -> Iterator[tuple[str, File
     """Bits of weights that no arithmetic tells apart, weights in each other's place, and all else of the file."""
     if "model.tflite" not in files:
         return
-    file, base = files["model.tflite"], Base.read(files["manifest.cbor"])
+    file, base = files["model.tflite"], BaseManifest.read(files["manifest.cbor"])
     places = weight_places(file, base.rows)
 
     def put(at: int, data: bytes) -> Files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.proving import repairing
-from edgecloud.proving.repairing import Loss, Mending
+from edgecloud.proving.repairing import LostVersion, Mending
 from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer, lines_of
@@ -57,7 +57,7 @@ def _lineages(store: SqliteStore, text: str | None) -> list[LineageRow]:
 
 def _repair(
     store: SqliteStore, lineage: LineageRow, bases: materialise.LoadedBases, states: list[str], mended: list[Document]
-) -> tuple[list[Loss], int]:
+) -> tuple[list[LostVersion], int]:
     """Drop and make again what is derived, mend the head if it is lost, and return what is lost then, and how many versions are exact."""
     for version in repairing.damaged_states(store, lineage, bases):
         with store.transaction():
@@ -105,7 +105,7 @@ def _said(one: Document) -> list[str]:
     return [f"{one['name']}: {one['leaves']} leaves are not those of {one['near']}: {one['next']}, then wait and repair again"]
 
 
-def _told(loss: Loss) -> Document:
+def _told(loss: LostVersion) -> Document:
     """Return what is lost of a version, in words."""
     why = loss.bytes or loss.weights
     assert why is not None

@@ -6,6 +6,6 @@ Each imports the standard library, numpy, cryptography and the modules before it
 
 from __future__ import annotations
 
-__all__ = ["MODULES", "evidence", "proofs"]
+__all__ = ["MODULES", "encoding", "evidence", "headers", "logs", "placing", "proofs"]
 
 MODULES = ("encoding", "placing", "logs", "headers", "proofs", "evidence")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .encoding import NotProven, fail, from_hex, from_line, map_of, plain, read_fleet, same_line, sha, to_line, unzipped
 from .headers import facts_of, read_headers, signer_of
-from .logs import Log, read_log
+from .logs import ReadLog, read_log
 from .proofs import check_proof
 
 EVIDENCE, LOST = "edge evidence 1", "the centre no longer holds its header"
@@ -44,7 +44,7 @@ def check_evidence(text: str, fleet: bytes) -> dict[str, Any]:
     return {"format": EVIDENCE, "device": device, "fleet": fleet[32:].hex(), "versions": len(told), "says": _says(log, told)}
 
 
-def take_version(text: str, log: Log, what: str) -> tuple[bytes, dict[str, Any]]:
+def take_version(text: str, log: ReadLog, what: str) -> tuple[bytes, dict[str, Any]]:
     """Return the commit of the update that a line tells of, and what its device said beside it: its figures."""
     line = from_line(text, what)
     if line.keys() == {"lost", "says"}:
@@ -63,7 +63,7 @@ def take_version(text: str, log: Log, what: str) -> tuple[bytes, dict[str, Any]]
     return header.commit, figures
 
 
-def _says(log: Log, told: dict[bytes, dict[str, Any]]) -> list[str]:
+def _says(log: ReadLog, told: dict[bytes, dict[str, Any]]) -> list[str]:
     verdicts, lost = [log.verdicts.get(commit) for commit in told], sum(LOST in figures for figures in told.values())
     return [
         f"The log of the fleet {log.fleet[32:].hex()} enters {len(log.heads)} updates of the device {log.device}; of "

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from .encoding import fail, is_signed, leaf_digests, map_of, sha, short_key, tree_root
-from .logs import Log
+from .logs import ReadLog
 from .placing import WIDTHS, Row
 
 UPDATE = b"modelwire update 1\0"
@@ -17,7 +17,7 @@ KINDS = ("snapshot", "delta", "exact", "recipe")
 
 
 @dataclass(frozen=True)
-class Header:
+class SignedHeader:
     """What an update says of itself, and the device's signature over all of it."""
 
     kind: int
@@ -38,7 +38,7 @@ class Header:
         return f"{self.device}/{self.model}@{self.version}"
 
 
-def read_headers(data: bytes) -> Iterator[Header]:
+def read_headers(data: bytes) -> Iterator[SignedHeader]:
     """Yield the header proofs that lie one behind the other; one at least."""
     at = 0
     while at < len(data) or not at:
@@ -57,12 +57,12 @@ def read_headers(data: bytes) -> Iterator[Header]:
             fail("headers", f"byte {at}: its parts do not fill it, or are not of release 1")
         device, model = names[:n].decode("ascii"), names[n:].decode("ascii")
         commit = sha(b"\x04", front, digests)
-        yield Header(kind, device, model, epoch, number, schema, parent, root, base, commit, digests[:32], signature)
+        yield SignedHeader(kind, device, model, epoch, number, schema, parent, root, base, commit, digests[:32], signature)
         at = end + 128
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseManifest:
     """The base's manifest: digests of its file and the table of its tensors. Its own digest is version 0's commit."""
 
     commit: bytes
@@ -72,7 +72,7 @@ class Base:
     schema: bytes
 
     @classmethod
-    def read(cls, data: bytes) -> Base:
+    def read(cls, data: bytes) -> BaseManifest:
         values = map_of(data, "manifest.cbor")
         if values.get("manifest") != 1:
             fail("manifest.cbor", "it is no manifest of release 1")
@@ -93,7 +93,7 @@ class Base:
         return sha(front, tree_root(leaf_digests(data)))
 
 
-def signer_of(header: Header, log: Log) -> bytes:
+def signer_of(header: SignedHeader, log: ReadLog) -> bytes:
     """Return the device's key that signed an update, while it spoke for the device."""
     seen = log.heads.get(header.commit)
     if seen is None or (seen.model, seen.version, seen.epoch) != (header.model, header.version, header.epoch):
@@ -108,7 +108,7 @@ def signer_of(header: Header, log: Log) -> bytes:
     fail(f"headers, signature of {header.name}", "no key that was let in for the device has made it")
 
 
-def check_path(path: Sequence[Header], base: Base, log: Log) -> list[str]:
+def check_path(path: Sequence[SignedHeader], base: BaseManifest, log: ReadLog) -> list[str]:
     """Follow the updates from the base to the version. Return what that proves, in words."""
     first, head = path[0], path[-1]
     if log.epochs.get((head.model, first.epoch)) != first.parent:
@@ -133,7 +133,7 @@ def check_path(path: Sequence[Header], base: Base, log: Log) -> list[str]:
     ]
 
 
-def facts_of(head: Header) -> dict[str, Any]:
+def facts_of(head: SignedHeader) -> dict[str, Any]:
     """Return what a header says, as JSON holds it."""
     return {
         "name": head.name, "kind": KINDS[head.kind], "epoch": head.epoch, "version": head.version, "commit": head.commit.hex(),

@@ -25,7 +25,7 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoggedUpdate:
     """An update as the log entered it."""
 
     entry: int
@@ -36,7 +36,7 @@ class Seen:
 
 
 @dataclass
-class Log:
+class ReadLog:
     """What the entries come to, up to the last one taken."""
 
     fleet: bytes  # root key and id
@@ -50,7 +50,7 @@ class Log:
     how: dict[bytes, str] = field(default_factory=dict)  # a key came in
     claims: dict[bytes, Entry] = field(default_factory=dict)
     epochs: dict[tuple[str, int], bytes] = field(default_factory=dict)  # base, by model and epoch
-    heads: dict[bytes, Seen] = field(default_factory=dict)  # by commit
+    heads: dict[bytes, LoggedUpdate] = field(default_factory=dict)  # by commit
     verdicts: dict[bytes, bool] = field(default_factory=dict)
     thinned: set[bytes] = field(default_factory=set)  # commits whose content is gone for good
     kept_by: set[int] = field(default_factory=set)  # numbers of the operator's words by which content goes
@@ -106,7 +106,7 @@ class Log:
         elif kind == "epoch":
             self.epochs[says["model"], says["epoch"]] = says["base"]
         elif kind == "head" and says["version"]:
-            seen = Seen(self.number, says["model"], says["version"], says["epoch"], says["commit"])
+            seen = LoggedUpdate(self.number, says["model"], says["version"], says["epoch"], says["commit"])
             self.heads.setdefault(seen.commit, seen)
         elif kind == "verdict":
             self.verdicts[says["commit"]] = says["ok"]
@@ -205,9 +205,9 @@ class Log:
         return True
 
 
-def read_log(lines: Sequence[str], fleet: bytes, device: str, what: str = "log.jsonl") -> tuple[Log, int]:
+def read_log(lines: Sequence[str], fleet: bytes, device: str, what: str = "log.jsonl") -> tuple[ReadLog, int]:
     """Return a log and how many lines it took: up to its signed end, which must be there."""
-    log = Log(fleet, device)
+    log = ReadLog(fleet, device)
     for n, text in enumerate(lines, 1):
         if log.take_line(text, f"{what}, line {n}"):
             return log, n

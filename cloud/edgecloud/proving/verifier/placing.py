@@ -95,7 +95,7 @@ class FlatFile:
 
 def weight_places(data: bytes, rows: list[Row]) -> list[Place]:
     """Return where each tensor of the manifest lies in the file, in its order."""
-    model = Model(FlatFile(data))
+    model = FlatModel(FlatFile(data))
     found = model.variables() if model.trains else model.int8_head(rows)
     if found.keys() != {name for name, _, _ in rows}:
         fail("model.tflite", "its weights are not those that the manifest lists")
@@ -111,14 +111,14 @@ def weight_places(data: bytes, rows: list[Row]) -> list[Place]:
     return places
 
 
-class Model:
+class FlatModel:
     """What is needed of a parsed file: subgraphs, their operators, and signatures."""
 
     def __init__(self, flat: FlatFile) -> None:
         self.flat, root = flat, flat.root
         codes = [max(flat.integer(t, 0, "<b"), flat.integer(t, 3, "<i")) for t in flat.tables(root, 1)]
         self.buffers = list(flat.tables(root, 4))
-        self.graphs = [Graph(flat, table, codes) for table in flat.tables(root, 2)]
+        self.graphs = [FlatGraph(flat, table, codes) for table in flat.tables(root, 2)]
         self.signatures = {flat.text(t, 2): t for t in flat.tables(root, 7)}
         self.trains = bool(self.signatures.keys() & {"get_weights", "set_weights", "train"})
 
@@ -169,7 +169,7 @@ class Model:
             fail("model.tflite", f"{len(found)} layers of it fit what the manifest lists")
         return found[0]
 
-    def layer_parts(self, graph: Graph, layer: Operator) -> dict[str, Place]:
+    def layer_parts(self, graph: FlatGraph, layer: FlatOperator) -> dict[str, Place]:
         (_, kernel, bias), out = (*layer.inputs, -1)[:3], layer.outputs[0]
         parts = {
             "head_kernel": self.buffer(graph.tensor(kernel)), "head_kernel_scale": self.quantization(graph.tensor(kernel), 2, 4),
@@ -198,12 +198,12 @@ class Model:
         return None
 
 
-class Graph:
+class FlatGraph:
     """One subgraph: its operators, and which of them gives a tensor."""
 
     def __init__(self, flat: FlatFile, table: int, codes: list[int]) -> None:
         self.flat, self.tensors, self.outputs = flat, list(flat.tables(table, 0)), flat.integers(table, 2)
-        self.operators = [Operator(flat, t, codes) for t in flat.tables(table, 3)]
+        self.operators = [FlatOperator(flat, t, codes) for t in flat.tables(table, 3)]
         self.source = {tensor: op for op in self.operators for tensor in op.outputs}
 
     def handle(self, tensor: int) -> tuple[str, str] | None:
@@ -215,7 +215,7 @@ class Graph:
         return self.tensors[number] if 0 <= number < len(self.tensors) else fail("model.tflite", f"it names a tensor {number}")
 
 
-class Operator:
+class FlatOperator:
     """One operator: its code, operands, and what CALL_ONCE and VAR_HANDLE name in their options."""
 
     def __init__(self, flat: FlatFile, table: int, codes: list[int]) -> None:

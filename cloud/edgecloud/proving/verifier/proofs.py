@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .encoding import LEAF, fail, root_by_path, sha, tree_root, unzipped
-from .headers import Base, Header, check_path, facts_of, read_headers
+from .headers import BaseManifest, SignedHeader, check_path, facts_of, read_headers
 from .logs import read_log
 from .placing import Place, weight_places
 
@@ -60,7 +60,7 @@ def prove(files: dict[str, bytes], fleet: bytes) -> dict[str, Any]:
     names, tensor = files.keys(), sorted(name for name in files if name.startswith(TENSOR))
     if names not in (ALWAYS, ALWAYS | FILE, ALWAYS | {"root.bin", *tensor}) or len(tensor) not in (0, 2):
         fail("the zip", f"it does not hold the files of a proof, but {', '.join(sorted(names))[:300]}")
-    base, path = Base.read(files["manifest.cbor"]), list(read_headers(files["headers.bin"]))
+    base, path = BaseManifest.read(files["manifest.cbor"]), list(read_headers(files["headers.bin"]))
     head, lines = path[-1], files["log.jsonl"].decode("ascii").split("\n")
     log, taken = read_log(lines, fleet, head.device)
     if lines[taken:] != [""]:
@@ -80,13 +80,13 @@ def prove(files: dict[str, bytes], fleet: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_root(parts: bytes, base: Base, head: Header) -> None:
+def check_root(parts: bytes, base: BaseManifest, head: SignedHeader) -> None:
     """A root is the digest of these parts: schema, weights, units, and the integers that a short float has forgotten."""
     if sha(parts) != head.root or parts[:1] != b"\x03" or len(parts) != 97 + len(base.rows) or parts[1:33] != base.schema:
         fail("root.bin", f"it is not what the root of {head.name} is made of")
 
 
-def prove_file(files: dict[str, bytes], base: Base) -> list[str]:
+def prove_file(files: dict[str, bytes], base: BaseManifest) -> list[str]:
     """The weights of the file are the root's, and every other byte of it is the base's."""
     file = files["model.tflite"]
     if len(file) != base.size:
@@ -141,7 +141,7 @@ def leaf_parts(size: int, places: Sequence[Place]) -> Iterator[tuple[int, int, l
         yield start, end, within
 
 
-def prove_tensor(files: dict[str, bytes], names: Sequence[str], base: Base) -> list[str]:
+def prove_tensor(files: dict[str, bytes], names: Sequence[str], base: BaseManifest) -> list[str]:
     """One tensor's stored bytes are those under the root."""
     number = names[0][len(TENSOR) :].partition(".")[0]
     tensor = int(number) if number.isascii() and number.isdigit() else -1
