@@ -8,11 +8,13 @@ import math
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from fractions import Fraction
 
 from edgecloud.registry import Status, Store, VersionRow
 from modelwire.errors import BadArgument
 
-SURE = Decimal("0.99")
+SURE = Fraction(99, 100)
+COUNTED = 4096  # versions up to which the chance is counted in whole numbers; above, their logarithms are as good
 _FORM = re.compile(r"(?P<share>[0-9]{1,3}(\.[0-9]{1,6})?)%\Z|(?P<count>[0-9]{1,12})\Z")
 
 
@@ -36,24 +38,30 @@ def drawn(store: Store, lineages: Iterable[int], text: str, seed: int) -> tuple[
     return [row for row in map(store.versions.by_id, taken) if row is not None], len(ids)
 
 
-def most_damaged(total: int, sampled: int, sure: Decimal = SURE) -> int:
+def most_damaged(total: int, sampled: int, sure: Fraction = SURE) -> int:
     """Return how many of `total` may be damaged at most, with this certainty, when a sample of so many without damage was drawn.
 
-    Exact, without replacement: the largest D for which C(total - D, sampled) / C(total, sampled) is above 1 - sure.
+    Without replacement: the largest D for which C(total - D, sampled) / C(total, sampled) is above 1 - sure.
     """
-    least = math.log(float(1 - sure))
+    missed = 1 - sure
 
-    def chance(damaged: int) -> float:
+    def above(damaged: int) -> bool:
+        """Whether so many damaged ones are missed more often than the certainty allows."""
         if damaged > total - sampled:
-            return -math.inf
-        out = math.lgamma(total - damaged + 1) - math.lgamma(total - damaged - sampled + 1)
-        return out - math.lgamma(total + 1) + math.lgamma(total - sampled + 1)
+            return False
+        if total <= COUNTED:
+            return math.comb(total - damaged, sampled) > missed * math.comb(total, sampled)
+        return _log_comb(total - damaged, sampled) - _log_comb(total, sampled) > math.log(missed)
 
-    low, high = 0, total  # chance(low) is above
+    low, high = 0, total  # low is above, high is not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if chance(middle) > least else (low, middle)
+        low, high = (middle, high) if above(middle) else (low, middle)
     return low
+
+
+def _log_comb(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def in_words(total: int, sampled: int) -> str:
@@ -62,7 +70,7 @@ def in_words(total: int, sampled: int) -> str:
         return f"all {total} versions were looked at"
     most = most_damaged(total, sampled)
     share = 100 * most / total
-    return f"{SURE:.0%} sure that at most {most} of {total} versions ({share:.2g} %) are damaged: {sampled} were drawn and none was"
+    return f"{float(SURE):.0%} sure that at most {most} of {total} versions ({share:.2g} %) are damaged: {sampled} were drawn and none was"
 
 
 def _served(store: Store, lineages: Iterable[int]) -> Iterable[VersionRow]:

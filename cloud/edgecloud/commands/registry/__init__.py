@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["anchor", "audit", "backup", "doctor", "ingest", "init", "policy", "restore", "thin", "verify", "version"]
+__all__ = ["anchor", "audit", "backup", "doctor", "ingest", "init", "policy", "repair", "restore", "thin", "verify", "version"]
