@@ -202,6 +202,15 @@ def test_what_is_not_served_not_judged_or_not_signed_is_not_proven(tmp_path: Pat
         proof(1)
 
 
+def test_what_a_forger_writes_is_never_obeyed_by_a_terminal(fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = unzipped(last(fleet, "exact"))
+    (tmp_path / "bad.zip").write_bytes(zipped({**files, "\x1b]0;PROVEN\x07\x1b[2J\nPROVEN.": b""}))
+    (tmp_path / "fleet.pub").write_text(write_fleet(fleet.store.identity))
+    assert main([str(tmp_path / "bad.zip"), "--fleet", str(tmp_path / "fleet.pub")]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "\x1b" not in said.err and said.err.count("\n") == 1
+
+
 def test_the_module_says_the_same_as_the_program(fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "proof.zip").write_bytes(last(fleet, "exact"))
     (tmp_path / "fleet.pub").write_text(write_fleet(fleet.store.identity))

@@ -12,7 +12,9 @@ from modelwire.errors import BadArgument
 from .fleets import Fleet
 
 
-@pytest.mark.parametrize(("total", "sampled"), [(10, 3), (100, 50), (1000, 459), (5, 5), (1, 1), (300, 299), (50, 1), (100, 99), (4200, 459)])
+@pytest.mark.parametrize(
+    ("total", "sampled"), [(10, 3), (100, 50), (1000, 459), (5, 5), (1, 1), (300, 299), (50, 1), (100, 99), (4200, 459)]
+)
 def test_the_most_that_may_be_damaged_is_exact(total: int, sampled: int) -> None:
     by_counting = max(d for d in range(total + 1) if 100 * comb(total - d, sampled) > comb(total, sampled))
     assert sampling.most_damaged(total, sampled) == by_counting

@@ -79,6 +79,11 @@ def short_key(key: bytes) -> str:
     return "-".join(digits[i : i + 4] for i in range(0, 20, 4))
 
 
+def visible(text: str) -> str:
+    """Return a text without what a terminal would obey: it may be a forger's."""
+    return "".join(c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def read_fleet(text: str) -> bytes:
     """Return the root key and the id that fleet.pub holds, 48 bytes."""
     prefix, _, digits = text.strip(" \t\n\v\f\r").partition(":")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .encoding import NotProven, fail, from_hex, from_line, map_of, plain, read_fleet, same_line, sha, to_line, unzipped
+from .encoding import NotProven, fail, from_hex, from_line, map_of, plain, read_fleet, same_line, sha, to_line, unzipped, visible
 from .headers import facts_of, read_headers, signer_of
 from .logs import ReadLog, read_log
 from .proofs import check_proof
@@ -89,12 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         data, fleet = args.file.read_bytes(), read_fleet(args.fleet.read_text("utf-8"))
     except (OSError, ValueError, NotProven) as error:
-        print(f"can't be read: {error}", file=sys.stderr)
+        print(f"can't be read: {visible(str(error))}", file=sys.stderr)
         return 2
     try:
         facts = check(data, fleet, args.name, header_alone=args.header_alone)
     except NotProven as error:
-        print(f"NOT PROVEN. {error}", file=sys.stderr)
+        print(f"NOT PROVEN. {visible(str(error))}", file=sys.stderr)
         return 1
     if args.out is not None:
         files = {} if facts["format"] == EVIDENCE else unzipped(data)
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("it holds nothing to write", file=sys.stderr)
             return 2
         args.out.write_bytes(held[0])
-    print(to_line(facts) if args.json else "\n".join(["PROVEN.", *facts["says"]]))
+    print(to_line(facts) if args.json else "\n".join(["PROVEN.", *map(visible, facts["says"])]))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from .logs import ReadLog
 from .placing import WIDTHS, Row
 
 UPDATE = b"modelwire update 1\0"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 KINDS = ("snapshot", "delta", "exact", "recipe")
 
 
@@ -56,6 +58,8 @@ def read_headers(data: bytes) -> Iterator[SignedHeader]:
         if len(names) != n + m or algorithm != 1 or kind >= len(KINDS):
             fail("headers", f"byte {at}: its parts do not fill it, or are not of release 1")
         device, model = names[:n].decode("ascii"), names[n:].decode("ascii")
+        if not NAME.match(device) or not NAME.match(model):
+            fail("headers", f"byte {at}: no name of a device and a model")
         commit = sha(b"\x04", front, digests)
         yield SignedHeader(kind, device, model, epoch, number, schema, parent, root, base, commit, digests[:32], signature)
         at = end + 128
