@@ -20,7 +20,7 @@ SNAPSHOT = Candidate(Choice.SNAPSHOT, 100_000, recover_s=0.05)
 RECIPE = Candidate(Choice.RECIPE, 500, recover_s=3)
 
 
-@pytest.mark.slow("decides 300 times")
+@pytest.mark.slow("decides 150 times")
 @settings(max_examples=150, deadline=None)
 @given(st.lists(drawn.candidates, max_size=6), drawn.conditions, drawn.prices)
 def test_whatever_goes_in_a_plan_comes_out(candidates: list[Candidate], conditions: Conditions, prices: Prices) -> None:
