@@ -12,6 +12,7 @@ from edgeagent.planning.telling import HEIGHT, WIDTH, screen
 from edgeagent.rounds.round import RoundReport
 from edgeagent.service.goal import Goal
 from edgeagent.settings.tree import PROFILES, PricesSettings
+from modelwire.errors import ConfigError
 from modelwire.planning import PROFILES as KNOWN
 from modelwire.planning import Choice, Prices, decode
 from modelwire.update import container
@@ -127,9 +128,9 @@ def test_a_damaged_decision_is_shown_as_far_as_it_can_be_read(document: dict[str
     assert lines and len(lines) <= HEIGHT and max(map(len, lines)) <= WIDTH and "\x1b" not in "".join(lines)
 
 
-@pytest.mark.parametrize("prices", [{"prices__per_byte": "-1"}, {"prices__per_joule": "nan"}, {"prices__per_second": "inf"}, {"link__profile": "5g"}])
+@pytest.mark.parametrize(
+    "prices", [{"prices__per_byte": "-1"}, {"prices__per_joule": "nan"}, {"prices__per_second": "inf"}, {"link__profile": "5g"}]
+)
 def test_prices_below_zero_and_unknown_profiles_are_refused_by_name(tmp_path: Path, prices: dict[str, str]) -> None:
-    from modelwire.errors import ConfigError
-
     with pytest.raises(ConfigError, match=next(iter(prices)).replace("__", ".")):
         make(tmp_path / "d", **prices)

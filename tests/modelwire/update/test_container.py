@@ -87,7 +87,8 @@ def test_another_extension_that_no_reader_takes_is_refused(extension: dict[str, 
 
 def header_of(state: ModelState) -> Header:
     """Return the header of an update to a state, from any parent."""
-    return Header(Kind.DELTA, "pi-7", "digits", 1, 2, bytes(32), state.manifest.schema.id, state.root, state.fingerprint, b"", {"note": "n"})
+    schema_id = state.manifest.schema.id
+    return Header(Kind.DELTA, "pi-7", "digits", 1, 2, bytes(32), schema_id, state.root, state.fingerprint, b"", {"note": "n"})
 
 
 def test_a_snapshot_names_its_base() -> None:
