@@ -17,8 +17,10 @@ __all__ = ["NAMES", "chosen", "every", "named_damage", "painting"]
 
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",
-    "anchor": "registry", "audit": "registry", "doctor": "registry", "policy": "registry", "version": "registry",
+    "anchor": "registry", "audit": "registry", "doctor": "registry", "policy": "registry", "compact": "registry", "thin": "registry",
+    "stats": "registry", "whatif": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
+    "purge-rows": "fleet", "erase": "fleet",
     "log": "models", "show": "models", "why": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models",
     "forget": "models", "export": "models",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying", "reporting", "unlearning",
+    "cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying", "reporting", "squashed",
+    "unlearning",
 ]  # fmt: skip

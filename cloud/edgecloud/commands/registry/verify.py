@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> Answer:
         tampered = problems(store)
         if args.anchor is not None:
             tampered += anchors.missed(store, anchors.read(Path(args.anchor), store.identity.id, required=True))
-        checked, exact, waiting, total = 0, 0, 0, 0
+        checked, exact, waiting, thinned, total = 0, 0, 0, 0, 0
         wrong: list[Document] = []
         say = progress("versions")
         total, results = _to_verify(store, args.name)
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> Answer:
             say(checked, total)
             if one.waiting:
                 waiting += 1
+            elif one.thinned:
+                thinned += 1
             elif one.error is None:
                 exact += 1
             else:
@@ -63,10 +65,11 @@ def run(args: argparse.Namespace) -> Answer:
         refused, bases = (0, []) if args.name else (_count(store, store.lineages.all(), refused=True), _wrong_bases(store))
     took = round(time.monotonic() - started, 3)
     document: Document = {
-        "checked": checked, "exact": exact, "waiting": waiting, "wrong": wrong + bases, "tampered": tampered,
-        "refused": refused, "seconds": took,
+        "checked": checked, "exact": exact, "waiting": waiting, "thinned": thinned, "wrong": wrong + bases,
+        "tampered": tampered, "refused": refused, "seconds": took,
     }  # fmt: skip
     aside = f", {waiting} waiting: a running ingester rebuilds and judges them" if waiting else ""
+    aside += f", {thinned} thinned ones proven by what their devices signed" if thinned else ""
     aside += f", {refused} refused ones are never served" if refused else ""
     lines = [f"{exact} of {checked} versions exact{aside} ({took:.1f} s)"]
     lines += [f"NOT EXACT {w['name']}: {w['message']}" for w in document["wrong"]]
