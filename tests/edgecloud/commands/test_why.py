@@ -14,6 +14,7 @@ from modelwire.wire import cbor
 from tests.edgecloud.centre import Centre
 from tests.edgecloud.desk import LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
+from tests.edgecloud.keeping.thinned import keep, thinner
 
 SLEEPING = Conditions(profile_of("lte-sleeping"), forecast=Forecast(Figure(600.0), 3, 1200.0))
 FORMS = [Candidate(Choice.DELTA, 600, 0.0075, alone=300, full=4000), Candidate(Choice.SNAPSHOT, 4000)]
@@ -79,6 +80,19 @@ def test_a_name_that_is_no_version_says_which_there_are(desk_of: tuple[Desk, Cen
     assert desk.error("why", "pi-7@base")["error"] == "BadArgument"
     assert desk.error("why", "pi-7@4")["error"] == "UnknownVersion"
     assert desk.error("why", "pi-8@4")["error"] == "UnknownVersion"
+
+
+def test_of_a_thinned_version_it_says_what_is_left(desk_of: tuple[Desk, Centre, ScriptedDevice]) -> None:
+    desk, centre, device = desk_of
+    centre.deliver(device, *(device.train() for _ in range(8)))
+    centre.rebuild()
+    keep(centre.store, "last 3")
+    thinner(centre.store).run()
+    centre.store.close()
+    gone = desk.json("why", "pi-7@1")
+    assert gone["stored"]["gone"] and gone["stored"]["nearest"] == [6]  # type: ignore[index]
+    assert "no longer recoverable" in desk.ok("why", "pi-7@1") and "@6" in desk.ok("why", "pi-7@1")
+    assert "a squash leads to it" in desk.ok("why", "pi-7@6") and "stored as it came" in desk.ok("why", "pi-7@8")
 
 
 def test_it_looks_nothing_up_without_an_index(desk_of: tuple[Desk, Centre, ScriptedDevice], monkeypatch: pytest.MonkeyPatch) -> None:
