@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edgeagent.planning.pace import Pace
+from edgeagent.planning.pace import UplinkPace
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state import commands
 from edgeagent.state.answers import Answered
@@ -87,7 +87,7 @@ class Session:
         self._challenge = b""  # to be said back
         self._challenged = 0  # times, since the last welcome of another kind
         self._quiet = QuietTime(lineage, side.wall)
-        self._pace = Pace(lineage.link_figures)
+        self._pace = UplinkPace(lineage.link_figures)
 
     @property
     def name(self) -> str:

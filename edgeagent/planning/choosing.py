@@ -40,7 +40,7 @@ MEASURED_ROUNDS = "measured: rounds"
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class WeighedUpdate:
     """A decision with all that is kept of it."""
 
     plan: SendPlan
@@ -86,7 +86,7 @@ class RoundPlanner:
         self.dense = candidates[at].density
         return self.dense
 
-    def decide(self, sizes: Mapping[Kind, int], fixed: int, now: float) -> Decided:
+    def decide(self, sizes: Mapping[Kind, int], fixed: int, now: float) -> WeighedUpdate:
         """Return what becomes of an update that was sealed in these kinds.
 
         sizes: bytes of each; fixed: those of them that say no weights; now: Unix seconds.
@@ -104,7 +104,7 @@ class RoundPlanner:
             hold = int((first if count else now) + self.basis.update.wait_most) + 1
         note = encode(plan.note)
         kind = None if plan.form is None else Kind(plan.form.value)
-        return Decided(plan, kind, hold, note, as_document(plan, note, self.thin))
+        return WeighedUpdate(plan, kind, hold, note, as_document(plan, note, self.thin))
 
     def _candidate(self, kind: Kind, own: float, fixed: int, waiting: Sequence[float], most: float | None) -> Candidate:
         """Return a form that says all that waits, this update included.
