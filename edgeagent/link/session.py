@@ -271,7 +271,7 @@ class Session:
             self._resend_due = now + self._resend.next()
         if self._may_wait() and self.lineage.plans.waits(self._side.wall()):
             return
-        if self.lineage.plans.held()[0]:  # they waited for each other: one update says it all
+        if self.lineage.plans.joins():  # they waited for each other: one update says it all
             self._coalesce(self.lineage.head().version)
         room = self._side.link.window - len(offered)
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
