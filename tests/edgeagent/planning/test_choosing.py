@@ -117,6 +117,14 @@ def test_every_decision_is_one_screen(tmp_path: Path, profile: str) -> None:
         assert len(lines) <= HEIGHT and max(map(len, lines)) <= WIDTH and any(line.startswith("> ") for line in lines)
 
 
+@pytest.mark.parametrize(("size", "price"), [(0, 0.0), (604, 6.3e-4), (99_999, 0.0099), (14_123_456, 1.5), (10**9, 4e4)])
+def test_the_table_shows_every_column_whatever_the_sizes(size: int, price: float) -> None:
+    row = {"name": "delta 0.75 %", "bytes": size, "goes": True, "barred": "", "why": "", "total": price}
+    row |= {f"of_{term}": price for term in ("bytes", "energy", "storage", "recovery", "accuracy", "waiting")}
+    lines = screen("tiny@1", {"reason": "so it is", "rows": [row]})
+    assert max(map(len, lines)) <= WIDTH and lines[1].endswith("in all") and len(lines[2]) == len(lines[1])
+
+
 @pytest.mark.parametrize(
     "document",
     [{}, {"rows": 3}, {"rows": [3, None, {}]}, {"rows": [{"name": "\x1b[2J", "total": "x", "bytes": -1}], "sources": [[1], [1, "x", 2]]},
