@@ -86,15 +86,17 @@ class RoundPlanner:
         self.dense = candidates[at].density
         return self.dense
 
-    def decide(self, sizes: Mapping[Kind, int], fixed: int, now: float) -> WeighedUpdate:
+    def decide(self, sizes: Mapping[Kind, tuple[int, int]], now: float) -> WeighedUpdate:
         """Return what becomes of an update that was sealed in these kinds.
 
-        sizes: bytes of each; fixed: those of them that say no weights; now: Unix seconds.
+        sizes: of each its bytes, and those of them that say no weights; now: Unix seconds.
         """
         count, held, first = self.plans.held()
-        waiting = [max(0.0, held / count - fixed)] * count if count else []
-        most = sizes[Kind.SNAPSHOT] - fixed if Kind.SNAPSHOT in sizes else None
-        candidates = [self._candidate(kind, size - fixed, fixed + USUAL, waiting, most) for kind, size in sizes.items()]
+        least = min((fixed for _, fixed in sizes.values()), default=0)
+        waiting = [max(0.0, held / count - least)] * count if count else []
+        size, fixed = sizes.get(Kind.SNAPSHOT, (0, 0))
+        most = size - fixed if Kind.SNAPSHOT in sizes else None
+        candidates = [self._candidate(kind, size - fixed, fixed + USUAL, waiting, most) for kind, (size, fixed) in sizes.items()]
         if Kind.RECIPE not in sizes and not self.basis.update.recipes:
             candidates.append(Candidate(Choice.RECIPE, 0, barred=Bar.RECIPES_OFF))
         oldest = max(0.0, now - first) if count else 0.0

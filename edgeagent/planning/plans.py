@@ -87,7 +87,7 @@ class Plans:
             " WHERE v.model=? AND v.state='queued'",
             self._model,
         )
-        return row[0] == row[1] > 1 and row[2] > 0
+        return bool(row[0] == row[1] > 1 and row[2] > 0)
 
     def release(self) -> None:
         """Let all that waits go, as one: its time is over."""
