@@ -24,7 +24,7 @@ REST = 1.0  # seconds between two looks
 FULL = "%s; no state is kept until there is room, and none that is kept is lost: %s"
 
 
-class Work(Protocol):
+class StoreWork(Protocol):
     """Work on the store that can be cut anywhere: a bounded piece at a time."""
 
     def waiting(self) -> bool:
@@ -34,12 +34,12 @@ class Work(Protocol):
         """Do one piece and return what came of it; None when there is none, or when it was asked to stop."""
 
 
-class Beside:
+class KeepingThread:
     """The thread. `works`: makes what it is to do, in order, from its own store; the compactor is the first of it."""
 
     def __init__(
         self, path: Path, opened: Callable[[], SqliteStore], stopping: Callable[[], bool],
-        *works: Callable[[SqliteStore], Work], clock: Callable[[], float] = time.time, rest: float = REST,
+        *works: Callable[[SqliteStore], StoreWork], clock: Callable[[], float] = time.time, rest: float = REST,
     ) -> None:  # fmt: skip
         self._path, self._opened, self._stopping, self._clock, self._rest = path, opened, stopping, clock, rest
         self._works = works
@@ -69,7 +69,7 @@ class Beside:
 
     def _work(self, store: SqliteStore) -> None:
         compactor = Compactor(store, self._clock, stopping=self._stopping)
-        works: list[Work] = [compactor, *(make(store) for make in self._works)]
+        works: list[StoreWork] = [compactor, *(make(store) for make in self._works)]
         while not self._stopping():
             try:
                 if any(work.waiting() for work in works) and self._do(store, works):
@@ -84,7 +84,7 @@ class Beside:
                 self._said_full(full)
             self._wait()
 
-    def _do(self, store: SqliteStore, works: list[Work]) -> bool:
+    def _do(self, store: SqliteStore, works: list[StoreWork]) -> bool:
         """Return whether there was anything to do."""
         did = False
         with compacting(store, self._path):

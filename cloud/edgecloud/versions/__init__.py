@@ -2,4 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "replaying", "reporting", "unlearning"]
+__all__ = [
+    "cards",
+    "comparing",
+    "exporting",
+    "last_models",
+    "listing",
+    "materialise",
+    "naming",
+    "replaying",
+    "reporting",
+    "route",
+    "states",
+    "unlearning",
+]

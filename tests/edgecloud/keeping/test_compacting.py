@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.keeping import compacting as module
-from edgecloud.keeping.beside import Beside
+from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.compacting import Compactor, compacting, drop_damaged
 from edgecloud.registry import PolicyRow, SqliteStore, VersionRow, open_registry
 from edgecloud.versions import materialise, route
@@ -218,7 +218,7 @@ def test_a_full_disk_is_named_once_and_waited_for(
     with pytest.raises(DiskUnwritable, match="No space left"):
         compact(store)
     assert sizes(store) == {} and list(tmp_path.glob("**/*.partial")) == []
-    beside = Beside(path, lambda: open_registry(path, synchronous="OFF"), lambda: _holds(path, rows[-1].id), rest=0.01)
+    beside = KeepingThread(path, lambda: open_registry(path, synchronous="OFF"), lambda: _holds(path, rows[-1].id), rest=0.01)
     with caplog.at_level(logging.WARNING):
         beside.start()
         beside.join()
