@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["beside", "compacting", "measuring", "promise"]
+__all__ = [
+    "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging", "retention",
+    "thinning", "whatif",
+]  # fmt: skip

@@ -154,7 +154,8 @@ def _fill(source: Path, partial: Path, progress: Progress) -> None:
 def _take_files(copy: Database, files: FileBlobs) -> None:
     """Move into the copy what the registry keeps beside itself, and see that nothing is missing."""
     blobs = DatabaseBlobs(copy)
-    wanted = copy.all("SELECT blob FROM version UNION SELECT file FROM base")
+    whole = "SELECT blob FROM version WHERE id NOT IN (SELECT version_id FROM thinned)"
+    wanted = copy.all(f"{whole} UNION SELECT file FROM base UNION SELECT blob FROM squash")
     for (digest,) in wanted:
         if not blobs.has(digest):
             with copy.transaction():

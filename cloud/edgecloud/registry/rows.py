@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Status(str, Enum):
@@ -295,6 +296,56 @@ class LineageStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class KindTally:
+    """What came as one kind of update: of a device or of the fleet."""
+
+    kind: str
+    versions: int  # refused ones too
+    verified: int
+    refused: int
+    size: int  # bytes of the containers as they were sent
+    last_at: int  # when the newest came
+    thinned: int  # of which the container is there no more
+    thinned_size: int  # bytes of those
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTally:
+    """What is stored beside the containers: counts and bytes."""
+
+    states: int
+    state_size: int
+    squashes: int
+    squash_size: int
+    bases: int  # of the whole fleet, whatever device is asked for
+    base_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTally:
+    """What one device has sent."""
+
+    device: str
+    models: int
+    versions: int
+    size: int  # bytes
+
+
+class ModelOutline(NamedTuple):
+    """A row of a list of the fleet, before anything is looked up for it. A tuple: ten thousand of them are made for one page."""
+
+    device: str
+    admitted_at: int | None  # when a key that speaks for it was last added; None: none does
+    lineage: int | None  # None, as all behind it: the device has no model yet
+    model: str
+    online: bool | None  # what its presence said last; None: it has said none
+    seen_at: int | None
+    versions: int
+    size: int  # bytes of them
+    rank: float  # what the list is ordered by, where that is none of the others
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """A free note on anything that has a name."""
 
@@ -313,6 +364,36 @@ class LogEntry:
     subject: bytes  # commit of the version that it is about, or empty
     entry: bytes  # CBOR: kind, at, and what the kind needs
     link: bytes  # 32 bytes: binds it and all before it
+
+
+@dataclass(frozen=True, slots=True)
+class SquashRow:
+    """One update in the place of a run of them: from a version that is recoverable, or the base, to another one."""
+
+    version_id: int  # its end
+    from_id: int | None  # its start; None: the base of its end
+    kind: str  # "delta" or "exact"; "snapshot" where a unit or the base changed on the way: then it starts at the base
+    blob: bytes  # digest of the update, a container without a signature, in the blob store
+    size: int  # its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ThinnedRow:
+    """A version whose own container was dropped."""
+
+    version_id: int
+    gone: bool  # it is no longer recoverable; else a squash leads to it
+    at: int
+    proof: bytes  # header proof: what its device sealed, without the content
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRow:
+    """A device that was erased by law."""
+
+    number: int  # of the operator's word
+    device: str | None  # while some of it is still there; None: all is gone, its name too
+    record: bytes  # as the command key sealed it
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from functools import partial
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
 from modelwire.errors import (
+    BadArgument,
     BadSignature,
     DigestMismatch,
     IndexOutOfRange,
@@ -36,7 +37,7 @@ from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
 
-from . import route, states
+from . import route, squashed, states
 from .ahead import Ahead
 from .route import Hop, Route
 
@@ -97,6 +98,7 @@ class LoadedBases:
 
 def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
     """Return the container of a version, proven to be the one that was stored: commit, digest and every field of its row."""
+    require_own(store, lineage, version)
     sent = store.blobs.container(version.blob, limits.LARGE)
     header = sent.header
     extension = cbor.encode(dict(header.extension)) if header.extension else b""
@@ -115,13 +117,37 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
     return sent
 
 
+def require_own(store: Store, lineage: LineageRow, version: VersionRow) -> None:
+    """Raise Thinned for a version that is no longer recoverable, BadArgument for one of which a squash has taken its container's place."""
+    left = store.thinnings.get(version.id)
+    if left is None:
+        return
+    squashed.require_held(store, lineage, version)
+    raise BadArgument(
+        reason=f"what {lineage}@{version.version} was sent as, a {version.kind}, was dropped; its header and signature are kept",
+        fix=f"the version itself is recoverable: edgecloud materialise {lineage}@{version.version} -o FILE",
+    )
+
+
+def carrier(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
+    """Return what leads to a version: its own container, or the squash that has taken its place. Raises as `open_container`."""
+    squash = store.thinnings.squash(version.id)
+    return open_container(store, lineage, version) if squash is None else squashed.open_squash(store, lineage, version, squash)
+
+
+def require_signed(store: Store, lineage: LineageRow, version: VersionRow) -> None:
+    """Raise unless a key that ever spoke for the device has sealed a version: its container, or the header that is left of it."""
+    if squashed.proof_of(store, lineage, version) is None:
+        check_signature(store, lineage, open_container(store, lineage, version))
+
+
 def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
     A recipe is replayed. Raises RootMismatch when the result is another than its device had: of a recipe with checkpoints it names the
     first that is another, too. After any error the state is of no use.
     """
-    container = open_container(store, lineage, version)
+    container = carrier(store, lineage, version)
     before = state.copy() if _marks_are_looked_at(container, state) else None
     try:
         apply(state, container, limits.LARGE)
@@ -156,6 +182,7 @@ def rebuild(
     """
     lineage = store.lineages.by_id(version.lineage)
     require_served(lineage, version)
+    squashed.require_held(store, lineage, version)
     avoid = set() if avoid is None else avoid
     rates, first, hurry = route.rates_of(store), None, True
     while (way := route.find(store, version, rates, avoid)) is not None:
@@ -171,7 +198,7 @@ def rebuild(
                     continue
                 if way.plain:  # all that was kept or inverted is out of it: it is the device's own
                     raise
-                if version.parent_id is not None and broken.part == ("forward", version.id):
+                if squashed.before(store, version) is not None and broken.part == ("forward", version.id):
                     return _on_proven_parent(store, lineage, version, bases, avoid)
             bad = broken.part if isinstance(error, RegistryDamaged) else way.soft
             if bad in avoid:
@@ -201,7 +228,7 @@ def _walk(
     """
     rows = {one: _row(store, lineage, one) for hop in way.hops for one in (hop.link.id, hop.before) if isinstance(one, int)}
     piped = _piped(way, version, hurry)
-    opened = ((partial(open_container, store, lineage, rows[hop.link.id]), hop.back) for hop in piped)
+    opened = ((partial(carrier, store, lineage, rows[hop.link.id]), hop.back) for hop in piped)
     ahead = Ahead(opened, state.manifest.schema) if piped else None
     try:
         if isinstance(way.start, int):
@@ -218,7 +245,7 @@ def _walk(
                 step(store, lineage, row, state, prove=hop.link.id == version.id)
                 continue
             assert ahead is not None
-            after = row if not hop.back else rows[row.parent_id or 0]
+            after = rows[hop.before] if hop.back and isinstance(hop.before, int) else row
             first, second = struct.unpack("<QQ", after.fingerprint)
             state.apply(kind_of(state), ahead.next(), expect=(first, second))
     finally:
@@ -242,7 +269,7 @@ def _on_proven_parent(
     store: Store, lineage: LineageRow, version: VersionRow, bases: LoadedBases, avoid: set[route.Part]
 ) -> ModelState:
     """Return a version's state, stepped from its parent's, whose root is proven: what goes wrong then is the update's own."""
-    state = rebuild(store, _row(store, lineage, version.parent_id or 0), bases, avoid=avoid)
+    state = rebuild(store, _row(store, lineage, squashed.before(store, version) or 0), bases, avoid=avoid)
     step(store, lineage, version, state)
     return state
 
@@ -280,6 +307,7 @@ class Checked:
     version: VersionRow | None  # None: the base
     error: ModelWireError | None  # None: exact, or waiting
     waiting: bool = False  # its bytes are whole; the ingester has not judged yet what they make
+    thinned: bool = False  # it is no longer recoverable; what its device sealed of it is proven
 
     def __str__(self) -> str:
         return f"{self.lineage}@{self.version.version if self.version else 'base'}"
@@ -292,19 +320,32 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
     """
     state: ModelState | None = None
     reached = b""
+    gone, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
     for version in store.versions.of(lineage.id):
         if version.status is Status.REFUSED:
             continue
         try:
-            if version.kind != "snapshot" and version.parent_id in lost:
+            squash = squashes.get(version.id)
+            before = squash.from_id if squash is not None else version.parent_id
+            if (squash.kind if squash is not None else version.kind) != "snapshot" and before in lost:
                 raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact", fix=BACK)
-            check_signature(store, lineage, open_container(store, lineage, version))
+            require_signed(store, lineage, version)
+            if gone.get(version.id):
+                yield Checked(lineage, version, None, thinned=True)
+                continue
             if version.status is Status.STORED:
                 state, reached = None, b""
                 yield Checked(lineage, version, None, waiting=True)
                 continue
-            if version.parent_id is None or version.kind == "snapshot":
+            if squash is not None:  # whatever is kept beside it: its own bytes are proven
+                start = store.versions.by_id(before) if before is not None else None
+                if start is None:
+                    state = bases[version.base].state()
+                elif state is None or reached != start.commit:
+                    state = rebuild(store, start, bases)
+                step(store, lineage, version, state)
+            elif version.parent_id is None or version.kind == "snapshot":
                 state = bases[version.base].state()
                 if version.parent_id is not None:
                     _require_parent(store, lineage, version)
@@ -326,9 +367,12 @@ def check_version(store: Store, version: VersionRow, bases: LoadedBases) -> Chec
     """Prove one version, whatever its chain takes. A stored one that is whole and does not come out is the ingester's to judge."""
     lineage = store.lineages.by_id(version.lineage)
     try:
-        check_signature(store, lineage, open_container(store, lineage, version))
+        require_signed(store, lineage, version)
     except ModelWireError as error:
         return Checked(lineage, version, error)
+    left = store.thinnings.get(version.id)
+    if left is not None and left.gone:
+        return Checked(lineage, version, None, thinned=True)
     try:
         rebuild(store, version, bases)
     except ModelWireError as error:

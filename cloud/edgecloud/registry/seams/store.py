@@ -10,7 +10,8 @@ from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, States
-from .models import Bases, Lineages, Versions
+from .models import Bases, Lineages, Tallies, Versions
+from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
 
@@ -23,12 +24,15 @@ class Store(Protocol):
     devices: Devices
     lineages: Lineages
     versions: Versions
+    tallies: Tallies
     inbox: Inbox
     losses: Losses
     refusals: Refusals
     requests: Requests
     transfers: Transfers
     annotations: Annotations
+    thinnings: Thinnings
+    erasures: Erasures
     log: Log
     states: States
     policies: Policies

@@ -12,6 +12,15 @@ from modelwire.errors import RegistryDamaged
 
 DEFAULT_PROMISE, KEEP_ALL = "2 states", "all"
 DROP = "edgecloud compact makes it again"
+_BEFORE = "CASE WHEN q.blob IS NULL THEN v.parent_id ELSE q.from_id END"
+_KIND = "coalesce(q.kind, v.kind)"
+_GONE = "EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = v.id AND t.gone = 1)"
+# A squash stands in the place of a version's own update, of which nothing is left. To what is gone nothing leads.
+_LINK = (
+    f"v.id, {_BEFORE}, {_KIND}, v.base, coalesce(q.blob, v.blob), coalesce(q.size, v.size),"
+    f" CASE WHEN {_GONE} THEN 'refused' ELSE v.status END"
+)
+_SQUASHED = "LEFT JOIN squash q ON q.version_id = v.id"
 _AT_ONCE = 500  # numbers in one statement
 
 
@@ -68,18 +77,19 @@ class SqliteStates:
         return out
 
     def above(self, version_id: int, limit: int) -> list[VersionLink]:
-        return self._walk("v.id = way.parent_id", "id = ?1", version_id, limit)
+        return self._walk("v.id = way.parent_id", "v.id = ?1", version_id, limit)
 
     def below(self, version_id: int, limit: int) -> list[VersionLink]:
-        inverts = "v.status = 'verified' AND v.kind IN ('delta', 'exact')"
-        return self._walk(f"v.parent_id = way.id AND {inverts}", f"parent_id = ?1 AND {inverts}", version_id, limit)
+        begins = "(v.parent_id = {0} OR v.id IN (SELECT version_id FROM squash WHERE from_id = {0}))"
+        inverts = f"{_BEFORE} = {{0}} AND v.status = 'verified' AND {_KIND} IN ('delta', 'exact') AND NOT {_GONE}"
+        each = f"{begins} AND {inverts}"
+        return self._walk(each.format("way.id"), each.format("?1"), version_id, limit)
 
     def _walk(self, on: str, start: str, version_id: int, limit: int) -> list[VersionLink]:
-        columns = "v.id, v.parent_id, v.kind, v.base, v.blob, v.size, v.status"
         rows = self._database.all(
             f"WITH RECURSIVE way (id, parent_id, kind, base, blob, size, status, n) AS ("
-            f" SELECT {columns}, 1 FROM version v WHERE {start}"
-            f" UNION ALL SELECT {columns}, n + 1 FROM way JOIN version v ON {on} WHERE n < ?2 LIMIT ?2)"
+            f" SELECT {_LINK}, 1 FROM version v {_SQUASHED} WHERE {start}"
+            f" UNION ALL SELECT {_LINK}, n + 1 FROM way JOIN version v {_SQUASHED} WHERE {on} AND n < ?2 LIMIT ?2)"
             " SELECT w.id, w.parent_id, w.kind, w.base, w.blob, w.size, w.status, coalesce(s.size, 0)"
             " FROM way w LEFT JOIN state s ON s.version_id = w.id",
             version_id, limit,
@@ -121,8 +131,8 @@ class SqliteStates:
 
     def following(self, lineage: int, epoch: int, version_id: int, limit: int) -> list[VersionLink]:
         rows = self._database.all(
-            "SELECT v.id, v.parent_id, v.kind, v.base, v.blob, v.size, v.status, coalesce(s.size, 0) FROM version v"
-            " LEFT JOIN state s ON s.version_id = v.id WHERE v.lineage = ?1 AND v.epoch = ?2 AND v.status <> 'refused'"
+            f"SELECT {_LINK}, coalesce(s.size, 0) FROM version v {_SQUASHED}"
+            f" LEFT JOIN state s ON s.version_id = v.id WHERE v.lineage = ?1 AND v.epoch = ?2 AND v.status <> 'refused' AND NOT {_GONE}"
             " AND v.version > coalesce((SELECT version FROM version WHERE id = ?3), 0) ORDER BY v.version LIMIT ?4",
             lineage, epoch, version_id, limit,
         )  # fmt: skip

@@ -12,7 +12,8 @@ from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, States
-from edgecloud.registry.seams.models import Bases, Lineages, Versions
+from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
+from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
@@ -27,6 +28,8 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .tallies import SqliteTallies, wrong_tallies
+from .thinning import SqliteErasures, SqliteThinnings
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
@@ -51,12 +54,15 @@ class SqliteStore:
         self.devices: Devices = SqliteDevices(database)
         self.lineages: Lineages = SqliteLineages(database, self.log)
         self.versions: Versions = SqliteVersions(database, self.log)
+        self.tallies: Tallies = SqliteTallies(database)
         self.inbox: Inbox = SqliteInbox(database)
         self.losses: Losses = SqliteLosses(database)
         self.refusals: Refusals = SqliteRefusals(database)
         self.requests: Requests = SqliteRequests(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
+        self.thinnings: Thinnings = SqliteThinnings(database, self.log)
+        self.erasures: Erasures = SqliteErasures(database, self.log)
         self.files = FileBlobs(blob_folder(database.path))
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
@@ -75,7 +81,7 @@ class SqliteStore:
 
     def problems(self) -> list[str]:
         """Return what SQLite finds wrong with the registry's file; nothing when it is whole."""
-        return problems(self.database) + wrong_scores(self.database)
+        return problems(self.database) + wrong_scores(self.database) + wrong_tallies(self.database)
 
     def close(self) -> None:
         self.database.close()

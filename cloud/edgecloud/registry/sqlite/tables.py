@@ -296,3 +296,30 @@ CREATE TABLE policy (
   at INTEGER NOT NULL
 )
 """
+
+# What stands in the place of containers that were dropped, what is still to be dropped, and which devices are erased.
+THINNING = """
+CREATE TABLE squash (
+  version_id INTEGER PRIMARY KEY REFERENCES version (id),
+  from_id INTEGER REFERENCES version (id) CHECK (from_id < version_id),
+  kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'delta', 'exact')),
+  blob BLOB NOT NULL CHECK (length(blob) = 32),
+  size INTEGER NOT NULL
+);
+CREATE INDEX squash_from ON squash (from_id);
+CREATE INDEX squash_blob ON squash (blob);
+CREATE TABLE thinned (
+  version_id INTEGER PRIMARY KEY REFERENCES version (id),
+  gone INTEGER NOT NULL CHECK (gone IN (0, 1)),
+  at INTEGER NOT NULL,
+  proof BLOB NOT NULL
+);
+CREATE TABLE discard (
+  sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32)
+);
+CREATE TABLE erasure (
+  number INTEGER PRIMARY KEY CHECK (number > 0),
+  device TEXT,
+  record BLOB NOT NULL
+)
+"""
