@@ -262,3 +262,18 @@ def test_heads_that_move_fast_are_left_until_they_settle(wide: tuple[SqliteStore
     assert not compactor.waiting() and compactor.run() is None
     assert Compactor(store, clock=lambda: 100.0, settle=60, behind=1000).waiting()
     assert Compactor(store, clock=lambda: 30.0, settle=60, behind=len(rows)).waiting()
+
+
+@pytest.mark.parametrize("lie", [{"fingerprint": (1, 2)}, {"root": bytes(32)}])
+def test_a_liar_behind_a_kept_state_is_refused_as_ever(centre: Centre, device: ScriptedDevice, lie: dict[str, object]) -> None:
+    centre.deliver(device, *(device.train() for _ in range(12)))
+    centre.rebuild()
+    compact(centre.store)
+    kept = sizes(centre.store)
+    centre.deliver(device, device.train(**lie))
+    fresh = Centre(centre.store)  # it holds no state in memory: its way begins at the kept one
+    (judged,) = fresh.rebuild()
+    assert not judged.ok and "pi-7/digits@13" in judged.reason and ("fingerprint" if "fingerprint" in lie else "root") in judged.reason
+    assert sizes(centre.store) == kept and compact(centre.store) == []
+    head = centre.store.lineages.head(centre.store.lineages.of("pi-7")[0].id, 1)
+    assert head is not None and head.version == 12
