@@ -20,7 +20,7 @@ from .measuring import measured
 
 log = logging.getLogger("edgecloud.compactor")
 NICE = 10
-REST = 1.0  # seconds between two looks
+REST, IDLE = 1.0, 10  # seconds between two looks, and times as many when there was nothing to do for long
 FULL = "%s; no state is kept until there is room, and none that is kept is lost: %s"
 
 
@@ -70,10 +70,13 @@ class KeepingThread:
     def _work(self, store: SqliteStore) -> None:
         compactor = Compactor(store, self._clock, stopping=self._stopping)
         works: list[StoreWork] = [compactor, *(make(store) for make in self._works)]
+        idle = 0  # looks in a row that found nothing: each costs a row of every model
         while not self._stopping():
+            idle = min(IDLE, idle + 1)
             try:
                 if any(work.waiting() for work in works) and self._do(store, works):
                     self._said_full(None)
+                    idle = 0
                     continue
             except StateBusy:
                 pass  # another writer: it has time
@@ -82,7 +85,7 @@ class KeepingThread:
                 if full is None:
                     raise
                 self._said_full(full)
-            self._wait()
+            self._wait(idle * self._rest)
 
     def _do(self, store: SqliteStore, works: list[StoreWork]) -> bool:
         """Return whether there was anything to do."""
@@ -102,7 +105,7 @@ class KeepingThread:
             log.warning("there is room on the disk again: states are kept again")
         self._full = full is not None
 
-    def _wait(self) -> None:
-        end = time.monotonic() + self._rest
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
         while not self._stopping() and time.monotonic() < end:
             time.sleep(0.05)
