@@ -440,7 +440,6 @@ class CompactedRow:
 @dataclass(frozen=True, slots=True)
 class VersionLink:
     """What a way through the versions needs to know of one."""
-
     id: int
     parent_id: int | None  # None: the base
     kind: str
