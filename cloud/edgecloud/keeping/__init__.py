@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "beside", "compacting", "deciding", "erasing", "letting_go", "measuring", "promise", "purging", "retention", "thinning",
+    "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging", "retention",
+    "thinning", "whatif",
 ]  # fmt: skip
