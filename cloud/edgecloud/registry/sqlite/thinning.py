@@ -128,7 +128,9 @@ class SqliteErasures:
         return 0
 
     def finish(self, number: int) -> None:
-        self._database.run("UPDATE erasure SET device = NULL WHERE number = ?", number)
+        with self._database.transaction():
+            self._database.run("DELETE FROM measured")  # it may name the device in its notes, and is measured again
+            self._database.run("UPDATE erasure SET device = NULL WHERE number = ?", number)
 
     def _chosen(self, table: str, of: str, device: str, limit: int) -> list[int]:
         # The newest first: a version's parent has the lower id.
