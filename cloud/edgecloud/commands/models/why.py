@@ -39,7 +39,7 @@ def explain(store: SqliteStore, name: str, v: VersionRow) -> Document:
     """Return all that is known of why a version is as it is. Three indexed look-ups, however many versions there are."""
     told = plans.plan_of(v)
     parent = store.versions.by_id(v.parent_id) if v.parent_id is not None else None
-    kept = store.states.row(v.id)
+    kept, left = store.states.row(v.id), store.thinnings.get(v.id)
     return {
         "name": name, "version": v.version, "kind": v.kind, "bytes": v.size, "status": v.status.value, "received_at": v.received_at,
         "skipped": store.versions.skipped(v.id), "plan": None if told.note is None else _plan(told.note),
@@ -47,6 +47,7 @@ def explain(store: SqliteStore, name: str, v: VersionRow) -> Document:
         "stored": {
             "as": v.kind, "bytes": v.size, "on": None if parent is None else parent.version,
             "kept_state": None if kept is None else {"bytes": kept.size, "kept_at": kept.kept_at},
+            "held": "whole" if left is None else "header" if left.gone else "squashed",
             "recover_within": store.policies.current().recover_within,
         },
     }  # fmt: skip
@@ -100,6 +101,10 @@ def _stored(d: Document) -> list[str]:
     stored = d["stored"]
     if d["status"] == Status.REFUSED.value:
         return ["stored as it came, and refused: it is never served"]
+    if stored["held"] == "header":
+        return ["thinned by the policy: its header and its device's signature are kept, and it is no longer recoverable"]
+    if stored["held"] == "squashed":
+        return textwrap.wrap(f"a squash leads to it in the place of what came; any version comes back within {stored['recover_within']}", WIDTH)
     on = f", on @{stored['on']}" if stored["on"] is not None else ", on its base"
     state = stored["kept_state"]
     beside = f"; its state is kept too, {state['bytes']:,} bytes" if state is not None else "; its state is not kept"
