@@ -104,7 +104,8 @@ def _stored(d: Document) -> list[str]:
     if stored["held"] == "header":
         return ["thinned by the policy: its header and its device's signature are kept, and it is no longer recoverable"]
     if stored["held"] == "squashed":
-        return textwrap.wrap(f"a squash leads to it in the place of what came; any version comes back within {stored['recover_within']}", WIDTH)
+        within = stored["recover_within"]
+        return textwrap.wrap(visible(f"a squash leads to it in the place of what came; any version comes back within {within}"), WIDTH)
     on = f", on @{stored['on']}" if stored["on"] is not None else ", on its base"
     state = stored["kept_state"]
     beside = f"; its state is kept too, {state['bytes']:,} bytes" if state is not None else "; its state is not kept"
