@@ -10,7 +10,7 @@ from tests.simulator.light import Habits
 
 KINDS = {
     "kill centre": 6, "tear centre": 2, "restart centre": 1, "kill board": 6, "cut centre": 2, "cut device": 8, "restart broker": 2,
-    "reflash": 2, "ask snapshot": 3, "policy": 1, "erase": 1, "rot": 0,
+    "reflash": 2, "ask snapshot": 3, "policy": 1, "purge": 2, "erase": 1, "rot": 0,
 }  # fmt: skip
 MOST_WRITES = 600  # until a planned crash: the statements of a batch
 

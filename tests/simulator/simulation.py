@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,8 +25,8 @@ from tests.simulator.centre import CentreCounts, SimulatedCentre, Work
 from tests.simulator.crashes import Steps
 from tests.simulator.light import LightDevice
 from tests.simulator.script import MOST_WRITES, Fault, Script
-from tests.simulator.timeline import Timeline, seeded
-from tests.simulator.works import POLICIES, WORKS, erase, set_policy
+from tests.simulator.timeline import Timeline, quiet, seeded
+from tests.simulator.works import POLICIES, WORKS, erase, purge, set_policy
 
 PATIENCE = 3 * 3600.0  # seconds of the simulated clock after the last update, in which all must have settled
 AGAIN = 50  # one version of so many is recovered a second time, by itself
@@ -114,7 +112,7 @@ class Simulation:
     def run(self) -> Report:
         """Live through the script and return what came of it."""
         began = time.monotonic()
-        with seeded(self.script.seed, self.time), self.steps.installed(), _quiet():
+        with seeded(self.script.seed, self.time), self.steps.installed(), quiet():
             self._start()
             self._live(began)
             self._settle(began)
@@ -192,6 +190,9 @@ class Simulation:
             self._ask(number)
         elif kind == "policy" and self.centre.store is not None:
             set_policy(self.centre.store, POLICIES[number % len(POLICIES)], self.time.seconds())
+        elif kind == "purge" and self.light:
+            name = self.light[number % len(self.light)].name
+            self.centre.do(lambda store: purge(store, name, self.time.seconds()))
         elif kind == "erase" and self.light and self.centre.store is not None:
             gone = self.light[number % len(self.light)]
             if erase(self.centre.store, gone.name, self.time.seconds()):
@@ -248,17 +249,6 @@ def simulate(script: Script, folder: Path, *, works: Sequence[Work] = WORKS, pro
         return Simulation(script, folder, works=works, progress=progress).run()
     finally:
         shutil.rmtree(folder)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what both sides log off the screen: a simulated fleet is nothing but trouble."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(level)
 
 
 def _counted(counts: Counter[str]) -> str:

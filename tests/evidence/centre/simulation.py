@@ -39,7 +39,7 @@ def measure(full: bool) -> dict[str, float]:
         _tell("\n".join(report.lines()))
     for name, one in ended.items():
         _tell(f"{name}: killed at each of {one.steps} writes, log cut {one.cuts} times: {len(one.failures)} failures {one.failures[:3]}")
-    _tell(f"single flips: {flips.flips}, named {sum(flips.named.values())}, without effect {flips.unnoticed}, silent {flips.silent[:5]}")
+    _tell(f"single flips: {flips.flips}, named {sum(flips.named.values())}, harmless {flips.harmless}, silent {flips.silent[:5]}")
     return _figures(fleet, rotten, list(ended.values()), flips)
 
 
