@@ -148,7 +148,7 @@ def _look(path: Path, place: Path, fleet: Fleet, out: Survived, which: str, agai
     try:
         verdict = audit(store, fleet.remembered(), fleet.keys(), again=again)
         going = store.erasures.under_way()  # of what is left of these, pieces lack others until the erasure is done
-        problems = [what for what in store.problems() + wrong_in_log(store) if not any(name in what for name in going)]
+        problems = [what for what in store.problems() + wrong_in_log(store) if not any(name and name in what for name in going)]
     finally:
         store.close()
         shutil.rmtree(copy.parent)

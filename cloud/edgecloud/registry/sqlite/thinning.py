@@ -117,11 +117,18 @@ class SqliteErasures:
 
     def delete_some(self, device: str, limit: int) -> int:
         with self._database.transaction():
+            for table in self._without_rowid():  # counters: a row or two of each model
+                of = self._of(table)
+                if of and (deleted := self._database.run(f'DELETE FROM "{table}" WHERE {of}', device)):
+                    return deleted
             for table, of in {**self._further(), **_ROWS}.items():
                 found = self._chosen(table, of, device, limit)
                 if found:
                     return self._delete(table, found)
         return 0
+
+    def forget_name(self, number: int) -> None:
+        self._database.run("UPDATE erasure SET device = '' WHERE number = ?", number)
 
     def finish(self, number: int) -> None:
         self._database.run("UPDATE erasure SET device = NULL WHERE number = ?", number)
@@ -144,11 +151,15 @@ class SqliteErasures:
 
     def _further(self) -> dict[str, str]:
         """Return the tables besides ours whose rows are of a version, a lineage or a device: what is derived goes as well."""
-        out = {}
         names = [str(row[0]) for row in self._database.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        for table in names:
-            columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{table}")')]
-            of = [f'"{column}" IN ({_NAMED[column]})' for column in columns if column in _NAMED]
-            if of and table not in _ROWS and table != _ERASURES:
-                out[table] = " OR ".join(of)
-        return out
+        others = [table for table in names if table not in _ROWS and table != _ERASURES and table not in self._without_rowid()]
+        return {table: of for table in others if (of := self._of(table))}
+
+    def _of(self, table: str) -> str:
+        """Return the condition under which a row of a table is of the device ?1; empty where no column says whose a row is."""
+        columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{table}")')]
+        return " OR ".join(f'"{column}" IN ({_NAMED[column]})' for column in columns if column in _NAMED)
+
+    def _without_rowid(self) -> list[str]:
+        rows = self._database.all("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%WITHOUT ROWID' ORDER BY name")
+        return [str(row[0]) for row in rows]
