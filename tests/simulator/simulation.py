@@ -14,7 +14,7 @@ from random import Random
 
 import numpy as np
 
-from edgecloud.registry import open_registry
+from edgecloud.registry import SqliteStore, open_registry
 from modelwire.tflite.file import write_weights
 from tests.edgecloud.device import Base
 from tests.simulator import rot
@@ -47,6 +47,7 @@ class Report:
     board_crashes: Counter[str] = field(default_factory=Counter)
     messages: dict[str, int] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
+    looked: int = 0  # versions that were audited on the way
     unsettled: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # of the registry's file and its log
     rotten: list[str] = field(default_factory=list)  # what was damaged on purpose
@@ -67,6 +68,7 @@ class Report:
         yield f"  centre: {self.centre.starts} starts, killed at {_counted(self.centre.crashes)}"
         yield f"  boards: killed at {_counted(self.board_crashes)}"
         yield f"  centre took: {_counted(self.centre.results)}; works: {_counted(self.centre.works)}"
+        yield f"  on the way {self.looked} versions were audited"
         yield f"  versions: {self.verdict.versions}, exact {self.verdict.exact}, silently diverged {len(self.verdict.diverged)}"
         for name, count in sorted(self.verdict.named.items()):
             yield f"    {name}: {count}, such as {self.verdict.examples[name][:150]}"
@@ -190,6 +192,10 @@ class Simulation:
             self._ask(number)
         elif kind == "policy" and self.centre.store is not None:
             set_policy(self.centre.store, POLICIES[number % len(POLICIES)], self.time.seconds())
+        elif kind == "audit" and self.centre.store is not None:
+            found = self._audit(self.centre.store)
+            self._report.problems += found.diverged
+            self._report.looked += found.versions
         elif kind == "purge" and self.light:
             name = self.light[number % len(self.light)].name
             self.centre.do(lambda store: purge(store, name, self.time.seconds()))
@@ -209,9 +215,15 @@ class Simulation:
         self.centre.ask_snapshot(one.name, "digits" if isinstance(one, LightDevice) else "tiny", self.time.seconds())
 
     def remembered(self) -> Remembered:
-        """Return what the devices know of what they have made."""
+        """Return what the devices know of what they have made; boards that are down just now are not asked."""
         light = {f"{d.name}/digits": list(d.past()) for d in self.light}
-        return light | {f"{b.name}/tiny": list(b.past()) for b in self.boards}
+        return light | {f"{b.name}/tiny": list(b.past()) for b in self.boards if b.device is not None}
+
+    def _audit(self, store: SqliteStore, remembered: Remembered | None = None) -> Verdict:
+        """Hold what the centre has now against what the devices remember."""
+        keys = {one.name: one.key for one in (*self.light, *self.boards)}
+        known = remembered if remembered is not None else self.remembered()
+        return audit(store, known, keys, again=self.made // AGAIN, rng=Random(self.script.seed))
 
     def _judge(self) -> None:
         report, time = self._report, self.time
@@ -222,9 +234,8 @@ class Simulation:
             board.stop()
         store = open_registry(self.centre.path, synchronous="OFF")
         try:
-            keys = {one.name: one.key for one in (*self.light, *self.boards)}
-            report.verdict = audit(store, remembered, keys, again=self.made // AGAIN, rng=Random(self.script.seed))
-            report.problems = [] if report.rotten else store.problems() + wrong_in_log(store)
+            report.verdict = self._audit(store, remembered)
+            report.problems += [] if report.rotten else store.problems() + wrong_in_log(store)
         finally:
             store.close()
         report.digest, report.events, report.simulated = time.digest, time.noted, time.now

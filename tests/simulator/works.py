@@ -14,7 +14,7 @@ from modelwire.errors import ModelWireError
 from tests.keys import COMMAND
 from tests.simulator.centre import Work
 
-POLICIES = ("last 20", "last 5", "daily", "tagged", "all")
+POLICIES = ("last 40", "last 20", "daily", "all", "last 5")
 Clock = Callable[[], float]
 
 
