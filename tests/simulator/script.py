@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -73,3 +74,13 @@ def smaller(script: Script) -> list[Script]:
     if script.updates > 50:
         out.insert(0, replace(script, updates=script.updates // 2, faults=tuple(f for f in script.faults if f.at < script.updates // 2)))
     return out
+
+
+def shrunk(script: Script, fails: Callable[[Script], bool], tries: int = 60) -> Script:
+    """Return the smallest script that was found to fail as this one does. tries: runs that may be made."""
+    candidates = smaller(script)
+    while candidates and tries > 0:
+        candidate, tries = candidates.pop(0), tries - 1
+        if fails(candidate):
+            script, candidates = candidate, smaller(candidate)
+    return script
