@@ -148,9 +148,11 @@ class Simulation:
         self.centre.crash_in(0)
         for board in self.boards:
             board.crash_in(0)
-        end, looked = self.time.now + PATIENCE, 0
+        end, looked, shown = self.time.now + PATIENCE, 0, time.monotonic()
         while self.time.now < end and self.time.step():
             looked += 1
+            if not looked % 256:
+                shown = self._tell(shown, began, "all updates are made, the rest is said")
             if not looked % 256 and self.centre.store is not None and all(one.settled() for one in (*self.light, *self.boards)):
                 break
         while self.centre.store is None and self.time.step():
