@@ -35,7 +35,7 @@ def measure(full: bool) -> dict[str, float]:
         some = max(250, updates // 50)
         rotten = [_told(simulate(scripted(s, some, boards=0, rots=20), folder / "rotten")) for s in range(ROT_SEEDS)]
         ended = {name: _ended(name, folder / name) for name in PIECES}
-        flips = _flips(folder / "flips", 3000 if full else 300)
+        flips = _flips(folder / "flips", 1000 if full else 150)
     _tell(f"single flips: {flips.flips}, named {sum(flips.named.values())}, harmless {flips.harmless}, silent {flips.silent[:5]}")
     return _figures(fleet, rotten, list(ended.values()), flips)
 
