@@ -127,6 +127,9 @@ class SqliteErasures:
                     return deleted
         return 0
 
+    def forget_name(self, number: int) -> None:
+        self._database.run("UPDATE erasure SET device = '' WHERE number = ?", number)
+
     def finish(self, number: int) -> None:
         with self._database.transaction():
             self._database.run("DELETE FROM measured")  # it may name the device in its notes, and is measured again
