@@ -16,6 +16,8 @@ EPOCH, HEAD, VERDICT, RESTORE = "epoch", "head", "verdict", "restore"
 
 # What an operator enters beside a running ingester. Each proves itself by a seal, but for the word on a restore, which nothing rests on.
 BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE)
+# What says nothing about who speaks: entered with each update, so whoever made one does not read it again.
+LETS_NOBODY_IN = (ANSWER, EPOCH, HEAD, VERDICT)
 
 _CONTENT: dict[str, dict[str, type]] = {
     TRUST: {"record": bytes},

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from edgecloud.registry.rows import LogEntry, SignedEnd
+from edgecloud.registry.seams.trust import Made, Remembered
 from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
@@ -20,13 +21,16 @@ class SqliteLog:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database, self._clock = database, clock
         self.appended: set[bytes] = set()  # links of entries that this connection has made since the end was signed
+        self.remembered = Remembered()
 
     def append(self, kind: str, subject: bytes = b"", **content: cbor.Value) -> int:
-        entry = cbor.encode({"kind": kind, "at": int(self._clock()), **content})
-        with self._database.transaction():  # nobody links to the same end meanwhile
+        at = int(self._clock())
+        entry = cbor.encode({"kind": kind, "at": at, **content})
+        with self._database.joined():  # nobody links to the same end meanwhile
             link = next_link(self.end(), entry)
             self._database.run("INSERT INTO log VALUES (?, ?, ?, ?)", link.number, subject, entry, link.digest)
         self.appended.add(link.digest)
+        self.remembered.keep(link.digest, Made(kind, at, subject))
         return link.number
 
     def end(self) -> Link | None:
