@@ -34,9 +34,9 @@ BASES_READ = 64  # kept in memory, without their files
 _SITUATION = """
 SELECT l.id, l.last_version, e.epoch, e.state, e.base, e.floor, e.granted_at, h.version_id, h."commit", h.version,
   CASE WHEN h.version_id IS NULL THEN e.base ELSE (SELECT base FROM version WHERE id = h.version_id) END,
-  EXISTS (SELECT 1 FROM version WHERE "commit" = ?5) OR EXISTS (SELECT 1 FROM refusal WHERE "commit" = ?5 AND epoch > 0),
+  (SELECT "commit" FROM version WHERE lineage = l.id AND version = ?4),
+  EXISTS (SELECT 1 FROM refusal WHERE "commit" = ?5 AND epoch > 0),
   EXISTS (SELECT 1 FROM lost WHERE lineage = l.id AND version = ?4 AND epoch = ?3),
-  EXISTS (SELECT 1 FROM version WHERE lineage = l.id AND version = ?4),
   EXISTS (SELECT 1 FROM parked WHERE "commit" = ?5) OR EXISTS (SELECT 1 FROM parked WHERE parent = ?5)
     OR EXISTS (SELECT 1 FROM parked WHERE lineage = l.id AND version <= ?4)
 FROM lineage l
@@ -239,10 +239,11 @@ class SqliteLineages:
         row = self._database.maybe(_SITUATION, device, model, epoch, version, commit)
         if row is None:
             return None
-        lineage, last, *of, base, known, lost, taken, parked = row
+        lineage, last, *of, base, held, refused, lost, parked = row
         return Situation(
-            LineageRow(lineage, device, model, last), Epoch(lineage, *of[:5]), HeadRow(*of[5:]), base, bool(known), bool(lost), bool(taken),
-            bool(parked),
+            # A commit binds its device, model and number: a version that has it stands under this number.
+            LineageRow(lineage, device, model, last), Epoch(lineage, *of[:5]), HeadRow(*of[5:]), base, held == commit or bool(refused),
+            bool(lost), held is not None, bool(parked),
         )  # fmt: skip
 
     def used(self, lineage: int, version: int, now: int = 0) -> None:
