@@ -101,6 +101,11 @@ def current_receipt(context: Context, version: VersionRow) -> Reply:
     return _receipt(context, Subject.of_row(lineage, version), level)
 
 
+def verified_receipt(context: Context, about: Subject, place: int) -> Reply:
+    """Return the receipt of a version that was just proven. place: in the log, of the entry that says so."""
+    return _receipt(context, about, Level.VERIFIED, place=place)
+
+
 def refused_receipt(context: Context, about: Subject, reason: str) -> Reply:
     """Return a refusal that names what to build on: the head of the epoch, or of the newest one."""
     lineages, id = context.store.lineages, about.lineage.id

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
-from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
+from edgecloud.registry import AlarmRow, Remembered, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
+from edgecloud.workers.pool import WorkerPool
 from edgecommon import disk
 from edgecommon.systemd import Pulse, Systemd
 from modelwire.errors import BrokerRefused, BrokerUnreachable, DiskUnwritable, LinkError, SessionTaken, StateBusy
@@ -51,6 +52,7 @@ class Pace:
     tick: float = 1.0  # how often the operator's additions and requests are looked for
     resend: float = 30.0  # a command without an answer goes out again
     busy: float = 30.0  # how long another writer may hold the registry
+    workers: int = 0  # processes that rebuild; 0: a thread of this one does
     disk: float = 2.0  # between two tries to write to a disk that takes nothing more
     connect: float = 15.0  # --once gives up on a broker after this
 
@@ -111,6 +113,7 @@ class Ingester:
         self._rebuild_pulse: Pulse | None = None  # once that thread runs
         self._said = float("-inf")  # monotonic seconds since systemd was last told what goes on
         self._takeovers = 0  # of the session, as far as they are noted
+        self._remembered = Remembered()  # what both threads have entered in the log
         self.tally = Tally()
 
     def stop(self) -> None:
@@ -361,9 +364,12 @@ class Ingester:
             self._rebuild_pulse = Pulse.of_this_thread(patience=2 * self._systemd.every)
         try:
             store = self._open()
+            pool = WorkerPool(self._path, self._pace.workers) if self._pace.workers else None
             try:
-                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign))
+                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign, pool=pool, beat=self._beat))
             finally:
+                if pool is not None:
+                    pool.close()
                 store.close()
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
             self._failure = error
@@ -396,7 +402,9 @@ class Ingester:
                 self._work.wait(1.0)
 
     def _open(self) -> SqliteStore:
-        return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)
+        store = open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)
+        store.log.remembered = self._remembered
+        return store
 
 
 def wait_for_room(path: Path, again: float = 2.0, *, say: Callable[[str], None] = lambda text: None) -> None:

@@ -35,7 +35,7 @@ from .rows import (
     WitnessRow,
 )
 from .seams.store import Store
-from .seams.trust import Log
+from .seams.trust import Log, Remembered
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "PresenceRow",
     "Refusal",
     "Rejection",
+    "Remembered",
     "Request",
     "SignedEnd",
     "Situation",

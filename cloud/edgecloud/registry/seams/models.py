@@ -143,8 +143,8 @@ class Versions(Protocol):
     def served_on(self, lineage: int, epoch: int, parent: bytes) -> VersionRow | None:
         """Return the first version of an epoch with this parent, which may be its base, that is not refused."""
 
-    def verify(self, version: int) -> None:
-        """Mark a stored version verified."""
+    def verify(self, version: int, commit: bytes = b"") -> int:
+        """Mark a stored version verified, and return the number of the log's entry that says so. commit: its own, where it was read."""
 
     def refuse(self, version: int, reason: str) -> None:
         """Mark a stored version refused."""

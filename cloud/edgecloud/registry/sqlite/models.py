@@ -407,20 +407,20 @@ class SqliteVersions:
         on = "WHERE lineage = ? AND epoch = ? AND parent = ? AND status <> 'refused' ORDER BY id LIMIT 1"
         return next(iter(self._many(on, lineage, epoch, parent)), None)
 
-    def verify(self, version: int) -> None:
+    def verify(self, version: int, commit: bytes = b"") -> int:
         with self._database.joined():
             self._database.run("UPDATE version SET status = 'verified' WHERE id = ?", version)
-            self._judged(version, True, "")
+            return self._judged(version, commit, True, "")
 
     def refuse(self, version: int, reason: str) -> None:
         with self._database.joined():
             self._database.run("UPDATE version SET status = 'refused', reason = ? WHERE id = ?", reason, version)
-            self._judged(version, False, reason)
+            self._judged(version, b"", False, reason)
 
-    def _judged(self, version: int, ok: bool, reason: str) -> None:
-        row = self._database.maybe('SELECT "commit" FROM version WHERE id = ?', version)
-        if row is not None:
-            self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
+    def _judged(self, version: int, commit: bytes, ok: bool, reason: str) -> int:
+        """Enter a verdict, and return the number of its entry; 0 where there is no such version."""
+        row = (commit,) if commit else self._database.maybe('SELECT "commit" FROM version WHERE id = ?', version)
+        return 0 if row is None else self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
 
     def last_verified(self, lineage: int, before: int) -> VersionRow | None:
         # Numbers rise from epoch to epoch.
