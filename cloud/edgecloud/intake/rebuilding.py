@@ -119,7 +119,7 @@ class Rebuilder:
         end = float("inf")
         while not stopping():
             self._beat()
-            self._deal(pool, limit)
+            self._deal(pool, limit, again=not results)
             if not pool.waiting:
                 break
             for outcome in pool.take(min(POLL, max(0.0, end - time.monotonic()))):
@@ -130,12 +130,12 @@ class Rebuilder:
                 end = time.monotonic() + TOGETHER
         return results
 
-    def _deal(self, pool: WorkerPool, limit: int) -> None:
-        """Keep the pool busy. Slow lineages are dealt to it when nothing else waits."""
+    def _deal(self, pool: WorkerPool, limit: int, again: bool) -> None:
+        """Keep the pool busy. Slow lineages are dealt to it when nothing else waits. again: nothing is judged and not yet committed."""
         if pool.waiting >= 2 * limit:
             return
         versions = [v for v in self._fresh(limit) if v.id not in self._dealt]
-        if not versions and not self._dealt:
+        if again and not versions and not self._dealt:
             self._after = 0  # what was left out
             versions = self._waiting(limit)
         for version in versions:

@@ -137,12 +137,14 @@ class _Worker:
         assert self.heard is not None
         try:
             rows = cbor.decode(self.heard.recv_bytes(FRAME_MAX))
-        except (EOFError, OSError, WireError):
-            yield from self._ended("")
+        except (EOFError, OSError) as error:
+            yield from self._ended("" if isinstance(error, EOFError) else str(error))
             return
+        except WireError:
+            rows = None
         self._since = time.monotonic()
         self._started, self._rest = True, REST[0]
-        for row in rows if isinstance(rows, list) else []:
+        for row in rows if isinstance(rows, list) else [None]:
             outcome = _parsed(row)
             if outcome is None or outcome.id not in self.sent:
                 yield from self._ended("it says what no worker says")
