@@ -12,33 +12,32 @@ from __future__ import annotations
 import cProfile
 import gc
 import json
+import logging
 import os
+import pickle
 import pstats
+import signal
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edgecloud.audit.signing import sign_end
 from edgecloud.intake.mqtt import MqttTransport, parse_broker
 from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.intake.routing import Ingest
-from edgecloud.intake.service import Ingester
+from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.workers.pool import WorkerPool
 from modelwire.lattice.state import ModelState
 from modelwire.update.container import Sealed, seal
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind, section_of
-from modelwire.wire import records
-from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import up
 from tests.broker import mosquitto, program
 from tests.edgecloud.centre import Centre, make_registry
@@ -211,71 +210,41 @@ def _verify(folder: Path, count: int) -> dict[str, float]:
     return out
 
 
-class Publisher:
-    """Says updates to a broker, a few at a time, and counts the receipts that come back. Stands for all boards of the fleet."""
-
-    def __init__(self, port: int, messages: list[tuple[str, bytes]], window: int = 2000) -> None:
-        self.messages, self.window = messages, window
-        self.wanted = {data[-96:-64] for _, data in messages}  # commits
-        self.stored: set[bytes] = set()
-        self.verified: set[bytes] = set()
-        self.raw: list[bytes] = []
-        self.got = threading.Condition()
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="boards", protocol=mqtt.MQTTv5)
-        self.client.max_inflight_messages_set(200)
-        self.client.max_queued_messages_set(0)
-        self.client.on_message = self._hear
-        self.client.connect("127.0.0.1", port)
-        self.client.subscribe(f"mw/1/{FLEET}/down/+/+/receipt", qos=1)
-        self.client.loop_start()
-
-    def _hear(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        with self.got:
-            self.raw.append(bytes(message.payload))
-            self.got.notify_all()
-
-    def run(self, patience: float) -> float:
-        """Return the seconds from the first update to the last receipt. Every receipt's signature is checked afterwards."""
-        began, end = time.perf_counter(), time.monotonic() + patience
-        for topic, data in self.messages:
-            self.client.publish(topic, data, qos=1)
-        with self.got:
-            while len(self.raw) < 2 * len(self.messages) and time.monotonic() < end:
-                self.got.wait(0.2)
-        took = time.perf_counter() - began
-        for data in self.raw:
-            signed = records.parse(data)
-            signed.verify(RECEIPT.public, FLEET_ID, "the centre", records.Role.RECEIPT)
-            receipt = signed.record
-            assert isinstance(receipt, Receipt) and receipt.commit in self.wanted
-            (self.stored if receipt.level is Level.STORED else self.verified).add(receipt.commit)
-        if self.verified != self.wanted or not self.stored <= self.wanted:
-            raise RuntimeError(f"{len(self.verified)} of {len(self.wanted)} updates were receipted as verified")
-        return took
-
-    def stop(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
+def serve(db: str, url: str, workers: int) -> None:
+    """Be the ingester of a registry until told to stop: a process of its own, as `edgecloud ingest` is, its log written out."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    transport = MqttTransport(parse_broker(url), fleet=FLEET, client_id="centre")
+    ingester = Ingester(Path(db), RECEIPT, transport, pace=Pace(workers=workers))
+    signal.signal(signal.SIGTERM, lambda *_: ingester.stop())
+    ingester.run()
 
 
 def _through_broker(folder: Path, count: int) -> float:
+    """Return how many updates a second are answered with both receipts, through a real broker, the boards a process of their own."""
     messages = sealed(fleet_at(folder), count)
-    with mosquitto(folder) as broker:
-        transport = MqttTransport(parse_broker(broker.url), fleet=FLEET, client_id="centre")
-        ingester = Ingester(folder / "fleet.db", RECEIPT, transport)
-        thread = threading.Thread(target=ingester.run)
-        thread.start()
+    (folder / "updates").write_bytes(pickle.dumps(messages))
+    module = [sys.executable, "-m", "tests.evidence.centre"]
+    with mosquitto(folder) as broker, (folder / "log").open("wb") as log:
+        command = [*module[:2], f"{module[2]}.rates", "serve", str(folder / "fleet.db"), broker.url, str(WORKERS)]
+        ingester = subprocess.Popen(command, stderr=log)
         try:
-            while not transport.connected:
-                time.sleep(0.01)
-            boards = Publisher(broker.port, messages)
-            try:
-                return len(messages) / boards.run(600.0)
-            finally:
-                boards.stop()
+            while b"connected to" not in (folder / "log").read_bytes() and ingester.poll() is None:
+                time.sleep(0.05)
+            command = [*module[:2], f"{module[2]}.flood", str(broker.port), str(folder / "updates")]
+            done = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+            _say(f"  processor time of the ingester alone: {_cpu(ingester.pid) / count * 1e6:.0f} microseconds an update")
         finally:
-            ingester.stop()
-            thread.join()
+            ingester.terminate()
+            ingester.wait()
+    # A receipt `stored` that waits behind `verified` is not sent twice, but none may be missing.
+    assert done["verified"] == done["stored"] == count, done
+    return count / float(done["seconds"])
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of processor time that a process has taken, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rss() -> float:
@@ -333,11 +302,13 @@ def _top(work: object, lines: int = 5) -> list[str]:
     return [f"{100 * row[2] / total:4.1f} %  {Path(at[0]).name}:{at[2]} ({row[0]} calls)" for at, row in rows]
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
+    if words[:1] == ["serve"]:
+        return serve(words[1], words[2], int(words[3]))
     for what, lines in profile().items():
         _say(f"{what}:\n  " + "\n  ".join(lines))
     print(json.dumps(measure(bool(os.environ.get("FULL"))), indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
