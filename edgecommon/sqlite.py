@@ -67,6 +67,7 @@ class Database:
             self.connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
         self.connection.row_factory = Row
         self._patience, self._steps = patience, 0
+        self.era = 0  # another one with each transaction and whenever something is taken back: within one, nobody else writes
         if patience:
             self.connection.set_progress_handler(self._tired, 1_000_000)
         try:
@@ -230,6 +231,7 @@ class _Transaction:
         if not self._inside:
             # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
             self._database.run("BEGIN IMMEDIATE")
+            self._database.era += 1
         elif self._savepoints:
             self._database.run("SAVEPOINT inside")
 
@@ -246,6 +248,7 @@ class _Transaction:
             self._take_back()
 
     def _take_back(self) -> None:
+        self._database.era += 1
         if self._database.connection.in_transaction:  # SQLite takes some back by itself: a full disk
             for statement in ("ROLLBACK TO inside", "RELEASE inside") if self._inside else ("ROLLBACK",):
                 self._database.run(statement)

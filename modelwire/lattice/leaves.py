@@ -72,7 +72,7 @@ class Leaves:
             tree.stale = None
         spared = sum(max(0, len(self._weights[e.tensor].digests) - e.count) for e in entries)
         # To know which leaves, the stream is decoded once more; mostly each of them has an entry.
-        if not update.planes and spared * _HASH_LEAF > sum(e.count for e in entries) * _DECODE_ENTRY:
+        if spared and not update.planes and spared * _HASH_LEAF > sum(e.count for e in entries) * _DECODE_ENTRY:
             sections = update.sections(self._manifest.schema)
             for tree, stale in before:
                 tree.stale = stale

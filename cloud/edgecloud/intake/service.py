@@ -344,8 +344,9 @@ class Ingester:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
             level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
-            name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
-            log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
+            if log.isEnabledFor(level):
+                name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
+                log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
             self._send(outcome.replies)
             if outcome.result is Result.STORED:
                 self._work.set()

@@ -37,8 +37,8 @@ SELECT l.id, l.last_version, e.epoch, e.state, e.base, e.floor, e.granted_at, h.
   (SELECT "commit" FROM version WHERE lineage = l.id AND version = ?4),
   EXISTS (SELECT 1 FROM refusal WHERE "commit" = ?5 AND epoch > 0),
   EXISTS (SELECT 1 FROM lost WHERE lineage = l.id AND version = ?4 AND epoch = ?3),
-  EXISTS (SELECT 1 FROM parked WHERE "commit" = ?5) OR EXISTS (SELECT 1 FROM parked WHERE parent = ?5)
-    OR EXISTS (SELECT 1 FROM parked WHERE lineage = l.id AND version <= ?4)
+  EXISTS (SELECT 1 FROM parked) AND (EXISTS (SELECT 1 FROM parked WHERE "commit" = ?5)
+    OR EXISTS (SELECT 1 FROM parked WHERE parent = ?5) OR EXISTS (SELECT 1 FROM parked WHERE lineage = l.id AND version <= ?4))
 FROM lineage l
   JOIN epoch e ON e.lineage = l.id AND e.epoch = (SELECT max(epoch) FROM epoch WHERE lineage = l.id)
   JOIN head h ON h.lineage = l.id AND h.epoch = e.epoch
