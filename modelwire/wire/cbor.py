@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from operator import itemgetter
 from typing import TypeAlias, Union
 
@@ -22,7 +21,7 @@ _FALSE, _TRUE, _NULL, _FLOAT64 = 0xF4, 0xF5, 0xF6, 0xFB
 _SHORT = [bytes([n]) for n in range(256)]
 _LONGER = [(extra, struct.Struct(form), 1 << 8 * width) for extra, form, width in ((24, ">BB", 1), (25, ">BH", 2), (26, ">BI", 4), (27, ">BQ", 8))]
 _FLOAT, _DOUBLE = struct.Struct(">d"), struct.Struct(">Bd")
-_FIRST: Callable[[tuple[bytes, object]], bytes] = itemgetter(0)
+_SECOND: Callable[[tuple[str, bytes]], bytes] = itemgetter(1)
 
 
 def encode(value: Value, limit: limits.Limits = limits.DEFAULT) -> bytes:
@@ -60,8 +59,20 @@ def _text(value: object) -> bytes:
     return _head(3, len(text)) + text
 
 
-_OFTEN = 32  # characters of the keys that are kept encoded: those of records and entries are always the same
-_key = lru_cache(maxsize=1024)(_text)
+_OFTEN = 32  # keys, and characters of each, of the maps whose keys are kept encoded
+_known: dict[tuple[object, ...], list[tuple[str, bytes]]] = {}  # keys in their order and as they are written, by the keys as they came
+_KNOWN_MAX = 256
+
+
+def _sorted(value: dict[str, Value]) -> list[tuple[str, bytes]]:
+    """Return a map's keys in the order in which they are written, each with its encoding. The maps of records always have the same."""
+    names = tuple(value)
+    found = _known.get(names)
+    if found is None:
+        found = sorted([(name, _text(name)) for name in names], key=_SECOND)
+        if len(_known) < _KNOWN_MAX and len(names) <= _OFTEN and all(len(name) <= _OFTEN for name in names):
+            _known[names] = found
+    return found
 
 
 def _write(value: Value, out: bytearray, depth: int) -> None:
@@ -86,9 +97,14 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
             _write(item, out, depth - 1)
     elif isinstance(value, dict):
         out += _head(5, len(value))
-        for key, item in sorted([((_key if type(k) is str and len(k) <= _OFTEN else _text)(k), v) for k, v in value.items()], key=_FIRST):
+        for name, key in _sorted(value):
             out += key
-            _write(item, out, depth - 1)
+            item = value[name]
+            if type(item) is bytes:  # the commonest here, and without another call
+                out += _head(2, len(item))
+                out += item
+            else:
+                _write(item, out, depth - 1)
     else:
         raise Malformed(what="record", reason=f"{type(value).__name__} can't be encoded")
 
@@ -155,10 +171,11 @@ class _Reader:
     def map(self, n: int, depth: int) -> dict[str, Value]:
         out: dict[str, Value] = {}
         last = b""
+        data = self.data
         for _ in range(n):
             start = self.place
             key = self.value(0)
-            raw = self.data[start : self.place]
+            raw = data[start : self.place]
             if not isinstance(key, str):
                 raise self.fail("a key that is not text")
             if raw <= last:
