@@ -19,7 +19,8 @@ Value: TypeAlias = Union[bool, int, float, bytes, str, "list[Value]", "dict[str,
 
 _FALSE, _TRUE, _NULL, _FLOAT64 = 0xF4, 0xF5, 0xF6, 0xFB
 _SHORT = [bytes([n]) for n in range(256)]
-_LONGER = [(extra, struct.Struct(form), 1 << 8 * width) for extra, form, width in ((24, ">BB", 1), (25, ">BH", 2), (26, ">BI", 4), (27, ">BQ", 8))]
+_FORMS = ((24, ">BB", 1), (25, ">BH", 2), (26, ">BI", 4), (27, ">BQ", 8))
+_LONGER = [(extra, struct.Struct(form), 1 << 8 * width) for extra, form, width in _FORMS]
 _FLOAT, _DOUBLE = struct.Struct(">d"), struct.Struct(">Bd")
 _SECOND: Callable[[tuple[str, bytes]], bytes] = itemgetter(1)
 

@@ -124,7 +124,7 @@ def test_kept_leaves_give_the_root_that_hashing_everything_gives(seed: int, step
                 state.apply(Kind.DELTA, sections, expect=(1, 2))
         elif way == "unit":
             kind: Kind = Kind.SNAPSHOT
-            whole = tuple(s for s in state.snapshot() if s.tensor != 7) + (empty(7, BASE.exponents[7] + 1),)
+            whole = (*(s for s in state.snapshot() if s.tensor != 7), empty(7, BASE.exponents[7] + 1))
             state.apply(kind, whole)
             plain.apply(kind, whole)
         else:
