@@ -11,7 +11,7 @@ from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
 from edgecloud.workers import worker
 from edgecloud.workers.building import Builder
 from edgecloud.workers.pool import Outcome, WorkerPool
-from modelwire.errors import DiskUnwritable, ModelWireError, StateBusy
+from modelwire.errors import DiskUnwritable, LineageError, ModelWireError, StateBusy
 
 from . import linking
 from .decision import OURS, Bounds, Context, Reply, clean
@@ -72,14 +72,18 @@ class Rebuilder:
         out: list[Judged] = []
         if built:
             with self.store.transaction():
+                erased = self.store.erasures.under_way()
                 for one in built:
                     if one.version.id in self._void:
                         self._void.discard(one.version.id)
+                    elif one.lineage.device in erased:
+                        continue
                     elif one.error:
-                        out += refuse_tree(context, one.version, one.error)
+                        if (row := self.store.versions.by_id(one.version.id)) is not None and row.commit == one.version.commit:
+                            out += refuse_tree(context, one.version, one.error)
                         self._void |= {judged.id for judged in out} & self._dealt.keys()
                     else:
-                        out.append(self._accept(context, one.lineage, one.version))
+                        out += self._accept(context, one.lineage, one.version)
                 self._sign(self.store)
         return out
 
@@ -94,7 +98,10 @@ class Rebuilder:
             if version.parent_id in bad:  # refused together with its parent
                 bad.add(version.id)
                 continue
-            lineage = self.store.lineages.by_id(version.lineage)
+            try:
+                lineage = self.store.lineages.by_id(version.lineage)
+            except LineageError:
+                continue  # its device was erased meanwhile
             began = time.monotonic()
             try:
                 self._build(lineage, version)
@@ -155,7 +162,13 @@ class Rebuilder:
         if version.lineage in self._damaged or outcome.word == worker.SKIPPED:
             self._void.discard(version.id)
             return []
-        lineage = self._builder.lineage(version.lineage)
+        row = self.store.versions.by_id(version.id) if outcome.word != worker.OK else version
+        try:
+            lineage = self.store.lineages.by_id(version.lineage)
+        except LineageError:
+            row = None
+        if row is None or row.commit != version.commit:
+            return []  # its device was erased meanwhile
         self._took(lineage.id, outcome.seconds)
         if outcome.word == worker.AGAIN:
             log.warning("%s@%d is rebuilt again: %s", lineage, version.version, outcome.text)
@@ -193,10 +206,12 @@ class Rebuilder:
     def _build(self, lineage: LineageRow, version: VersionRow) -> None:
         self._builder.build(lineage, version)
 
-    def _accept(self, context: Context, lineage: LineageRow, version: VersionRow) -> Judged:
+    def _accept(self, context: Context, lineage: LineageRow, version: VersionRow) -> list[Judged]:
         place = self.store.versions.verify(version.id, version.commit)
+        if not place:
+            return []  # its device was erased meanwhile
         receipt = linking.verified_receipt(context, linking.Subject.of_row(lineage, version), place)
-        return Judged(version.id, f"{lineage}@{version.version}", True, "", (receipt,))
+        return [Judged(version.id, f"{lineage}@{version.version}", True, "", (receipt,))]
 
 
 def refuse_tree(context: Context, version: VersionRow, error: str) -> list[Judged]:

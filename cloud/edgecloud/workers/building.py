@@ -8,8 +8,6 @@ from edgecloud.registry import LineageRow, Store, VersionRow
 from edgecloud.versions import materialise
 from modelwire.lattice.state import ModelState
 
-LINEAGES_KEPT = 4096
-
 
 class Builder:
     """The rebuild of versions of one store, for one thread."""
@@ -20,7 +18,6 @@ class Builder:
         self.kept: OrderedDict[bytes, ModelState] = OrderedDict()
         self._room, self._held = kept_bytes, 0
         self._bases = materialise.LoadedBases(store)
-        self._lineages: OrderedDict[int, LineageRow] = OrderedDict()
 
     def build(self, lineage: LineageRow, version: VersionRow) -> ModelState:
         """Return the state of a version, to be read alone. Raises what keeps it from being exact, as `materialise.rebuild` does."""
@@ -40,14 +37,6 @@ class Builder:
         while len(self.kept) > 1 and self._held > self._room:  # models of all sizes share the room
             self._held -= _size(self.kept.popitem(last=False)[1])
         return state
-
-    def lineage(self, id: int) -> LineageRow:
-        """Return a lineage; its names never change, and so they are looked up once."""
-        if id not in self._lineages:
-            self._lineages[id] = self.store.lineages.by_id(id)
-            if len(self._lineages) > LINEAGES_KEPT:
-                self._lineages.popitem(last=False)
-        return self._lineages[id]
 
 
 def _size(state: ModelState) -> int:

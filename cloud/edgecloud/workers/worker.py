@@ -20,8 +20,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from edgecloud.registry import VersionRow, open_registry
-from modelwire.errors import ConfigError, DiskUnwritable, KernelError, ModelWireError, RegistryDamaged, StateBusy
+from edgecloud.registry import open_registry
+from modelwire.errors import ConfigError, DiskUnwritable, KernelError, LineageError, ModelWireError, RegistryDamaged, StateBusy
 from modelwire.wire import cbor
 
 from .building import Builder
@@ -47,11 +47,15 @@ class Work:
         version = self._builder.store.versions.by_id(id)
         if version is None:
             return SKIPPED, ""
+        try:
+            lineage = self._builder.store.lineages.by_id(version.lineage)
+        except LineageError:
+            return SKIPPED, ""  # its device was erased meanwhile
         if version.parent_id in self._bad:
             self._note(id)
             return SKIPPED, ""
         try:
-            self._builder.build(self._builder.lineage(version.lineage), version)
+            self._builder.build(lineage, version)
         except (StateBusy, DiskUnwritable) as error:
             return AGAIN, str(error)
         except _OURS as error:
@@ -60,7 +64,7 @@ class Work:
             self._note(id)
             return REFUSED, str(error)
         except Exception as error:
-            log.exception("%s met a fault of this program", self._name(version))
+            log.exception("%s@%d met a fault of this program", lineage, version.version)
             return FAULT, f"{type(error).__name__}: {error}"
         return OK, ""
 
@@ -68,9 +72,6 @@ class Work:
         self._bad[id] = None
         if len(self._bad) > BAD_KEPT:
             self._bad.pop(next(iter(self._bad)))
-
-    def _name(self, version: VersionRow) -> str:
-        return f"{self._builder.lineage(version.lineage)}@{version.version}"
 
 
 def main(words: list[str]) -> None:

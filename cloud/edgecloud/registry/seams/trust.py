@@ -72,12 +72,14 @@ class Made:
     kind: str
     at: int  # Unix seconds
     subject: bytes
+    entry: bytes
 
 
-class Remembered:
+class RecentEntries:
     """The last entries that this process made, by their links: whoever meets them again has no need to read them.
 
-    A link binds every byte of its entry, so what is found here is what was entered. Threads with a log each may share one.
+    What stands under the link of an erased entry is another: so it is held against the one that was made. Threads with a log each may
+    share one memory.
     """
 
     def __init__(self, most: int = 10_000) -> None:
@@ -89,8 +91,10 @@ class Remembered:
         while len(self._made) > self._most:
             self._made.pop(next(iter(self._made)), None)
 
-    def get(self, link: bytes) -> Made | None:
-        return self._made.get(link)
+    def get(self, row: LogEntry) -> Made | None:
+        """Return what an entry says that this process made as it stands; None for any other."""
+        made = self._made.get(row.link)
+        return made if made is not None and made.entry == row.entry and made.subject == row.subject else None
 
 
 class Log(Protocol):
@@ -100,7 +104,7 @@ class Log(Protocol):
     """
 
     appended: set[bytes]  # links of entries that were made through this store since the end was signed
-    remembered: Remembered
+    remembered: RecentEntries
 
     def append(self, kind: str, subject: bytes = b"", **content: cbor.Value) -> int:
         """Enter what was decided, and return the number of the entry. subject: commit of the version that it is about."""
@@ -115,6 +119,12 @@ class Log(Protocol):
 
     def about_none(self) -> Iterator[LogEntry]:
         """Yield the entries that are about no version, in order: what operators sealed, and epochs."""
+
+    def has_claims(self) -> bool:
+        """Return whether any entry gives a claim; an entry that only reads so may count, too."""
+
+    def about(self, subject: bytes) -> Iterator[LogEntry]:
+        """Yield the entries about a version, in order."""
 
     def place(self, subject: bytes) -> int:
         """Return the number of the newest entry about a version, 0 when there is none."""

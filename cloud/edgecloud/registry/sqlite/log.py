@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from edgecloud.registry.rows import LogEntry, SignedEnd
-from edgecloud.registry.seams.trust import Made, Remembered
+from edgecloud.registry.seams.trust import Made, RecentEntries
 from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
 from modelwire.wire.log import Link, next_link
+
+from .tallies import CLAIM
 
 AT_ONCE = 10_000  # entries that are read together
 
@@ -21,7 +23,7 @@ class SqliteLog:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database, self._clock = database, clock
         self.appended: set[bytes] = set()  # links of entries that this connection has made since the end was signed
-        self.remembered = Remembered()
+        self.remembered = RecentEntries()
         self._last: Link | None = None  # the entry that this connection made last, as long as the same transaction goes on
         self._era = -1
 
@@ -33,7 +35,7 @@ class SqliteLog:
             self._database.run("INSERT INTO log VALUES (?, ?, ?, ?)", link.number, subject, entry, link.digest)
             self._last, self._era = link, self._database.era
         self.appended.add(link.digest)
-        self.remembered.keep(link.digest, Made(kind, at, subject))
+        self.remembered.keep(link.digest, Made(kind, at, subject, entry))
         return link.number
 
     def end(self) -> Link | None:
@@ -54,6 +56,14 @@ class SqliteLog:
 
     def about_none(self) -> Iterator[LogEntry]:
         for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = x'' ORDER BY number"):
+            yield LogEntry(*row)
+
+    def has_claims(self) -> bool:
+        wanted = f"SELECT 1 FROM log INDEXED BY log_claims WHERE instr(entry, x'{CLAIM.hex()}') > 0 LIMIT 1"
+        return self._database.maybe(wanted) is not None
+
+    def about(self, subject: bytes) -> Iterator[LogEntry]:
+        for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = ? ORDER BY number", subject):
             yield LogEntry(*row)
 
     def place(self, subject: bytes) -> int:
