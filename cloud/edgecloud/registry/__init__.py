@@ -34,7 +34,6 @@ from .rows import (
     Rejection,
     Request,
     SignedEnd,
-    Situation,
     SquashRow,
     StateRow,
     Status,
@@ -45,6 +44,7 @@ from .rows import (
     WaitingMessage,
     WitnessRow,
 )
+from .seams.models import Situation
 from .seams.store import Store
 from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
