@@ -44,8 +44,9 @@ from .rows import (
     WaitingMessage,
     WitnessRow,
 )
+from .seams.models import Situation
 from .seams.store import Store
-from .seams.trust import Log
+from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
@@ -75,10 +76,12 @@ __all__ = [
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "RecentEntries",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
+    "Situation",
     "SqliteStore",
     "SquashRow",
     "StateRow",
