@@ -23,7 +23,7 @@ _ROWS: dict[str, str] = {
     "device": "name = ?1",
 }
 _NAMED = {"version_id": _VERSIONS, "lineage": _LINEAGES, "device": "SELECT ?1"}  # columns that say whose a row is, in any table
-_ERASURES = "erasure"  # it names a device until all of it is gone
+_BY_THEMSELVES = ("erasure", "tally")  # the one names a device until all of it is gone; counters go with what they count
 
 
 class SqliteThinnings:
@@ -149,6 +149,6 @@ class SqliteErasures:
         for table in names:
             columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{table}")')]
             of = [f'"{column}" IN ({_NAMED[column]})' for column in columns if column in _NAMED]
-            if of and table not in _ROWS and table != _ERASURES:
+            if of and table not in _ROWS and table not in _BY_THEMSELVES:
                 out[table] = " OR ".join(of)
         return out
