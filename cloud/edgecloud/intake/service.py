@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
 from edgecloud.keeping.beside import Beside
+from edgecloud.keeping.letting_go import LettingGo
 from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
@@ -130,7 +131,7 @@ class Ingester:
             require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
-            beside = Beside(self._path, self._open, lambda: self._stopping, clock=self._clock)
+            beside = Beside(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
@@ -399,6 +400,9 @@ class Ingester:
                 if not self._work.is_set():
                     self._idle.set()
                 self._work.wait(1.0)
+
+    def _letting_go(self, store: SqliteStore) -> LettingGo:
+        return LettingGo(store, stopping=lambda: self._stopping)
 
     def _open(self) -> SqliteStore:
         return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
-    "beside", "chains", "compacting", "deciding", "erasing", "measuring", "prices", "promise", "purging", "retention", "thinning", "whatif",
+__all__ = [
+    "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging",
+    "retention", "thinning", "whatif",
+]  # fmt: skip
 ]  # fmt: skip

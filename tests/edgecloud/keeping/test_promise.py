@@ -18,7 +18,9 @@ def test_a_promise_is_read_as_it_is_said(text: str, said: str) -> None:
     assert str(parse_promise(text)) == said and parse_promise(said) == parse_promise(text)
 
 
-@pytest.mark.parametrize("text", ["", "2", "states", "-1 states", "0 ms", "1e9 states", "nan ms", "inf s", "2 states please", "9999 min", "2 stat\0es"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "states", "-1 states", "0 ms", "1e9 states", "nan ms", "inf s", "2 states please", "9999 min", "2 stat\0es"]
+)
 def test_what_is_no_promise_is_refused(text: str) -> None:
     with pytest.raises(BadArgument) as caught:
         parse_promise(text)
