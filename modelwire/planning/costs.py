@@ -8,7 +8,7 @@ import numpy as np
 
 from .candidates import Candidate
 from .conditions import Conditions
-from .figures import in_range
+from .figures import MOST, in_range
 from .links import F64
 from .prices import Prices
 
@@ -37,7 +37,7 @@ def recovery_s(speeds: RecoverySpeeds, *, kept: float, chain: float, updates: in
         in_range(f"{name} of a recovery", value)
     seconds = speeds.start_s + replay_s
     for amount, speed in ((kept + chain, speeds.read), (updates * weights, speeds.apply), (4.0 * weights, speeds.prove)):
-        seconds += amount / speed if speed else 0.0
+        seconds += min(MOST, amount / speed) if speed else 0.0
     return seconds
 
 
@@ -58,7 +58,7 @@ def joules_of(candidate: Candidate, sizes: F64, conditions: Conditions, *, awake
     """
     seconds = 0.0
     if conditions.encode_rate is not None and conditions.encode_rate.value:
-        seconds += candidate.encoded / conditions.encode_rate.value
+        seconds += min(MOST, candidate.encoded / conditions.encode_rate.value)  # the slowest rate there is makes no infinity
     if conditions.step_s is not None:
         seconds += candidate.steps * conditions.step_s.value
     wakeup = 0.0 if awake else conditions.wakeup.value
@@ -66,16 +66,17 @@ def joules_of(candidate: Candidate, sizes: F64, conditions: Conditions, *, awake
     return np.asarray(wakeup + conditions.link.on_air(sizes) * conditions.byte.value + seconds * watts)
 
 
-def terms_of(candidate: Candidate, sizes: F64, conditions: Conditions, prices: Prices, *, awake: bool) -> F64:
+def terms_of(candidate: Candidate, sizes: F64, updates: F64, conditions: Conditions, prices: Prices, *, awake: bool) -> F64:
     """Return what bytes, energy, storage, recovery and accuracy of `candidate` cost at each size in bytes, shape (5, len(sizes)).
 
-    Elementwise sums and products, so each column is what it would be alone.
+    updates: how many are in it. Recovery and accuracy count for each of them: who would have recovered one in between recovers this one,
+    and that fewer versions can be asked for is no gain. Elementwise sums and products, so each column is what it would be alone.
     """
     stored = sizes if candidate.stored is None else np.maximum(candidate.stored + (sizes - candidate.bytes), 0.0)
     terms = np.empty((5, len(sizes)))
     terms[0] = prices.per_byte * sizes
     terms[1] = prices.per_joule * joules_of(candidate, sizes, conditions, awake=awake)
     terms[2] = stored * storage_cost(1.0, conditions.months.value, prices)
-    terms[3] = recovery_cost(conditions.recoveries.value, candidate.recover_s, prices)
-    terms[4] = prices.per_accuracy * candidate.accuracy_lost
+    terms[3] = recovery_cost(conditions.recoveries.value, candidate.recover_s, prices) * updates
+    terms[4] = prices.per_accuracy * candidate.accuracy_lost * updates
     return terms

@@ -108,14 +108,19 @@ def decide(candidates: Sequence[Candidate], conditions: Conditions, prices: Pric
         rows=tuple(rows),
         reason=_reason(rows, chosen, best, waits, view, conditions),
         sources=tuple((name, figure.value, figure.source) for name, figure in conditions.figures()),
-        updates=1 if conditions.forecast is None else conditions.forecast.waiting,
+        updates=_waiting(conditions),
         wait_s=view.seconds if waits and view.barred is Bar.NONE else 0.0,
         source_bits=source_bits(conditions),
     )
 
 
+def _waiting(conditions: Conditions) -> int:
+    return 1 if conditions.forecast is None else max(1, conditions.forecast.waiting)
+
+
 def _row(candidate: Candidate, conditions: Conditions, prices: Prices) -> CostRow:
-    terms = Terms(*terms_of(candidate, np.array([float(candidate.bytes)]), conditions, prices, awake=conditions.awake)[:, 0].tolist())
+    size, updates = np.array([float(candidate.bytes)]), np.array([float(_waiting(conditions))])
+    terms = Terms(*terms_of(candidate, size, updates, conditions, prices, awake=conditions.awake)[:, 0].tolist())
     barred, why = _bar(candidate, conditions)
     return CostRow(candidate.name, candidate.choice, candidate.density, candidate.bytes, terms, terms.total, barred, why)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from modelwire.errors import BadArgument
@@ -77,6 +78,8 @@ def sigmod2020_utility(
         raise BadArgument(reason=f"alpha is a share, and {alpha!r} is above 1", fix="give 0 to 1")
     ratios = [f * c / s for f, c, s in zip(frequencies, recreate, sizes, strict=True)]
     total_quality, total_ratio = _sum(qualities), _sum(ratios)
+    if not math.isfinite(total_ratio):
+        raise BadArgument(reason="an artifact is so small that its utility a byte is no number", fix="give sizes in bytes")
     return [
         0.0 if kept >= made else alpha * _part(p, total_quality) + (1.0 - alpha) * _part(r, total_ratio)
         for p, r, made, kept in zip(qualities, ratios, recreate, load, strict=True)

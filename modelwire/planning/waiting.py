@@ -23,7 +23,7 @@ from .prices import Prices
 
 UPDATES_MOST = 128  # further ones that are looked ahead to; then what waits goes
 SLOTS_MOST = 128  # of the grid, from now to where all goes at the latest
-_ROUNDS = 12  # of Dinkelbach's iteration: it is done after three to five
+_ROUNDS = 12  # of Dinkelbach's iteration: it is done after two to four
 _LEAST_S = 1e-3  # shorter intervals, windows and gaps count as this
 _TERMS = 6  # bytes, energy, storage, recovery, accuracy, waiting; then the seconds
 
@@ -67,13 +67,14 @@ def outlook(candidates: Sequence[Candidate], conditions: Conditions, prices: Pri
     left = forecast.wait_most_s - forecast.oldest_s
     if left <= 0:
         return Outlook(Bar.WAITED, now=forecast.waiting)
-    most = _reach(candidates, conditions, prices)
+    fresh = _cheapest(candidates, conditions, prices, UPDATES_MOST, 0)
+    lots = _lots(fresh, prices.per_hour_waiting / 3600.0, max(forecast.interval_s.value, _LEAST_S))
+    most = min(UPDATES_MOST, 8 + 2 * int(lots.argmin()))
     grid = _grid_of(forecast, prices, most)
-    fresh = _cheapest(candidates, conditions, prices, most, fresh=True)
-    share = _share(fresh.tobytes(), most, grid, grid.slots(forecast.wait_most_s))
-    coming = _cheapest(candidates, conditions, prices, most, fresh=False)
+    share = _share(fresh[:, :most].tobytes(), most, float(lots.min()), grid, grid.slots(forecast.wait_most_s))
+    coming = _cheapest(candidates, conditions, prices, most, max(1, forecast.waiting))
     rate = _added(share)
-    _, _, waits = _backward(coming, grid, rate, grid.slots(left), forecast.waiting)
+    _, _, waits = _backward(coming, grid, rate, grid.slots(left), max(1, forecast.waiting))
     seconds = float(waits[_TERMS])
     terms = tuple(float(waits[i]) - seconds * share[i] for i in range(_TERMS))
     return Outlook(Bar.NONE, terms, seconds, forecast.waiting, forecast.waiting + seconds / grid.interval)
@@ -87,30 +88,34 @@ def _grid_of(forecast: Forecast, prices: Prices, updates: int) -> _Grid:
     # So many updates are there within 1.5 times their intervals, nearly always: a wait_most beyond that binds no more.
     most = min(max(forecast.wait_most_s, _LEAST_S), 1.5 * updates * interval + gap)
     slot = max(most / SLOTS_MOST, min(interval / 4.0, most / 16.0))
+    if slot > interval / 2.0:  # a slot holds one update at most: where many are awaited, one comes in each
+        slot = interval
     if gap and forecast.window_s is not None:
         loss = min(1.0, slot / max(forecast.window_s.value, _LEAST_S))
         finding = min(1.0, slot / gap)
     return _Grid(slot, min(1.0, slot / interval), loss, finding, gap, interval, prices.per_hour_waiting * slot / 3600.0)
 
 
-def _reach(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices) -> int:
-    """Return how many updates to look ahead: some times as many as the square root of economic order lots says."""
-    once = min(float(_cost(terms_of(c, np.array([float(c.bytes)]), conditions, prices, awake=False))[0]) for c in candidates)
-    assert conditions.forecast is not None
-    held = prices.per_hour_waiting / 3600.0 * max(conditions.forecast.interval_s.value, _LEAST_S)
-    lot = UPDATES_MOST if held <= 0 else min(float(UPDATES_MOST), math.sqrt(2.0 * once / held))
-    return min(UPDATES_MOST, 8 + 3 * int(lot))
+def _lots(fresh: F64, held: float, interval: float) -> F64:
+    """Return the cost per second of always sending so many updates at once, were there always a connection and no wait_most, shape (M,).
+
+    It is where the iteration begins, and it says how far to look ahead. held: price of an update that waits a second.
+    """
+    number = np.arange(1.0, fresh.shape[1] + 1.0)
+    return np.asarray((_cost(fresh) + held * interval * number * (number - 1.0) / 2.0) / (number * interval))
 
 
-def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, *, fresh: bool) -> F64:
+def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: Prices, most: int, waiting: int) -> F64:
     """Return the terms of the cheapest form by the number of updates in it, shape (6, most).
 
-    fresh: 1 to `most` updates that come after an upload; else what waits now, with 0 to most - 1 further ones. A wake-up is always paid:
+    waiting: as many as wait now, with 0 to most - 1 further ones; 0: 1 to `most` that come after an upload. A wake-up is always paid:
     that the radio is up now says nothing of later.
     """
     out = np.zeros((_TERMS, most))
+    updates = np.arange(most, dtype=np.float64) + max(1, waiting)
     for place, candidate in enumerate(candidates):
-        terms = terms_of(candidate, np.array(_sizes(candidate, most, fresh=fresh)), conditions, prices, awake=False)
+        sizes = np.array(candidate.sizes(most, fresh=not waiting), dtype=np.float64)
+        terms = terms_of(candidate, sizes, updates, conditions, prices, awake=False)
         cheaper = _cost(terms) < _cost(out[:5])
         if not place:
             cheaper[:] = True
@@ -125,30 +130,18 @@ def _added(terms: Sequence[float]) -> float:
     return total
 
 
-def _sizes(candidate: Candidate, most: int, *, fresh: bool) -> list[float]:
-    size = candidate.bytes
-    if fresh:
-        size = candidate.after(0.0 if candidate.alone is not None else candidate.bytes, 1)
-    sizes = []
-    for _ in range(most):
-        sizes.append(size)
-        size = candidate.after(size, 1)
-    return sizes
-
-
 @lru_cache(8)  # a forecast stands while many updates come
-def _share(terms: bytes, count: int, grid: _Grid, slots: int) -> tuple[float, ...]:
-    """Return the cost per second of the best policy from upload to upload, by term. terms: what `_cheapest` gave, of `count` updates."""
+def _share(terms: bytes, count: int, rate: float, grid: _Grid, slots: int) -> tuple[float, ...]:
+    """Return the cost per second of the best policy from upload to upload, by term.
+
+    terms: what `_cheapest` gave, of `count` updates; rate: a first guess of the sum.
+    """
     fresh = np.frombuffer(terms).reshape(_TERMS, count)
     open_then = 1.0
     if grid.finding:
         # Between an upload and the next update the connection may have gone: both are memoryless, so two fractions say it.
         out, back = grid.loss / (grid.loss + grid.arrival), grid.finding / (grid.finding + grid.arrival)
         open_then = (1.0 - out) / (1.0 - out * back)
-    # Begin with the best fixed number of updates an upload, were there always a connection and no wait_most.
-    number = np.arange(1.0, fresh.shape[1] + 1.0)
-    held = grid.per_slot / grid.slot * grid.interval * number * (number - 1.0) / 2.0
-    rate = float(((_cost(fresh) + held) / (number * grid.interval)).min())
     share, least = (0.0,) * _TERMS, math.inf
     for _ in range(_ROUNDS):
         opened, closed, _ = _backward(fresh, grid, rate, slots, 1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-__all__ = [
     "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging",
     "retention", "thinning", "whatif",
-]  # fmt: skip
 ]  # fmt: skip

@@ -12,6 +12,8 @@ Gap: realised cost of the planner over that of the optimum's policy on the same 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
 import random
 import statistics
 import sys
@@ -121,14 +123,15 @@ def size_of(w: World, place: int, updates: float) -> float:
     return full * (1.0 - (1.0 - alone / full) ** updates)  # each touches this share of a full update, at random
 
 
-def upload(w: World, place: int, updates: float) -> float:
+def upload(w: World, place: int, updates: int, mean: float | None = None) -> float:
+    """Cost of an upload of so many updates, which take as much as `mean` of the mean size."""
     form, link, p = w.forms[place][0], PROFILES[w.link], w.prices
-    size = size_of(w, place, updates)
+    size = size_of(w, place, updates if mean is None else mean)
     on_air = size if link.frame is None else -(-size // link.frame) * link.frame
     joules = (0.0 if link.always_on else link.joules_per_wakeup) + on_air * link.joules_per_byte + w.watts * form.encoded / w.rate
     return (
         p.per_byte * size + p.per_joule * joules + p.per_byte_month * size * w.months
-        + p.per_second * w.recoveries * form.recover_s + p.per_accuracy * form.accuracy_lost
+        + updates * (p.per_second * w.recoveries * form.recover_s + p.per_accuracy * form.accuracy_lost)
     )  # fmt: skip
 
 
@@ -243,7 +246,7 @@ class ByProgramme:
     def send(self, updates: int, size: float, age: int, changed: bool) -> int | None:
         if not self.policy[min(age, self.w.wait_slots), updates - 1]:
             return None
-        return min(allowed(self.w), key=lambda i: (upload(self.w, i, size), i))
+        return min(allowed(self.w), key=lambda i: (upload(self.w, i, updates, size), i))
 
 
 class ByPlanner:
@@ -292,7 +295,7 @@ def cost_of(w: World, t: Trace, who: ByProgramme | ByPlanner, rate: float) -> tu
             continue
         sent = who.send(waiting, size, age, changes[slot]) if t.connected[slot] else None
         if sent is not None:
-            total += upload(w, sent, size)
+            total += upload(w, sent, waiting, size)
             uploads, waiting, age, size = uploads + 1, 0, 0, 0.0
         else:
             total += waiting * w.held
@@ -318,7 +321,7 @@ def in_hindsight(w: World, t: Trace, rate: float) -> float:
         for gone, cost in list(best.items()):
             if there > gone and in_time(gone, slot):
                 waited = w.held * ((there - gone) * slot - (sums[there] - sums[gone]))
-                sent = min(upload(w, i, sizes[there] - sizes[gone]) for i in allowed(w))
+                sent = min(upload(w, i, there - gone, sizes[there] - sizes[gone]) for i in allowed(w))
                 best[there] = min(best.get(there, math.inf), cost + waited + sent)
             elif there > gone:
                 del best[gone]  # too late for ever
@@ -335,14 +338,15 @@ class Gap:
 
     gap: float
     hindsight: float
-    varied: float  # the gap where sizes vary, of which both know the mean alone
+    varied: float | None  # the gap where sizes vary, of which both know the mean alone; None: not measured
     at_once: float  # the gap of one who never waits: what there was to lose
     link: str
     updates: float  # an upload, of the optimum
     seed: int
 
 
-def gap_of(seed: int) -> Gap:
+def gap_of(seed: int, varied: bool = True) -> Gap:
+    """Go over one trace, or two: the second with sizes that vary."""
     w = world(seed)
     costs = cheapest(w)
     if PROFILES[w.link].always_on:  # nothing waits there, for nobody: what is left is which form goes
@@ -353,27 +357,35 @@ def gap_of(seed: int) -> Gap:
     least, uploads = cost_of(w, trace(w, updates, varied=False), ByProgramme(w, policy), rate)
     if uploads < 30:  # some thirty cycles, or chance speaks louder than the policy
         updates = min(600, 30 * updates // max(1, uploads))
-    gaps = []
-    for varied in (False, True):
-        t = trace(w, updates, varied=varied)
-        least, uploads = cost_of(w, t, ByProgramme(w, policy), rate)
-        cost, _ = cost_of(w, t, ByPlanner(w), rate)
-        gaps.append(cost / least - 1.0)
-        if not varied:
-            known, an_upload = in_hindsight(w, t, rate), updates / max(1, uploads)
-            hindsight = cost / known - 1.0
-            at_once = cost_of(w, t, ByProgramme(w, np.ones_like(policy)), rate)[0] / least - 1.0
-    return Gap(gaps[0], hindsight, gaps[1], at_once, w.link, an_upload, seed)
+    t = trace(w, updates, varied=False)
+    least, uploads = cost_of(w, t, ByProgramme(w, policy), rate)
+    cost, _ = cost_of(w, t, ByPlanner(w), rate)
+    at_once, _ = cost_of(w, t, ByProgramme(w, np.ones_like(policy)), rate)
+    other = None
+    if varied:
+        v = trace(w, updates, varied=True)
+        other = cost_of(w, v, ByPlanner(w), rate)[0] / cost_of(w, v, ByProgramme(w, policy), rate)[0] - 1.0
+    hindsight = cost / in_hindsight(w, t, rate) - 1.0
+    return Gap(cost / least - 1.0, hindsight, other, at_once / least - 1.0, w.link, updates / max(1, uploads), seed)
 
 
 def measure(full: bool = False) -> dict[str, float]:
-    """Return the mean and the worst gap in percent over 1,000 traces; how far from hindsight, and which traces are worst, to stderr."""
+    """Return the mean and the worst gap in percent over 1,000 traces; how far from hindsight, and which traces are worst, to stderr.
+
+    full: with sizes that vary on each trace; else on every eighth.
+    """
     found = []
-    for seed in range(TRACES):
-        found.append(gap_of(seed))
-        if seed % 50 == 49:
-            print(f"planner: {seed + 1} of {TRACES} traces, mean gap {100 * statistics.mean(f.gap for f in found):.2f} %", file=sys.stderr)
+    jobs = [(seed, full or seed % 8 == 0) for seed in range(TRACES)]
+    with multiprocessing.Pool(max(1, min(8, os.cpu_count() or 1))) as pool:
+        for done, gap in enumerate(pool.imap(_gap_of, jobs, 5), 1):
+            found.append(gap)
+            if done % 100 == 0:
+                print(f"planner: {done} of {TRACES} traces, mean gap {100 * statistics.mean(f.gap for f in found):.2f} %", file=sys.stderr)
     return report(found)
+
+
+def _gap_of(job: tuple[int, bool]) -> Gap:
+    return gap_of(*job)
 
 
 def report(found: Sequence[Gap]) -> dict[str, float]:
@@ -383,6 +395,10 @@ def report(found: Sequence[Gap]) -> dict[str, float]:
         parts = [f"{name} {100 * statistics.mean(each):.2f} % worst {100 * max(each):.2f} %" for name, each in _columns(of).items()]
         an_upload = statistics.mean(f.updates for f in of)
         print(f"planner: {link:13} {len(of):3} traces, {an_upload:4.1f} updates an upload: {'; '.join(parts)}", file=sys.stderr)
+    staked = [f for f in found if f.at_once > 0.01]
+    if staked:
+        lost = statistics.mean(f.gap / f.at_once for f in staked)
+        print(f"planner: {len(staked)} traces where sending at once costs over 1 % more; lost of that: {100 * lost:.2f} %", file=sys.stderr)
     for f in sorted(found, key=lambda f: -f.gap)[:5]:
         print(f"planner: trace {f.seed}: {100 * f.gap:.2f} %, {f.link}, {f.updates:.1f} updates an upload", file=sys.stderr)
     out = {}
@@ -393,8 +409,9 @@ def report(found: Sequence[Gap]) -> dict[str, float]:
 
 
 def _columns(found: Sequence[Gap]) -> dict[str, list[float]]:
+    varied = [f.varied for f in found if f.varied is not None]
     return {
-        "gap": [f.gap for f in found], "gap to hindsight": [f.hindsight for f in found], "gap where sizes vary": [f.varied for f in found],
+        "gap": [f.gap for f in found], "gap to hindsight": [f.hindsight for f in found], "gap where sizes vary": varied or [0.0],
         "gap of sending at once": [f.at_once for f in found],
     }  # fmt: skip
 
