@@ -9,7 +9,7 @@ from __future__ import annotations
 from .candidates import Bar, Candidate, Choice, coalesced_bytes
 from .conditions import Conditions, Forecast
 from .costs import RecoverySpeeds, recovery_cost, recovery_s, storage_cost
-from .deciding import HYSTERESIS, CostRow, SendPlan, Terms, decide
+from .deciding import HYSTERESIS, SAID, CostRow, SendPlan, Terms, decide
 from .figures import Average, Figure, Origin, Rate
 from .links import PROFILES, LinkProfile, profile_of
 from .notes import NOTE_MOST, PlanNote, decode, encode
@@ -17,7 +17,7 @@ from .presets import mistique_gamma, mistique_keeps, mistique_read_s, mistique_r
 from .prices import Prices
 
 __all__ = [
-    "HYSTERESIS", "NOTE_MOST", "PROFILES", "Average", "Bar", "Candidate", "Choice", "Conditions", "CostRow", "Figure", "Forecast",
+    "HYSTERESIS", "NOTE_MOST", "PROFILES", "SAID", "Average", "Bar", "Candidate", "Choice", "Conditions", "CostRow", "Figure", "Forecast",
     "LinkProfile", "Origin", "PlanNote", "Prices", "Rate", "RecoverySpeeds", "SendPlan", "Terms", "coalesced_bytes", "decide", "decode",
     "encode", "mistique_gamma", "mistique_keeps", "mistique_read_s", "mistique_rerun_s", "profile_of", "recovery_cost", "recovery_s",
     "sigmod2020_utility", "storage_cost",

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging",
-    "retention", "thinning", "whatif",
+    "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging", "retention",
+    "thinning", "whatif",
 ]  # fmt: skip

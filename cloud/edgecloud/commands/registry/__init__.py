@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "anchor", "audit", "backup", "compact", "doctor", "ingest", "init", "policy", "restore", "stats", "thin", "verify", "version", "whatif",
+    "anchor", "audit", "backup", "compact", "doctor", "ingest", "init", "policy", "repair", "restore", "stats", "thin", "verify", "version",
+    "whatif",
 ]  # fmt: skip
