@@ -34,6 +34,7 @@ from .rows import (
     Rejection,
     Request,
     SignedEnd,
+    Situation,
     SquashRow,
     StateRow,
     Status,
@@ -45,7 +46,7 @@ from .rows import (
     WitnessRow,
 )
 from .seams.store import Store
-from .seams.trust import Log
+from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
@@ -75,10 +76,12 @@ __all__ = [
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "RecentEntries",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
+    "Situation",
     "SqliteStore",
     "SquashRow",
     "StateRow",

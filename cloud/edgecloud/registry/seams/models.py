@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from edgecloud.registry.rows import (
@@ -17,8 +18,10 @@ from edgecloud.registry.rows import (
     ModelWish,
     NewVersion,
     PresenceRow,
+    Situation,
     VersionRow,
 )
+from modelwire.wire import cbor
 
 
 class Bases(Protocol):
@@ -28,6 +31,9 @@ class Bases(Protocol):
         """Keep a base. Raises LineageError when its name or commit is held already."""
 
     def get(self, commit: bytes) -> Base | None: ...
+
+    def recall(self, commit: bytes) -> Base | None:
+        """Return a base as `get` does, from memory where it was asked for before: each update asks for one, and its row never changes."""
 
     def named(self, name: str) -> Base | None: ...
 
@@ -53,8 +59,11 @@ class Lineages(Protocol):
     def remarkable(self, since: int, epochs: int = 1) -> dict[int, frozenset[str]]:
         """Return which lineages had so many "epochs" granted since a time, have "lost" numbers, or a "wish"."""
 
-    def used(self, lineage: int, version: int) -> None:
-        """Remember that a device has used this number: it is never granted again."""
+    def situation(self, device: str, model: str, epoch: int, version: int, commit: bytes) -> Situation | None:
+        """Return what an update of this epoch and number meets; None when its model has not said hello."""
+
+    def used(self, lineage: int, version: int, now: int = 0) -> None:
+        """Remember that a device has used this number: it is never granted again; and that it was heard of at `now`, unless that is 0."""
 
     def epoch_of(self, lineage: int, state: bytes) -> Epoch | None: ...
 
@@ -71,8 +80,10 @@ class Lineages(Protocol):
 
     def head(self, lineage: int, epoch: int) -> HeadRow | None: ...
 
-    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
-        """Compare and set: move the head when it still is the commit `expect`, and return whether it was."""
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow, of: LineageRow | None = None) -> int:
+        """Compare and set: move the head when it still is the commit `expect`, and return the number of the log's entry that says so;
+        0 when it was another. of: the lineage's row, where it was read.
+        """
 
     def set_wish(self, lineage: int, epoch: int, now: int) -> None:
         """Remember that a model would like its last version back; one that is known of this epoch keeps its time."""
@@ -100,8 +111,11 @@ class Lineages(Protocol):
 class Versions(Protocol):
     """Versions; everything but the status is write-once."""
 
-    def add(self, version: NewVersion) -> VersionRow:
-        """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held."""
+    def add(self, version: NewVersion, said: Mapping[str, cbor.Value] | None = None) -> VersionRow:
+        """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held.
+
+        said: its extension, where it was read.
+        """
 
     def by_id(self, version: int) -> VersionRow | None: ...
 
@@ -132,8 +146,11 @@ class Versions(Protocol):
     def served_on(self, lineage: int, epoch: int, parent: bytes) -> VersionRow | None:
         """Return the first version of an epoch with this parent, which may be its base, that is not refused."""
 
-    def verify(self, version: int) -> None:
-        """Mark a stored version verified."""
+    def verify(self, version: int, commit: bytes = b"") -> int:
+        """Mark a stored version verified, and return the number of the log's entry that says so; 0 when it is not there any more.
+
+        commit: its own, where it was read.
+        """
 
     def refuse(self, version: int, reason: str) -> None:
         """Mark a stored version refused."""
