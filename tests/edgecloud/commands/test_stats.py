@@ -13,7 +13,7 @@ from edgecloud.commands.registry import stats
 from edgecloud.registry import SqliteStore, open_registry
 from edgecommon.sqlite import Database
 from tests.edgecloud.bulk import make
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 
@@ -98,6 +98,16 @@ def test_whatif_compares_policies_with_today(fleet: Desk, monkeypatch: pytest.Mo
     fits(fleet.ok("whatif", *words))
     text = re.sub(r"\s+", " ", fleet.ok("whatif", "--policy", "recover_within=0.001 ms"))
     assert "can't be kept: to read and prove one state of pi-" in text
+
+
+def test_counters_that_were_changed_are_named_and_repair_counts_anew(fleet: Desk) -> None:
+    store = open_registry(fleet.folder / "fleet.db")
+    damage(store, "UPDATE tally SET bytes = 0")
+    store.close()
+    code, out, _ = fleet.run("verify", "--all")
+    assert code and "the counters of pi-1/digits are not what its versions come to" in out and fleet.json("stats")["sent"] == 0
+    assert fleet.json("repair")["counters"] == 3
+    assert fleet.run("verify", "--all")[0] == 0 and fleet.json("stats")["sent"] != 0 and fleet.json("repair")["counters"] == 0
 
 
 @pytest.mark.parametrize(("words", "told"), [

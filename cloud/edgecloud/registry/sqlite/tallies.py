@@ -141,8 +141,8 @@ class SqliteTallies:
         sized = "SELECT count(*), coalesce(sum(size), 0) FROM"
         states = self._database.one(f"{sized} state {of}", *values)
         # From the squash to its version: a device has many more versions than squashes.
-        of = f"s WHERE EXISTS (SELECT 1 FROM version v {of} AND v.id = s.version_id)" if of else ""
-        squashes = self._database.one(f"{sized.replace('size', 's.size') if of else sized} squash {of}", *values)
+        of = f"q WHERE EXISTS (SELECT 1 FROM version v {of} AND v.id = q.version_id)" if of else ""
+        squashes = self._database.one(f"{sized.replace('size', 'q.size') if of else sized} squash {of}", *values)
         bases = self._database.one(f"{sized} base")
         return KeptTally(*states, *squashes, *bases)
 
