@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from edgecloud.registry.rows import (
     Base,
-    DeviceTally,
     Epoch,
     HeadRow,
-    KeptTally,
-    KindTally,
     LineageRow,
     LineageStanding,
-    ModelOutline,
     ModelWish,
     NewVersion,
     PresenceRow,

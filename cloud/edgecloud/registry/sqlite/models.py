@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgecloud.registry.rows import (
-    ActRow,
     Base,
     DeviceKey,
     Epoch,
@@ -19,7 +18,6 @@ from edgecloud.registry.rows import (
     Rejection,
     Situation,
     Status,
-    TrustRow,
     VersionRow,
 )
 from edgecloud.registry.seams.trust import Log
@@ -44,48 +42,6 @@ FROM lineage l
   JOIN head h ON h.lineage = l.id AND h.epoch = e.epoch
 WHERE l.device = ?1 AND l.model = ?2
 """
-
-
-class SqliteTrusts:
-    """Implements Trusts."""
-
-    _ALL = "SELECT number, record FROM trust"
-
-    def __init__(self, database: Database, log: Log) -> None:
-        self._database, self._log = database, log
-
-    def add(self, trust: TrustRow) -> None:
-        with self._database.transaction():
-            self._database.run("INSERT INTO trust VALUES (?, ?)", trust.number, trust.record)
-            self._log.append("trust", record=trust.record)
-
-    def all(self) -> list[TrustRow]:
-        return [TrustRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY number")]
-
-    def newest(self) -> TrustRow:
-        row = self._database.maybe(f"{self._ALL} ORDER BY number DESC LIMIT 1")
-        if row is None:
-            raise RegistryDamaged(path=self._database.path, reason="it holds no trust record")
-        return TrustRow(*row)
-
-
-class SqliteActs:
-    """Implements Acts."""
-
-    def __init__(self, database: Database, log: Log) -> None:
-        self._database, self._log = database, log
-
-    def add(self, act: ActRow) -> None:
-        with self._database.transaction():
-            self._database.run("INSERT INTO act VALUES (?, ?, ?, ?, ?)", act.number, act.device, act.verb, act.key, act.record)
-            self._log.append("act", record=act.record)
-
-    def last(self) -> int:
-        return self._database.number("SELECT coalesce(max(number), 0) FROM act")
-
-    def of(self, device: str) -> list[ActRow]:
-        rows = self._database.all("SELECT number, device, verb, key, record FROM act WHERE device = ? ORDER BY number", device)
-        return [ActRow(*row) for row in rows]
 
 
 class SqliteBases:

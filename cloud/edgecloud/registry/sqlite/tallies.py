@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecloud.registry.rows import DeviceTally, KeptTally, KindTally, ModelOutline
+from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from edgecommon.sqlite import Database
 
 from .views import FIGURES, TIME
