@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
@@ -124,6 +124,9 @@ class Versions(Protocol):
 
     def of(self, lineage: int) -> list[VersionRow]:
         """Return all versions of a lineage in the order of linking."""
+
+    def each(self, lineage: int) -> Iterator[VersionRow]:
+        """Yield the same, a few in memory at a time. One that goes meanwhile is passed over."""
 
     def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
         """Return the versions of a lineage with the highest numbers first; None: all."""
