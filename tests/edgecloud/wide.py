@@ -1,4 +1,4 @@
-"""Models of any size for tests of the centre's store: a file that lists weights and computes nothing, and devices that move some of them."""
+"""Models of any size for tests of the store: a file that lists weights and computes nothing, and devices that move some of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgecloud.graft.stock import read as read_stock
 from edgecloud.graft.writing.build import FileBuilder, GraphBuilder
 from edgecloud.registry import HeadRow, NewVersion, SqliteStore, VersionRow
 from modelwire.lattice.state import ModelState
+from modelwire.tensors import TensorClass
 from modelwire.update.container import seal
 from modelwire.update.header import Header
-from modelwire.tensors import TensorClass
 from modelwire.update.sections import AnySection, Kind, section_of
 from modelwire.wire import cbor
 from tests.edgecloud.device import TINY, Base, key_of

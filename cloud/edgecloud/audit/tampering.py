@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class _Told:
     versions: dict[bytes, Place] = field(default_factory=dict)  # by commit; the number instead of the epoch is beside it
     numbers: dict[bytes, int] = field(default_factory=dict)
     verdicts: dict[bytes, bool] = field(default_factory=dict)
+    ranks: dict[bytes, int] = field(default_factory=dict)  # by commit: the how manieth of its epoch it was
+    linked: dict[Place, int] = field(default_factory=dict)  # by epoch: how many versions
     thinned: dict[bytes, tuple[bool, bytes]] = field(default_factory=dict)  # by commit: gone, else the digest of the squash
     purged: dict[bytes, int] = field(default_factory=dict)  # by commit: number of the word by which rows of it were dropped
 
@@ -130,6 +133,8 @@ def _note(told: _Told, entry: Decided) -> Iterator[str]:
         commit, version = entry.bytes("commit"), entry.integer("version")
         told.heads[place] = commit, version
         if version:
+            if commit not in told.versions:  # a head that goes back names one again
+                told.ranks[commit] = told.linked[place] = told.linked.get(place, 0) + 1
             told.versions[commit], told.numbers[commit] = place, version
     elif kind == entries.VERDICT:
         told.verdicts[entry.bytes("commit")] = bool(entry.content["ok"])
@@ -139,10 +144,15 @@ def _note(told: _Told, entry: Decided) -> Iterator[str]:
 
 def _note_thinning(told: _Told, entry: Decided) -> Iterator[str]:
     gone, squashed = entries.commits_of(entry)
+    policy = told.admissions.policy
+    newest = re.search(r"last ([0-9]{1,7})", policy.keep) if policy is not None else None
     for commit in gone:
         place = told.versions.get(commit)
-        if place is not None and told.heads.get(place, (b"", 0))[0] == commit:
-            yield f"entry {entry.number} of the log thins {place[0]}/{place[1]}@{told.numbers[commit]}, which was a head then"
+        if place is not None:
+            # So much of a policy follows from the log; days and tags do not.
+            newer = told.linked[place] - told.ranks[commit]
+            if told.heads.get(place, (b"", 0))[0] == commit or (newest is not None and newer < int(newest[1])):
+                yield f"entry {entry.number} of the log thins {place[0]}/{place[1]}@{told.numbers[commit]}, which the policy keeps"
         told.thinned[commit] = True, b""
     for commit, digest in squashed.items():
         if told.thinned.get(commit, (False, b""))[0]:

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["deciding", "erasing", "promise", "purging", "retention", "thinning"]
+__all__ = [
+    "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging", "retention",
+    "thinning", "whatif",
+]  # fmt: skip

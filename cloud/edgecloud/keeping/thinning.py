@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgecloud.audit.admissions import Admissions
-from edgecloud.registry import LineageRow, SqliteStore, SquashRow, Status, ThinnedRow, VersionRow
+from edgecloud.registry import CompactedRow, LineageRow, SqliteStore, SquashRow, Status, ThinnedRow, VersionRow
 from edgecloud.versions import materialise
 from modelwire import limits
 from modelwire.errors import DiskUnwritable, ModelWireError, StateBusy
@@ -170,7 +170,10 @@ class Thinner:
             thinnings.drop(ThinnedRow(job.end.id, False, now, proofs[job.end.id]))
             squashed.append((job.end.commit, digest))
         thinnings.enter(by, [v.commit for v in job.gone], squashed)
-        self.store.states.drop([v.id for v in job.gone])
+        if dropped := self.store.states.sizes([v.id for v in job.gone]):
+            self.store.states.drop([*dropped])
+            for epoch in {v.epoch for v in job.gone}:  # others may be far from a state now: the compactor looks at all of it again
+                self.store.states.set_compacted(CompactedRow(lineage.id, epoch, -1, 0))
         own = [v.blob for v in touched if v.id not in known]
         for blob in (*own, *(before[v.id].blob for v in touched if v.id in before)):
             if not thinnings.needed(blob):

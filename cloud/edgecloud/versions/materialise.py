@@ -6,8 +6,8 @@ import logging
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import partial
 
 from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from modelwire import limits
@@ -31,38 +31,40 @@ from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.replay import first_apart, kind_of
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import F32
-from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, read_weights, write_weights
+from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, write_weights
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
-from modelwire.update.sections import Kind, invert
+from modelwire.update.sections import Kind
 from modelwire.wire import cbor
 
 from . import route, squashed, states
-from .route import Route
+from .ahead import Ahead
+from .route import Hop, Route
 
 log = logging.getLogger("edgecloud.versions")
 BASES_KEPT = 8
+PIPED, PIPED_SIZE = 4, 16 * 1024 * 1024  # updates from which on decoding them ahead pays, and bytes of the largest of them
 BACK = "edgecloud restore BACKUP"
 # What a part of a way may be found to be; anything else is no fault of what is kept.
 _DAMAGE = (RegistryDamaged, RootMismatch, DigestMismatch, IndexOutOfRange, Malformed, NonFinite, RangeOverflow, WrongBase)
 MARKED_WEIGHTS = 1 << 28  # of a recipe's checkpoints together: so many are hashed in a few seconds
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedBase:
     """A base with its weights, parsed and proven against its manifest once, whatever the number of versions rebuilt on it."""
 
     manifest: Manifest
     weights: tuple[F32, ...]
     file: TrainableFile
+    _first: ModelState | None = field(default=None, init=False, repr=False)
 
     def state(self) -> ModelState:
         """Return version 0, to be changed by its owner alone; the base's arrays are shared by all states."""
-        return self._proven.at_base()
-
-    @cached_property
-    def _proven(self) -> ModelState:
-        return ModelState.of_base(self.manifest, self.weights)
+        if self._first is None:  # its arrays are of use to the first who asks; what all share is the base
+            self._first = ModelState.of_base(self.manifest, self.weights)
+            return self._first
+        return self._first.at_base()
 
 
 class LoadedBases:
@@ -88,7 +90,10 @@ class LoadedBases:
         if manifest.commit != commit or manifest.file_sha256 != row.file:
             raise RegistryDamaged(path="the registry", reason=f"the manifest of base {row.name!r} has changed", fix=BACK)
         file = parse_trainable(self._store.blobs.get(row.file))
-        return LoadedBase(manifest, tuple(manifest.schema.flat(read_weights(file))), file)
+        schema, flat = read_tensors(file)
+        if schema.id != manifest.schema.id:
+            raise RegistryDamaged(path="the registry", reason=f"the file of base {row.name!r} is not its manifest's", fix=BACK)
+        return LoadedBase(manifest, tuple(flat), file)
 
 
 def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
@@ -179,15 +184,18 @@ def rebuild(
     require_served(lineage, version)
     squashed.require_held(store, lineage, version)
     avoid = set() if avoid is None else avoid
-    rates, first = route.rates_of(store), None
+    rates, first, hurry = route.rates_of(store), None, True
     while (way := route.find(store, version, rates, avoid)) is not None:
         broken = _Place()
         state = bases[version.base if isinstance(way.start, int) else way.start].state()  # a lost base can't be gone around
         try:
-            state = _walk(store, lineage, version, way, state, broken)
+            state = _walk(store, lineage, version, way, state, broken, hurry=hurry)
         except _DAMAGE as error:
             first = first or error
             if not isinstance(error, RegistryDamaged):
+                if way.plain and hurry:
+                    hurry = False
+                    continue
                 if way.plain:  # all that was kept or inverted is out of it: it is the device's own
                     raise
                 if squashed.before(store, version) is not None and broken.part == ("forward", version.id):
@@ -212,35 +220,49 @@ class _Place:
 
 
 def _walk(
-    store: Store, lineage: LineageRow, version: VersionRow, way: Route, state: ModelState, place: _Place
+    store: Store, lineage: LineageRow, version: VersionRow, way: Route, state: ModelState, place: _Place, *, hurry: bool
 ) -> ModelState:
-    """Return the state that a way leads to, its root proven. state: the base's, which is moved; place: is moved along."""
-    if isinstance(way.start, int):
-        place.part = "state", way.start
-        kept = states.read(store, lineage, _row(store, lineage, way.start), state)
-        if kept is None:
-            raise RegistryDamaged(path="the registry", reason=f"the kept state of version row {way.start} is gone", fix=states.MADE_AGAIN)
-        state = kept
-    for hop in way.hops:
-        place.part = hop.part
-        row = version if hop.link.id == version.id else _row(store, lineage, hop.link.id)
-        if hop.back:
-            _step_back(store, lineage, row, state)
-        else:
-            step(store, lineage, row, state, prove=hop.link.id == version.id)
-    stepped = bool(way.hops) and not way.hops[-1].back
+    """Return the state that a way leads to, its root proven. state: the base's, which is moved; place: is moved along.
+
+    hurry: decode updates ahead; what is wrong with one is then said in fewer words.
+    """
+    rows = {one: _row(store, lineage, one) for hop in way.hops for one in (hop.link.id, hop.before) if isinstance(one, int)}
+    piped = _piped(way, version, hurry)
+    opened = ((partial(carrier, store, lineage, rows[hop.link.id]), hop.back) for hop in piped)
+    ahead = Ahead(opened, state.manifest.schema) if piped else None
+    try:
+        if isinstance(way.start, int):
+            place.part = "state", way.start
+            kept = states.read(store, lineage, _row(store, lineage, way.start), state)
+            if kept is None:
+                reason = f"the kept state of version row {way.start} is gone"
+                raise RegistryDamaged(path="the registry", reason=reason, fix=states.MADE_AGAIN)
+            state = kept
+        for hop in way.hops:
+            place.part = hop.part
+            row = rows[hop.link.id]
+            if hop not in piped:
+                step(store, lineage, row, state, prove=hop.link.id == version.id)
+                continue
+            assert ahead is not None
+            after = rows[hop.before] if hop.back and isinstance(hop.before, int) else row
+            first, second = struct.unpack("<QQ", after.fingerprint)
+            state.apply(kind_of(state), ahead.next(), expect=(first, second))
+    finally:
+        if ahead is not None:
+            ahead.close()
+    stepped = bool(way.hops) and way.hops[-1] not in piped
     if not stepped and state.root != version.root:
         raise RootMismatch(what=f"{lineage}@{version.version}", kind="root", device=str(lineage))
     return state
 
 
-def _step_back(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState) -> None:
-    """Move a state, the version's, back to where its update begins in place, proven against the fingerprint there."""
-    container = carrier(store, lineage, version)
-    before = _row(store, lineage, squashed.before(store, version) or 0)
-    sections = invert(container.sections(state.manifest.schema))
-    a, b = struct.unpack("<QQ", before.fingerprint)
-    state.apply(kind_of(state), sections, expect=(a, b))
+def _piped(way: Route, version: VersionRow, hurry: bool) -> tuple[Hop, ...]:
+    """Return the hops whose updates are decoded ahead: those back, and where it saves time those forward but the last one's own."""
+    back = tuple(hop for hop in way.hops if hop.back)
+    forward = tuple(hop for hop in way.hops if not hop.back and hop.link.kind in route.INVERTIBLE and hop.link.id != version.id)
+    hurry = hurry and len(back) + len(forward) >= PIPED and max((hop.link.size for hop in forward), default=0) <= PIPED_SIZE
+    return tuple(hop for hop in way.hops if hop.back or (hurry and hop in forward))
 
 
 def _on_proven_parent(

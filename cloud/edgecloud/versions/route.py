@@ -27,11 +27,11 @@ Part: TypeAlias = tuple[str, int]  # what a way was found to be broken at: ("sta
 class Rates:
     """What work takes on one machine, in seconds. The defaults were measured on one core of a small server."""
 
-    weight: float = 7e-9  # to set up and to prove one weight, whatever the way
+    weight: float = 8e-9  # to set up and to prove one weight, whatever the way
     state: float = 3e-4  # to find and open one kept state
-    state_byte: float = 1.6e-8  # of it
+    state_byte: float = 2e-7  # of it
     update: float = 3e-4  # to find, prove and open one update
-    update_byte: float = 2.5e-8  # of it
+    update_byte: float = 2.5e-7  # of it
     multiply: float = 4e-10  # one multiply-add of a recipe's training
 
     def of_state(self, size: int) -> float:

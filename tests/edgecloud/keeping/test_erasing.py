@@ -61,7 +61,8 @@ def traces(store: SqliteStore, name: str) -> list[str]:
 def test_nothing_of_an_erased_device_is_left_and_all_others_are_whole(both: Centre) -> None:
     store, others = both.store, {name: root for name, root in recoverable(both.store).items() if name.startswith("pi-7")}
     before = erasing.held(store, NAME)
-    assert (before.models, before.versions, before.waiting, before.notes, before.states) == (1, 7, 2, 2, 1) and before.size > 0 and before.entries > 10
+    assert (before.models, before.versions, before.waiting, before.notes, before.states) == (1, 7, 2, 2, 1)
+    assert before.size > 0 and before.entries > 10
     assert traces(store, NAME)
     erase(store)
     assert wrong(store) == [] and recoverable(store) == others
@@ -70,7 +71,7 @@ def test_nothing_of_an_erased_device_is_left_and_all_others_are_whole(both: Cent
         erasing.held(store, NAME)
     sign(store)
     assert wrong(store) == []
-    told = [one for one in telling.tell(store.log, store.identity)]
+    told = list(telling.tell(store.log, store.identity))
     assert not any("NOT SEALED" in one["text"] or NAME in str(one) for one in told)
     assert sum(one["what"] == "erased" for one in told) == before.entries
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from edgecloud.audit import tampering
+from edgecloud.audit.admissions import Admissions
+from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import SqliteStore
-from modelwire.errors import LineageError
+from edgecommon import disk
+from modelwire.errors import DiskUnwritable, LineageError, RegistryDamaged
 from modelwire.update.proof import parse_header_proof
 from modelwire.wire.records import Level, Receipt
 from tests.edgecloud.centre import Centre, damage, sign
@@ -102,6 +107,56 @@ def test_heads_of_all_epochs_open_commands_and_what_waits_are_kept(centre: Centr
     assert centre.statuses(device)[7] == "verified" and wrong(centre.store) == []
 
 
+@pytest.mark.parametrize("said", ["last 5", "tagged", "last 1"])
+def test_the_compactor_and_thinning_go_on_with_what_the_other_has_left(centre: Centre, device: ScriptedDevice, said: str) -> None:
+    store = centre.store
+    keep(store, said)
+    for _ in range(3):
+        history(centre, device, "dddrdsdddd")
+        store.annotations.add("version", f"pi-7/digits@{device.version - 4}", "tag: good", 1)
+        compact(store)
+        thinner(store).run()
+        assert wrong(store) == []
+        before = recoverable(store)
+        compact(store)
+        gone = {id for id, is_gone in store.thinnings.of(1).items() if is_gone}
+        assert not gone & {row.version_id for row in store.states.of(1)} and recoverable(store) == before
+    assert len(before) == {"last 5": 5, "tagged": 4, "last 1": 1}[said]
+
+
+def compact(store: SqliteStore) -> None:
+    """Let the compactor do all that is due."""
+    compactor = Compactor(store, clock=lambda: 1 << 40)
+    while (done := compactor.run()) is not None:
+        assert done.error == ""
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_disk_that_takes_no_more_leaves_all_as_it_was(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    history(centre, device, "ddrddd")
+    store, before = centre.store, recoverable(centre.store)
+    keep(store, "last 1")
+    run, count = store.database.run, 0
+
+    def full(sql: str, *values: object) -> int:
+        nonlocal count
+        if sql.startswith(("INSERT INTO squash", "INSERT INTO thinned", "INSERT INTO discard", "INSERT INTO log")):
+            count += 1
+            if count == 3 * at + 1:
+                raise disk.of(errno.ENOSPC, store.database.path)
+        return run(sql, *values)
+
+    monkeypatch.setattr(store.database, "run", full)
+    with pytest.raises(DiskUnwritable):
+        thinner(store).run()
+    assert recoverable(store) == before and wrong(store) == []
+    monkeypatch.setattr(store.database, "run", run)
+    thinner(store).run()
+    assert len(recoverable(store)) == 1 and wrong(store) == []
+
+
 def steps_of(store: SqliteStore) -> int:
     """Return how many steps a thinning of a copy takes."""
     count = 0
@@ -172,6 +227,21 @@ def test_what_is_changed_in_a_thinned_registry_is_found(centre: Centre, device: 
     assert wrong(centre.store) == []
     damage(centre.store, sql)
     assert any(said in one for one in wrong(centre.store)), wrong(centre.store)
+
+
+@pytest.mark.parametrize(("said", "version", "good"), [("last 2", 5, False), ("last 2", 4, True), ("daily", 6, False), ("all", 1, False)])
+def test_an_entry_that_thins_what_the_policy_keeps_is_found(
+    centre: Centre, device: ScriptedDevice, said: str, version: int, good: bool
+) -> None:
+    history(centre, device, "dddddd")
+    by = keep(centre.store, said)
+    centre.store.thinnings.enter(by, [device.made[version].commit], [])
+    found = tampering.look(centre.store)
+    assert any("thins" in one for one in found) is not good, found
+    centre.store.thinnings.enter(by + 5, [device.made[1].commit], [])
+    assert any("no policy of the operator" in one for one in tampering.look(centre.store))
+    with pytest.raises(RegistryDamaged):
+        Admissions(centre.store.identity).catch_up(centre.store.log, "the registry")
 
 
 def test_rows_of_what_is_not_thinned_still_stay(centre: Centre, device: ScriptedDevice) -> None:

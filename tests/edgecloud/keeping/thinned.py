@@ -39,8 +39,10 @@ def thinner(store: SqliteStore) -> Thinner:
 def history(centre: Centre, device: ScriptedDevice, what: str) -> None:
     """Let a device send versions, a letter each: d a delta, s a snapshot, r a recipe; all of them verified."""
     for place, letter in enumerate(what):
-        sent = {"d": device.train, "s": device.snapshot, "r": lambda: device.learn(range(100 + place, 110 + place))}[letter]()
-        centre.deliver(device, sent)
+        if letter == "r":
+            centre.deliver(device, device.learn(range(100 + place, 110 + place)))
+        else:
+            centre.deliver(device, device.train() if letter == "d" else device.snapshot())
     centre.rebuild()
 
 

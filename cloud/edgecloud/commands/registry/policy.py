@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from edgecloud.keeping import deciding, retention
-from edgecloud.keeping.promise import parse_promise
+from edgecloud.keeping.measuring import measured
+from edgecloud.keeping.promise import parse_promise, require_possible
 from edgecloud.registry import PolicyRow, SqliteStore
 from edgecommon.arguments import only_with
 from edgecommon.printing import Answer
@@ -39,24 +40,30 @@ def run(args: argparse.Namespace) -> Answer:
     if args.recover_within is None and args.keep is None:
         with registry_of(args) as store:
             return _answer(store, store.policies.current())
-    wanted = None if args.recover_within is None else str(parse_promise(args.recover_within))
-    with registry_of(args, readonly=False) as store, _unlocked(args, store), store.transaction():
-        held = store.policies.current()
-        if wanted is None:
-            return _answer(store, _keep(args, store))
-        if held.recover_within != wanted or not held.number:
-            held = replace(held, number=held.number + 1, recover_within=wanted, at=now())
-            store.policies.add(held)
-        return _answer(store, held if args.keep is None else _keep(args, store))
+    promise = None if args.recover_within is None else parse_promise(args.recover_within)
+    with registry_of(args, readonly=False) as store, _unlocked(args, store):
+        if promise is not None and promise.seconds:
+            require_possible(store, promise, measured(store, now()))
+        with store.transaction():
+            if args.keep is not None:
+                _keep(args, store)
+            if promise is not None:
+                _set(store, str(promise))
+            return _answer(store, store.policies.current())
+
+
+def _set(store: SqliteStore, wanted: str) -> None:
+    held = store.policies.current()
+    if held.recover_within != wanted or not held.number:
+        store.policies.add(replace(held, number=held.number + 1, recover_within=wanted, at=now()))
+
+
+def _keep(args: argparse.Namespace, store: SqliteStore) -> None:
+    deciding.decide_keep(store, command_key(args, store), args.keep, decided_number(store), now())
 
 
 def _unlocked(args: argparse.Namespace, store: SqliteStore) -> AbstractContextManager[None]:
     return nullcontext() if args.keep is None else unlock(args, store)
-
-
-def _keep(args: argparse.Namespace, store: SqliteStore) -> PolicyRow:
-    deciding.decide_keep(store, command_key(args, store), args.keep, decided_number(store), now())
-    return store.policies.current()
 
 
 def _answer(store: SqliteStore, policy: PolicyRow) -> Answer:

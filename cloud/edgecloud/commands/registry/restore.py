@@ -114,9 +114,9 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
     document: Document = {
         "registry": str(target), "backup": str(source), "fleet": store.fleet, "replaced": str(aside) if aside else None,
         "carried": {
-            "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims,
-            "policies": carried.policies, "erased": list(carried.erased),
+            "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims
         },
+        "policies": carried.policies, "erased": list(carried.erased),
         "left_out": list(carried.left_out), "unread": unread,
     }  # fmt: skip
     lines = [f"{target}: restored from {source}, integrity ok"]

@@ -44,11 +44,18 @@ class States(Protocol):
 
     def set_compacted(self, row: CompactedRow) -> None: ...
 
-    def due(self, policy: int, limit: int, before: int) -> list[CompactedRow]:
+    def due(self, policy: int, limit: int, before: int, behind: int, after: tuple[int, int] = (0, 0)) -> list[CompactedRow]:
         """Return epochs whose head has moved since they were looked at, or that were for another policy, and how far they were.
 
-        before: heads that came later are left for now, so that each of many updates in a row does not cost a state.
+        before: heads that came later, and are fewer than `behind` versions ahead, are left for now: each of many updates in a row would
+        cost a state. after: the epoch (lineage, epoch) behind which to look.
         """
+
+    def following(self, lineage: int, epoch: int, version_id: int, limit: int) -> list[VersionLink]:
+        """Return the verified versions of an epoch behind one, by their numbers, up to the first that is not judged yet."""
+
+    def largest(self) -> dict[bytes, int]:
+        """Return the bytes of the largest kept state on each base that has one."""
 
 
 class Policies(Protocol):

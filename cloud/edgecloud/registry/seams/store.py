@@ -10,7 +10,7 @@ from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, States
-from .models import Bases, Lineages, Versions
+from .models import Bases, Lineages, Tallies, Versions
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -24,6 +24,7 @@ class Store(Protocol):
     devices: Devices
     lineages: Lineages
     versions: Versions
+    tallies: Tallies
     inbox: Inbox
     losses: Losses
     refusals: Refusals

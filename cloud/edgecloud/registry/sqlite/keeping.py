@@ -15,6 +15,12 @@ DROP = "edgecloud compact makes it again"
 _BEFORE = "CASE WHEN q.blob IS NULL THEN v.parent_id ELSE q.from_id END"
 _KIND = "coalesce(q.kind, v.kind)"
 _GONE = "EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = v.id AND t.gone = 1)"
+# A squash stands in the place of a version's own update, of which nothing is left. To what is gone nothing leads.
+_LINK = (
+    f"v.id, {_BEFORE}, {_KIND}, v.base, coalesce(q.blob, v.blob), coalesce(q.size, v.size),"
+    f" CASE WHEN {_GONE} THEN 'refused' ELSE v.status END"
+)
+_SQUASHED = "LEFT JOIN squash q ON q.version_id = v.id"
 _AT_ONCE = 500  # numbers in one statement
 
 
@@ -80,16 +86,10 @@ class SqliteStates:
         return self._walk(each.format("way.id"), each.format("?1"), version_id, limit)
 
     def _walk(self, on: str, start: str, version_id: int, limit: int) -> list[VersionLink]:
-        # A squash stands in the place of a version's own update, which nothing is left of. To what is gone nothing leads.
-        columns = (
-            f"v.id, {_BEFORE}, {_KIND}, v.base, coalesce(q.blob, v.blob), coalesce(q.size, v.size),"
-            f" CASE WHEN {_GONE} THEN 'refused' ELSE v.status END"
-        )
-        squashed = "LEFT JOIN squash q ON q.version_id = v.id"
         rows = self._database.all(
             f"WITH RECURSIVE way (id, parent_id, kind, base, blob, size, status, n) AS ("
-            f" SELECT {columns}, 1 FROM version v {squashed} WHERE {start}"
-            f" UNION ALL SELECT {columns}, n + 1 FROM way JOIN version v {squashed} WHERE {on} AND n < ?2 LIMIT ?2)"
+            f" SELECT {_LINK}, 1 FROM version v {_SQUASHED} WHERE {start}"
+            f" UNION ALL SELECT {_LINK}, n + 1 FROM way JOIN version v {_SQUASHED} WHERE {on} AND n < ?2 LIMIT ?2)"
             " SELECT w.id, w.parent_id, w.kind, w.base, w.blob, w.size, w.status, coalesce(s.size, 0)"
             " FROM way w LEFT JOIN state s ON s.version_id = w.id",
             version_id, limit,
@@ -118,14 +118,31 @@ class SqliteStates:
             row.lineage, row.epoch, row.policy, row.version_id,
         )  # fmt: skip
 
-    def due(self, policy: int, limit: int, before: int) -> list[CompactedRow]:
+    def due(self, policy: int, limit: int, before: int, behind: int, after: tuple[int, int] = (0, 0)) -> list[CompactedRow]:
         rows = self._database.all(
             "SELECT h.lineage, h.epoch, coalesce(c.policy, ?1), coalesce(c.version_id, 0) FROM head h"
             " JOIN version v ON v.id = h.version_id LEFT JOIN compacted c ON c.lineage = h.lineage AND c.epoch = h.epoch"
-            " WHERE (c.version_id IS NOT h.version_id OR c.policy <> ?1) AND v.status = 'verified' AND v.received_at <= ?2 LIMIT ?3",
-            policy, before, limit,
+            " LEFT JOIN version l ON l.id = c.version_id"
+            " WHERE (h.lineage, h.epoch) > (?4, ?5) AND (c.version_id IS NOT h.version_id OR c.policy <> ?1)"
+            " AND (v.received_at <= ?2 OR v.version - coalesce(l.version, 0) >= ?6) ORDER BY h.lineage, h.epoch LIMIT ?3",
+            policy, before, limit, *after, behind,
         )  # fmt: skip
         return [CompactedRow(*row) for row in rows]
+
+    def following(self, lineage: int, epoch: int, version_id: int, limit: int) -> list[VersionLink]:
+        rows = self._database.all(
+            f"SELECT {_LINK}, coalesce(s.size, 0) FROM version v {_SQUASHED}"
+            f" LEFT JOIN state s ON s.version_id = v.id WHERE v.lineage = ?1 AND v.epoch = ?2 AND v.status <> 'refused' AND NOT {_GONE}"
+            " AND v.version > coalesce((SELECT version FROM version WHERE id = ?3), 0) ORDER BY v.version LIMIT ?4",
+            lineage, epoch, version_id, limit,
+        )  # fmt: skip
+        links = [_link(row, self._database) for row in rows]
+        judged = next((i for i, one in enumerate(links) if one.status is not Status.VERIFIED), len(links))
+        return links[:judged]
+
+    def largest(self) -> dict[bytes, int]:
+        rows = self._database.all("SELECT v.base, max(s.size) FROM state s JOIN version v ON v.id = s.version_id GROUP BY v.base")
+        return {bytes(base): int(size) for base, size in rows}
 
 
 class SqlitePolicies:

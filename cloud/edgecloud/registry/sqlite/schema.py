@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
-from . import deleting, views
+from . import deleting, tallies, views
 from . import tables as tables_of
 from .database import no_registry
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 14  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 15  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -91,6 +91,11 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tables_of.THINNING)
         deleting.allow(tables, _trigger)
 
+    @migrations(name="m015_tallies")
+    def m015_tallies(tables: Any) -> None:
+        _run(tables, tallies.TABLES)
+        tallies.count_all(tables)
+
 
 def check(database: Database) -> bool:
     """Return whether the file is a registry of this release; False means that it is older and `migrate` would bring it here.
@@ -150,7 +155,8 @@ def _objects(made_by: Callable[[Any], None]) -> dict[tuple[str, str], str | None
 
 
 def _run(tables: Any, statements: str) -> None:
-    for statement in statements.split(";\n"):
+    """Run statements. Each begins a line; those within a trigger are indented, and its end is none."""
+    for statement in re.split(r";\n(?!\s|END)", statements):
         if statement.strip():
             tables.execute(statement)
 

@@ -12,7 +12,7 @@ from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, States
-from edgecloud.registry.seams.models import Bases, Lineages, Versions
+from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -28,6 +28,7 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
 from .views import wrong_scores
 
@@ -53,6 +54,7 @@ class SqliteStore:
         self.devices: Devices = SqliteDevices(database)
         self.lineages: Lineages = SqliteLineages(database, self.log)
         self.versions: Versions = SqliteVersions(database, self.log)
+        self.tallies: Tallies = SqliteTallies(database)
         self.inbox: Inbox = SqliteInbox(database)
         self.losses: Losses = SqliteLosses(database)
         self.refusals: Refusals = SqliteRefusals(database)
@@ -79,7 +81,7 @@ class SqliteStore:
 
     def problems(self) -> list[str]:
         """Return what SQLite finds wrong with the registry's file; nothing when it is whole."""
-        return problems(self.database) + wrong_scores(self.database)
+        return problems(self.database) + wrong_scores(self.database) + wrong_tallies(self.database)
 
     def close(self) -> None:
         self.database.close()
