@@ -1,4 +1,4 @@
-"""What a real fleet published is proven to somebody who has nothing of ours, and what the centre lost its board gives back, leaf by leaf."""
+"""What a fleet published is proven to somebody who has nothing of ours, and what the centre lost its board gives back, leaf by leaf."""
 
 from __future__ import annotations
 
