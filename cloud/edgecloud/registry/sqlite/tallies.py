@@ -40,7 +40,7 @@ CREATE TABLE tally (
   thinned INTEGER NOT NULL,
   thinned_bytes INTEGER NOT NULL,
   PRIMARY KEY (lineage, epoch, kind)
-);
+) WITHOUT ROWID;
 CREATE TRIGGER version_counted AFTER INSERT ON version BEGIN
   INSERT INTO tally VALUES (NEW.lineage, NEW.epoch, NEW.kind, 1, NEW.status = 'verified', NEW.status = 'refused', NEW.size, NEW.version,
     CASE WHEN NEW.status = 'verified' THEN NEW.version ELSE 0 END, CASE WHEN NEW.status = 'verified' THEN NEW.id ELSE 0 END,
