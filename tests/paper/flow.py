@@ -35,7 +35,8 @@ from tests.edgecloud.device import Base, ScriptedDevice, Sent
 
 from . import nets
 
-BATCH, FIRST_STEPS, STEPS, UPDATES, RATE = 8, 40, 12, 4, 0.01
+BATCH, FIRST_STEPS, STEPS, UPDATES = 8, 400, 12, 4
+FIRST_RATE, RATE = 0.02, 0.001  # from drawn weights to a trained model; of fine-tuning it, as is customary
 DENSITY, MAX_BYTES = 0.0075, 1 << 26  # the agent's density; a kind is shown whole, whatever it takes
 ROWS = 100  # of a recipe: samples that its head is trained on
 DIGITS = Path(__file__).resolve().parents[1] / "models" / "data" / "digits.npz"
@@ -91,9 +92,9 @@ class Learner:
         chosen = self.rng.permutation(len(self.x))[:count]
         return self.x[chosen], self.y[chosen]
 
-    def train(self, model: RuntimeModel, steps: int, rate: float) -> float:
-        """Train, and return the mean loss of the last steps."""
-        x, y = self.some(ROWS)
+    def train(self, model: RuntimeModel, steps: int, rate: float, samples: int = ROWS) -> float:
+        """Train on so many samples of this update's own, and return the mean loss of the last steps."""
+        x, y = self.some(samples)
         wanted = np.zeros((len(y), nets.CLASSES), np.float32)
         wanted[np.arange(len(y)), y] = 1
         losses = []
@@ -108,7 +109,7 @@ def trainable(make: Any) -> bytes:
     made = graft(make(), Wish(train=("all",), modes=("head",), batch=BATCH)).file
     model = load().open(made)
     try:
-        Learner(np.random.default_rng(1)).train(model, FIRST_STEPS, RATE)
+        Learner(np.random.default_rng(1)).train(model, FIRST_STEPS, FIRST_RATE, 10 * ROWS)
         return write_weights(made, model.get_weights())
     finally:
         model.close()
