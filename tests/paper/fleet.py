@@ -1,7 +1,8 @@
 """MMM's fleet: thousands of small battery models of one shape, of which a tenth learns in each cycle, half of those in part.
 
 Each cell ages in its own way: the data are drawn from a plain equivalent-circuit model with parameters of its own, so every model
-really has something to learn. Strassenburg et al., EDBT 2023 ("MMM"): 5,000 cells, a tenth updated a cycle. That rate is from memory of the paper.
+really has something to learn. Strassenburg et al., EDBT 2023 ("MMM"): 5,000 cells, a tenth updated a cycle. That rate is from memory
+of the paper.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from edgeagent.features.extractor import Extractor
 from edgecloud.graft.grafting import Wish, graft
 from edgecloud.registry import open_registry
 from edgecloud.versions import materialise
+from edgecommon.files import put_in_place
 from edgecommon.runtime import RuntimeModel, load
 from modelwire.lattice.replay import kind_of, update_of
 from modelwire.lattice.snap import exactly, snap, training_start
@@ -40,6 +41,7 @@ FIRST_RATE, RATE = 0.02, 0.001  # from drawn weights to a trained model; of fine
 DENSITY, MAX_BYTES = 0.0075, 1 << 26  # the agent's density; a kind is shown whole, whatever it takes
 ROWS = 100  # of a recipe: samples that its head is trained on
 DIGITS = Path(__file__).resolve().parents[1] / "models" / "data" / "digits.npz"
+NETS = {"mobilenet_v2": nets.mobilenet_v2, "resnet18": nets.resnet18}
 Labels = NDArray[np.int64]
 
 
@@ -104,12 +106,32 @@ class Learner:
         return float(np.mean(losses[-4:]))
 
 
-def trainable(make: Any) -> bytes:
-    """Return a net's trainable file, really trained for a while: what the server saves first, in U1."""
-    made = graft(make(), Wish(train=("all",), modes=("head",), batch=BATCH)).file
+def trainable(net: str, kept: Path | None = None, steps: int = FIRST_STEPS) -> bytes:
+    """Return a net's trainable file, really trained for a while: what the server saves first, in U1.
+
+    kept: folder in which the file lies for the next time: training takes a minute or two. Another recipe is another file.
+    """
+    made = graft(NETS[net](), Wish(train=("all",), modes=("head",), batch=BATCH)).file
+    recipe = f"{steps} {FIRST_RATE} {ROWS} {BATCH}".encode()
+    path = kept / f"{net}-{hashlib.sha256(made + recipe).hexdigest()[:16]}.tflite" if kept is not None else None
+    if path is not None and path.exists():
+        return path.read_bytes()
+    trained = _first_trained(made, steps)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        put_in_place(_written(path.with_suffix(".partial"), trained), path, replace=True)
+    return trained
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def _first_trained(made: bytes, steps: int) -> bytes:
     model = load().open(made)
     try:
-        Learner(np.random.default_rng(1)).train(model, FIRST_STEPS, FIRST_RATE, 10 * ROWS)
+        Learner(np.random.default_rng(1)).train(model, steps, FIRST_RATE, 10 * ROWS)
         return write_weights(made, model.get_weights())
     finally:
         model.close()
@@ -166,14 +188,18 @@ class Node(ScriptedDevice):
         return self.seal(Kind.RECIPE, (), recipe=recipe.encode())
 
 
-def run(net: str, file: bytes, relation: str, kind: str, folder: Path) -> Flow:
-    """Run the flow of one net and kind, and return its versions. file: the trainable net, as U1 saves it; folder: an empty one."""
+def run(net: str, file: bytes, relation: str, kind: str, folder: Path, *, nodes: int = 1, updates: int = UPDATES) -> Flow:
+    """Run the flow of one net and kind, and return its versions. file: the trainable net, as U1 saves it; folder: an empty one.
+
+    nodes, updates: of DIST-5, 5 nodes and 10 updates of each in both phases.
+    """
     exact = kind == "exact"
     first = base_of(file, exact=exact)
     make_registry(folder / "fleet.db", None).close()
     store = open_registry(folder / "fleet.db", synchronous="FULL")
     try:
-        centre, saved = Centre(store), []
+        centre = Centre(store)
+        saved: list[tuple[str, str, int, int, float, Any]] = []
         began = time.perf_counter()
         add_base(store, first, "u1")
         saved.append(("U1", "base", len(file), len(file), time.perf_counter() - began, first))
@@ -185,23 +211,34 @@ def run(net: str, file: bytes, relation: str, kind: str, folder: Path) -> Flow:
                 began = time.perf_counter()
                 add_base(store, base, "u2")
                 saved.append(("U2", "base", len(file), len(file), time.perf_counter() - began, base))
-            node = Node(base, f"node-{phase}", "net", kind=kind, relation=relation)
-            centre.meet(node)
-            node.start(folder)
-            for i in range(UPDATES):
-                made = node.rows() if kind == "recipe" else node.trained()
-                began = time.perf_counter()
-                sent = node.close_by_recipe(made) if isinstance(made, Recipe) else node.close_round(made)
-                centre.deliver(node, sent)
-                took = time.perf_counter() - began
-                saved.append((f"U3-{phase}-{i + 1}", kind, len(sent.data), len(sent.data), took, sent))
-            losses += node.losses
-            judged = centre.rebuild()
-            if not all(one.ok for one in judged) or len(judged) != UPDATES:
-                raise AssertionError([one.reason for one in judged])
+            for number in range(nodes):
+                node = Node(base, f"node-{phase}-{number + 1}", "net", kind=kind, relation=relation, seed=number)
+                node.learner = Learner(np.random.default_rng([2, phase, number]))
+                saved += _phase(centre, node, folder, f"U3-{phase}", updates)
+                losses += node.losses
         return Flow(net, relation, kind, first.manifest.schema.size, tuple(_recovered(folder, saved)), tuple(losses))
     finally:
         store.close()
+
+
+def _phase(centre: Centre, node: Node, folder: Path, use: str, updates: int) -> list[tuple[str, str, int, int, float, Any]]:
+    """Let one node save so many updates, and the centre verify them."""
+    saved = []
+    centre.meet(node)
+    node.start(folder)
+    try:
+        for i in range(updates):
+            made = node.rows() if node.kind == "recipe" else node.trained()
+            began = time.perf_counter()
+            sent = node.close_by_recipe(made) if isinstance(made, Recipe) else node.close_round(made)
+            centre.deliver(node, sent)
+            saved.append((f"{use}-{i + 1}", node.kind, len(sent.data), len(sent.data), time.perf_counter() - began, sent))
+    finally:
+        node.runtime.close()
+    judged = centre.rebuild()
+    if not all(one.ok for one in judged) or len(judged) != updates:
+        raise AssertionError([one.reason for one in judged])
+    return saved
 
 
 def _recovered(folder: Path, saved: Sequence[tuple[str, str, int, int, float, Any]]) -> Iterator[Saved]:
