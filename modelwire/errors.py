@@ -336,6 +336,14 @@ class NotServed(LineageError):
     hint = "edgecloud log {device} lists the versions that are served"
 
 
+class Thinned(LineageError):
+    """The bytes of a version were dropped by the operator's policy; its header still proves what it was."""
+
+    code = 90
+    text = "{name} is no longer recoverable: it was thinned; the nearest that is: {nearest}"
+    hint = "edgecloud log DEVICE lists the versions that are recoverable"
+
+
 class RegistryDamaged(LineageError):
     code = 56
     text = "{path}: {reason}"

@@ -69,7 +69,12 @@ def weights_node(schema: Schema, flat: Sequence[Held]) -> bytes:
 
 def tensor_node(index: int, spec: TensorSpec, array: Held) -> bytes:
     """Return the digest of one tensor as it is stored: its leaves, bound to its place, dtype and shape."""
-    return hashlib.sha256(_head(index, spec, spec.dtype) + merkle(tensor_leaves(spec, array))).digest()
+    return node_of_leaves(index, spec, tensor_leaves(spec, array))
+
+
+def node_of_leaves(index: int, spec: TensorSpec, digests: Sequence[bytes]) -> bytes:
+    """Return the same of a tensor that is known by the digests of its leaves alone."""
+    return hashlib.sha256(_head(index, spec, spec.dtype) + merkle(digests)).digest()
 
 
 def tensor_leaves(spec: TensorSpec, array: Held) -> list[bytes]:

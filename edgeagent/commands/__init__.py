@@ -11,8 +11,8 @@ from types import ModuleType
 __all__ = ["NAMES", "chosen", "every"]
 
 NAMES = (
-    "init", "run", "train", "publish", "status", "samples", "model", "log", "outbox", "estimate", "measure", "certificate", "doctor",
-    "config", "version",
+    "init", "run", "train", "publish", "status", "samples", "model", "log", "outbox", "estimate", "why", "measure", "calibrate",
+    "certificate", "doctor", "config", "version",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from edgeagent.planning.telling import screen
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.resuming import trial_of
 from edgeagent.service.opener import opener, standing_of
@@ -44,7 +45,8 @@ def run(args: argparse.Namespace) -> Answer:
     ]  # fmt: skip
     said = [f"{r['model']}: {text}" for r in rows for text in (_sent(r["next"]) if r["next"] else "", r["note"]) if text]
     shown = table(("model", "version", "kind", "mode", "bytes", "of float32", "weights"), cells)
-    return Answer({"models": rows}, "\n".join([shown, lines_of(said)] if said else [shown]))
+    weighed = [line for r in rows if r["next"] and r["next"]["decision"] for line in ["", *screen(r["model"], r["next"]["decision"])]]
+    return Answer({"models": rows}, "\n".join([shown, *([lines_of(said)] if said else []), *([lines_of(weighed)] if weighed else [])]))
 
 
 def _sent(update: dict[str, Any]) -> str:
@@ -75,5 +77,6 @@ def _estimate(device: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[st
         out["next"] = {
             "kind": report.kind, "mode": report.outcome.mode, "bytes": report.bytes, "changed": report.kept,
             "seconds": round(report.seconds, 3), "forms": dict(report.forms),
+            "decision": report.decided.document if report.decided is not None else None,
         }  # fmt: skip
     return out

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> Answer:
     with open_folder(loaded, alone=False) as device:
         lineages = chosen(device, args.model)
         if args.action == "retry":
+            for m in lineages:
+                m.plans.release()
             device.nudge()
             running = files.holder(loaded.state / LOCK) is not None
             text = "the agent sends again what has no receipt" if running else "everything goes again when the agent starts"

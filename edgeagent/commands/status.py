@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgeagent.link import certificate, link_state
+from edgeagent.planning.choosing import because
 from edgeagent.rounds import journal
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
@@ -126,6 +127,9 @@ def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
             "slots_kept": left.facts.whole,
         },
         "pays": head.look,
+        "sends": None if (sends := lineage.plans.waits(time.time())) is None else {
+            "updates": sends.count, "bytes": sends.size, "reason": because(sends.document), "until": sends.until,
+        },
         "quiet": None if quiet.until <= time.time() else {"until": quiet.until, "reason": quiet.reason},
         "last_round": None if last is None else {
             "at": last["at"], "accepted": last["state"] != "rejected", "reason": last["reason"], "version": last["version"],
@@ -159,6 +163,9 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  an update comes in parts: {coming['parts']} of {coming['of'] or '?'}, {coming['bytes']} of {coming['size']} bytes")
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
+    if (held := m["sends"]) is not None:
+        many = f"{held['updates']} update{'s' if held['updates'] > 1 else ''}, {held['bytes']} bytes"
+        out.append(f"  waits to send: {many}, because {held['reason']}; until {local(held['until'])} at most")
     if m["quiet"] is not None:
         why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
         out.append(f"  the centre wants nothing sent until {local(m['quiet']['until'])}{why}")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from edgeagent.planning.pace import Pace
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state import commands
 from edgeagent.state.answers import Answered
 from edgeagent.state.commands import Present
 from edgeagent.state.doubts import CONCLUDED
-from edgeagent.state.history import CHALLENGE, OK, Quiet
+from edgeagent.state.history import CHALLENGE, OK
 from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.outcome import said as listed
@@ -42,20 +43,26 @@ from .agreeing import Agreement
 from .backoff import Backoff
 from .device_side import DeviceSide
 from .fetching import Fetch
+from .quiet import QuietTime
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
-LONGEST_WAIT = 86_400  # seconds: what the centre asks for beyond a day is taken for a day
 DEPLOYS_NOTHING = "this release deploys nothing"
 
 
 class Session:
     """The talk about one model, over connections that come and go."""
 
-    def __init__(self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, *, interrupt: Callable[[], None]) -> None:
-        """interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten."""
+    def __init__(
+        self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, may_wait: Callable[[], bool] = lambda: True, *,
+        interrupt: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
+
+        may_wait: whether updates that were decided to wait may do so in this run.
+        """
         self.lineage, self.settings = lineage, settings
-        self._side, self._interrupt = side, interrupt
+        self._side, self._interrupt, self._may_wait = side, interrupt, may_wait
         link, rng = side.link, side.rng
         self._online = False
         self._hello = Backoff(link.resend, min(link.resend_max, 10 * link.resend), rng)
@@ -79,7 +86,8 @@ class Session:
         self._foreign = ""  # what was said last of a head of the centre's that is not known here
         self._challenge = b""  # to be said back
         self._challenged = 0  # times, since the last welcome of another kind
-        self._quiet_until: float | None = None  # monotonic seconds; None: what was noted before this start is still to be read
+        self._quiet = QuietTime(lineage, side.wall)
+        self._pace = Pace(lineage.link_figures)
 
     @property
     def name(self) -> str:
@@ -112,6 +120,7 @@ class Session:
         self._on_the_way.clear()
         self._sent.clear()
         self._uploads.clear()
+        self._pace.forget()
         for backoff in (self._hello, self._resend, self._verify):
             backoff.reset()
 
@@ -143,7 +152,7 @@ class Session:
         elif isinstance(record, Command):
             self._take_command(record, data)
         elif isinstance(record, Wait):
-            self._keep_quiet(record.seconds, record.reason, now)
+            self._quiet.keep(record.seconds, record.reason, now)
         elif isinstance(record, Desired):
             self._take_desired(record)
         elif isinstance(record, Wanted):
@@ -158,7 +167,8 @@ class Session:
         self.lineage.serve()
 
     def nudge(self, now: float) -> None:
-        """Send everything without a receipt again, now."""
+        """Send everything without a receipt again, now, and what waits for others too."""
+        self.lineage.plans.release()
         self._resend.reset()
         self._resend_due = self._hello_due = now
         self._hold_until = 0.0
@@ -203,7 +213,7 @@ class Session:
         """Return when `tick` has something to do by the clock alone."""
         if not self._online:
             return float("inf")
-        head, quiet = self.lineage.head(), self._quiet_until or 0.0
+        head, quiet = self.lineage.head(), self._quiet.known
         due = min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
         return max(min(due, self._fetch.due) if self._welcomed else due, quiet)
 
@@ -244,7 +254,7 @@ class Session:
             upload = self._uploads.get(w.version)
             if w.version not in self._on_the_way and not (upload is not None and upload.busy):
                 again += w.version in self._sent
-                self._hand_over(w)
+                self._hand_over(w, now)
         if again:
             _log.info("%s: sent %d updates without a receipt again", self.name, again)
         if not offered:
@@ -259,14 +269,19 @@ class Session:
         if not offered:
             self._resend.reset()
             self._resend_due = now + self._resend.next()
+        if self._may_wait() and self.lineage.plans.waits(self._side.wall()):
+            return
+        if self.lineage.plans.held()[0]:  # they waited for each other: one update says it all
+            self._coalesce(self.lineage.head().version)
         room = self._side.link.window - len(offered)
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
             self.lineage.offer(w)  # durable before the first byte leaves: from now on it may be known
-            self._hand_over(w)
+            self._hand_over(w, now)
 
-    def _hand_over(self, w: Waiting) -> None:
+    def _hand_over(self, w: Waiting, now: float) -> None:
         body = self.lineage.outbox.body(w.version)
         self._sent.add(w.version)
+        self._pace.sent(w.version, len(body), now)
         if len(body) <= self._side.transport.largest:
             ticket = self._side.transport.send(self._topic("update"), body)
             self._on_the_way[w.version] = ticket
@@ -319,7 +334,7 @@ class Session:
         if (wish := self.lineage.wish()) != wished:
             _log.info("%s: the centre holds %s", self.name, f"its last model, @{wish.version}" if wish else "no last model of it")
         self._welcomed = self._welcomed and w.status in (OK, CHALLENGE)
-        self._keep_quiet(w.wait, "", now)
+        self._quiet.keep(w.wait, "", now)
         if w.status == CHALLENGE:
             self._challenge = w.challenge
             self._hello_due = now + (self._hello.next() if self._challenged else 0.0)  # at once, but not over and over
@@ -368,6 +383,7 @@ class Session:
             if gone:
                 _log.warning("%s: @%d is verified without %s, which the centre once held; asking", self.name, r.version, listed(gone))
             if news:
+                self._pace.receipted(news, now, self._side.wall())
                 if r.level is Level.VERIFIED:  # `stored` proves nothing: a refusal comes after it
                     self._refusals.reset()
                 self._verify.reset()
@@ -405,23 +421,6 @@ class Session:
             return
         self.lineage.set_reported(d.number)
         _log.warning("%s: the centre wants the variant %s: %s", self.name, d.variant.hex()[:12], DEPLOYS_NOTHING)
-
-    def _keep_quiet(self, seconds: int, reason: str, now: float) -> None:
-        """Send nothing for so long, at most a day; 0 ends it."""
-        seconds, over = min(seconds, LONGEST_WAIT), self._quiet(now) <= now
-        if not seconds and over:
-            return
-        self._quiet_until = now + seconds
-        self.lineage.set_quiet(Quiet(int(self._side.wall()) + seconds, reason) if seconds else Quiet(0, ""))
-        why = f": {reason}" if reason else ""
-        _log.info("%s: %s", self.name, f"the centre wants nothing sent for {seconds} s{why}" if seconds else "the wait is over")
-
-    def _quiet(self, now: float) -> float:
-        """Return until when nothing is sent, in monotonic seconds; a wait from before this start goes on."""
-        if self._quiet_until is None:
-            left = self.lineage.quiet().until - self._side.wall()
-            self._quiet_until = now + min(left, LONGEST_WAIT) if left > 0 else 0.0
-        return self._quiet_until
 
     def _take_wanted(self, w: Wanted) -> None:
         for upload in self._uploads.values():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgeagent.features.by_recipe import Provenance, RecipeCourse
 from edgeagent.features.exact_course import RECIPE
+from edgeagent.planning.choosing import RoundPlanner
 from edgeagent.samples.cards import LOSSES_ROOM
 from edgeagent.state.outcome import Outcome, metrics
 from edgeagent.training import guard
@@ -17,6 +18,7 @@ from modelwire.lattice.candidates import Residual
 from modelwire.lattice.snap import Snapped, Step, exactly, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Weights
+from modelwire.update.container import SMALLEST as FIXED_BYTES
 from modelwire.update.sections import Kind
 from modelwire.wire import cbor
 
@@ -34,6 +36,7 @@ class Parent:
     density: float
     max_bytes: int  # of the whole update
     fixed: int  # bytes of the update that are the same whatever the round comes to
+    planner: RoundPlanner | None = None  # decides by cost; None where the settings say how the update goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,12 @@ def close_exactly(course: Course, learner: Learner, parent: Parent, outcome: Out
 def close_on_lattice(course: Course, learner: Learner, parent: Parent, outcome: Outcome) -> Closed:
     """Snap what was trained to the lattice. Raises BudgetExhausted when even the smallest delta is too large."""
     trained = parent.state.manifest.schema.flat(_trained(course, learner))
-    need = overhead(parent.fixed, outcome, ())
+    need, density, weighed = overhead(parent.fixed, outcome, ()), parent.density, parent.planner is None
     while True:  # which tensors are clamped is known only after the snap, and their list takes room: it rises, so this ends
         try:
             snapped = snap(
                 parent.state, trained, parent.residual,
-                density=parent.density, max_bytes=parent.max_bytes, held=parent.step, widen=parent.widen, overhead=need,
+                density=density, max_bytes=parent.max_bytes, held=parent.step, widen=parent.widen, overhead=need,
             )  # fmt: skip
         except BudgetExhausted:
             if outcome.card is None:
@@ -74,6 +77,11 @@ def close_on_lattice(course: Course, learner: Learner, parent: Parent, outcome: 
             need = overhead(parent.fixed, outcome, ())
             continue
         taken = overhead(parent.fixed, outcome, snapped.clamped)
+        if not weighed and parent.planner is not None:
+            weighed, before, density = True, density, parent.planner.density(snapped, need + FIXED_BYTES)
+            if density < before:
+                snapped.undo()
+                continue
         if taken <= need or snapped.kind is Kind.SNAPSHOT:
             return Closed(snapped, outcome)
         snapped.undo()

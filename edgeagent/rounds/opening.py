@@ -18,6 +18,7 @@ from edgeagent.features.base_file import modes_of, rate_of
 from edgeagent.features.exact_course import FEATURES, RECIPE
 from edgeagent.features.gathering import Extractors, FeaturesWanted
 from edgeagent.features.rows_learner import RowsLearner
+from edgeagent.planning.choosing import RoundPlanner
 from edgeagent.samples import cards
 from edgeagent.samples.cards import Beside
 from edgeagent.samples.spool import Samples
@@ -184,7 +185,7 @@ def _rows(standing: Standing, extractors: Extractors, start: Start, until: int) 
     card = _card(standing, gathered.known.runtime_key, until, gathered.judging, keep=start.keep)
     blank = Outcome(0, Score(0.0, 0.0), None, len(gathered.training), 1 << 31, until, 0, mode=FEATURES, card=card)
     against = lineage.against_recipes() if start.recipe else ""
-    room = settings.update.max_bytes - overhead(lineage.fixed_bytes, blank, ()) if start.recipe and not against else None
+    room = settings.update.max_bytes - overhead(standing.fixed_bytes, blank, ()) if start.recipe and not against else None
     note = f"no recipe: {against}" if against else ""
     rows = RowsLearner(gathered, stored.state, settings.train.optimizer, room, settings.update.checkpoints, note)
     return _Source(stored, idle, lambda _: rows, until, card)
@@ -242,7 +243,10 @@ def _under_way(
     writes = Journal(lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent)
     card = source.card or _card(standing, learner.runtime_key, facts.until, learner.judging, keep=start.keep)
     head, closing = lineage.head(), RECIPE if course.closing == RECIPE else EXACT if start.exact else LATTICE
-    parent = Parent(source.stored.state, residual, head.step, head.widen, update.density, update.max_bytes, lineage.fixed_bytes)
+    planner = _planner(standing, facts.mode)
+    parent = Parent(
+        source.stored.state, residual, head.step, head.widen, update.density, update.max_bytes, standing.fixed_bytes, planner
+    )
     watch = MemoryWatch(name, facts.mode, 0 if start.trial else limits.max_ram, standing.memory.sensors)
     seconds = start.trial.plan.seconds if start.trial else limits.max_seconds * limits.max_cpu
     size = loaded(learner.training, learner.judging)
@@ -250,3 +254,11 @@ def _under_way(
     return UnderWay(
         facts, course, writes, learner, parent, closing, watch, card, places, source.idle, len(learner.training), size, seconds, why
     )  # fmt: skip
+
+
+def _planner(standing: Standing, mode: str) -> RoundPlanner | None:
+    basis, lineage = standing.planning, standing.lineage
+    if basis is None:
+        return None
+    known = not lineage.against_recipes()
+    return RoundPlanner(lineage.name, basis, lineage.plans, mode, known, lineage.manifest.schema.size, standing.settings.update.density)

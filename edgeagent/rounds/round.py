@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
+from edgeagent.planning.choosing import Decided
 from edgeagent.samples import cards
-from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome, metrics, said
@@ -36,6 +36,7 @@ from .opening import Progress, UnderWay, open_round
 from .resuming import interrupted, keeping_samples, start_of
 from .standing import Standing
 from .starts import Start
+from .weighing import note_outcome, sizes, weighed
 
 _log = logging.getLogger("edgeagent")
 
@@ -59,6 +60,7 @@ class RoundReport:
     why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
     note: str = ""  # why the update is of another kind than the settings ask for
     forms: Mapping[str, int] = field(default_factory=dict)  # bytes of each kind of update that says this version
+    decided: Decided | None = None  # what was weighed; None where the settings say the kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,27 @@ class Trained:
     verdict: Verdict
     error: ModelWireError | None = None
     recipe: Provenance | None = None  # what is sent in the place of the sections
+    seconds: float = 0.0  # that its closing took
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What would be sent of a round, and whether its guard lets it."""
+
+    forms: list[Sealed]  # the one to send first; none where nothing can be sent
+    verdict: Verdict
+    error: ModelWireError | None = None
+    decided: Decided | None = None
+    seconds: float = 0.0  # that the sealing of all forms took
+
+    @property
+    def sealed(self) -> Sealed | None:
+        return self.forms[0] if self.forms else None
+
+    def keeper(self, lineage: Lineage, now: int) -> Callable[[int], None]:
+        """Return what writes the decision down beside the version that it is about."""
+        d = self.decided
+        return (lambda version: None) if d is None else lambda version: lineage.plans.keep(version, d.choice, d.hold, d.document, now)
 
 
 Round = Generator[Progress, None, RoundReport]
@@ -119,7 +142,7 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
             loss = course.step()
             journal.after_step(course, clock.monotonic() - began)
             yield Progress(course.mode, course.done, course.steps, loss, journal.spent)
-        outcome = replace(outcome, steps=course.done)
+        outcome, began = replace(outcome, steps=course.done), clock.monotonic()
         closed = CLOSINGS[under_way.closing](course, learner, under_way.parent, outcome)
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return Trained(replace(outcome, steps=course.done), None, Verdict(False, e.message), e)
@@ -130,14 +153,14 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
     finally:
         if journal.trouble:
             _log.warning("%s: a kill would have cost the round under way: %s: %s", watch.model, journal.path, journal.trouble)
-    outcome, snapped = closed.outcome, closed.snapped
+    outcome, snapped, took = closed.outcome, closed.snapped, clock.monotonic() - began
     if not snapped.sections and snapped.kind is not Kind.SNAPSHOT:
         return Trained(outcome, None, Verdict(False, "the round changed nothing that is worth a step of the lattice"))
     after = learner.score(snapped.state.named())
     snapped, threshold = learner.settled(snapped)
     learner.close()
     card = outcome.card and cards.with_accuracies(outcome.card, under_way.places, after.right)
-    return Trained(replace(outcome, after=after, threshold=threshold, card=card), snapped, Verdict(True), recipe=closed.recipe)
+    return Trained(replace(outcome, after=after, threshold=threshold, card=card), snapped, Verdict(True), None, closed.recipe, took)
 
 
 def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Trained, began: float) -> RoundReport:
@@ -147,13 +170,14 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     head = lineage.head()  # its number and commit may have moved while the round ran; its weights only move here
     if not start.keep and not head.epoch:
         head = replace(head, epoch=1)  # any number: the size is the same
-    forms, verdict, error = _judged(lineage, standing.settings, head, trained, outcome)
-    sealed = forms[0] if forms else None
+    judged = _judged(standing, under_way, head, trained, outcome)
+    sealed, verdict, error, before_at = judged.sealed, judged.verdict, judged.error, head.trained_at
     version = None
     if snapped is not None and sealed is not None:
         if verdict.accepted and start.keep:
             written = lineage.store.write(head.slot, snapped.state, snapped.residual)
-            version = lineage.adopt(head, snapped, written, sealed, outcome, note=learner.note)
+            beside = judged.keeper(lineage, outcome.ended)
+            version = lineage.adopt(head, snapped, written, sealed, outcome, note=learner.note, beside=beside)
             standing.spool.cards.carded(lineage.name, lineage.head().carded_id)
             lineage.serve()
         elif start.trial:
@@ -165,32 +189,38 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
         lineage.reject(head, outcome, verdict.reason, widen=() if isinstance(error, TooLarge) else head.widen)
     under_way.journal.drop()
     if start.keep:
-        _note_cost(lineage, under_way, under_way.watch.most - under_way.idle, outcome, error)
+        memory = under_way.watch.most - under_way.idle
+        _note_cost(lineage, under_way, memory, outcome, error)
+        if version is not None:
+            took = trained.seconds + judged.seconds
+            note_outcome(lineage, under_way, outcome, memory=memory, encode_s=took, before_at=before_at)
     size, kept, kind = 0, 0, ""
     if snapped is not None and sealed is not None:
         size, kept, kind = len(sealed.data), changed(snapped.sections), sealed.header.kind.name.lower()
     return RoundReport(
         lineage.name, outcome.round, verdict.accepted, verdict.reason, version, kind, outcome, size, kept,
         lineage.manifest.schema.size, standing.clock.monotonic() - began, error, under_way.why, learner.note,
-        {form.header.kind.name.lower(): len(form.data) for form in forms},
+        sizes(judged.forms), judged.decided,
     )  # fmt: skip
 
 
-def _judged(
-    lineage: Lineage, settings: ModelSettings, head: Head, trained: Trained, outcome: Outcome
-) -> tuple[list[Sealed], Verdict, ModelWireError | None]:
-    """Return the sealed updates that would say a round's version, the one to send first; the guard's verdict; the error at fault."""
-    snapped = trained.snapped
+def _judged(standing: Standing, under_way: UnderWay, head: Head, trained: Trained, outcome: Outcome) -> Judged:
+    """Return the sealed updates that would say a round's version, the one to send first, with the guard's verdict."""
+    lineage, update, snapped = standing.lineage, standing.settings.update, trained.snapped
     if snapped is None:
-        return [], trained.verdict, trained.error
+        return Judged([], trained.verdict, trained.error)
+    began = standing.clock.monotonic()
     try:
-        forms = _forms(lineage, head, snapped, trained.recipe, metrics(outcome, snapped.clamped), settings.update.recipe_always)
+        forms = _forms(lineage, head, snapped, trained.recipe, metrics(outcome, snapped.clamped), update.recipe_always)
     except TooLarge as e:
-        return [], Verdict(False, e.message), e
+        return Judged([], Verdict(False, e.message), e)
+    took = standing.clock.monotonic() - began
+    forms, decided = weighed(lineage, under_way.parent.planner, forms, outcome.ended)
     size, kind = len(forms[0].data), forms[0].header.kind
-    most = settings.update.max_bytes if kind in (Kind.DELTA, Kind.RECIPE) else None
+    most = update.max_bytes if kind in (Kind.DELTA, Kind.RECIPE) else None
     assert outcome.before is not None and outcome.after is not None
-    return forms, guard.judge(outcome.before, outcome.after, margin=settings.train.margin, size=size, budget=most), trained.error
+    verdict = guard.judge(outcome.before, outcome.after, margin=standing.settings.train.margin, size=size, budget=most)
+    return Judged(forms, verdict, trained.error, decided, took)
 
 
 def _forms(

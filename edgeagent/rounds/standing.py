@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from edgeagent.board.sensors import Memory
 from edgeagent.features.exact_course import RECIPE
 from edgeagent.features.gathering import Extractors, FeaturesBase
+from edgeagent.planning.choosing import ROOM
+from edgeagent.planning.conditions import Basis, basis_of
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.lineage import Lineage
@@ -40,6 +42,18 @@ class Standing:
     def base(self) -> FeaturesBase:
         """The model's base, for those that compute features."""
         return base_of(self.lineage)
+
+    @property
+    def planning(self) -> Basis | None:
+        """What decisions about its updates stand on; None where the settings say their kind."""
+        if not self.settings.update.planned:
+            return None
+        return basis_of(self.settings, self.lineage.figures, self.lineage.link_figures)
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of every update that are the same whatever a round comes to."""
+        return self.lineage.fixed_bytes + (ROOM if self.settings.update.planned else 0)
 
     @property
     def shaping(self) -> str:

@@ -64,7 +64,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
-        self.stopping = ""
+        self.stopping, self._goal = "", Goal()
         self._round: Running | None = None
         self._memory = Memory(self.sensors)
         self._allowance = Allowance(self.device, self.sensors, self.clock)
@@ -84,7 +84,7 @@ class Agent:
             self.certificate,
         )  # fmt: skip
         self.sessions = {
-            name: Session(side, lineage, d.settings.model(name), interrupt=partial(self._interrupt_of, name))
+            name: Session(side, lineage, d.settings.model(name), partial(self._may_wait, name), interrupt=partial(self._interrupt_of, name))
             for name, lineage in d.lineages.items()
         }
 
@@ -98,7 +98,7 @@ class Agent:
 
         A disk that takes nothing more is waited for; it is an error for who only publishes, and when the time is over.
         """
-        self._disk.patient = not goal.publish
+        self._disk.patient, self._goal = not goal.publish, goal
         boot = self.device.count_boot()
         self._began = self.clock.monotonic()
         if self.device.swept:
@@ -394,6 +394,8 @@ class Agent:
             report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
             report.weights, speed,
         )  # fmt: skip
+        if report.decided is not None:
+            _log.info("%s: @%d: %s", report.model, report.version, report.decided.plan.reason)
         if report.note:
             _log.warning("%s: %s", report.model, report.note)
 
@@ -419,6 +421,11 @@ class Agent:
     def _interrupt_of(self, name: str) -> None:
         if self._round is not None and self._round.lineage.name == name:
             self._interrupt()
+
+    def _may_wait(self, name: str) -> bool:
+        """Return whether updates may wait for others in this run: one that ends sends all that it has first."""
+        goal = self._goal
+        return goal.endless or (goal.rounds is not None and self.device.lineages[name].head().rounds < goal.rounds)
 
     def _tell(self, name: str, what: str) -> None:
         if self._told.get(name) != what:

@@ -226,7 +226,7 @@ def _models(
             )
             for s in PER_MODEL
         }  # fmt: skip
-        out.append(ModelSettings(name, **own))
+        out.append(ModelSettings(name, **own, profile=made["link"].profile))
     return tuple(out)
 
 

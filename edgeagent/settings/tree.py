@@ -9,6 +9,8 @@ from modelwire import limits
 from modelwire.cards.privacy import FIELDS, Privacy
 
 T = TypeVar("T")
+AUTO = "auto"
+PROFILES = ("ethernet", "wifi", "lte", "lte-sleeping", "nb-iot", "lora-sf7")  # of links, as modelwire.planning knows them
 
 
 def setting(
@@ -50,6 +52,10 @@ class LinkSettings:
     resume_wait: float = setting(
         86_400.0, "How long a model of a board set up with --resume waits for its last version before it trains; 0: it trains at once.",
         unit="seconds", least=0,
+    )  # fmt: skip
+    profile: str = setting(
+        "ethernet", "What sending costs here: lte-sleeping, nb-iot and lora-sf7 pay for waking up, so small updates wait and go as one.",
+        choices=PROFILES,
     )  # fmt: skip
     window: int = setting(4, "Updates on their way without a receipt, per model.", least=1, most=8)
     part_bytes: int = setting(
@@ -111,11 +117,16 @@ class UpdateSettings:
     """What an update may cost. A model may override each."""
 
     kind: str = setting(
-        "delta",
-        "delta sends what changed, or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
+        "auto",
+        "auto decides by cost (link.profile, prices) and says why: edgeagent why. delta sends what changed,"
+        " or a snapshot where that is smaller; recipe sends FEATURES OF THE SAMPLES and how they were trained on "
         "(mode features); recipe-if-smaller does so only where the same version as a delta or a snapshot takes more bytes.",
-        choices=("delta", "recipe", "recipe-if-smaller"),
+        choices=("auto", "delta", "recipe", "recipe-if-smaller"),
     )  # fmt: skip
+    recipes: bool = setting(False, "With auto: whether a recipe may go, which sends FEATURES OF THE SAMPLES (mode features).")
+    wait_most: float = setting(
+        86_400.0, "With auto: how long updates wait for each other at most before they go; 0: none waits.", unit="seconds", least=0
+    )
     checkpoints: int = setting(0, "A recipe tells its root after every so many steps, 32 bytes each; 0: none.", least=0)
     density: float = setting(0.0075, "Largest share of the weights that one update changes; calm rounds change less.", least=1e-6, most=1)
     max_bytes: int = setting(
@@ -127,12 +138,29 @@ class UpdateSettings:
     @property
     def by_recipe(self) -> bool:
         """Whether rounds train on what a recipe can say."""
-        return self.kind != "delta"
+        return self.kind in ("recipe", "recipe-if-smaller") or (self.planned and self.recipes)
+
+    @property
+    def planned(self) -> bool:
+        """Whether each update's kind and time are decided by what they cost."""
+        return self.kind == AUTO
 
     @property
     def recipe_always(self) -> bool:
         """Whether a recipe is sent whatever it costs: replay and forgetting need one for each version."""
         return self.kind == "recipe"
+
+
+@dataclass(frozen=True, slots=True)
+class PricesSettings:
+    """What update.kind = "auto" weighs, in one currency: euros by default. Only their ratios count. A model may override each."""
+
+    per_byte: float = setting(1e-7, "A byte that is sent: 0.10 a megabyte; contracts for machines ask 0.05 to 1.", least=0, most=1e12)
+    per_joule: float = setting(5e-5, "A joule, as of a lithium cell; one from the mains is 600 times cheaper.", least=0, most=1e12)
+    per_byte_month: float = setting(2.3e-11, "A byte that the centre keeps for a month.", least=0, most=1e12)
+    per_second: float = setting(1e-5, "A second in which the centre recovers a version.", least=0, most=1e12)
+    per_accuracy: float = setting(1.0, "All of a version's accuracy; a point of it is a hundredth.", least=0, most=1e12)
+    per_hour_waiting: float = setting(1e-5, "An hour that the centre goes without one update.", least=0, most=1e12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +239,8 @@ class ModelSettings:
     budget: BudgetSettings = BudgetSettings()
     card: CardSettings = CardSettings()
     privacy: PrivacySettings = PrivacySettings()
+    prices: PricesSettings = PricesSettings()
+    profile: str = "ethernet"  # of the link, which all models share
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +255,7 @@ class Settings:
     anomaly: AnomalySettings = AnomalySettings()
     card: CardSettings = CardSettings()
     privacy: PrivacySettings = PrivacySettings()
+    prices: PricesSettings = PricesSettings()
     store: StoreSettings = StoreSettings()
     outbox: OutboxSettings = OutboxSettings()
     spool: SampleSettings = SampleSettings()
@@ -238,10 +269,10 @@ class Settings:
 
 SECTIONS: dict[str, type[Any]] = {
     "device": DeviceSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings, "update": UpdateSettings,
-    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "store": StoreSettings, "outbox": OutboxSettings,
-    "spool": SampleSettings, "log": LogSettings,
+    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings,
+    "store": StoreSettings, "outbox": OutboxSettings, "spool": SampleSettings, "log": LogSettings,
 }  # fmt: skip
-PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy")
+PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy", "prices")
 
 
 def keys() -> list[str]:

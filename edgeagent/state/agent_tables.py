@@ -8,7 +8,7 @@ from edgecommon.sqlite import Database
 from modelwire.errors import OldWire
 
 FILE = "edgeagent.db"
-RELEASE = 5
+RELEASE = 6
 FIRST = 4  # that speaks wire 1 as it is final; folders before it are refused
 
 _LAST_MODEL = """
@@ -24,6 +24,27 @@ CREATE TABLE taking (                           -- a command `take` whose update
     transfer BLOB NOT NULL DEFAULT x'',         -- how it is cut, as it came; empty before that
     have BLOB NOT NULL DEFAULT x'',             -- bit i of byte i//8: part i is in the file `incoming`
     tries INTEGER NOT NULL DEFAULT 0            -- times that all parts were here and the file was not the one named
+) WITHOUT ROWID;
+"""
+
+_PLANNING = """
+CREATE TABLE figure (                           -- what was measured on this board and its link; the newer weighs more
+    model TEXT NOT NULL,                        -- empty: of the board and its link
+    name TEXT NOT NULL,
+    value REAL NOT NULL,
+    count INTEGER NOT NULL,                     -- measurements folded into it
+    source TEXT NOT NULL,                       -- where they come from, in words
+    at INTEGER NOT NULL,                        -- Unix seconds
+    PRIMARY KEY (model, name)
+) WITHOUT ROWID;
+CREATE TABLE plan (                             -- why an update is of its kind, and when it may go; written with its version
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    at INTEGER NOT NULL,                        -- Unix seconds
+    choice TEXT NOT NULL,                       -- the row of the table that was chosen
+    hold INTEGER NOT NULL,                      -- Unix seconds until which it waits for others; 0: it may go
+    decision TEXT NOT NULL,                     -- JSON: the table of costs, where its figures come from, and the reason
+    PRIMARY KEY (model, version)
 ) WITHOUT ROWID;
 """
 
@@ -129,28 +150,39 @@ CREATE TABLE waiting (            -- why a running agent does not train
     until TEXT NOT NULL,
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
-""" + _LAST_MODEL
+""" + _LAST_MODEL + _PLANNING
 
 
 def migrate(database: Database) -> None:
-    """Bring a folder of the release before to this one, in one transaction; one of another release stays as it is."""
+    """Bring a folder of an earlier release that speaks wire 1 to this one, in one transaction; one of another release stays as it is."""
     database.run("PRAGMA foreign_keys = OFF")  # a table is made anew under those that refer to it
-    with database.transaction():
-        if database.number("PRAGMA user_version") == FIRST:  # in here: of two processes that open it, one changes it
-            start = TABLES.index("CREATE TABLE version")
-            columns = ", ".join(row["name"] for row in database.all("PRAGMA table_info(version)"))
-            database.run(TABLES[start : TABLES.index("\n);", start) + 2].replace("TABLE version", "TABLE version_of_5", 1))
-            database.run(f"INSERT INTO version_of_5 ({columns}) SELECT {columns} FROM version")
-            database.run("DROP TABLE version")
-            database.run("ALTER TABLE version_of_5 RENAME TO version")
-            database.run("CREATE INDEX version_by_state ON version (model, state, version)")
-            database.run("CREATE INDEX version_by_parent ON version (model, parent)")
-            database.insert("meta", key="fork", value=b"")
-            for statement in _LAST_MODEL.split(";\n"):
-                if statement.strip():
-                    database.run(statement)
-            database.run(f"PRAGMA user_version={RELEASE}")
+    with database.transaction():  # in here: of two processes that open it, one changes it
+        if database.number("PRAGMA user_version") == FIRST:
+            _to_5(database)
+        if database.number("PRAGMA user_version") == 5:
+            _make(database, _PLANNING)
+            database.run("PRAGMA user_version=6")
     database.run("PRAGMA foreign_keys = ON")
+
+
+def _to_5(database: Database) -> None:
+    start = TABLES.index("CREATE TABLE version")
+    columns = ", ".join(row["name"] for row in database.all("PRAGMA table_info(version)"))
+    database.run(TABLES[start : TABLES.index("\n);", start) + 2].replace("TABLE version", "TABLE version_of_5", 1))
+    database.run(f"INSERT INTO version_of_5 ({columns}) SELECT {columns} FROM version")
+    database.run("DROP TABLE version")
+    database.run("ALTER TABLE version_of_5 RENAME TO version")
+    database.run("CREATE INDEX version_by_state ON version (model, state, version)")
+    database.run("CREATE INDEX version_by_parent ON version (model, parent)")
+    database.insert("meta", key="fork", value=b"")
+    _make(database, _LAST_MODEL)
+    database.run("PRAGMA user_version=5")
+
+
+def _make(database: Database, tables: str) -> None:
+    for statement in tables.split(";\n"):
+        if statement.strip():
+            database.run(statement)
 
 
 def older(path: Path) -> OldWire:

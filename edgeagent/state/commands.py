@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeagent.samples.spool import Spool
+from modelwire import storage
 from modelwire.errors import DigestMismatch, DiskUnwritable, Malformed, ModelWireError, NotUnderstood, TooLarge
 from modelwire.identity import tensor_leaves
-from modelwire.wire.commands import LEAVES_MAX, Adopt, Leaves, Take, task_of
+from modelwire.merkle import LEAF_BYTES, leaf
+from modelwire.tensors import Held, TensorSpec
+from modelwire.tflite.file import read_tensors
+from modelwire.wire.commands import LEAVES_MAX, PIECE_MAX, Adopt, Leaf, Leaves, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command
 
 from . import forgetting
@@ -58,7 +62,7 @@ def answer(lineage: Lineage, asked: Command, sealed: bytes, present: Present) ->
     if isinstance(task, Adopt):
         done = _adopt(lineage, asked, task, present)
     else:
-        done = _leaves(lineage, asked, task) if isinstance(task, Leaves) else _snapshot(lineage, asked, present)
+        done = _read(lineage, asked, task) if isinstance(task, (Leaves, Leaf)) else _snapshot(lineage, asked, present)
     _log.log(logging.INFO if done.ok else logging.WARNING, "%s: command %d: %s", lineage.name, asked.number, done.text)
     return done
 
@@ -144,6 +148,43 @@ def _adopt(lineage: Lineage, asked: Command, task: Adopt, present: Present) -> A
     dropped = forgetting.drop(lineage, present.spool, forgotten)
     present.interrupt()
     return forgetting.adopt(lineage, asked, update, forgotten, dropped, present.wall)
+
+
+def _read(lineage: Lineage, asked: Command, task: Leaves | Leaf) -> Answered:
+    return _leaf(lineage, asked, task) if isinstance(task, Leaf) else _leaves(lineage, asked, task)
+
+
+def _leaf(lineage: Lineage, asked: Command, task: Leaf) -> Answered:
+    """Answer with bytes of the leaf that has this digest: of the head, or of the model before it while that lies in the other slot.
+
+    Good answers are not kept: they are long, nothing was changed, and asked again the same bytes are read again.
+    """
+    if moved := _moved_on(lineage, asked):
+        return _kept(lineage, moved)
+    schema = lineage.manifest.schema
+    if task.tensor >= len(schema.tensors):
+        return _kept(lineage, Answered(asked.number, False, f"it names none of {len(schema.tensors)} tensors"))
+    spec, head = schema.tensors[task.tensor], lineage.head()
+    data = _bytes_of(spec, lineage.load().state.weights[task.tensor], task)
+    if data is None and (file := lineage.store.other_file(head.slot)) is not None:
+        try:
+            data = _bytes_of(spec, read_tensors(file)[1][task.tensor], task)
+        except (ModelWireError, IndexError) as e:
+            _log.warning("%s: command %d: the model before the head can't be read: %s", lineage.name, asked.number, e)
+    if data is None:
+        return _kept(lineage, Answered(asked.number, False, f"no model here has this leaf of tensor {task.tensor}"))
+    if task.start >= len(data):
+        return _kept(lineage, Answered(asked.number, False, f"the leaf has {len(data)} bytes"))
+    piece = data[task.start : task.start + PIECE_MAX]
+    return Answered(asked.number, True, f"{len(piece)} bytes of {len(data)}", {"bytes": piece, "of": len(data)})
+
+
+def _bytes_of(spec: TensorSpec, weights: Held, task: Leaf) -> bytes | None:
+    """Return the leaf of a tensor, when it is the one that is asked for."""
+    entries = LEAF_BYTES // spec.dtype.width
+    held = weights[task.leaf * entries : (task.leaf + 1) * entries] if task.leaf * entries < len(weights) else weights[:0]
+    data = storage.to_bytes(spec.dtype, held)
+    return data if data and leaf(data) == task.digest else None
 
 
 def _leaves(lineage: Lineage, asked: Command, task: Leaves) -> Answered:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from edgeagent.board.budget import TrainingWait
 from edgeagent.board.costs import Costs
+from edgeagent.planning.figures import Figures
+from edgeagent.planning.plans import Plans
 from edgeagent.training import threshold
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
@@ -126,6 +128,8 @@ class History:
         self.takings = Takings(database, name, self.store.folder)
         self.doubts = Doubts(database, name)
         self.costs = Costs(database, self.base_commit)
+        self.plans = Plans(database, name)
+        self.figures, self.link_figures = Figures(database, name), Figures(database)
         self.journal = self.store.folder / "round"  # of the round under way
         self.history = history
         self._db = database
@@ -157,6 +161,10 @@ class History:
     def versions(self, limit: int = -1) -> list[Row]:
         """Return the rows of the log, newest first."""
         return self._db.all("SELECT * FROM version WHERE model=? ORDER BY id DESC LIMIT ?", self.name, limit)
+
+    def version(self, number: int) -> Row | None:
+        """Return one row of the log; None where this number was never used here."""
+        return self._db.maybe("SELECT * FROM version WHERE model=? AND version=?", self.name, number)
 
     def rows(self) -> int:
         """Return how many rows the log has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgeagent.samples import cards
 from edgecommon.sqlite import Row
@@ -69,16 +69,21 @@ class Lineage(History):
             raise refused[0]
         return sorted(out, key=lambda sealed: len(sealed.data))
 
+    def with_extension(self, sealed: Sealed, extension: Mapping[str, cbor.Value]) -> Sealed:
+        """Return the same update with another extension, signed anew. Raises TooLarge."""
+        return container.with_extension(sealed, extension, self.board.key, self.board.identity.id)
+
     def adopt(
         self, head: Head, snapped: Snapped, written: Written, sealed: Sealed, outcome: Outcome, *, answer: Answered | None = None,
-        note: str = "",
+        note: str = "", beside: Callable[[int], None] = lambda version: None,
     ) -> int:  # fmt: skip
         """Make the snapped round the head, queue its update, and return its version. The slot's files are on the disk already.
 
-        answer: to the command that this carries out; it is no round then.
+        answer: to the command that this carries out; it is no round then. beside: writes what else belongs to the version.
         """
         with self._db.transaction():
             version = self._enqueue(sealed, head, outcome, file_sha256=written.file_sha256, note=note)
+            beside(version)
             self._db.run(
                 "UPDATE model SET slot=?, file_sha256=?, private_sha256=?, widen=?, step=? WHERE name=?",
                 written.slot, written.file_sha256, written.private_sha256, json.dumps(list(snapped.clamped)),

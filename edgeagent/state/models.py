@@ -27,7 +27,7 @@ from .outbox import LIVE, Outbox
 from .outcome import said as listed
 from .slots import ModelStore
 
-_TABLES = ("outbox", "version", "answer", "taking", "resume", "waiting")  # whose rows are of one model
+_TABLES = ("outbox", "version", "answer", "taking", "resume", "waiting", "plan", "figure")  # whose rows are of one model
 
 
 @dataclass(frozen=True, slots=True)

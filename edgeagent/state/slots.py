@@ -95,6 +95,16 @@ class ModelStore:
             raise StateDamaged(path=path, reason=e.message) from None
         return StoredModel(state, residual, file)
 
+    def other_file(self, active: str) -> bytes | None:
+        """Return the model that lies in the slot that is not `active`: the one before the head, until a restart. None: there is none.
+
+        Nothing has looked at its bytes.
+        """
+        try:
+            return (self.folder / SLOTS[1 - SLOTS.index(active)] / "model.tflite").read_bytes()
+        except OSError:
+            return None
+
     def write(self, active: str, state: ModelState, residual: Residual) -> Written:
         """Write the slot that is not `active`, down to the disk. The head does not change."""
         return self._write(SLOTS[1 - SLOTS.index(active)], *self.contents(state, residual))

@@ -57,6 +57,7 @@ class Snapped:
     clamped: tuple[int, ...]  # tensors that met the end of the lattice's range: what to widen next
     moved: Sections  # how the state was moved; the update itself, unless it is a snapshot
     widened: tuple[Before, ...] = ()
+    size: int = 0  # bytes of a delta's container, `overhead` included; 0 where they were not counted
 
     def undo(self) -> None:
         """Take the round back: the state has every bit that it had before. Only the last round of a state can be taken back."""
@@ -205,8 +206,9 @@ class _Adopting:
     def done(self) -> Snapped:
         assert self.candidates.step is not None
         return Snapped(
-            Kind.DELTA, self.sections, self.state, self.candidates.left, self.candidates.step, self.clamped, moved=self.sections
-        )
+            Kind.DELTA, self.sections, self.state, self.candidates.left, self.candidates.step, self.clamped, moved=self.sections,
+            size=self.size,
+        )  # fmt: skip
 
 
 def _within(budget: int, adopting: _Adopting, wanted: int) -> Snapped:

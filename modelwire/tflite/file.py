@@ -137,19 +137,28 @@ def write_weights(file: bytes | TrainableFile, weights: Mapping[str, NDArray[np.
     extra = sorted(set(weights) - {v.name for v in base.variables})
     if extra:
         raise ShapeMismatch(tensor=extra[0], expected="no such tensor", got="a tensor")
-    out = bytearray(base.data)
     for v in base.variables:
         value = np.asarray(weights[v.name]) if v.name in weights else None
         if value is None or value.dtype != v.dtype.held or value.shape != v.shape:
             got = "nothing" if value is None else f"{value.dtype}{list(value.shape)}"
             raise ShapeMismatch(tensor=v.name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
-        out[v.offset : v.offset + v.nbytes] = storage.to_bytes(v.dtype, np.ascontiguousarray(value).reshape(-1))
     if base.head is not None:
         base.head.with_weights(weights, model=model)
-    written = bytes(out)
+    written = _with_variables(base, weights)
     if not base.apart and parse(written) != base.parsed:
         _refuse(model, "its variables lie over other parts of the file")
     return written
+
+
+def _with_variables(base: TrainableFile, weights: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Return the file with weights that were checked, every byte of it copied once: a file of gigabytes is not held three times."""
+    pieces: list[memoryview] = []
+    place, old = 0, memoryview(base.data)
+    for v in sorted(base.variables, key=lambda one: one.offset):
+        stored = storage.bits(v.dtype, np.ascontiguousarray(weights[v.name]).reshape(-1))
+        pieces += [old[place : v.offset], stored.data.cast("B")]
+        place = v.offset + v.nbytes
+    return b"".join([*pieces, old[place:]])
 
 
 def parsed(file: Buffer | TfliteModel) -> TfliteModel:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from mmap import mmap
 
 from modelwire import _core, limits
@@ -192,6 +192,20 @@ def unsigned(
     content = table + (recipe or _data(sections, schema))
     front = write_front(header, extension=len(extension), sections=len(sections), content=len(content), limit=limit)
     return front + extension + content + commit_from(front, hashlib.sha256(extension).digest(), hashlib.sha256(content).digest())
+
+
+def with_extension(
+    sealed: Sealed, extension: Mapping[str, cbor.Value], key: signing.Signer, fleet: bytes, limit: limits.Limits = limits.DEFAULT
+) -> Sealed:
+    """Return the same update with another extension beside it, signed anew; its content is not coded again. Raises as `seal`."""
+    view = memoryview(sealed.data)
+    said = read_preamble(view, limit, length=len(view))
+    header, beside = replace(sealed.header, extension=extension), cbor.encode(dict(extension)) if extension else b""
+    read_extension(beside, limit)
+    content = view[PREAMBLE_BYTES + said.header + said.extension : -TRAILER]
+    front = write_front(header, extension=len(beside), sections=said.sections, content=len(content), limit=limit)
+    commit = commit_from(front, hashlib.sha256(beside).digest(), hashlib.sha256(content).digest())
+    return Sealed(b"".join([front, beside, content, commit, key.sign(signing.UPDATE, fleet, commit)]), header, commit)
 
 
 def size_of(sections: Sequence[AnySection], schema: Schema) -> int:

@@ -38,8 +38,13 @@ class Link:
 
 def next_link(before: Link | None, entry: bytes) -> Link:
     """Return the link of the log with one more entry."""
+    return next_link_of(before, hashlib.sha256(entry).digest())
+
+
+def next_link_of(before: Link | None, entry: bytes) -> Link:
+    """Return the link of the log with one more entry, of which no more is left than its SHA-256."""
     number, digest = (before.number, before.digest) if before else (0, FIRST)
-    return Link(number + 1, hashlib.sha256(_LINK + struct.pack("<Q", number + 1) + digest + hashlib.sha256(entry).digest()).digest())
+    return Link(number + 1, hashlib.sha256(_LINK + struct.pack("<Q", number + 1) + digest + entry).digest())
 
 
 def parse_link(data: bytes) -> Link:

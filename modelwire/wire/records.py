@@ -118,7 +118,7 @@ class Command(Record):
     state: bytes  # of the state folder that it is for
     epoch: int  # that it is for
     parent: bytes  # commit that the model must be at, or empty; it gates what is done to the model alone
-    verb: str  # "snapshot", "adopt", "leaves" or "take"
+    verb: str  # "snapshot", "adopt", "leaves", "leaf" or "take"
     body: Mapping[str, cbor.Value]  # what the verb needs
 
 

@@ -97,13 +97,15 @@ def make(folder: Path, models: dict[str, bytes] | None = None, **changes: str) -
     return make_with(folder, {k.replace("__", "."): v for k, v in changes.items()}, models)
 
 
-def make_with(folder: Path, changes: dict[str, str], models: dict[str, bytes] | None = None, *, resume: bool = False) -> Loaded:
+def make_with(
+    folder: Path, changes: dict[str, str], models: dict[str, bytes] | None = None, *, resume: bool = False, seed: bytes = DEVICE_SEED
+) -> Loaded:
     given, models = {**SETTINGS, **changes}, models or {"tiny": TINY}
     path = folder / reading.FILE
     loaded = reading.build(
         reading.parse(template.render(given, list(models))), where="test", path=path, environment={}, flags={}
     )
-    create_folder(folder, loaded, template.render(given, list(models)), models=models, seed=DEVICE_SEED, fleet=keys.FLEET, resume=resume)
+    create_folder(folder, loaded, template.render(given, list(models)), models=models, seed=seed, fleet=keys.FLEET, resume=resume)
     return reading.load(path, environment={}, flags={})
 
 

@@ -67,7 +67,7 @@ def revoke(store: SqliteStore, device: str, now: int) -> None:
 
 
 def _decide(store: SqliteStore, device: str, verb: str, key: bytes, now: int) -> None:
-    number = store.acts.last() + 1
+    number = max(store.acts.last(), store.policies.current().number, *(one.number for one in store.erasures.all()), 0) + 1
     said = Act(store.fleet, device, "all", now, number, verb, key)
     store.acts.add(ActRow(number, device, verb, key, encode(said, _key(store, keys.COMMAND, COMMAND), store.identity.id)))
 

@@ -442,6 +442,21 @@ def test_takes() -> None:
     assert kinds == ["exact", "delta", "snapshot"] == [wanted["kind"] for wanted in load("takes/expected.json")]
 
 
+def test_pieces_of_leaves() -> None:
+    """What a device answers to `leaf` are bytes of the leaf with the digest that the command names."""
+    for wanted in load("leaf/expected.json"):
+        command = records.read_record((VECTORS / "leaf" / wanted["file"]).read_bytes())
+        command.verify([PUBLIC[3]], FLEET)
+        body = read_body(command)
+        stored = bytes(version(wanted["folder"], wanted["on"]).stored[wanted["tensor"]])
+        leaf = stored[wanted["leaf"] * 65_536 :][:65_536]
+        assert body is not None and body["digest"] == hashlib.sha256(b"\0" + leaf).digest()
+        assert (len(leaf), hashlib.sha256(leaf).hexdigest()) == (wanted["of"], wanted["stored_sha256"])
+        answer = records.read_record((VECTORS / "leaf" / wanted["answer"]).read_bytes())
+        answer.verify([PUBLIC[1]], FLEET)
+        assert answer.fields["body"] == {"bytes": leaf[body["start"] :][:32_768], "of": len(leaf)}
+
+
 def test_unknown_kinds_of_the_vectors() -> None:
     """Records of later kinds, and what is answered to them."""
     numbers = {name: number for number, name in records.ROLES.items()}
@@ -754,7 +769,7 @@ def test_every_vector_was_read() -> None:
         f"records/{n}" for n in ("parts-transfer.bin", "adopt.bin", "adopt-plain.bin", "keys.json", "links.json")
     }
     read_files |= {f"kernels/{n}.json" for n in ("coder", "refused", "checksum", "head", "lattice", "verbatim")}
-    for folder, named in (("adopts", ("file",)), ("unknown-kinds", ("file", "answer"))):
+    for folder, named in (("adopts", ("file",)), ("leaf", ("file", "answer")), ("unknown-kinds", ("file", "answer"))):
         read_files |= {f"{folder}/{row[name]}" for row in load(f"{folder}/expected.json") for name in named}
         read_files |= {f"{folder}/expected.json"}
     for taken in load("takes/expected.json"):

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from modelwire import storage
 from modelwire.cards.card import merge, parse_card
 from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
+from modelwire.merkle import LEAF_BYTES, leaf
 from modelwire.tensors import Dtype
 from modelwire.update.adopting import read_adopted, read_taken
 from modelwire.wire import numbers, parts, records, renewal, topics, welcome
-from modelwire.wire.commands import Adopt, Take, task_of
+from modelwire.wire.commands import PIECE_MAX, Adopt, Leaf, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Transfer, Unknown
 from modelwire.wire.routes import CARRIES
 from modelwire.wire.signing import Role
@@ -81,6 +83,20 @@ def test_a_golden_take_leads_from_the_base_to_a_version(case: dict[str, Any]) ->
     prove_root(after, update)
     assert (after.root.hex(), after.root_parts.encode().hex()) == (case["root"], case["root_proof"])
     assert hashlib.sha256(stored(after)).hexdigest() == case["stored_sha256"]
+
+
+@pytest.mark.parametrize("case", expected("leaf"), ids=lambda case: case["file"])
+def test_a_golden_answer_to_leaf_holds_the_bytes_of_the_leaf_that_was_asked_for(case: dict[str, Any]) -> None:
+    signed, said = records.parse(data("leaf", case["file"])), records.parse(data("leaf", case["answer"]))
+    signed.verify(barn.COMMAND.public, FLEET_ID, "who", Role.COMMAND)
+    said.verify(barn.DEVICE.public, FLEET_ID, "who", Role.DEVICE)
+    command, answer = records.expect(signed, Command), records.expect(said, Response)
+    task, state = task_of(command), state_of(case["folder"], case["on"])
+    assert isinstance(task, Leaf) and (task.tensor, task.leaf, task.start) == (case["tensor"], case["leaf"], case["start"])
+    spec = state.manifest.schema.tensors[task.tensor]
+    whole = storage.to_bytes(spec.dtype, state.weights[task.tensor])[task.leaf * LEAF_BYTES :][:LEAF_BYTES]
+    assert (leaf(whole), len(whole)) == (task.digest, case["of"]) and hashlib.sha256(whole).hexdigest() == case["stored_sha256"]
+    assert answer.body == {"bytes": whole[task.start : task.start + PIECE_MAX], "of": len(whole)} and answer.number == command.number
 
 
 @pytest.mark.parametrize("case", expected("unknown-kinds"), ids=lambda case: case["file"])

@@ -7,13 +7,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from modelwire import storage
 from modelwire.lattice.between import difference
 from modelwire.lattice.replay import kind_of
+from modelwire.merkle import LEAF_BYTES
+from modelwire.merkle import leaf as leaf_digest
 from modelwire.update.container import parse, unsigned
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind
 from modelwire.wire import numbers, parts, records, renewal, topics
-from modelwire.wire.commands import Adopt, Take
+from modelwire.wire.commands import PIECE_MAX, Adopt, Leaf, Take
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
 from modelwire.wire.signing import Role
@@ -42,6 +45,12 @@ Each `NAME.bin` is one command, `NAME-update.bin` the update that it names, and 
 of 1,024 bytes, `NAME-part-N.bin` the parts. The update stands on the base of the golden folder `folder` and leads to its container `to`:
 of kind 2 on an exact base, a delta of tensors of every type and class, and a snapshot, for the units are others than the base's.
 `expected.json` has the root, the root proof, and the SHA-256 of all tensors as stored after it. Digests are hexadecimal.
+{KEYS}"""
+LEAF = f"""\
+# Golden commands `leaf`, and the answers to them, wire 1
+
+Each row of `expected.json` is a command `file` and what a device says to it, `answer`, whose head is the container `on` of the golden
+folder `folder`: `stored_sha256` is the SHA-256 of the leaf number `leaf` of tensor number `tensor` as it is stored, `of` its bytes.
 {KEYS}"""
 UNKNOWN = f"""\
 # Golden records of kinds that wire 1 does not know, and the answers to them
@@ -138,6 +147,29 @@ def takes() -> None:
             {
                 "name": name, "folder": name, "to": to, "kind": kind.name.lower(), "parts": out.count, "root": after.root.hex(),
                 "root_proof": after.root_parts.encode().hex(), "stored_sha256": hashlib.sha256(stored(after)).hexdigest(),
+            }
+        )  # fmt: skip
+    _write(folder, rows)
+
+
+def leaf() -> None:
+    """Write commands for pieces of leaves, and their answers: a whole leaf in two, the short last one of a tensor, one of 16 bits."""
+    folder, rows = _folder("leaf", LEAF), []
+    for number, (name, on, tensor, place, start) in enumerate(
+        (("large", "1-delta", 0, 1, 0), ("large", "1-delta", 0, 1, PIECE_MAX), ("mixed", "1-delta", 1, 0, 0)), 12
+    ):
+        state = golden.state_of(name, on)
+        data = storage.to_bytes(state.manifest.schema.tensors[tensor].dtype, state.weights[tensor])[place * LEAF_BYTES :][:LEAF_BYTES]
+        task = Leaf(tensor, place, start, leaf_digest(data))
+        command = Command(*barn.WHO, number, barn.AT + barn.WEEK, barn.STATE, 1, b"", task.VERB, task.body())
+        piece = data[start : start + PIECE_MAX]
+        answer = Response(*barn.WHO, number, True, f"{len(piece)} bytes of {len(data)}", {"bytes": piece, "of": len(data)})
+        (folder / f"{number}.bin").write_bytes(records.encode(command, barn.COMMAND, FLEET_ID))
+        (folder / f"{number}-answer.bin").write_bytes(records.encode(answer, barn.DEVICE, FLEET_ID, role=Role.DEVICE))
+        rows.append(
+            {
+                "file": f"{number}.bin", "answer": f"{number}-answer.bin", "folder": name, "on": on, "tensor": tensor, "leaf": place,
+                "start": start, "of": len(data), "stored_sha256": hashlib.sha256(data).hexdigest(),
             }
         )  # fmt: skip
     _write(folder, rows)
@@ -241,5 +273,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, takes, unknown_kinds, overlap, good_topics, agreement, certificates):
+    for make in (adopts, takes, leaf, unknown_kinds, overlap, good_topics, agreement, certificates):
         make()

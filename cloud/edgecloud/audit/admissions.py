@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgecloud.registry import DeviceKey, Log, claims
+from edgecloud.registry import DeviceKey, Log, claims, statements
+from edgecloud.registry.statements import Erasure, Policy
 from modelwire.errors import BadSignature, ClaimRefused, Malformed, ModelWireError, RegistryDamaged
 from modelwire.tensors import ALL
 from modelwire.wire import records
@@ -14,7 +15,7 @@ from modelwire.wire.records import Act, Command, Enrol, Signed, Trust, expect
 from modelwire.wire.signing import Fleet, Role
 from modelwire.wire.trust import Trusted
 
-from . import entries
+from . import entries, erased
 from .claiming import Claim, Claims
 from .entries import Decided
 
@@ -40,7 +41,12 @@ class Admissions:
         self.names: set[str] = set()  # of devices that a key was ever decided about
         self.claims = Claims()
         self.end: Link | None = None
-        self.act = 0  # number of the newest act
+        self.act = 0  # number of the newest act, policy, purge or erasure
+        self.policy: Policy | None = None  # which versions stay recoverable; None: all
+        self.purges: dict[int, str] = {}  # devices whose rows were purged, by the number of the word on it
+        self.erasures: dict[int, Erasure] = {}
+        self.erased_keys: set[bytes] = set()
+        self._covers: dict[tuple[int, int, bytes], int] = {}  # what erased entries say must be in an erasure, and one that says so
         self.commands: dict[tuple[str, str], int] = {}  # number of the newest, by device and model
         self.records: list[bytes] = []  # of trust
         self._latest = 0  # time that any entry was made at: who writes one can set it back, but not those before it
@@ -58,6 +64,8 @@ class Admissions:
                 link = entries.follow(self.end, row)
                 self.take(entries.parse(row))
                 self.end = link
+            if uncovered := self.uncovered():
+                raise Malformed(what="the log", reason=uncovered[0])
         except ModelWireError as error:
             if isinstance(error, RegistryDamaged):
                 raise
@@ -86,6 +94,14 @@ class Admissions:
             self._sealed(signed, Role.COMMAND, entry)
             place = command.device, command.model
             self.commands[place] = max(command.number, self.commands.get(place, 0))
+        else:
+            self._keeping(entry)
+
+    def uncovered(self) -> list[str]:
+        """Return which entries are erased without the operator's word, once all that follows them was taken."""
+        known = {(number, said.count, said.root) for number, said in self.erasures.items()}
+        return [f"entry {number} is erased, and by no erasure that the operator sealed" for cover, number in self._covers.items()
+                if cover not in known]  # fmt: skip
 
     def receipt_keys(self, number: int, at: int) -> tuple[bytes, ...]:
         """Return the keys that may have signed the log when this entry, made at this time, was its last."""
@@ -141,6 +157,47 @@ class Admissions:
                 known = self._admit(act.device, act.key, entry)
             known.revoked = known.revoked or entry.number
         self.act = act.number
+
+    def _keeping(self, entry: Decided) -> None:
+        """Take what is said about what the registry keeps."""
+        fleet, what = self.fleet.id, f"entry {entry.number} of the log"
+        if entry.kind == entries.POLICY:
+            policy = statements.read_policy(entry.bytes("record"), fleet, self._command_keys(entry))
+            self._numbered(policy.number, what)
+            self.policy = policy
+        elif entry.kind == entries.PURGE:
+            purge = statements.read_purge(entry.bytes("record"), fleet, self._command_keys(entry))
+            self._numbered(purge.number, what)
+            self.purges[purge.number] = purge.device
+        elif entry.kind == entries.ERASE:
+            erasure = statements.read_erasure(entry.bytes("record"), fleet, self._command_keys(entry))
+            self._numbered(erasure.number, what)
+            self._erase(erasure, entry)
+        elif entry.kind == entries.ERASED:
+            self._covers.setdefault(erased.root_of(entry), entry.number)
+        elif entry.kind == entries.THIN:
+            gone, _ = entries.commits_of(entry)
+            by = entry.integer("by")
+            if not (by in self.purges and not gone) and (self.policy is None or self.policy.number != by or self.policy.keep == "all"):
+                raise Malformed(what=what, reason=f"it thins by the word {by}, and no policy of the operator's with that number holds")
+
+    def _erase(self, erasure: Erasure, entry: Decided) -> None:
+        self.erasures[erasure.number] = erasure
+        self.erased_keys |= {erasure.keys[start : start + 32] for start in range(0, len(erasure.keys), 32)}
+        for start in range(0, len(erasure.keys), 32):
+            key = erasure.keys[start : start + 32]
+            known = self.by_key.get(key)
+            if known is None:  # what let it in is erased
+                known = self.by_key[key] = Admitted("", key, entry.number, entry.at)
+            self.names.discard(known.device)  # another board may have the name
+            known.revoked = known.revoked or entry.number
+        for start in range(0, len(erasure.claims), claims.ID_BYTES):
+            self.claims.erase(erasure.claims[start : start + claims.ID_BYTES], erasure.keys)
+
+    def _numbered(self, number: int, what: str) -> None:
+        if number <= self.act:
+            raise Malformed(what=what, reason=f"word {number} of the operator comes after word {self.act}: it was entered before, or again")
+        self.act = number
 
     def _enrol(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgecloud.registry import ActRow, LogEntry, SqliteStore, Store, TrustRow, claims
+from edgecloud.registry import ActRow, ErasureRow, LogEntry, SqliteStore, Store, TrustRow, claims, statements
 from edgecloud.registry.claims import Statement, Withdrawal
+from edgecloud.registry.statements import Erasure, Policy, Purge
 from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
 from modelwire.wire import records
 from modelwire.wire.log import Link
@@ -19,9 +20,9 @@ from .admissions import Admissions
 from .entries import Decided
 
 # What proves itself by a seal, wherever it was kept. An enrolment does not: its time is the ingester's word. Its board enrols again.
-KINDS = (entries.TRUST, entries.ACT, entries.CLAIM, entries.WITHDRAWAL)
+KINDS = (entries.TRUST, entries.ACT, entries.CLAIM, entries.WITHDRAWAL, entries.POLICY, entries.ERASE)
 
-Sealed = Trust | Act | Statement | Withdrawal
+Sealed = Trust | Act | Statement | Withdrawal | Policy | Erasure
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,12 @@ class Carried:
     revoked: tuple[str, ...]  # devices
     claims: int = 0  # given or withdrawn
     left_out: tuple[str, ...] = ()  # devices that a key let in which is good no more
+    policies: int = 0  # newer words on what is kept
+    erased: tuple[str, ...] = ()  # devices that were erased since the copy was made, and are in it
 
     @property
     def count(self) -> int:
-        return self.trusts + len(self.admitted) + len(self.revoked) + self.claims
+        return self.trusts + len(self.admitted) + len(self.revoked) + self.claims + self.policies + len(self.erased)
 
 
 def sealed(store: Store, after: int = 0) -> list[bytes]:
@@ -90,6 +93,7 @@ def carry(store: SqliteStore, anchored: Iterable[bytes], candidates: Iterable[by
         sum(isinstance(said, Trust) for said in entered),
         tuple(act.device for act in acts if act.verb == "admit"), tuple(act.device for act in acts if act.verb == "revoke"),
         sum(isinstance(said, (Statement, Withdrawal)) for said in entered), tuple(dict.fromkeys(left_out)),
+        sum(isinstance(said, Policy) for said in entered), still_held(store, admissions),
     )  # fmt: skip
 
 
@@ -104,13 +108,13 @@ class _Found:
     @property
     def order(self) -> tuple[int, bool]:
         """Of acts and claims together: the number of an act is its time in milliseconds, if the clock was right."""
-        if isinstance(self.said, (Act, Trust)):
+        if isinstance(self.said, (Act, Trust, Policy, Erasure)):
             return self.said.number, False
         return self.said.at * 1000, isinstance(self.said, Withdrawal)
 
     @property
     def lets_in(self) -> bool:
-        return self.said.verb == "admit" if isinstance(self.said, Act) else isinstance(self.said, Statement)
+        return self.said.verb == "admit" if isinstance(self.said, Act) else isinstance(self.said, (Statement, Policy))
 
 
 def _parsed(candidates: Sequence[bytes], sure: set[bytes]) -> list[_Found]:
@@ -124,6 +128,11 @@ def _parsed(candidates: Sequence[bytes], sure: set[bytes]) -> list[_Found]:
                 said = expect(records.parse(record), Trust)
             elif entry.kind == entries.ACT:
                 said = expect(records.parse(record), Act)
+            elif entry.kind in (entries.POLICY, entries.ERASE):
+                statement = statements.unsealed(record)
+                if isinstance(statement, Purge):
+                    continue
+                said = statement
             elif entry.kind in KINDS:
                 said = claims.unsealed(record)
             else:
@@ -152,6 +161,10 @@ def _seals(trusted: Trusted, one: _Found, now: int) -> bool:
     try:
         if isinstance(one.said, Statement):
             claims.read(record, fleet, known)
+        elif isinstance(one.said, Policy):
+            statements.read_policy(record, fleet, known)
+        elif isinstance(one.said, Erasure):
+            statements.read_erasure(record, fleet, known)
         elif isinstance(one.said, Withdrawal):
             claims.read_withdrawal(record, fleet, known)
         else:
@@ -208,7 +221,26 @@ def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int)
             return None
         store.log.append(entry.kind, record=record)
         return said
+    if entry.kind in (entries.POLICY, entries.ERASE):
+        statement = statements.unsealed(record)
+        if statement.number <= admissions.act or isinstance(statement, Purge):
+            return None
+        if isinstance(statement, Policy):
+            store.log.append(entry.kind, record=record)
+            return statement
+        store.erasures.begin(ErasureRow(statement.number, None, record))
+        for start in range(0, len(statement.keys), 32):
+            device = store.devices.owner(statement.keys[start : start + 32])
+            if device is not None:
+                store.devices.revoke(device, now, statement.keys[start : start + 32])
+        return statement
     return None
+
+
+def still_held(store: Store, admissions: Admissions) -> tuple[str, ...]:
+    """Return the devices that were erased once and are in this registry again, as an older copy brings them back."""
+    erased, under_way = admissions.erased_keys, store.erasures.under_way()
+    return tuple(name for name, keys in store.devices.all_keys().items() if name not in under_way and any(k.key in erased for k in keys))
 
 
 def devices(names: Sequence[str]) -> str:

@@ -33,13 +33,14 @@ class Claim:
     statement: Statement
     entry: int  # of the log, that gave it
     withdrawn: int = 0  # entry that took it back; 0: it stands
+    erased: int = 0  # boards that it let in and of which nothing is held
     enrolled: dict[bytes, Enrolled] = field(default_factory=dict)  # by key
     serials: dict[str, Enrolled] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
         """How many boards it would still let in, whatever the time."""
-        return 0 if self.withdrawn else self.statement.count - len(self.enrolled)
+        return 0 if self.withdrawn else self.statement.count - len(self.enrolled) - self.erased
 
     def open(self, now: int) -> bool:
         """Return whether it lets anybody in now."""
@@ -62,6 +63,17 @@ class Claims:
         if claim is None:
             raise Malformed(what=f"entry {entry} of the log", reason=f"the claim {withdrawal.id.hex()} was never given")
         claim.withdrawn = claim.withdrawn or entry
+
+    def erase(self, id: bytes, keys: bytes) -> None:
+        """Count a board that it let in, and forget which one that was. keys: of the device that is erased, 32 bytes each."""
+        claim = self.by_id.get(id)
+        if claim is None:
+            return
+        claim.erased += 1
+        for start in range(0, len(keys), 32):
+            one = claim.enrolled.pop(keys[start : start + 32], None)
+            if one is not None:
+                claim.serials.pop(one.serial, None)
 
     def enrolled(self, said: Enrol) -> Enrolled | None:
         """Return how this very board was let in by this very claim before. Raises Malformed for what is no claim."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgecloud.registry import LogEntry
 from modelwire.errors import Malformed
 from modelwire.wire import cbor
-from modelwire.wire.log import Link, next_link
+from modelwire.wire.log import Link, next_link_of
 
 TRUST, ACT, COMMAND, ANSWER = "trust", "act", "command", "answer"
 CLAIM, WITHDRAWAL, ENROL = "claim", "withdrawal", "enrol"
 EPOCH, HEAD, VERDICT, RESTORE = "epoch", "head", "verdict", "restore"
+POLICY, PURGE, THIN, ERASE, ERASED = "policy", "purge", "thin", "erase", "erased"
+STATEMENTS = (POLICY, PURGE, ERASE)
 
 # What an operator enters beside a running ingester. Each proves itself by a seal, but for the word on a restore, which nothing rests on.
-BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE)
+# A thinning rests on the seal of its policy or purge, an erased entry on that of its erasure.
+BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE, *STATEMENTS, THIN, ERASED)
+
+_ERASED_MARK = cbor.encode({"kind": ERASED})[1:]  # it is in every entry of this kind, and read only there
 
 _CONTENT: dict[str, dict[str, type]] = {
     TRUST: {"record": bytes},
@@ -29,6 +35,11 @@ _CONTENT: dict[str, dict[str, type]] = {
     HEAD: {"device": str, "model": str, "epoch": int, "version": int, "commit": bytes, "before": bytes},
     VERDICT: {"commit": bytes, "ok": bool, "reason": str},
     RESTORE: {"end": int, "link": bytes, "carried": int},
+    POLICY: {"record": bytes},
+    PURGE: {"record": bytes},
+    THIN: {"by": int, "gone": bytes, "squashed": bytes},
+    ERASE: {"record": bytes},
+    ERASED: {"by": int, "digest": bytes, "index": int, "count": int, "path": bytes},
 }
 
 
@@ -78,12 +89,30 @@ def parse(row: LogEntry) -> Decided:
     return Decided(row.number, kind, at, content)
 
 
+def digest_of(row: LogEntry) -> bytes:
+    """Return the SHA-256 of an entry; of an erased one, that of what stood there: its link binds no more than that."""
+    if isinstance(row.entry, bytes) and _ERASED_MARK in row.entry:
+        entry = parse(row)
+        if entry.kind == ERASED and len(entry.bytes("digest")) == 32:
+            return entry.bytes("digest")
+    return hashlib.sha256(row.entry).digest()
+
+
+def commits_of(entry: Decided) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """Return the commits that a thinning took for good, and those that squashes lead to now, with their digests. Raises Malformed."""
+    gone, pairs = entry.bytes("gone"), entry.bytes("squashed")
+    if len(gone) % 32 or len(pairs) % 64:
+        raise Malformed(what=f"entry {entry.number} of the log", reason="its commits are not whole")
+    squashed = {pairs[i : i + 32]: pairs[i + 32 : i + 64] for i in range(0, len(pairs), 64)}
+    return [gone[i : i + 32] for i in range(0, len(gone), 32)], squashed
+
+
 def follow(before: Link | None, row: LogEntry) -> Link:
     """Return the link of an entry that comes after `before`. Raises Malformed when it does not follow."""
     due = before.number + 1 if before else 1
     if row.number != due:
         raise Malformed(what="the log", reason=f"it has a hole: entry {due} is missing, and {row.number} is there")
-    link = next_link(before, row.entry)
+    link = next_link_of(before, digest_of(row))
     if link.digest != row.link:
         raise Malformed(what=f"entry {row.number} of the log", reason="it was changed, or one before it: its link does not follow")
     return link

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgecloud.registry import HeadRow, SqliteStore, Status
-from modelwire.errors import BadSignature, ModelWireError, RegistryDamaged
+from edgecloud.registry import HeadRow, LineageRow, SqliteStore, SquashRow, Status, VersionRow
+from modelwire.errors import BadSignature, Malformed, ModelWireError, RegistryDamaged
+from modelwire.update.proof import HeaderProof, parse_header_proof
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.log import Link
@@ -37,6 +39,10 @@ class _Told:
     versions: dict[bytes, Place] = field(default_factory=dict)  # by commit; the number instead of the epoch is beside it
     numbers: dict[bytes, int] = field(default_factory=dict)
     verdicts: dict[bytes, bool] = field(default_factory=dict)
+    ranks: dict[bytes, int] = field(default_factory=dict)  # by commit: the how manieth of its epoch it was
+    linked: dict[Place, int] = field(default_factory=dict)  # by epoch: how many versions
+    thinned: dict[bytes, tuple[bool, bytes]] = field(default_factory=dict)  # by commit: gone, else the digest of the squash
+    purged: dict[bytes, int] = field(default_factory=dict)  # by commit: number of the word by which rows of it were dropped
 
 
 def look(store: SqliteStore) -> list[str]:
@@ -61,7 +67,9 @@ def look(store: SqliteStore) -> list[str]:
 def _look(store: SqliteStore) -> Iterator[str]:
     told = _Told(Admissions(store.identity))
     yield from _whole(store, told)
-    yield from _tables(store, told)
+    yield from told.admissions.uncovered()
+    yield from _erasures(store, told)
+    yield from _tables(store, told, store.erasures.under_way())
 
 
 def _whole(store: SqliteStore, told: _Told) -> Iterator[str]:
@@ -81,7 +89,7 @@ def _whole(store: SqliteStore, told: _Told) -> Iterator[str]:
         except ModelWireError as error:
             yield f"entry {entry.number} of the log is not the operator's: {error.message}"
             continue
-        _note(told, entry)
+        yield from _note(told, entry)
         if signed is not None and signed.number == entry.number:
             yield from _signature(told, before, signed.link, signed.signature, entry.at)
         if (signed is None or entry.number > signed.number) and entry.kind not in entries.BY_OPERATOR:
@@ -103,7 +111,7 @@ def _signature(told: _Told, link: Link, said: bytes, signature: bytes, at: int) 
     yield f"the end of the log, entry {link.number}, is signed by no receipt key that the fleet trusted then"
 
 
-def _note(told: _Told, entry: Decided) -> None:
+def _note(told: _Told, entry: Decided) -> Iterator[str]:
     kind = entry.kind
     if kind == entries.TRUST:
         told.trusts.append(entry.bytes("record"))
@@ -125,26 +133,70 @@ def _note(told: _Told, entry: Decided) -> None:
         commit, version = entry.bytes("commit"), entry.integer("version")
         told.heads[place] = commit, version
         if version:
+            if commit not in told.versions:  # a head that goes back names one again
+                told.ranks[commit] = told.linked[place] = told.linked.get(place, 0) + 1
             told.versions[commit], told.numbers[commit] = place, version
     elif kind == entries.VERDICT:
         told.verdicts[entry.bytes("commit")] = bool(entry.content["ok"])
+    elif kind == entries.THIN:
+        yield from _note_thinning(told, entry)
 
 
-def _tables(store: SqliteStore, told: _Told) -> Iterator[str]:
-    yield from _trusts_and_acts(store, told)
+def _note_thinning(told: _Told, entry: Decided) -> Iterator[str]:
+    gone, squashed = entries.commits_of(entry)
+    policy = told.admissions.policy
+    newest = re.search(r"last ([0-9]{1,7})", policy.keep) if policy is not None else None
+    for commit in gone:
+        place = told.versions.get(commit)
+        if place is not None:
+            # So much of a policy follows from the log; days and tags do not.
+            newer = told.linked[place] - told.ranks[commit]
+            if told.heads.get(place, (b"", 0))[0] == commit or (newest is not None and newer < int(newest[1])):
+                yield f"entry {entry.number} of the log thins {place[0]}/{place[1]}@{told.numbers[commit]}, which the policy keeps"
+        told.thinned[commit] = True, b""
+    for commit, digest in squashed.items():
+        if told.thinned.get(commit, (False, b""))[0]:
+            yield f"entry {entry.number} of the log squashes up to a version that was gone before"
+        told.thinned[commit] = False, digest
+        if entry.integer("by") in told.admissions.purges:
+            told.purged[commit] = entry.integer("by")
+
+
+def _erasures(store: SqliteStore, told: _Told) -> Iterator[str]:
+    kept = {row.number for row in store.erasures.all()}
+    for number in sorted(told.admissions.erasures.keys() ^ kept):
+        yield f"erasure {number} of the operator is {'gone' if number not in kept else 'not what the log holds'}"
+
+
+def _tables(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterator[str]:
+    """Compare the tables with the log. erased: devices of which some is still there: until all is gone they are nowhere whole."""
+    for device in erased:
+        _leave_out(told, device)
+    yield from _trusts_and_acts(store, told, erased)
     yield from _keys(store, told)
-    yield from _lineages(store, told)
-    yield from _commands(store, told)
+    yield from _lineages(store, told, erased)
+    yield from _commands(store, told, erased)
 
 
-def _trusts_and_acts(store: SqliteStore, told: _Told) -> Iterator[str]:
+def _leave_out(told: _Told, device: str) -> None:
+    for places in (told.commands, told.answered, told.epochs, told.heads):
+        for place in [place for place in places if place[0] == device]:
+            del places[place]
+    for commit in [commit for commit, place in told.versions.items() if place[0] == device]:
+        del told.versions[commit], told.numbers[commit]
+        told.thinned.pop(commit, None)
+    for number in [n for n, record in told.acts.items() if records.parse(record).record.device == device]:
+        del told.acts[number]
+
+
+def _trusts_and_acts(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterator[str]:
     if [row.record for row in store.trusts.all()] != told.trusts:
         yield "the trust records are others than those in the log"
     newest = told.admissions.trusted.newest
     if newest is not None and newest.fleet != store.fleet:
         yield f"the fleet's name is {store.fleet}, and {newest.fleet} by the trust records"
     # A revocation that outlived a restore may be about a device that the copy never had.
-    names = {*store.devices.names(), *(records.parse(record).record.device for record in told.acts.values())}
+    names = {*store.devices.names(), *(records.parse(record).record.device for record in told.acts.values())} - {*erased}
     kept = {row.number: row for name in sorted(names) for row in store.acts.of(name)}
     for number in sorted(told.acts.keys() | kept.keys()):
         if number not in kept or number not in told.acts or kept[number].record != told.acts[number]:
@@ -166,10 +218,12 @@ def _keys(store: SqliteStore, told: _Told) -> Iterator[str]:
             yield f"the key {fingerprint(key)} of {known.device} speaks no more, and no act of the operator's revoked it"
 
 
-def _lineages(store: SqliteStore, told: _Told) -> Iterator[str]:
+def _lineages(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterator[str]:
     seen: set[bytes] = set()
     epochs = dict(told.epochs)
     for lineage in store.lineages.all():
+        if lineage.device in erased:
+            continue
         name = lineage.device, lineage.model
         newest = store.lineages.current(lineage.id)
         for number in range(1, (newest.epoch if newest else 0) + 1):
@@ -182,8 +236,13 @@ def _lineages(store: SqliteStore, told: _Told) -> Iterator[str]:
                 yield f"the head of {lineage} in epoch {number} is @{head.version}, and @{was} by the log"
             elif _commit_of(store, head) != (head.commit if head.version else None):
                 yield f"the head of {lineage} in epoch {number} refers to another version than @{head.version}"
+        thinned, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
         for row in store.versions.of(lineage.id):
             seen.add(row.commit)
+            if row.id in thinned or row.commit in told.thinned:
+                yield from _thinned(store, told, lineage, row, squashes.get(row.id))
+            elif row.id in squashes:
+                yield f"{lineage}@{row.version} has a squash, and the log says of none"
             if (told.versions.get(row.commit), told.numbers.get(row.commit)) != ((*name, row.epoch), row.version):
                 yield f"{lineage}@{row.version} was linked by no ingester: the log does not hold it so"
             elif told.verdicts.get(row.commit) is not {Status.STORED: None, Status.VERIFIED: True, Status.REFUSED: False}[row.status]:
@@ -200,9 +259,41 @@ def _commit_of(store: SqliteStore, head: HeadRow) -> bytes | None:
     return row.commit if row is not None else None
 
 
-def _commands(store: SqliteStore, told: _Told) -> Iterator[str]:
+def _thinned(store: SqliteStore, told: _Told, lineage: LineageRow, row: VersionRow, squash: SquashRow | None) -> Iterator[str]:
+    """Yield what of a thinned version is not as the log says, or does not prove it."""
+    name, left, said = f"{lineage}@{row.version}", store.thinnings.get(row.id), told.thinned.get(row.commit)
+    if left is None or said is None:
+        knows, other = ("log", "row") if left is None else ("row", "log")
+        yield f"{name} was thinned, says the {knows}, and the {other} says nothing of it"
+        return
+    if (left.gone, b"" if squash is None else squash.blob) != said:
+        yield f"{name} was thinned otherwise than the log says: {'it is gone' if said[0] else 'another squash leads to it'}"
+    if row.status is not Status.VERIFIED:
+        yield f"{name} was thinned, and is {row.status.value}"
+    by = told.purged.get(row.commit)
+    if by is not None and told.admissions.purges.get(by) != lineage.device:
+        yield f"{name} was purged by a word of the operator's about another device"
+    try:
+        require_proof(left.proof, lineage, row)
+    except ModelWireError as error:
+        yield f"what proves {name}, which was thinned, does not: {error.message}"
+
+
+def require_proof(proof: bytes, lineage: LineageRow, row: VersionRow) -> HeaderProof:
+    """Return the header proof of a thinned version. Raises Malformed unless it is of this very version; its signature is not looked at."""
+    read = parse_header_proof(proof)
+    h = read.header
+    said = h.device, h.model, h.epoch, h.version, read.commit, h.parent, h.root, h.kind.name.lower()
+    if said != (lineage.device, lineage.model, row.epoch, row.version, row.commit, row.parent, row.root, row.kind):
+        raise Malformed(what=f"the header proof of {lineage}@{row.version}", reason="it is of another version")
+    return read
+
+
+def _commands(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterator[str]:
     kept: set[Place] = set()
     for lineage in store.lineages.all():
+        if lineage.device in erased:
+            continue
         for row in store.requests.of(lineage.id):
             place = lineage.device, lineage.model, row.number
             kept.add(place)

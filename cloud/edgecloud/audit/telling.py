@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgecloud.registry import Log, claims
+from edgecloud.registry import Log, claims, statements
+from edgecloud.registry.statements import Policy, Purge
 from modelwire.errors import ModelWireError
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
@@ -47,6 +48,21 @@ def tell(log: Log, fleet: Fleet, after: int = 0) -> Iterator[Told]:
             yield {"number": row.number, "at": entry.at, "who": who, "what": entry.kind, "about": about, "text": text}
 
 
+def _kept(entry: Decided) -> tuple[str, str, str]:
+    """Return the same of what is said about what the registry keeps."""
+    if entry.kind == entries.THIN:
+        gone, squashed = entries.commits_of(entry)
+        return "the centre", "versions", f"thinned {len(gone)}, squashed {len(squashed)}, by the operator's word {entry.integer('by')}"
+    if entry.kind == entries.ERASED:
+        return "the operator", "", f"erased, by word {entry.integer('by')}"
+    said = statements.unsealed(entry.bytes("record"))
+    if isinstance(said, Policy):
+        return "the operator", "the fleet", f"keeps {said.keep}, word {said.number}"
+    if isinstance(said, Purge):
+        return "the operator", said.device, f"purged the rows of its recipes, word {said.number}"
+    return "the operator", "a device", f"erased it and {said.count} entries about it, word {said.number}"
+
+
 def _said(entry: Decided, places: Mapping[bytes, str]) -> tuple[str, str, str]:
     """Return who, about what, and in words."""
     kind = entry.kind
@@ -64,6 +80,8 @@ def _said(entry: Decided, places: Mapping[bytes, str]) -> tuple[str, str, str]:
         said = expect(records.parse(entry.bytes("record")), Enrol)
         by = f"by the claim {entry.bytes('claim').hex()}, with the key {fingerprint(said.key)}"
         return "the device", said.device, f"was let in {by}" + (f", serial number {said.serial}" if said.serial else "")
+    if kind in (*entries.STATEMENTS, entries.THIN, entries.ERASED):
+        return _kept(entry)
     if kind == entries.COMMAND:
         command = expect(records.parse(entry.bytes("record")), Command)
         return "the operator", f"{command.device}/{command.model}", f"asked for {command.verb}, number {command.number}"

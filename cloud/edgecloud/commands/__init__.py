@@ -17,10 +17,12 @@ __all__ = ["NAMES", "chosen", "every", "named_damage", "painting"]
 
 NAMES = {  # and their folders, in the order in which they are listed
     "init": "registry", "backup": "registry", "restore": "registry", "verify": "registry",
-    "anchor": "registry", "audit": "registry", "doctor": "registry", "version": "registry",
+    "repair": "registry", "anchor": "registry", "audit": "registry", "doctor": "registry", "policy": "registry", "compact": "registry",
+    "thin": "registry", "stats": "registry", "whatif": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
-    "log": "models", "show": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models", "forget": "models",
-    "export": "models",
+    "purge-rows": "fleet", "erase": "fleet",
+    "log": "models", "show": "models", "why": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models",
+    "forget": "models", "export": "models", "prove": "models", "evidence": "models",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",

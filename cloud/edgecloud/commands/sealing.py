@@ -132,6 +132,11 @@ def decide(store: SqliteStore, key: Signer, device: str, verb: str, public: byte
     store.acts.add(ActRow(number, device, verb, public, records.encode(said, key, store.identity.id)))
 
 
+def decided_number(store: SqliteStore) -> int:
+    """Return the number of the operator's next word about devices' keys, or about what is kept."""
+    return next_number(_decided(store).act)
+
+
 def _decided(store: SqliteStore) -> Admissions:
     """Return what was sealed before. The numbers of rows are anybody's: one above the highest there is would be the last for ever."""
     held = Admissions(store.identity)

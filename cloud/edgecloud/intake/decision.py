@@ -17,6 +17,7 @@ from modelwire.wire.records import Record, encode
 from modelwire.wire.signing import Role, Signer
 
 MIB = 1024 * 1024
+ERASED_TRIED = 64  # keys of erased devices that a stranger's signature is held against
 TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts at most
 A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
@@ -150,6 +151,7 @@ class KeyStanding(Enum):
     KNOWN = "known"
     REVOKED = "revoked"
     UNKNOWN = "unknown"
+    ERASED = "erased"  # of a device of which nothing is held, and nothing is to be kept
 
 
 def standing(context: Context, device: str, verify: Callable[[bytes], None]) -> KeyStanding:
@@ -163,7 +165,20 @@ def standing(context: Context, device: str, verify: Callable[[bytes], None]) -> 
         if known.revoked_at is None:
             return KeyStanding.KNOWN
         revoked = True
-    return KeyStanding.REVOKED if revoked else KeyStanding.UNKNOWN
+    if revoked:
+        return KeyStanding.REVOKED
+    return KeyStanding.ERASED if _is_erased(context, verify) else KeyStanding.UNKNOWN
+
+
+def _is_erased(context: Context, verify: Callable[[bytes], None]) -> bool:
+    """Return whether a device that was erased has made a signature. Of many, only some are tried: a stranger must not cost more."""
+    for key in sorted(context.admissions.erased_keys)[:ERASED_TRIED] if context.admissions is not None else ():
+        try:
+            verify(key)
+            return True
+        except BadSignature:
+            continue
+    return False
 
 
 def require_known(context: Context, device: str, verify: Callable[[bytes], None]) -> None:

@@ -31,6 +31,8 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     if known is None or known.revoked_at is not None:
         if store.devices.is_rejected(said.device, said.key):
             word = "was rejected"  # it takes no room, and is not listed
+        elif context.admissions is not None and said.key in context.admissions.erased_keys:
+            word = "was erased"  # nothing is to be kept of it
         else:
             _wait(context, said, data, "unknown-key")
             word = "is revoked" if known else "is not registered"
@@ -97,7 +99,7 @@ def presence(context: Context, signed: Signed, data: bytes) -> Decision:
         looked = max((k.id for k in store.devices.keys(said.device)), default=0)
         _hold(context, WaitingMessage(0, said.device, said.model, "state", "unknown-key", b"", b"", data, context.now, looked))
         return Decision(Result.QUARANTINED, said.device, said.model, reason="presence under a key that is not registered")
-    if signer is KeyStanding.REVOKED or lineage is None:
+    if signer in (KeyStanding.REVOKED, KeyStanding.ERASED) or lineage is None:
         return Decision(Result.DROPPED, said.device, said.model, reason="presence of a device that is not welcome")
     kept = store.lineages.seen(lineage.id, said.online, said.boot, context.now)
     word = ("on line" if said.online else "off line") if kept else "late word of an older start"

@@ -60,6 +60,8 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     signer = standing(context, header.device, lambda key: container.verify(key, context.store.identity.id))
     if signer is KeyStanding.REVOKED:
         raise UnknownDevice(device=header.device)
+    if signer is KeyStanding.ERASED:
+        return Decision(Result.DROPPED, header.device, header.model, header.version, "its device was erased")
     if signer is KeyStanding.UNKNOWN:
         return _quarantine(context, container, data)
     context.store.lineages.heard(header.device, header.model, context.now)

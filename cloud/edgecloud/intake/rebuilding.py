@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
 from edgecloud.versions import materialise
-from modelwire.errors import DiskUnwritable, ModelWireError, StateBusy
+from modelwire.errors import DiskUnwritable, LineageError, ModelWireError, StateBusy
 from modelwire.lattice.state import ModelState
 
 from . import linking
@@ -60,7 +60,10 @@ class Rebuilder:
             if version.parent_id in bad:  # refused together with its parent, below
                 bad.add(version.id)
                 continue
-            lineage = self.store.lineages.by_id(version.lineage)
+            try:
+                lineage = self.store.lineages.by_id(version.lineage)
+            except LineageError:
+                continue  # its device was erased meanwhile
             began = time.monotonic()
             try:
                 self._build(lineage, version)
@@ -83,7 +86,10 @@ class Rebuilder:
         out: list[Judged] = []
         if results:
             with self.store.transaction():
+                erased = self.store.erasures.under_way()
                 for version, lineage, refused in results:
+                    if lineage.device in erased or self.store.versions.by_id(version.id) is None:
+                        continue  # its device was erased meanwhile
                     out += [self._accept(context, lineage, version)] if refused is None else refuse_tree(context, version, refused)
                 self._sign(self.store)
         return out

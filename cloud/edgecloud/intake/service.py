@@ -1,6 +1,6 @@
 """The service that takes a fleet's messages in: commit first, acknowledge and answer after, rebuild beside it.
 
-Three threads: the transport's own fills a bounded queue; this one commits batches, acknowledges and answers; one rebuilds.
+Four threads: the transport's own fills a bounded queue; this one commits batches, acknowledges and answers; one rebuilds; one compacts.
 `kill -9` at any moment loses nothing: what was not committed was not acknowledged, and what was not receipted comes again.
 """
 
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
+from edgecloud.keeping.beside import Beside
+from edgecloud.keeping.letting_go import LettingGo
 from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
@@ -129,10 +131,13 @@ class Ingester:
             require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
+            beside = Beside(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
+                if self._patient:
+                    beside.start()
                 ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
@@ -146,6 +151,7 @@ class Ingester:
                 self._work.set()
                 if rebuild.ident is not None:
                     rebuild.join()
+                beside.join()
                 self._transport.drain(5.0 if self._transport.connected else 0.0)
                 self._transport.stop()
                 store.close()
@@ -394,6 +400,9 @@ class Ingester:
                 if not self._work.is_set():
                     self._idle.set()
                 self._work.wait(1.0)
+
+    def _letting_go(self, store: SqliteStore) -> LettingGo:
+        return LettingGo(store, stopping=lambda: self._stopping)
 
     def _open(self) -> SqliteStore:
         return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)

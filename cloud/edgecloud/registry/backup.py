@@ -18,7 +18,7 @@ from .blobs import DatabaseBlobs, FileBlobs
 from .lock import lock_registry, stop_writers
 from .sqlite import schema
 from .sqlite.database import SIDES, copy_to, odd_values, open_database, problems, require_no_sides
-from .sqlite.store import blob_folder
+from .sqlite.store import blob_folder, state_folder
 
 Progress = Callable[[int, int], None]
 
@@ -73,6 +73,8 @@ def restore(
         _set_aside(target, aside)
         if blob_folder(target).exists():  # the copy holds all in one file
             blob_folder(target).rename(blob_folder(aside))
+        if state_folder(target).exists():
+            state_folder(target).rename(state_folder(aside))
         put_in_place(fresh, target, replace=True)
         return aside
 
@@ -138,6 +140,7 @@ def _fill(source: Path, partial: Path, progress: Progress) -> None:
             if odd:
                 raise RegistryDamaged(path=source, reason="; ".join(odd[:3]))
             _take_files(copy, FileBlobs(blob_folder(source)))
+            _leave_states(copy)
             wrong = problems(copy)
             if wrong:
                 raise RegistryDamaged(path=source, reason="; ".join(wrong[:3]))
@@ -151,8 +154,17 @@ def _fill(source: Path, partial: Path, progress: Progress) -> None:
 def _take_files(copy: Database, files: FileBlobs) -> None:
     """Move into the copy what the registry keeps beside itself, and see that nothing is missing."""
     blobs = DatabaseBlobs(copy)
-    wanted = copy.all("SELECT blob FROM version UNION SELECT file FROM base")
+    whole = "SELECT blob FROM version WHERE id NOT IN (SELECT version_id FROM thinned)"
+    wanted = copy.all(f"{whole} UNION SELECT file FROM base UNION SELECT blob FROM squash")
     for (digest,) in wanted:
         if not blobs.has(digest):
             with copy.transaction():
                 blobs.put(files.get(digest))
+
+
+def _leave_states(copy: Database) -> None:
+    """Take out what is derived and lies in files: kept states are made again where the copy goes. Rates are of this machine."""
+    with copy.transaction():
+        copy.run("DELETE FROM compacted WHERE lineage IN (SELECT lineage FROM state WHERE bytes IS NULL)")
+        copy.run("DELETE FROM state WHERE bytes IS NULL")
+        copy.run("DELETE FROM rate")

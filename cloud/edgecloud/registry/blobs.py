@@ -44,6 +44,9 @@ class BlobStore(Protocol):
 
     def digests(self) -> Iterator[bytes]: ...
 
+    def drop(self, digest: bytes) -> None:
+        """Forget bytes that nobody needs; nothing happens where they are gone. Raises LineageError for what is not on the list of those."""
+
 
 class DatabaseBlobs:
     """Bytes in the registry's own file: one commit covers them and their row. Best below a megabyte (6 to 14 times files)."""
@@ -75,6 +78,9 @@ class DatabaseBlobs:
     def digests(self) -> Iterator[bytes]:
         for (digest,) in self._database.all("SELECT sha256 FROM blob ORDER BY sha256"):
             yield bytes(digest)
+
+    def drop(self, digest: bytes) -> None:
+        self._database.run("DELETE FROM blob WHERE sha256 = ?", digest)
 
 
 class FileBlobs:
@@ -138,6 +144,20 @@ class FileBlobs:
             if not path.name.endswith(PARTIAL):
                 yield bytes.fromhex(path.name)
 
+    def drop(self, digest: bytes) -> None:
+        path = self._path(digest)
+        try:
+            path.unlink()
+            flush_folder(path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise BadArgument(reason=f"{path} can't be removed: {error.strerror}", fix="check who may write there") from error
+
+    def remove(self, digest: bytes) -> None:
+        """Let bytes go: of derived data alone. What is gone already stays so."""
+        self._path(digest).unlink(missing_ok=True)
+
     def sweep(self, before: float) -> int:
         """Remove what a killed writer left half written before this time (Unix seconds), and return how many files that were."""
         strays = [p for p in self.folder.glob(f"??/*{PARTIAL}") if p.stat().st_mtime < before]
@@ -174,6 +194,10 @@ class TieredBlobs:
 
     def digests(self) -> Iterator[bytes]:
         yield from sorted({*self.database.digests(), *self.files.digests()})
+
+    def drop(self, digest: bytes) -> None:
+        self.database.drop(digest)
+        self.files.drop(digest)
 
 
 def _proven(digest: bytes, data: bytes | None, where: Path) -> bytes:

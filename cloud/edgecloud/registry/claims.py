@@ -6,27 +6,26 @@ Nothing here lets anybody in: the secret half of a claim is in its token alone, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from modelwire import limits
-from modelwire.errors import BadSignature, Malformed, TooLarge
+from modelwire.errors import BadSignature, Malformed
 from modelwire.text import is_plain
-from modelwire.wire import cbor, claims, signing
+from modelwire.wire import cbor, claims
 from modelwire.wire.claims import Token, prove
 from modelwire.wire.signing import KEY_BYTES, SIGNATURE_BYTES, Signer
 
+from .statements import SEALED_MAX, as_map, opened, require_shape, sealed
+
 __all__ = [
-    "ID_BYTES", "SERIALS_MAX", "Statement", "Token", "Withdrawal", "check", "prove", "read", "read_withdrawal", "seal", "unsealed",
-    "withdraw",
+    "ID_BYTES", "SEALED_MAX", "SERIALS_MAX", "Statement", "Token", "Withdrawal", "check", "prove", "read", "read_withdrawal", "seal",
+    "unsealed", "withdraw",
 ]  # fmt: skip
 
 ID_BYTES = claims.ID_BYTES
 SERIALS_MAX, SERIAL_MAX, COUNT_MAX = 10_000, 64, 1_000_000  # serial numbers of one claim, characters of one, boards
 GIVEN = b"edgecloud claim 1\0"  # of the command key, over a statement
 WITHDRAWN = b"edgecloud claim withdrawn 1\0"  # of the command key, over a withdrawal
-SEALED_MAX = 1024 * 1024  # bytes; 10,000 of the longest serial numbers take 660,000
-_LIMIT = limits.Limits(cbor_items=SERIALS_MAX + 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +51,28 @@ class Withdrawal:
 def seal(statement: Statement, key: Signer, fleet: bytes) -> bytes:
     """Return a statement as the command key seals it in the fleet with this id. Raises Malformed for what `read` would refuse."""
     _check(statement)
-    return _sealed(_plain(statement), key, GIVEN, fleet)
+    return sealed(_plain(statement), key, GIVEN, fleet)
 
 
 def read(data: bytes, fleet: bytes, command_keys: Iterable[bytes]) -> Statement:
     """Return what a sealed statement says. command_keys: those that may have sealed it. Raises TooLarge, Malformed or BadSignature."""
-    return _statement(_opened(data, command_keys, GIVEN, fleet, "statement of a claim"))
+    return _statement(opened(data, command_keys, GIVEN, fleet, "statement of a claim"))
 
 
 def withdraw(withdrawal: Withdrawal, key: Signer, fleet: bytes) -> bytes:
     """Return a withdrawal as the command key seals it. Raises Malformed for what `read_withdrawal` would refuse."""
     _check_common(withdrawal, "withdrawal of a claim")
-    return _sealed({"id": withdrawal.id, "at": withdrawal.at}, key, WITHDRAWN, fleet)
+    return sealed({"id": withdrawal.id, "at": withdrawal.at}, key, WITHDRAWN, fleet)
 
 
 def read_withdrawal(data: bytes, fleet: bytes, command_keys: Iterable[bytes]) -> Withdrawal:
     """Return what a sealed withdrawal says. Raises as `read`."""
-    return _withdrawal(_opened(data, command_keys, WITHDRAWN, fleet, "withdrawal of a claim"))
+    return _withdrawal(opened(data, command_keys, WITHDRAWN, fleet, "withdrawal of a claim"))
 
 
 def unsealed(data: bytes) -> Statement | Withdrawal:
     """Return what a statement or a withdrawal says, whoever sealed it: for people, and decided by nothing. Raises Malformed or TooLarge."""
-    values = _map(data[:-SIGNATURE_BYTES], "claim")
+    values = as_map(data[:-SIGNATURE_BYTES], "claim")
     return _statement(values) if "public" in values else _withdrawal(values)
 
 
@@ -90,7 +89,7 @@ def check(proof: bytes, statement: Statement, fleet: bytes, device: str, key: by
 
 
 def _statement(values: dict[str, cbor.Value]) -> Statement:
-    _shape(values, {"id": bytes, "public": bytes, "count": int, "expiry": int, "serials": list, "at": int}, "statement of a claim")
+    require_shape(values, {"id": bytes, "public": bytes, "count": int, "expiry": int, "serials": list, "at": int}, "statement of a claim")
     serials = values.pop("serials")
     assert isinstance(serials, list)
     statement = Statement(serials=tuple(serials), **values)  # type: ignore[arg-type]
@@ -99,7 +98,7 @@ def _statement(values: dict[str, cbor.Value]) -> Statement:
 
 
 def _withdrawal(values: dict[str, cbor.Value]) -> Withdrawal:
-    _shape(values, {"id": bytes, "at": int}, "withdrawal of a claim")
+    require_shape(values, {"id": bytes, "at": int}, "withdrawal of a claim")
     withdrawal = Withdrawal(**values)  # type: ignore[arg-type]
     _check_common(withdrawal, "withdrawal of a claim")
     return withdrawal
@@ -110,44 +109,6 @@ def _plain(statement: Statement) -> dict[str, cbor.Value]:
         "id": statement.id, "public": statement.public, "count": statement.count, "expiry": statement.expiry,
         "serials": list(statement.serials), "at": statement.at,
     }  # fmt: skip
-
-
-def _sealed(values: Mapping[str, cbor.Value], key: Signer, domain: bytes, fleet: bytes) -> bytes:
-    body = cbor.encode(dict(values), _LIMIT)
-    return body + key.sign(domain, fleet, body)
-
-
-def _opened(data: bytes, keys: Iterable[bytes], domain: bytes, fleet: bytes, what: str) -> dict[str, cbor.Value]:
-    """Return the map that one of the keys has sealed: nothing of it is read before that is sure."""
-    if len(data) > SEALED_MAX:
-        raise TooLarge(what=f"the {what}", size=len(data), limit=SEALED_MAX)
-    body, signature = data[:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
-    for key in keys:
-        try:
-            signing.verify(key, domain, fleet, body, signature, what=what, signer="the fleet's command key")
-            break
-        except BadSignature:
-            continue
-    else:
-        raise BadSignature(what=what, signer="the fleet's command key")
-    return _map(body, what)
-
-
-def _map(body: bytes, what: str) -> dict[str, cbor.Value]:
-    if len(body) > SEALED_MAX:
-        raise TooLarge(what=f"the {what}", size=len(body), limit=SEALED_MAX)
-    values = cbor.decode(body, what, _LIMIT)
-    if not isinstance(values, dict):
-        raise Malformed(what=what, reason="it is no map")
-    return values
-
-
-def _shape(values: Mapping[str, cbor.Value], types: Mapping[str, type], what: str) -> None:
-    if values.keys() != types.keys():
-        raise Malformed(what=what, reason="it has other fields than it must")
-    for name, of in types.items():
-        if type(values[name]) is not of:
-            raise Malformed(what=what, reason=f"{name} is not of type {of.__name__}")
 
 
 def _check(s: Statement) -> None:

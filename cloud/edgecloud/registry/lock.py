@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -84,6 +85,22 @@ def stop_writers(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StateBusy(path=path) from None
+        yield
+
+
+@contextmanager
+def lock_compactor(path: Path, wait: float = 0.0) -> Iterator[None]:
+    """Be the only one who keeps and drops states. wait: seconds for another one to be done. Raises StateBusy."""
+    with _lock_file(path.resolve(), "compacting") as file:
+        end = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= end:
+                    raise StateBusy(path=path) from None
+                time.sleep(0.05)
         yield
 
 

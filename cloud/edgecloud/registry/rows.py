@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Status(str, Enum):
@@ -295,6 +296,56 @@ class LineageStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class KindTally:
+    """What came as one kind of update: of a device or of the fleet."""
+
+    kind: str
+    versions: int  # refused ones too
+    verified: int
+    refused: int
+    size: int  # bytes of the containers as they were sent
+    last_at: int  # when the newest came
+    thinned: int  # of which the container is there no more
+    thinned_size: int  # bytes of those
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTally:
+    """What is stored beside the containers: counts and bytes."""
+
+    states: int
+    state_size: int
+    squashes: int
+    squash_size: int
+    bases: int  # of the whole fleet, whatever device is asked for
+    base_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTally:
+    """What one device has sent."""
+
+    device: str
+    models: int
+    versions: int
+    size: int  # bytes
+
+
+class ModelOutline(NamedTuple):
+    """A row of a list of the fleet, before anything is looked up for it. A tuple: ten thousand of them are made for one page."""
+
+    device: str
+    admitted_at: int | None  # when a key that speaks for it was last added; None: none does
+    lineage: int | None  # None, as all behind it: the device has no model yet
+    model: str
+    online: bool | None  # what its presence said last; None: it has said none
+    seen_at: int | None
+    versions: int
+    size: int  # bytes of them
+    rank: float  # what the list is ordered by, where that is none of the others
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """A free note on anything that has a name."""
 
@@ -316,9 +367,85 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SquashRow:
+    """One update in the place of a run of them: from a version that is recoverable, or the base, to another one."""
+
+    version_id: int  # its end
+    from_id: int | None  # its start; None: the base of its end
+    kind: str  # "delta" or "exact"; "snapshot" where a unit or the base changed on the way: then it starts at the base
+    blob: bytes  # digest of the update, a container without a signature, in the blob store
+    size: int  # its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ThinnedRow:
+    """A version whose own container was dropped."""
+
+    version_id: int
+    gone: bool  # it is no longer recoverable; else a squash leads to it
+    at: int
+    proof: bytes  # header proof: what its device sealed, without the content
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRow:
+    """A device that was erased by law."""
+
+    number: int  # of the operator's word
+    device: str | None  # while some of it is still there; None: all is gone, its name too
+    record: bytes  # as the command key sealed it
+
+
+@dataclass(frozen=True, slots=True)
 class SignedEnd:
     """Up to where the receipt key has signed the log."""
 
     number: int
     link: bytes
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """The state of a version, kept so that others are near. Derived: it may go, and it may be made again."""
+
+    version_id: int
+    lineage: int
+    digest: bytes  # of the kept bytes
+    size: int
+    kept_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """What the centre promises, and what it may let go. The one with the highest number is in force."""
+
+    number: int  # 0: nobody has set one
+    recover_within: str  # "2 states" or "200 ms"
+    keep: str  # "all", or what of retention.py lets versions go
+    record: bytes  # as the command key sealed `keep`; empty while all is kept
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedRow:
+    """How far an epoch's versions have been looked at for what is to be kept, and for which policy."""
+
+    lineage: int
+    epoch: int
+    policy: int  # number; 0: the default
+    version_id: int  # 0: none yet
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLink:
+    """What a way through the versions needs to know of one."""
+
+    id: int
+    parent_id: int | None  # None: the base
+    kind: str
+    base: bytes
+    blob: bytes
+    size: int
+    status: Status
+    state_size: int  # bytes of its kept state; 0: none is kept

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "replaying", "reporting", "unlearning"]
+__all__ = [
+    "cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying", "reporting", "route",
+    "squashed", "states", "unlearning",
+]  # fmt: skip

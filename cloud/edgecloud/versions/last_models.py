@@ -12,9 +12,10 @@ from modelwire.lattice.replay import kind_of
 from modelwire.update import container
 from modelwire.update.container import Container
 from modelwire.update.header import Header
+from modelwire.update.proof import HeaderProof
 from modelwire.update.sections import Kind
 
-from . import materialise
+from . import materialise, squashed
 from .unlearning import LIMIT
 
 RECORD_HOLDS = LIMIT.container  # bytes of an update that a command itself carries
@@ -61,7 +62,7 @@ def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow, key
             fix=f"set the board up anew with the file of {of!r}: edgeagent init --resume --model {lineage.model}=FILE",
         )
     # A row may be anybody's who writes to the registry; the operator is about to seal what it leads to.
-    _require_signed(materialise.open_container(store, lineage, last), keys, store)
+    _require_signed(squashed.proof_of(store, lineage, last) or materialise.open_container(store, lineage, last), keys, store)
     bases = materialise.LoadedBases(store)
     before, after = bases[epoch.base].state(), materialise.rebuild(store, last, bases)
     if before.root == after.root:
@@ -76,7 +77,7 @@ def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow, key
     return WayBack(last, epoch.base, container.unsigned(header, sections, after.manifest.schema), kind)
 
 
-def _require_signed(sent: Container, keys: Sequence[bytes], store: Store) -> None:
+def _require_signed(sent: Container | HeaderProof, keys: Sequence[bytes], store: Store) -> None:
     """Raise BadSignature unless one of these keys sealed a container: its commit binds the root that is rebuilt and proven."""
     for key in keys:
         try:

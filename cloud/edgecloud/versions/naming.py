@@ -58,7 +58,7 @@ def find_lineage(store: Store, name: Name) -> LineageRow:
     if name.model is not None:
         mine = [one for one in mine if one.model == name.model]
     if not mine:
-        silent = name.model is None and name.device in store.devices.names()
+        silent = name.model is None and bool(store.devices.keys(name.device))
         raise UnknownVersion(name=str(name), **({"fix": _SILENT.format(name.device)} if silent else {}))
     if len(mine) > 1:
         raise AmbiguousName(device=name.device, models=", ".join(one.model for one in mine), example=f"{name.device}/{mine[0].model}")

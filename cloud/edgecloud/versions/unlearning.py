@@ -107,6 +107,28 @@ def unlearn(
     return Unlearned(without, at_head, held, state, tuple(walk.dropped), walk.replayed, tuple(sorted(walk.nameless)), before)
 
 
+def forgotten_in(versions: Sequence[VersionRow]) -> Drops:
+    """Return what versions say that they have forgotten."""
+    found = set()
+    for version in versions:
+        if version.kind in ("delta", "exact") and version.extension:
+            try:
+                known = forgotten_of(_extension(version))
+            except ModelWireError:
+                continue  # then it is a delta like any other
+            found |= set() if known is None else {known}
+    return frozenset(found)
+
+
+def holds(version: VersionRow, rows: int, drops: Drops) -> tuple[bool, bool]:
+    """Return whether a recipe of so many rows says which samples they are of, and whether any of them is in `drops`."""
+    try:
+        ids = ids_of(_extension(version), rows)
+    except Malformed:
+        ids = None
+    return ids is not None, bool(_rows_in(version, ids, rows, drops))
+
+
 def update_for(unlearned: Unlearned) -> bytes:
     """Return the update that leads from the head to what it is without the samples, up to its commit, as the command `adopt` carries it.
 

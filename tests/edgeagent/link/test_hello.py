@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent import cli
-from edgeagent.link import session
+from edgeagent.link import quiet
 from edgeagent.service.goal import Goal
 from modelwire.errors import LinkError
 from modelwire.wire import log
@@ -186,8 +186,8 @@ def test_zero_ends_a_wait(tmp_path: Path, clock: FakeClock) -> None:
 
 
 def test_a_wait_is_never_longer_than_a_day(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert session.LONGEST_WAIT == 86_400
-    monkeypatch.setattr(session, "LONGEST_WAIT", 900)  # a day of this clock takes a while
+    assert quiet.LONGEST_WAIT == 86_400
+    monkeypatch.setattr(quiet, "LONGEST_WAIT", 900)  # a day of this clock takes a while
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
         r.serve(1)
@@ -204,7 +204,7 @@ def test_a_wait_is_never_longer_than_a_day(tmp_path: Path, clock: FakeClock, mon
 def test_a_clock_that_was_set_back_lengthens_no_wait_beyond_a_day(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "LONGEST_WAIT", 900)
+    monkeypatch.setattr(quiet, "LONGEST_WAIT", 900)
     c = centre(clock)
     with rig(tmp_path / "d", c) as r:
         r.serve(1)

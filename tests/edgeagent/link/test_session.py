@@ -82,7 +82,7 @@ def test_rounds_are_known_at_the_centre_bit_for_bit(tmp_path: Path, clock: FakeC
         assert last is not None and last.root == r.lineage.load().state.root
         assert r.device.database.one("SELECT count(*) FROM outbox")[0] == 0, "verified bytes are freed"
         for version, more in ((1, {"card"}), (3, set())):  # no samples came between the rounds
-            scores = {"loss_before", "loss_after", "accuracy_before", "accuracy_after", "mode", "samples", "steps"}
+            scores = {"loss_before", "loss_after", "accuracy_before", "accuracy_after", "mode", "samples", "steps", "plan"}
             assert scores | more == set(held[version].header.extension)
 
 

@@ -30,7 +30,7 @@ def test_the_list_of_clamped_tensors_is_paid_for_from_the_budget_however_long_it
         return replace(plain(*args, **more), clamped=many)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fitting, "snap", clamps)
-    with rig(tmp_path / "d", centre(clock), update__density="1", update__max_bytes="1100B") as r:
+    with rig(tmp_path / "d", centre(clock), update__density="1", update__max_bytes="1100B", update__kind="delta") as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
         report = one(r)

@@ -71,7 +71,7 @@ def test_the_kind_that_estimate_names_is_sent_and_is_the_smallest(
     if not name.startswith("int8"):
         runtime()
     file, held = file_of(name), centre(FakeClock(), file=file_of(name))
-    make_with(tmp_path / "d", {**SETTINGS, "update.density": density}, {"m": file})
+    make_with(tmp_path / "d", {**SETTINGS, "update.density": density, "update.kind": "delta"}, {"m": file})
     kinds = set()
     for number in range(1, 4):
         with rig(tmp_path / "d", held) as r:
@@ -98,7 +98,7 @@ class Turning(ScriptedModel):
 
 def test_a_round_that_leads_back_goes_as_a_snapshot_and_the_next_one_stands_on_it(tmp_path: Path) -> None:
     held = centre(FakeClock())
-    with rig(tmp_path / "d", held, lambda file, _: Turning(file, scale=0.5), update__density="1") as r:
+    with rig(tmp_path / "d", held, lambda file, _: Turning(file, scale=0.5), update__density="1", update__kind="delta") as r:
         fill(r.device, 16)  # one step a round
         r.run(Goal(rounds=3, timeout=6000))
         rows = {row["version"]: row for row in r.lineage.versions()}
@@ -111,7 +111,7 @@ def test_a_round_that_leads_back_goes_as_a_snapshot_and_the_next_one_stands_on_i
 
 def test_updates_that_become_one_go_as_a_snapshot_where_that_is_smaller(tmp_path: Path) -> None:
     held = centre(FakeClock())
-    with rig(tmp_path / "d", held, lambda file, _: Turning(file, scale=0.5), update__density="1") as r:
+    with rig(tmp_path / "d", held, lambda file, _: Turning(file, scale=0.5), update__density="1", update__kind="delta") as r:
         r.run(Goal(publish=True, timeout=60))
         fill(r.device, 16)
         for _ in range(3):

@@ -12,6 +12,7 @@ from edgeagent.service.goal import Goal
 from edgeagent.state.answers import KEPT, Answered
 from modelwire.identity import tensor_leaves
 from modelwire.merkle import merkle
+from modelwire.storage import to_bytes
 from modelwire.wire.records import Command, Response
 from tests.edgeagent.boards import Rig, centre, command, fill, rig
 from tests.edgeagent.by_hand import one
@@ -159,3 +160,55 @@ def test_a_command_that_comes_while_the_link_is_down_for_its_answer_is_answered_
         asked = command(r, 4)
         assert [(a.number, a.text) for a in told(r, asked, asked)] == [(4, "snapshot @2")]
         assert sorted(r.states()) == [1, 2]
+
+
+def pieces(r: Rig, number: int, tensor: int, leaf: int, digest: bytes) -> list[Response]:
+    """Ask for a leaf, piece by piece, until all of it came or none comes."""
+    out: list[Response] = []
+    start = 0
+    while True:
+        body = {"tensor": tensor, "leaf": leaf, "start": start, "digest": digest}
+        (said,) = told(r, command(r, number + len(out), "leaf", body=body))
+        out.append(said)
+        got = said.body.get("bytes", b"")
+        assert isinstance(got, bytes)
+        start += len(got)
+        if not said.ok or start == said.body["of"]:
+            return out
+
+
+def test_a_leaf_of_the_head_and_of_the_model_before_it_is_given_by_its_digest(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("modelwire.identity", "edgeagent.state.commands"):
+        monkeypatch.setattr(f"{place}.LEAF_BYTES", 16)  # the tiny net's tensors are of one leaf each
+    monkeypatch.setattr("edgeagent.state.commands.PIECE_MAX", 12)
+    with rig(tmp_path / "d", centre(clock)) as r:
+        grown(r)
+        spec, before = r.lineage.manifest.schema.tensors[1], r.lineage.load().state.weights[1]
+        old, stored = tensor_leaves(spec, before), to_bytes(spec.dtype, before)
+        came = pieces(r, 1, 1, 1, old[1])
+        assert [a.ok for a in came] == [True, True] and b"".join(bytes(a.body["bytes"]) for a in came) == stored[16:32]  # type: ignore[arg-type]
+        assert r.lineage.answers.given(1) is None, "nothing was changed, so nothing is kept"
+        one(r)
+        now = tensor_leaves(spec, r.lineage.load().state.weights[1])
+        moved = next(n for n, (a, b) in enumerate(zip(old, now, strict=True)) if a != b)
+        of_before = pieces(r, 10, 1, moved, old[moved])
+        assert b"".join(bytes(a.body["bytes"]) for a in of_before) == stored[16 * moved :][:16]  # type: ignore[arg-type]
+        assert [a.ok for a in pieces(r, 20, 1, moved, now[moved])] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"tensor": 0}, {"leaf": 99}, {"leaf": 1 << 62}, {"start": 1 << 62}, {"digest": bytes(32)}, {"digest": b"x"}, {"tensor": 99},
+     {"tensor": True}, {"start": -1}, {"x": 1}],
+)  # fmt: skip
+def test_a_leaf_that_is_not_there_or_has_another_digest_is_never_given(
+    tmp_path: Path, clock: FakeClock, body: dict[str, int | bytes]
+) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        grown(r)
+        leaves = tensor_leaves(r.lineage.manifest.schema.tensors[1], r.lineage.load().state.weights[1])
+        good = {"tensor": 1, "leaf": 0, "start": 0, "digest": leaves[0]}
+        (said,) = told(r, command(r, 1, "leaf", body={**good, **body}))
+        assert said.ok == (not body) and ("bytes" in said.body) == said.ok

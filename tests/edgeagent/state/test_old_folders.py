@@ -50,12 +50,25 @@ def test_a_folder_of_the_release_before_gets_the_tables_that_came_since(tmp_path
     loaded = make(tmp_path / "d")
     file = loaded.state / agent_tables.FILE
     back_to_4(file)
-    assert not {"resume", "taking"} & set(objects(file))
+    assert not {"resume", "taking", "figure", "plan"} & set(objects(file))
     for alone in (False, True, False):
         with open_folder(loaded, alone=alone) as opened:
             assert opened.lineages["tiny"].wish() is None and opened.lineages["tiny"].takings.current() is None
             assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
     assert objects(file) == objects(make(tmp_path / "e").state / agent_tables.FILE)
+
+
+def test_a_folder_of_release_5_gets_the_tables_of_the_planner(tmp_path: Path) -> None:
+    loaded = make(tmp_path / "d")
+    file = loaded.state / agent_tables.FILE
+    fresh, database = objects(file), sqlite3.connect(file, isolation_level=None)
+    for statement in ("DROP TABLE figure", "DROP TABLE plan", "PRAGMA user_version = 5"):
+        database.execute(statement)
+    database.close()
+    with open_folder(loaded, alone=True) as opened:
+        assert opened.lineages["tiny"].plans.last() is None and opened.lineages["tiny"].figures.all() == {}
+        assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
+    assert objects(file) == fresh
 
 
 def test_commands_end_with_the_code_of_an_old_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +88,7 @@ def back_to_4(path: Path) -> None:
         f"INSERT INTO old SELECT {', '.join(columns(database)[:-2])} FROM version",
         "DROP TABLE version", "ALTER TABLE old RENAME TO version", "CREATE INDEX version_by_state ON version (model, state, version)",
         "CREATE INDEX version_by_parent ON version (model, parent)", "DELETE FROM meta WHERE key='fork'", "DROP TABLE resume",
-        "DROP TABLE taking", "PRAGMA user_version = 4",
+        "DROP TABLE taking", "DROP TABLE figure", "DROP TABLE plan", "PRAGMA user_version = 4",
     ):  # fmt: skip
         database.execute(statement)
     database.close()

@@ -20,7 +20,8 @@ _HISTORY = (
     'SELECT l.device, l.model, h.epoch, h."commit", h.version FROM head h JOIN lineage l ON l.id = h.lineage ORDER BY 1, 2, 3',
     "SELECT number, record FROM act ORDER BY number",
     "SELECT number, record FROM trust ORDER BY number",
-    "SELECT sha256, bytes FROM blob ORDER BY sha256",
+    # The bytes of a refused version are never served, and verify says of them no more than that.
+    "SELECT sha256, bytes FROM blob WHERE sha256 NOT IN (SELECT blob FROM version WHERE status = 'refused') ORDER BY sha256",
 )
 
 

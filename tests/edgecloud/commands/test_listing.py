@@ -116,7 +116,7 @@ def test_a_log_that_is_long_is_not_followed_for_a_list_and_claims_are_told_all_t
 ) -> None:
     fleet.ok("claim", "new", "--count", "3", "--expires", "3650d")
     told = fleet.json("devices")["preauthorised"]
-    monkeypatch.setattr("edgecloud.commands.fleet.listing.LONG", 3)
+    monkeypatch.setattr("edgecloud.commands.fleet.claim.LONG", 3)
     assert fleet.json("devices")["preauthorised"] == told and len(told) == 1  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgecloud.registry import claims
+from edgecloud.registry import claims, statements
 from edgecloud.registry.claims import SERIALS_MAX, Statement, Withdrawal, check, prove, read, read_withdrawal, seal, withdraw
 from modelwire.errors import BadSignature, Malformed, TooLarge, WireError
 from modelwire.wire import cbor
@@ -80,7 +80,7 @@ def test_a_statement_out_of_range_is_neither_sealed_nor_read(change: dict[str, A
     said = replace(SAID, **change)
     with pytest.raises(WireError):
         seal(said, COMMAND, FLEET_ID)
-    body = cbor.encode(claims._plain(said), claims._LIMIT)
+    body = cbor.encode(claims._plain(said), statements._LIMIT)
     with pytest.raises(WireError):
         read(body + COMMAND.sign(claims.GIVEN, FLEET_ID, body), FLEET_ID, KEYS)
 

@@ -14,12 +14,13 @@ _VERBS: dict[str, dict[str, type]] = {
     "snapshot": {},
     "adopt": {"update": bytes},
     "leaves": {"tensor": int, "first": int},
+    "leaf": {"tensor": int, "leaf": int, "start": int, "digest": bytes},
     "take": {"id": bytes, "size": int},
 }
 
 
 def read_body(command: Record) -> dict[str, Any] | None:
-    """Check the body of a command; None stands for a verb that is not known (P47, P74, P75)."""
+    """Check the body of a command; None stands for a verb that is not known (P47, P74, P75, P80)."""
     verb, body = command.fields["verb"], dict(command.fields["body"])
     if verb not in _VERBS:
         return None
@@ -33,6 +34,8 @@ def read_body(command: Record) -> dict[str, Any] | None:
             raise Malformed("P47: bytes of a body")
     if verb == "take" and (len(body["id"]) != 32 or not body["size"]):
         raise Malformed("P74: an id of another length, or an update of nothing")
+    if verb == "leaf" and len(body["digest"]) != 32:
+        raise Malformed("P80: a digest of another length")
     if verb == "take" and body["size"] > limits.CONTAINER - 64:
         raise TooLarge("P75: an update that no device takes")
     return body

@@ -1,4 +1,4 @@
-"""The negative vectors of trust, greetings, links, commands, transfers, parts and topics. P37 to P70, P72, P74 to P79."""
+"""The negative vectors of trust, greetings, links, commands, transfers, parts and topics. P37 to P70, P72, P74 to P80."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def cases() -> Iterator[Case]:
     """Yield them all."""
     for part in (_trust, _time, _greetings, _links, _commands, _transfers, _part_forms, _part_proofs, _topics, _places, _updates, _takes):
         yield from part()
+    yield from _leaf()
 
 
 def _trust() -> Iterator[Case]:
@@ -326,6 +327,21 @@ def _updates() -> Iterator[Case]:
     for how, fields in others.items():
         data = container.seal(barn.header(barn.HEAD, **fields), barn.FIRST, barn.MANIFEST.schema, barn.DEVICE, FLEET_ID).data
         yield Case(f"an update of another {how}", "P70", "Malformed", "centre", data, held, good, held)
+
+
+def _leaf() -> Iterator[Case]:
+    right: dict[str, cbor.Value] = {"tensor": 0, "leaf": 1, "start": 32_768, "digest": barn.sha(b"a leaf")}
+    good = signed(values("command", verb="leaf", body=right))
+    for how, body in {
+        "no key": {}, "no digest": {k: v for k, v in right.items() if k != "digest"}, "a key more": {**right, "count": 1},
+        "the body of leaves": {"tensor": 0, "first": 0}, "a leaf of -1": {**right, "leaf": -1}, "a start of true": {**right, "start": True},
+        "a start of 2^63": {**right, "start": 1 << 63}, "a tensor that is a text": {**right, "tensor": "dense_kernel"},
+        "a digest that is a text": {**right, "digest": "x" * 32},
+    }.items():  # fmt: skip
+        yield of_record("P47", f"leaf with {how}", signed(values("command", verb="leaf", body=body)), "command", good=good)
+    for length in (0, 20, 31, 33, 64):
+        data = signed(values("command", verb="leaf", body={**right, "digest": bytes(length)}))
+        yield of_record("P80", f"leaf with a digest of {length} bytes", data, "command", good=good)
 
 
 def _takes() -> Iterator[Case]:

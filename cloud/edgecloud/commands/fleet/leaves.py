@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud.proving import repairing
 from edgecloud.registry import LineageRow, Request, SqliteStore
 from edgecloud.versions import comparing, materialise, naming
 from edgecommon.arguments import whole
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument
 from modelwire.lattice.state import ModelState
+from modelwire.merkle import LEAF_BYTES
+from modelwire.tensors import Schema
 from modelwire.wire import cbor
+from modelwire.wire.commands import LEAVES_MAX, Leaves
 
 from ..answer import Document, facts, registry_of, when
 from ..sealing import add_expires, add_key, ask, command_key, parse_expires, sealed, unlock
@@ -23,7 +27,9 @@ EXAMPLES = ("edgecloud leaves request pi-7 --tensor output_kernel", "edgecloud l
 
 def _request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="DEVICE[/MODEL]")
-    parser.add_argument("--tensor", required=True, metavar="NAME", help="a tensor of the model; edgecloud diff lists them")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--tensor", metavar="NAME", help="a tensor of the model; edgecloud diff lists them")
+    which.add_argument("--all", action="store_true", help="all tensors, as its head has them: what edgecloud repair goes by")
     parser.add_argument("--first", type=whole(0), default=0, metavar="LEAF", help="from which leaf on: 512 go into one answer (default: 0)")
     add_expires(parser)
     add_key(parser)
@@ -34,6 +40,8 @@ def request_leaves(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
         place = naming.find(store, naming.Name(*named, naming.LATEST))
         schema = materialise.LoadedBases(store)[place.base].manifest.schema
+        if args.all:
+            return _ask_all(args, store, place, schema, expires)
         names = [spec.name for spec in schema.tensors]
         if args.tensor not in names:
             raise BadArgument(reason=f"{place} has no tensor {args.tensor!r}", fix=f"one of: {', '.join(names[:20])}")
@@ -45,6 +53,46 @@ def request_leaves(args: argparse.Namespace) -> Answer:
     }  # fmt: skip
     said = f"{place.lineage}: leaves of {args.tensor} requested, number {asked.number}, until {when(asked.expiry)}"
     return Answer(document, lines_of([said, f"edgecloud leaves show {place.lineage} compares them"]))
+
+
+def _ask_all(args: argparse.Namespace, store: SqliteStore, place: naming.Place, schema: Schema, expires: int) -> Answer:
+    """Ask for all leaves of the head, and for those of no other version."""
+    commit = place.version.commit if place.version is not None else place.base
+    key, numbers, leaves = command_key(args, store), list[int](), 0
+    for tensor, spec in enumerate(schema.tensors):
+        count = -(-spec.size * spec.dtype.width // LEAF_BYTES)
+        for first in range(0, count, LEAVES_MAX):
+            numbers.append(ask(store, place.lineage, key, NAME, Leaves(tensor, first).body(), expires=expires, parent=commit).number)
+        leaves += count
+    document: Document = {"model": str(place.lineage), "version": str(place), "verb": NAME, "numbers": numbers, "leaves": leaves}
+    said = f"{place}: {leaves} leaves of {len(schema.tensors)} tensors requested, in {len(numbers)} commands"
+    return Answer(document, lines_of([said, f"edgecloud repair {place.lineage.device} goes on when they are answered"]))
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE[/MODEL]")
+    add_expires(parser)
+    add_key(parser)
+
+
+def fetch_leaves(args: argparse.Namespace) -> Answer:
+    """Ask a board for the bytes of those leaves of its lost head that are not those of what still is exact."""
+    expires, named = parse_expires(args.expires), _named(args.name)
+    with registry_of(args, readonly=False) as store, unlock(args, store), store.transaction():
+        place = naming.find(store, naming.Name(*named, naming.LATEST))
+        if place.version is None:
+            raise BadArgument(reason=f"{place} is the base, which no board has to give", fix=f"edgecloud show {place.lineage.device}")
+        mending = repairing.mend(store, place.lineage, place.version, materialise.LoadedBases(store))
+        if mending.why_not:
+            raise BadArgument(reason=f"{place}: {mending.why_not}", fix=f"edgecloud snapshot request {place.lineage}")
+        if mending.ask:
+            fix = f"edgecloud leaves request {place.lineage} --all"
+            raise BadArgument(reason=f"{place}: its board has not told the digests of all leaves yet", fix=fix)
+        key = command_key(args, store)
+        numbers = [ask(store, place.lineage, key, one.VERB, one.body(), expires=expires).number for one in mending.fetch]
+    document: Document = {"model": str(place.lineage), "version": str(place), "leaves": len(mending.bad), "numbers": numbers}
+    said = f"{place}: {len(mending.bad)} leaves requested, in {len(numbers)} commands; {mending.near} has the others"
+    return Answer(document, lines_of([said, f"edgecloud repair {place.lineage.device} goes on when they are answered"]))
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +160,12 @@ def _state(store: SqliteStore, place: naming.Place, bases: materialise.LoadedBas
 VERBS = (
     Verb(
         "request", "Ask a device for the leaves of one tensor of its head, the digests of its 64 KiB pieces.",
-        ("edgecloud leaves request pi-7/digits --tensor output_kernel --expires 12h",), request_leaves, _request_arguments,
+        ("edgecloud leaves request pi-7/digits --tensor output_kernel --expires 12h", "edgecloud leaves request pi-7 --all"),
+        request_leaves, _request_arguments,
+    ),
+    Verb(
+        "fetch", "Ask a device for the bytes of the leaves that a lost head needs.",
+        ("edgecloud leaves fetch pi-7/digits",), fetch_leaves, _fetch_arguments,
     ),
     Verb(
         "show", "Compare the last leaves that a device gave with those of the centre's head, and say which differ.",

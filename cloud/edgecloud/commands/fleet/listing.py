@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
-from edgecloud.audit import entries
-from edgecloud.audit.admissions import Admissions
-from edgecloud.registry import SqliteStore
+from edgecloud.intake import epochs
+from edgecloud.registry import ModelOutline, SqliteStore
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, add_limit, more, most, wrapped
 from modelwire.errors import ModelWireError, RegistryDamaged
@@ -19,11 +19,12 @@ from ..alarms import open_alarms
 from ..answer import Document, ago, now, registry_of, table, when
 from ..sealing import expires_type, parse_expires
 from ..waiting import ADMITTED, REVOKED
-from .claim import preauthorised, replayed
-from .overview import describe_all
+from .claim import listed, preauthorised
+from .overview import describe_all, describe_some
+from .resuming import wished
 
 SUSPICIOUS = 3  # epochs of a model in a day, above which the list says so: a board is rarely set up anew more often
-LONG = 20_000  # entries of a log, above which only what operators sealed is looked at: all of it is for `verify`
+AT_ONCE = 200  # devices above which all are looked at together, which costs the same as some hundreds one by one
 SILENT = 1  # exit code of --stale, where a device is
 STATES = ("on-line", "off-line", ADMITTED, REVOKED)
 
@@ -40,32 +41,32 @@ def add_listing(parser: argparse.ArgumentParser) -> None:
 
 
 def list_devices(args: argparse.Namespace) -> Answer:
-    at, limit = now(), most(args)
+    at, limit, order = now(), most(args), args.sort or "seen"
     with registry_of(args) as store:
-        everything = describe_all(store)
+        chosen = _chosen(store.tallies.outlines(order if order in ("head", "accuracy") else ""), args, at)
+        rows = _sorted(chosen, order)
+        shown = rows if limit is None else rows[:limit]
+        described = _described(store, shown, chosen)
+        remarks, hidden = _remarks(store, chosen, limit)
         expected, fault = _expected(store, args)
         alarms, namesakes = open_alarms(store), losses.namesakes_of(store, at)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
-    some = list(_chosen(everything, args, at))
-    rows = _sorted([(d, m) for d in some for m in d["models"] or [{}]], args.sort or "seen")
-    shown = rows if limit is None else rows[:limit]
-    text = table(_HEAD, [_cells(d, m, at) for d, m in shown])
-    remarks = list(_remarks(some))
-    hidden = "" if limit is None or len(remarks) <= limit else f"and of {len(remarks) - limit:,} more: -n 0 shows all"
-    text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(some, at), *remarks[:limit], hidden) if line)
+    text = table(_HEAD, [_cells(described[o.device], _model_of(described[o.device], o), at) for o in shown])
+    told = f"and of {hidden:,} more: -n 0 shows all" if hidden else ""
+    text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(chosen, at), *remarks, told) if line)
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     text += "".join(f"\n{visible(losses.namesake_line(one))}" for one in namesakes)
     plain = not any((args.name, args.model, args.status, args.stale))
     if plain:
         text += _waiting(messages, keys, expected, rejected, fault, limit)
-    said = _unique([d for d, _ in shown])
+    sums = _sums(chosen)
     document: Document = {
-        "devices": said, "more": len(some) - len(said), "totals": _sums(some), "waiting": keys, "quarantine": messages,
-        "rejected": rejected, "preauthorised": expected, "fault": fault or None, "alarms": alarms,
+        "devices": list(described.values()), "more": sums["devices"] - len(described), "totals": sums, "waiting": keys,
+        "quarantine": messages, "rejected": rejected, "preauthorised": expected, "fault": fault or None, "alarms": alarms,
         "of_another_fleet": namesakes,
     }  # fmt: skip
-    return Answer(document, text, code=SILENT if args.stale and some else 0)
+    return Answer(document, text, code=SILENT if args.stale and chosen else 0)
 
 
 _HEAD = (
@@ -82,60 +83,72 @@ def _cells(d: Document, m: Document, at: int) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-_ORDERS: dict[str, Callable[[Document, Document], Any]] = {  # all but the name: the largest first
-    "seen": lambda d, m: m.get("seen_at") or 0,
-    "name": lambda d, m: 0,
-    "head": lambda d, m: m.get("head") or 0,
-    "versions": lambda d, m: m.get("versions") or 0,
-    "bytes": lambda d, m: m.get("bytes") or 0,
-    "accuracy": lambda d, m: -1.0 if m.get("accuracy") is None else m["accuracy"],
+_ORDERS: dict[str, Callable[[ModelOutline], Any]] = {  # all but the name: the largest first
+    "seen": lambda o: o.seen_at or 0,
+    "name": lambda o: 0,
+    "head": lambda o: o.rank,
+    "versions": lambda o: o.versions,
+    "bytes": lambda o: o.size,
+    "accuracy": lambda o: o.rank,
 }
 
 
-def _sorted(rows: list[tuple[Document, Document]], order: str) -> list[tuple[Document, Document]]:
+def _sorted(rows: list[ModelOutline], order: str) -> list[ModelOutline]:
     """Return rows by name, and then by an order: what is equal in it stays by name."""
-    return sorted(rows, key=lambda row: _ORDERS[order](*row), reverse=True)
+    return sorted(rows, key=_ORDERS[order], reverse=True)
 
 
-def _chosen(devices: list[Document], args: argparse.Namespace, at: int) -> Iterator[Document]:
-    """Yield the devices that the command line asks for, with those of their models."""
-    longest = parse_expires(args.stale) if args.stale else None
-    for d in devices:
-        models = [m for m in d["models"] if not args.model or fnmatchcase(m["model"], args.model)]
-        if (args.name and not fnmatchcase(d["device"], args.name)) or (args.model and not models):
-            continue
-        if args.status in (ADMITTED, REVOKED) and d["status"] != args.status:
-            continue
-        if args.status in ("on-line", "off-line"):
-            models = [m for m in models if m["state"] == args.status.replace("-", " ")]
-            if not models:
-                continue
-        if longest is not None and (d["status"] != ADMITTED or at - (d["seen_at"] or d["admitted_at"] or 0) < longest):
-            continue
-        yield {**d, "models": models}
+def _chosen(rows: list[ModelOutline], args: argparse.Namespace, at: int) -> list[ModelOutline]:
+    """Return the models that the command line asks for, and the devices without one; by name."""
+    if args.name:
+        rows = [o for o in rows if fnmatchcase(o.device, args.name)]
+    if args.stale:  # of all its models: one that speaks is no silent device
+        spoke: dict[str, int] = {}
+        for o in rows:
+            spoke[o.device] = max(spoke.get(o.device, 0), o.seen_at or 0)
+        longest = parse_expires(args.stale)
+        rows = [o for o in rows if o.admitted_at is not None and at - (spoke[o.device] or o.admitted_at) >= longest]
+    if args.model:
+        rows = [o for o in rows if o.lineage is not None and fnmatchcase(o.model, args.model)]
+    if args.status in (ADMITTED, REVOKED):
+        rows = [o for o in rows if (o.admitted_at is not None) == (args.status == ADMITTED)]
+    elif args.status:
+        rows = [o for o in rows if o.online is not None and bool(o.online) == (args.status == STATES[0])]
+    return rows
 
 
-def _unique(devices: list[Document]) -> list[Document]:
-    """Return devices in the order of their first row, each once."""
-    return list({d["device"]: d for d in devices}.values())
+def _described(store: SqliteStore, shown: list[ModelOutline], chosen: list[ModelOutline]) -> dict[str, Document]:
+    """Return what a document says of the devices of a page, in the order of their first row, and of their chosen models."""
+    names = dict.fromkeys(o.device for o in shown)
+    models = {(o.device, o.model) for o in chosen if o.device in names}
+    if len(names) > AT_ONCE:
+        everything = {d["device"]: d for d in describe_all(store)}
+        found = {name: everything[name] for name in names}
+    else:
+        found = describe_some(store, names)
+    return {name: {**d, "models": [m for m in d["models"] if (name, m["model"]) in models]} for name, d in found.items()}
 
 
-def _sums(devices: list[Document]) -> Document:
-    models = [m for d in devices for m in d["models"]]
+def _model_of(device: Document, row: ModelOutline) -> Document:
+    return next((m for m in device["models"] if m["model"] == row.model), {})
+
+
+def _sums(rows: list[ModelOutline]) -> Document:
+    models = [o for o in rows if o.lineage is not None]
     return {
-        "devices": len(devices), "admitted": sum(d["status"] == ADMITTED for d in devices), "models": len(models),
-        "on_line": sum(m["state"] == "on line" for m in models), "versions": sum(m["versions"] for m in models),
-        "bytes": sum(m["bytes"] for m in models),
+        "devices": len({o.device for o in rows}), "admitted": len({o.device for o in rows if o.admitted_at is not None}),
+        "models": len(models), "on_line": sum(bool(o.online) for o in models), "versions": sum(o.versions for o in models),
+        "bytes": sum(o.size for o in models),
     }  # fmt: skip
 
 
-def _totals(devices: list[Document], at: int) -> str:
+def _totals(rows: list[ModelOutline], at: int) -> str:
     """Return the fleet in a line."""
-    if not devices:
+    if not rows:
         return ""
-    t = _sums(devices)
+    t = _sums(rows)
     gone = t["devices"] - t["admitted"]
-    newest = max((d["seen_at"] for d in devices if d["seen_at"] is not None), default=None)
+    newest = max((o.seen_at for o in rows if o.seen_at is not None), default=None)
     parts = [
         f"{t['devices']:,} {'device' if t['devices'] == 1 else 'devices'}" + (f", {gone:,} of them revoked" if gone else ""),
         f"{t['on_line']:,} of {t['models']:,} {'model' if t['models'] == 1 else 'models'} on line",
@@ -144,16 +157,32 @@ def _totals(devices: list[Document], at: int) -> str:
     return wrapped("; ".join(part for part in parts if part))
 
 
-def _remarks(devices: list[Document]) -> Iterator[str]:
-    """Yield what is to be said of some devices besides their rows."""
-    each = [(d, m) for d in devices for m in d["models"]]
-    for d, m in each:
-        if (version := m["would_resume"]) is not None:
-            which = f"{d['device']}/{m['model']} would like its last model @{version} back"
-            yield visible(f"{which}; `edgecloud devices resume` with its name allows it")
-    yield from (visible(told) for d, m in each if (told := losses.line(f"{d['device']}/{m['model']}", m["lost"])))
-    yield from (visible(losses.witness_line(seen)) for d in devices for seen in d["witness"])
-    yield from (visible(words) for d, m in each if (words := _burning(d["device"], m)))
+def _remarks(store: SqliteStore, rows: list[ModelOutline], limit: int | None) -> tuple[list[str], int]:
+    """Return what is to be said of some models besides their rows, `limit` lines of it, and of how many more nobody looked."""
+    some = store.lineages.remarkable(now() - epochs.DAY, SUSPICIOUS + 1)
+    names = {o.device for o in rows}
+    each = {kind: [o for o in rows if kind in some.get(o.lineage or 0, ())] for kind in ("wish", "lost", "epochs")}
+    seen = [one for one in losses.witnesses_of(store) if one["device"] in names]
+    looks: list[Callable[[], str]] = [partial(_wish, store, o) for o in each["wish"]]
+    looks += [partial(_loss, store, o) for o in each["lost"]]
+    looks += [partial(losses.witness_line, one) for one in seen]
+    looks += [partial(_burning, store, o) for o in each["epochs"]]
+    lines: list[str] = []
+    for done, look in enumerate(looks):
+        if limit is not None and len(lines) >= limit:
+            return lines, len(looks) - done
+        lines += [visible(said)] if (said := look()) else []
+    return lines, 0
+
+
+def _wish(store: SqliteStore, row: ModelOutline) -> str:
+    version = wished(store, store.lineages.by_id(row.lineage or 0))
+    which = f"{row.device}/{row.model} would like its last model @{version} back"
+    return f"{which}; `edgecloud devices resume` with its name allows it" if version else ""
+
+
+def _loss(store: SqliteStore, row: ModelOutline) -> str:
+    return losses.line(f"{row.device}/{row.model}", losses.lost_of(store, store.lineages.by_id(row.lineage or 0)))
 
 
 def _waiting(
@@ -177,34 +206,22 @@ def _waiting(
     return text
 
 
-def _burning(device: str, model: Document) -> str:
+def _burning(store: SqliteStore, row: ModelOutline) -> str:
     """Return what is to be said of a model that opens epochs as no sound board does; empty for the others."""
+    model = _model_of(describe_some(store, [row.device])[row.device], row)
     opened, free_at = model["epochs_of_a_day"], model["epochs_free_at"]
     if opened <= SUSPICIOUS:
         return ""
     until = f", and opens no more before {when(free_at)}" if free_at else ""
     way = "edgecloud devices reset, or revoke where its key may be in other hands" if free_at else "is it sound, or has somebody its key?"
-    return f"{device}/{model['model']} has opened {opened} epochs in a day{until}: {way}"
+    return f"{row.device}/{row.model} has opened {opened} epochs in a day{until}: {way}"
 
 
 def _expected(store: SqliteStore, args: argparse.Namespace) -> tuple[list[Document], str]:
     """Return which boards claims let in, or what is wrong with the log: the other lists are of use all the same."""
     try:
-        end = store.log.end()
-        if end is None or end.number <= LONG:
-            return preauthorised(replayed(store, args), now()), ""
-        return preauthorised(_sealed(store), now()), ""
+        return preauthorised(listed(store, args), now()), ""
     except RegistryDamaged as error:
         return [], error.message
     except ModelWireError as error:
         return [], f"the log holds what nobody sealed: {error.message}"
-
-
-def _sealed(store: SqliteStore) -> Admissions:
-    """Return what operators sealed, from a log that is too long to be followed link by link for a list."""
-    held = Admissions(store.identity)
-    rows = [entries.parse(row) for row in store.log.about_none()]
-    if any(entry.kind == entries.CLAIM for entry in rows):
-        for entry in rows:
-            held.take(entry)
-    return held

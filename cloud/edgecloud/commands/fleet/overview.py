@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from edgecloud.intake import epochs
 from edgecloud.intake.decision import Bounds
@@ -18,26 +18,37 @@ from ..waiting import ADMITTED, REVOKED, line
 from .resuming import wished
 
 ACCURACY = "accuracy_after"
+RARE = frozenset({"epochs", "lost", "wish"})  # what few models have: those of `Lineages.remarkable`
 
 
-def describe_all(store: SqliteStore, device: str | None = None) -> list[Document]:
-    """Return what a document says of a device, or of all of them, and of their models; by name."""
-    keys = store.devices.all_keys() if device is None else {device: store.devices.keys(device)}
+def describe_all(store: SqliteStore) -> list[Document]:
+    """Return what a document says of all devices and of their models; by name."""
     standings, witnesses = defaultdict[str, list[LineageStanding]](list), defaultdict[str, list[Document]](list)
-    for standing in store.lineages.standings(device):
+    for standing in store.lineages.standings():
         standings[standing.lineage.device].append(standing)
-    for witness in losses.witnesses_of(store, device):
+    for witness in losses.witnesses_of(store):
         witnesses[witness["device"]].append(witness)
     some = store.lineages.remarkable(now() - epochs.DAY)
-    return [_described(store, name, known, standings[name], witnesses[name], some) for name, known in sorted(keys.items())]
+    return [
+        _described(store, name, known, standings[name], witnesses[name], some) for name, known in sorted(store.devices.all_keys().items())
+    ]
+
+
+def describe_some(store: SqliteStore, names: Iterable[str]) -> dict[str, Document]:
+    """Return the same of some devices by name: a few queries for each of them, however many others there are."""
+    return {
+        name: _described(store, name, store.devices.keys(name), store.lineages.standings(name), losses.witnesses_of(store, name), None)
+        for name in names
+    }
 
 
 def _described(
     store: SqliteStore, name: str, known: list[DeviceKey], models: list[LineageStanding], witness: list[Document],
-    some: Mapping[int, frozenset[str]],
+    some: Mapping[int, frozenset[str]] | None,
 ) -> Document:  # fmt: skip
+    """Return what a document says of a device. some: what few models have, by lineage; None: it is looked up."""
     active = [k for k in known if k.revoked_at is None]
-    told = [_model(store, m, active, some.get(m.lineage.id, frozenset())) for m in models]
+    told = [_model(store, m, active, RARE if some is None else some.get(m.lineage.id, frozenset())) for m in models]
     seen = [m.seen_at for m in models if m.seen_at is not None]
     return {
         "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],

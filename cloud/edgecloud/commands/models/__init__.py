@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["card", "diff", "forget", "log", "materialise", "replay", "show"]
+__all__ = ["card", "diff", "evidence", "forget", "log", "materialise", "prove", "replay", "show", "why"]

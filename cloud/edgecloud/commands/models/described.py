@@ -9,8 +9,8 @@ from modelwire.wire import cbor
 from ..answer import Document
 
 
-def describe(store: SqliteStore, lineage: LineageRow, v: VersionRow) -> Document:
-    """Return a version as JSON holds it."""
+def describe(store: SqliteStore, lineage: LineageRow, v: VersionRow, before: Document | None = None) -> Document:
+    """Return a version as JSON holds it. before: the one of the next number above, where it was described just now."""
     metrics = cbor.decode(v.extension, "extension") if v.extension else {}
     assert isinstance(metrics, dict)  # ingest has parsed it
     metrics.pop(cards.KEY, None)
@@ -18,7 +18,26 @@ def describe(store: SqliteStore, lineage: LineageRow, v: VersionRow) -> Document
         "name": f"{lineage}@{v.version}", "version": v.version, "epoch": v.epoch, "kind": v.kind, "status": v.status.value,
         "reason": v.reason, "commit": v.commit, "parent": v.parent, "base": v.base, "base_before": base_before(store, v), "root": v.root,
         "bytes": v.size, "received_at": v.received_at, "metrics": metrics, "skipped": store.versions.skipped(v.id),
+        **held(store, lineage, v, before),
     }  # fmt: skip
+
+
+def held(store: SqliteStore, lineage: LineageRow, v: VersionRow, before: Document | None) -> Document:
+    """Return what of a version is held: all of it, what leads to it, or no more than what proves it."""
+    left, near = store.thinnings.get(v.id), list[int]()
+    if left is not None and left.gone:
+        beside = before is not None and not before["recoverable"]  # of a run of them all have the same beside them
+        near = before["nearest"] if before is not None and beside else [
+            n for n in store.thinnings.nearest(lineage.id, v.version) if n is not None
+        ]  # fmt: skip
+    return {"recoverable": left is None or not left.gone, "squashed": left is not None and not left.gone, "nearest": near}
+
+
+def thinned(version: Document) -> str:
+    """Return what was thinned of a version, in words."""
+    if version["recoverable"]:
+        return "squashed" if version["squashed"] else ""
+    return f"no longer recoverable; nearest {' and '.join(f'@{n}' for n in version['nearest']) or 'none'}"
 
 
 def base_before(store: SqliteStore, v: VersionRow) -> bytes:

@@ -12,7 +12,7 @@ from modelwire.errors import BadArgument
 from .. import losses
 from ..alarms import open_alarms
 from ..answer import Document, registry_of, table, when
-from .described import carried, describe, other_base
+from .described import carried, describe, other_base, thinned
 
 NAME = "log"
 HELP = "List a model's versions, newest first, refused and lost ones too, and what else its device sent that was refused."
@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> Answer:
         lineage = naming.find_lineage(store, name)
         lost = losses.lost_of(store, lineage)
         held = store.versions.count(lineage.id)
-        versions = [describe(store, lineage, v) for v in store.versions.newest(lineage.id, limit)]
+        versions = list[Document]()
+        for v in store.versions.newest(lineage.id, limit):
+            versions.append(describe(store, lineage, v, versions[-1] if versions else None))
         refusals: list[Document] = [
             {"version": r.version, "epoch": r.epoch, "error": r.error, "reason": r.reason, "at": r.at, "commit": r.commit,
              "repeats": r.repeats}
@@ -82,5 +84,5 @@ def _change(version: Document, what: str) -> str:
 def _note(version: Document) -> str:
     """Return why a version was refused, or what it carries and what the device says of it."""
     said = version["metrics"].get("note")
-    words = [other_base(version), carried(version["skipped"]), said[:80] if isinstance(said, str) else ""]
+    words = [thinned(version), other_base(version), carried(version["skipped"]), said[:80] if isinstance(said, str) else ""]
     return version["reason"] or "; ".join(word for word in words if word)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> Answer:
         base = bases[place.base]
         state = materialise.rebuild(store, place.version, bases) if place.version else base.state()
         commit = place.version.commit if place.version else place.base
-        root = state.root
+        root = place.version.root if place.version else base.manifest.root  # proven on the way
         said = {"name": str(place), "commit": commit.hex(), "root": root.hex(), "base": place.base.hex()}
         data = exporting.export(path, state, base, said)
     digest = hashlib.sha256(data).digest()

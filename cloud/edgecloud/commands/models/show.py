@@ -11,9 +11,9 @@ from modelwire.errors import UnknownDevice, WireError
 
 from .. import losses
 from ..answer import Document, facts, now, registry_of, when
-from ..fleet.overview import describe_all
+from ..fleet.overview import describe_some
 from .card import as_document, summary
-from .described import carried, describe, notes_on, other_base
+from .described import carried, describe, notes_on, other_base, thinned
 
 NAME = "show"
 HELP = "Show a device, or one version."
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Answer:
     name = naming.parse(args.name)
     with registry_of(args) as store:
         if name.version is None and name.model is None:
-            if name.device not in store.devices.names():
+            if not store.devices.keys(name.device):
                 raise UnknownDevice(device=name.device)
             return _show_device(store, name.device)
         place = naming.find(store, name)
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> Answer:
     text = facts(
         (
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
+            ("held", thinned(v)),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", carried(v["skipped"])),
             ("base before", v["base_before"].hex() if other_base(v) else ""),
@@ -57,16 +58,13 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _show_device(store: SqliteStore, device: str) -> Answer:
-    document = describe_all(store, device)[0]
+    document = describe_some(store, [device])[device]
     document["annotations"] = notes_on(store, "device", device)
     said = (("key", ", ".join(document["keys"])), ("fingerprint", ", ".join(document["fingerprints"])))
     lines = [facts((("device", device), ("status", document["status"]), *said))]
     for model in document["models"]:
         lineage = store.lineages.get(device, model["model"])
         assert lineage is not None
-        rows = store.versions.of(lineage.id)
-        model["versions"] = len(rows)
-        model["bytes"] = sum(v.size for v in rows)
         model["requests"] = [
             {
                 "number": r.number, "verb": r.verb, "created_at": r.created_at, "expires_at": r.expiry,
@@ -82,7 +80,7 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
             facts(
                 (
                     ("model", model["model"]), ("head", f"@{model['head']}"), ("verified", f"@{model['verified']}"),
-                    ("epoch", model["epoch"]), ("versions", f"{len(rows)}, {model['bytes']} bytes in all"),
+                    ("epoch", model["epoch"]), ("versions", f"{model['versions']}, {model['bytes']} bytes in all"),
                     ("lost", losses.numbers(model["lost"])), ("link", model["state"]), ("seen", when(model["seen_at"])),
                     ("runtime", model["runtime"]), ("agent", model["agent"]), ("asked for", ", ".join(open_requests)),
                     *(("answered", _answered(r)) for r in answered), *(("expired", said) for said in expired),

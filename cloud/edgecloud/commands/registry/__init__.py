@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["anchor", "audit", "backup", "doctor", "ingest", "init", "restore", "verify", "version"]
+__all__ = [
+    "anchor", "audit", "backup", "compact", "doctor", "ingest", "init", "policy", "repair", "restore", "stats", "thin", "verify", "version",
+    "whatif",
+]  # fmt: skip

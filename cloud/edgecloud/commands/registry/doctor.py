@@ -44,7 +44,6 @@ EXAMPLES = (
 RESTORED = "where you restored it yourself, that is why, and nothing is to be mended; else somebody put an older copy here: docs/log.md"
 NOT_RESTORED = "see who changed the registry, and restore the newest backup that is whole: docs/log.md"
 PUT_BACK = "put back the fleet.pub of this registry: edgecloud init wrote it, and boards have copies"
-MANY = 1_000_000  # versions that are counted as waiting, and no more
 MARKS = {True: "ok", False: "FIX", None: "--"}  # the last is of what was not tried
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
@@ -153,7 +152,7 @@ def _waits(path: Path) -> str:
     """Return what waits, and for whom; empty when nothing does. None of it is a fault."""
     store = open_registry(path, readonly=True)
     try:
-        versions, strangers = len(store.versions.unverified(MANY)), len(waiting_keys(store))
+        versions, strangers = store.tallies.waiting(), len(waiting_keys(store))
         namesakes = namesakes_of(store, now())
     finally:
         store.close()

@@ -116,6 +116,7 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
         "carried": {
             "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims
         },
+        "policies": carried.policies, "erased": list(carried.erased),
         "left_out": list(carried.left_out), "unread": unread,
     }  # fmt: skip
     lines = [f"{target}: restored from {source}, integrity ok"]
@@ -132,6 +133,10 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
         lines.append("if you did that, add them again: edgecloud devices add")
     if carried.claims:
         lines.append(f"{carried.claims} claims given or withdrawn since the backup were brought along")
+    if carried.policies:
+        lines.append("what is kept was decided anew since the backup, and holds; edgecloud thin carries it out again")
+    for device in carried.erased:
+        lines.append(f"{device} was erased since the backup, and its bytes are in this copy again: edgecloud erase {device}")
     if carried.trusts:
         lines.append(f"{carried.trusts} newer trust records were brought along")
     lines.append("what boards have sent since this copy was made is not in it: each tells by number what is lost, when it says hello;")

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgecloud.registry.rows import Base, Epoch, HeadRow, LineageRow, LineageStanding, ModelWish, NewVersion, PresenceRow, VersionRow
+from edgecloud.registry.rows import (
+    Base,
+    DeviceTally,
+    Epoch,
+    HeadRow,
+    KeptTally,
+    KindTally,
+    LineageRow,
+    LineageStanding,
+    ModelOutline,
+    ModelWish,
+    NewVersion,
+    PresenceRow,
+    VersionRow,
+)
 
 
 class Bases(Protocol):
@@ -36,8 +50,8 @@ class Lineages(Protocol):
     def standings(self, device: str | None = None) -> list[LineageStanding]:
         """Return how every model of a device, or of the fleet, stands, by device and model."""
 
-    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
-        """Return which lineages had "epochs" granted since a time, have "lost" numbers, or a "wish"."""
+    def remarkable(self, since: int, epochs: int = 1) -> dict[int, frozenset[str]]:
+        """Return which lineages had so many "epochs" granted since a time, have "lost" numbers, or a "wish"."""
 
     def used(self, lineage: int, version: int) -> None:
         """Remember that a device has used this number: it is never granted again."""
@@ -134,3 +148,34 @@ class Versions(Protocol):
         """Remember that the version with this id carries the numbers first..last that were never sent alone."""
 
     def skipped(self, version: int) -> list[tuple[int, int]]: ...
+
+
+class Tallies(Protocol):
+    """Counters of the versions, exact at every commit: what they say costs no look at the versions."""
+
+    def by_kind(self, device: str | None = None) -> list[KindTally]:
+        """Return what came as each kind, of one device or of all, by the kind's name."""
+
+    def kept(self, device: str | None = None) -> KeptTally:
+        """Return what is stored beside the containers."""
+
+    def measured(self, name: str) -> tuple[int, str] | None:
+        """Return when a figure of this registry was measured, and what it came to; None when it never was."""
+
+    def set_measured(self, name: str, said: str, now: int) -> None:
+        """Keep a figure that was measured, in the place of the one before."""
+
+    def largest(self, limit: int) -> list[DeviceTally]:
+        """Return the devices that sent the most bytes, those first."""
+
+    def senders(self) -> int:
+        """Return how many devices have sent a version."""
+
+    def outlines(self, order: str = "") -> list[ModelOutline]:
+        """Return every model of the fleet, and every device that has none, by name. order: "head" or "accuracy" for their rank."""
+
+    def waiting(self) -> int:
+        """Return how many versions nobody has judged yet."""
+
+    def recount(self) -> int:
+        """Count anew where the counters are not what the versions come to, and return how many lineages that were."""

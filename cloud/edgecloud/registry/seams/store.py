@@ -9,7 +9,9 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .models import Bases, Lineages, Versions
+from .keeping import Policies, States
+from .models import Bases, Lineages, Tallies, Versions
+from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
 
@@ -22,13 +24,18 @@ class Store(Protocol):
     devices: Devices
     lineages: Lineages
     versions: Versions
+    tallies: Tallies
     inbox: Inbox
     losses: Losses
     refusals: Refusals
     requests: Requests
     transfers: Transfers
     annotations: Annotations
+    thinnings: Thinnings
+    erasures: Erasures
     log: Log
+    states: States
+    policies: Policies
     blobs: BlobStore
 
     @property

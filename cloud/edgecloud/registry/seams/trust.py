@@ -86,6 +86,12 @@ class Log(Protocol):
     def about_none(self) -> Iterator[LogEntry]:
         """Yield the entries that are about no version, in order: what operators sealed, and epochs."""
 
+    def has_claims(self) -> bool:
+        """Return whether any entry gives a claim; an entry that only reads so may count, too."""
+
+    def about(self, subject: bytes) -> Iterator[LogEntry]:
+        """Yield the entries about a version, in order."""
+
     def place(self, subject: bytes) -> int:
         """Return the number of the newest entry about a version, 0 when there is none."""
 

@@ -11,6 +11,8 @@ from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
 from modelwire.wire.log import Link, next_link
 
+from .tallies import CLAIM
+
 AT_ONCE = 10_000  # entries that are read together
 
 
@@ -47,6 +49,14 @@ class SqliteLog:
 
     def about_none(self) -> Iterator[LogEntry]:
         for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = x'' ORDER BY number"):
+            yield LogEntry(*row)
+
+    def has_claims(self) -> bool:
+        wanted = f"SELECT 1 FROM log INDEXED BY log_claims WHERE instr(entry, x'{CLAIM.hex()}') > 0 LIMIT 1"
+        return self._database.maybe(wanted) is not None
+
+    def about(self, subject: bytes) -> Iterator[LogEntry]:
+        for row in self._database.all("SELECT number, subject, entry, link FROM log WHERE subject = ? ORDER BY number", subject):
             yield LogEntry(*row)
 
     def place(self, subject: bytes) -> int:

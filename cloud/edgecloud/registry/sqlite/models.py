@@ -147,7 +147,7 @@ class SqliteLineages:
     """Implements Lineages."""
 
     _ALL = "SELECT id, device, model, last_version FROM lineage"
-    _OF_DEVICE = "WHERE ?1 IS NULL OR lineage IN (SELECT id FROM lineage WHERE device = ?1)"
+    _OF_DEVICE = "WHERE lineage IN (SELECT id FROM lineage WHERE device = ?1)"
     _EPOCH = "SELECT lineage, epoch, state, base, floor, granted_at FROM epoch"
 
     def __init__(self, database: Database, log: Log) -> None:
@@ -176,32 +176,32 @@ class SqliteLineages:
         return [LineageRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY device, model")]
 
     def standings(self, device: str | None = None) -> list[LineageStanding]:
+        of, which, values = (self._OF_DEVICE, "WHERE l.device = ?1", [device]) if device is not None else ("", "", [])
         rows = self._database.all(
-            # MATERIALIZED: one walk over the index version_totals, and not one for each lineage.
-            "WITH present AS MATERIALIZED (SELECT lineage, max(epoch) AS epoch FROM epoch GROUP BY lineage),"
-            " total AS MATERIALIZED (SELECT lineage, count(*) AS versions, sum(size) AS bytes, max(version) AS newest"
-            f"  FROM version INDEXED BY version_totals {self._OF_DEVICE} GROUP BY lineage)"
+            "WITH present AS MATERIALIZED (SELECT lineage, max(epoch) AS epoch FROM epoch"
+            f" {of} GROUP BY lineage),"
+            " total AS MATERIALIZED (SELECT lineage, sum(versions) AS versions, sum(bytes) AS bytes, max(newest) AS newest"
+            f"  FROM tally {of} GROUP BY lineage)"
             " SELECT l.id, l.device, l.model, l.last_version, coalesce(p.epoch, 0), coalesce(e.floor, 0), coalesce(h.version, 0),"
             "  h.version_id,"
-            "  (SELECT coalesce(max(v.version), 0) FROM version v INDEXED BY version_totals"
-            "   WHERE v.lineage = l.id AND v.epoch = p.epoch AND v.status = 'verified'),"
+            "  (SELECT coalesce(max(v.last_verified), 0) FROM tally v WHERE v.lineage = l.id AND v.epoch = p.epoch),"
             "  coalesce(t.versions, 0), coalesce(t.bytes, 0), coalesce(n.extension, x''),"
             "  CASE WHEN n.received_at > coalesce(l.seen_at, 0) THEN n.received_at ELSE l.seen_at END,"
             "  l.online, l.boot, l.runtime, l.agent"
             " FROM lineage l LEFT JOIN present p ON p.lineage = l.id"
             " LEFT JOIN epoch e ON e.lineage = l.id AND e.epoch = p.epoch LEFT JOIN head h ON h.lineage = l.id AND h.epoch = p.epoch"
             " LEFT JOIN total t ON t.lineage = l.id LEFT JOIN version n ON n.lineage = l.id AND n.version = t.newest"
-            " WHERE ?1 IS NULL OR l.device = ?1 ORDER BY l.device, l.model",
-            device,
+            f" {which} ORDER BY l.device, l.model",
+            *values,
         )
         return [LineageStanding(LineageRow(*row[:4]), *(*row[4:13], bool(row[13]), *row[14:])) for row in rows]
 
-    def remarkable(self, since: int) -> dict[int, frozenset[str]]:
+    def remarkable(self, since: int, epochs: int = 1) -> dict[int, frozenset[str]]:
         rows = self._database.all(
-            "SELECT lineage, 'epochs' FROM epoch WHERE granted_at >= ?"
+            "SELECT lineage, 'epochs' FROM epoch WHERE granted_at >= ? GROUP BY lineage HAVING count(*) >= ?"
             " UNION SELECT lineage, 'lost' FROM lost UNION SELECT lineage, 'wish' FROM wish",
-            since,
-        )
+            since, epochs,
+        )  # fmt: skip
         out: dict[int, frozenset[str]] = {}
         for lineage, what in rows:
             out[lineage] = out.get(lineage, frozenset()) | {what}
@@ -343,13 +343,16 @@ class SqliteVersions:
         return self._many("WHERE lineage = ? ORDER BY version DESC LIMIT ?", lineage, -1 if limit is None else limit)
 
     def count(self, lineage: int) -> int:
-        return self._database.number("SELECT count(*) FROM version WHERE lineage = ?", lineage)
+        return self._database.number("SELECT coalesce(sum(versions), 0) FROM tally WHERE lineage = ?", lineage)
 
     def chain(self, version: VersionRow) -> list[VersionRow]:
         rows = self._database.all(
-            "WITH RECURSIVE chain (id, parent_id, kind) AS ("
-            " SELECT id, parent_id, kind FROM version WHERE id = ?"
-            " UNION ALL SELECT v.id, v.parent_id, v.kind FROM version v JOIN chain c ON v.id = c.parent_id WHERE c.kind <> 'snapshot'"
+            # A squash stands in the place of a version's own container, and begins where it says.
+            "WITH RECURSIVE link (id, before, kind) AS NOT MATERIALIZED ("
+            " SELECT v.id, CASE WHEN s.blob IS NULL THEN v.parent_id ELSE s.from_id END, coalesce(s.kind, v.kind)"
+            " FROM version v LEFT JOIN squash s ON s.version_id = v.id), chain (id, before, kind) AS ("
+            " SELECT id, before, kind FROM link WHERE id = ?"
+            " UNION ALL SELECT l.id, l.before, l.kind FROM link l JOIN chain c ON l.id = c.before WHERE c.kind <> 'snapshot'"
             f") {self._ALL} WHERE id IN (SELECT id FROM chain) ORDER BY id",
             version.id,
         )
@@ -381,13 +384,21 @@ class SqliteVersions:
             self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
 
     def last_verified(self, lineage: int, before: int) -> VersionRow | None:
-        # Numbers rise from epoch to epoch.
-        return self._first("WHERE lineage = ? AND epoch < ? AND status = 'verified' ORDER BY version DESC LIMIT 1", lineage, before)
+        # Numbers rise from epoch to epoch: those of earlier ones are not above the floor. So none of this one is looked at.
+        return self._first(
+            "WHERE lineage = ?1 AND epoch < ?2 AND status = 'verified' AND version <="
+            " coalesce((SELECT floor FROM epoch WHERE lineage = ?1 AND epoch >= ?2 ORDER BY epoch LIMIT 1), 9223372036854775807)"
+            " ORDER BY version DESC LIMIT 1",
+            lineage, before,
+        )  # fmt: skip
 
     def verified(self, lineage: int, epoch: int) -> int:
+        # Not the counters: a board lets go of what is verified, and whoever writes to them moves no version's row.
         return self._database.number(
-            "SELECT coalesce(max(version), 0) FROM version WHERE lineage = ? AND epoch = ? AND status = 'verified'", lineage, epoch
-        )
+            "SELECT coalesce(max(version), 0) FROM version WHERE lineage = ?1 AND epoch = ?2 AND status = 'verified'"
+            " AND version > coalesce((SELECT floor FROM epoch WHERE lineage = ?1 AND epoch = ?2), 0)",
+            lineage, epoch,
+        )  # fmt: skip
 
     def skip(self, version: int, first: int, last: int) -> None:
         self._database.run("INSERT INTO skipped VALUES (?, ?, ?) ON CONFLICT DO NOTHING", version, first, last)

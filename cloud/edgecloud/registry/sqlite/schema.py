@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
+from . import deleting, tallies, views
 from . import tables as tables_of
-from . import views
 from .database import no_registry
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 12  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 15  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -80,6 +80,22 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tables_of.ALARMS)
         tables.execute(_trigger("alarm", "no_delete", "DELETE", "1"))
 
+    @migrations(name="m013_keeping")
+    def m013_keeping(tables: Any) -> None:
+        _run(tables, tables_of.KEEPING)
+        _keep(tables, "policy")
+        tables.execute(_trigger("state", "no_update", "UPDATE", "1"))
+
+    @migrations(name="m014_thinning")
+    def m014_thinning(tables: Any) -> None:
+        _run(tables, tables_of.THINNING)
+        deleting.allow(tables, _trigger)
+
+    @migrations(name="m015_tallies")
+    def m015_tallies(tables: Any) -> None:
+        _run(tables, tallies.TABLES)
+        tallies.count_all(tables)
+
 
 def check(database: Database) -> bool:
     """Return whether the file is a registry of this release; False means that it is older and `migrate` would bring it here.
@@ -139,7 +155,8 @@ def _objects(made_by: Callable[[Any], None]) -> dict[tuple[str, str], str | None
 
 
 def _run(tables: Any, statements: str) -> None:
-    for statement in statements.split(";\n"):
+    """Run statements. Each begins a line; those within a trigger are indented, and its end is none."""
+    for statement in re.split(r";\n(?!\s|END)", statements):
         if statement.strip():
             tables.execute(statement)
 

@@ -11,7 +11,9 @@ from edgecloud.registry.blobs import BlobStore, DatabaseBlobs, FileBlobs, Tiered
 from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from edgecloud.registry.seams.models import Bases, Lineages, Versions
+from edgecloud.registry.seams.keeping import Policies, States
+from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
+from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
@@ -22,9 +24,12 @@ from modelwire.wire.signing import Fleet
 from . import schema
 from .database import open_database, problems, require_no_sides
 from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
+from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .tallies import SqliteTallies, wrong_tallies
+from .thinning import SqliteErasures, SqliteThinnings
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
@@ -49,13 +54,18 @@ class SqliteStore:
         self.devices: Devices = SqliteDevices(database)
         self.lineages: Lineages = SqliteLineages(database, self.log)
         self.versions: Versions = SqliteVersions(database, self.log)
+        self.tallies: Tallies = SqliteTallies(database)
         self.inbox: Inbox = SqliteInbox(database)
         self.losses: Losses = SqliteLosses(database)
         self.refusals: Refusals = SqliteRefusals(database)
         self.requests: Requests = SqliteRequests(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
+        self.thinnings: Thinnings = SqliteThinnings(database, self.log)
+        self.erasures: Erasures = SqliteErasures(database, self.log)
         self.files = FileBlobs(blob_folder(database.path))
+        self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
+        self.policies: Policies = SqlitePolicies(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
     @property
@@ -71,7 +81,7 @@ class SqliteStore:
 
     def problems(self) -> list[str]:
         """Return what SQLite finds wrong with the registry's file; nothing when it is whole."""
-        return problems(self.database) + wrong_scores(self.database)
+        return problems(self.database) + wrong_scores(self.database) + wrong_tallies(self.database)
 
     def close(self) -> None:
         self.database.close()
@@ -90,6 +100,11 @@ def _require_one_name(path: Path) -> None:
 def blob_folder(path: Path) -> Path:
     """Return where a registry keeps what is too large for its own file."""
     return path.with_name(path.name + ".blobs")
+
+
+def state_folder(path: Path) -> Path:
+    """Return where a registry keeps states of models that are too large for its own file."""
+    return path.with_name(path.name + ".states")
 
 
 def create_registry(path: Path, *, fleet: str, identity: Fleet, trust: TrustRow, now: int, files_from: int = FILES_FROM) -> None:

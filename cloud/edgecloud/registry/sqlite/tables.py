@@ -263,3 +263,63 @@ CREATE TABLE alarm (
   PRIMARY KEY (device, model, kind)
 )
 """
+
+# What is derived and may go at any time: states of versions, so that others are near. And the promise that they are kept for.
+KEEPING = """
+CREATE TABLE state (
+  version_id INTEGER PRIMARY KEY REFERENCES version (id),
+  lineage INTEGER NOT NULL REFERENCES lineage (id),
+  digest BLOB NOT NULL CHECK (length(digest) = 32),
+  size INTEGER NOT NULL CHECK (size > 0),
+  kept_at INTEGER NOT NULL,
+  bytes BLOB -- NULL: in a file
+);
+CREATE INDEX state_lineage ON state (lineage, version_id, size);
+CREATE TABLE compacted (
+  lineage INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  policy INTEGER NOT NULL,
+  version_id INTEGER NOT NULL,
+  PRIMARY KEY (lineage, epoch),
+  FOREIGN KEY (lineage, epoch) REFERENCES epoch (lineage, epoch)
+);
+CREATE TABLE rate (
+  name TEXT PRIMARY KEY,
+  seconds REAL NOT NULL CHECK (seconds > 0),
+  measured_at INTEGER NOT NULL
+);
+CREATE TABLE policy (
+  number INTEGER PRIMARY KEY CHECK (number > 0),
+  recover_within TEXT NOT NULL,
+  keep TEXT NOT NULL,
+  record BLOB NOT NULL, -- as the operator sealed it; empty where it lets nothing go
+  at INTEGER NOT NULL
+)
+"""
+
+# What stands in the place of containers that were dropped, what is still to be dropped, and which devices are erased.
+THINNING = """
+CREATE TABLE squash (
+  version_id INTEGER PRIMARY KEY REFERENCES version (id),
+  from_id INTEGER REFERENCES version (id) CHECK (from_id < version_id),
+  kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'delta', 'exact')),
+  blob BLOB NOT NULL CHECK (length(blob) = 32),
+  size INTEGER NOT NULL
+);
+CREATE INDEX squash_from ON squash (from_id);
+CREATE INDEX squash_blob ON squash (blob);
+CREATE TABLE thinned (
+  version_id INTEGER PRIMARY KEY REFERENCES version (id),
+  gone INTEGER NOT NULL CHECK (gone IN (0, 1)),
+  at INTEGER NOT NULL,
+  proof BLOB NOT NULL
+);
+CREATE TABLE discard (
+  sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32)
+);
+CREATE TABLE erasure (
+  number INTEGER PRIMARY KEY CHECK (number > 0),
+  device TEXT,
+  record BLOB NOT NULL
+)
+"""

@@ -16,7 +16,7 @@ TIMES = ("received", "last_update", "last_message", "added")  # columns of the v
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of what a device says beside an update
 FLOATS = (*FIGURES, "accuracy", "silent_hours")
 AT_ONCE = 1000  # rows that are fetched together
-_TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', {}, 'unixepoch')"
+TIME = "strftime('%Y-%m-%dT%H:%M:%SZ', {}, 'unixepoch')"
 
 # The index holds all that the totals of a device are made of: a million versions are counted without a look at their rows.
 # SQLite reads no CBOR: the figures of a version stand here once more. `wrong_scores` holds them against what the update said.
@@ -28,7 +28,7 @@ CREATE TABLE score (
 CREATE INDEX version_totals ON version (lineage, epoch, status, version, size, received_at);
 CREATE VIEW v_versions AS
 SELECT v.id, l.device || '/' || l.model || '@' || v.version AS name, l.device, l.model, v.epoch, v.version, v.kind, v.status, v.reason,
-  v.size AS bytes, {_TIME.format("v.received_at")} AS received, {", ".join(f"s.{figure}" for figure in FIGURES)},
+  v.size AS bytes, {TIME.format("v.received_at")} AS received, {", ".join(f"s.{figure}" for figure in FIGURES)},
   b.name AS base, lower(hex(v."commit")) AS "commit", lower(hex(v.parent)) AS parent, lower(hex(v.root)) AS root
 FROM lineage l
   JOIN version v ON v.lineage = l.id
@@ -60,9 +60,9 @@ SELECT device,
   models, online, versions, verified, refused, waiting, bytes,
   (SELECT l.model || '@' || v.version FROM version v JOIN lineage l ON l.id = v.lineage WHERE v.id = last_id) AS last_verified,
   (SELECT accuracy_after FROM score WHERE version_id = last_id) AS accuracy,
-  {_TIME.format("last_at")} AS last_update, {_TIME.format("heard_at")} AS last_message,
+  {TIME.format("last_at")} AS last_update, {TIME.format("heard_at")} AS last_message,
   round((strftime('%s', 'now') - coalesce(heard_at, added_at)) / 3600.0, 1) AS silent_hours,
-  {_TIME.format("added_at")} AS added
+  {TIME.format("added_at")} AS added
 FROM devices;
 CREATE VIEW v_stale AS
 SELECT device, silent_hours, last_message, last_update, online, models, last_verified

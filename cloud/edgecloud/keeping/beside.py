@@ -1,0 +1,108 @@
+"""What is done to the store beside the ingester, by a thread of low priority: never in the way of what devices send."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from edgecloud.registry import SqliteStore
+from edgecommon import disk
+from modelwire.errors import DiskUnwritable, StateBusy
+
+from .compacting import Compactor, compacting
+from .measuring import measured
+
+log = logging.getLogger("edgecloud.compactor")
+NICE = 10
+REST = 1.0  # seconds between two looks
+FULL = "%s; no state is kept until there is room, and none that is kept is lost: %s"
+
+
+class Work(Protocol):
+    """Work on the store that can be cut anywhere: a bounded piece at a time."""
+
+    def waiting(self) -> bool:
+        """Return whether there may be work."""
+
+    def run(self) -> object | None:
+        """Do one piece and return what came of it; None when there is none, or when it was asked to stop."""
+
+
+class Beside:
+    """The thread. `works`: makes what it is to do, in order, from its own store; the compactor is the first of it."""
+
+    def __init__(
+        self, path: Path, opened: Callable[[], SqliteStore], stopping: Callable[[], bool],
+        *works: Callable[[SqliteStore], Work], clock: Callable[[], float] = time.time, rest: float = REST,
+    ) -> None:  # fmt: skip
+        self._path, self._opened, self._stopping, self._clock, self._rest = path, opened, stopping, clock, rest
+        self._works = works
+        self._full = False  # its disk took nothing more, the last time
+        self._thread = threading.Thread(target=self._run, name="edgecloud-compactor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end of the piece in hand, once it was asked to stop."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        try:
+            store = self._opened()
+            try:
+                self._work(store)
+            finally:
+                store.close()
+        except Exception:
+            # What it does is derived: versions come in and come back without it, only slower.
+            log.exception("the compactor has found a bug and stops until the next start; nothing is lost")
+
+    def _work(self, store: SqliteStore) -> None:
+        compactor = Compactor(store, self._clock, stopping=self._stopping)
+        works: list[Work] = [compactor, *(make(store) for make in self._works)]
+        while not self._stopping():
+            try:
+                if any(work.waiting() for work in works) and self._do(store, works):
+                    self._said_full(None)
+                    continue
+            except StateBusy:
+                pass  # another writer: it has time
+            except (DiskUnwritable, OSError) as error:
+                full = error if isinstance(error, DiskUnwritable) else disk.unwritable(error)
+                if full is None:
+                    raise
+                self._said_full(full)
+            self._wait()
+
+    def _do(self, store: SqliteStore, works: list[Work]) -> bool:
+        """Return whether there was anything to do."""
+        did = False
+        with compacting(store, self._path):
+            measured(store, int(self._clock()))
+            for work in works:
+                while not self._stopping() and (done := work.run()) is not None:
+                    did = True
+                    log.debug("%s", done)
+        return did
+
+    def _said_full(self, full: DiskUnwritable | None) -> None:
+        if full is not None and not self._full:
+            log.error(FULL, full.message, full.next_step)
+        if full is None and self._full:
+            log.warning("there is room on the disk again: states are kept again")
+        self._full = full is not None
+
+    def _wait(self) -> None:
+        end = time.monotonic() + self._rest
+        while not self._stopping() and time.monotonic() < end:
+            time.sleep(0.05)

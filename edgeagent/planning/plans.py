@@ -1,0 +1,94 @@
+"""What was decided about each update, kept beside its version: the table of costs, the reason, and until when it waits for others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from edgecommon.sqlite import Database, Row
+
+TEXT_MAX = 64 * 1024  # characters of a decision's JSON
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPlan:
+    """One decision. document: the table as `decisions.as_document` gives it."""
+
+    version: int
+    at: int  # Unix seconds
+    choice: str
+    hold: int  # Unix seconds until which the update waits; 0: it goes
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """The updates that wait to be sent, and why."""
+
+    count: int
+    size: int  # bytes
+    document: dict[str, Any]  # of the last decision
+    until: int  # Unix seconds
+
+
+class Plans:
+    """The decisions about one model's updates."""
+
+    def __init__(self, database: Database, model: str) -> None:
+        self._db, self._model = database, model
+
+    def keep(self, version: int, choice: str, hold: int, document: dict[str, Any], now: int) -> None:
+        """Write a decision down, inside the transaction that queues its update. now: Unix seconds."""
+        self._db.run(
+            "INSERT OR REPLACE INTO plan (model, version, at, choice, hold, decision) VALUES (?,?,?,?,?,?)",
+            self._model, version, now, choice, hold, json.dumps(document, allow_nan=False),
+        )  # fmt: skip
+
+    def of(self, version: int) -> KeptPlan | None:
+        """Return the decision about a version; None where there is none: it was told its kind, or is of an earlier release."""
+        return _plan(self._db.maybe("SELECT * FROM plan WHERE model=? AND version=?", self._model, version))
+
+    def last(self) -> KeptPlan | None:
+        """Return the last decision."""
+        return _plan(self._db.maybe("SELECT * FROM plan WHERE model=? ORDER BY version DESC LIMIT 1", self._model))
+
+    def waits(self, now: float) -> Waits | None:
+        """Return what waits to be sent; None when everything that is queued may go. now: Unix seconds.
+
+        One queued update that waits for nobody takes all before it along. A clock that went back ends the wait: it may be any time.
+        """
+        rows = self._db.all(
+            "SELECT v.version, v.bytes, p.at, p.hold FROM version v LEFT JOIN plan p USING (model, version)"
+            " WHERE v.model=? AND v.state='queued' ORDER BY v.version",
+            self._model,
+        )
+        if not rows or any(not r["hold"] or not r["at"] <= now < r["hold"] for r in rows):
+            return None
+        newest = self.of(rows[-1]["version"])
+        return Waits(len(rows), sum(r["bytes"] for r in rows), newest.document if newest is not None else {}, min(r["hold"] for r in rows))
+
+    def held(self) -> tuple[int, int, int]:
+        """Return (number, bytes, Unix seconds of the first) of the queued updates that were told to wait; zeros for none."""
+        row = self._db.one(
+            "SELECT count(*), coalesce(sum(v.bytes), 0), coalesce(min(p.at), 0) FROM version v JOIN plan p USING (model, version)"
+            " WHERE v.model=? AND v.state='queued' AND p.hold > 0",
+            self._model,
+        )
+        return int(row[0]), int(row[1]), int(row[2])
+
+    def release(self) -> None:
+        """Let all that waits go, as one: its time is over."""
+        self._db.run("UPDATE plan SET hold=1 WHERE model=? AND hold > 1", self._model)
+
+
+def _plan(row: Row | None) -> KeptPlan | None:
+    if row is None or len(row["decision"]) > TEXT_MAX:
+        return None
+    try:
+        document = json.loads(row["decision"])
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        document = {}
+    return KeptPlan(row["version"], row["at"], row["choice"], row["hold"], document)

@@ -1,0 +1,143 @@
+"""Updates that wait for each other: nothing is offered before it is time, and then one says it all; elsewhere nothing waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeagent.planning.choosing import because
+from edgeagent.service.goal import Goal
+from modelwire.wire.records import Level
+from tests.edgeagent.boards import Rig, centre, command, fill, rig
+from tests.edgeagent.by_hand import train
+from tests.edgeagent.centre import Centre, FakeClock
+
+HOURLY = {"train__every": "1h", "train__min_new_samples": "0", "link__hello_every": "7d"}
+
+
+def days(r: Rig, hours: int) -> None:
+    """Let so many hours pass, with a round and a look at the link in each."""
+    for _ in range(hours):
+        r.centre.clock.now += 3600.0
+        r.serve(10)
+
+
+def send(r: Rig, goal: Goal | None = None) -> None:
+    """Run to a goal, after the service ran."""
+    r.agent.stopping = ""
+    r.run(goal or Goal(publish=True, timeout=600))
+
+
+def uploads(c: Centre) -> list[int]:
+    return sorted(c.held("pi-7", "tiny"))
+
+
+@pytest.mark.slow("lives through two days of rounds", seconds=3)
+def test_a_sleeping_modem_is_woken_once_for_many_updates_and_all_of_them_are_known(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", **HOURLY) as r:
+        fill(r.device)
+        days(r, 48)
+        rounds, came = r.lineage.head().rounds, uploads(c)
+        assert rounds >= 40 and 2 <= len(came) <= rounds / 4, "some at a time"
+        last = came[-1]
+        assert c.held("pi-7", "tiny")[last].level is Level.VERIFIED
+        states = r.states()
+        assert {states[n] for n in came} == {"verified"} and {states[n] for n in range(1, last) if n not in came} == {"skipped"}
+        waits = r.lineage.plans.waits(clock.wall())
+        assert waits is None or waits.count == rounds - last
+        send(r)
+        held = c.held("pi-7", "tiny")[rounds]
+        assert held.state is not None and held.state.root == r.lineage.load().state.root, "bit for bit"
+
+
+@pytest.mark.parametrize("profile", ["ethernet", "lte"])
+def test_an_always_on_link_never_waits(tmp_path: Path, clock: FakeClock, profile: str) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile=profile, **HOURLY) as r:
+        fill(r.device)
+        days(r, 12)
+        rounds = r.lineage.head().rounds
+        assert uploads(c) == list(range(1, rounds + 1)) and rounds >= 10
+        assert all(r.lineage.plans.of(n).hold == 0 for n in range(1, rounds + 1))  # type: ignore[union-attr]
+
+
+def waiting(r: Rig, count: int = 3) -> None:
+    """Let so many updates wait."""
+    r.run(Goal(publish=True, timeout=60))
+    fill(r.device)
+    train(r, count)
+    assert [w.state for w in r.lineage.outbox.waiting()] == ["queued"] * count
+
+
+def test_what_waits_is_not_offered_until_it_is_time_and_no_longer_than_wait_most(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", update__wait_most="2h", train__every="6h") as r:
+        waiting(r, 1)
+        r.serve(3600)
+        waits = r.lineage.plans.waits(clock.wall())
+        assert uploads(c) == [] and waits is not None and waits.count == 1 and waits.until <= clock.wall() + 3700
+        assert "a wake-up of the link takes 12.6 J" in because(waits.document)
+        r.serve(4000)
+        assert uploads(c) == [1] and r.states() == {1: "verified"}
+
+
+@pytest.mark.parametrize("way", ["publish", "once", "retry", "rounds"])
+def test_whoever_asks_has_it_sent_at_once_as_one(tmp_path: Path, clock: FakeClock, way: str) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h", train__when="due") as r:
+        waiting(r)
+        if way == "publish":
+            send(r)
+        elif way == "once":
+            send(r, Goal(once=True, timeout=600))
+        elif way == "rounds":
+            send(r, Goal(rounds=5, timeout=600))
+        else:
+            c.after(5, r.device.nudge)
+            r.serve(60)
+        assert uploads(c) == {"publish": [3], "once": [3, 4], "retry": [3], "rounds": [5]}[way]
+        assert r.lineage.plans.waits(clock.wall()) is None and not r.lineage.outbox.waiting("queued")
+
+
+def test_a_snapshot_that_the_centre_asks_for_takes_along_what_waits(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r)
+        c.after(5, lambda: c.push(command(r, 1)))
+        r.serve(120)
+        assert uploads(c)[-1] == 4 and c.held("pi-7", "tiny")[4].level is Level.VERIFIED
+        assert not r.lineage.outbox.waiting("queued")
+
+
+@pytest.mark.parametrize("apart", [-10 * 86400, 400 * 86400])
+def test_a_clock_that_is_set_lets_nothing_wait_for_ever(tmp_path: Path, clock: FakeClock, apart: int) -> None:
+    with rig(tmp_path / "d", centre(clock), link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r)
+        assert r.lineage.plans.waits(clock.wall()) is not None
+        assert r.lineage.plans.waits(clock.wall() + apart) is None
+
+
+def test_waiting_survives_a_restart_and_damaged_decisions_stop_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(600)
+        assert uploads(c) == [] and len(r.lineage.outbox.waiting("queued")) == 3
+        r.device.database.run("UPDATE plan SET decision='{\"rows\": 7'")
+        assert r.lineage.plans.waits(clock.wall()) is not None and because({"rows": 7}) == ""
+        train(r, 1)  # what was decided before can't be read: it decides anew
+        send(r)
+        assert uploads(c) == [4]
+
+
+def test_without_waiting_in_the_settings_none_waits(tmp_path: Path, clock: FakeClock) -> None:
+    for change in ({"update__wait_most": "0"}, {"update__kind": "delta"}, {"prices__per_hour_waiting": "1000"}):
+        folder = tmp_path / str(sorted(change))
+        with rig(folder, centre(clock), link__profile="lte-sleeping", train__every="6h", **change) as r:
+            r.run(Goal(publish=True, timeout=60))
+            fill(r.device)
+            train(r, 2)
+            assert r.lineage.plans.waits(clock.wall()) is None

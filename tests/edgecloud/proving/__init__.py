@@ -1,0 +1,1 @@
+"""Proofs, what they are made of and how they are attacked; samples and repairs."""
