@@ -135,7 +135,8 @@ def _bytes_per(out: dict[str, Any]) -> grid.BytesPer:
     net = "mobilenet_v2"
     weights = next(r["weights"] for r in out["flows"] if r["net"] == net)
     sent = {kind: _median(_updates(out, net, "full", kind), "sent") / weights for kind in RUNS["full"]}
-    return grid.BytesPer(sent["snapshot"], sent["delta"], sent["exact"], _median(_updates(out, net, "partial", "recipe"), "sent") / flow.ROWS)
+    row = _median(_updates(out, net, "partial", "recipe"), "sent") / flow.ROWS
+    return grid.BytesPer(sent["snapshot"], sent["delta"], sent["exact"], row)
 
 
 if __name__ == "__main__":

@@ -121,9 +121,10 @@ def _grid_table(figures: Figures) -> list[str]:
             odd = sum(c["choice"] not in ("none", c["smallest"]) for c in cells)
             rows.append((
                 "its own weights" if lossless else "the lattice", link, str(len(cells)),
-                *(str(chosen.count(kind)) for kind in (update, "recipe", "snapshot", "none")), str(sum(c["waits"] for c in cells)), str(odd),
+                *(str(chosen.count(kind)) for kind in (update, "recipe", "snapshot", "none")),
+                str(sum(c["waits"] for c in cells)), str(odd),
             ))  # fmt: skip
-    head = ("the device keeps", "link", "places", "delta or exact", "recipe", "snapshot", "nothing fits", "of them wait", "not the smallest")
+    head = ("the device keeps", "link", "places", "delta or exact", "recipe", "snapshot", "none fits", "of them wait", "not the smallest")
     return _table(head, rows)
 
 
