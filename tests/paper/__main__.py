@@ -30,6 +30,7 @@ OUT = ROOT / "build" / "paper.json"
 RUNS = {"full": ("snapshot", "delta", "exact"), "partial": ("delta", "exact", "recipe")}
 DIST = {5: 102, 10: 202, 20: 402}  # nodes, and the models that they save: 10 updates in two phases, and two of the server
 CELLS, CELLS_FULL = 500, 5000
+RATES = (0.0001, 0.001, 0.01)  # of fine-tuning: how far weights move is what the bytes of an exact update hang on
 
 
 def main() -> None:
@@ -58,8 +59,9 @@ def measure(full: bool, *, fresh: bool = False) -> dict[str, Any]:
         for relation, kinds in RUNS.items():
             for kind in kinds:
                 out["flows"].append(_kept(f"{net}-{relation}-{kind}", fresh, partial(_flow, net, file, relation, kind)))
+    file = flow.trainable("mobilenet_v2", KEPT)
+    out["rates"] = [_kept(f"rate-{relation}-{rate:g}", fresh, partial(_at, rate, relation, file)) for relation in RUNS for rate in RATES]
     for nodes, models in DIST.items() if full else ():
-        file = flow.trainable("mobilenet_v2", KEPT)
         out["dist"][str(nodes)] = _kept(f"dist-{nodes}", fresh, partial(_dist, nodes, file))
         if out["dist"][str(nodes)]["models"] != models:
             raise AssertionError(f"DIST-{nodes} saved {out['dist'][str(nodes)]['models']} models instead of {models}")
@@ -102,6 +104,14 @@ def _fleet(kind: str, cells: int, folder: Path) -> dict[str, Any]:
 
 def _flow(net: str, file: bytes, relation: str, kind: str, folder: Path) -> dict[str, Any]:
     return asdict(flow.run(net, file, relation, kind, folder))
+
+
+def _at(rate: float, relation: str, file: bytes, folder: Path) -> dict[str, Any]:
+    """Return the bytes of exact updates of MobileNetV2 that was trained at another rate."""
+    run = flow.run("mobilenet_v2", file, relation, "exact", folder, updates=2, rate=rate)
+    moved = page.MMLIB["mobilenet_v2"][relation]["update"][0] * 1e6
+    sent = statistics.median(s.sent for s in run.updates)
+    return {"relation": relation, "rate": rate, "sent": sent, "over_mmlib": sent / moved, "loss": run.losses[-1]}
 
 
 def _dist(nodes: int, file: bytes, folder: Path) -> dict[str, Any]:

@@ -143,6 +143,7 @@ class Node(ScriptedDevice):
 
     kind: str = "delta"
     relation: str = "full"
+    rate: float = RATE
     learner: Learner = field(default_factory=lambda: Learner(np.random.default_rng(2)))
     losses: list[float] = field(default_factory=list)
 
@@ -159,7 +160,7 @@ class Node(ScriptedDevice):
         schema = self.base.manifest.schema
         start, self.left = (list(self.state.weights), self.residual) if self.kind == "exact" else training_start(self.state, self.residual)
         self.runtime.set_weights(schema.shaped(start))
-        self.losses.append(self.learner.train(self.runtime, STEPS, RATE))
+        self.losses.append(self.learner.train(self.runtime, STEPS, self.rate))
         return list(schema.flat(self.runtime.get_weights()))
 
     def close_round(self, trained: Sequence[Held]) -> Sent:
@@ -179,7 +180,7 @@ class Node(ScriptedDevice):
         features = np.stack([self.extractor.features(one) for one in x])
         scale = float(np.float32(max(float(np.abs(features).max()), 1e-6) / 127))
         rows = Rows(np.clip(np.rint(features / np.float32(scale)), -127, 127).astype(np.int8), y.astype(np.uint32), scale=scale)
-        head = OutputHeadSettings(features=features.shape[1], outputs=nets.CLASSES, steps=STEPS, batch=BATCH, rate=RATE, seed=1)
+        head = OutputHeadSettings(features=features.shape[1], outputs=nets.CLASSES, steps=STEPS, batch=BATCH, rate=self.rate, seed=1)
         return Recipe(head, layers_in(self.base.manifest.schema, head, self.extractor.head.layers), rows)
 
     def close_by_recipe(self, recipe: Recipe) -> Sent:
@@ -188,10 +189,12 @@ class Node(ScriptedDevice):
         return self.seal(Kind.RECIPE, (), recipe=recipe.encode())
 
 
-def run(net: str, file: bytes, relation: str, kind: str, folder: Path, *, nodes: int = 1, updates: int = UPDATES) -> Flow:
+def run(
+    net: str, file: bytes, relation: str, kind: str, folder: Path, *, nodes: int = 1, updates: int = UPDATES, rate: float = RATE
+) -> Flow:  # fmt: skip
     """Run the flow of one net and kind, and return its versions. file: the trainable net, as U1 saves it; folder: an empty one.
 
-    nodes, updates: of DIST-5, 5 nodes and 10 updates of each in both phases.
+    nodes, updates: of DIST-5, 5 nodes and 10 updates of each in both phases. rate: at which nodes train.
     """
     exact = kind == "exact"
     first = base_of(file, exact=exact)
@@ -212,7 +215,7 @@ def run(net: str, file: bytes, relation: str, kind: str, folder: Path, *, nodes:
                 add_base(store, base, "u2")
                 saved.append(("U2", "base", len(file), len(file), time.perf_counter() - began, base))
             for number in range(nodes):
-                node = Node(base, f"node-{phase}-{number + 1}", "net", kind=kind, relation=relation, seed=number)
+                node = Node(base, f"node-{phase}-{number + 1}", "net", kind=kind, relation=relation, seed=number, rate=rate)
                 node.learner = Learner(np.random.default_rng([2, phase, number]))
                 saved += _phase(centre, node, folder, f"U3-{phase}", updates)
                 losses += node.losses

@@ -46,7 +46,7 @@ def tables(figures: Figures) -> dict[str, list[str]]:
     """Return each table's lines by its name."""
     return {
         "flow": _flow_table(figures), "fleet": _fleet_table(figures), "policies": _policy_table(figures), "grid": _grid_table(figures),
-        "dist": _dist_table(figures),
+        "dist": _dist_table(figures), "rates": _rate_table(figures),
     }  # fmt: skip
 
 
@@ -98,6 +98,13 @@ def _policy_table(figures: Figures) -> list[str]:
         ((kind, p["policy"], _size(p["stored"]), f"{p['over_least']:.2f}", f"{p['worst_states']:.2f}", f"{p['mean_states']:.2f}")
          for kind, costs in figures["policies"].items() for p in costs),
     )  # fmt: skip
+
+
+def _rate_table(figures: Figures) -> list[str]:
+    return _table(
+        ("trained", "rate", "bytes of an exact update", "over MMlib's"),
+        ((RELATIONS[r["relation"]], f"{r['rate']:g}", _size(r["sent"]), f"{r['over_mmlib']:.2f}") for r in figures["rates"]),
+    )
 
 
 def _dist_table(figures: Figures) -> list[str]:
