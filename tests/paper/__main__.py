@@ -68,8 +68,14 @@ def measure(full: bool, *, fresh: bool = False) -> dict[str, Any]:
     cells = CELLS_FULL if full else CELLS
     out["fleet"] = [_kept(f"fleet-{cells}-{kind}", fresh, partial(_fleet, kind, cells)) for kind in fleet.KINDS]
     out["policies"] = {kind: _policies(out, kind) for kind in ("delta", "exact")}
-    out["grid"] = [asdict(cell) for cell in grid.cells(_bytes_per(out))]
+    out["per"] = asdict(_bytes_per(out))
+    out["grid"] = grid_of(out)
     return {**out, "figures": headline(out)}
+
+
+def grid_of(out: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every place of the grid, as JSON has it; it follows from the measured bytes of a unit."""
+    return [asdict(cell) for cell in grid.cells(grid.BytesPer(**out["per"]))]
 
 
 def headline(out: dict[str, Any]) -> dict[str, float | int]:

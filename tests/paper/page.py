@@ -5,7 +5,7 @@ MMlib: medians over U3 of its own raw logs (hpides/mmlib, EDBT 2023), outdoor-51
 
 from __future__ import annotations
 
-import re
+import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "evaluation.md"
+KEPT = Path(__file__).with_name("paper.json")  # what the page was made of; its grid follows from it
 NAMES = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet18"}
 RELATIONS = {"full": "all weights", "partial": "the last layer"}
 # MB stored, seconds to save, seconds to recover the last U3: of the baseline (whole model), and of the better parameter update.
@@ -31,15 +32,21 @@ Figures = dict[str, Any]
 
 
 def write(figures: Figures) -> None:
-    """Draw the charts, and put the tables between their marks on the page."""
+    """Draw the charts, put the tables between their marks on the page, and keep the figures they were made of."""
     _charts(figures)
-    text = PAGE.read_text()
+    KEPT.write_text(json.dumps({name: value for name, value in figures.items() if name != "grid"}, indent=0) + "\n")
+    PAGE.write_text(filled(PAGE.read_text(), figures))
+
+
+def filled(text: str, figures: Figures) -> str:
+    """Return the page with its tables made of these figures."""
     for name, lines in tables(figures).items():
         begin, end = f"<!-- {name}: made by `make paper`; what is written here by hand is lost -->", f"<!-- end of {name} -->"
         if begin not in text or end not in text:
             raise SystemExit(f"docs/evaluation.md has no place for the table {name}")
-        text = re.sub(f"(?s){re.escape(begin)}.*?{re.escape(end)}", lambda _, t=lines: "\n".join([begin, *t, end]), text)  # type: ignore[misc]
-    PAGE.write_text(text)
+        before, rest = text.split(begin, 1)
+        text = "\n".join([before + begin, *lines, end + rest.split(end, 1)[1]])
+    return text
 
 
 def tables(figures: Figures) -> dict[str, list[str]]:
