@@ -6,6 +6,7 @@ Unlike other rooms it hands out its names here, as all of the centre works with 
 from __future__ import annotations
 
 from .blobs import BlobStore
+from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
 from .rows import (
     ActRow,
     AlarmRow,
@@ -15,7 +16,6 @@ from .rows import (
     DeviceKey,
     DeviceTally,
     Epoch,
-    ErasureRow,
     HeadRow,
     KeptTally,
     KindTally,
@@ -34,10 +34,8 @@ from .rows import (
     Rejection,
     Request,
     SignedEnd,
-    SquashRow,
     StateRow,
     Status,
-    ThinnedRow,
     TrustRow,
     VersionLink,
     VersionRow,
