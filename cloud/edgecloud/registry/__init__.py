@@ -6,6 +6,7 @@ Unlike other rooms it hands out its names here, as all of the centre works with 
 from __future__ import annotations
 
 from .blobs import BlobStore
+from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
 from .rows import (
     ActRow,
@@ -14,16 +15,12 @@ from .rows import (
     Base,
     CompactedRow,
     DeviceKey,
-    DeviceTally,
     Epoch,
     HeadRow,
-    KeptTally,
-    KindTally,
     LineageRow,
     LineageStanding,
     LogEntry,
     LostRow,
-    ModelOutline,
     ModelWish,
     NewVersion,
     OpenTransfer,
@@ -42,8 +39,9 @@ from .rows import (
     WaitingMessage,
     WitnessRow,
 )
+from .seams.models import Situation
 from .seams.store import Store
-from .seams.trust import Log
+from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
@@ -73,10 +71,12 @@ __all__ = [
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "RecentEntries",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
+    "Situation",
     "SqliteStore",
     "SquashRow",
     "StateRow",

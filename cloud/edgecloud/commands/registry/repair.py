@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store:
         bases = materialise.LoadedBases(store)
         lineages = _lineages(store, args.name)
+        counted = store.tallies.recount()
         say = progress("models")
         for done, lineage in enumerate(lineages, 1):
             found, exact = _repair(store, lineage, bases, states, mended)
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
             whole, thinned = whole + max(0, exact - gone), thinned + gone
             lost += [_told(one) for one in found]
             say(done, len(lineages))
+    lines += [f"COUNTED anew: the counters of {counted} models were not what their versions come to"] if counted else []
     lines += [f"REBUILT the kept state of {name}: it was damaged" for name in states]
     lines += [line for one in mended for line in _said(one)]
     lines += [f"LOST {one['name']}: {one['message']}" for one in lost]
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> Answer:
     lines.append(f"{whole} versions are exact, {len(lost)} have lost something, of {len(still)} of them the weights are gone")
     if thinned:
         lines.append(f"{thinned} more were thinned by the policy: what their devices signed is kept, and nothing of them is lost")
-    document: Document = {"exact": whole, "thinned": thinned, "lost": lost, "states": states, "heads": mended}
+    document: Document = {"exact": whole, "thinned": thinned, "lost": lost, "states": states, "heads": mended, "counters": counted}
     error = RegistryDamaged(path=args.db or "the registry", reason=f"the weights of {len(still)} versions are lost") if still else None
     return Answer(document, lines_of(lines), error=error)
 
