@@ -12,7 +12,7 @@ from .thinning import SLACK, LetGo, Thinner
 
 
 class LettingGo:
-    """Implements beside.Work, on a store of its own."""
+    """Implements beside.StoreWork, on a store of its own."""
 
     def __init__(self, store: SqliteStore, *, stopping: Callable[[], bool] = lambda: False) -> None:
         self._store, self._stopping, self._thinner = store, stopping, Thinner(store)

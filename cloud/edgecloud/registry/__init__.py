@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .blobs import BlobStore
 from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
+from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
 from .rows import (
     ActRow,
     AlarmRow,
@@ -15,7 +16,6 @@ from .rows import (
     CompactedRow,
     DeviceKey,
     Epoch,
-    ErasureRow,
     HeadRow,
     LineageRow,
     LineageStanding,
@@ -31,10 +31,8 @@ from .rows import (
     Rejection,
     Request,
     SignedEnd,
-    SquashRow,
     StateRow,
     Status,
-    ThinnedRow,
     TrustRow,
     VersionLink,
     VersionRow,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edgecloud.registry.rows import ErasureRow, SquashRow, ThinnedRow
+from edgecloud.registry.let_go_rows import ErasureRow, SquashRow, ThinnedRow
 
 
 class Thinnings(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecloud.registry.rows import ErasureRow, SquashRow, ThinnedRow
+from edgecloud.registry.let_go_rows import ErasureRow, SquashRow, ThinnedRow
 from edgecloud.registry.seams.trust import Log
 from edgecommon.sqlite import Database
 
