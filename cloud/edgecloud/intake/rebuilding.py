@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
 from edgecloud.workers import worker
 from edgecloud.workers.building import Builder
-from edgecloud.workers.pool import WorkOutcome, WorkerPool
+from edgecloud.workers.pool import WorkerPool, WorkOutcome
 from modelwire.errors import DiskUnwritable, LineageError, ModelWireError, StateBusy
 
 from . import linking
