@@ -6,6 +6,7 @@ Unlike other rooms it hands out its names here, as all of the centre works with 
 from __future__ import annotations
 
 from .blobs import BlobStore
+from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .rows import (
     ActRow,
     AlarmRow,
@@ -13,17 +14,13 @@ from .rows import (
     Base,
     CompactedRow,
     DeviceKey,
-    DeviceTally,
     Epoch,
     ErasureRow,
     HeadRow,
-    KeptTally,
-    KindTally,
     LineageRow,
     LineageStanding,
     LogEntry,
     LostRow,
-    ModelOutline,
     ModelWish,
     NewVersion,
     OpenTransfer,

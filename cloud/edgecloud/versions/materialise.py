@@ -320,7 +320,7 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
     reached = b""
     gone, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
-    for version in store.versions.of(lineage.id):
+    for version in store.versions.each(lineage.id):
         if version.status is Status.REFUSED:
             continue
         try:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from edgecloud.registry.rows import (
     Base,
-    DeviceTally,
     Epoch,
     HeadRow,
-    KeptTally,
-    KindTally,
     LineageRow,
     LineageStanding,
-    ModelOutline,
     ModelWish,
     NewVersion,
     PresenceRow,
@@ -141,6 +138,9 @@ class Versions(Protocol):
 
     def of(self, lineage: int) -> list[VersionRow]:
         """Return all versions of a lineage in the order of linking."""
+
+    def each(self, lineage: int) -> Iterator[VersionRow]:
+        """Yield the same, a few in memory at a time. One that goes meanwhile is passed over."""
 
     def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
         """Return the versions of a lineage with the highest numbers first; None: all."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgecloud.registry.rows import (
@@ -27,6 +28,7 @@ from modelwire.wire import cbor
 
 from .views import keep_figures
 
+AT_ONCE = 250  # versions that are read together, where all of a lineage are wanted one after the other
 BASES_READ = 64  # kept in memory, without their files
 # One statement for all of what is looked at before an update is linked: each would cost as much as all of them together.
 _SITUATION = """
@@ -336,6 +338,12 @@ class SqliteVersions:
 
     def of(self, lineage: int) -> list[VersionRow]:
         return self._many("WHERE lineage = ? ORDER BY id", lineage)
+
+    def each(self, lineage: int) -> Iterator[VersionRow]:
+        ids = array("q", (row[0] for row in self._database.all("SELECT id FROM version WHERE lineage = ? ORDER BY id", lineage)))
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            yield from self._many(f"WHERE id IN ({', '.join('?' * len(some))}) ORDER BY id", *some)
 
     def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
         return self._many("WHERE lineage = ? ORDER BY version DESC LIMIT ?", lineage, -1 if limit is None else limit)
