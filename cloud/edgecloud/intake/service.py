@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
-from edgecloud.keeping.beside import Beside
+from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.letting_go import LettingGo
 from edgecloud.registry import AlarmRow, RecentEntries, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
@@ -134,7 +134,7 @@ class Ingester:
             require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
-            beside = Beside(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
+            beside = KeepingThread(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)

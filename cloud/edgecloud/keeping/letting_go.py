@@ -8,7 +8,7 @@ from edgecloud.registry import SqliteStore
 
 from . import erasing
 from .retention import ALL
-from .thinning import SLACK, Thinned, Thinner
+from .thinning import SLACK, LetGo, Thinner
 
 
 class LettingGo:
@@ -31,7 +31,7 @@ class LettingGo:
             return erasing.resume(self._store)
         now = self._now()
         # The row alone is anybody's: what is let go rests on the seal. That all is kept needs none.
-        done = Thinned() if self._store.policies.current().keep == ALL else self._thinner.work(stopping=self._stopping)
+        done = LetGo() if self._store.policies.current().keep == ALL else self._thinner.work(stopping=self._stopping)
         if done.gone or done.dropped:
             return done
         self._seen = now

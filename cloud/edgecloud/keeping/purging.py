@@ -9,7 +9,7 @@ from edgecloud.registry import LineageRow, SqliteStore, Status, VersionRow
 from edgecloud.versions import materialise, unlearning
 from modelwire import limits
 
-from .thinning import Hook, Thinned, Thinner
+from .thinning import Hook, LetGo, Thinner
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def find(store: SqliteStore, lineage: LineageRow, *, every: bool = False) -> Pur
 def purge(
     store: SqliteStore, lineage: LineageRow, by: int, recipes: Sequence[VersionRow], *, hook: Hook = lambda step: None,
     clock: Callable[[], float] | None = None,
-) -> Thinned:  # fmt: skip
+) -> LetGo:  # fmt: skip
     """Put the deltas in the place of recipes. by: number of the operator's word. What was dropped is written over in the database."""
     store.database.run("PRAGMA secure_delete = ON")
     thinner = Thinner(store, hook=hook) if clock is None else Thinner(store, hook=hook, clock=clock)

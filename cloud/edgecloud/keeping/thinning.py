@@ -30,7 +30,7 @@ Hook = Callable[[str], None]  # told of each step that was made: where a test ma
 
 
 @dataclass
-class Thinned:
+class LetGo:
     """What came of some work."""
 
     gone: int = 0  # versions that are no longer recoverable
@@ -61,9 +61,9 @@ class Thinner:
         stay = retention.kept(versions, keep, self._needed(lineage, versions, keep)) - gone
         return [*retention.jobs(versions, stay, gone, self.store.thinnings.squashes(lineage.id), MOST)]
 
-    def run(self, lineages: Sequence[LineageRow] | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Thinned:
+    def run(self, lineages: Sequence[LineageRow] | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> LetGo:
         """Carry the policy out, and return what came of it. A model that can't be rebuilt is left as it is, and named."""
-        out = Thinned()
+        out = LetGo()
         self._drop(out)
         number, keep = self.policy()
         if keep.everything:
@@ -78,9 +78,9 @@ class Thinner:
                 progress(done, total)
         return out
 
-    def work(self, seconds: float = 1.0, stopping: Callable[[], bool] = lambda: False) -> Thinned:
+    def work(self, seconds: float = 1.0, stopping: Callable[[], bool] = lambda: False) -> LetGo:
         """Do some of it beside an ingester, and return what came of it: models of which only a few versions are to go wait."""
-        out, end = Thinned(), time.monotonic() + seconds
+        out, end = LetGo(), time.monotonic() + seconds
         self._drop(out)
         number, keep = self.policy()
         if keep.everything:
@@ -93,9 +93,10 @@ class Thinner:
                 break
         return out
 
-    def purge(self, lineage: LineageRow, by: int, versions: Sequence[VersionRow]) -> Thinned:
+    def purge(self, lineage: LineageRow, by: int, versions: Sequence[VersionRow]) -> LetGo:
         """Put the deltas that recipes came to in the place of the recipes. by: number of the operator's word. Raises as `rebuild`."""
-        out = Thinned()
+        out = LetGo()
+        self._drop(out)
         for version in versions:
             self._step(lineage, Job((), self._parent(version), version), by, out)
         return out
@@ -112,7 +113,7 @@ class Thinner:
             else:
                 self._looked[lineage.id] = number, count
 
-    def _try(self, lineage: LineageRow, job: Job, by: int, out: Thinned) -> bool:
+    def _try(self, lineage: LineageRow, job: Job, by: int, out: LetGo) -> bool:
         try:
             return self._step(lineage, job, by, out)
         except (StateBusy, DiskUnwritable):
@@ -121,7 +122,7 @@ class Thinner:
             out.failed[str(lineage)] = error.message
             return False
 
-    def _step(self, lineage: LineageRow, job: Job, by: int, out: Thinned) -> bool:
+    def _step(self, lineage: LineageRow, job: Job, by: int, out: LetGo) -> bool:
         """Do one step: prove first, then write, then drop. Return whether it was done: the registry may have moved on meanwhile."""
         data = None if job.end is None else self._squash(lineage, job, job.end)
         touched = [*job.gone, *([job.end] if job.end is not None else [])]
@@ -155,9 +156,9 @@ class Thinner:
     def _write(self, lineage: LineageRow, job: Job, data: bytes | None, proofs: dict[int, bytes], by: int) -> None:
         """Within a transaction: keep what replaces them, note what goes, enter it in the log, and list the bytes."""
         thinnings, now = self.store.thinnings, int(self._clock())
-        before = thinnings.squashes(lineage.id)
-        known = thinnings.of(lineage.id)
         touched = [*job.gone, *([job.end] if job.end is not None else [])]
+        before = [squash.blob for v in touched if (squash := thinnings.squash(v.id)) is not None]
+        own = [v.blob for v in touched if thinnings.get(v.id) is None]
         squashed = []
         for version in job.gone:
             thinnings.drop(ThinnedRow(version.id, True, now, proofs[version.id]))
@@ -174,8 +175,7 @@ class Thinner:
             self.store.states.drop([*dropped])
             for epoch in {v.epoch for v in job.gone}:  # others may be far from a state now: the compactor looks at all of it again
                 self.store.states.set_compacted(CompactedRow(lineage.id, epoch, -1, 0))
-        own = [v.blob for v in touched if v.id not in known]
-        for blob in (*own, *(before[v.id].blob for v in touched if v.id in before)):
+        for blob in (*own, *before):
             if not thinnings.needed(blob):
                 thinnings.discard(blob)
 
@@ -187,11 +187,11 @@ class Thinner:
             return False
         if lineage.device in self.store.erasures.under_way():
             return False
-        rows = [self.store.versions.by_id(v.id) for v in (*job.gone, *(v for v in (job.start, job.end) if v is not None))]
+        all_of = [*job.gone, *(v for v in (job.start, job.end) if v is not None)]
+        rows = [self.store.versions.by_id(v.id) for v in all_of]
         if any(row is None or row.status is not Status.VERIFIED for row in rows):
             return False
-        held_now = self.store.thinnings.of(lineage.id)
-        if any(held_now.get(v.id) for v in (*job.gone, *(v for v in (job.start, job.end) if v is not None))):
+        if any(left.gone for v in all_of if (left := self.store.thinnings.get(v.id)) is not None):
             return False
         keep = retention.parse_keep(held.keep) if held is not None else Keep()
         needed = self._needed(lineage, job.gone, keep)
@@ -218,7 +218,7 @@ class Thinner:
     def _parent(self, version: VersionRow) -> VersionRow | None:
         return self.store.versions.by_id(version.parent_id) if version.parent_id is not None else None
 
-    def _drop(self, out: Thinned) -> None:
+    def _drop(self, out: LetGo) -> None:
         """Let go what is on the list: rows of the database in transactions, files after it is sure that nobody needs them."""
         out.dropped += drop_discards(self.store, self._hook)
 

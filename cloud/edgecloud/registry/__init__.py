@@ -31,7 +31,6 @@ from .rows import (
     Rejection,
     Request,
     SignedEnd,
-    Situation,
     SquashRow,
     StateRow,
     Status,
@@ -42,6 +41,7 @@ from .rows import (
     WaitingMessage,
     WitnessRow,
 )
+from .seams.models import Situation
 from .seams.store import Store
 from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder

@@ -110,20 +110,6 @@ class HeadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What an update meets: all that is looked at before it is linked, as of one moment."""
-
-    lineage: LineageRow
-    epoch: Epoch  # the newest
-    head: HeadRow  # of that epoch
-    base: bytes  # that the head is on
-    known: bool  # its commit is that of a version, or of a refused update
-    lost: bool  # its number was given up
-    taken: bool  # a version has its number
-    parked: bool  # an orphan is this very update, waits for it, or is outrun by it
-
-
-@dataclass(frozen=True, slots=True)
 class NewVersion:
     """What ingest hands over to be kept."""
 
@@ -403,7 +389,6 @@ class CompactedRow:
 @dataclass(frozen=True, slots=True)
 class VersionLink:
     """What a way through the versions needs to know of one."""
-
     id: int
     parent_id: int | None  # None: the base
     kind: str

@@ -191,7 +191,7 @@ def test_materialise_without_a_version_gives_the_latest_and_base_gives_the_base(
 def test_verify_counts_what_is_exact_and_fails_when_something_is_not(grown: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = grown
     assert {k: v for k, v in desk.json("verify", "--all").items() if k != "seconds"} == {
-        "checked": 3, "exact": 3, "waiting": 0, "wrong": [], "tampered": [], "refused": 1,
+        "checked": 3, "exact": 3, "waiting": 0, "thinned": 0, "wrong": [], "tampered": [], "refused": 1,
     }  # fmt: skip
     assert desk.json("verify")["exact"] == 3
     assert desk.json("verify", "pi-7@2")["exact"] == desk.json("verify", "pi-7@base")["exact"] == 1

@@ -11,18 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from edgecloud.keeping import erasing
 from edgecloud.proving import assembling, making, telling
 from edgecloud.proving.verifier import MODULES, proofs
 from edgecloud.proving.verifier.encoding import NotProven, unzipped, zipped
 from edgecloud.proving.verifier.evidence import check, main
 from edgecloud.proving.verifier.placing import weight_places
 from edgecloud.versions.materialise import LoadedBases
-from modelwire.errors import BadArgument, ModelWireError, NotServed, RegistryDamaged
+from modelwire.errors import BadArgument, ModelWireError, NotServed, RegistryDamaged, UnknownVersion
 from modelwire.tflite.file import parse_trainable
 from modelwire.update.sections import Kind
 from modelwire.wire.keys import write_fleet
-from tests.edgecloud.centre import Centre, damage, make_registry
+from tests.edgecloud.centre import Centre, damage, make_registry, sign
 from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.keeping.thinned import number as next_number
+from tests.keys import COMMAND
 from tests.stock import ROOT, STOCK
 
 from .fleets import Fleet, float16_file, make_thinned
@@ -140,6 +143,19 @@ def test_a_version_whose_content_is_gone_is_proven_by_its_header_and_the_operato
     assert _taken(forgeries(gone, others, fleet.key, 1), fleet) == []
     evidence = "".join(line + "\n" for line in telling.evidence_lines(fleet.store, "thinned"))
     assert check(evidence.encode(), fleet.key)["versions"] == 7
+
+
+def test_a_device_that_was_erased_leaves_digests_in_the_proofs_of_others(tmp_path: Path) -> None:
+    fleet = make_thinned(tmp_path)
+    erasing.begin(fleet.store, COMMAND, "beside", next_number(fleet.store), 1)
+    erasing.resume(fleet.store)
+    sign(fleet.store)
+    proof = making.proof_of(fleet.store, fleet.version("thinned", 7), LoadedBases(fleet.store))
+    assert check(proof, fleet.key)["holds"] == "file"
+    evidence = "".join(line + "\n" for line in telling.evidence_lines(fleet.store, "thinned"))
+    assert check(evidence.encode(), fleet.key)["versions"] == 7 and "beside" not in evidence
+    with pytest.raises(UnknownVersion):
+        list(telling.evidence_lines(fleet.store, "beside"))
 
 
 def _taken(forged: Iterator[Forgery], fleet: Fleet, step: int = 3) -> list[str]:

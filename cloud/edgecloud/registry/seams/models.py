@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
@@ -15,10 +16,23 @@ from edgecloud.registry.rows import (
     ModelWish,
     NewVersion,
     PresenceRow,
-    Situation,
     VersionRow,
 )
 from modelwire.wire import cbor
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an update meets: all that is looked at before it is linked, as of one moment."""
+
+    lineage: LineageRow
+    epoch: Epoch  # the newest
+    head: HeadRow  # of that epoch
+    base: bytes  # that the head is on
+    known: bool  # its commit is that of a version, or of a refused update
+    lost: bool  # its number was given up
+    taken: bool  # a version has its number
+    parked: bool  # an orphan is this very update, waits for it, or is outrun by it
 
 
 class Bases(Protocol):

@@ -17,10 +17,10 @@ from edgecloud.registry.rows import (
     NewVersion,
     PresenceRow,
     Rejection,
-    Situation,
     Status,
     VersionRow,
 )
+from edgecloud.registry.seams.models import Situation
 from edgecloud.registry.seams.trust import Log
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import LineageError, RegistryDamaged

@@ -117,14 +117,23 @@ class SqliteErasures:
 
     def delete_some(self, device: str, limit: int) -> int:
         with self._database.transaction():
-            for table, of in {**self._further(), **_ROWS}.items():
-                found = self._chosen(table, of, device, limit)
-                if found:
-                    return self._delete(table, found)
+            for table, of, at_once in self._tables():
+                if at_once:
+                    deleted = self._database.run(f'DELETE FROM "{table}" WHERE {of}', device)
+                else:
+                    found = self._chosen(table, of, device, limit)
+                    deleted = self._delete(table, found) if found else 0
+                if deleted:
+                    return deleted
         return 0
 
+    def forget_name(self, number: int) -> None:
+        self._database.run("UPDATE erasure SET device = '' WHERE number = ?", number)
+
     def finish(self, number: int) -> None:
-        self._database.run("UPDATE erasure SET device = NULL WHERE number = ?", number)
+        with self._database.transaction():
+            self._database.run("DELETE FROM measured")  # it may name the device in its notes, and is measured again
+            self._database.run("UPDATE erasure SET device = NULL WHERE number = ?", number)
 
     def _chosen(self, table: str, of: str, device: str, limit: int) -> list[int]:
         # The newest first: a version's parent has the lower id.
@@ -142,13 +151,19 @@ class SqliteErasures:
                 self._database.run("INSERT INTO discard VALUES (?) ON CONFLICT DO NOTHING", blob)
         return deleted
 
-    def _further(self) -> dict[str, str]:
-        """Return the tables besides ours whose rows are of a version, a lineage or a device: what is derived goes as well."""
-        out = {}
-        names = [str(row[0]) for row in self._database.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        for table in names:
-            columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{table}")')]
+    def _tables(self) -> list[tuple[str, str, bool]]:
+        """Return the tables in which a device has rows, in the order in which they go: name, which rows, and whether all go at once.
+
+        Those besides ours whose rows are of a version, a lineage or a device, by the names of their columns, are derived, and go as well:
+        of versions before these, so that they are counted until they are gone, all others behind them.
+        """
+        before, behind = list[tuple[str, str, bool]](), list[tuple[str, str, bool]]()
+        for name, made in self._database.all("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"):
+            columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{name}")')]
             of = [f'"{column}" IN ({_NAMED[column]})' for column in columns if column in _NAMED]
-            if of and table not in _ROWS and table not in _BY_THEMSELVES:
-                out[table] = " OR ".join(of)
-        return out
+            if of and name not in _ROWS and name not in _BY_THEMSELVES:
+                one = str(name), " OR ".join(of), "WITHOUT ROWID" in str(made).upper()
+                (before if "version_id" in columns else behind).append(one)
+        own = [(name, of, False) for name, of in _ROWS.items()]
+        versions = next(i for i, one in enumerate(own) if one[0] == "version") + 1
+        return [*before, *own[:versions], *behind, *own[versions:]]

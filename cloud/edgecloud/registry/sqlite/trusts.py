@@ -1,4 +1,4 @@
-"""Trust records, and what the operator decided about devices, in SQLite."""
+"""Trust records and the operator's acts in SQLite: kept with their entry in the log, and never forgotten."""
 
 from __future__ import annotations
 
