@@ -35,7 +35,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence threats zoo fuzz docs hooks release bare clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence paper threats zoo fuzz docs hooks release bare clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -47,13 +47,13 @@ help: ## this list
 demo: $(VENV)/.ready ## broker, centre and devices on this machine, killed on the way
 	$(VENV)/bin/python -m tests.system.demo
 
-demo-har: $(VENV)/.ready ## a story: three watches learn the persons who wear them
+demo-har: $(VENV)/.ready ## stories: watches learn; also demo-turbine, demo-camera
 	$(VENV)/bin/python -m tests.stories.har
 
-demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, and what is wrong
+demo-turbine: $(VENV)/.ready # machines learn how they sound, and what is wrong
 	$(VENV)/bin/python -m tests.stories.turbine
 
-demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a new sign
+demo-camera: $(VENV)/.ready # cameras learn their own light, and one a new sign
 	$(VENV)/bin/python -m tests.stories.camera
 
 ##@ to work on it
@@ -100,6 +100,9 @@ clean: ## remove environments, builds and caches
 ##@ to measure it
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
+
+paper: $(VENV)/.ready ## MMlib's and MMM's flows, for docs/evaluation.md; FULL=1
+	$(VENV)/bin/python -m tests.paper
 
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats

@@ -6,9 +6,10 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from pathlib import Path
+from typing import NoReturn
 
 from modelwire.errors import DiskUnwritable, StateBusy
 
@@ -33,6 +34,7 @@ class Fault(Enum):
     FAILED = "a statement that fails, of a file that another program wrote or a fault of ours"
 
 
+_FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)  # that get a name
 Name = Callable[[Fault, Path, Exception], Exception | None]
 
 
@@ -65,6 +67,7 @@ class Database:
             self.connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
         self.connection.row_factory = Row
         self._patience, self._steps = patience, 0
+        self.era = 0  # another one with each transaction and whenever something is taken back: within one, nobody else writes
         if patience:
             self.connection.set_progress_handler(self._tired, 1_000_000)
         try:
@@ -89,24 +92,15 @@ class Database:
         finally:
             self.run(f"PRAGMA busy_timeout = {self._busy}")
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make everything in the block one transaction: all of it is there afterwards, or nothing. A block inside joins it."""
-        with self.named():  # it may be closed
-            inside = self.connection.in_transaction
-        if inside and not self._savepoints:
-            yield
-            return
-        # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
-        self.run("SAVEPOINT inside" if inside else "BEGIN IMMEDIATE")
-        try:
-            yield
-            self.run("RELEASE inside" if inside else "COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:  # SQLite takes some back by itself: a full disk
-                for statement in ("ROLLBACK TO inside", "RELEASE inside") if inside else ("ROLLBACK",):
-                    self.run(statement)
-            raise
+        return _Transaction(self, self._savepoints)
+
+    def joined(self) -> AbstractContextManager[None]:
+        """Make everything in the block part of the transaction around it, or one of its own. Inside, it is not taken back alone: for
+        whose error ends what is around it.
+        """
+        return _Transaction(self, savepoints=False)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -122,21 +116,34 @@ class Database:
 
     def run(self, sql: str, *values: object) -> int:
         """Run a statement; return how many rows it changed."""
-        with self.named():
+        self._steps = 0
+        try:
             return self.connection.execute(sql, values).rowcount
+        except _FAULTS as error:
+            self._raise(error)
 
     def insert(self, table: str, **values: object) -> int:
         """Insert one row; return its rowid. Table and columns are named in the source, never by anyone else."""
         columns = ", ".join(f'"{name}"' for name in values)
         marks = ", ".join("?" * len(values))
-        with self.named():
-            row_id = self.connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values())).lastrowid
+        return self.add(f"INSERT INTO {table} ({columns}) VALUES ({marks})", *values.values())
+
+    def add(self, sql: str, *values: object) -> int:
+        """Run an INSERT of one row; return its rowid."""
+        self._steps = 0
+        try:
+            row_id = self.connection.execute(sql, values).lastrowid
+        except _FAULTS as error:
+            self._raise(error)
         assert row_id is not None
         return row_id
 
     def all(self, sql: str, *values: object) -> list[Row]:
-        with self.named():  # SQLite looks for the rows as they are fetched
+        self._steps = 0
+        try:  # SQLite looks for the rows as they are fetched
             return self.connection.execute(sql, values).fetchall()
+        except _FAULTS as error:
+            self._raise(error)
 
     def one(self, sql: str, *values: object) -> Row:
         """Return the one row; KeyError when there is none."""
@@ -147,8 +154,11 @@ class Database:
 
     def maybe(self, sql: str, *values: object) -> Row | None:
         """Return the first row, or None."""
-        with self.named():
+        self._steps = 0
+        try:
             row: Row | None = self.connection.execute(sql, values).fetchone()
+        except _FAULTS as error:
+            self._raise(error)
         return row
 
     def number(self, sql: str, *values: object) -> int:
@@ -165,31 +175,83 @@ class Database:
     def close(self) -> None:
         self.connection.close()
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
+    def named(self) -> AbstractContextManager[None]:
         """Give what SQLite finds wrong within the block the owner's name for it."""
         self._steps = 0
-        try:
-            yield
-        except sqlite3.DatabaseError as e:
-            if isinstance(e, sqlite3.OperationalError) and ("locked" in str(e) or "busy" in str(e)):
-                raise StateBusy(path=self.path) from e
-            if (full := _of_the_disk(e, self.path)) is not None:
-                raise full from e
-            error = self._name(_fault(e, self.path), self.path, e)
-            if error is None:
-                raise
-            raise error from e
-        except UnicodeDecodeError as e:  # the text of a row, or of what SQLite has to say, whose bytes were changed
-            error = self._name(Fault.DAMAGED, self.path, e)
-            if error is None:
-                raise
-            raise error from e
+        return _Named(self)
+
+    def _raise(self, error: Exception) -> NoReturn:
+        """Raise what SQLite found wrong by the owner's name for it, or as it is where he has none."""
+        if isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error)):
+            raise StateBusy(path=self.path) from error
+        if isinstance(error, sqlite3.DatabaseError) and (full := _of_the_disk(error, self.path)) is not None:
+            raise full from error
+        # UnicodeDecodeError: the text of a row, or of what SQLite has to say, whose bytes were changed.
+        fault = _fault(error, self.path) if isinstance(error, sqlite3.DatabaseError) else Fault.DAMAGED
+        name = self._name(fault, self.path, error)
+        if name is None:
+            raise error
+        raise name from error
 
     def _tired(self) -> bool:
         """Return whether SQLite is to give the statement up; it asks after each million of steps."""
         self._steps += 1
         return self._steps > self._patience
+
+
+class _Named:
+    """The block of `Database.named`. A class: a generator would cost as much as a statement."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _FAULTS):
+            self._database._raise(error)
+
+
+class _Transaction:
+    """The block of a transaction, or of a part of one."""
+
+    __slots__ = ("_database", "_inside", "_savepoints")
+
+    def __init__(self, database: Database, savepoints: bool) -> None:
+        self._database, self._savepoints = database, savepoints
+
+    def __enter__(self) -> None:
+        try:
+            self._inside = self._database.connection.in_transaction
+        except _FAULTS as error:  # it may be closed
+            self._database._raise(error)
+        if not self._inside:
+            # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
+            self._database.run("BEGIN IMMEDIATE")
+            self._database.era += 1
+        elif self._savepoints:
+            self._database.run("SAVEPOINT inside")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._inside and not self._savepoints:
+            return
+        if error is None:
+            try:
+                self._database.run("RELEASE inside" if self._inside else "COMMIT")
+            except BaseException:
+                self._take_back()
+                raise
+        else:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        self._database.era += 1
+        if self._database.connection.in_transaction:  # SQLite takes some back by itself: a full disk
+            for statement in ("ROLLBACK TO inside", "RELEASE inside") if self._inside else ("ROLLBACK",):
+                self._database.run(statement)
 
 
 def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:

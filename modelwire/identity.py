@@ -84,6 +84,24 @@ def tensor_leaves(spec: TensorSpec, array: Held) -> list[bytes]:
     return [leaf(piece) for piece in storage.pieces(spec.dtype, array, LEAF_BYTES)]
 
 
+def leaves_of(spec: TensorSpec, dtype: Dtype, array: Held | I32) -> list[bytes]:
+    """Return the digests of all leaves of a tensor's array: as it is stored, or its Q, whose dtype is int32."""
+    if dtype is spec.dtype:
+        return tensor_leaves(spec, array)
+    return leaves(array.data.cast("B"), LEAF_BYTES)
+
+
+def leaf_of(dtype: Dtype, array: Held | I32, index: int) -> bytes:
+    """Return the digest of one leaf of an array. Raises Malformed or NonFinite as `root_parts`."""
+    entries = LEAF_BYTES // dtype.width
+    return leaf(storage.bits(dtype, array[index * entries : (index + 1) * entries]).data.cast("B"))
+
+
+def node_over(index: int, spec: TensorSpec, dtype: Dtype, digests: Sequence[bytes]) -> bytes:
+    """Return the digest of one tensor's array by the digests of its leaves."""
+    return hashlib.sha256(_head(index, spec, dtype) + merkle(digests)).digest()
+
+
 def no_integers(sizes: Mapping[int, int]) -> dict[int, I32]:
     """Return the integers of a base, all 0. sizes: entries by tensor."""
     return {t: np.zeros(n, np.int32) for t, n in sizes.items()}

@@ -30,6 +30,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def count(text: str, most: int) -> int:
+    """Return a whole number from 0 to `most`. Raises BadArgument."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
+        raise BadArgument(reason=f"{text!r} is not a whole number from 0 to {most}", fix="write one such as 2")
+    return int(text)
+
+
 def registry_path(flag: str | None) -> Path:
     """Return where the registry is."""
     return Path(flag or from_environment("DB", DATABASE))

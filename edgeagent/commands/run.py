@@ -9,6 +9,7 @@ import signal
 from edgeagent import __version__
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.mqtt import MqttLink
+from edgeagent.rounds.reports import as_document, as_text
 from edgeagent.service.agent import Agent
 from edgeagent.service.disk_wait import wait_at_start
 from edgeagent.service.goal import Goal
@@ -23,7 +24,6 @@ from edgecommon.systemd import Systemd
 from modelwire.errors import DiskUnwritable
 
 from .answer import add_folder, load, seconds
-from .reports import as_document, as_text
 
 NAME = "run"
 HELP = "Run the service: connect, train when due, publish, until it is stopped; or until a number of rounds is done."

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from edgeagent.board import budget
 from edgeagent.board.sensors import Memory
 from edgeagent.rounds import round as rounds
+from edgeagent.rounds.reports import as_document, as_text
 from edgeagent.rounds.round import Round, RoundReport
 from edgeagent.rounds.standing import OpenModel
 from edgeagent.service import measuring
@@ -21,7 +22,6 @@ from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer, lines_of
 
 from .answer import add_folder, chosen, load
-from .reports import as_document, as_text
 
 NAME = "train"
 HELP = "Do one round of training now, without the network; the update waits in the outbox. A round that was interrupted goes on."

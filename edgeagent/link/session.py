@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edgeagent.planning.pace import Pace
+from edgeagent.planning.pace import UplinkPace
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state import commands
 from edgeagent.state.answers import Answered
@@ -87,7 +87,7 @@ class Session:
         self._challenge = b""  # to be said back
         self._challenged = 0  # times, since the last welcome of another kind
         self._quiet = QuietTime(lineage, side.wall)
-        self._pace = Pace(lineage.link_figures)
+        self._pace = UplinkPace(lineage.link_figures)
 
     @property
     def name(self) -> str:
@@ -271,7 +271,7 @@ class Session:
             self._resend_due = now + self._resend.next()
         if self._may_wait() and self.lineage.plans.waits(self._side.wall()):
             return
-        if self.lineage.plans.held()[0]:  # they waited for each other: one update says it all
+        if self.lineage.plans.joins():  # they waited for each other: one update says it all
             self._coalesce(self.lineage.head().version)
         room = self._side.link.window - len(offered)
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:

@@ -40,7 +40,7 @@ MEASURED_ROUNDS = "measured: rounds"
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class WeighedUpdate:
     """A decision with all that is kept of it."""
 
     plan: SendPlan
@@ -86,15 +86,17 @@ class RoundPlanner:
         self.dense = candidates[at].density
         return self.dense
 
-    def decide(self, sizes: Mapping[Kind, int], fixed: int, now: float) -> Decided:
+    def decide(self, sizes: Mapping[Kind, tuple[int, int]], now: float) -> WeighedUpdate:
         """Return what becomes of an update that was sealed in these kinds.
 
-        sizes: bytes of each; fixed: those of them that say no weights; now: Unix seconds.
+        sizes: of each its bytes, and those of them that say no weights; now: Unix seconds.
         """
         count, held, first = self.plans.held()
-        waiting = [max(0.0, held / count - fixed)] * count if count else []
-        most = sizes[Kind.SNAPSHOT] - fixed if Kind.SNAPSHOT in sizes else None
-        candidates = [self._candidate(kind, size - fixed, fixed + USUAL, waiting, most) for kind, size in sizes.items()]
+        least = min((fixed for _, fixed in sizes.values()), default=0)
+        waiting = [max(0.0, held / count - least)] * count if count else []
+        size, fixed = sizes.get(Kind.SNAPSHOT, (0, 0))
+        most = size - fixed if Kind.SNAPSHOT in sizes else None
+        candidates = [self._candidate(kind, size - fixed, fixed + USUAL, waiting, most) for kind, (size, fixed) in sizes.items()]
         if Kind.RECIPE not in sizes and not self.basis.update.recipes:
             candidates.append(Candidate(Choice.RECIPE, 0, barred=Bar.RECIPES_OFF))
         oldest = max(0.0, now - first) if count else 0.0
@@ -104,7 +106,7 @@ class RoundPlanner:
             hold = int((first if count else now) + self.basis.update.wait_most) + 1
         note = encode(plan.note)
         kind = None if plan.form is None else Kind(plan.form.value)
-        return Decided(plan, kind, hold, note, as_document(plan, note, self.thin))
+        return WeighedUpdate(plan, kind, hold, note, as_document(plan, note, self.thin))
 
     def _candidate(self, kind: Kind, own: float, fixed: int, waiting: Sequence[float], most: float | None) -> Candidate:
         """Return a form that says all that waits, this update included.

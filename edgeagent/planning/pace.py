@@ -11,7 +11,7 @@ _MOST = 64  # updates that are watched at once; the window is smaller
 
 
 @dataclass
-class Pace:
+class UplinkPace:
     """The updates on their way, each with its size and when it left first on this connection."""
 
     figures: Figures  # of the board and its link

@@ -77,6 +77,18 @@ class Plans:
         )
         return int(row[0]), int(row[1]), int(row[2])
 
+    def joins(self) -> bool:
+        """Return whether what is queued goes as one: some of it was told to wait, and all of it is of rounds.
+
+        What a command asked for stays apart: it says of itself what no sum can say, as which samples it forgot.
+        """
+        row = self._db.one(
+            "SELECT count(*), count(p.version), coalesce(max(p.hold), 0) FROM version v LEFT JOIN plan p USING (model, version)"
+            " WHERE v.model=? AND v.state='queued'",
+            self._model,
+        )
+        return bool(row[0] == row[1] > 1 and row[2] > 0)
+
     def release(self) -> None:
         """Let all that waits go, as one: its time is over."""
         self._db.run("UPDATE plan SET hold=1 WHERE model=? AND hold > 1", self._model)

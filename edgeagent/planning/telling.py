@@ -12,8 +12,8 @@ from edgecommon.tables import cut
 WIDTH, HEIGHT = 80, 24
 MILLIONTH = 1e6  # of the currency: the unit of the table
 _TERMS = (
-    ("bytes", "of_bytes"), ("energy", "of_energy"), ("storage", "of_storage"), ("recovery", "of_recovery"), ("accuracy", "of_accuracy"),
-    ("waiting", "of_waiting"), ("in all", "total"),
+    ("bytes", "of_bytes"), ("energy", "of_energy"), ("storage", "of_storage"), ("recover", "of_recovery"), ("accuracy", "of_accuracy"),
+    ("waiting", "of_waiting"), ("J", "total"),
 )  # fmt: skip
 _UNITS = {
     "joules_per_wakeup": "J", "joules_per_byte": "J", "uplink": "bytes/s", "encode_rate": "weights/s", "step_s": "s", "watts": "W",
@@ -47,15 +47,21 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     cells = [head]
     for row in rows:
         mark = ">" if row.get("goes") else "~" if row.get("why") == "estimated" else " "
-        size = row.get("bytes")
-        empty = bool(row.get("barred")) and not size
+        empty = bool(row.get("barred")) and not row.get("bytes")
         costs = ["-" if empty else _cost(row.get(key)) for _, key in _TERMS]
-        cells.append([f"{mark} {visible(str(row.get('name', '?')))[:14]}", f"{size:,}" if isinstance(size, int) and size else "", *costs])
+        cells.append([f"{mark} {visible(str(row.get('name', '?')))[:14]}", _size(row.get("bytes")), *costs])
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
     return [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))[:WIDTH].rstrip()
+        gap.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))[:WIDTH].rstrip()
         for line in cells
     ]
+
+
+def _size(value: object) -> str:
+    if not isinstance(value, int) or not value:
+        return ""
+    return f"{value:,}" if value < 10_000_000 else f"{value / 1e6:.4g} MB"
 
 
 def _cost(value: object) -> str:
@@ -64,7 +70,7 @@ def _cost(value: object) -> str:
     millionths = MILLIONTH * value
     if not millionths:
         return "0"
-    return f"{millionths:.0f}" if abs(millionths) >= 100 else f"{millionths:.2g}"
+    return f"{millionths:.0f}" if 100 <= abs(millionths) < 100_000 else f"{millionths:.2g}"
 
 
 def _figure(said: object) -> str:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["drift", "journal", "opening", "resuming", "round", "standing", "starts"]
+__all__ = ["drift", "journal", "opening", "reports", "resuming", "round", "standing", "starts"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from edgeagent.board.budget import Cost
 from edgeagent.features.by_recipe import Provenance
-from edgeagent.planning.choosing import Decided
+from edgeagent.planning.choosing import WeighedUpdate
 from edgeagent.samples import cards
 from edgeagent.state.history import Head
 from edgeagent.state.lineage import Lineage
@@ -60,7 +60,7 @@ class RoundReport:
     why: str = ""  # why this mode and so many epochs; empty when nothing stood against what the settings ask for
     note: str = ""  # why the update is of another kind than the settings ask for
     forms: Mapping[str, int] = field(default_factory=dict)  # bytes of each kind of update that says this version
-    decided: Decided | None = None  # what was weighed; None where the settings say the kind
+    decided: WeighedUpdate | None = None  # what was weighed; None where the settings say the kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,13 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedRound:
     """What would be sent of a round, and whether its guard lets it."""
 
     forms: list[Sealed]  # the one to send first; none where nothing can be sent
     verdict: Verdict
     error: ModelWireError | None = None
-    decided: Decided | None = None
+    decided: WeighedUpdate | None = None
     seconds: float = 0.0  # that the sealing of all forms took
 
     @property
@@ -204,23 +204,23 @@ def settle(standing: Standing, start: Start, under_way: UnderWay, trained: Train
     )  # fmt: skip
 
 
-def _judged(standing: Standing, under_way: UnderWay, head: Head, trained: Trained, outcome: Outcome) -> Judged:
+def _judged(standing: Standing, under_way: UnderWay, head: Head, trained: Trained, outcome: Outcome) -> JudgedRound:
     """Return the sealed updates that would say a round's version, the one to send first, with the guard's verdict."""
     lineage, update, snapped = standing.lineage, standing.settings.update, trained.snapped
     if snapped is None:
-        return Judged([], trained.verdict, trained.error)
+        return JudgedRound([], trained.verdict, trained.error)
     began = standing.clock.monotonic()
     try:
         forms = _forms(lineage, head, snapped, trained.recipe, metrics(outcome, snapped.clamped), update.recipe_always)
     except TooLarge as e:
-        return Judged([], Verdict(False, e.message), e)
+        return JudgedRound([], Verdict(False, e.message), e)
     took = standing.clock.monotonic() - began
     forms, decided = weighed(lineage, under_way.parent.planner, forms, outcome.ended)
     size, kind = len(forms[0].data), forms[0].header.kind
     most = update.max_bytes if kind in (Kind.DELTA, Kind.RECIPE) else None
     assert outcome.before is not None and outcome.after is not None
     verdict = guard.judge(outcome.before, outcome.after, margin=standing.settings.train.margin, size=size, budget=most)
-    return Judged(forms, verdict, trained.error, decided, took)
+    return JudgedRound(forms, verdict, trained.error, decided, took)
 
 
 def _forms(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from edgeagent.planning.choosing import PLAN, Decided, RoundPlanner, note_round
+from edgeagent.planning.choosing import PLAN, RoundPlanner, WeighedUpdate, note_round
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import Outcome
 from modelwire.errors import TooLarge
@@ -15,11 +15,11 @@ from modelwire.wire import cbor
 from .opening import UnderWay
 
 
-def weighed(lineage: Lineage, planner: RoundPlanner | None, forms: list[Sealed], now: float) -> tuple[list[Sealed], Decided | None]:
+def weighed(lineage: Lineage, planner: RoundPlanner | None, forms: list[Sealed], now: float) -> tuple[list[Sealed], WeighedUpdate | None]:
     """Return the forms, the one that goes first and with the decision in its extension; the forms as they were where none decides."""
     if planner is None or not forms:
         return forms, None
-    decided = planner.decide({form.header.kind: len(form.data) for form in forms}, _fixed(forms[0]), now)
+    decided = planner.decide({form.header.kind: (len(form.data), _fixed(form)) for form in forms}, now)
     # What waits is sealed as small as it is alone: what all come to together is chosen when they go.
     chosen = [] if decided.hold else [form for form in forms if form.header.kind is decided.kind]
     first = (chosen or forms)[0]

@@ -206,6 +206,7 @@ def _moved_on(lineage: Lineage, asked: Command) -> Answered | None:
     head = lineage.head()
     if asked.parent in (b"", head.commit):
         return None
+    lineage.plans.release()  # else the centre could not ask before it is time for what waits
     return Answered(asked.number, False, f"the head has moved on to @{head.version}; ask again")
 
 

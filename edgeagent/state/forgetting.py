@@ -59,6 +59,7 @@ def adopt(lineage: Lineage, asked: Command, update: Container, forgotten: Forgot
 
     head = lineage.head()
     if (head.epoch, head.commit) != (update.header.epoch, update.header.parent):
+        lineage.plans.release()  # what waits goes first: the centre asks on the head that it knows
         return refused(f"the head has moved on to @{head.version}; ask again")
     if head.blocked:
         return refused(f"nothing more can be sent in this epoch: {head.blocked}")

@@ -18,6 +18,7 @@ from modelwire.update.sections import AnySection, Kind, PlaneSection, Section, S
 
 from . import exact, narrow
 from .lanes import Fingerprint, minus, plus
+from .leaves import Leaves
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +36,7 @@ class ModelState:
     weights: list[Held]
     fingerprint: Fingerprint
     _held: _core.Model | None = field(default=None, init=False, repr=False, compare=False)  # the arrays as the kernels take them
+    _leaves: Leaves | None = field(default=None, init=False, repr=False, compare=False)  # of the root, where they are kept
 
     def __repr__(self) -> str:
         return f"<model state on the base {self.manifest.commit.hex()[:8]}: {self.manifest.schema.counted}>"
@@ -123,8 +125,15 @@ class ModelState:
     @property
     def root_parts(self) -> RootParts:
         """What the root is the digest of: its weights node alone proves a bare `.tflite`."""
+        if self._leaves is not None:
+            return self._leaves.parts(self.weights, self.exponents, self.integers)
         kept = {t: self.integers[t] for t in self.manifest.kept}
         return root_parts(self.manifest.schema, self.weights, self.exponents, kept)
+
+    def keep_leaves(self) -> None:
+        """Let the next roots hash only what `apply` and `apply_container` touch. Nobody else may change this state from now on."""
+        if self._leaves is None:
+            self._leaves = Leaves(self.manifest)
 
     def named(self) -> Weights:
         """Return the weights by name, in their shapes, without copies."""
@@ -185,6 +194,11 @@ class ModelState:
         self.fingerprint = header.fingerprint
         self.exponents = exponents
         self._put_planes(planes, snapshot)
+        if self._leaves is not None:
+            if snapshot:
+                self._leaves.touch_all()
+            else:
+                self._leaves.touch_by(update)
 
     def _look_at_planes(self, update: Container) -> tuple[dict[int, PlaneSection], Fingerprint]:
         """Return an update's planes, by tensor, and what they add to the fingerprint, having checked all they could be refused for."""
@@ -289,6 +303,8 @@ class ModelState:
 
     def move(self, sections: Sequence[AnySection]) -> None:
         """Move weights and integers by sections that have been checked; the fingerprint is the caller's to move."""
+        if self._leaves is not None:
+            self._leaves.touch(sections)
         for s in sections:
             if isinstance(s, PlaneSection):
                 exact.put(self.manifest.schema.tensors[s.tensor], s, self.weights[s.tensor])
@@ -330,6 +346,8 @@ class ModelState:
         fresh._apply_delta(sections, expect, snapshot=True)
         self.exponents, self.integers = fresh.exponents, fresh.integers
         self.weights, self.fingerprint = fresh.weights, fresh.fingerprint
+        if self._leaves is not None:
+            self._leaves.touch_all()
 
 
 def fingerprint_of(sections: Sequence[AnySection], manifest: Manifest) -> Fingerprint:

@@ -16,7 +16,7 @@ SAMPLED = 1 << 17  # entries that are looked at, evenly over all of them; more t
 
 
 @dataclass(frozen=True, slots=True)
-class Thinned:
+class ThinnedDelta:
     """A delta of the largest moves alone. bytes: estimated, of the whole update."""
 
     entries: int
@@ -24,7 +24,7 @@ class Thinned:
     kept: float  # share of what the entries move their weights by, squared: 0 to 1; the rest stays in the residual
 
 
-def thinned(sections: Sequence[AnySection], *, size: int, fixed: int, shares: Sequence[float]) -> list[Thinned]:
+def thinned(sections: Sequence[AnySection], *, size: int, fixed: int, shares: Sequence[float]) -> list[ThinnedDelta]:
     """Return what a delta with these shares of its entries would come to, each share in (0, 1].
 
     size: bytes of the update as it is; fixed: those of them that no entry takes. Fewer entries lie further apart, and take more bits
@@ -45,5 +45,5 @@ def thinned(sections: Sequence[AnySection], *, size: int, fixed: int, shares: Se
         looked = max(1, int(share * len(squares)))
         bits = entries * (each + APART * math.log2(count / entries))
         kept = float(squares[:looked].sum()) / total if total > 0 else 1.0
-        out.append(Thinned(entries, fixed + math.ceil(bits / 8), min(1.0, kept)))
+        out.append(ThinnedDelta(entries, fixed + math.ceil(bits / 8), min(1.0, kept)))
     return out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 
 from modelwire.errors import BadArgument
 
@@ -73,15 +75,13 @@ class Candidate:
         kind = self.choice.name.lower()
         return f"{kind} {100 * self.density:.3g} %" if self.choice is Choice.DELTA else kind
 
-    def after(self, size: float, updates: int) -> float:
-        """Return the bytes of an update of this form and of `size` bytes with so many further ones coalesced into it."""
-        if self.alone is None or updates <= 0:
-            return size
-        if self.full is None:
-            return size + self.alone * updates
-        for _ in range(updates):
-            size = _one_more(size, self.alone, self.full)
-        return size
+    def sizes(self, count: int, *, fresh: bool) -> list[float]:
+        """Return the bytes of it with 0 to count - 1 further updates coalesced into it; fresh: of 1 to `count` that come after it."""
+        if self.alone is None:
+            return [self.bytes] * count
+        if fresh:
+            return list(islice(_growing(0.0, self.alone, self.full), 1, count + 1))
+        return list(islice(_growing(self.bytes, self.alone, self.full), count))
 
 
 def coalesced_bytes(alone: float, full: float | None, updates: int) -> float:
@@ -96,11 +96,14 @@ def coalesced_bytes(alone: float, full: float | None, updates: int) -> float:
         raise BadArgument(reason=f"{updates} updates can't be coalesced", fix=f"give a number up to {UPDATES_MOST}")
     if full is None:
         return alone * updates
-    size = 0.0
-    for _ in range(updates):
-        size = _one_more(size, alone, full)
-    return size
+    return next(islice(_growing(0.0, alone, full), updates, None))
 
 
-def _one_more(size: float, alone: float, full: float) -> float:
-    return size if size >= full else min(full, size + alone * (1.0 - size / full))
+def _growing(size: float, alone: float, full: float | None) -> Iterator[float]:
+    """Yield the bytes with 0, 1, 2, ... further updates in it."""
+    while True:
+        yield size
+        if full is None:
+            size += alone
+        elif size < full:
+            size = min(full, size + alone * (1.0 - size / full))

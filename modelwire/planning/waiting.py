@@ -114,7 +114,7 @@ def _cheapest(candidates: Sequence[Candidate], conditions: Conditions, prices: P
     out = np.zeros((_TERMS, most))
     updates = np.arange(most, dtype=np.float64) + max(1, waiting)
     for place, candidate in enumerate(candidates):
-        sizes = np.array(_sizes(candidate, most, fresh=not waiting))
+        sizes = np.array(candidate.sizes(most, fresh=not waiting), dtype=np.float64)
         terms = terms_of(candidate, sizes, updates, conditions, prices, awake=False)
         cheaper = _cost(terms) < _cost(out[:5])
         if not place:
@@ -128,17 +128,6 @@ def _added(terms: Sequence[float]) -> float:
     for term in terms:  # one order on every Python: since 3.12 sum() compensates
         total += term
     return total
-
-
-def _sizes(candidate: Candidate, most: int, *, fresh: bool) -> list[float]:
-    size = candidate.bytes
-    if fresh:
-        size = candidate.after(0.0 if candidate.alone is not None else candidate.bytes, 1)
-    sizes = []
-    for _ in range(most):
-        sizes.append(size)
-        size = candidate.after(size, 1)
-    return sizes
 
 
 @lru_cache(8)  # a forecast stands while many updates come

@@ -64,6 +64,7 @@ class Container:
     commit: bytes
     signature: bytes
     size: int  # bytes of the whole container
+    extension: bytes = b""  # as it stands on the wire; `header` has it read
     progress: Progress | None = None  # told by readers which of the container's bytes they are done with
 
     @property
@@ -249,7 +250,7 @@ def parse(data: Buffer, limit: limits.Limits = limits.DEFAULT, *, progress: Prog
     if at_planes < at_stream:
         raise Malformed(what="container", reason="its planes do not fit in its length")
     return Container(
-        header, table, view[at_stream:at_planes], view[at_planes:end], commit, bytes(view[end + 32 :]), len(view), progress
+        header, table, view[at_stream:at_planes], view[at_planes:end], commit, bytes(view[end + 32 :]), len(view), extension_bytes, progress
     )
 
 

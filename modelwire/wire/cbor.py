@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
+from operator import itemgetter
 from typing import TypeAlias, Union
 
 from modelwire import limits
@@ -16,6 +18,11 @@ from modelwire.errors import Malformed, TooLarge
 Value: TypeAlias = Union[bool, int, float, bytes, str, "list[Value]", "dict[str, Value]", None]
 
 _FALSE, _TRUE, _NULL, _FLOAT64 = 0xF4, 0xF5, 0xF6, 0xFB
+_SHORT = [bytes([n]) for n in range(256)]
+_FORMS = ((24, ">BB", 1), (25, ">BH", 2), (26, ">BI", 4), (27, ">BQ", 8))
+_LONGER = [(extra, struct.Struct(form), 1 << 8 * width) for extra, form, width in _FORMS]
+_FLOAT, _DOUBLE = struct.Struct(">d"), struct.Struct(">Bd")
+_SECOND: Callable[[tuple[str, bytes]], bytes] = itemgetter(1)
 
 
 def encode(value: Value, limit: limits.Limits = limits.DEFAULT) -> bytes:
@@ -36,10 +43,10 @@ def decode(data: bytes, what: str = "record", limit: limits.Limits = limits.DEFA
 
 def _head(major: int, number: int) -> bytes:
     if number < 24:
-        return bytes([major << 5 | number])
-    for extra, form in ((24, ">B"), (25, ">H"), (26, ">I"), (27, ">Q")):
-        if number < 1 << 8 * struct.calcsize(form):
-            return bytes([major << 5 | extra]) + struct.pack(form, number)
+        return _SHORT[major << 5 | number]
+    for extra, form, end in _LONGER:
+        if number < end:
+            return form.pack(major << 5 | extra, number)
     raise Malformed(what="record", reason=f"{number} does not fit in 64 bits")
 
 
@@ -53,19 +60,36 @@ def _text(value: object) -> bytes:
     return _head(3, len(text)) + text
 
 
+_OFTEN = 32  # keys, and characters of each, of the maps whose keys are kept encoded
+_known: dict[tuple[object, ...], list[tuple[str, bytes]]] = {}  # keys in their order and as they are written, by the keys as they came
+_KNOWN_MAX = 256
+
+
+def _sorted(value: dict[str, Value]) -> list[tuple[str, bytes]]:
+    """Return a map's keys in the order in which they are written, each with its encoding. The maps of records always have the same."""
+    names = tuple(value)
+    found = _known.get(names)
+    if found is None:
+        found = sorted([(name, _text(name)) for name in names], key=_SECOND)
+        if len(_known) < _KNOWN_MAX and len(names) <= _OFTEN and all(len(name) <= _OFTEN for name in names):
+            _known[names] = found
+    return found
+
+
 def _write(value: Value, out: bytearray, depth: int) -> None:
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bytes):
+        out += _head(2, len(value))
+        out += value
+    elif isinstance(value, str):
+        out += _text(value)
+    elif value is None or isinstance(value, bool):
         out.append(_NULL if value is None else _TRUE if value else _FALSE)
     elif isinstance(value, int):
         out += _head(0, value) if value >= 0 else _head(1, -1 - value)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise Malformed(what="record", reason=f"{value} is not finite")
-        out += bytes([_FLOAT64]) + struct.pack(">d", value)
-    elif isinstance(value, bytes):
-        out += _head(2, len(value)) + value
-    elif isinstance(value, str):
-        out += _text(value)
+        out += _DOUBLE.pack(_FLOAT64, value)
     elif depth == 0:
         raise Malformed(what="record", reason="it is nested too deep")
     elif isinstance(value, list):
@@ -74,9 +98,14 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
             _write(item, out, depth - 1)
     elif isinstance(value, dict):
         out += _head(5, len(value))
-        for key, item in sorted(((_text(k), v) for k, v in value.items()), key=lambda entry: entry[0]):
+        for name, key in _sorted(value):
             out += key
-            _write(item, out, depth - 1)
+            item = value[name]
+            if type(item) is bytes:  # the commonest here, and without another call
+                out += _head(2, len(item))
+                out += item
+            else:
+                _write(item, out, depth - 1)
     else:
         raise Malformed(what="record", reason=f"{type(value).__name__} can't be encoded")
 
@@ -84,21 +113,20 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
 class _Reader:
     def __init__(self, data: bytes, what: str, limit: limits.Limits) -> None:
         self.data, self.what, self.limit = data, what, limit
-        self.place = 0
+        self.place, self.end = 0, len(data)
         self.items = 0
 
     def fail(self, reason: str) -> Malformed:
         return Malformed(what=self.what, reason=f"{reason} at byte {self.place}")
 
     def take(self, n: int) -> bytes:
-        if n > len(self.data) - self.place:
+        start = self.place
+        if n > self.end - start:
             raise self.fail("it ends too early")
-        self.place += n
-        return self.data[self.place - n : self.place]
+        self.place = start + n
+        return self.data[start : start + n]
 
     def number(self, low: int) -> int:
-        if low < 24:
-            return low
         if low > 27:
             raise self.fail("an indefinite or reserved length")
         width = 1 << low - 24
@@ -111,11 +139,15 @@ class _Reader:
         self.items += 1
         if self.items > self.limit.cbor_items:
             raise TooLarge(what=self.what, size=self.items, limit=self.limit.cbor_items)
-        first = self.take(1)[0]
-        major, low = first >> 5, first & 31
+        if self.place >= self.end:
+            raise self.fail("it ends too early")
+        first = self.data[self.place]
+        self.place += 1
+        major, n = first >> 5, first & 31
         if major == 7:
             return self.simple(first)
-        n = self.number(low)
+        if n > 23:
+            n = self.number(n)
         if major == 0:
             return n
         if major == 1:
@@ -131,7 +163,7 @@ class _Reader:
             raise self.fail("a tag")
         if depth == 0:
             raise self.fail("nested too deep")
-        if n > len(self.data) - self.place:  # each item takes a byte at least
+        if n > self.end - self.place:  # each item takes a byte at least
             raise self.fail("a count beyond the end")
         if major == 4:
             return [self.value(depth - 1) for _ in range(n)]
@@ -140,10 +172,11 @@ class _Reader:
     def map(self, n: int, depth: int) -> dict[str, Value]:
         out: dict[str, Value] = {}
         last = b""
+        data = self.data
         for _ in range(n):
             start = self.place
             key = self.value(0)
-            raw = self.data[start : self.place]
+            raw = data[start : self.place]
             if not isinstance(key, str):
                 raise self.fail("a key that is not text")
             if raw <= last:
@@ -154,7 +187,7 @@ class _Reader:
 
     def simple(self, first: int) -> Value:
         if first == _FLOAT64:
-            (x,) = struct.unpack(">d", self.take(8))
+            (x,) = _FLOAT.unpack(self.take(8))
             if not math.isfinite(x):
                 raise self.fail("a number that is not finite")
             return float(x)

@@ -9,6 +9,7 @@ have signed, always asks `cryptography`. RFC 8032 signatures are deterministic: 
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from typing import Any, Protocol
 
 _CURVE = 1087  # NID_ED25519, in OpenSSL's obj_mac.h
@@ -155,16 +156,19 @@ class _Cryptography:
         from cryptography.hazmat.primitives.asymmetric import ed25519
 
         self._invalid, self._keys = InvalidSignature, ed25519
+        # A private key's public half takes as long as a signature, so the last ones are kept made up.
+        self._private = lru_cache(maxsize=4)(self._keys.Ed25519PrivateKey.from_private_bytes)
+        self._public = lru_cache(maxsize=1024)(self._keys.Ed25519PublicKey.from_public_bytes)
 
     def public_of(self, secret: bytes) -> bytes:
         return self._keys.Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
     def sign(self, secret: bytes, message: bytes) -> bytes:
-        return self._keys.Ed25519PrivateKey.from_private_bytes(secret).sign(message)
+        return self._private(secret).sign(message)
 
     def verifies(self, public: bytes, message: bytes, signature: bytes) -> bool:
         try:
-            self._keys.Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+            self._public(public).verify(signature, message)
         except (self._invalid, ValueError):
             return False
         return True

@@ -314,9 +314,9 @@ def encode(
     if role not in record.ROLES:
         raise _wrong_role(record.KIND, role, record.ROLES)
     values: dict[str, cbor.Value] = {"kind": record.KIND}
-    for f in fields(record):
-        if f.name != more.KEY:
-            values[f.name] = _plain(getattr(record, f.name))
+    for name in _names(type(record)):
+        if name != more.KEY:
+            values[name] = _plain(getattr(record, name))
     content = cbor.encode(values | more.to_be_sent(record.more))
     size = _HEAD.size + len(content) + signing.SIGNATURE_BYTES
     if size > limit.record:
@@ -366,12 +366,26 @@ def _wrong_role(kind: str, role: Role, roles: tuple[Role, ...]) -> WrongRole:
     return WrongRole(what=f"the record {kind}", got=role.name.lower(), needed=" or ".join(r.name.lower() for r in roles))
 
 
+_named: dict[str, tuple[str, ...]] = {}  # by the kind of record; "" is Unknown
+
+
+def _names(cls: type[Record]) -> tuple[str, ...]:
+    """Return the names of a record's fields; each message asks for them twice."""
+    names = _named.get(cls.KIND)
+    if names is None:
+        names = _named[cls.KIND] = tuple(f.name for f in fields(cls))
+    return names
+
+
 def _plain(value: Any) -> cbor.Value:
+    if type(value) in _PLAIN:
+        return value  # type: ignore[no-any-return]
     if isinstance(value, Level):
         return value.value
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
+_PLAIN = (str, int, bytes, bool, float, type(None))
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "bytes": (bytes,), "bool": (bool,), "Level": (str,), "tuple[int, ...]": (list,),
     "Mapping[str, cbor.Value]": (dict,), "float | None": (float, type(None)),
@@ -420,8 +434,8 @@ def _check(record: Record) -> None:
         if (getattr(record, what) == ALL) is not isinstance(record, of_all) and not isinstance(record, Unknown):
             raise Malformed(what=record.KIND, reason=f"its {what} is {getattr(record, what)!r}: {ALL!r} is that of what is said to all")
     more.check_keys(record.more, record.KIND or "record")
-    for f in fields(record):
-        check_field(record.KIND or "record", f.name, getattr(record, f.name))
+    for name in _names(type(record)):
+        check_field(record.KIND or "record", name, getattr(record, name))
     for kinds, name in ((_AT_LEAST_ONE, "number"), ((Enrol,), "claim")):
         if isinstance(record, kinds) and not getattr(record, name):
             raise Malformed(what=record.KIND, reason=f"{name} is 0, or empty")

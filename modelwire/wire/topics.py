@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from modelwire.errors import Malformed
 from modelwire.tensors import ALL, check_name, check_own_name
@@ -37,6 +38,7 @@ def down(fleet: str, device: str, model: str, leaf: str) -> str:
     return str(parse("/".join((ROOT, fleet, device, model, "dn", leaf))))
 
 
+@lru_cache(maxsize=4096)
 def parse(topic: str) -> Topic:
     """Return the parts of a topic. Raises Malformed."""
     parts = topic.split("/")

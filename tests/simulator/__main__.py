@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import MEMORY, in_memory
-from tests.simulator.script import Script, scripted, smaller
+from tests.simulator.script import Script, scripted, shrunk
 from tests.simulator.simulation import Report, simulate
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             said += f" --faults {args.faults}" if args.faults is not None else ""
             print(f"again: python -m tests.simulator --seed {seed} {said}")
             if args.shrink:
-                shrink(script)
+                print(f"the smallest that was found, to be simulated in a test: {shrunk(script, lambda one: bool(run(one).failures))!r}")
     return failed
 
 
@@ -46,22 +46,6 @@ def run(script: Script, *, progress: bool = False) -> Report:
     """Run a script in memory where that is possible."""
     with tempfile.TemporaryDirectory(prefix="simulator-", dir=MEMORY if in_memory() else None) as folder:
         return simulate(script, Path(folder) / "fleet", progress=progress)
-
-
-def shrink(script: Script, tries: int = 40) -> None:
-    """Cut a failing script down while it still fails, and print what is left."""
-    while tries > 0:
-        for candidate in smaller(script):
-            tries -= 1
-            if run(candidate).failures:
-                script = candidate
-                print(f"fails, too: {script}", file=sys.stderr)
-                break
-            if tries <= 0:
-                break
-        else:
-            break
-    print(f"the smallest that was found: {script!r}")
 
 
 if __name__ == "__main__":

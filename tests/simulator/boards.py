@@ -33,7 +33,7 @@ from tests.simulator.timeline import Timeline
 
 MODEL = "tiny"
 START = 5.0  # seconds that a start takes
-LOOK = 5.0  # at the longest between two turns of its loop
+LOOK = 60.0  # at the longest between two turns of its loop: what happens and what is due ask for one
 MOST_WAITING = 8
 FATES = {"verified": VERIFIED, "queued": WAITING, "offered": WAITING, "stored": WAITING, "skipped": CARRIED}
 SETTINGS = {

@@ -141,6 +141,12 @@ class SimulatedCentre:
         ask(self.store, lineage, number=number, at=self.time.seconds())
         return True
 
+    def do(self, piece: Callable[[SqliteStore], object]) -> None:
+        """Let the operator do something with the registry, who may be killed as the ingester is."""
+        store = self.store
+        if store is not None:
+            self._guarded(lambda: piece(store))
+
     # As a client of the broker.
 
     def up(self) -> None:

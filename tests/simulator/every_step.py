@@ -19,6 +19,7 @@ from edgecloud.registry import SqliteStore, open_registry
 from modelwire.errors import ModelWireError
 from tests.simulator.audit import Remembered, Verdict, audit, wrong_in_log
 from tests.simulator.crashes import Crash, Steps, copy_registry
+from tests.simulator.timeline import quiet
 
 
 class Fleet(Protocol):
@@ -65,7 +66,7 @@ def end_everywhere(
     cuts: so many times SQLite's log is cut at any byte, as a power cut leaves it. again: versions recovered by themselves in each look.
     """
     out, steps = Survived(), Steps()
-    with steps.installed():
+    with steps.installed(), quiet():
         before = _look(start, folder / "before", fleet, out, "before", again)
         whole = _copied(start, folder / "whole")
         store = open_registry(whole, synchronous="OFF")
@@ -147,7 +148,7 @@ def _look(path: Path, place: Path, fleet: Fleet, out: Survived, which: str, agai
     try:
         verdict = audit(store, fleet.remembered(), fleet.keys(), again=again)
         going = store.erasures.under_way()  # of what is left of these, pieces lack others until the erasure is done
-        problems = [what for what in store.problems() + wrong_in_log(store) if not any(name in what for name in going)]
+        problems = [what for what in store.problems() + wrong_in_log(store) if not any(name and name in what for name in going)]
     finally:
         store.close()
         shutil.rmtree(copy.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -10,7 +11,7 @@ from tests.simulator.light import Habits
 
 KINDS = {
     "kill centre": 6, "tear centre": 2, "restart centre": 1, "kill board": 6, "cut centre": 2, "cut device": 8, "restart broker": 2,
-    "reflash": 2, "ask snapshot": 3, "policy": 1, "erase": 1, "rot": 0,
+    "reflash": 2, "ask snapshot": 3, "purge": 2, "erase": 1, "audit": 1, "policy": 0, "rot": 0,
 }  # fmt: skip
 MOST_WRITES = 600  # until a planned crash: the statements of a batch
 
@@ -51,7 +52,8 @@ def scripted(
     kinds = [kind for kind, weight in KINDS.items() for _ in range(weight)]
     made = [Fault(rng.randrange(updates), rng.choice(kinds), rng.randrange(1 << 30)) for _ in range(count)]
     if count:
-        made += [Fault(updates // 3, "policy", rng.randrange(4)), Fault(updates // 2, "erase", rng.randrange(1 << 30))]
+        half = updates // 2
+        made += [Fault(half, "audit", 0), Fault(half, "policy", rng.randrange(4)), Fault(half, "erase", rng.randrange(1 << 30))]
     made += [Fault(rng.randrange(updates // 2, updates), "rot", rng.randrange(1 << 30)) for _ in range(rots)]
     return Script(seed, updates, devices, boards, faults=tuple(sorted(made, key=lambda f: f.at)))
 
@@ -72,3 +74,13 @@ def smaller(script: Script) -> list[Script]:
     if script.updates > 50:
         out.insert(0, replace(script, updates=script.updates // 2, faults=tuple(f for f in script.faults if f.at < script.updates // 2)))
     return out
+
+
+def shrunk(script: Script, fails: Callable[[Script], bool], tries: int = 60) -> Script:
+    """Return the smallest script that was found to fail as this one does. tries: runs that may be made."""
+    candidates = smaller(script)
+    while candidates and tries > 0:
+        candidate, tries = candidates.pop(0), tries - 1
+        if fails(candidate):
+            script, candidates = candidate, smaller(candidate)
+    return script

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,7 +14,7 @@ from random import Random
 
 import numpy as np
 
-from edgecloud.registry import open_registry
+from edgecloud.registry import SqliteStore, open_registry
 from modelwire.tflite.file import write_weights
 from tests.edgecloud.device import Base
 from tests.simulator import rot
@@ -27,8 +25,8 @@ from tests.simulator.centre import CentreCounts, SimulatedCentre, Work
 from tests.simulator.crashes import Steps
 from tests.simulator.light import LightDevice
 from tests.simulator.script import MOST_WRITES, Fault, Script
-from tests.simulator.timeline import Timeline, seeded
-from tests.simulator.works import POLICIES, WORKS, erase, set_policy
+from tests.simulator.timeline import Timeline, quiet, seeded
+from tests.simulator.works import POLICIES, WORKS, erase, purge, set_policy
 
 PATIENCE = 3 * 3600.0  # seconds of the simulated clock after the last update, in which all must have settled
 AGAIN = 50  # one version of so many is recovered a second time, by itself
@@ -49,6 +47,7 @@ class Report:
     board_crashes: Counter[str] = field(default_factory=Counter)
     messages: dict[str, int] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
+    looked: int = 0  # versions that were audited on the way
     unsettled: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # of the registry's file and its log
     rotten: list[str] = field(default_factory=list)  # what was damaged on purpose
@@ -69,6 +68,7 @@ class Report:
         yield f"  centre: {self.centre.starts} starts, killed at {_counted(self.centre.crashes)}"
         yield f"  boards: killed at {_counted(self.board_crashes)}"
         yield f"  centre took: {_counted(self.centre.results)}; works: {_counted(self.centre.works)}"
+        yield f"  on the way {self.looked} versions were audited"
         yield f"  versions: {self.verdict.versions}, exact {self.verdict.exact}, silently diverged {len(self.verdict.diverged)}"
         for name, count in sorted(self.verdict.named.items()):
             yield f"    {name}: {count}, such as {self.verdict.examples[name][:150]}"
@@ -114,7 +114,7 @@ class Simulation:
     def run(self) -> Report:
         """Live through the script and return what came of it."""
         began = time.monotonic()
-        with seeded(self.script.seed, self.time), self.steps.installed(), _quiet():
+        with seeded(self.script.seed, self.time), self.steps.installed(), quiet():
             self._start()
             self._live(began)
             self._settle(began)
@@ -148,9 +148,11 @@ class Simulation:
         self.centre.crash_in(0)
         for board in self.boards:
             board.crash_in(0)
-        end, looked = self.time.now + PATIENCE, 0
+        end, looked, shown = self.time.now + PATIENCE, 0, time.monotonic()
         while self.time.now < end and self.time.step():
             looked += 1
+            if not looked % 256:
+                shown = self._tell(shown, began, "all updates are made, the rest is said")
             if not looked % 256 and self.centre.store is not None and all(one.settled() for one in (*self.light, *self.boards)):
                 break
         while self.centre.store is None and self.time.step():
@@ -192,6 +194,13 @@ class Simulation:
             self._ask(number)
         elif kind == "policy" and self.centre.store is not None:
             set_policy(self.centre.store, POLICIES[number % len(POLICIES)], self.time.seconds())
+        elif kind == "audit" and self.centre.store is not None:
+            found = self._audit(self.centre.store)
+            self._report.problems += found.diverged
+            self._report.looked += found.versions
+        elif kind == "purge" and self.light:
+            name = self.light[number % len(self.light)].name
+            self.centre.do(lambda store: purge(store, name, self.time.seconds()))
         elif kind == "erase" and self.light and self.centre.store is not None:
             gone = self.light[number % len(self.light)]
             if erase(self.centre.store, gone.name, self.time.seconds()):
@@ -208,9 +217,15 @@ class Simulation:
         self.centre.ask_snapshot(one.name, "digits" if isinstance(one, LightDevice) else "tiny", self.time.seconds())
 
     def remembered(self) -> Remembered:
-        """Return what the devices know of what they have made."""
+        """Return what the devices know of what they have made; boards that are down just now are not asked."""
         light = {f"{d.name}/digits": list(d.past()) for d in self.light}
-        return light | {f"{b.name}/tiny": list(b.past()) for b in self.boards}
+        return light | {f"{b.name}/tiny": list(b.past()) for b in self.boards if b.device is not None}
+
+    def _audit(self, store: SqliteStore, remembered: Remembered | None = None) -> Verdict:
+        """Hold what the centre has now against what the devices remember."""
+        keys = {one.name: one.key for one in (*self.light, *self.boards)}
+        known = remembered if remembered is not None else self.remembered()
+        return audit(store, known, keys, again=self.made // AGAIN, rng=Random(self.script.seed))
 
     def _judge(self) -> None:
         report, time = self._report, self.time
@@ -221,9 +236,8 @@ class Simulation:
             board.stop()
         store = open_registry(self.centre.path, synchronous="OFF")
         try:
-            keys = {one.name: one.key for one in (*self.light, *self.boards)}
-            report.verdict = audit(store, remembered, keys, again=self.made // AGAIN, rng=Random(self.script.seed))
-            report.problems = [] if report.rotten else store.problems() + wrong_in_log(store)
+            report.verdict = self._audit(store, remembered)
+            report.problems += [] if report.rotten else store.problems() + wrong_in_log(store)
         finally:
             store.close()
         report.digest, report.events, report.simulated = time.digest, time.noted, time.now
@@ -248,17 +262,6 @@ def simulate(script: Script, folder: Path, *, works: Sequence[Work] = WORKS, pro
         return Simulation(script, folder, works=works, progress=progress).run()
     finally:
         shutil.rmtree(folder)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what both sides log off the screen: a simulated fleet is nothing but trouble."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(level)
 
 
 def _counted(counts: Counter[str]) -> str:

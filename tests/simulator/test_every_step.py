@@ -14,7 +14,7 @@ from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import SqliteStore, open_registry
 from tests.simulator.every_step import end_everywhere
 from tests.simulator.small_fleet import NOW, SmallFleet, judge_all, small_fleet, take_all
-from tests.simulator.works import compact, erase, set_policy
+from tests.simulator.works import compact, erase, purge, set_policy
 
 
 @contextmanager
@@ -59,6 +59,14 @@ def test_compaction_survives_a_kill_at_every_write(tmp_path: Path) -> None:
     survived = end_everywhere(fleet.path, tmp_path / "runs", compacted, fleet, again=8)
     assert survived.failures == []
     assert {"INSERT INTO state", "COMMIT"} <= survived.kinds.keys()
+
+
+@pytest.mark.slow("is killed at each of its writes", seconds=8)
+def test_purging_the_rows_of_recipes_survives_a_kill_at_every_write(tmp_path: Path) -> None:
+    fleet = small_fleet(tmp_path, devices=1, versions=8)
+    survived = end_everywhere(fleet.path, tmp_path / "runs", lambda store: purge(store, "pi-0", NOW), fleet, again=8)
+    assert survived.failures == []
+    assert {"INSERT INTO squash", "DELETE FROM blob"} <= survived.kinds.keys()
 
 
 def compacted(store: SqliteStore) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from edgecloud.versions import materialise
 from modelwire.wire import topics
+from tests.simulator import centre
 from tests.simulator.broker import matches
-from tests.simulator.script import Script, scripted, smaller
+from tests.simulator.crashes import copy_registry
+from tests.simulator.light import Habits
+from tests.simulator.script import Fault, Script, scripted, shrunk, smaller
 from tests.simulator.simulation import Report, simulate
 
 AGAIN = "python -m tests.simulator --updates {0.updates} --seed {0.seed} --devices {0.devices} --boards {0.boards}"
@@ -45,10 +49,36 @@ def test_every_loss_by_rot_has_a_name(tmp_path: Path) -> None:
     assert len(report.rotten) >= 5 and report.verdict.named["RegistryDamaged"] > 0
 
 
+@pytest.mark.slow("runs a fleet", seconds=3)
+def test_a_centre_that_proves_no_roots_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialise, "prove_root", lambda state, container: None)
+    script = replace(scripted(2, 200, devices=6, boards=0, faults=0), habits=Habits(lies=0.1))
+    assert any("sealed wrongly is served" in failure for failure in simulate(script, tmp_path / "fleet").failures)
+
+
+@pytest.mark.slow("runs a fleet", seconds=3)
+def test_a_disk_that_forgets_what_was_committed_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_log(path: Path, target: Path) -> None:
+        copy_registry(path, target)
+        target.with_name(f"{target.name}-wal").unlink(missing_ok=True)
+
+    monkeypatch.setattr(centre, "copy_registry", without_log)
+    script = scripted(4, 200, devices=6, boards=0, faults=0)
+    report = simulate(replace(script, faults=(Fault(100, "kill centre", 200),)), tmp_path / "fleet")
+    assert any("told that it is verified" in failure for failure in report.failures)
+
+
 def test_a_script_can_be_cut_down() -> None:
     script = scripted(1, 400)
     found = smaller(script)
     assert found and all(len(s.faults) < len(script.faults) or s.updates < script.updates or s.weather != script.weather for s in found)
+
+
+def test_a_failing_script_is_cut_down_to_what_fails() -> None:
+    script = scripted(1, 400)
+    (one,) = [fault for fault in script.faults if fault.kind == "erase"][:1]
+    found = shrunk(script, lambda s: one in s.faults, tries=200)
+    assert found.faults == (one,) and found.weather != script.weather
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import logging
 import os
 import secrets
 import time
@@ -63,6 +64,17 @@ class Timeline:
     def digest(self) -> str:
         """The digest of all that has happened, in its order: equal for two runs that did the same."""
         return self._trace.hexdigest()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what both sides log off the screen: a simulated fleet is nothing but trouble."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)
 
 
 @contextmanager

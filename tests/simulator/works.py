@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from edgecloud.audit.admissions import Admissions
-from edgecloud.keeping import deciding, erasing
+from edgecloud.keeping import deciding, erasing, purging
 from edgecloud.keeping.compacting import Compactor
 from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import LineageRow, SqliteStore
@@ -13,7 +14,7 @@ from modelwire.errors import ModelWireError
 from tests.keys import COMMAND
 from tests.simulator.centre import Work
 
-POLICIES = ("last 20", "last 5", "daily", "tagged", "all")
+POLICIES = ("last 40", "last 20", "daily", "all", "last 5")
 Clock = Callable[[], float]
 
 
@@ -48,6 +49,14 @@ WORKS = (Work("compaction", 90.0, compaction), Work("thinning", 240.0, thinning)
 def set_policy(store: SqliteStore, what: str, now: int) -> None:
     """Let the operator seal what is kept."""
     deciding.decide_keep(store, COMMAND, what, _number(store), now)
+
+
+def purge(store: SqliteStore, device: str, now: int) -> None:
+    """Let the operator seal that the rows of a device's recipes go, and drop them: the deltas that they came to take their place."""
+    with suppress(ModelWireError):  # nothing is held of it, or it is erased
+        number = deciding.decide_purge(store, COMMAND, device, _number(store), now).number
+        for lineage in store.lineages.of(device):
+            purging.purge(store, lineage, number, purging.find(store, lineage, every=True).recipes, clock=lambda: now)
 
 
 def erase(store: SqliteStore, device: str, now: int) -> bool:

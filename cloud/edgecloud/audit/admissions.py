@@ -62,7 +62,11 @@ class Admissions:
                 raise Malformed(what="the log", reason=f"it no longer holds entry {self.end.number} as it was")
             for row in log.after(self.end.number if self.end else 0):
                 link = entries.follow(self.end, row)
-                self.take(entries.parse(row))
+                made = log.remembered.get(row)
+                if made is not None and made.kind in entries.LETS_NOBODY_IN:
+                    self._latest = max(self._latest, made.at)  # all that `take` would do with it
+                else:
+                    self.take(entries.parse(row))
                 self.end = link
             if uncovered := self.uncovered():
                 raise Malformed(what="the log", reason=uncovered[0])

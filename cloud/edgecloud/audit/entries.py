@@ -20,6 +20,8 @@ STATEMENTS = (POLICY, PURGE, ERASE)
 # What an operator enters beside a running ingester. Each proves itself by a seal, but for the word on a restore, which nothing rests on.
 # A thinning rests on the seal of its policy or purge, an erased entry on that of its erasure.
 BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE, *STATEMENTS, THIN, ERASED)
+# What says nothing about who speaks: entered with each update, so whoever made one does not read it again.
+LETS_NOBODY_IN = (ANSWER, EPOCH, HEAD, VERDICT)
 
 _ERASED_MARK = cbor.encode({"kind": ERASED})[1:]  # it is in every entry of this kind, and read only there
 

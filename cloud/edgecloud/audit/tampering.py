@@ -237,7 +237,7 @@ def _lineages(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterato
             elif _commit_of(store, head) != (head.commit if head.version else None):
                 yield f"the head of {lineage} in epoch {number} refers to another version than @{head.version}"
         thinned, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
-        for row in store.versions.of(lineage.id):
+        for row in store.versions.each(lineage.id):
             seen.add(row.commit)
             if row.id in thinned or row.commit in told.thinned:
                 yield from _thinned(store, told, lineage, row, squashes.get(row.id))

@@ -11,7 +11,18 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edgecloud.registry import AlarmRow, Epoch, HeadRow, LineageRow, NewVersion, Parked, Refusal, Status, Store, VersionRow, WaitingMessage
+from edgecloud.registry import (
+    AlarmRow,
+    HeadRow,
+    LineageRow,
+    NewVersion,
+    Parked,
+    Refusal,
+    Situation,
+    Status,
+    VersionRow,
+    WaitingMessage,
+)
 from edgecloud.versions import cards
 from modelwire.errors import (
     BadSignature,
@@ -64,6 +75,9 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
         return Decision(Result.DROPPED, header.device, header.model, header.version, "its device was erased")
     if signer is KeyStanding.UNKNOWN:
         return _quarantine(context, container, data)
+    met = context.store.lineages.situation(header.device, header.model, header.epoch, header.version, container.commit)
+    if met is not None and not met.known and not met.lost:
+        return _place(context, met, container, data, context.now)
     context.store.lineages.heard(header.device, header.model, context.now)
     known = context.store.versions.by_commit(container.commit)
     if known is not None:
@@ -75,10 +89,9 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
     before = context.store.refusals.by_commit(container.commit)
     if before is not None:
         return _refused(context, lineage, container, data, before.error, before.reason)
-    if context.store.losses.holds(lineage.id, header.epoch, header.version):
-        # Both sides have settled that it is lost: a late copy must not bring one of them to think otherwise.
-        return Decision(Result.DROPPED, header.device, header.model, header.version, "its board has given this number up")
-    return _place(context, lineage, container, data)
+    assert met is not None  # a lineage is made together with its first epoch
+    # Both sides have settled that it is lost: a late copy must not bring one of them to think otherwise.
+    return Decision(Result.DROPPED, header.device, header.model, header.version, "its board has given this number up")
 
 
 def current_receipt(context: Context, version: VersionRow) -> Reply:
@@ -88,6 +101,11 @@ def current_receipt(context: Context, version: VersionRow) -> Reply:
         return refused_receipt(context, Subject.of_row(lineage, version), version.reason)
     level = Level.VERIFIED if version.status is Status.VERIFIED else Level.STORED
     return _receipt(context, Subject.of_row(lineage, version), level)
+
+
+def verified_receipt(context: Context, about: Subject, place: int) -> Reply:
+    """Return the receipt of a version that was just proven. place: in the log, of the entry that says so."""
+    return _receipt(context, about, Level.VERIFIED, place=place)
 
 
 def refused_receipt(context: Context, about: Subject, reason: str) -> Reply:
@@ -120,24 +138,23 @@ def close_older(context: Context, lineage: LineageRow, newest: int) -> tuple[Rep
     return tuple(_refuse_parked(context, lineage, o, "LineageError", _closed(o.epoch)) for o in stale)
 
 
-def _place(context: Context, lineage: LineageRow, container: Container, data: bytes) -> Decision:
-    """Decide about an update that is signed by its device and that nobody has decided about before."""
+def _place(context: Context, met: Situation, container: Container, data: bytes, heard: int) -> Decision:
+    """Decide about an update that is signed by its device and that nobody has decided about before.
+
+    met: what it meets; heard: when its device said it, 0 when that was before.
+    """
     store, header = context.store, container.header
-    if header.version <= lineage.last_version + REACH:
-        store.lineages.used(lineage.id, header.version)
+    lineage, epoch, head = met.lineage, met.epoch, met.head
+    store.lineages.used(lineage.id, header.version if header.version <= lineage.last_version + REACH else 0, heard)
     try:
-        epoch = store.lineages.current(lineage.id)
-        assert epoch is not None  # a lineage is made together with its first epoch
         if header.epoch < epoch.epoch:
             raise LineageError(reason=_closed(header.epoch))
         if header.epoch > epoch.epoch:
             raise LineageError(reason=f"epoch {header.epoch} was never granted")
-        head = store.lineages.head(lineage.id, epoch.epoch)
-        assert head is not None
-        base = _base_of(context, container, head_base(store, epoch, head), orphan=header.parent != head.commit)
+        base = _base_of(context, container, met.base, orphan=header.parent != head.commit)
         if header.version > lineage.last_version + REACH:
             raise LineageError(reason=f"version {header.version} is out of reach of {lineage.last_version}")
-        if store.versions.numbered(lineage.id, header.version) is not None:
+        if met.taken:
             raise Conflict(device=lineage.device, model=lineage.model, version=header.version)
         if header.parent == head.commit:
             if header.version <= max(head.version, epoch.floor):
@@ -152,7 +169,7 @@ def _place(context: Context, lineage: LineageRow, container: Container, data: by
             alarm(context, lineage, error.message)
         return _refused(context, lineage, container, data, type(error).__name__, clean(str(error)))
     if header.parent == head.commit:
-        return _link(context, lineage, container, data, head, base)
+        return _link(context, met, container, data, base)
     return _park(context, lineage, container, data)
 
 
@@ -174,12 +191,6 @@ def _require_first(context: Context, lineage: LineageRow, container: Container, 
         raise TwoHistories(device=lineage.device, model=lineage.model, reason=reason)
 
 
-def head_base(store: Store, epoch: Epoch, head: HeadRow) -> bytes:
-    """Return the commit of the base that the head of an epoch is on."""
-    row = store.versions.by_id(head.version_id) if head.version_id is not None else None
-    return row.base if row is not None else epoch.base
-
-
 def _base_of(context: Context, container: Container, base: bytes, *, orphan: bool) -> bytes:
     """Return the base that an update is on: a snapshot names its own, all else is on that of the head, `base`.
 
@@ -189,10 +200,10 @@ def _base_of(context: Context, container: Container, base: bytes, *, orphan: boo
     header, store = container.header, context.store
     if header.kind is Kind.SNAPSHOT:
         base = header.base
-        if store.bases.get(base) is None:
+        if store.bases.recall(base) is None:
             names = ", ".join(b.commit.hex()[:16] for b in store.bases.all()[:8])
             raise WrongBase(what="the snapshot", kind="base", expected=f"one that is registered ({names})", got=base.hex()[:16])
-    row = store.bases.get(base)
+    row = store.bases.recall(base)
     assert row is not None  # its version's row refers to it
     schema = _schema_id(row.manifest)
     if header.schema_id != schema:
@@ -213,21 +224,23 @@ def _is_known(context: Context, parent: bytes, base: bytes) -> bool:
     return parent == base or store.versions.by_commit(parent) is not None or store.refusals.by_commit(parent) is not None
 
 
-def _link(context: Context, lineage: LineageRow, container: Container, data: bytes, head: HeadRow, base: bytes) -> Decision:
-    store, header = context.store, container.header
-    extension = cbor.encode(dict(header.extension)) if header.extension else b""
+def _link(context: Context, met: Situation, container: Container, data: bytes, base: bytes) -> Decision:
+    store, header, lineage, head = context.store, container.header, met.lineage, met.head
     fresh = NewVersion(
         lineage.id, header.epoch, header.version, header.kind.name.lower(), container.commit, header.parent, head.version_id, base,
-        header.root, struct.pack("<QQ", *header.fingerprint), store.blobs.put(data), container.size, context.now, extension,
+        header.root, struct.pack("<QQ", *header.fingerprint), store.blobs.put(data), container.size, context.now, container.extension,
     )  # fmt: skip
-    row = store.versions.add(fresh)
-    if not store.lineages.move_head(lineage.id, header.epoch, head.commit, HeadRow(row.id, row.commit, row.version)):
+    row = store.versions.add(fresh, header.extension)
+    place = store.lineages.move_head(lineage.id, header.epoch, head.commit, HeadRow(row.id, row.commit, row.version), lineage)
+    if not place:
         raise LineageError(reason=f"the head of {lineage} moved meanwhile")
     for first, last in _skipped(header.extension.get("skipped"), header.version):
         store.versions.skip(row.id, first, last)
     note = _note_card(context, lineage, container)
+    replies = [_receipt(context, Subject.of_row(lineage, row), Level.STORED, place=place)]
+    if not met.parked:
+        return Decision(Result.STORED, lineage.device, lineage.model, row.version, note, tuple(replies))
     store.inbox.unpark(row.commit)
-    replies = [_receipt(context, Subject.of_row(lineage, row), Level.STORED)]
     # Numbers only rise: an orphan that the head has outrun waits for a parent that its device gave up.
     for lost in store.inbox.outrun(lineage.id, row.version):
         replies.append(_refuse_parked(context, lineage, lost, "UnknownParent", f"version {row.version} came without its parent"))
@@ -256,9 +269,11 @@ def _unpark(context: Context, orphan: Parked) -> tuple[Reply, ...]:
     store.inbox.unpark(orphan.commit)
     lineage = store.lineages.by_id(orphan.lineage)
     container = parse(orphan.bytes, context.bounds.wire)
+    met = store.lineages.situation(lineage.device, lineage.model, orphan.epoch, orphan.version, orphan.commit)
+    assert met is not None  # its lineage is there
     try:
         with store.transaction():
-            return _place(context, lineage, container, orphan.bytes).replies
+            return _place(context, met, container, orphan.bytes, 0).replies
     except OURS:
         raise
     except ModelWireError as error:
@@ -334,12 +349,14 @@ def _remember(context: Context, about: Subject, data: bytes, error: str, reason:
     context.store.refusals.add(row, context.bounds.refusals)
 
 
-def _receipt(context: Context, about: Subject, level: Level, reason: str = "", good: HeadRow | None = None) -> Reply:
-    """Return a receipt. good: of a refusal, what to build on."""
+def _receipt(
+    context: Context, about: Subject, level: Level, reason: str = "", good: HeadRow | None = None, place: int | None = None
+) -> Reply:
+    """Return a receipt. good: of a refusal, what to build on; place: in the log, where it was just entered."""
     of, (commit, version) = about.lineage, (good.commit, good.version) if good else (b"", 0)
     said = Receipt(
         context.store.fleet, of.device, of.model, context.now, about.epoch, about.version, about.commit, level, reason, commit, version,
-        context.store.log.place(about.commit),
+        context.store.log.place(about.commit) if place is None else place,
     )  # fmt: skip
     return Reply("receipt", said)
 

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
-from edgecloud.versions import materialise
+from edgecloud.workers import worker
+from edgecloud.workers.building import Builder
+from edgecloud.workers.pool import Outcome, WorkerPool
 from modelwire.errors import DiskUnwritable, LineageError, ModelWireError, StateBusy
-from modelwire.lattice.state import ModelState
 
 from . import linking
 from .decision import OURS, Bounds, Context, Reply, clean
 
 log = logging.getLogger("edgecloud.rebuild")
+FAULTY = "%s met a fault of this program and is set aside"
+POLL = 1.0  # seconds between two looks whether it is to stop, while workers work
+TOGETHER = 0.02  # seconds that what was proven waits for more, to be committed with it
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What came of one stored version."""
 
+    id: int  # its row's
     name: str
     ok: bool
     reason: str
     replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """What came of the work on one version. error: why it is refused; empty otherwise."""
+
+    version: VersionRow
+    lineage: LineageRow
+    error: str
 
 
 class Rebuilder:
@@ -34,30 +47,55 @@ class Rebuilder:
 
     def __init__(
         self, store: Store, *, kept_bytes: int = 512 * 1024 * 1024, bounds: Bounds | None = None, seconds: float = 2.0,
-        sign: Callable[[Store], None] = lambda store: None,
+        sign: Callable[[Store], None] = lambda store: None, pool: WorkerPool | None = None, beat: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """seconds: after so much work what is proven is committed; a version deep in its chain may take that long alone.
 
         sign: called in the transaction of what was judged, last: signs the end of the log.
+        pool: processes that do the work; without them this thread does. beat: called while it waits for them.
         """
         self.store, self._sign = store, sign
-        self._seconds = seconds
+        self._seconds, self._pool, self._beat = seconds, pool, beat
         self._bounds = bounds if bounds is not None else Bounds()
-        self._bases = materialise.LoadedBases(store)
-        self._kept: OrderedDict[bytes, ModelState] = OrderedDict()
-        self._room, self._held = kept_bytes, 0
+        self._builder = Builder(store, kept_bytes)
+        self._kept = self._builder.kept
         self._damaged: set[int] = set()  # lineages that this registry can't rebuild: set aside until it is restored
         self._slow: dict[int, float] = {}  # lineages whose versions took long, and how long: all others come first
+        self._dealt: dict[int, VersionRow] = {}  # to the pool, and not judged yet
+        self._void: set[int] = set()  # dealt, and refused with their parent meanwhile
+        self._after = 0  # the last version that was looked at for the pool
 
     def run(self, now: int, limit: int = 64, stopping: Callable[[], bool] = lambda: False) -> list[Judged]:
         """Return what came of the next stored versions, committed in one transaction; empty when nothing waits."""
+        built = self._build_here(limit, stopping) if self._pool is None else self._build_there(self._pool, limit, stopping)
+        context = Context(self.store, self._bounds, now)
+        out: list[Judged] = []
+        if built:
+            with self.store.transaction():
+                erased = self.store.erasures.under_way()
+                for one in built:
+                    if one.version.id in self._void:
+                        self._void.discard(one.version.id)
+                    elif one.lineage.device in erased:
+                        continue
+                    elif one.error:
+                        if (row := self.store.versions.by_id(one.version.id)) is not None and row.commit == one.version.commit:
+                            out += refuse_tree(context, one.version, one.error)
+                        self._void |= {judged.id for judged in out} & self._dealt.keys()
+                    else:
+                        out += self._accept(context, one.lineage, one.version)
+                self._sign(self.store)
+        return out
+
+    def _build_here(self, limit: int, stopping: Callable[[], bool]) -> list[_Built]:
+        """Return what came of some versions, rebuilt by this thread."""
         end = time.monotonic() + self._seconds
-        results: list[tuple[VersionRow, LineageRow, ModelWireError | None]] = []
+        results: list[_Built] = []
         bad: set[int] = set()
         for version in self._waiting(limit):
             if results and (time.monotonic() > end or stopping()):
                 break
-            if version.parent_id in bad:  # refused together with its parent, below
+            if version.parent_id in bad:  # refused together with its parent
                 bad.add(version.id)
                 continue
             try:
@@ -67,32 +105,87 @@ class Rebuilder:
             began = time.monotonic()
             try:
                 self._build(lineage, version)
-                results.append((version, lineage, None))
+                results.append(_Built(version, lineage, ""))
             except (StateBusy, DiskUnwritable):
                 raise  # it passes; nothing is lost but the work
             except OURS as error:
-                # The registry is at fault, not the device: its versions stay stored, everybody else's go on.
-                log.error("%s can't be rebuilt and is set aside: %s", lineage, error)
-                self._damaged.add(lineage.id)
+                self._set_aside(lineage, version, worker.OURS, str(error))
             except ModelWireError as error:
                 bad.add(version.id)
-                results.append((version, lineage, error))
+                results.append(_Built(version, lineage, str(error)))
             except Exception:
                 # An update that finds a bug would otherwise stop the whole fleet, and again after each start.
-                log.exception("%s met a fault of this program and is set aside", f"{lineage}@{version.version}")
+                log.exception(FAULTY, f"{lineage}@{version.version}")
                 self._damaged.add(lineage.id)
             self._took(lineage.id, time.monotonic() - began)
-        context = Context(self.store, self._bounds, now)
-        out: list[Judged] = []
-        if results:
-            with self.store.transaction():
-                erased = self.store.erasures.under_way()
-                for version, lineage, refused in results:
-                    if lineage.device in erased or self.store.versions.by_id(version.id) is None:
-                        continue  # its device was erased meanwhile
-                    out += [self._accept(context, lineage, version)] if refused is None else refuse_tree(context, version, refused)
-                self._sign(self.store)
-        return out
+        return results
+
+    def _build_there(self, pool: WorkerPool, limit: int, stopping: Callable[[], bool]) -> list[_Built]:
+        """Return what came of some versions, rebuilt by other processes, which have the next ones in hand by then."""
+        results: list[_Built] = []
+        end = float("inf")
+        while not stopping():
+            self._beat()
+            self._deal(pool, limit, again=not results)
+            if not pool.waiting:
+                break
+            for outcome in pool.take(min(POLL, max(0.0, end - time.monotonic()))):
+                results += self._heard(outcome)
+            if len(results) >= limit or time.monotonic() >= end:
+                break
+            if results and end == float("inf"):
+                end = time.monotonic() + TOGETHER
+        return results
+
+    def _deal(self, pool: WorkerPool, limit: int, again: bool) -> None:
+        """Keep the pool busy. Slow lineages are dealt to it when nothing else waits. again: nothing is judged and not yet committed."""
+        if pool.waiting >= 2 * limit:
+            return
+        versions = [v for v in self._fresh(limit) if v.id not in self._dealt]
+        if again and not versions and not self._dealt:
+            self._after = 0  # what was left out
+            versions = self._waiting(limit)
+        for version in versions:
+            self._dealt[version.id] = version
+            pool.give(version.id, version.lineage)
+
+    def _fresh(self, limit: int) -> list[VersionRow]:
+        """Return the next versions that were not looked at, without those of slow lineages."""
+        batch = self.store.versions.unverified(limit, self._after)
+        if batch:
+            self._after = batch[-1].id
+        return [v for v in batch if v.lineage not in self._damaged and v.lineage not in self._slow]
+
+    def _heard(self, outcome: Outcome) -> list[_Built]:
+        """Return what the outcome means for its version; empty when its lineage is set aside, or it comes again."""
+        version = self._dealt.pop(outcome.id)
+        if version.lineage in self._damaged or outcome.word == worker.SKIPPED:
+            self._void.discard(version.id)
+            return []
+        row = self.store.versions.by_id(version.id) if outcome.word != worker.OK else version
+        try:
+            lineage = self.store.lineages.by_id(version.lineage)
+        except LineageError:
+            row = None
+        if row is None or row.commit != version.commit:
+            return []  # its device was erased meanwhile
+        self._took(lineage.id, outcome.seconds)
+        if outcome.word == worker.AGAIN:
+            log.warning("%s@%d is rebuilt again: %s", lineage, version.version, outcome.text)
+            return []
+        if outcome.word in (worker.OURS, worker.FAULT):
+            self._set_aside(lineage, version, outcome.word, outcome.text)
+            return []
+        return [_Built(version, lineage, outcome.text or "refused" if outcome.word == worker.REFUSED else "")]
+
+    def _set_aside(self, lineage: LineageRow, version: VersionRow, word: str, text: str) -> None:
+        """Leave a lineage alone until the next start; its versions stay stored, and everybody else's go on."""
+        if word == worker.OURS:
+            # The registry is at fault, not the device.
+            log.error("%s can't be rebuilt and is set aside: %s", lineage, text)
+        else:
+            log.error(f"{FAULTY}: %s", f"{lineage}@{version.version}", text)
+        self._damaged.add(lineage.id)
 
     def _waiting(self, limit: int) -> list[VersionRow]:
         """Return versions that wait, each lineage's in their order: one whose trainings take long keeps nobody else waiting."""
@@ -111,39 +204,24 @@ class Rebuilder:
             self._slow[lineage] = took
 
     def _build(self, lineage: LineageRow, version: VersionRow) -> None:
-        state = self._kept.pop(version.parent, None)
-        self._held -= _size(state) if state is not None else 0
-        if version.kind == "snapshot":
-            state = self._bases[version.base].state()
-        if state is None:
-            materialise.require_served(lineage, version)
-            state = materialise.rebuild(self.store, version, self._bases)
-        else:
-            materialise.step(self.store, lineage, version, state)
-        self._kept[version.commit] = state
-        self._held += _size(state)
-        while len(self._kept) > 1 and self._held > self._room:  # models of all sizes share the room
-            self._held -= _size(self._kept.popitem(last=False)[1])
+        self._builder.build(lineage, version)
 
-    def _accept(self, context: Context, lineage: LineageRow, version: VersionRow) -> Judged:
-        self.store.versions.verify(version.id)
-        row = self.store.versions.by_id(version.id)
-        assert row is not None
-        return Judged(f"{lineage}@{version.version}", True, "", (linking.current_receipt(context, row),))
+    def _accept(self, context: Context, lineage: LineageRow, version: VersionRow) -> list[Judged]:
+        place = self.store.versions.verify(version.id, version.commit)
+        if not place:
+            return []  # its device was erased meanwhile
+        receipt = linking.verified_receipt(context, linking.Subject.of_row(lineage, version), place)
+        return [Judged(version.id, f"{lineage}@{version.version}", True, "", (receipt,))]
 
 
-def _size(state: ModelState) -> int:
-    return 12 * state.manifest.schema.size  # weights, integers, and a share of the base
-
-
-def refuse_tree(context: Context, version: VersionRow, error: ModelWireError) -> list[Judged]:
+def refuse_tree(context: Context, version: VersionRow, error: str) -> list[Judged]:
     """Refuse a version and all that were built on it, and move the head back to the last good commit, in one transaction."""
     store = context.store
     lineage = store.lineages.by_id(version.lineage)
     condemned = [version]
     for one in condemned:
         condemned += store.versions.served_children(one.id)
-    reason = clean(str(error))
+    reason = clean(error)
     reasons = [reason] + [clean(f"version {version.version}, before it, was refused: {reason}")] * (len(condemned) - 1)
     for one, reason in zip(condemned, reasons, strict=True):
         store.versions.refuse(one.id, reason)
@@ -156,5 +234,5 @@ def refuse_tree(context: Context, version: VersionRow, error: ModelWireError) ->
     for one, reason in zip(condemned, reasons, strict=True):
         receipt = linking.refused_receipt(context, linking.Subject.of_row(lineage, one), reason)
         orphans = linking.refuse_orphans(context, one.commit, f"version {one.version} was refused")
-        out.append(Judged(f"{lineage}@{one.version}", False, reason, (receipt, *orphans)))
+        out.append(Judged(one.id, f"{lineage}@{one.version}", False, reason, (receipt, *orphans)))
     return out

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
-from edgecloud.keeping.beside import Beside
+from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.letting_go import LettingGo
-from edgecloud.registry import AlarmRow, SqliteStore, Store, open_registry
+from edgecloud.registry import AlarmRow, RecentEntries, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
+from edgecloud.workers.pool import WorkerPool
 from edgecommon import disk
 from edgecommon.systemd import Pulse, Systemd
 from modelwire.errors import BrokerRefused, BrokerUnreachable, DiskUnwritable, LinkError, SessionTaken, StateBusy
@@ -53,6 +54,7 @@ class Pace:
     tick: float = 1.0  # how often the operator's additions and requests are looked for
     resend: float = 30.0  # a command without an answer goes out again
     busy: float = 30.0  # how long another writer may hold the registry
+    workers: int = 0  # processes that rebuild; 0: a thread of this one does
     disk: float = 2.0  # between two tries to write to a disk that takes nothing more
     connect: float = 15.0  # --once gives up on a broker after this
 
@@ -113,6 +115,7 @@ class Ingester:
         self._rebuild_pulse: Pulse | None = None  # once that thread runs
         self._said = float("-inf")  # monotonic seconds since systemd was last told what goes on
         self._takeovers = 0  # of the session, as far as they are noted
+        self._remembered = RecentEntries()  # what both threads have entered in the log
         self.tally = Tally()
 
     def stop(self) -> None:
@@ -131,7 +134,7 @@ class Ingester:
             require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
-            beside = Beside(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
+            beside = KeepingThread(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
@@ -347,8 +350,9 @@ class Ingester:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
             level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
-            name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
-            log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
+            if log.isEnabledFor(level):
+                name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
+                log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
             self._send(outcome.replies)
             if outcome.result is Result.STORED:
                 self._work.set()
@@ -367,9 +371,12 @@ class Ingester:
             self._rebuild_pulse = Pulse.of_this_thread(patience=2 * self._systemd.every)
         try:
             store = self._open()
+            pool = WorkerPool(self._path, self._pace.workers) if self._pace.workers else None
             try:
-                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign))
+                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign, pool=pool, beat=self._beat))
             finally:
+                if pool is not None:
+                    pool.close()
                 store.close()
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
             self._failure = error
@@ -405,7 +412,9 @@ class Ingester:
         return LettingGo(store, stopping=lambda: self._stopping)
 
     def _open(self) -> SqliteStore:
-        return open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)
+        store = open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)
+        store.log.remembered = self._remembered
+        return store
 
 
 def wait_for_room(path: Path, again: float = 2.0, *, say: Callable[[str], None] = lambda text: None) -> None:

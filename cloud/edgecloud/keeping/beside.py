@@ -20,11 +20,11 @@ from .measuring import measured
 
 log = logging.getLogger("edgecloud.compactor")
 NICE = 10
-REST = 1.0  # seconds between two looks
+REST, IDLE = 1.0, 10  # seconds between two looks, and times as many when there was nothing to do for long
 FULL = "%s; no state is kept until there is room, and none that is kept is lost: %s"
 
 
-class Work(Protocol):
+class StoreWork(Protocol):
     """Work on the store that can be cut anywhere: a bounded piece at a time."""
 
     def waiting(self) -> bool:
@@ -34,12 +34,12 @@ class Work(Protocol):
         """Do one piece and return what came of it; None when there is none, or when it was asked to stop."""
 
 
-class Beside:
+class KeepingThread:
     """The thread. `works`: makes what it is to do, in order, from its own store; the compactor is the first of it."""
 
     def __init__(
         self, path: Path, opened: Callable[[], SqliteStore], stopping: Callable[[], bool],
-        *works: Callable[[SqliteStore], Work], clock: Callable[[], float] = time.time, rest: float = REST,
+        *works: Callable[[SqliteStore], StoreWork], clock: Callable[[], float] = time.time, rest: float = REST,
     ) -> None:  # fmt: skip
         self._path, self._opened, self._stopping, self._clock, self._rest = path, opened, stopping, clock, rest
         self._works = works
@@ -69,11 +69,14 @@ class Beside:
 
     def _work(self, store: SqliteStore) -> None:
         compactor = Compactor(store, self._clock, stopping=self._stopping)
-        works: list[Work] = [compactor, *(make(store) for make in self._works)]
+        works: list[StoreWork] = [compactor, *(make(store) for make in self._works)]
+        idle = 0  # looks in a row that found nothing: each costs a row of every model
         while not self._stopping():
+            idle = min(IDLE, idle + 1)
             try:
                 if any(work.waiting() for work in works) and self._do(store, works):
                     self._said_full(None)
+                    idle = 0
                     continue
             except StateBusy:
                 pass  # another writer: it has time
@@ -82,9 +85,9 @@ class Beside:
                 if full is None:
                     raise
                 self._said_full(full)
-            self._wait()
+            self._wait(idle * self._rest)
 
-    def _do(self, store: SqliteStore, works: list[Work]) -> bool:
+    def _do(self, store: SqliteStore, works: list[StoreWork]) -> bool:
         """Return whether there was anything to do."""
         did = False
         with compacting(store, self._path):
@@ -102,7 +105,7 @@ class Beside:
             log.warning("there is room on the disk again: states are kept again")
         self._full = full is not None
 
-    def _wait(self) -> None:
-        end = time.monotonic() + self._rest
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
         while not self._stopping() and time.monotonic() < end:
             time.sleep(0.05)

@@ -86,11 +86,16 @@ def resume(
     for row in store.erasures.all():
         if row.device is not None:
             store.database.run("PRAGMA secure_delete = ON")
-            _erase(store, row, row.device, hook, progress)
+            if row.device:  # else its rows and its name were gone when a kill came
+                _erase(store, row, row.device, hook, progress)
             done.append(row.number)
     if done:
         store.states.sweep()
         store.database.shorten_log()
+        hook("log")
+        for number in done:
+            store.erasures.finish(number)
+        hook("finish")
     return done
 
 
@@ -123,9 +128,9 @@ def _erase(store: SqliteStore, row: ErasureRow, device: str, hook: Hook, progres
         if not deleted:
             break
     with store.transaction():
-        store.erasures.finish(row.number)
-        hook("finish written")
-    hook("finish")
+        store.erasures.forget_name(row.number)
+        hook("name written")
+    hook("name")
 
 
 def _list_updates(store: SqliteStore, device: str) -> None:

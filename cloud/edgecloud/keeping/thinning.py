@@ -96,6 +96,7 @@ class Thinner:
     def purge(self, lineage: LineageRow, by: int, versions: Sequence[VersionRow]) -> LetGo:
         """Put the deltas that recipes came to in the place of the recipes. by: number of the operator's word. Raises as `rebuild`."""
         out = LetGo()
+        self._drop(out)
         for version in versions:
             self._step(lineage, Job((), self._parent(version), version), by, out)
         return out

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecloud.versions.route import Rates
 
-from .promise import Promise
+from .promise import Promise, chosen
 from .retention import DAY, Keep
 
 I64: TypeAlias = NDArray[np.int64]
@@ -22,6 +22,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 DELTA, EXACT, RECIPE, SNAPSHOT = range(4)
 KINDS = ("delta", "exact", "recipe", "snapshot")
+SIDE_BY_SIDE = 64  # epochs: fewer are gone through one by one
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,11 @@ def two_way(work: F64, fixed: Mask, alone: Mask, theta: F64, starts: I64, kept: 
     """
     lengths = np.diff(np.append(starts, len(work)))
     longest_first = np.argsort(-lengths, kind="stable")
+    alone_ones = _long_ones(lengths[longest_first])
+    for place in longest_first[:alone_ones]:  # a step of all costs as much as sixty of one
+        a, b = int(starts[place]), int(starts[place] + lengths[place])
+        kept[a + np.array(chosen(work[a:b].tolist(), fixed[a:b].tolist(), alone[a:b].tolist(), float(theta[place])), np.int64)] = True
+    longest_first = longest_first[alone_ones:]
     starts, lengths, limit = starts[longest_first], lengths[longest_first], theta[longest_first] * (1 + 1e-9)
     gathered, behind = np.zeros(len(starts)), np.zeros(len(starts))
     last = np.full(len(starts), -1)
@@ -237,6 +243,13 @@ def two_way(work: F64, fixed: Mask, alone: Mask, theta: F64, starts: I64, kept: 
         anew = state | long
         last[:going] = np.where(anew, i, last[:going])
         gathered[:going], behind[:going] = np.where(anew, 0.0, after), np.where(anew, 0.0, end)
+
+
+def _long_ones(lengths: I64) -> int:
+    """Return how many epochs are so much longer than the others that they are gone through alone. lengths: falling."""
+    most = min(len(lengths), SIDE_BY_SIDE)
+    rest = int(lengths[most]) if len(lengths) > most else 0
+    return int(np.searchsorted(-lengths[:most], -4 * rest - 1, side="right"))
 
 
 def recoveries(chains: Chains, rates: Rates, state: F64) -> Recovery:

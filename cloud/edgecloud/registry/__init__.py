@@ -6,6 +6,7 @@ Unlike other rooms it hands out its names here, as all of the centre works with 
 from __future__ import annotations
 
 from .blobs import BlobStore
+from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .rows import (
     ActRow,
     AlarmRow,
@@ -13,17 +14,13 @@ from .rows import (
     Base,
     CompactedRow,
     DeviceKey,
-    DeviceTally,
     Epoch,
     ErasureRow,
     HeadRow,
-    KeptTally,
-    KindTally,
     LineageRow,
     LineageStanding,
     LogEntry,
     LostRow,
-    ModelOutline,
     ModelWish,
     NewVersion,
     OpenTransfer,
@@ -44,8 +41,9 @@ from .rows import (
     WaitingMessage,
     WitnessRow,
 )
+from .seams.models import Situation
 from .seams.store import Store
-from .seams.trust import Log
+from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
 
 __all__ = [
@@ -75,10 +73,12 @@ __all__ = [
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "RecentEntries",
     "Refusal",
     "Rejection",
     "Request",
     "SignedEnd",
+    "Situation",
     "SqliteStore",
     "SquashRow",
     "StateRow",

@@ -35,7 +35,6 @@ from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, 
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.update.sections import Kind
-from modelwire.wire import cbor
 
 from . import route, squashed, states
 from .ahead import Ahead
@@ -101,14 +100,13 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
     require_own(store, lineage, version)
     sent = store.blobs.container(version.blob, limits.LARGE)
     header = sent.header
-    extension = cbor.encode(dict(header.extension)) if header.extension else b""
     row = (
         lineage.device, lineage.model, version.epoch, version.version, version.kind, version.commit, version.parent, version.root,
         version.size, version.extension,
     )  # fmt: skip
     said = (
         header.device, header.model, header.epoch, header.version, header.kind.name.lower(), sent.commit, header.parent, header.root,
-        sent.size, extension,
+        sent.size, sent.extension,
     )  # fmt: skip
     other_base = header.base not in (b"", version.base)  # a snapshot names its own
     if row != said or other_base or struct.pack("<QQ", *header.fingerprint) != version.fingerprint:
@@ -323,7 +321,7 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
     gone, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
     kept, broken = bool(store.states.of(lineage.id)), set[route.Part]()  # but where a kept state may lead to them by another way
-    for version in store.versions.of(lineage.id):
+    for version in store.versions.each(lineage.id):
         if version.status is Status.REFUSED:
             continue
         try:

@@ -12,6 +12,7 @@ from edgeagent.planning.telling import HEIGHT, WIDTH, screen
 from edgeagent.rounds.round import RoundReport
 from edgeagent.service.goal import Goal
 from edgeagent.settings.tree import PROFILES, PricesSettings
+from modelwire.errors import ConfigError
 from modelwire.planning import PROFILES as KNOWN
 from modelwire.planning import Choice, Prices, decode
 from modelwire.update import container
@@ -116,6 +117,14 @@ def test_every_decision_is_one_screen(tmp_path: Path, profile: str) -> None:
         assert len(lines) <= HEIGHT and max(map(len, lines)) <= WIDTH and any(line.startswith("> ") for line in lines)
 
 
+@pytest.mark.parametrize(("size", "price"), [(0, 0.0), (604, 6.3e-4), (99_999, 0.0099), (14_123_456, 1.5), (10**9, 4e4)])
+def test_the_table_shows_every_column_whatever_the_sizes(size: int, price: float) -> None:
+    row = {"name": "delta 0.75 %", "bytes": size, "goes": True, "barred": "", "why": "", "total": price}
+    row |= {f"of_{term}": price for term in ("bytes", "energy", "storage", "recovery", "accuracy", "waiting")}
+    lines = screen("tiny@1", {"reason": "so it is", "rows": [row]})
+    assert max(map(len, lines)) <= WIDTH and lines[1].endswith(" J") and len(lines[2]) == len(lines[1])
+
+
 @pytest.mark.parametrize(
     "document",
     [{}, {"rows": 3}, {"rows": [3, None, {}]}, {"rows": [{"name": "\x1b[2J", "total": "x", "bytes": -1}], "sources": [[1], [1, "x", 2]]},
@@ -127,9 +136,9 @@ def test_a_damaged_decision_is_shown_as_far_as_it_can_be_read(document: dict[str
     assert lines and len(lines) <= HEIGHT and max(map(len, lines)) <= WIDTH and "\x1b" not in "".join(lines)
 
 
-@pytest.mark.parametrize("prices", [{"prices__per_byte": "-1"}, {"prices__per_joule": "nan"}, {"prices__per_second": "inf"}, {"link__profile": "5g"}])
+@pytest.mark.parametrize(
+    "prices", [{"prices__per_byte": "-1"}, {"prices__per_joule": "nan"}, {"prices__per_second": "inf"}, {"link__profile": "5g"}]
+)
 def test_prices_below_zero_and_unknown_profiles_are_refused_by_name(tmp_path: Path, prices: dict[str, str]) -> None:
-    from modelwire.errors import ConfigError
-
     with pytest.raises(ConfigError, match=next(iter(prices)).replace("__", ".")):
         make(tmp_path / "d", **prices)

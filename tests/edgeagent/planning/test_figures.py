@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.planning.figures import ENCODE, UPLINK_BYTES, UPLINK_SECONDS, Figures
-from edgeagent.planning.pace import Pace
+from edgeagent.planning.pace import UplinkPace
 from edgeagent.state.folder import open_folder
 from edgecommon.sqlite import Database
 from modelwire.errors import DiskUnwritable
@@ -54,7 +54,7 @@ def test_a_row_that_was_damaged_is_no_figure(tmp_path: Path, value: object) -> N
 def test_the_pace_is_from_the_first_handing_over_to_the_first_receipt(tmp_path: Path) -> None:
     with open_folder(make(tmp_path / "d"), alone=True) as device:
         figures = device.lineages["tiny"].link_figures
-        pace = Pace(figures)
+        pace = UplinkPace(figures)
         pace.sent(1, 1000, 10.0)
         pace.sent(1, 1000, 14.0)  # again
         pace.receipted([1], 20.0, 99.0)

@@ -111,6 +111,30 @@ def test_a_snapshot_that_the_centre_asks_for_takes_along_what_waits(tmp_path: Pa
         assert not r.lineage.outbox.waiting("queued")
 
 
+def test_a_command_on_a_head_that_the_centre_does_not_know_is_let_in_by_what_waits(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r)
+        known = r.lineage.base_commit
+        c.after(5, lambda: c.push(command(r, 1, parent=known)))
+        r.serve(120)
+        assert uploads(c) == [3], "it was refused, and what waited went as one"
+        c.after(5, lambda: c.push(command(r, 2, parent=r.lineage.head().commit)))
+        r.serve(120)
+        assert uploads(c) == [3, 4] and c.held("pi-7", "tiny")[4].level is Level.VERIFIED
+
+
+def test_what_a_command_asked_for_is_joined_with_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r, 2)
+        assert r.lineage.plans.joins()
+        r.lineage.snapshot(0, note="asked for")
+        assert r.lineage.plans.waits(clock.wall()) is None and not r.lineage.plans.joins()
+        r.serve(60)
+        assert uploads(c) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("apart", [-10 * 86400, 400 * 86400])
 def test_a_clock_that_is_set_lets_nothing_wait_for_ever(tmp_path: Path, clock: FakeClock, apart: int) -> None:
     with rig(tmp_path / "d", centre(clock), link__profile="lte-sleeping", train__every="6h") as r:

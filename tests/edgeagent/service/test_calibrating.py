@@ -93,15 +93,16 @@ def test_a_meter_gives_the_watts_above_idle(tmp_path: Path, monkeypatch: pytest.
 def test_a_file_of_own_figures_is_read_strictly(tmp_path: Path) -> None:
     file = tmp_path / "meter.toml"
     file.write_text("joules_per_wakeup = 9.5\njoules_per_byte = 4e-6\nwatts = 2\n")
-    assert own_figures(file) == {name: (value, "calibrated: meter.toml") for name, value in ((WAKEUP, 9.5), (PER_BYTE, 4e-6), (WATTS, 2.0))}
+    source = "calibrated: meter.toml"
+    assert own_figures(file) == {WAKEUP: (9.5, source), PER_BYTE: (4e-6, source), WATTS: (2.0, source)}
     with pytest.raises(MissingFile):
         own_figures(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "watts = -1", "watts = nan", "watts = inf", "watts = true", 'watts = "2"', "watt = 2", "watts = [", "watts = 1e300", "[watts]", "\x00",
-     "#" * 70_000],
+    ["", "watts = -1", "watts = nan", "watts = inf", "watts = true", 'watts = "2"', "watt = 2", "watts = [", "watts = 1e300", "[watts]",
+     "\x00", "#" * 70_000],
 )  # fmt: skip
 def test_a_file_that_says_anything_else_is_refused_by_name(tmp_path: Path, text: str) -> None:
     file = tmp_path / "meter.toml"

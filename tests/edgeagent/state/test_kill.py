@@ -24,9 +24,10 @@ SETTINGS = {"update.coalesce_after": "3", "store.history": "4", "train.margin": 
 
 
 @pytest.mark.slow("starts and kills a device twelve times")
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["ethernet", "lte-sleeping"])
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path, profile: str) -> None:
     folder = tmp_path / "d"
-    make_with(folder, SETTINGS)
+    make_with(folder, {**SETTINGS, "link.profile": profile})
     with rig(folder, centre(FakeClock())) as r:
         fill(r.device)
     rng = random.Random(20)
@@ -40,6 +41,10 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
             assert rounds == r.device.database.one("SELECT count(DISTINCT round) FROM version WHERE round>0")[0]
             done = rounds
             check_invariants(r)
+            undecided = "SELECT count(*) FROM version LEFT JOIN plan p USING (model, version) WHERE p.version IS NULL"
+            trained = "version IS NOT NULL AND loss_after IS NOT NULL"
+            assert r.device.database.number(f"{undecided} AND {trained}") == 0, "each version has its decision"
+            assert r.device.database.number("SELECT count(*) FROM plan WHERE version NOT IN (SELECT version FROM version)") == 0
             check_files(folder / "state" / "models" / "tiny", r.lineage.head().slot)
             r.device.database.check()
             held = {w.version for w in r.lineage.outbox.waiting()}

@@ -59,6 +59,8 @@ def test_a_policy_is_sealed_and_carried_out_and_every_command_says_what_is_left(
         assert error["error"] == "Thinned" and "pi-7/digits@5" in str(error["hint"]), words
     assert desk.error("replay", "pi-7@5")["error"] == "BadArgument"  # it is held, and no longer as a recipe
     assert desk.error("forget", "pi-7@2", "--rows", "0")["error"] in ("Thinned", "BadArgument")
+    assert "no longer recoverable" in desk.ok("why", "pi-7@2") and "a squash leads to it" in desk.ok("why", "pi-7@5")
+    assert (desk.json("repair")["exact"], desk.json("repair")["thinned"]) == (3, 4)
     desk.ok("materialise", "pi-7@5", "-o", "five.tflite")
     desk.ok("diff", "pi-7@5", "pi-7@6")
     desk.ok("backup", "after.db")

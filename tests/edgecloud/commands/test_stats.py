@@ -13,7 +13,7 @@ from edgecloud.commands.registry import stats
 from edgecloud.registry import SqliteStore, open_registry
 from edgecommon.sqlite import Database
 from tests.edgecloud.bulk import make
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 
@@ -100,6 +100,16 @@ def test_whatif_compares_policies_with_today(fleet: Desk, monkeypatch: pytest.Mo
     assert "can't be kept: to read and prove one state of pi-" in text
 
 
+def test_counters_that_were_changed_are_named_and_repair_counts_anew(fleet: Desk) -> None:
+    store = open_registry(fleet.folder / "fleet.db")
+    damage(store, "UPDATE tally SET bytes = 0")
+    store.close()
+    code, out, error = fleet.run("verify", "--all")
+    assert code and "the counters of pi-1/digits are not what its versions come to" in out + error and fleet.json("stats")["sent"] == 0
+    assert fleet.json("repair")["counters"] == 3
+    assert fleet.run("verify", "--all")[0] == 0 and fleet.json("stats")["sent"] != 0 and fleet.json("repair")["counters"] == 0
+
+
 @pytest.mark.parametrize(("words", "told"), [
     (("--price", "storage=-1/GB-month"), "can't be -1"), (("--price", "storage=nan/GB-month"), "can't be nan"),
     (("--price", "gold=1/g"), "storage, sent, energy, recovery have one"), (("--policy", "keep=some"), "does not say what is kept"),
@@ -112,7 +122,7 @@ def test_what_whatif_does_not_know_is_named(fleet: Desk, words: tuple[str, ...],
 
 @pytest.mark.parametrize("words", [
     ("log", "pi-00001", "-n", "5"), ("devices", "-n", "5"), ("devices", "-n", "5", "--stale", "1h"),
-    ("devices", "-n", "5", "--sort", "head"), ("show", "pi-00001"), ("show", "pi-00001@7"), ("claim",), ("stats",), ("stats", "pi-00002"),
+    ("devices", "-n", "5", "--sort", "head"), ("show", "pi-00001"), ("show", "pi-00001@7"), ("why", "pi-00001@7"), ("claim",), ("stats",), ("stats", "pi-00002"),
 ])  # fmt: skip
 def test_a_first_page_looks_at_no_version_that_it_does_not_show(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgecloud.commands.models.why import explain
+from edgecloud.commands.models.why import _text, explain
 from edgecloud.registry import open_registry
 from edgecloud.versions import naming, plans
 from modelwire.planning import Candidate, Choice, Conditions, Figure, Forecast, Prices, decide, encode, profile_of
@@ -14,6 +16,7 @@ from modelwire.wire import cbor
 from tests.edgecloud.centre import Centre
 from tests.edgecloud.desk import LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
+from tests.edgecloud.keeping.thinned import history, keep, thinner
 
 SLEEPING = Conditions(profile_of("lte-sleeping"), forecast=Forecast(Figure(600.0), 3, 1200.0))
 FORMS = [Candidate(Choice.DELTA, 600, 0.0075, alone=300, full=4000), Candidate(Choice.SNAPSHOT, 4000)]
@@ -79,6 +82,24 @@ def test_a_name_that_is_no_version_says_which_there_are(desk_of: tuple[Desk, Cen
     assert desk.error("why", "pi-7@base")["error"] == "BadArgument"
     assert desk.error("why", "pi-7@4")["error"] == "UnknownVersion"
     assert desk.error("why", "pi-8@4")["error"] == "UnknownVersion"
+
+
+def test_of_a_thinned_version_it_says_what_is_left(centre: Centre, device: ScriptedDevice) -> None:
+    store = centre.store
+    history(centre, device, "dddddddd")
+    keep(store, "last 3")
+    thinner(store).run()
+
+    def stored(number: int) -> tuple[Any, str]:
+        place = naming.find(store, naming.parse(f"pi-7@{number}"))
+        assert place.version is not None
+        document = explain(store, str(place), place.version)
+        return document["stored"], " ".join(_text(document).split())
+
+    gone, said = stored(1)
+    assert gone["gone"] and gone["nearest"] == [6] and "no longer recoverable" in said and "nearest are @6" in said
+    assert stored(6)[0]["squash"]["bytes"] > 0 and "a squash leads to it" in stored(6)[1]
+    assert "stored as it came, on @7" in stored(8)[1]
 
 
 def test_it_looks_nothing_up_without_an_index(desk_of: tuple[Desk, Centre, ScriptedDevice], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.keeping import compacting as module
-from edgecloud.keeping.beside import Beside
+from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.compacting import Compactor, compacting, drop_damaged
 from edgecloud.registry import PolicyRow, SqliteStore, VersionRow, open_registry
 from edgecloud.versions import materialise, route
@@ -218,7 +218,7 @@ def test_a_full_disk_is_named_once_and_waited_for(
     with pytest.raises(DiskUnwritable, match="No space left"):
         compact(store)
     assert sizes(store) == {} and list(tmp_path.glob("**/*.partial")) == []
-    beside = Beside(path, lambda: open_registry(path, synchronous="OFF"), lambda: _holds(path, rows[-1].id), rest=0.01)
+    beside = KeepingThread(path, lambda: open_registry(path, synchronous="OFF"), lambda: _holds(path, rows[-1].id), rest=0.01)
     with caplog.at_level(logging.WARNING):
         beside.start()
         beside.join()
@@ -262,3 +262,18 @@ def test_heads_that_move_fast_are_left_until_they_settle(wide: tuple[SqliteStore
     assert not compactor.waiting() and compactor.run() is None
     assert Compactor(store, clock=lambda: 100.0, settle=60, behind=1000).waiting()
     assert Compactor(store, clock=lambda: 30.0, settle=60, behind=len(rows)).waiting()
+
+
+@pytest.mark.parametrize("lie", [{"fingerprint": (1, 2)}, {"root": bytes(32)}])
+def test_a_liar_behind_a_kept_state_is_refused_as_ever(centre: Centre, device: ScriptedDevice, lie: dict[str, object]) -> None:
+    centre.deliver(device, *(device.train() for _ in range(12)))
+    centre.rebuild()
+    compact(centre.store)
+    kept = sizes(centre.store)
+    centre.deliver(device, device.train(**lie))
+    fresh = Centre(centre.store)  # it holds no state in memory: its way begins at the kept one
+    (judged,) = fresh.rebuild()
+    assert not judged.ok and "pi-7/digits@13" in judged.reason and ("fingerprint" if "fingerprint" in lie else "root") in judged.reason
+    assert sizes(centre.store) == kept and compact(centre.store) == []
+    head = centre.store.lineages.head(centre.store.lineages.of("pi-7")[0].id, 1)
+    assert head is not None and head.version == 12

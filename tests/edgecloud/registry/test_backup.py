@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import edgecloud
-from edgecloud.registry import open_registry
+from edgecloud.keeping.compacting import Compactor
+from edgecloud.registry import open_registry, state_folder
 from edgecloud.registry.backup import backup, restore
 from edgecloud.registry.lock import lock_registry
 from edgecloud.registry.sqlite.database import open_database
@@ -17,6 +18,7 @@ from edgecloud.versions import materialise
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged, StateBusy, UnsupportedWire
 from tests.edgecloud.centre import Centre, add_base, damage, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.wide import WideDevice, enrol, grow, wide_base
 
 
 def silent(_done: int, _total: int) -> None:
@@ -221,3 +223,26 @@ def test_the_registry_that_a_restore_moves_aside_is_whole_with_its_files(tmp_pat
     for name in (aside, path):
         with edgecloud.open(name) as fleet:
             assert hashlib.sha256(fleet.find("pi-7@1").file()).digest() == device.made[1].file_sha256
+
+
+@pytest.mark.parametrize("files_from", [1, 1 << 22])
+def test_a_backup_leaves_states_in_files_behind_and_they_are_made_again(tmp_path: Path, files_from: int) -> None:
+    base, path = wide_base(1000, 100, 10), tmp_path / "fleet.db"
+    store = make_registry(path, base, files_from=files_from)
+    device = WideDevice(base)
+    rows = grow(store, enrol(store, device), device, [0.1] * 30)
+    while Compactor(store, settle=0, behind=1).run() is not None:
+        pass
+    before = store.states.totals()
+    store.close()
+    backup(path, tmp_path / "copy.db", progress=silent)
+    restore(tmp_path / "copy.db", path, progress=silent, replace=True)
+    assert not state_folder(path).exists()  # moved aside with the registry that it belongs to
+    store = open_registry(path, synchronous="OFF")
+    assert store.states.totals() == ((0, 0) if files_from == 1 else before) and store.problems() == []
+    bases = materialise.LoadedBases(store)
+    assert all(materialise.rebuild(store, row, bases).root == row.root for row in rows)
+    while Compactor(store, settle=0, behind=1).run() is not None:
+        pass
+    assert store.states.row(rows[-1].id) is not None
+    store.close()

@@ -85,6 +85,12 @@ def test_a_registry_made_in_bulk_is_whole_and_signed_and_counted(tmp_path: Path)
     store.close()
 
 
+def test_all_versions_of_a_lineage_come_one_after_the_other(grown: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecloud.registry.sqlite.models.AT_ONCE", 4)
+    lineage = grown.store.lineages.all()[0].id
+    assert list(grown.store.versions.each(lineage)) == grown.store.versions.of(lineage) and list(grown.store.versions.each(99)) == []
+
+
 def test_outlines_say_of_every_model_what_a_list_is_ordered_by(grown: Centre) -> None:
     (one,) = grown.store.tallies.outlines("head")
     assert (one.device, one.model, one.versions, one.rank, one.online) == ("pi-7", "digits", 13, 13, None)

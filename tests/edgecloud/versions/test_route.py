@@ -27,7 +27,10 @@ RATES = route.Rates(weight=0, state=0, state_byte=1, update=0, update_byte=1, mu
 
 
 class MixedDevice(ScriptedDevice):
-    """Trains tensors of every type and class."""
+    """Moves tensors of every type and class, wherever to: of an int8 head, to what no file could hold."""
+
+    def served(self) -> bytes:
+        return self.base.file
 
     def train(self, *, density: float = 0.01, **header: object) -> Sent:
         trained: list[Any] = []
@@ -38,7 +41,7 @@ class MixedDevice(ScriptedDevice):
             elif spec.dtype is Dtype.INT8:
                 trained.append(np.clip(w + noise * np.float32(2), -127, 127))
             elif self.base.manifest.lattice(t):
-                trained.append(w * (1 + np.clip(noise, -2, 2) * np.float32(0.02)))  # a scale stays above 0
+                trained.append(w * (1 + np.clip(noise, -2, 2) * np.float32(0.02)))
             else:
                 trained.append(storage.rounded(spec.dtype, w * (1 + np.clip(noise, -2, 2) * np.float32(0.02))))
         round = snap(self.state, trained, self.residual, density=density, max_bytes=1 << 20)

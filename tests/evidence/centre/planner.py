@@ -395,6 +395,10 @@ def report(found: Sequence[Gap]) -> dict[str, float]:
         parts = [f"{name} {100 * statistics.mean(each):.2f} % worst {100 * max(each):.2f} %" for name, each in _columns(of).items()]
         an_upload = statistics.mean(f.updates for f in of)
         print(f"planner: {link:13} {len(of):3} traces, {an_upload:4.1f} updates an upload: {'; '.join(parts)}", file=sys.stderr)
+    staked = [f for f in found if f.at_once > 0.01]
+    if staked:
+        lost = statistics.mean(f.gap / f.at_once for f in staked)
+        print(f"planner: {len(staked)} traces where sending at once costs over 1 % more; lost of that: {100 * lost:.2f} %", file=sys.stderr)
     for f in sorted(found, key=lambda f: -f.gap)[:5]:
         print(f"planner: trace {f.seed}: {100 * f.gap:.2f} %, {f.link}, {f.updates:.1f} updates an upload", file=sys.stderr)
     out = {}

@@ -31,15 +31,12 @@ def measure(full: bool) -> dict[str, float]:
     updates = 100_000 if full else 5_000
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=MEMORY if in_memory() else None) as place:
         folder = Path(place)
-        fleet = simulate(scripted(SEED, updates), folder / "fleet", progress=True)
-        rotten = [simulate(scripted(s, updates // 20, boards=0, rots=20), folder / "rotten") for s in range(ROT_SEEDS)]
+        fleet = _told(simulate(scripted(SEED, updates), folder / "fleet", progress=True))
+        some = max(250, updates // 50)
+        rotten = [_told(simulate(scripted(s, some, boards=0, rots=20), folder / "rotten")) for s in range(ROT_SEEDS)]
         ended = {name: _ended(name, folder / name) for name in PIECES}
-        flips = _flips(folder / "flips", 3000 if full else 300)
-    for report in (fleet, *rotten):
-        _tell("\n".join(report.lines()))
-    for name, one in ended.items():
-        _tell(f"{name}: killed at each of {one.steps} writes, log cut {one.cuts} times: {len(one.failures)} failures {one.failures[:3]}")
-    _tell(f"single flips: {flips.flips}, named {sum(flips.named.values())}, without effect {flips.unnoticed}, silent {flips.silent[:5]}")
+        flips = _flips(folder / "flips", 1000 if full else 150)
+    _tell(f"single flips: {flips.flips}, named {sum(flips.named.values())}, harmless {flips.harmless}, silent {flips.silent[:5]}")
     return _figures(fleet, rotten, list(ended.values()), flips)
 
 
@@ -96,7 +93,9 @@ def _ended(name: str, folder: Path) -> Survived:
     store = open_registry(fleet.path, synchronous="OFF")
     piece = PIECES[name](fleet, store)
     store.close()
-    return end_everywhere(fleet.path, folder / "runs", piece, fleet, cuts=60, again=4)
+    one = end_everywhere(fleet.path, folder / "runs", piece, fleet, cuts=60, again=4)
+    _tell(f"{name}: killed at each of {one.steps} writes, log cut {one.cuts} times: {len(one.failures)} failures {one.failures[:3]}")
+    return one
 
 
 def _flips(folder: Path, count: int) -> Rotten:
@@ -109,6 +108,11 @@ def _flips(folder: Path, count: int) -> Rotten:
     Thinner(store, clock=lambda: NOW).run(store.lineages.of("pi-0"))
     store.close()
     return rot(fleet.path, folder / "runs", fleet, count, SEED)
+
+
+def _told(report: Report) -> Report:
+    _tell("\n".join(report.lines()))
+    return report
 
 
 def _tell(text: str) -> None:

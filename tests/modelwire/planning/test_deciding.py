@@ -20,7 +20,8 @@ SNAPSHOT = Candidate(Choice.SNAPSHOT, 100_000, recover_s=0.05)
 RECIPE = Candidate(Choice.RECIPE, 500, recover_s=3)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow("decides 150 times")
+@settings(max_examples=150, deadline=None)
 @given(st.lists(drawn.candidates, max_size=6), drawn.conditions, drawn.prices)
 def test_whatever_goes_in_a_plan_comes_out(candidates: list[Candidate], conditions: Conditions, prices: Prices) -> None:
     plan = decide(candidates, conditions, prices)
@@ -39,6 +40,7 @@ def test_whatever_goes_in_a_plan_comes_out(candidates: list[Candidate], conditio
     assert again.form is plan.form and again.choice is plan.choice  # nothing has changed, so nothing changes
 
 
+@pytest.mark.slow("draws many conditions")
 @given(drawn.candidates, drawn.conditions, drawn.prices)
 def test_a_row_is_the_formula(candidate: Candidate, conditions: Conditions, prices: Prices) -> None:
     terms = decide([candidate], conditions, prices).rows[0].terms

@@ -14,7 +14,8 @@ from modelwire.wire import cbor
 from . import drawn
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.slow("decides 100 times")
+@settings(max_examples=100, deadline=None)
 @given(st.lists(drawn.candidates, max_size=6), drawn.conditions, drawn.prices)
 def test_whatever_was_decided_fits_and_reads_back(candidates: list[Candidate], conditions: Conditions, prices: Prices) -> None:
     plan = decide(candidates, conditions, prices)
@@ -60,6 +61,7 @@ def test_every_cut_and_every_changed_byte_is_refused_or_another_note_in_its_one_
                 assert encode(note) == changed
 
 
+@pytest.mark.slow("draws 500 times")
 @settings(max_examples=500)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_refused_or_one_form(data: bytes) -> None:

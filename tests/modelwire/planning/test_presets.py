@@ -59,6 +59,7 @@ def test_with_neither_bytes_nor_energy_nor_accuracy_priced_the_cost_model_is_mis
 artifacts = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 100), positive, positive, positive), min_size=1, max_size=12)
 
 
+@pytest.mark.slow("sums many fractions")
 @settings(max_examples=200)
 @given(artifacts, st.floats(0, 1))
 def test_the_utility_is_that_of_the_paper(rows: list[tuple[float, int, float, float, float]], alpha: float) -> None:
@@ -74,6 +75,7 @@ def test_the_utility_is_that_of_the_paper(rows: list[tuple[float, int, float, fl
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow("decides a thousand times")
 @given(artifacts)
 def test_without_quality_the_utility_ranks_by_the_storage_price_up_to_which_the_cost_model_keeps(
     rows: list[tuple[float, int, float, float, float]]

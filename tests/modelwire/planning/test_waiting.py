@@ -73,6 +73,7 @@ def test_on_sleeping_lte_kilobytes_wait_until_the_wake_up_is_worth_it(size: floa
         assert at("lte-sleeping", more, size=size, interval=interval).choice is not Choice.WAIT
 
 
+@pytest.mark.slow("draws many conditions")
 @given(drawn.conditions, st.lists(drawn.candidates, min_size=1, max_size=4), drawn.prices, st.sampled_from(["ethernet", "lte"]))
 def test_on_a_link_that_is_always_on_nothing_that_fits_ever_waits(
     conditions: Conditions, candidates: list[Candidate], prices: Prices, link: str
@@ -87,6 +88,7 @@ def test_a_megabyte_goes_at_once_where_waiting_is_dear(link: str, interval: floa
     assert at(link, 1, interval=interval, size=1e5, prices=Prices(per_hour_waiting=10)).choice is not Choice.WAIT
 
 
+@pytest.mark.slow("draws many conditions")
 @settings(max_examples=60, deadline=None)
 @given(drawn.conditions, st.lists(drawn.candidates, min_size=1, max_size=3), drawn.prices, st.floats(0, 1e18), st.floats(1, 2))
 def test_nothing_that_fits_waits_longer_than_it_may(

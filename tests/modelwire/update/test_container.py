@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.limits import EXPONENT_MAX, Limits
 from modelwire.tensors import Schema, TensorSpec
-from modelwire.update.container import commit_of, parse, seal, size_of
+from modelwire.update.container import commit_of, parse, seal, size_of, with_extension
 from modelwire.update.header import Header, commit_from
 from modelwire.update.sections import Kind, Section, section_of
 from modelwire.wire import cbor, signing
@@ -63,6 +64,31 @@ def test_whoever_seals_knows_header_and_commit_without_parsing() -> None:
     made = seal(header, sections, m.schema, KEY, FLEET_ID)
     read = parse(made.data)
     assert (made.header, made.commit) == (read.header, read.commit)
+
+
+@pytest.mark.parametrize("beside", [{}, {"plan": b"x" * 48}, {"card": b"c" * 2000, "samples": 3}])
+def test_another_extension_is_the_same_update_sealed_anew(beside: dict[str, cbor.Value]) -> None:
+    state, sections, _ = one_update()
+    schema, header = state.manifest.schema, header_of(state)
+    one = seal(header, sections, schema, KEY, FLEET_ID)
+    other = with_extension(one, beside, KEY, FLEET_ID)
+    assert other == seal(replace(header, extension=beside), sections, schema, KEY, FLEET_ID), "as if it had been sealed so at first"
+    parse(other.data).verify(KEY.public, FLEET_ID)
+    assert with_extension(other, header.extension, KEY, FLEET_ID) == one
+
+
+@pytest.mark.parametrize("extension", [{"!new": 1}, {"note": "x" * 20_000}])
+def test_another_extension_that_no_reader_takes_is_refused(extension: dict[str, cbor.Value]) -> None:
+    state, sections, _ = one_update()
+    one = seal(header_of(state), sections, state.manifest.schema, KEY, FLEET_ID)
+    with pytest.raises((NotUnderstood, TooLarge)):
+        with_extension(one, extension, KEY, FLEET_ID)
+
+
+def header_of(state: ModelState) -> Header:
+    """Return the header of an update to a state, from any parent."""
+    schema_id = state.manifest.schema.id
+    return Header(Kind.DELTA, "pi-7", "digits", 1, 2, bytes(32), schema_id, state.root, state.fingerprint, b"", {"note": "n"})
 
 
 def test_a_snapshot_names_its_base() -> None:

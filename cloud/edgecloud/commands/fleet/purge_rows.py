@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> Answer:
         nameless = {str(lineage): list(one.nameless) for lineage, one in found if one.nameless}
         waiting = {str(lineage): list(one.waiting) for lineage, one in found if one.waiting}
         number = 0
+        if not purged and store.thinnings.discards(1):
+            purging.purge(store, found[0][0], number, ())  # what a kill has left of the last time
         if purged:
             with unlock(args, store), store.transaction():
                 number = deciding.decide_purge(store, command_key(args, store), name.device, decided_number(store), now()).number

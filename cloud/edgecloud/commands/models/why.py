@@ -36,16 +36,19 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def explain(store: SqliteStore, name: str, v: VersionRow) -> Document:
-    """Return all that is known of why a version is as it is. Three indexed look-ups, however many versions there are."""
+    """Return all that is known of why a version is as it is, by a few look-ups in indices, however many versions there are."""
     told = plans.plan_of(v)
     parent = store.versions.by_id(v.parent_id) if v.parent_id is not None else None
-    kept = store.states.row(v.id)
+    kept, thinned, squash = store.states.row(v.id), store.thinnings.get(v.id), store.thinnings.squash(v.id)
+    near = store.thinnings.nearest(v.lineage, v.version) if thinned is not None and thinned.gone else (None, None)
     return {
         "name": name, "version": v.version, "kind": v.kind, "bytes": v.size, "status": v.status.value, "received_at": v.received_at,
         "skipped": store.versions.skipped(v.id), "plan": None if told.note is None else _plan(told.note),
         "reason": _reason(told, v), "trouble": told.trouble,
         "stored": {
             "as": v.kind, "bytes": v.size, "on": None if parent is None else parent.version,
+            "squash": None if squash is None else {"kind": squash.kind, "bytes": squash.size},
+            "gone": thinned is not None and thinned.gone, "nearest": [n for n in near if n is not None],
             "kept_state": None if kept is None else {"bytes": kept.size, "kept_at": kept.kept_at},
             "recover_within": store.policies.current().recover_within,
         },
@@ -101,7 +104,14 @@ def _stored(d: Document) -> list[str]:
     if d["status"] == Status.REFUSED.value:
         return ["stored as it came, and refused: it is never served"]
     on = f", on @{stored['on']}" if stored["on"] is not None else ", on its base"
-    state = stored["kept_state"]
+    state, squash = stored["kept_state"], stored["squash"]
+    if stored["gone"]:
+        near = " and ".join(f"@{n}" for n in stored["nearest"])
+        said = f"thinned: no longer recoverable, its header and digests are kept{f'; nearest are {near}' if near else ''}"
+        return textwrap.wrap(said, WIDTH)
+    if squash is not None:
+        said = f"its own bytes were thinned; a squash leads to it, a {squash['kind']} of {squash['bytes']:,} bytes"
+        return textwrap.wrap(said, WIDTH)
     beside = f"; its state is kept too, {state['bytes']:,} bytes" if state is not None else "; its state is not kept"
     said = f"stored as it came{on if stored['as'] != 'snapshot' else ''}{beside}; any version comes back within {stored['recover_within']}"
     return textwrap.wrap(visible(said), WIDTH)

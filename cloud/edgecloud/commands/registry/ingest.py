@@ -10,8 +10,9 @@ from edgecloud import keys
 from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace, wait_for_room
 from edgecloud.registry import open_registry
-from edgecloud.settings import from_environment, registry_path, seconds, start_log
-from edgecommon.arguments import number, only_with
+from edgecloud.settings import count, from_environment, registry_path, seconds, start_log
+from edgecloud.workers.pool import usual_count
+from edgecommon.arguments import number, only_with, whole
 from edgecommon.printing import Answer
 from edgecommon.systemd import Systemd
 from modelwire.wire.keys import KeyKind
@@ -23,6 +24,7 @@ from ..passphrases import add_passphrase, passphrase_file, passphrase_of
 
 NAME = "ingest"
 IDLE = 3.0  # seconds
+WORKERS_MAX = 256
 HELP = "Take in what devices send until stopped, or with --once until nothing more comes."
 EXAMPLES = (
     "edgecloud ingest --broker mqtt://127.0.0.1:1883",
@@ -43,6 +45,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificates", metavar="DIR", help=what)
     what = "repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND"
     parser.add_argument("--resend", type=number(), metavar="SECONDS", help=what)
+    what = "processes that rebuild; 0: this one does (default: 2; with --once or on one core, 0); EDGECLOUD_WORKERS"
+    parser.add_argument("--workers", type=whole(most=WORKERS_MAX), metavar="N", help=what)
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
 
@@ -63,7 +67,9 @@ def run(args: argparse.Namespace) -> Answer:
 
     broker = broker_of(args)
     client = client_id_of(args, fleet)
-    pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")))
+    usual = 0 if args.once else usual_count()
+    workers = args.workers if args.workers is not None else count(from_environment("WORKERS", str(usual)), WORKERS_MAX)
+    pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")), workers=workers)
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
     transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)

@@ -26,21 +26,27 @@ def run(args: argparse.Namespace) -> Answer:
     lost: list[Document] = []
     mended: list[Document] = []
     states, lines, whole = list[str](), list[str](), 0
+    thinned = 0
     with registry_of(args, readonly=False) as store:
         bases = materialise.LoadedBases(store)
         lineages = _lineages(store, args.name)
+        counted = store.tallies.recount()
         say = progress("models")
         for done, lineage in enumerate(lineages, 1):
             found, exact = _repair(store, lineage, bases, states, mended)
-            whole += exact
+            gone = sum(store.thinnings.of(lineage.id).values())
+            whole, thinned = whole + max(0, exact - gone), thinned + gone
             lost += [_told(one) for one in found]
             say(done, len(lineages))
+    lines += [f"COUNTED anew: the counters of {counted} models were not what their versions come to"] if counted else []
     lines += [f"REBUILT the kept state of {name}: it was damaged" for name in states]
     lines += [line for one in mended for line in _said(one)]
     lines += [f"LOST {one['name']}: {one['message']}" for one in lost]
     still = [one for one in lost if not one["recoverable"]]
     lines.append(f"{whole} versions are exact, {len(lost)} have lost something, of {len(still)} of them the weights are gone")
-    document: Document = {"exact": whole, "lost": lost, "states": states, "heads": mended}
+    if thinned:
+        lines.append(f"{thinned} more were thinned by the policy: what their devices signed is kept, and nothing of them is lost")
+    document: Document = {"exact": whole, "thinned": thinned, "lost": lost, "states": states, "heads": mended, "counters": counted}
     error = RegistryDamaged(path=args.db or "the registry", reason=f"the weights of {len(still)} versions are lost") if still else None
     return Answer(document, lines_of(lines), error=error)
 

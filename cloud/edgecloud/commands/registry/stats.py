@@ -145,8 +145,9 @@ def _text(d: Document) -> str:
     who = d["device"] or f"the fleet {d['fleet']}"
     lines = [
         f"{visible(who)}: {d['versions']:,} versions, {of_bytes(d['sent'])} sent", table(columns, rows) if rows else "nothing was sent yet",
-        f"stored {of_bytes(d['stored'])}: containers {of_bytes(d['containers'])}, kept states {of_bytes(d['state_bytes'])} ({d['states']:,}),"
-        f" squashes {of_bytes(d['squash_bytes'])} ({d['squashes']:,}), bases {of_bytes(d['base_bytes'])} ({d['bases']:,})",
+        f"stored {of_bytes(d['stored'])}: containers {of_bytes(d['containers'])}, kept states {of_bytes(d['state_bytes'])}"
+        f" ({d['states']:,}), squashes {of_bytes(d['squash_bytes'])} ({d['squashes']:,}), bases {of_bytes(d['base_bytes'])}"
+        f" ({d['bases']:,})",
         f"the promise ({d['recover_within']}) costs {of_bytes(d['state_bytes'])} of kept states, {100 * d['state_share']:.1f} % of all;"
         f" keep {d['keep']}",
         *_recovery_lines(d["recovery"], d["device"]),

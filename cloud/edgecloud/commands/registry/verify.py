@@ -137,7 +137,7 @@ def _to_verify(store: SqliteStore, text: str | None, sample: str | None, seed: i
 
 
 def _count(store: SqliteStore, lineages: list[LineageRow], *, refused: bool) -> int:
-    return sum((v.status is Status.REFUSED) == refused for line in lineages for v in store.versions.of(line.id))
+    return sum((v.status is Status.REFUSED) == refused for line in lineages for v in store.versions.each(line.id))
 
 
 def _wrong_bases(store: SqliteStore) -> list[Document]:

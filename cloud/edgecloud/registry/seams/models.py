@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from edgecloud.registry.rows import (
     Base,
-    DeviceTally,
     Epoch,
     HeadRow,
-    KeptTally,
-    KindTally,
     LineageRow,
     LineageStanding,
-    ModelOutline,
     ModelWish,
     NewVersion,
     PresenceRow,
     VersionRow,
 )
+from modelwire.wire import cbor
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What an update meets: all that is looked at before it is linked, as of one moment."""
+
+    lineage: LineageRow
+    epoch: Epoch  # the newest
+    head: HeadRow  # of that epoch
+    base: bytes  # that the head is on
+    known: bool  # its commit is that of a version, or of a refused update
+    lost: bool  # its number was given up
+    taken: bool  # a version has its number
+    parked: bool  # an orphan is this very update, waits for it, or is outrun by it
 
 
 class Bases(Protocol):
@@ -28,6 +42,9 @@ class Bases(Protocol):
         """Keep a base. Raises LineageError when its name or commit is held already."""
 
     def get(self, commit: bytes) -> Base | None: ...
+
+    def recall(self, commit: bytes) -> Base | None:
+        """Return a base as `get` does, from memory where it was asked for before: each update asks for one, and its row never changes."""
 
     def named(self, name: str) -> Base | None: ...
 
@@ -53,8 +70,11 @@ class Lineages(Protocol):
     def remarkable(self, since: int, epochs: int = 1) -> dict[int, frozenset[str]]:
         """Return which lineages had so many "epochs" granted since a time, have "lost" numbers, or a "wish"."""
 
-    def used(self, lineage: int, version: int) -> None:
-        """Remember that a device has used this number: it is never granted again."""
+    def situation(self, device: str, model: str, epoch: int, version: int, commit: bytes) -> Situation | None:
+        """Return what an update of this epoch and number meets; None when its model has not said hello."""
+
+    def used(self, lineage: int, version: int, now: int = 0) -> None:
+        """Remember that a device has used this number: it is never granted again; and that it was heard of at `now`, unless that is 0."""
 
     def epoch_of(self, lineage: int, state: bytes) -> Epoch | None: ...
 
@@ -71,8 +91,10 @@ class Lineages(Protocol):
 
     def head(self, lineage: int, epoch: int) -> HeadRow | None: ...
 
-    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
-        """Compare and set: move the head when it still is the commit `expect`, and return whether it was."""
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow, of: LineageRow | None = None) -> int:
+        """Compare and set: move the head when it still is the commit `expect`, and return the number of the log's entry that says so;
+        0 when it was another. of: the lineage's row, where it was read.
+        """
 
     def set_wish(self, lineage: int, epoch: int, now: int) -> None:
         """Remember that a model would like its last version back; one that is known of this epoch keeps its time."""
@@ -100,8 +122,11 @@ class Lineages(Protocol):
 class Versions(Protocol):
     """Versions; everything but the status is write-once."""
 
-    def add(self, version: NewVersion) -> VersionRow:
-        """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held."""
+    def add(self, version: NewVersion, said: Mapping[str, cbor.Value] | None = None) -> VersionRow:
+        """Keep a version as `stored`. Raises LineageError when its commit or its number in the lineage is held.
+
+        said: its extension, where it was read.
+        """
 
     def by_id(self, version: int) -> VersionRow | None: ...
 
@@ -113,6 +138,9 @@ class Versions(Protocol):
 
     def of(self, lineage: int) -> list[VersionRow]:
         """Return all versions of a lineage in the order of linking."""
+
+    def each(self, lineage: int) -> Iterator[VersionRow]:
+        """Yield the same, a few in memory at a time. One that goes meanwhile is passed over."""
 
     def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
         """Return the versions of a lineage with the highest numbers first; None: all."""
@@ -132,8 +160,11 @@ class Versions(Protocol):
     def served_on(self, lineage: int, epoch: int, parent: bytes) -> VersionRow | None:
         """Return the first version of an epoch with this parent, which may be its base, that is not refused."""
 
-    def verify(self, version: int) -> None:
-        """Mark a stored version verified."""
+    def verify(self, version: int, commit: bytes = b"") -> int:
+        """Mark a stored version verified, and return the number of the log's entry that says so; 0 when it is not there any more.
+
+        commit: its own, where it was read.
+        """
 
     def refuse(self, version: int, reason: str) -> None:
         """Mark a stored version refused."""

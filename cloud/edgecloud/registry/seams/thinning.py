@@ -66,5 +66,8 @@ class Erasures(Protocol):
     def delete_some(self, device: str, limit: int) -> int:
         """Delete up to so many rows of a device under erasure, those first that others do not refer to; return how many, 0 at the end."""
 
+    def forget_name(self, number: int) -> None:
+        """Note that no row of the device is left, and forget its name; what SQLite's log still holds of it is under way until `finish`."""
+
     def finish(self, number: int) -> None:
-        """Note that nothing of the device is left, and forget its name."""
+        """Note that nothing of the device is left anywhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgecloud.registry.rows import ActRow, DeviceKey, LogEntry, Rejection, SignedEnd, TrustRow
@@ -64,6 +65,38 @@ class Devices(Protocol):
         """Return the keys of every device by its name, oldest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What an entry of the log says, as this program entered it."""
+
+    kind: str
+    at: int  # Unix seconds
+    subject: bytes
+    entry: bytes
+
+
+class RecentEntries:
+    """The last entries that this process made, by their links: whoever meets them again has no need to read them.
+
+    What stands under the link of an erased entry is another: so it is held against the one that was made. Threads with a log each may
+    share one memory.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._made: dict[bytes, Made] = {}
+        self._most = most
+
+    def keep(self, link: bytes, made: Made) -> None:
+        self._made[link] = made
+        while len(self._made) > self._most:
+            self._made.pop(next(iter(self._made)), None)
+
+    def get(self, row: LogEntry) -> Made | None:
+        """Return what an entry says that this process made as it stands; None for any other."""
+        made = self._made.get(row.link)
+        return made if made is not None and made.entry == row.entry and made.subject == row.subject else None
+
+
 class Log(Protocol):
     """What was decided, in order; write-once, each entry linked to all before it.
 
@@ -71,6 +104,7 @@ class Log(Protocol):
     """
 
     appended: set[bytes]  # links of entries that were made through this store since the end was signed
+    remembered: RecentEntries
 
     def append(self, kind: str, subject: bytes = b"", **content: cbor.Value) -> int:
         """Enter what was decided, and return the number of the entry. subject: commit of the version that it is about."""

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["database", "schema", "store", "views"]
+__all__ = ["chains", "database", "schema", "store", "views"]

@@ -44,7 +44,7 @@ def allow(tables: Any, trigger: Callable[[str, str, str, str], str]) -> None:
     made["discard", "no_insert"] = "INSERT", NEEDED.format("NEW.sha256")
     made["discard", "no_update"] = "UPDATE", "1"
     made["erasure", "no_delete"] = "DELETE", "1"
-    made["erasure", "no_update"] = "UPDATE", "NOT (NEW.number = OLD.number AND NEW.record = OLD.record AND NEW.device IS NULL)"
+    made["erasure", "no_update"] = "UPDATE", "NOT (NEW.number = OLD.number AND NEW.record = OLD.record AND coalesce(NEW.device, '') = '')"
     made["log", "no_update"] = "UPDATE", f"NOT ({_ONLY_ERASED})"
     for (table, name), (event, when) in made.items():
         tables.execute(f"DROP TRIGGER IF EXISTS {table}_{name}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from edgecloud.registry.rows import LogEntry, SignedEnd
+from edgecloud.registry.seams.trust import Made, RecentEntries
 from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
@@ -22,13 +23,19 @@ class SqliteLog:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database, self._clock = database, clock
         self.appended: set[bytes] = set()  # links of entries that this connection has made since the end was signed
+        self.remembered = RecentEntries()
+        self._last: Link | None = None  # the entry that this connection made last, as long as the same transaction goes on
+        self._era = -1
 
     def append(self, kind: str, subject: bytes = b"", **content: cbor.Value) -> int:
-        entry = cbor.encode({"kind": kind, "at": int(self._clock()), **content})
-        with self._database.transaction():  # nobody links to the same end meanwhile
-            link = next_link(self.end(), entry)
+        at = int(self._clock())
+        entry = cbor.encode({"kind": kind, "at": at, **content})
+        with self._database.joined():  # nobody links to the same end meanwhile
+            link = next_link(self._last if self._era == self._database.era else self.end(), entry)
             self._database.run("INSERT INTO log VALUES (?, ?, ?, ?)", link.number, subject, entry, link.digest)
+            self._last, self._era = link, self._database.era
         self.appended.add(link.digest)
+        self.remembered.keep(link.digest, Made(kind, at, subject, entry))
         return link.number
 
     def end(self) -> Link | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgecloud.registry.rows import (
-    ActRow,
     Base,
     DeviceKey,
     Epoch,
@@ -17,56 +18,32 @@ from edgecloud.registry.rows import (
     PresenceRow,
     Rejection,
     Status,
-    TrustRow,
     VersionRow,
 )
+from edgecloud.registry.seams.models import Situation
 from edgecloud.registry.seams.trust import Log
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import LineageError, RegistryDamaged
+from modelwire.wire import cbor
 
 from .views import keep_figures
 
-
-class SqliteTrusts:
-    """Implements Trusts."""
-
-    _ALL = "SELECT number, record FROM trust"
-
-    def __init__(self, database: Database, log: Log) -> None:
-        self._database, self._log = database, log
-
-    def add(self, trust: TrustRow) -> None:
-        with self._database.transaction():
-            self._database.run("INSERT INTO trust VALUES (?, ?)", trust.number, trust.record)
-            self._log.append("trust", record=trust.record)
-
-    def all(self) -> list[TrustRow]:
-        return [TrustRow(*row) for row in self._database.all(f"{self._ALL} ORDER BY number")]
-
-    def newest(self) -> TrustRow:
-        row = self._database.maybe(f"{self._ALL} ORDER BY number DESC LIMIT 1")
-        if row is None:
-            raise RegistryDamaged(path=self._database.path, reason="it holds no trust record")
-        return TrustRow(*row)
-
-
-class SqliteActs:
-    """Implements Acts."""
-
-    def __init__(self, database: Database, log: Log) -> None:
-        self._database, self._log = database, log
-
-    def add(self, act: ActRow) -> None:
-        with self._database.transaction():
-            self._database.run("INSERT INTO act VALUES (?, ?, ?, ?, ?)", act.number, act.device, act.verb, act.key, act.record)
-            self._log.append("act", record=act.record)
-
-    def last(self) -> int:
-        return self._database.number("SELECT coalesce(max(number), 0) FROM act")
-
-    def of(self, device: str) -> list[ActRow]:
-        rows = self._database.all("SELECT number, device, verb, key, record FROM act WHERE device = ? ORDER BY number", device)
-        return [ActRow(*row) for row in rows]
+AT_ONCE = 250  # versions that are read together, where all of a lineage are wanted one after the other
+BASES_READ = 64  # kept in memory, without their files
+# One statement for all of what is looked at before an update is linked: each would cost as much as all of them together.
+_SITUATION = """
+SELECT l.id, l.last_version, e.epoch, e.state, e.base, e.floor, e.granted_at, h.version_id, h."commit", h.version,
+  CASE WHEN h.version_id IS NULL THEN e.base ELSE (SELECT base FROM version WHERE id = h.version_id) END,
+  (SELECT "commit" FROM version WHERE lineage = l.id AND version = ?4),
+  EXISTS (SELECT 1 FROM refusal WHERE "commit" = ?5 AND epoch > 0),
+  EXISTS (SELECT 1 FROM lost WHERE lineage = l.id AND version = ?4 AND epoch = ?3),
+  EXISTS (SELECT 1 FROM parked) AND (EXISTS (SELECT 1 FROM parked WHERE "commit" = ?5)
+    OR EXISTS (SELECT 1 FROM parked WHERE parent = ?5) OR EXISTS (SELECT 1 FROM parked WHERE lineage = l.id AND version <= ?4))
+FROM lineage l
+  JOIN epoch e ON e.lineage = l.id AND e.epoch = (SELECT max(epoch) FROM epoch WHERE lineage = l.id)
+  JOIN head h ON h.lineage = l.id AND h.epoch = e.epoch
+WHERE l.device = ?1 AND l.model = ?2
+"""
 
 
 class SqliteBases:
@@ -76,6 +53,7 @@ class SqliteBases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._read: dict[bytes, Base] = {}  # the last that were asked for: their rows never change, and each update asks for one
 
     def add(self, base: Base) -> None:
         self._database.run(
@@ -85,6 +63,14 @@ class SqliteBases:
     def get(self, commit: bytes) -> Base | None:
         row = self._database.maybe(f'{self._ALL} WHERE "commit" = ?', commit)
         return None if row is None else Base(*row)
+
+    def recall(self, commit: bytes) -> Base | None:
+        found = self._read.get(commit) or self.get(commit)
+        if found is not None and commit not in self._read:
+            if len(self._read) >= BASES_READ:
+                self._read.clear()
+            self._read[commit] = found
+        return found
 
     def named(self, name: str) -> Base | None:
         row = self._database.maybe(f"{self._ALL} WHERE name = ?", name)
@@ -207,8 +193,23 @@ class SqliteLineages:
             out[lineage] = out.get(lineage, frozenset()) | {what}
         return out
 
-    def used(self, lineage: int, version: int) -> None:
-        self._database.run("UPDATE lineage SET last_version = max(last_version, ?) WHERE id = ?", version, lineage)
+    def situation(self, device: str, model: str, epoch: int, version: int, commit: bytes) -> Situation | None:
+        row = self._database.maybe(_SITUATION, device, model, epoch, version, commit)
+        if row is None:
+            return None
+        lineage, last, *of, base, held, refused, lost, parked = row
+        return Situation(
+            # A commit binds its device, model and number: a version that has it stands under this number.
+            LineageRow(lineage, device, model, last), Epoch(lineage, *of[:5]), HeadRow(*of[5:]), base, held == commit or bool(refused),
+            bool(lost), held is not None, bool(parked),
+        )  # fmt: skip
+
+    def used(self, lineage: int, version: int, now: int = 0) -> None:
+        self._database.run(
+            "UPDATE lineage SET last_version = max(last_version, ?1),"
+            " seen_at = CASE WHEN coalesce(seen_at, 0) < ?2 THEN ?2 ELSE seen_at END WHERE id = ?3",
+            version, now, lineage,
+        )  # fmt: skip
 
     def epoch_of(self, lineage: int, state: bytes) -> Epoch | None:
         return self._epoch("WHERE lineage = ? AND state = ?", lineage, state)
@@ -244,18 +245,18 @@ class SqliteLineages:
         row = self._database.maybe('SELECT version_id, "commit", version FROM head WHERE lineage = ? AND epoch = ?', lineage, epoch)
         return None if row is None else HeadRow(*row)
 
-    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow) -> bool:
-        with self._database.transaction():
+    def move_head(self, lineage: int, epoch: int, expect: bytes, to: HeadRow, of: LineageRow | None = None) -> int:
+        with self._database.joined():
             moved = self._database.run(
                 'UPDATE head SET version_id = ?, "commit" = ?, version = ? WHERE lineage = ? AND epoch = ? AND "commit" = ?',
                 to.version_id, to.commit, to.version, lineage, epoch, expect,
             )  # fmt: skip
-            if moved:
-                of = self.by_id(lineage)
-                self._log.append(
-                    "head", to.commit, device=of.device, model=of.model, epoch=epoch, version=to.version, commit=to.commit, before=expect
-                )
-        return moved == 1
+            if moved != 1:
+                return 0
+            of = of or self.by_id(lineage)
+            return self._log.append(
+                "head", to.commit, device=of.device, model=of.model, epoch=epoch, version=to.version, commit=to.commit, before=expect
+            )
 
     def set_wish(self, lineage: int, epoch: int, now: int) -> None:
         self._database.run(
@@ -307,22 +308,21 @@ class SqliteVersions:
         " id, status, reason"
     )
     _ALL = f"SELECT {_COLUMNS} FROM version"
+    _ADD = f"INSERT INTO version ({', '.join(_COLUMNS.split(', ')[:-3])}) VALUES ({', '.join('?' * 14)})"
 
     def __init__(self, database: Database, log: Log) -> None:
         self._database, self._log = database, log
 
-    def add(self, version: NewVersion) -> VersionRow:
+    def add(self, version: NewVersion, said: Mapping[str, cbor.Value] | None = None) -> VersionRow:
         v = version
-        with self._database.transaction():
-            id = self._database.insert(
-                "version", lineage=v.lineage, epoch=v.epoch, version=v.version, kind=v.kind, commit=v.commit, parent=v.parent,
-                parent_id=v.parent_id, base=v.base, root=v.root, fingerprint=v.fingerprint, blob=v.blob, size=v.size,
-                received_at=v.received_at, extension=v.extension,
-            )  # fmt: skip
-            keep_figures(self._database.run, id, v.extension)
-        known = self.by_id(id)
-        assert known is not None
-        return known
+        fields = (
+            v.lineage, v.epoch, v.version, v.kind, v.commit, v.parent, v.parent_id, v.base, v.root, v.fingerprint, v.blob, v.size,
+            v.received_at, v.extension,
+        )  # fmt: skip
+        with self._database.joined():
+            id = self._database.add(self._ADD, *fields)
+            keep_figures(self._database.run, id, v.extension if said is None else said)
+        return VersionRow(*fields, id=id, status=Status.STORED, reason="")
 
     def by_id(self, version: int) -> VersionRow | None:
         return self._first("WHERE id = ?", version)
@@ -338,6 +338,12 @@ class SqliteVersions:
 
     def of(self, lineage: int) -> list[VersionRow]:
         return self._many("WHERE lineage = ? ORDER BY id", lineage)
+
+    def each(self, lineage: int) -> Iterator[VersionRow]:
+        ids = array("q", (row[0] for row in self._database.all("SELECT id FROM version WHERE lineage = ? ORDER BY id", lineage)))
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            yield from self._many(f"WHERE id IN ({', '.join('?' * len(some))}) ORDER BY id", *some)
 
     def newest(self, lineage: int, limit: int | None) -> list[VersionRow]:
         return self._many("WHERE lineage = ? ORDER BY version DESC LIMIT ?", lineage, -1 if limit is None else limit)
@@ -368,20 +374,22 @@ class SqliteVersions:
         on = "WHERE lineage = ? AND epoch = ? AND parent = ? AND status <> 'refused' ORDER BY id LIMIT 1"
         return next(iter(self._many(on, lineage, epoch, parent)), None)
 
-    def verify(self, version: int) -> None:
-        with self._database.transaction():
-            self._database.run("UPDATE version SET status = 'verified' WHERE id = ?", version)
-            self._judged(version, True, "")
+    def verify(self, version: int, commit: bytes = b"") -> int:
+        with self._database.joined():
+            one, values = ('AND "commit" = ?', [commit]) if commit else ("", [])
+            if not self._database.run(f"UPDATE version SET status = 'verified' WHERE id = ? {one}", version, *values):
+                return 0
+            return self._judged(version, commit, True, "")
 
     def refuse(self, version: int, reason: str) -> None:
-        with self._database.transaction():
+        with self._database.joined():
             self._database.run("UPDATE version SET status = 'refused', reason = ? WHERE id = ?", reason, version)
-            self._judged(version, False, reason)
+            self._judged(version, b"", False, reason)
 
-    def _judged(self, version: int, ok: bool, reason: str) -> None:
-        row = self._database.maybe('SELECT "commit" FROM version WHERE id = ?', version)
-        if row is not None:
-            self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
+    def _judged(self, version: int, commit: bytes, ok: bool, reason: str) -> int:
+        """Enter a verdict, and return the number of its entry; 0 where there is no such version."""
+        row = (commit,) if commit else self._database.maybe('SELECT "commit" FROM version WHERE id = ?', version)
+        return 0 if row is None else self._log.append("verdict", row[0], commit=row[0], ok=ok, reason=reason)
 
     def last_verified(self, lineage: int, before: int) -> VersionRow | None:
         # Numbers rise from epoch to epoch: those of earlier ones are not above the floor. So none of this one is looked at.

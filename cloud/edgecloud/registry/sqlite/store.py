@@ -27,9 +27,10 @@ from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequest
 from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
-from .models import SqliteActs, SqliteBases, SqliteDevices, SqliteLineages, SqliteTrusts, SqliteVersions
+from .models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
+from .trusts import SqliteActs, SqliteTrusts
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)

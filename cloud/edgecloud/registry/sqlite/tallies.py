@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecloud.registry.rows import DeviceTally, KeptTally, KindTally, ModelOutline
+from edgecloud.registry.counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from edgecommon.sqlite import Database
 
 from .views import FIGURES, TIME
@@ -140,8 +140,9 @@ class SqliteTallies:
         of, values = ("WHERE lineage IN (SELECT id FROM lineage WHERE device = ?)", [device]) if device is not None else ("", [])
         sized = "SELECT count(*), coalesce(sum(size), 0) FROM"
         states = self._database.one(f"{sized} state {of}", *values)
-        of = f"WHERE version_id IN (SELECT id FROM version {of})" if of else ""
-        squashes = self._database.one(f"{sized} squash {of}", *values)
+        # From the squash to its version: a device has many more versions than squashes.
+        of = f"q WHERE EXISTS (SELECT 1 FROM version v {of} AND v.id = q.version_id)" if of else ""
+        squashes = self._database.one(f"{sized.replace('size', 'q.size') if of else sized} squash {of}", *values)
         bases = self._database.one(f"{sized} base")
         return KeptTally(*states, *squashes, *bases)
 

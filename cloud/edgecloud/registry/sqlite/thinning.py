@@ -23,7 +23,7 @@ _ROWS: dict[str, str] = {
     "device": "name = ?1",
 }
 _NAMED = {"version_id": _VERSIONS, "lineage": _LINEAGES, "device": "SELECT ?1"}  # columns that say whose a row is, in any table
-_ERASURES = "erasure"  # it names a device until all of it is gone
+_BY_THEMSELVES = ("erasure", "tally")  # the one names a device until all of it is gone; counters go with what they count
 
 
 class SqliteThinnings:
@@ -127,6 +127,9 @@ class SqliteErasures:
                     return deleted
         return 0
 
+    def forget_name(self, number: int) -> None:
+        self._database.run("UPDATE erasure SET device = '' WHERE number = ?", number)
+
     def finish(self, number: int) -> None:
         with self._database.transaction():
             self._database.run("DELETE FROM measured")  # it may name the device in its notes, and is measured again
@@ -158,7 +161,7 @@ class SqliteErasures:
         for name, made in self._database.all("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"):
             columns = [str(row[1]) for row in self._database.all(f'PRAGMA table_info("{name}")')]
             of = [f'"{column}" IN ({_NAMED[column]})' for column in columns if column in _NAMED]
-            if of and name not in _ROWS and name != _ERASURES:
+            if of and name not in _ROWS and name not in _BY_THEMSELVES:
                 one = str(name), " OR ".join(of), "WITHOUT ROWID" in str(made).upper()
                 (before if "version_id" in columns else behind).append(one)
         own = [(name, of, False) for name, of in _ROWS.items()]

@@ -70,17 +70,22 @@ FROM v_fleet WHERE "key" = 'admitted' ORDER BY silent_hours DESC, device;
 """
 
 
-def figures_of(extension: bytes) -> tuple[float | None, ...]:
-    """Return the four figures that an update says; None for one that it does not say, or that is no float."""
+def figures_of(extension: bytes | Mapping[str, cbor.Value]) -> tuple[float | None, ...]:
+    """Return the four figures that an update says; None for one that it does not say, or that is no float.
+
+    extension: as it stands in the update, or as it was read.
+    """
+    said: cbor.Value | Mapping[str, cbor.Value] = extension if isinstance(extension, Mapping) else {}
     try:
-        said = cbor.decode(extension, "extension") if extension and isinstance(extension, bytes) else {}
+        if extension and isinstance(extension, bytes):
+            said = cbor.decode(extension, "extension")
     except WireError:  # of a row that another program wrote, as one that holds text is
-        said = {}
-    values = (said.get(figure) if isinstance(said, dict) else None for figure in FIGURES)
+        pass
+    values = (said.get(figure) if isinstance(said, Mapping) else None for figure in FIGURES)
     return tuple(value if isinstance(value, float) else None for value in values)
 
 
-def keep_figures(run: Callable[..., object], version: int, extension: bytes) -> None:
+def keep_figures(run: Callable[..., object], version: int, extension: bytes | Mapping[str, cbor.Value]) -> None:
     """Put a version's figures where the views find them. run: runs a statement with its values."""
     figures = figures_of(extension)
     if any(figure is not None for figure in figures):

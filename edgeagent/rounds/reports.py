@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeagent.rounds.round import RoundReport
 from edgeagent.training.guard import Score
+
+from .round import RoundReport
 
 
 def as_document(r: RoundReport) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""`edgeagent why`: a decision on one screen, by whatever name a person gives, also where nothing was decided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeagent import cli
+from edgeagent.service.goal import Goal
+from tests.edgeagent.boards import centre, fill, rig
+from tests.edgeagent.by_hand import train
+from tests.edgeagent.centre import FakeClock
+from tests.stock import runtime
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """A board of which two versions wait, the second of them a snapshot that somebody asked for."""
+    with rig(tmp_path / "d", centre(FakeClock()), link__profile="lte-sleeping", train__every="6h") as r:
+        r.run(Goal(publish=True, timeout=60))
+        fill(r.device)
+        train(r, 1)
+        r.lineage.snapshot(0, note="asked for")
+    return tmp_path / "d"
+
+
+def said(capsys: pytest.CaptureFixture[str], folder: Path, *words: str, code: int = 0) -> Any:
+    capsys.readouterr()
+    assert cli.main([*words, "--dir", str(folder), "--json"]) == code
+    out = capsys.readouterr()
+    return json.loads(out.err if code else out.out)
+
+
+@pytest.mark.parametrize("name", [(), ("tiny",), ("tiny@1",), ("@1",), ("pi-7@1",), ("pi-7/tiny@1",), ("pi-7",), ("@latest",)])
+def test_any_way_to_name_it_gives_the_decision(board: Path, capsys: pytest.CaptureFixture[str], name: tuple[str, ...]) -> None:
+    (decision,) = said(capsys, board, "why", *name)["decisions"]
+    assert (decision["name"], decision["decision"]["choice"], decision["state"]) == ("tiny@1", "wait", "queued")
+    assert cli.main(["why", *name, "--dir", str(board)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 25 and lines[0].startswith("tiny@1: waits about ") and any(line.startswith("  wait ") for line in lines)
+
+
+def test_what_was_told_is_said_to_be_so(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = said(capsys, board, "why", "tiny@2")["decisions"]
+    assert told["decision"] is None and told["note"] == "it was told, not decided: snapshot; asked for"
+
+
+@pytest.mark.parametrize("name", ["tiny@9", "digits", "@x", "tiny@-1", "tiny@" + "9" * 40, "pi-8/tiny@1"])
+def test_a_name_that_is_none_is_refused_with_what_to_do(board: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    error = said(capsys, board, "why", name, code=15)
+    assert error["error"] == "BadArgument" and error["hint"].startswith("edgeagent ")
+
+
+def test_status_says_what_waits_and_outbox_retry_lets_it_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with rig(tmp_path / "d", centre(clock := FakeClock()), link__profile="lte-sleeping", train__every="6h") as r:
+        r.run(Goal(publish=True, timeout=60))
+        fill(r.device)
+        train(r, 2)
+        r.device.database.run("UPDATE plan SET at=1, hold=4000000000")  # by the clock of whoever runs this test
+        assert r.lineage.plans.waits(clock.wall()) is not None
+    (model,) = said(capsys, tmp_path / "d", "status")["models"]
+    assert model["sends"]["updates"] == 2 and "a wake-up of the link takes 12.6 J" in model["sends"]["reason"]
+    assert cli.main(["status", "--dir", str(tmp_path / "d")]) == 0
+    assert "waits to send: 2 updates, " in capsys.readouterr().out
+    said(capsys, tmp_path / "d", "outbox", "retry")
+    assert said(capsys, tmp_path / "d", "status")["models"][0]["sends"] is None
+
+
+def test_estimate_shows_the_next_decision(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runtime()
+    row = said(capsys, board, "estimate")["models"][0]["next"]
+    forms = {r["name"]: r["bytes"] for r in row["decision"]["rows"] if not r["why"]}
+    assert {"snapshot", "wait"} < set(forms) and row["bytes"] == row["forms"][row["kind"]] == min(row["forms"].values())
+    assert cli.main(["estimate", "--dir", str(board)]) == 0
+    assert "in millionths" in (text := capsys.readouterr().out) and "it went by" in text
