@@ -83,7 +83,7 @@ def repair(desk: Desk) -> dict[str, Any]:
 
 def test_nothing_is_lost_of_a_whole_registry(learnt: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = learnt
-    assert desk.json("repair") == {"exact": 5, "thinned": 0, "lost": [], "states": [], "heads": []}
+    assert desk.json("repair") == {"exact": 5, "thinned": 0, "lost": [], "states": [], "heads": [], "counters": 0}
 
 
 def test_one_lost_update_comes_back_by_a_head_that_is_mended_with_few_bytes(learnt: tuple[Desk, ScriptedDevice]) -> None:
