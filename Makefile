@@ -43,17 +43,16 @@ help: ## this list
 	@sed -n -e 's/^##@ //p' -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 	@echo "PYTHON=python3.12 (>= 3.10) chooses the Python; now $(or $(PYTHON),none that fits)"
 
-##@ to see it at work
 demo: $(VENV)/.ready ## broker, centre and devices on this machine, killed on the way
 	$(VENV)/bin/python -m tests.system.demo
 
-demo-har: $(VENV)/.ready ## stories: watches learn; also demo-turbine, demo-camera
+demo-har: $(VENV)/.ready ## a story: three watches learn the persons who wear them
 	$(VENV)/bin/python -m tests.stories.har
 
-demo-turbine: $(VENV)/.ready # machines learn how they sound, and what is wrong
+demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, and what is wrong
 	$(VENV)/bin/python -m tests.stories.turbine
 
-demo-camera: $(VENV)/.ready # cameras learn their own light, and one a new sign
+demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a new sign
 	$(VENV)/bin/python -m tests.stories.camera
 
 ##@ to work on it

@@ -42,7 +42,7 @@ class _Tree:
         self.stale.update(np.unique(index // np.uint32(entries)).tolist())
 
 
-class Leaves:
+class RootLeaves:
     """The digests of one state's leaves. Whoever changes the state says what was touched; at first all is."""
 
     def __init__(self, manifest: Manifest) -> None:

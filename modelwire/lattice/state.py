@@ -18,7 +18,7 @@ from modelwire.update.sections import AnySection, Kind, PlaneSection, Section, S
 
 from . import exact, narrow
 from .lanes import Fingerprint, minus, plus
-from .leaves import Leaves
+from .leaves import RootLeaves
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +36,7 @@ class ModelState:
     weights: list[Held]
     fingerprint: Fingerprint
     _held: _core.Model | None = field(default=None, init=False, repr=False, compare=False)  # the arrays as the kernels take them
-    _leaves: Leaves | None = field(default=None, init=False, repr=False, compare=False)  # of the root, where they are kept
+    _leaves: RootLeaves | None = field(default=None, init=False, repr=False, compare=False)  # of the root, where they are kept
 
     def __repr__(self) -> str:
         return f"<model state on the base {self.manifest.commit.hex()[:8]}: {self.manifest.schema.counted}>"
@@ -133,7 +133,7 @@ class ModelState:
     def keep_leaves(self) -> None:
         """Let the next roots hash only what `apply` and `apply_container` touch. Nobody else may change this state from now on."""
         if self._leaves is None:
-            self._leaves = Leaves(self.manifest)
+            self._leaves = RootLeaves(self.manifest)
 
     def named(self) -> Weights:
         """Return the weights by name, in their shapes, without copies."""

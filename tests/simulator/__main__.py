@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="so many runs, each with the next seed")
     parser.add_argument("--devices", type=int, default=0, help="in the fleet (default: a fiftieth of the updates, at most 1000)")
     parser.add_argument("--boards", type=int, default=4, help="real agents among them (default 4)")
-    parser.add_argument("--faults", type=int, help="planned faults (default: one every 200 updates, at most 400)")
+    parser.add_argument("--faults", type=int, help="planned faults (default: 20, and one every 100 updates, at most 120)")
     parser.add_argument("--rots", type=int, default=0, help="bits that flip in the bytes that the centre keeps")
     parser.add_argument("--shrink", action="store_true", help="look for a smaller script that fails, too")
     args = parser.parse_args(argv)

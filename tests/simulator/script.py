@@ -48,9 +48,10 @@ def scripted(
     rng = Random(f"script {seed}")
     devices = devices or max(8, min(1000, updates // 50))
     boards = min(devices, 4 if boards is None else boards)
-    count = faults if faults is not None else min(400, 20 + updates // 200)
+    # A start replays the log from its first entry, so more of them come while it is short.
+    count = faults if faults is not None else min(120, 20 + updates // 100)
     kinds = [kind for kind, weight in KINDS.items() for _ in range(weight)]
-    made = [Fault(rng.randrange(updates), rng.choice(kinds), rng.randrange(1 << 30)) for _ in range(count)]
+    made = [Fault(int(updates * rng.random() ** 2), rng.choice(kinds), rng.randrange(1 << 30)) for _ in range(count)]
     if count:
         half = updates // 2
         made += [Fault(half, "audit", 0), Fault(half, "policy", rng.randrange(4)), Fault(half, "erase", rng.randrange(1 << 30))]

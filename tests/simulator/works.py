@@ -43,7 +43,7 @@ def erasures(store: SqliteStore, clock: Clock) -> Callable[[], object]:
     return lambda: erasing.resume(store)
 
 
-WORKS = (Work("compaction", 90.0, compaction), Work("thinning", 240.0, thinning), Work("erasure", 60.0, erasures))
+WORKS = (Work("compaction", 200.0, compaction), Work("thinning", 240.0, thinning), Work("erasure", 60.0, erasures))
 
 
 def set_policy(store: SqliteStore, what: str, now: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgecloud.registry import HeadRow, LineageRow, Store, VersionRow
 from edgecloud.workers import worker
 from edgecloud.workers.building import Builder
-from edgecloud.workers.pool import Outcome, WorkerPool
+from edgecloud.workers.pool import WorkerPool, WorkOutcome
 from modelwire.errors import DiskUnwritable, LineageError, ModelWireError, StateBusy
 
 from . import linking
@@ -156,7 +156,7 @@ class Rebuilder:
             self._after = batch[-1].id
         return [v for v in batch if v.lineage not in self._damaged and v.lineage not in self._slow]
 
-    def _heard(self, outcome: Outcome) -> list[_Built]:
+    def _heard(self, outcome: WorkOutcome) -> list[_Built]:
         """Return what the outcome means for its version; empty when its lineage is set aside, or it comes again."""
         version = self._dealt.pop(outcome.id)
         if version.lineage in self._damaged or outcome.word == worker.SKIPPED:

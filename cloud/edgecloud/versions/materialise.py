@@ -320,6 +320,7 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
     reached = b""
     gone, squashes = store.thinnings.of(lineage.id), store.thinnings.squashes(lineage.id)
     lost: set[int] = set()  # deltas and recipes on these can't be exact either, and need no work to say so
+    kept, broken = bool(store.states.of(lineage.id)), set[route.Part]()  # but where a kept state may lead to them by another way
     for version in store.versions.each(lineage.id):
         if version.status is Status.REFUSED:
             continue
@@ -327,7 +328,10 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
             squash = squashes.get(version.id)
             before = squash.from_id if squash is not None else version.parent_id
             if (squash.kind if squash is not None else version.kind) != "snapshot" and before in lost:
-                raise RegistryDamaged(path="the registry", reason=f"the version before {lineage}@{version.version} is not exact", fix=BACK)
+                if not kept or squash is not None:
+                    reason = f"the version before {lineage}@{version.version} is not exact"
+                    raise RegistryDamaged(path="the registry", reason=reason, fix=BACK)
+                state, reached = None, b""
             require_signed(store, lineage, version)
             if gone.get(version.id):
                 yield Checked(lineage, version, None, thinned=True)
@@ -351,7 +355,7 @@ def check_lineage(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iter
             elif state is not None and reached == version.parent:
                 step(store, lineage, version, state)
             else:
-                state = rebuild(store, version, bases)
+                state = rebuild(store, version, bases, avoid=broken)
         except ModelWireError as error:
             state, reached = None, b""
             lost.add(version.id)

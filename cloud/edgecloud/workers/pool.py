@@ -30,7 +30,7 @@ REST = (1.0, 30.0)  # seconds before a worker that does not even start is tried 
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WorkOutcome:
     """What came of one version that was dealt out."""
 
     id: int
@@ -75,12 +75,12 @@ class WorkerPool:
         """Let a version be judged; one of the same lineage that was given before comes before it."""
         self._workers[lineage % len(self._workers)].queue.append(id)
 
-    def take(self, seconds: float) -> list[Outcome]:
+    def take(self, seconds: float) -> list[WorkOutcome]:
         """Return what was judged, having waited for so long at most."""
         for worker in self._workers:
             worker.send()
         by_connection = {w.heard: w for w in self._workers if w.heard is not None}
-        out: list[Outcome] = []
+        out: list[WorkOutcome] = []
         for connection in wait(list(by_connection), seconds) if by_connection else []:
             assert isinstance(connection, Connection)
             out += by_connection[connection].hear()
@@ -132,7 +132,7 @@ class _Worker:
             with contextlib.suppress(OSError):  # it has ended: `hear` is told, too
                 self._said.send_bytes(cbor.encode(ids))
 
-    def hear(self) -> Iterator[Outcome]:
+    def hear(self) -> Iterator[WorkOutcome]:
         """Yield what the process says that it has judged, and what is at fault when it has ended instead."""
         assert self.heard is not None
         try:
@@ -153,7 +153,7 @@ class _Worker:
             self.suspects.discard(outcome.id)
             yield outcome
 
-    def look_after(self) -> Iterator[Outcome]:
+    def look_after(self) -> Iterator[WorkOutcome]:
         """Yield what is at fault when the process holds on to a version for too long."""
         if self.sent and self._started and time.monotonic() - self._since > self._bounds.seconds:
             yield from self._ended(f"it took longer than {self._bounds.seconds:g} s")
@@ -189,7 +189,7 @@ class _Worker:
         self._started, self._since = False, time.monotonic()
         return True
 
-    def _ended(self, why: str) -> Iterator[Outcome]:
+    def _ended(self, why: str) -> Iterator[WorkOutcome]:
         """Yield the version that is at fault, if that is known; all others are dealt out again."""
         process, started = self.process, self._started
         if process is not None and not why:
@@ -201,7 +201,7 @@ class _Worker:
         in_hand, self.sent = list(self.sent), OrderedDict()
         if len(in_hand) == 1 and started and in_hand[0] in self.suspects:
             self.suspects.discard(in_hand[0])
-            yield Outcome(in_hand[0], FAULT, f"the worker that rebuilt it, and another one after it: {why}")
+            yield WorkOutcome(in_hand[0], FAULT, f"the worker that rebuilt it, and another one after it: {why}")
             return
         if started:
             log.warning("a worker of the rebuild has ended with %d versions in hand: %s; they are tried singly", len(in_hand), why)
@@ -214,14 +214,14 @@ class _Worker:
         self._rest = min(2 * self._rest, REST[1])
 
 
-def _parsed(row: object) -> Outcome | None:
+def _parsed(row: object) -> WorkOutcome | None:
     """Return what a process says of a version; None for what no worker says."""
     if not isinstance(row, list) or len(row) != 4:
         return None
     id, word, text, took = row
     if type(id) is not int or word not in WORDS or not isinstance(text, str) or type(took) is not int:
         return None
-    return Outcome(id, str(word), text, took / 1e6)
+    return WorkOutcome(id, str(word), text, took / 1e6)
 
 
 def _how(code: int) -> str:

@@ -35,7 +35,7 @@ _OURS = (RegistryDamaged, KernelError, ConfigError)  # the centre's own trouble:
 log = logging.getLogger("edgecloud.rebuild")
 
 
-class Work:
+class VersionWork:
     """What one worker does with the ids that it is told."""
 
     def __init__(self, builder: Builder) -> None:
@@ -84,7 +84,7 @@ def main(words: list[str]) -> None:
     _be_bounded(memory)
     jobs: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(heard, jobs), daemon=True).start()
-    work = Work(Builder(open_registry(path, readonly=True), kept))
+    work = VersionWork(Builder(open_registry(path, readonly=True), kept))
     said.send_bytes(cbor.encode([]))  # it has started
     while True:
         id = jobs.get()

@@ -8,8 +8,14 @@ import pytest
 
 from edgeagent.planning.choosing import because
 from edgeagent.service.goal import Goal
+from edgeagent.settings import reading, template
+from edgeagent.state.new_folder import create_folder
+from modelwire.tflite.file import read_weights
+from modelwire.update.manifest import manifest_of
+from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
-from tests.edgeagent.boards import Rig, centre, command, fill, rig
+from tests import keys
+from tests.edgeagent.boards import DEVICE_SEED, SETTINGS, TINY, Rig, centre, command, fill, rig
 from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import Centre, FakeClock
 
@@ -52,6 +58,7 @@ def test_a_sleeping_modem_is_woken_once_for_many_updates_and_all_of_them_are_kno
         assert held.state is not None and held.state.root == r.lineage.load().state.root, "bit for bit"
 
 
+@pytest.mark.slow("lives through half a day of rounds")
 @pytest.mark.parametrize("profile", ["ethernet", "lte"])
 def test_an_always_on_link_never_waits(tmp_path: Path, clock: FakeClock, profile: str) -> None:
     c = centre(clock)
@@ -155,6 +162,21 @@ def test_waiting_survives_a_restart_and_damaged_decisions_stop_nothing(tmp_path:
         train(r, 1)  # what was decided before can't be read: it decides anew
         send(r)
         assert uploads(c) == [4]
+
+
+def test_exact_updates_wait_and_go_as_one_too(tmp_path: Path, clock: FakeClock) -> None:
+    folder, c, manifest = tmp_path / "d", centre(clock), manifest_of(TINY, exact=True)
+    c.bases[manifest.commit] = (manifest, manifest.schema.flat(read_weights(TINY)))
+    text = template.render({**SETTINGS, "link.profile": "lte-sleeping", "train.every": "6h"}, ["tiny"])
+    loaded = reading.build(reading.parse(text), where="test", path=folder / reading.FILE, environment={}, flags={})
+    create_folder(folder, loaded, text, models={"tiny": TINY}, seed=DEVICE_SEED, fleet=keys.FLEET, exact=True)
+    with rig(folder, c) as r:
+        waiting(r)
+        assert {w.kind for w in r.lineage.outbox.waiting()} == {"exact"}
+        send(r)
+        held = c.held("pi-7", "tiny")
+        assert list(held) == [3] and held[3].kind is Kind.EXACT
+        assert held[3].state is not None and held[3].state.root == r.lineage.load().state.root
 
 
 def test_without_waiting_in_the_settings_none_waits(tmp_path: Path, clock: FakeClock) -> None:

@@ -83,7 +83,7 @@ def repair(desk: Desk) -> dict[str, Any]:
 
 def test_nothing_is_lost_of_a_whole_registry(learnt: tuple[Desk, ScriptedDevice]) -> None:
     desk, _ = learnt
-    assert desk.json("repair") == {"exact": 5, "thinned": 0, "lost": [], "states": [], "heads": []}
+    assert desk.json("repair") == {"exact": 5, "thinned": 0, "lost": [], "states": [], "heads": [], "counters": 0}
 
 
 def test_one_lost_update_comes_back_by_a_head_that_is_mended_with_few_bytes(learnt: tuple[Desk, ScriptedDevice]) -> None:
@@ -112,6 +112,9 @@ def test_one_lost_update_comes_back_by_a_head_that_is_mended_with_few_bytes(lear
             row = _row(centre.store, number)
             assert materialise.rebuild(centre.store, row, bases).root == device.made[number].root
     assert desk.json("repair")["heads"] == []
+    _, out, _ = desk.run("verify", "pi-7", "--json")
+    verdict = json.loads(out)
+    assert verdict["exact"] == 4 and [one["name"] for one in verdict["wrong"]] == ["pi-7/digits@2"], "its update is lost, and it alone"
 
 
 def test_what_no_board_holds_and_no_way_leads_to_stays_lost_by_name(learnt: tuple[Desk, ScriptedDevice]) -> None:

@@ -122,7 +122,8 @@ def test_what_whatif_does_not_know_is_named(fleet: Desk, words: tuple[str, ...],
 
 @pytest.mark.parametrize("words", [
     ("log", "pi-00001", "-n", "5"), ("devices", "-n", "5"), ("devices", "-n", "5", "--stale", "1h"),
-    ("devices", "-n", "5", "--sort", "head"), ("show", "pi-00001"), ("show", "pi-00001@7"), ("why", "pi-00001@7"), ("claim",), ("stats",), ("stats", "pi-00002"),
+    ("devices", "-n", "5", "--sort", "head"),
+    ("show", "pi-00001"), ("show", "pi-00001@7"), ("why", "pi-00001@7"), ("claim",), ("stats",), ("stats", "pi-00002"),
 ])  # fmt: skip
 def test_a_first_page_looks_at_no_version_that_it_does_not_show(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]

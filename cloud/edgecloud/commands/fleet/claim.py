@@ -29,7 +29,7 @@ NAME = "claim"
 HELP = "Tokens that let boards in by themselves; with --count or --serials a new one, else a list of those that were given."
 EXAMPLES = ("edgecloud claim --count 100 --expires 30d -o line-3.claim", "edgecloud claim")
 FILE_MAX = 1024 * 1024  # bytes of serial numbers
-LONG = 20_000  # entries of a log, above which only what operators sealed is looked at for a list: all of it is for `verify`
+LONG = 2_000  # entries of a log, above which only what operators sealed is looked at for a list: all of it is for `verify`
 
 
 def add(parser: argparse.ArgumentParser) -> None:

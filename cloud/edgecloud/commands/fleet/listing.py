@@ -51,16 +51,16 @@ def list_devices(args: argparse.Namespace) -> Answer:
         expected, fault = _expected(store, args)
         alarms, namesakes = open_alarms(store), losses.namesakes_of(store, at)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
+    sums = _sums(chosen)
     text = table(_HEAD, [_cells(described[o.device], _model_of(described[o.device], o), at) for o in shown])
     told = f"and of {hidden:,} more: -n 0 shows all" if hidden else ""
-    text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(chosen, at), *remarks, told) if line)
+    text += "".join(f"\n{line}" for line in (more(len(rows) - len(shown)), _totals(chosen, sums, at), *remarks, told) if line)
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     text += "".join(f"\n{visible(losses.namesake_line(one))}" for one in namesakes)
     plain = not any((args.name, args.model, args.status, args.stale))
     if plain:
         text += _waiting(messages, keys, expected, rejected, fault, limit)
-    sums = _sums(chosen)
     document: Document = {
         "devices": list(described.values()), "more": sums["devices"] - len(described), "totals": sums, "waiting": keys,
         "quarantine": messages, "rejected": rejected, "preauthorised": expected, "fault": fault or None, "alarms": alarms,
@@ -105,7 +105,8 @@ def _chosen(rows: list[ModelOutline], args: argparse.Namespace, at: int) -> list
     if args.stale:  # of all its models: one that speaks is no silent device
         spoke: dict[str, int] = {}
         for o in rows:
-            spoke[o.device] = max(spoke.get(o.device, 0), o.seen_at or 0)
+            if (seen := o.seen_at or 0) >= spoke.get(o.device, 0):
+                spoke[o.device] = seen
         longest = parse_expires(args.stale)
         rows = [o for o in rows if o.admitted_at is not None and at - (spoke[o.device] or o.admitted_at) >= longest]
     if args.model:
@@ -142,11 +143,10 @@ def _sums(rows: list[ModelOutline]) -> Document:
     }  # fmt: skip
 
 
-def _totals(rows: list[ModelOutline], at: int) -> str:
-    """Return the fleet in a line."""
+def _totals(rows: list[ModelOutline], t: Document, at: int) -> str:
+    """Return the fleet in a line. t: its sums."""
     if not rows:
         return ""
-    t = _sums(rows)
     gone = t["devices"] - t["admitted"]
     newest = max((o.seen_at for o in rows if o.seen_at is not None), default=None)
     parts = [
@@ -160,9 +160,11 @@ def _totals(rows: list[ModelOutline], at: int) -> str:
 def _remarks(store: SqliteStore, rows: list[ModelOutline], limit: int | None) -> tuple[list[str], int]:
     """Return what is to be said of some models besides their rows, `limit` lines of it, and of how many more nobody looked."""
     some = store.lineages.remarkable(now() - epochs.DAY, SUSPICIOUS + 1)
-    names = {o.device for o in rows}
-    each = {kind: [o for o in rows if kind in some.get(o.lineage or 0, ())] for kind in ("wish", "lost", "epochs")}
-    seen = [one for one in losses.witnesses_of(store) if one["device"] in names]
+    few = [o for o in rows if o.lineage in some]
+    each = {kind: [o for o in few if kind in some[o.lineage or 0]] for kind in ("wish", "lost", "epochs")}
+    witnesses = losses.witnesses_of(store)
+    names = {o.device for o in rows} if witnesses else set()
+    seen = [one for one in witnesses if one["device"] in names]
     looks: list[Callable[[], str]] = [partial(_wish, store, o) for o in each["wish"]]
     looks += [partial(_loss, store, o) for o in each["lost"]]
     looks += [partial(losses.witness_line, one) for one in seen]

@@ -24,7 +24,7 @@ from .whatif import named
 NAME = "stats"
 HELP = "Show bytes sent and stored by kind and device, what recovery takes, and what the promise of it costs."
 EXAMPLES = ("edgecloud stats", "edgecloud stats pi-7", "edgecloud stats --measure", "edgecloud stats --json")
-LIVE = 20_000  # versions that are counted for a screen; of more it shows what was counted last
+LIVE = 10_000  # versions that are counted for a screen; of more it shows what was counted last
 SAMPLE = 8  # versions that --measure recovers
 RECOVERY = "recovery"  # the figure's name in the registry
 

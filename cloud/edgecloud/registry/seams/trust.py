@@ -66,7 +66,7 @@ class Devices(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class OwnEntry:
     """What an entry of the log says, as this program entered it."""
 
     kind: str
@@ -83,15 +83,15 @@ class RecentEntries:
     """
 
     def __init__(self, most: int = 10_000) -> None:
-        self._made: dict[bytes, Made] = {}
+        self._made: dict[bytes, OwnEntry] = {}
         self._most = most
 
-    def keep(self, link: bytes, made: Made) -> None:
+    def keep(self, link: bytes, made: OwnEntry) -> None:
         self._made[link] = made
         while len(self._made) > self._most:
             self._made.pop(next(iter(self._made)), None)
 
-    def get(self, row: LogEntry) -> Made | None:
+    def get(self, row: LogEntry) -> OwnEntry | None:
         """Return what an entry says that this process made as it stands; None for any other."""
         made = self._made.get(row.link)
         return made if made is not None and made.entry == row.entry and made.subject == row.subject else None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from edgecloud.registry.rows import LogEntry, SignedEnd
-from edgecloud.registry.seams.trust import Made, RecentEntries
+from edgecloud.registry.seams.trust import OwnEntry, RecentEntries
 from edgecommon.sqlite import Database
 from modelwire.errors import RegistryDamaged
 from modelwire.wire import cbor
@@ -35,7 +35,7 @@ class SqliteLog:
             self._database.run("INSERT INTO log VALUES (?, ?, ?, ?)", link.number, subject, entry, link.digest)
             self._last, self._era = link, self._database.era
         self.appended.add(link.digest)
-        self.remembered.keep(link.digest, Made(kind, at, subject, entry))
+        self.remembered.keep(link.digest, OwnEntry(kind, at, subject, entry))
         return link.number
 
     def end(self) -> Link | None:
