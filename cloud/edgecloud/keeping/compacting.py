@@ -7,6 +7,7 @@ later one, together with how far the compactor has come. Killed between any two 
 from __future__ import annotations
 
 import logging
+import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -211,8 +212,10 @@ class Compactor:
         """Return the state that a version was built on; a snapshot's is the base's."""
         if link.kind == route.SNAPSHOT or link.parent_id is None:
             return self._bases[link.base].state()
-        held = self._states.pop(link.parent_id, None)
-        return held if held is not None else self._rebuilt(self._row(link.parent_id))
+        held, parent = self._states.pop(link.parent_id, None), self._row(link.parent_id)
+        if held is not None and struct.pack("<QQ", *held.fingerprint) == parent.fingerprint:  # an erased version's id is given again
+            return held
+        return self._rebuilt(parent)
 
     def _rebuilt(self, version: VersionRow) -> ModelState:
         """Return the state of a version. Kept states that turn out to be damaged are dropped, and made again when all is looked at anew."""

@@ -23,7 +23,7 @@ class LettingGo:
         if self._store.erasures.under_way() or self._store.thinnings.discards(1):
             return True
         policy, newest = self._now()
-        return policy != self._seen[0] or newest >= self._seen[1] + SLACK
+        return policy != self._seen[0] or not 0 <= newest - self._seen[1] < SLACK  # an erasure takes the newest along
 
     def run(self) -> object | None:
         """Do one piece, None when there is none."""
