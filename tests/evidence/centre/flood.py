@@ -18,6 +18,7 @@ from pathlib import Path
 
 from modelwire.wire import records
 from modelwire.wire.records import Level, Receipt
+from modelwire.wire.signing import Role
 from tests.edgecloud.device import FLEET
 from tests.keys import FLEET_ID, RECEIPT
 
@@ -107,7 +108,7 @@ def counted(heard: list[bytes], messages: list[tuple[str, bytes]]) -> dict[str, 
     levels: dict[Level, set[bytes]] = {level: set() for level in Level}
     for data in heard:
         signed = records.parse(data)
-        signed.verify(RECEIPT.public, FLEET_ID, "the centre", records.Role.RECEIPT)
+        signed.verify(RECEIPT.public, FLEET_ID, "the centre", Role.RECEIPT)
         assert isinstance(signed.record, Receipt)
         assert signed.record.commit in wanted
         levels[signed.record.level].add(signed.record.commit)
