@@ -18,6 +18,7 @@ RECIPE, SNAPSHOT = "recipe", "snapshot"
 INVERTIBLE = ("delta", "exact")
 ROWS = 32  # read at first; then more each time, as the way turns out to be long
 ROWS_MAX = 4096
+FORK = 3  # rows that tell whether a version on the way up has other children
 
 Node: TypeAlias = int | bytes  # a version's id, or the commit of a base
 Part: TypeAlias = tuple[str, int]  # what a way was found to be broken at: ("state" | "forward" | "back", version id)
@@ -125,11 +126,14 @@ class _Tree:
             self._up = min(ROWS_MAX, 4 * self._up)
         return self._links.get(version_id)
 
-    def children(self, version_id: int) -> list[VersionLink]:
-        """Return what was built on a version and takes back to it."""
+    def children(self, version_id: int, far: bool) -> list[VersionLink]:
+        """Return what was built on a version and takes back to it. far: read those behind them, too; else it is a fork that is looked for."""
         if version_id not in self._below:
-            found = self._store.states.below(version_id, self._down)
-            full, self._down = len(found) >= self._down, min(ROWS_MAX, 4 * self._down)
+            limit = self._down if far else FORK
+            found = self._store.states.below(version_id, limit)
+            full = len(found) >= limit
+            if far:
+                self._down = min(ROWS_MAX, 4 * self._down)
             order = [version_id, *(one.id for one in found)]  # the nearest first, all children of one before those of the next
             lists: dict[int, list[VersionLink]] = {one: [] for one in order}
             for one in found:
@@ -161,7 +165,8 @@ class _Search:
             start = self._start(node)
             if start is not None and seconds + start < best:
                 best, at = seconds + start, node
-            for hop in self._hops(node):
+            came = near[node][1]
+            for hop in self._hops(node, came is None or came.back):
                 here = hop.after if hop.back else hop.before
                 there = seconds + hop.seconds
                 if here not in near or there < near[here][0]:
@@ -179,7 +184,7 @@ class _Search:
             return None
         return self._rates.of_state(link.state_size)
 
-    def _hops(self, node: Node) -> Iterator[Hop]:
+    def _hops(self, node: Node, far: bool) -> Iterator[Hop]:
         """Yield what leads to a node."""
         if isinstance(node, bytes):
             return
@@ -188,7 +193,7 @@ class _Search:
             alone = link.kind == SNAPSHOT or link.parent_id is None
             before: Node = link.base if alone else link.parent_id or 0
             yield Hop(before, node, link, False, work_of(self._store, link, self._rates))
-        for child in self._tree.children(node):
+        for child in self._tree.children(node, far):
             if ("back", child.id) not in self._avoid:
                 yield Hop(node, child.id, child, True, work_of(self._store, child, self._rates))
 
