@@ -119,5 +119,20 @@ def require_possible(store: Store, promise: Promise, rates: Rates) -> None:
         if seconds > least:
             slowest, least = base.name, seconds
     if promise.seconds < least:
-        reason = f"{promise} can't be kept: to read and prove one state of {slowest} takes {1000 * least:.1f} ms on this machine"
-        raise BadArgument(reason=reason, fix=f'the least is "{math.ceil(1000 * least)} ms"; edgecloud compact --measure measures again')
+        reason = f"{promise} can't be kept: to read and prove one state of {slowest} takes {1000 * least:.2f} ms on this machine"
+        fix = f'the least is "{math.ceil(10000 * least) / 10:g} ms"; edgecloud compact --measure measures again'
+        raise BadArgument(reason=reason, fix=fix)
+
+
+def unkept(store: Store, text: str, rates: Rates) -> BadArgument | None:
+    """Return why the promise that is set can't be kept, and the least that can; None where it can.
+
+    It could when it was set: a larger model may have come since, or a slower machine. A row that was damaged may hold none at all.
+    """
+    try:
+        promise = parse_promise(text)
+        if promise.seconds:
+            require_possible(store, promise, rates)
+    except BadArgument as error:
+        return error
+    return None

@@ -63,3 +63,16 @@ def test_a_damaged_state_is_named_by_the_command_and_made_again(met: Desk) -> No
     said = met.json("compact")
     assert said["damaged"] and said["kept"] == said["states"]
     assert met.json("compact")["damaged"] == []
+
+
+def test_a_promise_that_can_no_longer_be_kept_is_named_with_the_least_possible(met: Desk) -> None:
+    met.ok("compact")
+    least = str(met.error("policy", "--recover-within", "0.0001 ms")["hint"]).split('"')[1]
+    assert met.json("policy", "--recover-within", least)["unkept"] is None  # what is said to be possible is
+    assert met.json("compact")["unkept"] is None
+    store = open_registry(met.folder / "fleet.db", synchronous="OFF")
+    store.policies.set_rates({name: 1.0 for name in store.policies.rates()}, 1)  # as after a move to a slow machine
+    store.close()
+    code, out, err = met.run("compact")
+    assert code == 15 and "do not keep the promise" in out and "the least is" in err
+    assert "the least is" in met.ok("policy") and "can't be kept" in str(met.json("policy")["unkept"])

@@ -7,6 +7,7 @@ import time
 
 from edgecloud.keeping.compacting import Compactor, compacting, drop_damaged
 from edgecloud.keeping.measuring import measured
+from edgecloud.keeping.promise import unkept
 from edgecloud.settings import registry_path
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import RegistryDamaged
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> Answer:
     kept = dropped = versions = 0
     wrong: list[str] = []
     with registry_of(args, readonly=False) as store, compacting(store, path, wait=WAIT):
-        measured(store, now(), again=args.measure)
+        rates = measured(store, now(), again=args.measure)
         damaged = drop_damaged(store)
         compactor = Compactor(store, settle=0, behind=1)
         say, total = progress("versions"), sum(store.versions.count(line.id) for line in store.lineages.all())
@@ -39,12 +40,14 @@ def run(args: argparse.Namespace) -> Answer:
             wrong += [f"{done.name}: {done.error}"] if done.error else []
         promise = store.policies.current().recover_within
         count, size = store.states.totals()
+        broken = unkept(store, promise, rates)
     document: Document = {
         "recover_within": promise, "kept": kept, "dropped": dropped, "damaged": damaged, "wrong": wrong, "states": count,
-        "state_bytes": size, "seconds": round(time.monotonic() - started, 3),
+        "state_bytes": size, "unkept": None if broken is None else broken.message, "seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
-    lines = [f"{kept} states kept, {dropped} dropped; {count} states of {size} bytes together keep the promise of {promise}"]
+    does = f"keep the promise of {promise}" if broken is None else f"do not keep the promise of {promise}: it can't be kept"
+    lines = [f"{kept} states kept, {dropped} dropped; {count} states of {size} bytes together {does}"]
     lines += [f"DAMAGED {one}: its kept state was dropped; no version is lost by that" for one in damaged]
     lines += [f"SET ASIDE {one}" for one in wrong]
     error = RegistryDamaged(path=path, reason=f"{wrong[0]}; it keeps no promise for that model") if wrong else None
-    return Answer(document, lines_of(lines), error=error)
+    return Answer(document, lines_of(lines), error=error or broken)

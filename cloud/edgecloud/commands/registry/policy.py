@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from edgecloud.keeping import deciding, retention
 from edgecloud.keeping.measuring import measured
-from edgecloud.keeping.promise import parse_promise, require_possible
+from edgecloud.keeping.promise import parse_promise, require_possible, unkept
 from edgecloud.registry import PolicyRow, SqliteStore
+from edgecloud.versions.route import rates_of
 from edgecommon.arguments import only_with
 from edgecommon.printing import Answer
 
@@ -68,10 +69,13 @@ def _unlocked(args: argparse.Namespace, store: SqliteStore) -> AbstractContextMa
 
 def _answer(store: SqliteStore, policy: PolicyRow) -> Answer:
     states, size = store.states.totals()
+    broken = unkept(store, policy.recover_within, rates_of(store))
     document: Document = {
         "number": policy.number, "recover_within": policy.recover_within, "keep": policy.keep, "at": policy.at or None,
-        "states": states, "state_bytes": size,
+        "states": states, "state_bytes": size, "unkept": None if broken is None else broken.message,
     }  # fmt: skip
     since = f"policy {policy.number}, set {when(policy.at)}" if policy.number else "the default: nobody has set one"
     kept = f"{states}, {size} bytes together"
-    return Answer(document, facts((("recover within", policy.recover_within), ("keep", policy.keep), ("since", since), ("states", kept))))
+    rows = [("recover within", policy.recover_within), ("keep", policy.keep), ("since", since), ("states", kept)]
+    rows += [("broken", f"{broken.message}; {broken.next_step}")] if broken is not None else []
+    return Answer(document, facts(rows))
