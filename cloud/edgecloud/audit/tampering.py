@@ -22,6 +22,7 @@ from .entries import Decided
 # What rows come to whose bytes were changed: SQLite hands out whatever stands in a column.
 UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error)
 MOST = 200  # findings that are told; a registry that was overwritten has as many as rows
+KEEP_ALL = "all"  # where the operator has sealed nothing else
 Place = tuple[str, str, int]  # device, model and epoch or number
 
 
@@ -192,6 +193,9 @@ def _leave_out(told: _Told, device: str) -> None:
 def _trusts_and_acts(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterator[str]:
     if [row.record for row in store.trusts.all()] != told.trusts:
         yield "the trust records are others than those in the log"
+    sealed, held = told.admissions.policy, store.policies.current()
+    if held.keep != (sealed.keep if sealed is not None else KEEP_ALL):
+        yield f"the store policy keeps {held.keep}, and {sealed.keep if sealed is not None else KEEP_ALL} by the operator's word in the log"
     newest = told.admissions.trusted.newest
     if newest is not None and newest.fleet != store.fleet:
         yield f"the fleet's name is {store.fleet}, and {newest.fleet} by the trust records"

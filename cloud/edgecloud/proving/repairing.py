@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgecloud.registry import LineageRow, Request, Store, VersionRow
-from edgecloud.versions import materialise, route, states
+from edgecloud.versions import materialise, route, squashed, states
 from edgecloud.versions.materialise import LoadedBases
 from modelwire import storage
 from modelwire.errors import ModelWireError, RegistryDamaged
@@ -69,6 +69,8 @@ def losses(store: Store, lineage: LineageRow, bases: LoadedBases) -> Iterator[Lo
         bytes_lost = weights_lost = None
         try:
             materialise.require_signed(store, lineage, version)
+            if (squash := store.thinnings.squash(version.id)) is not None:
+                squashed.open_squash(store, lineage, version, squash)
         except ModelWireError as error:
             bytes_lost = error
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
 from edgecloud.registry import open_registry
 from modelwire.wire.keys import KeyKind, write_key
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, damage
 from tests.edgecloud.desk import LINE, Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
 
@@ -134,3 +135,23 @@ def test_an_erased_device_is_nowhere_and_everything_else_is_whole(fleet: Fleet) 
     assert desk.json("verify")["tampered"] == []
     assert desk.json("erase", "pi-7", "--yes")["versions"] == 6
     assert desk.json("verify")["exact"] == 1 and b"pi-7" not in (desk.folder / "fleet.db").read_bytes()
+
+
+def test_a_policy_whose_row_was_changed_and_a_squash_that_is_lost_are_named(fleet: Fleet) -> None:
+    desk, opened, _ = fleet
+    desk.ok("policy", "--keep", "last 2")
+    desk.ok("policy", "--recover-within", "3 states")
+    desk.ok("thin")
+    desk.ok("compact")
+    assert desk.json("verify")["tampered"] == []
+    centre = opened()
+    damage(centre.store, "UPDATE blob SET bytes = zeroblob(size) WHERE sha256 IN (SELECT blob FROM squash)")
+    damage(centre.store, "UPDATE policy SET keep = 'last 5'")
+    centre.store.close()
+    code, out, _ = desk.run("verify", "--json")
+    said = json.loads(out)
+    assert code == 56 and said["tampered"] == ["the store policy keeps last 5, and last 2 by the operator's word in the log"]
+    assert [one["name"] for one in said["wrong"]] == ["pi-7/digits@5"]
+    assert desk.json("thin", "--dry-run")["keep"] == "last 2"
+    lost = desk.json("repair")["lost"]  # a kept state leads to it: its weights are there, and what led to it is not
+    assert isinstance(lost, list) and [(one["name"], one["bytes"], one["recoverable"]) for one in lost] == [("pi-7/digits@5", False, True)]

@@ -51,18 +51,21 @@ def test_compacting_keeps_the_head_and_says_what_it_did(met: Desk) -> None:
     assert before["name"] == "pi-7/digits@4"
 
 
-def test_a_damaged_state_is_named_by_the_command_and_made_again(met: Desk) -> None:
+@pytest.mark.parametrize("damage", ["bytes = zeroblob(size)", "size = 1", "size = 999999999999"])
+def test_a_damaged_state_is_named_by_the_command_and_made_again(met: Desk, damage: str) -> None:
     met.ok("compact")
+    size = met.json("stats")["state_bytes"]
     store = open_registry(met.folder / "fleet.db", synchronous="OFF")
     trigger = store.database.one("SELECT sql FROM sqlite_master WHERE name = 'state_no_update'")[0]
     store.database.run("DROP TRIGGER state_no_update")
-    store.database.run("UPDATE state SET bytes = zeroblob(size)")
+    store.database.run(f"UPDATE state SET {damage}")
     store.database.run(trigger)
     store.close()
     assert met.json("verify", "--all")["wrong"] == []  # no version is lost by it
     said = met.json("compact")
     assert said["damaged"] and said["kept"] == said["states"]
     assert met.json("compact")["damaged"] == []
+    assert met.json("stats")["state_bytes"] == size
 
 
 def test_a_promise_that_can_no_longer_be_kept_is_named_with_the_least_possible(met: Desk) -> None:

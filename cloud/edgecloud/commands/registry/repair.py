@@ -7,6 +7,7 @@ import argparse
 from edgecloud.proving import repairing
 from edgecloud.proving.repairing import LostVersion, Mending
 from edgecloud.registry import LineageRow, SqliteStore
+from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     if thinned:
         lines.append(f"{thinned} more were thinned by the policy: what their devices signed is kept, and nothing of them is lost")
     document: Document = {"exact": whole, "thinned": thinned, "lost": lost, "states": states, "heads": mended, "counters": counted}
-    error = RegistryDamaged(path=args.db or "the registry", reason=f"the weights of {len(still)} versions are lost") if still else None
+    error = RegistryDamaged(path=registry_path(args.db), reason=f"the weights of {len(still)} versions are lost") if still else None
     return Answer(document, lines_of(lines), error=error)
 
 

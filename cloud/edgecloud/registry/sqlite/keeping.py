@@ -44,7 +44,7 @@ class SqliteStates:
         return StateRow(version_id, lineage, digest, len(data), now)
 
     def get(self, version_id: int) -> bytes | None:
-        row = self._database.maybe("SELECT digest, bytes FROM state WHERE version_id = ?", version_id)
+        row = self._database.maybe("SELECT digest, bytes, size FROM state WHERE version_id = ?", version_id)
         if row is None:
             return None
         try:
@@ -53,6 +53,8 @@ class SqliteStates:
             raise _damaged(version_id, self._database, error.message) from None
         if row[1] is not None and hashlib.sha256(data).digest() != row[0]:
             raise _damaged(version_id, self._database, "its bytes have changed")
+        if len(data) != row[2]:  # all that is said of what keeping states costs is counted from it
+            raise _damaged(version_id, self._database, f"its row says {row[2]} bytes, and it has {len(data)}")
         return data
 
     def drop(self, version_ids: Sequence[int]) -> None:
