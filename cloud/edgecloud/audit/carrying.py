@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgecloud.registry import ActRow, ErasureRow, LogEntry, SqliteStore, Store, TrustRow, claims, statements
 from edgecloud.registry.claims import Statement, Withdrawal
@@ -227,6 +227,9 @@ def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int)
             return None
         if isinstance(statement, Policy):
             store.log.append(entry.kind, record=record)
+            held = store.policies.current()
+            number = max(held.number + 1, statement.number)
+            store.policies.add(replace(held, number=number, keep=statement.keep, record=record, at=statement.at))
             return statement
         store.erasures.begin(ErasureRow(statement.number, None, record))
         for start in range(0, len(statement.keys), 32):

@@ -81,6 +81,8 @@ def test_a_policy_that_came_after_a_backup_holds_in_it(fleet: Fleet) -> None:
     desk.ok("thin")
     assert "what is kept was decided anew" in desk.ok("restore", "before.db", "--force")
     assert desk.json("thin", "--dry-run")["gone"] == 5
+    assert desk.json("policy")["keep"] == "last 1" and desk.json("stats")["keep"] == "last 1"
+    assert desk.json("verify")["tampered"] == []
 
 
 def test_what_is_no_policy_is_named(fleet: Fleet) -> None:
