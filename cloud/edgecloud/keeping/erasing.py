@@ -15,7 +15,7 @@ from edgecloud.audit.entries import Decided
 from edgecloud.audit.erased import Cover, Covered
 from edgecloud.registry import ErasureRow, SqliteStore, statements
 from edgecloud.registry.statements import Erasure, Purge
-from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged, UnknownDevice
+from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged, UnknownVersion
 from modelwire.wire import records
 from modelwire.wire.commands import Take, task_of
 from modelwire.wire.records import Command
@@ -40,11 +40,11 @@ class Held:
 
 
 def held(store: SqliteStore, device: str) -> Held:
-    """Return what is held of a device. Raises UnknownDevice where that is nothing."""
+    """Return what is held of a device. Raises UnknownVersion where that is nothing."""
     lineages = store.lineages.of(device)
     waiting = len(store.inbox.orphans(device)) + len(store.inbox.held(device)) + len(store.transfers.of(device))
     if device not in store.devices.names() and not waiting and not lineages:
-        raise UnknownDevice(device=device)
+        raise UnknownVersion(name=device)
     versions = [v for lineage in lineages for v in store.versions.of(lineage.id)]
     thinned = {id for lineage in lineages for id in store.thinnings.of(lineage.id)}
     squashes = sum(one.size for lineage in lineages for one in store.thinnings.squashes(lineage.id).values())
@@ -100,7 +100,10 @@ def resume(
 
 
 def _erase(store: SqliteStore, row: ErasureRow, device: str, hook: Hook, progress: Callable[[int, int], None]) -> None:
-    said = statements.unsealed(row.record)
+    try:
+        said = statements.unsealed(row.record)
+    except ModelWireError as error:
+        raise RegistryDamaged(path=store.database.path, reason=f"erasure {row.number} can't be read: {error.message}") from None
     covered, standing = _about(store, device, row.number)
     cover = Cover(covered)
     if not isinstance(said, Erasure) or (len(covered), cover.root) != (said.count, said.root):

@@ -30,6 +30,8 @@ def test_a_version_a_tensor_and_the_evidence_are_taken_by_the_program_that_comes
     out = verified(desk, "proof.zip", "--name", "pi-7/digits@13", "--out", "model.tflite")
     assert (out.returncode, out.stdout.splitlines()[1:], out.stderr) == (0, said["says"], "")
     assert (desk.folder / "model.tflite").read_bytes() == device.served()
+    out = verified(desk, "proof.zip", "--out", "nowhere/model.tflite")
+    assert out.returncode == 2 and out.stderr.startswith("nowhere/model.tflite can't be written, though the proof is good")
     assert "tensor-5.bin is the tensor 'output_kernel'" in desk.ok("prove", "pi-7@4", "-o", "tensor.zip", "--tensor", "output_kernel")
     assert verified(desk, "tensor.zip").returncode == 0
     told = desk.json("evidence", "pi-7", "-o", "pi-7.evidence")

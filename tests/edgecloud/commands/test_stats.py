@@ -90,12 +90,14 @@ def test_whatif_compares_policies_with_today(fleet: Desk, monkeypatch: pytest.Mo
     words = ("--policy", "recover_within=1 state", "--policy", "keep=last 1", "--price", "storage=1/MB-month", "--link", "lte-sleeping")
     said = fleet.json("whatif", *words)
     now, today, one, last = said["policies"]
-    assert (now["policy"], today["policy"]) == ("as it is now", "2 states, keep all") and now["stored"] == now["containers"]
+    assert (now["policy"], today["policy"]) == ("as it is now", "2 states, keep all") and now["stored"] == now["updates"]
+    assert now["stored"] + said["beside"]["bases"] + said["beside"]["unverified"] == fleet.json("stats")["stored"]
     assert one["policy"] == "1 state, keep all" and one["states"] >= today["states"] and one["worst_s"] <= now["worst_s"]
     assert last["recoverable"] == 3 and last["storage_a_month"] == pytest.approx(last["stored"] / 1e6)
     assert said["sent"]["joules"] == pytest.approx(6 * 12.6 + said["sent"]["bytes"] * 5.6e-6)
     terminal(monkeypatch)
     fits(fleet.ok("whatif", *words))
+    assert "versions" in fleet.ok("whatif", *words).split("\n")[0] and "recovery" in fleet.ok("whatif", *words).split("\n")[0]
     text = re.sub(r"\s+", " ", fleet.ok("whatif", "--policy", "recover_within=0.001 ms"))
     assert "can't be kept: to read and prove one state of pi-" in text
 

@@ -11,7 +11,7 @@ from edgecloud.audit.admissions import Admissions
 from edgecloud.intake.decision import Result
 from edgecloud.keeping import erasing
 from edgecloud.registry import SqliteStore, WaitingMessage
-from modelwire.errors import RegistryDamaged, UnknownDevice
+from modelwire.errors import RegistryDamaged, UnknownVersion
 from modelwire.wire import cbor
 from tests.edgecloud.centre import Centre, admit, ask, damage, make_registry, sign
 from tests.edgecloud.device import Base, ScriptedDevice
@@ -67,7 +67,7 @@ def test_nothing_of_an_erased_device_is_left_and_all_others_are_whole(both: Cent
     erase(store)
     assert wrong(store) == [] and recoverable(store) == others
     assert traces(store, NAME) == []
-    with pytest.raises(UnknownDevice):
+    with pytest.raises(UnknownVersion):
         erasing.held(store, NAME)
     sign(store)
     assert wrong(store) == []

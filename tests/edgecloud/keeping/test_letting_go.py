@@ -7,7 +7,7 @@ import pytest
 from edgecloud.keeping import erasing
 from edgecloud.keeping.letting_go import LettingGo
 from edgecloud.registry import SqliteStore
-from modelwire.errors import UnknownDevice
+from modelwire.errors import UnknownVersion
 from tests.edgecloud.centre import Centre, sign
 from tests.edgecloud.device import ScriptedDevice
 from tests.keys import COMMAND
@@ -48,5 +48,5 @@ def test_an_erasure_that_was_cut_off_is_ended(centre: Centre, device: ScriptedDe
     erasing.begin(store, COMMAND, device.name, number(store), 1)
     work = LettingGo(store)
     assert work.waiting() and all_of(work) == 1 and wrong(store) == []
-    with pytest.raises(UnknownDevice):
+    with pytest.raises(UnknownVersion):
         erasing.held(store, device.name)

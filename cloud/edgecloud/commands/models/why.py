@@ -110,7 +110,7 @@ def _stored(d: Document) -> list[str]:
         said = f"thinned: no longer recoverable, its header and digests are kept{f'; nearest are {near}' if near else ''}"
         return textwrap.wrap(said, WIDTH)
     if squash is not None:
-        said = f"its own bytes were thinned; a squash leads to it, a {squash['kind']} of {squash['bytes']:,} bytes"
+        said = f"its own bytes were dropped; a squash leads to it, a {squash['kind']} of {squash['bytes']:,} bytes"
         return textwrap.wrap(said, WIDTH)
     beside = f"; its state is kept too, {state['bytes']:,} bytes" if state is not None else "; its state is not kept"
     said = f"stored as it came{on if stored['as'] != 'snapshot' else ''}{beside}; any version comes back within {stored['recover_within']}"

@@ -15,7 +15,7 @@ from edgecloud.versions.route import rates_of
 from edgecommon.arguments import whole
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, more, wrapped
-from modelwire.errors import ModelWireError, UnknownDevice
+from modelwire.errors import ModelWireError, UnknownVersion
 
 from ..answer import Document, ago, now, progress, registry_of, table, when
 from ..sizes import of_bytes, of_seconds
@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=not args.measure) as store:
         if args.device is not None and not store.devices.keys(args.device):
-            raise UnknownDevice(device=args.device)
+            raise UnknownVersion(name=args.device)
         kinds, kept = store.tallies.by_kind(args.device), store.tallies.kept(args.device)
         sent = sum(one.size for one in kinds)
         containers = sent - sum(one.thinned_size for one in kinds)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Answer:
 def _kind(one: KindTally) -> Document:
     return {
         "kind": one.kind, "versions": one.versions, "verified": one.verified, "refused": one.refused,
-        "waiting": one.versions - one.verified - one.refused, "sent": one.size, "thinned": one.thinned,
+        "waiting": one.versions - one.verified - one.refused, "sent": one.size, "dropped": one.thinned,
         "stored": one.size - one.thinned_size,
     }  # fmt: skip
 
@@ -135,10 +135,10 @@ def _sample(store: SqliteStore, told: Document, ids: list[int]) -> None:
 def _text(d: Document) -> str:
     columns = (
         Column("kind"), Column("versions"), Column("refused", 3), Column("waiting", 4), Column("sent"), Column("bytes each", 2),
-        Column("thinned", 1), Column("stored"),
+        Column("dropped", 1), Column("stored"),
     )  # fmt: skip
     rows = [
-        (k["kind"], k["versions"], k["refused"], k["waiting"], of_bytes(k["sent"]), of_bytes(k["sent"] / k["versions"]), k["thinned"],
+        (k["kind"], k["versions"], k["refused"], k["waiting"], of_bytes(k["sent"]), of_bytes(k["sent"] / k["versions"]), k["dropped"],
          of_bytes(k["stored"]))
         for k in d["kinds"]
     ]  # fmt: skip

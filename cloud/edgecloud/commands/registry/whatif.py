@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> Answer:
         planned = [(str(policy), whatif.forecast(read.chains, policy.promise, policy.keep, rates, heads)[0]) for policy in policies]
         rows = [_document(store, name, one, prices, recoveries) for name, one in [(TODAY, now), *planned]]
         notes = [*read.notes, *_least(store, policies, read.chains, rates)]
-        sent = _sent(store, link, prices)
+        sent, beside = _sent(store, link, prices), _beside(store, now.stored)
     took = time.monotonic() - started
     document: Document = {
-        "policies": rows, "sent": sent, "models": models, "recoveries": recoveries, "notes": notes,
+        "policies": rows, "beside": beside, "sent": sent, "models": models, "recoveries": recoveries, "notes": notes,
         "prices": {name: getattr(prices, name) for name in ("per_byte_month", "per_byte", "per_joule", "per_second")}, "seconds": took,
     }  # fmt: skip
     return Answer(document, _text(document, took))
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> Answer:
 def _document(store: SqliteStore, name: str, one: StoreForecast, prices: Prices, recoveries: float) -> Document:
     storage, recovering = storage_cost(one.stored, 1.0, prices), recovery_cost(recoveries, one.mean_s, prices)
     return {
-        "policy": name, "versions": one.versions, "recoverable": one.recoverable, "stored": one.stored, "containers": one.containers,
-        "squashes": one.squashes, "states": one.states, "state_bytes": one.state_bytes, "worst_s": one.worst_s,
+        "policy": name, "versions": one.versions, "recoverable": one.recoverable, "stored": one.stored,
+        "updates": one.containers + one.squashes, "states": one.states, "state_bytes": one.state_bytes, "worst_s": one.worst_s,
         "worst_bytes": one.worst_bytes, "worst": named(store, one.worst_id), "mean_s": one.mean_s, "mean_bytes": one.mean_bytes,
         "storage_a_month": storage, "recovery_a_month": recovering, "a_month": storage + recovering,
     }  # fmt: skip
@@ -78,6 +78,13 @@ def named(store: SqliteStore, version: int) -> str | None:
     """Return the name of a version by its row, None where there is none."""
     row = store.versions.by_id(version)
     return None if row is None else f"{store.lineages.by_id(row.lineage)}@{row.version}"
+
+
+def _beside(store: SqliteStore, planned: int) -> Document:
+    """Return the bytes of the store that no policy changes. planned: those that one does, as it is now."""
+    kept, kinds = store.tallies.kept(), store.tallies.by_kind()
+    updates = sum(one.size - one.thinned_size for one in kinds)
+    return {"bases": kept.base_size, "unverified": max(0, updates + kept.squash_size + kept.state_size - planned)}
 
 
 def _sent(store: SqliteStore, link: LinkProfile, prices: Prices) -> Document:
@@ -114,15 +121,19 @@ def _text(document: Document, took: float) -> str:
         for d in document["policies"]
     ]  # fmt: skip
     columns = (
-        Column("policy", words=True, wrapped=True), Column("recoverable", 3), Column("stored"), Column("of it states", 2), Column("worst"),
-        Column("mean", 1), Column("a month: storage"), Column("recovery", 1),
+        Column("policy", words=True, wrapped=True), Column("versions"), Column("stored"), Column("of it states", 2), Column("worst"),
+        Column("mean", 1), Column("storage"), Column("recovery"),
     )  # fmt: skip
-    sent = document["sent"]
+    sent, beside = document["sent"], document["beside"]
     lines = [
         table(columns, rows),
+        "versions: those that come back; worst and mean: what recovering one takes; storage and recovery: what they cost a month, at"
+        f" {document['recoveries']:,.0f} recoveries",
+        f"beside that, whatever the policy: bases of {of_bytes(beside['bases'])}, and {of_bytes(beside['unverified'])} of updates that are"
+        " not verified",
         f"sent until now, whatever the policy: {sent['versions']:,} versions, {of_bytes(sent['bytes'])}, {sent['joules']:,.0f} J on"
         f" {sent['link']} ({sent['link_source']}); {of_money(sent['cost'])} together",
-        f"{document['recoveries']:,.0f} recoveries a month; {document['models']:,} models planned in {took:.1f} s; nothing was changed",
+        f"{document['models']:,} models planned in {took:.1f} s; nothing was changed",
         *document["notes"],
     ]
     return "\n".join([lines[0], *(wrapped(visible(line)) for line in lines[1:])])

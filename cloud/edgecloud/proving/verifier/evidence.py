@@ -18,7 +18,7 @@ EVIDENCE, LOST = "edge evidence 1", "the centre no longer holds its header"
 # What a damaged file comes to wherever it is read: no number, no such entry, no text.
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error)
 USAGE = """Check what `edgecloud prove` and `edgecloud evidence` wrote, from the fleet's public key alone.
-Exit code 0: proven, and what is printed is what is proven. 1: not proven. 2: the command line can't be read."""
+Exit code 0: proven, and what is printed is what is proven. 1: not proven. 2: a file or the command line can't be used."""
 
 
 def check_evidence(text: str, fleet: bytes) -> dict[str, Any]:
@@ -87,10 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print what is proven as JSON")
     args = parser.parse_args(arguments)
     try:
-        data, fleet = args.file.read_bytes(), read_fleet(args.fleet.read_text("utf-8"))
+        data = args.file.read_bytes()
+    except OSError as error:
+        return _unusable(args.file, "read", error)
+    try:
+        fleet = read_fleet(args.fleet.read_text("utf-8"))
     except (OSError, ValueError, NotProven) as error:
-        print(f"can't be read: {visible(str(error))}", file=sys.stderr)
-        return 2
+        return _unusable(args.fleet, "read as the fleet's public key", error)
     try:
         facts = check(data, fleet, args.name, header_alone=args.header_alone)
     except NotProven as error:
@@ -102,9 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not held:
             print("it holds nothing to write", file=sys.stderr)
             return 2
-        args.out.write_bytes(held[0])
+        try:
+            args.out.write_bytes(held[0])
+        except OSError as error:
+            return _unusable(args.out, "written, though the proof is good", error)
     print(to_line(facts) if args.json else "\n".join(["PROVEN.", *map(visible, facts["says"])]))
     return 0
+
+
+def _unusable(path: Path, how: str, error: Exception) -> int:
+    print(f"{visible(str(path))} can't be {how}: {visible(str(error))}", file=sys.stderr)
+    return 2
 
 
 def check(data: bytes, fleet: bytes, name: str | None = None, *, header_alone: bool = False) -> dict[str, Any]:
