@@ -154,9 +154,10 @@ def _fill(source: Path, partial: Path, progress: Progress) -> None:
 def _take_files(copy: Database, files: FileBlobs) -> None:
     """Move into the copy what the registry keeps beside itself, and see that nothing is missing."""
     blobs = DatabaseBlobs(copy)
-    whole = "SELECT blob FROM version WHERE id NOT IN (SELECT version_id FROM thinned)"
-    wanted = copy.all(f"{whole} UNION SELECT file FROM base UNION SELECT blob FROM squash")
-    for (digest,) in wanted:
+    wanted = "SELECT blob FROM version"
+    if _has(copy, "thinned"):  # a copy of an older release's registry is brought to this one after it was made
+        wanted += " WHERE id NOT IN (SELECT version_id FROM thinned) UNION SELECT blob FROM squash"
+    for (digest,) in copy.all(f"{wanted} UNION SELECT file FROM base"):
         if not blobs.has(digest):
             with copy.transaction():
                 blobs.put(files.get(digest))
@@ -164,7 +165,13 @@ def _take_files(copy: Database, files: FileBlobs) -> None:
 
 def _leave_states(copy: Database) -> None:
     """Take out what is derived and lies in files: kept states are made again where the copy goes. Rates are of this machine."""
+    if not _has(copy, "state"):
+        return
     with copy.transaction():
         copy.run("DELETE FROM compacted WHERE lineage IN (SELECT lineage FROM state WHERE bytes IS NULL)")
         copy.run("DELETE FROM state WHERE bytes IS NULL")
         copy.run("DELETE FROM rate")
+
+
+def _has(copy: Database, table: str) -> bool:
+    return copy.maybe("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", table) is not None

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Migrations
 
 from edgecloud.registry import open_registry
 from edgecloud.registry.sqlite import schema
@@ -56,6 +57,26 @@ def test_a_registry_of_a_newer_release_is_refused(tmp_path: Path, base: Base) ->
 def test_the_number_is_above_all_that_were_made_before(tmp_path: Path, base: Base) -> None:
     store = make_registry(tmp_path / "fleet.db", base)
     assert store.database.number("PRAGMA user_version") == schema.SCHEMA >= schema.FIRST > 4
+    store.close()
+
+
+@pytest.mark.parametrize("number", [12, 13, 14])
+def test_a_backup_of_each_older_release_is_restored(
+    tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    older, apply = tmp_path / "older.db", Migrations.apply
+    names = {12: "m013_keeping", 13: "m014_thinning", 14: "m015_tallies"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Migrations, "apply", lambda self, tables: apply(self, tables, stop_before=names[number]))
+        patch.setattr(schema, "SCHEMA", number)
+        patch.setattr(schema, "_require_own_objects", lambda database: None)
+        make_registry(older, base, files_from=100).close()
+    monkeypatch.chdir(tmp_path)
+    desk = Desk(tmp_path, capsys)
+    desk.ok("restore", "older.db", "--db", "new.db")
+    assert desk.json("verify", "--all", "--db", "new.db")["tampered"] == []
+    store = open_registry(tmp_path / "new.db", readonly=True)
+    assert store.database.number("PRAGMA user_version") == schema.SCHEMA and len(store.bases.all()) == 1
     store.close()
 
 
