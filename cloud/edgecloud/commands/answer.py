@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
@@ -16,7 +16,7 @@ from edgecloud.registry.lock import share_registry
 from edgecloud.registry.privacy import require_private
 from edgecloud.settings import registry_path
 from edgecommon.printing import draw_progress, visible
-from edgecommon.tables import GAP, Column, Fitted, fitted, laid_out, left_out, more, terminal_width
+from edgecommon.tables import GAP, Column, Fitted, fitted, laid_out, left_out, more, terminal_width, wrapped
 from modelwire.errors import RegistryDamaged
 
 Document = dict[str, Any]
@@ -85,8 +85,8 @@ def _drawn(fit: Fitted) -> str:
     from rich.text import Text
 
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-    for name, width, right, wrapped in zip(fit.head, fit.widths, fit.right, fit.wrapped, strict=True):
-        drawn.add_column(Text(name), width=width, no_wrap=not wrapped, overflow="fold", justify="right" if right else "left")
+    for name, width, right, folds in zip(fit.head, fit.widths, fit.right, fit.wrapped, strict=True):
+        drawn.add_column(Text(name), width=width, no_wrap=not folds, overflow="fold", justify="right" if right else "left")
     for row in fit.rows:
         drawn.add_row(*(Text(cell) for cell in row))  # Text: what a device sent is never read as markup
     console = Console(color_system=None, width=sum(fit.widths) + GAP * len(fit.widths))  # `painting` gives the colours
@@ -94,6 +94,11 @@ def _drawn(fit: Fitted) -> str:
         console.print(drawn)
     lines = [line.rstrip() for line in capture.get().rstrip("\n").split("\n")]
     return "\n".join(filter(None, (*lines, left_out(fit))))
+
+
+def sentences(lines: Iterable[str]) -> str:
+    """Return sentences as one text, in lines that fit the terminal where there is one; what others wrote into one begins no other."""
+    return "\n".join(wrapped(visible(line)) for line in lines)
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> str:

@@ -74,7 +74,7 @@ def test_a_promise_that_can_no_longer_be_kept_is_named_with_the_least_possible(m
     assert met.json("policy", "--recover-within", least)["unkept"] is None  # what is said to be possible is
     assert met.json("compact")["unkept"] is None
     store = open_registry(met.folder / "fleet.db", synchronous="OFF")
-    store.policies.set_rates({name: 1.0 for name in store.policies.rates()}, 1)  # as after a move to a slow machine
+    store.policies.set_rates(dict.fromkeys(store.policies.rates(), 1.0), 1)  # as after a move to a slow machine
     store.close()
     code, out, err = met.run("compact")
     assert code == 15 and "do not keep the promise" in out and "the least is" in err

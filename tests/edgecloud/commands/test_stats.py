@@ -167,3 +167,10 @@ def test_sizes_have_three_figures() -> None:
     assert [sizes.of_bytes(n) for n in (0, 999, 1000, 1_380_000_000, 999_960)] == ["0 B", "999 B", "1 kB", "1.38 GB", "1 MB"]
     assert [sizes.of_seconds(s) for s in (0.0123, 0.99999, 12.345, 1234.5)] == ["12.3 ms", "1 s", "12.3 s", "1,234 s"]
     assert [sizes.of_money(a) for a in (0, 0.00123, 1234.5)] == ["0.00", "0.0012", "1,234.50"]
+
+
+@pytest.mark.parametrize("words", [("compact",), ("thin", "--dry-run"), ("thin",), ("verify", "--sample", "3"), ("repair",), ("backup", "b.db")])
+def test_sentences_fit_the_terminal(fleet: Desk, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    fleet.ok("policy", "--keep", "last 1")
+    terminal(monkeypatch)
+    fits(fleet.ok(*words))

@@ -7,11 +7,11 @@ import sys
 
 from edgecloud.keeping import erasing
 from edgecloud.registry import SqliteStore
-from edgecommon.printing import Answer, lines_of, visible
+from edgecommon.printing import Answer, visible
 from modelwire.errors import BadArgument
 from modelwire.tensors import check_name
 
-from ..answer import Document, now, progress, registry_of
+from ..answer import Document, now, progress, registry_of, sentences
 from ..sealing import add_key, command_key, decided_number, unlock
 
 NAME = "erase"
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> Answer:
         lines.append(f"{said.versions} versions, {said.size} bytes and {said.entries} entries of the log went")
     lines.append(f"the log says that the operator erased a device, number {document['number']}, and not which one")
     lines.append("not reached from here: backups, files of anchors, exports, the device's certificate (edgecloud ca), and the board itself")
-    return Answer(document, lines_of(visible(line) for line in lines))
+    return Answer(document, sentences(lines))
 
 
 def _confirm(args: argparse.Namespace, store: SqliteStore, said: erasing.Held) -> None:

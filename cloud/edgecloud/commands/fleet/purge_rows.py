@@ -6,10 +6,10 @@ import argparse
 
 from edgecloud.keeping import deciding, purging
 from edgecloud.versions import naming
-from edgecommon.printing import Answer, lines_of, visible
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 
-from ..answer import Document, now, registry_of
+from ..answer import Document, now, registry_of, sentences
 from ..sealing import add_key, command_key, decided_number, unlock
 
 NAME = "purge-rows"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     lines += [f"{model}: {_listed(versions)} wait to be judged, and stay until then" for model, versions in waiting.items()]
     none, beside = "no recipe holds rows of forgotten samples", "not reached from here: backups, and what the board itself holds"
     lines.append(beside if purged else none)
-    return Answer(document, lines_of(visible(line) for line in lines))
+    return Answer(document, sentences(lines))
 
 
 def _listed(versions: list[int]) -> str:

@@ -9,7 +9,7 @@ from edgecloud.proving import telling
 from edgecommon.files import streamed
 from edgecommon.printing import Answer
 
-from ..answer import Document, registry_of
+from ..answer import Document, registry_of, sentences
 
 NAME = "evidence"
 HELP = "Write what the signed log holds of a device: approvals, versions, their figures."
@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> Answer:
         size = beside.stat().st_size
     document: Document = {"device": args.device, "file": str(path), "lines": count, "versions": versions, "bytes": size}
     text = f"{path}: {versions} versions of {args.device} and the log that enters them, {size} bytes; python verify_proof.py checks it"
-    return Answer(document, text)
+    return Answer(document, sentences([text]))

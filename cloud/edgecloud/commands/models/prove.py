@@ -10,10 +10,10 @@ from edgecloud.proving.verifier import proofs
 from edgecloud.proving.verifier.encoding import sha, unzipped
 from edgecloud.versions import materialise, naming
 from edgecommon.files import write_named
-from edgecommon.printing import Answer, lines_of
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
 
-from ..answer import Document, registry_of
+from ..answer import Document, registry_of, sentences
 
 NAME = "prove"
 HELP = "Write a proof of a version that anybody can check with one small program."
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
         write_named(Path(args.verifier), text)
         document |= {"verifier": args.verifier, "verifier_sha256": sha(text)}
         lines.append(f"{args.verifier}: give it to who checks, apart from any proof; its SHA-256 is {sha(text).hex()}")
-    return Answer(document, lines_of(lines))
+    return Answer(document, sentences(lines))
 
 
 def _proof(args: argparse.Namespace) -> bytes:

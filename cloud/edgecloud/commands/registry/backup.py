@@ -9,9 +9,9 @@ from edgecloud import keys
 from edgecloud.registry.backup import backup
 from edgecloud.registry.encrypted import backup_encrypted, read_recipients
 from edgecloud.settings import registry_path
-from edgecommon.printing import Answer, lines_of
+from edgecommon.printing import Answer
 
-from ..answer import Document, progress
+from ..answer import Document, progress, sentences
 
 NAME = "backup"
 HELP = "Copy the registry as of one moment while it is in use."
@@ -44,4 +44,4 @@ def run(args: argparse.Namespace) -> Answer:
     lines = [f"{target}: {size} bytes, integrity ok", f"The fleet's keys are not in it: keep a copy of {secret} apart."]
     if args.encrypt_to:
         lines.append("Only the private keys of --encrypt-to open it: edgecloud restore --backup-key FILE, or the program age.")
-    return Answer(document, lines_of(lines))
+    return Answer(document, sentences(lines))

@@ -9,10 +9,10 @@ from edgecloud.keeping.compacting import Compactor, compacting, drop_damaged
 from edgecloud.keeping.measuring import measured
 from edgecloud.keeping.promise import unkept
 from edgecloud.settings import registry_path
-from edgecommon.printing import Answer, lines_of
+from edgecommon.printing import Answer
 from modelwire.errors import RegistryDamaged
 
-from ..answer import Document, now, progress, registry_of
+from ..answer import Document, now, progress, registry_of, sentences
 
 NAME = "compact"
 HELP = "Keep the states that the store policy promises, so that every version comes back in time; a running ingester does it, too."
@@ -50,4 +50,4 @@ def run(args: argparse.Namespace) -> Answer:
     lines += [f"DAMAGED {one}: its kept state was dropped; no version is lost by that" for one in damaged]
     lines += [f"SET ASIDE {one}" for one in wrong]
     error = RegistryDamaged(path=path, reason=f"{wrong[0]}; it keeps no promise for that model") if wrong else None
-    return Answer(document, lines_of(lines), error=error or broken)
+    return Answer(document, sentences(lines), error=error or broken)

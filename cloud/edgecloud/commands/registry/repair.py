@@ -9,10 +9,10 @@ from edgecloud.proving.repairing import LostVersion, Mending
 from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
-from edgecommon.printing import Answer, lines_of
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
-from ..answer import Document, now, progress, registry_of
+from ..answer import Document, now, progress, registry_of, sentences
 
 NAME = "repair"
 HELP = "Name what is lost, rebuild what is derived, and mend a head by what its board gives."
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> Answer:
         lines.append(f"{thinned} more were thinned by the policy: what their devices signed is kept, and nothing of them is lost")
     document: Document = {"exact": whole, "thinned": thinned, "lost": lost, "states": states, "heads": mended, "counters": counted}
     error = RegistryDamaged(path=registry_path(args.db), reason=f"the weights of {len(still)} versions are lost") if still else None
-    return Answer(document, lines_of(lines), error=error)
+    return Answer(document, sentences(lines), error=error)
 
 
 def _lineages(store: SqliteStore, text: str | None) -> list[LineageRow]:

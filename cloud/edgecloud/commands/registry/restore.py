@@ -12,12 +12,12 @@ from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.backup import moved_aside, restore
 from edgecloud.registry.encrypted import is_encrypted, read_identities, restore_encrypted
 from edgecloud.settings import from_environment, registry_path
-from edgecommon.printing import Answer, lines_of
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 from modelwire.wire.keys import TEXT_MAX, read_fleet
 from modelwire.wire.log import Link
 
-from ..answer import Document, now, problems, progress, registry_of
+from ..answer import Document, now, problems, progress, registry_of, sentences
 
 NAME = "restore"
 HELP = "Put a backup in the place of the registry; what was revoked since stays revoked."
@@ -146,4 +146,4 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
     if missing:
         fleet_id = store.identity.id.hex()
         lines.append(f"the fleet's keys are not in a backup: put {', '.join(missing)} to {target.parent} (fleet id {fleet_id})")
-    return Answer(document, lines_of(lines))
+    return Answer(document, sentences(lines))

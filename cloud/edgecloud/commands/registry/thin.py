@@ -8,10 +8,10 @@ from edgecloud.keeping.thinning import Thinner
 from edgecloud.registry import LineageRow, SqliteStore
 from edgecloud.settings import registry_path
 from edgecloud.versions import naming
-from edgecommon.printing import Answer, lines_of, visible
+from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, RegistryDamaged
 
-from ..answer import Document, progress, registry_of
+from ..answer import Document, progress, registry_of, sentences
 
 NAME = "thin"
 HELP = "Let go what the policy does not keep; what stays comes back bit for bit, what goes stays listed and provable."
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
             plans = {name: count for name, count in plans.items() if count}
             lines = [f"policy {number} keeps {keep}: {sum(plans.values())} versions would go"]
             lines += [f"  {name}: {count}" for name, count in plans.items()]
-            return Answer({**document, "gone": sum(plans.values()), "models": plans}, lines_of(visible(line) for line in lines))
+            return Answer({**document, "gone": sum(plans.values()), "models": plans}, sentences(lines))
         done = thinner.run(lineages, progress("versions"))
         free = store.database.number("PRAGMA freelist_count") * store.database.number("PRAGMA page_size")
     document |= {"gone": done.gone, "squashed": done.squashed, "dropped": done.dropped, "free_bytes": free, "failed": done.failed}
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     error = None
     if done.failed:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(done.failed)} models can't be rebuilt, so nothing of them went")
-    return Answer(document, lines_of(visible(line) for line in lines), error=error)
+    return Answer(document, sentences(lines), error=error)
 
 
 def _chosen(store: SqliteStore, text: str | None) -> list[LineageRow]:

@@ -14,10 +14,10 @@ from edgecloud.registry import LineageRow, SqliteStore, Status
 from edgecloud.settings import registry_path
 from edgecloud.versions import materialise, naming
 from edgecommon.arguments import never_with, whole
-from edgecommon.printing import Answer, lines_of, visible
+from edgecommon.printing import Answer, visible
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 
-from ..answer import Document, problems, progress, registry_of
+from ..answer import Document, problems, progress, registry_of, sentences
 from ..model_files import read_model
 
 NAME = "verify"
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> Answer:
     elif document["wrong"]:
         error = RegistryDamaged(path=registry_path(args.db), reason=f"{len(document['wrong'])} of its versions or bases are not exact")
     asked_for = args.name is not None and naming.parse(args.name).version is not None
-    return Answer(document, lines_of(lines), code=1 if asked_for and waiting else 0, error=error)
+    return Answer(document, sentences(lines), code=1 if asked_for and waiting else 0, error=error)
 
 
 def _counted(results: Iterator[materialise.Checked], total: int) -> tuple[dict[str, int], list[Document]]:
