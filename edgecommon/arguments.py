@@ -60,7 +60,8 @@ def number(above: float = 0.0, most: float = 1e9) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = float(text) if re.fullmatch(r"[0-9]{0,15}\.?[0-9]{1,15}([eE][+-]?[0-9]{1,3})?", text) else above
         if not above < value <= most:
-            raise argparse.ArgumentTypeError(f"{shown(text)} is not a number above {above:g}, up to {most:g}")
+            least = f"above {above:g}" if above >= 0 else "of 0 or more"  # no text with a sign is read
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not a number {least}, up to {most:g}")
         return value
 
     return read

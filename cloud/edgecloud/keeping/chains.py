@@ -42,7 +42,7 @@ def read(store: SqliteStore, device: str | None = None, *, times: bool = True) -
         tagged = np.isin(id_, _tagged(store)) if len(id_) else np.zeros(0, bool)
         weights = _weights(store, lineage)
     multiplies = np.zeros(len(id_))
-    recipes = np.flatnonzero((kind == RECIPE) & ~gone)
+    recipes = np.flatnonzero((kind == RECIPE) & ~gone & (squash == 0))
     if len(recipes):
         each = _multiplies_a_byte(store, id_[recipes[:: max(1, len(recipes) // RECIPES)][:RECIPES]])
         if each is None:

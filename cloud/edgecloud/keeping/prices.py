@@ -74,5 +74,8 @@ def parse_prices(texts: Iterable[str], prices: Prices | None = None) -> Prices:
             raise BadArgument(reason=f"{number[:40]!r} is no number", fix=PRICE_FORMS) from None
         if not math.isfinite(value) or value < 0:
             raise BadArgument(reason=f"the price of {name} can't be {number[:40]}", fix="give a finite price of 0 or more")
-        prices = replace(prices, **{field: value / units[unit]})
+        try:
+            prices = replace(prices, **{field: value / units[unit]})
+        except BadArgument as error:  # it names the field
+            raise BadArgument(reason=f"the price of {name} can't be {number[:40]}/{unit}", fix=error.next_step) from None
     return prices

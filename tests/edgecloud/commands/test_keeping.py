@@ -108,6 +108,7 @@ def test_the_rows_of_forgotten_samples_go_and_their_versions_stay(fleet: Fleet, 
         assert "was dropped" in str(desk.error("replay", f"pi-7@{n}")["message"])
         desk.ok("materialise", f"pi-7@{n}", "-o", f"{n}.tflite")
     assert desk.json("purge-rows", "pi-7", "--all")["purged"] == {}
+    assert "recipes" not in str(desk.json("whatif")["notes"])  # none is replayed any more
     assert not any(data[-400:-200] in path.read_bytes() for data in rows)  # nor in a page that is free
     assert "purged the rows" in desk.ok("audit", "--about", "pi-7")
     centre = opened()
