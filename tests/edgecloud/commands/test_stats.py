@@ -115,7 +115,8 @@ def test_counters_that_were_changed_are_named_and_repair_counts_anew(fleet: Desk
 @pytest.mark.parametrize(("words", "told"), [
     (("--price", "storage=-1/GB-month"), "can't be -1"), (("--price", "storage=nan/GB-month"), "can't be nan"),
     (("--price", "storage=1e308/GB-month"), "the price of storage can't be 1e308/GB-month"),
-    (("--recoveries", "-0.5"), "is not a number of 0 or more"), (("--price", "gold=1/g"), "storage, sent, energy, recovery have one"), (("--policy", "keep=some"), "does not say what is kept"),
+    (("--recoveries", "-0.5"), "is not a number of 0 or more"),
+    (("--price", "gold=1/g"), "storage, sent, energy, recovery have one"), (("--policy", "keep=some"), "does not say what is kept"),
     (("--policy", "hold=all"), "no part of a policy"), (("--link", "pigeon"), "there is no link profile"),
 ])  # fmt: skip
 def test_what_whatif_does_not_know_is_named(fleet: Desk, words: tuple[str, ...], told: str) -> None:

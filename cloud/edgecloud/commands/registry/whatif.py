@@ -121,7 +121,7 @@ def _text(document: Document, took: float) -> str:
         for d in document["policies"]
     ]  # fmt: skip
     columns = (
-        Column("policy", words=True, wrapped=True), Column("versions"), Column("stored"), Column("of it states", 2), Column("worst"),
+        Column("policy", words=True, wrapped=True), Column("versions"), Column("stored"), Column("states", 2), Column("worst"),
         Column("mean", 1), Column("storage"), Column("recovery"),
     )  # fmt: skip
     sent, beside = document["sent"], document["beside"]
