@@ -8,7 +8,7 @@ from edgecloud.registry import LineageRow, Status, Store, VersionRow
 from edgecloud.versions import materialise
 from edgecloud.versions.materialise import LoadedBase, LoadedBases
 from modelwire import limits, storage
-from modelwire.errors import BadArgument, RegistryDamaged
+from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 from modelwire.identity import tensor_node
 from modelwire.lattice.state import ModelState
 from modelwire.merkle import audit_path, leaf, tree_levels
@@ -18,6 +18,7 @@ from .exporting_log import Shown, log_lines
 from .verifier import proofs
 from .verifier.encoding import NotProven, zipped
 
+BACK = "edgecloud restore BACKUP"
 NOT_TAKEN = "{name} can't be proven from this registry: {reason}"
 
 
@@ -55,7 +56,7 @@ def sealed(store: Store, files: dict[str, bytes], name: str) -> bytes:
     try:
         facts = proofs.prove(files, store.identity.root + store.identity.id)
     except NotProven as error:
-        raise RegistryDamaged(path="the registry", reason=NOT_TAKEN.format(name=name, reason=error)) from None
+        raise RegistryDamaged(path="the registry", reason=NOT_TAKEN.format(name=name, reason=error), fix=BACK) from None
     return zipped({**files, proofs.INDEX: proofs.to_index(facts)})
 
 
@@ -65,7 +66,7 @@ def path_to(store: Store, version: VersionRow) -> list[VersionRow]:
     while path[-1].parent_id is not None:
         before = store.versions.by_id(path[-1].parent_id)
         if before is None or before.commit != path[-1].parent or before.id >= path[-1].id:
-            raise RegistryDamaged(path="the registry", reason=f"the version before @{path[-1].version} is gone")
+            raise RegistryDamaged(path="the registry", reason=f"the version before @{path[-1].version} is gone", fix=BACK)
         path.append(before)
     return path[::-1]
 
@@ -74,8 +75,12 @@ def header_bytes(store: Store, lineage: LineageRow, version: VersionRow) -> byte
     """Return the signed header of a version, also of one whose content was dropped. Raises what reading it raises."""
     left = store.thinnings.get(version.id)
     proof = left.proof if left is not None else header_proof(store.blobs.get(version.blob), limits.LARGE)
-    if parse_header_proof(proof).commit != version.commit:
-        raise RegistryDamaged(path="the registry", reason=f"the header of {lineage}@{version.version} is another's")
+    try:
+        commit = parse_header_proof(proof).commit
+    except ModelWireError as error:
+        raise RegistryDamaged(path="the registry", reason=f"of {lineage}@{version.version}: {error.message}", fix=BACK) from None
+    if commit != version.commit:
+        raise RegistryDamaged(path="the registry", reason=f"the header of {lineage}@{version.version} is another's", fix=BACK)
     return proof
 
 

@@ -156,5 +156,11 @@ def test_a_policy_whose_row_was_changed_and_a_squash_that_is_lost_are_named(flee
     assert code == 56 and said["tampered"] == ["the store policy keeps last 5, and last 2 by the operator's word in the log"]
     assert [one["name"] for one in said["wrong"]] == ["pi-7/digits@5"]
     assert desk.json("thin", "--dry-run")["keep"] == "last 2"
-    lost = desk.json("repair")["lost"]  # a kept state leads to it: its weights are there, and what led to it is not
-    assert isinstance(lost, list) and [(one["name"], one["bytes"], one["recoverable"]) for one in lost] == [("pi-7/digits@5", False, True)]
+    centre = opened()
+    damage(centre.store, "UPDATE thinned SET proof = x'00' WHERE version_id = (SELECT min(version_id) FROM thinned)")
+    centre.store.close()
+    error = desk.error("prove", "pi-7@6", "-o", "proof.zip")
+    assert error["error"] == "RegistryDamaged" and "pi-7/digits@1" in str(error["message"])
+    assert error["hint"] == "edgecloud restore BACKUP"
+    lost = json.loads(desk.run("repair", "--json")[1])["lost"]  # a kept state leads to it: its weights are there, and what led to it is not
+    assert ("pi-7/digits@5", False, True) in [(one["name"], one["bytes"], one["recoverable"]) for one in lost]
