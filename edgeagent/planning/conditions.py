@@ -52,7 +52,7 @@ def conditions(
     """
     interval = figure_of(basis.figures.get(INTERVAL), Figure(max(basis.every, 1e-3), Origin.SETTINGS, "train.every"))
     assert interval is not None
-    forecast = Forecast(interval, waiting, max(0.0, oldest), basis.update.wait_most) if waits and basis.update.wait_most > 0 else None
+    forecast = Forecast(interval, waiting, max(0.0, oldest), basis.update.wait_most) if waits else None
     return Conditions(
         profile_of(basis.profile), figure_of(basis.link.uplink()), None, None, figure_of(basis.figures.get(ENCODE)),
         figure_of(basis.figures.get(STEP + mode)), figure_of(basis.link.get(WATTS), ASSUMED_WATTS), figure_of(basis.link.get(WAKEUP)),
