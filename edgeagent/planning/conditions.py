@@ -39,7 +39,7 @@ def figure_of(known: KnownFigure | None, otherwise: Figure | None = None) -> Fig
     if known is None:
         return otherwise
     origin, _, what = known.source.partition(": ")
-    detail = f"{known.count} {what}" if origin == "measured" else what
+    detail = f"{known.count} {what.removesuffix('s') if known.count == 1 else what}" if origin == "measured" else what
     return Figure(known.value, _ORIGINS.get(origin, Origin.MEASURED), detail or known.source)
 
 
