@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from edgeagent.planning.choosing import because
+from edgeagent.planning.conditions import longest_wait
 from edgeagent.planning.telling import HEIGHT, WIDTH, screen
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.history import History
@@ -31,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     with open_folder(load(args), alone=False) as device:
         models, version = _named(device, args.name or "")
-        rows = [_decision(lineage, version) for lineage in models]
+        rows = [_decision(m, version, longest_wait(device.settings.model(m.name))) for m in models]
     lines: list[str] = []
     for row in rows:
         lines += [""] if lines else []
@@ -70,8 +71,8 @@ def _named(device: DeviceFolder, text: str) -> tuple[list[History], int | None]:
     return list(models), int(version)
 
 
-def _decision(lineage: History, version: int | None) -> dict[str, Any]:
-    """Return what is known of one decision."""
+def _decision(lineage: History, version: int | None, most: float) -> dict[str, Any]:
+    """Return what is known of one decision. most: seconds for which the settings let an update wait."""
     kept = lineage.plans.last() if version is None else lineage.plans.of(version)
     number = version if version is not None else kept.version if kept is not None else None
     row = None if number is None else lineage.version(number)
@@ -82,7 +83,7 @@ def _decision(lineage: History, version: int | None) -> dict[str, Any]:
     if kept is None:
         told = "nothing was decided yet" if row is None else f"it was told, not decided: {row['kind']}"
         note = f"{told}; {row['reason']}" if row is not None and row["reason"] else told
-    sends = lineage.plans.waits(time.time()) if row is not None and row["state"] == "queued" else None
+    sends = lineage.plans.waits(time.time(), most) if row is not None and row["state"] == "queued" else None
     waits = None if sends is None else sends.until
     return {
         "name": name, "version": number, "state": None if row is None else row["state"], "kind": None if row is None else row["kind"],

@@ -34,6 +34,12 @@ def basis_of(settings: ModelSettings, figures: Figures, link: Figures) -> Basis:
     return Basis(settings.profile, prices, figures, link, settings.update, settings.train.every)
 
 
+def longest_wait(settings: ModelSettings) -> float:
+    """Return for how many seconds at most an update of a model may wait for others; 0: none waits."""
+    waits = settings.update.planned and not profile_of(settings.profile).always_on
+    return settings.update.wait_most if waits else 0.0
+
+
 def figure_of(known: KnownFigure | None, otherwise: Figure | None = None) -> Figure | None:
     """Return a measured figure as the cost model takes it; `otherwise` where there is none."""
     if known is None:

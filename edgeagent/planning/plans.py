@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +72,14 @@ class Plans:
         """Return the last decision."""
         return _plan(self._db.maybe("SELECT * FROM plan WHERE model=? ORDER BY version DESC LIMIT 1", self._model))
 
-    def waits(self, now: float) -> Waits | None:
+    def waits(self, now: float, most: float = math.inf) -> Waits | None:
         """Return what waits to be sent; None when everything that is queued may go. now: Unix seconds.
 
+        most: seconds that the settings let an update wait now, which may be less than when it was decided; 0: none waits.
         One queued update that waits for nobody takes all before it along. A clock that went back ends the wait: it may be any time.
         """
+        if not most:
+            return None
         rows = self._db.all(
             "SELECT v.version, v.bytes, p.at, p.hold FROM version v LEFT JOIN plan p USING (model, version)"
             " WHERE v.model=? AND v.state='queued' ORDER BY v.version",
@@ -83,8 +87,11 @@ class Plans:
         )
         if not rows or any(not r["hold"] or not r["at"] <= now < r["hold"] for r in rows):
             return None
+        until = min(min(r["hold"], r["at"] + most + 1) for r in rows)
+        if now >= until:
+            return None
         newest = self.of(rows[-1]["version"])
-        return Waits(len(rows), sum(r["bytes"] for r in rows), newest.document if newest is not None else {}, min(r["hold"] for r in rows))
+        return Waits(len(rows), sum(r["bytes"] for r in rows), newest.document if newest is not None else {}, int(until))
 
     def held(self) -> Held:
         """Return what waits, and with it the updates that became part of what waits."""

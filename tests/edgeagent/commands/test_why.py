@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def test_status_says_what_waits_and_outbox_retry_lets_it_go(tmp_path: Path, caps
         r.run(Goal(publish=True, timeout=60))
         fill(r.device)
         train(r, 2)
-        r.device.database.run("UPDATE plan SET at=1, hold=4000000000")  # by the clock of whoever runs this test
+        now = int(time.time())  # of whoever runs this test
+        r.device.database.run("UPDATE plan SET at=?, hold=?", now - 60, now + 80_000)
+        clock.now = now - 1_800_000_000.0
         assert r.lineage.plans.waits(clock.wall()) is not None
     (model,) = said(capsys, tmp_path / "d", "status")["models"]
     assert model["sends"]["updates"] == 2 and "a wake-up of the link takes 12.6 J" in model["sends"]["reason"]
@@ -89,7 +92,7 @@ def test_why_stays_on_one_screen_and_names_what_an_update_became_part_of(tmp_pat
         db = r.device.database
         (text,) = db.one("SELECT decision FROM plan WHERE version=3")
         document = {**json.loads(text), "sources": [[f"figure {n}", 1.0, "measured: 9 receipts"] for n in range(30)]}
-        db.run("UPDATE plan SET at=1, hold=4000000000")  # by the clock of whoever runs this test
+        db.run("UPDATE plan SET at=?, hold=?", int(time.time()) - 60, int(time.time()) + 80_000)  # by the clock of whoever runs this test
         db.run("UPDATE plan SET decision=? WHERE version=3", json.dumps(document))
         assert cli.main(["why", "--dir", str(tmp_path / "d")]) == 0
         lines = capsys.readouterr().out.splitlines()

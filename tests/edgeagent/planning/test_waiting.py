@@ -16,8 +16,8 @@ from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
 from tests import keys
-from tests.edgeagent.boards import DEVICE_SEED, SETTINGS, TINY, Rig, centre, command, fill, rig
-from tests.edgeagent.by_hand import train
+from tests.edgeagent.boards import DEVICE_SEED, SETTINGS, TINY, Rig, centre, command, fill, make_with, rig
+from tests.edgeagent.by_hand import train, train_on
 from tests.edgeagent.centre import Centre, FakeClock
 
 HOURLY = {"train__every": "1h", "train__min_new_samples": "0", "link__hello_every": "7d"}
@@ -255,3 +255,33 @@ def test_without_waiting_in_the_settings_none_waits(tmp_path: Path, clock: FakeC
             assert r.lineage.plans.waits(clock.wall()) is None
             last = r.lineage.plans.last()
             assert last is None or "nothing is known" not in last.document["rows"][-1]["why"]
+
+
+@pytest.mark.parametrize("change", ["update.kind=delta", "link.profile=ethernet", "update.wait_most=0", "update.wait_most=1h"])
+def test_settings_that_let_less_wait_hold_for_what_waits_already(tmp_path: Path, clock: FakeClock, change: str) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r)
+    key, _, value = change.partition("=")
+    made = template.render({**SETTINGS, "link.profile": "lte-sleeping", "train.every": "30d", key: value}, ["tiny"])
+    (tmp_path / "d" / reading.FILE).write_text(made)
+    clock.now += 3600.0
+    with rig(tmp_path / "d", c) as r:
+        r.serve(60)
+        assert uploads(c) == [3], "as one"
+
+
+def test_what_waits_of_one_model_goes_along_with_another_one_that_wakes_the_modem(tmp_path: Path, clock: FakeClock) -> None:
+    folder, c = tmp_path / "d", centre(clock)
+    make_with(folder, {"link.profile": "lte-sleeping", "train.every": "6h"}, {"tiny": TINY, "other": TINY})
+    with rig(folder, c) as r:
+        r.run(Goal(publish=True, timeout=60))
+        for model in ("tiny", "other"):
+            fill(r.device, model=model)
+            for _ in range(2):
+                train_on(r.device, clock.wall, model)
+        r.serve(60)
+        assert not c.held("pi-7", "tiny") and not c.held("pi-7", "other")
+        r.device.lineages["other"].plans.release()
+        r.serve(60)
+        assert list(c.held("pi-7", "other")) == [2] and list(c.held("pi-7", "tiny")) == [2]
