@@ -170,7 +170,7 @@ def because(document: Mapping[str, Any]) -> str:
         joules = next(float(value) for name, value, _ in document["sources"] if name == "joules_per_wakeup")
     except (KeyError, TypeError, ValueError, StopIteration):
         return str(document.get("reason", ""))[:200]
-    return f"a wake-up of the link takes {joules:.3g} J: together they come to {wait:.3g}, each at once to {now:.3g}"
+    return f"a wake-up of the link takes {joules:.3g} J: to wait comes to {wait:.3g}, to send now to {now:.3g}"
 
 
 def _row(row: CostRow, goes: bool) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def test_why_stays_on_one_screen_and_names_what_an_update_became_part_of(tmp_pat
         assert cli.main(["why", "--dir", str(tmp_path / "d")]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 24 and max(map(len, lines)) <= 80 and any(line.startswith("it waits until ") for line in lines)
+        assert any(line.startswith("of all 3 updates that waited, ") for line in lines)
         assert r.lineage.coalesce() == [1, 2]
     assert cli.main(["why", "tiny@1", "--dir", str(tmp_path / "d")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "it is part of @3"
