@@ -37,7 +37,7 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldUpdates:
     """The queued updates that were told to wait; all zeros for none."""
 
     queued: int = 0
@@ -93,7 +93,7 @@ class Plans:
         newest = self.of(rows[-1]["version"])
         return Waits(len(rows), sum(r["bytes"] for r in rows), newest.document if newest is not None else {}, int(until))
 
-    def held(self) -> Held:
+    def held(self) -> HeldUpdates:
         """Return what waits, and with it the updates that became part of what waits."""
         row = self._db.one(
             "SELECT count(*), coalesce(sum(v.bytes), 0), coalesce(min(p.at), 0), coalesce(min(p.hold), 0) FROM version v"
@@ -101,13 +101,13 @@ class Plans:
             self._model,
         )
         if not row[0]:
-            return Held()
+            return HeldUpdates()
         carried = self._db.number(
             "SELECT count(*) FROM version WHERE model=? AND state='skipped' AND version >"
             " (SELECT coalesce(max(version), 0) FROM version WHERE model=? AND state NOT IN ('queued', 'skipped', 'rejected'))",
             self._model, self._model,
         )  # fmt: skip
-        return Held(int(row[0]), int(row[1]), int(row[0]) + carried, int(row[2]), int(row[3]))
+        return HeldUpdates(int(row[0]), int(row[1]), int(row[0]) + carried, int(row[2]), int(row[3]))
 
     def carry(self, first: int, last: int) -> None:
         """Let the last of these queued updates wait no longer than any that it carries, inside the transaction that joins them."""
