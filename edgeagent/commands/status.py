@@ -167,7 +167,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if (held := m["sends"]) is not None:
         many = f"{held['updates']} update{'s' if held['updates'] > 1 else ''}, {held['bytes']} bytes"
-        out.append(f"  waits to send: {many}, because {held['reason']}; until {local(held['until'])} at most")
+        out.append(f"  waits to send: {many}, because {held['reason'] or 'so it was decided'}; until {local(held['until'])} at most")
     if m["quiet"] is not None:
         why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
         out.append(f"  the centre wants nothing sent until {local(m['quiet']['until'])}{why}")

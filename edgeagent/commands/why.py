@@ -47,7 +47,7 @@ def _after(row: dict[str, Any]) -> list[str]:
     """Return what became of the update, where there is something to say."""
     said = ""
     if row["waits"] is not None:
-        said = f"it waits until {local(row['waits'])} at most: {row['because']}"
+        said = f"it waits until {local(row['waits'])} at most" + (f": {row['because']}" if row["because"] else "")
     elif row["carried_by"]:
         said = f"it is part of @{row['carried_by']}"
     return textwrap.wrap(visible(said), WIDTH, max_lines=3, placeholder=" ...")

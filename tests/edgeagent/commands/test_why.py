@@ -71,6 +71,10 @@ def test_status_says_what_waits_and_outbox_retry_lets_it_go(tmp_path: Path, caps
     assert model["sends"]["updates"] == 2 and "a wake-up of the link takes 12.6 J" in model["sends"]["reason"]
     assert cli.main(["status", "--dir", str(tmp_path / "d")]) == 0
     assert "waits to send: 2 updates, " in capsys.readouterr().out
+    with rig(tmp_path / "d", centre(clock)) as r:
+        r.device.database.run("UPDATE plan SET decision='[]'")
+    assert cli.main(["status", "--dir", str(tmp_path / "d")]) == 0
+    assert "because so it was decided; until " in capsys.readouterr().out
     said(capsys, tmp_path / "d", "outbox", "retry")
     assert said(capsys, tmp_path / "d", "status")["models"][0]["sends"] is None
 
