@@ -9,11 +9,12 @@ from typing import Any
 
 from edgeagent.board import meters
 from edgeagent.planning.conditions import ASSUMED_WATTS
-from edgeagent.planning.figures import WATTS, Figures
+from edgeagent.planning.figures import PER_BYTE, WAKEUP, WATTS, Figures
 from edgeagent.service.calibrating import Calibrated, calibrate, own_figures
 from edgeagent.service.opener import opener
 from edgeagent.state.folder import open_folder
 from edgeagent.system.clock import Clock
+from edgecommon.arguments import rule
 from edgecommon.printing import Answer, lines_of
 from edgecommon.tables import table
 from modelwire.planning import profile_of
@@ -33,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--meter", metavar="FILE", help=what)
     parser.add_argument("--known", action="store_true", help="measure nothing: only say what is known")
     add_folder(parser)
+    rule(parser, lambda args: "--meter does nothing beside --known, which writes nothing" if args.known and args.meter else "")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -77,6 +79,12 @@ def _joules(profile: str, board: Figures, done: Calibrated, *, measured: bool) -
     link = profile_of(profile)
     watts = board.get(WATTS)
     drawn, source = (ASSUMED_WATTS.value, ASSUMED_WATTS.detail) if watts is None else (watts.value, watts.source)
-    work = f"{drawn:.3g} W at work ({source})"
+    own = [
+        f"{known.value:.3g} J a {what} ({known.source})"
+        for name, what in ((WAKEUP, "wake-up"), (PER_BYTE, "byte"))
+        if (known := board.get(name)) is not None and not (link.always_on and name == WAKEUP)
+    ]
+    by_profile = f"by its profile {link.name} ({link.source})"
+    rest = "" if len(own) == 2 else f"else {by_profile}" if own else f"{by_profile}, unless --meter says them"
     none = "no meter was found under /sys; " if measured and not done.meter else ""
-    return f"{none}joules: {work}; of the link by its profile {link.name} ({link.source}), unless --meter says them"
+    return f"{none}joules: {drawn:.3g} W at work ({source}); of the link {', '.join([*own, *filter(None, [rest])])}"

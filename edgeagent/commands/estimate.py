@@ -52,8 +52,11 @@ def run(args: argparse.Namespace) -> Answer:
 def _sent(update: dict[str, Any]) -> str:
     """Return which kind would be sent, and what the others would take."""
     others = [f"{size} as a {kind}" for kind, size in update["forms"].items() if kind != update["kind"]]
-    text = f"it would go as a {update['kind']} of {update['bytes']} bytes" + (f"; it would take {' or '.join(others)}" if others else "")
-    return f'{text}. update.kind is "recipe": one is sent whatever it takes' if update["bytes"] > min(update["forms"].values()) else text
+    decision = update["decision"]
+    go = "wait, and go" if decision is not None and decision["choice"] == "wait" else "go"
+    text = f"it would {go} as a {update['kind']} of {update['bytes']} bytes" + (f"; it would take {' or '.join(others)}" if others else "")
+    always = decision is None and update["bytes"] > min(update["forms"].values())
+    return f'{text}. update.kind is "recipe": one is sent whatever it takes' if always else text
 
 
 def _estimate(device: DeviceFolder, lineage: Lineage, *, trial: bool) -> dict[str, Any]:

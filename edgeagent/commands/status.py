@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeagent.link import certificate, link_state
 from edgeagent.planning.choosing import because
+from edgeagent.planning.conditions import longest_wait
 from edgeagent.rounds import journal
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
@@ -98,6 +99,7 @@ def _certificate(loaded: Loaded, device: str) -> dict[str, Any] | None:
 
 def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
+    longest = longest_wait(device.settings.model(lineage.name))
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     spool = device.spool
@@ -127,7 +129,7 @@ def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
             "slots_kept": left.facts.whole,
         },
         "pays": head.look,
-        "sends": None if (sends := lineage.plans.waits(time.time())) is None else {
+        "sends": None if (sends := lineage.plans.waits(time.time(), longest)) is None else {
             "updates": sends.count, "bytes": sends.size, "reason": because(sends.document), "until": sends.until,
         },
         "quiet": None if quiet.until <= time.time() else {"until": quiet.until, "reason": quiet.reason},
@@ -165,7 +167,7 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if (held := m["sends"]) is not None:
         many = f"{held['updates']} update{'s' if held['updates'] > 1 else ''}, {held['bytes']} bytes"
-        out.append(f"  waits to send: {many}, because {held['reason']}; until {local(held['until'])} at most")
+        out.append(f"  waits to send: {many}, because {held['reason'] or 'so it was decided'}; until {local(held['until'])} at most")
     if m["quiet"] is not None:
         why = f": {m['quiet']['reason']}" if m["quiet"]["reason"] else ""
         out.append(f"  the centre wants nothing sent until {local(m['quiet']['until'])}{why}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import time
 from typing import Any
 
 from edgeagent.planning.choosing import because
-from edgeagent.planning.telling import screen
+from edgeagent.planning.conditions import longest_wait
+from edgeagent.planning.telling import HEIGHT, WIDTH, screen
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.history import History
-from edgecommon.printing import Answer, lines_of
+from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument
 
 from .answer import add_folder, load, local
@@ -30,14 +32,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     with open_folder(load(args), alone=False) as device:
         models, version = _named(device, args.name or "")
-        rows = [_decision(lineage, version) for lineage in models]
+        rows = [_decision(m, version, longest_wait(device.settings.model(m.name))) for m in models]
     lines: list[str] = []
     for row in rows:
         lines += [""] if lines else []
-        lines += screen(row["name"], row["decision"]) if row["decision"] is not None else [f"{row['name']}: {row['note']}"]
-        if row["waits"] is not None:
-            lines.append(f"it waits until {local(row['waits'])} at most: {row['because']}")
+        after = _after(row)
+        known = row["decision"] is not None
+        lines += screen(row["name"], row["decision"], height=HEIGHT - len(after)) if known else [f"{row['name']}: {row['note']}"]
+        lines += after
     return Answer({"decisions": rows}, lines_of(lines))
+
+
+def _after(row: dict[str, Any]) -> list[str]:
+    """Return what became of the update, where there is something to say."""
+    said = ""
+    if row["waits"] is not None:
+        said = f"it waits until {local(row['waits'])} at most" + (f": {row['because']}" if row["because"] else "")
+    elif row["carried_by"]:
+        said = f"it is part of @{row['carried_by']}"
+    return textwrap.wrap(visible(said), WIDTH, max_lines=3, placeholder=" ...")
 
 
 def _named(device: DeviceFolder, text: str) -> tuple[list[History], int | None]:
@@ -58,8 +71,8 @@ def _named(device: DeviceFolder, text: str) -> tuple[list[History], int | None]:
     return list(models), int(version)
 
 
-def _decision(lineage: History, version: int | None) -> dict[str, Any]:
-    """Return what is known of one decision."""
+def _decision(lineage: History, version: int | None, most: float) -> dict[str, Any]:
+    """Return what is known of one decision. most: seconds for which the settings let an update wait."""
     kept = lineage.plans.last() if version is None else lineage.plans.of(version)
     number = version if version is not None else kept.version if kept is not None else None
     row = None if number is None else lineage.version(number)
@@ -70,7 +83,8 @@ def _decision(lineage: History, version: int | None) -> dict[str, Any]:
     if kept is None:
         told = "nothing was decided yet" if row is None else f"it was told, not decided: {row['kind']}"
         note = f"{told}; {row['reason']}" if row is not None and row["reason"] else told
-    waits = kept.hold if kept is not None and row is not None and row["state"] == "queued" and kept.hold > time.time() else None
+    sends = lineage.plans.waits(time.time(), most) if row is not None and row["state"] == "queued" else None
+    waits = None if sends is None else sends.until
     return {
         "name": name, "version": number, "state": None if row is None else row["state"], "kind": None if row is None else row["kind"],
         "bytes": None if row is None else row["bytes"], "carried_by": None if row is None else row["carried_by"],

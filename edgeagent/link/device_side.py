@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.trust import TrustStore
+from modelwire.planning import profile_of
 
 from .certificate import OwnCertificate
 from .enrolling import Enrolling
 from .transport import Transport
+
+AWAKE = 5.0  # seconds for which a modem is taken to be up after an upload: the tail of LTE is 11.6
+
+
+@dataclass
+class Radio:
+    """Whether the link was just woken: what waits of one model goes along where another's upload has paid for that."""
+
+    model: str = ""
+    at: float = -math.inf  # monotonic seconds
+
+    def woken(self, model: str, profile: str, now: float) -> None:
+        """Note an upload that was for no other's sake. now: monotonic seconds."""
+        if profile_of(profile).joules_per_wakeup:
+            self.model, self.at = model, now
+
+    def up_for_another(self, model: str, now: float) -> bool:
+        """Return whether another model has just paid for a wake-up. now: monotonic seconds."""
+        return self.model not in ("", model) and now - self.at <= AWAKE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +49,4 @@ class DeviceSide:
     rng: random.Random
     wall: Callable[[], float]  # Unix seconds, said in records and logs alone
     certificate: OwnCertificate | None = None  # for the broker, where this device has one
+    radio: Radio = field(default_factory=Radio)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from edgeagent.planning.conditions import longest_wait
 from edgeagent.planning.pace import UplinkPace
 from edgeagent.settings.tree import ModelSettings
 from edgeagent.state import commands
@@ -269,7 +270,8 @@ class Session:
         if not offered:
             self._resend.reset()
             self._resend_due = now + self._resend.next()
-        if self._may_wait() and self.lineage.plans.waits(self._side.wall()):
+        radio, waits = self._side.radio, self._may_wait() and self.lineage.plans.waits(self._side.wall(), longest_wait(self.settings))
+        if waits and not radio.up_for_another(self.name, now):
             return
         if self.lineage.plans.joins():  # they waited for each other: one update says it all
             self._coalesce(self.lineage.head().version)
@@ -277,6 +279,8 @@ class Session:
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
             self.lineage.offer(w)  # durable before the first byte leaves: from now on it may be known
             self._hand_over(w, now)
+            if not waits:
+                radio.woken(self.name, self.settings.profile, now)
 
     def _hand_over(self, w: Waiting, now: float) -> None:
         body = self.lineage.outbox.body(w.version)

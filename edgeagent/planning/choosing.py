@@ -37,6 +37,7 @@ ROOM = len(PLAN) + 1 + NOTE_MOST + 2  # bytes that it takes there at most
 USUAL = 36  # and usually
 THINNER = (0.5, 0.25, 0.125)  # of the density in the settings: the deltas that are weighed beside it
 MEASURED_ROUNDS = "measured: rounds"
+LEAP = 8.0  # times the known interval: a longer one was no interval; the clock was set, or the board was off
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +92,21 @@ class RoundPlanner:
 
         sizes: of each its bytes, and those of them that say no weights; now: Unix seconds.
         """
-        count, held, first = self.plans.held()
+        held, most_s = self.plans.held(), self.basis.update.wait_most
+        count = held.updates
         least = min((fixed for _, fixed in sizes.values()), default=0)
-        waiting = [max(0.0, held / count - least)] * count if count else []
+        waiting = [max(0.0, held.size - least * held.queued) / count] * count if count else []
         size, fixed = sizes.get(Kind.SNAPSHOT, (0, 0))
         most = size - fixed if Kind.SNAPSHOT in sizes else None
         candidates = [self._candidate(kind, size - fixed, fixed + USUAL, waiting, most) for kind, (size, fixed) in sizes.items()]
         if Kind.RECIPE not in sizes and not self.basis.update.recipes:
             candidates.append(Candidate(Choice.RECIPE, 0, barred=Bar.RECIPES_OFF))
-        oldest = max(0.0, now - first) if count else 0.0
+        # What is carried waits since before what carries it: until when says it.
+        oldest = max(0.0, now - held.first, most_s - (held.until - now)) if count else 0.0
         plan = decide(candidates, self._conditions(waiting=count + 1, oldest=oldest), self.basis.prices, self._before())
         hold = 0
         if plan.choice is Choice.WAIT:
-            hold = int((first if count else now) + self.basis.update.wait_most) + 1
+            hold = int(now + most_s - oldest) + 1
         note = encode(plan.note)
         kind = None if plan.form is None else Kind(plan.form.value)
         return WeighedUpdate(plan, kind, hold, note, as_document(plan, note, self.thin))
@@ -167,7 +170,7 @@ def because(document: Mapping[str, Any]) -> str:
         joules = next(float(value) for name, value, _ in document["sources"] if name == "joules_per_wakeup")
     except (KeyError, TypeError, ValueError, StopIteration):
         return str(document.get("reason", ""))[:200]
-    return f"a wake-up of the link takes {joules:.3g} J: together they come to {wait:.3g}, each at once to {now:.3g}"
+    return f"a wake-up of the link takes {joules:.3g} J: to wait comes to {wait:.3g}, to send now to {now:.3g}"
 
 
 def _row(row: CostRow, goes: bool) -> dict[str, Any]:
@@ -190,5 +193,6 @@ def note_round(
     if gain is not None:
         values[GAIN] = max(0.0, gain)
     if apart is not None and apart > 0:
-        values[INTERVAL] = apart
+        known = basis.figures.get(INTERVAL)
+        values[INTERVAL] = min(apart, LEAP * (basis.every if known is None else known.value))
     basis.figures.note_all(values, MEASURED_ROUNDS, now)

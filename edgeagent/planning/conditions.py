@@ -34,12 +34,18 @@ def basis_of(settings: ModelSettings, figures: Figures, link: Figures) -> Basis:
     return Basis(settings.profile, prices, figures, link, settings.update, settings.train.every)
 
 
+def longest_wait(settings: ModelSettings) -> float:
+    """Return for how many seconds at most an update of a model may wait for others; 0: none waits."""
+    waits = settings.update.planned and not profile_of(settings.profile).always_on
+    return settings.update.wait_most if waits else 0.0
+
+
 def figure_of(known: KnownFigure | None, otherwise: Figure | None = None) -> Figure | None:
     """Return a measured figure as the cost model takes it; `otherwise` where there is none."""
     if known is None:
         return otherwise
     origin, _, what = known.source.partition(": ")
-    detail = f"{known.count} {what}" if origin == "measured" else what
+    detail = f"{known.count} {what.removesuffix('s') if known.count == 1 else what}" if origin == "measured" else what
     return Figure(known.value, _ORIGINS.get(origin, Origin.MEASURED), detail or known.source)
 
 
@@ -52,7 +58,7 @@ def conditions(
     """
     interval = figure_of(basis.figures.get(INTERVAL), Figure(max(basis.every, 1e-3), Origin.SETTINGS, "train.every"))
     assert interval is not None
-    forecast = Forecast(interval, waiting, max(0.0, oldest), basis.update.wait_most) if waits and basis.update.wait_most > 0 else None
+    forecast = Forecast(interval, waiting, max(0.0, oldest), basis.update.wait_most) if waits else None
     return Conditions(
         profile_of(basis.profile), figure_of(basis.link.uplink()), None, None, figure_of(basis.figures.get(ENCODE)),
         figure_of(basis.figures.get(STEP + mode)), figure_of(basis.link.get(WATTS), ASSUMED_WATTS), figure_of(basis.link.get(WAKEUP)),

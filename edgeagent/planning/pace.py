@@ -19,8 +19,9 @@ class UplinkPace:
 
     def sent(self, version: int, size: int, now: float) -> None:
         """Note that an update was handed over. now: monotonic seconds. One that goes again is still the first one."""
-        if len(self._left) < _MOST:
-            self._left.setdefault(version, (size, now))
+        self._left.setdefault(version, (size, now))
+        while len(self._left) > _MOST:  # the first were refused, or given up
+            del self._left[next(iter(self._left))]
 
     def receipted(self, versions: list[int], now: float, wall: float) -> None:
         """Fold in what the first receipt for these versions says. wall: Unix seconds."""

@@ -31,6 +31,10 @@ def screen(name: str, document: Mapping[str, Any], *, height: int = HEIGHT) -> l
     out = textwrap.wrap(visible(f"{name}: {reason}"), WIDTH, max_lines=3, placeholder=" ...")
     rows = [row for row in _list(document.get("rows")) if isinstance(row, dict)][:10]
     out += _table(rows)
+    updates = document.get("updates")
+    if rows and isinstance(updates, int) and updates > 1:
+        alone = "; ~ is of this one alone" if any(row.get("why") == "estimated" for row in rows) else ""
+        out.append(cut(f"of all {updates} updates that waited, this one included, as one{alone}", WIDTH))
     for row in rows:
         if row.get("why") and not row.get("goes") and row["why"] != "estimated":
             out.append(cut(visible(f"{row.get('name', '?')}: {row['why']}"), WIDTH))

@@ -54,7 +54,7 @@ class LinkSettings:
         unit="seconds", least=0,
     )  # fmt: skip
     profile: str = setting(
-        "ethernet", "What sending costs here: lte-sleeping, nb-iot and lora-sf7 pay for waking up, so small updates wait and go as one.",
+        "ethernet", "What sending costs here: wifi, lte-sleeping and nb-iot pay for waking up, so small updates may wait and go as one.",
         choices=PROFILES,
     )  # fmt: skip
     window: int = setting(4, "Updates on their way without a receipt, per model.", least=1, most=8)

@@ -168,6 +168,7 @@ class Lineage(History):
                 self._apart = last.commit  # nothing would be won by it
                 return []
             carried = [w.version for w in queued[:-1]]
+            self.plans.carry(queued[0].version, last.version)
             self.outbox.carry(carried, last.version)
             self.outbox.replace(last.version, body, commit_id=commit, parent=queued[0].parent, kind=kind.name.lower(), bytes=len(body))
             if given_up:

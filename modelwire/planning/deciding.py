@@ -183,8 +183,8 @@ def _reason(
     row = rows[chosen]
     if waits:
         return (
-            f"waits about {said_seconds(view.seconds)}, to go with {view.updates - view.now:.1f} more: one upload for all then comes to"
-            f" {wait.total:.3g}, {row.name} now to {row.total:.3g}"
+            f"waits about {said_seconds(view.seconds)}, to go with {view.updates - view.now:.1f} more: beyond what that time costs anyway"
+            f" it comes to {wait.total:.3g}, {row.name} now to {row.total:.3g}"
         )
     others = [r for i, r in enumerate(rows[:-1]) if i != chosen and r.barred is Bar.NONE]
     said = f"{row.name} now, for {row.total:.3g}"

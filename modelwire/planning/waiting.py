@@ -77,6 +77,7 @@ def outlook(candidates: Sequence[Candidate], conditions: Conditions, prices: Pri
     _, _, waits = _backward(coming, grid, rate, grid.slots(left), max(1, forecast.waiting))
     seconds = float(waits[_TERMS])
     terms = tuple(float(waits[i]) - seconds * share[i] for i in range(_TERMS))
+    seconds = min(seconds, left + grid.gap)  # a slot of the grid may be longer than what is left
     return Outlook(Bar.NONE, terms, seconds, forecast.waiting, forecast.waiting + seconds / grid.interval)
 
 

@@ -43,7 +43,7 @@ def reason_of(note: PlanNote, kind: str) -> str:
     if note.choice is Choice.WAIT:
         out = f"its board let it wait for others, and had {form} to send"
         if wait is not None and mine is not None:
-            out += f": together they were to come to {wait:.3g}, this one at once to {mine:.3g}"
+            out += f": that was to come to {wait:.3g}, beyond what its time costs anyway, and to send it at once to {mine:.3g}"
     else:
         out = f"its board chose {form}"
         if mine is not None:

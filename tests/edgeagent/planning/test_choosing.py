@@ -103,7 +103,7 @@ def test_rounds_are_measured_and_figures_come_with_their_source(tmp_path: Path) 
         last = r.lineage.plans.last()
         assert last is not None
         sources = {name: source for name, _, source in last.document["sources"]}
-        assert sources["interval_s"] == "measured: 1 rounds" and "phones of 2012" in sources["joules_per_wakeup"]
+        assert sources["interval_s"] == "measured: 1 round" and "phones of 2012" in sources["joules_per_wakeup"]
         first = r.lineage.plans.of(1)
         assert first is not None and ["interval_s", 21600.0, "settings: train.every"] in first.document["sources"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.planning.choosing import because
+from edgeagent.planning.plans import KEPT
 from edgeagent.service.goal import Goal
 from edgeagent.settings import reading, template
 from edgeagent.state.new_folder import create_folder
@@ -15,8 +16,8 @@ from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
 from tests import keys
-from tests.edgeagent.boards import DEVICE_SEED, SETTINGS, TINY, Rig, centre, command, fill, rig
-from tests.edgeagent.by_hand import train
+from tests.edgeagent.boards import DEVICE_SEED, SETTINGS, TINY, Rig, centre, command, fill, make_with, rig
+from tests.edgeagent.by_hand import train, train_on
 from tests.edgeagent.centre import Centre, FakeClock
 
 HOURLY = {"train__every": "1h", "train__min_new_samples": "0", "link__hello_every": "7d"}
@@ -150,6 +151,71 @@ def test_a_clock_that_is_set_lets_nothing_wait_for_ever(tmp_path: Path, clock: F
         assert r.lineage.plans.waits(clock.wall() + apart) is None
 
 
+@pytest.mark.slow("lives through four days of rounds")
+def test_a_leap_of_the_clock_is_no_interval_between_rounds(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", **HOURLY) as r:
+        fill(r.device)
+        days(r, 3)
+        clock.now += 365 * 86400.0
+        days(r, 24)
+        rounds, came = r.lineage.head().rounds, uploads(c)
+        assert rounds >= 20 and len(came) <= rounds / 4, "it is not taken for a board that trains once in a season"
+
+
+def test_what_is_joined_waits_no_longer_than_its_first_part(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h", prices__per_hour_waiting="1e-9") as r:
+        waiting(r, 2)
+        first = r.lineage.plans.held()
+        for _ in range(4):
+            clock.now += 6 * 3600.0
+            assert r.lineage.coalesce()
+            joined = r.lineage.plans.held()
+            assert (joined.queued, joined.until) == (1, first.until) and joined.updates == r.lineage.head().version
+            fill(r.device)
+            train(r, 1)
+        last = r.lineage.plans.last()
+        assert last is not None and last.document["wait_s"] <= 2, "no longer than it may"
+        clock.now += 2
+        assert r.lineage.plans.waits(clock.wall()) is None, "a day is over"
+        r.serve(60)
+        assert uploads(c) == [6]
+
+
+def test_after_a_week_without_a_link_it_goes_at_once(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", **HOURLY) as r:
+        fill(r.device)
+        days(r, 2)
+        c.cut()
+        for _ in range(7):
+            clock.now += 86400.0
+            r.lineage.coalesce()  # as it does by itself, and as a full outbox does
+            train(r, 1)
+        c.mend()
+        r.serve(300)
+        assert uploads(c) == [r.lineage.head().version]
+
+
+def test_what_goes_by_a_command_goes_though_it_was_joined(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock), link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r, 2)
+        r.lineage.snapshot(int(clock.wall()), note="asked for")
+        train(r, 1)
+        assert r.lineage.plans.waits(clock.wall()) is None
+        assert r.lineage.coalesce() == [1, 2, 3] and r.lineage.plans.waits(clock.wall()) is None
+
+
+def test_of_old_decisions_only_the_choice_stays(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        plans = r.lineage.plans
+        for version in range(1, KEPT + 12):
+            plans.keep(version, "delta", 0, {"reason": "x" * 500, "rows": []}, 1)
+        kept = {n: plan.document["reason"] for n in (1, 11, 12) if (plan := plans.of(n)) is not None}
+        assert kept == dict.fromkeys((1, 11), "it was decided: delta; the table of so old a decision is not kept") | {12: "x" * 500}
+
+
 def test_waiting_survives_a_restart_and_damaged_decisions_stop_nothing(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
@@ -187,3 +253,35 @@ def test_without_waiting_in_the_settings_none_waits(tmp_path: Path, clock: FakeC
             fill(r.device)
             train(r, 2)
             assert r.lineage.plans.waits(clock.wall()) is None
+            last = r.lineage.plans.last()
+            assert last is None or "nothing is known" not in last.document["rows"][-1]["why"]
+
+
+@pytest.mark.parametrize("change", ["update.kind=delta", "link.profile=ethernet", "update.wait_most=0", "update.wait_most=1h"])
+def test_settings_that_let_less_wait_hold_for_what_waits_already(tmp_path: Path, clock: FakeClock, change: str) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, link__profile="lte-sleeping", train__every="6h") as r:
+        waiting(r)
+    key, _, value = change.partition("=")
+    made = template.render({**SETTINGS, "link.profile": "lte-sleeping", "train.every": "30d", key: value}, ["tiny"])
+    (tmp_path / "d" / reading.FILE).write_text(made)
+    clock.now += 3600.0
+    with rig(tmp_path / "d", c) as r:
+        r.serve(60)
+        assert uploads(c) == [3], "as one"
+
+
+def test_what_waits_of_one_model_goes_along_with_another_one_that_wakes_the_modem(tmp_path: Path, clock: FakeClock) -> None:
+    folder, c = tmp_path / "d", centre(clock)
+    make_with(folder, {"link.profile": "lte-sleeping", "train.every": "6h"}, {"tiny": TINY, "other": TINY})
+    with rig(folder, c) as r:
+        r.run(Goal(publish=True, timeout=60))
+        for model in ("tiny", "other"):
+            fill(r.device, model=model)
+            for _ in range(2):
+                train_on(r.device, clock.wall, model)
+        r.serve(60)
+        assert not c.held("pi-7", "tiny") and not c.held("pi-7", "other")
+        r.device.lineages["other"].plans.release()
+        r.serve(60)
+        assert list(c.held("pi-7", "other")) == [2] and list(c.held("pi-7", "tiny")) == [2]

@@ -136,7 +136,7 @@ def test_what_may_not_come_back_for_long_is_used_while_it_is_there() -> None:
 def test_waiting_says_how_long_and_with_how_many() -> None:
     plan = at("lte-sleeping", 1, interval=3600)
     assert 8 * 3600 < plan.wait_s < 14 * 3600
-    assert plan.reason.startswith("waits about 11 h, to go with 11.0 more: one upload for all then comes to 0.00020")
+    assert plan.reason.startswith("waits about 11 h, to go with 11.0 more: beyond what that time costs anyway it comes to 0.00020")
     assert at("lte-sleeping", 30, interval=3600).wait_s == 0
 
 
