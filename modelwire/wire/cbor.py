@@ -101,9 +101,13 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
         for name, key in _sorted(value):
             out += key
             item = value[name]
-            if type(item) is bytes:  # the commonest here, and without another call
+            if type(item) is bytes:  # the commonest here come first, and without another call
                 out += _head(2, len(item))
                 out += item
+            elif type(item) is int and 0 <= item:
+                out += _head(0, item)
+            elif type(item) is str:
+                out += _text(item)
             else:
                 _write(item, out, depth - 1)
     else:
