@@ -95,7 +95,10 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
     elif isinstance(value, list):
         out += _head(4, len(value))
         for item in value:
-            _write(item, out, depth - 1)
+            if type(item) is int and 0 <= item:
+                out += _head(0, item)
+            else:
+                _write(item, out, depth - 1)
     elif isinstance(value, dict):
         out += _head(5, len(value))
         for name, key in _sorted(value):
