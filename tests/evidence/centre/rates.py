@@ -246,7 +246,7 @@ def _through_broker(folder: Path, count: int) -> float:
             ingester.wait()
     # A receipt `stored` that waits behind `verified` is not sent twice, but none may be missing.
     assert done["verified"] == done["stored"] == count, done
-    return count / float(done["seconds"])
+    return float(done["timed"] / done["seconds"])
 
 
 def _cpu(pid: int) -> float:
