@@ -95,7 +95,7 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
     elif isinstance(value, list):
         out += _head(4, len(value))
         for item in value:
-            if type(item) is int and 0 <= item:
+            if type(item) is int and item >= 0:
                 out += _head(0, item)
             else:
                 _write(item, out, depth - 1)
@@ -107,7 +107,7 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
             if type(item) is bytes:  # the commonest here come first, and without another call
                 out += _head(2, len(item))
                 out += item
-            elif type(item) is int and 0 <= item:
+            elif type(item) is int and item >= 0:
                 out += _head(0, item)
             elif type(item) is str:
                 out += _text(item)

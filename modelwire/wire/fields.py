@@ -24,7 +24,7 @@ def check_field(kind: str, name: str, value: object) -> None:
             raise Malformed(what=kind, reason=f"{name} is out of range")
     elif isinstance(value, str):
         # What of ASCII can be printed is plain, and found out sooner.
-        if len(value) > TEXT_MAX or not (value.isascii() and value.isprintable() or is_plain(value)):
+        if len(value) > TEXT_MAX or not ((value.isascii() and value.isprintable()) or is_plain(value)):
             raise Malformed(what=kind, reason=f"{name} is too long or holds control characters")
     elif isinstance(value, bytes):
         if name in LENGTHS and len(value) not in LENGTHS[name]:

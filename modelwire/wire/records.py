@@ -429,7 +429,7 @@ def _unknown(kind: str, values: dict[str, cbor.Value]) -> Unknown:
 
 
 def _check(record: Record) -> None:
-    _check_place(type(record), record.fleet, record.device, record.model)
+    _check_place(record.KIND, record.fleet, record.device, record.model)
     more.check_keys(record.more, record.KIND or "record")
     for name in _names(type(record)):
         check_field(record.KIND or "record", name, getattr(record, name))
@@ -442,9 +442,9 @@ def _check(record: Record) -> None:
 
 
 @lru_cache(maxsize=1024)  # of those that are good: an error is found anew
-def _check_place(kind: type[Record], fleet: str, device: str, model: str) -> None:
+def _check_place(kind: str, fleet: str, device: str, model: str) -> None:
     check_own_name("fleet name", fleet)
-    for what, name, of_all in (("device", device, (Trust,)), ("model", model, (Trust, Enrol, Act))):
+    for what, name, of_all in (("device", device, (Trust.KIND,)), ("model", model, (Trust.KIND, Enrol.KIND, Act.KIND))):
         check_name(f"{what} name", name)
-        if (name == ALL) is not issubclass(kind, of_all) and not issubclass(kind, Unknown):
-            raise Malformed(what=kind.KIND, reason=f"its {what} is {name!r}: {ALL!r} is that of what is said to all")
+        if (name == ALL) is not (kind in of_all) and kind != Unknown.KIND:
+            raise Malformed(what=kind, reason=f"its {what} is {name!r}: {ALL!r} is that of what is said to all")

@@ -99,7 +99,7 @@ class KeepingThread:
         """Do what there is to do, while messages come a piece of each; return whether there was anything."""
         did = False
         with compacting(store, self._path):
-            if works[0].waiting() and not self._busy():  # it takes a second, and what came out would be of a machine that does something else
+            if works[0].waiting() and not self._busy():  # it takes a second, and would measure a machine that does something else
                 measured(store, int(self._clock()))
             for work in works:
                 while not self._stopping() and (done := work.run()) is not None:
