@@ -127,7 +127,7 @@ class _Tree:
         return self._links.get(version_id)
 
     def children(self, version_id: int, far: bool) -> list[VersionLink]:
-        """Return what was built on a version and takes back to it. far: read those behind them, too; else it is a fork that is looked for."""
+        """Return what was built on a version and takes back to it. far: read those behind them, too; else a fork is looked for."""
         if version_id not in self._below:
             limit = self._down if far else FORK
             found = self._store.states.below(version_id, limit)
