@@ -74,7 +74,7 @@ def tensor_node(index: int, spec: TensorSpec, array: Held) -> bytes:
 
 def node_of_leaves(index: int, spec: TensorSpec, digests: Sequence[bytes]) -> bytes:
     """Return the same of a tensor that is known by the digests of its leaves alone."""
-    return hashlib.sha256(_head(index, spec, spec.dtype) + merkle(digests)).digest()
+    return hashlib.sha256(head_of(index, spec, spec.dtype) + merkle(digests)).digest()
 
 
 def tensor_leaves(spec: TensorSpec, array: Held) -> list[bytes]:
@@ -97,9 +97,14 @@ def leaf_of(dtype: Dtype, array: Held | I32, index: int) -> bytes:
     return leaf(storage.bits(dtype, array[index * entries : (index + 1) * entries]).data.cast("B"))
 
 
-def node_over(index: int, spec: TensorSpec, dtype: Dtype, digests: Sequence[bytes]) -> bytes:
-    """Return the digest of one tensor's array by the digests of its leaves."""
-    return hashlib.sha256(_head(index, spec, dtype) + merkle(digests)).digest()
+def node_over(head: bytes, digests: Sequence[bytes]) -> bytes:
+    """Return the digest of one tensor's array by the digests of its leaves. head: what `head_of` gives."""
+    return hashlib.sha256(head + merkle(digests)).digest()
+
+
+def head_of(index: int, spec: TensorSpec, dtype: Dtype) -> bytes:
+    """Return what a tensor's digest begins with: its place, dtype and shape."""
+    return _TENSOR + struct.pack(f"<IBB{len(spec.shape)}I", index, dtype, len(spec.shape), *spec.shape)
 
 
 def no_integers(sizes: Mapping[int, int]) -> dict[int, I32]:
@@ -107,10 +112,6 @@ def no_integers(sizes: Mapping[int, int]) -> dict[int, I32]:
     return {t: np.zeros(n, np.int32) for t, n in sizes.items()}
 
 
-def _head(index: int, spec: TensorSpec, dtype: Dtype) -> bytes:
-    return _TENSOR + struct.pack(f"<IBB{len(spec.shape)}I", index, dtype, len(spec.shape), *spec.shape)
-
-
 def _node(index: int, spec: TensorSpec, dtype: Dtype, pieces: Iterable[memoryview]) -> bytes:
     nodes = [digest for piece in pieces for digest in leaves(piece, LEAF_BYTES)]
-    return hashlib.sha256(_head(index, spec, dtype) + merkle(nodes)).digest()
+    return hashlib.sha256(head_of(index, spec, dtype) + merkle(nodes)).digest()

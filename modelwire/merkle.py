@@ -31,7 +31,7 @@ def merkle(nodes: Sequence[bytes]) -> bytes:
     """Return the root of a list of digests: split at the largest power of two below its length (RFC 6962)."""
     if not nodes:
         return hashlib.sha256(b"").digest()
-    level = list(nodes)
+    level: Sequence[bytes] = nodes
     while len(level) > 1:
         level = _above(level)
     return level[0]

@@ -57,7 +57,13 @@ def from_bytes(dtype: Dtype, data: bytes | memoryview) -> Held:
 
 def pieces(dtype: Dtype, held: Held, nbytes: int) -> Iterator[memoryview]:
     """Yield a flat array's stored bytes, so many at a time; what is held otherwise is converted piece by piece. Raises as `bits`."""
-    entries = nbytes // dtype.width
+    width = dtype.width
+    entries = nbytes // width
+    if dtype in _SAME and len(held):
+        stored, step = held.data.cast("B"), entries * width
+        for start in range(0, len(stored), step):
+            yield stored[start : start + step]
+        return
     for start in range(0, len(held), entries):
         yield bits(dtype, held[start : start + entries]).data.cast("B")
 

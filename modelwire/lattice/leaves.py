@@ -12,7 +12,7 @@ import numpy as np
 from modelwire import identity
 from modelwire.identity import RootParts
 from modelwire.merkle import LEAF_BYTES, merkle
-from modelwire.tensors import I32, U32, Dtype, Held
+from modelwire.tensors import I32, U32, Dtype, Held, TensorSpec
 from modelwire.update.container import Container
 from modelwire.update.manifest import Manifest
 from modelwire.update.sections import AnySection, PlaneSection
@@ -23,11 +23,11 @@ _HASH_LEAF, _DECODE_ENTRY = 35.0, 0.1  # microseconds, of one core with SHA exte
 class _Tree:
     """The tree over one array of a tensor, as it is stored or as Q."""
 
-    __slots__ = ("digests", "dtype", "index", "node", "stale")
+    __slots__ = ("digests", "dtype", "head", "node", "spec", "stale")
 
-    def __init__(self, index: int, dtype: Dtype, size: int) -> None:
-        self.index, self.dtype = index, dtype
-        self.digests: list[bytes] = [b""] * -(-size * dtype.width // LEAF_BYTES)
+    def __init__(self, index: int, spec: TensorSpec, dtype: Dtype) -> None:
+        self.spec, self.dtype, self.head = spec, dtype, identity.head_of(index, spec, dtype)
+        self.digests: list[bytes] = [b""] * -(-spec.size * dtype.width // LEAF_BYTES)
         self.stale: set[int] | None = None  # leaves whose digests are old; None: all of them
         self.node = b""
 
@@ -48,8 +48,8 @@ class RootLeaves:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         tensors = manifest.schema.tensors
-        self._weights = [_Tree(t, spec.dtype, spec.size) for t, spec in enumerate(tensors)]
-        self._integers = {t: _Tree(t, Dtype.INT32, tensors[t].size) for t in sorted(manifest.kept)}
+        self._weights = [_Tree(t, spec, spec.dtype) for t, spec in enumerate(tensors)]
+        self._integers = {t: _Tree(t, tensors[t], Dtype.INT32) for t in sorted(manifest.kept)}
 
     def touch_all(self) -> None:
         for tree in (*self._weights, *self._integers.values()):
@@ -90,13 +90,12 @@ class RootLeaves:
         return [self._weights[tensor], *([kept[tensor]] if tensor in kept else [])]
 
     def _node(self, tree: _Tree, array: Held) -> bytes:
-        spec = self._manifest.schema.tensors[tree.index]
         if tree.stale is None:
-            tree.digests[:] = identity.leaves_of(spec, tree.dtype, array)
+            tree.digests[:] = identity.leaves_of(tree.spec, tree.dtype, array)
         elif tree.stale:
             for leaf in tree.stale:
                 tree.digests[leaf] = identity.leaf_of(tree.dtype, array, leaf)
         if tree.stale is None or tree.stale:
-            tree.node = identity.node_over(tree.index, spec, tree.dtype, tree.digests)
+            tree.node = identity.node_over(tree.head, tree.digests)
             tree.stale = set()
         return tree.node

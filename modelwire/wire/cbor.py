@@ -95,15 +95,22 @@ def _write(value: Value, out: bytearray, depth: int) -> None:
     elif isinstance(value, list):
         out += _head(4, len(value))
         for item in value:
-            _write(item, out, depth - 1)
+            if type(item) is int and item >= 0:
+                out += _head(0, item)
+            else:
+                _write(item, out, depth - 1)
     elif isinstance(value, dict):
         out += _head(5, len(value))
         for name, key in _sorted(value):
             out += key
             item = value[name]
-            if type(item) is bytes:  # the commonest here, and without another call
+            if type(item) is bytes:  # the commonest here come first, and without another call
                 out += _head(2, len(item))
                 out += item
+            elif type(item) is int and item >= 0:
+                out += _head(0, item)
+            elif type(item) is str:
+                out += _text(item)
             else:
                 _write(item, out, depth - 1)
     else:

@@ -19,13 +19,17 @@ LENGTHS: dict[str, tuple[int, ...]] = {
 
 def check_field(kind: str, name: str, value: object) -> None:
     """Raise Malformed unless a field of a record of this kind may have this value."""
-    if isinstance(value, int) and not 0 <= value < 1 << 63:
-        raise Malformed(what=kind, reason=f"{name} is out of range")
-    if isinstance(value, str) and (len(value) > TEXT_MAX or not is_plain(value)):
-        raise Malformed(what=kind, reason=f"{name} is too long or holds control characters")
-    if isinstance(value, bytes) and name in LENGTHS and len(value) not in LENGTHS[name]:
-        raise Malformed(what=kind, reason=f"{name} is not as long as it must be, but {len(value)} bytes")
-    if isinstance(value, tuple):
+    if isinstance(value, int):
+        if not 0 <= value < 1 << 63:
+            raise Malformed(what=kind, reason=f"{name} is out of range")
+    elif isinstance(value, str):
+        # What of ASCII can be printed is plain, and found out sooner.
+        if len(value) > TEXT_MAX or not ((value.isascii() and value.isprintable()) or is_plain(value)):
+            raise Malformed(what=kind, reason=f"{name} is too long or holds control characters")
+    elif isinstance(value, bytes):
+        if name in LENGTHS and len(value) not in LENGTHS[name]:
+            raise Malformed(what=kind, reason=f"{name} is not as long as it must be, but {len(value)} bytes")
+    elif isinstance(value, tuple):
         whole = all(type(n) is int and 0 < n < 1 << 31 for n in value)
         if not whole or len(value) > TRAINERS_MAX or any(a >= b for a, b in itertools.pairwise(value)):
             raise Malformed(what=kind, reason=f"{name} are not up to {TRAINERS_MAX} rising numbers")

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 from modelwire import limits
@@ -428,11 +429,7 @@ def _unknown(kind: str, values: dict[str, cbor.Value]) -> Unknown:
 
 
 def _check(record: Record) -> None:
-    for what, check in (("fleet", check_own_name), ("device", check_name), ("model", check_name)):
-        check(f"{what} name", getattr(record, what))
-    for what, of_all in (("device", (Trust,)), ("model", (Trust, Enrol, Act))):
-        if (getattr(record, what) == ALL) is not isinstance(record, of_all) and not isinstance(record, Unknown):
-            raise Malformed(what=record.KIND, reason=f"its {what} is {getattr(record, what)!r}: {ALL!r} is that of what is said to all")
+    _check_place(record.KIND, record.fleet, record.device, record.model)
     more.check_keys(record.more, record.KIND or "record")
     for name in _names(type(record)):
         check_field(record.KIND or "record", name, getattr(record, name))
@@ -442,3 +439,12 @@ def _check(record: Record) -> None:
     for kind, name, words in ((Transfer, "what", WHATS), (Act, "verb", VERBS)):
         if isinstance(record, kind) and getattr(record, name) not in words:
             raise Malformed(what=record.KIND, reason=f"{name} is none of {', '.join(words)}")
+
+
+@lru_cache(maxsize=1024)  # of those that are good: an error is found anew
+def _check_place(kind: str, fleet: str, device: str, model: str) -> None:
+    check_own_name("fleet name", fleet)
+    for what, name, of_all in (("device", device, (Trust.KIND,)), ("model", model, (Trust.KIND, Enrol.KIND, Act.KIND))):
+        check_name(f"{what} name", name)
+        if (name == ALL) is not (kind in of_all) and kind != Unknown.KIND:
+            raise Malformed(what=kind, reason=f"its {what} is {name!r}: {ALL!r} is that of what is said to all")

@@ -38,6 +38,7 @@ from .transport import Delivery, IntakeTransport
 log = logging.getLogger("edgecloud.ingester")
 NO_ROOM = "%s; nothing more is acknowledged until there is room: %s"
 ROOM = "there is room on the disk again: going on"
+QUIET = 1.0  # seconds without a message, after which what is done beside may take all the time it wants
 TOLD = 2.0  # seconds between two words to systemd about what goes on
 UNREACHED = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
@@ -113,6 +114,7 @@ class Ingester:
         self._secret = secrets.token_bytes(SECRET_BYTES)
         self._systemd = systemd if systemd is not None else Systemd({})
         self._rebuild_pulse: Pulse | None = None  # once that thread runs
+        self._heard = float("-inf")  # monotonic seconds since the last message
         self._said = float("-inf")  # monotonic seconds since systemd was last told what goes on
         self._takeovers = 0  # of the session, as far as they are noted
         self._remembered = RecentEntries()  # what both threads have entered in the log
@@ -134,7 +136,9 @@ class Ingester:
             require_private(self._path)
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
-            beside = KeepingThread(self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock)
+            beside = KeepingThread(
+                self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock, busy=self._is_busy
+            )
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
@@ -273,9 +277,14 @@ class Ingester:
         self._has_room()
         with self._counting:
             self._waiting_bytes -= sum(len(d.data) for d in batch)
+        self._heard = time.monotonic()
         for delivery in batch:
             self._transport.acknowledge(delivery)
         self._after(outcomes)
+
+    def _is_busy(self) -> bool:
+        """Return whether messages come, or what they brought is not proven yet. Runs on the compactor's thread."""
+        return time.monotonic() - self._heard < QUIET or not self._idle.is_set()
 
     def _tell_systemd(self, trouble: str = "") -> None:
         """Say that this loop lives, when the thread that it depends on does too, and what goes on. trouble: what it waits for."""

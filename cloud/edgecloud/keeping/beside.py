@@ -20,6 +20,7 @@ from .measuring import measured
 
 log = logging.getLogger("edgecloud.compactor")
 NICE = 10
+SHARE = 0.1  # of the time, at most, while messages come: the priority of a thread counts for nothing against the interpreter's lock
 REST, IDLE = 1.0, 10  # seconds between two looks, and times as many when there was nothing to do for long
 FULL = "%s; no state is kept until there is room, and none that is kept is lost: %s"
 
@@ -35,13 +36,18 @@ class StoreWork(Protocol):
 
 
 class KeepingThread:
-    """The thread. `works`: makes what it is to do, in order, from its own store; the compactor is the first of it."""
+    """The thread. `works`: makes what it is to do, in order, from its own store; the compactor is the first of it.
+
+    busy: whether messages come, or wait for their proof: after each piece it then rests until the piece was a small share of the time.
+    """
 
     def __init__(
         self, path: Path, opened: Callable[[], SqliteStore], stopping: Callable[[], bool],
         *works: Callable[[SqliteStore], StoreWork], clock: Callable[[], float] = time.time, rest: float = REST,
+        busy: Callable[[], bool] = lambda: False, timer: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._path, self._opened, self._stopping, self._clock, self._rest = path, opened, stopping, clock, rest
+        self._busy, self._timer = busy, timer
         self._works = works
         self._full = False  # its disk took nothing more, the last time
         self._thread = threading.Thread(target=self._run, name="edgecloud-compactor", daemon=True)
@@ -73,10 +79,12 @@ class KeepingThread:
         idle = 0  # looks in a row that found nothing: each costs a row of every model
         while not self._stopping():
             idle = min(IDLE, idle + 1)
+            began = self._timer()
             try:
                 if any(work.waiting() for work in works) and self._do(store, works):
                     self._said_full(None)
                     idle = 0
+                    self._give_way(self._timer() - began)
                     continue
             except StateBusy:
                 pass  # another writer: it has time
@@ -88,14 +96,17 @@ class KeepingThread:
             self._wait(idle * self._rest)
 
     def _do(self, store: SqliteStore, works: list[StoreWork]) -> bool:
-        """Return whether there was anything to do."""
+        """Do what there is to do, while messages come a piece of each; return whether there was anything."""
         did = False
         with compacting(store, self._path):
-            measured(store, int(self._clock()))
+            if works[0].waiting() and not self._busy():  # it takes a second, and would measure a machine that does something else
+                measured(store, int(self._clock()))
             for work in works:
                 while not self._stopping() and (done := work.run()) is not None:
                     did = True
                     log.debug("%s", done)
+                    if self._busy():
+                        break
         return did
 
     def _said_full(self, full: DiskUnwritable | None) -> None:
@@ -104,6 +115,12 @@ class KeepingThread:
         if full is None and self._full:
             log.warning("there is room on the disk again: states are kept again")
         self._full = full is not None
+
+    def _give_way(self, spent: float) -> None:
+        """Rest after so many seconds of work, until they were no more than their share, or nothing comes any more."""
+        end = self._timer() + spent * (1 / SHARE - 1)
+        while self._busy() and not self._stopping() and self._timer() < end:
+            time.sleep(0.05)
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds

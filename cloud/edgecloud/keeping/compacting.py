@@ -79,6 +79,7 @@ class Compactor:
         """
         after = (0, 0)
         policy = self.store.policies.current()
+        self._rates = route.rates_of(self.store)  # they may have been measured since
         while due := self.store.states.due(policy.number, 64, int(self.clock()) - self.settle, self.behind, after):
             for row in due:
                 after = row.lineage, row.epoch

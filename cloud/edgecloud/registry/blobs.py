@@ -60,8 +60,15 @@ class DatabaseBlobs:
         return digest
 
     def get(self, digest: bytes) -> bytes:
+        data = self.find(digest)
+        if data is None:
+            raise _gone(digest, self._database.path)
+        return data
+
+    def find(self, digest: bytes) -> bytes | None:
+        """Return the bytes, None where they are not. Raises RegistryDamaged when they are not what the digest says."""
         row = self._database.maybe("SELECT bytes FROM blob WHERE sha256 = ?", digest)
-        return _proven(digest, None if row is None else bytes(row[0]), self._database.path)
+        return None if row is None else _proven(digest, bytes(row[0]), self._database.path)
 
     def piece(self, digest: bytes, start: int, size: int) -> bytes:
         row = self._database.maybe("SELECT substr(bytes, ?, ?) FROM blob WHERE sha256 = ?", start + 1, size, digest)
@@ -187,7 +194,9 @@ class TieredBlobs:
         return (self.database if self.database.has(digest) else self.files).piece(digest, start, size)
 
     def container(self, digest: bytes, limit: Limits) -> Container:
-        return (self.database if self.database.has(digest) else self.files).container(digest, limit)
+        # Each rebuild of a small update asks for one: once, then, and not first whether it is there.
+        data = self.database.find(digest)
+        return self.files.container(digest, limit) if data is None else parse(data, limit)
 
     def has(self, digest: bytes) -> bool:
         return self.database.has(digest) or self.files.has(digest)

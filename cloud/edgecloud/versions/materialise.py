@@ -117,7 +117,7 @@ def open_container(store: Store, lineage: LineageRow, version: VersionRow) -> Co
 
 def require_own(store: Store, lineage: LineageRow, version: VersionRow) -> None:
     """Raise Thinned for a version that is no longer recoverable, BadArgument for one of which a squash has taken its container's place."""
-    left = store.thinnings.get(version.id)
+    left = store.thinnings.get(version.id) if _may_be_let_go(version) else None
     if left is None:
         return
     squashed.require_held(store, lineage, version)
@@ -127,9 +127,14 @@ def require_own(store: Store, lineage: LineageRow, version: VersionRow) -> None:
     )
 
 
+def _may_be_let_go(version: VersionRow) -> bool:
+    """Return whether something of it may be gone: never of what is not judged yet, and each of those is asked about."""
+    return version.status is not Status.STORED
+
+
 def carrier(store: Store, lineage: LineageRow, version: VersionRow) -> Container:
     """Return what leads to a version: its own container, or the squash that has taken its place. Raises as `open_container`."""
-    squash = store.thinnings.squash(version.id)
+    squash = store.thinnings.squash(version.id) if _may_be_let_go(version) else None
     return open_container(store, lineage, version) if squash is None else squashed.open_squash(store, lineage, version, squash)
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.compacting import Compactor, compacting, drop_damaged
 from edgecloud.registry import PolicyRow, SqliteStore, VersionRow, open_registry
 from edgecloud.versions import materialise, route
+from edgecloud.versions.route import Rates
 from modelwire.errors import DiskUnwritable, StateBusy
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import ScriptedDevice
@@ -225,6 +227,57 @@ def test_a_full_disk_is_named_once_and_waited_for(
     assert caplog.text.count("no state is kept until there is room") == 1 and "there is room on the disk again" in caplog.text
     compact(store)
     require_promise(store, rows)
+    store.close()
+
+
+class Pieces:
+    """Work without end, each piece of which takes ten seconds of a clock that nothing else moves."""
+
+    def __init__(self) -> None:
+        self.done, self.at = 0, 0.0
+
+    def waiting(self) -> bool:
+        return True
+
+    def run(self) -> str:
+        self.done, self.at = self.done + 1, self.at + 10
+        return "a piece"
+
+
+def test_while_messages_come_it_takes_a_tenth_of_the_time(tmp_path: Path) -> None:
+    path, work, looks = tmp_path / "fleet.db", Pieces(), [0]
+    store = make_registry(path, wide_base(1000, 100, 10))
+
+    def busy() -> bool:
+        looks[0] += 1
+        work.at += 5.0
+        return True
+
+    beside = KeepingThread(
+        path, lambda: open_registry(path, synchronous="OFF"), lambda: looks[0] >= 10, lambda _: work, busy=busy, timer=lambda: work.at
+    )
+    beside.start()
+    beside.join()
+    assert work.done == 1 and 10 < work.at < 100  # it was told to stop in the middle of its rest
+    assert not store.policies.rates()  # nor is the machine measured meanwhile
+    store.close()
+
+
+def test_when_nothing_comes_any_more_it_goes_on_at_once(tmp_path: Path) -> None:
+    path, work, looks = tmp_path / "fleet.db", Pieces(), [0]
+    store = make_registry(path, wide_base(1000, 100, 10))
+    store.policies.set_rates(asdict(Rates()), 0)
+
+    def busy() -> bool:
+        looks[0] += 1
+        return looks[0] <= 5
+
+    beside = KeepingThread(
+        path, lambda: open_registry(path, synchronous="OFF"), lambda: work.done >= 3, lambda _: work, busy=busy, timer=lambda: work.at
+    )
+    beside.start()
+    beside.join()
+    assert work.done == 3 and work.at == 30  # not a second of the 90 that the first piece had cost
     store.close()
 
 
