@@ -1,6 +1,6 @@
 """Simulated fleets: updates through kills at any write, losses, repeats and rot, of which each comes out exact or by its name.
 
-    python -m tests.evidence.centre.simulation          FULL=1 for a hundred thousand updates
+    python -m tests.evidence.centre.simulation          FULL=1 for a hundred thousand updates, in twenty fleets
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from tests.simulator.small_fleet import NOW, SmallFleet, small_fleet, take_and_j
 from tests.simulator.works import compact, erase, set_policy
 
 SEED, ROT_SEEDS = 14, 3
+UPDATES, FLEETS_FULL = 5_000, 20  # of one fleet: each start after a kill reads the whole log, so one of 100,000 would mostly start
 
 
 def measure(full: bool) -> dict[str, float]:
-    """Return the figures. full: 100,000 updates in one fleet; else 5,000. What was lost goes to stderr, by its name."""
-    updates = 100_000 if full else 5_000
+    """Return the figures. full: 100,000 updates in twenty fleets; else 5,000 in one. What was lost goes to stderr, by its name."""
+    seeds = range(SEED, SEED + (FLEETS_FULL if full else 1))
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=MEMORY if in_memory() else None) as place:
         folder = Path(place)
-        fleet = _told(simulate(scripted(SEED, updates), folder / "fleet", progress=True))
-        some = max(250, updates // 50)
+        fleets = [_told(simulate(scripted(seed, UPDATES), folder / f"fleet-{seed}", progress=True)) for seed in seeds]
+        some = 2_000 if full else 250
         rotten = [_told(simulate(scripted(s, some, boards=0, rots=20), folder / "rotten")) for s in range(ROT_SEEDS)]
         ended = {name: _ended(name, folder / name) for name in PIECES}
         flips = _flips(folder / "flips", 1000 if full else 150)
     _tell(f"single flips: {flips.flips}, named {sum(flips.named.values())}, harmless {flips.harmless}, silent {flips.silent[:5]}")
-    return _figures(fleet, rotten, list(ended.values()), flips)
+    return _figures(fleets, rotten, list(ended.values()), flips)
 
 
-def _figures(fleet: Report, rotten: list[Report], ended: list[Survived], flips: Rotten) -> dict[str, float]:
-    failed = [*fleet.failures, *(what for one in rotten for what in one.failures), *(what for one in ended for what in one.failures)]
+def _figures(fleets: list[Report], rotten: list[Report], ended: list[Survived], flips: Rotten) -> dict[str, float]:
+    failed = [*(what for one in (*fleets, *rotten) for what in one.failures), *(what for one in ended for what in one.failures)]
     return {
-        "sim_updates": fleet.updates,
+        "sim_updates": sum(one.updates for one in fleets),
         "sim_diverged": len(failed) + len(flips.silent),
-        "sim_exact": fleet.verdict.exact,
-        "sim_named": sum(fleet.verdict.named.values()),
+        "sim_exact": sum(one.verdict.exact for one in fleets),
+        "sim_named": sum(sum(one.verdict.named.values()) for one in fleets),
         "sim_rot_named": sum(one.verdict.named["RegistryDamaged"] for one in rotten),
-        "sim_centre_kills": sum(fleet.centre.crashes.values()),
-        "sim_board_kills": sum(fleet.board_crashes.values()),
+        "sim_centre_kills": sum(sum(one.centre.crashes.values()) for one in fleets),
+        "sim_board_kills": sum(sum(one.board_crashes.values()) for one in fleets),
         "sim_writes_killed_at": sum(one.crashes for one in ended),
         "sim_log_cuts": sum(one.cuts for one in ended),
         "sim_single_flips": flips.flips,
-        "sim_seconds": round(fleet.took),
+        "sim_seconds": round(sum(one.took for one in fleets)),
     }
 
 
