@@ -204,20 +204,18 @@ def _grid_chart(figures: Figures, plt: Any) -> None:
 def _grid_panel(panel: Any, cells: list[dict[str, Any]]) -> None:
     across = sorted({(c["bits_per_s"], c["rows"]) for c in cells})
     up = sorted({(c["weights"], c["share"]) for c in cells})
-    for c in cells:
-        x, y = across.index((c["bits_per_s"], c["rows"])), up.index((c["weights"], c["share"]))
-        panel.add_patch(_square(x, y, COLORS[c["smallest"]]))
-        panel.plot(x, y, marker="$w$" if c["waits"] else "o", markersize=4, markerfacecolor=COLORS[c["choice"]], markeredgecolor="black")
+    placed = [(across.index((c["bits_per_s"], c["rows"])), up.index((c["weights"], c["share"])), c) for c in cells]
+    for kind, color in COLORS.items():
+        fields = [(x, y) for x, y, c in placed if c["smallest"] == kind]
+        panel.scatter(*zip(*fields, strict=True) if fields else ([], []), marker="s", s=70, color=color, alpha=0.35, linewidths=0)
+        for waits, mark in ((False, "o"), (True, "$w$")):
+            marks = [(x, y) for x, y, c in placed if c["choice"] == kind and c["waits"] == waits]
+            at = zip(*marks, strict=True) if marks else ([], [])
+            panel.scatter(*at, marker=mark, s=14, color=color, edgecolors="black", linewidths=0.4)
     panel.set_xlim(-0.5, len(across) - 0.5)
     panel.set_ylim(-0.5, len(up) - 0.5)
     panel.set_xticks(range(len(across)), [f"{_rate(r)}, {n} rows" for r, n in across], rotation=90, fontsize=5)
     panel.set_yticks(range(len(up)), [f"{w / 1e6:g} M, {s}" for w, s in up], fontsize=6)
-
-
-def _square(x: float, y: float, color: str) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, alpha=0.35, linewidth=0)
 
 
 def _rate(bits: float) -> str:
