@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from . import __version__, commands
 from .commands.painting import painted
 
 OF_THE_CENTRE = ("rich", "safetensors", "sqlite_utils")  # a board does without them
+_UNHEARD = logging.NullHandler()
 INSTALL = "pip install 'edgeagent[cloud]'"
 Run = Callable[[argparse.Namespace], Answer]
 
@@ -28,7 +30,8 @@ def read(words: Sequence[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code. What is logged is for a service; beside an answer it would be a line too many."""
+    logging.getLogger(__package__).addHandler(_UNHEARD)
     as_json = getattr(args, "json", False)
     return answered("edgecloud", lambda: _run(args), as_json=as_json, surroundings=_surroundings, painted=painted)
 

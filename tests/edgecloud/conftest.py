@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,15 @@ from edgecloud.registry import SqliteStore
 from .centre import Centre, make_registry
 from .desk import Desk
 from .device import Base, ScriptedDevice
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own() -> None:
+    """Forget where an ingester of a test before has sent the log: to that test's standard error, and nowhere else."""
+    log = logging.getLogger("edgecloud")
+    log.handlers.clear()
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

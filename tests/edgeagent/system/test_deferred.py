@@ -44,4 +44,4 @@ from edgeagent import cli
 cli.parser(words=["run"])
 print(sorted(m.rpartition(".")[2] for m in sys.modules if m.startswith("edgeagent.commands.")))
 """
-    assert _run(code) == "['answer', 'reports', 'run']"
+    assert _run(code) == "['answer', 'run']"

@@ -84,8 +84,10 @@ def texts(store: SqliteStore) -> list[tuple[str, str]]:
 def poison(store: SqliteStore, columns: list[tuple[str, str]]) -> None:
     """Write escapes behind what stands in columns, as somebody with the file in hand would."""
     store.database.run("PRAGMA foreign_keys = OFF")
+    made = dict(store.database.all("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
     for table, column in columns:
-        damage(store, f'UPDATE "{table}" SET "{column}" = "{column}" || ? || rowid', ESCAPES)
+        apart = "hex(randomblob(4))" if "WITHOUT ROWID" in made[table] else "rowid"  # what is a key stays one
+        damage(store, f'UPDATE "{table}" SET "{column}" = "{column}" || ? || {apart}', ESCAPES)
 
 
 def said_by(capsys: pytest.CaptureFixture[str], line: str, db: Path) -> str:
