@@ -28,11 +28,10 @@ def opened(fleet: SmallFleet) -> Iterator[SqliteStore]:
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
 def test_taking_messages_in_survives_a_kill_at_every_write(tmp_path: Path) -> None:
-    fleet = small_fleet(tmp_path, devices=1, versions=8)
+    fleet = small_fleet(tmp_path, devices=2, versions=8)
     survived = end_everywhere(fleet.path, tmp_path / "runs", take_all(fleet.said), fleet)
     assert survived.failures == []
-    # An update takes some nine writes; the large one of them comes in parts.
-    assert survived.steps > 60 and {"COMMIT", "INSERT INTO blob", "os.write", "os.fsync"} <= survived.kinds.keys()
+    assert survived.steps > 80 and {"COMMIT", "INSERT INTO blob", "os.write", "os.fsync"} <= survived.kinds.keys()
 
 
 @pytest.mark.slow("is killed at each of its writes", seconds=8)
