@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import time
@@ -64,7 +65,7 @@ def temporary_bytes(call: Call) -> int:
 def peak_rss(call: Call) -> int | None:
     """Return by how many bytes a call raised the most that its process had in memory, the result included; None off Linux.
 
-    It runs in a child, so that it may change what it likes; memory that the parent had freed but not given back hides some.
+    It runs in a child, so that it may change what it likes; memory that the parent had freed is given back there, for it would hide some.
     """
     if not os.access("/proc/self/clear_refs", os.W_OK):
         return None
@@ -73,6 +74,8 @@ def peak_rss(call: Call) -> int | None:
     if child == 0:
         code = 1
         try:
+            if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc alone has it
+                trim(0)
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
             before = _high_water()
             call()
