@@ -1,6 +1,7 @@
 """Measure what one capability promises and write the figures to build/evidence/TOPIC.json.
 
     python -m tests.evidence centre
+    python -m tests.evidence compare
     python -m tests.evidence trust
     python -m tests.evidence zoo
     python -m tests.evidence wire            FULL=1 in the environment adds what takes long
@@ -15,11 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.evidence import centre, trust, wire, zoo
+from tests.evidence import centre, compare, trust, wire, zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = dict[str, int | float | str]
-TOPICS: dict[str, Callable[[bool], Figures]] = {"centre": centre.measure, "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure}
+TOPICS: dict[str, Callable[[bool], Figures]] = {
+    "centre": centre.measure, "compare": compare.measure, "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure,
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,5 @@
+"""Which devices see a skewed world, by how much beyond chance, and what their models lack."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Draws rows as SVG or PNG: heat maps, maps of cohorts, the matrix, cards beside each other. Knows no registry."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Whose model would do for whom: cards, sketches and probes first, then the models themselves; the fleet's matrix of scores."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

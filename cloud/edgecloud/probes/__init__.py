@@ -1,0 +1,5 @@
+"""Probe sets, and what versions make of them: outputs, agreement, intermediates kept once. Models run in processes with limits."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
