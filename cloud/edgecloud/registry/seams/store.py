@@ -10,7 +10,7 @@ from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, States
-from .models import Bases, Lineages, Tallies, Versions
+from .models import Bases, Lineages, Merges, Tallies, Versions
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -21,6 +21,7 @@ class Store(Protocol):
     trusts: Trusts
     acts: Acts
     bases: Bases
+    merges: Merges
     devices: Devices
     lineages: Lineages
     versions: Versions

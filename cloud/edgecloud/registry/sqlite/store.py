@@ -12,7 +12,7 @@ from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, States
-from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
+from edgecloud.registry.seams.models import Bases, Lineages, Merges, Tallies, Versions
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -27,10 +27,10 @@ from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequest
 from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
-from .models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
+from .models import SqliteBases, SqliteLineages, SqliteMerges, SqliteVersions
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
-from .trusts import SqliteActs, SqliteTrusts
+from .trusts import SqliteActs, SqliteDevices, SqliteTrusts
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
@@ -52,6 +52,7 @@ class SqliteStore:
         self.trusts: Trusts = SqliteTrusts(database, self.log)
         self.acts: Acts = SqliteActs(database, self.log)
         self.bases: Bases = SqliteBases(database)
+        self.merges: Merges = SqliteMerges(database)
         self.devices: Devices = SqliteDevices(database)
         self.lineages: Lineages = SqliteLineages(database, self.log)
         self.versions: Versions = SqliteVersions(database, self.log)
