@@ -13,6 +13,7 @@ _COLUMNS = """
   context TEXT NOT NULL,
   n INTEGER NOT NULL CHECK (n > 0),
   "right" INTEGER CHECK ("right" BETWEEN 0 AND n),
+  base_right INTEGER CHECK (base_right BETWEEN 0 AND n),
   loss REAL,
   broken INTEGER NOT NULL CHECK (broken BETWEEN 0 AND n),
   milliseconds REAL NOT NULL CHECK (milliseconds >= 0),
@@ -27,7 +28,7 @@ CREATE TABLE base_evaluation (
   base BLOB NOT NULL REFERENCES base ("commit"),{_COLUMNS}  PRIMARY KEY (base, probes, context)
 )
 """
-_OF = 'SELECT {0}, probes, context, n, "right", loss, broken, milliseconds, at, fault FROM {1}'
+_OF = 'SELECT {0}, probes, context, n, "right", base_right, loss, broken, milliseconds, at, fault FROM {1}'
 _VERSIONS, _BASES = _OF.format("version_id", "evaluation"), _OF.format("base", "base_evaluation")
 
 
@@ -42,8 +43,8 @@ class SqliteEvaluations:
             for row in rows:
                 table = "evaluation" if isinstance(row.subject, int) else "base_evaluation"
                 self._database.run(
-                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    row.subject, row.probes, row.context, row.n, row.right, row.loss, row.broken, row.milliseconds, row.at, row.fault,
+                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    row.subject, row.probes, row.context, row.n, row.right, row.base_right, row.loss, row.broken, row.milliseconds, row.at, row.fault,
                 )  # fmt: skip
 
     def of(self, subject: int | bytes, probes: bytes | None = None) -> list[EvaluationRow]:
