@@ -10,7 +10,7 @@ from modelwire.wire.signing import Fleet
 
 from .evaluations import Evaluations
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .keeping import Policies, States
+from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Merges, Tallies, Versions
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
@@ -39,6 +39,7 @@ class Store(Protocol):
     states: States
     policies: Policies
     evaluations: Evaluations
+    sketches: Sketches
     blobs: BlobStore
 
     @property

@@ -12,7 +12,7 @@ from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.evaluations import Evaluations
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from edgecloud.registry.seams.keeping import Policies, States
+from edgecloud.registry.seams.keeping import Policies, Sketches, States
 from edgecloud.registry.seams.models import Bases, Lineages, Merges, Tallies, Versions
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
@@ -30,6 +30,7 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteBases, SqliteLineages, SqliteMerges, SqliteVersions
+from .sketches import SqliteSketches
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
 from .trusts import SqliteActs, SqliteDevices, SqliteTrusts
@@ -71,6 +72,7 @@ class SqliteStore:
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
         self.evaluations: Evaluations = SqliteEvaluations(database)
+        self.sketches: Sketches = SqliteSketches(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
     @property
