@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["averaging"]
+__all__ = ["averaging", "judging", "parents"]
