@@ -12,6 +12,7 @@ from .evaluations import Evaluations
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Merges, Tallies, Versions
+from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -40,6 +41,8 @@ class Store(Protocol):
     policies: Policies
     evaluations: Evaluations
     sketches: Sketches
+    probes: ProbeSets
+    intermediates: Intermediates
     blobs: BlobStore
 
     @property

@@ -101,7 +101,7 @@ class SqliteMerges:
 
     def parents(self, file: bytes) -> dict[int, int]:
         rows = self._database.all("SELECT version_id, weight FROM merged_from WHERE file = ? ORDER BY version_id", file)
-        return {version: weight for version, weight in rows}
+        return {int(row[0]): int(row[1]) for row in rows}
 
     def made_of(self, version: int) -> list[MergeRow]:
         rows = self._database.all(

@@ -14,6 +14,7 @@ from edgecloud.registry.seams.evaluations import Evaluations
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, Sketches, States
 from edgecloud.registry.seams.models import Bases, Lineages, Merges, Tallies, Versions
+from edgecloud.registry.seams.probing import Intermediates, ProbeSets
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -30,6 +31,7 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteBases, SqliteLineages, SqliteMerges, SqliteVersions
+from .probing import SqliteIntermediates, SqliteProbeSets
 from .sketches import SqliteSketches
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
@@ -73,6 +75,8 @@ class SqliteStore:
         self.policies: Policies = SqlitePolicies(database)
         self.evaluations: Evaluations = SqliteEvaluations(database)
         self.sketches: Sketches = SqliteSketches(database)
+        self.probes: ProbeSets = SqliteProbeSets(database)
+        self.intermediates: Intermediates = SqliteIntermediates(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
     @property
