@@ -22,6 +22,7 @@ FORMATS = (".svg", ".png")
 NAMED = 60  # rows or columns up to which each has its name; of more every second, third, ...
 WRITTEN = 240  # cells up to which each has its figure written in it
 LONG = 28  # characters of a name that are shown
+WITHOUT = "see what is there without --plot"
 MISSING = "0.85"  # grey: what was not measured
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -61,7 +62,7 @@ def heat(
     Raises BadArgument as `require_format`, and for nothing to draw.
     """
     if values.shape != (len(rows), len(columns)) or not values.size:
-        raise BadArgument(reason=f"there is nothing to draw: {len(rows)} rows and {len(columns)} columns", fix="see what is there without --plot")
+        raise BadArgument(reason=f"there is nothing to draw: {len(rows)} rows and {len(columns)} columns", fix=WITHOUT)
     with _figure(path, _span(len(columns), 0.62, 3.0, 13.0), _span(len(rows), 0.24, 1.2, 16.0)) as figure:
         axes = figure.add_subplot()
         shown = np.ma.masked_invalid(values)
@@ -83,7 +84,7 @@ def scatter(path: Path, places: NDArray[np.float64], names: Sequence[str], group
     Names stand at up to NAMED of them, and none on another. Raises as `heat`.
     """
     if not len(places):
-        raise BadArgument(reason="there is nothing to draw: no device", fix="see what is there without --plot")
+        raise BadArgument(reason="there is nothing to draw: no device", fix=WITHOUT)
     with _figure(path, 6.4, 5.2) as figure:
         axes = figure.add_subplot()
         for rank, group in enumerate(dict.fromkeys(groups)):
@@ -104,7 +105,7 @@ def scatter(path: Path, places: NDArray[np.float64], names: Sequence[str], group
 def bars(path: Path, panels: Sequence[Panel], *, title: str, unit: str) -> None:
     """Draw shares beside each other, a panel a field. unit: what the numbers are. Raises as `heat`."""
     if not panels:
-        raise BadArgument(reason="there is nothing to draw: the cards have no field in common", fix="see what is there without --plot")
+        raise BadArgument(reason="there is nothing to draw: the cards have no field in common", fix=WITHOUT)
     across = min(2, len(panels))
     down = -(-len(panels) // across)
     with _figure(path, 4.6 * across, 0.5 + 2.3 * down) as figure:
@@ -123,10 +124,12 @@ def bars(path: Path, panels: Sequence[Panel], *, title: str, unit: str) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
 
 
-def levels(path: Path, names: Sequence[str], values: Mapping[str, Sequence[float]], *, title: str, unit: str, mark: float | None = None) -> None:
+def levels(
+    path: Path, names: Sequence[str], values: Mapping[str, Sequence[float]], *, title: str, unit: str, mark: float | None = None
+) -> None:
     """Draw numbers of things in their order as lines from left to right. mark: a level that counts, dashed. Raises as `heat`."""
     if not names:
-        raise BadArgument(reason="there is nothing to draw", fix="see what is there without --plot")
+        raise BadArgument(reason="there is nothing to draw", fix=WITHOUT)
     with _figure(path, _span(len(names), 0.45, 4.0, 13.0), 3.4) as figure:
         axes = figure.add_subplot()
         for rank, (name, series) in enumerate(values.items()):

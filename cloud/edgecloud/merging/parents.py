@@ -28,14 +28,17 @@ class Parent:
         return f"{self.lineage}@{self.version.version}"
 
 
-def chosen(store: Store, names: Sequence[str], *, model: str | None = None) -> list[Parent]:
+def chosen(store: Store, names: Sequence[str], *, model: str | None = None, weights: Sequence[int] | None = None) -> list[Parent]:
     """Return the versions that names stand for, by device, model and number: DEVICE[/MODEL][@VERSION], the head where none is said.
 
-    model: taken where a name says none. Raises UnknownVersion, AmbiguousName or Malformed for a name; BadArgument for one that is given
-    twice, that is a base, and for fewer than two.
+    model: taken where a name says none; weights: one a name, 1 each by default. Raises UnknownVersion, AmbiguousName or Malformed for a
+    name; BadArgument for one that is given twice, that is a base, for fewer than two, and for weights that can't be counted.
     """
     found: dict[int, Parent] = {}
-    for text in names:
+    if weights is not None and len(weights) != len(names):
+        fix = "give each version one weight, in the same order"
+        raise BadArgument(reason=f"there are {len(names)} versions and {len(weights)} weights", fix=fix)
+    for text, weight in zip(names, [1] * len(names) if weights is None else weights, strict=True):
         name = naming.parse(text)
         place = naming.find(store, replace(name, model=name.model or model))
         if place.version is None:
@@ -44,12 +47,12 @@ def chosen(store: Store, names: Sequence[str], *, model: str | None = None) -> l
         if place.version.id in found:
             fix = "name each version once; --weights says how much one counts"
             raise BadArgument(reason=f"{place} is there twice", fix=fix)
-        found[place.version.id] = Parent(place.lineage, place.version)
+        found[place.version.id] = Parent(place.lineage, place.version, weight)
     if len(found) < 2:
         only = f": {next(iter(found.values()))} alone" if found else ""
         fix = "name two versions of one base or more: edgecloud merge --devices A,B --rule mean -o merged.tflite"
         raise BadArgument(reason=f"a merge is made of two versions or more, and this is a cohort of {len(found)}{only}", fix=fix)
-    return sorted(found.values(), key=lambda one: (one.lineage.device, one.lineage.model, one.version.version))
+    return _in_range(sorted(found.values(), key=_order))
 
 
 def require_mergeable(store: Store, parents: Sequence[Parent], unfit: Mapping[int, str]) -> Base:
@@ -97,9 +100,8 @@ def weighted_by_samples(store: Store, parents: Sequence[Parent]) -> list[Parent]
     return _in_range(out)
 
 
-def weighted_by(parents: Sequence[Parent], weights: Mapping[int, int]) -> list[Parent]:
-    """Return the parents with weights by version. Raises BadArgument for weights that can't be counted."""
-    return _in_range([replace(one, weight=weights[one.version.id]) for one in parents])
+def _order(one: Parent) -> tuple[str, str, int]:
+    return one.lineage.device, one.lineage.model, one.version.version
 
 
 def _in_range(parents: list[Parent]) -> list[Parent]:
@@ -122,7 +124,8 @@ def averaged(
         progress(done + 1, len(parents))
     state = average.state()
     if all(b.tobytes() == w.tobytes() for b, w in zip(state.base, state.weights, strict=True)):
-        raise BadArgument(reason="the mean of these versions is their base, to the bit", fix="nothing is to be made: edgecloud show DEVICE@base")
+        fix = "there is nothing to make: edgecloud show DEVICE@base"
+        raise BadArgument(reason="the mean of these versions is their base, to the bit", fix=fix)
     return state
 
 
@@ -160,7 +163,7 @@ def origin_of(store: Store, file: bytes) -> Origin | None:
         version = store.versions.by_id(id)
         if version is not None:
             parents.append(Parent(store.lineages.by_id(version.lineage), version, weight))
-    parents.sort(key=lambda one: (one.lineage.device, one.lineage.model, one.version.version))
+    parents.sort(key=_order)
     return Origin(merge, _named(store, merge.base), tuple(parents))
 
 

@@ -42,8 +42,11 @@ def test_the_same_figures_give_the_same_bytes_and_hostile_names_are_text(tmp_pat
 def test_what_cannot_be_drawn_is_refused_by_name_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadArgument, match="names no format"):
         CHARTS["heat"](tmp_path / "chart.pdf")
-    for nothing in (lambda p: drawing.heat(p, np.zeros((0, 0)), [], [], title="", unit=""), lambda p: drawing.bars(p, [], title="", unit=""),
-                    lambda p: drawing.scatter(p, np.zeros((0, 2)), [], [], title=""), lambda p: drawing.levels(p, [], {}, title="", unit="")):
+    empty: tuple[Callable[[Path], None], ...] = (
+        lambda p: drawing.heat(p, np.zeros((0, 0)), [], [], title="", unit=""), lambda p: drawing.bars(p, [], title="", unit=""),
+        lambda p: drawing.scatter(p, np.zeros((0, 2)), [], [], title=""), lambda p: drawing.levels(p, [], {}, title="", unit=""),
+    )  # fmt: skip
+    for nothing in empty:
         with pytest.raises(BadArgument, match="nothing to draw"):
             nothing(tmp_path / "chart.svg")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -169,7 +169,8 @@ def test_a_mean_beyond_the_range_of_the_bases_unit_takes_the_finest_that_holds_i
     got = merged([far, farther, moved(base, 3)], [1, 1, 1])
     assert got.exponents[F32] == e + 6  # nobody has 2^(e + 3)
     with_it = merged([far, farther, moved(base, 3), moved(base, 4, widened=1)], [1, 1, 4, 4])
-    total = 2 * (limits.Q_MAX << 6) + 4 * sum(int(s.integers[F32][0]) << k for s, k in ((moved(base, 3), 0), (moved(base, 4, widened=1), 3)))
+    units = ((moved(base, 3), 0), (moved(base, 4, widened=1), 3))
+    total = 2 * (limits.Q_MAX << 6) + 4 * sum(int(s.integers[F32][0]) << k for s, k in units)
     assert with_it.exponents[F32] == e + 6 and int(with_it.integers[F32][0]) == half_even(Fraction(total, 10 << 6))
 
 
