@@ -11,6 +11,7 @@ from modelwire.wire.signing import Fleet
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, States
 from .models import Bases, Lineages, Tallies, Versions
+from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -36,6 +37,8 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    probes: ProbeSets
+    intermediates: Intermediates
     blobs: BlobStore
 
     @property
