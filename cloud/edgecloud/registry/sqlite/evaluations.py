@@ -73,6 +73,17 @@ class SqliteEvaluations:
     def missing(self, probes: bytes, subjects: Sequence[int | bytes]) -> list[int | bytes]:
         return [subject for subject, held in self.matrix(probes, subjects, "").items() if not held]
 
+    def due(self, probes: bytes, model: str, bases: Sequence[bytes], since: int, above: int, limit: int) -> list[int]:
+        marks = ", ".join("?" * len(bases))
+        rows = self._database.all(
+            "SELECT v.id FROM version v JOIN lineage l ON l.id = v.lineage"
+            f" WHERE v.id > ? AND v.status = 'verified' AND v.received_at >= ? AND ? IN ('', l.model) AND v.base IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM evaluation e WHERE e.version_id = v.id AND e.probes = ? AND e.context = '')"
+            " AND NOT EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = v.id AND t.gone = 1) ORDER BY v.id DESC LIMIT ?",
+            above, since, model, *bases, probes, limit,
+        )  # fmt: skip
+        return [int(row[0]) for row in rows]
+
     def probes(self, subject: int | bytes | None = None) -> list[bytes]:
         if subject is None:
             sql, values = "SELECT probes FROM evaluation UNION SELECT probes FROM base_evaluation ORDER BY 1", list[object]()
