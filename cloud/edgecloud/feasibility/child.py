@@ -73,7 +73,8 @@ def _is_a_row(row: list[cbor.Value]) -> bool:
     subject, probes, context, n, right, base_right, loss, broken, milliseconds, fault = row
     numbers = type(n) is int and type(broken) is int and all(one is None or type(one) is int for one in (right, base_right))
     words = isinstance(context, str) and isinstance(fault, str) and isinstance(probes, bytes)
-    return numbers and words and type(subject) in (int, bytes) and isinstance(milliseconds, float) and (loss is None or isinstance(loss, float))
+    floats = isinstance(milliseconds, float) and (loss is None or isinstance(loss, float))
+    return numbers and words and floats and type(subject) in (int, bytes)
 
 
 def main(words: list[str]) -> None:

@@ -1,11 +1,11 @@
 """Which versions are unfit: they say an accuracy that the centre does not find, or give no numbers. They stay their device's exact bits.
 
 The rule, for a version that says an accuracy and was scored on a probe set: take the rows whose tags and label its cards tell of, each
-value in one of ten of their samples or more, and as many of each value as is its share there. Of a tag that no card tells, and of labels that none tells, take each value for itself: the
-rows of the value that speaks most for the version. It is unfit when on these rows even the upper bound of its accuracy (Clopper and Pearson,
-one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below what its base has right of the same rows. So a version
-whose true accuracy there is within MARGIN of either is called unfit at most once in a thousand times. A version that gives an output which
-is no number, on more rows than its base does, is unfit whatever it says.
+value in one of ten of their samples or more, and as many of each value as is its share there. Of a tag that no card tells, and of labels
+where none tells them, take each value for itself: the rows of the one that speaks most for the version. It is unfit when on these rows even
+the upper bound of its accuracy (Clopper and Pearson, one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below
+what its base has right of the same rows. So a version whose true accuracy there is within MARGIN of either is called unfit at most once in
+a thousand times. A version that gives an output which is no number, on more rows than its base does, is unfit whatever it says.
 """
 
 from __future__ import annotations
@@ -139,8 +139,9 @@ def world_of(store: Store, version: VersionRow) -> Card | None:
     """Return what the cards of a version and of those before it in its epoch tell together; None where none tells anything."""
     seen: Card | None = None
     taken = 0
-    rows = [v for v in store.versions.of(version.lineage) if v.epoch == version.epoch and v.id <= version.id and v.status is not Status.REFUSED]
-    for row in reversed(rows):
+    for row in reversed(store.versions.of(version.lineage)):
+        if row.epoch != version.epoch or row.id > version.id or row.status is Status.REFUSED:
+            continue
         try:
             said = cbor.decode(row.extension, "extension") if row.extension else {}
             card = cards.card_in(said if isinstance(said, dict) else {})

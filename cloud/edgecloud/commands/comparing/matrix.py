@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> Answer:
         "scored_now": 0 if scored is None else scored.versions, "seconds": None if scored is None else round(scored.seconds, 3),
         "summary": [_summary(one) for one in summary],
         "outstanding": [
-            {"name": row.name, "context": context, "score": _number(score), "deviations": round(apart, 2)} for row, context, score, apart in odd
+            {"name": row.name, "context": context, "score": _number(score), "deviations": round(apart, 2)}
+            for row, context, score, apart in odd
         ],
     }  # fmt: skip
     text = _head(found, known) + "\n"
@@ -69,9 +70,9 @@ def run(args: argparse.Namespace) -> Answer:
 def _head(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
     measure = "accuracy in %" if found.classes else "mean loss"
     at, times = now(), [row.at for row in known if row.at is not None]
-    age = f"; scored {ago(max(times), at)}" + (f" to {ago(min(times), at)}" if ago(min(times), at) != ago(max(times), at) else "") if times else ""
-    said = f"{found.model} on {found.probes.name}: {measure} on {found.sizes[0]:,} rows; {len(known):,} of {len(found.rows):,} versions{age}"
-    return sentences([said])
+    ages = list(dict.fromkeys([ago(max(times), at), ago(min(times), at)])) if times else []
+    counts = f"{found.sizes[0]:,} rows; {len(known):,} of {len(found.rows):,} versions"
+    return sentences([f"{found.model} on {found.probes.name}: {measure} on {counts}" + (f" scored {' to '.join(ages)}" if ages else "")])
 
 
 def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
@@ -86,9 +87,7 @@ def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
     tags = [context.partition("=")[0] for context in found.contexts[:shown]]
     above = [tag if i == 0 or tag != tags[i - 1] else "" for i, tag in enumerate(tags)]
     lines = [" " * names + "".join(_head_cell(word, size) for word, size in zip(row, cells, strict=True)) for row in (above, heads)]
-    sign = -1.0 if found.classes else 1.0
-    models = sorted(known, key=lambda row: (row.unfit is not None, math.isnan(values[row.name][0]), sign * _finite(values[row.name][0]), row.name))
-    for row in (*found.bases, *models):
+    for row in (*found.bases, *sorted(known, key=lambda row: _order(row, values[row.name][0], found.classes))):
         mark = "  unfit" if row.unfit is not None else "  failed" if row.fault else ""
         scores = zip(values[row.name][:shown], cells, strict=True)
         lines.append(cut(short[row.name], names).ljust(names) + "".join(_cell(v, size, found.classes) for v, size in scores) + mark)
@@ -97,7 +96,7 @@ def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
 
 
 def _head_cell(word: str, size: int) -> str:
-    return f"  {visible(word) if len(word) <= size - 2 else visible(word)[: size - 2]}".ljust(size)
+    return f"  {visible(word)[: size - 2]}".rjust(size)
 
 
 def _short(row: MatrixRow) -> str:
@@ -107,11 +106,12 @@ def _short(row: MatrixRow) -> str:
 
 def _cell(value: float, size: int, classes: bool) -> str:
     said = "-" if math.isnan(value) else f"{100 * value:.1f}" if classes else f"{value:.4g}"
-    return f"  {said}".ljust(size)
+    return f"  {said}".rjust(size)
 
 
-def _finite(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
+def _order(row: MatrixRow, value: float, classes: bool) -> tuple[bool, bool, float, str]:
+    """Return what a model stands by in the list: the best first, behind the others what is not known and what is unfit."""
+    return row.unfit is not None, math.isnan(value), 0.0 if math.isnan(value) else -value if classes else value, row.name
 
 
 def _summed(summary: Sequence[ContextSummary], classes: bool) -> str:
@@ -119,11 +119,10 @@ def _summed(summary: Sequence[ContextSummary], classes: bool) -> str:
         return _cell(value, 0, classes).strip()
 
     rows = [
-        (s.context or "all rows", s.n, say(s.base), f"{say(s.low)} to {say(s.high)}", say(s.median), say(s.best_score), s.best.replace("/", " "),
-         say(s.worst_score), s.worst)
+        (s.context or "all rows", s.n, say(s.base), f"{say(s.low)} to {say(s.high)}", say(s.median), say(s.best_score), _device(s.best),
+         say(s.worst_score), _device(s.worst))
         for s in summary
     ]  # fmt: skip
-    rows = [(*row[:6], _device(row[6]), row[7], _device(row[8])) for row in rows]
     head = (
         Column("context"), Column("rows", 3), Column("base", 1), Column("10 to 90 in 100", 2), Column("median"), Column("best"),
         Column("by", 4), Column("worst"), Column("of", 4),

@@ -44,7 +44,8 @@ class SqliteEvaluations:
                 table = "evaluation" if isinstance(row.subject, int) else "base_evaluation"
                 self._database.run(
                     f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    row.subject, row.probes, row.context, row.n, row.right, row.base_right, row.loss, row.broken, row.milliseconds, row.at, row.fault,
+                    row.subject, row.probes, row.context, row.n, row.right, row.base_right, row.loss, row.broken, row.milliseconds, row.at,
+                    row.fault,
                 )  # fmt: skip
 
     def of(self, subject: int | bytes, probes: bytes | None = None) -> list[EvaluationRow]:
