@@ -62,19 +62,15 @@ def unpacked(value: cbor.Value, at: int) -> list[EvaluationRow] | None:
         return None
     out = []
     for row in value:
-        if not (isinstance(row, list) and len(row) == 10 and _is_a_row(row)):
-            return None
-        *counts, milliseconds, fault = row
-        out.append(EvaluationRow(*counts, milliseconds, at, fault))  # type: ignore[arg-type]
+        match row:
+            case [
+                int() | bytes() as subject, bytes() as probes, str() as context, int() as n, int() | None as right,
+                int() | None as base_right, float() | None as loss, int() as broken, float() as milliseconds, str() as fault,
+            ]:  # fmt: skip
+                out.append(EvaluationRow(subject, probes, context, n, right, base_right, loss, broken, milliseconds, at, fault))
+            case _:
+                return None
     return out
-
-
-def _is_a_row(row: list[cbor.Value]) -> bool:
-    subject, probes, context, n, right, base_right, loss, broken, milliseconds, fault = row
-    numbers = type(n) is int and type(broken) is int and all(one is None or type(one) is int for one in (right, base_right))
-    words = isinstance(context, str) and isinstance(fault, str) and isinstance(probes, bytes)
-    floats = isinstance(milliseconds, float) and (loss is None or isinstance(loss, float))
-    return numbers and words and floats and type(subject) in (int, bytes)
 
 
 def main(words: list[str]) -> None:

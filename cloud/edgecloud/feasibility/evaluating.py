@@ -133,8 +133,9 @@ def score_some(
     began = time.perf_counter()
     scores = scoring.score(store, [base, *part], ready.probes, bases=bases)
     took = 1000 * (time.perf_counter() - began) / (1 + len(part))
+    subjects: list[int | bytes] = [base, *(version.id for version in part)]
     out = list[EvaluationRow]()
-    for place, subject in enumerate([base, *(version.id for version in part)]):
+    for place, subject in enumerate(subjects):
         fault = scores.failed.get(place, "")
         if fault:
             out.append(EvaluationRow(subject, probe.digest, fitness.ALL, len(ready.probes), None, None, None, 0, took, now, fault[:300]))

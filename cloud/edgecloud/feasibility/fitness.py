@@ -94,13 +94,13 @@ def judge(
     whole, own: it on all rows, and on those of its world. base: its base on all rows. claimed: the accuracy that it says.
     """
     if whole is not None and base is not None and not whole.fault and whole.broken > base.broken:
-        return UnfitVersion(int(whole.subject), whole.probes, whole.n, None, None, claimed, None, whole.broken)  # type: ignore[arg-type]
+        return UnfitVersion(int(whole.subject), whole.probes, whole.n, None, None, claimed, None, whole.broken)
     if own is None or own.right is None or own.base_right is None or claimed is None or own.fault:
         return None
     highest = upper(own.right, own.n)
     if highest + MARGIN >= min(claimed, own.base_right / own.n):
         return None
-    return UnfitVersion(int(own.subject), own.probes, own.n, own.right, own.base_right, claimed, highest, own.broken)  # type: ignore[arg-type]
+    return UnfitVersion(int(own.subject), own.probes, own.n, own.right, own.base_right, claimed, highest, own.broken)
 
 
 def upper(right: int, n: int, alpha: float = ALPHA) -> float:
@@ -176,8 +176,8 @@ def cells(
             shared.append((known, values))
         elif values is not None:
             open_.append(values)
-    for known, values in shared:
-        for value, count in known.items():
+    for counted, values in shared:
+        for value, count in counted.items():
             there = mine & (values == value)
             weight[there] *= count / max(1, int(there.sum()))
     mine &= chance * float(weight[mine].max(initial=0.0)) <= weight

@@ -64,7 +64,7 @@ class SqliteEvaluations:
             for start in range(0, len(some), _AT_ONCE):
                 part = some[start : start + _AT_ONCE]
                 where = f"{column} IN ({', '.join('?' * len(part))}) AND probes = ?"
-                values = [*part, probes]
+                values: list[object] = [*part, probes]
                 if context is not None:
                     where, values = f"{where} AND context = ?", [*values, context]
                 for row in self._database.all(f"{all_of} WHERE {where}", *values):
