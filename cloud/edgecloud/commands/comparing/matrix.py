@@ -85,8 +85,8 @@ def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
     heads = [context.partition("=")[2] or "all" for context in found.contexts[:shown]]
     cells = [max(CELL, len(head) + 2) if width is None else CELL for head in heads]
     tags = [context.partition("=")[0] for context in found.contexts[:shown]]
-    above = [tag if i == 0 or tag != tags[i - 1] else "" for i, tag in enumerate(tags)]
-    lines = [" " * names + "".join(_head_cell(word, size) for word, size in zip(row, cells, strict=True)) for row in (above, heads)]
+    above = "".join(_over(tag, sum(cells[i] for i in range(shown) if tags[i] == tag)) for tag in dict.fromkeys(tags))
+    lines = [" " * names + above, " " * names + "".join(_head_cell(word, size) for word, size in zip(heads, cells, strict=True))]
     for row in (*found.bases, *sorted(known, key=lambda row: _order(row, values[row.name][0], found.classes))):
         mark = "  unfit" if row.unfit is not None else "  failed" if row.fault else ""
         scores = zip(values[row.name][:shown], cells, strict=True)
@@ -97,6 +97,11 @@ def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
 
 def _head_cell(word: str, size: int) -> str:
     return f"  {visible(word)[: size - 2]}".rjust(size)
+
+
+def _over(tag: str, size: int) -> str:
+    """Return the name of a tag over all of its values."""
+    return f"  {cut(visible(tag), size - 2)} ".ljust(size, "-")[:size] if tag else " " * size
 
 
 def _short(row: MatrixRow) -> str:
