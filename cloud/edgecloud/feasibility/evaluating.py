@@ -33,7 +33,10 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class PreparedProbes:
+    """A probe set with what is the same for all that are scored on it."""
+
+    row: ProbeRow
     probes: ProbeSet
     contexts: tuple[tuple[str, NDArray[np.int64]], ...]  # and their rows
     tags: dict[str, NDArray[np.str_]]
@@ -99,15 +102,12 @@ def evaluate(
     and as `scoring.score`.
     """
     bases = LoadedBases(store) if bases is None else bases
-    held = sets.load(store, probe) if probes is None else probes
-    if held.y is None:
-        raise BadArgument(reason=f"the probe set {probe.name!r} has no labels: nothing is right or wrong on it", fix=sets.EXAMPLE)
-    ready = _prepared(probe, held)
+    ready = prepare(probe, sets.load(store, probe) if probes is None else probes)
     started, done, failed = time.monotonic(), 0, dict[int, str]()
     for base, part in _parts(versions, at_once):
         if stopping():
             break
-        rows = _piece(store, probe, ready, base, part, bases, int(now()))
+        rows = score_some(store, ready, base, part, bases, int(now()))
         store.evaluations.put(rows)
         done += len(part)
         failed.update((row.subject, row.fault) for row in rows if row.fault and isinstance(row.subject, int))
@@ -125,14 +125,17 @@ def _parts(versions: Sequence[VersionRow], at_once: int) -> Iterator[tuple[bytes
             yield base, of[start : start + at_once]
 
 
-def _piece(
-    store: Store, probe: ProbeRow, ready: _Prepared, base: bytes, part: list[VersionRow], bases: LoadedBases, now: int
+def score_some(
+    store: Store, ready: PreparedProbes, base: bytes, part: Sequence[VersionRow], bases: LoadedBases, now: int
 ) -> list[EvaluationRow]:
+    """Return what versions of one base come to, and the base itself. Writes nothing. Raises as `scoring.score`."""
+    probe = ready.row
     began = time.perf_counter()
     scores = scoring.score(store, [base, *part], ready.probes, bases=bases)
     took = 1000 * (time.perf_counter() - began) / (1 + len(part))
+    subjects: list[int | bytes] = [base, *(version.id for version in part)]
     out = list[EvaluationRow]()
-    for place, subject in enumerate([base, *(version.id for version in part)]):
+    for place, subject in enumerate(subjects):
         fault = scores.failed.get(place, "")
         if fault:
             out.append(EvaluationRow(subject, probe.digest, fitness.ALL, len(ready.probes), None, None, None, 0, took, now, fault[:300]))
@@ -149,7 +152,7 @@ def _piece(
 
 
 def _own(
-    store: Store, ready: _Prepared, version: VersionRow, right: NDArray[np.bool_], base_right: NDArray[np.bool_]
+    store: Store, ready: PreparedProbes, version: VersionRow, right: NDArray[np.bool_], base_right: NDArray[np.bool_]
 ) -> tuple[int, int, int] | None:
     claimed = fitness.claim_of(version)
     if claimed is None:
@@ -170,13 +173,16 @@ def _row(
     )  # fmt: skip
 
 
-def _prepared(probe: ProbeRow, probes: ProbeSet) -> _Prepared:
+def prepare(probe: ProbeRow, probes: ProbeSet) -> PreparedProbes:
+    """Return a probe set with its contexts. Raises BadArgument for one without labels."""
+    if probes.y is None:
+        raise BadArgument(reason=f"the probe set {probe.name!r} has no labels: nothing is right or wrong on it", fix=sets.EXAMPLE)
     contexts = [(fitness.ALL, np.arange(len(probes))), *((context, probes.rows(context)) for context in probes.contexts())]
     classes = [] if probes.labels is None else np.unique(probes.labels).tolist()
     if LABEL not in probes.tags and 1 < len(classes) <= CLASSES_MAX and probes.labels is not None:
         contexts += [(f"{LABEL}={one}", np.flatnonzero(probes.labels == one)) for one in classes]
     tags = {name: np.array(values) for name, values in probes.tags.items()}
-    return _Prepared(probes, tuple(contexts), tags, fitness.chances(probe.digest, len(probes)))
+    return PreparedProbes(probe, probes, tuple(contexts), tags, fitness.chances(probe.digest, len(probes)))
 
 
 def _is_held(store: Store, version: VersionRow) -> bool:

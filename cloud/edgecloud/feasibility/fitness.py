@@ -1,11 +1,11 @@
 """Which versions are unfit: they say an accuracy that the centre does not find, or give no numbers. They stay their device's exact bits.
 
 The rule, for a version that says an accuracy and was scored on a probe set: take the rows whose tags and label its cards tell of, each
-value in one of ten of their samples or more, and as many of each value as is its share there. Of a tag that no card tells, and of labels that none tells, take each value for itself: the
-rows of the value that speaks most for the version. It is unfit when on these rows even the upper bound of its accuracy (Clopper and Pearson,
-one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below what its base has right of the same rows. So a version
-whose true accuracy there is within MARGIN of either is called unfit at most once in a thousand times. A version that gives an output which
-is no number, on more rows than its base does, is unfit whatever it says.
+value in one of ten of their samples or more, and as many of each value as is its share there. Of a tag that no card tells, and of labels
+where none tells them, take each value for itself: the rows of the one that speaks most for the version. It is unfit when on these rows even
+the upper bound of its accuracy (Clopper and Pearson, one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below
+what its base has right of the same rows. So a version whose true accuracy there is within MARGIN of either is called unfit at most once in
+a thousand times. A version that gives an output which is no number, on more rows than its base does, is unfit whatever it says.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ def judge(
     whole, own: it on all rows, and on those of its world. base: its base on all rows. claimed: the accuracy that it says.
     """
     if whole is not None and base is not None and not whole.fault and whole.broken > base.broken:
-        return UnfitVersion(int(whole.subject), whole.probes, whole.n, None, None, claimed, None, whole.broken)  # type: ignore[arg-type]
+        return UnfitVersion(int(whole.subject), whole.probes, whole.n, None, None, claimed, None, whole.broken)
     if own is None or own.right is None or own.base_right is None or claimed is None or own.fault:
         return None
     highest = upper(own.right, own.n)
     if highest + MARGIN >= min(claimed, own.base_right / own.n):
         return None
-    return UnfitVersion(int(own.subject), own.probes, own.n, own.right, own.base_right, claimed, highest, own.broken)  # type: ignore[arg-type]
+    return UnfitVersion(int(own.subject), own.probes, own.n, own.right, own.base_right, claimed, highest, own.broken)
 
 
 def upper(right: int, n: int, alpha: float = ALPHA) -> float:
@@ -139,8 +139,9 @@ def world_of(store: Store, version: VersionRow) -> Card | None:
     """Return what the cards of a version and of those before it in its epoch tell together; None where none tells anything."""
     seen: Card | None = None
     taken = 0
-    rows = [v for v in store.versions.of(version.lineage) if v.epoch == version.epoch and v.id <= version.id and v.status is not Status.REFUSED]
-    for row in reversed(rows):
+    for row in reversed(store.versions.of(version.lineage)):
+        if row.epoch != version.epoch or row.id > version.id or row.status is Status.REFUSED:
+            continue
         try:
             said = cbor.decode(row.extension, "extension") if row.extension else {}
             card = cards.card_in(said if isinstance(said, dict) else {})
@@ -175,8 +176,8 @@ def cells(
             shared.append((known, values))
         elif values is not None:
             open_.append(values)
-    for known, values in shared:
-        for value, count in known.items():
+    for counted, values in shared:
+        for value, count in counted.items():
             there = mine & (values == value)
             weight[there] *= count / max(1, int(there.sum()))
     mine &= chance * float(weight[mine].max(initial=0.0)) <= weight

@@ -23,7 +23,7 @@ from modelwire.limits import MIB
 from modelwire.tensors import F32, Dtype
 
 from . import framing
-from .layers import Layers, StockFile
+from .layers import CutFile, Layers, StockFile
 
 BODY_MAX = 2048 * MIB  # of a message to this process
 
@@ -33,8 +33,10 @@ class Opened:
 
     def __init__(self, installed: runtime.Runtime, file: bytes, asked: Mapping[str, Any]) -> None:
         self._model: runtime.RuntimeModel | None = None
-        self._read: Layers | StockFile
-        if asked["layers"]:
+        self._read: Layers | StockFile | CutFile
+        if asked["signature"]:
+            self._read = CutFile(installed, file, asked["signature"])
+        elif asked["layers"]:
             self._read = Layers(installed, file, pool=asked["pool"])
         elif asked["stock"]:
             self._read = StockFile(installed, file)
