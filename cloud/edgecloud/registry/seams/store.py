@@ -9,7 +9,7 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .keeping import Policies, States
+from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Tallies, Versions
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
@@ -36,6 +36,7 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    sketches: Sketches
     blobs: BlobStore
 
     @property
