@@ -9,7 +9,7 @@ from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .keeping import Policies, States
+from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Tallies, Versions
 from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
@@ -37,6 +37,7 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    sketches: Sketches
     probes: ProbeSets
     intermediates: Intermediates
     blobs: BlobStore
