@@ -8,6 +8,7 @@ from typing import Protocol
 from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
+from .evaluations import Evaluations
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, States
 from .models import Bases, Lineages, Tallies, Versions
@@ -36,6 +37,7 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    evaluations: Evaluations
     blobs: BlobStore
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgecloud.registry.blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
+from edgecloud.registry.seams.evaluations import Evaluations
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, States
 from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
@@ -23,6 +24,7 @@ from modelwire.wire.signing import Fleet
 
 from . import schema
 from .database import open_database, problems, require_no_sides
+from .evaluations import SqliteEvaluations
 from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
@@ -67,6 +69,7 @@ class SqliteStore:
         self.files = FileBlobs(blob_folder(database.path))
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
+        self.evaluations: Evaluations = SqliteEvaluations(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
     @property
