@@ -7,48 +7,56 @@ of Beta(x, n - x + 1) and Beta(y + 1, m - y). That form takes effective sizes to
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 F64 = NDArray[np.float64]
 
-_POINTS, _WIDE = 97, 12.0  # of the integral over the second share: how many, and how many deviations to either side of its mode
+_POINTS, _WIDE = 81, 12.0  # of the integral over the second share: how many, and how many deviations to either side of its mode
 _STEPS, _TINY = 400, 1e-300
-_lgamma = np.vectorize(math.lgamma, otypes=[np.float64])
+_MANY = 40  # degrees of freedom from which a series gives Student's quantile
 
 
-def above_by_chance(x: ArrayLike, n: ArrayLike, y: ArrayLike, m: ArrayLike) -> F64:
+def above_by_chance(x: ArrayLike, n: ArrayLike, y: ArrayLike, m: ArrayLike, *, clumped: bool = False) -> F64:
     """Return how likely x of n or more would be, beside y of m, if both were of one population. Arrays of one shape, 0 <= x <= n.
 
-    1 where x is 0, or where y is m.
+    1 where x is 0, or where y is m. clumped: n is an effective size, of days whose shares wander by a beta distribution: the sum of such
+    has twice the skewness of independent samples that vary as much, so rare things pile up more often.
     """
     x, n, y, m = (np.asarray(a, np.float64) for a in np.broadcast_arrays(x, n, y, m))
     out = np.ones(x.shape)
     some = (x > 0) & (y < m) & (n > 0)
     if some.any():
-        out[some] = _above(x[some], n[some], y[some], m[some])
+        out[some] = _above(x[some], n[some], y[some], m[some], clumped)
     return out
 
 
-def _above(x: F64, n: F64, y: F64, m: F64) -> F64:
+def _above(x: F64, n: F64, y: F64, m: F64, clumped: bool) -> F64:
     a, b = y + 1, np.maximum(m - y, 1e-9)
     deviation = np.sqrt(1 / a + 1 / b)
     place = np.clip(np.log(a / b)[:, None] + deviation[:, None] * np.linspace(-_WIDE, _WIDE, _POINTS), -700, 700)
     share = 1 / (1 + np.exp(-place))
     log_density = -a[:, None] * np.logaddexp(0, -place) - b[:, None] * np.logaddexp(0, place)
     weight = np.exp(log_density - log_density.max(1, keepdims=True))
-    below = beta_below(share, x[:, None], (n - x + 1)[:, None])
+    if clumped:
+        # 1 - I(x/n; share s, (1 - share) s) is the beta distribution of this mean whose variance is that of n samples.
+        s = np.maximum(n - 1, 0.02)[:, None]
+        below = beta_below(1 - (x / n)[:, None], np.maximum((1 - share) * s, 1e-9), np.maximum(share * s, 1e-9))
+    else:
+        below = beta_below(share, x[:, None], (n - x + 1)[:, None])
     return np.asarray(np.minimum(1.0, (weight * below).sum(1) / weight.sum(1)), np.float64)
 
 
 def beta_below(share: ArrayLike, a: ArrayLike, b: ArrayLike) -> F64:
     """Return the regularised incomplete beta function: the chance that Beta(a, b) is below a share. a and b above 0.
 
-    By its continued fraction, to about 1e-12 relative. Source: Press et al., Numerical Recipes, 6.4.
+    By its continued fraction, to about 1e-10 relative. Source: Press et al., Numerical Recipes, 6.4.
     """
     share, a, b = np.asarray(share, np.float64), np.asarray(a, np.float64), np.asarray(b, np.float64)
-    log_whole = _lgamma(a + b) - _lgamma(a) - _lgamma(b)
+    log_whole = _log_gamma(a + b) - _log_gamma(a) - _log_gamma(b)
     share, a, b = np.broadcast_arrays(share, a, b)
     flip = share > (a + 1) / (a + b + 2)
     z, p, q = np.where(flip, 1 - share, share), np.where(flip, b, a), np.where(flip, a, b)
@@ -57,6 +65,16 @@ def beta_below(share: ArrayLike, a: ArrayLike, b: ArrayLike) -> F64:
     tail = np.exp(np.clip(log_front, -745, 0.0)) * _fraction(z, p, q)
     tail = np.where(z <= 0, 0.0, np.clip(tail, 0.0, 1.0))
     return np.asarray(np.where(flip, 1 - tail, tail), np.float64)
+
+
+def _log_gamma(z: F64) -> F64:
+    """Return ln Gamma of numbers above 0, by Stirling's series behind eight steps of the recurrence."""
+    steps = np.log(z)
+    for k in range(1, 8):
+        steps = steps + np.log(z + k)
+    w = z + 8
+    series = 1 / (12 * w) - 1 / (360 * w**3) + 1 / (1260 * w**5) - 1 / (1680 * w**7)
+    return np.asarray((w - 0.5) * np.log(w) - w + 0.5 * math.log(2 * math.pi) + series - steps, np.float64)
 
 
 def _fraction(z: F64, a: F64, b: F64) -> F64:
@@ -78,6 +96,7 @@ def _fraction(z: F64, a: F64, b: F64) -> F64:
     return out
 
 
+@lru_cache(maxsize=4096)
 def widening(tail: float, freedom: float) -> float:
     """Return by how much a variance counts more that was itself estimated: the square of Student's quantile over the normal one.
 
@@ -86,7 +105,10 @@ def widening(tail: float, freedom: float) -> float:
     """
     if freedom <= 0:
         return math.inf
-    return (_quantile(tail, freedom) / _quantile(tail, 1e7)) ** 2
+    z = -NormalDist().inv_cdf(tail)
+    if freedom >= _MANY:  # Fisher and Cornish's series
+        return (1 + (z**2 + 1) / (4 * freedom) + (5 * z**4 + 16 * z**2 + 3) / (96 * freedom**2)) ** 2
+    return (_quantile(tail, freedom) / z) ** 2
 
 
 def _quantile(tail: float, freedom: float) -> float:
@@ -94,7 +116,7 @@ def _quantile(tail: float, freedom: float) -> float:
     low, high = 0.0, 1.0
     while _student_above(high, freedom) > tail and high < 1e12:
         high *= 2
-    for _ in range(80):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if _student_above(middle, freedom) > tail else (low, middle)
     return (low + high) / 2

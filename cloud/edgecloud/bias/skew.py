@@ -48,7 +48,8 @@ class Finding:
     def words(self) -> str:
         """What the number is commonly called, in the words of `card --against`."""
         if not self.beyond:
-            return "alike" if math.isnan(self.p) or self.psi <= SHIFTED or self.p <= FALSE_ALARMS else "alike: so few differ as much by chance"
+            known = math.isnan(self.p) or self.p <= FALSE_ALARMS
+            return "alike" if known or self.psi <= SHIFTED else "alike: so few differ as much by chance"
         return "another population" if self.psi > ANOTHER else "shifted"
 
 
@@ -146,7 +147,10 @@ class _Field:
             out[..., side] = np.where(clear, 1.0, _normal_above(z))
             where = np.nonzero(clear)
             size_at, m_at = np.broadcast_to(size, x.shape)[where], np.broadcast_to(m, x.shape)[where]
-            out[(*where, np.full(len(where[0]), side))] = above_by_chance(x[where] * size_at, size_at, y[where] * m_at, m_at)
+            asked = x[where] * size_at, size_at, y[where] * m_at, m_at
+            found, alike = above_by_chance(*asked), self.spread[where] > 1
+            found[alike] = np.maximum(found[alike], above_by_chance(*(one[alike] for one in asked), clumped=True))
+            out[(*where, np.full(len(where[0]), side))] = found
         return out
 
     def _typical(self, chance: F64, tail: float) -> NDArray[np.bool_]:
@@ -177,11 +181,11 @@ class _Field:
         for row, place in enumerate(view.devices):
             size, rest = self.totals[row], self.totals.sum() - self.totals[row]
             effective = size / self.mean_spread[row]
-            others = max(1e-9, rest / max(1.0, float((self.totals * self.mean_spread).sum() - size * self.mean_spread[row]) / max(rest, 1e-9)))
-            p = corrected[row]
+            spread = float((self.totals * self.mean_spread).sum() - size * self.mean_spread[row]) / max(rest, 1e-9)
+            others, p = max(1e-9, rest / max(1.0, spread)), corrected[row]
             found = Finding(
                 told[place].device, view.field, round(size), float(effective), round(rest), float(self.psi[row]),
-                (1 / max(effective, 1e-9) + 1 / others) * (free + 2 * math.sqrt(2 * free)), p, "", math.nan, math.nan,
+                float((1 / max(effective, 1e-9) + 1 / others) * (free + 2 * math.sqrt(2 * free))), float(p), "", math.nan, math.nan,
                 bool(p <= alarms and self.psi[row] > SHIFTED),
             )  # fmt: skip
             if view.events:
@@ -202,10 +206,10 @@ class _Field:
         if len(view.cells) == 2:  # the one event stands for both
             share, least_share = view.most[row, 0] / self.totals[row], 1 - view.least[row, 0] / self.totals[row]
             fleet = (view.least[:, 0].sum() - view.least[row, 0]) / max(rest, 1e-9)
-            sides = ((share, fleet, self.chance[row, 0, 1], view.cells[0]), (least_share, 1 - fleet, self.chance[row, 0, 0], view.cells[1]))
+            sides = [(share, fleet, self.chance[row, 0, 1], view.cells[0]), (least_share, 1 - fleet, self.chance[row, 0, 0], view.cells[1])]
         else:
             fleets = (view.least.sum(0) - view.least[row]) / max(rest, 1e-9)
-            sides = tuple(zip(view.most[row] / self.totals[row], fleets, self.chance[row, :, 1], view.events, strict=True))
+            sides = list(zip(view.most[row] / self.totals[row], fleets, self.chance[row, :, 1], view.events, strict=True))
         found = [(-f, name) for s, f, p, name in sides if f >= _USUAL and s <= _LACKING * f and p <= self.event_tail]
         return tuple(name for _, name in sorted(found))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import BUCKETS, Channel, Sketch
@@ -28,7 +29,7 @@ class Block:
     hidden: int = 0  # samples that stand in no cell
     level: int = 0  # of a channel: a bucket's width
 
-    def add(self, counts: Mapping[Key, int], samples: int, noise: float) -> None:
+    def add(self, counts: Mapping[Any, int], samples: int, noise: float) -> None:
         """Add one card's counts. samples: of the card, or of the channel; noise: the scale of what the device adds to counts."""
         held = {key: n for key, n in counts.items() if n}
         for key, n in held.items():
@@ -58,7 +59,7 @@ class Told:
     least: int = 0  # cells below so many samples may be kept back; 0: nothing is
     noise: float = 0.0  # the scale of what is added to counts; 0: nothing is
     fields: dict[str, list[Block]] = field(default_factory=dict)  # labels, hours, tags.NAME, channels.NAME
-    axes: dict[str, Channel] = field(default_factory=dict)  # of the channels
+    axes: dict[str, Channel] = field(default_factory=dict)  # of its channels, as the fleet measures them
     odd: set[str] = field(default_factory=set)  # channels of another axis than the fleet's, which are left out
 
 
@@ -77,6 +78,7 @@ def told_by(device: str, cards: Iterable[Card], axes: dict[str, Channel]) -> Tol
                 if axes.setdefault(sketch.channel.name, sketch.channel) != sketch.channel:
                     out.odd.add(sketch.channel.name)
                 elif any(sketch.buckets.values()):
+                    out.axes[sketch.channel.name] = sketch.channel
                     _add_sketch(here.setdefault(f"channels.{sketch.channel.name}", Block(level=sketch.level)), sketch, noise)
         for name, block in here.items():
             out.fields.setdefault(name, []).append(block)
@@ -86,14 +88,14 @@ def told_by(device: str, cards: Iterable[Card], axes: dict[str, Channel]) -> Tol
 def leveled(blocks: Sequence[Block]) -> int:
     """Bring a channel's blocks, of all devices, to one width of buckets, as a sketch of them all would have; return its level."""
     level = max(block.level for block in blocks)
-    while len({key >> level - block.level for block in blocks for key in block.counts}) > BUCKETS:
+    while len({int(key) >> level - block.level for block in blocks for key in block.counts}) > BUCKETS:
         level += 1
     for block in blocks:
         _widen(block, level - block.level)
     return level
 
 
-def _histograms(card: Card) -> Iterator[tuple[str, Mapping[Key, int], int]]:
+def _histograms(card: Card) -> Iterator[tuple[str, Mapping[Any, int], int]]:
     if any(card.labels.values()):
         yield "labels", dict(card.labels), card.samples
     if any(card.hours):
@@ -105,7 +107,7 @@ def _histograms(card: Card) -> Iterator[tuple[str, Mapping[Key, int], int]]:
 
 def _add_sketch(block: Block, sketch: Sketch, noise: float) -> None:
     other = Block(level=sketch.level)
-    other.add(dict(sketch.buckets), sketch.count, noise)
+    other.add(sketch.buckets, sketch.count, noise)
     _widen(other, max(0, block.level - other.level))
     _widen(block, max(0, other.level - block.level))
     block.join(other)
@@ -127,7 +129,8 @@ def _least(cards: Sequence[Card]) -> int:
     """Return the smallest count of any cell where cells may have been kept back: the device's `least` is no larger. 0: none were."""
     smallest, hides = 0, False
     for card in cards:
-        for _, counts, samples in (*_histograms(card), *((s.channel.name, s.buckets, s.count) for s in card.sketches)):
+        channels = [(sketch.channel.name, sketch.buckets, sketch.count) for sketch in card.sketches]
+        for _, counts, samples in [*_histograms(card), *channels]:
             held = [n for n in counts.values() if n]
             hides = hides or sum(held) < samples
             if held:

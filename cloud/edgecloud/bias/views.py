@@ -72,8 +72,10 @@ def view_of(field: str, told: Sequence[Told], axes: dict[str, Channel]) -> Field
     counts, shown = dense("counts"), dense("shown")
     cards, hidden = np.array([b.cards for b in blocks], np.float64), np.array([b.hidden for b in blocks], np.float64)
     kept_back = np.array([max(0, told[place].least - 1) for place in owners], np.float64)
-    # A cell that is not there may hold up to `least` - 1 samples of each card; of a channel whose buckets were put together, all hidden ones.
-    room = (cards[:, None] - shown) * kept_back[:, None] if not field.startswith("channels.") else np.repeat(hidden[:, None], len(keys), 1)
+    # A cell that is not there may hold up to `least` - 1 samples of each card; of a channel, whose buckets may be several, all hidden ones.
+    room = (cards[:, None] - shown) * kept_back[:, None]
+    if field.startswith("channels."):
+        room = np.repeat(hidden[:, None], len(keys), 1)
     may = np.minimum(hidden[:, None], room @ sets)
     sizes = counts.sum(1) + np.minimum(hidden, room.sum(1))
     told_in = counts @ sets
