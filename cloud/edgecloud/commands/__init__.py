@@ -25,6 +25,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "forget": "models", "export": "models", "prove": "models", "evidence": "models",
     "probes": "comparing", "compare": "comparing", "matrix": "comparing", "merge": "comparing",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
+    "cards": "comparing",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",
 }  # fmt: skip
