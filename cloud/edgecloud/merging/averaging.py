@@ -9,6 +9,8 @@ that it stands for, rounded to the nearest of its type.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,7 +85,7 @@ class _LatticeSums:
     def __init__(self, exponent: int, entries: int) -> None:
         self._base, self._unit = exponent, exponent
         self._units = {exponent}
-        self._sums: NDArray[np.int64] | NDArray[np.object_] = np.zeros(entries, np.int64)
+        self._sums: NDArray[Any] = np.zeros(entries, np.int64)
         self._bound = 0  # on the magnitude of any sum
 
     def add(self, q: NDArray[np.int32], exponent: int, weight: int) -> None:
@@ -110,8 +112,8 @@ class _LatticeSums:
                 break
         return section_of(tensor, q.astype(np.int64), unit)
 
-    def _rounded(self, weights: int, unit: int) -> NDArray[np.int64] | NDArray[np.object_]:
+    def _rounded(self, weights: int, unit: int) -> NDArray[Any]:
         parts = weights << (unit - self._unit)
         sums = self._sums if parts < _WIDE >> 1 and self._sums.dtype != object else self._sums.astype(object)
-        rounded: NDArray[np.int64] | NDArray[np.object_] = half_even(sums, parts)
+        rounded: NDArray[Any] = half_even(sums, parts)
         return rounded

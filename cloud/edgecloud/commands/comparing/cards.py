@@ -14,6 +14,7 @@ from edgecommon.arguments import only_with, whole
 from edgecommon.printing import Answer, visible
 
 from ..answer import Document, progress, registry_of, sentences, table
+from .plots import add_plot, draw_biased, plot_of
 
 NAME = "cards"
 HELP = "Say which devices see another world than the fleet, and what they lack."
@@ -35,17 +36,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     what = "with --biased: this field alone, all devices: labels, hours, tags.weather, channels.x.mean; may be given again"
     parser.add_argument("--field", action="append", default=[], metavar="FIELD", help=what)
     parser.add_argument("--count", type=whole(1, 100_000), metavar="N", help=f"so many rows at most (default {SHOWN})")
+    add_plot(parser, "who is biased, and in what")
     only_with(parser, "--field", "--biased")
+    only_with(parser, "--plot", "--biased")
 
 
 def run(args: argparse.Namespace) -> Answer:
+    plot = plot_of(args)
     with registry_of(args) as store:
         fleet = fleets.read_fleet(store, args.model, progress("cards"))
         if not args.biased:
             return _listed(fleet, args.count or SHOWN)
         found = fleets.judge_fleet(fleet, args.field)
         lacks = helping.lacks_of(store, fleet, found)
-    return _answer(fleet, found, lacks, args.field, args.count or SHOWN)
+    answer = _answer(fleet, found, lacks, args.field, args.count or SHOWN)
+    if plot is not None and not draw_biased(plot, fleet, found):
+        return Answer(answer.document, f"{answer.text}\n{visible(str(plot))} is not drawn: nothing is biased")
+    return answer
 
 
 def _listed(fleet: FleetCards, count: int) -> Answer:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 from edgecloud.probes import agreeing, coding, intermediates, sets
 from edgecloud.probes.comparing import THRESHOLD, LayerApart, layers_apart, parting
 from edgecloud.probes.intermediates import IntermediateSettings, VersionSeen
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import comparing, materialise, naming
+from edgecommon.arguments import only_with
 from edgecommon.printing import Answer
 from edgecommon.tables import Column
 from modelwire.errors import BadArgument, ModelError
 
 from ..answer import Document, now, progress, registry_of, sentences, table
+from .plots import add_plot, draw_layers, plot_of
 
 NAME = "compare"
 HELP = "Compare two models: weights, and outputs and layers on a probe set."
@@ -36,6 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", action="store_true", help="of a layer with rows and columns, compare the means alone")
     parser.add_argument("--bits", type=int, choices=coding.BITS, default=coding.QUANTILES, help="of a kept value (default: %(default)s)")
     parser.add_argument("--exact", action="store_true", help="compute all anew, to the bit; read and keep nothing")
+    add_plot(parser, "how far the layers are apart")
+    only_with(parser, "--plot", "--layers")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -44,12 +49,13 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason="--context, --layers, --pool and --exact need rows", fix=fix)
     if not (math.isfinite(args.threshold) and args.threshold >= 0):
         raise BadArgument(reason=f"{args.threshold} is no share", fix="--threshold 0.1")
+    plot = plot_of(args)
     with registry_of(args, readonly=not args.on or args.exact) as store:
         bases = materialise.LoadedBases(store)
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
         document, text = _weights(store, places, bases)
         if args.on:
-            more, parts = _on_probes(args, store, places, bases)
+            more, parts = _on_probes(args, store, places, bases, plot)
             document, text = {**document, **more}, [*text, *parts]
     return Answer(document, "\n".join(text))
 
@@ -98,7 +104,7 @@ def share(value: float | None) -> str:
 
 
 def _on_probes(
-    args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases
+    args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases, plot: Path | None
 ) -> tuple[Document, list[str]]:
     row = sets.find(store, args.on)
     probes = sets.load(store, row)
@@ -121,6 +127,8 @@ def _on_probes(
     told: Document = {"probes": row.name, "digest": row.digest, "context": args.context, "rows": len(part), **_document(found)}
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
     if args.layers:
+        if plot is not None:
+            draw_layers(plot, layers_apart(both[0], both[1])[0], both[0].name, both[1].name, args.threshold)
         more, lines = _layers(both, args.threshold)
         told, text = {**told, **more}, [*text, *lines]
     return {"on": told}, text
