@@ -19,7 +19,7 @@ from edgecommon.printing import visible
 from modelwire.errors import BadArgument
 
 FORMATS = (".svg", ".png")
-NAMED = 60  # rows or columns up to which each has its name; of more every second, third, ...
+NAMED = 80  # rows or columns up to which each has its name; of more every second, third, ...
 WRITTEN = 240  # cells up to which each has its figure written in it
 LONG = 28  # characters of a name that are shown
 WITHOUT = "see what is there without --plot"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgecloud.bias import telling, views
 from edgecloud.bias.fleet import FleetCards
-from edgecloud.bias.skew import Judgement
+from edgecloud.bias.skew import Finding, Judgement
 from edgecloud.bias.telling import Told
 from edgecloud.charts import drawing
 from edgecloud.charts.drawing import Panel
@@ -18,7 +19,8 @@ from edgecloud.probes.comparing import LayerApart
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
 
-PANELS = 8  # fields that one chart of cards shows
+PANELS = 8  # of a chart of cards
+PANELS_OF_FIELD = 2  # of them, for ways to differ in one field
 THE_DEVICE, OTHERS = "the device", "all others"
 
 
@@ -39,10 +41,9 @@ def plot_of(args: argparse.Namespace) -> Path | None:
 def draw_matrix(path: Path, found: FeasibilityMatrix, rows: Sequence[MatrixRow], names: Sequence[str]) -> None:
     """Draw scores of models by contexts. rows: in their order, with their names."""
     contexts = [f"{context or 'all rows'} ({n})" for context, n in zip(found.contexts, found.sizes, strict=True)]
-    ends = (0.0, 1.0) if found.classes else (None, None)
     drawing.heat(
         path, found.values(rows), names, contexts, title=f"{found.model} on {found.probes.name}: models by contexts (rows of the set)",
-        unit="accuracy" if found.classes else "mean loss", low=ends[0], high=ends[1],
+        unit="accuracy" if found.classes else "mean loss",
     )  # fmt: skip
 
 
@@ -64,15 +65,22 @@ def draw_cards(path: Path, card: Card, name: str, other: Card, against: str, fie
 
 
 def draw_biased(path: Path, fleet: FleetCards, found: Judgement) -> bool:
-    """Draw the first of what is biased, each beside all other devices; return whether there was any."""
+    """Draw what is biased, each beside all other devices, and return whether there was any. Of devices that are alike the first is drawn."""
     axes: dict[str, Channel] = {}
     for one in fleet.told:
         axes |= one.axes
     place = {one.device: n for n, one in enumerate(fleet.told)}
-    panels = [
-        _panel(f"{one.device}: {one.field}, psi {one.psi:.2f}", one.field, fleet.told, axes, place[one.device], (THE_DEVICE, OTHERS))
-        for one in found.biased[:PANELS]
-    ]  # fmt: skip
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in found.biased:
+        alike.setdefault((finding.field, finding.event), []).append(finding)
+    panels = []
+    of_field = Counter[str]()
+    for first, *more in alike.values():
+        of_field[first.field] += 1
+        if of_field[first.field] > PANELS_OF_FIELD or len(panels) == PANELS:
+            continue
+        title = f"{first.device}{f' and {len(more)} more' if more else ''}: {first.field}, psi {first.psi:.2f}"
+        panels.append(_panel(title, first.field, fleet.told, axes, place[first.device], (THE_DEVICE, OTHERS)))
     if panels:
         drawing.bars(path, panels, title=f"{fleet.model}: who sees another world than the fleet", unit="share of samples")
     return bool(panels)
