@@ -23,7 +23,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "purge-rows": "fleet", "erase": "fleet",
     "log": "models", "show": "models", "why": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models",
     "forget": "models", "export": "models", "prove": "models", "evidence": "models",
-    "probes": "comparing",
+    "probes": "comparing", "compare": "comparing",
     "matrix": "comparing",
     "feasible": "comparing",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
