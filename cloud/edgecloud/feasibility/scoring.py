@@ -5,7 +5,8 @@ The scores are the interpreter's: where rounding could decide which output is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
@@ -125,24 +126,24 @@ class Judge:
         """Fill in the scores of these candidates. Raises RuntimeUnusable."""
         groups, alone = self._grouped(candidates)
         cuts = [self._cut(tail) for tail, _ in groups]
-        models = [*(cut for cut in cuts if cut is not None), *([self._model(Candidate(-1, {}))] if groups else [])]
-        runs = self._run([*models, *map(self._model, alone)], self.x)
+        # What is to be run follows from what has come of the models before it: one process runs all of them, one after the other.
+        waiting = deque([*(cut for cut in cuts if cut is not None), *([self._model(Candidate(-1, {}))] if groups else [])])
+        runs = self._run(waiting)
         features = [None if cut is None else next(runs) for cut in cuts]
-        base = next(runs) if groups else None
-        again: list[tuple[Candidate, Rows]] = []
-        late = []
+        base, again = next(runs) if groups else None, list[tuple[Candidate, Rows]]()
         for (tail, together), run in zip(groups, features, strict=True):
             given = self.x if tail.cut is None else run.output if run is not None and not run.reason else None
             flat = None if given is None else given.reshape(len(self.x), -1)
             if flat is None or base is None or base.output is None or not self._believed(tail, flat, base.output):
-                late += together
+                alone += together
             else:
                 again += self._shared(tail, flat, together, out)
-        for one, run in zip(alone, runs, strict=True):
-            self._alone(one, run, out)
-        for one, run in zip(late, self._run(map(self._model, late), self.x), strict=True):
-            self._alone(one, run, out)
-        self._settle(again, out)
+        for one in alone:
+            waiting.append(self._model(one))
+            self._alone(one, next(runs), out)
+        for one, rows in again:
+            waiting.append(self._model(one, rows))
+            self._again(one, rows, next(runs), out)
 
     def _grouped(self, candidates: Sequence[Candidate]) -> tuple[list[tuple[tails.Tail, list[Candidate]]], list[Candidate]]:
         """Return the candidates that may share a pass, by where their tails begin, and the others."""
@@ -161,12 +162,16 @@ class Judge:
         alone += [one for _, together in groups.values() if len(together) == 1 for one in together]
         return [group for group in groups.values() if len(group[1]) > 1], alone
 
-    def _run(self, models: Iterable[running.Runnable], x: F32) -> Iterator[running.ModelRun]:
-        limits = running.RunLimits(seconds=max(running.RunLimits().seconds, SECONDS_A_ROW * len(x)))
-        return running.outputs(models, x, batches=True, limits=limits)
+    def _run(self, waiting: deque[running.Runnable]) -> Iterator[running.ModelRun]:
+        def models() -> Iterator[running.Runnable]:
+            while waiting:
+                yield waiting.popleft()
 
-    def _model(self, one: Candidate) -> running.Runnable:
-        return running.Runnable(f"candidate {one.place}", self.base.file, {**self.named, **one.differing})
+        limits = running.RunLimits(seconds=max(running.RunLimits().seconds, SECONDS_A_ROW * len(self.x)))
+        return running.outputs(models(), self.x, batches=True, limits=limits)
+
+    def _model(self, one: Candidate, rows: Rows | None = None) -> running.Runnable:
+        return running.Runnable(f"candidate {one.place}", self.base.file, {**self.named, **one.differing}, rows=rows)
 
     def _cut(self, tail: tails.Tail) -> running.Runnable | None:
         """Return what gives the features of a tail; None where they are the rows themselves, or the file can't be cut."""
@@ -191,17 +196,13 @@ class Judge:
         out.shared += len(together)
         return again
 
-    def _settle(self, again: Sequence[tuple[Candidate, Rows]], out: Scores) -> None:
-        """Run those rows whole that rounding could decide."""
-        if not again:
+    def _again(self, one: Candidate, rows: Rows, run: running.ModelRun, out: Scores) -> None:
+        """Take in the rows that were run whole since rounding could decide them."""
+        if run.output is None:
+            out.failed[one.place] = run.reason
             return
-        rows = np.unique(np.concatenate([own for _, own in again]))
-        for (one, own), run in zip(again, self._run((self._model(one) for one, _ in again), self.x[rows]), strict=True):
-            if run.output is None:
-                out.failed[one.place] = run.reason
-                continue
-            out.near += len(own)
-            self._put(one.place, run.output[np.searchsorted(rows, own)], out, own)
+        out.near += len(rows)
+        self._put(one.place, run.output, out, rows)
 
     def _believed(self, tail: tails.Tail, features: F32, base: F32) -> bool:
         """Return whether the base comes out of a product as it does of the interpreter, within the bound of rounding."""

@@ -112,7 +112,7 @@ def _ran(opened: Opened | None, body: bytearray, asked: Mapping[str, Any], x: F3
         assert opened is not None  # a file that did not open is asked for nothing
         started = time.perf_counter()
         opened.set_weights(_weights(body, asked["weights"]))
-        output, layers = opened.run(x)
+        output, layers = opened.run(x if asked["rows"] is None else x[np.array(asked["rows"], np.int64)])
         seconds = time.perf_counter() - started
         shapes = [[name, list(values.shape)] for name, values in layers]
         pieces = [np.ascontiguousarray(values, np.float32) for values in (output, *(values for _, values in layers))]

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecloud.registry import Store
 from edgecloud.rehearsal import how_it_ended
@@ -53,6 +54,7 @@ class Runnable:
     reason: str = ""
     recover_s: float = 0.0  # seconds to recover it
     signature: str = ""  # of a file that was cut: the one to be called, whatever it gives, with the file's own weights
+    rows: NDArray[np.int64] | None = field(default=None, compare=False)  # numbers of the rows that it is run on; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +169,12 @@ class _Process:
             for v in model.base.variables:
                 told.append([v.name, v.dtype.name, list(v.shape)])
                 pieces.append(np.ascontiguousarray(model.weights[v.name], v.dtype.held).tobytes())
-        head, body = self._ask({"do": "run", "weights": told}, b"".join(pieces), until)
+        rows, n = (None, len(self._x)) if model.rows is None else (model.rows.tolist(), len(model.rows))
+        head, body = self._ask({"do": "run", "weights": told, "rows": rows}, b"".join(pieces), until)
         if "reason" in head:
             return ModelRun(model.name, str(head["reason"])[:300])
         shapes = [("", tuple(head["output"])), *((str(name), tuple(shape)) for name, shape in head["layers"])]
-        if sum(4 * prod(shape) for _, shape in shapes) != len(body) or any(len(self._x) != shape[0] for _, shape in shapes):
+        if sum(4 * prod(shape) for _, shape in shapes) != len(body) or any(n != shape[0] for _, shape in shapes):
             raise framing.ChannelEndedError
         arrays, place = list[F32](), 0
         for _, shape in shapes:
