@@ -65,7 +65,7 @@ def draw_cards(path: Path, card: Card, name: str, other: Card, against: str, fie
 
 
 def draw_biased(path: Path, fleet: FleetCards, found: Judgement) -> bool:
-    """Draw what is biased, each beside all other devices, and return whether there was any. Of devices that are alike the first is drawn."""
+    """Draw what is biased, each beside all other devices, and return whether there was any: of devices that are alike the first."""
     axes: dict[str, Channel] = {}
     for one in fleet.told:
         axes |= one.axes
