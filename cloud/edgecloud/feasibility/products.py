@@ -20,7 +20,8 @@ Named: TypeAlias = Mapping[str, F32]
 UNIT = 2.0**-24  # of one float32 operation, relative
 ULPS = 16 * UNIT  # how far two implementations of tanh, exp and the logistic may be apart
 MARGIN = 1.01  # of the norms, which are float32 sums themselves
-HELD = 1 << 26  # bytes of one array of outputs: versions are taken in parts of so many
+PIECE = 1 << 18  # multiplications of one product of matrices
+HELD = 1 << 20  # bytes of one array of outputs: versions are taken in parts of so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Outputs:
 def at_once(rows: int, tail: Tail, base: Named) -> int:
     """Return how many versions fit into one product."""
     widths = [_inputs_and_outputs(layer.matrix, base) for layer in tail.layers if layer.matrix is not None]
-    widest = max((max(pair) for pair in widths), default=tail.features)
+    widest = max((outputs for _, outputs in widths), default=tail.features)  # what goes in is shared, but for what a layer gives the next
     weights = sum(a * b for a, b in widths)
     return max(1, HELD // (4 * max(1, max(rows * widest, weights))))
 
@@ -77,7 +78,7 @@ def _through(layer: Dense, a: F32, error: F64, base: Named, versions: Sequence[N
     if layer.matrix is not None:
         w = _stacked(layer.matrix, base, versions)  # [1 or n, outputs, inputs]
         count = w.shape[2] + 1
-        z = (w.reshape(-1, w.shape[2]) @ a[0]).reshape(*w.shape[:2], -1) if len(a) == 1 else np.matmul(w, a)
+        z = _product(w, a)
         squares = np.einsum("voi,voi->vo", w, w).astype(np.float64)
         largest, whole = np.sqrt(squares.max(1))[:, None], np.sqrt(squares.sum(1))[:, None]
         length = np.sqrt(np.einsum("vir,vir->vr", a, a).astype(np.float64))
@@ -93,6 +94,16 @@ def _through(layer: Dense, a: F32, error: F64, base: Named, versions: Sequence[N
     elif layer.activation in (RELU, RELU6):
         z = np.clip(z, 0, None if layer.activation == RELU else 6)
     return z, error, most
+
+
+def _product(w: F32, a: F32) -> F32:
+    """Return w @ a of every version, in pieces for which no library starts threads that then wait for each other on a busy machine."""
+    n, outputs, inputs = max(len(w), len(a)), w.shape[1], w.shape[2]
+    out = np.empty((n, outputs, a.shape[2]), np.float32)
+    width = max(16, PIECE // (outputs * inputs))
+    for start in range(0, a.shape[2], width):
+        np.matmul(w, a[:, :, start : start + width], out=out[:, :, start : start + width])
+    return out
 
 
 def _stacked(param: Param, base: Named, versions: Sequence[Named]) -> F32:

@@ -5,18 +5,19 @@ The scores are the interpreter's: where rounding could decide which output is th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecloud.probes import running
 from edgecloud.registry import Store, VersionRow
 from edgecloud.versions import materialise
-from edgecommon.runtime import FAILURES, RuntimeModel, interpreter_for, load
 from modelwire.errors import ModelWireError, ShapeMismatch
-from modelwire.tensors import F32, Weights
+from modelwire.tensors import F32
 from modelwire.tflite.graph import LOGISTIC, SOFTMAX
 
 from . import products, tails
@@ -24,7 +25,7 @@ from . import products, tails
 Rows: TypeAlias = NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int], None]
 SMALLEST = 1e-7  # a probability below this counts as this, as on the board
-GUARD = 64  # rows of the base that are run both ways before a product is believed
+SECONDS_A_ROW = 0.1  # that a model may take, beyond what the first rows may
 
 
 class Probes(Protocol):
@@ -54,7 +55,6 @@ class Candidate:
 
     place: int  # in the order in which they were asked for
     differing: dict[str, F32]
-    state: Weights | None = None  # all of them, where they can't share
 
 
 def score(
@@ -121,94 +121,93 @@ class Judge:
     def __init__(self, base: materialise.LoadedBase, x: F32, wanted: NDArray[np.generic]) -> None:
         self.base, self.x, self.wanted = base, x, wanted
         self.named = {spec.name: held.reshape(spec.shape) for spec, held in zip(base.manifest.schema.tensors, base.weights, strict=True)}
-        self.runtime = load()
-        self._model: RuntimeModel | None = None
-        self._base: F32 | None = None
-
-    @property
-    def model(self) -> RuntimeModel:
-        """The base as the interpreter runs it; opened once."""
-        if self._model is None:
-            self._model = self.runtime.open(self.base.file.data, signature="")
-        return self._model
 
     def judge(self, candidates: Sequence[Candidate], out: Scores) -> None:
-        """Fill in the scores of these candidates."""
-        parts: dict[int | None, tuple[tails.Tail, list[Candidate]]] = {}
+        """Fill in the scores of these candidates. Raises RuntimeUnusable."""
+        groups, alone = self._grouped(candidates)
+        cuts = [self._cut(tail) for tail, _ in groups]
+        # What is to be run follows from what has come of the models before it: one process runs all of them, one after the other.
+        waiting = deque([*(cut for cut in cuts if cut is not None), *([self._model(Candidate(-1, {}))] if groups else [])])
+        runs = self._run(waiting)
+        features = [None if cut is None else next(runs) for cut in cuts]
+        base, again = next(runs) if groups else None, list[tuple[Candidate, Rows]]()
+        for (tail, together), run in zip(groups, features, strict=True):
+            given = self.x if tail.cut is None else run.output if run is not None and not run.reason else None
+            flat = None if given is None else given.reshape(len(self.x), -1)
+            if flat is None or base is None or base.output is None or not self._believed(tail, flat, base.output):
+                alone += together
+            else:
+                again += self._shared(tail, flat, together, out)
+        for one in alone:
+            waiting.append(self._model(one))
+            self._alone(one, next(runs), out)
+        for one, rows in again:
+            waiting.append(self._model(one, rows))
+            self._again(one, rows, next(runs), out)
+
+    def _grouped(self, candidates: Sequence[Candidate]) -> tuple[list[tuple[tails.Tail, list[Candidate]]], list[Candidate]]:
+        """Return the candidates that may share a pass, by where their tails begin, and the others."""
+        groups: dict[int | None, tuple[tails.Tail, list[Candidate]]] = {}
         found: dict[frozenset[str], tails.Tail | None] = {}
         alone = []
         for one in candidates:
             names = frozenset(one.differing)
-            if names and names not in found:
-                found[names] = tails.tail_of(self.base.file.data, names)
-            tail = found.get(names)
+            if names not in found:
+                found[names] = tails.tail_of(self.base.file.data, names) if names and self.base.file.head is None else None
+            tail = found[names]
             if tail is None or (tail.cut is None and len(tail.layers) > 1):  # nothing that a pass could share
                 alone.append(one)
             else:
-                parts.setdefault(tail.cut, (tail, []))[1].append(one)
-        for tail, together in parts.values():
-            if len(together) == 1 or not self._shared(tail, together, out):
-                alone += together
-        for one in alone:
-            self._alone(one, out)
+                groups.setdefault(tail.cut, (tail, []))[1].append(one)
+        alone += [one for _, together in groups.values() if len(together) == 1 for one in together]
+        return [group for group in groups.values() if len(group[1]) > 1], alone
 
-    def _alone(self, one: Candidate, out: Scores) -> None:
-        try:
-            values = self._run(one, self.x)
-        except (ModelWireError, *FAILURES) as error:
-            out.failed[one.place] = error.message if isinstance(error, ModelWireError) else " ".join(str(error).split())[:200]
+    def _run(self, waiting: deque[running.Runnable]) -> Iterator[running.ModelRun]:
+        def models() -> Iterator[running.Runnable]:
+            while waiting:
+                yield waiting.popleft()
+
+        limits = running.RunLimits(seconds=max(running.RunLimits().seconds, SECONDS_A_ROW * len(self.x)))
+        return running.outputs(models(), self.x, batches=True, limits=limits)
+
+    def _model(self, one: Candidate, rows: Rows | None = None) -> running.Runnable:
+        return running.Runnable(f"candidate {one.place}", self.base.file, {**self.named, **one.differing}, rows=rows)
+
+    def _cut(self, tail: tails.Tail) -> running.Runnable | None:
+        """Return what gives the features of a tail; None where they are the rows themselves, or the file can't be cut."""
+        file = tails.cut_file(self.base.file.data, tail) if tail.cut is not None else None
+        return None if file is None else replace(running.of_file("backbone", file), signature=tail.signature)
+
+    def _alone(self, one: Candidate, run: running.ModelRun, out: Scores) -> None:
+        if run.output is None:
+            out.failed[one.place] = run.reason
             return
         out.whole += 1
-        self._put(one.place, values, out)
+        self._put(one.place, run.output, out)
 
-    def _run(self, one: Candidate, x: F32) -> F32:
-        """Return what a candidate gives for samples, by the interpreter."""
-        self.model.set_weights({**self.named, **one.differing})
-        return self.model.evaluate(x)
-
-    def _shared(self, tail: tails.Tail, together: Sequence[Candidate], out: Scores) -> bool:
-        """Score candidates by one pass and one product; False where that would not be what the interpreter gives."""
-        features = self._features(tail)
-        if features is None or not self._believed(tail, features):
-            return False
-        width = products.at_once(len(self.x), tail, self.named)
+    def _shared(self, tail: tails.Tail, features: F32, together: Sequence[Candidate], out: Scores) -> list[tuple[Candidate, Rows]]:
+        """Score candidates by one product. Return which rows of which have to be run whole: rounding could decide them."""
+        width, again = products.at_once(len(self.x), tail, self.named), []
         for start in range(0, len(together), width):
             part = together[start : start + width]
             made = products.outputs_of(tail, features, self.named, [one.differing for one in part])
             near = self._put_all(tail, made, [one.place for one in part], out)
-            for one, unsure in zip(part, near, strict=True):
-                rows = np.flatnonzero(unsure)
-                if len(rows):
-                    out.near += len(rows)
-                    self._put(one.place, self._run(one, self.x[rows]), out, rows)
-            out.shared += len(part)
-        return True
+            again += [(one, np.flatnonzero(unsure)) for one, unsure in zip(part, near, strict=True) if unsure.any()]
+        out.shared += len(together)
+        return again
 
-    def _features(self, tail: tails.Tail) -> F32 | None:
-        """Return what the backbone gives for all rows, [rows, n]; None where its file can't be cut, or no setting runs it."""
-        if tail.cut is None:
-            return self.x.reshape(len(self.x), -1)
-        cut = tails.cut_file(self.base.file.data, tail)
-        if cut is None:
-            return None
-        width = self.model.batch if tail.signature == "eval" else 1
-        try:
-            runner = interpreter_for(self.runtime.interpreter, cut, delegates=True).get_signature_runner(tail.signature)
-            out = np.empty((len(self.x), tail.features), np.float32)
-            for start in range(0, len(self.x), width):
-                part = self.x[start : start + width]
-                full = np.concatenate([part, np.repeat(part[:1], width - len(part), 0)])
-                out[start : start + width] = runner(x=full)["output"].reshape(width, -1)[: len(part)]
-        except FAILURES:
-            return None
-        return out
+    def _again(self, one: Candidate, rows: Rows, run: running.ModelRun, out: Scores) -> None:
+        """Take in the rows that were run whole since rounding could decide them."""
+        if run.output is None:
+            out.failed[one.place] = run.reason
+            return
+        out.near += len(rows)
+        self._put(one.place, run.output, out, rows)
 
-    def _believed(self, tail: tails.Tail, features: F32) -> bool:
+    def _believed(self, tail: tails.Tail, features: F32, base: F32) -> bool:
         """Return whether the base comes out of a product as it does of the interpreter, within the bound of rounding."""
-        rows = slice(0, GUARD)
-        want = self._run(Candidate(0, {}), self.x[rows]).reshape(len(self.x[rows]), -1)
-        made = products.outputs_of(tail, features[rows], self.named, [{}])
-        got = products.values_of(tail, made.scores[0]).T
+        made = products.outputs_of(tail, features, self.named, [{}])
+        got, want = products.values_of(tail, made.scores[0]).T, base.reshape(len(base), -1)
         room = made.apart[0][:, None] * np.maximum(1, np.abs(got))
         if want.shape != got.shape:
             return False

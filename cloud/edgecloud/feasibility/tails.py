@@ -6,7 +6,7 @@ pass, and their layers run as one product. Formulas are those of TFLite's operat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -43,7 +43,7 @@ class Param:
     """A matrix or biases of a tail: a variable by its name in get_weights, or what stands in the file."""
 
     name: str = ""
-    value: F32 | None = None
+    value: F32 | None = field(default=None, compare=False)
     turned: bool = False  # the matrix is [inputs, neurons]
 
 
@@ -251,7 +251,7 @@ class _Walk:
             flags = [0, 0] if options is None else [options.integer(i, I8) for i in range(2)]
             if flags[0] or len(self.graph.tensors[side].shape) != 2:
                 raise _NoTail
-            matrix = Param(matrix.name, matrix.value, matrix.turned ^ (not flags[1]))
+            matrix = replace(matrix, turned=matrix.turned ^ (not flags[1]))
         else:
             if options is not None and options.integer(1, I8):
                 raise _NoTail  # weights in another order
@@ -278,12 +278,13 @@ class _Walk:
             inner = self._param(op.inputs[0])
             if inner is None or len(self._shape(inner)) != 2 or self._integers(op.inputs[1]) != (1, 0):
                 raise _NoTail
-            return Param(inner.name, inner.value, not inner.turned)
+            return replace(inner, turned=not inner.turned)
         if self.graph.is_constant(tensor) and self.graph.tensors[tensor].type == FLOAT32:
             shape, (start, size) = self.graph.tensors[tensor].shape, self.m.buffers[self.graph.tensors[tensor].buffer]
             if size != 4 * prod(shape):
                 raise _NoTail
-            return Param("", np.frombuffer(self.file, "<f4", prod(shape), start).reshape(shape))
+            value: F32 = np.frombuffer(self.file, "<f4", prod(shape), start).reshape(shape)
+            return Param("", value)
         return None
 
     def _integers(self, tensor: int) -> tuple[int, ...]:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["running", "sets"]
+__all__ = ["agreeing", "comparing", "intermediates", "running", "sets"]

@@ -36,7 +36,7 @@ class StockFile:
         """Return the output for one row, its codes as what they stand for."""
         self._interpreter.set_tensor(self._takes["index"], _coded(row[None], self._takes))
         self._interpreter.invoke()
-        return _numbers(self._interpreter.get_tensor(self._gives["index"]), self._gives)[0]
+        return np.asarray(_numbers(self._interpreter.get_tensor(self._gives["index"]), self._gives)[0], np.float32)
 
     def run(self, x: F32) -> tuple[F32, list[tuple[str, F32]]]:
         return np.stack([self.one(row) for row in x]), []
@@ -46,6 +46,36 @@ class StockFile:
 
     def details(self) -> dict[int, Any]:
         return {one["index"]: one for one in self._interpreter.get_tensor_details()}
+
+
+class CutFile:
+    """A file one of whose signatures gives something else than it was made for: called as it stands, in its batches."""
+
+    def __init__(self, installed: runtime.Runtime, file: bytes, signature: str) -> None:
+        parsed = tflite_file.parsed(file)
+        called = parsed.signatures[signature]
+        self._width = parsed.graphs[called.graph].tensors[called.inputs["x"]].shape[0]
+        failed: Exception | None = None
+        for delegates in (True, False):  # as `Runtime.open` tries them
+            try:
+                interpreter = runtime.interpreter_for(installed.interpreter, file, delegates=delegates)
+                self._runner = interpreter.get_signature_runner(signature)
+                self.delegate = runtime.delegate_of(interpreter)
+                return
+            except runtime.FAILURES as error:
+                failed = error
+        raise RuntimeError(str(failed))
+
+    def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Do nothing: they stand in the file."""
+
+    def run(self, x: F32) -> tuple[F32, list[tuple[str, F32]]]:
+        out = list[F32]()
+        for start in range(0, len(x), self._width):
+            part = x[start : start + self._width]
+            full = np.concatenate([part, np.repeat(part[:1], self._width - len(part), 0)])
+            out.append(np.array(self._runner(x=full)["output"], np.float32)[: len(part)])
+        return np.concatenate(out), []
 
 
 class Layers:
@@ -88,7 +118,7 @@ class Layers:
     def _one(self, row: F32) -> F32:
         if self._stock is not None:
             return self._stock.one(row)
-        return np.array(self._infer(x=np.ascontiguousarray(row[None], np.float32))["output"], np.float32)[0]
+        return np.asarray(self._infer(x=np.ascontiguousarray(row[None], np.float32))["output"][0], np.float32)
 
     def _value(self, index: int) -> F32:
         if self._stock is not None:
@@ -96,7 +126,7 @@ class Layers:
         else:
             value = _numbers(self._interpreter.get_tensor(index, self._graph), self._details[index])
         value = value[0] if value.ndim and value.shape[0] == 1 else value
-        return value.mean((0, 1), dtype=np.float32) if self._pool and value.ndim == 3 else value
+        return np.asarray(value.mean((0, 1)), np.float32) if self._pool and value.ndim == 3 else value
 
 
 def _computed(parsed: TfliteModel, number: int, details: Mapping[int, Any]) -> list[tuple[int, str]]:
@@ -141,14 +171,14 @@ def _coded(row: F32, details: Mapping[str, Any]) -> NDArray[Any]:
     dtype, (scale, zero) = details["dtype"], details["quantization"]
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
-        codes = np.rint(row / (scale or 1.0)) + zero
-        return np.clip(codes, info.min, info.max).astype(dtype).reshape(details["shape"])
-    return row.astype(dtype).reshape(details["shape"])
+        row = np.clip(np.rint(row / (scale or 1.0)) + zero, info.min, info.max)
+    coded: NDArray[Any] = row.astype(dtype).reshape(details["shape"])
+    return coded
 
 
 def _numbers(values: NDArray[Any], details: Mapping[str, Any]) -> F32:
     """Return what the codes of a tensor stand for, as float32; of one with a scale each channel, the codes."""
     scale, zero = details["quantization"]
     if values.dtype.kind in "iu" and scale:
-        return ((values.astype(np.int32) - zero) * np.float32(scale)).astype(np.float32)
+        return np.asarray((values.astype(np.int32) - zero) * np.float32(scale), np.float32)
     return np.array(values, np.float32)

@@ -11,7 +11,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ _BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, N
 Labels: TypeAlias = NDArray[np.int64]
 Rows: TypeAlias = NDArray[np.int64]
 Context: TypeAlias = Mapping[str, str]
+_Array = TypeVar("_Array", bound=NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -398,7 +399,6 @@ def _within(what: str, size: int, limit: int) -> None:
         raise TooLarge(what=what, size=size, limit=limit, fix="take fewer rows: a thousand tell an accuracy to within 3 %")
 
 
-def _still(values: Any) -> Any:
-    values = np.ascontiguousarray(values)
+def _still(values: _Array) -> _Array:
     values.flags.writeable = False
     return values

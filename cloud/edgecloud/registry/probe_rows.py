@@ -42,7 +42,7 @@ class IntermediateRow:
 
     layer: int  # in the order in which the layers are computed; OUTPUT: what the model gives
     name: str
-    error: float  # the largest |kept - computed|
+    error: float  # root mean square of what is kept less what was computed
     chunk: bytes  # names its bytes: digest of what was computed and of how it is kept
 
 

@@ -41,11 +41,11 @@ class Intermediates(Protocol):
     def chunk(self, digest: bytes) -> bytes | None:
         """Return the bytes of a chunk; None where they are gone or are not what was kept."""
 
-    def sizes(self, chunks: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-        """Return the bytes of those of these chunks that are kept, and how many intermediates each stands for."""
+    def sizes(self, chunks: Sequence[bytes]) -> dict[bytes, tuple[int, int, float]]:
+        """Return of those of these chunks that are kept their bytes, how many intermediates each stands for, and their error."""
 
     def put(self, observed: ObservedRow, layers: Sequence[IntermediateRow], chunks: Mapping[bytes, bytes]) -> None:
-        """Keep layers. chunks: bytes of those that are not kept yet."""
+        """Keep layers. chunks: bytes of those that are not kept yet, or are damaged."""
 
     def drop(self, observed: ObservedRow) -> None:
         """Forget what is kept of one; chunks that no other needs go with it. How often it was asked for stays."""

@@ -10,7 +10,7 @@ from modelwire.wire.signing import Fleet
 
 from .evaluations import Evaluations
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .keeping import Policies, States
+from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Tallies, Versions
 from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
@@ -38,6 +38,7 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    sketches: Sketches
     probes: ProbeSets
     intermediates: Intermediates
     evaluations: Evaluations

@@ -174,20 +174,22 @@ class SqliteIntermediates:
         row = self._database.maybe("SELECT bytes, proof FROM chunk WHERE digest = ?", digest)
         return bytes(row[0]) if row is not None and hashlib.sha256(row[0]).digest() == row[1] else None
 
-    def sizes(self, chunks: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-        out: dict[bytes, tuple[int, int]] = {}
+    def sizes(self, chunks: Sequence[bytes]) -> dict[bytes, tuple[int, int, float]]:
+        out: dict[bytes, tuple[int, int, float]] = {}
         for digest in chunks:
             row = self._database.maybe(
-                "SELECT size, (SELECT count(*) FROM intermediate WHERE chunk = digest) FROM chunk WHERE digest = ?", digest
+                "SELECT c.size, count(i.chunk), coalesce(max(i.error), 0.0) FROM chunk c LEFT JOIN intermediate i ON i.chunk = c.digest"
+                " WHERE c.digest = ? GROUP BY c.digest",
+                digest,
             )
             if row is not None:
-                out[digest] = row[0], row[1]
+                out[digest] = row[0], row[1], row[2]
         return out
 
     def put(self, observed: ObservedRow, layers: Sequence[IntermediateRow], chunks: Mapping[bytes, bytes]) -> None:
         with self._database.transaction():
             for digest, data in chunks.items():
-                new = "INSERT INTO chunk VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+                new = "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?, ?)"
                 self._database.run(new, digest, hashlib.sha256(data).digest(), len(data), data)
             for one in layers:
                 new = "INSERT INTO intermediate VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
