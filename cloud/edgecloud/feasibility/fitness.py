@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgecloud.registry import EvaluationRow, LineageRow, Status, Store, VersionRow
 from edgecloud.versions import cards
 from modelwire.cards.card import Card, merge
-from modelwire.errors import WireError
+from modelwire.errors import Unfit, WireError
 from modelwire.wire import cbor
 
 ALL, OWN = "", "own"  # contexts: all rows; the rows that a version is judged by
@@ -59,10 +59,10 @@ class UnfitVersion:
 def unfit(store: Store, version_ids: Iterable[int], among: Collection[bytes] | None = None) -> dict[int, UnfitVersion]:
     """Return the versions that are unfit, each with why. Those that were not scored are not among them: `unscored` tells which.
 
-    among: digests of the probe sets that count; None: all on which versions were scored.
+    among: digests of the probe sets that count; None: all that there are.
     """
     ids, out = list(dict.fromkeys(version_ids)), dict[int, UnfitVersion]()
-    for probes in store.evaluations.probes() if among is None else sorted(among):
+    for probes in sorted({row.digest for row in store.probes.all()} if among is None else among) if ids else ():
         whole, own = (store.evaluations.matrix(probes, ids, context) for context in (ALL, OWN))
         odd = [id for id in ids if whole[id] and whole[id][ALL].broken]
         low = [id for id in ids if own[id] and _is_below_base(own[id][OWN])]
@@ -80,10 +80,25 @@ def unfit(store: Store, version_ids: Iterable[int], among: Collection[bytes] | N
 def unscored(store: Store, version_ids: Iterable[int]) -> list[int]:
     """Return the versions that were scored on no probe set, or that could not be run on any."""
     ids, done = list(dict.fromkeys(version_ids)), set[int]()
-    for probes in store.evaluations.probes():
+    for probes in {row.digest for row in store.probes.all()} if ids else ():
         held = store.evaluations.matrix(probes, ids, ALL)
         done |= {id for id in ids if held[id] and not held[id][ALL].fault}
     return [id for id in ids if id not in done]
+
+
+def require_fit(store: Store, lineage: LineageRow, version: VersionRow) -> None:
+    """Raise Unfit for a version that is unfit, or that nobody scored; the error says which one to take in its place."""
+    name = f"{lineage}@{version.version}"
+    found = unfit(store, [version.id]).get(version.id)
+    if found is not None:
+        near = nearest_fit(store, lineage, version)
+        none = f"no version of {lineage} that was scored is fit: take {lineage}@base"
+        fix = f"edgecloud materialise {lineage}@{near.version} --fit-only: the nearest that is fit" if near else none
+        raise Unfit(name=name, reason=found.words, fix=fix)
+    if unscored(store, [version.id]):
+        sets = store.probes.all()
+        fix = f"edgecloud matrix --model {lineage.model} --versions all --update" if sets else "edgecloud probes add NAME FILE.npz"
+        raise Unfit(name=name, reason="it was scored on no probe set" + ("" if sets else ", since there is none"), fix=fix)
 
 
 def judge(

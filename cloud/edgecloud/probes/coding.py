@@ -109,7 +109,8 @@ def _quantised(flat: F32) -> tuple[F32, NDArray[np.uint8]]:
 def _moved_to_means(rising: F32, count: int) -> F32:
     """Return at most so many levels for values that rise."""
     quantiles = rising[np.linspace(0, rising.size - 1, count // 2).astype(np.int64)]
-    levels = np.unique(np.append(quantiles, np.linspace(rising[0], rising[-1], count - count // 2, dtype=np.float32)))
+    evenly = np.linspace(float(rising[0]), float(rising[-1]), count - count // 2).astype(np.float32)
+    levels = np.unique(np.append(quantiles, evenly))
     sums = np.append(0, np.cumsum(rising, dtype=np.float64))
     for _ in range(ROUNDS):
         edges = np.append(0, np.append(np.searchsorted(rising, _between(levels), side="right"), rising.size))
