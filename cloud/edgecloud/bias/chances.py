@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 F64 = NDArray[np.float64]
 
-_POINTS, _WIDE = 81, 12.0  # of the integral over the second share: how many, and how many deviations to either side of its mode
+_POINTS, _WIDE = 49, 9.0  # of the integral over the second share: how many, and how many deviations to either side of its mode
 _STEPS, _TINY = 400, 1e-300
 _MANY = 40  # degrees of freedom from which a series gives Student's quantile
 
@@ -48,6 +48,21 @@ def _above(x: F64, n: F64, y: F64, m: F64, clumped: bool) -> F64:
     else:
         below = beta_below(share, x[:, None], (n - x + 1)[:, None])
     return np.asarray(np.minimum(1.0, (weight * below).sum(1) / weight.sum(1)), np.float64)
+
+
+def at_most_far_off(x: F64, n: F64, y: F64, m: F64) -> F64:
+    """Return a number that `above_by_chance` is below where it is tiny: for shares so far apart that nobody asks how far. Shares x and y.
+
+    The root of Chernoff's bounds of both forms, against the second share with six of its deviations on top; 1 where that is not below x.
+    """
+    edge = np.clip(y + 6 * np.sqrt((y * (1 - y) + 1 / m) / m) + 6 / m, 1e-12, 1 - 1e-12)
+    x = np.clip(x, 1e-12, 1 - 1e-12)
+    apart = np.minimum(_relative_entropy(x, edge), _relative_entropy(edge, x))
+    return np.asarray(np.where(x > edge, np.exp(-0.5 * np.maximum(n - 1, 0) * apart), 1.0), np.float64)
+
+
+def _relative_entropy(a: F64, b: F64) -> F64:
+    return np.asarray(a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b)), np.float64)
 
 
 def beta_below(share: ArrayLike, a: ArrayLike, b: ArrayLike) -> F64:

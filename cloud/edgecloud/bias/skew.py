@@ -13,7 +13,7 @@ from modelwire.cards.facts import FACTS
 from modelwire.cards.shift import ANOTHER, SHIFTED
 from modelwire.cards.sketch import Channel
 
-from .chances import F64, above_by_chance, widening
+from .chances import F64, above_by_chance, at_most_far_off, widening
 from .telling import Told
 from .views import FieldView, view_of
 
@@ -21,7 +21,9 @@ FALSE_ALARMS = 0.05  # of fleets without any bias, in so many at most a device i
 COMMON = 1 / 3  # of the devices: where more are beyond chance, the fleet differs in a field as a rule
 TRAIT = 0.9  # of the devices: where so many have one value each, a tag is a trait of a device, and no matter of chance
 BATCHES_MIN, FREEDOM_MIN = 3, 20  # of blocks put together, for what they differ by to be counted
+_MEDIAN_OF, _TELLING, _MEDIAN_SQUARE = 10, 1.0, 0.4549  # devices that a median needs; their variance; the median of chi-squared, 1 degree
 _CLEAR = 2.5  # deviations below which a chance is not worth its exact value: no fleet is so small that it would count
+_FAR = 1e-12  # a chance below which no exact value is asked for: no fleet is so large that it would count
 _LACKING = 0.1  # of the fleet's share of a cell, at most, has a device that lacks it
 _USUAL = 0.05  # share of the fleet from which on a cell is one that a device can lack
 
@@ -89,9 +91,8 @@ def judged(told: Sequence[Told], axes: dict[str, Channel], fields: Sequence[str]
     out.sort(key=lambda one: (not one.beyond, -one.psi, one.field, one.device))
     common: dict[str, int] = {}
     for field in measured:
-        beyond = sum(one.beyond for one in out if one.field == field.view.field)
-        if beyond > COMMON * len(field.view.devices):
-            common[field.view.field] = beyond
+        if field.differing > COMMON * len(field.view.devices):
+            common[field.view.field] = field.differing
     single = tuple(view.field for view in views if view.field not in traits and len(view.sizes) == len(view.devices))
     alone = tuple(name for name in wanted if name not in {view.field for view in views})
     return Judgement(tuple(out), tests, alarms, traits, common, single, alone)
@@ -123,9 +124,16 @@ class _Field:
         everybody = np.ones(len(view.devices), bool)
         chance = self._by_chance(everybody)  # [devices, events, 2]: that it has so many, so few
         self.psi = self._stability()
+        self.differing = 0
         if not trait and view.events:
             # Others that stand out pull the fleet's mean away from a device that is as most are: it has to differ from these, too.
-            chance = np.maximum(chance, self._by_chance(self._typical(chance, tail)))
+            among = self._typical(chance)
+            chance = np.maximum(chance, self._by_chance(among))
+            self.differing = int(((chance.min((1, 2)) <= self.event_tail) & (self.psi > SHIFTED)).sum())
+            usual = self._usual(among)
+            if (usual > 1).any():
+                self.spread = self.spread * usual
+                chance = np.maximum(self._by_chance(everybody), self._by_chance(among))
         self.chance = chance
         self.p = np.full(len(view.devices), math.nan) if trait else np.minimum(1, 2 * events * chance.min((1, 2), initial=1.0))
 
@@ -144,7 +152,9 @@ class _Field:
             with np.errstate(divide="ignore", invalid="ignore"):
                 z = np.where(m > 0, (x - y) / np.sqrt(np.maximum(pooled * (1 - pooled), 1e-12) * (1 / size + 1 / np.maximum(m, 1e-9))), 0)
             clear = (z > _CLEAR) & (m > 0)
-            out[..., side] = np.where(clear, 1.0, _normal_above(z))
+            far = at_most_far_off(x, size, y, np.maximum(m, 1e-9))
+            clear &= far > _FAR
+            out[..., side] = np.where(far > _FAR, _normal_above(z), far)
             where = np.nonzero(clear)
             size_at, m_at = np.broadcast_to(size, x.shape)[where], np.broadcast_to(m, x.shape)[where]
             asked = x[where] * size_at, size_at, y[where] * m_at, m_at
@@ -153,7 +163,7 @@ class _Field:
             out[(*where, np.full(len(where[0]), side))] = found
         return out
 
-    def _typical(self, chance: F64, tail: float) -> NDArray[np.bool_]:
+    def _typical(self, chance: F64) -> NDArray[np.bool_]:
         """Return the devices without those that stand out the most; all of them where that would be half of the fleet or more."""
         among = np.ones(len(self.view.devices), bool)
         for _ in range(len(self.view.devices)):
@@ -166,6 +176,22 @@ class _Field:
             among &= ~gone
             chance = self._by_chance(among)
         return among
+
+    def _usual(self, among: NDArray[np.bool_]) -> F64:
+        """Return by how much more than by chance any two devices of this fleet differ in each event: 1, or more where no two cameras
+        are alike. The median device says so, which those that stand out hardly move (Devlin and Roeder, Genomic control, 1999).
+        """
+        view, n, part = self.view, self.totals[:, None], among[:, None]
+        share = np.add.reduceat(view.blocks, view.starts, 0) / n
+        middle = (share * n * part).sum(0) / np.maximum((n * part).sum(0), 1e-9)
+        size = n / self.spread
+        variance = np.maximum(middle * (1 - middle) / size, 1e-12)
+        telling = size * middle * (1 - middle) >= _TELLING
+        square = np.where(telling, (share - middle) ** 2 / variance, math.nan)
+        out = np.ones(len(view.events))
+        for event in np.flatnonzero(telling.sum(0) >= _MEDIAN_OF):
+            out[event] = max(1.0, float(np.nanmedian(square[:, event])) / _MEDIAN_SQUARE)
+        return out
 
     def _stability(self) -> F64:
         """Return the index of each device against all others, as `modelwire.cards.card.stability` does."""
@@ -222,7 +248,11 @@ def _plainest(chance: F64, share: F64, fleet: F64) -> int:
 
 
 def _normal_above(z: F64) -> F64:
-    return np.asarray(np.vectorize(lambda v: 0.5 * math.erfc(v / math.sqrt(2)), otypes=[np.float64])(z), np.float64)
+    """Return the chance that a normal number is above z, to 1e-7: Abramowitz and Stegun, 26.2.17."""
+    t = 1 / (1 + 0.2316419 * np.abs(z))
+    tail = np.exp(-z * z / 2) / math.sqrt(2 * math.pi) * t
+    tail = tail * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
+    return np.asarray(np.where(z < 0, 1 - tail, tail), np.float64)
 
 
 def _design_effects(view: FieldView, tail: float) -> tuple[F64, F64]:
@@ -251,7 +281,10 @@ def _design_effects(view: FieldView, tail: float) -> tuple[F64, F64]:
         within = np.where(apart[:, None], alike, 0)
         of_event = np.clip(more.sum(0) / np.maximum(within.sum(0), 1e-9), 0, 1)
         of_field = float(np.clip(more.sum() / max(within.sum(), 1e-9), 0, 1))
-        wider = widening(tail, freedom * max(1, len(view.cells) - 1))
+        # Events tell as much of the spread as so many that do not hang together (Satterthwaite): hours hang on the light, classes hardly.
+        products = off[np.repeat(apart, many)].T @ off[np.repeat(apart, many)]
+        independent_events = float(np.trace(products) ** 2 / max((products**2).sum(), 1e-9))
+        wider = widening(round(tail, 12), round(freedom * max(1.0, independent_events), 1))
         grown = 1 + np.maximum(of_event, of_field)[None, :] * np.maximum(pairs, 0) / np.maximum(n, 1e-9)
         own = np.where((many >= 4)[:, None] & (independent > 0), variance / np.maximum(independent, 1e-9), 1)
         every = np.maximum(every, np.maximum(grown * wider, own))
