@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from edgecommon.files import read_model_file
 from modelwire.errors import ModelError
 from modelwire.tensors import F32
 
@@ -18,7 +21,9 @@ from .probes import agreeing, intermediates, sets
 from .probes.comparing import layers_apart
 from .probes.intermediates import VersionSeen
 from .registry import SqliteStore
-from .versions import comparing, listing, materialise, naming
+from .searching import identify, nearest
+from .searching.nearest import Search
+from .versions import changes, comparing, listing, materialise, naming
 from .versions.listing import Listing
 
 Row = dict[str, Any]
@@ -40,6 +45,45 @@ class Comparisons:
             {"name": r.name, "model": r.model, "rows": r.rows, "shape": r.shape, "bytes": r.size, "added": listing.time_of(r.added_at),
              "digest": r.digest.hex()}
             for r in self._store.probes.all()
+        )  # fmt: skip
+        return Listing(rows, columns)
+
+    def nearest(self, name: str, count: int = 5, *, every: bool = False, exact: bool = False) -> Listing:
+        """Return a row a version that is near to one, the nearest first, by exact distance in units of the base's lattice.
+
+        every: look among all versions, and not the newest of each model alone; exact: measure all, and leave nothing to sketches.
+        """
+        (place,) = self._places((name,))
+        return _neighbours(nearest.nearest(self._store, place, count=count, every=every, exact=exact))
+
+    def identify(self, file: str | os.PathLike[str], count: int = 3) -> Listing:
+        """Return a row a version whose model a file is: its weights are those, bit for bit; where it is nobody's, what it is nearest to.
+
+        No rows for a base as it is. Raises MissingFile, NotTrainable, NonFinite, or WrongBase for tensors of no base in the registry.
+        """
+        path = Path(file)
+        found = identify.identify(self._store, read_model_file(path, "the model file"), name=path.name, count=count)
+        if found.search is not None:
+            return _neighbours(found.search)
+        rows = (
+            {"version": str(one), "device": one.lineage.device, "model": one.lineage.model, "number": one.version.version, "distance": 0.0,
+             "changed": 0}
+            for one in found.owners
+        )  # fmt: skip
+        return Listing(rows, _NEAR)
+
+    def changes(self, name: str, most: int = 100) -> Listing:
+        """Return a row a version and tensor: how far it moved, over the norm of what was there; of a model's newest versions.
+
+        nan where a version can't be rebuilt any more.
+        """
+        found = changes.changes(self._store, naming.find_lineage(self._store, naming.parse(name)), most)
+        columns = ("version", "tensor", "relative")
+        if found is None:
+            return Listing(columns=columns)
+        rows = (
+            {"version": number, "tensor": tensor, "relative": float(found.relative[t, v])}
+            for v, number in enumerate(found.versions) for t, tensor in enumerate(found.tensors)
         )  # fmt: skip
         return Listing(rows, columns)
 
@@ -66,8 +110,8 @@ class Comparisons:
         columns = ("of", "rows", "right_first", "right_second", "only_first", "only_second", "p")
         found = agreeing.agreement(_output(both[0]), _output(both[1]), probes)
         rows = (
-            {"of": r.of or "all", "rows": r.n, "right_first": r.right_a, "right_second": r.right_b, "only_first": r.only_a, "only_second": r.only_b,
-             "p": r.p}
+            {"of": r.of or "all", "rows": r.n, "right_first": r.right_a, "right_second": r.right_b, "only_first": r.only_a,
+             "only_second": r.only_b, "p": r.p}
             for r in found.accuracies
         )  # fmt: skip
         return Listing(rows, columns)
@@ -170,6 +214,18 @@ class Comparisons:
             if one.reason:
                 raise ModelError(model=one.name, reason=f"on {row.name}: {one.reason}", fix="fleet.compare compares weights alone")
         return both, probes
+
+
+_NEAR = ("version", "device", "model", "number", "distance", "changed")
+
+
+def _neighbours(found: Search) -> Listing:
+    rows = (
+        {"version": str(one), "device": one.lineage.device, "model": one.lineage.model, "number": one.version.version,
+         "distance": one.apart.distance, "changed": one.apart.changed}
+        for one in found.neighbours
+    )  # fmt: skip
+    return Listing(rows, _NEAR)
 
 
 def _output(one: VersionSeen) -> F32:

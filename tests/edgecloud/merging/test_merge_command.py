@@ -50,7 +50,7 @@ def merge(desk: Desk, *words: str, out: str = "merged.tflite") -> dict[str, Any]
 
 
 def test_a_merge_is_the_integer_mean_in_any_order_and_a_base_as_any_other(fleet: Fleet) -> None:
-    desk, _, devices = fleet
+    desk = fleet[0]
     said = merge(desk, "--devices", "pi-1,pi-2@1,pi-3,pi-4@2", "--rule", "mean")
     assert [one["name"] for one in said["parents"]] == ["pi-1/digits@2", "pi-2/digits@1", "pi-3/digits@2", "pi-4/digits@2"]
     made = (desk.folder / "merged.tflite").read_bytes()
@@ -80,7 +80,7 @@ def test_a_merge_is_the_integer_mean_in_any_order_and_a_base_as_any_other(fleet:
 
 
 def test_the_lineage_of_a_device_on_a_merged_base_says_what_that_was_made_of(fleet: Fleet) -> None:
-    desk, opened, devices = fleet
+    desk, opened, _ = fleet
     merge(desk, "--devices", "pi-1,pi-2", "--rule", "mean")
     desk.ok("bases", "add", "merged.tflite", "--no-rehearse")
     desk.ok("devices", "add", "pi-9", write_key(KeyKind.DEVICE, key_of("pi-9").public))
@@ -115,7 +115,7 @@ def test_weights_are_given_or_those_of_the_cards(fleet: Fleet) -> None:
 
 @pytest.mark.slow("runs models in processes of their own", seconds=4)
 def test_a_merge_is_judged_before_it_is_written(fleet: Fleet) -> None:
-    desk, _, devices = fleet
+    desk = fleet[0]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 4)).astype(np.float32)
     np.savez(desk.folder / "rows.npz", x=x, y=rng.integers(0, 3, 40))
@@ -166,19 +166,20 @@ def test_an_unfit_version_is_refused_by_name(fleet: Fleet) -> None:
     desk = fleet[0]
     store = open_registry(desk.folder / "fleet.db", readonly=True)
     of = parents.chosen(store, ["pi-1", "pi-2"])
-    with pytest.raises(BadArgument, match="pi-2/digits@2 is unfit: it says 0.99"):
+    with pytest.raises(BadArgument, match=r"pi-2/digits@2 is unfit: it says 0\.99"):
         parents.require_mergeable(store, of, {of[1].version.id: "unfit: it says 0.99"})
     assert parents.require_mergeable(store, of, {}).name == "digits"
     store.close()
 
 
 def test_an_erased_parent_leaves_no_row_and_is_counted(fleet: Fleet) -> None:
-    desk, opened, _ = fleet
+    desk = fleet[0]
     merge(desk, "--devices", "pi-1,pi-2,pi-3", "--rule", "mean")
     desk.ok("bases", "add", "merged.tflite", "--no-rehearse")
     desk.ok("erase", "pi-2", "--yes")
     shown = desk.json("bases", "show", "merged")["merged_from"]
-    assert (shown["versions"], shown["erased"]) == (3, 1) and [one["name"] for one in shown["parents"]] == ["pi-1/digits@2", "pi-3/digits@2"]
+    assert (shown["versions"], shown["erased"]) == (3, 1)
+    assert [one["name"] for one in shown["parents"]] == ["pi-1/digits@2", "pi-3/digits@2"]
     assert "1 of them of devices that were erased" in desk.ok("bases", "show", "merged")
     assert desk.json("verify", "--all")["tampered"] == []
 
