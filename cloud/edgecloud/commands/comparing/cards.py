@@ -79,7 +79,9 @@ def _by_device(findings: Sequence[Finding], limit: int | None) -> str:
     columns = [
         Column("device"), Column("psi"), Column("chance"), Column("p", 2), Column("so it is", 1, words=True), Column("where", words=True),
     ]  # fmt: skip
-    rows: list[tuple[object, ...]] = [(one.device, f"{one.psi:.2f}", f"{one.by_chance:.2f}", _p(one.p), one.words, _where(one)) for one in findings]
+    rows: list[tuple[object, ...]] = [
+        (one.device, f"{one.psi:.2f}", f"{one.by_chance:.2f}", _p(one.p), one.words, _where(one)) for one in findings
+    ]
     fields = sorted({one.field for one in findings})
     if len(fields) > 1:
         columns, rows = [Column("field"), *columns], [(one.field, *row) for one, row in zip(findings, rows, strict=True)]
