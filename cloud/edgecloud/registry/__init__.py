@@ -8,6 +8,7 @@ from __future__ import annotations
 from .blobs import BlobStore
 from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
+from .probe_rows import OUTPUT, IntermediateRow, ObservedRow, ProbeRow
 from .rows import (
     ActRow,
     AlarmRow,
@@ -47,6 +48,7 @@ from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry,
 
 __all__ = [
     "FILES_FROM",
+    "OUTPUT",
     "ActRow",
     "AlarmRow",
     "Annotation",
@@ -59,6 +61,7 @@ __all__ = [
     "ErasureRow",
     "EvaluationRow",
     "HeadRow",
+    "IntermediateRow",
     "KeptTally",
     "KindTally",
     "LineageRow",
@@ -69,10 +72,12 @@ __all__ = [
     "ModelOutline",
     "ModelWish",
     "NewVersion",
+    "ObservedRow",
     "OpenTransfer",
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "ProbeRow",
     "RecentEntries",
     "Refusal",
     "Rejection",

@@ -378,6 +378,7 @@ class EvaluationRow:
     context: str  # TAG=VALUE[,TAG=VALUE...]: the rows that carry all of these; empty: all rows
     n: int  # rows of the context
     right: int | None  # of them; None where the labels are no classes, or the version could not be run
+    base_right: int | None  # that its base has right of the same rows; None: not held against it
     loss: float | None  # summed over the rows that gave numbers; None: none did, or the loss is not known
     broken: int  # rows on which an output was no number, or infinite
     milliseconds: float  # that scoring took, of all rows, for this version alone

@@ -30,13 +30,16 @@ def scored(tmp_path: Path) -> Iterator[tuple[SqliteStore, list[int]]]:
 
 
 def row(subject: int | bytes, context: str = "", probes: bytes = SET, **fields: object) -> EvaluationRow:
-    return replace(EvaluationRow(subject, probes, context, 10, 7, 4.5, 0, 2.0, 9), **fields)  # type: ignore[arg-type]
+    return replace(EvaluationRow(subject, probes, context, 10, 7, 8, 4.5, 0, 2.0, 9), **fields)  # type: ignore[arg-type]
 
 
 def test_scores_are_told_by_subject_set_and_context(scored: tuple[SqliteStore, list[int]]) -> None:
     store, ids = scored
     base = store.bases.all()[0].commit
-    held = [row(ids[0]), row(ids[0], "light=night", n=4, right=1), row(ids[1]), row(base), row(ids[0], probes=OTHER, right=None, loss=None)]
+    held = [
+        row(ids[0]), row(ids[0], "light=night", n=4, right=1, base_right=None), row(ids[1]), row(base),
+        row(ids[0], probes=OTHER, right=None, loss=None),
+    ]  # fmt: skip
     store.evaluations.put(held)
     assert store.evaluations.of(ids[0]) == [held[0], held[1], held[4]] and store.evaluations.of(ids[0], OTHER) == [held[4]]
     assert store.evaluations.of(base) == [held[3]] and store.evaluations.of(b"x" * 32) == []
@@ -66,7 +69,10 @@ def test_many_subjects_are_asked_for_at_once(scored: tuple[SqliteStore, list[int
     assert store.evaluations.missing(SET, many) == many[:-1]
 
 
-@pytest.mark.parametrize("wrong", [row(1, right=11), row(1, n=0, right=0), row(1, probes=b"short"), row(999), row(b"y" * 32)])
+WRONG = (row(1, right=11), row(1, n=0, right=0, base_right=None), row(1, base_right=11), row(1, probes=b"short"), row(999), row(b"y" * 32))
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_score_of_nothing_or_of_nobody_is_refused_with_all_beside_it(scored: tuple[SqliteStore, list[int]], wrong: EvaluationRow) -> None:
     store, ids = scored
     subject = ids[0] if wrong.subject == 1 else wrong.subject

@@ -39,7 +39,7 @@ def both(centre: Centre, base: Base) -> Centre:
         store.inbox.hold(WaitingMessage(0, name, "other", "update", "unknown-base", b"m", b"b", b"x", 1, 0))
         store.devices.reject(name, bytes([len(name)]) * 32, 1)
         store.states.put(store.versions.of(lineage.id)[5].id, lineage.id, b"a state", 1)
-        store.evaluations.put([EvaluationRow(v.id, b"p" * 32, "", 3, 2, 0.5, 0, 1.0, 1, name) for v in store.versions.of(lineage.id)])
+        store.evaluations.put([EvaluationRow(v.id, b"p" * 32, "", 3, 2, None, 0.5, 0, 1.0, 1, name) for v in store.versions.of(lineage.id)])
     keep(store, "last 2")
     thinner(store).run()
     sign(store)

@@ -65,7 +65,7 @@ def test_a_backup_of_each_older_release_is_restored(
     tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     older, apply = tmp_path / "older.db", Migrations.apply
-    names = {12: "m013_keeping", 13: "m014_thinning", 14: "m015_tallies", 15: "m018_evaluations"}
+    names = {12: "m013_keeping", 13: "m014_thinning", 14: "m015_tallies", 15: "m016_sketches"}
     with monkeypatch.context() as patch:
         patch.setattr(Migrations, "apply", lambda self, tables: apply(self, tables, stop_before=names[number]))
         patch.setattr(schema, "SCHEMA", number)

@@ -31,6 +31,12 @@ class Evaluations(Protocol):
     def missing(self, probes: bytes, subjects: Sequence[int | bytes]) -> list[int | bytes]:
         """Return the subjects that were not scored on a probe set, in their order."""
 
+    def due(self, probes: bytes, model: str, bases: Sequence[bytes], since: int, above: int, limit: int) -> list[int]:
+        """Return verified versions that were not scored on a probe set, the newest first.
+
+        model: of this name, any where it is empty; bases: on one of these; since: received then or later; above: with a higher id.
+        """
+
     def probes(self, subject: int | bytes | None = None) -> list[bytes]:
         """Return the digests of the probe sets on which a subject was scored, or any."""
 

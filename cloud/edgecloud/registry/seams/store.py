@@ -10,8 +10,9 @@ from modelwire.wire.signing import Fleet
 
 from .evaluations import Evaluations
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from .keeping import Policies, States
+from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Tallies, Versions
+from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -37,6 +38,9 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    sketches: Sketches
+    probes: ProbeSets
+    intermediates: Intermediates
     evaluations: Evaluations
     blobs: BlobStore
 

@@ -13,6 +13,7 @@ _COLUMNS = """
   context TEXT NOT NULL,
   n INTEGER NOT NULL CHECK (n > 0),
   "right" INTEGER CHECK ("right" BETWEEN 0 AND n),
+  base_right INTEGER CHECK (base_right BETWEEN 0 AND n),
   loss REAL,
   broken INTEGER NOT NULL CHECK (broken BETWEEN 0 AND n),
   milliseconds REAL NOT NULL CHECK (milliseconds >= 0),
@@ -27,7 +28,7 @@ CREATE TABLE base_evaluation (
   base BLOB NOT NULL REFERENCES base ("commit"),{_COLUMNS}  PRIMARY KEY (base, probes, context)
 )
 """
-_OF = 'SELECT {0}, probes, context, n, "right", loss, broken, milliseconds, at, fault FROM {1}'
+_OF = 'SELECT {0}, probes, context, n, "right", base_right, loss, broken, milliseconds, at, fault FROM {1}'
 _VERSIONS, _BASES = _OF.format("version_id", "evaluation"), _OF.format("base", "base_evaluation")
 
 
@@ -42,8 +43,9 @@ class SqliteEvaluations:
             for row in rows:
                 table = "evaluation" if isinstance(row.subject, int) else "base_evaluation"
                 self._database.run(
-                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    row.subject, row.probes, row.context, row.n, row.right, row.loss, row.broken, row.milliseconds, row.at, row.fault,
+                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    row.subject, row.probes, row.context, row.n, row.right, row.base_right, row.loss, row.broken, row.milliseconds, row.at,
+                    row.fault,
                 )  # fmt: skip
 
     def of(self, subject: int | bytes, probes: bytes | None = None) -> list[EvaluationRow]:
@@ -62,7 +64,7 @@ class SqliteEvaluations:
             for start in range(0, len(some), _AT_ONCE):
                 part = some[start : start + _AT_ONCE]
                 where = f"{column} IN ({', '.join('?' * len(part))}) AND probes = ?"
-                values = [*part, probes]
+                values: list[object] = [*part, probes]
                 if context is not None:
                     where, values = f"{where} AND context = ?", [*values, context]
                 for row in self._database.all(f"{all_of} WHERE {where}", *values):
@@ -71,6 +73,17 @@ class SqliteEvaluations:
 
     def missing(self, probes: bytes, subjects: Sequence[int | bytes]) -> list[int | bytes]:
         return [subject for subject, held in self.matrix(probes, subjects, "").items() if not held]
+
+    def due(self, probes: bytes, model: str, bases: Sequence[bytes], since: int, above: int, limit: int) -> list[int]:
+        marks = ", ".join("?" * len(bases))
+        rows = self._database.all(
+            "SELECT v.id FROM version v JOIN lineage l ON l.id = v.lineage"
+            f" WHERE v.id > ? AND v.status = 'verified' AND v.received_at >= ? AND ? IN ('', l.model) AND v.base IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM evaluation e WHERE e.version_id = v.id AND e.probes = ? AND e.context = '')"
+            " AND NOT EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = v.id AND t.gone = 1) ORDER BY v.id DESC LIMIT ?",
+            above, since, model, *bases, probes, limit,
+        )  # fmt: skip
+        return [int(row[0]) for row in rows]
 
     def probes(self, subject: int | bytes | None = None) -> list[bytes]:
         if subject is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
-from . import deleting, evaluations, tallies, views
+from . import deleting, evaluations, probing, sketches, tallies, views
 from . import tables as tables_of
 from .database import no_registry
 
@@ -95,6 +95,16 @@ def steps(migrations: Migrations) -> None:
     def m015_tallies(tables: Any) -> None:
         _run(tables, tallies.TABLES)
         tallies.count_all(tables)
+
+    @migrations(name="m016_sketches")
+    def m016_sketches(tables: Any) -> None:
+        _run(tables, sketches.TABLES)
+
+    @migrations(name="m017_probes")
+    def m017_probes(tables: Any) -> None:
+        _run(tables, probing.TABLES)
+        _keep(tables, *probing.WRITE_ONCE)
+        probing.hold_bytes(tables, _trigger)
 
     @migrations(name="m018_evaluations")
     def m018_evaluations(tables: Any) -> None:

@@ -12,8 +12,9 @@ from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.evaluations import Evaluations
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
-from edgecloud.registry.seams.keeping import Policies, States
+from edgecloud.registry.seams.keeping import Policies, Sketches, States
 from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
+from edgecloud.registry.seams.probing import Intermediates, ProbeSets
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -30,6 +31,8 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
+from .probing import SqliteIntermediates, SqliteProbeSets
+from .sketches import SqliteSketches
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
 from .trusts import SqliteActs, SqliteTrusts
@@ -69,6 +72,9 @@ class SqliteStore:
         self.files = FileBlobs(blob_folder(database.path))
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
+        self.sketches: Sketches = SqliteSketches(database)
+        self.probes: ProbeSets = SqliteProbeSets(database)
+        self.intermediates: Intermediates = SqliteIntermediates(database)
         self.evaluations: Evaluations = SqliteEvaluations(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
