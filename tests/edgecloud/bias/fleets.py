@@ -14,7 +14,7 @@ from modelwire.cards.privacy import Privacy, leaving
 from modelwire.cards.sketch import Channel, Sketch
 
 LIGHT, WEATHER = {"day": 0.6, "dusk": 0.15, "night": 0.25}, {"clear": 0.6, "fog": 0.15, "rain": 0.25}
-LABELS, LEVELS = {n: 0.1 for n in range(10)}, {0: 0.05, 1: 0.25, 2: 0.4, 3: 0.25, 4: 0.05}
+LABELS, LEVELS = dict.fromkeys(range(10), 0.1), {0: 0.05, 1: 0.25, 2: 0.4, 3: 0.25, 4: 0.05}
 HOURS = {"day": range(9, 17), "dusk": (6, 7, 8, 17, 18, 19), "night": (20, 21, 22, 23, 0, 1, 2, 3, 4, 5)}
 CHANNEL = Channel("brightness")
 Rng = np.random.Generator

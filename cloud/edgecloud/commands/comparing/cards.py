@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 from edgecloud.bias import fleet as fleets
 from edgecloud.bias import helping
@@ -12,6 +13,7 @@ from edgecloud.bias.helping import Lack, Scored
 from edgecloud.bias.skew import Finding, Judgement
 from edgecommon.arguments import only_with, whole
 from edgecommon.printing import Answer, visible
+from edgecommon.tables import Column
 
 from ..answer import Document, progress, registry_of, sentences, table
 from .plots import add_plot, draw_biased, plot_of
@@ -25,7 +27,7 @@ EXAMPLES = (
     "edgecloud cards",
 )
 SHOWN = 12  # findings, unless --count says otherwise
-_LACKS = 6  # of what devices lack, that a screen shows
+_PLAINEST = 3  # devices of a kind of bias that are named
 _NAMED = 4  # fields of a note
 
 
@@ -35,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="which model, where there are several")
     what = "with --biased: this field alone, all devices: labels, hours, tags.weather, channels.x.mean; may be given again"
     parser.add_argument("--field", action="append", default=[], metavar="FIELD", help=what)
-    parser.add_argument("--count", type=whole(1, 100_000), metavar="N", help=f"so many rows at most (default {SHOWN})")
+    parser.add_argument("-n", "--count", type=whole(0), default=SHOWN, metavar="N", help=f"so many rows at most (default {SHOWN}); 0: all")
     add_plot(parser, "who is biased, and in what")
     only_with(parser, "--field", "--biased")
     only_with(parser, "--plot", "--biased")
@@ -46,25 +48,25 @@ def run(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         fleet = fleets.read_fleet(store, args.model, progress("cards"))
         if not args.biased:
-            return _listed(fleet, args.count or SHOWN)
+            return _listed(fleet, args.count or None)
         found = fleets.judge_fleet(fleet, args.field)
         lacks = helping.lacks_of(store, fleet, found)
-    answer = _answer(fleet, found, lacks, args.field, args.count or SHOWN)
+    answer = _answer(fleet, found, lacks, args.field, args.count or None)
     if plot is not None and not draw_biased(plot, fleet, found):
         return Answer(answer.document, f"{answer.text}\n{visible(str(plot))} is not drawn: nothing is biased")
     return answer
 
 
-def _listed(fleet: FleetCards, count: int) -> Answer:
+def _listed(fleet: FleetCards, limit: int | None) -> Answer:
     document: Document = {
         "model": fleet.model, "silent": fleet.silent, "unreadable": fleet.unreadable,
         "devices": [{"device": one.device, "samples": one.samples, "cards": one.cards, "fields": sorted(one.fields)} for one in fleet.told],
     }  # fmt: skip
     rows = [(one.device, one.samples, one.cards, ", ".join(sorted(one.fields))) for one in sorted(fleet.told, key=lambda one: -one.samples)]
-    return Answer(document, table(("device", "samples", "cards", "fields"), rows, title=_title(fleet), limit=count))
+    return Answer(document, table(("device", "samples", "cards", "fields"), rows, title=_title(fleet), limit=limit))
 
 
-def _answer(fleet: FleetCards, found: Judgement, lacks: list[Lack], fields: list[str], count: int) -> Answer:
+def _answer(fleet: FleetCards, found: Judgement, lacks: list[Lack], fields: list[str], limit: int | None) -> Answer:
     document: Document = {
         "model": fleet.model, "devices": len(fleet.told), "samples": sum(one.samples for one in fleet.told),
         "cards": sum(one.cards for one in fleet.told), "silent": fleet.silent, "unreadable": fleet.unreadable,
@@ -73,18 +75,64 @@ def _answer(fleet: FleetCards, found: Judgement, lacks: list[Lack], fields: list
         "biased": sorted({one.device for one in found.biased}),
         "findings": [_finding(one) for one in found.findings], "lacks": [_lack(one) for one in lacks],
     }  # fmt: skip
-    shown = found.findings if fields else found.biased
-    rows = [(one.device, one.field, f"{one.psi:.2f}", f"{one.by_chance:.2f}", _p(one.p), one.words, _where(one)) for one in shown]
-    parts = [_title(fleet)]
-    if rows:
-        parts.append(table(("device", "field", "psi", "chance", "p", "so it is", "where"), rows, limit=count))
-    else:
-        parts.append("No device's data is unlike the fleet's beyond chance.")
+    parts = [_title(fleet), _by_device(found.findings, limit) if fields else _by_kind(found.biased, limit)]
     if lacks:
-        head = ("lacks it", "context", "own model", "base", "best other", "who sees it")
-        parts.append(table(head, [_row(one) for one in lacks], title="What they lack:", limit=max(_LACKS, count if count > SHOWN else 0)))
+        parts.append(_lacking(lacks, limit))
     parts.append(sentences(_notes(fleet, found, lacks)))
     return Answer(document, "\n\n".join(parts))
+
+
+def _by_device(findings: Sequence[Finding], limit: int | None) -> str:
+    columns = [
+        Column("device"), Column("psi"), Column("chance"), Column("p", 2), Column("so it is", 1, words=True), Column("where", words=True),
+    ]  # fmt: skip
+    rows: list[tuple[object, ...]] = [
+        (one.device, f"{one.psi:.2f}", f"{one.by_chance:.2f}", _p(one.p), one.words, _where(one)) for one in findings
+    ]
+    fields = sorted({one.field for one in findings})
+    if len(fields) > 1:
+        columns, rows = [Column("field"), *columns], [(one.field, *row) for one, row in zip(findings, rows, strict=True)]
+    return table(columns, rows, title=visible(", ".join(fields)), limit=limit)
+
+
+def _by_kind(biased: Sequence[Finding], limit: int | None) -> str:
+    """Return what is biased, devices that are so in one way in one line: with the figures of the plainest of them."""
+    if not biased:
+        return "No device's data is unlike the fleet's beyond chance."
+    kinds: dict[tuple[str, str, bool], list[Finding]] = {}
+    for one in biased:
+        kinds.setdefault((one.field, one.event, one.share > one.fleet_share), []).append(one)
+    columns = [
+        Column("field"), Column("where", words=True), Column("psi"), Column("chance", 3), Column("p", 2), Column("devices"),
+        Column("the plainest", 1, words=True),
+    ]  # fmt: skip
+    rows = [
+        (first.field, _where(first), f"{first.psi:.2f}", f"{first.by_chance:.2f}", _p(max(one.p for one in of)), len(of), _named(of))
+        for of in kinds.values() for first in of[:1]
+    ]  # fmt: skip
+    return table(columns, rows, limit=limit)
+
+
+def _lacking(lacks: Sequence[Lack], limit: int | None) -> str:
+    """Return what is lacked, a context a line: by how many, how their models do there, whose does best, and who sees it."""
+    contexts: dict[str, list[Lack]] = {}
+    for one in lacks:
+        contexts.setdefault(one.context, []).append(one)
+    columns = [
+        Column("context", words=True), Column("devices"), Column("worst model"), Column("base", 2), Column("best other"),
+        Column("who sees it", 1, words=True),
+    ]  # fmt: skip
+    rows: list[tuple[object, ...]] = []
+    for context, of in contexts.items():
+        known = [one for one in of if one.own is not None]
+        worst = min(known, key=lambda one: one.own.score if one.own else 1.0, default=of[0])
+        best = f"{_share(worst.best)}: {worst.best.name}" if worst.best else ""
+        own = f"{_share(worst.own)}: {worst.device}" if worst.own else ""
+        rows.append((context, len(of), own, _share(worst.base), best, ", ".join(f"{name}: {n}" for name, n in worst.seen_by[:2])))
+    scored = any(one.own or one.best for one in lacks)
+    if not scored:
+        columns, rows = [*columns[:2], columns[-1]], [(*row[:2], row[-1]) for row in rows]
+    return table(columns, rows, title="What they hardly see, and their models have not learnt:", limit=limit)
 
 
 def _title(fleet: FleetCards) -> str:
@@ -124,14 +172,13 @@ def _where(one: Finding) -> str:
     return visible(f"{one.event}: {one.share:.0%}, others {one.fleet_share:.0%}") if one.event else ""
 
 
-def _row(one: Lack) -> tuple[object, ...]:
-    best = f"{_share(one.best)} {one.best.name}" if one.best else ""
-    seen_by = ", ".join(f"{name}: {n}" for name, n in one.seen_by[:1])
-    return one.device, visible(one.context), _share(one.own), _share(one.base), best, seen_by
+def _named(of: Sequence[Finding]) -> str:
+    names = [one.device for one in of]
+    return visible(", ".join(names[:_PLAINEST]))
 
 
 def _share(one: Scored | None) -> str:
-    return "" if one is None else f"{one.score:.2f} of {one.n}"
+    return "" if one is None else f"{one.score:.2f}"
 
 
 def _notes(fleet: FleetCards, found: Judgement, lacks: list[Lack]) -> list[str]:
