@@ -90,10 +90,10 @@ def seen(
 ) -> list[VersionSeen]:  # fmt: skip
     """Return what each version gives on a probe set, in order: read where it is kept, else computed, and kept where that pays.
 
-    layers: of each layer, too. exact: compute all anew, to the bit. keep: count this query and keep what pays; the store must be
-    writable. Raises RuntimeUnusable; what goes wrong in one version is its reason.
+    layers: of each layer, too. exact: compute all anew, to the bit, keep and count nothing. keep: count this query and keep what pays;
+    the store must be writable. Raises RuntimeUnusable; what goes wrong in one version is its reason.
     """
-    settings = settings or IntermediateSettings()
+    settings, keep = settings or IntermediateSettings(), keep and not exact
     way, found = way_of(settings, layers), dict[int, VersionSeen]()
     if not exact:
         for n, place in enumerate(places):
