@@ -135,7 +135,8 @@ class _Walk:
         self.place = {id(op): i for i, op in enumerate(self.graph.operators)}
         self.changed, self.variables = changed, {v.name: v for v in tflite_file.read_variables(m)}
         listed = m.graphs[given.graph]
-        self.named = {listed.variable(listed.source[t].inputs[0]): name for name, t in given.outputs.items()}  # read_variables has checked it
+        # read_variables has checked that each output of get_weights is a variable as it stands.
+        self.named = {listed.variable(listed.source[t].inputs[0]): name for name, t in given.outputs.items()}
         self.depends = self._dependent()
 
     def _dependent(self) -> set[int]:

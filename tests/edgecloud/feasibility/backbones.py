@@ -19,7 +19,7 @@ from tests.stock import STOCK, runtime
 from tests.worlds import MODELS, world
 
 F32 = NDArray[np.float32]
-OWN_ROWS, STEPS = 48, 12  # of a device's training
+OWN_ROWS, STEPS = 48, 40  # of a device's training
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def backbone(name: str, rows: int) -> Backbone:
         coarse = rng.random((rows, 12, 12, 3)) * (0.4 + 0.2 * y[:, None, None, None])
         x = np.repeat(np.repeat(coarse, 8, 1), 8, 2) + 0.1 * rng.standard_normal((rows, 96, 96, 3))
     else:
-        x, y = world("digits" if name == "digits" else "motion", 0).stream(0, rows)
-        x = x.reshape(rows, 8, 8, 1) if name == "digits" else x
+        seen, y = world("digits" if name == "digits" else "motion", 0).stream(0, rows)
+        x = seen.astype(np.float64).reshape(rows, 8, 8, 1) if name == "digits" else seen.astype(np.float64)
     return Backbone(name, base, np.asarray(x, np.float32), np.asarray(y, np.int64))
 
 
@@ -78,7 +78,7 @@ def heads(of: Backbone, count: int, features: F32, seed: int = 0) -> list[scorin
             z = own @ w.T + b
             p = np.exp(z - z.max(1, keepdims=True))
             apart = p / p.sum(1, keepdims=True) - wanted
-            w -= np.float32(2) * scale * (apart.T @ own) / np.float32(8)
+            w -= np.float32(2) * scale * (apart.T @ own) / np.float32(OWN_ROWS)
             b -= np.float32(0.1) * apart.mean(0)
         out.append(scoring.Candidate(place, {kernel: w.astype(np.float32), bias: b.astype(np.float32)}))
     return out

@@ -85,7 +85,8 @@ def test_models_that_share_nothing_are_run_whole_and_so_is_the_base() -> None:
     base = backbones.loaded(DIGITS)
     x, y = np.random.default_rng(1).random((20, 64), np.float32), np.arange(20) % 10
     named = {v.name: w for v, w in zip(tflite_file.read_variables(DIGITS), tflite_file.read_weights(DIGITS).values(), strict=True)}
-    candidates = [scoring.Candidate(0, {}), *(scoring.Candidate(i, {n: w * np.float32(1 + i / 9) for n, w in named.items()}) for i in (1, 2))]
+    other = {name: held * np.float32(1.1) for name, held in named.items()}
+    candidates = [scoring.Candidate(0, {}), scoring.Candidate(1, other), scoring.Candidate(2, named)]
     found = scoring.empty(3, y)
     scoring.Judge(base, x, y).judge(candidates, found)
     assert (found.shared, found.whole) == (0, 3)

@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import import_module
 
-PARTS: tuple[str, ...] = ("merging",)
+PARTS: tuple[str, ...] = ("feasibility", "merging")
 Figures = dict[str, int | float | str]
 
 
