@@ -21,7 +21,7 @@ from .probes import agreeing, intermediates, sets
 from .probes.comparing import layers_apart
 from .probes.intermediates import VersionSeen
 from .registry import SqliteStore
-from .searching import identify, nearest
+from .searching import cluster, identify, nearest
 from .searching.nearest import Search
 from .versions import changes, comparing, listing, materialise, naming
 from .versions.listing import Listing
@@ -71,6 +71,20 @@ class Comparisons:
             for one in found.owners
         )  # fmt: skip
         return Listing(rows, _NEAR)
+
+    def cluster(self, model: str | None = None, cohorts: int | None = None) -> Listing:
+        """Return a row a device: its cohort of alike models, the largest first, and what tells that from the rest.
+
+        cohorts: how many on a base; None finds it. alike: the mean cosine of two of its models. Raises AmbiguousName, BadArgument.
+        """
+        found = cluster.cluster(self._store, model=model, count=cohorts)
+        columns = ("cohort", "device", "version", "alike", "nearest", "why")
+        rows = (
+            {"cohort": one.number, "device": lineage.device, "version": f"{lineage}@{version.version}", "alike": one.alike,
+             "nearest": one.nearest, "why": one.why}
+            for one in found.cohorts for lineage, version in one.members
+        )  # fmt: skip
+        return Listing(rows, columns)
 
     def changes(self, name: str, most: int = 100) -> Listing:
         """Return a row a version and tensor: how far it moved, over the norm of what was there; of a model's newest versions.

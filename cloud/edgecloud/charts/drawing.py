@@ -197,7 +197,8 @@ def _short(value: float) -> str:
 
 def _legend(axes: Any, entries: int) -> None:
     """Put a legend below the panel, where nothing is drawn."""
-    axes.figure.legend(loc="outside lower center", ncols=min(4, entries), frameon=False, fontsize=7)
+    long = max(len(label) for label in axes.get_legend_handles_labels()[1]) > LONG
+    axes.figure.legend(loc="outside lower center", ncols=min(2 if long else 4, entries), frameon=False, fontsize=7)
 
 
 def _name_points(figure: Any, axes: Any, places: NDArray[np.float64], names: Sequence[str]) -> None:

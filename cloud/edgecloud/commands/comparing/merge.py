@@ -16,6 +16,7 @@ from edgecloud.merging.judging import Judged, Judgement
 from edgecloud.merging.parents import RULES, WEIGHTED, Parent
 from edgecloud.probes import running, sets
 from edgecloud.registry import Base, ProbeRow, SqliteStore
+from edgecloud.searching import cluster
 from edgecloud.versions import materialise, naming
 from edgecommon import files
 from edgecommon.printing import Answer
@@ -27,6 +28,7 @@ NAME = "merge"
 HELP = "Average versions of one base exactly, judge the result, and write it."
 EXAMPLES = (
     "edgecloud merge --devices pi-1,pi-2@7,pi-3 --rule mean -o merged.tflite",
+    "edgecloud merge --cohort 2 --rule mean -o cohort-2.tflite",
     "edgecloud merge --cohort night.txt --rule weighted --on city -o night.tflite",
 )
 NAMED = 6  # parents that are named in the text
@@ -36,7 +38,7 @@ FILE_MAX = 4 << 20  # bytes of a list of devices
 def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--devices", metavar="LIST", help="DEVICE[/MODEL][@VERSION],...: the newest version where none is said")
-    which.add_argument("--cohort", metavar="COHORT", help="a file that lists the devices of a cohort, one a line")
+    which.add_argument("--cohort", metavar="COHORT", help="a cohort by its number in edgecloud cluster, or a file with a device a line")
     parser.add_argument("--model", metavar="MODEL", help="of devices that have several")
     parser.add_argument("--rule", required=True, choices=RULES, help="mean: each counts alike; weighted: by its samples, or --weights")
     parser.add_argument("--weights", metavar="LIST", help="whole numbers in the order of --devices, as 3,1,2")
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason=f"{path.name!r} is no name for a base", fix="name the file FILE.tflite")
     with registry_of(args, readonly=False) as store:
         bases = materialise.LoadedBases(store)
-        of = parents.chosen(store, _names(args), model=args.model, weights=_weights(args))
+        of = parents.chosen(store, _names(store, args), model=args.model, weights=_weights(args))
         unfit = fitness.unfit(store, [one.version.id for one in of])
         base = parents.require_mergeable(store, of, {id: one.words for id, one in unfit.items()})
         if args.rule == WEIGHTED and args.weights is None:
@@ -80,16 +82,23 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(document, facts(pairs))
 
 
-def _names(args: argparse.Namespace) -> list[str]:
-    """Return the names of what is merged, as they were given."""
+def _names(store: SqliteStore, args: argparse.Namespace) -> list[str]:
+    """Return the names of what is merged: as they were given, or those of a cohort."""
     if args.devices is not None:
         return _split(args.devices)
+    if args.cohort.isascii() and args.cohort.isdigit():
+        cohorts = cluster.cluster(store, model=args.model, progress=progress("models")).cohorts
+        found = next((one for one in cohorts if str(one.number) == args.cohort), None)
+        if found is None:
+            fix = f"edgecloud cluster lists them: 1 to {len(cohorts)}; a file of this name is ./{args.cohort[:40]}"
+            raise BadArgument(reason=f"there is no cohort {args.cohort[:40]}", fix=fix)
+        return [f"{lineage}@{version.version}" for lineage, version in found.members]
     path = Path(args.cohort)
     try:
         with files.open_regular(path) as file:
             data = file.read(FILE_MAX + 1)
     except FileNotFoundError:
-        fix = "a file lists the devices of a cohort, DEVICE[/MODEL][@VERSION], one a line"
+        fix = "edgecloud cluster numbers cohorts; a file lists DEVICE[/MODEL][@VERSION], one a line"
         raise MissingFile(path=path, what="the list of a cohort", fix=fix) from None
     try:
         lines = data.decode().splitlines() if len(data) <= FILE_MAX else None

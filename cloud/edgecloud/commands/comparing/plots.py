@@ -8,19 +8,26 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from edgecloud.bias import telling, views
 from edgecloud.bias.fleet import FleetCards
 from edgecloud.bias.skew import Finding, Judgement
 from edgecloud.bias.telling import Told
-from edgecloud.charts import drawing
+from edgecloud.charts import drawing, placing
 from edgecloud.charts.drawing import Panel
 from edgecloud.feasibility.matrix import FeasibilityMatrix, MatrixRow
 from edgecloud.probes.comparing import LayerApart
+from edgecloud.registry import SqliteStore
+from edgecloud.searching.cluster import Clustered
+from edgecloud.versions.changes import Changes
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
 
 PANELS = 8  # of a chart of cards
 PANELS_OF_FIELD = 2  # of them, for ways to differ in one field
+MAPPED = 600  # devices of a map; of more, every second, third, ...
+GROUP_MAX = 60  # characters of a cohort in the legend
 THE_DEVICE, OTHERS = "the device", "all others"
 
 
@@ -84,6 +91,33 @@ def draw_biased(path: Path, fleet: FleetCards, found: Judgement) -> bool:
     if panels:
         drawing.bars(path, panels, title=f"{fleet.model}: who sees another world than the fleet", unit="share of samples")
     return bool(panels)
+
+
+def draw_cohorts(path: Path, store: SqliteStore, found: Clustered, bases: dict[bytes, str]) -> None:
+    """Draw where models lie by the angles between their sketches; of several bases the one with the most devices."""
+    sizes = Counter[bytes]()
+    for cohort in found.cohorts:
+        sizes[cohort.base] += len(cohort.members)
+    base = max(sorted(sizes), key=lambda one: sizes[one])
+    members = [(cohort, *one) for cohort in found.cohorts if cohort.base == base for one in cohort.members]
+    members = members[:: -(-len(members) // MAPPED)]
+    sketches = store.sketches.of([version.id for _, _, version in members])
+    members = [one for one in members if one[2].id in sketches]
+    rows = np.stack([counting.unpacked(sketches[version.id]) for _, _, version in members]).astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
+    places, share = placing.places(np.sqrt(np.maximum(0.0, 2 - 2 * np.clip(rows @ rows.T, -1, 1))))
+    groups = [f"{cohort.number}: {len(cohort.members)} devices, {cohort.why}"[:GROUP_MAX] for cohort, _, _ in members]
+    note = f"by the angle between their sketches; the plane shows {share:.0%} of it"
+    title = f"{found.model}: cohorts of {sizes[base]} devices on {bases[base]}"
+    drawing.scatter(path, places, [lineage.device for _, lineage, _ in members], groups, title=title, note=note)
+
+
+def draw_changes(path: Path, name: str, found: Changes) -> None:
+    """Draw how far each tensor moved at each version."""
+    drawing.heat(
+        path, found.relative, found.tensors, [f"@{n}" for n in found.versions], title=f"{name}: how far each tensor moved",
+        unit="norm of the change over the norm before",
+    )  # fmt: skip
 
 
 def _panel(title: str, field: str, told: Sequence[Told], axes: dict[str, Channel], device: int, names: tuple[str, str]) -> Panel:
