@@ -21,7 +21,7 @@ from .probes import agreeing, intermediates, sets
 from .probes.comparing import layers_apart
 from .probes.intermediates import VersionSeen
 from .registry import SqliteStore
-from .searching import cluster, identify, nearest
+from .searching import cluster, drift, identify, nearest
 from .searching.nearest import Search
 from .versions import changes, comparing, listing, materialise, naming
 from .versions.listing import Listing
@@ -86,12 +86,27 @@ class Comparisons:
         )  # fmt: skip
         return Listing(rows, columns)
 
+    def drift(self, name: str, since: int | None = None) -> Listing:
+        """Return a row a version: how far a model had gone by then from its base, or from the version `since`, by sketches.
+
+        far and step are in units of the base's lattice; turn is the cosine of a step and the one before.
+        """
+        found = drift.drift(self._store, naming.parse(name), since=since)
+        columns = ("version", "far", "step", "turn", "stands_out", "reverses", "recoverable", "received")
+        rows = (
+            {"version": one.version.version, "far": one.far, "step": one.step, "turn": one.turn, "stands_out": one.stands_out,
+             "reverses": one.reverses, "recoverable": one.recoverable, "received": listing.time_of(one.version.received_at)}
+            for one in found.steps
+        )  # fmt: skip
+        return Listing(rows, columns)
+
     def changes(self, name: str, most: int = 100) -> Listing:
         """Return a row a version and tensor: how far it moved, over the norm of what was there; of a model's newest versions.
 
         nan where a version can't be rebuilt any more.
         """
-        found = changes.changes(self._store, naming.find_lineage(self._store, naming.parse(name)), most)
+        lineage = naming.find_lineage(self._store, naming.parse(name))
+        found = changes.changes(self._store, changes.newest(self._store, lineage, most))
         columns = ("version", "tensor", "relative")
         if found is None:
             return Listing(columns=columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,22 +17,23 @@ from . import materialise
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The newest versions of one model, oldest first."""
+    """Versions of one model, oldest first."""
 
     tensors: tuple[str, ...]
     versions: tuple[int, ...]  # numbers
     relative: NDArray[np.float64]  # [tensors, versions]; NaN where a version or the one before it can't be rebuilt
 
 
-def changes(
-    store: Store, lineage: LineageRow, most: int, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Changes | None:
-    """Return how far the tensors moved at the newest versions, `most` of them; None where there is none.
+def newest(store: Store, lineage: LineageRow, most: int) -> list[VersionRow]:
+    """Return the newest versions of a model that were not refused, oldest first."""
+    return [row for row in store.versions.newest(lineage.id, most) if row.status is not Status.REFUSED][::-1]
 
-    A tensor that was all zeros before counts by its norm afterwards. Refused versions, and those with other tensors than the newest, are
-    left out.
+
+def changes(store: Store, rows: Sequence[VersionRow], progress: Callable[[int, int], None] = lambda done, total: None) -> Changes | None:
+    """Return how far the tensors moved at these versions of one model, oldest first; None where none of them can be rebuilt.
+
+    A tensor that was all zeros before counts by its norm afterwards. Versions with other tensors than the newest are gaps.
     """
-    rows = [row for row in store.versions.newest(lineage.id, most) if row.status is not Status.REFUSED][::-1]
     bases = materialise.LoadedBases(store)
     columns, numbers, state, schema = list[NDArray[np.float64]](), list[int](), None, None
     for done, row in enumerate(rows):

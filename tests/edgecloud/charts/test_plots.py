@@ -49,6 +49,10 @@ def test_commands_draw_what_they_say(cars: Desk) -> None:
     assert "car-000/digits against" in words(folder / "card.svg") and "tags.light" in words(folder / "card.svg")
     cars.ok("compare", "car-000", "car-001", "--on", "city", "--layers", "--plot", "layers.png")
     assert (folder / "layers.png").read_bytes().startswith(b"\x89PNG")
+    cohorts = cars.json("cluster", "--plot", "cohorts.svg")["cohorts"]
+    assert all(f"{one['cohort']}: {len(one['devices'])} devices" in words(folder / "cohorts.svg") for one in cohorts)  # type: ignore[attr-defined]
+    cars.ok("drift", "car-000", "--plot", "drift.svg")
+    assert all(name in words(folder / "drift.svg") for name in ("car-000/digits", "@1", "@2", "hidden1_kernel", "output_bias"))
 
 
 def test_a_chart_that_cannot_be_is_refused_before_the_work(cars: Desk) -> None:
@@ -68,7 +72,7 @@ def test_changes_are_the_norms_of_each_step_and_what_is_gone_is_a_gap(cars: Desk
         bases = materialise.LoadedBases(store)
         rows = store.versions.of(place.lineage.id)
         states = [bases[place.base].state(), *(materialise.rebuild(store, row, bases) for row in rows)]
-        found = changes.changes(store, place.lineage, 10)
+        found = changes.changes(store, changes.newest(store, place.lineage, 10))
         assert found is not None and found.versions == (1, 2)
         for v, (before, after) in enumerate(pairwise(states)):
             for t in range(len(found.tensors)):
@@ -76,5 +80,5 @@ def test_changes_are_the_norms_of_each_step_and_what_is_gone_is_a_gap(cars: Desk
                 assert found.relative[t, v] == pytest.approx(np.linalg.norm(b - a) / (np.linalg.norm(a) or 1))
     with closing(open_registry(cars.folder / "fleet.db", synchronous="OFF")) as store:
         store.thinnings.drop(ThinnedRow(rows[1].id, True, 1, b""))
-        found = changes.changes(store, place.lineage, 10)
+        found = changes.changes(store, changes.newest(store, place.lineage, 10))
         assert found is not None and np.isnan(found.relative).all(0).tolist() == [False, True]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,17 @@ from edgecloud.charts import drawing, placing
 from edgecloud.charts.drawing import Panel
 from edgecloud.feasibility.matrix import FeasibilityMatrix, MatrixRow
 from edgecloud.probes.comparing import LayerApart
-from edgecloud.registry import SqliteStore
+from edgecloud.registry import SqliteStore, VersionRow
 from edgecloud.searching.cluster import Clustered
-from edgecloud.versions.changes import Changes
+from edgecloud.searching.gathering import gather
+from edgecloud.versions import changes
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
+from modelwire.errors import BadArgument
 
 PANELS = 8  # of a chart of cards
 PANELS_OF_FIELD = 2  # of them, for ways to differ in one field
+STEPS = 200  # versions of a heat map
 MAPPED = 600  # devices of a map; of more, every second, third, ...
 GROUP_MAX = 60  # characters of a cohort in the legend
 THE_DEVICE, OTHERS = "the device", "all others"
@@ -100,20 +103,23 @@ def draw_cohorts(path: Path, store: SqliteStore, found: Clustered, bases: dict[b
         sizes[cohort.base] += len(cohort.members)
     base = max(sorted(sizes), key=lambda one: sizes[one])
     members = [(cohort, *one) for cohort in found.cohorts if cohort.base == base for one in cohort.members]
-    members = members[:: -(-len(members) // MAPPED)]
-    sketches = store.sketches.of([version.id for _, _, version in members])
-    members = [one for one in members if one[2].id in sketches]
-    rows = np.stack([counting.unpacked(sketches[version.id]) for _, _, version in members]).astype(np.float64)
+    gathered = gather(store, base)
+    row_of = {id: row for row, id in enumerate(gathered.ids)}
+    members = [one for one in members if one[2].id in row_of][:: -(-len(members) // MAPPED)]
+    rows = gathered.sketches[[row_of[version.id] for _, _, version in members]].astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
     places, share = placing.places(np.sqrt(np.maximum(0.0, 2 - 2 * np.clip(rows @ rows.T, -1, 1))))
-    groups = [f"{cohort.number}: {len(cohort.members)} devices, {cohort.why}"[:GROUP_MAX] for cohort, _, _ in members]
+    groups = [f"{cohort.number}: {len(cohort.members)} devices, {cohort.why.partition('; ')[0]}"[:GROUP_MAX] for cohort, _, _ in members]
     note = f"by the angle between their sketches; the plane shows {share:.0%} of it"
     title = f"{found.model}: cohorts of {sizes[base]} devices on {bases[base]}"
     drawing.scatter(path, places, [lineage.device for _, lineage, _ in members], groups, title=title, note=note)
 
 
-def draw_changes(path: Path, name: str, found: Changes) -> None:
-    """Draw how far each tensor moved at each version."""
+def draw_changes(path: Path, store: SqliteStore, name: str, versions: Sequence[VersionRow], progress: Callable[[int, int], None]) -> None:
+    """Draw how far each tensor moved at each of a model's versions, oldest first; the last of them where they are many."""
+    found = changes.changes(store, versions[-STEPS:], progress)
+    if found is None:
+        raise BadArgument(reason=f"none of {name}'s versions can be rebuilt: there is nothing to draw", fix=f"edgecloud log {name}")
     drawing.heat(
         path, found.relative, found.tensors, [f"@{n}" for n in found.versions], title=f"{name}: how far each tensor moved",
         unit="norm of the change over the norm before",
