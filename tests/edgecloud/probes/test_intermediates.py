@@ -94,16 +94,20 @@ def test_what_does_not_pay_is_counted_and_not_kept_until_it_does(store: SqliteSt
 
 
 def test_bytes_are_bounded_and_the_least_gamma_goes_first(store: SqliteStore, row: ProbeRow) -> None:
-    for name in ("pi-7@1", "pi-7@2", "pi-7@1"):
-        ask(store, row, name)
-    most = store.intermediates.total() + 10
-    seen = ask(store, row, "pi-7@3", settings=IntermediateSettings(gamma_min=0.0, most=most))[0]
-    assert store.intermediates.total() <= most and seen.output is not None
-    kept = {observed.version_id for observed, _ in store.intermediates.kept()}
-    assert naming.find(store, naming.parse("pi-7@1")).version.id in kept and len(kept) == 2  # type: ignore[union-attr]
-    assert not ask(store, row, "pi-7@3", settings=IntermediateSettings(gamma_min=0.0, most=100))[0].kept
-    assert store.intermediates.total() <= most  # what fits nowhere throws nothing out
-    assert intermediates.make_room(store, 0) and store.intermediates.total() == 0
+    assert not ask(store, row, "pi-7@1", settings=IntermediateSettings(gamma_min=0.0, most=100))[0].kept
+    ask(store, row, "pi-7@1", "pi-7@2", "pi-7@3")
+    ids = [observed.id for observed, _ in store.intermediates.kept()]
+    store.database.run("UPDATE observed SET rerun_s = 1.0, read_s = 0.0")
+    for id, queries in zip(ids, (5, 1, 3), strict=True):
+        store.database.run("UPDATE observed SET queries = ? WHERE id = ?", queries, id)
+    whole = store.intermediates.total()
+    assert intermediates.make_room(store, whole) == set()
+    assert intermediates.make_room(store, whole - 1) == {ids[1]} and store.intermediates.total() < whole
+    assert intermediates.make_room(store, 1 + whole // 3) == {ids[2]}
+    assert [observed.id for observed, _ in store.intermediates.kept()] == [ids[0]]
+    assert intermediates.make_room(store, 0) == {ids[0]} and store.intermediates.total() == 0
+    known = store.database.number("SELECT count(*) FROM observed")
+    assert known == 3  # how often each was asked for is still known
 
 
 @pytest.mark.parametrize("spoilt", ["UPDATE chunk SET bytes = x'00'", "DELETE FROM chunk", "DELETE FROM intermediate WHERE layer = -1"])

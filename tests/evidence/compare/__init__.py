@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import import_module
 
-PARTS: tuple[str, ...] = ("feasibility", "merging")
+PARTS: tuple[str, ...] = ("intermediates", "feasibility", "merging")
 Figures = dict[str, int | float | str]
 
 

@@ -76,7 +76,8 @@ def _figures(store: SqliteStore, names: list[str], what: str) -> tuple[float, fl
     rerun, read = statistics.median(reruns), statistics.median(reads)
     print(
         f"{what}: {len(names)} versions on {len(probes)} rows, {raw:,} bytes raw, {stored:,} kept ({raw / stored:.1f} x),"
-        f" off by {lost:.2%} of a layer's norm at most; computed in {rerun:.2f} s, read in {read:.3f} s ({rerun / read:.0f} x)", file=sys.stderr,
+        f" off by {lost:.2%} of a layer's norm at most; computed in {rerun:.2f} s, read in {read:.3f} s ({rerun / read:.0f} x)",
+        file=sys.stderr,
     )  # fmt: skip
     return raw / stored, rerun / read
 
