@@ -115,7 +115,7 @@ def _on_probes(
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[1:]], row.name)
     settings = IntermediateSettings.from_environment(bits=args.bits, pool=args.pool)
     both = intermediates.seen(
-        store, places, row, probes, bases, now=now(), layers=args.layers, exact=args.exact, keep=not args.exact, settings=settings,
+        store, places, row, probes, bases, now=now(), layers=args.layers, exact=args.exact, settings=settings,
         progress=progress("models run"),
     )  # fmt: skip
     broken = next((one for one in both if one.reason), None)
