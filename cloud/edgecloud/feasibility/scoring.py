@@ -77,7 +77,7 @@ def score(
     if y is None:
         raise ShapeMismatch(tensor="the probe set", expected="labels y", got="none")
     x, wanted = (x, np.asarray(y)) if rows is None else (x[rows], np.asarray(y)[rows])
-    out = _empty(len(versions), wanted)
+    out = empty(len(versions), wanted)
     groups: dict[bytes, list[Candidate]] = {}
     for done, (base, one) in enumerate(_rebuilt(store, versions, bases, out)):
         groups.setdefault(base, []).append(one)
@@ -109,7 +109,7 @@ def _rebuilt(
         yield state.manifest.commit, Candidate(place, differing)
 
 
-def _empty(versions: int, wanted: NDArray[np.generic]) -> Scores:
+def empty(versions: int, wanted: NDArray[np.generic]) -> Scores:
     shape = (versions, len(wanted))
     classes = wanted.dtype.kind in "iu"
     return Scores(np.zeros(shape, np.bool_) if classes else None, np.full(shape, np.nan, np.float32))
@@ -183,7 +183,7 @@ class Judge:
             out.failed[one.place] = run.reason
             return
         out.whole += 1
-        self._put(one.place, run.output, out)
+        self.put(one.place, run.output, out)
 
     def _shared(self, tail: tails.Tail, features: F32, together: Sequence[Candidate], out: Scores) -> list[tuple[Candidate, Rows]]:
         """Score candidates by one product. Return which rows of which have to be run whole: rounding could decide them."""
@@ -202,7 +202,7 @@ class Judge:
             out.failed[one.place] = run.reason
             return
         out.near += len(rows)
-        self._put(one.place, run.output, out, rows)
+        self.put(one.place, run.output, out, rows)
 
     def _believed(self, tail: tails.Tail, features: F32, base: F32) -> bool:
         """Return whether the base comes out of a product as it does of the interpreter, within the bound of rounding."""
@@ -221,7 +221,7 @@ class Judge:
         if self.wanted.dtype.kind not in "iu" or outputs == 1 or tail.last != SOFTMAX:
             values = products.values_of(tail, scores)
             for place, one in zip(places, values, strict=True):
-                self._put(place, one.T, out)
+                self.put(place, one.T, out)
             return ~finite if self.wanted.dtype.kind not in "iu" else ~finite | self._unsure(tail, values, made)
         check_classes(self.wanted, outputs)
         classes, rows = self.wanted.astype(np.int64), np.arange(len(self.wanted))
@@ -230,9 +230,9 @@ class Judge:
         with np.errstate(over="ignore", invalid="ignore"):
             shares = np.exp(scores - top[:, None])
             loss = -np.log(np.maximum(np.exp(own - top) / shares.sum(1), np.float32(SMALLEST)))
-        others = scores.copy()
-        others[:, classes, rows] = -np.inf
-        ahead = own - others.max(1)
+            others = scores.copy()
+            others[:, classes, rows] = -np.inf
+            ahead = own - others.max(1)
         out.loss[places] = loss
         if out.right is not None:
             out.right[places] = ahead > 0
@@ -249,7 +249,7 @@ class Judge:
         sure: NDArray[np.bool_] = (best[:, 1] - best[:, 0] > products.ULPS) & (top[:, 1] - top[:, 0] > made.apart)
         return ~sure
 
-    def _put(self, place: int, values: F32, out: Scores, rows: Rows | None = None) -> None:
+    def put(self, place: int, values: F32, out: Scores, rows: Rows | None = None) -> None:
         """Judge outputs [rows, ...] and write that down."""
         at = slice(None) if rows is None else rows
         wanted = self.wanted[at]

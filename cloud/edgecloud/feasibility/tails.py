@@ -34,7 +34,7 @@ from modelwire.tflite.graph import (
 
 ADD, RELU, RELU6, TANH, TRANSPOSE, BATCH_MATMUL = 0, 19, 21, 28, 39, 126  # BuiltinOperator
 FUSED = {0: 0, 1: RELU, 3: RELU6, 4: TANH}  # ActivationFunctionType: the operator that does the same
-_FUNCTIONS = (RELU, RELU6, TANH)
+_FUNCTIONS, _PAIRS = (RELU, RELU6, TANH), (ADD, FULLY_CONNECTED, BATCH_MATMUL)
 LAYERS_MAX = 8
 
 
@@ -135,6 +135,7 @@ class _Walk:
         self.place = {id(op): i for i, op in enumerate(self.graph.operators)}
         self.changed, self.variables = changed, {v.name: v for v in tflite_file.read_variables(m)}
         listed = m.graphs[given.graph]
+        # read_variables has checked that each output of get_weights is a variable as it stands.
         self.named = {listed.variable(listed.source[t].inputs[0]): name for name, t in given.outputs.items()}
         self.depends = self._dependent()
 
@@ -144,7 +145,7 @@ class _Walk:
             raise _NoTail
         out: set[int] = set()
         for op in self.graph.operators:
-            mine = op.code == READ_VARIABLE and self.named.get(self.graph.variable(op.inputs[0])) in self.changed
+            mine = op.code == READ_VARIABLE and self._has(op, 1) and self.named.get(self.graph.variable(op.inputs[0])) in self.changed
             if mine or out.intersection(op.inputs):
                 out.update(op.outputs)
         return out
@@ -198,9 +199,12 @@ class _Walk:
 
     def _source(self, tensor: int) -> Operator:
         op = self.graph.source.get(tensor)
-        if op is None or len(op.outputs) != 1 or op.custom:
+        if op is None or len(op.outputs) != 1 or op.custom or not self._has(op, 2 if op.code in _PAIRS else 1):
             raise _NoTail
         return op
+
+    def _has(self, op: Operator, inputs: int) -> bool:
+        return len(op.inputs) >= inputs and min(op.inputs[:inputs]) >= 0
 
     def _options(self, op: Operator) -> Table | None:
         return self.operators[self.place[id(op)]].table(4)
@@ -266,16 +270,16 @@ class _Walk:
             raise _NoTail
         return Dense(matrix, biases, fused), side
 
-    def _param(self, tensor: int) -> Param | None:
+    def _param(self, tensor: int, *, turned: bool = False) -> Param | None:
         """Return the variable or the constant that a tensor is; None when a sample decides what it holds."""
         op = self.graph.source.get(tensor)
-        if op is not None and op.code == READ_VARIABLE:
+        if op is not None and op.code == READ_VARIABLE and self._has(op, 1):
             name = self.named.get(self.graph.variable(op.inputs[0]))
             if name is None or self.variables[name].dtype.name != "FLOAT32":
                 raise _NoTail
             return Param(name)
-        if op is not None and op.code == TRANSPOSE:
-            inner = self._param(op.inputs[0])
+        if op is not None and op.code == TRANSPOSE and self._has(op, 2) and not turned:
+            inner = self._param(op.inputs[0], turned=True)
             if inner is None or len(self._shape(inner)) != 2 or self._integers(op.inputs[1]) != (1, 0):
                 raise _NoTail
             return replace(inner, turned=not inner.turned)
