@@ -58,6 +58,43 @@ class States(Protocol):
         """Return the bytes of the largest kept state on each base that has one."""
 
 
+class Sketches(Protocol):
+    """Count sketches of verified versions, 1,024 bytes each (edgecloud/sketches). Derived data: they may all be dropped and made again.
+
+    No bytes of a model follow from one. They go when their device is erased; of a version that was let go one may stay, and nothing
+    here finds it.
+    """
+
+    def put(self, version_id: int, counts: bytes) -> None:
+        """Keep the sketch of a version, in the place of one that is kept."""
+
+    def get(self, version_id: int) -> bytes | None: ...
+
+    def of(self, version_ids: Sequence[int]) -> dict[int, bytes]:
+        """Return the sketches of those of these versions that have one."""
+
+    def heads(self, base: bytes) -> list[tuple[int, bytes | None]]:
+        """Return the newest verified version of each model whose newest is on this base, with its sketch where it has one."""
+
+    def every(self, base: bytes) -> list[tuple[int, bytes | None]]:
+        """Return all verified versions on a base that are not gone, with the sketch of those that have one."""
+
+    def missing(self, after: int, limit: int) -> list[int]:
+        """Return the next verified versions behind a row's id that have no sketch, parents first."""
+
+    def models(self) -> dict[bytes, int]:
+        """Return of how many models the newest verified version is on each base that has one."""
+
+    def with_root(self, root: bytes) -> list[int]:
+        """Return the verified versions whose root this is; all versions are looked at."""
+
+    def judged(self) -> int:
+        """Return the row's id up to which no version waits for its verdict."""
+
+    def drop(self) -> int:
+        """Forget all sketches, and return how many there were."""
+
+
 class Policies(Protocol):
     """Store policies; write-once."""
 
