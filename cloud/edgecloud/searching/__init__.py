@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["gathering", "identify", "nearest"]
+__all__ = ["cluster", "drift", "gathering", "grouping", "identify", "nearest", "reasons"]
