@@ -25,6 +25,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "forget": "models", "export": "models", "prove": "models", "evidence": "models",
     "nearest": "comparing", "identify": "comparing",
     "cluster": "comparing", "drift": "comparing",
+    "probes": "comparing", "compare": "comparing",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",

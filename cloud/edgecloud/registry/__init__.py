@@ -8,6 +8,7 @@ from __future__ import annotations
 from .blobs import BlobStore
 from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
+from .probe_rows import OUTPUT, IntermediateRow, ObservedRow, ProbeRow
 from .rows import (
     ActRow,
     AlarmRow,
@@ -46,6 +47,7 @@ from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry,
 
 __all__ = [
     "FILES_FROM",
+    "OUTPUT",
     "ActRow",
     "AlarmRow",
     "Annotation",
@@ -57,6 +59,7 @@ __all__ = [
     "Epoch",
     "ErasureRow",
     "HeadRow",
+    "IntermediateRow",
     "KeptTally",
     "KindTally",
     "LineageRow",
@@ -67,10 +70,12 @@ __all__ = [
     "ModelOutline",
     "ModelWish",
     "NewVersion",
+    "ObservedRow",
     "OpenTransfer",
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "ProbeRow",
     "RecentEntries",
     "Refusal",
     "Rejection",

@@ -11,6 +11,7 @@ from modelwire.wire.signing import Fleet
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Tallies, Versions
+from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -37,6 +38,8 @@ class Store(Protocol):
     states: States
     policies: Policies
     sketches: Sketches
+    probes: ProbeSets
+    intermediates: Intermediates
     blobs: BlobStore
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
-from . import deleting, sketches, tallies, views
+from . import deleting, probing, sketches, tallies, views
 from . import tables as tables_of
 from .database import no_registry
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 16  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 17  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -99,6 +99,12 @@ def steps(migrations: Migrations) -> None:
     @migrations(name="m016_sketches")
     def m016_sketches(tables: Any) -> None:
         _run(tables, sketches.TABLES)
+
+    @migrations(name="m017_probes")
+    def m017_probes(tables: Any) -> None:
+        _run(tables, probing.TABLES)
+        _keep(tables, *probing.WRITE_ONCE)
+        probing.hold_bytes(tables, _trigger)
 
 
 def check(database: Database) -> bool:

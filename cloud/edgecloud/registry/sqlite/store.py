@@ -13,6 +13,7 @@ from edgecloud.registry.rows import TrustRow
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, Sketches, States
 from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
+from edgecloud.registry.seams.probing import Intermediates, ProbeSets
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -28,6 +29,7 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
+from .probing import SqliteIntermediates, SqliteProbeSets
 from .sketches import SqliteSketches
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
@@ -69,6 +71,8 @@ class SqliteStore:
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
         self.sketches: Sketches = SqliteSketches(database)
+        self.probes: ProbeSets = SqliteProbeSets(database)
+        self.intermediates: Intermediates = SqliteIntermediates(database)
         self.blobs: BlobStore = TieredBlobs(DatabaseBlobs(database), self.files, files_from)
 
     @property
