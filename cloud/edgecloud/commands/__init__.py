@@ -26,6 +26,8 @@ NAMES = {  # and their folders, in the order in which they are listed
     "probes": "comparing", "compare": "comparing",
     "matrix": "comparing",
     "feasible": "comparing",
+    "nearest": "comparing", "identify": "comparing",
+    "cluster": "comparing", "drift": "comparing",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",

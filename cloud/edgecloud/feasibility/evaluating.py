@@ -157,8 +157,8 @@ def _own(
     claimed = fitness.claim_of(version)
     if claimed is None:
         return None  # it says nothing that could be wrong
-    cells = fitness.cells(fitness.world_of(store, version), ready.tags, ready.probes.labels, ready.chance)
-    return fitness.fairest(cells, right, base_right, claimed)
+    rows = fitness.world(fitness.world_of(store, version), ready.tags, ready.probes.labels, ready.chance)
+    return None if rows is None else fitness.fairest(rows, right, base_right, claimed)
 
 
 def _row(

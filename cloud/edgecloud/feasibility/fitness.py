@@ -1,18 +1,20 @@
 """Which versions are unfit: they say an accuracy that the centre does not find, or give no numbers. They stay their device's exact bits.
 
 The rule, for a version that says an accuracy and was scored on a probe set: take the rows whose tags and label its cards tell of, each
-value in one of ten of their samples or more, and as many of each value as is its share there. Of a tag that no card tells, and of labels
-where none tells them, take each value for itself: the rows of the one that speaks most for the version. It is unfit when on these rows even
-the upper bound of its accuracy (Clopper and Pearson, one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below
-what its base has right of the same rows. So a version whose true accuracy there is within MARGIN of either is called unfit at most once in
-a thousand times. A version that gives an output which is no number, on more rows than its base does, is unfit whatever it says.
+value in one of ten of their samples or more, and as many of each value as is its share there. It is unfit when on these rows even the
+upper bound of its accuracy (Clopper and Pearson, one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below what
+its base has right of the same rows. So a version whose true accuracy there is within MARGIN of either is called unfit at most once in a
+thousand times. Of a tag that no card tells, and of labels where none tells them, any one value may be all that the device sees: where on
+the rows of one its accuracy may be what it says, or on those of a tag's value beats the base's by MARGIN, nothing is said against it. A
+version that gives an output which is no number, on more rows than its base does, is unfit whatever it says.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from edgecloud.registry import EvaluationRow, LineageRow, Status, Store, VersionRow
 from edgecloud.versions import cards
 from modelwire.cards.card import Card, merge
-from modelwire.errors import WireError
+from modelwire.errors import Unfit, WireError
 from modelwire.wire import cbor
 
 ALL, OWN = "", "own"  # contexts: all rows; the rows that a version is judged by
@@ -56,13 +58,21 @@ class UnfitVersion:
         return f"unfit: it says accuracy {self.claimed:.3f} and measures {measured:.3f} on {self.n} rows of its world; its base {base:.3f}"
 
 
+@dataclass(frozen=True, slots=True)
+class WorldRows:
+    """Rows of a probe set by which a version may be judged."""
+
+    mine: Mask  # what its cards tell of
+    left_open: tuple[tuple[Mask, bool], ...]  # of these those of one value that its cards do not tell of; whether the value is a class
+
+
 def unfit(store: Store, version_ids: Iterable[int], among: Collection[bytes] | None = None) -> dict[int, UnfitVersion]:
     """Return the versions that are unfit, each with why. Those that were not scored are not among them: `unscored` tells which.
 
-    among: digests of the probe sets that count; None: all on which versions were scored.
+    among: digests of the probe sets that count; None: all that there are.
     """
     ids, out = list(dict.fromkeys(version_ids)), dict[int, UnfitVersion]()
-    for probes in store.evaluations.probes() if among is None else sorted(among):
+    for probes in sorted({row.digest for row in store.probes.all()} if among is None else among) if ids else ():
         whole, own = (store.evaluations.matrix(probes, ids, context) for context in (ALL, OWN))
         odd = [id for id in ids if whole[id] and whole[id][ALL].broken]
         low = [id for id in ids if own[id] and _is_below_base(own[id][OWN])]
@@ -80,10 +90,25 @@ def unfit(store: Store, version_ids: Iterable[int], among: Collection[bytes] | N
 def unscored(store: Store, version_ids: Iterable[int]) -> list[int]:
     """Return the versions that were scored on no probe set, or that could not be run on any."""
     ids, done = list(dict.fromkeys(version_ids)), set[int]()
-    for probes in store.evaluations.probes():
+    for probes in {row.digest for row in store.probes.all()} if ids else ():
         held = store.evaluations.matrix(probes, ids, ALL)
         done |= {id for id in ids if held[id] and not held[id][ALL].fault}
     return [id for id in ids if id not in done]
+
+
+def require_fit(store: Store, lineage: LineageRow, version: VersionRow) -> None:
+    """Raise Unfit for a version that is unfit, or that nobody scored; the error says which one to take in its place."""
+    name = f"{lineage}@{version.version}"
+    found = unfit(store, [version.id]).get(version.id)
+    if found is not None:
+        near = nearest_fit(store, lineage, version)
+        none = f"no version of {lineage} that was scored is fit: take {lineage}@base"
+        fix = f"edgecloud materialise {lineage}@{near.version} --fit-only: the nearest that is fit" if near else none
+        raise Unfit(name=name, reason=found.words, fix=fix)
+    if unscored(store, [version.id]):
+        sets = store.probes.all()
+        fix = f"edgecloud matrix --model {lineage.model} --versions all --update" if sets else "edgecloud probes add NAME FILE.npz"
+        raise Unfit(name=name, reason="it was scored on no probe set" + ("" if sets else ", since there is none"), fix=fix)
 
 
 def judge(
@@ -103,6 +128,7 @@ def judge(
     return UnfitVersion(int(own.subject), own.probes, own.n, own.right, own.base_right, claimed, highest, own.broken)
 
 
+@lru_cache(maxsize=4096)
 def upper(right: int, n: int, alpha: float = ALPHA) -> float:
     """Return the largest accuracy at which so few of n rows are right with a chance of at least alpha: Clopper and Pearson's upper bound.
 
@@ -154,16 +180,16 @@ def world_of(store: Store, version: VersionRow) -> Card | None:
     return seen
 
 
-def cells(
+def world(
     card: Card | None, tags: Mapping[str, NDArray[Any]], labels: NDArray[np.integer[Any]] | None, chance: NDArray[np.float64]
-) -> list[Mask]:
+) -> WorldRows | None:
     """Return which rows of a probe set a version may be judged by: those of its world, and where its cards leave it open each that may be.
 
     tags: by name, a value a row; labels: a class a row. chance: a number of 0 to 1 for each row, from `chances`: rows are left out by it
-    until what the cards tell of is as frequent as they tell. A version is unfit only if it is on all of these.
+    until what the cards tell of is as frequent as they tell. None where its world has too few rows.
     """
     mine, weight = np.ones(len(chance), bool), np.ones(len(chance))
-    open_, shared = list[NDArray[Any]](), list[tuple[Mapping[Any, int], NDArray[Any]]]()
+    left, shared = list[NDArray[Any]](), list[tuple[Mapping[Any, int], NDArray[Any]]]()
     told: list[tuple[Mapping[Any, int] | None, NDArray[Any] | None]] = [
         *((None if card is None else card.tags.get(name), values) for name, values in sorted(tags.items())),
         (None if card is None else card.labels, labels),
@@ -175,14 +201,16 @@ def cells(
             mine &= np.isin(values, list(known)) if known else False
             shared.append((known, values))
         elif values is not None:
-            open_.append(values)
+            left.append(values)
     for counted, values in shared:
         for value, count in counted.items():
             there = mine & (values == value)
             weight[there] *= count / max(1, int(there.sum()))
     mine &= chance * float(weight[mine].max(initial=0.0)) <= weight
-    out = [mine, *(mine & (values == value) for values in open_ for value in np.unique(values[mine]))]
-    return [cell for cell in out if int(cell.sum()) >= ROWS_MIN]
+    if int(mine.sum()) < ROWS_MIN:
+        return None
+    each = [(mine & (values == value), values is labels) for values in left for value in np.unique(values[mine]) if str(value)]
+    return WorldRows(mine, tuple((cell, of_class) for cell, of_class in each if int(cell.sum()) >= ROWS_MIN))
 
 
 def chances(digest: bytes, n: int) -> NDArray[np.float64]:
@@ -190,17 +218,13 @@ def chances(digest: bytes, n: int) -> NDArray[np.float64]:
     return (np.frombuffer(hashlib.shake_256(digest).digest(4 * n), "<u4").astype(np.float64) + 1) / (1 << 32)
 
 
-def fairest(
-    cells: Sequence[Mask], right: NDArray[np.bool_], base_right: NDArray[np.bool_], claimed: float | None
-) -> tuple[int, int, int] | None:
-    """Return the rows, and how many of them a version and its base have right, of the cell that speaks most for it; None without one."""
-    best: tuple[float, tuple[int, int, int]] | None = None
-    for cell in cells:
+def fairest(rows: WorldRows, right: NDArray[np.bool_], base_right: NDArray[np.bool_], claimed: float) -> tuple[int, int, int]:
+    """Return the rows, and how many of them a version and its base have right: of its world, or of the one value that speaks for it."""
+    for cell, of_class in rows.left_open:
         n, mine, bases = int(cell.sum()), int(right[cell].sum()), int(base_right[cell].sum())
-        spare = upper(mine, n) - min(bases / n, 1.0 if claimed is None else claimed)
-        if best is None or spare > best[0]:
-            best = spare, (n, mine, bases)
-    return None if best is None else best[1]
+        if upper(mine, n) + MARGIN >= claimed or (not of_class and mine / n >= bases / n + MARGIN):
+            return n, mine, bases
+    return int(rows.mine.sum()), int(right[rows.mine].sum()), int(base_right[rows.mine].sum())
 
 
 def _is_below_base(own: EvaluationRow) -> bool:

@@ -28,6 +28,7 @@ AT_ONCE = 8  # versions that are asked for together
 REST = 5.0  # seconds between two looks that found nothing, and before a process that ended is started anew
 TRIES, LONGEST = 3, 600.0  # in which the process can do nothing, before others are asked for; and seconds of rest at most
 PATIENCE = 600.0  # seconds for one answer
+CHILD = "edgecloud.feasibility.child"
 MEMORY = 2 << 30  # bytes of data
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -231,7 +232,7 @@ class ScoringThread:
     def _start(self) -> bool:
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgecloud.feasibility.child", str(self._path), str(MEMORY)], stdin=subprocess.PIPE,
+                [sys.executable, "-m", CHILD, str(self._path), str(MEMORY)], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, start_new_session=True, env={**os.environ, **_ONE_THREAD},
             )  # fmt: skip
         except OSError as error:

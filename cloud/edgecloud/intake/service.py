@@ -20,6 +20,7 @@ from edgecloud.audit.signing import require_signed, sign_end
 from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.letting_go import LettingGo
+from edgecloud.keeping.sketching import SketchMaker
 from edgecloud.registry import AlarmRow, RecentEntries, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
@@ -139,7 +140,7 @@ class Ingester:
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             beside = KeepingThread(
-                self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock, busy=self._is_busy
+                self._path, self._open, lambda: self._stopping, self._letting_go, self._sketching, clock=self._clock, busy=self._is_busy
             )
             scoring = ScoringThread(
                 self._path, self._open, lambda: self._stopping, share=self._pace.evaluate or 1.0, clock=self._clock
@@ -427,6 +428,9 @@ class Ingester:
 
     def _letting_go(self, store: SqliteStore) -> LettingGo:
         return LettingGo(store, stopping=lambda: self._stopping)
+
+    def _sketching(self, store: SqliteStore) -> SketchMaker:
+        return SketchMaker(store, stopping=lambda: self._stopping)
 
     def _open(self) -> SqliteStore:
         store = open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)

@@ -25,7 +25,6 @@ ROUNDS = 12  # of Lloyd's rule: each halves what is to be gained or so
 VALUES_MAX = 256 * MIB  # values of one layer on one probe set
 RANK_MAX = 8
 _HEAD = struct.Struct("<BBH")  # bits, rank, levels
-_PACK = 1  # of zlib: 6 takes four times as long and saves a tenth
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +42,17 @@ def chunk_of(values: F32, bits: int) -> bytes:
 
 
 def keep(values: F32, bits: int) -> Kept:
-    """Return a layer as it is kept, in so many bits a value. values: float32, any shape, of any bits: NaN and infinity are kept in 32."""
+    """Return a layer as it is kept, in so many bits a value. values: float32, any shape; with NaN or infinity all are kept in 32."""
     flat = np.ascontiguousarray(values, "<f4").reshape(-1)
     if bits == QUANTILES and flat.size and np.isfinite(flat).all():
         levels, codes = _quantised(flat)
         error = float(np.sqrt(np.mean((levels[codes].astype(np.float64) - flat) ** 2)))
-        return Kept(_head(values, QUANTILES, len(levels)) + levels.astype("<f4").tobytes() + zlib.compress(codes.tobytes(), _PACK), error)
+        rows = values.shape[0] if values.ndim else 1
+        columns = codes.reshape(rows, -1).T.tobytes()  # a unit's codes for all rows behind each other: one that is off makes runs
+        head = _head(values, QUANTILES, len(levels)) + levels.astype("<f4").tobytes()
+        return Kept(head + _packed(columns), error)
     planes = flat.view(np.uint8).reshape(-1, 4).T.tobytes()  # high bytes of like values are alike
-    return Kept(_head(values, EXACT, 0) + zlib.compress(planes, _PACK), 0.0)
+    return Kept(_head(values, EXACT, 0) + _packed(planes), 0.0)
 
 
 def read(data: bytes) -> F32:
@@ -74,10 +76,16 @@ def read(data: bytes) -> F32:
         raise Malformed(what="chunk", reason=f"it does not hold {size} bytes")
     if bits == EXACT:
         return np.frombuffer(packed, np.uint8).reshape(4, -1).T.copy().view("<f4").reshape(shape).astype(np.float32)
-    codes = np.frombuffer(packed, np.uint8)
+    codes = np.frombuffer(packed, np.uint8).reshape(-1, shape[0] if shape else 1).T if size else np.frombuffer(packed, np.uint8)
     if int(codes.max(initial=0)) >= count:
         raise Malformed(what="chunk", reason="a code has no level")
-    return np.frombuffer(data, "<f4", count, place).astype(np.float32)[codes].reshape(shape)
+    return np.frombuffer(data, "<f4", count, place).astype(np.float32)[np.ascontiguousarray(codes)].reshape(shape)
+
+
+def _packed(data: bytes) -> bytes:
+    """Return bytes by runs and how often each occurs: codes repeat in no other way, and to look for it takes five times as long."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    return packer.compress(data) + packer.flush()
 
 
 def _head(values: F32, bits: int, levels: int) -> bytes:
@@ -109,7 +117,8 @@ def _quantised(flat: F32) -> tuple[F32, NDArray[np.uint8]]:
 def _moved_to_means(rising: F32, count: int) -> F32:
     """Return at most so many levels for values that rise."""
     quantiles = rising[np.linspace(0, rising.size - 1, count // 2).astype(np.int64)]
-    levels = np.unique(np.append(quantiles, np.linspace(rising[0], rising[-1], count - count // 2, dtype=np.float32)))
+    evenly = np.linspace(float(rising[0]), float(rising[-1]), count - count // 2).astype(np.float32)
+    levels = np.unique(np.append(quantiles, evenly))
     sums = np.append(0, np.cumsum(rising, dtype=np.float64))
     for _ in range(ROUNDS):
         edges = np.append(0, np.append(np.searchsorted(rising, _between(levels), side="right"), rising.size))

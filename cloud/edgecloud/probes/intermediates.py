@@ -90,15 +90,16 @@ def seen(
 ) -> list[VersionSeen]:  # fmt: skip
     """Return what each version gives on a probe set, in order: read where it is kept, else computed, and kept where that pays.
 
-    layers: of each layer, too. exact: compute all anew, to the bit. keep: count this query and keep what pays; the store must be
-    writable. Raises RuntimeUnusable; what goes wrong in one version is its reason.
+    layers: of each layer, too. exact: compute all anew, to the bit, keep and count nothing. keep: count this query and keep what pays;
+    the store must be writable. Raises RuntimeUnusable; what goes wrong in one version is its reason.
     """
-    settings = settings or IntermediateSettings()
+    settings, keep = settings or IntermediateSettings(), keep and not exact
     way, found = way_of(settings, layers), dict[int, VersionSeen]()
+    decoded: dict[bytes, F32] = {}  # what versions share is read once
     if not exact:
         for n, place in enumerate(places):
             known = store.intermediates.get(place.version.id if place.version else None, place.base, row.digest, way)
-            if known is not None and (read := _read(store, place, known, keep, now)) is not None:
+            if known is not None and (read := _read(store, place, known, decoded, keep=keep, now=now)) is not None:
                 found[n] = read
                 progress(len(found), len(places))
     left = sorted((n for n in range(len(places)) if n not in found), key=lambda n: places[n].base)
@@ -113,7 +114,9 @@ def seen(
     return [found[n] for n in range(len(places))]
 
 
-def _read(store: Store, place: naming.Place, known: ObservedRow, keep: bool, now: int) -> VersionSeen | None:
+def _read(
+    store: Store, place: naming.Place, known: ObservedRow, decoded: dict[bytes, F32], *, keep: bool, now: int
+) -> VersionSeen | None:
     """Return what is kept of a version; None where that is not all there."""
     started = time.perf_counter()
     rows = store.intermediates.layers(known)
@@ -121,13 +124,15 @@ def _read(store: Store, place: naming.Place, known: ObservedRow, keep: bool, now
         return None
     out: list[LayerSeen] = []
     for one in rows:
-        data = store.intermediates.chunk(one.chunk)
-        if data is None:
-            return None
-        try:
-            out.append(LayerSeen(one.name, coding.read(data), one.error, one.chunk))
-        except Malformed:
-            return None
+        if one.chunk not in decoded:
+            data = store.intermediates.chunk(one.chunk)
+            if data is None:
+                return None
+            try:
+                decoded[one.chunk] = coding.read(data)
+            except Malformed:
+                return None
+        out.append(LayerSeen(one.name, decoded[one.chunk], one.error, one.chunk))
     took = time.perf_counter() - started
     if keep:
         known = store.intermediates.asked(_with(known, read_s=took, asked_at=now))

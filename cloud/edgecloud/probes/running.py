@@ -32,6 +32,7 @@ from . import framing
 
 ANSWER_MAX = 1024 * MIB  # bytes of what one version gives
 STARTS = 60.0  # seconds for the process and its runtime to be there
+CHILD = "edgecloud.probes.child"
 NOT_FINITE = "it gives numbers that are not finite"
 
 
@@ -210,7 +211,7 @@ class _Process:
     def _start(self) -> None:
         with (Path(self._folder.name) / "stderr").open("wb") as complaints:
             self._child = subprocess.Popen(  # a session of its own, so that nothing it starts outlives it
-                [sys.executable, "-m", "edgecloud.probes.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
+                [sys.executable, "-m", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
                 start_new_session=True, bufsize=0,
             )  # fmt: skip
         assert self._child.stdin is not None

@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import import_module
 
-PARTS: tuple[str, ...] = ("feasibility",)
+PARTS: tuple[str, ...] = ("feasibility", "intermediates", "matrix")
 Figures = dict[str, int | float | str]
 
 

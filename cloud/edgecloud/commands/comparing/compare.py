@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 from edgecloud.probes import agreeing, coding, intermediates, sets
 from edgecloud.probes.comparing import THRESHOLD, LayerApart, layers_apart, parting
@@ -24,6 +26,7 @@ EXAMPLES = (
     "edgecloud compare pi-7@7 pi-8@7 --on night --context light=night",
     "edgecloud compare pi-7@7 pi-8@7 --on night --layers --exact",
 )
+_LINES, _FEW = 10, 3  # rows of a table and tensors on one screen
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +50,16 @@ def run(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=not args.on or args.exact) as store:
         bases = materialise.LoadedBases(store)
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
-        document, text = _weights(store, places, bases)
+        document, text = _weights(store, places, bases, table_of_tensors=not args.on)
         if args.on:
             more, parts = _on_probes(args, store, places, bases)
             document, text = {**document, **more}, [*text, *parts]
     return Answer(document, "\n".join(text))
 
 
-def _weights(store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases) -> tuple[Document, list[str]]:
+def _weights(
+    store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases, *, table_of_tensors: bool
+) -> tuple[Document, list[str]]:
     states = [materialise.rebuild(store, p.version, bases) if p.version else bases[p.base].state() for p in places]
     document: Document = {"first": str(places[0]), "second": str(places[1]), "same_base": places[0].base == places[1].base}
     if states[0].manifest.schema.id != states[1].manifest.schema.id:
@@ -66,8 +71,11 @@ def _weights(store: SqliteStore, places: list[naming.Place], bases: materialise.
     whole += f", in {apart.leaves_changed} of {apart.leaves} leaves"
     base = "" if apart.same_base else "; on different bases, so not in lattice units"
     text = [sentences([f"{whole}; by {apart.largest:.6g} at most, l2 {apart.l2:.6g}{base}"])]
-    if apart.changed:
+    if apart.changed and table_of_tensors:
         text.append(table(_TENSORS, [row for row, t in zip(rows, apart.tensors, strict=True) if t.changed]))
+    elif apart.changed:  # what they do is asked for: one screen holds no more
+        most = sorted((t for t in apart.tensors if t.changed), key=lambda t: -(math.inf if t.relative is None else t.relative))[:_FEW]
+        text.append(sentences([f"furthest, of their norm: {', '.join(f'{t.name} {share(t.relative)}' for t in most)}"]))
     return document, text
 
 
@@ -107,7 +115,7 @@ def _on_probes(
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[1:]], row.name)
     settings = IntermediateSettings.from_environment(bits=args.bits, pool=args.pool)
     both = intermediates.seen(
-        store, places, row, probes, bases, now=now(), layers=args.layers, exact=args.exact, keep=not args.exact, settings=settings,
+        store, places, row, probes, bases, now=now(), layers=args.layers, exact=args.exact, settings=settings,
         progress=progress("models run"),
     )  # fmt: skip
     broken = next((one for one in both if one.reason), None)
@@ -121,7 +129,7 @@ def _on_probes(
     told: Document = {"probes": row.name, "digest": row.digest, "context": args.context, "rows": len(part), **_document(found)}
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
     if args.layers:
-        more, lines = _layers(both, args.threshold)
+        more, lines = _layers(both, args.threshold, len(probes))
         told, text = {**told, **more}, [*text, *lines]
     return {"on": told}, text
 
@@ -153,16 +161,33 @@ def _agreement(found: agreeing.Agreement, name: str, context: str) -> list[str]:
 
 
 def _table(found: agreeing.Agreement, both: list[VersionSeen]) -> str:
+    named = f"A {both[0].name}, B {both[1].name}"
     if found.accuracies:
         rows = [
             (r.of or "all", r.n, _rate(r.right_a, r.n, r.interval_a), _rate(r.right_b, r.n, r.interval_b), r.only_a, r.only_b, _p(r.p))
-            for r in found.accuracies
+            for r in _telling(found.accuracies)
         ]
-        return table(_ACCURACIES, rows) + f"\nA {both[0].name}, B {both[1].name}; 95 % intervals; p: {_TESTED}"
+        return f"{_with_rest(table(_ACCURACIES, rows), found.accuracies)}\n{named}; 95 % intervals; p: {_TESTED}"
     if found.nearness:
-        near = [(r.of or "all", r.n, f"{r.error_a:.4g}", f"{r.error_b:.4g}", r.nearer_a, r.nearer_b, _p(r.p)) for r in found.nearness]
-        return table(_ERRORS, near) + f"\nA {both[0].name}, B {both[1].name}; mean squared errors; p: sign test, Holm over its lines"
+        near = [
+            (r.of or "all", r.n, f"{r.error_a:.4g}", f"{r.error_b:.4g}", r.nearer_a, r.nearer_b, _p(r.p)) for r in _telling(found.nearness)
+        ]
+        return f"{_with_rest(table(_ERRORS, near), found.nearness)}\n{named}; mean squared errors; p: sign test, Holm over contexts"
     return "the set has no labels: who is right is not known"
+
+
+_Line = TypeVar("_Line", agreeing.Accuracies, agreeing.Nearness)
+
+
+def _telling(rows: Sequence[_Line]) -> list[_Line]:
+    """Return all rows, or those on which the two differ most surely, in their order."""
+    most = sorted(range(1, len(rows)), key=lambda n: (rows[n].p, n))[: _LINES - 1]
+    return [row for n, row in enumerate(rows) if not n or n in most]
+
+
+def _with_rest(text: str, rows: Sequence[object]) -> str:
+    left = len(rows) - _LINES
+    return text + (f"\n{left} more classes and contexts, on which they differ less surely: --json" if left > 0 else "")
 
 
 _TESTED = "McNemar, Holm over classes, contexts"
@@ -180,7 +205,7 @@ def _p(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
-def _layers(both: list[VersionSeen], threshold: float) -> tuple[Document, list[str]]:
+def _layers(both: list[VersionSeen], threshold: float, rows: int) -> tuple[Document, list[str]]:
     layers, odd = layers_apart(both[0], both[1])
     first = parting(layers, threshold)
     document: Document = {
@@ -191,12 +216,14 @@ def _layers(both: list[VersionSeen], threshold: float) -> tuple[Document, list[s
         "not_compared": odd, "threshold": threshold, "parts_at": first.name if first else None,
         "read": [one.read for one in both], "kept": [one.kept for one in both],
     }  # fmt: skip
-    said = f"they part at {first.name}: {_far(first)} of its norm" if first else f"no layer is further apart than {threshold:g} of its norm"
-    lines = [said + (f"; not compared, for one has them alone: {', '.join(odd[:6])}" if odd else "")]
+    none = f"no layer is further apart than {threshold:g} of its norm"
+    parts = f"they part at {first.name}: {_far(first)} of its norm" if first else none
+    said = f"over all {rows} rows {parts}"
+    lines = [said + (f"; not compared, for one has them alone: {', '.join(odd[:_FEW])}" if odd else "")]
     if any(one.uncertain for one in layers):
         lines.append("+- is what keeping values in 8 bits may have changed; --exact computes them anew")
-    rows = [(one.name, one.values, _far(one), "" if first is not one else "<- here") for one in layers]
-    return document, ["", sentences(lines), table((Column("layer"), Column("values", 2), Column("apart"), Column("", 1)), rows)]
+    shown = [(one.name, one.values, _far(one), "" if first is not one else "<- here") for one in layers]
+    return document, ["", sentences(lines), table((Column("layer"), Column("values", 2), Column("apart"), Column("", 1)), shown)]
 
 
 def _far(one: LayerApart) -> str:

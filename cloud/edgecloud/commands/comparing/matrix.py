@@ -22,7 +22,7 @@ EXAMPLES = (
 )  # fmt: skip
 ROWS_SHOWN = 100  # models above which the fleet is summarised
 NAMED = 12  # of a list in a sentence, at most
-NAME_WIDTH, CELL, NOTE = 20, 7, 6  # cells of a terminal: of a name, a score and a mark
+NAME_WIDTH, CELL, NOTE = 16, 7, 8  # cells of a terminal: of a name, a score and a mark
 
 
 def add(parser: argparse.ArgumentParser) -> None:

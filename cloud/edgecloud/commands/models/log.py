@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud.feasibility import fitness
 from edgecloud.versions import naming
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, add_limit, more, most
@@ -33,8 +34,11 @@ def run(args: argparse.Namespace) -> Answer:
         lost = losses.lost_of(store, lineage)
         held = store.versions.count(lineage.id)
         versions = list[Document]()
-        for v in store.versions.newest(lineage.id, limit):
+        rows = store.versions.newest(lineage.id, limit)
+        unfit = fitness.unfit(store, [v.id for v in rows])
+        for v in rows:
             versions.append(describe(store, lineage, v, versions[-1] if versions else None))
+            versions[-1]["unfit"] = unfit[v.id].words if v.id in unfit else None
         refusals: list[Document] = [
             {"version": r.version, "epoch": r.epoch, "error": r.error, "reason": r.reason, "at": r.at, "commit": r.commit,
              "repeats": r.repeats}
@@ -42,18 +46,18 @@ def run(args: argparse.Namespace) -> Answer:
         ]  # fmt: skip
         alarms = [one for one in open_alarms(store) if (one["device"], one["model"]) == (lineage.device, lineage.model)]
         parked = [{"version": o.version, "parent": o.parent} for o in store.inbox.orphans(lineage.device) if o.lineage == lineage.id]
-    rows = [
+    cells = [
         (f"@{v['version']}", v["epoch"], v["kind"], v["status"], v["bytes"], _change(v, "loss"), _change(v, "accuracy"),
          when(v["received_at"]), v["commit"].hex()[:12], _note(v))
         for v in versions
     ]  # fmt: skip
     for one in lost:
         told = losses.HELD if one["held"] else losses.GIVEN_UP
-        rows.append((f"@{one['version']}", one["epoch"], "", "lost", None, "", "", when(one["at"]), "", told))
-    rows.sort(key=lambda row: (row[1], int(row[0][1:])), reverse=True)
-    rows = rows[:limit]
-    hidden = held + len(lost) - len(rows)
-    text = table(_HEAD, rows, title=str(lineage))
+        cells.append((f"@{one['version']}", one["epoch"], "", "lost", None, "", "", when(one["at"]), "", told))
+    cells.sort(key=lambda row: (row[1], int(row[0][1:])), reverse=True)
+    cells = cells[:limit]
+    hidden = held + len(lost) - len(cells)
+    text = table(_HEAD, cells, title=str(lineage))
     text += f"\n{more(hidden)}" if hidden else ""
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
@@ -84,5 +88,6 @@ def _change(version: Document, what: str) -> str:
 def _note(version: Document) -> str:
     """Return why a version was refused, or what it carries and what the device says of it."""
     said = version["metrics"].get("note")
-    words = [thinned(version), other_base(version), carried(version["skipped"]), said[:80] if isinstance(said, str) else ""]
+    held = [version["unfit"] or "", thinned(version), other_base(version), carried(version["skipped"])]
+    words = [*held, said[:80] if isinstance(said, str) else ""]
     return version["reason"] or "; ".join(word for word in words if word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud.feasibility import fitness
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import cards, naming
 from edgecommon.printing import Answer, visible
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace) -> Answer:
             return _show_base(store, place)
         document = describe(store, place.lineage, place.version)
         document["annotations"] = notes_on(store, "version", str(place))
+        found = fitness.unfit(store, [place.version.id]).get(place.version.id)
+        document["unfit"] = None if found is None else found.words
         try:
             card = cards.card_of(store, place.version)
         except WireError:  # the ingester has left a note
@@ -45,6 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     text = facts(
         (
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
+            ("fitness", v["unfit"]),
             ("held", thinned(v)),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", carried(v["skipped"])),
@@ -79,7 +83,8 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
         lines.append(
             facts(
                 (
-                    ("model", model["model"]), ("head", f"@{model['head']}"), ("verified", f"@{model['verified']}"),
+                    ("model", model["model"]), ("fitness", model["unfit"]),
+                    ("head", f"@{model['head']}"), ("verified", f"@{model['verified']}"),
                     ("epoch", model["epoch"]), ("versions", f"{model['versions']}, {model['bytes']} bytes in all"),
                     ("lost", losses.numbers(model["lost"])), ("link", model["state"]), ("seen", when(model["seen_at"])),
                     ("runtime", model["runtime"]), ("agent", model["agent"]), ("asked for", ", ".join(open_requests)),

@@ -31,8 +31,8 @@ from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
 from .models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
-from .sketches import SqliteSketches
 from .probing import SqliteIntermediates, SqliteProbeSets
+from .sketches import SqliteSketches
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
 from .trusts import SqliteActs, SqliteTrusts
