@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import import_module
 
-PARTS: tuple[str, ...] = ()
+PARTS: tuple[str, ...] = ("bias",)
 Figures = dict[str, int | float | str]
 
 
