@@ -116,7 +116,7 @@ def test_a_version_that_can_t_be_rebuilt_is_told_by_its_sketch_alone(tmp_path: P
     for _ in range(3):
         walker.go(walker.way())
     rows = walker.store.versions.of(walker.drift().lineage.id)
-    damage(walker.store, "UPDATE blob SET data = zeroblob(length(data)) WHERE digest = ?", rows[1].blob)
+    damage(walker.store, "UPDATE blob SET bytes = zeroblob(length(bytes)) WHERE sha256 = ?", rows[1].blob)
     found = walker.drift()
     assert found.exact is None and found.why and [step.far > 0 for step in found.steps] == [True] * 3
     walker.store.sketches.drop()
