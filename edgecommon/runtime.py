@@ -198,7 +198,7 @@ class RuntimeModel:
             if weights[name].dtype != v.dtype.held or weights[name].shape != v.shape:
                 got = f"{weights[name].dtype}{list(weights[name].shape)}"
                 raise ShapeMismatch(tensor=name, expected=f"{np.dtype(v.dtype.held)}{list(v.shape)}", got=got)
-        self._call("set_weights", **{name: _native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
+        self._call("set_weights", **{name: native(v.dtype, weights[name]).reshape(v.shape) for name, v in self._variables.items()})
         self.steps = 0
 
     @property
@@ -266,16 +266,19 @@ def isa() -> str:
     return f"{platform.machine()}/{8 * struct.calcsize('P')}"
 
 
-def interpreter_for(module: Any, file: bytes | Path, *, delegates: bool) -> Any:
+def interpreter_for(module: Any, file: bytes | Path, *, delegates: bool, keeps: bool = False) -> Any:
     """Return an interpreter of the file with its tensors allocated; one that is named is mapped, not read.
+
+    keeps: what each operator gave can be read after a call; a delegate gives what its last one gave, so there should be none.
 
     Allocation comes before any get_signature_runner: tflite-runtime otherwise never applies XNNPACK to a signature's subgraph.
     """
     kinds = module.OpResolverType
     kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    more = {"experimental_preserve_all_tensors": True} if keeps else {}
     source: dict[str, Any] = {"model_path": str(file)} if isinstance(file, Path) else {"model_content": file}
     with without_chatter():
-        interpreter = module.Interpreter(**source, num_threads=THREADS, experimental_op_resolver_type=kind)
+        interpreter = module.Interpreter(**source, num_threads=THREADS, experimental_op_resolver_type=kind, **more)
         interpreter.allocate_tensors()
     return interpreter
 
@@ -348,7 +351,7 @@ def _numpy_hint(name: str) -> str:
     return f" (it needs numpy<2, numpy {np.__version__} is installed)" if too_new else ""
 
 
-def _native(dtype: Dtype, held: NDArray[Any]) -> NDArray[Any]:
+def native(dtype: Dtype, held: NDArray[Any]) -> NDArray[Any]:
     """Return an array as the runtimes want it for a variable of this type."""
     if dtype is Dtype.FLOAT16:
         return np.ascontiguousarray(held, np.float16)

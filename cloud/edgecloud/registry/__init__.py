@@ -8,6 +8,7 @@ from __future__ import annotations
 from .blobs import BlobStore
 from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
+from .probe_rows import OUTPUT, IntermediateRow, ObservedRow, ProbeRow
 from .rows import (
     ActRow,
     AlarmRow,
@@ -16,11 +17,13 @@ from .rows import (
     CompactedRow,
     DeviceKey,
     Epoch,
+    EvaluationRow,
     HeadRow,
     LineageRow,
     LineageStanding,
     LogEntry,
     LostRow,
+    MergeRow,
     ModelWish,
     NewVersion,
     OpenTransfer,
@@ -46,6 +49,7 @@ from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry,
 
 __all__ = [
     "FILES_FROM",
+    "OUTPUT",
     "ActRow",
     "AlarmRow",
     "Annotation",
@@ -56,7 +60,9 @@ __all__ = [
     "DeviceTally",
     "Epoch",
     "ErasureRow",
+    "EvaluationRow",
     "HeadRow",
+    "IntermediateRow",
     "KeptTally",
     "KindTally",
     "LineageRow",
@@ -64,13 +70,16 @@ __all__ = [
     "Log",
     "LogEntry",
     "LostRow",
+    "MergeRow",
     "ModelOutline",
     "ModelWish",
     "NewVersion",
+    "ObservedRow",
     "OpenTransfer",
     "Parked",
     "PolicyRow",
     "PresenceRow",
+    "ProbeRow",
     "RecentEntries",
     "Refusal",
     "Rejection",

@@ -164,13 +164,16 @@ def _take_files(copy: Database, files: FileBlobs) -> None:
 
 
 def _leave_states(copy: Database) -> None:
-    """Take out what is derived and lies in files: kept states are made again where the copy goes. Rates are of this machine."""
+    """Take out what is derived and large: kept states in files and what layers gave are made again where the copy goes. Rates are of
+    this machine."""
     if not _has(copy, "state"):
         return
     with copy.transaction():
         copy.run("DELETE FROM compacted WHERE lineage IN (SELECT lineage FROM state WHERE bytes IS NULL)")
         copy.run("DELETE FROM state WHERE bytes IS NULL")
         copy.run("DELETE FROM rate")
+        if _has(copy, "observed"):
+            copy.run("DELETE FROM observed")
 
 
 def _has(copy: Database, table: str) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _LINES = 1024 * 1024  # bytes that the other process may say; what is longer is none of ours
-_STDERR = 256 * 1024  # bytes that it may write to standard error: a runtime that complains once an operator fills no disk
+STDERR_MAX = 256 * 1024  # bytes that it may write to standard error: a runtime that complains once an operator fills no disk
 _WORDS = 300  # characters of a runtime's own message
 
 
@@ -67,7 +67,7 @@ def told_by(words: Sequence[str], *, folder: Path, seconds: float, said: Callabl
     last = next((line for line in reversed(lines) if "end" in line), None)
     if last is not None and isinstance(last["end"], dict) and not late:
         return Ended(last["end"], stage, "", runtime)
-    return Ended({}, stage, _end(child.returncode, late, seconds, folder / "stderr"), runtime)
+    return Ended({}, stage, how_it_ended(child.returncode, late, seconds, folder / "stderr"), runtime)
 
 
 def _listened(child: subprocess.Popen[bytes], until: float, said: Callable[[str], None]) -> tuple[bytes, bool]:
@@ -98,7 +98,8 @@ def _line(line: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _end(code: int, late: bool, seconds: float, stderr: Path) -> str:
+def how_it_ended(code: int, late: bool, seconds: float, stderr: Path) -> str:
+    """Return why a process had no last word. stderr: the file that holds what it complained of."""
     if late:
         return f"it was not done after {seconds:g} s, and was stopped"
     words = _complaint(stderr)
@@ -113,7 +114,7 @@ def _end(code: int, late: bool, seconds: float, stderr: Path) -> str:
 def _complaint(stderr: Path) -> str:
     """Return the last line that is no chatter."""
     with stderr.open("rb") as file:
-        text = file.read(_STDERR).decode("utf-8", "replace")
+        text = file.read(STDERR_MAX).decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("INFO:", "VERBOSE:", "WARNING:"))]
     return " ".join("".join(c if c.isprintable() else " " for c in lines[-1]).split())[:_WORDS] if lines else ""
@@ -121,10 +122,22 @@ def _complaint(stderr: Path) -> str:
 
 def limit(limits: RehearsalLimits) -> None:
     """Take the limits on, in the other process: the runtime is loaded, the file is not yet."""
-    held = _status("VmSize")
-    _set(resource.RLIMIT_AS, held + limits.memory)
+    limit_memory(limits.memory)
     _set(resource.RLIMIT_CPU, int(limits.seconds + limits.rates) + 5)
-    _set(resource.RLIMIT_FSIZE, _STDERR)
+
+
+def allow_seconds(seconds: float) -> None:
+    """Let this process take so many more seconds of processor time, and end it then, whoever still waits for it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    most = int(used.ru_utime + used.ru_stime + seconds) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def limit_memory(memory: int) -> None:
+    """Let this process take so many bytes of address space beyond what it has now, write no large file and leave no core."""
+    _set(resource.RLIMIT_AS, _status("VmSize") + memory)
+    _set(resource.RLIMIT_FSIZE, STDERR_MAX)
     _set(resource.RLIMIT_CORE, 0)
 
 

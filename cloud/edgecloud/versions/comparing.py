@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelwire import storage
 from modelwire.errors import WrongBase
 from modelwire.identity import tensor_leaves
 from modelwire.lattice.state import ModelState
+from modelwire.merkle import LEAF_BYTES
+from modelwire.tensors import Held, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,9 @@ class TensorDistance:
     exponent: int | None  # of the finer of both lattices
     largest: float  # max |w - w'|
     l2: float
+    relative: float | None  # l2 over the norm of the first version's; None where that is 0 and the second's is not
+    leaves: int  # of the tensor in the Merkle tree
+    leaves_changed: int  # that differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,14 @@ class Distance:
     @property
     def entries(self) -> int:
         return sum(t.entries for t in self.tensors)
+
+    @property
+    def leaves(self) -> int:
+        return sum(t.leaves for t in self.tensors)
+
+    @property
+    def leaves_changed(self) -> int:
+        return sum(t.leaves_changed for t in self.tensors)
 
     @property
     def largest(self) -> float:
@@ -84,7 +98,15 @@ def _tensor(a: ModelState, b: ModelState, t: int, same_base: bool) -> TensorDist
         exponent = min(a.exponents[t], b.exponents[t])
         units, most = _units(a, t, exponent, b)
     largest = float(np.abs(difference).max(initial=0.0))
-    return TensorDistance(spec.name, spec.size, changed, units, most, exponent, largest, float(np.linalg.norm(difference)))
+    l2, norm = float(np.linalg.norm(difference)), float(np.linalg.norm(a.weights[t].astype(np.float64)))
+    pairs = [one == other for one, other in zip(*(_pieces(spec, state.weights[t]) for state in (a, b)), strict=True)]
+    relative = l2 / norm if norm else None if l2 else 0.0
+    return TensorDistance(spec.name, spec.size, changed, units, most, exponent, largest, l2, relative, len(pairs), pairs.count(False))
+
+
+def _pieces(spec: TensorSpec, array: Held) -> list[bytes]:
+    """Return what the leaves of a tensor are digests of."""
+    return [bytes(piece) for piece in storage.pieces(spec.dtype, array, LEAF_BYTES)]
 
 
 def _units(a: ModelState, t: int, exponent: int, b: ModelState) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import argparse
 
 from edgecloud.versions import comparing, materialise, naming
 from edgecommon.printing import Answer
+from edgecommon.tables import Column
 
 from ..answer import Document, registry_of, table
 
@@ -27,17 +28,34 @@ def run(args: argparse.Namespace) -> Answer:
     apart = comparing.distance(states[0], states[1])
     tensors: list[Document] = [
         {"tensor": t.name, "entries": t.entries, "changed": t.changed, "units": t.units, "exponent": t.exponent,
-         "max_abs": t.largest, "l2": t.l2}
+         "max_abs": t.largest, "l2": t.l2, "relative": t.relative, "leaves": t.leaves, "leaves_changed": t.leaves_changed}
         for t in apart.tensors
     ]  # fmt: skip
     document: Document = {
         "first": str(places[0]), "second": str(places[1]), "same_base": apart.same_base, "entries": apart.entries,
-        "changed": apart.changed, "max_abs": apart.largest, "l2": apart.l2, "tensors": tensors,
+        "changed": apart.changed, "max_abs": apart.largest, "l2": apart.l2, "leaves": apart.leaves,
+        "leaves_changed": apart.leaves_changed, "tensors": tensors,
     }  # fmt: skip
-    rows = [(t.name, t.entries, t.changed, _units(t), f"{t.largest:.6g}", f"{t.l2:.6g}") for t in apart.tensors]
-    rows.append(("all", apart.entries, apart.changed, "", f"{apart.largest:.6g}", f"{apart.l2:.6g}"))
+    rows = [
+        (t.name, t.entries, t.changed, _units(t), f"{t.largest:.6g}", f"{t.l2:.6g}", _share(t.relative), _leaves(t)) for t in apart.tensors
+    ]
+    rows.append(("all", apart.entries, apart.changed, "", f"{apart.largest:.6g}", f"{apart.l2:.6g}", "", _leaves(apart)))
     title = f"{places[0]} -> {places[1]}"
-    return Answer(document, table(("tensor", "entries", "changed", "lattice units", "max |dw|", "l2"), rows, title=title))
+    return Answer(document, table(_HEAD, rows, title=title))
+
+
+_HEAD = (
+    Column("tensor"), Column("entries", 3), Column("changed"), Column("lattice units", 1), Column("max |dw|", 1), Column("l2", 2),
+    Column("relative", 2), Column("leaves", 4),
+)  # fmt: skip
+
+
+def _share(value: float | None) -> str:
+    return "of nothing" if value is None else f"{value:.3g}"
+
+
+def _leaves(of: comparing.TensorDistance | comparing.Distance) -> str:
+    return f"{of.leaves_changed} of {of.leaves}"
 
 
 def _units(t: comparing.TensorDistance) -> str:
