@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
+from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.letting_go import LettingGo
 from edgecloud.keeping.sketching import SketchMaker
@@ -59,6 +60,7 @@ class Pace:
     workers: int = 0  # processes that rebuild; 0: a thread of this one does
     disk: float = 2.0  # between two tries to write to a disk that takes nothing more
     connect: float = 15.0  # --once gives up on a broker after this
+    evaluate: float = 0.0  # share of one processor's time in which new versions are scored on probe sets; 0: none is
 
 
 @dataclass(slots=True)
@@ -140,12 +142,17 @@ class Ingester:
             beside = KeepingThread(
                 self._path, self._open, lambda: self._stopping, self._letting_go, self._sketching, clock=self._clock, busy=self._is_busy
             )
+            scoring = ScoringThread(
+                self._path, self._open, lambda: self._stopping, share=self._pace.evaluate or 1.0, clock=self._clock
+            )  # fmt: skip
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
                 if self._patient:
                     beside.start()
+                    if self._pace.evaluate:
+                        scoring.start()
                 ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
@@ -160,6 +167,7 @@ class Ingester:
                 if rebuild.ident is not None:
                     rebuild.join()
                 beside.join()
+                scoring.join()
                 self._transport.drain(5.0 if self._transport.connected else 0.0)
                 self._transport.stop()
                 store.close()

@@ -6,6 +6,7 @@ Whole devices are drawn, not samples: samples of one device are alike in much th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from modelwire.cards.sketch import Sketch, aligned, merged
 
 DRAWN = 499  # cohorts of the same size
 CHANCE = 0.02  # of them may differ as much
+CELLS, OTHERS = 512, "others"  # of a field that are told apart; the rest count together
 _SHOWN = 3  # cells that are named
 
 
@@ -38,7 +40,8 @@ class Reason:
         name = self.field.split(".", 1)[-1]
         if self.field.startswith("channels."):
             return f"{name} {self.share:.3g} on average (elsewhere {self.elsewhere:.3g})"
-        more = ", ".join(self.cells[:_SHOWN]) + (" and more" if len(self.cells) > _SHOWN else "")
+        cells = _runs(self.cells) if self.field == "hours" else self.cells
+        more = ", ".join(cells[:_SHOWN]) + (" and more" if len(cells) > _SHOWN else "")
         return f"{name} {more}: {100 * self.share:.0f} % (elsewhere {100 * self.elsewhere:.0f} %)"
 
 
@@ -51,9 +54,13 @@ class FieldTable:
     counts: NDArray[np.float64]  # [devices, cells]
     sums: NDArray[np.float64] | None = None  # [devices, 2] count and sum of a channel's values
 
+    def of(self, some: NDArray[np.bool_]) -> FieldTable:
+        """Return the table of some of the devices."""
+        return FieldTable(self.field, self.cells, self.counts[some], None if self.sums is None else self.sums[some])
+
 
 def tables(cards: Sequence[Card]) -> list[FieldTable]:
-    """Return the fields that the cards tell, those with two cells or more. Channels of another axis than the first card's are left out."""
+    """Return the fields that the cards tell, those with two cells or more. Channels of another axis than most devices' are left out."""
     fields: dict[str, list[Mapping[Any, int]]] = {"labels": [card.labels for card in cards]}
     fields["hours"] = [dict(enumerate(card.hours)) for card in cards]
     for name in sorted({name for card in cards for name in card.tags}):
@@ -87,18 +94,45 @@ def reasons(of: Sequence[FieldTable], members: NDArray[np.bool_], seed: int = 0)
     return tuple(sorted(out, key=lambda reason: (-reason.psi, reason.field)))
 
 
+def shifted(of: Sequence[FieldTable], members: NDArray[np.bool_]) -> frozenset[str]:
+    """Return the fields in which the members differ from the others by what is called shifted, chance or not."""
+    psi = {table.field: float(_psi((members @ table.counts)[None], (~members @ table.counts)[None])[0]) for table in of}
+    return frozenset(field for field, index in psi.items() if index > SHIFTED)
+
+
+def _runs(hours: Sequence[str]) -> list[str]:
+    """Return hours as people say them: 20-23, and not 22, 20, 21, 23."""
+    out: list[list[int]] = []
+    for hour in sorted(int(one) for one in hours):
+        if out and hour == out[-1][-1] + 1:
+            out[-1].append(hour)
+        else:
+            out.append([hour])
+    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in out]
+
+
 def _table(field: str, counts: Sequence[Mapping[Any, int]]) -> FieldTable | None:
-    cells = tuple(sorted({cell for of in counts for cell, n in of.items() if n}))
+    total: Counter[Any] = Counter()
+    for of in counts:
+        total.update(of)
+    cells = sorted(cell for cell, n in total.items() if n)
     if len(cells) < 2:
         return None
-    return FieldTable(field, cells, np.array([[of.get(cell, 0) for cell in cells] for of in counts], np.float64))
+    kept = cells
+    if len(cells) > CELLS:  # 64 values of a tag a device: whoever wants to can send that
+        kept = sorted(sorted(cells, key=lambda cell: (-total[cell], cell))[: CELLS - 1])
+    place = {cell: k for k, cell in enumerate(kept)}
+    table = np.zeros((len(counts), len(kept) + (len(kept) < len(cells))))
+    for row, of in zip(table, counts, strict=True):
+        for cell, n in of.items():
+            if n:
+                row[place.get(cell, len(kept))] += n
+    return FieldTable(field, (*kept, OTHERS) if len(kept) < len(cells) else tuple(kept), table)
 
 
 def _channel_table(name: str, sketches: Sequence[Sketch | None]) -> FieldTable | None:
-    first = next((s for s in sketches if s is not None), None)
-    if first is None:
-        return None
-    held = [s if s is not None and s.channel == first.channel else Sketch(first.channel) for s in sketches]
+    channel = Counter(s.channel for s in sketches if s is not None).most_common(1)[0][0]
+    held = [s if s is not None and s.channel == channel else Sketch(channel) for s in sketches]
     whole = held[0]
     for one in held[1:]:
         whole = merged(whole, one)

@@ -10,7 +10,7 @@ from edgecloud.audit import telling
 from edgecloud.audit.admissions import Admissions
 from edgecloud.intake.decision import Result
 from edgecloud.keeping import erasing
-from edgecloud.registry import SqliteStore, WaitingMessage
+from edgecloud.registry import EvaluationRow, SqliteStore, WaitingMessage
 from modelwire.errors import RegistryDamaged, UnknownVersion
 from modelwire.wire import cbor
 from tests.edgecloud.centre import Centre, admit, ask, damage, make_registry, sign
@@ -39,6 +39,7 @@ def both(centre: Centre, base: Base) -> Centre:
         store.inbox.hold(WaitingMessage(0, name, "other", "update", "unknown-base", b"m", b"b", b"x", 1, 0))
         store.devices.reject(name, bytes([len(name)]) * 32, 1)
         store.states.put(store.versions.of(lineage.id)[5].id, lineage.id, b"a state", 1)
+        store.evaluations.put([EvaluationRow(v.id, b"p" * 32, "", 3, 2, None, 0.5, 0, 1.0, 1, name) for v in store.versions.of(lineage.id)])
     keep(store, "last 2")
     thinner(store).run()
     sign(store)
