@@ -23,6 +23,7 @@ PYTEST := -m pytest -q --timeout=$(HANGS) --dist=load --maxschedchunk=1
 
 # The independent decoder has neither a runtime nor kernels: one run of it is enough.
 STRANGER := --ignore-glob='*/test_stranger*'
+AGAIN := --hypothesis-profile=again
 
 # Debian keeps brokers where a user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -70,9 +71,9 @@ test: $(VENV)/.ready tflite-runtime stock ## all tests: LiteRT with numpy 2, tfl
 	}; \
 	run litert $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests; \
 	if test -e $(VENV_TFLITE)/.ready; then \
-		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire tests/edgecommon tests/edgeagent tests/models $(STRANGER); \
+		run tflite-runtime $(VENV_TFLITE)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire tests/edgecommon tests/edgeagent tests/models $(STRANGER) $(AGAIN); \
 	fi; \
-	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire $(STRANGER); \
+	run numpy-kernels env MODELWIRE_KERNEL=reference $(VENV)/bin/python $(PYTEST) --numprocesses=$(WORKERS) tests/modelwire $(STRANGER) $(AGAIN); \
 	echo; $(VENV)/bin/python .ci/summary.py $(RESULTS) || failed=1; exit $$failed
 
 lint: $(VENV)/.lint ## ruff, mypy --strict, the kernels' stub, who may import whom

@@ -15,6 +15,8 @@ COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthC
 settings.register_profile("desk", COMMON)
 # CI looks at the same examples each time: what fails there, fails at the desk, and fails because of the change.
 settings.register_profile("ci", COMMON, derandomize=True)
+# A second environment looks at fewer: what it is there for shows in each of them, and the first has looked at all.
+settings.register_profile("again", COMMON, max_examples=40, derandomize=True)
 # `make quick` looks at fewer, and leaves the rest to `make test`.
 settings.register_profile("quick", COMMON, max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
