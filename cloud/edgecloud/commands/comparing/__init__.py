@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["plots"]
+__all__ = ["compare", "plots", "probes"]
