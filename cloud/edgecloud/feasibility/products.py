@@ -15,6 +15,7 @@ from modelwire.tflite.graph import LOGISTIC, SOFTMAX
 from .tails import RELU, RELU6, TANH, Dense, Param, Tail
 
 F64: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = NDArray[np.int64]
 Named: TypeAlias = Mapping[str, F32]
 
 UNIT = 2.0**-24  # of one float32 operation, relative
@@ -57,6 +58,37 @@ def outputs_of(tail: Tail, features: F32, base: Named, versions: Sequence[Named]
         scores = np.broadcast_to(a, (n, *a.shape[-2:]))
         apart: F32 = np.broadcast_to(4 * most + 2 * ULPS, (n, len(features))).astype(np.float32)
         return Outputs(scores, apart)
+
+
+def closer(
+    tail: Tail, features: F32, base: Named, versions: Sequence[Named], pairs: tuple[Numbers, Numbers], own: Numbers
+) -> tuple[F64, F64] | None:
+    """Return how far an output is ahead of all others in float64, and how far the interpreter's float32 may be from that, pair by pair.
+
+    pairs: numbers of versions and of rows; own: the output that is meant, of each. The bound is of the sum of the magnitudes of these very
+    products, k u / (1 - k u) times it, for either of two scores. None for a tail of several layers.
+    """
+    if len(tail.layers) != 1 or tail.layers[0].matrix is None or tail.layers[0].activation:
+        return None
+    (layer,) = tail.layers
+    assert layer.matrix is not None
+    w = _stacked(layer.matrix, base, versions)
+    b = _stacked(layer.biases, base, versions) if layer.biases is not None else np.zeros((1, w.shape[1]), np.float32)
+    ahead, room = np.empty(len(own)), np.empty(len(own))
+    gamma = (w.shape[2] + 1) * UNIT / (1 - (w.shape[2] + 1) * UNIT)
+    step = max(1, HELD // (8 * w.shape[1] * w.shape[2]))
+    for start in range(0, len(own), step):
+        part = slice(start, start + step)
+        version, row = (one[part] for one in pairs)
+        a, at = features[row].astype(np.float64), np.arange(len(row))
+        matrix, bias = (held[version if len(held) > 1 else np.zeros_like(version)].astype(np.float64) for held in (w, b))
+        products = matrix * a[:, None]
+        scores, sizes = products.sum(-1) + bias, gamma * (np.abs(products).sum(-1) + np.abs(bias))
+        others = scores.copy()
+        others[at, own[part]] = -np.inf
+        ahead[part] = scores[at, own[part]] - others.max(1)
+        room[part] = sizes[at, own[part]] + sizes.max(1)
+    return ahead, room * MARGIN + 2 * ULPS
 
 
 def values_of(tail: Tail, scores: F32) -> F32:

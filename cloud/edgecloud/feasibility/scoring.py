@@ -192,9 +192,25 @@ class Judge:
             part = together[start : start + width]
             made = products.outputs_of(tail, features, self.named, [one.differing for one in part])
             near = self._put_all(tail, made, [one.place for one in part], out)
+            self._look_closer(tail, features, part, near, out)
             again += [(one, np.flatnonzero(unsure)) for one, unsure in zip(part, near, strict=True) if unsure.any()]
         out.shared += len(together)
         return again
+
+    def _look_closer(self, tail: tails.Tail, features: F32, part: Sequence[Candidate], near: NDArray[np.bool_], out: Scores) -> None:
+        """Decide in float64 what the rough bound left open, and mark in `near` that it is: the bound of these very products is smaller."""
+        version, row = np.nonzero(near & np.isfinite(out.loss[[one.place for one in part]]))
+        if not len(row) or tail.last != SOFTMAX or out.right is None:
+            return
+        pairs = version.astype(np.int64), row.astype(np.int64)
+        found = products.closer(tail, features, self.named, [one.differing for one in part], pairs, self.wanted[row].astype(np.int64))
+        if found is None:
+            return
+        ahead, room = found
+        sure = np.abs(ahead) > room
+        places = np.array([one.place for one in part])[version[sure]]
+        out.right[places, row[sure]] = ahead[sure] > 0
+        near[version[sure], row[sure]] = False
 
     def _again(self, one: Candidate, rows: Rows, run: running.ModelRun, out: Scores) -> None:
         """Take in the rows that were run whole since rounding could decide them."""

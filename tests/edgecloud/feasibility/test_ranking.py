@@ -54,9 +54,9 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     held.close()
 
 
-def ask(store: SqliteStore, device: str = "", context: str = "", **how: int) -> ranking.Ranking:
+def ask(store: SqliteStore, device: str = "", context: str = "", count: int = 10) -> ranking.Ranking:
     lineage = store.lineages.of(device)[0] if device else None
-    return ranking.rank(store, "digits", sets.find(store, "roads"), device=lineage, context=context, **how)
+    return ranking.rank(store, "digits", sets.find(store, "roads"), device=lineage, context=context, count=count)
 
 
 def test_none_is_better_than_the_base_where_training_was_noise(store: SqliteStore) -> None:
