@@ -19,6 +19,7 @@ from .views import FieldView, view_of
 
 FALSE_ALARMS = 0.05  # of fleets without any bias, in so many at most a device is called biased
 COMMON = 1 / 3  # of the devices: where more are beyond chance, the fleet differs in a field as a rule
+HEAVIEST = 10  # times the samples of the median device, as which one counts at most where others are held against it
 TRAIT = 0.9  # of the devices: where so many have one value each, a tag is a trait of a device, and no matter of chance
 BATCHES_MIN, FREEDOM_MIN = 3, 20  # of blocks put together, for what they differ by to be counted
 _MEDIAN_OF, _TELLING, _MEDIAN_SQUARE = 10, 1.0, 0.4549  # devices that a median needs; their variance; the median of chi-squared, 1 degree
@@ -118,6 +119,7 @@ class _Field:
 
     def __init__(self, view: FieldView, tail: float, *, trait: bool) -> None:
         self.view, self.totals = view, np.maximum(view.totals, 1e-9)
+        self.weight = np.minimum(1, HEAVIEST * np.median(self.totals) / self.totals)
         events = max(1, len(view.events))
         self.event_tail = tail / (2 * events)
         self.spread, self.mean_spread = _design_effects(view, self.event_tail)
@@ -140,13 +142,12 @@ class _Field:
     def _by_chance(self, among: NDArray[np.bool_]) -> F64:
         """Return how likely each device has so many, and so few, samples in each event, beside those `among` without itself."""
         view, n = self.view, self.totals[:, None]
-        part = among[:, None].astype(np.float64)
-        others = (n * part).sum(0) - n * part
-        spread = ((n * self.spread * part).sum(0) - n * self.spread * part) / np.maximum(others, 1e-9)
-        m = others / np.maximum(spread, 1)
+        part = among[:, None] * self.weight[:, None]
+        others = np.maximum(_without(n * part), 0)
+        m = others**2 / np.maximum(_without(n * part**2 * np.maximum(self.spread, 1)), 1e-9)
         size, out = n / self.spread, np.ones((*view.least.shape, 2))
         for side, (mine, theirs) in enumerate(((view.least, view.most), (n - view.most, n - view.least))):
-            rest = np.clip(((theirs * part).sum(0) - theirs * part) / np.maximum(others, 1e-9), 0, 1)
+            rest = np.clip(_without(theirs * part) / np.maximum(others, 1e-9), 0, 1)
             x, y = np.clip(mine / n, 0, 1), rest
             pooled = (x * size + y * m) / np.maximum(size + m, 1e-9)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -181,7 +182,7 @@ class _Field:
         """Return by how much more than by chance any two devices of this fleet differ in each event: 1, or more where no two cameras
         are alike. The median device says so, which those that stand out hardly move (Devlin and Roeder, Genomic control, 1999).
         """
-        view, n, part = self.view, self.totals[:, None], among[:, None]
+        view, n, part = self.view, self.totals[:, None], among[:, None] * self.weight[:, None]
         share = np.add.reduceat(view.blocks, view.starts, 0) / n
         middle = (share * n * part).sum(0) / np.maximum((n * part).sum(0), 1e-9)
         size = n / self.spread
@@ -238,6 +239,11 @@ class _Field:
             sides = list(zip(view.most[row] / self.totals[row], fleets, self.chance[row, :, 1], view.events, strict=True))
         found = [(-f, name) for s, f, p, name in sides if f >= _USUAL and s <= _LACKING * f and p <= self.event_tail]
         return tuple(name for _, name in sorted(found))
+
+
+def _without(each: F64) -> F64:
+    """Return for each device the sum of all others."""
+    return np.asarray(each.sum(0) - each, np.float64)
 
 
 def _plainest(chance: F64, share: F64, fleet: F64) -> int:

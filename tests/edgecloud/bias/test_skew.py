@@ -118,6 +118,12 @@ def test_of_two_devices_each_is_unlike_the_other() -> None:
     assert not judge(9, [replace(PLAIN, cards=6)] * 2).biased
 
 
+def test_a_device_that_tells_of_a_million_times_as_many_samples_is_not_the_fleet() -> None:
+    loud = replace(NIGHT, samples=200_000_000)
+    found = judge(13, [*[PLAIN] * 20, loud])
+    assert {one.device for one in found.biased} == {"car-020"}
+
+
 def test_a_tag_that_each_device_has_one_value_of_is_a_trait() -> None:
     by_region = [replace(PLAIN, weather={"clear": 1.0}), replace(PLAIN, weather={"rain": 1.0})]
     found = judge(10, by_region * 6)

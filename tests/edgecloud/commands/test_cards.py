@@ -73,7 +73,7 @@ def test_scores_that_were_kept_say_how_a_model_does_where_it_never_was_and_whose
     scores: list[tuple[int | bytes, int]] = [(heads["owl"].id, 41), (heads["pi-1"].id, 70), (heads["pi-2"].id, 93), (base, 60)]
     for subject, right in scores:
         for context, n in (("", 200), ("light=day", 100)):
-            store.evaluations.put([EvaluationRow(subject, PROBES, context, n, right, 1.0, 0, 1.0, 5)])
+            store.evaluations.put([EvaluationRow(subject, PROBES, context, n, right, None, loss=1.0, broken=0, milliseconds=1.0, at=5)])
     store.close()
     said: Any = desk.json("cards", "--biased", "--field", "tags.light")
     lack = next(one for one in said["lacks"] if one["context"] == "light=day")

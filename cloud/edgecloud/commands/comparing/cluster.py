@@ -52,7 +52,8 @@ def _count(text: str) -> int | None:
     if text == AUTO:
         return None
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= cluster.TREE:
-        raise BadArgument(reason=f"--cohorts takes {AUTO} or a number from 1 to {cluster.TREE}, and not {text[:40]!r}", fix="edgecloud cluster")
+        reason = f"--cohorts takes {AUTO} or a number from 1 to {cluster.TREE}, and not {text[:40]!r}"
+        raise BadArgument(reason=reason, fix="edgecloud cluster")
     return int(text)
 
 

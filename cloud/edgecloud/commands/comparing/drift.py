@@ -77,7 +77,8 @@ def _said(found: Drift) -> list[str]:
     lost = sum(not one.recoverable for one in found.steps)
     if found.exact is not None:
         e = found.exact
-        out = [f"@{end} is {e.distance:,.1f} units of the base away from {found.since}, exactly; {e.changed:,} of {e.entries:,} weights moved."]
+        moved = f"{e.changed:,} of {e.entries:,} weights moved"
+        out = [f"@{end} is {e.distance:,.1f} units of the base away from {found.since}, exactly; {moved}."]
     else:
         out = [f"@{end} is about {_number(found.steps[-1].far)} units of the base away from {found.since}; not exactly: {found.why}"]
     if math.isfinite(found.gone) and found.gone:
